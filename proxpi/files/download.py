@@ -1,0 +1,91 @@
+"""One file from upstream to disk: hashed as it comes, checked, and only then given its name."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from proxpi.files.disk import Copy, Disk, Mismatch, Partial
+from proxpi.files.link import Link
+from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import Answer, Upstream
+
+#: How often a file is asked for before its failure is reported.
+TRIES = 2
+
+_log = Logger(namespace="proxpi.files")
+
+
+class Gone(Exception):
+    """The upstream says that there is no such file, or not any more."""
+
+    def __init__(self, link: Link, status: int) -> None:
+        super().__init__(f"{link.public_url}: status {status}")
+        self.link = link
+        self.status = status
+
+
+async def download(link: Link, upstream: Upstream, disk: Disk) -> Copy | None:
+    """
+    Fetch a file.
+
+    Wrong or short bytes are thrown away and asked for once more.
+
+    :return: ``None`` once it is on disk; a copy without a name if it may not be kept
+    :raises Gone: if the upstream has none
+    :raises UpstreamFailed: if it does not come, or not right
+    :raises OSError: if the disk does not take it
+    """
+    partial = disk.partial(link)
+    try:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                await _receive(link, upstream, disk, partial)
+                return disk.adopt(partial, link)
+            except Mismatch as error:
+                failure = UpstreamFailed(link.url, f"wrong bytes: {error}")
+            except UpstreamFailed as error:
+                if not error.temporary:
+                    raise
+                failure = error
+            _log.warn(
+                "{error}; {then}",
+                error=failure,
+                then="asking once more" if tries_left else "given up",
+            )
+            partial.restart()
+        raise failure
+    finally:
+        partial.close()
+
+
+async def _receive(link: Link, upstream: Upstream, disk: Disk, partial: Partial) -> None:
+    """Write the body of one answer, as far as the answer itself tells that it is right."""
+    async with upstream.file(link.url, {"Accept": "*/*"}) as answer:
+        _check_head(link, answer)
+        if not (link.private or disk.fits(answer.length)):
+            # Every client will be redirected: the bytes would be for nobody.
+            raise UpstreamFailed(answer.url, "it is larger than the cache", temporary=False)
+        ended = await upstream.stream(answer, partial.write)
+    if link.digest is not None:
+        return
+    # Nothing but the answer tells whether these are the bytes.
+    if not ended and link.size is None:
+        raise UpstreamFailed(answer.url, "the answer may be cut short")
+    if partial.size == 0:
+        raise UpstreamFailed(answer.url, "the answer is empty")
+
+
+def _check_head(link: Link, answer: Answer) -> None:
+    if answer.status in (403, 404, 410):
+        raise Gone(link, answer.status)
+    if answer.status != 200:
+        temporary = answer.status in (408, 425, 429) or answer.status >= 500
+        cause = "credentials rejected" if answer.status == 401 else f"status {answer.status}"
+        raise UpstreamFailed(answer.url, cause, temporary=temporary)
+    if link.digest is None:
+        encoding = answer.header("Content-Encoding")
+        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+            raise UpstreamFailed(answer.url, f"it is encoded ({encoding}), unasked")
+        content_type = (answer.header("Content-Type") or "").lower()
+        if content_type.startswith("text/html") and not link.url.endswith((".html", ".htm")):
+            raise UpstreamFailed(answer.url, "it is an HTML page", temporary=False)

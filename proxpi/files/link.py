@@ -1,0 +1,83 @@
+"""Links: from where a file comes, and what it has to be."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import attrs
+
+from proxpi.simple import model, urls
+from proxpi.simple.listing import Listed
+
+#: What may lie beside a listed file: its core metadata (PEP 658) and its signature (PEP 503).
+METADATA = ".metadata"
+SIGNATURE = ".asc"
+
+
+@attrs.frozen
+class Link:
+    """A file upstream.
+
+    :ivar url: where it is, exactly as the index gave it
+    :ivar digest: algorithm and hexadecimal digest that its bytes must have, if known
+    :ivar size: bytes that the index says it has
+    :ivar private: whether only proxpi may fetch it, being behind credentials
+    :ivar place: where it lies below the cache folder; ``None`` if it cannot lie there
+    """
+
+    url: str
+    digest: tuple[str, str] | None
+    size: int | None
+    private: bool
+    place: str | None = attrs.field(
+        init=False, default=attrs.Factory(lambda self: _place(self.url), takes_self=True)
+    )
+
+    @property
+    def public_url(self) -> str:
+        """Where a client may be sent: without credentials."""
+        return urls.public(self.url)
+
+    @property
+    def sha256(self) -> str | None:
+        """Its SHA-256, if the index tells."""
+        return self.digest[1] if self.digest and self.digest[0] == "sha256" else None
+
+
+def _place(url: str) -> str | None:
+    """
+    Say where the file of a URL lies below the cache folder, as the original proxpi has it.
+
+    The host with each run of other characters than ``a-z0-9`` as one ``-``, then the path
+    as it stands. ``None`` if that path would lead elsewhere.
+    """
+    parts = urlsplit(url)
+    folder = re.sub(r"[^a-z0-9]+", "-", (parts.hostname or "").lower())
+    segments = [segment for segment in parts.path.split("/") if segment]
+    if folder in ("", "-") or not segments or {".", ".."} & set(segments):
+        return None
+    return "/".join([folder, *segments]) if "\0" not in parts.path else None
+
+
+@lru_cache(maxsize=4096)
+def link_to(listed: Listed) -> Link:
+    """Give the link to a file that an index lists."""
+    entry = listed.entry
+    return Link(entry["url"], model.best_hash(entry), entry.get("size"), listed.private)
+
+
+@lru_cache(maxsize=4096)
+def link_beside(listed: Listed, suffix: str) -> Link:
+    """
+    Give the link to what lies beside a listed file.
+
+    The metadata's digest is the one that the index advertises; anything else has none.
+    """
+    digest = None
+    if suffix == METADATA:
+        hashes = model.metadata_hash(listed.entry)
+        if isinstance(hashes, dict):
+            digest = model.best_hash({"hashes": hashes})
+    return Link(urls.with_suffix(listed.entry["url"], suffix), digest, None, listed.private)

@@ -1,0 +1,213 @@
+"""The file mirror: a file from disk, or from one download for all who ask.
+
+Theory of operation
+-------------------
+A request for a file is a hit, or joins the flight of that file, or starts it. Each waiting
+client has a deadline of its own, a timer of the reactor: when it comes, the client is sent
+upstream, and the download goes on for the others and for the cache. A file behind credentials
+has no deadline, since the client could not fetch it upstream.
+
+When a file cannot be had, its page is asked anew first (signed URLs expire); then the client
+is sent upstream, whose own word may be better, unless credentials are in the way. A failure
+is not remembered: the next request tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxpi.files.disk import Checked, Copy, Disk
+from proxpi.files.download import Gone, download
+from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
+from proxpi.flights import Flights, Late
+from proxpi.simple.listing import Listed
+from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import Upstream
+
+_log = Logger(namespace="proxpi.files")
+
+
+class Locate(Protocol):
+    """Where files are: what the mirror needs to know of pages."""
+
+    def ready_file(self, name: str, filename: str) -> Listed | None:
+        """Give what is known of a file, without waiting."""
+
+    async def fetch_file(self, name: str, filename: str) -> Listed:
+        """Give what the page says of a file; raises an error of its own if it is nowhere."""
+
+    async def ask_again(self, name: str, filename: str) -> Listed | None:
+        """Give what the page says after it was asked for anew."""
+
+
+@attrs.frozen
+class Elsewhere:
+    """The client is better served at this URL, which bears no credentials."""
+
+    url: str
+
+
+@attrs.frozen
+class Head:
+    """What is known of a file that is not here."""
+
+    size: int
+    sha256: str | None
+
+
+class NotUpstream(Exception):
+    """An index lists the file, but the upstream says it is not there."""
+
+
+@attrs.define(eq=False)
+class Mirror:
+    """The files of all indexes together.
+
+    :ivar timeout: seconds that a client waits for a file before it is sent upstream
+    :ivar in_thread: runs a function that takes a while off the reactor's thread
+    """
+
+    _locate: Locate
+    _upstream: Upstream
+    _disk: Disk
+    _clock: IReactorTime
+    timeout: float
+    in_thread: Callable[[Callable[[], Checked | None]], Deferred[Checked | None]]
+    _flights: Flights[Link, Copy | None] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+
+    def ready(self, name: str, filename: str) -> Copy | None:
+        """
+        Give a file that is here, without waiting.
+
+        :param name: the normalized name of the project
+        """
+        link = self._known(name, filename)
+        return self._disk.open(link) if link is not None else None
+
+    async def fetch(self, name: str, filename: str) -> Copy | Elsewhere:
+        """
+        Give a file, or a better place for it.
+
+        :raises NotUpstream: if it is listed, but not there
+        :raises UpstreamFailed: if it cannot be had and is behind credentials
+        :raises OSError: if it cannot be written and is behind credentials
+        """
+        until = self._clock.seconds() + self.timeout
+        link = await self._find(name, filename)
+        failure: Exception
+        try:
+            return await self._obtain(link, until)
+        except Gone as gone:
+            try:
+                return await self._obtain_again(name, filename, gone, until)
+            except (UpstreamFailed, OSError) as error:
+                failure = error
+        except (UpstreamFailed, OSError) as error:
+            failure = error
+        if link.private:
+            raise failure
+        return Elsewhere(link.public_url)
+
+    async def head(self, name: str, filename: str) -> Copy | Head:
+        """
+        Give a file if it is here; otherwise its length, without fetching it.
+
+        :raises NotUpstream: if it is listed, but not there
+        :raises UpstreamFailed: if its length cannot be had
+        """
+        link = await self._find(name, filename)
+        copy = self._disk.open(link)
+        if copy is not None:
+            return copy
+        if link.size is not None:
+            return Head(link.size, link.sha256)
+        async with self._upstream.file(link.url, {}, method="HEAD") as answer:
+            if answer.status in (404, 410):
+                raise NotUpstream(filename)
+            if answer.status != 200 or answer.length is None:
+                raise UpstreamFailed(link.url, f"status {answer.status}, no length")
+            return Head(answer.length, link.sha256)
+
+    async def _obtain(self, link: Link, until: float) -> Copy | Elsewhere:
+        copy = self._disk.open(link)
+        if copy is not None:
+            return copy
+        if not (link.private or self._disk.fits(link.size)):
+            return Elsewhere(link.public_url)
+        flight = self._flights.join(link, lambda: self._bring(link))
+        try:
+            unkept = await flight.wait(None if link.private else until)
+        except Late:
+            return Elsewhere(link.public_url)
+        copy = unkept.share() if unkept is not None else self._disk.open(link)
+        if copy is None:
+            raise UpstreamFailed(link.url, "its copy is gone already")
+        return copy
+
+    async def _obtain_again(
+        self, name: str, filename: str, gone: Gone, until: float
+    ) -> Copy | Elsewhere:
+        """Believe that a file is gone only if a page asked for anew still leads there."""
+        base, _ = _beside(filename)
+        await self._locate.ask_again(name, base)
+        link = self._known(name, filename)
+        if link is not None and link.url != gone.link.url:
+            try:
+                return await self._obtain(link, until)
+            except Gone as still:
+                gone = still
+        if link is not None and gone.status == 403:
+            raise UpstreamFailed(link.url, "status 403", temporary=False)
+        raise NotUpstream(filename)
+
+    async def _bring(self, link: Link) -> Copy | None:
+        """Make a file be here: check one that lies here already, or download it."""
+        if self._disk.found(link):
+            checked = await self.in_thread(lambda: self._disk.check(link))
+            self._disk.trust(link, checked)
+            if checked is not None:
+                return None
+        try:
+            unkept = await download(link, self._upstream, self._disk)
+        except (Gone, UpstreamFailed) as error:
+            _log.error("file not to be had: {error}", error=error)
+            raise
+        except OSError as error:
+            _log.error("cache folder: {error} (for {url})", error=error, url=link.public_url)
+            raise
+        if unkept is not None:
+            # Those who wait take their share of it at once.
+            self._clock.callLater(0, unkept.close)
+        return unkept
+
+    def _known(self, name: str, filename: str) -> Link | None:
+        """Give the link of a file as far as pages at hand tell it."""
+        listed = self._locate.ready_file(name, filename)
+        if listed is not None:
+            return link_to(listed)
+        base, suffix = _beside(filename)
+        listed = self._locate.ready_file(name, base) if suffix else None
+        return link_beside(listed, suffix) if listed is not None else None
+
+    async def _find(self, name: str, filename: str) -> Link:
+        """Give the link of a file, asking for its page if need be."""
+        base, suffix = _beside(filename)
+        if suffix and self._locate.ready_file(name, filename) is None:
+            return link_beside(await self._locate.fetch_file(name, base), suffix)
+        return link_to(await self._locate.fetch_file(name, filename))
+
+
+def _beside(filename: str) -> tuple[str, str]:
+    """Split the name of what lies beside a file into the file's and the suffix, if it has one."""
+    for suffix in (METADATA, SIGNATURE):
+        if filename.endswith(suffix):
+            return filename.removesuffix(suffix), suffix
+    return filename, ""

@@ -1,0 +1,80 @@
+"""Several indexes, one answer: the first index that lists a file name has it.
+
+Pure functions over values. Listing and bytes follow the same order, because the mirror asks
+the merged page, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import InvalidVersion
+
+from proxpi.simple.listing import Listed
+from proxpi.simple.model import Entry, Project
+
+
+def merge(projects: Sequence[Project]) -> Project:
+    """
+    Merge what several indexes say of one project, given in order of precedence.
+
+    A file name and a top-level key are taken from the first that has them; ``versions`` (PEP
+    700) are united.
+    """
+    if len(projects) == 1:
+        return projects[0]
+    files: dict[str, Entry] = {}
+    keys: dict[str, object] = {}
+    for project in projects:
+        for entry in project.files:
+            files.setdefault(entry["filename"], entry)
+        for key, value in project.keys.items():
+            keys.setdefault(key, value)
+    if "versions" in keys:
+        keys["versions"] = _all_versions(projects)
+    return Project(projects[0].name, list(files.values()), keys)
+
+
+def listing(answers: Iterable[tuple[Project, bool]]) -> dict[str, Listed]:
+    """
+    Give the files of a merged page by name.
+
+    :param answers: what each index says, in order of precedence, and whether it is private
+    """
+    files: dict[str, Listed] = {}
+    for project, private in answers:
+        for entry in project.files:
+            files.setdefault(entry["filename"], Listed(entry, private))
+    return files
+
+
+def _all_versions(projects: Sequence[Project]) -> list[str]:
+    """
+    Unite the versions; where an index states none, those its file names tell.
+
+    PEP 700 promises that every file belongs to one of the versions.
+    """
+    versions: dict[str, None] = {}
+    for project in projects:
+        stated = project.keys.get("versions")
+        if stated is None:
+            stated = [v for v in map(_version_of, project.files) if v is not None]
+        versions.update(dict.fromkeys(stated))
+    return list(versions)
+
+
+def _version_of(entry: Entry) -> str | None:
+    """Read the version out of a distribution's file name (PEP 427, PEP 625)."""
+    filename = entry["filename"]
+    try:
+        if filename.endswith(".whl"):
+            return str(parse_wheel_filename(filename)[1])
+        return str(parse_sdist_filename(filename)[1])
+    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        return None

@@ -1,0 +1,377 @@
+"""The root list: every project of every index, without an object per project.
+
+Theory of operation
+-------------------
+The public list has several hundred thousand names and tens of megabytes, so nothing here
+holds it. The bytes of an index's answer are searched for names as they come; the names go on,
+in batches, into both forms of the list, plain and compressed, in files. Those are swapped in
+when they are whole, and are what clients get until the list has to be asked for again.
+
+Names of a single index pass straight through. Those of several are first sorted in runs of
+bounded size, on disk, and then merged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from html import unescape
+from itertools import groupby, islice
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from proxpi.flights import Flights, Late
+from proxpi.index.pages import PATIENCE, PATIENCE_IN_OUTAGE, Status
+from proxpi.index.source import ACCEPT, Source
+from proxpi.simple import freshness, names
+from proxpi.simple.negotiate import Serialization
+from proxpi.simple.render import list_head, list_items, list_tail
+from proxpi.upstream.errors import UpstreamFailed, settled
+from proxpi.upstream.pool import Upstream
+
+#: Bytes of a root list, decompressed, beyond which it is none.
+LIST_LIMIT = 256 * 1024 * 1024
+#: Names that are sorted in one go, and held in memory for it.
+RUN = 20_000
+#: Names that are merged between two turns of the reactor.
+BATCH = 2_000
+#: Bytes that are searched again with the next chunk, because a name may have begun in them.
+OVERLAP = 4096
+
+_JSON_NAME = re.compile(rb'"name"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_HTML_NAME = re.compile(
+    rb"""<a\b[^>]*?\bhref\s*=\s*["']?([^"'\s>]+)[^>]*>([^<]*)</a\s*>""", re.IGNORECASE
+)
+_KEY = tuple[Serialization, bool]
+
+_log = Logger(namespace="proxpi.index")
+
+
+@attrs.frozen
+class ListFile:
+    """One form of the list, in a file that has no name: it is gone when it is closed.
+
+    :ivar file: open, for reading at any place (``os.pread``)
+    :ivar size: bytes
+    :ivar etag: the entity tag, without quotes
+    """
+
+    file: IO[bytes]
+    size: int
+    etag: str
+
+    @property
+    def descriptor(self) -> int:
+        """The system's number for the open file."""
+        return self.file.fileno()
+
+
+@attrs.frozen
+class ProjectList:
+    """The list as it is to be sent; see :class:`proxpi.index.pages.Page`."""
+
+    file: ListFile
+    status: Status
+    remaining: float
+    age: float
+
+
+@attrs.frozen
+class _Held:
+    """A whole list, in all its forms."""
+
+    forms: dict[_KEY, ListFile]
+    asked_at: float
+    due: bool = False
+
+
+class NameScanner:
+    """Finds the names in a root list, of either form, that comes in chunks.
+
+    :ivar complete: whether the end of the list has been seen
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._pattern: re.Pattern[bytes] | None = None
+        self._end = b""
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """
+        Give the normalized names that have come whole.
+
+        :raises ValueError: if this is no root list
+        """
+        data = self._rest + chunk
+        if self._pattern is None:
+            if not (start := data.lstrip()):
+                return []
+            if start.startswith(b"{"):
+                self._pattern, self._end = _JSON_NAME, b"}"
+            elif start.startswith(b"<"):
+                self._pattern, self._end = _HTML_NAME, b">"
+            else:
+                raise ValueError("it is neither JSON nor HTML")
+        found: list[str] = []
+        searched = 0
+        for match in self._pattern.finditer(data):
+            searched = match.end()
+            name = _json_name(match) if self._end == b"}" else _html_name(match)
+            if name is not None:
+                found.append(name)
+        self._rest = data[max(searched, len(data) - OVERLAP) :]
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether what has come so far ends as a list does."""
+        return self._pattern is not None and self._rest.rstrip().endswith(self._end)
+
+
+def _json_name(match: re.Match[bytes]) -> str | None:
+    """Read a project's name; none has an escape in it, valid ones being plain ASCII."""
+    return names.canonical(match.group(1).decode("utf-8", "replace"))
+
+
+def _html_name(match: re.Match[bytes]) -> str | None:
+    """Read a project's name off a link that leads to it; any other link has no name."""
+    href, text = (unescape(group.decode("utf-8", "replace")) for group in match.groups())
+    name = names.canonical(text.strip())
+    folder = unquote(href.split("#")[0].split("?")[0].rstrip("/").rpartition("/")[2])
+    return name if name is not None and name == names.canonical(folder) else None
+
+
+class _Writer:
+    """Writes the four forms of a list, piece by piece, into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._first = True
+        self._outputs = [
+            _Output(serialization, compressed, folder)
+            for serialization in Serialization
+            for compressed in (False, True)
+        ]
+        self._put(list_head)
+
+    def add(self, batch: Sequence[str]) -> None:
+        """Add normalized names."""
+        if batch:
+            self._put(lambda serialization: list_items(serialization, batch, self._first))
+            self._first = False
+
+    def finish(self) -> dict[_KEY, ListFile]:
+        """Write the end of each form, and give them."""
+        self._put(list_tail)
+        return {output.key: output.finish() for output in self._outputs}
+
+    def abandon(self) -> None:
+        """Throw away what was written."""
+        for output in self._outputs:
+            output.file.close()
+
+    def _put(self, render: Callable[[Serialization], bytes]) -> None:
+        pieces = {serialization: render(serialization) for serialization in Serialization}
+        for output in self._outputs:
+            output.write(pieces[output.key[0]])
+
+
+class _Output:
+    """One form of a list on its way to its file."""
+
+    def __init__(self, serialization: Serialization, compressed: bool, folder: Path) -> None:
+        self.key = (serialization, compressed)
+        self.file = tempfile.TemporaryFile("w+b", buffering=1 << 20, dir=folder)
+        self._digest = hashlib.sha256()
+        # 31: a gzip header; level 1, since the list is long and the next one is never far.
+        self._gzip = zlib.compressobj(1, wbits=31) if compressed else None
+
+    def write(self, data: bytes) -> None:
+        self._write(self._gzip.compress(data) if self._gzip else data)
+
+    def _write(self, data: bytes) -> None:
+        self._digest.update(data)
+        self.file.write(data)
+
+    def finish(self) -> ListFile:
+        if self._gzip:
+            self._write(self._gzip.flush())
+        self.file.flush()
+        return ListFile(self.file, self.file.tell(), self._digest.hexdigest()[:32])
+
+
+class _Runs:
+    """Names of several lists on their way to one: sorted runs in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._buffer: list[str] = []
+        self._files: list[IO[str]] = []
+
+    def add(self, batch: Iterable[str]) -> None:
+        """Add names in any order."""
+        self._buffer.extend(batch)
+        if len(self._buffer) >= RUN:
+            self._spill()
+
+    def merged(self) -> Iterator[str]:
+        """Give every name once, sorted."""
+        self._spill()
+        lines = [(line.rstrip("\n") for line in run) for run in self._files]
+        return (name for name, _ in groupby(heapq.merge(*lines)))
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for run in self._files:
+            run.close()
+
+    def _spill(self) -> None:
+        run = tempfile.TemporaryFile("w+", dir=self._folder, encoding="ascii")
+        self._files.append(run)
+        run.writelines(f"{name}\n" for name in sorted(self._buffer))
+        run.seek(0)
+        self._buffer.clear()
+
+
+@attrs.define(eq=False)
+class Projects:
+    """The root list of all indexes together.
+
+    :ivar folder: where its files are made
+    """
+
+    _sources: Sequence[Source]
+    _upstream: Upstream
+    _clock: IReactorTime
+    _folder: Path
+    _held: _Held | None = attrs.field(init=False, default=None)
+    _failing: bool = attrs.field(init=False, default=False)
+    _forgotten: int = attrs.field(init=False, default=0)
+    _flights: Flights[None, None] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+
+    def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
+        """Give the list if it is fresh, without waiting."""
+        if self._held is None or self._remaining(self._held) <= 0:
+            return None
+        return self._list(self._held, serialization, compressed, "HIT")
+
+    async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
+        """
+        Give the list, asking the indexes for it if need be.
+
+        :raises UpstreamFailed: if one of them failed and there is no older list
+        """
+        if (ready := self.ready(serialization, compressed)) is not None:
+            return ready
+        while True:
+            forgotten = self._forgotten
+            status = await self._refreshed()
+            # Forgotten meanwhile: what was under way is older than the operator's wish.
+            if self._held is not None and self._forgotten == forgotten:
+                return self._list(self._held, serialization, compressed, status)
+
+    def forget(self) -> None:
+        """Ask for the list again before it is used again, except in an outage."""
+        self._forgotten += 1
+        self._flights.forget(None)
+        if self._held is not None:
+            self._held = attrs.evolve(self._held, due=True)
+
+    async def _refreshed(self) -> Status:
+        flight = self._flights.join(None, self._refresh)
+        until = None
+        if self._held is not None:
+            until = flight.started + (PATIENCE_IN_OUTAGE if self._failing else PATIENCE)
+        try:
+            await flight.wait(until)
+        except Late:
+            return "STALE"
+        except UpstreamFailed:
+            if self._held is not None:
+                return "STALE"
+            raise
+        return "MISS"
+
+    def _list(
+        self, held: _Held, serialization: Serialization, compressed: bool, status: Status
+    ) -> ProjectList:
+        age = max(0.0, self._clock.seconds() - held.asked_at)
+        remaining = 0.0 if status == "STALE" else self._remaining(held)
+        return ProjectList(held.forms[serialization, compressed], status, remaining, age)
+
+    def _remaining(self, held: _Held) -> float:
+        ttl = 0.0 if held.due else min(source.ttl for source in self._sources)
+        return freshness.remaining(held.asked_at, ttl, self._clock.seconds())
+
+    async def _refresh(self) -> None:
+        forgotten = self._forgotten
+        asked_at = self._clock.seconds()
+        writer = _Writer(self._folder)
+        try:
+            if len(self._sources) == 1:
+                await self._read(self._sources[0], writer.add)
+            else:
+                await self._merge(writer)
+            held = _Held(writer.finish(), asked_at)
+        except BaseException as error:
+            writer.abandon()
+            if isinstance(error, UpstreamFailed):
+                self._failing = True
+                _log.warn("project list: {error}", error=error)
+            raise
+        self._failing = False
+        if self._forgotten != forgotten:
+            writer.abandon()
+            return
+        if self._held is not None:
+            for form in self._held.forms.values():
+                form.file.close()
+        self._held = held
+
+    async def _merge(self, writer: _Writer) -> None:
+        runs = _Runs(self._folder)
+        try:
+            failures = await gatherResults(
+                [
+                    Deferred.fromCoroutine(settled(self._read(source, runs.add)))
+                    for source in self._sources
+                ],
+                consumeErrors=True,
+            )
+            for failure in filter(None, failures):
+                raise failure
+            merged = runs.merged()
+            while batch := list(islice(merged, BATCH)):
+                writer.add(batch)
+                await deferLater(self._clock, 0)
+        finally:
+            runs.close()
+
+    async def _read(self, source: Source, add: Callable[[list[str]], None]) -> None:
+        """Give the names of one index to `add`; an index without a list has none."""
+        async with self._upstream.page(source.url, {"Accept": ACCEPT}) as answer:
+            if source.lacks(answer.status, served=False):
+                return
+            source.check(answer)
+            scanner = NameScanner()
+            try:
+                ended = await self._upstream.stream(
+                    answer, lambda chunk: add(scanner.feed(chunk)), LIST_LIMIT
+                )
+            except ValueError as error:
+                raise UpstreamFailed(answer.url, str(error), temporary=False) from error
+            if not scanner.complete:
+                cause = "it is cut short" if ended else "the answer was cut short"
+                raise UpstreamFailed(answer.url, cause, temporary=not ended)

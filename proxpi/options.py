@@ -1,0 +1,68 @@
+"""The options of ``twistd proxpi``, made from the table of settings.
+
+Whatever is wrong with them ends the start with one line, as ``SystemExit``: the usage error
+that twistd knows would have it print its whole help around that line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import ClassVar
+
+from twisted.internet.endpoints import serverFromString
+from twisted.python import usage
+
+from proxpi import __version__
+from proxpi.settings import SETTINGS, Given, Setting, Settings, SettingsError
+
+_LISTEN = next(setting for setting in SETTINGS if setting.name == "listen")
+
+
+def _help(setting: Setting) -> str:
+    variable = setting.variable
+    if setting.secret:
+        variable += f" (or {variable}_FILE, a file that holds it)"
+    default = setting.default or setting.otherwise
+    return f"{setting.explains} Default: {default}. Variable: {variable}."
+
+
+class Options(usage.Options):
+    """Options named after the settings; ``settings`` are their values once they are parsed."""
+
+    optParameters: ClassVar[list[list[str | None]]] = [
+        [setting.option, None, None, _help(setting)]
+        for setting in SETTINGS
+        if setting is not _LISTEN
+    ]
+
+    settings: Settings
+
+    def opt_listen(self, endpoint: str) -> None:
+        self.setdefault("listen", []).append(endpoint)
+
+    opt_listen.__doc__ = _help(_LISTEN)
+
+    def opt_version(self) -> None:
+        """Display proxpi's version and exit."""
+        print(f"proxpi {__version__}")
+        sys.exit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse ``options``; ``SystemExit`` with one line says what is wrong with them."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except (usage.UsageError, SettingsError) as error:
+            raise SystemExit(f"proxpi: {error}") from None
+
+    def postOptions(self) -> None:
+        """Read the settings from these options and the environment."""
+        self.settings = Settings.read(os.environ, self)
+        for endpoint in self.settings.listen:
+            try:
+                serverFromString(None, endpoint)  # a reactor is only kept, for listening
+            except Exception as error:  # noqa: BLE001 (each kind of endpoint refuses in its own way)
+                given = Given(_LISTEN.variable, endpoint, by_option="listen" in self)
+                why = " ".join(f"not understood ({error})".split())
+                raise _LISTEN.refusal(given, why) from None

@@ -1,0 +1,336 @@
+"""The one table of settings: environment, options, help and README come from it.
+
+A row of :data:`SETTINGS` says how a setting is called, what it is when nothing is given, how
+its text is understood and how it is explained. :class:`Settings` holds the values, typed.
+Nothing here knows Twisted, and nothing is read but the files that ``PROXPI_…_FILE``
+variables name. Run as a module, it prints the README's table.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from proxpi.simple import urls
+
+_OFF = {"0", "no", "off", "false"}
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_EXTRA_INDEX_TTL = 180.0
+_OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
+
+
+class SettingsError(Exception):
+    """A setting that cannot be understood; its text is one line that says what is accepted."""
+
+
+def _switch(text: str) -> bool:
+    return text.strip().lower() not in _OFF
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(text)
+    return seconds
+
+
+def _seconds_or(default: float) -> Callable[[str], float]:
+    return lambda text: _seconds(text) or default
+
+
+def _size(text: str) -> int:
+    size = int(text)
+    if size < 0:
+        raise ValueError(text)
+    return size
+
+
+def _level(text: str) -> str:
+    level = text.strip().upper()
+    if level not in _LEVELS:
+        raise ValueError(text)
+    return level
+
+
+def _path(text: str) -> str | None:
+    return text or None
+
+
+def _index(text: str) -> str:
+    """An index's URL, with exactly one slash at its end unless it has a query."""
+    url = text.strip()
+    urls.origin(url)
+    if re.search(r"[\s\x00-\x1f\x7f#]", url):
+        raise ValueError("blanks and fragments have no place in it")
+    return url if "?" in url else url.rstrip("/") + "/"
+
+
+def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: tuple(parse(item) for item in text.split(",") if item.strip())
+
+
+def _hidden(text: str) -> str:
+    """``text`` without what may be a password in it: all before the last ``@``.
+
+    It is no URL yet, or several, so nobody can tell where in it a password ends.
+    """
+    return re.sub(r"^(\s*\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """One row of the table.
+
+    ``default`` is written as a user would write it; an empty one means that nothing is given,
+    and ``otherwise`` says to people what happens then. ``parse`` makes the value of a text or
+    raises :exc:`ValueError`; ``accepts`` tells what it understands. A ``secret`` may be given
+    as a file too, and is never shown with a password in it. A ``repeatable`` one may be given
+    several times as an option: its value is a tuple.
+    """
+
+    name: str
+    default: str = ""
+    otherwise: str = "none"
+    parse: Callable[[str], Any] = str
+    accepts: str
+    explains: str
+    secret: bool = False
+    repeatable: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: ``PROXPI_INDEX_URL``."""
+        return f"PROXPI_{self.name.upper()}"
+
+    @property
+    def option(self) -> str:
+        """The option of ``twistd proxpi``, without its dashes: ``index-url``."""
+        return self.name.replace("_", "-")
+
+    def refusal(self, given: Given, why: str = "not understood") -> SettingsError:
+        """The error that says what was given where, and what is accepted instead."""
+        text = _hidden(given.text) if self.secret else given.text
+        also = f" (--{self.option})" if given.by_option else ""
+        return SettingsError(f"{given.variable}={text!r}{also}: {why}; {self.accepts} is accepted")
+
+    def value(self, given: Given) -> Any:
+        """What a text means; :exc:`SettingsError` if it means nothing."""
+        try:
+            return self.parse(given.text)
+        except ValueError:
+            raise self.refusal(given) from None
+
+
+@attrs.frozen
+class Given:
+    """A text somebody gave for a setting, and where: in which variable, or as its option."""
+
+    variable: str
+    text: str
+    by_option: bool = False
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="listen",
+        default="tcp:5000:interface=127.0.0.1",
+        accepts="a Twisted server endpoint string such as 'tcp:5000'",
+        explains="Where to listen: a Twisted server endpoint string. "
+        "As an option it may be given several times.",
+        repeatable=True,
+    ),
+    Setting(
+        name="index_url",
+        default="https://pypi.org/simple/",
+        parse=_index,
+        accepts="an http or https URL with a host",
+        explains="Root URL of the main index's Simple API, with or without a last slash; "
+        "user:password@ before the host is understood.",
+        secret=True,
+    ),
+    Setting(
+        name="index_ttl",
+        default="1800",
+        parse=_seconds,
+        accepts="a number of seconds, 0 or more,",
+        explains="Seconds that a page of the main index stays fresh; 0 asks each time.",
+    ),
+    Setting(
+        name="extra_index_urls",
+        parse=_each(_index),
+        accepts="a comma-separated list of http or https URLs with a host",
+        explains="More indexes, comma-separated, asked after the main one in this order.",
+        secret=True,
+    ),
+    Setting(
+        name="extra_index_ttls",
+        otherwise=f"{_EXTRA_INDEX_TTL:.0f} each",
+        parse=_each(_seconds),
+        accepts="a comma-separated list with a number of seconds, 0 or more, per extra index",
+        explains="Seconds that pages of the extra indexes stay fresh, one number per index, "
+        "comma-separated.",
+    ),
+    Setting(
+        name="cache_size",
+        default="5368709120",
+        parse=_size,
+        accepts="a whole number of bytes, 0 or more,",
+        explains="Bytes of package files to keep on disk; 0 keeps none.",
+    ),
+    Setting(
+        name="cache_dir",
+        otherwise="a new temporary folder, removed at exit",
+        parse=_path,
+        accepts="a folder",
+        explains="Folder that keeps the files; it is made if missing.",
+    ),
+    Setting(
+        name="binary_file_mime_type",
+        default="off",
+        parse=_switch,
+        accepts="on or off",
+        explains="Serve every file as application/octet-stream instead of its guessed type.",
+    ),
+    Setting(
+        name="disable_index_ssl_verification",
+        default="off",
+        parse=_switch,
+        accepts="on or off",
+        explains="Check no certificate of an upstream: whoever is between can then change "
+        "what is installed.",
+    ),
+    Setting(
+        name="download_timeout",
+        default="0.9",
+        parse=_seconds,
+        accepts="a number of seconds, 0 or more,",
+        explains="Seconds that a client waits for a file that is not cached yet before it is "
+        "redirected to the upstream.",
+    ),
+    Setting(
+        name="connect_timeout",
+        default="3.1",
+        parse=_seconds_or(3.1),
+        accepts="a number of seconds, 0 or more (0: the default),",
+        explains="Seconds that connecting to an upstream may take; 0 means the default.",
+    ),
+    Setting(
+        name="read_timeout",
+        default="20",
+        parse=_seconds_or(20.0),
+        accepts="a number of seconds, 0 or more (0: the default),",
+        explains="Seconds of silence from an upstream before it is given up; 0 means the default.",
+    ),
+    Setting(
+        name="logging_level",
+        default="INFO",
+        parse=_level,
+        accepts="one of " + ", ".join(_LEVELS) + " in any case",
+        explains="The least level that is logged: " + ", ".join(_LEVELS) + ".",
+    ),
+)
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The values of all settings, typed: times in seconds, sizes in bytes.
+
+    An index URL ends in a slash unless it has a query, and may hold credentials, so it is
+    not in the ``repr``. ``extra_index_ttls`` is as long as ``extra_index_urls``.
+    """
+
+    listen: tuple[str, ...]
+    index_url: str = attrs.field(repr=False)
+    index_ttl: float
+    extra_index_urls: tuple[str, ...] = attrs.field(repr=False)
+    extra_index_ttls: tuple[float, ...]
+    cache_size: int
+    cache_dir: str | None
+    binary_file_mime_type: bool
+    disable_index_ssl_verification: bool
+    download_timeout: float
+    connect_timeout: float
+    read_timeout: float
+    logging_level: str
+
+    @classmethod
+    def read(
+        cls,
+        environment: Mapping[str, str],
+        options: Mapping[str, str | list[str] | None],
+    ) -> Settings:
+        """The settings of a program started with this environment and these options.
+
+        ``options`` are keyed as on the command line (``"index-url"``); one that is None was
+        not given. An option beats the environment; what is empty counts as not given.
+
+        :raises SettingsError: for a text that cannot be understood, a ``_FILE`` that cannot
+            be read or stands beside the variable itself, and counts that differ.
+        """
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            given = _given(setting, environment, options.get(setting.option))
+            parsed = [setting.value(one) for one in given]
+            values[setting.name] = tuple(parsed) if setting.repeatable else parsed[-1]
+            if setting.name == "extra_index_ttls":
+                indexes = len(values["extra_index_urls"])
+                ttls = values[setting.name] or (_EXTRA_INDEX_TTL,) * indexes
+                if len(ttls) != indexes:
+                    why = f"{len(ttls)} given for the {indexes} of PROXPI_EXTRA_INDEX_URLS"
+                    raise setting.refusal(given[-1], why)
+                values[setting.name] = ttls
+        return cls(**values)
+
+
+def _given(
+    setting: Setting, environment: Mapping[str, str], option: str | list[str] | None
+) -> list[Given]:
+    """What somebody gave for a setting: by option, else by environment, else its default."""
+    default = [Given(setting.variable, setting.default)]
+    if option is None:
+        return _in_environment(setting, environment) or default
+    texts = [option] if isinstance(option, str) else option
+    return [Given(setting.variable, text, by_option=True) for text in texts if text] or default
+
+
+def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Given]:
+    variables = [setting.variable]
+    if setting.name == "extra_index_ttls":
+        variables.insert(0, _OLDER_EXTRA_INDEX_TTLS)
+    given = [Given(name, environment[name]) for name in variables if environment.get(name)][:1]
+    file = f"{setting.variable}_FILE"
+    path = environment.get(file)
+    if not (setting.secret and path):
+        return given
+    if given:
+        raise SettingsError(f"{file}={path!r}: {setting.variable} is set too; only one is accepted")
+    try:
+        with open(path, encoding="utf-8") as secret:
+            text = secret.read().strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise SettingsError(
+            f"{file}={path!r}: cannot be read ({why}); a readable file is accepted"
+        ) from None
+    return [Given(file, text)]
+
+
+def table() -> str:
+    """The settings as the list table of the README (reStructuredText)."""
+    rows = [("Variable", "Default", "Meaning")]
+    for setting in SETTINGS:
+        default = f"``{setting.default}``" if setting.default else setting.otherwise
+        rows.append((f"``{setting.variable}``", default, setting.explains))
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        marks = ("   * - ", "     - ", "     - ")
+        lines += [mark + cell for mark, cell in zip(marks, row, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

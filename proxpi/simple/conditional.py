@@ -1,0 +1,60 @@
+"""Conditional and range requests (RFC 9110, sections 13 and 14) as decisions over header values.
+
+Entity tags of proxpi are strong; they are given here without their quotes. No answer carries
+``Last-Modified``, so a date never matches.
+"""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+from werkzeug.http import parse_etags, parse_range_header
+
+
+class Unsatisfiable(Exception):
+    """The range begins behind the last byte: the answer is a 416."""
+
+
+@attrs.frozen
+class Span:
+    """Bytes of a file, half open: ``start`` is the first one, ``stop`` the one after the last."""
+
+    start: int
+    stop: int
+
+
+def none_match(if_none_match: str | None, etag: str) -> bool:
+    """Say whether ``If-None-Match`` lists this tag (or is ``*``), so that the answer is a 304.
+
+    The comparison is the weak one, as RFC 9110 (13.1.2) asks: ``W/"x"`` matches ``"x"``.
+    """
+    return if_none_match is not None and parse_etags(if_none_match.strip()).contains_weak(etag)
+
+
+def requested_span(
+    range_header: str | None, if_range: str | None, etag: str | None, size: int
+) -> Span | None:
+    """Give the bytes that ``Range`` asks for of a file with ``size`` bytes; None is all of it.
+
+    A header that is malformed, in another unit than bytes or lists several ranges is ignored, and
+    so is any when ``If-Range`` does not name this very tag (RFC 9110, 13.1.5: strong comparison).
+
+    :raises Unsatisfiable: When no byte of the file lies in the range.
+    """
+    if range_header is None:
+        return None
+    if if_range is not None and (etag is None or if_range.strip() != f'"{etag}"'):
+        return None
+    if re.fullmatch(r"\s*bytes\s*=\s*-0+\s*", range_header, re.IGNORECASE):
+        # For werkzeug a suffix of no bytes is malformed; RFC 9110, 14.1.2, calls it unsatisfiable.
+        raise Unsatisfiable
+    parsed = parse_range_header(range_header)
+    if parsed is None or parsed.units != "bytes" or len(parsed.ranges) != 1:
+        return None
+    start, stop = parsed.ranges[0]
+    if start < 0:
+        start = max(0, size + start)
+    if start >= size:
+        raise Unsatisfiable
+    return Span(start, size if stop is None else min(stop, size))

@@ -1,0 +1,152 @@
+"""Pages for clients, in JSON and in HTML (PEP 503, 629, 691, 700, 714, 740, 792).
+
+Links are relative to the page, so that a page needs no knowledge of the address under which a
+client reached it. The same project always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from proxpi.simple.model import Entry, Project, metadata_hash, shown_hash
+from proxpi.simple.negotiate import Serialization
+
+JSON_VERSION = "1.4"
+HTML_VERSION = "1.4"
+"""Frozen there (PEP 833), whatever becomes of JSON."""
+
+_WITHOUT_SIZES = "1.0"  # From 1.1 on, every file has its size, and the page its versions (PEP 700).
+
+# uv refuses an HTML page for any other algorithm in a link.
+_IN_LINKS = frozenset({"sha256", "sha384", "sha512", "md5"})
+
+# Code points that HTML5 forbids even as character references.
+_FORBIDDEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef]|"
+    + "|".join(
+        f"[{chr(0x10000 * plane + 0xFFFE)}{chr(0x10000 * plane + 0xFFFF)}]" for plane in range(17)
+    )
+)
+_PLAIN = re.compile(r"[ !#-%(-;=?-~]*")
+_SPACES = str.maketrans({"\n": "&#10;", "\t": "&#9;"})
+
+
+def render_json(project: Project) -> bytes:
+    """Write a project page as JSON.
+
+    It says ``JSON_VERSION`` only where it holds what that version promises, and keeps every key
+    all the same. One hash a file, no ``dist-info-metadata`` (it crashes pip 22.3 to 23.1).
+    """
+    keys = dict(project.keys)
+    complete = "versions" in keys and all("size" in entry for entry in project.files)
+    meta = {**keys.pop("meta", {}), "api-version": JSON_VERSION if complete else _WITHOUT_SIZES}
+    files = [_json_file(entry) for entry in project.files]
+    return msgspec.json.encode({"meta": meta, "name": project.name, **keys, "files": files})
+
+
+def _json_file(entry: Entry) -> dict[str, Any]:
+    shown = shown_hash(entry)
+    hashes = {shown[0]: shown[1]} if shown else {}
+    file = entry | {"url": quote(entry["filename"], safe=""), "hashes": hashes}
+    metadata = metadata_hash(entry)
+    if isinstance(metadata, dict):
+        digest = shown_hash({"hashes": metadata})
+        file["core-metadata"] = {digest[0]: digest[1]} if digest else True
+    return file
+
+
+def render_html(project: Project) -> bytes:
+    """Write a project page as HTML5 in ASCII, one anchor a line."""
+    metas = {"pypi:repository-version": HTML_VERSION}
+    status = project.keys.get("project-status", {})
+    for key, name in (("status", "pypi:project-status"), ("reason", "pypi:project-status-reason")):
+        if key in status:
+            metas[name] = status[key]
+    # A repository that states signatures should do so for each of its links (PEP 503).
+    signatures = any("gpg-sig" in entry for entry in project.files)
+    anchors = [_anchor(entry, signatures) for entry in project.files]
+    return _head(f"Links for {project.name}", metas) + "".join(anchors).encode() + _HTML_TAIL
+
+
+def _head(title: str, metas: dict[str, str]) -> bytes:
+    lines = [
+        "<!DOCTYPE html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
+        *(f'<meta name="{name}" content="{_escaped(text)}">' for name, text in metas.items()),
+        f"<title>{_escaped(title)}</title>",
+        "</head>",
+        "<body>",
+        f"<h1>{_escaped(title)}</h1>",
+    ]
+    return "".join(line + "\n" for line in lines).encode()
+
+
+_HTML_TAIL = b"</body>\n</html>\n"
+
+
+def _anchor(entry: Entry, signatures: bool) -> str:
+    attributes = {"href": quote(entry["filename"], safe="")}
+    shown = shown_hash(entry)
+    if shown and shown[0] in _IN_LINKS:
+        attributes["href"] += f"#{shown[0]}={shown[1]}"
+    for key in ("requires-python", "provenance"):
+        if key in entry:
+            attributes[f"data-{key}"] = entry[key]
+    if "yanked" in entry:
+        attributes["data-yanked"] = "" if entry["yanked"] is True else entry["yanked"]
+    if (metadata := _html_metadata(entry)) is not None:
+        attributes["data-core-metadata"] = attributes["data-dist-info-metadata"] = metadata
+    if signatures:
+        attributes["data-gpg-sig"] = "true" if entry.get("gpg-sig") else "false"
+    written = "".join(f' {name}="{_escaped(text)}"' for name, text in attributes.items())
+    return f"<a{written}>{_escaped(entry['filename'])}</a><br>\n"
+
+
+def _html_metadata(entry: Entry) -> str | None:
+    metadata = metadata_hash(entry)
+    if isinstance(metadata, dict):
+        digest = shown_hash({"hashes": metadata})
+        return f"{digest[0]}={digest[1]}" if digest and digest[0] in _IN_LINKS else "true"
+    return None if metadata is None else str(metadata).lower()
+
+
+def _escaped(text: str) -> str:
+    """Escape text for an element or an attribute, in ASCII and on one line."""
+    if _PLAIN.fullmatch(text):
+        return text
+    text = _FORBIDDEN.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return escape(text).translate(_SPACES).encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+# The list of projects, in pieces, since it can have a million names.
+
+
+def list_head(serialization: Serialization) -> bytes:
+    """Begin the list of projects."""
+    if serialization is Serialization.JSON:
+        return b'{"meta":{"api-version":"%s"},"projects":[' % JSON_VERSION.encode()
+    return _head("Simple index", {"pypi:repository-version": HTML_VERSION})
+
+
+def list_items(serialization: Serialization, names: Iterable[str], first: bool) -> bytes:
+    """Write some names of the list; ``first`` says that none was written before.
+
+    :param names: Normalized names: they need no escaping, and get none.
+    """
+    if serialization is Serialization.HTML:
+        return "".join(f'<a href="{name}/">{name}</a><br>\n' for name in names).encode()
+    items = ",".join(f'{{"name":"{name}"}}' for name in names)
+    return (items if first or not items else "," + items).encode()
+
+
+def list_tail(serialization: Serialization) -> bytes:
+    """End the list of projects."""
+    return b"]}" if serialization is Serialization.JSON else _HTML_TAIL

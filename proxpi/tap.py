@@ -1,0 +1,174 @@
+"""The twistd plugin's service, and the only place where the parts meet.
+
+``twistd proxpi`` finds :class:`Options` and :func:`makeService` here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import attrs
+from twisted.application.service import IService, Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxpi import __version__
+from proxpi.files.disk import Checked, Disk
+from proxpi.files.mirror import Mirror
+from proxpi.index.pages import Pages
+from proxpi.index.projects import Projects
+from proxpi.index.source import Source
+from proxpi.logs import Logged
+from proxpi.options import Options
+from proxpi.settings import Settings
+from proxpi.simple import urls
+from proxpi.upstream import tls
+from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.pool import Upstream, agent, persistent_pool
+from proxpi.web.app import App
+from proxpi.web.files import Files
+from proxpi.web.pages import IndexTree
+from proxpi.web.site import Site
+
+__all__ = ["Options", "makeService"]
+
+_log = Logger(namespace="proxpi")
+
+
+class Proxpi(Service):
+    """Builds the house from its settings, opens its doors, and closes them."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._pool = persistent_pool(reactor)
+        self._ports: list[tuple[str, IListeningPort]] = []
+        self._temporary: Path | None = None
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, as root if twistd was started so.
+
+        :raises SystemExit: with one line, if an address cannot be listened on
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        if self._settings.cache_dir is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="proxpi-"))
+        self._disk = Disk(
+            Path(self._settings.cache_dir or str(self._temporary)), self._settings.cache_size
+        )
+        site = self._site()
+        for description in self._settings.listen:
+            failures: list[Failure] = []
+            listening = serverFromString(self._reactor, description).listen(site)
+            listening.addCallback(lambda port, to=description: self._ports.append((to, port)))
+            listening.addErrback(failures.append)
+            if failures:
+                self._remove_temporary()
+                raise SystemExit(
+                    f"proxpi: PROXPI_LISTEN={description!r}: {failures[0].value}; "
+                    "an endpoint that is free and may be used is accepted"
+                )
+
+    def startService(self) -> None:
+        """Look at the cache folder, and say where everything is."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._disk.prepare()
+        if self._settings.disable_index_ssl_verification:
+            _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
+        _log.info(
+            "proxpi {version} listening on {addresses}; indexes: {indexes}; cache folder: {folder}",
+            version=__version__,
+            addresses=", ".join(_address(to, port) for to, port in self._ports),
+            indexes=", ".join(urls.public(source.url) for source in self._sources),
+            folder=self._disk.folder,
+        )
+
+    async def _stop(self) -> None:
+        await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
+        await self._pool.closeCachedConnections()
+        self._remove_temporary()
+
+    def stopService(self) -> Deferred[None]:
+        """Close the doors, and remove what was made for this run alone."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    def _site(self) -> Site:
+        settings, reactor = self._settings, self._reactor
+        index_urls = (settings.index_url, *settings.extra_index_urls)
+        upstream = Upstream(
+            agent(
+                reactor,
+                self._pool,
+                tls.policy(verify=not settings.disable_index_ssl_verification),
+                settings.connect_timeout,
+            ),
+            reactor,
+            Credentials.from_urls(index_urls),
+            settings.connect_timeout,
+            settings.read_timeout,
+        )
+        ttls = (settings.index_ttl, *settings.extra_index_ttls)
+        self._sources = [
+            Source(url, ttl, upstream) for url, ttl in zip(index_urls, ttls, strict=True)
+        ]
+        pages = Pages(self._sources, reactor)
+        projects = Projects(self._sources, upstream, reactor, self._disk.own)
+        mirror = Mirror(
+            pages, upstream, self._disk, reactor, settings.download_timeout, self._in_thread
+        )
+        files = Files(mirror, reactor, settings.binary_file_mime_type)
+        tree = IndexTree(pages, projects, files, reactor)
+        return Site(tree, App(pages, projects).app.resource(), reactor)
+
+    def _in_thread(self, work: Callable[[], Checked | None]) -> Deferred[Checked | None]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+
+    def _remove_temporary(self) -> None:
+        if self._temporary is not None:
+            rmtree(self._temporary, ignore_errors=True)
+
+
+def makeService(options: Options) -> IService:
+    """
+    Make the service for the options of one ``twistd proxpi``.
+
+    :raises SystemExit: with one line, if the cache folder cannot be made
+    """
+    from twisted.internet import reactor  # only now: twistd may have been told which to install
+
+    settings = options.settings
+    if settings.cache_dir is not None:
+        try:
+            # Absolute from the start: a daemon changes its working folder.
+            folder = Path(settings.cache_dir).absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(
+                f"proxpi: PROXPI_CACHE_DIR={settings.cache_dir!r}: {error.strerror}; "
+                "a folder that exists or can be made is accepted"
+            ) from None
+        settings = attrs.evolve(settings, cache_dir=str(folder))
+    service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
+    Proxpi(settings, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
+    return service
+
+
+def _address(description: str, port: IListeningPort) -> str:
+    """Write an address as people would type it."""
+    host = port.getHost()
+    if not isinstance(host, (IPv4Address, IPv6Address)):
+        return description
+    scheme = "https" if description.startswith(("ssl:", "tls:")) else "http"
+    name = f"[{host.host}]" if ":" in host.host else host.host
+    return f"{scheme}://{name}:{host.port}/index/"

@@ -1,0 +1,105 @@
+"""What can go wrong on the way out, in one exception with one plain sentence.
+
+Twisted reports the same trouble in many shapes (a refused connection bare, a failed
+handshake inside ``ResponseNeverReceived``, …). :func:`failed` turns each of them into
+:class:`UpstreamFailed`, so that the floors above need to know only whether waiting may help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet import defer, error
+from twisted.internet.ssl import VerificationError as TwistedVerificationError
+from twisted.python.failure import Failure
+from twisted.web.error import SchemeNotSupported
+
+from proxpi.simple import urls
+
+T = TypeVar("T")
+
+
+class UpstreamFailed(Exception):
+    """An upstream did not give a usable answer.
+
+    :param url: what was asked for; kept without credentials
+    :param cause: one plain clause, such as ``connection refused``
+    :param temporary: whether the same request may succeed later without anyone's doing
+    :param retry_after: seconds after which the upstream wants to be asked again, if it said so
+    """
+
+    def __init__(
+        self, url: str, cause: str, *, temporary: bool = True, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{urls.public(url)}: {cause}")
+        self.url = urls.public(url)
+        self.cause = cause
+        self.temporary = temporary
+        self.retry_after = retry_after
+
+
+class BodyTimeout(Exception):
+    """A body brought nothing for too long."""
+
+
+class BodyTooLong(Exception):
+    """A body brought more bytes than it may."""
+
+
+class BodyCut(Exception):
+    """A body ended before its end."""
+
+
+async def settled(work: Awaitable[T]) -> T | UpstreamFailed:
+    """Give the result of some work, or why the upstream failed, to wait for several at once."""
+    try:
+        return await work
+    except UpstreamFailed as error:
+        return error
+
+
+def failed(url: str, failure: Failure) -> UpstreamFailed:
+    """
+    Say in one sentence why a request or its body failed.
+
+    :return: the exception to raise; an :class:`UpstreamFailed` is given back as it is
+    """
+    reason = _innermost(failure).value
+    if isinstance(reason, UpstreamFailed):
+        return reason
+    for kinds, cause, temporary in _CAUSES:
+        if isinstance(reason, kinds):
+            return UpstreamFailed(url, cause, temporary=temporary)
+    if isinstance(reason, (VerificationError, TwistedVerificationError)):
+        return UpstreamFailed(url, "the certificate is not for this host", temporary=False)
+    if isinstance(reason, SSL.Error):
+        detail = "; ".join(part[-1] for part in reason.args[0]) if reason.args else ""
+        if "certificate" in detail:
+            return UpstreamFailed(url, f"TLS: {detail}", temporary=False)
+        return UpstreamFailed(url, f"TLS failed{': ' + detail if detail else ''}")
+    return UpstreamFailed(url, f"no usable answer ({type(reason).__name__})")
+
+
+# The order matters: the first line that fits says it.
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
+    ((error.DNSLookupError,), "host name not found", True),
+    ((error.ConnectionRefusedError,), "connection refused", True),
+    ((error.TimeoutError, error.TCPTimedOutError), "timed out while connecting", True),
+    ((BodyTimeout, defer.TimeoutError), "timed out", True),
+    ((BodyTooLong,), "the answer is too long", False),
+    ((BodyCut,), "the answer was cut short", True),
+    ((error.ConnectError,), "could not connect", True),
+    ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", True),
+    ((SchemeNotSupported,), "only http and https are supported", False),
+)
+
+
+def _innermost(failure: Failure) -> Failure:
+    """Unwrap what Twisted's HTTP client wraps around the reason that tells something."""
+    while reasons := getattr(failure.value, "reasons", None):
+        # A request that was cancelled by its own timer also lists the lost connection.
+        failure = next((r for r in reasons if r.check(BodyTimeout, SSL.Error)), reasons[0])
+    return failure

@@ -1,0 +1,298 @@
+"""The way out: one persistent pool of connections for the whole process.
+
+Theory of operation
+-------------------
+Index pages are asked for through treq, which decodes compressed answers; files through a bare
+``Agent``, since treq always offers compression and a file is wanted as it is. Both stand on
+the same ``HTTPConnectionPool``. Redirects are followed here, for both alike, because each hop
+decides anew which credentials may go along. A pool of Twisted's does not limit how many
+connections are open, so a semaphore per origin does, one for pages and one for files: slow
+files never starve pages.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import quote
+
+import attrs
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
+
+from proxpi import __version__
+from proxpi.simple import urls
+from proxpi.upstream.body import discard, receive
+from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.errors import BodyTimeout, UpstreamFailed, failed
+
+#: Connections to one origin for files, and as many again for pages.
+CONNECTIONS = 32
+#: Redirects that one request may take (RFC 9110 15.4 leaves the number open).
+REDIRECTS = 10
+#: Seconds that an idle connection is kept. Below what servers keep theirs, mostly; where it is
+#: not, the pool asks again once on a fresh connection.
+KEEP_ALIVE = 55
+#: Bytes of an index page, decompressed, beyond which it is no index page.
+PAGE_LIMIT = 64 * 1024 * 1024
+
+USER_AGENT = f"proxpi/{__version__}".encode("ascii")
+
+_REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+_Send = Callable[[bytes, bytes, Headers], "Deferred[IResponse]"]
+
+
+class _Once:
+    """A response that knows whether its body was taken."""
+
+    def __init__(self, response: IResponse) -> None:
+        self._response = response
+        self.delivered = False
+
+    def deliverBody(self, protocol: Any) -> None:
+        """Deliver the body as the response itself would."""
+        self.delivered = True
+        self._response.deliverBody(protocol)
+
+
+@attrs.frozen
+class Answer:
+    """The head of an upstream's answer; its body has not been taken yet.
+
+    :ivar url: where the answer came from, after redirects, without credentials
+    """
+
+    url: str
+    status: int
+    headers: Headers
+    response: _Once
+
+    def header(self, name: str) -> str | None:
+        """Give the last value of a header field."""
+        values = self.headers.getRawHeaders(name.encode("ascii"))
+        return values[-1].decode("latin-1") if values else None
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that the body is announced to have."""
+        announced = self.header("Content-Length")
+        return int(announced) if announced is not None and announced.isdecimal() else None
+
+
+def persistent_pool(reactor: Any) -> HTTPConnectionPool:
+    """Make the one pool of a process."""
+    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool.maxPersistentPerHost = 2 * CONNECTIONS
+    pool.cachedConnectionTimeout = KEEP_ALIVE
+    return pool
+
+
+def agent(
+    reactor: Any, pool: HTTPConnectionPool, tls: IPolicyForHTTPS, connect_timeout: float
+) -> Agent:
+    """Make the agent whose connections come from `pool`."""
+    return Agent(reactor, contextFactory=tls, connectTimeout=connect_timeout, pool=pool)
+
+
+def _semaphores() -> defaultdict[tuple[str, str, int], DeferredSemaphore]:
+    return defaultdict(lambda: DeferredSemaphore(CONNECTIONS))
+
+
+@attrs.define
+class Upstream:
+    """Asks upstreams for pages and files.
+
+    :ivar connect_timeout: seconds to connect
+    :ivar read_timeout: seconds that an upstream may be silent, before the head and within the body
+    """
+
+    _agent: IAgent
+    clock: IReactorTime
+    credentials: Credentials
+    connect_timeout: float
+    read_timeout: float
+    _treq: HTTPClient = attrs.field(
+        init=False, default=attrs.Factory(lambda self: HTTPClient(self._agent), takes_self=True)
+    )
+    _page_slots: defaultdict[tuple[str, str, int], DeferredSemaphore] = attrs.field(
+        init=False, factory=_semaphores
+    )
+    _file_slots: defaultdict[tuple[str, str, int], DeferredSemaphore] = attrs.field(
+        init=False, factory=_semaphores
+    )
+
+    @asynccontextmanager
+    async def page(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+        """
+        Ask for an index page with treq; the connection is held until the context ends.
+
+        A body that nobody took by then is let go of.
+
+        :raises UpstreamFailed: if no answer comes
+        """
+        async with (
+            _slot(self._page_slots, url),
+            self._answer(url, "GET", headers, self._send_with_treq) as answer,
+        ):
+            yield answer
+
+    @asynccontextmanager
+    async def file(
+        self, url: str, headers: Mapping[str, str], method: str = "GET"
+    ) -> AsyncIterator[Answer]:
+        """
+        Ask for a file with the bare agent, as it is; otherwise as :meth:`page`.
+
+        :raises UpstreamFailed: if no answer comes
+        """
+        asked = {"Accept-Encoding": "identity", **headers}
+        async with (
+            _slot(self._file_slots, url),
+            self._answer(url, method, asked, self._agent.request) as answer,
+        ):
+            yield answer
+
+    async def body(self, answer: Answer, limit: int = PAGE_LIMIT) -> tuple[bytes, bool]:
+        """
+        Read a whole body.
+
+        :return: the body, and whether its end was announced
+        :raises UpstreamFailed: if it is cut, too long, or silent for too long
+        """
+        chunks: list[bytes] = []
+        ended = await self.stream(answer, chunks.append, limit)
+        return b"".join(chunks), ended
+
+    async def stream(
+        self, answer: Answer, write: Callable[[bytes], object], limit: int | None = None
+    ) -> bool:
+        """
+        Give each chunk of a body to `write`, whose own errors go through.
+
+        :return: whether the end was announced
+        :raises UpstreamFailed: if the body is cut, too long, or silent for too long
+        """
+        broken: list[Exception] = []
+
+        def guarded(data: bytes) -> None:
+            try:
+                write(data)
+            except Exception as error:
+                broken.append(error)
+                raise
+
+        try:
+            return await receive(
+                answer.response,
+                guarded,
+                clock=self.clock,
+                idle_timeout=self.read_timeout,
+                limit=limit,
+            )
+        except Exception as error:
+            if broken:
+                raise broken[0] from None
+            raise failed(answer.url, Failure(error)) from error
+
+    def _send_with_treq(self, method: bytes, url: bytes, headers: Headers) -> Deferred[IResponse]:
+        # treq means a reactor by `reactor`, but uses it for its own timeout only, unused here.
+        return cast(
+            "Deferred[IResponse]",
+            self._treq.request(
+                method.decode("ascii"),
+                url,
+                headers=headers,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=cast(Any, self.clock),
+            ),
+        )
+
+    @asynccontextmanager
+    async def _answer(
+        self, url: str, method: str, headers: Mapping[str, str], send: _Send
+    ) -> AsyncIterator[Answer]:
+        answer = await self._follow(url, method, headers, send)
+        try:
+            yield answer
+        finally:
+            if not answer.response.delivered:
+                self._discard(answer)
+
+    async def _follow(
+        self, url: str, method: str, headers: Mapping[str, str], send: _Send
+    ) -> Answer:
+        for _ in range(REDIRECTS + 1):
+            answer = await self._ask_once(url, method, headers, send)
+            location = answer.header("Location")
+            if answer.status not in _REDIRECT_CODES or location is None:
+                return answer
+            self._discard(answer)
+            target = urls.join(url, location)
+            try:
+                scheme, *_host = urls.origin(target)
+            except ValueError:
+                raise UpstreamFailed(
+                    url, "it redirects to what is not http or https", temporary=False
+                ) from None
+            if scheme == "http" and urls.origin(url)[0] == "https":
+                raise UpstreamFailed(url, "it redirects from https to http", temporary=False)
+            url = target
+        raise UpstreamFailed(url, f"more than {REDIRECTS} redirects", temporary=False)
+
+    async def _ask_once(
+        self, url: str, method: str, headers: Mapping[str, str], send: _Send
+    ) -> Answer:
+        fields = Headers()
+        fields.setRawHeaders(b"User-Agent", [USER_AGENT])
+        for name, value in headers.items():
+            fields.setRawHeaders(name.encode("ascii"), [value.encode("latin-1", "replace")])
+        authorization = self.credentials.header_for(url)
+        if authorization is not None:
+            fields.setRawHeaders(b"Authorization", [authorization])
+        try:
+            sent = send(method.encode("ascii"), _wire(url), fields)
+            sent.addTimeout(self.connect_timeout + self.read_timeout, self.clock, _timed_out)
+            response = await sent
+        except Exception as error:
+            raise failed(url, Failure(error)) from error
+        return Answer(urls.public(url), response.code, response.headers, _Once(response))
+
+    def _discard(self, answer: Answer) -> None:
+        discard(answer.response, clock=self.clock, idle_timeout=self.read_timeout)
+
+
+@asynccontextmanager
+async def _slot(
+    slots: defaultdict[tuple[str, str, int], DeferredSemaphore], url: str
+) -> AsyncIterator[None]:
+    """Wait, first come first served, until the origin of `url` may be asked once more."""
+    try:
+        slot = slots[urls.origin(url)]
+    except ValueError:
+        raise UpstreamFailed(url, "only http and https are supported", temporary=False) from None
+    await slot.acquire()
+    try:
+        yield
+    finally:
+        slot.release()
+
+
+def _timed_out(result: object, timeout: float) -> IResponse:
+    """Replace whatever a cancelled request ends with by the reason for it."""
+    raise BodyTimeout()
+
+
+def _wire(url: str) -> bytes:
+    """Write a URL as it goes out: without credentials, and what is no ASCII percent-encoded.
+
+    Everything else stays as the index gave it; signed URLs bear no re-quoting.
+    """
+    return quote(urls.public(url), safe="%/:=&?~#+!$,;'@()*[]|").encode("ascii")

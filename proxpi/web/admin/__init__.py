@@ -1,0 +1,1 @@
+"""The home page: its template, and what goes into it."""

@@ -1,0 +1,134 @@
+"""Answers that are not a page or a file, and the one place where errors become a status."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from proxpi.files.mirror import NotUpstream
+from proxpi.index.pages import NoSuchFile, NoSuchProject
+from proxpi.simple import freshness
+from proxpi.upstream.errors import UpstreamFailed
+
+#: Seconds after which a client is asked to try again, if the upstream says nothing else.
+RETRY_AFTER = 5
+#: Seconds beyond which no client is asked to wait.
+LONGEST_RETRY_AFTER = 30
+
+_log = Logger(namespace="proxpi.web")
+
+
+def set_headers(request: Request, headers: Mapping[str, str]) -> None:
+    """Set header fields, replacing those of the same name."""
+    for name, value in headers.items():
+        request.setHeader(name.encode("ascii"), value.encode("latin-1"))
+
+
+def reply(
+    request: Request,
+    status: int,
+    body: bytes,
+    content_type: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Send a whole answer."""
+    request.setResponseCode(status)
+    set_headers(
+        request,
+        {
+            "Content-Type": content_type,
+            "Content-Length": str(len(body)),
+            "X-Content-Type-Options": "nosniff",
+            **(headers or {}),
+        },
+    )
+    request.write(body)
+    request.finish()
+
+
+def line(
+    request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
+) -> None:
+    """Answer with one plain line."""
+    body = f"{text}\n".encode("utf-8", "replace")
+    reply(request, status, body, "text/plain; charset=utf-8", headers)
+
+
+def succeeded(request: Request) -> None:
+    """Answer as the cache API does when all is well."""
+    body = msgspec.json.encode({"status": "success", "data": None})
+    reply(request, 200, body, "application/json")
+
+
+def error(
+    request: Request, status: int, message: str, headers: Mapping[str, str] | None = None
+) -> None:
+    """Answer as the cache API does when something is wrong."""
+    body = msgspec.json.encode({"status": "error", "message": message})
+    reply(request, status, body, "application/json", headers)
+
+
+def empty(request: Request, status: int, headers: Mapping[str, str]) -> None:
+    """Answer with a head alone."""
+    request.setResponseCode(status)
+    set_headers(request, headers)
+    request.finish()
+
+
+def later(request: Request, answer: Coroutine[Deferred[Any], Any, object]) -> None:
+    """Let a coroutine answer; it is cancelled when the client goes away."""
+    answered = Deferred.fromCoroutine(answer)
+    request.notifyFinish().addErrback(lambda _: answered.cancel())
+    answered.addErrback(lambda failure: refuse(request, failure))
+
+
+def refuse(request: Request, failure: Failure) -> None:
+    """Answer with the status and the sentence that an error stands for."""
+    match failure.value:
+        case CancelledError():
+            pass  # the client is gone
+        case NoSuchProject():
+            line(request, 404, "No index has this project.")
+        case NoSuchFile():
+            line(request, 404, "No index lists this file.")
+        case NotUpstream():
+            line(request, 404, "The index lists this file, but it is not there.")
+        case UpstreamFailed() as failed if failed.temporary:
+            seconds = RETRY_AFTER if failed.retry_after is None else math.ceil(failed.retry_after)
+            seconds = min(max(1, seconds), LONGEST_RETRY_AFTER)
+            line(request, 503, f"Upstream failed: {failed}", {"Retry-After": str(seconds)})
+        case UpstreamFailed() as failed:
+            line(request, 502, f"Upstream failed: {failed}")
+        case OSError() as problem:
+            _log.error("cache folder: {error}", error=problem)
+            line(
+                request,
+                503,
+                f"The cache folder cannot be used: {problem.strerror}",
+                {"Retry-After": str(RETRY_AFTER)},
+            )
+        case _:
+            request.processingFailed(failure)
+
+
+def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[str, str]:
+    """Give the cache headers of a page (RFC 9111)."""
+    headers = {"ETag": f'"{etag}"', "Vary": "Accept, Accept-Encoding"}
+    if stale:
+        headers["Cache-Control"] = "public, max-age=0, must-revalidate"
+        headers["Age"] = str(int(age))
+    else:
+        headers["Cache-Control"] = f"public, max-age={freshness.max_age(remaining)}"
+    return headers
+
+
+def file_caching(etag: str) -> dict[str, str]:
+    """Give the cache headers of a file, which never changes under its name."""
+    return {"ETag": f'"{etag}"', "Cache-Control": "public, max-age=31536000, immutable"}

@@ -1,0 +1,150 @@
+"""The Klein resource tree: home page, cache API, health. Pages and files are leaves above it.
+
+``DELETE`` under ``/cache`` and the forms of the home page do the same; both are closed to
+pages of other sites.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+import attrs
+from klein import Klein
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from proxpi.index.pages import Pages
+from proxpi.index.projects import Projects
+from proxpi.simple import names
+from proxpi.web import answers
+from proxpi.web.admin.home import render_home
+from proxpi.web.origin import is_cross_site
+
+#: Bytes that a form may have.
+FORM_LIMIT = 4096
+CROSS_SITE = "Pages of other sites may not change anything here."
+NO_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
+
+#: The home page loads nothing, and its forms go nowhere else.
+_HOME_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+class _CrossSite(Exception):
+    """Another site wants something changed."""
+
+
+class _BadName(Exception):
+    """What was given is no project name."""
+
+
+@attrs.define(eq=False)
+class App:
+    """What is neither a page nor a file."""
+
+    _pages: Pages
+    _projects: Projects
+
+    app = Klein()
+    app.url_map.strict_slashes = False
+
+    @app.route("/", methods=["GET"])
+    async def home(self, request: Request) -> bytes:
+        """Say what this is and how to use it."""
+        body = await render_home(request)
+        headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body))}
+        answers.set_headers(request, {**headers, **_HOME_HEADERS})
+        return body
+
+    @app.route("/health", methods=["GET"])
+    def health(self, request: Request) -> None:
+        """Answer at once, whatever the upstream does."""
+        answers.succeeded(request)
+
+    @app.route("/cache/list", methods=["DELETE"])
+    def delete_list(self, request: Request) -> None:
+        """Forget the project list, and a project called ``list``."""
+        _check_site(request)
+        self._projects.forget()
+        self._pages.forget("list")
+        answers.succeeded(request)
+
+    @app.route("/cache/<name>", methods=["DELETE"])
+    def delete_project(self, request: Request, name: str) -> None:
+        """Forget the pages of a project."""
+        _check_site(request)
+        self._pages.forget(_project(name))
+        answers.succeeded(request)
+
+    @app.route("/admin/forget-list", methods=["POST"])
+    def post_forget_list(self, request: Request) -> None:
+        """Do what the home page's first form asks for."""
+        _check_site(request)
+        self._projects.forget()
+        _back_home(request, "list=forgotten")
+
+    @app.route("/admin/forget-project", methods=["POST"])
+    def post_forget_project(self, request: Request) -> None:
+        """Do what the home page's second form asks for."""
+        _check_site(request)
+        fields = parse_qs(_form(request))
+        name = _project(fields.get("project", [""])[-1].strip())
+        self._pages.forget(name)
+        _back_home(request, f"project={name}")
+
+    @app.handle_errors(_CrossSite)
+    def refuse_other_site(self, request: Any, failure: Failure) -> None:
+        """Answer what another site's page wants."""
+        answers.error(request, 403, CROSS_SITE)
+
+    @app.handle_errors(_BadName)
+    def refuse_name(self, request: Any, failure: Failure) -> None:
+        """Answer what names no project."""
+        answers.error(request, 404 if request.method == b"DELETE" else 400, NO_NAME)
+
+    @app.handle_errors(MethodNotAllowed)
+    def refuse_method(self, request: Any, failure: Failure) -> None:
+        """Answer a method that is not for this URL; ``OPTIONS`` tells which are."""
+        error = failure.value
+        assert isinstance(error, MethodNotAllowed)
+        allow = {"Allow": ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))}
+        if request.method == b"OPTIONS":
+            answers.empty(request, 204, allow)
+        else:
+            answers.line(request, 405, f"Only {allow['Allow']} can be used here.", allow)
+
+    @app.handle_errors(HTTPException)
+    def refuse_rest(self, request: Any, failure: Failure) -> None:
+        """Answer what Klein's routes do not know."""
+        answers.line(request, 404, "There is nothing here; the home page is at /.")
+
+
+def _check_site(request: Request) -> None:
+    if is_cross_site(request):
+        raise _CrossSite()
+
+
+def _form(request: Request) -> str:
+    """Give the text of a form."""
+    content = request.content
+    assert content is not None  # a request that is being answered has come whole
+    text: str = content.read(FORM_LIMIT).decode("utf-8", "replace")
+    return text
+
+
+def _project(name: str) -> str:
+    normalized = names.canonical(name)
+    if normalized is None:
+        raise _BadName()
+    return normalized
+
+
+def _back_home(request: Request, done: str) -> None:
+    """Lead a browser back, so that a reload repeats nothing."""
+    answers.empty(request, 303, {"Location": f"../?{done}", "Content-Length": "0"})

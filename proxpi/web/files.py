@@ -1,0 +1,119 @@
+"""One file: whole or a range, conditional, or a better place for it (RFC 9110)."""
+
+from __future__ import annotations
+
+from mimetypes import guess_type
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.server import Request
+
+from proxpi.files.disk import Copy
+from proxpi.files.mirror import Elsewhere, Head, Mirror
+from proxpi.simple import conditional
+from proxpi.web import answers
+from proxpi.web.send import send
+from proxpi.web.target import FileOf
+
+OCTETS = "application/octet-stream"
+
+
+@attrs.define(eq=False)
+class Files:
+    """Answers requests for files.
+
+    :ivar any_type: whether all of them are called ``application/octet-stream``
+    """
+
+    _mirror: Mirror
+    _clock: IReactorTime
+    any_type: bool
+
+    def answer(self, request: Request, wanted: FileOf) -> None:
+        """Answer a ``GET`` or ``HEAD``."""
+        copy = self._mirror.ready(wanted.name, wanted.filename)
+        if copy is not None:
+            self._send(request, wanted, copy, "HIT")
+        else:
+            answers.later(request, self._answer(request, wanted))
+
+    async def _answer(self, request: Request, wanted: FileOf) -> None:
+        found: Copy | Head | Elsewhere
+        if request.method == b"HEAD":
+            found = await self._mirror.head(wanted.name, wanted.filename)
+        else:
+            found = await self._mirror.fetch(wanted.name, wanted.filename)
+        if isinstance(found, Copy):
+            self._send(request, wanted, found, "MISS")
+        elif isinstance(found, Head):
+            self._set_head(request, wanted, found.size, found.sha256, "MISS")
+            request.finish()
+        else:
+            answers.empty(
+                request,
+                302,
+                {
+                    "Location": found.url,
+                    "Content-Length": "0",
+                    "Cache-Control": "no-store",
+                    "X-Cache": "MISS",
+                },
+            )
+
+    def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
+        etag = copy.sha256
+        if conditional.none_match(request.getHeader("If-None-Match"), etag):
+            copy.close()
+            answers.empty(request, 304, {**answers.file_caching(etag), "X-Cache": status})
+            return
+        self._set_head(request, wanted, copy.size, etag, status)
+        start, stop = 0, copy.size
+        # RFC 9110 14.2: a range is for GET alone.
+        if request.method == b"GET":
+            try:
+                span = conditional.requested_span(
+                    request.getHeader("Range"), request.getHeader("If-Range"), etag, copy.size
+                )
+            except conditional.Unsatisfiable:
+                copy.close()
+                headers = {"Content-Range": f"bytes */{copy.size}"}
+                answers.line(request, 416, "The range begins behind the last byte.", headers)
+                return
+            if span is not None:
+                start, stop = span.start, span.stop
+                request.setResponseCode(206)
+                answers.set_headers(
+                    request,
+                    {
+                        "Content-Range": f"bytes {start}-{stop - 1}/{copy.size}",
+                        "Content-Length": str(stop - start),
+                    },
+                )
+        send(request, copy.read, start, stop, self._clock, copy.close)
+
+    def _set_head(
+        self, request: Request, wanted: FileOf, size: int, sha256: str | None, status: str
+    ) -> None:
+        headers = {
+            "Content-Type": OCTETS if self.any_type else content_type(wanted.filename),
+            "Content-Length": str(size),
+            "Accept-Ranges": "bytes",
+            "X-Cache": status,
+            "X-Content-Type-Options": "nosniff",
+        }
+        if sha256 is not None:
+            headers.update(answers.file_caching(sha256))
+        answers.set_headers(request, headers)
+
+
+def content_type(filename: str) -> str:
+    """
+    Guess the type of a file by its name.
+
+    What is compressed says so in its type and never as ``Content-Encoding``, which some
+    clients would undo: a ``.tar.gz`` is ``application/x-tar+gzip``.
+    """
+    kind, encoding = guess_type(filename)
+    if kind is None:
+        return OCTETS
+    return f"{kind}+{encoding}" if encoding else kind

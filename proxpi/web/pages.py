@@ -1,0 +1,161 @@
+"""The tree under ``/index/`` and ``/simple/``: the hot path, a leaf that Klein never sees."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from proxpi.index.pages import NoSuchProject, Page, Pages
+from proxpi.index.projects import ProjectList, Projects
+from proxpi.simple import conditional, negotiate
+from proxpi.web import answers
+from proxpi.web.files import Files
+from proxpi.web.send import send, send_bytes
+from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, target
+
+ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
+VARY = {"Vary": "Accept, Accept-Encoding"}
+
+
+@implementer(IResource)
+@attrs.define(eq=False)
+class IndexTree:
+    """Answers whatever is asked for under a root of the tree."""
+
+    _pages: Pages
+    _projects: Projects
+    _files: Files
+    _clock: IReactorTime
+    isLeaf = True
+    server = None
+
+    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
+        """See `IResource`; a leaf is never asked."""
+        raise RuntimeError("a leaf has no children")
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """See `IResource`; a leaf is never asked."""
+        raise RuntimeError("a leaf has no children")
+
+    def render(self, request: Request) -> int:
+        """See `IResource`."""
+        if request.method in (b"GET", b"HEAD"):
+            self._answer(request)
+        elif request.method == b"OPTIONS":
+            answers.empty(request, 204, ALLOW)
+        else:
+            text = "An index only takes GET and HEAD; nothing can be uploaded here."
+            answers.line(request, 405, text, ALLOW)
+        return NOT_DONE_YET
+
+    def _answer(self, request: Request) -> None:
+        path, question_mark, query = request.uri.partition(b"?")
+        match target(path):
+            case None:
+                answers.line(request, 404, "There is nothing of this name.")
+            case Moved(location):
+                location += (question_mark + query).decode("latin-1")
+                headers = {"Location": location, "Content-Length": "0", **VARY}
+                answers.empty(request, 301, headers)
+            case FileOf() as file:
+                self._files.answer(request, file)
+            case ListPage() | ProjectPage() as page:
+                self._answer_form(request, page)
+
+    def _answer_form(self, request: Request, wanted: ListPage | ProjectPage) -> None:
+        answers.set_headers(request, VARY)
+        form = negotiate.choose_form(_joined(request, "Accept"), _format(request))
+        if form is None:
+            answers.line(request, 406, negotiate.ACCEPTABLE)
+            return
+        compressed = negotiate.accepts_gzip(_joined(request, "Accept-Encoding"))
+        if isinstance(wanted, ListPage):
+            answers.later(request, self._answer_list(request, form, compressed))
+            return
+        try:
+            page = self._pages.ready(wanted.name, form.serialization, compressed)
+        except NoSuchProject:
+            answers.refuse(request, Failure())
+            return
+        if page is not None:
+            self._send_page(request, page, form, compressed)
+        else:
+            answers.later(request, self._fetch_page(request, wanted.name, form, compressed))
+
+    async def _fetch_page(
+        self, request: Request, name: str, form: negotiate.Form, compressed: bool
+    ) -> None:
+        page = await self._pages.fetch(name, form.serialization, compressed)
+        self._send_page(request, page, form, compressed)
+
+    async def _answer_list(self, request: Request, form: negotiate.Form, compressed: bool) -> None:
+        projects = await self._projects.fetch(form.serialization, compressed)
+        self._send_list(request, projects, form, compressed)
+
+    def _send_page(
+        self, request: Request, page: Page, form: negotiate.Form, compressed: bool
+    ) -> None:
+        data = page.body.data
+        if _set_head(request, page, page.body.etag, len(data), form, compressed):
+            send_bytes(request, data, self._clock)
+        else:
+            request.finish()
+
+    def _send_list(
+        self, request: Request, projects: ProjectList, form: negotiate.Form, compressed: bool
+    ) -> None:
+        file = projects.file
+        if not _set_head(request, projects, file.etag, file.size, form, compressed):
+            request.finish()
+            return
+        # A descriptor of its own: the list may be replaced while it is sent.
+        descriptor = os.dup(file.descriptor)
+        send(
+            request,
+            lambda start, count: os.pread(descriptor, count, start),
+            0,
+            file.size,
+            self._clock,
+            lambda: os.close(descriptor),
+        )
+
+
+def _set_head(
+    request: Request,
+    page: Page | ProjectList,
+    etag: str,
+    size: int,
+    form: negotiate.Form,
+    compressed: bool,
+) -> bool:
+    """Set the head of a page or of the list; tell whether there is a body to send."""
+    headers = answers.page_caching(etag, page.remaining, page.age, page.status == "STALE")
+    headers["X-Cache"] = page.status
+    unchanged = conditional.none_match(_joined(request, "If-None-Match"), etag)
+    if unchanged:
+        request.setResponseCode(304)
+    else:
+        headers["Content-Type"] = form.content_type
+        headers["Content-Length"] = str(size)
+        headers["X-Content-Type-Options"] = "nosniff"
+        if compressed:
+            headers["Content-Encoding"] = "gzip"
+    answers.set_headers(request, headers)
+    return not unchanged
+
+
+def _joined(request: Request, name: str) -> str | None:
+    """Give a header field; several lines of it are one list (RFC 9110 5.3)."""
+    values = request.requestHeaders.getRawHeaders(name)
+    return ", ".join(values) if values else None
+
+
+def _format(request: Request) -> str | None:
+    values = request.args.get(b"format")
+    return values[-1].decode("latin-1") if values else None
