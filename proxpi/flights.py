@@ -6,7 +6,7 @@ up, takes only itself off the list, and the work goes on for the others and for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -42,7 +42,7 @@ class Flight(Generic[T]):
         """
         if self._outcome is not None:
             return self._outcome()
-        waiter: Deferred[T] = Deferred(self._leave)
+        waiter: Deferred[T] = Deferred(self._waiters.remove)
         self._waiters.append(waiter)
         if until is not None:
             left = max(0.0, until - self._clock.seconds())
@@ -51,24 +51,20 @@ class Flight(Generic[T]):
 
     def _succeeded(self, result: T) -> None:
         self._outcome = lambda: succeed(result)
-        for waiter in self._take_waiters():
+        for waiter in self._remaining():
             waiter.callback(result)
 
     def _failed(self, failure: Failure) -> None:
         # A Failure keeps the frames of the work alive; the exception is all that is wanted.
         error = failure.value
         self._outcome = lambda: fail(error)
-        for waiter in self._take_waiters():
+        for waiter in self._remaining():
             waiter.errback(error)
 
-    def _take_waiters(self) -> list[Deferred[T]]:
-        waiters, self._waiters = self._waiters, []
-        return waiters
-
-    def _leave(self, waiter: Deferred[T]) -> None:
-        # One waiter's result may cancel another that is about to get its own.
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+    def _remaining(self) -> Iterator[Deferred[T]]:
+        """Give the waiters one by one: what one does with the result may cancel the next."""
+        while self._waiters:
+            yield self._waiters.pop(0)
 
 
 @attrs.define(eq=False)

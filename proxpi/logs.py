@@ -58,6 +58,8 @@ class Logged(MultiService):
             place = _place(self._twistd, self._reactor)
             if place is not None:
                 level = LogLevelFilterPredicate(_LEVELS[self._level])
+                # It has a line for every connection to an upstream.
+                level.setLogLevelForNamespace("twisted.web.client", LogLevel.warn)
                 parent.setComponent(ILogObserver, FilteringLogObserver(place, [level]))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 

@@ -85,17 +85,22 @@ class Proxpi(Service):
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
+        # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
+        self._reactor.callWhenRunning(self._announce)
+
+    def _announce(self) -> None:
         _log.info(
-            "proxpi {version} listening on {addresses}; indexes: {indexes}; cache folder: {folder}",
+            "proxpi {version} listening on {addresses} for {indexes} with files in {folder}",
             version=__version__,
-            addresses=", ".join(_address(to, port) for to, port in self._ports),
-            indexes=", ".join(urls.public(source.url) for source in self._sources),
+            addresses=" and ".join(_address(to, port) for to, port in self._ports),
+            indexes=" and ".join(urls.public(source.url) for source in self._sources),
             folder=self._disk.folder,
         )
 
     async def _stop(self) -> None:
         await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
         await self._pool.closeCachedConnections()
+        self._disk.close()
         self._remove_temporary()
 
     def stopService(self) -> Deferred[None]:
@@ -123,7 +128,7 @@ class Proxpi(Service):
             Source(url, ttl, upstream) for url, ttl in zip(index_urls, ttls, strict=True)
         ]
         pages = Pages(self._sources, reactor)
-        projects = Projects(self._sources, upstream, reactor, self._disk.own)
+        projects = Projects(self._sources, upstream, reactor, self._disk.scratch)
         mirror = Mirror(
             pages, upstream, self._disk, reactor, settings.download_timeout, self._in_thread
         )

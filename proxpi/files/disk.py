@@ -166,11 +166,16 @@ class Disk:
     _used: int = attrs.field(init=False, default=0)
     _checked: dict[str, Checked] = attrs.field(init=False, factory=dict)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
+    _partials: set[Partial] = attrs.field(init=False, factory=set)
 
     @property
     def own(self) -> Path:
         """The folder for what is proxpi's own."""
         return self.folder / OWN_FOLDER
+
+    def scratch(self) -> Path | None:
+        """Give a folder for files without a name; ``None`` is the system's own for such."""
+        return self.own if os.access(self.own, os.W_OK) else None
 
     def prepare(self) -> None:
         """
@@ -265,7 +270,19 @@ class Disk:
 
         :raises OSError: if the disk does not let it
         """
-        return Partial(self.own, {link.digest[0]} if link.digest else set())
+        partial = Partial(self.own, {link.digest[0]} if link.digest else set())
+        self._partials.add(partial)
+        return partial
+
+    def end(self, partial: Partial) -> None:
+        """Let go of a partial file, and of its bytes if it was not adopted."""
+        self._partials.discard(partial)
+        partial.close()
+
+    def close(self) -> None:
+        """Remove what has not been finished, as the process ends."""
+        for partial in list(self._partials):
+            self.end(partial)
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
         """

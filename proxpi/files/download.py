@@ -55,7 +55,7 @@ async def download(link: Link, upstream: Upstream, disk: Disk) -> Copy | None:
             partial.restart()
         raise failure
     finally:
-        partial.close()
+        disk.end(partial)
 
 
 async def _receive(link: Link, upstream: Upstream, disk: Disk, partial: Partial) -> None:

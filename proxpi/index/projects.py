@@ -155,7 +155,7 @@ def _html_name(match: re.Match[bytes]) -> str | None:
 class _Writer:
     """Writes the four forms of a list, piece by piece, into a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._first = True
         self._outputs = [
             _Output(serialization, compressed, folder)
@@ -189,7 +189,7 @@ class _Writer:
 class _Output:
     """One form of a list on its way to its file."""
 
-    def __init__(self, serialization: Serialization, compressed: bool, folder: Path) -> None:
+    def __init__(self, serialization: Serialization, compressed: bool, folder: Path | None) -> None:
         self.key = (serialization, compressed)
         self.file = tempfile.TemporaryFile("w+b", buffering=1 << 20, dir=folder)
         self._digest = hashlib.sha256()
@@ -213,7 +213,7 @@ class _Output:
 class _Runs:
     """Names of several lists on their way to one: sorted runs in files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._buffer: list[str] = []
         self._files: list[IO[str]] = []
@@ -247,13 +247,13 @@ class _Runs:
 class Projects:
     """The root list of all indexes together.
 
-    :ivar folder: where its files are made
+    :ivar folder: tells where its files are to be made; ``None`` is the system's place for them
     """
 
     _sources: Sequence[Source]
     _upstream: Upstream
     _clock: IReactorTime
-    _folder: Path
+    _folder: Callable[[], Path | None]
     _held: _Held | None = attrs.field(init=False, default=None)
     _failing: bool = attrs.field(init=False, default=False)
     _forgotten: int = attrs.field(init=False, default=0)
@@ -318,7 +318,7 @@ class Projects:
     async def _refresh(self) -> None:
         forgotten = self._forgotten
         asked_at = self._clock.seconds()
-        writer = _Writer(self._folder)
+        writer = _Writer(self._folder())
         try:
             if len(self._sources) == 1:
                 await self._read(self._sources[0], writer.add)
@@ -341,7 +341,7 @@ class Projects:
         self._held = held
 
     async def _merge(self, writer: _Writer) -> None:
-        runs = _Runs(self._folder)
+        runs = _Runs(self._folder())
         try:
             failures = await gatherResults(
                 [

@@ -33,6 +33,12 @@ _UPLOAD_TIME = re.compile(
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DIGEST = re.compile(r"([A-Za-z0-9_-]+)=([0-9A-Fa-f]+)")
 
+# Charsets of the web beside UTF-8. Python knows more, and some of them (``idna``, ``utf-7``,
+# ``unicode_escape``) raise, warn, or give half a surrogate pair, which nothing can encode again.
+_CHARSETS = re.compile(
+    r"(?:iso-?8859-|latin|windows-|cp|koi8-|gb|big5|shift_jis|euc-)[0-9a-z_-]*", re.IGNORECASE
+)
+
 _METADATA_KEYS = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
 _NOT_PASSED_ON_OF_FILES = {"filename", "url", "hashes", *_METADATA_KEYS}
 _NOT_PASSED_ON = {"name", "files", "meta", "namespaces", "tracks", "alternate-locations"}
@@ -269,12 +275,12 @@ _ACCEPT: dict[str, Callable[[Any], Any]] = {
 
 def _decoded(body: bytes, charset: str) -> str:
     """Decode by the charset of the header; UTF-8 where that is unknown, no bytes are refused."""
-    try:
-        text = body.decode(charset, "replace")
-    except (LookupError, ValueError):
-        text = body.decode("utf-8", "replace")
-    # Some codecs (UTF-7) let half a surrogate pair through, which nothing can encode again.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    if _CHARSETS.fullmatch(charset):
+        try:
+            return body.decode(charset, "replace")
+        except LookupError:
+            pass
+    return body.decode("utf-8", "replace")
 
 
 def _from_html(text: str, url: str, name: str) -> Project:

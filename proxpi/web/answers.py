@@ -122,7 +122,7 @@ def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[s
     """Give the cache headers of a page (RFC 9111)."""
     headers = {"ETag": f'"{etag}"', "Vary": "Accept, Accept-Encoding"}
     if stale:
-        headers["Cache-Control"] = "public, max-age=0, must-revalidate"
+        headers["Cache-Control"] = "max-age=0, must-revalidate"
         headers["Age"] = str(int(age))
     else:
         headers["Cache-Control"] = f"public, max-age={freshness.max_age(remaining)}"

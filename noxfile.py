@@ -1,0 +1,51 @@
+"""The gates of proxpi: ``nox`` runs all of them, in the environment that nox runs in."""
+
+from __future__ import annotations
+
+import sys
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests"]
+
+
+def _python(session: nox.Session, *arguments: str) -> None:
+    session.run(sys.executable, "-m", *arguments)
+
+
+@nox.session
+def format(session: nox.Session) -> None:
+    """Write the code as it is to be written, and mend what can be mended by machine."""
+    _python(session, "ruff", "check", "--fix-only", ".")
+    _python(session, "ruff", "format", ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, code and news fragments; change nothing."""
+    _python(session, "ruff", "format", "--check", ".")
+    _python(session, "ruff", "check", ".")
+    session.run(sys.executable, "-m", "towncrier", "build", "--draft", silent=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types."""
+    _python(session, "mypy")
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """Run the tests that need no process of their own: all but tests/integration."""
+    _python(session, "pytest", "--ignore", "tests/integration", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests, and see what they cover, the real processes included."""
+    _python(session, "coverage", "erase")
+    _python(session, "coverage", "run", "-m", "pytest", *session.posargs)
+    _python(session, "coverage", "combine", "--quiet")
+    _python(session, "coverage", "report")
