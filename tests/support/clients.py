@@ -1,0 +1,156 @@
+"""Real clients (pip, uv, poetry), each cut off from everything but the index it is given.
+
+No configuration of the machine or the user, no environment variables, no links to search, no
+cache of their own: so when an upstream is not asked, it is because proxpi had the answer. Every
+install goes into a fresh virtual environment.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from tests.support.proxy import GUARD_SECONDS, plain_environment
+
+_POETRY = "poetry>=2.1"
+
+
+def isolated_environment(folder: Path, **variables: str) -> dict[str, str]:
+    """An environment in which a client finds no configuration, no cache and no credentials."""
+    home = folder / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    return plain_environment(
+        HOME=str(home),
+        XDG_CONFIG_HOME=str(home / "config"),
+        XDG_CONFIG_DIRS=str(home / "no-config"),
+        XDG_CACHE_HOME=str(home / "cache"),
+        XDG_DATA_HOME=str(home / "data"),
+        PIP_CONFIG_FILE=os.devnull,
+        NETRC=os.devnull,
+        **variables,
+    )
+
+
+def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
+    """What a command wrote; an ``AssertionError`` with it if the command fails."""
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=3 * GUARD_SECONDS,
+        check=False,
+    )
+    if ended.returncode:
+        raise AssertionError(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout}")
+    return ended.stdout
+
+
+@attrs.frozen
+class Environment:
+    """A virtual environment that a client installs into."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Environment:
+        """A new one with nothing in it, not even pip."""
+        venv.create(folder, with_pip=False, symlinks=True)
+        return cls(folder)
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    def version_of(self, module: str) -> str:
+        """The ``__version__`` of a module installed there."""
+        code = f"import {module}; print({module}.__version__)"
+        environment = plain_environment(HOME=str(self.folder))
+        return run([str(self.python), "-c", code], self.folder, environment).strip()
+
+
+def pip_install(folder: Path, index_url: str, *requirements: str) -> tuple[Environment, str]:
+    """Install with pip into a new environment; what it wrote includes its HTTP requests."""
+    environment = Environment.make(folder / "environment")
+    options = ["-vvv", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-m", "pip", "--python", str(environment.python), "install"]
+    output = run(
+        [*command, *options, "--index-url", index_url, *requirements],
+        folder,
+        isolated_environment(folder),
+    )
+    return environment, output
+
+
+def uv_install(folder: Path, index_url: str, *requirements: str) -> tuple[Environment, str]:
+    """Install with uv into a new environment; what it wrote includes its HTTP requests."""
+    environment = Environment.make(folder / "environment")
+    uv = str(Path(sys.executable).with_name("uv"))
+    command = [uv, "--no-config", "--no-cache", "pip", "install", "--verbose"]
+    target = ["--python", str(environment.python), "--default-index", index_url]
+    output = run(
+        [*command, *target, *requirements],
+        folder,
+        isolated_environment(folder, RUST_LOG="uv=debug", NO_COLOR="1"),
+    )
+    return environment, output
+
+
+def install_poetry(folder: Path) -> Path:
+    """Install poetry itself, with the machine's own way to its registry; the command's path."""
+    environment = Environment.make(folder)
+    uv = str(Path(sys.executable).with_name("uv"))
+    command = [uv, "pip", "install", "--quiet", "--python", str(environment.python), _POETRY]
+    run(command, folder, dict(os.environ))
+    return folder / "bin" / "poetry"
+
+
+def poetry_install(
+    poetry: Path, folder: Path, index_url: str, *requirements: str, lock: str | None = None
+) -> tuple[Environment, str]:
+    """Install a project's requirements with poetry; its environment, and the lock file's text.
+
+    With ``lock``, a lock file of an earlier install, poetry resolves nothing.
+    """
+    project = folder / "project"
+    project.mkdir(parents=True)
+    required = ", ".join(f'"{requirement}"' for requirement in requirements)
+    (project / "pyproject.toml").write_text(
+        f"""\
+[project]
+name = "consumer"
+version = "0"
+requires-python = ">=3.11,<4"
+dependencies = [{required}]
+
+[tool.poetry]
+package-mode = false
+
+[[tool.poetry.source]]
+name = "proxpi"
+url = "{index_url}"
+priority = "primary"
+"""
+    )
+    if lock is not None:
+        (project / "poetry.lock").write_text(lock)
+    environment = isolated_environment(
+        folder,
+        POETRY_CACHE_DIR=str(folder / "poetry-cache"),
+        POETRY_CONFIG_DIR=str(folder / "poetry-config"),
+        POETRY_VIRTUALENVS_IN_PROJECT="true",
+        POETRY_VIRTUALENVS_OPTIONS_NO_PIP="true",
+        PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring",
+    )
+    run([str(poetry), "install", "--no-interaction"], project, environment)
+    return Environment(project / ".venv"), (project / "poetry.lock").read_text()

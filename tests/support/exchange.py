@@ -1,0 +1,197 @@
+"""Requests as bytes into a real ``Site``, answers as bytes out of it, without a socket.
+
+The transport in between behaves as a TCP one does: it asks for a pause when its buffer is
+full, goes on when the client has taken all, and tells of its end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.server import Site
+
+HOST = "proxpi.example:5000"
+#: Bytes that a transport of Twisted's buffers before it asks its producer for a pause.
+BUFFER = 64 * 1024
+
+
+@attrs.frozen
+class Response:
+    """One answer.
+
+    :ivar headers: lower-case names; several lines of a name are joined by commas
+    :ivar whole: whether all came that was announced
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = attrs.field(repr=lambda body: repr(body[:200]))
+    whole: bool
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+class Wire(StringTransport):
+    """A TCP transport as far as buffering and its ends go."""
+
+    def __init__(self, clock: Clock, **addresses: Any) -> None:
+        super().__init__(lenient=True, **addresses)
+        self._clock = clock
+        self._asked_to_pause = False
+        self.protocol: Any = None
+
+    def write(self, data: bytes) -> None:
+        """See `ITransport`."""
+        super().write(data)
+        self._ask_for_a_pause()
+
+    def writeSequence(self, data: Any) -> None:
+        """See `ITransport`."""
+        super().writeSequence(data)
+        self._ask_for_a_pause()
+
+    def _ask_for_a_pause(self) -> None:
+        if self.producer is not None and self.io.tell() > BUFFER:
+            self._asked_to_pause = True
+            self.producer.pauseProducing()
+
+    def abortConnection(self) -> None:
+        """See `ITCPTransport`: the end comes in the next turn of the reactor."""
+        if not self.disconnected:
+            super().abortConnection()
+            self.clear()
+            self._clock.callLater(0, self.end, ConnectionAborted())
+
+    def end(self, reason: Exception) -> None:
+        """Tell everyone that the connection is no more."""
+        if self.connected:
+            self.connected = False
+            self.disconnected = True
+            if self.producer is not None:
+                self.producer.stopProducing()
+                self.producer = None
+            self.protocol.connectionLost(Failure(reason))
+
+    def take(self) -> bytes:
+        """Let the client take what is buffered."""
+        taken = bytes(self.value())
+        self.clear()
+        if self._asked_to_pause and self.producer is not None:
+            self._asked_to_pause = False
+            self.producer.resumeProducing()
+        if self.disconnecting and not self.disconnected and not self.value():
+            self.end(ConnectionDone())
+        return taken
+
+
+class Exchange:
+    """One connection of a client.
+
+    :ivar wire: the server's end of it
+    """
+
+    def __init__(self, site: Site, clock: Clock, **addresses: Any) -> None:
+        self.wire = Wire(clock, **addresses)
+        self.wire.protocol = site.buildProtocol(None)
+        self.wire.protocol.makeConnection(self.wire)
+        self._received = b""
+        self._methods: list[str] = []
+
+    def send(self, raw: bytes) -> None:
+        """Send bytes just as they are."""
+        self.wire.protocol.dataReceived(raw)
+
+    def ask(self, method: str, target: str | bytes, *headers: str | bytes, body: str = "") -> None:
+        """Send a request; answers are read with :meth:`answer`, in the same order."""
+        self._methods.append(method)
+        self.send(request(method, target, *headers, body=body))
+
+    def receive(self) -> bytes:
+        """Take whatever comes, as fast as it comes, and give all that is not parsed yet."""
+        while taken := self.wire.take():
+            self._received += taken
+        return self._received
+
+    def answer(self) -> Response | None:
+        """Take the next answer; ``None`` if not even its head has come."""
+        raw = self.receive()
+        method = self._methods[0] if self._methods else "GET"
+        response, self._received = _parse(raw, method, self.closed)
+        if response is not None and self._methods:
+            del self._methods[0]
+        return response
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed, or is about to once all is taken."""
+        return self.wire.disconnecting or self.wire.disconnected
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the server ended the connection at once, in the middle of whatever it was."""
+        return self.wire.disconnected and not self.wire.connected
+
+    def hang_up(self) -> None:
+        """Go away, without a word."""
+        self.wire.end(ConnectionLost())
+
+
+def request(method: str, target: str | bytes, *headers: str | bytes, body: str = "") -> bytes:
+    """Write a request of HTTP/1.1; a ``Host`` is added unless the headers bring their own."""
+    lines = [_bytes(line) for line in headers]
+    if not any(line.lower().startswith(b"host:") for line in lines):
+        lines.insert(0, b"Host: " + HOST.encode())
+    if body:
+        lines.append(b"Content-Length: %d" % len(body.encode()))
+    first = method.encode() + b" " + _bytes(target) + b" HTTP/1.1"
+    return b"\r\n".join([first, *lines, b"", body.encode()])
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode("utf-8") if isinstance(text, str) else text
+
+
+def _parse(raw: bytes, method: str, closed: bool) -> tuple[Response | None, bytes]:
+    """Cut one answer off, by RFC 9112 section 6."""
+    head, end, rest = raw.partition(b"\r\n\r\n")
+    if not end:
+        return None, raw
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, status, _ = first.split(" ", 2)
+    assert version in ("HTTP/1.1", "HTTP/1.0")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(": ")
+        assert colon, line
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if method == "HEAD" or status in ("204", "304") or status.startswith("1"):
+        return Response(int(status), headers, b"", True), rest
+    if "content-length" in headers:
+        length = int(headers["content-length"])
+        return Response(int(status), headers, rest[:length], len(rest) >= length), rest[length:]
+    if headers.get("transfer-encoding") == "chunked":
+        body, whole, rest = _unchunked(rest)
+        return Response(int(status), headers, body, whole), rest
+    return Response(int(status), headers, rest, closed), b""
+
+
+def _unchunked(raw: bytes) -> tuple[bytes, bool, bytes]:
+    body = b""
+    while True:
+        size, end, rest = raw.partition(b"\r\n")
+        if not end:
+            return body, False, b""
+        length = int(size, 16)
+        body += rest[:length]
+        raw = rest[length + 2 :]
+        if length == 0:
+            return body, True, raw

@@ -1,0 +1,154 @@
+"""The whole of proxpi on a clock of its own, with an internet in memory and a folder on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import IResource
+
+from proxpi.files.disk import Checked, Disk
+from proxpi.files.mirror import Mirror
+from proxpi.index.pages import Pages
+from proxpi.index.projects import Projects
+from proxpi.index.source import Source
+from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.pool import Upstream
+from proxpi.web.app import App
+from proxpi.web.files import Files
+from proxpi.web.pages import IndexTree
+from proxpi.web.site import Site
+from tests.support.exchange import Exchange, Response
+from tests.support.internet import FakeInternet, Reply
+
+INDEX = "https://index.example/simple/"
+PRIVATE_INDEX = "https://user:secret@index.example/simple/"
+FILES = "https://files.example/packages/"
+MIB = 1 << 20
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def sha256(data: bytes) -> str:
+    """Give the digest as an index has it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def entry(filename: str, data: bytes, url: str = "", **keys: Any) -> dict[str, Any]:
+    """Give what an index says of a file; ``hashes={}`` and ``size=None`` take these away."""
+    said: dict[str, Any] = {
+        "filename": filename,
+        "url": url or FILES + filename,
+        "hashes": {"sha256": sha256(data)},
+        "size": len(data),
+        **keys,
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def page(*entries: dict[str, Any], name: str = "demo") -> Reply:
+    """Give the answer of an index that has a project with these files."""
+    document = {"meta": {"api-version": "1.1"}, "name": name, "versions": [], "files": entries}
+    return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
+
+
+class FolderCase(SynchronousTestCase):
+    """Tests with a folder of their own, which must not leave a file open."""
+
+    def setUp(self) -> None:
+        """Make the folder."""
+        super().setUp()
+        self.folder = Path(tempfile.mkdtemp(prefix="proxpi-test-"))
+        self.addCleanup(rmtree, self.folder)
+
+    def open_files(self) -> list[str]:
+        """Give what this process has open below the folder, names that are gone included."""
+        found = []
+        for descriptor in os.listdir("/proc/self/fd"):
+            try:
+                path = os.readlink(f"/proc/self/fd/{descriptor}")
+            except FileNotFoundError:  # the one by which the list was read
+                continue
+            if path.startswith(f"{self.folder}/"):
+                found.append(path)
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Give the partial files that lie there."""
+        own = self.folder / ".proxpi"
+        return [path.name for path in own.glob("partial-*")]
+
+
+class HouseCase(FolderCase):
+    """Tests of the whole house; :meth:`build` makes one that differs from the default."""
+
+    def setUp(self) -> None:
+        """Build the default house."""
+        super().setUp()
+        self.clock = Clock()
+        self.internet = FakeInternet()
+        self.build()
+
+    def build(
+        self,
+        *,
+        index: str = INDEX,
+        ttl: float = 1800.0,
+        capacity: int = 100 * MIB,
+        timeout: float = 0.9,
+        any_type: bool = False,
+        rest: IResource | None = None,
+    ) -> None:
+        """Build a house on the folder, as ``proxpi.tap`` does."""
+        self.upstream = Upstream(self.internet, self.clock, Credentials.from_urls([index]), 3, 20)
+        self.disk = Disk(self.folder, capacity)
+        sources = [Source(index, ttl, self.upstream)]
+        self.pages = Pages(sources, self.clock)
+        self.projects = Projects(sources, self.upstream, self.clock, self.disk.own)
+        self.mirror = Mirror(
+            self.pages, self.upstream, self.disk, self.clock, timeout, self.in_thread
+        )
+        files = Files(self.mirror, self.clock, any_type)
+        tree = IndexTree(self.pages, self.projects, files, self.clock)
+        rest = rest or App(self.pages, self.projects).app.resource()
+        self.site = Site(tree, rest, self.clock)
+        self.disk.prepare()
+
+    def in_thread(self, work: Any) -> Deferred[Checked | None]:
+        """Do at once what is done in a thread elsewhere."""
+        return maybeDeferred(work)
+
+    def serve(
+        self, filename: str, data: bytes, *replies: Any, project: str = "demo", **keys: Any
+    ) -> None:
+        """Let the index list one file, and the upstream have it."""
+        listed = entry(filename, data, **keys)
+        self.internet.at(f"{INDEX}{project}/", page(listed, name=project))
+        self.internet.at(listed["url"], *(replies or [Reply(200, data)]))
+
+    def connect(self, **addresses: Any) -> Exchange:
+        """Open a connection."""
+        exchange = Exchange(self.site, self.clock, **addresses)
+        self.addCleanup(exchange.hang_up)
+        return exchange
+
+    def ask(
+        self, method: str, target: str | bytes, *headers: str | bytes, body: str = ""
+    ) -> Response:
+        """Ask on a connection of its own, and give the answer, which has to come at once."""
+        exchange = self.connect()
+        exchange.ask(method, target, *headers, body=body)
+        answer = exchange.answer()
+        assert answer is not None, "no answer yet"
+        return answer
+
+    def get(self, target: str | bytes, *headers: str | bytes) -> Response:
+        """Ask with ``GET``."""
+        return self.ask("GET", target, *headers)

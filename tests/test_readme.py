@@ -1,0 +1,97 @@
+"""What the README says is so: commands, settings, and that it can be read at all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from docutils.core import publish_doctree
+
+from proxpi.options import Options
+from proxpi.settings import SETTINGS, table
+
+TOP = Path(__file__).parent.parent
+README = (TOP / "README.rst").read_text()
+
+
+def command(introduction: str) -> str:
+    """The command of the first code block behind some words of the README."""
+    block = README.partition(introduction)[2].partition(".. code-block:: sh\n\n")[2]
+    return block.partition("\n\n")[0].strip()
+
+
+@pytest.mark.parametrize("name", ["README.rst", "CONTRIBUTING.rst", "CHANGELOG.rst"])
+def test_it_is_valid(name: str) -> None:
+    """The documents are reStructuredText without an error or a warning."""
+    publish_doctree((TOP / name).read_text(), settings_overrides={"halt_level": 2})
+
+
+def test_the_settings_are_those_of_the_code() -> None:
+    """The table is what ``python -m proxpi.settings`` prints, and there is no second one."""
+    assert table() in README
+    assert README.count("list-table") == 1
+
+
+def test_no_other_setting_is_named() -> None:
+    """Each ``PROXPI_…`` in the README is a variable that proxpi reads."""
+    known = {setting.variable for setting in SETTINGS} | {"PROXPI_EXTRA_INDEX_TTL"}
+    known |= {f"{setting.variable}_FILE" for setting in SETTINGS if setting.secret}
+    assert set(re.findall(r"PROXPI_[A-Z_]+", README)) <= known
+
+
+def test_the_command_that_runs_is_on_the_first_screen() -> None:
+    """Whoever opens the README sees how to run and how to test it without scrolling."""
+    first_screen = README.splitlines()[:40]
+    assert any(command("**Run it**") in line for line in first_screen)
+    assert any(command("**Test it**") in line for line in first_screen)
+    assert command("**Run it**").endswith("/twistd -n --pidfile= proxpi")
+
+
+@pytest.mark.parametrize("other", [".ci/run", "CONTRIBUTING.rst"])
+def test_ci_runs_the_command_that_tests(other: str) -> None:
+    """Continuous integration and contributors use the README's own test command."""
+    lines = [line.strip() for line in (TOP / other).read_text().splitlines()]
+    assert command("**Test it**") in lines
+
+
+def test_ci_can_be_started() -> None:
+    """``.ci/run`` is a program."""
+    assert (TOP / ".ci/run").stat().st_mode & 0o111
+
+
+def test_the_default_index_is_named_in_the_table_alone() -> None:
+    """The README explains the default index once, where the setting is."""
+    host = urlsplit(next(row.default for row in SETTINGS if row.name == "index_url")).hostname
+    assert host
+    assert README.count(host) == 1
+
+
+def example_lines() -> list[str]:
+    """The options of the README's examples that start proxpi."""
+    return re.findall(r"^   twistd -n --pidfile= proxpi (.+)$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", example_lines())
+def test_the_examples_are_options(example: str) -> None:
+    """What the examples give to proxpi are options that it has."""
+    names = re.findall(r"--([a-z-]+)=", example)
+    assert names
+    assert set(names) <= {setting.option for setting in SETTINGS}
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        endpoint
+        for endpoint in re.findall(r"--listen='?([^'\s]+)", " ".join(example_lines()))
+        # These want a certificate, and a socket from systemd.
+        if not endpoint.startswith(("ssl:", "systemd:"))
+    ],
+)
+def test_the_examples_listen(endpoint: str) -> None:
+    """The endpoint strings of the examples are understood."""
+    options = Options()  # type: ignore[no-untyped-call]
+    options.parseOptions([f"--listen={endpoint}"])
+    assert options.settings.listen == (endpoint,)
