@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,10 @@ class Proxpi(Service):
         self._pool = persistent_pool(reactor)
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
+        if settings.cache_dir is None:
+            self._temporary = Path(_temporary_place(), f"proxpi-{secrets.token_hex(8)}")
+        folder = self._temporary or Path(str(settings.cache_dir))
+        self._disk = Disk(folder, settings.cache_size)
 
     def privilegedStartService(self) -> None:
         """
@@ -61,11 +66,6 @@ class Proxpi(Service):
         :raises SystemExit: with one line, if an address cannot be listened on
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        if self._settings.cache_dir is None:
-            self._temporary = Path(tempfile.mkdtemp(prefix="proxpi-"))
-        self._disk = Disk(
-            Path(self._settings.cache_dir or str(self._temporary)), self._settings.cache_size
-        )
         site = self._site()
         for description in self._settings.listen:
             failures: list[Failure] = []
@@ -73,15 +73,21 @@ class Proxpi(Service):
             listening.addCallback(lambda port, to=description: self._ports.append((to, port)))
             listening.addErrback(failures.append)
             if failures:
-                self._remove_temporary()
                 raise SystemExit(
                     f"proxpi: PROXPI_LISTEN={description!r}: {failures[0].value}; "
                     "an endpoint that is free and may be used is accepted"
                 )
 
     def startService(self) -> None:
-        """Look at the cache folder, and say where everything is."""
+        """
+        Look at the cache folder, and say where everything is.
+
+        :raises SystemExit: with one line, if a temporary one cannot be made
+        """
         super().startService()  # type: ignore[no-untyped-call]
+        if self._temporary is not None:
+            # Not earlier: twistd may have been told to become another user by now.
+            make_folder(self._temporary, "TMPDIR", mode=0o700)
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
@@ -154,19 +160,36 @@ def makeService(options: Options) -> IService:
 
     settings = options.settings
     if settings.cache_dir is not None:
-        try:
-            # Absolute from the start: a daemon changes its working folder.
-            folder = Path(settings.cache_dir).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SystemExit(
-                f"proxpi: PROXPI_CACHE_DIR={settings.cache_dir!r}: {error.strerror}; "
-                "a folder that exists or can be made is accepted"
-            ) from None
+        # Absolute from the start: a daemon changes its working folder.
+        folder = Path(settings.cache_dir).absolute()
+        make_folder(folder, "PROXPI_CACHE_DIR", mode=0o777)
         settings = attrs.evolve(settings, cache_dir=str(folder))
     service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
     Proxpi(settings, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
+
+
+def _temporary_place() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError as error:
+        raise SystemExit(f"proxpi: {error}; set TMPDIR, or PROXPI_CACHE_DIR") from None
+
+
+def make_folder(folder: Path, variable: str, mode: int) -> None:
+    """
+    Make a folder, unless it is there.
+
+    :param variable: where its name came from
+    :raises SystemExit: with one line, if it cannot be made
+    """
+    try:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(
+            f"proxpi: {variable}={str(folder)!r}: {error.strerror}; "
+            "a folder that exists or can be made is accepted"
+        ) from None
 
 
 def _address(description: str, port: IListeningPort) -> str:

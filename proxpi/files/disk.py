@@ -20,7 +20,7 @@ import fcntl
 import hashlib
 import os
 import re
-import tempfile
+import secrets
 from collections import Counter, OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -106,9 +106,9 @@ class Partial:
     """A file that is being written; nobody else sees it, and nobody else may remove it."""
 
     def __init__(self, folder: Path, algorithms: set[str]) -> None:
-        self._file = tempfile.NamedTemporaryFile(
-            "wb", buffering=BUFFER, dir=folder, prefix="partial-", delete=False
-        )
+        self.path = folder / f"partial-{secrets.token_hex(8)}"
+        # Not tempfile's: its files are closed to other users, who may share the folder.
+        self._file = open(self.path, "xb", buffering=BUFFER)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._algorithms = algorithms | {"sha256"}
         self._start()
@@ -116,11 +116,6 @@ class Partial:
     def _start(self) -> None:
         self.size = 0
         self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms}
-
-    @property
-    def path(self) -> str:
-        """Where it is for now."""
-        return self._file.name
 
     def write(self, data: bytes) -> None:
         """Add bytes, hashing them as they pass."""
@@ -146,7 +141,7 @@ class Partial:
 
     def close(self) -> None:
         """End the writing, and remove the file if it still has its partial name."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it has its name by now, or the folder is for reading only
             os.unlink(self.path)
         with suppress(OSError):  # a full disk may refuse the last buffer, too
             self._file.close()
@@ -297,7 +292,7 @@ class Disk:
         place = link.place
         if place is None or not self.fits(partial.size):
             return Copy(partial.reopen(), partial.size, digests["sha256"], self, "")
-        self._make_room(partial.size - self._sizes.get(place, 0))
+        self._make_room(partial.size - self._sizes.get(place, 0), keep=place)
         path = self.folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial.path, path)
@@ -346,11 +341,11 @@ class Disk:
         self._checked.pop(place, None)
         self._used -= self._sizes.pop(place, 0)
 
-    def _make_room(self, size: int) -> None:
-        """Remove what is needed least until `size` bytes more fit."""
+    def _make_room(self, size: int, keep: str = "") -> None:
+        """Remove what is needed least, other than `keep`, until `size` bytes more fit."""
         excess = self._used + size - self.capacity
-        for place in victims(self._sizes.items(), excess, self._readers):
-            with suppress(FileNotFoundError):
+        for place in victims(self._sizes.items(), excess, {*self._readers, keep}):
+            with suppress(OSError):  # gone already, or the folder is for reading only
                 os.unlink(self.folder / place)
             self._lost(place)
 

@@ -6,8 +6,9 @@ from twisted.logger import Logger
 
 from proxpi.files.disk import Copy, Disk, Mismatch, Partial
 from proxpi.files.link import Link
+from proxpi.upstream.answer import Answer
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import Answer, Upstream
+from proxpi.upstream.pool import Upstream
 
 #: How often a file is asked for before its failure is reported.
 TRIES = 2
@@ -75,13 +76,21 @@ async def _receive(link: Link, upstream: Upstream, disk: Disk, partial: Partial)
         raise UpstreamFailed(answer.url, "the answer is empty")
 
 
-def _check_head(link: Link, answer: Answer) -> None:
+def check_status(link: Link, answer: Answer) -> None:
+    """
+    Accept nothing but a plain success.
+
+    :raises Gone: for what may only have moved
+    :raises UpstreamFailed: for every other status
+    """
     if answer.status in (403, 404, 410):
         raise Gone(link, answer.status)
     if answer.status != 200:
-        temporary = answer.status in (408, 425, 429) or answer.status >= 500
-        cause = "credentials rejected" if answer.status == 401 else f"status {answer.status}"
-        raise UpstreamFailed(answer.url, cause, temporary=temporary)
+        raise answer.refusal()
+
+
+def _check_head(link: Link, answer: Answer) -> None:
+    check_status(link, answer)
     if link.digest is None:
         encoding = answer.header("Content-Encoding")
         if encoding is not None and encoding.strip().lower() not in ("", "identity"):

@@ -23,10 +23,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.files.disk import Checked, Copy, Disk
-from proxpi.files.download import Gone, download
+from proxpi.files.download import Gone, check_status, download
 from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
 from proxpi.flights import Flights, Late
-from proxpi.simple.listing import Listed
+from proxpi.simple.listing import Listed, NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -40,7 +40,7 @@ class Locate(Protocol):
         """Give what is known of a file, without waiting."""
 
     async def fetch_file(self, name: str, filename: str) -> Listed:
-        """Give what the page says of a file; raises an error of its own if it is nowhere."""
+        """Give what the page says of a file; raises `NotListed` if it is nowhere."""
 
     async def ask_again(self, name: str, filename: str) -> Listed | None:
         """Give what the page says after it was asked for anew."""
@@ -104,12 +104,15 @@ class Mirror:
         link = await self._find(name, filename)
         failure: Exception
         try:
-            return await self._obtain(link, until)
-        except Gone as gone:
             try:
-                return await self._obtain_again(name, filename, gone, until)
-            except (UpstreamFailed, OSError) as error:
-                failure = error
+                return await self._obtain(link, until)
+            except Gone as gone:
+                link = await self._link_again(name, filename, gone)
+                return await self._obtain(link, until)
+        except Gone as gone:
+            failure = _explained(gone)
+            if isinstance(failure, NotUpstream):
+                raise failure from gone
         except (UpstreamFailed, OSError) as error:
             failure = error
         if link.private:
@@ -124,16 +127,22 @@ class Mirror:
         :raises UpstreamFailed: if its length cannot be had
         """
         link = await self._find(name, filename)
-        copy = self._disk.open(link)
-        if copy is not None:
-            return copy
+        try:
+            try:
+                return self._disk.open(link) or await self._length(link)
+            except Gone as gone:
+                link = await self._link_again(name, filename, gone)
+                return self._disk.open(link) or await self._length(link)
+        except Gone as gone:
+            raise _explained(gone) from gone
+
+    async def _length(self, link: Link) -> Head:
         if link.size is not None:
             return Head(link.size, link.sha256)
         async with self._upstream.file(link.url, {}, method="HEAD") as answer:
-            if answer.status in (404, 410):
-                raise NotUpstream(filename)
-            if answer.status != 200 or answer.length is None:
-                raise UpstreamFailed(link.url, f"status {answer.status}, no length")
+            check_status(link, answer)
+            if answer.length is None:
+                raise UpstreamFailed(link.url, "its length is not told", temporary=False)
             return Head(answer.length, link.sha256)
 
     async def _obtain(self, link: Link, until: float) -> Copy | Elsewhere:
@@ -152,21 +161,22 @@ class Mirror:
             raise UpstreamFailed(link.url, "its copy is gone already")
         return copy
 
-    async def _obtain_again(
-        self, name: str, filename: str, gone: Gone, until: float
-    ) -> Copy | Elsewhere:
-        """Believe that a file is gone only if a page asked for anew still leads there."""
+    async def _link_again(self, name: str, filename: str, gone: Gone) -> Link:
+        """
+        Ask the page anew for the link of a file that is gone: signed URLs expire.
+
+        :raises Gone: if the link is the same
+        :raises NotUpstream: if there is none any more
+        :raises UpstreamFailed: if the page cannot be asked
+        """
         base, _ = _beside(filename)
         await self._locate.ask_again(name, base)
         link = self._known(name, filename)
-        if link is not None and link.url != gone.link.url:
-            try:
-                return await self._obtain(link, until)
-            except Gone as still:
-                gone = still
-        if link is not None and gone.status == 403:
-            raise UpstreamFailed(link.url, "status 403", temporary=False)
-        raise NotUpstream(filename)
+        if link is None:
+            raise NotUpstream(filename)
+        if link.url == gone.link.url:
+            raise gone
+        return link
 
     async def _bring(self, link: Link) -> Copy | None:
         """Make a file be here: check one that lies here already, or download it."""
@@ -200,9 +210,24 @@ class Mirror:
     async def _find(self, name: str, filename: str) -> Link:
         """Give the link of a file, asking for its page if need be."""
         base, suffix = _beside(filename)
-        if suffix and self._locate.ready_file(name, filename) is None:
-            return link_beside(await self._locate.fetch_file(name, base), suffix)
-        return link_to(await self._locate.fetch_file(name, filename))
+        if not suffix:
+            return link_to(await self._locate.fetch_file(name, filename))
+        try:
+            listed = await self._locate.fetch_file(name, base)
+        except NotListed:
+            # Some indexes list what lies beside a file as a file of its own.
+            known = self._known(name, filename)
+            if known is None:
+                raise
+            return known
+        return self._known(name, filename) or link_beside(listed, suffix)
+
+
+def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:
+    """Say what it means that a file is gone where its page, asked anew, says it is."""
+    if gone.status == 403:
+        return UpstreamFailed(gone.link.url, "status 403", temporary=False)
+    return NotUpstream(gone.link.public_url)
 
 
 def _beside(filename: str) -> tuple[str, str]:

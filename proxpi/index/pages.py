@@ -23,14 +23,14 @@ from functools import lru_cache
 from typing import Literal
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.flights import Flights, Late
 from proxpi.index import merge
 from proxpi.index.source import Held, Source
-from proxpi.simple.listing import Listed
+from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.model import Project
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
@@ -52,11 +52,11 @@ Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
 _log = Logger(namespace="proxpi.index")
 
 
-class NoSuchProject(Exception):
+class NoSuchProject(NotListed):
     """No index has a project of this name."""
 
 
-class NoSuchFile(Exception):
+class NoSuchFile(NotListed):
     """No index lists a file of this name for the project."""
 
 
@@ -127,7 +127,7 @@ class Pages:
     _clock: IReactorTime
     _records: OrderedDict[str, _Record] = attrs.field(init=False, factory=OrderedDict)
     _cost: int = attrs.field(init=False, default=0)
-    _flights: Flights[str, Status] = attrs.field(
+    _flights: Flights[_Record, Status] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
 
@@ -202,7 +202,6 @@ class Pages:
 
     def forget(self, name: str) -> None:
         """Ask for a project again before its page is used again, except in an outage."""
-        self._flights.forget(name)
         record = self._records.get(name)
         if record is not None:
             # A new record: a fetch that is under way fills in the old one. Without validators:
@@ -220,6 +219,7 @@ class Pages:
             if record is None:
                 record = self._records[name] = _Record(name, [None] * len(self._sources))
                 self._cost += record.cost
+                self._make_room()
             self._records.move_to_end(name)
             if self._remaining(record) > 0:
                 return record, "HIT"
@@ -229,7 +229,7 @@ class Pages:
                 return record, status
 
     async def _refreshed(self, record: _Record) -> Status:
-        flight = self._flights.join(record.name, lambda: self._refresh(record))
+        flight = self._flights.join(record, lambda: self._refresh(record))
         until = None
         if record.usable:
             until = flight.started + (PATIENCE_IN_OUTAGE if record.failure else PATIENCE)
@@ -237,10 +237,14 @@ class Pages:
             return await flight.wait(until)
         except Late:
             return "STALE"
-        except UpstreamFailed:
-            if record.usable:
-                return "STALE"
+        except CancelledError:
             raise
+        except Exception as error:
+            if not record.usable:
+                raise
+            if not isinstance(error, UpstreamFailed):
+                _log.failure("page of {name}: an error of proxpi's own", name=record.name)
+            return "STALE"
 
     async def _refresh(self, record: _Record) -> Status:
         """Ask every index whose part of the record is not fresh."""
@@ -323,7 +327,7 @@ class Pages:
         return max((now - part.asked_at for part in record.parts if part), default=0.0)
 
     def _weigh(self, record: _Record) -> None:
-        """Count the bytes of a record anew, and let the longest unused records go."""
+        """Count the bytes of a record anew."""
         if self._records.get(record.name) is not record:
             return
         self._cost -= record.cost
@@ -333,6 +337,9 @@ class Pages:
             + sum(len(body.data) for body in record.forms.values())
         )
         self._cost += record.cost
+        self._make_room()
+
+    def _make_room(self) -> None:
         while self._cost > MEMORY and len(self._records) > 1:
             _, gone = self._records.popitem(last=False)
             self._cost -= gone.cost

@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from html import unescape
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -33,8 +30,9 @@ from twisted.logger import Logger
 
 from proxpi.flights import Flights, Late
 from proxpi.index.pages import PATIENCE, PATIENCE_IN_OUTAGE, Status
+from proxpi.index.scanner import NameScanner, NotAList
 from proxpi.index.source import ACCEPT, Source
-from proxpi.simple import freshness, names
+from proxpi.simple import freshness
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import list_head, list_items, list_tail
 from proxpi.upstream.errors import UpstreamFailed, settled
@@ -46,13 +44,7 @@ LIST_LIMIT = 256 * 1024 * 1024
 RUN = 20_000
 #: Names that are merged between two turns of the reactor.
 BATCH = 2_000
-#: Bytes that are searched again with the next chunk, because a name may have begun in them.
-OVERLAP = 4096
 
-_JSON_NAME = re.compile(rb'"name"\s*:\s*"((?:[^"\\]|\\.)*)"')
-_HTML_NAME = re.compile(
-    rb"""<a\b[^>]*?\bhref\s*=\s*["']?([^"'\s>]+)[^>]*>([^<]*)</a\s*>""", re.IGNORECASE
-)
 _KEY = tuple[Serialization, bool]
 
 _log = Logger(namespace="proxpi.index")
@@ -94,62 +86,6 @@ class _Held:
     forms: dict[_KEY, ListFile]
     asked_at: float
     due: bool = False
-
-
-class NameScanner:
-    """Finds the names in a root list, of either form, that comes in chunks.
-
-    :ivar complete: whether the end of the list has been seen
-    """
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._pattern: re.Pattern[bytes] | None = None
-        self._end = b""
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """
-        Give the normalized names that have come whole.
-
-        :raises ValueError: if this is no root list
-        """
-        data = self._rest + chunk
-        if self._pattern is None:
-            if not (start := data.lstrip()):
-                return []
-            if start.startswith(b"{"):
-                self._pattern, self._end = _JSON_NAME, b"}"
-            elif start.startswith(b"<"):
-                self._pattern, self._end = _HTML_NAME, b">"
-            else:
-                raise ValueError("it is neither JSON nor HTML")
-        found: list[str] = []
-        searched = 0
-        for match in self._pattern.finditer(data):
-            searched = match.end()
-            name = _json_name(match) if self._end == b"}" else _html_name(match)
-            if name is not None:
-                found.append(name)
-        self._rest = data[max(searched, len(data) - OVERLAP) :]
-        return found
-
-    @property
-    def complete(self) -> bool:
-        """Whether what has come so far ends as a list does."""
-        return self._pattern is not None and self._rest.rstrip().endswith(self._end)
-
-
-def _json_name(match: re.Match[bytes]) -> str | None:
-    """Read a project's name; none has an escape in it, valid ones being plain ASCII."""
-    return names.canonical(match.group(1).decode("utf-8", "replace"))
-
-
-def _html_name(match: re.Match[bytes]) -> str | None:
-    """Read a project's name off a link that leads to it; any other link has no name."""
-    href, text = (unescape(group.decode("utf-8", "replace")) for group in match.groups())
-    name = names.canonical(text.strip())
-    folder = unquote(href.split("#")[0].split("?")[0].rstrip("/").rpartition("/")[2])
-    return name if name is not None and name == names.canonical(folder) else None
 
 
 class _Writer:
@@ -257,6 +193,7 @@ class Projects:
     _held: _Held | None = attrs.field(init=False, default=None)
     _failing: bool = attrs.field(init=False, default=False)
     _forgotten: int = attrs.field(init=False, default=0)
+    _served: set[Source] = attrs.field(init=False, factory=set)
     _flights: Flights[None, None] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
@@ -273,9 +210,9 @@ class Projects:
 
         :raises UpstreamFailed: if one of them failed and there is no older list
         """
-        if (ready := self.ready(serialization, compressed)) is not None:
-            return ready
         while True:
+            if (ready := self.ready(serialization, compressed)) is not None:
+                return ready
             forgotten = self._forgotten
             status = await self._refreshed()
             # Forgotten meanwhile: what was under way is older than the operator's wish.
@@ -298,7 +235,7 @@ class Projects:
             await flight.wait(until)
         except Late:
             return "STALE"
-        except UpstreamFailed:
+        except (UpstreamFailed, OSError):
             if self._held is not None:
                 return "STALE"
             raise
@@ -327,7 +264,7 @@ class Projects:
             held = _Held(writer.finish(), asked_at)
         except BaseException as error:
             writer.abandon()
-            if isinstance(error, UpstreamFailed):
+            if isinstance(error, (UpstreamFailed, OSError)):
                 self._failing = True
                 _log.warn("project list: {error}", error=error)
             raise
@@ -362,16 +299,21 @@ class Projects:
     async def _read(self, source: Source, add: Callable[[list[str]], None]) -> None:
         """Give the names of one index to `add`; an index without a list has none."""
         async with self._upstream.page(source.url, {"Accept": ACCEPT}) as answer:
-            if source.lacks(answer.status, served=False):
+            if source.lacks(answer.status, source in self._served):
                 return
             source.check(answer)
+            if "v2+" in (answer.header("Content-Type") or "").lower():
+                cause = "it is written in version 2 of the API, which is not known here"
+                raise UpstreamFailed(answer.url, cause, temporary=False)
             scanner = NameScanner()
             try:
                 ended = await self._upstream.stream(
                     answer, lambda chunk: add(scanner.feed(chunk)), LIST_LIMIT
                 )
-            except ValueError as error:
+                if not (scanner.complete if ended else scanner.closed):
+                    cause = "it is cut short" if ended else "the answer was cut short"
+                    raise UpstreamFailed(answer.url, cause, temporary=not ended)
+                scanner.check()
+            except NotAList as error:
                 raise UpstreamFailed(answer.url, str(error), temporary=False) from error
-            if not scanner.complete:
-                cause = "it is cut short" if ended else "the answer was cut short"
-                raise UpstreamFailed(answer.url, cause, temporary=not ended)
+        self._served.add(source)

@@ -8,16 +8,16 @@ nowhere else: an index that fails must never look like one that lacks a project.
 from __future__ import annotations
 
 import zlib
-from datetime import UTC, datetime
+from codecs import BOM_UTF8
 from typing import Literal
 
 import attrs
 from twisted.logger import Logger
-from werkzeug.http import parse_date
 
 from proxpi.simple import freshness, model, parse, urls
+from proxpi.upstream.answer import Answer
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import Answer, Upstream
+from proxpi.upstream.pool import Upstream
 
 ACCEPT = (
     "application/vnd.pypi.simple.v1+json, "
@@ -115,9 +115,10 @@ class Source:
         try:
             project = parse.parse_project(body, content_type, answer.url, name)
         except parse.NotAnIndexPage as error:
-            raise UpstreamFailed(answer.url, error.reason, temporary=False) from error
-        if not ended and body.lstrip()[:1] == b"<" and not parse.is_complete_html(body):
-            raise UpstreamFailed(answer.url, "the page was cut short")
+            # An end that nobody announced may have been none.
+            raise UpstreamFailed(answer.url, error.reason, temporary=not ended) from error
+        if not ended and _is_html(body) and not parse.is_complete_html(body):
+            raise UpstreamFailed(answer.url, "the answer was cut short")
         self._note_version(project.version)
         return Held.of(project, asked_at, answer)
 
@@ -136,20 +137,15 @@ class Source:
 
         :raises UpstreamFailed: for every other status
         """
-        status = answer.status
-        if status == 200:
+        if answer.status == 200:
             return
-        if status in (401, 403):
-            _log.error("credentials rejected ({status}) by {url}", status=status, url=answer.url)
-            raise UpstreamFailed(
-                answer.url, f"credentials rejected (status {status})", temporary=False
+        if answer.status in (401, 403):
+            _log.error(
+                "credentials rejected by {url} (status {status})",
+                url=answer.url,
+                status=answer.status,
             )
-        raise UpstreamFailed(
-            answer.url,
-            f"status {status}",
-            temporary=status in (408, 425, 429) or status >= 500,
-            retry_after=_seconds(answer.header("Retry-After")),
-        )
+        raise answer.refusal()
 
     def _note_version(self, version: str) -> None:
         minor = int(version.partition(".")[2] or 0)
@@ -163,11 +159,5 @@ class Source:
             )
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Read ``Retry-After``: seconds or a date (RFC 9110 10.2.3)."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
-    date = parse_date(retry_after)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date else None
+def _is_html(body: bytes) -> bool:
+    return body.removeprefix(BOM_UTF8).lstrip().startswith(b"<")

@@ -7,6 +7,10 @@ import attrs
 from proxpi.simple.model import Entry
 
 
+class NotListed(Exception):
+    """No index lists what is asked for; its subclasses say what that is."""
+
+
 @attrs.frozen(eq=False)
 class Listed:
     """A file that an index lists.

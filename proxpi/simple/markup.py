@@ -19,6 +19,8 @@ _FRAMES = frozenset({"iframe", "frame", "frameset"})
 _HEADINGS = frozenset({"title", "h1"})
 _UNSEEN = frozenset({"script", "style", "title"})
 
+_LISTING_TITLES = ("links for", "index of", "simple index", "directory listing")
+
 
 @attrs.define
 class Anchor:
@@ -48,6 +50,11 @@ class Markup:
     barred: bool = False
     scripted: bool = False
     written: bool = False
+
+    @property
+    def titled(self) -> bool:
+        """Whether a title or heading says that this is a listing."""
+        return any(title in heading for heading in self.headings for title in _LISTING_TITLES)
 
 
 def is_complete_html(body: bytes) -> bool:

@@ -73,11 +73,13 @@ def _usable(hashes: object) -> dict[str, str]:
     """Select the digests that can be computed and have the length of their algorithm."""
     if not isinstance(hashes, dict):
         return {}
-    return {
+    found = {
         name: digest
-        for name in _ALGORITHMS
-        if isinstance(digest := hashes.get(name), str) and _HEX[name].fullmatch(digest)
+        for name, digest in hashes.items()
+        if name in _HEX and isinstance(digest, str) and _HEX[name].fullmatch(digest)
     }
+    # Most files have one digest, and most pages many files.
+    return found if len(found) < 2 else {name: found[name] for name in _HEX if name in found}
 
 
 def best_hash(entry: Entry) -> tuple[str, str] | None:

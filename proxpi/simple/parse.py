@@ -44,7 +44,6 @@ _NOT_PASSED_ON_OF_FILES = {"filename", "url", "hashes", *_METADATA_KEYS}
 _NOT_PASSED_ON = {"name", "files", "meta", "namespaces", "tracks", "alternate-locations"}
 _NOT_PASSED_ON_OF_META = {"api-version", "namespaces", "tracks"}
 
-_LISTING_TITLES = ("links for", "index of", "simple index", "directory listing")
 _SUFFIXES = (
     *(".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar.z", ".tar", ".egg"),
     *(".exe", ".msi", ".rpm", ".deb", ".dmg"),
@@ -356,12 +355,8 @@ def _is_listing(page: Markup, name: str) -> bool:
         return True
     if page.barred:
         return False
-    titled = any(
-        names.normalize(heading.strip()) == name
-        or any(title in heading for title in _LISTING_TITLES)
-        for heading in page.headings
-    )
-    return titled or not (page.written or page.scripted)
+    named = any(names.normalize(heading.strip()) == name for heading in page.headings)
+    return page.titled or named or not (page.written or page.scripted)
 
 
 def _is_distribution(anchor: Anchor, name: str) -> bool:

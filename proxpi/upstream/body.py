@@ -9,6 +9,7 @@ the last three the connection is closed.
 from __future__ import annotations
 
 import typing
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +21,12 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.upstream.errors import BodyCut, BodyTimeout, BodyTooLong
+from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTimeout, BodyTooLong
 
 #: Bytes of an answer nobody needs that are read to keep its connection; a longer one is closed.
 DRAIN_LIMIT = 64 * 1024
+_GZIP = 31  # zlib's word for "a gzip header, and the largest window"
+_PIECE = 1 << 20
 
 
 class Delivers(typing.Protocol):
@@ -59,8 +62,8 @@ class _Receiver(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if not self._open:
             return
-        if self._timer is not None:
-            self._timer.reset(self._idle_timeout)
+        assert self._timer is not None  # a connection was made before it brought data
+        self._timer.reset(self._idle_timeout)
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
@@ -81,6 +84,10 @@ class _Receiver(Protocol):
             self.ended.callback(False)
         else:
             self.ended.errback(Failure(BodyCut()))
+
+    def fail(self, failure: Failure) -> None:
+        """End the body from this side with an error."""
+        self._stop(failure)
 
     def _stop(self, failure: Failure | None) -> None:
         """End the body from this side: close the connection and report `failure`, if any."""
@@ -122,8 +129,66 @@ def receive(
         Cancelling it closes the connection.
     """
     receiver = _Receiver(write, clock, idle_timeout, limit)
-    response.deliverBody(receiver)
+    try:
+        response.deliverBody(receiver)
+    except Exception:  # noqa: BLE001 (what is between may refuse what came with the head)
+        receiver.fail(Failure())
     return receiver.ended
+
+
+class Sink:
+    """Takes a body: counts its bytes against a limit, and tells its own errors from others."""
+
+    def __init__(self, write: Callable[[bytes], object], limit: int | None) -> None:
+        self._write = write
+        self._left = limit
+        self.error: Exception | None = None
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes on."""
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise BodyTooLong()
+        try:
+            self._write(data)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class Gunzip:
+    """Decompresses a body as strictly as a cache must: what ends too early is no whole.
+
+    :param write: gets what comes out, in pieces of bounded size
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._inflate = zlib.decompressobj(_GZIP)
+
+    def write(self, data: bytes) -> None:
+        """
+        Take compressed bytes.
+
+        :raises BodyGarbled: if they are none
+        """
+        try:
+            while data:
+                if self._inflate.eof:
+                    if not data.startswith(b"\x1f"):
+                        return  # padding, as gzip itself has it
+                    # a stream of several members (RFC 1952 2.2)
+                    self._inflate = zlib.decompressobj(_GZIP)
+                self._write(self._inflate.decompress(data, _PIECE))
+                data = self._inflate.unconsumed_tail or self._inflate.unused_data
+        except zlib.error as error:
+            raise BodyGarbled() from error
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the compressed stream has come."""
+        return self._inflate.eof
 
 
 def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> None:

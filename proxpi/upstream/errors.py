@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from OpenSSL import SSL
 from service_identity import VerificationError
-from twisted.internet import defer, error
+from twisted.internet import error
+from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.ssl import VerificationError as TwistedVerificationError
 from twisted.python.failure import Failure
 from twisted.web.error import SchemeNotSupported
@@ -53,6 +54,10 @@ class BodyCut(Exception):
     """A body ended before its end."""
 
 
+class BodyGarbled(Exception):
+    """A body cannot be decompressed."""
+
+
 async def settled(work: Awaitable[T]) -> T | UpstreamFailed:
     """Give the result of some work, or why the upstream failed, to wait for several at once."""
     try:
@@ -76,7 +81,9 @@ def failed(url: str, failure: Failure) -> UpstreamFailed:
     if isinstance(reason, (VerificationError, TwistedVerificationError)):
         return UpstreamFailed(url, "the certificate is not for this host", temporary=False)
     if isinstance(reason, SSL.Error):
-        detail = "; ".join(part[-1] for part in reason.args[0]) if reason.args else ""
+        # OpenSSL's queue of errors: each a tuple, whose last part is for people.
+        queue = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
+        detail = "; ".join(part[-1] for part in queue)
         if "certificate" in detail:
             return UpstreamFailed(url, f"TLS: {detail}", temporary=False)
         return UpstreamFailed(url, f"TLS failed{': ' + detail if detail else ''}")
@@ -88,11 +95,13 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((error.DNSLookupError,), "host name not found", True),
     ((error.ConnectionRefusedError,), "connection refused", True),
     ((error.TimeoutError, error.TCPTimedOutError), "timed out while connecting", True),
-    ((BodyTimeout, defer.TimeoutError), "timed out", True),
+    ((BodyTimeout, DeferTimeoutError), "timed out", True),
     ((BodyTooLong,), "the answer is too long", False),
     ((BodyCut,), "the answer was cut short", True),
+    ((BodyGarbled,), "the answer cannot be decompressed", False),
     ((error.ConnectError,), "could not connect", True),
     ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", True),
+    ((SSL.SysCallError, SSL.ZeroReturnError), "the connection was closed", True),
     ((SchemeNotSupported,), "only http and https are supported", False),
 )
 

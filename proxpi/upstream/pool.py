@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Index pages are asked for through treq, which decodes compressed answers; files through a bare
-``Agent``, since treq always offers compression and a file is wanted as it is. Both stand on
+Index pages are asked for through treq, which offers compression; files through a bare
+``Agent``, since treq always does and a file is wanted as it is. Both stand on
 the same ``HTTPConnectionPool``. Redirects are followed here, for both alike, because each hop
 decides anew which credentials may go along. A pool of Twisted's does not limit how many
 connections are open, so a semaphore per origin does, one for pages and one for files: slow
@@ -15,23 +15,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import attrs
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from zope.interface import implementer
 
 from proxpi import __version__
 from proxpi.simple import urls
-from proxpi.upstream.body import discard, receive
+from proxpi.upstream.answer import ENCODING, Answer, Once
+from proxpi.upstream.body import Gunzip, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.errors import BodyTimeout, UpstreamFailed, failed
+from proxpi.upstream.errors import BodyCut, BodyTimeout, UpstreamFailed, failed
 
 #: Connections to one origin for files, and as many again for pages.
 CONNECTIONS = 32
@@ -46,44 +48,8 @@ PAGE_LIMIT = 64 * 1024 * 1024
 USER_AGENT = f"proxpi/{__version__}".encode("ascii")
 
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+T = TypeVar("T")
 _Send = Callable[[bytes, bytes, Headers], "Deferred[IResponse]"]
-
-
-class _Once:
-    """A response that knows whether its body was taken."""
-
-    def __init__(self, response: IResponse) -> None:
-        self._response = response
-        self.delivered = False
-
-    def deliverBody(self, protocol: Any) -> None:
-        """Deliver the body as the response itself would."""
-        self.delivered = True
-        self._response.deliverBody(protocol)
-
-
-@attrs.frozen
-class Answer:
-    """The head of an upstream's answer; its body has not been taken yet.
-
-    :ivar url: where the answer came from, after redirects, without credentials
-    """
-
-    url: str
-    status: int
-    headers: Headers
-    response: _Once
-
-    def header(self, name: str) -> str | None:
-        """Give the last value of a header field."""
-        values = self.headers.getRawHeaders(name.encode("ascii"))
-        return values[-1].decode("latin-1") if values else None
-
-    @property
-    def length(self) -> int | None:
-        """Bytes that the body is announced to have."""
-        announced = self.header("Content-Length")
-        return int(announced) if announced is not None and announced.isdecimal() else None
 
 
 def persistent_pool(reactor: Any) -> HTTPConnectionPool:
@@ -119,7 +85,8 @@ class Upstream:
     connect_timeout: float
     read_timeout: float
     _treq: HTTPClient = attrs.field(
-        init=False, default=attrs.Factory(lambda self: HTTPClient(self._agent), takes_self=True)
+        init=False,
+        default=attrs.Factory(lambda self: HTTPClient(_Compressed(self._agent)), takes_self=True),
     )
     _page_slots: defaultdict[tuple[str, str, int], DeferredSemaphore] = attrs.field(
         init=False, factory=_semaphores
@@ -179,27 +146,25 @@ class Upstream:
         :return: whether the end was announced
         :raises UpstreamFailed: if the body is cut, too long, or silent for too long
         """
-        broken: list[Exception] = []
-
-        def guarded(data: bytes) -> None:
-            try:
-                write(data)
-            except Exception as error:
-                broken.append(error)
-                raise
-
+        sink = Sink(write, limit)
+        gunzip = Gunzip(sink.write) if answer.compression == "gzip" else None
         try:
-            return await receive(
+            announced = await receive(
                 answer.response,
-                guarded,
+                gunzip.write if gunzip else sink.write,
                 clock=self.clock,
                 idle_timeout=self.read_timeout,
-                limit=limit,
             )
+            if gunzip is not None and not gunzip.ended:
+                raise BodyCut()
+        except CancelledError:
+            raise
         except Exception as error:
-            if broken:
-                raise broken[0] from None
+            if error is sink.error:
+                raise
             raise failed(answer.url, Failure(error)) from error
+        # What is compressed has its own end.
+        return announced or gunzip is not None
 
     def _send_with_treq(self, method: bytes, url: bytes, headers: Headers) -> Deferred[IResponse]:
         # treq means a reactor by `reactor`, but uses it for its own timeout only, unused here.
@@ -235,8 +200,9 @@ class Upstream:
             if answer.status not in _REDIRECT_CODES or location is None:
                 return answer
             self._discard(answer)
-            target = urls.join(url, location)
             try:
+                # Whoever does not percent-encode means UTF-8 (RFC 3987 3.1).
+                target = urls.join(url, location.encode("latin-1").decode("utf-8", "replace"))
                 scheme, *_host = urls.origin(target)
             except ValueError:
                 raise UpstreamFailed(
@@ -260,13 +226,68 @@ class Upstream:
         try:
             sent = send(method.encode("ascii"), _wire(url), fields)
             sent.addTimeout(self.connect_timeout + self.read_timeout, self.clock, _timed_out)
-            response = await sent
+            response = await _cancellable(sent)
+        except CancelledError:
+            raise
         except Exception as error:
             raise failed(url, Failure(error)) from error
-        return Answer(urls.public(url), response.code, response.headers, _Once(response))
+        return Answer(method, urls.public(url), response.code, response.headers, Once(response))
 
     def _discard(self, answer: Answer) -> None:
         discard(answer.response, clock=self.clock, idle_timeout=self.read_timeout)
+
+
+@implementer(IAgent)
+@attrs.frozen
+class _Compressed:
+    """An agent whose answers look to treq as if they were not compressed.
+
+    treq would decompress them, but take a stream that ends early for a whole one.
+    """
+
+    _agent: IAgent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """See `IAgent`."""
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_renamed)
+
+
+def _renamed(response: IResponse) -> IResponse:
+    """Put the name of a compression, if it has one, where treq does not look."""
+    encodings = response.headers.getRawHeaders(b"Content-Encoding", [])
+    named = b",".join(encodings).strip().lower()
+    response.headers.removeHeader(b"Content-Encoding")
+    response.headers.removeHeader(ENCODING)
+    if named:
+        response.headers.setRawHeaders(
+            ENCODING,
+            [named.removeprefix(b"x-")],  # RFC 9110 8.4.1.3
+        )
+    return response
+
+
+def _cancellable(work: Deferred[T]) -> Deferred[T]:
+    """Give a Deferred that, when cancelled, says so, in whatever words `work` ends then."""
+    cancelled = False
+
+    def cancel(_: Deferred[T]) -> None:
+        nonlocal cancelled
+        cancelled = True
+        work.cancel()
+
+    def pass_on(result: Any) -> None:
+        if not cancelled:
+            waiting.callback(result)  # a Failure, too
+
+    waiting: Deferred[T] = Deferred(cancel)
+    work.addBoth(pass_on)
+    return waiting
 
 
 @asynccontextmanager

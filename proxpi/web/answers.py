@@ -15,6 +15,7 @@ from twisted.web.server import Request
 from proxpi.files.mirror import NotUpstream
 from proxpi.index.pages import NoSuchFile, NoSuchProject
 from proxpi.simple import freshness
+from proxpi.simple.listing import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 
 #: Seconds after which a client is asked to try again, if the upstream says nothing else.
@@ -31,14 +32,20 @@ def set_headers(request: Request, headers: Mapping[str, str]) -> None:
         request.setHeader(name.encode("ascii"), value.encode("latin-1"))
 
 
-def reply(
+def field(request: Request, name: bytes) -> str | None:
+    """Give a header field of a request; several lines of it are one list (RFC 9110 5.3)."""
+    values = request.requestHeaders.getRawHeaders(name)
+    return b", ".join(values).decode("latin-1") if values else None
+
+
+def whole(
     request: Request,
     status: int,
     body: bytes,
     content_type: str,
     headers: Mapping[str, str] | None = None,
-) -> None:
-    """Send a whole answer."""
+) -> bytes:
+    """Set the head of a whole answer, and give its body."""
     request.setResponseCode(status)
     set_headers(
         request,
@@ -49,73 +56,87 @@ def reply(
             **(headers or {}),
         },
     )
-    request.write(body)
-    request.finish()
+    return body
 
 
 def line(
     request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
-) -> None:
-    """Answer with one plain line."""
+) -> bytes:
+    """Answer with one plain line; its head is set, its body given."""
     body = f"{text}\n".encode("utf-8", "replace")
-    reply(request, status, body, "text/plain; charset=utf-8", headers)
+    return whole(request, status, body, "text/plain; charset=utf-8", headers)
 
 
-def succeeded(request: Request) -> None:
-    """Answer as the cache API does when all is well."""
+def succeeded(request: Request) -> bytes:
+    """Answer as the cache API does when all is well; its head is set, its body given."""
     body = msgspec.json.encode({"status": "success", "data": None})
-    reply(request, 200, body, "application/json")
+    return whole(request, 200, body, "application/json")
 
 
-def error(
-    request: Request, status: int, message: str, headers: Mapping[str, str] | None = None
-) -> None:
-    """Answer as the cache API does when something is wrong."""
+def error(request: Request, status: int, message: str) -> bytes:
+    """Answer as the cache API does when something is wrong; its head is set, its body given."""
     body = msgspec.json.encode({"status": "error", "message": message})
-    reply(request, status, body, "application/json", headers)
+    return whole(request, status, body, "application/json")
 
 
-def empty(request: Request, status: int, headers: Mapping[str, str]) -> None:
-    """Answer with a head alone."""
+def empty(request: Request, status: int, headers: Mapping[str, str]) -> bytes:
+    """Answer with a head alone, which is set."""
     request.setResponseCode(status)
     set_headers(request, headers)
+    return b""
+
+
+def finish(request: Request, body: bytes) -> None:
+    """Send the body of a whole answer."""
+    request.write(body)
     request.finish()
 
 
 def later(request: Request, answer: Coroutine[Deferred[Any], Any, object]) -> None:
     """Let a coroutine answer; it is cancelled when the client goes away."""
+    gone = False
+
+    def leave(_: Failure) -> None:
+        nonlocal gone
+        gone = True
+        answered.cancel()
+
+    def fail(failure: Failure) -> None:
+        if not gone:
+            refuse(request, failure)
+        elif not failure.check(CancelledError, NotListed, NotUpstream, UpstreamFailed, OSError):
+            _log.failure("for a client that is gone", failure=failure)
+
     answered = Deferred.fromCoroutine(answer)
-    request.notifyFinish().addErrback(lambda _: answered.cancel())
-    answered.addErrback(lambda failure: refuse(request, failure))
+    request.notifyFinish().addErrback(leave)
+    answered.addErrback(fail)
 
 
 def refuse(request: Request, failure: Failure) -> None:
     """Answer with the status and the sentence that an error stands for."""
     match failure.value:
-        case CancelledError():
-            pass  # the client is gone
         case NoSuchProject():
-            line(request, 404, "No index has this project.")
+            body = line(request, 404, "No index has this project.")
         case NoSuchFile():
-            line(request, 404, "No index lists this file.")
+            body = line(request, 404, "No index lists this file.")
         case NotUpstream():
-            line(request, 404, "The index lists this file, but it is not there.")
+            body = line(request, 404, "The index lists this file, but it is not there.")
         case UpstreamFailed() as failed if failed.temporary:
             seconds = RETRY_AFTER if failed.retry_after is None else math.ceil(failed.retry_after)
             seconds = min(max(1, seconds), LONGEST_RETRY_AFTER)
-            line(request, 503, f"Upstream failed: {failed}", {"Retry-After": str(seconds)})
+            headers = {"Retry-After": str(seconds)}
+            body = line(request, 503, f"Upstream failed: {failed}", headers)
         case UpstreamFailed() as failed:
-            line(request, 502, f"Upstream failed: {failed}")
+            body = line(request, 502, f"Upstream failed: {failed}")
         case OSError() as problem:
             _log.error("cache folder: {error}", error=problem)
-            line(
-                request,
-                503,
-                f"The cache folder cannot be used: {problem.strerror}",
-                {"Retry-After": str(RETRY_AFTER)},
-            )
+            headers = {"Retry-After": str(RETRY_AFTER)}
+            text = f"The cache folder cannot be used: {problem.strerror or problem}"
+            body = line(request, 503, text, headers)
         case _:
             request.processingFailed(failure)
+            return
+    finish(request, body)
 
 
 def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[str, str]:

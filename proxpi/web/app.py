@@ -58,71 +58,68 @@ class App:
     async def home(self, request: Request) -> bytes:
         """Say what this is and how to use it."""
         body = await render_home(request)
-        headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body))}
-        answers.set_headers(request, {**headers, **_HOME_HEADERS})
-        return body
+        return answers.whole(request, 200, body, "text/html; charset=utf-8", _HOME_HEADERS)
 
     @app.route("/health", methods=["GET"])
-    def health(self, request: Request) -> None:
+    def health(self, request: Request) -> bytes:
         """Answer at once, whatever the upstream does."""
-        answers.succeeded(request)
+        return answers.succeeded(request)
 
     @app.route("/cache/list", methods=["DELETE"])
-    def delete_list(self, request: Request) -> None:
+    def delete_list(self, request: Request) -> bytes:
         """Forget the project list, and a project called ``list``."""
         _check_site(request)
         self._projects.forget()
         self._pages.forget("list")
-        answers.succeeded(request)
+        return answers.succeeded(request)
 
     @app.route("/cache/<name>", methods=["DELETE"])
-    def delete_project(self, request: Request, name: str) -> None:
+    def delete_project(self, request: Request, name: str) -> bytes:
         """Forget the pages of a project."""
         _check_site(request)
         self._pages.forget(_project(name))
-        answers.succeeded(request)
+        return answers.succeeded(request)
 
     @app.route("/admin/forget-list", methods=["POST"])
-    def post_forget_list(self, request: Request) -> None:
+    def post_forget_list(self, request: Request) -> bytes:
         """Do what the home page's first form asks for."""
         _check_site(request)
         self._projects.forget()
-        _back_home(request, "list=forgotten")
+        return _back_home(request, "list=forgotten")
 
     @app.route("/admin/forget-project", methods=["POST"])
-    def post_forget_project(self, request: Request) -> None:
+    def post_forget_project(self, request: Request) -> bytes:
         """Do what the home page's second form asks for."""
         _check_site(request)
         fields = parse_qs(_form(request))
         name = _project(fields.get("project", [""])[-1].strip())
         self._pages.forget(name)
-        _back_home(request, f"project={name}")
+        return _back_home(request, f"project={name}")
 
     @app.handle_errors(_CrossSite)
-    def refuse_other_site(self, request: Any, failure: Failure) -> None:
+    def refuse_other_site(self, request: Any, failure: Failure) -> bytes:
         """Answer what another site's page wants."""
-        answers.error(request, 403, CROSS_SITE)
+        return answers.error(request, 403, CROSS_SITE)
 
     @app.handle_errors(_BadName)
-    def refuse_name(self, request: Any, failure: Failure) -> None:
+    def refuse_name(self, request: Any, failure: Failure) -> bytes:
         """Answer what names no project."""
-        answers.error(request, 404 if request.method == b"DELETE" else 400, NO_NAME)
+        return answers.error(request, 404 if request.method == b"DELETE" else 400, NO_NAME)
 
     @app.handle_errors(MethodNotAllowed)
-    def refuse_method(self, request: Any, failure: Failure) -> None:
+    def refuse_method(self, request: Any, failure: Failure) -> bytes:
         """Answer a method that is not for this URL; ``OPTIONS`` tells which are."""
         error = failure.value
         assert isinstance(error, MethodNotAllowed)
         allow = {"Allow": ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))}
         if request.method == b"OPTIONS":
-            answers.empty(request, 204, allow)
-        else:
-            answers.line(request, 405, f"Only {allow['Allow']} can be used here.", allow)
+            return answers.empty(request, 204, allow)
+        return answers.line(request, 405, f"Only {allow['Allow']} can be used here.", allow)
 
     @app.handle_errors(HTTPException)
-    def refuse_rest(self, request: Any, failure: Failure) -> None:
+    def refuse_rest(self, request: Any, failure: Failure) -> bytes:
         """Answer what Klein's routes do not know."""
-        answers.line(request, 404, "There is nothing here; the home page is at /.")
+        return answers.line(request, 404, "There is nothing here; the home page is at /.")
 
 
 def _check_site(request: Request) -> None:
@@ -145,6 +142,6 @@ def _project(name: str) -> str:
     return normalized
 
 
-def _back_home(request: Request, done: str) -> None:
+def _back_home(request: Request, done: str) -> bytes:
     """Lead a browser back, so that a reload repeats nothing."""
-    answers.empty(request, 303, {"Location": f"../?{done}", "Content-Length": "0"})
+    return answers.empty(request, 303, {"Location": f"../?{done}", "Content-Length": "0"})

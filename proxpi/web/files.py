@@ -49,46 +49,38 @@ class Files:
             self._set_head(request, wanted, found.size, found.sha256, "MISS")
             request.finish()
         else:
-            answers.empty(
-                request,
-                302,
-                {
-                    "Location": found.url,
-                    "Content-Length": "0",
-                    "Cache-Control": "no-store",
-                    "X-Cache": "MISS",
-                },
-            )
+            headers = {
+                "Location": found.url,
+                "Content-Length": "0",
+                "Cache-Control": "no-store",
+                "X-Cache": "MISS",
+            }
+            answers.finish(request, answers.empty(request, 302, headers))
 
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256
-        if conditional.none_match(request.getHeader("If-None-Match"), etag):
+        if conditional.none_match(answers.field(request, b"If-None-Match"), etag):
             copy.close()
-            answers.empty(request, 304, {**answers.file_caching(etag), "X-Cache": status})
+            headers = {**answers.file_caching(etag), "X-Cache": status}
+            answers.finish(request, answers.empty(request, 304, headers))
+            return
+        try:
+            span = _span(request, etag, copy.size)
+        except conditional.Unsatisfiable:
+            copy.close()
+            headers = {"Content-Range": f"bytes */{copy.size}", "X-Cache": status}
+            text = "The range begins behind the last byte."
+            answers.finish(request, answers.line(request, 416, text, headers))
             return
         self._set_head(request, wanted, copy.size, etag, status)
         start, stop = 0, copy.size
-        # RFC 9110 14.2: a range is for GET alone.
-        if request.method == b"GET":
-            try:
-                span = conditional.requested_span(
-                    request.getHeader("Range"), request.getHeader("If-Range"), etag, copy.size
-                )
-            except conditional.Unsatisfiable:
-                copy.close()
-                headers = {"Content-Range": f"bytes */{copy.size}"}
-                answers.line(request, 416, "The range begins behind the last byte.", headers)
-                return
-            if span is not None:
-                start, stop = span.start, span.stop
-                request.setResponseCode(206)
-                answers.set_headers(
-                    request,
-                    {
-                        "Content-Range": f"bytes {start}-{stop - 1}/{copy.size}",
-                        "Content-Length": str(stop - start),
-                    },
-                )
+        if span is not None:
+            start, stop = span.start, span.stop
+            request.setResponseCode(206)
+            part = f"bytes {start}-{stop - 1}/{copy.size}"
+            answers.set_headers(
+                request, {"Content-Range": part, "Content-Length": str(stop - start)}
+            )
         send(request, copy.read, start, stop, self._clock, copy.close)
 
     def _set_head(
@@ -100,10 +92,21 @@ class Files:
             "Accept-Ranges": "bytes",
             "X-Cache": status,
             "X-Content-Type-Options": "nosniff",
+            # An HTML file of a stranger must not act as a page of this site.
+            "Content-Security-Policy": "sandbox",
         }
         if sha256 is not None:
             headers.update(answers.file_caching(sha256))
         answers.set_headers(request, headers)
+
+
+def _span(request: Request, etag: str, size: int) -> conditional.Span | None:
+    """Give the part that is asked for; only ``GET`` can ask for one (RFC 9110 14.2)."""
+    if request.method != b"GET":
+        return None
+    return conditional.requested_span(
+        answers.field(request, b"Range"), answers.field(request, b"If-Range"), etag, size
+    )
 
 
 def content_type(filename: str) -> str:

@@ -10,20 +10,22 @@ from urllib.parse import SplitResult, urlsplit
 
 from twisted.web.server import Request
 
+from proxpi.web.answers import field
+
 _PORTS = {"http": 80, "https": 443}
 
 
 def is_cross_site(request: Request) -> bool:
     """Tell whether a request was made by another site's page."""
-    relation = request.getHeader("Sec-Fetch-Site")
+    relation = field(request, b"Sec-Fetch-Site")
     if relation is not None:
         return relation.strip().lower() not in ("same-origin", "none")
-    origin = request.getHeader("Origin")
+    origin = field(request, b"Origin")
     if origin is None:
         return False
     try:
         theirs = urlsplit(origin.strip())
-        ours = urlsplit(f"{theirs.scheme}://{request.getHeader('Host') or ''}")
+        ours = urlsplit(f"{theirs.scheme}://{field(request, b'Host') or ''}")
         return not theirs.hostname or _place(theirs) != _place(ours)
     except ValueError:
         return True

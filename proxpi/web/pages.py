@@ -17,7 +17,7 @@ from proxpi.simple import conditional, negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
 from proxpi.web.send import send, send_bytes
-from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, target
+from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, Target, target
 
 ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
 VARY = {"Vary": "Accept, Accept-Encoding"}
@@ -45,36 +45,38 @@ class IndexTree:
 
     def render(self, request: Request) -> int:
         """See `IResource`."""
-        if request.method in (b"GET", b"HEAD"):
-            self._answer(request)
+        wanted = target(request.uri.partition(b"?")[0])
+        if wanted is None:
+            body = answers.line(request, 404, "There is nothing of this name.")
+            answers.finish(request, body)
+        elif request.method in (b"GET", b"HEAD"):
+            self._answer(request, wanted)
         elif request.method == b"OPTIONS":
-            answers.empty(request, 204, ALLOW)
+            answers.finish(request, answers.empty(request, 204, ALLOW))
         else:
             text = "An index only takes GET and HEAD; nothing can be uploaded here."
-            answers.line(request, 405, text, ALLOW)
+            answers.finish(request, answers.line(request, 405, text, ALLOW))
         return NOT_DONE_YET
 
-    def _answer(self, request: Request) -> None:
-        path, question_mark, query = request.uri.partition(b"?")
-        match target(path):
-            case None:
-                answers.line(request, 404, "There is nothing of this name.")
+    def _answer(self, request: Request, wanted: Target) -> None:
+        match wanted:
             case Moved(location):
+                _, question_mark, query = request.uri.partition(b"?")
                 location += (question_mark + query).decode("latin-1")
                 headers = {"Location": location, "Content-Length": "0", **VARY}
-                answers.empty(request, 301, headers)
-            case FileOf() as file:
-                self._files.answer(request, file)
-            case ListPage() | ProjectPage() as page:
-                self._answer_form(request, page)
+                answers.finish(request, answers.empty(request, 301, headers))
+            case FileOf():
+                self._files.answer(request, wanted)
+            case ListPage() | ProjectPage():
+                self._answer_form(request, wanted)
 
     def _answer_form(self, request: Request, wanted: ListPage | ProjectPage) -> None:
         answers.set_headers(request, VARY)
-        form = negotiate.choose_form(_joined(request, "Accept"), _format(request))
+        form = negotiate.choose_form(answers.field(request, b"Accept"), _format(request))
         if form is None:
-            answers.line(request, 406, negotiate.ACCEPTABLE)
+            answers.finish(request, answers.line(request, 406, negotiate.ACCEPTABLE))
             return
-        compressed = negotiate.accepts_gzip(_joined(request, "Accept-Encoding"))
+        compressed = negotiate.accepts_gzip(answers.field(request, b"Accept-Encoding"))
         if isinstance(wanted, ListPage):
             answers.later(request, self._answer_list(request, form, compressed))
             return
@@ -137,7 +139,7 @@ def _set_head(
     """Set the head of a page or of the list; tell whether there is a body to send."""
     headers = answers.page_caching(etag, page.remaining, page.age, page.status == "STALE")
     headers["X-Cache"] = page.status
-    unchanged = conditional.none_match(_joined(request, "If-None-Match"), etag)
+    unchanged = conditional.none_match(answers.field(request, b"If-None-Match"), etag)
     if unchanged:
         request.setResponseCode(304)
     else:
@@ -148,12 +150,6 @@ def _set_head(
             headers["Content-Encoding"] = "gzip"
     answers.set_headers(request, headers)
     return not unchanged
-
-
-def _joined(request: Request, name: str) -> str | None:
-    """Give a header field; several lines of it are one list (RFC 9110 5.3)."""
-    values = request.requestHeaders.getRawHeaders(name)
-    return ", ".join(values) if values else None
 
 
 def _format(request: Request) -> str | None:

@@ -116,9 +116,8 @@ class _Sender:
             self._request.finish()
 
     def _cut_off(self) -> None:
-        if not self._ended:
-            self._end()
-            cut_off(self._request)
+        self._end()
+        cut_off(self._request)
 
     def _end(self) -> None:
         if not self._ended:

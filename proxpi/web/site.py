@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,6 +14,8 @@ from twisted.web.resource import IResource
 from proxpi.web import answers
 from proxpi.web.send import cut_off
 from proxpi.web.target import in_tree
+
+_UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 _access = Logger(namespace="proxpi.access")
 _log = Logger(namespace="proxpi.web")
@@ -33,14 +36,25 @@ class Request(server.Request):
             self.path = self.uri.partition(b"?")[0]
         super().process()  # type: ignore[no-untyped-call]
 
+    def getRequestHostname(self) -> bytes:
+        """
+        Give a name that Klein can bind its routes to.
+
+        It has no use for the real one, but stumbles over what some clients send.
+        """
+        return b"proxpi"
+
     def processingFailed(self, reason: Failure) -> Failure:
         """Log an error of proxpi's own, and say no more of it than that."""
         _log.failure("while answering {path}", failure=reason, path=printable(self.path))
+        if self.channel is None:
+            return reason  # the client is gone
         if self.startedWriting:
             # A body that breaks off must not look like one that is whole.
             cut_off(self)
         else:
-            answers.line(self, 500, "Something is wrong with proxpi itself; its log says more.")
+            text = "Something is wrong with proxpi itself; its log says more."
+            answers.finish(self, answers.line(self, 500, text))
         return reason
 
 
@@ -67,7 +81,7 @@ class Site(server.Site):
         """Choose by the raw path: Klein must not see what it would decode or redirect."""
         request.site = self
         request.started = self.clock.seconds()
-        if in_tree(request.path):
+        if in_tree(request.path) or not _is_text(request.postpath):
             return self._tree
         # Doubled slashes count as one, here as well.
         request.postpath = [segment for segment in request.postpath if segment] or [b""]
@@ -76,19 +90,25 @@ class Site(server.Site):
     def log(self, request: Any) -> None:
         """Write the line of the access log."""
         client = getattr(request.getClientAddress(), "host", "-")
+        cache = (request.responseHeaders.getRawHeaders("X-Cache") or ["-"])[0]
+        seconds = self.clock.seconds() - request.started
+        # Without its query, in which people put tokens. One field, because each one costs time.
         _access.info(
-            "{client} {method} {path} {code} {size} {cache} {seconds:.3f}s",
-            client=client,
-            method=printable(request.method),
-            # Without its query, in which people put tokens.
-            path=printable(request.path),
-            code=request.code,
-            size=request.sentLength,
-            cache=(request.responseHeaders.getRawHeaders("X-Cache") or ["-"])[0],
-            seconds=self.clock.seconds() - request.started,
+            "{line}",
+            line=f"{client} {printable(request.method)} {printable(request.path)} "
+            f"{request.code} {request.sentLength} {cache} {seconds:.3f}s",
         )
+
+
+def _is_text(segments: list[bytes]) -> bool:
+    """Tell whether a path is UTF-8 once it is percent-decoded; Klein wants no other."""
+    try:
+        b"/".join(segments).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def printable(data: bytes) -> str:
     """Write bytes a client sent so that they cannot forge a line of a log."""
-    return "".join(chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in data)
+    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", data.decode("latin-1"))

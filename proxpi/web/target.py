@@ -61,6 +61,8 @@ def target(path: bytes) -> Target | None:
     """
     segments = [_decoded(segment) for segment in path.split(b"/") if segment]
     folder = path.endswith(b"/")
+    if not in_tree(path):
+        return None
     if len(segments) == 1:
         return ListPage() if folder else Moved(f"{segments[0]}/")
     name = names.canonical(segments[1]) if segments[1] is not None else None

@@ -6,14 +6,23 @@ full, goes on when the client has taken all, and tells of its end.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IProtocolFactory,
+    IPushProducer,
+    ISSLTransport,
+    ITransport,
+)
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.web.server import Site
+from zope.interface import alsoProvides, implementer
 
 HOST = "proxpi.example:5000"
 #: Bytes that a transport of Twisted's buffers before it asks its producer for a pause.
@@ -39,55 +48,100 @@ class Response:
         return self.body.decode()
 
 
-class Wire(StringTransport):
-    """A TCP transport as far as buffering and its ends go."""
+@implementer(ITransport, IConsumer, IPushProducer)
+class Wire:
+    """The server's transport of one connection, as far as buffering and its ends go.
 
-    def __init__(self, clock: Clock, **addresses: Any) -> None:
-        super().__init__(lenient=True, **addresses)
+    :ivar unsent: what the client has not taken yet
+    :ivar reading: whether the server takes what comes
+    :ivar disconnecting: whether the server wants an end once all is taken, as Twisted calls it
+    :ivar aborted: whether the server wanted it at once
+    """
+
+    def __init__(self, clock: Clock, peer: IAddress | None) -> None:
         self._clock = clock
+        self._peer = peer or IPv4Address("TCP", "192.0.2.1", 54321)
+        self._producer: Any = None
         self._asked_to_pause = False
         self.protocol: Any = None
+        self.negotiatedProtocol = None  # over TLS: HTTP/1.1
+        self.unsent = b""
+        self.reading = True
+        self.disconnecting = False
+        self.aborted = False
+        self.ended = False
+
+    def getPeer(self) -> IAddress:
+        """See `ITransport`."""
+        return self._peer
+
+    def getHost(self) -> IAddress:
+        """See `ITransport`."""
+        return IPv4Address("TCP", "192.0.2.2", 5000)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See `ITCPTransport`."""
 
     def write(self, data: bytes) -> None:
         """See `ITransport`."""
-        super().write(data)
-        self._ask_for_a_pause()
-
-    def writeSequence(self, data: Any) -> None:
-        """See `ITransport`."""
-        super().writeSequence(data)
-        self._ask_for_a_pause()
-
-    def _ask_for_a_pause(self) -> None:
-        if self.producer is not None and self.io.tell() > BUFFER:
+        if not (self.aborted or self.ended):
+            self.unsent += data
+        if self._producer is not None and len(self.unsent) > BUFFER:
             self._asked_to_pause = True
-            self.producer.pauseProducing()
+            self._producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """See `ITransport`."""
+        self.write(b"".join(data))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """See `IConsumer`."""
+        assert streaming and self._producer is None
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        """See `IPushProducer`."""
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        """See `IPushProducer`."""
+        self.reading = True
+
+    def stopProducing(self) -> None:
+        """See `IPushProducer`."""
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """See `ITransport`."""
+        self.disconnecting = True
 
     def abortConnection(self) -> None:
         """See `ITCPTransport`: the end comes in the next turn of the reactor."""
-        if not self.disconnected:
-            super().abortConnection()
-            self.clear()
+        if not self.aborted:
+            self.aborted = self.disconnecting = True
+            self.unsent = b""
             self._clock.callLater(0, self.end, ConnectionAborted())
 
     def end(self, reason: Exception) -> None:
         """Tell everyone that the connection is no more."""
-        if self.connected:
-            self.connected = False
-            self.disconnected = True
-            if self.producer is not None:
-                self.producer.stopProducing()
-                self.producer = None
+        if not self.ended:
+            self.ended = True
+            if self._producer is not None:
+                self._producer.stopProducing()
+                self._producer = None
             self.protocol.connectionLost(Failure(reason))
 
     def take(self) -> bytes:
         """Let the client take what is buffered."""
-        taken = bytes(self.value())
-        self.clear()
-        if self._asked_to_pause and self.producer is not None:
+        taken, self.unsent = self.unsent, b""
+        if self._asked_to_pause and self._producer is not None:
             self._asked_to_pause = False
-            self.producer.resumeProducing()
-        if self.disconnecting and not self.disconnected and not self.value():
+            self._producer.resumeProducing()
+        if self.disconnecting and not self.aborted and not self.unsent:
             self.end(ConnectionDone())
         return taken
 
@@ -98,16 +152,29 @@ class Exchange:
     :ivar wire: the server's end of it
     """
 
-    def __init__(self, site: Site, clock: Clock, **addresses: Any) -> None:
-        self.wire = Wire(clock, **addresses)
-        self.wire.protocol = site.buildProtocol(None)
+    def __init__(
+        self, site: IProtocolFactory, clock: Clock, peer: IAddress | None = None, tls: bool = False
+    ) -> None:
+        self.wire = Wire(clock, peer)
+        if tls:
+            alsoProvides(self.wire, ISSLTransport)
+        self.wire.protocol = site.buildProtocol(self.wire.getPeer())
         self.wire.protocol.makeConnection(self.wire)
+        self._to_send = b""
         self._received = b""
         self._methods: list[str] = []
 
     def send(self, raw: bytes) -> None:
-        """Send bytes just as they are."""
+        """Send bytes just as they are, as soon as the server takes them."""
+        self._to_send += raw
+        self._push()
+
+    def _push(self) -> bool:
+        if not (self._to_send and self.wire.reading) or self.wire.ended:
+            return False
+        raw, self._to_send = self._to_send, b""
         self.wire.protocol.dataReceived(raw)
+        return True
 
     def ask(self, method: str, target: str | bytes, *headers: str | bytes, body: str = "") -> None:
         """Send a request; answers are read with :meth:`answer`, in the same order."""
@@ -116,7 +183,7 @@ class Exchange:
 
     def receive(self) -> bytes:
         """Take whatever comes, as fast as it comes, and give all that is not parsed yet."""
-        while taken := self.wire.take():
+        while (taken := self.wire.take()) or self._push():
             self._received += taken
         return self._received
 
@@ -132,12 +199,12 @@ class Exchange:
     @property
     def closed(self) -> bool:
         """Whether the server has closed, or is about to once all is taken."""
-        return self.wire.disconnecting or self.wire.disconnected
+        return self.wire.disconnecting
 
     @property
     def aborted(self) -> bool:
         """Whether the server ended the connection at once, in the middle of whatever it was."""
-        return self.wire.disconnected and not self.wire.connected
+        return self.wire.aborted and self.wire.ended
 
     def hang_up(self) -> None:
         """Go away, without a word."""

@@ -11,8 +11,8 @@ from shutil import rmtree
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
 
 from proxpi.files.disk import Checked, Disk
@@ -28,6 +28,7 @@ from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
+from tests.support.upstreams import Case
 
 INDEX = "https://index.example/simple/"
 PRIVATE_INDEX = "https://user:secret@index.example/simple/"
@@ -41,13 +42,20 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def entry(filename: str, data: bytes, url: str = "", **keys: Any) -> dict[str, Any]:
-    """Give what an index says of a file; ``hashes={}`` and ``size=None`` take these away."""
+def entry(
+    filename: str, data: bytes, *, url: str = "", metadata: Any = None, **keys: Any
+) -> dict[str, Any]:
+    """
+    Give what an index says of a file; ``hashes={}`` and ``size=None`` take these away.
+
+    :param metadata: ``core-metadata``
+    """
     said: dict[str, Any] = {
         "filename": filename,
         "url": url or FILES + filename,
         "hashes": {"sha256": sha256(data)},
         "size": len(data),
+        "core-metadata": metadata,
         **keys,
     }
     return {key: value for key, value in said.items() if value is not None}
@@ -59,7 +67,7 @@ def page(*entries: dict[str, Any], name: str = "demo") -> Reply:
     return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
 
 
-class FolderCase(SynchronousTestCase):
+class FolderCase(Case):
     """Tests with a folder of their own, which must not leave a file open."""
 
     def setUp(self) -> None:
@@ -111,7 +119,7 @@ class HouseCase(FolderCase):
         self.disk = Disk(self.folder, capacity)
         sources = [Source(index, ttl, self.upstream)]
         self.pages = Pages(sources, self.clock)
-        self.projects = Projects(sources, self.upstream, self.clock, self.disk.own)
+        self.projects = Projects(sources, self.upstream, self.clock, self.disk.scratch)
         self.mirror = Mirror(
             self.pages, self.upstream, self.disk, self.clock, timeout, self.in_thread
         )
@@ -133,9 +141,9 @@ class HouseCase(FolderCase):
         self.internet.at(f"{INDEX}{project}/", page(listed, name=project))
         self.internet.at(listed["url"], *(replies or [Reply(200, data)]))
 
-    def connect(self, **addresses: Any) -> Exchange:
+    def connect(self, *, peer: IAddress | None = None, tls: bool = False) -> Exchange:
         """Open a connection."""
-        exchange = Exchange(self.site, self.clock, **addresses)
+        exchange = Exchange(self.site, self.clock, peer, tls)
         self.addCleanup(exchange.hang_up)
         return exchange
 
@@ -147,6 +155,7 @@ class HouseCase(FolderCase):
         exchange.ask(method, target, *headers, body=body)
         answer = exchange.answer()
         assert answer is not None, "no answer yet"
+        exchange.hang_up()
         return answer
 
     def get(self, target: str | bytes, *headers: str | bytes) -> Response:

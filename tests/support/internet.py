@@ -6,13 +6,10 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import ITransport
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
-from twisted.web.iweb import IBodyProducer as IBodyProducer
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 
@@ -169,12 +166,10 @@ class _Response:
         """See `IResponse`; nobody asks for it."""
 
 
-@implementer(ITransport)
-class _BodyTransport(StringTransport):
-    """The connection from which a body comes."""
+class _BodyTransport:
+    """The connection from which a body comes, as far as its end goes."""
 
     def __init__(self, reply: Reply) -> None:
-        super().__init__()
         self._reply = reply
 
     def loseConnection(self) -> None:

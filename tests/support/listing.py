@@ -6,11 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.simple.listing import Listed
-
-
-class NotListed(Exception):
-    """No page lists this file."""
+from proxpi.simple.listing import Listed, NotListed
 
 
 class FakePages:

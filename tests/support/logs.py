@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 
-@attrs.define
+@attrs.frozen
 class Log:
-    """The events of some namespaces, in their order."""
+    """The events of some namespaces, in their order; of all, if there are none."""
 
-    events: list[LogEvent] = attrs.field(factory=list)
+    _events: Sequence[LogEvent]
+    _namespaces: tuple[str, ...]
+
+    @property
+    def events(self) -> list[LogEvent]:
+        """What has been logged by now."""
+        return [
+            event
+            for event in self._events
+            if not self._namespaces or event.get("log_namespace") in self._namespaces
+        ]
 
     @property
     def lines(self) -> list[str]:
@@ -34,15 +44,5 @@ class Log:
 @contextmanager
 def logged(*namespaces: str) -> Iterator[Log]:
     """Collect what is logged under these namespaces; under any, if none is given."""
-    log = Log()
-
-    def observe(event: LogEvent) -> None:
-        namespace = event.get("log_namespace", "")
-        if not namespaces or namespace in namespaces:
-            log.events.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield log
-    finally:
-        globalLogPublisher.removeObserver(observe)
+    with capturedLogs() as events:
+        yield Log(events, namespaces)

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IClientRequest, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IClientRequest, IResponse
 from zope.interface import implementer
 
 from proxpi.index.source import Source
@@ -62,6 +62,10 @@ class Case(SynchronousTestCase):
         """Make sure that there is no result yet."""
         self.assertNoResult(deferred)  # type: ignore[no-untyped-call]
 
+    def put(self, owner: object, name: str, value: object) -> None:
+        """Give a constant another value for this test."""
+        self.patch(owner, name, value)  # type: ignore[no-untyped-call]
+
     def unhandled(self) -> list[Any]:
         """Give the errors that went to the log, those of forgotten Deferreds among them."""
         gc.collect()
@@ -93,14 +97,15 @@ class _Response:
 
     version = (b"HTTP", 1, 1)
     phrase = b"whatever"
-    request = IClientRequest(None, None)
     previousResponse: IResponse | None = None
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, request: IClientRequest) -> None:
         self._reply = reply
+        self.request = request
         self.code = reply.status
         self.headers = Headers({name: [value] for name, value in reply.headers.items()})
-        self.length = sum(map(len, reply.chunks))
+        stated = reply.headers.get("Content-Length", "")
+        self.length: Any = int(stated) if stated.isdecimal() else UNKNOWN_LENGTH
 
     def deliverBody(self, protocol: Protocol) -> None:
         """Deliver all that there is, unless the receiver closes the connection."""
@@ -118,13 +123,19 @@ class _Response:
         self.previousResponse = response
 
 
+@implementer(IClientRequest)
 @attrs.frozen
 class Asked:
     """A request that was made."""
 
-    method: str
-    url: str
+    method: bytes
+    absoluteURI: bytes
     headers: Headers
+
+    @property
+    def url(self) -> str:
+        """What was asked for."""
+        return self.absoluteURI.decode("ascii")
 
     def header(self, name: str) -> str | None:
         """Give a header field."""
@@ -144,7 +155,7 @@ class Agents:
     replies: dict[str, Reply | Exception] = attrs.field(factory=dict)
     silent: set[str] = attrs.field(factory=set)
     asked: list[Asked] = attrs.field(factory=list)
-    _waiting: list[tuple[str, Deferred[IResponse]]] = attrs.field(factory=list)
+    _waiting: list[tuple[Asked, Deferred[IResponse]]] = attrs.field(factory=list)
 
     def request(
         self,
@@ -154,21 +165,21 @@ class Agents:
         bodyProducer: object = None,
     ) -> Deferred[IResponse]:
         """See `IAgent`."""
-        url = uri.decode("ascii")
-        self.asked.append(Asked(method.decode("ascii"), url, headers or Headers()))
-        if url in self.silent:
+        asked = Asked(method, uri, headers or Headers())
+        self.asked.append(asked)
+        if asked.url in self.silent:
             waiting: Deferred[IResponse] = Deferred(self._leave)
-            self._waiting.append((url, waiting))
+            self._waiting.append((asked, waiting))
             return waiting
-        return self._answer(url)
+        return self._answer(asked)
 
     def release(self, url: str) -> None:
         """Answer what was asked of a silent URL, by its reply of now, and be silent no more."""
         self.silent.discard(url)
-        waiting = [deferred for asked, deferred in self._waiting if asked == url]
-        self._waiting = [pair for pair in self._waiting if pair[0] != url]
-        for deferred in waiting:
-            self._answer(url).chainDeferred(deferred)
+        released = [pair for pair in self._waiting if pair[0].url == url]
+        self._waiting = [pair for pair in self._waiting if pair[0].url != url]
+        for asked, deferred in released:
+            self._answer(asked).chainDeferred(deferred)
 
     def count(self, url: str) -> int:
         """Tell how often a URL was asked for."""
@@ -179,9 +190,9 @@ class Agents:
         """How many requests are not answered yet."""
         return len(self._waiting)
 
-    def _answer(self, url: str) -> Deferred[IResponse]:
-        reply = self.replies.get(url, Reply(404))
-        return fail(reply) if isinstance(reply, Exception) else succeed(_Response(reply))
+    def _answer(self, asked: Asked) -> Deferred[IResponse]:
+        reply = self.replies.get(asked.url, Reply(404))
+        return fail(reply) if isinstance(reply, Exception) else succeed(_Response(reply, asked))
 
     def _leave(self, waiting: Deferred[IResponse]) -> None:
         self._waiting = [pair for pair in self._waiting if pair[1] is not waiting]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.python.filepath import FilePath
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
 from proxpi.simple import names
+from proxpi.web.answers import field
 
 _TEMPLATE = XMLFile(FilePath(__file__).sibling("home.xml"))
 
@@ -26,12 +29,12 @@ class _Home(Element):
     def page(self, request: Request, tag: Tag) -> Tag:
         """Fill in what depends on the request."""
         scheme = "https" if request.isSecure() else "http"
-        host = request.getHeader("Host") or "127.0.0.1:5000"
+        host = field(request, b"Host") or "127.0.0.1:5000"
         done = _done(request)
         return tag.fillSlots(
             version=__version__,
             index=f"{scheme}://{host}/index/",
-            host=host.rpartition(":")[0] or host,
+            host=re.sub(r":\d*$", "", host),
             done=done,
             done_class="done" if done else "nothing",
         )

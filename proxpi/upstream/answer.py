@@ -1,0 +1,89 @@
+"""The head of an upstream's answer, and what its status means."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+from werkzeug.http import parse_date
+
+from proxpi.upstream.errors import UpstreamFailed
+
+#: Where the name of an answer's compression is kept from treq.
+ENCODING = b"X-Proxpi-Content-Encoding"
+
+
+class Once:
+    """A response that knows whether its body was taken."""
+
+    def __init__(self, response: IResponse) -> None:
+        self._response = response
+        self.delivered = False
+
+    def deliverBody(self, protocol: Any) -> None:
+        """Deliver the body as the response itself would."""
+        self.delivered = True
+        self._response.deliverBody(protocol)
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that are announced to come."""
+        return self._response.length if isinstance(self._response.length, int) else None
+
+
+@attrs.frozen
+class Answer:
+    """The head of an upstream's answer; its body has not been taken yet.
+
+    :ivar url: where the answer came from, after redirects, without credentials
+    """
+
+    method: str
+    url: str
+    status: int
+    headers: Headers
+    response: Once
+
+    def header(self, name: str) -> str | None:
+        """Give the last value of a header field."""
+        values = self.headers.getRawHeaders(name.encode("ascii"))
+        return values[-1].decode("latin-1") if values else None
+
+    @property
+    def compression(self) -> str | None:
+        """The name of a page's compression, in lower case."""
+        return self.header(ENCODING.decode("ascii"))
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that the body is announced to have, or would have if it were asked for."""
+        # Twisted leaves the field in place only where no body follows: in an answer to HEAD.
+        if self.method != "HEAD":
+            return self.response.length
+        announced = self.header("Content-Length")
+        return int(announced) if announced is not None and announced.isdecimal() else None
+
+    def refusal(self) -> UpstreamFailed:
+        """Say why an answer of this status is of no use."""
+        if self.status in (401, 403):
+            cause = f"credentials rejected (status {self.status})"
+            return UpstreamFailed(self.url, cause, temporary=False)
+        return UpstreamFailed(
+            self.url,
+            f"status {self.status}",
+            temporary=self.status in (408, 425, 429) or self.status >= 500,
+            retry_after=_seconds(self.header("Retry-After")),
+        )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read ``Retry-After``: seconds or a date (RFC 9110 10.2.3)."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    date = parse_date(retry_after)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date else None

@@ -1,0 +1,98 @@
+"""What the tests of the mirror have in common: a mirror over an internet in memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from proxpi.files.disk import Checked, Copy, Disk, Partial
+from proxpi.files.mirror import Elsewhere, Mirror
+from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.pool import Upstream
+from tests.support.house import FILES, MIB, FolderCase, entry
+from tests.support.internet import FakeInternet, Reply, Silence
+from tests.support.listing import FakePages
+
+NAME = "demo-1.0-py3-none-any.whl"
+URL = FILES + NAME
+DATA = b"the bytes of a wheel"
+TIMEOUT = 0.9
+
+
+class MirrorCase(FolderCase):
+    """Tests of a mirror whose pages, internet and clock they control."""
+
+    def setUp(self) -> None:
+        """Make a mirror with room enough."""
+        super().setUp()
+        self.clock = Clock()
+        self.internet = FakeInternet()
+        self.locate = FakePages()
+        self.threads: list[tuple[Any, Deferred[Checked | None]]] = []
+        self.build()
+
+    def build(self, *, capacity: int = 100 * MIB, timeout: float = TIMEOUT) -> None:
+        """Make a mirror on the folder, as a new process does."""
+        self.disk = Disk(self.folder, capacity)
+        self.disk.prepare()
+        upstream = Upstream(self.internet, self.clock, Credentials.from_urls([]), 3, 20)
+        self.mirror = Mirror(self.locate, upstream, self.disk, self.clock, timeout, self.in_thread)
+
+    def in_thread(self, work: Any) -> Deferred[Checked | None]:
+        """Keep what would be done in a thread, for :meth:`run_threads`."""
+        done: Deferred[Checked | None] = Deferred()
+        self.threads.append((work, done))
+        return done
+
+    def run_threads(self) -> int:
+        """Do what is to be done in threads; tell how much that was."""
+        threads, self.threads = self.threads, []
+        for work, done in threads:
+            done.callback(work())
+        return len(threads)
+
+    def listed(self, *replies: Reply | Silence | Exception, **keys: Any) -> None:
+        """Let the page list the wheel, and the upstream answer so."""
+        private, cold = keys.pop("private", False), keys.pop("cold", False)
+        self.locate.lists(entry(NAME, DATA, **keys), private=private, cold=cold)
+        self.internet.at(URL, *(replies or [Reply(200, DATA)]))
+
+    def fetch(self, filename: str = NAME) -> Deferred[Copy | Elsewhere]:
+        """Ask as a client does."""
+        return Deferred.fromCoroutine(self.mirror.fetch("demo", filename))
+
+    def assert_bytes(self, found: object, data: bytes = DATA) -> None:
+        """Check that these bytes would be sent."""
+        assert isinstance(found, Copy), found
+        assert (found.size, found.read(0, found.size + 1)) == (len(data), data)
+        found.close()
+
+    def assert_sent_to(self, asked: Deferred[Copy | Elsewhere], url: str = URL) -> None:
+        """Check that a client was sent upstream."""
+        assert self.result(asked) == Elsewhere(url)
+
+    def assert_served(self, filename: str = NAME, data: bytes = DATA) -> None:
+        """Check that the next client gets these bytes from disk, without a wait."""
+        self.assert_bytes(self.mirror.ready("demo", filename), data)
+
+    def assert_nothing_kept(self) -> None:
+        """Check that no file was kept, nor a part of one, nor one left open."""
+        assert self.mirror.ready("demo", NAME) is None
+        assert [path for path in self.folder.rglob("*") if path.is_file()] == []
+        assert self.open_files() == []
+
+    def fill_disk(self, function: str = "write") -> Any:
+        """Let a partial file have no room, until what is given back is stopped."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full = mock.patch.object(Partial, function, refuse)
+        full.start()
+        self.addCleanup(full.stop)
+        return full

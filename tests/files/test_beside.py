@@ -1,0 +1,108 @@
+"""What lies beside a file: its core metadata (PEP 658) and its signature."""
+
+from __future__ import annotations
+
+from proxpi.files.mirror import Elsewhere, NotUpstream
+from proxpi.simple.listing import NotListed
+from proxpi.upstream.errors import UpstreamFailed
+from tests.files.mirrored import DATA, NAME, URL, MirrorCase
+from tests.support.house import entry, sha256
+from tests.support.internet import Reply
+
+METADATA = b"Metadata-Version: 2.1\nName: demo\n"
+SIDECAR = NAME + ".metadata"
+
+
+class Sidecar(MirrorCase):
+    """The metadata of a wheel is fetched, checked and kept like a file."""
+
+    def advertise(self, *replies: Reply, digest: object = None, private: bool = False) -> None:
+        """Let the page advertise metadata, and the upstream answer so."""
+        said = {"sha256": sha256(METADATA)} if digest is None else digest
+        self.listed(private=private, metadata=said)
+        self.internet.at(URL + ".metadata", *replies)
+
+    def test_advertised(self) -> None:
+        """It is fetched once; then it is here."""
+        self.advertise(Reply(200, METADATA))
+        assert self.mirror.ready("demo", SIDECAR) is None
+        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+        self.assert_served(SIDECAR, METADATA)
+        assert self.internet.urls() == [URL + ".metadata"]
+        assert (self.folder / "files-example/packages" / SIDECAR).read_bytes() == METADATA
+
+    def test_cold(self) -> None:
+        """It works with no page at hand."""
+        self.listed(cold=True, metadata={"sha256": sha256(METADATA)})
+        self.internet.at(URL + ".metadata", Reply(200, METADATA))
+        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+
+    def test_wrong(self) -> None:
+        """Metadata without the advertised digest is never served, and asked for once more."""
+        self.advertise(Reply(200, b"other"))
+        assert self.result(self.fetch(SIDECAR)) == Elsewhere(URL + ".metadata")
+        assert len(self.internet.asked) == 2
+        self.assert_nothing_kept()
+
+    def test_wrong_private(self) -> None:
+        """Behind credentials that is a failure."""
+        self.advertise(Reply(200, b"other"), private=True)
+        self.error(self.fetch(SIDECAR), UpstreamFailed)
+
+    def test_without_digest(self) -> None:
+        """Metadata that is advertised without a digest is taken as it comes."""
+        self.advertise(Reply(200, METADATA), digest=True)
+        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+
+    def test_not_advertised(self) -> None:
+        """Metadata nobody advertised is asked for all the same."""
+        self.advertise(Reply(200, METADATA), digest=False)
+        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+
+    def test_not_there(self) -> None:
+        """Metadata that is not there, by a fresh page too, is not there."""
+        self.advertise(Reply(404), digest=False)
+        self.error(self.fetch(SIDECAR), NotUpstream)
+        assert self.locate.asked_again == [("demo", NAME)]
+
+    def test_of_an_unknown_file(self) -> None:
+        """There is no metadata of a file that no page lists."""
+        self.error(self.fetch(SIDECAR), NotListed)
+        assert self.internet.asked == []
+
+    def test_signature(self) -> None:
+        """The signature is taken as it comes."""
+        self.listed(**{"gpg-sig": True})
+        self.internet.at(URL + ".asc", Reply(200, b"signed"))
+        self.assert_bytes(self.result(self.fetch(NAME + ".asc")), b"signed")
+        self.assert_served(NAME + ".asc", b"signed")
+
+
+class ListedByItself(MirrorCase):
+    """A file whose name only looks as if it lay beside another."""
+
+    NAME = "demo-1.0.tar.gz.asc"
+
+    def serve(self, *, cold: bool) -> None:
+        """List it, at a URL that does not follow from any other file's."""
+        url = "https://other.example/signature"
+        self.locate.lists(entry(self.NAME, DATA, url=url), cold=cold)
+        self.internet.at(url, Reply(200, DATA))
+
+    def test_at_hand(self) -> None:
+        """What a page lists under its own name is that."""
+        self.serve(cold=False)
+        self.assert_bytes(self.result(self.fetch(self.NAME)))
+        self.assert_served(self.NAME)
+
+    def test_cold(self) -> None:
+        """The same with no page at hand."""
+        self.serve(cold=True)
+        self.assert_bytes(self.result(self.fetch(self.NAME)))
+
+    def test_cold_beside_another(self) -> None:
+        """The same if the page also lists the file that it seems to belong to."""
+        self.listed(cold=True)
+        self.locate.lists(entry("demo-1.0.tar.gz", b"sdist"), cold=True)
+        self.serve(cold=True)
+        self.assert_bytes(self.result(self.fetch(self.NAME)))

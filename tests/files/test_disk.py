@@ -1,0 +1,359 @@
+"""The cache folder: what is served from it, what is checked, and what goes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from proxpi.files.disk import Copy, Disk, Mismatch
+from proxpi.files.link import Link
+from tests.support.house import FolderCase, sha256
+
+
+def link_of(name: str, data: bytes, *, host: str = "h.example", digest: str = "") -> Link:
+    """The link of a file with these bytes."""
+    return Link(
+        f"https://{host}/{name}", ("sha256", digest or sha256(data)), len(data), private=False
+    )
+
+
+def bare(name: str, size: int | None = None) -> Link:
+    """The link of a file of which the index tells no hash."""
+    return Link(f"https://h.example/{name}", None, size, private=False)
+
+
+class DiskCase(FolderCase):
+    """Tests of a folder with room for a hundred bytes."""
+
+    def setUp(self) -> None:
+        """Prepare the folder."""
+        super().setUp()
+        self.disk = self.prepared(100)
+
+    def prepared(self, capacity: int) -> Disk:
+        """Look at the folder as a new process does."""
+        disk = Disk(self.folder, capacity)
+        disk.prepare()
+        return disk
+
+    def keep(self, link: Link, data: bytes) -> Copy | None:
+        """Do what a download does."""
+        partial = self.disk.partial(link)
+        try:
+            partial.write(data)
+            return self.disk.adopt(partial, link)
+        finally:
+            self.disk.end(partial)
+
+    def lay(self, name: str, data: bytes, *, age: float = 0.0) -> Path:
+        """Lay a file there as another process would, some seconds ago."""
+        path = self.folder / "h-example" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        then = time.time() - age
+        os.utime(path, (then, then))
+        return path
+
+    def content(self, link: Link) -> bytes | None:
+        """What would be sent for a link."""
+        copy = self.disk.open(link)
+        if copy is None:
+            return None
+        data = copy.read(0, copy.size + 1)
+        copy.close()
+        return data
+
+    def check(self, link: Link) -> bool:
+        """Check a found file, and remember it; tell whether it is right."""
+        checked = self.disk.check(link)
+        self.disk.trust(link, checked)
+        return checked is not None
+
+    def held(self) -> int:
+        """Bytes of files that lie there."""
+        return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
+
+
+class Hits(DiskCase):
+    """What is here is given; what is not quite here is a miss."""
+
+    def test_adopted(self) -> None:
+        """A finished file has its name, and is served."""
+        link = link_of("a/x.whl", b"data")
+        assert self.keep(link, b"data") is None
+        assert (self.folder / "h-example/a/x.whl").read_bytes() == b"data"
+        assert self.content(link) == b"data"
+        assert self.leftovers() == []
+        assert self.open_files() == []
+
+    def test_unknown(self) -> None:
+        """A file that is not here is a miss."""
+        assert self.disk.open(link_of("x.whl", b"data")) is None
+        assert not self.disk.found(link_of("x.whl", b"data"))
+
+    def test_no_place(self) -> None:
+        """What cannot lie in the folder is never here."""
+        link = link_of("../x.whl", b"data")
+        assert self.disk.open(link) is None
+        assert not self.disk.found(link)
+
+    def test_vanished(self) -> None:
+        """A file somebody removed is a miss, and its bytes are room again."""
+        link = link_of("x.whl", b"d" * 60)
+        self.keep(link, b"d" * 60)
+        (self.folder / "h-example/x.whl").unlink()
+        assert self.disk.open(link) is None
+        other = link_of("kept.whl", b"k" * 40)
+        self.keep(other, b"k" * 40)
+        self.keep(link, b"d" * 60)
+        assert self.content(other) == b"k" * 40
+
+    def test_shrunk(self) -> None:
+        """A file that lost bytes is a miss, to be checked again; its descriptor is closed."""
+        link = link_of("x.whl", b"data")
+        self.keep(link, b"data")
+        os.truncate(self.folder / "h-example/x.whl", 2)
+        assert self.disk.open(link) is None
+        assert self.open_files() == []
+        assert self.disk.found(link)
+        assert not self.check(link)
+        assert not self.disk.found(link)
+
+    def test_replaced(self) -> None:
+        """A file that was replaced by one of the same size is checked again, too."""
+        link = link_of("x.whl", b"data")
+        self.keep(link, b"data")
+        new = self.folder / "new"
+        new.write_bytes(b"DATA")
+        os.replace(new, self.folder / "h-example/x.whl")
+        assert self.disk.open(link) is None
+        assert not self.check(link)
+        assert not (self.folder / "h-example/x.whl").exists()
+
+    def test_replaced_by_the_same(self) -> None:
+        """A file that was replaced by the same bytes is good again once it is checked."""
+        link = link_of("x.whl", b"data")
+        self.keep(link, b"data")
+        (self.folder / "h-example/x.whl").unlink()
+        self.lay("x.whl", b"data", age=50)
+        assert self.disk.open(link) is None
+        assert self.check(link)
+        assert self.content(link) == b"data"
+
+    def test_other_digest(self) -> None:
+        """A file whose index names another digest by now is a miss."""
+        self.keep(link_of("x.whl", b"data"), b"data")
+        assert self.disk.open(link_of("x.whl", b"else")) is None
+
+    def test_two_ports(self) -> None:
+        """Of two upstreams that differ only in port each gets its own bytes."""
+        one = link_of("x.whl", b"one", host="h.example:1")
+        two = link_of("x.whl", b"two", host="h.example:2")
+        self.keep(one, b"one")
+        assert self.disk.open(two) is None
+        self.keep(two, b"two")
+        assert self.content(two) == b"two"
+        assert self.disk.open(one) is None
+
+    def test_two_readers(self) -> None:
+        """Each reader has a place of its own, and the file stays readable when its name goes."""
+        link = link_of("x.whl", b"data")
+        self.keep(link, b"data")
+        one, two = self.disk.open(link), self.disk.open(link)
+        assert one is not None and two is not None
+        (self.folder / "h-example/x.whl").unlink()
+        one.close()
+        one.close()
+        assert two.read(1, 2) == b"at"
+        two.close()
+        assert self.open_files() == []
+
+
+class Found(DiskCase):
+    """Files that others put there are checked once, before they are first served."""
+
+    def test_right(self) -> None:
+        """A file with the page's digest is served, and not checked again."""
+        self.lay("x.whl", b"data")
+        link = link_of("x.whl", b"data")
+        assert self.disk.open(link) is None
+        assert self.disk.found(link)
+        assert self.check(link)
+        assert not self.disk.found(link)
+        assert self.content(link) == b"data"
+
+    def test_wrong(self) -> None:
+        """A file with other bytes is removed."""
+        path = self.lay("x.whl", b"evil")
+        link = link_of("x.whl", b"data")
+        assert not self.check(link)
+        assert not path.exists()
+        assert self.disk.open(link) is None
+
+    def test_other_algorithm(self) -> None:
+        """The page's best digest decides, whichever it is."""
+        self.lay("x.whl", b"data")
+        md5 = "8d777f385d3dfec8815d20f7496026dc"
+        link = Link("https://h.example/x.whl", ("md5", md5), None, False)
+        assert self.check(link)
+        assert self.content(link) == b"data"
+
+    def test_size_alone(self) -> None:
+        """Without a digest the size decides."""
+        path = self.lay("x.whl", b"data")
+        assert self.check(bare("x.whl", 4))
+        assert self.disk.open(bare("x.whl", 5)) is None
+        assert not self.check(bare("x.whl", 5))
+        assert not path.exists()
+
+    def test_vanishing(self) -> None:
+        """A file that goes while it is to be checked is none."""
+        assert not self.check(bare("x.whl"))
+
+    def test_folder_in_its_place(self) -> None:
+        """A folder under a file's name is no file, and stays."""
+        (self.folder / "h-example/x.whl").mkdir(parents=True)
+        assert not self.disk.found(bare("x.whl"))
+        with pytest.raises(OSError):
+            self.keep(link_of("x.whl", b"data"), b"data")
+        assert self.leftovers() == []
+
+    def test_name_too_long_for_the_disk(self) -> None:
+        """A name that the file system refuses is no file that was found, or says so."""
+        with pytest.raises(OSError):
+            self.keep(link_of("x" * 300, b"data"), b"data")
+        assert self.leftovers() == []
+        assert self.open_files() == []
+
+
+class Room(DiskCase):
+    """The folder never holds more than it may."""
+
+    def test_least_recently_used_goes(self) -> None:
+        """What was served last stays longest."""
+        links = [link_of(f"{name}.whl", bytes(40)) for name in "abc"]
+        for link in links[:2]:
+            self.keep(link, bytes(40))
+        self.content(links[0])
+        self.keep(links[2], bytes(40))
+        assert self.content(links[0]) is not None
+        assert self.content(links[1]) is None
+        assert self.content(links[2]) is not None
+        assert self.held() == 80
+
+    def test_being_sent_stays(self) -> None:
+        """A file that is being sent is not removed, however long ago that began."""
+        old, newer, newest = (link_of(f"{name}.whl", bytes(40)) for name in "abc")
+        self.keep(old, bytes(40))
+        sending = self.disk.open(old)
+        assert sending is not None
+        self.keep(newer, bytes(40))
+        self.keep(newest, bytes(40))
+        assert (self.folder / "h-example/a.whl").exists()
+        assert self.content(newer) is None
+        sending.close()
+        self.keep(newer, bytes(40))
+        assert self.content(old) is None, "it is the first to go once it was sent"
+
+    def test_replaced_file_counts_once(self) -> None:
+        """A file that takes the place of another one does not push the folder over its cap."""
+        old = link_of("a.whl", bytes(40), host="h.example:1")
+        self.keep(old, bytes(40))
+        self.keep(link_of("b.whl", bytes(50)), bytes(50))
+        self.keep(link_of("a.whl", b"n" * 60, host="h.example:2"), b"n" * 60)
+        assert self.held() <= 100
+
+    def test_larger_than_all(self) -> None:
+        """A file larger than the cap passes through without a name, and pushes nothing out."""
+        kept = link_of("a.whl", b"kept")
+        self.keep(kept, b"kept")
+        large = link_of("b.whl", bytes(101))
+        assert not self.disk.fits(101)
+        copy = self.keep(large, bytes(101))
+        assert copy is not None
+        assert (copy.read(0, 200), copy.sha256) == (bytes(101), sha256(bytes(101)))
+        copy.close()
+        assert self.content(kept) == b"kept"
+        assert self.held() == 4
+        assert self.open_files() == []
+
+    def test_no_room_at_all(self) -> None:
+        """With a cap of 0 nothing is kept, not even an empty file, and nothing found is used."""
+        self.lay("x.whl", b"data")
+        self.disk = self.prepared(0)
+        assert not (self.disk.fits(None) or self.disk.fits(0))
+        assert not self.disk.found(link_of("x.whl", b"data"))
+        copy = self.keep(link_of("y.whl", b""), b"")
+        assert copy is not None
+        copy.close()
+        assert not (self.folder / "h-example/y.whl").exists()
+
+    def test_no_place_for_it(self) -> None:
+        """A file whose path leads elsewhere passes through and leaves nothing behind."""
+        copy = self.keep(link_of("../x.whl", b"data"), b"data")
+        assert copy is not None
+        shared = copy.share()
+        copy.close()
+        assert shared.read(0, 9) == b"data"
+        shared.close()
+        assert self.held() == 0
+        assert self.open_files() == []
+
+    def test_unwanted_is_gone_already(self) -> None:
+        """Room is made also when somebody else was faster to remove a file."""
+        self.keep(link_of("a.whl", bytes(60)), bytes(60))
+        (self.folder / "h-example/a.whl").unlink()
+        link = link_of("b.whl", bytes(60))
+        self.keep(link, bytes(60))
+        assert self.content(link) is not None
+
+
+class Adopting(DiskCase):
+    """Only the right bytes get a name."""
+
+    def test_wrong_digest(self) -> None:
+        """Other bytes are refused, in words, and thrown away."""
+        with pytest.raises(Mismatch, match="sha256"):
+            self.keep(link_of("x.whl", b"data"), b"evil")
+        assert self.held() == 0
+        assert self.open_files() == []
+
+    def test_wrong_size_with_right_digest(self) -> None:
+        """The digest decides, not the size."""
+        link = Link("https://h.example/x.whl", ("sha256", sha256(b"data")), 99, False)
+        assert self.keep(link, b"data") is None
+        assert self.content(link) == b"data"
+
+    def test_size_without_digest(self) -> None:
+        """Where there is no digest the size decides."""
+        with pytest.raises(Mismatch, match="4 bytes, not 5"):
+            self.keep(bare("x.whl", 5), b"data")
+        self.keep(bare("x.whl", 4), b"data")
+        assert self.content(bare("x.whl", 4)) == b"data"
+
+    def test_nothing_known(self) -> None:
+        """What no index tells anything of is taken as it comes."""
+        self.keep(bare("x.whl"), b"data")
+        assert self.content(bare("x.whl")) == b"data"
+
+    def test_restart(self) -> None:
+        """A second try begins anew, in size and digest."""
+        link = link_of("x.whl", b"data")
+        partial = self.disk.partial(link)
+        partial.write(b"something longer")
+        partial.restart()
+        partial.write(b"data")
+        assert partial.size == 4
+        self.disk.adopt(partial, link)
+        self.disk.end(partial)
+        assert self.content(link) == b"data"
+
+    def test_stop(self) -> None:
+        """What has not been finished when the process ends is removed."""
+        self.disk.partial(link_of("x.whl", b"data")).write(b"da")
+        self.disk.close()
+        assert self.leftovers() == []
+        assert self.open_files() == []

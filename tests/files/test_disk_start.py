@@ -1,0 +1,166 @@
+"""What a process finds when it starts: crashes, foreign files, folders it may not write."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxpi.files import disk as disk_module
+from proxpi.files.disk import Disk
+from tests.files.test_disk import DiskCase, link_of
+from tests.support.logs import logged
+
+
+class Start(DiskCase):
+    """The folder as another process left it."""
+
+    def test_folder_is_made(self) -> None:
+        """A folder that is not there is made, with what is above it."""
+        disk = Disk(self.folder / "a/b", 100)
+        disk.prepare()
+        assert (self.folder / "a/b/.proxpi").is_dir()
+
+    def test_found_files_count(self) -> None:
+        """What lies there counts, and the least recently used goes first."""
+        self.lay("old.whl", bytes(40), age=30)
+        self.lay("new.whl", bytes(40), age=10)
+        self.disk = self.prepared(100)
+        self.keep(link_of("x.whl", bytes(40)), bytes(40))
+        assert sorted(path.name for path in (self.folder / "h-example").iterdir()) == [
+            "new.whl",
+            "x.whl",
+        ]
+
+    def test_read_counts_as_use(self) -> None:
+        """A file that was read lately is not old, however long ago it was written."""
+        old = self.lay("old.whl", bytes(60), age=30)
+        os.utime(old, (old.stat().st_atime + 29, old.stat().st_mtime))
+        self.lay("new.whl", bytes(60), age=10)
+        self.prepared(100)
+        assert old.exists()
+
+    def test_lowered_cap(self) -> None:
+        """A cap that was lowered holds from the start."""
+        self.lay("old.whl", bytes(80), age=30)
+        new = self.lay("new.whl", bytes(40), age=10)
+        self.prepared(50)
+        assert [*(self.folder / "h-example").iterdir()] == [new]
+
+    def test_foreign_files_stay(self) -> None:
+        """What lies outside the hosts' folders is not looked at and never removed."""
+        foreign = ["README", "lost+found/x", ".git/x", "My Files/x", "UPPER/x"]
+        for name in foreign:
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).write_bytes(bytes(200))
+        (self.folder / "link").symlink_to(self.folder / "lost+found")
+        self.disk = self.prepared(100)
+        self.keep(link_of("x.whl", bytes(100)), bytes(100))
+        for name in foreign:
+            assert (self.folder / name).exists(), name
+
+    def test_leftovers(self) -> None:
+        """What a crash left behind, here or in the original's way, is removed."""
+        partial = self.folder / ".proxpi/partial-dead"
+        partial.write_bytes(b"x")
+        originals = self.lay("x.whl.proxpi-partial", b"x")
+        self.prepared(100)
+        assert not (partial.exists() or originals.exists())
+
+    def test_leftovers_in_use(self) -> None:
+        """What another process is writing stays, and so does what is no partial file."""
+        partial = self.folder / ".proxpi/partial-alive"
+        other = self.folder / ".proxpi/something"
+        other.write_bytes(b"x")
+        with open(partial, "wb") as writing:
+            fcntl.flock(writing, fcntl.LOCK_EX)
+            self.prepared(100)
+            assert partial.exists() and other.exists()
+
+    def test_another_process_starts(self) -> None:
+        """A second process takes nothing away from a download of the first."""
+        link = link_of("x.whl", b"data")
+        partial = self.disk.partial(link)
+        partial.write(b"data")
+        self.prepared(100)
+        self.disk.adopt(partial, link)
+        self.disk.end(partial)
+        assert self.content(link) == b"data"
+
+    def test_odd_leftover(self) -> None:
+        """What cannot be removed does not stop the start."""
+        (self.folder / ".proxpi/partial-folder").mkdir()
+        with logged("proxpi.files") as log:
+            self.prepared(100)
+        assert "partial-folder" in log.text
+
+    def test_files_that_go_meanwhile(self) -> None:
+        """A file that vanishes while the folder is looked at is none."""
+        path = self.lay("x.whl", bytes(80))
+        lstat = os.lstat
+
+        def vanishing(name: Any) -> os.stat_result:
+            os.unlink(name)
+            return lstat(name)
+
+        self.put(os, "lstat", vanishing)
+        self.disk = self.prepared(100)
+        assert not path.exists()
+
+
+class ReadOnly(DiskCase):
+    """A folder that cannot be written is used for reading, and the log says so."""
+
+    def setUp(self) -> None:
+        """Lay a file, and refuse every change from then on, as a read-only volume does."""
+        super().setUp()
+        self.path = self.lay("x.whl", b"data")
+        self.refuse(Path, "mkdir")
+        self.refuse(os, "unlink")
+        self.refuse(Path, "unlink")
+        disk_module.open = self.open_to_read  # type: ignore[attr-defined]
+        self.addCleanup(delattr, disk_module, "open")
+
+    @staticmethod
+    def open_to_read(path: Any, mode: str, **how: Any) -> Any:
+        """Open a file unless it would be changed."""
+        if mode != "rb":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return open(path, mode, **how)
+
+    def refuse(self, place: Any, name: str) -> None:
+        """Let a function of the system fail."""
+
+        def refusing(*arguments: Any, **named: Any) -> Any:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        self.put(place, name, refusing)
+
+    def test_reading(self) -> None:
+        """What lies there is checked and served."""
+        with logged("proxpi.files") as log:
+            self.disk = self.prepared(100)
+        assert "cannot be written" in log.text
+        assert log.levels == ["critical"]
+        assert self.check(link_of("x.whl", b"data"))
+        assert self.content(link_of("x.whl", b"data")) == b"data"
+
+    def test_more_than_the_cap(self) -> None:
+        """More files than there may be do not stop the start, though none can be removed."""
+        self.disk = self.prepared(2)
+        assert self.path.exists()
+
+    def test_wrong_file(self) -> None:
+        """A wrong file that cannot be removed is not served either."""
+        self.disk = self.prepared(100)
+        assert not self.check(link_of("x.whl", b"else"))
+        assert self.disk.open(link_of("x.whl", b"else")) is None
+
+    def test_writing(self) -> None:
+        """A download cannot begin."""
+        with pytest.raises(OSError):
+            self.disk.partial(link_of("y.whl", b"data"))

@@ -1,0 +1,102 @@
+"""What is known of a file without fetching it, as ``HEAD`` wants it."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from proxpi.files.disk import Copy
+from proxpi.files.mirror import Head, NotUpstream
+from proxpi.simple.listing import NotListed
+from proxpi.upstream.errors import UpstreamFailed
+from tests.files.mirrored import DATA, NAME, URL, MirrorCase
+from tests.support.house import FILES, entry, sha256
+from tests.support.internet import Reply, Silence
+
+
+class HeadOfAFile(MirrorCase):
+    """Its length is told without a download, and without a wait for one."""
+
+    def head(self, filename: str = NAME) -> Deferred[Copy | Head]:
+        """Ask as a client does."""
+        return Deferred.fromCoroutine(self.mirror.head("demo", filename))
+
+    def test_here(self) -> None:
+        """A file that is here is given itself."""
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_bytes(self.result(self.head()))
+
+    def test_size_of_the_page(self) -> None:
+        """The page's size is believed, and no upstream is asked."""
+        self.listed()
+        assert self.result(self.head()) == Head(len(DATA), sha256(DATA))
+        assert self.internet.asked == []
+
+    def test_larger_than_the_cache(self) -> None:
+        """It is told also of what will never be kept."""
+        self.build(capacity=0)
+        self.listed(private=True)
+        assert self.result(self.head()) == Head(len(DATA), sha256(DATA))
+
+    def test_asked_upstream(self) -> None:
+        """Without a size on the page the upstream is asked for it, and for nothing else."""
+        self.listed(Reply(200, b"", length=12345), size=None)
+        assert self.result(self.head()) == Head(12345, sha256(DATA))
+        [asked] = self.internet.asked
+        assert (asked.method, asked.url) == ("HEAD", URL)
+        assert asked.header("Accept-Encoding") == "identity"
+
+    def test_digest_unknown(self) -> None:
+        """What is not known of it is not made up."""
+        self.listed(Reply(200, b"", length=5), size=None, hashes={})
+        assert self.result(self.head()) == Head(5, None)
+
+    def test_not_there(self) -> None:
+        """A file that is not there, by a fresh page too, is not there."""
+        for status in (404, 410):
+            self.listed(Reply(status), size=None)
+            self.error(self.head(), NotUpstream)
+        assert self.locate.asked_again == [("demo", NAME)] * 2
+
+    def test_expired_url(self) -> None:
+        """A URL that is gone is looked up anew, as for a ``GET``."""
+        for status in (403, 404, 410):
+            self.listed(Reply(status), size=None)
+            new = FILES + f"signed/{status}/" + NAME
+            self.locate.lists(entry(NAME, DATA, url=new, size=None), cold=True)
+            self.internet.at(new, Reply(200, b"", length=len(DATA)))
+            assert self.result(self.head()) == Head(len(DATA), sha256(DATA))
+
+    def test_failing(self) -> None:
+        """An upstream that fails for now is a failure that may pass."""
+        for status in (429, 500, 503):
+            self.listed(Reply(status), size=None)
+            error = self.error(self.head(), UpstreamFailed)
+            assert error.temporary, status
+
+    def test_refused(self) -> None:
+        """Rejected credentials are a failure that does not pass by itself."""
+        for status in (401, 403):
+            self.listed(Reply(status), size=None, private=True)
+            error = self.error(self.head(), UpstreamFailed)
+            assert not error.temporary, status
+
+    def test_no_length(self) -> None:
+        """An upstream that does not tell the length gives no length."""
+        self.listed(Reply(200, b"", length=None), size=None)
+        self.error(self.head(), UpstreamFailed)
+
+    def test_client_goes_away(self) -> None:
+        """Nothing is asked any more for a client that is gone."""
+        silence = Silence()
+        self.listed(silence, size=None)
+        asked = self.head()
+        asked.cancel()
+        self.error(asked, Exception)
+        assert silence.cancelled
+        assert self.clock.getDelayedCalls() == []
+
+    def test_not_listed(self) -> None:
+        """What no page lists is asked of no upstream."""
+        self.error(self.head(), NotListed)
+        assert self.internet.asked == []

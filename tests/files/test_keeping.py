@@ -1,0 +1,231 @@
+"""Files that cannot be kept, and files that lay there before."""
+
+from __future__ import annotations
+
+import errno
+
+from twisted.internet.defer import CancelledError
+
+from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
+from tests.support.house import FILES, entry
+from tests.support.internet import Reply
+from tests.support.logs import logged
+
+
+class FullDisk(MirrorCase):
+    """When the folder cannot take a file."""
+
+    def test_writing(self) -> None:
+        """A disk that is full while a file comes: the client is sent upstream."""
+        self.listed()
+        self.fill_disk("write")
+        with logged("proxpi.files") as log:
+            self.assert_sent_to(self.fetch())
+        assert "No space left on device" in log.text
+        assert len(self.internet.asked) == 1
+        self.assert_nothing_kept()
+
+    def test_finishing(self) -> None:
+        """A disk that is full only when the last bytes are written."""
+        self.listed()
+        self.fill_disk("finish")
+        self.assert_sent_to(self.fetch())
+        self.assert_nothing_kept()
+
+    def test_renaming(self) -> None:
+        """A file that cannot be given its name."""
+        (self.folder / "files-example").write_bytes(b"in the way")
+        self.listed()
+        self.assert_sent_to(self.fetch())
+        assert self.leftovers() == []
+        assert self.open_files() == []
+
+    def test_private(self) -> None:
+        """Behind credentials it is an error of the folder's."""
+        self.listed(private=True)
+        self.fill_disk()
+        error = self.error(self.fetch(), OSError)
+        assert error.errno == errno.ENOSPC
+        self.assert_nothing_kept()
+
+    def test_room_again(self) -> None:
+        """A disk that has room again is used again."""
+        self.listed()
+        full = self.fill_disk()
+        self.assert_sent_to(self.fetch())
+        full.stop()
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_served()
+
+    def test_name_too_long(self) -> None:
+        """A name that the file system does not take: the client is sent upstream."""
+        name = "x" * 300 + ".whl"
+        self.locate.lists(entry(name, DATA))
+        self.internet.at(FILES + name, Reply(200, DATA))
+        self.assert_sent_to(self.fetch(name), FILES + name)
+        assert self.leftovers() == []
+
+
+class Capacity(MirrorCase):
+    """Files that may not be kept."""
+
+    def test_nothing_is_kept(self) -> None:
+        """With no cache at all the client is sent upstream at once, and nothing is asked there."""
+        self.build(capacity=0)
+        self.listed()
+        self.assert_sent_to(self.fetch())
+        assert self.internet.asked == []
+
+    def test_nothing_is_kept_private(self) -> None:
+        """Behind credentials the file passes through, for all who wait, and leaves nothing."""
+        self.build(capacity=0)
+        slow = Reply(200, b"", whole=False, length=len(DATA))
+        self.listed(slow, private=True)
+        asked = [self.fetch() for _ in range(3)]
+        slow.bring(DATA)
+        slow.end()
+        for one in asked:
+            self.assert_bytes(self.result(one))
+        self.clock.advance(0)
+        self.assert_nothing_kept()
+
+    def test_passed_through_with_nobody_there(self) -> None:
+        """If nobody waits any more, what cannot be kept is let go of."""
+        self.build(capacity=0)
+        slow = Reply(200, DATA, whole=False)
+        self.listed(slow, private=True)
+        asked = self.fetch()
+        asked.cancel()
+        self.error(asked, CancelledError)
+        slow.end()
+        self.clock.advance(0)
+        self.assert_nothing_kept()
+
+    def test_too_large(self) -> None:
+        """A file larger than the cache is not asked for: the client is sent upstream at once."""
+        self.build(capacity=len(DATA) - 1)
+        self.listed()
+        self.assert_sent_to(self.fetch())
+        assert self.internet.asked == []
+
+    def test_turns_out_too_large(self) -> None:
+        """A file that turns out to be larger is not read, and its connection is let go of."""
+        self.build(capacity=len(DATA) - 1)
+        reply = Reply(200, b"", whole=False, length=100_000)
+        self.listed(reply, size=None)
+        self.assert_sent_to(self.fetch())
+        reply.bring(bytes(65_537))
+        assert reply.closed
+        self.assert_nothing_kept()
+
+    def test_turns_out_too_large_unannounced(self) -> None:
+        """A file whose length nobody announced passes through if it is larger."""
+        self.build(capacity=len(DATA) - 1)
+        self.listed(Reply(200, DATA, length=None), size=None)
+        self.assert_bytes(self.result(self.fetch()))
+        self.clock.advance(0)
+        self.assert_nothing_kept()
+
+    def test_just_fits(self) -> None:
+        """A file as large as the cache is kept."""
+        self.build(capacity=len(DATA))
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_served()
+
+    def test_no_place(self) -> None:
+        """A file whose path may not lie in the folder passes through, every time."""
+        url = "https://files.example/../" + NAME
+        self.locate.lists(entry(NAME, DATA, url=url))
+        self.internet.at(url, Reply(200, DATA))
+        for _ in range(2):
+            self.assert_bytes(self.result(self.fetch()))
+            self.clock.advance(0)
+            self.assert_nothing_kept()
+
+    def test_gone_before_it_is_opened(self) -> None:
+        """A file that somebody removes as it arrives: the client is sent upstream."""
+        slow = Reply(200, DATA, whole=False)
+        self.listed(slow)
+        asked = self.fetch()
+        self.put(self.disk.__class__, "open", lambda *_: None)
+        slow.end()
+        self.assert_sent_to(asked)
+
+
+class Found(MirrorCase):
+    """Files that lay there before, put there by the original or by an earlier process."""
+
+    def setUp(self) -> None:
+        """Lay a file where the original puts it."""
+        super().setUp()
+        self.path = self.folder / "files-example/packages" / NAME
+        self.path.parent.mkdir(parents=True)
+        self.path.write_bytes(DATA)
+        self.listed()
+
+    def arrive(self) -> None:
+        """Let it be checked and served."""
+        asked = self.fetch()
+        self.run_threads()
+        self.assert_bytes(self.result(asked))
+
+    def test_checked_once(self) -> None:
+        """A file is checked off the reactor's thread, once for all, and asked of no upstream."""
+        assert self.mirror.ready("demo", NAME) is None
+        asked = [self.fetch() for _ in range(3)]
+        assert self.run_threads() == 1
+        for one in asked:
+            self.assert_bytes(self.result(one))
+        self.assert_served()
+        self.assert_bytes(self.result(self.fetch()))
+        assert (self.threads, self.internet.asked) == ([], [])
+
+    def test_wrong(self) -> None:
+        """A wrong file is removed, and the right one downloaded."""
+        self.path.write_bytes(b"wrong")
+        asked = self.fetch()
+        self.run_threads()
+        self.assert_bytes(self.result(asked))
+        assert self.path.read_bytes() == DATA
+        assert self.internet.urls() == [URL]
+
+    def test_wrong_and_upstream_down(self) -> None:
+        """A wrong file is not served even if there is no other."""
+        self.path.write_bytes(b"wrong")
+        self.internet.at(URL, Reply(503))
+        asked = self.fetch()
+        self.run_threads()
+        self.assert_sent_to(asked)
+        assert not self.path.exists()
+
+    def test_check_takes_long(self) -> None:
+        """A client whose time is up is sent upstream while its file is checked."""
+        asked = self.fetch()
+        self.clock.advance(TIMEOUT)
+        self.assert_sent_to(asked)
+        self.run_threads()
+        self.assert_served()
+
+    def test_shrunk_later(self) -> None:
+        """A file that shrinks under the process is a miss, and comes anew."""
+        self.arrive()
+        self.path.write_bytes(DATA[:3])
+        assert self.mirror.ready("demo", NAME) is None
+        asked = self.fetch()
+        self.run_threads()
+        self.assert_bytes(self.result(asked))
+        assert self.internet.urls() == [URL]
+
+    def test_vanished_later(self) -> None:
+        """A file that vanishes is a miss, and comes anew."""
+        self.arrive()
+        self.path.unlink()
+        assert self.mirror.ready("demo", NAME) is None
+        self.assert_bytes(self.result(self.fetch()))
+
+    def test_offline(self) -> None:
+        """A file that lies there is served though its upstream is down."""
+        self.internet.at(URL, Reply(503))
+        self.arrive()
+        assert self.internet.asked == []

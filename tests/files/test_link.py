@@ -1,0 +1,138 @@
+"""Where a file comes from, and where it lies: the original's layout, and never outside."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
+from proxpi.simple.listing import Listed
+from tests.support.house import entry, sha256
+
+DIGEST = "a" * 64
+
+
+def place(url: str) -> str | None:
+    """Where the file of a URL lies."""
+    return Link(url, None, None, False).place
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://files.example.org/packages/a/b/x-1.0.whl", "packages/a/b/x-1.0.whl"),
+        ("https://FILES.Example.ORG/x.whl", "x.whl"),
+        ("https://files.example.org:8443/x.whl", "x.whl"),
+        ("https://user:secret@files.example.org/x.whl", "x.whl"),
+        ("https://files.example.org/x.whl?signature=a/b&expires=1", "x.whl"),
+        ("https://files.example.org/x.whl#sha256=aa", "x.whl"),
+        ("https://files.example.org/x-1.0%2Bcpu.whl", "x-1.0%2Bcpu.whl"),
+        ("https://files.example.org/x-1.0+cpu.whl", "x-1.0+cpu.whl"),
+        ("https://files.example.org/%2e%2e/%2Fetc/x.whl", "%2e%2e/%2Fetc/x.whl"),
+        ("https://files.example.org//a//x.whl", "a/x.whl"),
+    ],
+)
+def test_layout(url: str, expected: str) -> None:
+    """A file lies where the original puts it: host, then the path as it stands, and no more."""
+    assert place(url) == f"files-example-org/{expected}"
+
+
+@pytest.mark.parametrize(
+    ("host", "folder"),
+    [
+        ("127.0.0.1", "127-0-0-1"),
+        ("[2001:db8::1]", "2001-db8-1"),
+        ("a_b--c.example", "a-b-c-example"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_host_folder(host: str, folder: str) -> None:
+    """Each run of other characters in a host is one hyphen."""
+    assert place(f"http://{host}:8080/x.whl") == f"{folder}/x.whl"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://files.example/../x.whl",
+        "https://files.example/a/../../x.whl",
+        "https://files.example/a/./x.whl",
+        "https://files.example/a/..",
+        "https://files.example/a\0b.whl",
+        "https://files.example/",
+        "https://files.example",
+        "https://___/x.whl",
+        "file:///etc/passwd",
+    ],
+)
+def test_no_place(url: str) -> None:
+    """What would lead elsewhere, or nowhere, has no place in the cache folder."""
+    assert place(url) is None
+
+
+@given(st.text(alphabet="abAB01./%-_\\:~", max_size=40), st.text(max_size=20))
+def test_never_outside(path: str, odd: str) -> None:
+    """Whatever the path is, the file lies below the folder of its host."""
+    found = place(f"https://files.example/{path}{odd}")
+    if found is not None:
+        parts = PurePosixPath(found).parts
+        assert parts[0] == "files-example" and len(parts) > 1
+        assert not {".", "..", "/"} & set(parts) and "\0" not in found
+
+
+def test_ports_share_a_place_but_are_two_links() -> None:
+    """Two upstreams that differ only in port lie at one place and are never taken for one."""
+    one, other = (Link(f"http://h.example:{p}/x.whl", None, None, False) for p in (1, 2))
+    assert one.place == other.place
+    assert one != other
+
+
+def test_listed() -> None:
+    """The link of a listed file has its URL to the letter, its digest and its size."""
+    url = "https://files.example/x.whl?sig=a%2Fb+c"
+    link = link_to(Listed(entry("x.whl", b"x", url=url), private=True))
+    assert link == Link(url, ("sha256", sha256(b"x")), 1, True)
+    assert link.sha256 == sha256(b"x")
+
+
+def test_other_digests() -> None:
+    """Any algorithm that can be computed verifies; only a sha256 is given as one."""
+    link = link_to(Listed(entry("x.whl", b"x", hashes={"md5": "a" * 32}, size=None), False))
+    assert link.digest == ("md5", "a" * 32)
+    assert link.sha256 is None
+    assert Link("https://files.example/x.whl", None, None, False).sha256 is None
+
+
+def test_public_url() -> None:
+    """A client is never sent to a URL with credentials or a fragment."""
+    link = Link("https://user:secret@files.example/x.whl?a=b#c", None, None, False)
+    assert link.public_url == "https://files.example/x.whl?a=b"
+
+
+@pytest.mark.parametrize("key", [{"sha256": DIGEST}, {"sha256": DIGEST, "md5": "b" * 32}])
+def test_metadata(key: dict[str, str]) -> None:
+    """The metadata lies beside the file, before the query, and has the advertised digest."""
+    url = "https://files.example/x.whl?sig=1"
+    listed = Listed(entry("x.whl", b"x", url=url, metadata=key), False)
+    link = link_beside(listed, METADATA)
+    assert link.url == "https://files.example/x.whl.metadata?sig=1"
+    assert link.digest == ("sha256", DIGEST)
+    assert link.size is None
+
+
+@pytest.mark.parametrize("key", [True, False, {}, {"sha256": "short"}])
+def test_metadata_without_digest(key: object) -> None:
+    """Metadata that is advertised without a digest, or not at all, can still be asked for."""
+    listed = Listed(entry("x.whl", b"x", metadata=key), True)
+    link = link_beside(listed, METADATA)
+    assert (link.digest, link.private) == (None, True)
+
+
+def test_signature() -> None:
+    """The signature lies beside the file, and the file's digest is not its own."""
+    listed = Listed(entry("x.whl", b"x", metadata={"sha256": DIGEST}), False)
+    link = link_beside(listed, SIGNATURE)
+    assert (link.url[-10:], link.digest, link.size) == ("/x.whl.asc", None, None)

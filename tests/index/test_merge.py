@@ -1,0 +1,124 @@
+"""Several indexes, one answer: the first that lists a file has it, and nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxpi.index import merge
+from proxpi.simple.model import Project
+from tests.support.strategies import deterministic, projects
+
+few = settings(deterministic, max_examples=25)
+
+several = st.lists(projects(), min_size=1, max_size=4)
+
+
+def project(*filenames: str, **keys: Any) -> Project:
+    """Give a project with these files."""
+    files = [{"filename": name, "url": f"https://x/{name}", "hashes": {}} for name in filenames]
+    return Project("demo", files, keys)
+
+
+def names(merged: Project) -> list[str]:
+    """Give the names of the files."""
+    return [entry["filename"] for entry in merged.files]
+
+
+@few
+@given(several)
+def test_precedence(found: list[Project]) -> None:
+    """Each file is the entry of the first index that lists it, and each file is there once."""
+    merged = merge.merge(found)
+    for entry in merged.files:
+        first = next(
+            other
+            for project in found
+            for other in project.files
+            if other["filename"] == entry["filename"]
+        )
+        assert entry == first
+    assert len(set(names(merged))) == len(merged.files)
+
+
+@few
+@given(several)
+def test_nothing_is_lost(found: list[Project]) -> None:
+    """Every file name and every key of every index is in the merged page, and no other."""
+    merged = merge.merge(found)
+    assert set(names(merged)) == {entry["filename"] for each in found for entry in each.files}
+    assert set(merged.keys) == {key for each in found for key in each.keys}
+    assert merged.name == found[0].name
+
+
+@few
+@given(several)
+def test_keys(found: list[Project]) -> None:
+    """A key is taken from the first index that has it; versions are those of all, each once."""
+    merged = merge.merge(found)
+    for key, value in merged.keys.items():
+        if key != "versions":
+            assert value == next(each.keys[key] for each in found if key in each.keys)
+    versions = merged.keys.get("versions", [])
+    assert len(set(versions)) == len(versions)
+    assert set(versions) >= {v for each in found for v in each.keys.get("versions", [])}
+
+
+@few
+@given(several)
+def test_listing_follows_the_page(found: list[Project]) -> None:
+    """Bytes come from the index that the listing comes from."""
+    listed = merge.listing([(project, False) for project in found])
+    merged = merge.merge(found)
+    assert {name: each.entry for name, each in listed.items()} == {
+        entry["filename"]: entry for entry in merged.files
+    }
+
+
+@few
+@given(several)
+def test_inputs_stay(found: list[Project]) -> None:
+    """Merging changes nothing of what it is given: the parts are kept and merged again."""
+    before = [(list(each.files), dict(each.keys)) for each in found]
+    merge.merge(found)
+    assert [(list(each.files), dict(each.keys)) for each in found] == before
+
+
+def test_order() -> None:
+    """Files stand in the order of precedence, and within it as their index has them."""
+    merged = merge.merge([project("b", "a"), project("c", "a"), project("b", "d")])
+    assert names(merged) == ["b", "a", "c", "d"]
+
+
+def test_private() -> None:
+    """Whether a file is behind credentials depends on the index that it is taken from."""
+    listed = merge.listing([(project("a"), True), (project("a", "b"), False)])
+    assert {name: each.private for name, each in listed.items()} == {"a": True, "b": False}
+
+
+def test_alone() -> None:
+    """A single index's word is passed on as it is, versions that are not there included."""
+    alone = project("demo-1.0.tar.gz")
+    assert merge.merge([alone]) is alone
+    assert "versions" not in merge.merge([alone, project("demo-2.0.tar.gz")]).keys
+
+
+def test_versions() -> None:
+    """Versions are united; an index that states none is taken by the names of its files."""
+    stated = project("demo-1.0.tar.gz", versions=["1.0", "1.1"])
+    silent = project(
+        "demo-2.0.tar.gz",
+        "demo-2.0-py3-none-any.whl",
+        "demo-1.1.zip",
+        "demo-3.0-cp311-cp311-linux_x86_64.whl",
+        "demo-not-a-version.tar.gz",
+        "demo-0.1-oops.whl",
+        "demo-4.0.exe",
+    )
+    expected = {"1.0", "1.1", "2.0", "3.0"}
+    for order in ([stated, silent], [silent, stated]):
+        versions = merge.merge(order).keys["versions"]
+        assert set(versions) == expected
+        assert len(versions) == len(expected)

@@ -1,0 +1,315 @@
+"""One index: what is sent to it, and what its answers mean."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
+from twisted.web.http import PotentialDataLoss
+from werkzeug.http import http_date
+
+from proxpi.index.source import ABSENT_TTL, Held, Source
+from proxpi.simple.model import Project
+from proxpi.upstream.errors import UpstreamFailed
+from tests.support.upstreams import ROOT, Asked, Case, Indexes, Reply, project_page, run
+
+PAGE = f"{ROOT}demo/"
+PRIVATE = ROOT.replace("//", "//user:secret@")
+PROJECT = project_page("demo-1.0.tar.gz")
+HTML = b'<!DOCTYPE html><html><body><a href="demo-1.0.tar.gz">demo-1.0.tar.gz</a></body></html>'
+
+
+def listed(held: Held) -> list[str]:
+    """Give the names of the files that an index told."""
+    project = held.project()
+    assert project is not None
+    return [entry["filename"] for entry in project.files]
+
+
+class SourceCase(Case):
+    """Tests of one index."""
+
+    def setUp(self) -> None:
+        """Prepare an index without credentials."""
+        self.build(ROOT)
+
+    def build(self, url: str) -> None:
+        """Prepare an index."""
+        self.indexes = Indexes((url,))
+        (self.source,) = self.indexes.sources
+
+    def ask(self, reply: Reply | Exception, held: Held | None = None) -> Deferred[Held]:
+        """Ask for the project of the tests, which the index answers so."""
+        self.indexes.says(PAGE, reply)
+        return run(self.source.project("demo", held))
+
+    def held(self, reply: Reply = PROJECT) -> Held:
+        """Give what is held once the index has answered so."""
+        return self.result(self.ask(reply))
+
+    def asked(self) -> Asked:
+        """Give the newest request."""
+        return self.indexes.agents.asked[-1]
+
+    def refusal(self, reply: Reply, held: Held | None = None) -> UpstreamFailed:
+        """Give why an answer is none."""
+        return self.error(self.ask(reply, held), UpstreamFailed)
+
+
+class AnswerTests(SourceCase):
+    """What answers mean."""
+
+    def test_request(self) -> None:
+        """JSON is asked for first, and HTML as well."""
+        assert listed(self.held()) == ["demo-1.0.tar.gz"]
+        accepted = (self.asked().header("Accept") or "").split(", ")
+        assert accepted[0] == "application/vnd.pypi.simple.v1+json"
+        assert {each.partition(";")[0] for each in accepted[1:]} == {
+            "application/vnd.pypi.simple.v1+html",
+            "text/html",
+        }
+        assert self.asked().header("If-None-Match") is None
+        assert self.asked().header("If-Modified-Since") is None
+
+    def test_html(self) -> None:
+        """HTML is understood, and links are those of the page's own place."""
+        held = self.held(Reply(200, (HTML,), {"Content-Type": "Text/HTML; charset=utf-8"}))
+        project = held.project()
+        assert project is not None
+        assert project.files[0]["url"] == f"{PAGE}demo-1.0.tar.gz"
+
+    def test_links_after_a_redirect(self) -> None:
+        """Links are joined to where the page was found in the end."""
+        elsewhere = "https://mirror.example/deep/demo/"
+        self.indexes.says(elsewhere, Reply(200, (HTML,)))
+        project = self.held(Reply(301, headers={"Location": elsewhere})).project()
+        assert project is not None
+        assert project.files[0]["url"] == f"{elsewhere}demo-1.0.tar.gz"
+
+    def test_compressed(self) -> None:
+        """A compressed page is understood."""
+        reply = Reply(200, (gzip.compress(HTML),), {"Content-Encoding": "gzip"})
+        assert listed(self.held(reply)) == ["demo-1.0.tar.gz"]
+
+    def test_held_without_loss(self) -> None:
+        """What is held gives back the project, keys that nobody knows included."""
+        new: dict[str, Any] = {"x-new": [1, {"y": "z"}]}
+        said = project_page("a.zip", version="1.4", versions=["1"], **new)
+        project = self.held(said).project()
+        assert project == Project(
+            "demo",
+            [{"filename": "a.zip", "url": "https://files.example/a.zip", "hashes": {}}],
+            {"versions": ["1"], **new},
+            "1.4",
+        )
+
+    def test_not_here(self) -> None:
+        """404 and 410 mean that the index has no such project, whatever was before."""
+        for held in (None, self.held()):
+            for status in (404, 410):
+                absent = self.result(self.ask(Reply(status, (b"nothing",)), held))
+                assert absent.document is None
+                assert absent.project() is None
+
+    def test_403_of_an_object_store(self) -> None:
+        """403 without credentials, for what was never served, means the same."""
+        assert self.held(Reply(403)).document is None
+        assert self.result(self.ask(Reply(403), Held(None, 0.0))).document is None
+
+    def test_403_after_it_was_served(self) -> None:
+        """403 for what was served before is a permission that was lost."""
+        error = self.refusal(Reply(403), self.held())
+        assert (error.temporary, error.retry_after) == (False, None)
+        assert "credentials rejected" in error.cause
+
+    def test_rejected(self) -> None:
+        """401, and 403 in spite of credentials, say that these are rejected; so does the log."""
+        for url, status in ((ROOT, 401), (PRIVATE, 401), (PRIVATE, 403)):
+            self.build(url)
+            with capturedLogs() as events:
+                error = self.refusal(Reply(status))
+            assert not error.temporary
+            (event,) = [each for each in events if each["log_level"] == LogLevel.error]
+            assert "credentials rejected" in event["log_format"]
+            assert "secret" not in repr(event)
+
+    def test_outages(self) -> None:
+        """Server errors and too many requests pass with time."""
+        for status in (408, 425, 429, 500, 502, 503, 504):
+            error = self.refusal(Reply(status))
+            assert (error.cause, error.temporary) == (f"status {status}", True)
+
+    def test_odd_statuses(self) -> None:
+        """What is no answer to the question does not pass by waiting."""
+        for status in (201, 204, 206, 300, 302, 400, 402, 405, 418):
+            error = self.refusal(Reply(status))
+            assert (error.cause, error.temporary) == (f"status {status}", False)
+
+    def test_no_page(self) -> None:
+        """A page that is no index page is a failure that does not pass, never an empty page."""
+        bodies = (
+            b"",
+            b"welcome",
+            b"{",
+            b"[]",
+            b"{}",
+            b"<html><title>Login</title><form><input type=password></form></html>",
+        )
+        for body in bodies:
+            assert not self.refusal(Reply(200, (body,))).temporary
+
+    def test_cut(self) -> None:
+        """A page cut on the way is a failure that passes."""
+        error = self.refusal(Reply(200, (HTML[:60],), end=ConnectionError))
+        assert (error.cause, error.temporary) == ("the answer was cut short", True)
+
+    def test_end_not_announced(self) -> None:
+        """HTML that ends with the connection counts if it has its own end."""
+        assert listed(self.held(Reply(200, (HTML,), end=PotentialDataLoss)))
+        for whole in (HTML, b"\n" + HTML, b"\xef\xbb\xbf" + HTML):
+            cut = whole[: whole.index(b"</body>")]
+            error = self.refusal(Reply(200, (cut,), end=PotentialDataLoss))
+            assert error.temporary
+            assert listed(self.held(Reply(200, (cut,))))
+
+    def test_json_that_breaks_off(self) -> None:
+        """JSON that ends too early is a failure, and one that passes if the connection broke."""
+        cut = PROJECT.chunks[0][:-5]
+        assert not self.refusal(Reply(200, (cut,))).temporary
+        assert self.refusal(Reply(200, (cut,), end=PotentialDataLoss)).temporary
+
+
+class RetryAfterTests(SourceCase):
+    """When the upstream wants to be asked again."""
+
+    def test_seconds(self) -> None:
+        """It may say so in seconds."""
+        for stated, seconds in (("17", 17.0), (" 3 ", 3.0), ("0", 0.0)):
+            error = self.refusal(Reply(429, headers={"Retry-After": stated}))
+            assert error.retry_after == seconds
+
+    def test_date(self) -> None:
+        """It may say so by a date; one that has passed means now."""
+        now = datetime.now(UTC)
+        for offset, least, most in ((1000, 900, 1000), (-1000, 0, 0)):
+            date = http_date(now + timedelta(seconds=offset))
+            after = self.refusal(Reply(503, headers={"Retry-After": date})).retry_after
+            assert after is not None
+            assert least <= after <= most
+
+    def test_nothing_usable(self) -> None:
+        """What is neither is as if it were not there."""
+        for headers in ({}, {"Retry-After": "soon"}, {"Retry-After": "-5"}, {"Retry-After": ""}):
+            assert self.refusal(Reply(503, headers=headers)).retry_after is None
+
+
+class ValidatorTests(SourceCase):
+    """Asking again for what is held."""
+
+    def test_sent(self) -> None:
+        """Both validators that the index gave are sent back as they were."""
+        date = "Wed, 21 Oct 2015 07:28:00 GMT"
+        held = self.held(PROJECT.having(ETag='W/"x"', Last_Modified=date))
+        self.result(self.ask(PROJECT, held))
+        assert self.asked().header("If-None-Match") == 'W/"x"'
+        assert self.asked().header("If-Modified-Since") == date
+
+    def test_one_of_them(self) -> None:
+        """One is enough."""
+        self.result(self.ask(PROJECT, self.held(PROJECT.having(ETag='"x"'))))
+        assert self.asked().header("If-None-Match") == '"x"'
+        assert self.asked().header("If-Modified-Since") is None
+
+    def test_confirmed(self) -> None:
+        """304 renews what is held, and keeps the validators."""
+        held = self.held(PROJECT.having(ETag='"x"'))
+        self.indexes.clock.advance(2000)
+        renewed = self.result(self.ask(Reply(304), held))
+        assert (renewed.how, renewed.asked_at, renewed.due) == ("304", 2000.0, False)
+        assert (renewed.document, renewed.etag) == (held.document, '"x"')
+        assert self.source.remaining(renewed) == self.source.ttl
+
+    def test_304_unasked(self) -> None:
+        """304 to a question without validators confirms nothing."""
+        for held in (None, self.held(), Held(None, 0.0, etag='"x"')):
+            self.refusal(Reply(304), held)
+
+    def test_absence_has_no_validators(self) -> None:
+        """What was not there is asked for plainly."""
+        self.result(self.ask(PROJECT, Held(None, 0.0, etag='"x"')))
+        assert self.asked().header("If-None-Match") is None
+
+    def test_when_it_was_asked(self) -> None:
+        """A page is as old as the question, not as its answer."""
+        self.indexes.agents.silent.add(PAGE)
+        asking = self.ask(PROJECT)
+        self.indexes.clock.advance(15)
+        self.indexes.agents.release(PAGE)
+        assert self.result(asking).asked_at == 0.0
+
+
+class FreshnessTests(SourceCase):
+    """How long an answer counts."""
+
+    def test_ttl(self) -> None:
+        """A page is fresh for the index's time to live."""
+        held = self.held()
+        assert self.source.remaining(held) == 1800.0
+        self.indexes.clock.advance(1799)
+        assert self.source.remaining(held) == 1.0
+        self.indexes.clock.advance(2)
+        assert self.source.remaining(held) == 0.0
+
+    def test_absence(self) -> None:
+        """That there is nothing is believed for a minute, or for a shorter time to live."""
+        absent = self.held(Reply(404))
+        assert self.source.remaining(absent) == ABSENT_TTL == 60.0
+        short = Source(ROOT, 10.0, self.indexes.upstream)
+        assert short.remaining(absent) == 10.0
+
+    def test_nothing(self) -> None:
+        """What was never asked is not fresh, nor what is to be asked again."""
+        assert self.source.remaining(None) == 0.0
+        assert self.source.remaining(Held(b"x", 0.0, due=True)) == 0.0
+
+
+class VersionTests(SourceCase):
+    """Versions of the API (PEP 629)."""
+
+    def test_newer_minor(self) -> None:
+        """A newer minor version is understood, with one warning however often it is met."""
+        with capturedLogs() as events:
+            for _ in range(3):
+                assert listed(self.held(project_page("a.zip", version="1.99")))
+        warnings = [event for event in events if event["log_level"] == LogLevel.warn]
+        assert len(warnings) == 1
+        assert warnings[0]["version"] == "1.99"
+
+    def test_known(self) -> None:
+        """Known versions, and none, are worth no word."""
+        with capturedLogs() as events:
+            for version in ("1.0", "1.4", "banana"):
+                self.held(project_page("a.zip", version=version))
+        assert events == []
+
+    def test_newer_major(self) -> None:
+        """A newer major version is refused, in the page or in its type."""
+        for reply in (
+            project_page("a.zip", version="2.0"),
+            PROJECT.having(Content_Type="application/vnd.pypi.simple.v2+json"),
+        ):
+            error = self.refusal(reply)
+            assert not error.temporary
+            assert "version 2" in error.cause
+
+    def test_no_credentials_in_the_warning(self) -> None:
+        """The warning names the index without its credentials."""
+        self.build(PRIVATE)
+        with capturedLogs() as events:
+            self.held(project_page("a.zip", version="1.5"))
+        assert len(events) == 1
+        assert "secret" not in repr(events[0])
+        assert "secret" not in repr(self.source)

@@ -1,0 +1,317 @@
+"""The service: from its settings to open doors, and back to closed ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
+
+from proxpi import __version__, tap
+from proxpi.files.disk import Checked
+from proxpi.logs import Logged
+from tests.support.certificates import make_certificate
+from tests.support.exchange import Exchange
+from tests.support.house import FolderCase
+from tests.support.logs import Log, logged
+
+INDEX = "https://user:secret@index.example/simple/"
+TAKEN = 5009
+
+
+@implementer(IListeningPort)
+class Port:
+    """A port that knows whether it is open."""
+
+    def __init__(self, host: object) -> None:
+        self.host = host
+        self.open = True
+
+    def getHost(self) -> Any:
+        """See `IListeningPort`."""
+        return self.host
+
+    def startListening(self) -> None:
+        """See `IListeningPort`."""
+
+    def stopListening(self) -> None:
+        """See `IListeningPort`."""
+        self.open = False
+
+
+class Threads:
+    """A pool of no threads: what is to be done is done at once."""
+
+    def callInThreadWithCallback(
+        self, on_result: Callable[[bool, object], object], work: Callable[[], object]
+    ) -> None:
+        """See `twisted.python.threadpool.ThreadPool`."""
+        on_result(True, work())
+
+
+class Reactor(MemoryReactorClock):
+    """A reactor in memory, on which one port is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ports: list[Port] = []
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        """See `IReactorTCP`."""
+        super().listenTCP(port, factory, backlog, interface)  # type: ignore[no-untyped-call]
+        if port == TAKEN:
+            refusal = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            raise CannotListenError(interface, port, refusal)
+        address = IPv6Address if ":" in interface else IPv4Address
+        return self._opened(address("TCP", interface or "0.0.0.0", port or 49152))
+
+    def listenSSL(self, port: int, factory: Any, *rest: Any, **more: Any) -> Any:
+        """See `IReactorSSL`."""
+        super().listenSSL(port, factory, *rest, **more)  # type: ignore[no-untyped-call]
+        return self._opened(IPv4Address("TCP", "0.0.0.0", port))
+
+    def listenUNIX(self, address: str, *rest: Any, **more: Any) -> Any:
+        """See `IReactorUNIX`."""
+        super().listenUNIX(address, *rest, **more)  # type: ignore[no-untyped-call]
+        return self._opened(UNIXAddress(address))
+
+    def _opened(self, host: object) -> Port:
+        self.ports.append(Port(host))
+        return self.ports[-1]
+
+    def getThreadPool(self) -> Threads:
+        """See `IReactorThreads`."""
+        return Threads()
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        """See `IReactorFromThreads`."""
+        call(*arguments)
+
+    def begin(self) -> None:
+        """Do what is to be done once the reactor runs."""
+        hooks, self.whenRunningHooks = self.whenRunningHooks, []
+        for call, arguments, named in hooks:
+            call(*arguments, **named)
+
+
+class TapCase(FolderCase):
+    """Tests that start and stop the service as twistd does."""
+
+    def setUp(self) -> None:
+        """Take all settings away, and put the reactor and the temporary folders elsewhere."""
+        super().setUp()
+        self.reactor = Reactor()
+        kept = {name: os.environ[name] for name in os.environ if not name.startswith("PROXPI_")}
+        for patch in (
+            mock.patch.dict(os.environ, kept, clear=True),
+            mock.patch("twisted.internet.reactor", self.reactor, create=True),
+            mock.patch.object(tempfile, "tempdir", str(self.folder)),
+        ):
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def make(self, *arguments: str) -> Any:
+        """Make the service for a command line."""
+        options = tap.Options()  # type: ignore[no-untyped-call]
+        options.parseOptions([f"--index-url={INDEX}", *arguments])
+        return tap.makeService(options)
+
+    def start(self, *arguments: str) -> Any:
+        """Start it."""
+        service = self.make(*arguments)
+        service.privilegedStartService()
+        service.startService()
+        self.reactor.begin()
+        return service
+
+    def stop(self, service: Any) -> None:
+        """Stop it, and wait for that."""
+        self.result(service.stopService())
+
+    def announced(self, *arguments: str) -> Log:
+        """Start and stop it, and give what it says."""
+        with logged("proxpi") as log:
+            self.stop(self.start(*arguments))
+        return log
+
+    def refusal(self, act: Callable[[], object]) -> str:
+        """Give the one line with which the start is refused."""
+        with pytest.raises(SystemExit) as caught:
+            act()
+        text = str(caught.value)
+        assert "\n" not in text
+        assert text.startswith("proxpi: "), text
+        return text
+
+
+class Life(TapCase):
+    """From start to stop."""
+
+    def test_default(self) -> None:
+        """Without any option it listens on port 5000 of this machine alone."""
+        options = tap.Options()  # type: ignore[no-untyped-call]
+        options.parseOptions([])
+        made = tap.makeService(options)
+        assert isinstance(made, Logged)
+        service: Any = made
+        assert self.reactor.tcpServers == [], "not before it is started"
+        service.privilegedStartService()
+        [(port, _, _, interface)] = self.reactor.tcpServers
+        assert (port, interface) == (5000, "127.0.0.1")
+        service.startService()
+        self.stop(service)
+
+    def test_serving(self) -> None:
+        """What comes in is answered: by the app, and by the tree of pages."""
+        service = self.start()
+        site = self.reactor.tcpServers[0][1]
+        exchange = Exchange(site, self.reactor)
+        for path, status in [("/health", 200), ("/", 200), ("/index", 301), ("/index/-x/", 404)]:
+            exchange.ask("GET", path)
+            answer = exchange.answer()
+            assert answer is not None
+            assert answer.status == status
+        exchange.hang_up()
+        self.stop(service)
+
+    def test_stop(self) -> None:
+        """All doors are closed."""
+        service = self.start("--listen=tcp:1", "--listen=tcp:2", "--listen=unix:/run/p")
+        assert [port.open for port in self.reactor.ports] == [True] * 3
+        self.stop(service)
+        assert [port.open for port in self.reactor.ports] == [False] * 3
+
+    def test_same_site_at_every_door(self) -> None:
+        """Each address leads to the same pages and files."""
+        service = self.start("--listen=tcp:1", "--listen=tcp:2:interface=\\:\\:1")
+        (_, one, _, _), (_, two, _, interface) = self.reactor.tcpServers
+        assert one is two
+        assert interface == "::1"
+        self.stop(service)
+
+    def test_work_off_the_reactor(self) -> None:
+        """What takes a while is done by the reactor's threads."""
+        service = self.start()
+        [proxpi] = service
+        work: Callable[[], Checked | None] = lambda: None
+        assert self.result(proxpi._in_thread(work)) is None
+        self.stop(service)
+
+
+class Announcement(TapCase):
+    """The line that says where everything is."""
+
+    def test_addresses(self) -> None:
+        """Addresses are written as people type them."""
+        certificate = make_certificate(self.folder)
+        for endpoint, address in [
+            ("tcp:5000:interface=127.0.0.1", "http://127.0.0.1:5000/index/"),
+            ("tcp:5000", "http://0.0.0.0:5000/index/"),
+            ("tcp:0:interface=127.0.0.1", "http://127.0.0.1:49152/index/"),
+            ("tcp:5000:interface=\\:\\:1", "http://[::1]:5000/index/"),
+            (f"ssl:5443:privateKey={certificate}", "https://0.0.0.0:5443/index/"),
+            ("unix:/run/proxpi.sock", "unix:/run/proxpi.sock"),
+        ]:
+            assert address in self.announced(f"--listen={endpoint}").text
+
+    def test_several(self) -> None:
+        """Every address and every index is named, and no password."""
+        text = self.announced(
+            "--listen=tcp:1",
+            "--listen=tcp:2",
+            "--extra-index-urls=https://other:hidden@other.example/simple",
+        ).text
+        for part in ("http://0.0.0.0:1/", "http://0.0.0.0:2/", "https://index.example/simple/"):
+            assert part in text
+        assert "https://other.example/simple/" in text
+        for secret in ("secret", "hidden", "user"):
+            assert secret not in text
+
+    def test_folder_and_version(self) -> None:
+        """So are the cache folder and the version."""
+        text = self.announced(f"--cache-dir={self.folder}/cache").text
+        assert f"{self.folder}/cache" in text
+        assert f"proxpi {__version__} " in text
+
+    def test_without_verification(self) -> None:
+        """That nothing is verified is said loudly, and only then."""
+        log = self.announced("--disable-index-ssl-verification=on")
+        assert "warn" in log.levels
+        assert "PROXPI_DISABLE_INDEX_SSL_VERIFICATION" in log.text
+        assert self.announced().levels == ["info"]
+
+
+class CacheFolder(TapCase):
+    """Where files are kept."""
+
+    def temporary(self) -> list[str]:
+        """The temporary folders there are."""
+        return [path.name for path in self.folder.glob("proxpi-*")]
+
+    def test_temporary(self) -> None:
+        """Without a folder of the user's there is a temporary one, which is removed."""
+        service = self.start()
+        [name] = self.temporary()
+        (self.folder / name / "file").write_bytes(b"x")
+        self.stop(service)
+        assert self.temporary() == []
+
+    def test_own(self) -> None:
+        """The user's folder is made, and stays, with what is in it."""
+        self.stop(self.start(f"--cache-dir={self.folder}/a/b"))
+        assert (self.folder / "a/b/.proxpi").is_dir()
+        assert self.temporary() == []
+
+    def test_relative(self) -> None:
+        """A relative folder is meant from where the start was, also by a daemon that moves."""
+        before = Path.cwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.folder)
+        service = self.make("--cache-dir=here")
+        os.chdir("/")
+        service.privilegedStartService()
+        service.startService()
+        assert (self.folder / "here/.proxpi").is_dir()
+        self.stop(service)
+
+    def test_cannot_be_made(self) -> None:
+        """A folder that cannot be made ends the start with a line that names it."""
+        (self.folder / "file").write_bytes(b"x")
+        for path in (f"{self.folder}/file", f"{self.folder}/file/below"):
+            text = self.refusal(lambda: self.make(f"--cache-dir={path}"))  # noqa: B023
+            assert f"PROXPI_CACHE_DIR={path!r}" in text
+            assert "accepted" in text
+
+
+class Refused(TapCase):
+    """Addresses at which nobody can listen."""
+
+    def test_port_in_use(self) -> None:
+        """A port in use ends the start with a line that names it, and leaves nothing behind."""
+        service = self.make(f"--listen=tcp:{TAKEN}:interface=127.0.0.1")
+        text = self.refusal(service.privilegedStartService)
+        assert f"PROXPI_LISTEN='tcp:{TAKEN}:interface=127.0.0.1'" in text
+        assert "in use" in text
+        assert "accepted" in text
+        assert list(self.folder.glob("proxpi-*")) == []
+
+    def test_second_port_in_use(self) -> None:
+        """So does the second of two."""
+        service = self.make("--listen=tcp:1", f"--listen=tcp:{TAKEN}")
+        assert str(TAKEN) in self.refusal(service.privilegedStartService)
+
+    def test_folder_of_the_user_stays(self) -> None:
+        """The user's folder is not removed, whatever happens."""
+        service = self.make(f"--cache-dir={self.folder}/cache", f"--listen=tcp:{TAKEN}")
+        self.refusal(service.privilegedStartService)
+        assert (self.folder / "cache").is_dir()

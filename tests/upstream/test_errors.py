@@ -1,0 +1,126 @@
+"""What went wrong on the way out: one cause in plain words, and whether waiting may help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet import defer, error
+from twisted.internet.ssl import VerificationError as TwistedVerificationError
+from twisted.python.failure import Failure
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
+from twisted.web.error import SchemeNotSupported
+
+from proxpi.upstream.errors import (
+    BodyCut,
+    BodyTimeout,
+    BodyTooLong,
+    UpstreamFailed,
+    failed,
+    settled,
+)
+from tests.support.upstreams import run
+
+URL = "https://index.example/simple/"
+EXPIRED = SSL.Error([("SSL routines", "", "certificate verify failed")])
+HANDSHAKE = SSL.Error([("SSL routines", "", "wrong version number")])
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause", "temporary"),
+    [
+        (error.DNSLookupError(), "host name not found", True),
+        (error.ConnectionRefusedError(), "connection refused", True),
+        (error.TimeoutError(), "timed out while connecting", True),
+        (error.TCPTimedOutError(), "timed out while connecting", True),
+        (error.NoRouteError(), "could not connect", True),
+        (error.ConnectError(), "could not connect", True),
+        (error.ConnectionLost(), "the connection was closed", True),
+        (error.ConnectionDone(), "the connection was closed", True),
+        (BodyTimeout(), "timed out", True),
+        (defer.TimeoutError(), "timed out", True),
+        (BodyTooLong(), "the answer is too long", False),
+        (BodyCut(), "the answer was cut short", True),
+        (SchemeNotSupported(), "only http and https are supported", False),
+        (VerificationError(errors=[]), "the certificate is not for this host", False),
+        (TwistedVerificationError([]), "the certificate is not for this host", False),
+        (EXPIRED, "TLS: certificate verify failed", False),
+        (HANDSHAKE, "TLS failed: wrong version number", True),
+        (SSL.Error([]), "TLS failed", True),
+        (ValueError("secret"), "no usable answer (ValueError)", True),
+    ],
+)
+def test_causes(reason: Exception, cause: str, temporary: bool) -> None:
+    """Each kind of failure has its sentence, bare or wrapped as Twisted's client does it."""
+    wrappers: list[Any] = [ResponseNeverReceived, ResponseFailed, RequestTransmissionFailed]
+    shapes = [reason, *(wrapper([Failure(reason)]) for wrapper in wrappers)]
+    for shape in [*shapes, ResponseFailed([Failure(shapes[1])])]:
+        found = failed(URL, Failure(shape))
+        assert (found.cause, found.temporary) == (cause, temporary)
+        assert str(found) == f"{URL}: {cause}"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        SSL.SysCallError(-1, "Unexpected EOF"),
+        SSL.SysCallError(104, "ECONNRESET"),
+        SSL.ZeroReturnError(),
+        SSL.Error("no list"),
+    ],
+)
+def test_broken_tls_connection(reason: Exception) -> None:
+    """A TLS connection that breaks without a word of OpenSSL's is an outage like any other."""
+    found = failed(URL, Failure(ResponseNeverReceived([Failure(reason)])))
+    assert found.temporary
+    assert "SysCallError" not in found.cause
+
+
+@pytest.mark.parametrize("telling", [EXPIRED, BodyTimeout()])
+def test_the_telling_reason(telling: Exception) -> None:
+    """Of several reasons the one that tells something counts, not the lost connection beside it."""
+    both = ResponseFailed([Failure(error.ConnectionLost()), Failure(telling)])
+    assert failed(URL, Failure(both)).cause == failed(URL, Failure(telling)).cause
+
+
+def test_failed_already() -> None:
+    """What has its sentence already keeps it."""
+    known = UpstreamFailed(URL, "status 500", retry_after=3.0)
+    assert failed("https://other.example/", Failure(known)) is known
+
+
+def test_no_credentials() -> None:
+    """Neither the message nor the URL of a failure gives credentials away."""
+    found = UpstreamFailed("https://user:secret@index.example/simple/", "status 500")
+    assert str(found) == "https://index.example/simple/: status 500"
+    assert found.url == "https://index.example/simple/"
+    assert "secret" not in repr(found)
+
+
+def test_defaults() -> None:
+    """Most failures pass, and most upstreams do not say when."""
+    found = UpstreamFailed(URL, "status 500")
+    assert found.temporary
+    assert found.retry_after is None
+
+
+def test_settled() -> None:
+    """Some work settles to its result, or to why the upstream failed; other errors go through."""
+    trouble = UpstreamFailed(URL, "status 500")
+
+    async def works() -> str:
+        return "result"
+
+    async def fails() -> str:
+        raise trouble
+
+    async def breaks() -> str:
+        raise KeyError
+
+    results: list[object] = []
+    run(settled(works())).addCallback(results.append)
+    run(settled(fails())).addCallback(results.append)
+    run(settled(breaks())).addErrback(lambda failure: results.append(failure.type))
+    assert results == ["result", trouble, KeyError]

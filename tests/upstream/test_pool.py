@@ -1,0 +1,305 @@
+"""The way out: what is sent where, how redirects are followed, how many may ask at once."""
+
+from __future__ import annotations
+
+import base64
+from itertools import pairwise
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock
+
+from proxpi.upstream.answer import Answer
+from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import CONNECTIONS, REDIRECTS, USER_AGENT, Upstream
+from tests.support.upstreams import (
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    Agents,
+    Asked,
+    Case,
+    Reply,
+    run,
+    upstream,
+)
+
+PRIVATE = "https://user:secret@index.example/simple/"
+PAGE = "https://index.example/simple/demo/"
+BASIC = "Basic " + base64.b64encode(b"user:secret").decode()
+
+
+def redirect(location: str, status: int = 302) -> Reply:
+    """Give a redirect."""
+    return Reply(status, (b"moved",), {"Location": location})
+
+
+async def page(upstream: Upstream, url: str = PAGE) -> Answer:
+    """Ask for a page, and leave its body."""
+    async with upstream.page(url, {"Accept": "text/html"}) as answer:
+        return answer
+
+
+async def file(upstream: Upstream, url: str = PAGE, method: str = "GET") -> bytes:
+    """Ask for a file and read it."""
+    async with upstream.file(url, {}, method) as answer:
+        return (await upstream.body(answer))[0]
+
+
+class PoolCase(Case):
+    """Tests with an agent that answers by URL."""
+
+    def setUp(self) -> None:
+        """Prepare an upstream with an index behind credentials."""
+        self.clock = Clock()
+        self.agents = Agents()
+        self.upstream = upstream(self.agents, self.clock, PRIVATE)
+
+    def only(self) -> Asked:
+        """Give the one request that was made."""
+        (asked,) = self.agents.asked
+        return asked
+
+    def urls(self) -> list[str]:
+        """Give the URLs that were asked for."""
+        return [asked.url for asked in self.agents.asked]
+
+
+class RequestTests(PoolCase):
+    """What goes out."""
+
+    def test_page(self) -> None:
+        """A page is asked for with proxpi's name, compressed if the upstream likes."""
+        self.agents.replies[PAGE] = Reply(200, (b"page",), {"ETag": '"x"', "Content-Length": "4"})
+        answer = self.result(run(page(self.upstream)))
+        assert (answer.status, answer.url, answer.header("etag")) == (200, PAGE, '"x"')
+        asked = self.only()
+        assert (asked.method, asked.url) == (b"GET", PAGE)
+        assert asked.header("User-Agent") == USER_AGENT.decode()
+        assert asked.header("Accept") == "text/html"
+        assert asked.header("Accept-Encoding") == "gzip"
+
+    def test_file(self) -> None:
+        """A file is asked for as it is: no coding may change its bytes."""
+        self.agents.replies[PAGE] = Reply(200, (b"by", b"tes"), {"Content-Encoding": "gzip"})
+        assert self.result(run(file(self.upstream))) == b"bytes"
+        assert self.only().header("Accept-Encoding") == "identity"
+        assert self.only().header("User-Agent") == USER_AGENT.decode()
+
+    def test_head(self) -> None:
+        """A file can be asked about with HEAD, also over a redirect."""
+        self.agents.replies[PAGE] = redirect("/there")
+        self.agents.replies["https://index.example/there"] = Reply(200)
+        self.result(run(file(self.upstream, method="HEAD")))
+        assert [asked.method for asked in self.agents.asked] == [b"HEAD", b"HEAD"]
+
+    def test_length(self) -> None:
+        """The announced length is a number, or it is not known."""
+        for stated, length in (("17", 17), ("-1", None), ("many", None), (None, None)):
+            headers = {"Content-Length": stated} if stated is not None else {}
+            self.agents.replies[PAGE] = Reply(200, headers=headers)
+            assert self.result(run(page(self.upstream))).length == length
+
+    def test_non_ascii(self) -> None:
+        """What is no ASCII goes out percent-encoded, and a signature stays as it was signed."""
+        url = "https://files.example/d%C3%A9mo/ü+a%2Bb.whl?sig=a%2Fb&x={1}"
+        self.result(run(page(self.upstream, url)))
+        assert self.only().url == (
+            "https://files.example/d%C3%A9mo/%C3%BC+a%2Bb.whl?sig=a%2Fb&x=%7B1%7D"
+        )
+
+    def test_other_schemes(self) -> None:
+        """Nothing but http and https goes out."""
+        for url in ("ftp://index.example/", "file:///etc/passwd", "index.example", ""):
+            error = self.error(run(page(self.upstream, url)), UpstreamFailed)
+            assert not error.temporary
+        assert self.agents.asked == []
+
+    def test_refused(self) -> None:
+        """A request that fails is an upstream that failed."""
+        self.agents.replies[PAGE] = ConnectionRefusedError()
+        for ask in (page(self.upstream), file(self.upstream)):
+            error = self.error(run(ask), UpstreamFailed)
+            assert (error.cause, error.url) == ("connection refused", PAGE)
+
+    def test_silent(self) -> None:
+        """An upstream that sends no head is given up after the connect and the read timeout."""
+        self.agents.silent.add(PAGE)
+        asks: list[Deferred[Any]] = [run(page(self.upstream)), run(file(self.upstream))]
+        self.clock.advance(CONNECT_TIMEOUT + READ_TIMEOUT - 0.1)
+        for ask in asks:
+            self.pending(ask)
+        self.clock.advance(0.2)
+        for ask in asks:
+            assert self.error(ask, UpstreamFailed).cause == "timed out"
+        assert self.agents.waiting == 0
+
+    def test_cancel(self) -> None:
+        """Whoever no longer wants the answer ends the request, and is told nothing else."""
+        self.agents.silent.add(PAGE)
+        for ask in (page, file):
+            asked = run(ask(self.upstream))
+            asked.cancel()
+            self.error(asked, CancelledError)
+            assert self.agents.waiting == 0
+        assert self.clock.getDelayedCalls() == []
+
+
+class CredentialsTests(PoolCase):
+    """Credentials go to their own origin, whatever leads elsewhere."""
+
+    def test_own_origin(self) -> None:
+        """Pages and files on the origin of the index are asked for with its credentials."""
+        self.result(run(page(self.upstream)))
+        self.result(run(file(self.upstream, "https://index.example:443/files/demo.whl")))
+        assert [asked.header("Authorization") for asked in self.agents.asked] == [BASIC, BASIC]
+
+    def test_not_in_the_url(self) -> None:
+        """They travel in the header alone, and the answer's URL has none either."""
+        answer = self.result(run(page(self.upstream, PRIVATE + "demo/")))
+        assert self.only().url == answer.url == PAGE
+        assert self.only().header("Authorization") == BASIC
+
+    def test_other_origin(self) -> None:
+        """Another origin gets nothing, not even what its own URL says."""
+        self.result(run(file(self.upstream, "https://me:too@files.example/demo.whl")))
+        assert self.only().url == "https://files.example/demo.whl"
+        assert self.only().header("Authorization") is None
+
+    def test_redirects(self) -> None:
+        """Each hop decides anew: away without, and back with credentials."""
+        away, back = "https://cdn.example/", "https://index.example/back"
+        self.agents.replies |= {PAGE: redirect(away), away: redirect(back), back: Reply(200)}
+        self.result(run(file(self.upstream)))
+        assert self.urls() == [PAGE, away, back]
+        assert [asked.header("Authorization") for asked in self.agents.asked] == [
+            BASIC,
+            None,
+            BASIC,
+        ]
+
+    def test_downgrade_to_another_port(self) -> None:
+        """Another port of the same host is another origin."""
+        elsewhere = "https://index.example:8443/simple/demo/"
+        self.agents.replies |= {PAGE: redirect(elsewhere), elsewhere: Reply(200)}
+        self.result(run(page(self.upstream)))
+        assert self.agents.asked[1].header("Authorization") is None
+
+
+class RedirectTests(PoolCase):
+    """Redirects."""
+
+    def test_statuses(self) -> None:
+        """Each of the five redirects leads on, absolute or relative; the last URL is told."""
+        there = "https://index.example/simple/other/"
+        self.agents.replies[there] = Reply(200, (b"page",))
+        for status in (301, 302, 303, 307, 308):
+            for location in (there, "../other/", "/simple/other/", "//index.example/simple/other/"):
+                self.agents.replies[PAGE] = redirect(location, status)
+                answer = self.result(run(page(self.upstream)))
+                assert (answer.status, answer.url) == (200, there)
+
+    def test_headers_go_along(self) -> None:
+        """What was asked stays asked at the next hop."""
+        there = "https://cdn.example/"
+        self.agents.replies |= {PAGE: redirect(there), there: Reply(200)}
+        self.result(run(page(self.upstream)))
+        assert self.agents.asked[1].header("Accept") == "text/html"
+        assert self.agents.asked[1].header("User-Agent") == USER_AGENT.decode()
+
+    def test_no_redirects(self) -> None:
+        """A redirect without a target, and a status that is none, are answers."""
+        for reply in (Reply(302), redirect("/x", 300), redirect("/x", 304), redirect("/x", 200)):
+            self.agents.replies[PAGE] = reply
+            assert self.result(run(page(self.upstream))).status == reply.status
+        assert set(self.urls()) == {PAGE}
+
+    def test_from_https_to_http(self) -> None:
+        """What was asked for in secret is not asked for in public."""
+        self.agents.replies[PAGE] = redirect("http://index.example/simple/demo/")
+        error = self.error(run(page(self.upstream)), UpstreamFailed)
+        assert not error.temporary
+        assert self.urls() == [PAGE]
+
+    def test_from_http_to_https(self) -> None:
+        """The other way round is welcome."""
+        plain = PAGE.replace("https", "http")
+        self.agents.replies |= {plain: redirect(PAGE), PAGE: Reply(200)}
+        assert self.result(run(page(self.upstream, plain))).url == PAGE
+
+    def test_to_other_schemes(self) -> None:
+        """A redirect to what is not http or https, or to no URL at all, is a failure."""
+        for location in ("ftp://index.example/", "file:///etc/passwd", "http://[bad/", "//[bad/"):
+            self.agents.replies[PAGE] = redirect(location)
+            error = self.error(run(page(self.upstream)), UpstreamFailed)
+            assert not error.temporary
+
+    def test_ten(self) -> None:
+        """Ten redirects are followed."""
+        urls = [f"https://index.example/{number}" for number in range(REDIRECTS + 1)]
+        self.agents.replies |= {url: redirect(onto) for url, onto in pairwise(urls)}
+        self.agents.replies[urls[-1]] = Reply(200, (b"file",))
+        assert self.result(run(file(self.upstream, urls[0]))) == b"file"
+
+    def test_loop(self) -> None:
+        """An eleventh is not, so that a loop ends."""
+        self.agents.replies[PAGE] = redirect(PAGE)
+        error = self.error(run(page(self.upstream)), UpstreamFailed)
+        assert not error.temporary
+        assert len(self.agents.asked) == REDIRECTS + 1 == 11
+
+    def test_utf_8(self) -> None:
+        """A target that is not percent-encoded means the bytes that it has."""
+        self.agents.replies[PAGE] = redirect("/d\u00e9mo/")
+        self.result(run(page(self.upstream)))
+        assert self.urls()[1] == "https://index.example/d%C3%A9mo/"
+
+
+class SlotTests(PoolCase):
+    """How many may ask one origin at once."""
+
+    def test_limit(self) -> None:
+        """Beyond the limit requests wait for their turn, first come first served."""
+        self.agents.silent.add(PAGE)
+        asks = [run(page(self.upstream)) for _ in range(CONNECTIONS + 2)]
+        assert self.agents.waiting == CONNECTIONS
+        self.agents.release(PAGE)
+        for ask in asks:
+            self.result(ask)
+        assert len(self.agents.asked) == CONNECTIONS + 2
+
+    def test_kinds_and_origins_are_apart(self) -> None:
+        """Slow files never starve pages, nor does one upstream another."""
+        self.agents.silent.add(PAGE)
+        for _ in range(CONNECTIONS + 1):
+            run(file(self.upstream))
+        self.result(run(page(self.upstream, "https://index.example/simple/other/")))
+        self.result(run(file(self.upstream, "https://files.example/demo.whl")))
+
+    def test_failures_give_their_slot_back(self) -> None:
+        """However a request ends, the next one gets its turn."""
+        self.agents.replies[PAGE] = ConnectionRefusedError()
+        for _ in range(CONNECTIONS + 1):
+            self.error(run(page(self.upstream)), UpstreamFailed)
+        self.agents.silent.add(PAGE)
+        for _ in range(CONNECTIONS + 1):
+            cancelled = run(page(self.upstream))
+            cancelled.cancel()
+            self.error(cancelled, Exception)
+        assert len(self.agents.asked) == 2 * (CONNECTIONS + 1)
+
+    def test_held_until_the_body_is_over(self) -> None:
+        """The slot is held as long as the answer is used."""
+
+        async def use() -> None:
+            async with self.upstream.file(PAGE, {}) as answer:
+                await self.upstream.body(answer)
+
+        self.agents.replies[PAGE] = Reply(200, (b"begin",), end=None)
+        asks = [run(use()) for _ in range(CONNECTIONS + 1)]
+        assert len(self.agents.asked) == CONNECTIONS
+        self.clock.advance(READ_TIMEOUT + 0.1)
+        assert len(self.agents.asked) == CONNECTIONS + 1
+        self.clock.advance(READ_TIMEOUT + 0.1)
+        for ask in asks:
+            assert self.error(ask, UpstreamFailed).cause == "timed out"
