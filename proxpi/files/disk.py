@@ -74,6 +74,7 @@ class Copy:
 
     :ivar sha256: hexadecimal
     :ivar size: bytes
+    :ivar fetched: whether it was fetched for whoever gets this copy
     """
 
     file: BinaryIO
@@ -81,6 +82,7 @@ class Copy:
     sha256: str
     _disk: Disk
     _place: str
+    fetched: bool = False
 
     def read(self, start: int, count: int) -> bytes:
         """Read at a place of its own, so that several may read one file."""

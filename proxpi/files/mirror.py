@@ -79,7 +79,7 @@ class Mirror:
     _clock: IReactorTime
     timeout: float
     in_thread: Callable[[Callable[[], Checked | None]], Deferred[Checked | None]]
-    _flights: Flights[Link, Copy | None] = attrs.field(
+    _flights: Flights[Link, tuple[bool, Copy | None]] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
 
@@ -153,12 +153,13 @@ class Mirror:
             return Elsewhere(link.public_url)
         flight = self._flights.join(link, lambda: self._bring(link))
         try:
-            unkept = await flight.wait(None if link.private else until)
+            fetched, unkept = await flight.wait(None if link.private else until)
         except Late:
             return Elsewhere(link.public_url)
         copy = unkept.share() if unkept is not None else self._disk.open(link)
         if copy is None:
             raise UpstreamFailed(link.url, "its copy is gone already")
+        copy.fetched = fetched
         return copy
 
     async def _link_again(self, name: str, filename: str, gone: Gone) -> Link:
@@ -178,13 +179,17 @@ class Mirror:
             raise gone
         return link
 
-    async def _bring(self, link: Link) -> Copy | None:
-        """Make a file be here: check one that lies here already, or download it."""
+    async def _bring(self, link: Link) -> tuple[bool, Copy | None]:
+        """
+        Make a file be here: check one that lies here already, or download it.
+
+        :return: whether it was downloaded, and a copy without a name if it may not be kept
+        """
         if self._disk.found(link):
             checked = await self.in_thread(lambda: self._disk.check(link))
             self._disk.trust(link, checked)
             if checked is not None:
-                return None
+                return False, None
         try:
             unkept = await download(link, self._upstream, self._disk)
         except (Gone, UpstreamFailed) as error:
@@ -196,7 +201,7 @@ class Mirror:
         if unkept is not None:
             # Those who wait take their share of it at once.
             self._clock.callLater(0, unkept.close)
-        return unkept
+        return True, unkept
 
     def _known(self, name: str, filename: str) -> Link | None:
         """Give the link of a file as far as pages at hand tell it."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -158,12 +158,7 @@ class Pages:
     def ready_file(self, name: str, filename: str) -> Listed | None:
         """Give what the page that is held says of a file; it may be past its time."""
         record = self._records.get(name)
-        if record is None or not record.usable:
-            return None
-        listed = record.files.get(filename)
-        if listed is None and (listed := self._files(record).get(filename)) is not None:
-            record.files[filename] = listed
-        return listed
+        return self._listed(record, filename) if record is not None else None
 
     async def fetch_file(self, name: str, filename: str) -> Listed:
         """
@@ -174,12 +169,12 @@ class Pages:
         :raises UpstreamFailed: as :meth:`fetch`
         """
         record, status = await self._current(name)
-        listed = self.ready_file(name, filename)
+        listed = self._listed(record, filename)
         if listed is None and self._age(record) > YOUNG:
             # A release may be younger than the page: a client that knows its name is believed.
             self._let_expire(record)
             record, status = await self._current(name)
-            listed = self.ready_file(name, filename)
+            listed = self._listed(record, filename)
         if listed is not None:
             return listed
         if status == "STALE":
@@ -198,7 +193,7 @@ class Pages:
         record, status = await self._current(name)
         if status == "STALE":
             raise record.failure or UpstreamFailed(self._sources[0].url, "timed out")
-        return self.ready_file(name, filename)
+        return self._listed(record, filename)
 
     def forget(self, name: str) -> None:
         """Ask for a project again before its page is used again, except in an outage."""
@@ -315,8 +310,13 @@ class Pages:
             if part is not None and (project := _decoded(part)) is not None
         ]
 
-    def _files(self, record: _Record) -> Mapping[str, Listed]:
-        return merge.listing(self._answers(record))
+    def _listed(self, record: _Record, filename: str) -> Listed | None:
+        listed = record.files.get(filename)
+        if listed is None and record.usable:
+            listed = merge.listing(self._answers(record)).get(filename)
+            if listed is not None:
+                record.files[filename] = listed
+        return listed
 
     def _remaining(self, record: _Record) -> float:
         parts = zip(self._sources, record.parts, strict=True)

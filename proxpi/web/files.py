@@ -44,7 +44,7 @@ class Files:
         else:
             found = await self._mirror.fetch(wanted.name, wanted.filename)
         if isinstance(found, Copy):
-            self._send(request, wanted, found, "MISS")
+            self._send(request, wanted, found, "MISS" if found.fetched else "HIT")
         elif isinstance(found, Head):
             self._set_head(request, wanted, found.size, found.sha256, "MISS")
             request.finish()

@@ -1,0 +1,49 @@
+"""Files that lie in the folder already, as the original or an earlier run left them."""
+
+from __future__ import annotations
+
+from proxpi.files.disk import Copy
+from proxpi.files.link import link_to
+from proxpi.simple.listing import Listed
+from tests.files.mirrored import DATA, NAME, URL, MirrorCase
+from tests.support.house import entry
+
+
+class FoundTests(MirrorCase):
+    """A mirror whose folder holds the wheel before anyone asked for it."""
+
+    def put(self, data: bytes) -> None:
+        """Let a file lie where the wheel belongs, and look around as a new process does."""
+        place = link_to(Listed(entry(NAME, DATA), False)).place
+        assert place is not None
+        path = self.folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.build()
+        self.listed()
+
+    def found(self) -> Copy:
+        """Give the copy for a client that waits for the check."""
+        asked = self.fetch()
+        self.run_threads()
+        copy = self.result(asked)
+        assert isinstance(copy, Copy)
+        return copy
+
+    def test_right(self) -> None:
+        """The right bytes are served without a question upstream, and that shows."""
+        self.put(DATA)
+        copy = self.found()
+        assert not copy.fetched
+        self.assert_bytes(copy)
+        assert self.internet.urls() == []
+        self.assert_served()
+
+    def test_wrong(self) -> None:
+        """Wrong bytes are replaced by what the upstream has, and that shows, too."""
+        self.put(b"x" * len(DATA))
+        copy = self.found()
+        assert copy.fetched
+        self.assert_bytes(copy)
+        assert self.internet.urls() == [URL]
+        self.assert_served()
