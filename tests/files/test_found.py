@@ -12,7 +12,7 @@ from tests.support.house import entry
 class FoundTests(MirrorCase):
     """A mirror whose folder holds the wheel before anyone asked for it."""
 
-    def put(self, data: bytes) -> None:
+    def lay(self, data: bytes) -> None:
         """Let a file lie where the wheel belongs, and look around as a new process does."""
         place = link_to(Listed(entry(NAME, DATA), False)).place
         assert place is not None
@@ -32,7 +32,7 @@ class FoundTests(MirrorCase):
 
     def test_right(self) -> None:
         """The right bytes are served without a question upstream, and that shows."""
-        self.put(DATA)
+        self.lay(DATA)
         copy = self.found()
         assert not copy.fetched
         self.assert_bytes(copy)
@@ -41,7 +41,7 @@ class FoundTests(MirrorCase):
 
     def test_wrong(self) -> None:
         """Wrong bytes are replaced by what the upstream has, and that shows, too."""
-        self.put(b"x" * len(DATA))
+        self.lay(b"x" * len(DATA))
         copy = self.found()
         assert copy.fetched
         self.assert_bytes(copy)
