@@ -6,7 +6,7 @@ the merged page, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from packaging.utils import (
     InvalidSdistFilename,
@@ -16,7 +16,6 @@ from packaging.utils import (
 )
 from packaging.version import InvalidVersion
 
-from proxpi.simple.listing import Listed
 from proxpi.simple.model import Entry, Project
 
 
@@ -39,19 +38,6 @@ def merge(projects: Sequence[Project]) -> Project:
     if "versions" in keys:
         keys["versions"] = _all_versions(projects)
     return Project(projects[0].name, list(files.values()), keys)
-
-
-def listing(answers: Iterable[tuple[Project, bool]]) -> dict[str, Listed]:
-    """
-    Give the files of a merged page by name.
-
-    :param answers: what each index says, in order of precedence, and whether it is private
-    """
-    files: dict[str, Listed] = {}
-    for project, private in answers:
-        for entry in project.files:
-            files.setdefault(entry["filename"], Listed(entry, private))
-    return files
 
 
 def _all_versions(projects: Sequence[Project]) -> list[str]:

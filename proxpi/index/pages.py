@@ -19,7 +19,6 @@ import gzip
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 import attrs
@@ -31,7 +30,6 @@ from proxpi.flights import Flights, Late
 from proxpi.index import merge
 from proxpi.index.source import Held, Source
 from proxpi.simple.listing import Listed, NotListed
-from proxpi.simple.model import Project
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
 from proxpi.upstream.errors import UpstreamFailed, settled
@@ -292,7 +290,8 @@ class Pages:
         )
 
     def _body(self, record: _Record, serialization: Serialization, compressed: bool) -> Body:
-        projects = [project for project, _ in self._answers(record)]
+        held = [part.project() for part in record.parts if part is not None]
+        projects = [project for project in held if project is not None]
         if not projects:
             raise NoSuchProject(record.name)
         project = merge.merge(projects)
@@ -301,21 +300,14 @@ class Pages:
         # Without a time in it, the same page compresses to the same bytes: one tag for them.
         return Body.of(gzip.compress(data, 6, mtime=0) if compressed else data)
 
-    def _answers(self, record: _Record) -> list[tuple[Project, bool]]:
-        """Give what each index that has the project says, and whether it is private."""
-        parts = zip(self._sources, record.parts, strict=True)
-        return [
-            (project, source.private)
-            for source, part in parts
-            if part is not None and (project := _decoded(part)) is not None
-        ]
-
     def _listed(self, record: _Record, filename: str) -> Listed | None:
         listed = record.files.get(filename)
         if listed is None and record.usable:
-            listed = merge.listing(self._answers(record)).get(filename)
-            if listed is not None:
-                record.files[filename] = listed
+            # The first index that has the name has the file, as on the merged page.
+            for source, part in zip(self._sources, record.parts, strict=True):
+                if part is not None and (entry := part.entry(filename)) is not None:
+                    listed = record.files[filename] = Listed(entry, source.private)
+                    break
         return listed
 
     def _remaining(self, record: _Record) -> float:
@@ -343,9 +335,3 @@ class Pages:
         while self._cost > MEMORY and len(self._records) > 1:
             _, gone = self._records.popitem(last=False)
             self._cost -= gone.cost
-
-
-@lru_cache(maxsize=8)
-def _decoded(part: Held) -> Project | None:
-    """Give back a page; those used last are at hand, since files are asked for in bursts."""
-    return part.project()

@@ -62,6 +62,10 @@ class Held:
         """Give back the page."""
         return model.decode(zlib.decompress(self.document)) if self.document else None
 
+    def entry(self, filename: str) -> model.Entry | None:
+        """Give what the page says of one file."""
+        return model.find(zlib.decompress(self.document), filename) if self.document else None
+
 
 @attrs.define(eq=False)
 class Source:

@@ -69,6 +69,27 @@ def decode(data: bytes) -> Project:
     return msgspec.json.decode(data, type=Project)
 
 
+def find(data: bytes, filename: str) -> Entry | None:
+    """
+    Give the entry of one file out of what ``encode`` wrote, and leave the others undecoded.
+
+    A page may list thousands of files, of which a client wants one.
+    """
+    quoted = msgspec.json.encode(filename)
+    for raw in msgspec.json.decode(data, type=_Files).files:
+        if quoted in bytes(raw):
+            entry: Entry = msgspec.json.decode(raw)
+            if entry["filename"] == filename:
+                return entry
+    return None
+
+
+class _Files(msgspec.Struct):
+    """What ``find`` reads of a project."""
+
+    files: list[msgspec.Raw]
+
+
 def _usable(hashes: object) -> dict[str, str]:
     """Select the digests that can be computed and have the length of their algorithm."""
     if not isinstance(hashes, dict):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxpi.index import merge
+from proxpi.simple import model
 from proxpi.simple.model import Project
 from tests.support.strategies import deterministic, projects
 
@@ -68,13 +69,13 @@ def test_keys(found: list[Project]) -> None:
 
 @few
 @given(several)
-def test_listing_follows_the_page(found: list[Project]) -> None:
-    """Bytes come from the index that the listing comes from."""
-    listed = merge.listing([(project, False) for project in found])
-    merged = merge.merge(found)
-    assert {name: each.entry for name, each in listed.items()} == {
-        entry["filename"]: entry for entry in merged.files
-    }
+def test_files_follow_the_page(found: list[Project]) -> None:
+    """The first index that knows a name is the one whose file the merged page lists."""
+    documents = [model.encode(project) for project in found]
+    for entry in merge.merge(found).files:
+        by_index = (model.find(document, entry["filename"]) for document in documents)
+        assert next(each for each in by_index if each is not None) == entry
+    assert all(model.find(document, "\0 no such file") is None for document in documents)
 
 
 @few
@@ -90,12 +91,6 @@ def test_order() -> None:
     """Files stand in the order of precedence, and within it as their index has them."""
     merged = merge.merge([project("b", "a"), project("c", "a"), project("b", "d")])
     assert names(merged) == ["b", "a", "c", "d"]
-
-
-def test_private() -> None:
-    """Whether a file is behind credentials depends on the index that it is taken from."""
-    listed = merge.listing([(project("a"), True), (project("a", "b"), False)])
-    assert {name: each.private for name, each in listed.items()} == {"a": True, "b": False}
 
 
 def test_alone() -> None:
