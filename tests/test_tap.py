@@ -266,6 +266,19 @@ class CacheFolder(TapCase):
         self.stop(service)
         assert self.temporary() == []
 
+    def test_no_place(self) -> None:
+        """Where nothing temporary can be made, one line says so and what to set."""
+
+        def nowhere() -> str:
+            raise FileNotFoundError("No usable temporary directory")
+
+        with mock.patch("tempfile.gettempdir", nowhere), pytest.raises(SystemExit) as end:
+            self.make()
+        line = str(end.value.code)
+        assert line.startswith("proxpi: ")
+        assert "PROXPI_CACHE_DIR" in line
+        assert "\n" not in line
+
     def test_own(self) -> None:
         """The user's folder is made, and stays, with what is in it."""
         self.stop(self.start(f"--cache-dir={self.folder}/a/b"))

@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs
 
 from proxpi.index.pages import NoSuchProject, Page
+from proxpi.simple import parse
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.test_pages import AT_EXTRA, AT_ROOT, PagesCase, files
@@ -50,6 +51,17 @@ class StaleTests(PagesCase):
             self.indexes.says(AT_ROOT, failure)
             for _ in range(3):
                 self.assert_stale(self.page())
+
+    def test_own_error(self) -> None:
+        """An error of proxpi's own costs nobody the page; it is in the log."""
+
+        def breaks(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.put(parse, "parse_project", breaks)
+        self.assert_stale(self.page())
+        (error,) = self.unhandled()
+        assert "ZeroDivisionError" in repr(error.value)
 
     def test_however_old(self) -> None:
         """There is no age beyond which a page is worse than none."""
