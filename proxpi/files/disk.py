@@ -54,7 +54,7 @@ class Identity:
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
         """Take it from what the system says of a file."""
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 @attrs.frozen
@@ -62,10 +62,12 @@ class Checked:
     """A file whose bytes are known.
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
+    :ivar url: where it was fetched; ``None`` for one that was found
     """
 
     identity: Identity
     digests: dict[str, str]
+    url: str | None = None
 
 
 @attrs.define(eq=False)
@@ -267,6 +269,7 @@ class Disk:
 
         :raises OSError: if the disk does not let it
         """
+        self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         partial = Partial(self.own, {link.digest[0]} if link.digest else set())
         self._partials.add(partial)
         return partial
@@ -298,7 +301,7 @@ class Disk:
         path = self.folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(partial.path, path)
-        self._keep(place, Checked(Identity.of(path.stat()), digests))
+        self._keep(place, Checked(Identity.of(path.stat()), digests, link.url))
         return None
 
     def released(self, place: str) -> None:
@@ -331,7 +334,12 @@ class Disk:
     def _is(self, checked: Checked, link: Link) -> bool:
         if link.digest is not None:
             return checked.digests.get(link.digest[0]) == link.digest[1]
-        return link.size is None or checked.identity.size == link.size
+        # Port and query are not in the name: without a hash, only the URL tells files apart.
+        if checked.url is not None and checked.url != link.url:
+            return False
+        if link.size is not None:
+            return checked.identity.size == link.size
+        return checked.url is not None
 
     def _keep(self, place: str, checked: Checked) -> None:
         self._checked[place] = checked

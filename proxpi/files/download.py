@@ -66,7 +66,7 @@ async def _receive(link: Link, upstream: Upstream, disk: Disk, partial: Partial)
         if not (link.private or disk.fits(answer.length)):
             # Every client will be redirected: the bytes would be for nobody.
             raise UpstreamFailed(answer.url, "it is larger than the cache", temporary=False)
-        ended = await upstream.stream(answer, partial.write)
+        ended = await upstream.stream(answer, partial.write, _limit(link, disk))
     if link.digest is not None:
         return
     # Nothing but the answer tells whether these are the bytes.
@@ -76,21 +76,20 @@ async def _receive(link: Link, upstream: Upstream, disk: Disk, partial: Partial)
         raise UpstreamFailed(answer.url, "the answer is empty")
 
 
-def check_status(link: Link, answer: Answer) -> None:
-    """
-    Accept nothing but a plain success.
+def _limit(link: Link, disk: Disk) -> int | None:
+    """Bytes beyond which this cannot be the file, or nobody would get it from here."""
+    # An index may be wrong about a size by a little; a body without end is another matter.
+    by_size = 2 * link.size + 2**20 if link.size is not None else None
+    if link.private:
+        return by_size
+    return disk.capacity if by_size is None else min(by_size, disk.capacity)
 
-    :raises Gone: for what may only have moved
-    :raises UpstreamFailed: for every other status
-    """
+
+def _check_head(link: Link, answer: Answer) -> None:
     if answer.status in (403, 404, 410):
         raise Gone(link, answer.status)
     if answer.status != 200:
         raise answer.refusal()
-
-
-def _check_head(link: Link, answer: Answer) -> None:
-    check_status(link, answer)
     if link.digest is None:
         encoding = answer.header("Content-Encoding")
         if encoding is not None and encoding.strip().lower() not in ("", "identity"):

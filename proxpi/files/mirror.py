@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.files.disk import Checked, Copy, Disk
-from proxpi.files.download import Gone, check_status, download
+from proxpi.files.download import Gone, download
 from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
 from proxpi.flights import Flights, Late
 from proxpi.simple.listing import Listed, NotListed
@@ -136,16 +136,21 @@ class Mirror:
         except Gone as gone:
             raise _explained(gone) from gone
 
-    async def _length(self, link: Link) -> Head:
+    async def _length(self, link: Link) -> Copy | Head:
         if link.size is not None:
             return Head(link.size, link.sha256)
         async with self._upstream.file(link.url, {}, method="HEAD") as answer:
-            check_status(link, answer)
-            if answer.length is None:
-                raise UpstreamFailed(link.url, "its length is not told", temporary=False)
-            return Head(answer.length, link.sha256)
+            if answer.status in (404, 410):
+                raise Gone(link, answer.status)
+            if answer.status == 200 and answer.length:
+                return Head(answer.length, link.sha256)
+        # Some servers have no HEAD, or none for signed URLs; the file itself tells.
+        found = await self._obtain(link, None)
+        if isinstance(found, Elsewhere):
+            raise UpstreamFailed(link.url, "its length is not told", temporary=False)
+        return found
 
-    async def _obtain(self, link: Link, until: float) -> Copy | Elsewhere:
+    async def _obtain(self, link: Link, until: float | None) -> Copy | Elsewhere:
         copy = self._disk.open(link)
         if copy is not None:
             return copy
@@ -192,7 +197,10 @@ class Mirror:
                 return False, None
         try:
             unkept = await download(link, self._upstream, self._disk)
-        except (Gone, UpstreamFailed) as error:
+        except Gone as error:
+            _log.info("no such file: {error}", error=error)
+            raise
+        except UpstreamFailed as error:
             _log.error("file not to be had: {error}", error=error)
             raise
         except OSError as error:

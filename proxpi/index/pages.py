@@ -170,8 +170,7 @@ class Pages:
         listed = self._listed(record, filename)
         if listed is None and self._age(record) > YOUNG:
             # A release may be younger than the page: a client that knows its name is believed.
-            self._let_expire(record)
-            record, status = await self._current(name)
+            record, status = await self._current(name, anyway=True)
             listed = self._listed(record, filename)
         if listed is not None:
             return listed
@@ -185,10 +184,7 @@ class Pages:
 
         :raises UpstreamFailed: if they cannot be
         """
-        record = self._records.get(name)
-        if record is not None:
-            self._let_expire(record)
-        record, status = await self._current(name)
+        record, status = await self._current(name, anyway=True)
         if status == "STALE":
             raise record.failure or UpstreamFailed(self._sources[0].url, "timed out")
         return self._listed(record, filename)
@@ -202,11 +198,12 @@ class Pages:
             parts = [part and Held(part.document, part.asked_at, due=True) for part in record.parts]
             self._records[name] = _Record(name, parts, record.failure, cost=record.cost)
 
-    def _let_expire(self, record: _Record) -> None:
-        record.parts = [part and attrs.evolve(part, due=True) for part in record.parts]
+    async def _current(self, name: str, anyway: bool = False) -> tuple[_Record, Status]:
+        """
+        Give a record that may be used now, and how it came to be.
 
-    async def _current(self, name: str) -> tuple[_Record, Status]:
-        """Give a record that may be used now, and how it came to be."""
+        :param anyway: whether to ask the indexes even if it is fresh
+        """
         while True:
             record = self._records.get(name)
             if record is None:
@@ -214,15 +211,15 @@ class Pages:
                 self._cost += record.cost
                 self._make_room()
             self._records.move_to_end(name)
-            if self._remaining(record) > 0:
+            if not anyway and self._remaining(record) > 0:
                 return record, "HIT"
-            status = await self._refreshed(record)
+            status = await self._refreshed(record, anyway)
             # Forgotten meanwhile: what was under way is older than the operator's wish.
             if self._records.get(name, record) is record:
                 return record, status
 
-    async def _refreshed(self, record: _Record) -> Status:
-        flight = self._flights.join(record, lambda: self._refresh(record))
+    async def _refreshed(self, record: _Record, anyway: bool) -> Status:
+        flight = self._flights.join(record, lambda: self._refresh(record, anyway))
         until = None
         if record.usable:
             until = flight.started + (PATIENCE_IN_OUTAGE if record.failure else PATIENCE)
@@ -239,12 +236,12 @@ class Pages:
                 _log.failure("page of {name}: an error of proxpi's own", name=record.name)
             return "STALE"
 
-    async def _refresh(self, record: _Record) -> Status:
-        """Ask every index whose part of the record is not fresh."""
+    async def _refresh(self, record: _Record, anyway: bool) -> Status:
+        """Ask every index whose part of the record is not fresh, or all."""
         due = [
             (number, source, part)
             for number, (source, part) in enumerate(zip(self._sources, record.parts, strict=True))
-            if source.remaining(part) <= 0
+            if anyway or source.remaining(part) <= 0
         ]
         answers = await gatherResults(
             [
@@ -306,7 +303,7 @@ class Pages:
             # The first index that has the name has the file, as on the merged page.
             for source, part in zip(self._sources, record.parts, strict=True):
                 if part is not None and (entry := part.entry(filename)) is not None:
-                    listed = record.files[filename] = Listed(entry, source.private)
+                    listed = record.files[filename] = Listed(entry, source.guards(entry["url"]))
                     break
         return listed
 

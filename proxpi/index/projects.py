@@ -40,6 +40,8 @@ from proxpi.upstream.pool import Upstream
 
 #: Bytes of a root list, decompressed, beyond which it is none.
 LIST_LIMIT = 256 * 1024 * 1024
+#: Seconds that a root list may take, however steadily it comes.
+LIST_TIME = 300.0
 #: Names that are sorted in one go, and held in memory for it.
 RUN = 20_000
 #: Names that are merged between two turns of the reactor.
@@ -308,7 +310,7 @@ class Projects:
             scanner = NameScanner()
             try:
                 ended = await self._upstream.stream(
-                    answer, lambda chunk: add(scanner.feed(chunk)), LIST_LIMIT
+                    answer, lambda chunk: add(scanner.feed(chunk)), LIST_LIMIT, LIST_TIME
                 )
                 if not (scanner.complete if ended else scanner.closed):
                     cause = "it is cut short" if ended else "the answer was cut short"

@@ -23,7 +23,7 @@ BEGINNING = 16 * 1024
 
 _BLANKS = b" \t\r\n"
 _PROJECTS = re.compile(rb'"projects"\s*:\s*\[')
-_JSON_NAME = re.compile(rb'"name"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_JSON_NAME = re.compile(rb'"name"\s*:\s*"((?:[^"\\]|\\.)*+)"')
 _JSON_VERSION = re.compile(rb'"api-version"\s*:\s*"(\d+)')
 #: The last name is a project's, as a rule; but other things in a list may have names, too.
 _BEFORE_REST = (
@@ -32,7 +32,8 @@ _BEFORE_REST = (
     b'{"":{"name":""',
 )
 _HTML_NAME = re.compile(
-    rb"""<a\b[^>]*?\bhref\s*=\s*["']?([^"'\s>]+)[^>]*>([^<]*)</a\s*>""", re.IGNORECASE
+    rb"""<a\b[^<>]*?\bhref\s*+=\s*+["']?+([^"'\s<>]++)[^<>]*+>([^<]*+)</a\s*+>""",
+    re.IGNORECASE,
 )
 
 

@@ -85,6 +85,10 @@ class Source:
         """Whether it is asked with credentials."""
         return self._upstream.credentials.header_for(self.url) is not None
 
+    def guards(self, url: str) -> bool:
+        """Whether a client could not fetch a file of this index from upstream by itself."""
+        return self.private or self._upstream.credentials.header_for(url) is not None
+
     def remaining(self, held: Held | None) -> float:
         """Seconds for which an answer still counts as fresh."""
         if held is None or held.due:

@@ -30,7 +30,8 @@ _UPLOAD_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)"
     r"(?:Z|\+00:00)"
 )
-_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+#: What no file name may have in it.
+UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DIGEST = re.compile(r"([A-Za-z0-9_-]+)=([0-9A-Fa-f]+)")
 
 # Charsets of the web beside UTF-8. Python knows more, and some of them (``idna``, ``utf-7``,
@@ -186,7 +187,7 @@ def _entry(found: dict[str, Any], base: str) -> Entry | None:
     filename, link = found.get("filename"), found.get("url")
     if not isinstance(filename, str) or not isinstance(link, str) or not link.strip():
         return None
-    if filename in ("", ".", "..") or _UNSAFE.search(filename):
+    if filename in ("", ".", "..") or UNSAFE.search(filename):
         return None
     try:
         url = urls.without_fragment(urls.join(base, link))

@@ -55,8 +55,8 @@ def _json_file(entry: Entry) -> dict[str, Any]:
     hashes = {shown[0]: shown[1]} if shown else {}
     file = entry | {"url": quote(entry["filename"], safe=""), "hashes": hashes}
     metadata = metadata_hash(entry)
-    if isinstance(metadata, dict):
-        digest = shown_hash({"hashes": metadata})
+    if metadata:
+        digest = shown_hash({"hashes": metadata}) if isinstance(metadata, dict) else None
         file["core-metadata"] = {digest[0]: digest[1]} if digest else True
     return file
 

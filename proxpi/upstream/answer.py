@@ -84,6 +84,6 @@ def _seconds(retry_after: str | None) -> float | None:
     if retry_after is None:
         return None
     if retry_after.strip().isdecimal():
-        return float(retry_after)
+        return min(float(retry_after), 86_400.0)  # a number of any length may come
     date = parse_date(retry_after)
     return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date else None

@@ -7,33 +7,46 @@ another, whether a link, a redirect or a mistake leads there.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 import attrs
 
 from proxpi.simple import urls
 
+Origin = tuple[str, str, int]
+
 
 @attrs.frozen(repr=False)
 class Credentials:
-    """Which ``Authorization`` header goes to which origin."""
+    """Which ``Authorization`` header goes to which origin, and to which path there."""
 
-    _headers: Mapping[tuple[str, str, int], bytes]
+    _headers: Mapping[Origin, Sequence[tuple[str, bytes]]]
 
     @classmethod
     def from_urls(cls, index_urls: Iterable[str]) -> Credentials:
         """Take user and password out of index URLs (percent-decoded, RFC 3986 3.2.1)."""
-        headers: dict[tuple[str, str, int], bytes] = {}
+        headers: dict[Origin, list[tuple[str, bytes]]] = {}
         for url in index_urls:
             pair = urls.userinfo(url)
             if pair is not None:
-                # Two indexes on one origin: the first one's hold, as in all other matters.
-                headers.setdefault(urls.origin(url), _basic(*pair))
+                path = urlsplit(url).path
+                headers.setdefault(urls.origin(url), []).append((path, _basic(*pair)))
         return cls(headers)
 
     def header_for(self, url: str) -> bytes | None:
-        """Give the value of ``Authorization`` for a request to `url`, if there is one."""
-        return self._headers.get(urls.origin(url))
+        """
+        Give the value of ``Authorization`` for a request to `url`, if there is one.
+
+        Of several indexes on one origin it is that of the index whose path `url` lies under,
+        else that of the first.
+        """
+        given = self._headers.get(urls.origin(url))
+        if given is None:
+            return None
+        path = urlsplit(url).path
+        under = [pair for pair in given if path.startswith(pair[0])]
+        return max(under, key=lambda pair: len(pair[0]))[1] if under else given[0][1]
 
 
 def _basic(user: str, password: str) -> bytes:

@@ -44,6 +44,8 @@ REDIRECTS = 10
 KEEP_ALIVE = 55
 #: Bytes of an index page, decompressed, beyond which it is no index page.
 PAGE_LIMIT = 64 * 1024 * 1024
+#: Seconds that the body of a page may take, however steadily it comes; a page is short.
+PAGE_TIME = 60.0
 
 USER_AGENT = f"proxpi/{__version__}".encode("ascii")
 
@@ -134,27 +136,36 @@ class Upstream:
         :raises UpstreamFailed: if it is cut, too long, or silent for too long
         """
         chunks: list[bytes] = []
-        ended = await self.stream(answer, chunks.append, limit)
+        ended = await self.stream(answer, chunks.append, limit, PAGE_TIME)
         return b"".join(chunks), ended
 
     async def stream(
-        self, answer: Answer, write: Callable[[bytes], object], limit: int | None = None
+        self,
+        answer: Answer,
+        write: Callable[[bytes], object],
+        limit: int | None = None,
+        within: float | None = None,
     ) -> bool:
         """
         Give each chunk of a body to `write`, whose own errors go through.
 
+        :param limit: the most bytes that may come
+        :param within: the most seconds that they may take, if not just silence is to end it
         :return: whether the end was announced
         :raises UpstreamFailed: if the body is cut, too long, or silent for too long
         """
         sink = Sink(write, limit)
         gunzip = Gunzip(sink.write) if answer.compression == "gzip" else None
         try:
-            announced = await receive(
+            received = receive(
                 answer.response,
                 gunzip.write if gunzip else sink.write,
                 clock=self.clock,
                 idle_timeout=self.read_timeout,
             )
+            if within is not None:
+                received.addTimeout(within, self.clock, _timed_out)
+            announced = await received
             if gunzip is not None and not gunzip.ended:
                 raise BodyCut()
         except CancelledError:
@@ -306,8 +317,8 @@ async def _slot(
         slot.release()
 
 
-def _timed_out(result: object, timeout: float) -> IResponse:
-    """Replace whatever a cancelled request ends with by the reason for it."""
+def _timed_out(result: object, timeout: float) -> Any:
+    """Replace whatever a cancelled request or body ends with by the reason for it."""
     raise BodyTimeout()
 
 

@@ -103,7 +103,10 @@ def later(request: Request, answer: Coroutine[Deferred[Any], Any, object]) -> No
 
     def fail(failure: Failure) -> None:
         if not gone:
-            refuse(request, failure)
+            try:
+                refuse(request, failure)
+            except Exception:  # noqa: BLE001 (an error of proxpi's own must not leave it unanswered)
+                request.processingFailed(Failure())
         elif not failure.check(CancelledError, NotListed, NotUpstream, UpstreamFailed, OSError):
             _log.failure("for a client that is gone", failure=failure)
 

@@ -8,11 +8,12 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from proxpi.simple import names
+from proxpi.simple.parse import UNSAFE
 
 #: The roots of the tree; the first is the original's, the second what many expect.
 ROOTS = (b"index", b"simple")
 #: Characters beyond which nothing is a file name that a file system would take.
-LONGEST_FILENAME = 300
+LONGEST_FILENAME = 2000
 
 
 @attrs.frozen
@@ -71,7 +72,9 @@ def target(path: bytes) -> Target | None:
     if len(segments) == 2:
         if not folder:
             return Moved(f"{name}/")
-        return ProjectPage(name) if name == segments[1] else Moved(f"../{name}/")
+        # Each slash at the end is a folder to leave, doubled ones, too.
+        up = "../" * (len(path) - len(path.rstrip(b"/")))
+        return ProjectPage(name) if name == segments[1] else Moved(f"{up}{name}/")
     filename = segments[2]
     if len(segments) > 3 or folder or filename is None:
         return None
@@ -86,4 +89,4 @@ def _decoded(segment: bytes) -> str | None:
         return None
     if text in (".", "..") or len(text) > LONGEST_FILENAME:
         return None
-    return text if text.isprintable() and "/" not in text else None
+    return None if UNSAFE.search(text) else text

@@ -51,6 +51,15 @@ class HeadOfAFile(MirrorCase):
         self.listed(Reply(200, b"", length=5), size=None, hashes={})
         assert self.result(self.head()) == Head(5, None)
 
+    def test_no_head(self) -> None:
+        """Where the upstream knows no ``HEAD``, or no length for it, the file itself tells."""
+        for refusal in (Reply(405), Reply(501), Reply(403), Reply(200, b"", length=0)):
+            self.listed(refusal, Reply(200, DATA), size=None)
+            self.assert_bytes(self.result(self.head()))
+            self.assert_served()
+            self.build()
+            (self.folder / "files-example/packages" / NAME).unlink()
+
     def test_not_there(self) -> None:
         """A file that is not there, by a fresh page too, is not there."""
         for status in (404, 410):

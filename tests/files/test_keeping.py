@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import shutil
 
 from twisted.internet.defer import CancelledError
 
+from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
-from tests.support.house import FILES, entry
+from tests.support.house import FILES, MIB, entry
 from tests.support.internet import Reply
 from tests.support.logs import logged
 
@@ -119,12 +121,42 @@ class Capacity(MirrorCase):
         self.assert_nothing_kept()
 
     def test_turns_out_too_large_unannounced(self) -> None:
-        """A file whose length nobody announced passes through if it is larger."""
+        """A file whose length nobody announced is left as soon as it is larger."""
         self.build(capacity=len(DATA) - 1)
         self.listed(Reply(200, DATA, length=None), size=None)
+        self.assert_sent_to(self.fetch())
+        self.assert_nothing_kept()
+
+    def test_turns_out_too_large_private(self) -> None:
+        """A file behind credentials passes through, since nobody can be sent for it."""
+        self.build(capacity=len(DATA) - 1)
+        self.listed(Reply(200, DATA, length=None), size=None, private=True)
         self.assert_bytes(self.result(self.fetch()))
         self.clock.advance(0)
         self.assert_nothing_kept()
+
+    def test_far_beyond_its_size(self) -> None:
+        """What goes on far beyond the size on the page is not waited for."""
+        self.listed(Reply(200, bytes(3 * MIB), length=None), size=10, private=True)
+        assert self.error(self.fetch(), UpstreamFailed).cause == "the answer is too long"
+        self.assert_nothing_kept()
+
+    def test_emptied_meanwhile(self) -> None:
+        """A folder that was emptied under the running program is filled again."""
+        shutil.rmtree(self.folder)
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_served()
+
+    def test_same_place_without_hash(self) -> None:
+        """Two files that differ in port or query alone are not taken for each other."""
+        for number, url in enumerate((f"{URL}?id=1", f"{URL}?id=2")):
+            name = f"{number}.whl"
+            self.locate.lists(entry(name, DATA, url=url, hashes={}, size=None))
+            self.internet.at(url, Reply(200, f"file {number}".encode()))
+            self.assert_bytes(self.result(self.fetch(name)), f"file {number}".encode())
+            self.assert_served(name, f"file {number}".encode())
+        assert self.mirror.ready("demo", "0.whl") is None
 
     def test_just_fits(self) -> None:
         """A file as large as the cache is kept."""

@@ -97,11 +97,12 @@ class ListedTests(PagesCase):
         assert self.error(self.file("b.zip"), UpstreamFailed).cause == "status 500"
 
     def test_outage_while_the_page_is_fresh(self) -> None:
-        """The same if it is only the second look that fails."""
+        """The same if it is only the second look that fails; the page stays as fresh as it was."""
         self.page()
         self.clock.advance(YOUNG + 1)
         self.indexes.says(AT_ROOT, Reply(500))
         assert self.error(self.file("b.zip"), UpstreamFailed).temporary
+        assert self.page().status == "HIT"
 
     def test_silence(self) -> None:
         """Whoever looks for an unknown file in a silent index is told so, in good time."""

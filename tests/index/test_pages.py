@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.index import pages as pages_module
 from proxpi.index.pages import NoSuchProject, Page, Pages
+from proxpi.simple import urls
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.upstreams import EXTRA, ROOT, Case, Indexes, Reply, project_page, run
@@ -255,6 +256,18 @@ class MergeTests(PagesCase):
             if (listed := self.pages.ready_file("demo", name)) is not None
         }
         assert privacy == {"a.zip": True, "b.zip": False}
+
+    def test_private_by_its_own_origin(self) -> None:
+        """So is one that a public index keeps where another index has credentials."""
+        extra = EXTRA.replace("//", "//user:secret@")
+        self.build(ROOT, extra)
+        host = urls.origin(extra)[1]
+        self.indexes.says(AT_ROOT, project_page("a.zip", host=host))
+        self.indexes.says(AT_EXTRA, Reply(404))
+        self.page()
+        listed = self.pages.ready_file("demo", "a.zip")
+        assert listed is not None
+        assert listed.private
 
 
 class FormTests(PagesCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 
 import pytest
@@ -138,3 +139,23 @@ def test_incomplete(data: bytes) -> None:
 def test_names_of_other_things(data: bytes) -> None:
     """Keys that nobody knows yet may have names in them; the list is whole all the same."""
     assert scan(data) == ["demo"]
+
+
+@pytest.mark.parametrize("garbage", [b"<a ", b"<a href=", b"<a href=" + b"/" * 1000, b'{"name": "'])
+def test_garbage_costs_no_more_than_a_list(garbage: bytes) -> None:
+    """The time for what is no list grows with its length, as for one that is."""
+
+    def seconds(head: bytes, piece: bytes, tail: bytes) -> float:
+        scanner = NameScanner()
+        data = head + piece * (2_000_000 // len(piece)) + tail
+        start = time.process_time()
+        for place in range(0, len(data), 65536):
+            scanner.feed(data[place : place + 65536])
+        return time.process_time() - start
+
+    if garbage.startswith(b"<"):
+        usual = seconds(b"<html>", b'<a href="demo/">demo</a>\n', b"</html>")
+        assert seconds(b"<html>", garbage, b"") < 10 * usual
+    else:
+        usual = seconds(b'{"projects": [', b'{"name": "demo"},', b"]}")
+        assert seconds(b'{"projects": [', garbage, b"") < 10 * usual

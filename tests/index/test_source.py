@@ -187,7 +187,7 @@ class RetryAfterTests(SourceCase):
 
     def test_seconds(self) -> None:
         """It may say so in seconds."""
-        for stated, seconds in (("17", 17.0), (" 3 ", 3.0), ("0", 0.0)):
+        for stated, seconds in (("17", 17.0), (" 3 ", 3.0), ("0", 0.0), ("9" * 400, 86_400.0)):
             error = self.refusal(Reply(429, headers={"Retry-After": stated}))
             assert error.retry_after == seconds
 

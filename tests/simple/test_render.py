@@ -341,3 +341,11 @@ def test_list_in_html(pieces: list[list[str]]) -> None:
     reader.close()
     assert reader.open == []
     assert '<meta name="pypi:repository-version" content="1.4">' in text
+
+
+@pytest.mark.parametrize("stated", [{"sha256": "zz"}, {"sha256": "a" * 63}, {"foo": "aa"}])
+def test_metadata_with_an_unusable_digest(stated: dict[str, str]) -> None:
+    """That there is metadata is passed on; a digest that clients refuse a page for is not."""
+    entry: Entry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": stated}
+    (file,) = json.loads(render_json(Project("demo", [entry], {})))["files"]
+    assert file["core-metadata"] is True

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError, TimeoutError
 
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import CONNECTIONS, KEEP_ALIVE
+from proxpi.upstream.pool import CONNECTIONS, KEEP_ALIVE, PAGE_TIME
 from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
 
 PAGE = "http://index.example/simple/demo/"
@@ -294,6 +294,18 @@ class BodyTests(ConnectionCase):
         line.answer(200, gzip.compress(bytes(1_000_000)), "Content-Encoding: gzip")
         error = self.error(ask, UpstreamFailed)
         assert (error.cause, error.temporary) == ("the answer is too long", False)
+
+    def test_drip(self) -> None:
+        """A page that comes steadily but without end is given up, too."""
+        ask = self.body()
+        line = self.asked()
+        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        for _ in range(int(PAGE_TIME) + 1):
+            line.send(b"x")
+            self.network.advance(1)
+        assert self.error(ask, UpstreamFailed).cause == "timed out"
+        assert not line.open
+        self.assert_idle()
 
     def test_cap(self) -> None:
         """A page that goes on and on is left, with its connection closed."""

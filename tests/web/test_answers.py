@@ -65,3 +65,18 @@ def test_page_caching() -> None:
         assert headers["Cache-Control"] == f"public, max-age={expected}"
         assert "Age" not in headers
         assert headers["ETag"] == '"tag"'
+
+
+def test_an_error_while_refusing() -> None:
+    """Whatever goes wrong while an error is put into words, the client gets an answer."""
+    failed: list[Failure] = []
+
+    class Request(DummyRequest):
+        def processingFailed(self, reason: Failure) -> None:
+            failed.append(reason)
+
+    async def fails() -> None:
+        raise UpstreamFailed(URL, "status 503", retry_after=float("inf"))
+
+    answers.later(Request([b""]), fails())  # type: ignore[arg-type]
+    assert [type(failure.value) for failure in failed] == [OverflowError]

@@ -30,6 +30,7 @@ WHEEL = "demo-1.0-py3-none-any.whl"
         (b"/index/My.Pkg/", Moved("../my-pkg/")),
         (b"/index/my__pkg/", Moved("../my-pkg/")),
         (b"/index/MY-PKG/", Moved("../my-pkg/")),
+        (b"/index/MY-PKG//", Moved("../../my-pkg/")),
         (b"/index/demo/" + WHEEL.encode(), FileOf("demo", WHEEL)),
         (b"/index/My_Pkg/x.whl", FileOf("my-pkg", "x.whl")),
         (b"/index/demo/x.whl.metadata", FileOf("demo", "x.whl.metadata")),
