@@ -61,12 +61,12 @@ def _path(text: str) -> str | None:
 
 
 def _index(text: str) -> str:
-    """An index's URL, with exactly one slash at its end unless it has a query."""
+    """An index's URL, with exactly one slash at its end."""
     url = text.strip()
     urls.origin(url)
-    if re.search(r"[\s\x00-\x1f\x7f#]", url):
-        raise ValueError("blanks and fragments have no place in it")
-    return url if "?" in url else url.rstrip("/") + "/"
+    if re.search(r"[\s\x00-\x1f\x7f#?]", url):
+        raise ValueError("blanks, queries and fragments have no place in it")
+    return url.rstrip("/") + "/"
 
 
 def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
@@ -239,8 +239,8 @@ SETTINGS: tuple[Setting, ...] = (
 class Settings:
     """The values of all settings, typed: times in seconds, sizes in bytes.
 
-    An index URL ends in a slash unless it has a query, and may hold credentials, so it is
-    not in the ``repr``. ``extra_index_ttls`` is as long as ``extra_index_urls``.
+    An index URL ends in a slash, and may hold credentials, so it is not in the ``repr``.
+    ``extra_index_ttls`` is as long as ``extra_index_urls``.
     """
 
     listen: tuple[str, ...]

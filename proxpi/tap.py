@@ -45,6 +45,13 @@ __all__ = ["Options", "makeService"]
 _log = Logger(namespace="proxpi")
 
 
+class StartFailed(SystemExit, Exception):
+    """The start ends with one line and status 1.
+
+    An `Exception` too: twistd tells the process that waits for a daemon about no other.
+    """
+
+
 class Proxpi(Service):
     """Builds the house from its settings, opens its doors, and closes them."""
 
@@ -63,7 +70,7 @@ class Proxpi(Service):
         """
         Listen, as root if twistd was started so.
 
-        :raises SystemExit: with one line, if an address cannot be listened on
+        :raises StartFailed: with one line, if an address cannot be listened on
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         site = self._site()
@@ -73,7 +80,7 @@ class Proxpi(Service):
             listening.addCallback(lambda port, to=description: self._ports.append((to, port)))
             listening.addErrback(failures.append)
             if failures:
-                raise SystemExit(
+                raise StartFailed(
                     f"proxpi: PROXPI_LISTEN={description!r}: {failures[0].value}; "
                     "an endpoint that is free and may be used is accepted"
                 )
@@ -82,7 +89,7 @@ class Proxpi(Service):
         """
         Look at the cache folder, and say where everything is.
 
-        :raises SystemExit: with one line, if a temporary one cannot be made
+        :raises StartFailed: with one line, if a temporary one cannot be made
         """
         super().startService()  # type: ignore[no-untyped-call]
         if self._temporary is not None:
@@ -99,7 +106,7 @@ class Proxpi(Service):
             "proxpi {version} listening on {addresses} for {indexes} with files in {folder}",
             version=__version__,
             addresses=" and ".join(_address(to, port) for to, port in self._ports),
-            indexes=" and ".join(urls.public(source.url) for source in self._sources),
+            indexes=" and ".join(urls.shown(source.url) for source in self._sources),
             folder=self._disk.folder,
         )
 
@@ -154,7 +161,7 @@ def makeService(options: Options) -> IService:
     """
     Make the service for the options of one ``twistd proxpi``.
 
-    :raises SystemExit: with one line, if the cache folder cannot be made
+    :raises StartFailed: with one line, if the cache folder cannot be made
     """
     from twisted.internet import reactor  # only now: twistd may have been told which to install
 
@@ -173,7 +180,7 @@ def _temporary_place() -> str:
     try:
         return tempfile.gettempdir()
     except OSError as error:
-        raise SystemExit(f"proxpi: {error}; set TMPDIR, or PROXPI_CACHE_DIR") from None
+        raise StartFailed(f"proxpi: {error}; set TMPDIR, or PROXPI_CACHE_DIR") from None
 
 
 def make_folder(folder: Path, variable: str, mode: int) -> None:
@@ -181,12 +188,12 @@ def make_folder(folder: Path, variable: str, mode: int) -> None:
     Make a folder, unless it is there.
 
     :param variable: where its name came from
-    :raises SystemExit: with one line, if it cannot be made
+    :raises StartFailed: with one line, if it cannot be made
     """
     try:
         folder.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(
+        raise StartFailed(
             f"proxpi: {variable}={str(folder)!r}: {error.strerror}; "
             "a folder that exists or can be made is accepted"
         ) from None

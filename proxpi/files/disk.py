@@ -20,7 +20,7 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
+import tempfile
 from collections import Counter, OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -31,14 +31,17 @@ from twisted.logger import Logger
 
 from proxpi.files.eviction import victims
 from proxpi.files.link import Link
+from proxpi.files.partial import BUFFER, Partial
+from proxpi.simple import urls
 
 #: The folder of proxpi's own below the cache folder. No host's folder begins with a dot.
 OWN_FOLDER = ".proxpi"
 #: What the original calls a file that it has not finished.
 ORIGINAL_PARTIAL = ".proxpi-partial"
-#: Bytes that are gathered before they are written.
-BUFFER = 1 << 20
 
+_OWN_NAME = re.compile(
+    r"\.(whl|zip|egg|exe|msi|rpm|deb|dmg|tgz|tbz|tar(\.\w+)?|metadata|asc|proxpi-partial)$"
+)
 _HOST_FOLDER = re.compile(r"[a-z0-9-]+")
 _log = Logger(namespace="proxpi.files")
 
@@ -106,51 +109,6 @@ class Mismatch(Exception):
     """The bytes of a file are not those that the index names; its text says how."""
 
 
-class Partial:
-    """A file that is being written; nobody else sees it, and nobody else may remove it."""
-
-    def __init__(self, folder: Path, algorithms: set[str]) -> None:
-        self.path = folder / f"partial-{secrets.token_hex(8)}"
-        # Not tempfile's: its files are closed to other users, who may share the folder.
-        self._file = open(self.path, "xb", buffering=BUFFER)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._algorithms = algorithms | {"sha256"}
-        self._start()
-
-    def _start(self) -> None:
-        self.size = 0
-        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms}
-
-    def write(self, data: bytes) -> None:
-        """Add bytes, hashing them as they pass."""
-        self._file.write(data)
-        self.size += len(data)
-        for digest in self._hashes.values():
-            digest.update(data)
-
-    def restart(self) -> None:
-        """Throw away what was written."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._start()
-
-    def finish(self) -> dict[str, str]:
-        """Write all of it, and give its digests."""
-        self._file.flush()
-        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
-
-    def reopen(self) -> BinaryIO:
-        """Open what was written for reading."""
-        return open(self.path, "rb", buffering=0)
-
-    def close(self) -> None:
-        """End the writing, and remove the file if it still has its partial name."""
-        with suppress(OSError):  # it has its name by now, or the folder is for reading only
-            os.unlink(self.path)
-        with suppress(OSError):  # a full disk may refuse the last buffer, too
-            self._file.close()
-
-
 @attrs.define(eq=False)
 class Disk:
     """The files in the cache folder.
@@ -192,7 +150,10 @@ class Disk:
                 error=error.strerror,
             )
         if self.capacity:
-            self._look_around()
+            try:
+                self._look_around()
+            except OSError as error:
+                _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=error)
             self._make_room(0)
 
     def fits(self, size: int | None) -> bool:
@@ -269,8 +230,15 @@ class Disk:
 
         :raises OSError: if the disk does not let it
         """
-        self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
-        partial = Partial(self.own, {link.digest[0]} if link.digest else set())
+        algorithms = {link.digest[0]} if link.digest else set()
+        try:
+            self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
+            partial = Partial(self.own, algorithms)
+        except OSError:
+            if not link.private:
+                raise
+            # Nobody else can fetch it: it is kept elsewhere for as long as it is sent.
+            partial = Partial(Path(tempfile.gettempdir()), algorithms)
         self._partials.add(partial)
         return partial
 
@@ -280,9 +248,9 @@ class Disk:
         partial.close()
 
     def close(self) -> None:
-        """Remove what has not been finished, as the process ends."""
-        for partial in list(self._partials):
-            self.end(partial)
+        """Remove what has not been finished, as the process ends; it may still be written to."""
+        for partial in self._partials:
+            partial.unlink()
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
         """
@@ -299,8 +267,13 @@ class Disk:
             return Copy(partial.reopen(), partial.size, digests["sha256"], self, "")
         self._make_room(partial.size - self._sizes.get(place, 0), keep=place)
         path = self.folder / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(partial.path, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(partial.path, path)
+        except OSError:
+            if not link.private:
+                raise
+            return Copy(partial.reopen(), partial.size, digests["sha256"], self, "")
         self._keep(place, Checked(Identity.of(path.stat()), digests, link.url))
         return None
 
@@ -324,7 +297,7 @@ class Disk:
             if link.size is not None and size != link.size:
                 _log.warn(
                     "{url} has {size} bytes and the right hash; the index says {stated} bytes",
-                    url=link.public_url,
+                    url=urls.shown(link.url),
                     size=size,
                     stated=link.size,
                 )
@@ -367,6 +340,8 @@ class Disk:
                 continue
             for folder, _, names in os.walk(host.path):
                 for name in names:
+                    if not _OWN_NAME.search(name):
+                        continue  # some other program's, as far as anyone can tell
                     path = os.path.join(folder, name)
                     with suppress(OSError):
                         if name.endswith(ORIGINAL_PARTIAL):

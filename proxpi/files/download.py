@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from proxpi.files.disk import Copy, Disk, Mismatch, Partial
+from proxpi.files.disk import Copy, Disk, Mismatch
 from proxpi.files.link import Link
+from proxpi.files.partial import Partial
+from proxpi.simple import urls
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 #: How often a file is asked for before its failure is reported.
 TRIES = 2
+#: Bytes by which a file may exceed twice the size that the index states.
+MARGIN = 64 * 1024 * 1024
 
 _log = Logger(namespace="proxpi.files")
 
@@ -20,7 +24,7 @@ class Gone(Exception):
     """The upstream says that there is no such file, or not any more."""
 
     def __init__(self, link: Link, status: int) -> None:
-        super().__init__(f"{link.public_url}: status {status}")
+        super().__init__(f"{urls.shown(link.url)}: status {status}")
         self.link = link
         self.status = status
 
@@ -79,7 +83,7 @@ async def _receive(link: Link, upstream: Upstream, disk: Disk, partial: Partial)
 def _limit(link: Link, disk: Disk) -> int | None:
     """Bytes beyond which this cannot be the file, or nobody would get it from here."""
     # An index may be wrong about a size by a little; a body without end is another matter.
-    by_size = 2 * link.size + 2**20 if link.size is not None else None
+    by_size = 2 * link.size + MARGIN if link.size is not None else None
     if link.private:
         return by_size
     return disk.capacity if by_size is None else min(by_size, disk.capacity)

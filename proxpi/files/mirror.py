@@ -26,6 +26,7 @@ from proxpi.files.disk import Checked, Copy, Disk
 from proxpi.files.download import Gone, download
 from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
 from proxpi.flights import Flights, Late
+from proxpi.simple import urls
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
@@ -79,7 +80,10 @@ class Mirror:
     _clock: IReactorTime
     timeout: float
     in_thread: Callable[[Callable[[], Checked | None]], Deferred[Checked | None]]
-    _flights: Flights[Link, tuple[bool, Copy | None]] = attrs.field(
+    _flights: Flights[Link, Copy | None] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+    _checks: Flights[Link, None] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
 
@@ -156,15 +160,21 @@ class Mirror:
             return copy
         if not (link.private or self._disk.fits(link.size)):
             return Elsewhere(link.public_url)
+        if self._disk.found(link):
+            # It is here: no client is sent away while it is checked.
+            await self._checks.join(link, lambda: self._check(link)).wait()
+            copy = self._disk.open(link)
+            if copy is not None:
+                return copy
         flight = self._flights.join(link, lambda: self._bring(link))
         try:
-            fetched, unkept = await flight.wait(None if link.private else until)
+            unkept = await flight.wait(None if link.private else until)
         except Late:
             return Elsewhere(link.public_url)
         copy = unkept.share() if unkept is not None else self._disk.open(link)
         if copy is None:
             raise UpstreamFailed(link.url, "its copy is gone already")
-        copy.fetched = fetched
+        copy.fetched = True
         return copy
 
     async def _link_again(self, name: str, filename: str, gone: Gone) -> Link:
@@ -184,17 +194,13 @@ class Mirror:
             raise gone
         return link
 
-    async def _bring(self, link: Link) -> tuple[bool, Copy | None]:
-        """
-        Make a file be here: check one that lies here already, or download it.
+    async def _check(self, link: Link) -> None:
+        """Compare a file that lies here already with what the page says."""
+        checked = await self.in_thread(lambda: self._disk.check(link))
+        self._disk.trust(link, checked)
 
-        :return: whether it was downloaded, and a copy without a name if it may not be kept
-        """
-        if self._disk.found(link):
-            checked = await self.in_thread(lambda: self._disk.check(link))
-            self._disk.trust(link, checked)
-            if checked is not None:
-                return False, None
+    async def _bring(self, link: Link) -> Copy | None:
+        """Download a file; one that may not be kept is given as a copy without a name."""
         try:
             unkept = await download(link, self._upstream, self._disk)
         except Gone as error:
@@ -204,12 +210,12 @@ class Mirror:
             _log.error("file not to be had: {error}", error=error)
             raise
         except OSError as error:
-            _log.error("cache folder: {error} (for {url})", error=error, url=link.public_url)
+            _log.error("cache folder: {error} (for {url})", error=error, url=urls.shown(link.url))
             raise
         if unkept is not None:
             # Those who wait take their share of it at once.
             self._clock.callLater(0, unkept.close)
-        return True, unkept
+        return unkept
 
     def _known(self, name: str, filename: str) -> Link | None:
         """Give the link of a file as far as pages at hand tell it."""
@@ -240,7 +246,7 @@ def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:
     """Say what it means that a file is gone where its page, asked anew, says it is."""
     if gone.status == 403:
         return UpstreamFailed(gone.link.url, "status 403", temporary=False)
-    return NotUpstream(gone.link.public_url)
+    return NotUpstream(urls.shown(gone.link.url))
 
 
 def _beside(filename: str) -> tuple[str, str]:

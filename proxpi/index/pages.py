@@ -42,6 +42,8 @@ PATIENCE_IN_OUTAGE = 0.5
 YOUNG = 5.0
 #: Bytes of pages that are held in memory.
 MEMORY = 64 * 1024 * 1024
+#: Names for which it is remembered that a page does not list them.
+MISSES = 1000
 #: Bytes that a record is taken to cost beside its content.
 OVERHEAD = 1024
 
@@ -103,7 +105,7 @@ class _Record:
     parts: list[Held | None]
     failure: UpstreamFailed | None = None
     forms: dict[tuple[Serialization, bool], Body] = attrs.field(factory=dict)
-    files: dict[str, Listed] = attrs.field(factory=dict)
+    files: dict[str, Listed | None] = attrs.field(factory=dict)
     cost: int = OVERHEAD
 
     @property
@@ -125,7 +127,7 @@ class Pages:
     _clock: IReactorTime
     _records: OrderedDict[str, _Record] = attrs.field(init=False, factory=OrderedDict)
     _cost: int = attrs.field(init=False, default=0)
-    _flights: Flights[_Record, Status] = attrs.field(
+    _flights: Flights[tuple[_Record, bool], Status] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
 
@@ -156,7 +158,9 @@ class Pages:
     def ready_file(self, name: str, filename: str) -> Listed | None:
         """Give what the page that is held says of a file; it may be past its time."""
         record = self._records.get(name)
-        return self._listed(record, filename) if record is not None else None
+        if record is None or any(part is not None and part.due for part in record.parts):
+            return None
+        return self._listed(record, filename)
 
     async def fetch_file(self, name: str, filename: str) -> Listed:
         """
@@ -175,7 +179,7 @@ class Pages:
         if listed is not None:
             return listed
         if status == "STALE":
-            raise record.failure or UpstreamFailed(self._sources[0].url, "timed out")
+            raise self._failure(record)
         raise NoSuchFile(filename) if any(record.documents) else NoSuchProject(name)
 
     async def ask_again(self, name: str, filename: str) -> Listed | None:
@@ -186,7 +190,7 @@ class Pages:
         """
         record, status = await self._current(name, anyway=True)
         if status == "STALE":
-            raise record.failure or UpstreamFailed(self._sources[0].url, "timed out")
+            raise self._failure(record)
         return self._listed(record, filename)
 
     def forget(self, name: str) -> None:
@@ -219,7 +223,7 @@ class Pages:
                 return record, status
 
     async def _refreshed(self, record: _Record, anyway: bool) -> Status:
-        flight = self._flights.join(record, lambda: self._refresh(record, anyway))
+        flight = self._flights.join((record, anyway), lambda: self._refresh(record, anyway))
         until = None
         if record.usable:
             until = flight.started + (PATIENCE_IN_OUTAGE if record.failure else PATIENCE)
@@ -263,7 +267,7 @@ class Pages:
             record.forms.clear()
             record.files.clear()
             self._weigh(record)
-        record.failure = failures[0] if failures else None
+        record.failure = failures[0].again() if failures else None
         for error in failures:
             _log.warn("page of {name}: {error}", name=record.name, error=error)
         if failures:
@@ -299,13 +303,21 @@ class Pages:
 
     def _listed(self, record: _Record, filename: str) -> Listed | None:
         listed = record.files.get(filename)
-        if listed is None and record.usable:
+        if filename not in record.files and record.usable:
             # The first index that has the name has the file, as on the merged page.
             for source, part in zip(self._sources, record.parts, strict=True):
                 if part is not None and (entry := part.entry(filename)) is not None:
-                    listed = record.files[filename] = Listed(entry, source.guards(entry["url"]))
+                    listed = Listed(entry, source.guards(entry["url"]))
                     break
+            if listed is not None or len(record.files) < MISSES:
+                record.files[filename] = listed
         return listed
+
+    def _failure(self, record: _Record) -> UpstreamFailed:
+        """Say why the page could not be asked for."""
+        if record.failure is not None:
+            return record.failure.again()
+        return UpstreamFailed(self._sources[0].url, "timed out")
 
     def _remaining(self, record: _Record) -> float:
         parts = zip(self._sources, record.parts, strict=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -33,6 +33,7 @@ from proxpi.index.pages import PATIENCE, PATIENCE_IN_OUTAGE, Status
 from proxpi.index.scanner import NameScanner, NotAList
 from proxpi.index.source import ACCEPT, Source
 from proxpi.simple import freshness
+from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import list_head, list_items, list_tail
 from proxpi.upstream.errors import UpstreamFailed, settled
@@ -50,6 +51,10 @@ BATCH = 2_000
 _KEY = tuple[Serialization, bool]
 
 _log = Logger(namespace="proxpi.index")
+
+
+class NoSuchList(NotListed):
+    """No index has a list of its projects."""
 
 
 @attrs.frozen
@@ -210,6 +215,7 @@ class Projects:
         """
         Give the list, asking the indexes for it if need be.
 
+        :raises NoSuchList: if none of them has one
         :raises UpstreamFailed: if one of them failed and there is no older list
         """
         while True:
@@ -260,7 +266,8 @@ class Projects:
         writer = _Writer(self._folder())
         try:
             if len(self._sources) == 1:
-                await self._read(self._sources[0], writer.add)
+                if not await self._read(self._sources[0], writer.add):
+                    raise NoSuchList()
             else:
                 await self._merge(writer)
             held = _Held(writer.finish(), asked_at)
@@ -282,27 +289,32 @@ class Projects:
     async def _merge(self, writer: _Writer) -> None:
         runs = _Runs(self._folder())
         try:
-            failures = await gatherResults(
+            answers = await gatherResults(
                 [
                     Deferred.fromCoroutine(settled(self._read(source, runs.add)))
                     for source in self._sources
                 ],
                 consumeErrors=True,
             )
-            for failure in filter(None, failures):
-                raise failure
+            for answer in answers:
+                if isinstance(answer, UpstreamFailed):
+                    raise answer
+            if not any(answers):
+                raise NoSuchList()
             merged = runs.merged()
             while batch := list(islice(merged, BATCH)):
                 writer.add(batch)
                 await deferLater(self._clock, 0)
+        except FirstError as error:  # one of proxpi's own, or of the disk's
+            error.subFailure.raiseException()
         finally:
             runs.close()
 
-    async def _read(self, source: Source, add: Callable[[list[str]], None]) -> None:
-        """Give the names of one index to `add`; an index without a list has none."""
+    async def _read(self, source: Source, add: Callable[[list[str]], None]) -> bool:
+        """Give the names of one index to `add`; tell whether it has a list."""
         async with self._upstream.page(source.url, {"Accept": ACCEPT}) as answer:
             if source.lacks(answer.status, source in self._served):
-                return
+                return False
             source.check(answer)
             if "v2+" in (answer.header("Content-Type") or "").lower():
                 cause = "it is written in version 2 of the API, which is not known here"
@@ -319,3 +331,4 @@ class Projects:
             except NotAList as error:
                 raise UpstreamFailed(answer.url, str(error), temporary=False) from error
         self._served.add(source)
+        return True

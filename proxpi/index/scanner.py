@@ -31,10 +31,8 @@ _BEFORE_REST = (
     b'{"projects":[{"":{"name":""',
     b'{"":{"name":""',
 )
-_HTML_NAME = re.compile(
-    rb"""<a\b[^<>]*?\bhref\s*+=\s*+["']?+([^"'\s<>]++)[^<>]*+>([^<]*+)</a\s*+>""",
-    re.IGNORECASE,
-)
+_ANCHOR = re.compile(rb"<a\b([^<>]*+)>([^<]*+)</a\s*+>", re.IGNORECASE)
+_HREF = re.compile(rb"""\bhref\s*+=\s*+["']?+([^"'\s]++)""", re.IGNORECASE)
 
 
 class NotAList(ValueError):
@@ -133,7 +131,7 @@ class NameScanner:
         self._beginning += data[len(self._rest) :][: BEGINNING - len(self._beginning)]
         searched = 0
         found = []
-        for match in _HTML_NAME.finditer(data):
+        for match in _ANCHOR.finditer(data):
             searched = match.end()
             found.append(_html_name(match))
         self._keep(data, searched)
@@ -155,7 +153,10 @@ def _is_json(data: bytes) -> bool:
 
 def _html_name(match: re.Match[bytes]) -> str | None:
     """Read a project's name off a link that leads to it; any other link has no name."""
-    href, text = (unescape(group.decode("utf-8", "replace")) for group in match.groups())
+    link = _HREF.search(match[1])
+    if link is None:
+        return None
+    href, text = (unescape(part.decode("utf-8", "replace")) for part in (link[1], match[2]))
     name = names.canonical(text.strip().removesuffix("/"))
     folder = unquote(href.split("#")[0].split("?")[0].rstrip("/").rpartition("/")[2])
     return name if name is not None and name == names.canonical(folder) else None

@@ -150,7 +150,7 @@ class Source:
         if answer.status in (401, 403):
             _log.error(
                 "credentials rejected by {url} (status {status})",
-                url=answer.url,
+                url=urls.shown(answer.url),
                 status=answer.status,
             )
         raise answer.refusal()
@@ -161,7 +161,7 @@ class Source:
             self._warned = True
             _log.warn(
                 "{url} speaks version {version} of the API; what is new since 1.{known} is ignored",
-                url=urls.public(self.url),
+                url=urls.shown(self.url),
                 version=version,
                 known=KNOWN_MINOR,
             )

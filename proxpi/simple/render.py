@@ -115,7 +115,8 @@ def _html_metadata(entry: Entry) -> str | None:
     if isinstance(metadata, dict):
         digest = shown_hash({"hashes": metadata})
         return f"{digest[0]}={digest[1]}" if digest and digest[0] in _IN_LINKS else "true"
-    return None if metadata is None else str(metadata).lower()
+    # HTML can only say that there is metadata; clients take any value for that.
+    return "true" if metadata else None
 
 
 def _escaped(text: str) -> str:

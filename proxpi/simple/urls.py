@@ -68,6 +68,11 @@ def public(url: str) -> str:
     return url[:start] + url[start:end].rpartition("@")[2] + without_fragment(url[end:])
 
 
+def shown(url: str) -> str:
+    """Give the form for logs and messages: public, and without a query, in which tokens are."""
+    return public(url).partition("?")[0]
+
+
 def origin(url: str) -> tuple[str, str, int]:
     """Give scheme, lower-case host and port (the scheme's own where the URL states none).
 

@@ -25,6 +25,8 @@ from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTimeout, BodyTooLon
 
 #: Bytes of an answer nobody needs that are read to keep its connection; a longer one is closed.
 DRAIN_LIMIT = 64 * 1024
+#: Seconds that this may take.
+DRAIN_TIME = 10.0
 _GZIP = 31  # zlib's word for "a gzip header, and the largest window"
 _PIECE = 1 << 20
 
@@ -94,10 +96,11 @@ class _Receiver(Protocol):
         if not self._open:
             return
         self._close()
-        # Not stopProducing: Twisted's proxy of the transport closes only on loseConnection.
-        transport = self.transport
-        if transport is not None:
-            transport.loseConnection()
+        # Twisted's proxy of the transport can only lose the connection, and over TLS that waits
+        # for the peer: one that is silent would keep it for ever.
+        connection = getattr(self.transport, "_producer", self.transport)
+        if connection is not None:
+            getattr(connection, "abortConnection", connection.loseConnection)()
         if failure is not None:
             self.ended.errback(failure)
 
@@ -196,4 +199,5 @@ def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> 
     ended = receive(
         response, lambda data: None, clock=clock, idle_timeout=idle_timeout, limit=DRAIN_LIMIT
     )
+    ended.addTimeout(DRAIN_TIME, clock)
     ended.addErrback(lambda _: None)  # it is of no interest how an unwanted body ends

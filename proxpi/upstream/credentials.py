@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from urllib.parse import urlsplit
 
 import attrs
@@ -38,15 +39,19 @@ class Credentials:
         """
         Give the value of ``Authorization`` for a request to `url`, if there is one.
 
-        Of several indexes on one origin it is that of the index whose path `url` lies under,
-        else that of the first.
+        Of several indexes on one origin it is that of the index whose path `url` shares most
+        with: their files mostly lie near them.
         """
-        given = self._headers.get(urls.origin(url))
-        if given is None:
-            return None
+        given = self._headers.get(urls.origin(url), ())
         path = urlsplit(url).path
-        under = [pair for pair in given if path.startswith(pair[0])]
-        return max(under, key=lambda pair: len(pair[0]))[1] if under else given[0][1]
+        best = max(given, key=lambda pair: _shared(pair[0], path), default=None)
+        return best[1] if best is not None else None
+
+
+def _shared(one: str, other: str) -> int:
+    """Count the segments with which both paths begin."""
+    pairs = zip(one.split("/"), other.split("/"), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _basic(user: str, password: str) -> bytes:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 class UpstreamFailed(Exception):
     """An upstream did not give a usable answer.
 
-    :param url: what was asked for; kept without credentials
+    :param url: what was asked for; kept without credentials and query
     :param cause: one plain clause, such as ``connection refused``
     :param temporary: whether the same request may succeed later without anyone's doing
     :param retry_after: seconds after which the upstream wants to be asked again, if it said so
@@ -35,11 +35,17 @@ class UpstreamFailed(Exception):
     def __init__(
         self, url: str, cause: str, *, temporary: bool = True, retry_after: float | None = None
     ) -> None:
-        super().__init__(f"{urls.public(url)}: {cause}")
-        self.url = urls.public(url)
+        self.url = urls.shown(url)
+        super().__init__(f"{self.url}: {cause}")
         self.cause = cause
         self.temporary = temporary
         self.retry_after = retry_after
+
+    def again(self) -> UpstreamFailed:
+        """Give the same error anew: one that was raised holds on to all that led to it."""
+        return UpstreamFailed(
+            self.url, self.cause, temporary=self.temporary, retry_after=self.retry_after
+        )
 
 
 class BodyTimeout(Exception):

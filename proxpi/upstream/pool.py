@@ -15,11 +15,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import attrs
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -87,8 +90,7 @@ class Upstream:
     connect_timeout: float
     read_timeout: float
     _treq: HTTPClient = attrs.field(
-        init=False,
-        default=attrs.Factory(lambda self: HTTPClient(_Compressed(self._agent)), takes_self=True),
+        init=False, default=attrs.Factory(lambda self: _client(self._agent), takes_self=True)
     )
     _page_slots: defaultdict[tuple[str, str, int], DeferredSemaphore] = attrs.field(
         init=False, factory=_semaphores
@@ -126,6 +128,7 @@ class Upstream:
             _slot(self._file_slots, url),
             self._answer(url, method, asked, self._agent.request) as answer,
         ):
+            answer.headers.removeHeader(ENCODING)  # a file is taken as it is
             yield answer
 
     async def body(self, answer: Answer, limit: int = PAGE_LIMIT) -> tuple[bytes, bool]:
@@ -183,7 +186,7 @@ class Upstream:
             "Deferred[IResponse]",
             self._treq.request(
                 method.decode("ascii"),
-                url,
+                _Verbatim.from_text(url.decode("ascii")),
                 headers=headers,
                 allow_redirects=False,
                 unbuffered=True,
@@ -246,6 +249,20 @@ class Upstream:
 
     def _discard(self, answer: Answer) -> None:
         discard(answer.response, clock=self.clock, idle_timeout=self.read_timeout)
+
+
+def _client(agent: IAgent) -> HTTPClient:
+    """Make treq's client, which all indexes share: it keeps no cookie of any of them."""
+    cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return HTTPClient(_Compressed(agent), cookies)
+
+
+class _Verbatim(EncodedURL):
+    """A URL that treq leaves as it is; it would take an IPv6 address for a name to encode."""
+
+    def to_uri(self) -> EncodedURL:
+        """Give the URL itself."""
+        return self
 
 
 @implementer(IAgent)

@@ -14,6 +14,7 @@ from twisted.web.server import Request
 
 from proxpi.files.mirror import NotUpstream
 from proxpi.index.pages import NoSuchFile, NoSuchProject
+from proxpi.index.projects import NoSuchList
 from proxpi.simple import freshness
 from proxpi.simple.listing import NotListed
 from proxpi.upstream.errors import UpstreamFailed
@@ -118,6 +119,8 @@ def later(request: Request, answer: Coroutine[Deferred[Any], Any, object]) -> No
 def refuse(request: Request, failure: Failure) -> None:
     """Answer with the status and the sentence that an error stands for."""
     match failure.value:
+        case NoSuchList():
+            body = line(request, 404, "No index has a list of its projects.")
         case NoSuchProject():
             body = line(request, 404, "No index has this project.")
         case NoSuchFile():

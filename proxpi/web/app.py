@@ -6,6 +6,7 @@ pages of other sites.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -114,12 +115,20 @@ class App:
         allow = {"Allow": ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))}
         if request.method == b"OPTIONS":
             return answers.empty(request, 204, allow)
-        return answers.line(request, 405, f"Only {allow['Allow']} can be used here.", allow)
+        return _refused(request, 405, f"Only {allow['Allow']} can be used here.", allow)
 
     @app.handle_errors(HTTPException)
     def refuse_rest(self, request: Any, failure: Failure) -> bytes:
         """Answer what Klein's routes do not know."""
-        return answers.line(request, 404, "There is nothing here; the home page is at /.")
+        return _refused(request, 404, "There is nothing here; the home page is at /.", {})
+
+
+def _refused(request: Any, status: int, text: str, headers: Mapping[str, str]) -> bytes:
+    """Refuse in the form that the part of the tree has."""
+    if request.path.startswith(b"/cache"):
+        answers.set_headers(request, headers)
+        return answers.error(request, status, text)
+    return answers.line(request, status, text, headers)
 
 
 def _check_site(request: Request) -> None:

@@ -113,11 +113,12 @@ class IndexTree:
         self, request: Request, projects: ProjectList, form: negotiate.Form, compressed: bool
     ) -> None:
         file = projects.file
-        if not _set_head(request, projects, file.etag, file.size, form, compressed):
-            request.finish()
-            return
         # A descriptor of its own: the list may be replaced while it is sent.
         descriptor = os.dup(file.descriptor)
+        if not _set_head(request, projects, file.etag, file.size, form, compressed):
+            os.close(descriptor)
+            request.finish()
+            return
         send(
             request,
             lambda start, count: os.pread(descriptor, count, start),

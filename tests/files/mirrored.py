@@ -10,8 +10,9 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from proxpi.files.disk import Checked, Copy, Disk, Partial
+from proxpi.files.disk import Checked, Copy, Disk
 from proxpi.files.mirror import Elsewhere, Mirror
+from proxpi.files.partial import Partial
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.pool import Upstream
 from tests.support.house import FILES, MIB, FolderCase, entry

@@ -353,7 +353,20 @@ class Adopting(DiskCase):
 
     def test_stop(self) -> None:
         """What has not been finished when the process ends is removed."""
-        self.disk.partial(link_of("x.whl", b"data")).write(b"da")
+        partial = self.disk.partial(link_of("x.whl", b"data"))
+        partial.write(b"da")
         self.disk.close()
         assert self.leftovers() == []
+        # A download that goes on until the very end meets no closed file.
+        partial.write(b"ta")
+        partial.restart()
+        self.disk.end(partial)
         assert self.open_files() == []
+
+    def test_foreign_files(self) -> None:
+        """What no cache would call its files is neither counted nor ever removed."""
+        foreign = self.folder / "postgres" / "base" / "1"
+        foreign.parent.mkdir(parents=True)
+        foreign.write_bytes(bytes(1000))
+        Disk(self.folder, 10).prepare()
+        assert foreign.read_bytes() == bytes(1000)

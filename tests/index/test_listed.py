@@ -119,6 +119,15 @@ class ListedTests(PagesCase):
         self.indexes.says(AT_ROOT, Reply(500))
         assert self.error(self.file(), UpstreamFailed).cause == "status 500"
 
+    def test_forgotten(self) -> None:
+        """A page that was forgotten tells nothing of its files until it was asked for anew."""
+        self.page()
+        assert self.pages.ready_file("demo", "a.zip") is not None
+        self.pages.forget("demo")
+        assert self.pages.ready_file("demo", "a.zip") is None
+        self.indexes.says(AT_ROOT, Reply(500))
+        assert self.result(self.file()).entry["filename"] == "a.zip"
+
     def test_ask_again(self) -> None:
         """A signed URL that expired: the page is asked for again, however young it is."""
         self.page()

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import PotentialDataLoss
 
 from proxpi.index import projects as projects_module
-from proxpi.index.projects import ProjectList, Projects
+from proxpi.index.projects import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.upstreams import EXTRA, ROOT, Case, Indexes, Reply, project_page, root_list, run
@@ -286,6 +286,14 @@ class FailureTests(ListCase):
         assert self.refusal(Reply(429, headers={"Retry-After": "9"})).retry_after == 9.0
         assert not self.refusal(Reply(401)).temporary
         assert not self.refusal(Reply(206)).temporary
+
+    def test_none_at_all(self) -> None:
+        """Where no index has a list there is none, and not an empty one."""
+        for urls in ((ROOT,), (ROOT, EXTRA)):
+            self.build(*urls)
+            for url in urls:
+                self.indexes.says(url, Reply(404))
+            self.error(self.ask(), NoSuchList)
 
     def test_not_a_list(self) -> None:
         """An error page, a login page, a project page, or something else, is no list."""

@@ -195,3 +195,8 @@ def test_without_fragment() -> None:
     """What follows the first ``#`` goes, the query stays."""
     assert urls.without_fragment("https://h.example/f?a=b#c#d") == "https://h.example/f?a=b"
     assert unquote(urls.without_fragment("f%23.whl")) == "f#.whl"
+
+
+def test_shown() -> None:
+    """Logs and messages have neither credentials nor the query, in which tokens are."""
+    assert urls.shown("https://u:p@h/a/x.whl?X-Signature=secret#f") == "https://h/a/x.whl"

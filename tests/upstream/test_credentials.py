@@ -53,7 +53,12 @@ def test_two_on_one_origin() -> None:
     """Each of two indexes on one origin has its own; for what is of neither the first's hold."""
     urls = ["https://a:1@index.example/one/", "https://b:2@index.example/one/two/"]
     credentials = Credentials.from_urls(urls)
-    for path, pair in (("one/demo/", b"a:1"), ("one/two/demo/", b"b:2"), ("files/x", b"a:1")):
+    for path, pair in (
+        ("one/demo/", b"a:1"),
+        ("one/two/demo/", b"b:2"),
+        ("one/two-and-more/", b"a:1"),
+        ("files/x", b"a:1"),
+    ):
         header = credentials.header_for(f"https://index.example/{path}")
         assert header == b"Basic " + base64.b64encode(pair)
 

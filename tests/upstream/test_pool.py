@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from itertools import pairwise
 from typing import Any
 
@@ -143,6 +144,31 @@ class RequestTests(PoolCase):
             self.error(asked, CancelledError)
             assert self.agents.waiting == 0
         assert self.clock.getDelayedCalls() == []
+
+
+class TreqTests(PoolCase):
+    """What treq would do with a page, and must not."""
+
+    def test_ipv6(self) -> None:
+        """An index may live at an address, which is no name to be encoded."""
+        url = "http://[::1]:8080/simple/demo/"
+        self.agents.replies[url] = Reply(200, (b"page",))
+        assert self.result(run(page(self.upstream, url))).status == 200
+        assert self.urls() == [url]
+
+    def test_cookies(self) -> None:
+        """A cookie of one index is never sent, to none of them."""
+        self.agents.replies[PAGE] = Reply(200, (b"page",), {"Set-Cookie": "session=secret; Path=/"})
+        for _ in range(2):
+            self.result(run(page(self.upstream)))
+        assert [asked.header("Cookie") for asked in self.agents.asked] == [None, None]
+
+    def test_compression_of_files(self) -> None:
+        """No field of an answer makes proxpi decompress a file."""
+        data = gzip.compress(b"file")
+        for name in ("Content-Encoding", "X-Proxpi-Content-Encoding"):
+            self.agents.replies[PAGE] = Reply(200, (data,), {name: "gzip"})
+            assert self.result(run(file(self.upstream))) == data
 
 
 class CredentialsTests(PoolCase):

@@ -6,7 +6,7 @@ import errno
 
 from twisted.internet.error import ConnectionRefusedError
 
-from proxpi.files.disk import Partial
+from proxpi.files.partial import Partial
 from tests.support.house import FILES, INDEX, PRIVATE_INDEX, entry, page, sha256
 from tests.support.internet import Reply
 from tests.web.test_files import DATA, NAME, PATH, SIZE, FileCase
