@@ -60,6 +60,13 @@ class HeadOfAFile(MirrorCase):
             self.build()
             (self.folder / "files-example/packages" / NAME).unlink()
 
+    def test_no_length_anywhere(self) -> None:
+        """A length that nobody tells, of a file that may not be kept, is a failure."""
+        self.build(capacity=0)
+        self.listed(Reply(405), size=None)
+        error = self.error(self.head(), UpstreamFailed)
+        assert (error.cause, error.temporary) == ("its length is not told", False)
+
     def test_not_there(self) -> None:
         """A file that is not there, by a fresh page too, is not there."""
         for status in (404, 410):

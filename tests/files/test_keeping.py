@@ -35,6 +35,23 @@ class FullDisk(MirrorCase):
         self.assert_sent_to(self.fetch())
         self.assert_nothing_kept()
 
+    def test_renaming_private(self) -> None:
+        """Behind credentials nobody is refused: the file is sent, and not kept."""
+        (self.folder / "files-example").write_bytes(b"in the way")
+        self.listed(private=True)
+        self.assert_bytes(self.result(self.fetch()))
+        self.clock.advance(0)
+        assert self.open_files() == []
+
+    def test_no_folder_private(self) -> None:
+        """The same where not even an unfinished file can be made in the folder."""
+        self.disk.own.rmdir()
+        self.disk.own.write_bytes(b"in the way")
+        self.listed(private=True)
+        self.assert_bytes(self.result(self.fetch()))
+        self.clock.advance(0)
+        assert self.open_files() == []
+
     def test_renaming(self) -> None:
         """A file that cannot be given its name."""
         (self.folder / "files-example").write_bytes(b"in the way")
