@@ -7,7 +7,8 @@ a volume it filled is of use. What is proxpi's own lies in one folder beside the
 partial files, each locked by the process that writes it, and the root list.
 
 No file is served before its bytes were compared with the page: those that were downloaded are
-hashed on the way, those that were found are read once. What was checked is remembered, for as
+hashed on the way, those that were found are read once. (Where the page has no hash, a found file
+is compared by size, which is all that there is.) What was checked is remembered, for as
 long as the process runs, together with the file's inode, size and time of change; a file that
 is no longer the one that was checked is checked again. So nothing has to be flushed to disk:
 what a power failure leaves behind is a found file like any other.
@@ -194,7 +195,7 @@ class Disk:
         """
         Read a found file and compare it; one that is not the link's is removed.
 
-        This takes a while and touches no state: call it in a thread, and then :meth:`trust`.
+        This takes a while and changes nothing in memory: call it in a thread, then :meth:`trust`.
         """
         assert link.place is not None
         path = self.folder / link.place

@@ -36,7 +36,7 @@ class Held:
     """What one index last said of one project.
 
     :ivar document: the encoded project, compressed; ``None`` means that it has no such project
-    :ivar asked_at: seconds on the monotonic clock
+    :ivar asked_at: the clock's seconds when it was asked for
     :ivar how: ``"200"`` for a new answer, ``"304"`` for an old one that was confirmed
     :ivar due: whether it is to be asked for again however fresh it is
     """

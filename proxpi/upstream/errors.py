@@ -49,7 +49,7 @@ class UpstreamFailed(Exception):
 
 
 class BodyTimeout(Exception):
-    """A body brought nothing for too long."""
+    """An answer, its head or its body, took too long or was silent for too long."""
 
 
 class BodyTooLong(Exception):

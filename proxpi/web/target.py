@@ -12,7 +12,8 @@ from proxpi.simple.parse import UNSAFE
 
 #: The roots of the tree; the first is the original's, the second what many expect.
 ROOTS = (b"index", b"simple")
-#: Characters beyond which nothing is a file name that a file system would take.
+#: Characters beyond which nothing is a file name. (A disk takes fewer: what is too long for it is
+#: redirected.)
 LONGEST_FILENAME = 2000
 
 
