@@ -84,9 +84,14 @@ class Flights(Generic[K, T]):
             result.addCallbacks(flight._succeeded, flight._failed)
         return flight
 
-    def forget(self, key: K) -> None:
-        """Let the next who asks start anew; those who wait already get what they wait for."""
-        self._flights.pop(key, None)
+    def forget(self, key: K, flight: Flight[T] | None = None) -> None:
+        """
+        Let the next who asks start anew; those who wait already get what they wait for.
+
+        :param flight: the one that is meant, if not whichever is under way
+        """
+        if flight is None or self._flights.get(key) is flight:
+            self._flights.pop(key, None)
 
     def _landed(self, result: Any, key: K, flight: Flight[T]) -> Any:
         if self._flights.get(key) is flight:

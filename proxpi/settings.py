@@ -186,7 +186,7 @@ SETTINGS: tuple[Setting, ...] = (
         otherwise="a new temporary folder, removed at exit",
         parse=_path,
         accepts="a folder",
-        explains="Folder that keeps the files; it is made if missing.",
+        explains="Folder that keeps files and index pages; it is made if missing.",
     ),
     Setting(
         name="binary_file_mime_type",
@@ -226,6 +226,13 @@ SETTINGS: tuple[Setting, ...] = (
         explains="Seconds of silence from an upstream before it is given up; 0 means the default.",
     ),
     Setting(
+        name="offline",
+        default="off",
+        parse=_switch,
+        accepts="on or off",
+        explains="Connect to nobody: serve what is cached, however old; the rest is a 503.",
+    ),
+    Setting(
         name="logging_level",
         default="INFO",
         parse=_level,
@@ -255,6 +262,7 @@ class Settings:
     download_timeout: float
     connect_timeout: float
     read_timeout: float
+    offline: bool
     logging_level: str
 
     @classmethod

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.application.service import IService, Service
@@ -21,13 +24,15 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from proxpi import __version__
-from proxpi.files.disk import Checked, Disk
+from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
 from proxpi.index.projects import Projects
 from proxpi.index.source import Source
+from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.settings import Settings
@@ -42,6 +47,13 @@ from proxpi.web.site import Site
 
 __all__ = ["Options", "makeService"]
 
+#: Threads for what takes a while: pages are made there, and files that were found are checked.
+THREADS = 4
+#: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
+#: reactor each time that it comes back from the system: several times for one request.)
+TURN = 0.001
+
+T = TypeVar("T")
 _log = Logger(namespace="proxpi")
 
 
@@ -59,6 +71,8 @@ class Proxpi(Service):
         self._settings = settings
         self._reactor = reactor
         self._pool = persistent_pool(reactor)
+        # Not the reactor's own, in which names are looked up: that may hang.
+        self._threads = ThreadPool(0, THREADS, "proxpi")
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
         if settings.cache_dir is None:
@@ -95,11 +109,16 @@ class Proxpi(Service):
         if self._temporary is not None:
             # Not earlier: twistd may have been told to become another user by now.
             make_folder(self._temporary, "TMPDIR", mode=0o700)
+        self._threads.start()
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
+        # What is there by now stays: it need not be looked at whenever garbage is collected, which
+        # would take longer than anything that a large page does.
+        gc.collect()
+        gc.freeze()
 
     def _announce(self) -> None:
         _log.info(
@@ -113,6 +132,8 @@ class Proxpi(Service):
     async def _stop(self) -> None:
         await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
         await self._pool.closeCachedConnections()
+        if self._threads.started:
+            self._threads.stop()
         self._disk.close()
         self._remove_temporary()
 
@@ -135,13 +156,16 @@ class Proxpi(Service):
             Credentials.from_urls(index_urls),
             settings.connect_timeout,
             settings.read_timeout,
+            settings.offline,
         )
         ttls = (settings.index_ttl, *settings.extra_index_ttls)
         self._sources = [
-            Source(url, ttl, upstream) for url, ttl in zip(index_urls, ttls, strict=True)
+            Source(url, ttl, upstream, self._in_thread)
+            for url, ttl in zip(index_urls, ttls, strict=True)
         ]
-        pages = Pages(self._sources, reactor)
-        projects = Projects(self._sources, upstream, reactor, self._disk.scratch)
+        store = Store(self._disk.own / "pages", reactor)
+        pages = Pages(self._sources, reactor, store, self._in_thread)
+        projects = Projects(self._sources, upstream, reactor, self._lists, self._in_thread)
         mirror = Mirror(
             pages, upstream, self._disk, reactor, settings.download_timeout, self._in_thread
         )
@@ -149,8 +173,13 @@ class Proxpi(Service):
         tree = IndexTree(pages, projects, files, reactor)
         return Site(tree, App(pages, projects).app.resource(), reactor)
 
-    def _in_thread(self, work: Callable[[], Checked | None]) -> Deferred[Checked | None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+    def _lists(self) -> Path | None:
+        """Give the folder of the project list, if there can be one."""
+        own = self._disk.scratch()
+        return own / "projects" if own is not None else None
+
+    def _in_thread(self, job: Callable[[], T]) -> Deferred[T]:
+        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._threads, job))
 
     def _remove_temporary(self) -> None:
         if self._temporary is not None:
@@ -165,6 +194,9 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # only now: twistd may have been told which to install
 
+    # Twisted counts time by the wall clock: one that is set back would stop every timer.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
+    sys.setswitchinterval(TURN)
     settings = options.settings
     if settings.cache_dir is not None:
         # Absolute from the start: a daemon changes its working folder.

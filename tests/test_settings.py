@@ -45,6 +45,7 @@ def test_nothing_given() -> None:
         download_timeout=0.9,
         connect_timeout=3.1,
         read_timeout=20.0,
+        offline=False,
         logging_level="INFO",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 from proxpi import __version__, tap
-from proxpi.files.disk import Checked
 from proxpi.logs import Logged
 from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange
@@ -47,16 +47,6 @@ class Port:
     def stopListening(self) -> None:
         """See `IListeningPort`."""
         self.open = False
-
-
-class Threads:
-    """A pool of no threads: what is to be done is done at once."""
-
-    def callInThreadWithCallback(
-        self, on_result: Callable[[bool, object], object], work: Callable[[], object]
-    ) -> None:
-        """See `twisted.python.threadpool.ThreadPool`."""
-        on_result(True, work())
 
 
 class Reactor(MemoryReactorClock):
@@ -88,10 +78,6 @@ class Reactor(MemoryReactorClock):
     def _opened(self, host: object) -> Port:
         self.ports.append(Port(host))
         return self.ports[-1]
-
-    def getThreadPool(self) -> Threads:
-        """See `IReactorThreads`."""
-        return Threads()
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         """See `IReactorFromThreads`."""
@@ -200,12 +186,14 @@ class Life(TapCase):
         self.stop(service)
 
     def test_work_off_the_reactor(self) -> None:
-        """What takes a while is done by the reactor's threads."""
+        """What takes a while is done in a thread, which ends with the service."""
         service = self.start()
         [proxpi] = service
-        work: Callable[[], Checked | None] = lambda: None
-        assert self.result(proxpi._in_thread(work)) is None
+        done = proxpi._in_thread(threading.current_thread)
         self.stop(service)
+        thread = self.result(done)
+        assert thread is not threading.current_thread()
+        assert not thread.is_alive()
 
 
 class Announcement(TapCase):

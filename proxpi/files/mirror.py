@@ -119,7 +119,7 @@ class Mirror:
                 raise failure from gone
         except (UpstreamFailed, OSError) as error:
             failure = error
-        if link.private:
+        if self._only_here(link):
             raise failure
         return Elsewhere(link.public_url)
 
@@ -141,7 +141,7 @@ class Mirror:
             raise _explained(gone) from gone
 
     async def _length(self, link: Link) -> Copy | Head:
-        if link.size is not None:
+        if link.size is not None and not self._upstream.offline:
             return Head(link.size, link.sha256)
         async with self._upstream.file(link.url, {}, method="HEAD") as answer:
             if answer.status in (404, 410):
@@ -158,7 +158,7 @@ class Mirror:
         copy = self._disk.open(link)
         if copy is not None:
             return copy
-        if not (link.private or self._disk.fits(link.size)):
+        if not (self._only_here(link) or self._disk.fits(link.size)):
             return Elsewhere(link.public_url)
         if self._disk.found(link):
             # It is here: no client is sent away while it is checked.
@@ -168,7 +168,7 @@ class Mirror:
                 return copy
         flight = self._flights.join(link, lambda: self._bring(link))
         try:
-            unkept = await flight.wait(None if link.private else until)
+            unkept = await flight.wait(None if self._only_here(link) else until)
         except Late:
             return Elsewhere(link.public_url)
         copy = unkept.share() if unkept is not None else self._disk.open(link)
@@ -176,6 +176,10 @@ class Mirror:
             raise UpstreamFailed(link.url, "its copy is gone already")
         copy.fetched = True
         return copy
+
+    def _only_here(self, link: Link) -> bool:
+        """Tell whether nobody is to be sent upstream, for lack of credentials or of a network."""
+        return link.private or self._upstream.offline
 
     async def _link_again(self, name: str, filename: str, gone: Gone) -> Link:
         """

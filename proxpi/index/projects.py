@@ -2,78 +2,58 @@
 
 Theory of operation
 -------------------
-The public list has several hundred thousand names and tens of megabytes, so nothing here
-holds it. The bytes of an index's answer are searched for names as they come; the names go on,
-in batches, into both forms of the list, plain and compressed, in files. Those are swapped in
-when they are whole, and are what clients get until the list has to be asked for again.
+The public list has several hundred thousand names and tens of megabytes, so nothing here holds
+it. What an index says goes from its connection into a file of names (``list_intake``); several
+such files are merged into one (``list_names``); a form that a client wants is made of that once,
+and then sent from its own file. All of that is held (``list_contents``), and kept over a restart
+(``list_folder``).
 
-Names of a single index pass straight through. Those of several are first sorted in runs of
-bounded size, on disk, and then merged.
+An index is asked again when what it said is over its time, and may confirm it. If it fails, what
+it said last stands in for it; if it never said anything, there is no list: one without the names
+of an index would be a lie.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import tempfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
-from pathlib import Path
-from typing import IO
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Literal
 
 import attrs
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from proxpi.flights import Flights, Late
-from proxpi.index.pages import PATIENCE, PATIENCE_IN_OUTAGE, Status
-from proxpi.index.scanner import NameScanner, NotAList
-from proxpi.index.source import ACCEPT, Source
-from proxpi.simple import freshness
+from proxpi.flights import Flight, Flights, Late
+from proxpi.index import list_intake
+from proxpi.index.health import (
+    COLD_PATIENCE,
+    COLD_TRIES,
+    PATIENCE,
+    SLOWEST,
+    STALE_TRIES,
+    persistently,
+)
+from proxpi.index.list_contents import Contents
+from proxpi.index.list_folder import Form, ListFile, ListFolder, Share
+from proxpi.index.renewal import Status
+from proxpi.index.source import ACCEPT, Part, Source, Work
 from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
-from proxpi.simple.render import list_head, list_items, list_tail
-from proxpi.upstream.errors import UpstreamFailed, settled
+from proxpi.upstream.errors import Offline, UpstreamFailed, settled
 from proxpi.upstream.pool import Upstream
 
-#: Bytes of a root list, decompressed, beyond which it is none.
-LIST_LIMIT = 256 * 1024 * 1024
-#: Seconds that a root list may take, however steadily it comes.
-LIST_TIME = 300.0
-#: Names that are sorted in one go, and held in memory for it.
-RUN = 20_000
-#: Names that are merged between two turns of the reactor.
-BATCH = 2_000
+#: Bytes by which the head of an answer, or a step of the work on it, counts as progress.
+STEP = int(SLOWEST * PATIENCE)
 
-_KEY = tuple[Serialization, bool]
+Ask = Literal["due", "troubled"]
 
 _log = Logger(namespace="proxpi.index")
 
 
 class NoSuchList(NotListed):
     """No index has a list of its projects."""
-
-
-@attrs.frozen
-class ListFile:
-    """One form of the list, in a file that has no name: it is gone when it is closed.
-
-    :ivar file: open, for reading at any place (``os.pread``)
-    :ivar size: bytes
-    :ivar etag: the entity tag, without quotes
-    """
-
-    file: IO[bytes]
-    size: int
-    etag: str
-
-    @property
-    def descriptor(self) -> int:
-        """The system's number for the open file."""
-        return self.file.fileno()
 
 
 @attrs.frozen
@@ -86,249 +66,233 @@ class ProjectList:
     age: float
 
 
-@attrs.frozen
-class _Held:
-    """A whole list, in all its forms."""
-
-    forms: dict[_KEY, ListFile]
-    asked_at: float
-    due: bool = False
-
-
-class _Writer:
-    """Writes the four forms of a list, piece by piece, into a folder."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._first = True
-        self._outputs = [
-            _Output(serialization, compressed, folder)
-            for serialization in Serialization
-            for compressed in (False, True)
-        ]
-        self._put(list_head)
-
-    def add(self, batch: Sequence[str]) -> None:
-        """Add normalized names."""
-        if batch:
-            self._put(lambda serialization: list_items(serialization, batch, self._first))
-            self._first = False
-
-    def finish(self) -> dict[_KEY, ListFile]:
-        """Write the end of each form, and give them."""
-        self._put(list_tail)
-        return {output.key: output.finish() for output in self._outputs}
-
-    def abandon(self) -> None:
-        """Throw away what was written."""
-        for output in self._outputs:
-            output.file.close()
-
-    def _put(self, render: Callable[[Serialization], bytes]) -> None:
-        pieces = {serialization: render(serialization) for serialization in Serialization}
-        for output in self._outputs:
-            output.write(pieces[output.key[0]])
-
-
-class _Output:
-    """One form of a list on its way to its file."""
-
-    def __init__(self, serialization: Serialization, compressed: bool, folder: Path | None) -> None:
-        self.key = (serialization, compressed)
-        self.file = tempfile.TemporaryFile("w+b", buffering=1 << 20, dir=folder)
-        self._digest = hashlib.sha256()
-        # 31: a gzip header; level 1, since the list is long and the next one is never far.
-        self._gzip = zlib.compressobj(1, wbits=31) if compressed else None
-
-    def write(self, data: bytes) -> None:
-        self._write(self._gzip.compress(data) if self._gzip else data)
-
-    def _write(self, data: bytes) -> None:
-        self._digest.update(data)
-        self.file.write(data)
-
-    def finish(self) -> ListFile:
-        if self._gzip:
-            self._write(self._gzip.flush())
-        self.file.flush()
-        return ListFile(self.file, self.file.tell(), self._digest.hexdigest()[:32])
-
-
-class _Runs:
-    """Names of several lists on their way to one: sorted runs in files."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._buffer: list[str] = []
-        self._files: list[IO[str]] = []
-
-    def add(self, batch: Iterable[str]) -> None:
-        """Add names in any order."""
-        self._buffer.extend(batch)
-        if len(self._buffer) >= RUN:
-            self._spill()
-
-    def merged(self) -> Iterator[str]:
-        """Give every name once, sorted."""
-        self._spill()
-        lines = [(line.rstrip("\n") for line in run) for run in self._files]
-        return (name for name, _ in groupby(heapq.merge(*lines)))
-
-    def close(self) -> None:
-        """Let go of the files."""
-        for run in self._files:
-            run.close()
-
-    def _spill(self) -> None:
-        run = tempfile.TemporaryFile("w+", dir=self._folder, encoding="ascii")
-        self._files.append(run)
-        run.writelines(f"{name}\n" for name in sorted(self._buffer))
-        run.seek(0)
-        self._buffer.clear()
-
-
 @attrs.define(eq=False)
 class Projects:
     """The root list of all indexes together.
 
-    :ivar folder: tells where its files are to be made; ``None`` is the system's place for them
+    :ivar folder: tells where it is kept; ``None``: nowhere, in files without names
+    :ivar wall: tells the seconds since the epoch
     """
 
     _sources: Sequence[Source]
     _upstream: Upstream
     _clock: IReactorTime
-    _folder: Callable[[], Path | None]
-    _held: _Held | None = attrs.field(init=False, default=None)
-    _failing: bool = attrs.field(init=False, default=False)
-    _forgotten: int = attrs.field(init=False, default=0)
-    _served: set[Source] = attrs.field(init=False, factory=set)
-    _flights: Flights[None, None] = attrs.field(
+    _folder: ListFolder = attrs.field(converter=ListFolder)
+    _work: Work
+    _wall: Callable[[], float] = time.time
+    _held: Contents = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: Contents(self._sources, self._clock, self._folder, self._work, self._wall),
+            takes_self=True,
+        ),
+    )
+    _wanted: set[Form] = attrs.field(init=False, factory=set)
+    _asked: list[Source] = attrs.field(init=False, factory=list)
+    _received: int = attrs.field(init=False, default=0)
+    _received_before: int = attrs.field(init=False, default=0)  # the newest flight
+    _flights: Flights[Ask, Status] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
 
     def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
-        """Give the list if it is fresh, without waiting."""
-        if self._held is None or self._remaining(self._held) <= 0:
+        """Give the list without waiting: a fresh one, or an old one where waiting is of no use."""
+        file = self._held.forms.get((serialization, compressed))
+        if file is None:
             return None
-        return self._list(self._held, serialization, compressed, "HIT")
+        if self._held.remaining > 0:
+            return self._list(file, "HIT")
+        return self._list(file, "STALE") if self._in_trouble() else None
 
     async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
         """
         Give the list, asking the indexes for it if need be.
 
         :raises NoSuchList: if none of them has one
-        :raises UpstreamFailed: if one of them failed and there is no older list
+        :raises UpstreamFailed: if one of them failed and there is nothing to stand in for it
         """
+        form = serialization, compressed
+        await self._held.load()
         while True:
-            if (ready := self.ready(serialization, compressed)) is not None:
-                return ready
-            forgotten = self._forgotten
-            status = await self._refreshed()
+            generation = self._held.generation
+            status: Status = "HIT"
+            if self._held.remaining <= 0:
+                self._wanted.add(form)
+                status = await self._renewed()
             # Forgotten meanwhile: what was under way is older than the operator's wish.
-            if self._held is not None and self._forgotten == forgotten:
-                return self._list(self._held, serialization, compressed, status)
+            if self._held.generation != generation:
+                continue
+            names = self._held.names
+            if names is None:
+                raise NoSuchList()
+            found = self._list(names, status)
+            return attrs.evolve(found, file=await self._held.form(names, form))
 
     def forget(self) -> None:
         """Ask for the list again before it is used again, except in an outage."""
-        self._forgotten += 1
-        self._flights.forget(None)
-        if self._held is not None:
-            self._held = attrs.evolve(self._held, due=True)
+        self._held.forget()
+        self._flights.forget("due")
+        self._flights.forget("troubled")
 
-    async def _refreshed(self) -> Status:
-        flight = self._flights.join(None, self._refresh)
-        until = None
-        if self._held is not None:
-            until = flight.started + (PATIENCE_IN_OUTAGE if self._failing else PATIENCE)
-        try:
-            await flight.wait(until)
-        except Late:
+    def _in_trouble(self) -> bool:
+        """Tell whether asking is of no use: every index that would be asked is in trouble."""
+        parts = [(source, self._held.part(source)) for source in self._sources]
+        return all(
+            source.health.trouble("") is not None and not (part and part.due)
+            for source, part in parts
+            if source.remaining(part) <= 0
+        )
+
+    def _list(self, file: ListFile, status: Status) -> ProjectList:
+        remaining = 0.0 if status == "STALE" else self._held.remaining
+        return ProjectList(file, status, remaining, max(0.0, self._held.age))
+
+    async def _renewed(self) -> Status:
+        """Ask those indexes whose word is over its time, as far as that can be had in time."""
+        usable = self._held.names is not None
+        if usable and self._in_trouble():
             return "STALE"
-        except (UpstreamFailed, OSError):
-            if self._held is not None:
-                return "STALE"
-            raise
-        return "MISS"
-
-    def _list(
-        self, held: _Held, serialization: Serialization, compressed: bool, status: Status
-    ) -> ProjectList:
-        age = max(0.0, self._clock.seconds() - held.asked_at)
-        remaining = 0.0 if status == "STALE" else self._remaining(held)
-        return ProjectList(held.forms[serialization, compressed], status, remaining, age)
-
-    def _remaining(self, held: _Held) -> float:
-        ttl = 0.0 if held.due else min(source.ttl for source in self._sources)
-        return freshness.remaining(held.asked_at, ttl, self._clock.seconds())
-
-    async def _refresh(self) -> None:
-        forgotten = self._forgotten
-        asked_at = self._clock.seconds()
-        writer = _Writer(self._folder())
+        flight = self._flights.join("due", lambda: self._refresh("due"))
         try:
-            if len(self._sources) == 1:
-                if not await self._read(self._sources[0], writer.add):
-                    raise NoSuchList()
-            else:
-                await self._merge(writer)
-            held = _Held(writer.finish(), asked_at)
-        except BaseException as error:
-            writer.abandon()
-            if isinstance(error, (UpstreamFailed, OSError)):
-                self._failing = True
-                _log.warn("project list: {error}", error=error)
+            return await self._outcome(flight, PATIENCE if usable else COLD_PATIENCE)
+        except CancelledError:
             raise
-        self._failing = False
-        if self._forgotten != forgotten:
-            writer.abandon()
-            return
-        if self._held is not None:
-            for form in self._held.forms.values():
-                form.file.close()
-        self._held = held
+        except Late as late:
+            error = self._note_late(flight, "due", late)
+            if not usable:
+                raise error from None
+            return "STALE"
+        except Exception as error:
+            if not usable or isinstance(error, NotListed):
+                raise
+            if not isinstance(error, UpstreamFailed):
+                _log.failure("project list: an error of proxpi's own")
+            return "STALE"
 
-    async def _merge(self, writer: _Writer) -> None:
-        runs = _Runs(self._folder())
+    async def _outcome(self, flight: Flight[Status], patience: float) -> Status:
+        """
+        Wait for a flight; if there is no list yet, longer while bytes keep coming.
+
+        :raises Late: if it takes too long; with whether something came
+        """
+        usable = self._held.names is not None
+        begun = now = self._clock.seconds()
+        if usable:
+            begun = flight.started
+            if begun + patience <= now:
+                raise Late(True)  # what is to be noted of it has been noted
+        before = self._received_before
+        for window in count(1):
+            try:
+                return await flight.wait(begun + window * PATIENCE)
+            except Late:
+                moves = self._received - before >= STEP
+                if window * PATIENCE >= patience and (usable or not moves):
+                    raise Late(moves) from None
+                before = self._received
+        raise AssertionError("there is always another window")
+
+    def _note_late(self, flight: Flight[Status], ask: Ask, late: Late) -> UpstreamFailed:
+        """Let a flight go on by itself; if nothing comes of it, who asks next need not wait."""
+        error = UpstreamFailed(self._sources[0].url, "timed out")
+        if late.args and late.args[0]:
+            return error
+        self._flights.forget(ask, flight)
+        for source in self._asked:
+            error = UpstreamFailed(source.url, "timed out")
+            source.health.failed("", error, flight.started, self._probe)
+        return error
+
+    async def _probe(self) -> None:
+        """Find out whether the indexes that are in trouble have come out of it."""
+        flight = self._flights.join("troubled", lambda: self._refresh("troubled"))
+        try:
+            await self._outcome(flight, PATIENCE)
+        except Late as late:
+            self._note_late(flight, "troubled", late)
+
+    async def _refresh(self, ask: Ask) -> Status:
+        """Ask those indexes that are to be asked, and make one list of all."""
+        self._received_before = self._received
+        generation, before = self._held.generation, self._held.shares
+        asked = [
+            source
+            for source in self._sources
+            if (
+                source.remaining(self._held.part(source)) <= 0
+                if ask == "due"
+                else source.health.fails("")
+            )
+        ]
         try:
             answers = await gatherResults(
-                [
-                    Deferred.fromCoroutine(settled(self._read(source, runs.add)))
-                    for source in self._sources
-                ],
+                [Deferred.fromCoroutine(settled(self._ask(source, ask))) for source in asked],
                 consumeErrors=True,
             )
-            for answer in answers:
-                if isinstance(answer, UpstreamFailed):
-                    raise answer
-            if not any(answers):
-                raise NoSuchList()
-            merged = runs.merged()
-            while batch := list(islice(merged, BATCH)):
-                writer.add(batch)
-                await deferLater(self._clock, 0)
         except FirstError as error:  # one of proxpi's own, or of the disk's
             error.subFailure.raiseException()
-        finally:
-            runs.close()
+        said = {
+            source: answer
+            for source, answer in zip(asked, answers, strict=True)
+            if not isinstance(answer, UpstreamFailed)
+        }
+        if said:
+            self._received += STEP
+            await self._held.take(said, generation)
+        for answer in answers:
+            if isinstance(answer, UpstreamFailed):
+                raise answer
+        new = any(
+            share.names is not None
+            and (source not in before or share.names is not before[source].names)
+            for source, share in said.items()
+        )
+        return "MISS" if new else "REVALIDATED"
 
-    async def _read(self, source: Source, add: Callable[[list[str]], None]) -> bool:
-        """Give the names of one index to `add`; tell whether it has a list."""
-        async with self._upstream.page(source.url, {"Accept": ACCEPT}) as answer:
-            if source.lacks(answer.status, source in self._served):
-                return False
+    async def _ask(self, source: Source, ask: Ask) -> Share:
+        """Ask one index, unless it is known to be of no use and something can stand in for it."""
+        share, part = self._held.shares.get(source), self._held.part(source)
+        if share is not None and ask == "due" and not (part and part.due):
+            trouble = source.health.trouble("")
+            if trouble is not None:
+                raise trouble
+        tries = 1 if ask == "troubled" else STALE_TRIES if share is not None else COLD_TRIES
+        since = self._clock.seconds()
+        self._asked.append(source)
+        try:
+            said: Share = await persistently(
+                lambda: self._ask_once(source, share), source.health, self._clock, tries
+            )
+        except UpstreamFailed as error:
+            if not isinstance(error, Offline):
+                _log.warn("project list: {error}", error=error)
+                source.health.failed("", error, since, self._probe)
+            raise
+        finally:
+            self._asked.remove(source)
+        source.health.succeeded()
+        return said
+
+    async def _ask_once(self, source: Source, share: Share | None) -> Share:
+        served = share is not None and share.part.served
+        validators = share.part.validators() if share is not None else {}
+        asked_at = self._clock.seconds()
+        async with self._upstream.page(source.url, {"Accept": ACCEPT, **validators}) as answer:
+            source.health.answered()
+            self._received += STEP
+            if answer.status == 304 and share is not None and validators:
+                return attrs.evolve(share, part=attrs.evolve(share.part, asked_at=asked_at))
+            if source.lacks(answer.status, served):
+                return Share(Part(False, asked_at, served=served), None)
             source.check(answer)
-            if "v2+" in (answer.header("Content-Type") or "").lower():
-                cause = "it is written in version 2 of the API, which is not known here"
-                raise UpstreamFailed(answer.url, cause, temporary=False)
-            scanner = NameScanner()
-            try:
-                ended = await self._upstream.stream(
-                    answer, lambda chunk: add(scanner.feed(chunk)), LIST_LIMIT, LIST_TIME
-                )
-                if not (scanner.complete if ended else scanner.closed):
-                    cause = "it is cut short" if ended else "the answer was cut short"
-                    raise UpstreamFailed(answer.url, cause, temporary=not ended)
-                scanner.check()
-            except NotAList as error:
-                raise UpstreamFailed(answer.url, str(error), temporary=False) from error
-        self._served.add(source)
-        return True
+            # With only one index its names are those of the list.
+            wanted = list(self._wanted) if len(self._sources) == 1 else []
+            self._wanted.clear()
+            names, forms = await list_intake.take(
+                answer, self._upstream, self._work, self._folder.draft, self._heard, wanted
+            )
+            etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
+            return Share(Part(True, asked_at, etag, last_modified, served=True), names, forms)
+
+    def _heard(self, size: int) -> None:
+        self._received += size

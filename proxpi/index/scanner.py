@@ -3,12 +3,16 @@
 Both forms of the list (PEP 503, PEP 691) are searched for what names a project; everything
 else in them is passed over. What this costs in strictness is made up for at the beginning of a
 list, which has to look like one, and at its end, which has to be one.
+
+A list has hundreds of thousands of names. So they are found, put into normal form and judged by
+the chunk, as bytes; only a chunk in which something is odd is looked at name by name.
 """
 
 from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
+from collections.abc import Iterable
 from html import unescape
 from urllib.parse import unquote
 
@@ -23,7 +27,7 @@ BEGINNING = 16 * 1024
 
 _BLANKS = b" \t\r\n"
 _PROJECTS = re.compile(rb'"projects"\s*:\s*\[')
-_JSON_NAME = re.compile(rb'"name"\s*:\s*"((?:[^"\\]|\\.)*+)"')
+_JSON_NAME = re.compile(rb'"name"\s*:\s*"([^"\\]*+(?:\\.[^"\\]*+)*+)"')
 _JSON_VERSION = re.compile(rb'"api-version"\s*:\s*"(\d+)')
 #: The last name is a project's, as a rule; but other things in a list may have names, too.
 _BEFORE_REST = (
@@ -32,7 +36,22 @@ _BEFORE_REST = (
     b'{"":{"name":""',
 )
 _ANCHOR = re.compile(rb"<a\b([^<>]*+)>([^<]*+)</a\s*+>", re.IGNORECASE)
+_END = re.compile(rb"</a\s*+>", re.IGNORECASE)
 _HREF = re.compile(rb"""\bhref\s*+=\s*+["']?+([^"'\s]++)""", re.IGNORECASE)
+#: An anchor as nearly all are, after _FOLDED: the last folder of its link is its text.
+_USUAL_ANCHOR = re.compile(
+    rb"""(<a[ ](?:[a-z]++="[a-z]*+"[ ])?+href="(?:[^"'\s<>?\#&%/]*+/)*?)
+    ([a-z0-9-]++)(/?"[^<>]*+>\s*+)\2(/?\s*+</a\s*+>)""",
+    re.VERBOSE,
+)
+#: Bytes beyond which what stands around a name in an anchor is not usual any more.
+_LONGEST_USUAL = 500
+#: Letters in lower case, and the separators of a name as the one of its normal form (PEP 503).
+_FOLDED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_.", b"abcdefghijklmnopqrstuvwxyz--")
+_RUN = re.compile(rb"--+")
+_SEPARATORS = re.compile(r"[-_.]+")
+_NORMAL_LINE = re.compile(rb"^[a-z0-9]++(?:-[a-z0-9]++)*+\n", re.MULTILINE)
+_NORMAL_NAMES = re.compile(rb"(?:[a-z0-9]++(?:-[a-z0-9]++)*+\n)*+")
 
 
 class NotAList(ValueError):
@@ -43,35 +62,45 @@ class NameScanner:
     """Finds the names in a root list."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = b""  # what has not been searched to its end
+        self._tail = b""  # the last of what has come
         self._beginning = b""
         self._json: bool | None = None
         self._listing = False  # whether the array of projects has begun
         self._found = False
 
-    def feed(self, chunk: bytes) -> list[str]:
+    def feed(self, chunk: bytes) -> bytes:
         """
-        Give the normalized names that have come whole.
+        Give the normalized names that have come whole, each with a newline behind it.
+
+        What this costs at once grows with the chunk: a few hundred kilobytes are a good size.
 
         :raises NotAList: if this is no root list
         """
+        self._tail = (self._tail + chunk if len(chunk) < OVERLAP else chunk)[-OVERLAP:]
         data = self._rest + chunk
         if self._json is None and not self._recognize(data):
             self._rest = data
-            return []
-        return self._names_in_json(data) if self._json else self._names_in_html(data)
+            return b""
+        if self._json:
+            return self._names_in_json(data)
+        self._beginning += data[len(self._rest) :][: BEGINNING - len(self._beginning)]
+        return self._names_in_html(data)
 
     @property
     def complete(self) -> bool:
         """Whether what has come ends as a list does, if a list ends at all here."""
-        if self._json:
-            return any(_is_json(before + self._rest) for before in self._before)
-        return self._json is not None and self._rest.rstrip().endswith(b">")
+        if not self._json:
+            return self._json is not None and self._tail.rstrip().endswith(b">")
+        if not self._found:
+            return _is_json(self._tail)
+        searched = max((name.end() for name in _JSON_NAME.finditer(self._tail)), default=0)
+        return any(_is_json(before + self._tail[searched:]) for before in _BEFORE_REST)
 
     @property
     def closed(self) -> bool:
         """Whether what has come ends as only a whole list does."""
-        return self.complete and (bool(self._json) or markup.is_complete_html(self._rest))
+        return self.complete and (bool(self._json) or markup.is_complete_html(self._tail))
 
     def check(self) -> None:
         """
@@ -93,11 +122,6 @@ class NameScanner:
         elif page.barred or not (self._found or page.titled):
             raise NotAList("it is an HTML page, but not a list of projects")
 
-    @property
-    def _before(self) -> tuple[bytes, ...]:
-        """What may stand before the rest of a list in JSON, up to the last name."""
-        return _BEFORE_REST if self._found else (b"",)
-
     def _recognize(self, data: bytes) -> bool:
         """Tell from the first bytes what this is; false while they tell nothing."""
         start = data.lstrip(_BLANKS).removeprefix(BOM_UTF8).lstrip(_BLANKS)
@@ -108,39 +132,89 @@ class NameScanner:
         self._json = start.startswith(b"{")
         return True
 
-    def _names_in_json(self, data: bytes) -> list[str]:
-        if (version := _JSON_VERSION.search(data)) is not None:
+    def _names_in_json(self, data: bytes) -> bytes:
+        if b'"api-version"' in data and (version := _JSON_VERSION.search(data)) is not None:
             _check_major(version[1].decode("ascii"))
-        searched = 0
         if not self._listing:
             begin = _PROJECTS.search(data)
             if begin is None:
-                self._rest = data[-OVERLAP:] if len(data) > OVERLAP else data
-                return []
+                self._rest = data[-OVERLAP:]
+                return b""
             self._listing = True
-            searched = begin.end()
-        found = []
-        for match in _JSON_NAME.finditer(data, searched):
-            self._found, searched = True, match.end()
-            # An escape is no part of a valid name.
-            found.append(names.canonical(match[1].decode("utf-8", "replace")))
-        self._keep(data, searched if self._found else 0)
-        return [name for name in found if name is not None]
+            data = data[begin.end() :]
+        # A brace may stand in a name, but in none that is valid.
+        found = _JSON_NAME.findall(self._searchable(data, data.rfind(b"}") + 1, _JSON_NAME))
+        self._found = self._found or bool(found)
+        if (lines := _lines(found)) is None:
+            lines = _canonical_lines(name.decode("utf-8", "replace") for name in found)
+        return lines
 
-    def _names_in_html(self, data: bytes) -> list[str]:
-        self._beginning += data[len(self._rest) :][: BEGINNING - len(self._beginning)]
-        searched = 0
-        found = []
-        for match in _ANCHOR.finditer(data):
-            searched = match.end()
-            found.append(_html_name(match))
-        self._keep(data, searched)
-        result = [name for name in found if name is not None]
-        self._found = self._found or bool(result)
-        return result
+    def _names_in_html(self, data: bytes) -> bytes:
+        end = _END.match(data, max(data.rfind(b"</a"), data.rfind(b"</A"), 0))
+        data = self._searchable(data, end.end() if end else 0, _ANCHOR)
+        lines = _usual_lines(data)
+        if lines is None:
+            lines = _canonical_lines(map(_html_name, _ANCHOR.finditer(data)))
+        self._found = self._found or bool(lines)
+        return lines
 
-    def _keep(self, data: bytes, searched: int) -> None:
-        self._rest = data[max(searched, len(data) - OVERLAP) :]
+    def _searchable(self, data: bytes, end: int, pattern: re.Pattern[bytes]) -> bytes:
+        """
+        Cut data where no match of the pattern can be cut in two, and keep the rest.
+
+        :param end: such a place, as near to the end as can be seen at once
+        """
+        if len(data) - end <= OVERLAP:
+            self._rest = data[end:]
+            return data[:end]
+        # One element is longer than all that is kept: what is in it is passed over.
+        end = max((match.end() for match in pattern.finditer(data)), default=0)
+        self._rest = data[max(end, len(data) - OVERLAP) :]
+        return data[:end]
+
+
+def _lines(found: list[bytes]) -> bytes | None:
+    """
+    Write names in normal form, a line for each, without those that have none.
+
+    :return: ``None`` where they have to be looked at one by one
+    """
+    if not found:
+        return b""
+    lines = _without_runs(b"\n".join(found).translate(_FOLDED)) + b"\n"
+    if max(map(len, found)) > names.LONGEST or lines.count(b"\n") != len(found):
+        return None
+    if _NORMAL_NAMES.fullmatch(lines):
+        return lines
+    return b"".join(_NORMAL_LINE.findall(lines))
+
+
+def _usual_lines(data: bytes) -> bytes | None:
+    """Write the names of HTML in which all anchors look alike; ``None`` if they do not."""
+    folded = _without_runs(data.translate(_FOLDED))
+    first = _USUAL_ANCHOR.search(folded)
+    if first is None or len(first[0]) > _LONGEST_USUAL:
+        return None
+    # What looks exactly like the first is found three times as fast.
+    before, _, between, after = map(re.escape, first.groups())
+    found = re.findall(before + rb"([a-z0-9-]++)" + between + rb"\1" + after, folded)
+    return _lines(found) if len(found) == folded.count(b"<a") else None
+
+
+def _canonical_lines(found: Iterable[str | None]) -> bytes:
+    """Do the same name by name, and leave out those that are none."""
+    valid = (_canonical(name) for name in found if name is not None)
+    return "".join(f"{name}\n" for name in valid if name is not None).encode("ascii")
+
+
+def _canonical(name: str) -> str | None:
+    """Give the normal form, whose length is what counts, as it does where all are looked at."""
+    return names.canonical(_SEPARATORS.sub("-", name))
+
+
+def _without_runs(data: bytes) -> bytes:
+    """Leave one of each run of separators (PEP 503)."""
+    return _RUN.sub(b"-", data)
 
 
 def _is_json(data: bytes) -> bool:
@@ -157,9 +231,9 @@ def _html_name(match: re.Match[bytes]) -> str | None:
     if link is None:
         return None
     href, text = (unescape(part.decode("utf-8", "replace")) for part in (link[1], match[2]))
-    name = names.canonical(text.strip().removesuffix("/"))
+    name = _canonical(text.strip().removesuffix("/"))
     folder = unquote(href.split("#")[0].split("?")[0].rstrip("/").rpartition("/")[2])
-    return name if name is not None and name == names.canonical(folder) else None
+    return name if name is not None and name == _canonical(folder) else None
 
 
 def _check_major(version: str) -> None:

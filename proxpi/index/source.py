@@ -7,13 +7,17 @@ nowhere else: an index that fails must never look like one that lacks a project.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from codecs import BOM_UTF8
-from typing import Literal
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from proxpi.index.health import Health
 from proxpi.simple import freshness, model, parse, urls
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.errors import UpstreamFailed
@@ -28,43 +32,64 @@ ABSENT_TTL = 60.0
 #: The newest minor version of the API that is understood in full.
 KNOWN_MINOR = 4
 
+T = TypeVar("T")
 _log = Logger(namespace="proxpi.index")
 
 
-@attrs.frozen
-class Held:
-    """What one index last said of one project.
+class Work(Protocol):
+    """Runs a function that takes a while, off the reactor's thread."""
 
-    :ivar document: the encoded project, compressed; ``None`` means that it has no such project
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give what `job` will have returned."""
+
+
+@attrs.frozen
+class Part:
+    """What one index last said of one project, but for the page itself.
+
+    :ivar present: whether it has the project
     :ivar asked_at: the clock's seconds when it was asked for
-    :ivar how: ``"200"`` for a new answer, ``"304"`` for an old one that was confirmed
-    :ivar due: whether it is to be asked for again however fresh it is
+    :ivar served: whether it ever had it
+    :ivar due: whether it is to be asked for again however fresh it is, and without validators
     """
 
-    document: bytes | None
+    present: bool
     asked_at: float
     etag: str | None = None
     last_modified: str | None = None
-    how: Literal["200", "304"] = "200"
+    served: bool = False
     due: bool = False
 
-    @classmethod
-    def of(cls, project: model.Project, asked_at: float, answer: Answer) -> Held:
-        """Keep a parsed page as small as may be: thousands of these are held at once."""
-        return cls(
-            zlib.compress(model.encode(project), 1),
-            asked_at,
-            answer.header("ETag"),
-            answer.header("Last-Modified"),
-        )
+    def validators(self) -> dict[str, str]:
+        """Give the header fields by which the index may confirm its page (RFC 9110 13.1)."""
+        if not self.present or self.due:
+            return {}
+        fields = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in fields.items() if value is not None}
 
-    def project(self) -> model.Project | None:
-        """Give back the page."""
-        return model.decode(zlib.decompress(self.document)) if self.document else None
 
-    def entry(self, filename: str) -> model.Entry | None:
-        """Give what the page says of one file."""
-        return model.find(zlib.decompress(self.document), filename) if self.document else None
+@attrs.frozen
+class Page:
+    """A page of one index, parsed, and packed to be kept."""
+
+    project: model.Project
+    document: bytes
+
+
+@attrs.frozen
+class Said:
+    """An index's answer.
+
+    :ivar page: the new page; ``None`` if the old one holds, or if there is none
+    """
+
+    part: Part
+    page: Page | None = None
+
+
+def unpacked(document: bytes) -> bytes:
+    """Give what :func:`proxpi.simple.model.encode` wrote, from a page's document."""
+    return zlib.decompress(document)
 
 
 @attrs.define(eq=False)
@@ -73,12 +98,23 @@ class Source:
 
     :ivar url: its root, with a trailing slash, maybe with credentials
     :ivar ttl: seconds for which a page of it stays fresh
+    :ivar health: what is known of its trouble
     """
 
     url: str = attrs.field(repr=urls.public)
     ttl: float
     _upstream: Upstream
+    _work: Work
+    health: Health = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: Health(self._upstream.clock), takes_self=True),
+    )
     _warned: bool = attrs.field(init=False, default=False)
+
+    @property
+    def identity(self) -> str:
+        """A name by which what it said is known again after a restart: hexadecimal."""
+        return hashlib.sha256(urls.public(self.url).encode()).hexdigest()[:16]
 
     @property
     def private(self) -> bool:
@@ -89,36 +125,41 @@ class Source:
         """Whether a client could not fetch a file of this index from upstream by itself."""
         return self.private or self._upstream.credentials.header_for(url) is not None
 
-    def remaining(self, held: Held | None) -> float:
+    def remaining(self, part: Part | None) -> float:
         """Seconds for which an answer still counts as fresh."""
-        if held is None or held.due:
+        if part is None or part.due:
             return 0.0
-        ttl = self.ttl if held.document is not None else min(self.ttl, ABSENT_TTL)
-        return freshness.remaining(held.asked_at, ttl, self._upstream.clock.seconds())
+        ttl = self.ttl if part.present else min(self.ttl, ABSENT_TTL)
+        return freshness.remaining(part.asked_at, ttl, self._upstream.clock.seconds())
 
-    async def project(self, name: str, held: Held | None) -> Held:
+    async def project(self, name: str, part: Part | None, heard: Callable[[int], object]) -> Said:
         """
         Ask for the page of a project.
 
         :param name: the normalized name
-        :param held: what it said before, to be confirmed if it has not changed
+        :param part: what it said before, to be confirmed if it has not changed
+        :param heard: is told how many bytes come, while they come; 0 for the head
         :raises UpstreamFailed: if it gives no answer that means anything
         """
+        served = part is not None and part.served
+        validators = part.validators() if part is not None else {}
         asked_at = self._upstream.clock.seconds()
-        headers = {"Accept": ACCEPT}
-        if held is not None and held.document is not None:
-            if held.etag is not None:
-                headers["If-None-Match"] = held.etag
-            if held.last_modified is not None:
-                headers["If-Modified-Since"] = held.last_modified
+        headers = {"Accept": ACCEPT, **validators}
         async with self._upstream.page(f"{self.url}{name}/", headers) as answer:
-            if answer.status == 304 and held is not None and len(headers) > 1:
-                return attrs.evolve(held, asked_at=asked_at, how="304", due=False)
-            served = held is not None and held.document is not None
+            self.health.answered()
+            heard(0)
+            if answer.status == 304 and part is not None and validators:
+                return Said(attrs.evolve(part, asked_at=asked_at))
             if self.lacks(answer.status, served):
-                return Held(None, asked_at)
+                return Said(Part(False, asked_at, served=served))
             self.check(answer)
-            body, ended = await self._upstream.body(answer)
+            body, ended = await self._upstream.body(answer, heard=heard)
+        page = await self._work(lambda: self._page(body, answer, name, ended))
+        self._note_version(page.project.version)
+        etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
+        return Said(Part(True, asked_at, etag, last_modified, served=True), page)
+
+    def _page(self, body: bytes, answer: Answer, name: str, ended: bool) -> Page:
         content_type = answer.header("Content-Type")
         try:
             project = parse.parse_project(body, content_type, answer.url, name)
@@ -127,8 +168,7 @@ class Source:
             raise UpstreamFailed(answer.url, error.reason, temporary=not ended) from error
         if not ended and _is_html(body) and not parse.is_complete_html(body):
             raise UpstreamFailed(answer.url, "the answer was cut short")
-        self._note_version(project.version)
-        return Held.of(project, asked_at, answer)
+        return Page(project, zlib.compress(model.encode(project), 1))
 
     def lacks(self, status: int, served: bool) -> bool:
         """

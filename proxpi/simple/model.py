@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any, TypeAlias
 
 import attrs
@@ -33,6 +34,7 @@ _ALGORITHMS = (
     "sha1",
     "md5",
 )
+_SHOWN = tuple(name for name in _ALGORITHMS if not name.startswith("blake2"))
 _HEX = {
     name: re.compile(f"[0-9a-f]{{{2 * hashlib.new(name, usedforsecurity=False).digest_size}}}")
     for name in _ALGORITHMS
@@ -56,9 +58,43 @@ class Project:
     version: str = "1.0"
 
 
+class _Head(msgspec.Struct, forbid_unknown_fields=True):
+    """The first line of an encoded project; ``files`` is the number of the others."""
+
+    name: str
+    keys: dict[str, Any]
+    version: str
+    files: int
+
+
+to_json = msgspec.json.Encoder().encode
+"""Write a value as compact JSON."""
+
+_START = b'{"filename":"'
+_HEAD = msgspec.json.Decoder(_Head)
+_ENTRY = msgspec.json.Decoder(dict[str, Any])
+
+
 def encode(project: Project) -> bytes:
-    """Write a project down, compact and without loss; no client sees this form."""
-    return msgspec.json.encode(project)
+    """Write a project down, compact and without loss; no client sees this form.
+
+    Its lines are JSON objects: first what is not a file, then each file, whose first key is
+    ``filename``. JSON escapes line breaks, so a line is a file and can be found by its bytes.
+    """
+    head = {
+        "name": project.name,
+        "keys": project.keys,
+        "version": project.version,
+        "files": len(project.files),
+    }
+    # A loop of Python's: other threads get their turn between two files, not in a C call for all.
+    lines = [to_json(head), *[_line(entry) for entry in project.files], b""]
+    return b"\n".join(lines)
+
+
+def _line(entry: Entry) -> bytes:
+    line = to_json(entry)
+    return line if line.startswith(_START) else to_json({"filename": entry["filename"]} | entry)
 
 
 def decode(data: bytes) -> Project:
@@ -66,7 +102,22 @@ def decode(data: bytes) -> Project:
 
     :raises ValueError: When it did not write this.
     """
-    return msgspec.json.decode(data, type=Project)
+    lines = BytesIO(data)
+    try:
+        head = _HEAD.decode(lines.readline())
+        files = [_entry(line) for line in lines]
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if head.files != len(files) or not data.endswith(b"\n"):
+        raise ValueError("not the whole of what was written")
+    return Project(head.name, files, head.keys, head.version)
+
+
+def _entry(line: bytes) -> Entry:
+    entry: Entry = _ENTRY.decode(line)
+    if not line.startswith(_START) or not {"url", "hashes"} <= entry.keys():
+        raise ValueError("not a file")
+    return entry
 
 
 def find(data: bytes, filename: str) -> Entry | None:
@@ -75,47 +126,40 @@ def find(data: bytes, filename: str) -> Entry | None:
 
     A page may list thousands of files, of which a client wants one.
     """
-    quoted = msgspec.json.encode(filename)
-    for raw in msgspec.json.decode(data, type=_Files).files:
-        if quoted in bytes(raw):
-            entry: Entry = msgspec.json.decode(raw)
-            if entry["filename"] == filename:
-                return entry
+    start = data.find(b'\n{"filename":' + to_json(filename)) + 1
+    return _entry(data[start : data.find(b"\n", start)]) if start else None
+
+
+def _is_usable(name: str, digest: object) -> bool:
+    """Say whether a digest has the form and the length of those of its algorithm."""
+    return isinstance(digest, str) and _HEX[name].fullmatch(digest) is not None
+
+
+def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
+    if isinstance(hashes, dict):
+        for name in algorithms:
+            if name in hashes and _is_usable(name, hashes[name]):
+                return name, hashes[name]
     return None
-
-
-class _Files(msgspec.Struct):
-    """What ``find`` reads of a project."""
-
-    files: list[msgspec.Raw]
-
-
-def _usable(hashes: object) -> dict[str, str]:
-    """Select the digests that can be computed and have the length of their algorithm."""
-    if not isinstance(hashes, dict):
-        return {}
-    found = {
-        name: digest
-        for name, digest in hashes.items()
-        if name in _HEX and isinstance(digest, str) and _HEX[name].fullmatch(digest)
-    }
-    # Most files have one digest, and most pages many files.
-    return found if len(found) < 2 else {name: found[name] for name in _HEX if name in found}
 
 
 def best_hash(entry: Entry) -> tuple[str, str] | None:
     """Give algorithm and digest by which to verify the bytes of a file, or None."""
-    return next(iter(_usable(entry.get("hashes")).items()), None)
+    return _first(entry.get("hashes"), _ALGORITHMS)
 
 
 def shown_hash(entry: Entry) -> tuple[str, str] | None:
-    """Give algorithm and digest to publish: sha256 if there is one, else the strongest, or None.
+    """Give algorithm and digest to publish: sha256 if there is one, else the strongest, or None."""
+    return shown_digest(entry.get("hashes"))
+
+
+def shown_digest(hashes: object) -> tuple[str, str] | None:
+    """Give algorithm and digest to publish out of those that an index stated.
 
     Never blake2: pip takes the name for its longest digest, uv for 256 bits, and uv refuses a
     whole page for one digest whose length it does not expect.
     """
-    usable = _usable(entry.get("hashes")).items()
-    return next((found for found in usable if not found[0].startswith("blake2")), None)
+    return _first(hashes, _SHOWN)
 
 
 def metadata_hash(entry: Entry) -> dict[str, str] | bool | None:
@@ -126,5 +170,6 @@ def metadata_hash(entry: Entry) -> dict[str, str] | bool | None:
     """
     stated = entry.get("core-metadata")
     if isinstance(stated, dict):
-        return _usable(stated) or True
+        usable = {name: stated[name] for name in _HEX if _is_usable(name, stated.get(name))}
+        return usable or True
     return stated if isinstance(stated, bool) else None

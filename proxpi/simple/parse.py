@@ -1,37 +1,30 @@
 """Pages of an index, JSON or HTML, read into a ``Project`` (PEP 503, 592, 629, 658, 691, 700, …).
 
-An index is a stranger: its page may be anything. What comes out of here holds what ``render``
-promises: names that are safe, absolute http(s) links, keys of the right type, no null. What is
-not an index page is ``NotAnIndexPage`` and never anything worse; one odd file on a page is left
-out, not fatal.
+An index is a stranger: its page may be anything. What is not an index page is ``NotAnIndexPage``
+and never anything worse; one odd file on a page is left out, not fatal. What may be believed of a
+file is for ``entries`` to say.
 """
 
 from __future__ import annotations
 
-import datetime
+import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import markup, names, urls
+from proxpi.simple import entries, markup, names, urls
+from proxpi.simple.entries import UNSAFE
 from proxpi.simple.markup import Anchor, Markup, is_complete_html
-from proxpi.simple.model import Entry, Project
+from proxpi.simple.model import Project
 
-__all__ = ["NotAnIndexPage", "UnsupportedVersion", "is_complete_html", "parse_project"]
+__all__ = ["UNSAFE", "NotAnIndexPage", "UnsupportedVersion", "is_complete_html", "parse_project"]
 
 _MAJOR = 1
-_DEEPEST = 16  # Levels of an unknown value; a page must not be able to exhaust the stack.
 _VERSION = re.compile(r"([0-9]{1,9})\.[0-9]{1,9}")
 _TYPE_MAJOR = re.compile(r"application/vnd\.pypi\.simple\.v([0-9]{1,9})\+(?:json|html)")
-_UPLOAD_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)"
-    r"(?:Z|\+00:00)"
-)
-#: What no file name may have in it.
-UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DIGEST = re.compile(r"([A-Za-z0-9_-]+)=([0-9A-Fa-f]+)")
 
 # Charsets of the web beside UTF-8. Python knows more, and some of them (``idna``, ``utf-7``,
@@ -40,8 +33,6 @@ _CHARSETS = re.compile(
     r"(?:iso-?8859-|latin|windows-|cp|koi8-|gb|big5|shift_jis|euc-)[0-9a-z_-]*", re.IGNORECASE
 )
 
-_METADATA_KEYS = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
-_NOT_PASSED_ON_OF_FILES = {"filename", "url", "hashes", *_METADATA_KEYS}
 _NOT_PASSED_ON = {"name", "files", "meta", "namespaces", "tracks", "alternate-locations"}
 _NOT_PASSED_ON_OF_META = {"api-version", "namespaces", "tracks"}
 
@@ -106,54 +97,79 @@ def _api_version(stated: object) -> str:
 
 # JSON (PEP 691)
 
+_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_VALUE = msgspec.json.Decoder()
+_NOTHING = msgspec.Raw(b"null")
+
 
 def _from_json(body: bytes, url: str, name: str) -> Project:
     try:
-        page = msgspec.json.decode(body)
+        page, files = _read(body)
     except (ValueError, RecursionError):
         raise NotAnIndexPage("The answer is broken or truncated JSON.") from None
+    if files is None:
+        raise NotAnIndexPage("The answer is JSON, but not a project page: it lists no files.")
     meta = page.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     version = _api_version(meta.get("api-version"))
-    files = page.get("files")
-    if not isinstance(files, list):
-        raise NotAnIndexPage("The answer is JSON, but not a project page: it lists no files.")
 
-    keys = _passed_on(page, _NOT_PASSED_ON)
+    keys = entries.passed_on(page, _NOT_PASSED_ON)
     versions = keys.get("versions", [])
     if not (_is_strings(versions) and len(set(versions)) == len(versions)):
         del keys["versions"]
     status = _project_status(keys.pop("project-status", None))
     if status:
         keys["project-status"] = status
-    if kept := _passed_on(meta, _NOT_PASSED_ON_OF_META):
+    if kept := entries.passed_on(meta, _NOT_PASSED_ON_OF_META):
         keys["meta"] = kept
-    return Project(name, _entries(files, url), keys, version)
+    return Project(name, entries.usable(files, url), keys, version)
 
 
-def _passed_on(values: dict[str, Any], left_out: Collection[str] = ()) -> dict[str, Any]:
-    """Select the keys to pass on: not null, not private to a server, not among ``left_out``."""
-    return {
-        key: _pruned(value) if isinstance(value, dict | list) else value
-        for key, value in values.items()
-        if value is not None and not key.startswith("_") and key not in left_out
-        if _fits(value, _DEEPEST)
-    }
+def _read(body: bytes) -> tuple[dict[str, Any], Iterable[object] | None]:
+    """Give the values of a page, and apart from them its files, or None where it lists none.
+
+    The page is checked as a whole, but decoded value by value: an odd one (half a surrogate pair,
+    bytes that are not UTF-8, NaN) is left out and costs no other, and no single call into C keeps
+    other threads waiting for as long as thousands of files take.
+
+    :raises ValueError: When it is not JSON.
+    """
+    try:
+        page = _VALUES.decode(body)
+    except ValueError:
+        return _read_leniently(body)
+    try:
+        files = _values(_ITEMS.decode(page.pop("files", _NOTHING)))
+    except msgspec.ValidationError:
+        files = None
+    return {key: value for key, raw in page.items() for value in _values([raw])}, files
 
 
-def _fits(value: object, levels: int) -> bool:
-    """Say whether a value is nested no deeper than so many levels."""
-    if not isinstance(value, dict | list):
-        return True
-    inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_fits(item, levels - 1) for item in inner)
+def _values(pieces: Iterable[msgspec.Raw]) -> Iterator[object]:
+    """Decode what can be decoded."""
+    for piece in pieces:
+        try:
+            yield _VALUE.decode(piece)
+        except (ValueError, RecursionError):
+            continue
 
 
-def _pruned(value: Any) -> Any:
-    """Drop keys whose value is null, at any depth."""
-    if isinstance(value, dict):
-        return {key: _pruned(item) for key, item in value.items() if item is not None}
-    return [_pruned(item) for item in value] if isinstance(value, list) else value
+def _read_leniently(body: bytes) -> tuple[dict[str, Any], Iterable[object] | None]:
+    """Do the same for what is JSON only to the standard library, which takes odd values, too."""
+    # The hook is there to be called: other threads get their turn whenever it is.
+    page = json.loads(body.decode("utf-8", "surrogateescape"), object_hook=lambda found: found)
+    files = page.pop("files", None)
+    values = {key: value for key, value in page.items() if _is_sound([key, value])}
+    return values, filter(_is_sound, files) if isinstance(files, list) else None
+
+
+def _is_sound(value: object) -> bool:
+    """Say whether a value can be written as JSON again."""
+    try:
+        return bool(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_strings(value: object) -> bool:
@@ -162,112 +178,11 @@ def _is_strings(value: object) -> bool:
 
 def _project_status(value: object) -> dict[str, Any] | None:
     """Accept a status (PEP 792), a new one too, but none that is not an object with ``status``."""
-    if not isinstance(value, dict) or _text(value.get("status")) is None:
+    if not isinstance(value, dict) or entries.text(value.get("status")) is None:
         return None
     if not isinstance(value.get("reason", ""), str):
         del value["reason"]
     return value
-
-
-# Files of either serialization
-
-
-def _entries(found: Iterable[object], base: str) -> list[Entry]:
-    """Keep the files that can be used; of two with one name the first."""
-    entries: dict[str, Entry] = {}
-    for item in found:
-        if isinstance(item, dict):
-            entry = _entry(item, base)
-            if entry is not None:
-                entries.setdefault(entry["filename"], entry)
-    return list(entries.values())
-
-
-def _entry(found: dict[str, Any], base: str) -> Entry | None:
-    filename, link = found.get("filename"), found.get("url")
-    if not isinstance(filename, str) or not isinstance(link, str) or not link.strip():
-        return None
-    if filename in ("", ".", "..") or UNSAFE.search(filename):
-        return None
-    try:
-        url = urls.without_fragment(urls.join(base, link))
-        urls.origin(url)
-    except ValueError:
-        return None
-    if not url.isascii():
-        return None
-    metadata = [_metadata(found.get(key)) for key in _METADATA_KEYS]
-    entry: Entry = {"filename": filename, "url": url, "hashes": _digests(found.get("hashes"))}
-    entry |= _passed_on(found, _NOT_PASSED_ON_OF_FILES)
-    entry["core-metadata"] = next((value for value in metadata if value is not None), None)
-    for key, accept in _ACCEPT.items():
-        if key in entry and (value := accept(entry.pop(key))) is not None:
-            entry[key] = value
-    return entry
-
-
-def _digests(value: object) -> dict[str, str]:
-    """Give digests with names and hexadecimal digits in lower case."""
-    if not isinstance(value, dict):
-        return {}
-    return {name.lower(): hex.lower() for name, hex in value.items() if isinstance(hex, str)}
-
-
-def _metadata(value: object) -> dict[str, str] | bool | None:
-    """Unify what is said about core metadata: an empty object is falsy, so it says no (PEP 714)."""
-    if isinstance(value, dict):
-        return _digests(value) or (None if value else False)
-    return value if isinstance(value, bool) else None
-
-
-def _yanked(value: object) -> bool | str | None:
-    return value if value is True or (isinstance(value, str) and value) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _flag(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _size(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _upload_time(value: object) -> str | None:
-    """Accept a UTC time as PEP 700 writes it: uv refuses a whole page for one that is not."""
-    found = _UPLOAD_TIME.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        return None
-    try:
-        datetime.datetime.fromisoformat(found[1])
-    except ValueError:
-        return None
-    return found[1] + "Z"
-
-
-def _secure(value: object) -> str | None:
-    """Accept an absolute https URL: nothing else may be published as provenance (PEP 740)."""
-    if not isinstance(value, str) or not value.lower().startswith("https://"):
-        return None
-    try:
-        urls.origin(value)
-    except ValueError:
-        return None
-    return value if urls.userinfo(value) is None else None
-
-
-_ACCEPT: dict[str, Callable[[Any], Any]] = {
-    "core-metadata": lambda value: value,
-    "gpg-sig": _flag,
-    "provenance": _secure,
-    "requires-python": _text,
-    "size": _size,
-    "upload-time": _upload_time,
-    "yanked": _yanked,
-}
 
 
 # HTML (PEP 503, PEP 629)
@@ -302,7 +217,7 @@ def _from_html(text: str, url: str, name: str) -> Project:
         keys["project-status"] = {"status": status}
         if reason := page.metas.get("pypi:project-status-reason"):
             keys["project-status"]["reason"] = reason
-    return Project(name, _entries(map(_file, page.anchors), base), keys, version)
+    return Project(name, entries.usable(map(_file, page.anchors), base), keys, version)
 
 
 def _file(anchor: Anchor) -> dict[str, Any]:
@@ -326,7 +241,7 @@ def _file(anchor: Anchor) -> dict[str, Any]:
 def _link(anchor: Anchor) -> tuple[str, str, str]:
     """Give the link of an anchor without its fragment, the fragment, and the file name in it."""
     link, _, fragment = (anchor.attributes.get("href") or "").partition("#")
-    return link, fragment, urls.filename(urls.join("", link))
+    return link, fragment, entries.linked_name(link)
 
 
 def _digest(text: str) -> dict[str, str] | None:
@@ -337,8 +252,9 @@ def _digest(text: str) -> dict[str, str] | None:
 
 def _stated(value: str | None) -> dict[str, str] | bool | None:
     """Read ``true``, ``false`` or a digest."""
-    stated = (value or "").strip()
-    return {"true": True, "false": False}.get(stated.lower(), _digest(stated))
+    if not value:
+        return None
+    return _digest(value) or {"true": True, "false": False}.get(value.strip().lower())
 
 
 def _is_listing(page: Markup, name: str) -> bool:

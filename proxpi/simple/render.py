@@ -12,9 +12,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
-from proxpi.simple.model import Entry, Project, metadata_hash, shown_hash
+from proxpi.simple.model import Entry, Project, shown_digest, to_json
 from proxpi.simple.negotiate import Serialization
 
 JSON_VERSION = "1.4"
@@ -33,6 +31,8 @@ _FORBIDDEN = re.compile(
         f"[{chr(0x10000 * plane + 0xFFFE)}{chr(0x10000 * plane + 0xFFFF)}]" for plane in range(17)
     )
 )
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*")  # RFC 3986, 2.3: never percent-encoded.
+_RESERVED = re.compile(r"[^A-Za-z0-9_.~-]+")
 _PLAIN = re.compile(r"[ !#-%(-;=?-~]*")
 _SPACES = str.maketrans({"\n": "&#10;", "\t": "&#9;"})
 
@@ -46,19 +46,28 @@ def render_json(project: Project) -> bytes:
     keys = dict(project.keys)
     complete = "versions" in keys and all("size" in entry for entry in project.files)
     meta = {**keys.pop("meta", {}), "api-version": JSON_VERSION if complete else _WITHOUT_SIZES}
-    files = [_json_file(entry) for entry in project.files]
-    return msgspec.json.encode({"meta": meta, "name": project.name, **keys, "files": files})
+    head = to_json({"meta": meta, "name": project.name, **keys})
+    # One by one: a single call for all would let no other thread run for as long as it takes.
+    files = [to_json(_json_file(entry)) for entry in project.files]
+    return b"".join((head.removesuffix(b"}"), b',"files":[', b",".join(files), b"]}"))
 
 
 def _json_file(entry: Entry) -> dict[str, Any]:
-    shown = shown_hash(entry)
+    shown = shown_digest(entry.get("hashes"))
     hashes = {shown[0]: shown[1]} if shown else {}
-    file = entry | {"url": quote(entry["filename"], safe=""), "hashes": hashes}
-    metadata = metadata_hash(entry)
-    if metadata:
-        digest = shown_hash({"hashes": metadata}) if isinstance(metadata, dict) else None
-        file["core-metadata"] = {digest[0]: digest[1]} if digest else True
+    file = entry | {"url": _href(entry["filename"]), "hashes": hashes}
+    metadata = entry.get("core-metadata")
+    if isinstance(metadata, dict):
+        shown = shown_digest(metadata)
+        file["core-metadata"] = {shown[0]: shown[1]} if shown else True
     return file
+
+
+def _href(filename: str) -> str:
+    """Give the link to a file, relative to the page, in characters that need no escaping."""
+    if _UNRESERVED.fullmatch(filename):  # As nearly all are, and this is quicker to say of them.
+        return filename
+    return _RESERVED.sub(lambda found: quote(found[0], safe=""), filename)
 
 
 def render_html(project: Project) -> bytes:
@@ -70,8 +79,8 @@ def render_html(project: Project) -> bytes:
             metas[name] = status[key]
     # A repository that states signatures should do so for each of its links (PEP 503).
     signatures = any("gpg-sig" in entry for entry in project.files)
-    anchors = [_anchor(entry, signatures) for entry in project.files]
-    return _head(f"Links for {project.name}", metas) + "".join(anchors).encode() + _HTML_TAIL
+    anchors = [_anchor(entry, signatures).encode() for entry in project.files]
+    return b"".join((_head(f"Links for {project.name}", metas), *anchors, _HTML_TAIL))
 
 
 def _head(title: str, metas: dict[str, str]) -> bytes:
@@ -93,36 +102,32 @@ _HTML_TAIL = b"</body>\n</html>\n"
 
 
 def _anchor(entry: Entry, signatures: bool) -> str:
-    attributes = {"href": quote(entry["filename"], safe="")}
-    shown = shown_hash(entry)
-    if shown and shown[0] in _IN_LINKS:
-        attributes["href"] += f"#{shown[0]}={shown[1]}"
+    filename = entry["filename"]
+    shown = shown_digest(entry.get("hashes"))
+    fragment = f"#{shown[0]}={shown[1]}" if shown and shown[0] in _IN_LINKS else ""
+    written = f'<a href="{_href(filename)}{fragment}"'
     for key in ("requires-python", "provenance"):
         if key in entry:
-            attributes[f"data-{key}"] = entry[key]
+            written += f' data-{key}="{_escaped(entry[key])}"'
     if "yanked" in entry:
-        attributes["data-yanked"] = "" if entry["yanked"] is True else entry["yanked"]
-    if (metadata := _html_metadata(entry)) is not None:
-        attributes["data-core-metadata"] = attributes["data-dist-info-metadata"] = metadata
-    if signatures:
-        attributes["data-gpg-sig"] = "true" if entry.get("gpg-sig") else "false"
-    written = "".join(f' {name}="{_escaped(text)}"' for name, text in attributes.items())
-    return f"<a{written}>{_escaped(entry['filename'])}</a><br>\n"
-
-
-def _html_metadata(entry: Entry) -> str | None:
-    metadata = metadata_hash(entry)
-    if isinstance(metadata, dict):
-        digest = shown_hash({"hashes": metadata})
-        return f"{digest[0]}={digest[1]}" if digest and digest[0] in _IN_LINKS else "true"
+        reason = "" if entry["yanked"] is True else _escaped(entry["yanked"])
+        written += f' data-yanked="{reason}"'
     # HTML can only say that there is metadata; clients take any value for that.
-    return "true" if metadata else None
+    if stated := entry.get("core-metadata"):
+        digest = shown_digest(stated)
+        value = f"{digest[0]}={digest[1]}" if digest and digest[0] in _IN_LINKS else "true"
+        written += f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
+    if signatures:
+        written += f' data-gpg-sig="{"true" if entry.get("gpg-sig") else "false"}"'
+    return f"{written}>{_escaped(filename)}</a><br>\n"
 
 
 def _escaped(text: str) -> str:
     """Escape text for an element or an attribute, in ASCII and on one line."""
     if _PLAIN.fullmatch(text):
         return text
+    if text.isascii() and text.isprintable():
+        return escape(text)
     text = _FORBIDDEN.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
     return escape(text).translate(_SPACES).encode("ascii", "xmlcharrefreplace").decode("ascii")
 

@@ -10,7 +10,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from werkzeug.http import parse_date
 
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import CredentialsRejected, UpstreamFailed
 
 #: Where the name of an answer's compression is kept from treq.
 ENCODING = b"X-Proxpi-Content-Encoding"
@@ -70,7 +70,7 @@ class Answer:
         """Say why an answer of this status is of no use."""
         if self.status in (401, 403):
             cause = f"credentials rejected (status {self.status})"
-            return UpstreamFailed(self.url, cause, temporary=False)
+            return CredentialsRejected(self.url, cause, temporary=False)
         return UpstreamFailed(
             self.url,
             f"status {self.status}",

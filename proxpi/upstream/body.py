@@ -54,9 +54,13 @@ class _Receiver(Protocol):
         self._left = limit
         self._timer: IDelayedCall | None = None
         self._open = True
+        self._paused = False
         self.ended: Deferred[bool] = Deferred(lambda _: self._stop(None))
 
     def connectionMade(self) -> None:
+        self._start_timer()
+
+    def _start_timer(self) -> None:
         self._timer = self._clock.callLater(
             self._idle_timeout, lambda: self._stop(Failure(BodyTimeout()))
         )
@@ -64,17 +68,35 @@ class _Receiver(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if not self._open:
             return
-        assert self._timer is not None  # a connection was made before it brought data
-        self._timer.reset(self._idle_timeout)
+        if self._timer is not None:
+            self._timer.reset(self._idle_timeout)
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
                 self._stop(Failure(BodyTooLong()))
                 return
         try:
-            self._write(data)
+            room = self._write(data)
         except Exception:  # noqa: BLE001 (whoever writes may fail in any way)
             self._stop(Failure())
+            return
+        if isinstance(room, Deferred) and not room.called and not self._paused:
+            self._pause(room)
+
+    def _pause(self, room: Deferred[None]) -> None:
+        """Read nothing more until there is room for it; that silence is nobody's fault."""
+        self._paused = True
+        assert self._timer is not None  # it runs whenever the body is open and not paused
+        self._timer.cancel()
+        self._timer = None
+        self.transport.pauseProducing()  # type: ignore[union-attr]
+        room.addCallback(self._resume)
+
+    def _resume(self, _: object) -> None:
+        self._paused = False
+        if self._open:
+            self._start_timer()
+            self.transport.resumeProducing()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
         if not self._open:
@@ -124,6 +146,7 @@ def receive(
     """
     Give each chunk of a body to `write`.
 
+    :param write: may give a Deferred; until it has its result nothing more is read
     :param idle_timeout: seconds between two chunks
     :param limit: the most bytes that may come
     :return: a Deferred of whether the end was announced (by length or chunks); ``False`` means
@@ -147,14 +170,14 @@ class Sink:
         self._left = limit
         self.error: Exception | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> object:
         """Hand bytes on."""
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
                 raise BodyTooLong()
         try:
-            self._write(data)
+            return self._write(data)
         except Exception as error:
             self.error = error
             raise

@@ -43,9 +43,17 @@ class UpstreamFailed(Exception):
 
     def again(self) -> UpstreamFailed:
         """Give the same error anew: one that was raised holds on to all that led to it."""
-        return UpstreamFailed(
+        return type(self)(
             self.url, self.cause, temporary=self.temporary, retry_after=self.retry_after
         )
+
+
+class CredentialsRejected(UpstreamFailed):
+    """An upstream wants other credentials than it got."""
+
+
+class Offline(UpstreamFailed):
+    """Nobody was asked, because nobody may be (``PROXPI_OFFLINE``)."""
 
 
 class BodyTimeout(Exception):

@@ -36,7 +36,7 @@ from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
 from proxpi.upstream.body import Gunzip, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.errors import BodyCut, BodyTimeout, UpstreamFailed, failed
+from proxpi.upstream.errors import BodyCut, BodyTimeout, Offline, UpstreamFailed, failed
 
 #: Connections to one origin for files, and as many again for pages.
 CONNECTIONS = 32
@@ -82,6 +82,7 @@ class Upstream:
 
     :ivar connect_timeout: seconds to connect
     :ivar read_timeout: seconds that an upstream may be silent, before the head and within the body
+    :ivar offline: whether nobody may be asked at all (``PROXPI_OFFLINE``)
     """
 
     _agent: IAgent
@@ -89,6 +90,7 @@ class Upstream:
     credentials: Credentials
     connect_timeout: float
     read_timeout: float
+    offline: bool = False
     _treq: HTTPClient = attrs.field(
         init=False, default=attrs.Factory(lambda self: _client(self._agent), takes_self=True)
     )
@@ -131,15 +133,26 @@ class Upstream:
             answer.headers.removeHeader(ENCODING)  # a file is taken as it is
             yield answer
 
-    async def body(self, answer: Answer, limit: int = PAGE_LIMIT) -> tuple[bytes, bool]:
+    async def body(
+        self,
+        answer: Answer,
+        limit: int = PAGE_LIMIT,
+        heard: Callable[[int], object] = lambda size: None,
+    ) -> tuple[bytes, bool]:
         """
         Read a whole body.
 
+        :param heard: is told how many bytes come, while they come
         :return: the body, and whether its end was announced
         :raises UpstreamFailed: if it is cut, too long, or silent for too long
         """
         chunks: list[bytes] = []
-        ended = await self.stream(answer, chunks.append, limit, PAGE_TIME)
+
+        def take(chunk: bytes) -> None:
+            chunks.append(chunk)
+            heard(len(chunk))
+
+        ended = await self.stream(answer, take, limit, PAGE_TIME)
         return b"".join(chunks), ended
 
     async def stream(
@@ -148,17 +161,22 @@ class Upstream:
         write: Callable[[bytes], object],
         limit: int | None = None,
         within: float | None = None,
+        *,
+        decompress: bool = True,
     ) -> bool:
         """
         Give each chunk of a body to `write`, whose own errors go through.
 
+        :param write: may give a Deferred; until it has its result nothing more is read
         :param limit: the most bytes that may come
         :param within: the most seconds that they may take, if not just silence is to end it
+        :param decompress: whether `write` wants what is in a compressed body, rather than the body
         :return: whether the end was announced
         :raises UpstreamFailed: if the body is cut, too long, or silent for too long
         """
         sink = Sink(write, limit)
-        gunzip = Gunzip(sink.write) if answer.compression == "gzip" else None
+        compressed = decompress and answer.compression == "gzip"
+        gunzip = Gunzip(sink.write) if compressed else None
         try:
             received = receive(
                 answer.response,
@@ -208,6 +226,8 @@ class Upstream:
     async def _follow(
         self, url: str, method: str, headers: Mapping[str, str], send: _Send
     ) -> Answer:
+        if self.offline:
+            raise Offline(url, "it is not cached, and PROXPI_OFFLINE is set")
         for _ in range(REDIRECTS + 1):
             answer = await self._ask_once(url, method, headers, send)
             location = answer.header("Location")

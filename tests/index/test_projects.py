@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from shutil import rmtree
-from typing import IO, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index import projects as projects_module
+from proxpi.index import health, list_intake, list_names
 from proxpi.index.projects import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
-from tests.support.upstreams import EXTRA, ROOT, Case, Indexes, Reply, project_page, root_list, run
+from tests.support.house import FolderCase
+from tests.support.upstreams import (
+    EXTRA,
+    ROOT,
+    Indexes,
+    Reply,
+    at_once,
+    project_page,
+    root_list,
+    run,
+)
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
 PRIVATE = ROOT.replace("//", "//user:secret@")
+Paths = list[str]  # which is something else where there is a method of this name
 HTML_LIST = b"".join(
     [
         b'<!DOCTYPE html><html><head><meta name="pypi:repository-version" content="1.0"></head>',
@@ -44,45 +53,56 @@ def names(found: ProjectList) -> list[str]:
     return [project["name"] for project in json.loads(content(found))["projects"]]
 
 
-class ListCase(Case):
-    """Tests of the list of one index, or of several."""
+class ListCase(FolderCase):
+    """Tests of the list of one index, or of several.
+
+    :ivar place: where the list is kept
+    :ivar skew: how far the wall clock is ahead of the other one
+    """
+
+    skew = 1_000_000.0
 
     def setUp(self) -> None:
-        """Begin with one index."""
-        self.folder = Path(tempfile.mkdtemp(prefix="proxpi-test-"))
-        self.addCleanup(rmtree, self.folder)
-        self.files: list[IO[Any]] = []
-        make = tempfile.TemporaryFile
-
-        def made(*arguments: Any, **keywords: Any) -> IO[Any]:
-            self.files.append(make(*arguments, **keywords))
-            return self.files[-1]
-
-        self.put(tempfile, "TemporaryFile", made)
-        self.addCleanup(lambda: [file.close() for file in self.files])
+        """Begin with one index, which is asked again without a pause if it fails."""
+        super().setUp()
+        self.put(health, "PAUSES", (0.0, 0.0, 0.0))
+        self.place: Path | None = self.folder / ".proxpi" / "projects"
         self.build(ROOT)
 
     def build(self, *urls: str, ttls: tuple[float, ...] = (1800.0, 180.0, 60.0)) -> None:
-        """Begin with these indexes."""
+        """Begin with these indexes, and nothing kept."""
+        for path in self.folder.rglob("*.*"):
+            if path.is_file():
+                path.unlink()
         self.indexes = Indexes(urls, ttls)
         self.agents, self.clock = self.indexes.agents, self.indexes.clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew on what is kept."""
+        for source in self.indexes.sources:
+            source.health.succeeded()
         self.projects = Projects(
-            self.indexes.sources, self.indexes.upstream, self.clock, lambda: self.folder
+            self.indexes.sources,
+            self.indexes.upstream,
+            self.clock,
+            lambda: self.place,
+            at_once,
+            lambda: self.clock.seconds() + self.skew,
         )
 
     def ask(self, form: Serialization = JSON, compressed: bool = False) -> Deferred[ProjectList]:
-        """Ask for the list; merging takes some turns of the reactor."""
-        asked = run(self.projects.fetch(form, compressed))
-        self.clock.pump([0.0] * 50)
-        return asked
+        """Ask for the list."""
+        return run(self.projects.fetch(form, compressed))
 
     def list(self, form: Serialization = JSON, compressed: bool = False) -> ProjectList:
         """Give the list, which must be there at once."""
         return self.result(self.ask(form, compressed))
 
-    def open_files(self) -> int:
-        """How many files are open."""
-        return sum(not file.closed for file in self.files)
+    def open_files(self) -> Paths:
+        """Give what is open below the folder, once what nobody needs is gone."""
+        gc.collect()
+        return super().open_files()
 
 
 class FormTests(ListCase):
@@ -125,12 +145,6 @@ class FormTests(ListCase):
         first = self.list(HTML, True).file.etag
         self.clock.advance(1801)
         assert self.list(HTML, True).file.etag == first
-
-    def test_no_name_on_disk(self) -> None:
-        """The files have no names, so that nothing of them outlives the process."""
-        self.indexes.says(ROOT, root_list(["a"]))
-        self.list()
-        assert list(self.folder.iterdir()) == []
 
 
 class SingleTests(ListCase):
@@ -217,23 +231,12 @@ class SeveralTests(ListCase):
 
     def test_many(self) -> None:
         """The same for more names than are sorted, and merged, in one go."""
-        self.put(projects_module, "RUN", 7)
-        self.put(projects_module, "BATCH", 10)
+        self.put(list_names, "RUN_BLOCK", (20, 50))
+        self.put(list_names, "MERGED", 100)
+        self.put(list_names, "RUN", 50)
         first = [f"p{number * 7 % 101}" for number in range(101)]
         second = [f"q-{number}" for number in range(20)] + first[:30]
         assert self.merged(first, second) == sorted({*first, *second})
-        assert self.open_files() == 4
-
-    def test_turns(self) -> None:
-        """A long merge is not done in one go: the reactor has its turn in between."""
-        self.put(projects_module, "BATCH", 1)
-        self.build(ROOT, EXTRA)
-        for url in (ROOT, EXTRA):
-            self.indexes.says(url, root_list(["a", "b", "c"]))
-        asked = run(self.projects.fetch(JSON, False))
-        self.pending(asked)
-        self.clock.advance(0)
-        assert names(self.result(asked)) == ["a", "b", "c"]
 
     def test_freshness(self) -> None:
         """The list is as fresh as its first part that is not."""
@@ -257,7 +260,6 @@ class SeveralTests(ListCase):
             self.indexes.says(failing, Reply(500))
             self.indexes.says(good, root_list(["a"]))
             assert self.error(self.ask(), UpstreamFailed).url == failing
-        assert self.open_files() == 0
 
     def test_one_is_cut(self) -> None:
         """Nor is one of which a part was cut on the way."""
@@ -265,20 +267,19 @@ class SeveralTests(ListCase):
         self.indexes.says(ROOT, root_list(["a"]))
         self.indexes.says(EXTRA, Reply(200, (b'{"projects": [{"name": "b"}',), end=ConnectionError))
         assert self.error(self.ask(), UpstreamFailed).url == EXTRA
-        assert self.open_files() == 0
 
 
 class FailureTests(ListCase):
     """What is no list."""
 
     def refusal(self, reply: Reply) -> UpstreamFailed:
-        """Give why an answer is none; nothing of it stays open."""
+        """Give why an answer is none."""
         self.build(ROOT)
         self.indexes.says(ROOT, reply)
-        before = self.open_files()
-        error = self.error(self.ask(), UpstreamFailed)
-        assert self.open_files() == before
-        return error
+        ask = self.ask()
+        if not ask.called:
+            self.clock.pump([1.0] * 10)
+        return self.error(ask, UpstreamFailed)
 
     def test_statuses(self) -> None:
         """Statuses mean for the list what they mean for a page."""
@@ -332,6 +333,8 @@ class FailureTests(ListCase):
             for end in range(len(whole)):
                 reply = Reply(200, (whole[:end],), end=PotentialDataLoss)
                 assert self.refusal(reply).temporary
+            assert not self.open_files()
+            assert not self.leftovers()
             self.build(ROOT)
             self.indexes.says(ROOT, Reply(200, (whole,), end=PotentialDataLoss))
             assert names(self.list()) == ["one", "two"]
@@ -344,7 +347,7 @@ class FailureTests(ListCase):
 
     def test_too_long(self) -> None:
         """A list beyond all bounds is none."""
-        self.put(projects_module, "LIST_LIMIT", 100)
+        self.put(list_intake, "LIST_LIMIT", 100)
         error = self.refusal(root_list(f"p{number}" for number in range(100)))
         assert error.cause == "the answer is too long"
 
@@ -352,21 +355,20 @@ class FailureTests(ListCase):
         """A list that stops coming is given up."""
         self.indexes.says(ROOT, Reply(200, (b'{"projects": [',), end=None))
         ask = self.ask()
-        self.clock.advance(20.1)
+        self.clock.pump([1.0] * 11)
         assert self.error(ask, UpstreamFailed).cause == "timed out"
-        assert self.open_files() == 0
 
     def test_no_room(self) -> None:
-        """Trouble with the folder goes through as it is, and leaves no file open."""
-        self.build(ROOT, EXTRA)
-        folders = iter([self.folder, self.folder / "missing"])
-        self.projects = Projects(
-            self.indexes.sources, self.indexes.upstream, self.clock, lambda: next(folders)
-        )
-        for url in (ROOT, EXTRA):
-            self.indexes.says(url, root_list(["a"]))
+        """A disk that is full goes through as it is, and leaves no file behind."""
+
+        def full(*arguments: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.put(list_names.Press, "finish", full)
+        self.indexes.says(ROOT, root_list(["a"]))
         self.error(self.ask(), OSError)
-        assert self.open_files() == 0
+        assert not self.open_files()
+        assert not self.leftovers()
 
     def test_not_sticky(self) -> None:
         """The next request asks again."""

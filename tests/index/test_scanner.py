@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from proxpi.index import scanner as scanner_module
 from proxpi.index.scanner import NameScanner
 from proxpi.simple.names import normalize
 from tests.support.strategies import deterministic, project_names
@@ -23,9 +24,10 @@ SEVERAL = [b'"Foo.Bar"', b"'foo_bar/'", b"/simple/foo-bar/", b'"https://x/y/FOO.
 def scan(*chunks: bytes) -> list[str]:
     """Give the names found in a list that comes in these chunks, which must be whole."""
     scanner = NameScanner()
-    found = [name for chunk in chunks for name in scanner.feed(chunk)]
+    found = b"".join(scanner.feed(chunk) for chunk in chunks)
     assert scanner.complete
-    return found
+    assert not found or found.endswith(b"\n")
+    return found.decode("ascii").splitlines()
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -139,6 +141,77 @@ def test_incomplete(data: bytes) -> None:
 def test_names_of_other_things(data: bytes) -> None:
     """Keys that nobody knows yet may have names in them; the list is whole all the same."""
     assert scan(data) == ["demo"]
+
+
+def one_by_one(data: bytes) -> list[str]:
+    """Give the names of a list, each looked at by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scanner_module, "_lines", lambda found: None)
+        patch.setattr(scanner_module, "_usual_lines", lambda data: None)
+        return scan(data)
+
+
+names_and_others = st.one_of(
+    project_names,
+    st.text(st.sampled_from("aB0-_./\\é\n &%"), max_size=6),
+    st.sampled_from(["x" * 200, "x" * 201, "a" + "-" * 300 + "b", "K"]),
+)
+
+
+@few
+@given(st.lists(names_and_others, max_size=8), st.booleans())
+def test_all_at_once_or_one_by_one_in_json(names: list[str], escaped: bool) -> None:
+    """Names are found by the hundred just as they would be one by one, odd ones among them."""
+    projects = ",".join(
+        '{"name": %s}' % (json.dumps(name) if escaped else f'"{name}"') for name in names
+    )
+    data = f'{{"projects": [{projects}, {{"name": "end"}}]}}'.encode()
+    expected = one_by_one_or_none(data)
+    if expected is not None:
+        assert scan(data) == expected
+
+
+def one_by_one_or_none(data: bytes) -> list[str] | None:
+    """Give the names of a list, if it is one."""
+    try:
+        return one_by_one(data)
+    except AssertionError:
+        return None
+
+
+ANCHORS = (
+    '<a href="/simple/{0}/">{1}</a>\n',
+    '<a href="{0}/">{1}/</a>',
+    '<a rel="internal" href="../{0}/" data-x="y">\n{1}\n</a >',
+    "<A HREF='{0}'>{1}</A>",
+    '<abbr><a href="{0}/?a#b">{1}</a></abbr>',
+    '<a href="other/">{1}</a>',
+    '<a data-href="{0}/" href="x/">{1}</a>',
+)
+
+
+@few
+@given(
+    st.lists(st.tuples(names_and_others, names_and_others | st.none()), max_size=8),
+    st.sampled_from(ANCHORS),
+    st.sampled_from([*ANCHORS, ""]),
+)
+def test_all_at_once_or_one_by_one_in_html(
+    pairs: list[tuple[str, str | None]], usual: str, odd: str
+) -> None:
+    """The same in HTML, in which anchors may look alike or not."""
+    anchors = [usual.format(link, link if text is None else text) for link, text in pairs]
+    data = f"<html>{''.join(anchors)}{odd.format('demo', 'Demo')}</html>".encode()
+    assert scan(data) == one_by_one(data)
+
+
+@pytest.mark.parametrize("filler", [b'"x": "%s", ' % (b"y" * 100_000), b" " * 100_000])
+def test_long_elements_in_json(filler: bytes) -> None:
+    """What is longer than all that is kept is passed over, without the name beside it."""
+    data = b'{"projects": [{"name": "a", %s"z": 1}, {%s"name": "b"}]}' % (filler, filler)
+    for size in (1000, 70_000, 300_000):
+        chunks = [data[place : place + size] for place in range(0, len(data), size)]
+        assert scan(*chunks) == ["a", "b"]
 
 
 @pytest.mark.parametrize("garbage", [b"<a ", b"<a href=", b"<a href=" + b"/" * 1000, b'{"name": "'])

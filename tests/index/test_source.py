@@ -6,15 +6,26 @@ import gzip
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
-from proxpi.index.source import ABSENT_TTL, Held, Source
+from proxpi.index.source import ABSENT_TTL, Part, Said, Source, unpacked
+from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
-from tests.support.upstreams import ROOT, Asked, Case, Indexes, Reply, project_page, run
+from tests.support.upstreams import (
+    ROOT,
+    Asked,
+    Case,
+    Indexes,
+    Reply,
+    at_once,
+    project_page,
+    run,
+)
 
 PAGE = f"{ROOT}demo/"
 PRIVATE = ROOT.replace("//", "//user:secret@")
@@ -22,11 +33,17 @@ PROJECT = project_page("demo-1.0.tar.gz")
 HTML = b'<!DOCTYPE html><html><body><a href="demo-1.0.tar.gz">demo-1.0.tar.gz</a></body></html>'
 
 
-def listed(held: Held) -> list[str]:
+def project_of(said: Said) -> Project:
+    """Give the project that an index told, as it is kept."""
+    assert said.page is not None
+    kept = model.decode(unpacked(said.page.document))
+    assert kept == said.page.project
+    return kept
+
+
+def listed(said: Said) -> list[str]:
     """Give the names of the files that an index told."""
-    project = held.project()
-    assert project is not None
-    return [entry["filename"] for entry in project.files]
+    return [entry["filename"] for entry in project_of(said).files]
 
 
 class SourceCase(Case):
@@ -41,22 +58,27 @@ class SourceCase(Case):
         self.indexes = Indexes((url,))
         (self.source,) = self.indexes.sources
 
-    def ask(self, reply: Reply | Exception, held: Held | None = None) -> Deferred[Held]:
+    def ask(self, reply: Reply | Exception, part: Part | None = None) -> Deferred[Said]:
         """Ask for the project of the tests, which the index answers so."""
         self.indexes.says(PAGE, reply)
-        return run(self.source.project("demo", held))
+        self.heard: list[int] = []
+        return run(self.source.project("demo", part, self.heard.append))
 
-    def held(self, reply: Reply = PROJECT) -> Held:
-        """Give what is held once the index has answered so."""
+    def said(self, reply: Reply = PROJECT) -> Said:
+        """Give what the index said when it answered so."""
         return self.result(self.ask(reply))
+
+    def part(self, reply: Reply = PROJECT) -> Part:
+        """Give what is remembered of such an answer."""
+        return self.said(reply).part
 
     def asked(self) -> Asked:
         """Give the newest request."""
         return self.indexes.agents.asked[-1]
 
-    def refusal(self, reply: Reply, held: Held | None = None) -> UpstreamFailed:
+    def refusal(self, reply: Reply, part: Part | None = None) -> UpstreamFailed:
         """Give why an answer is none."""
-        return self.error(self.ask(reply, held), UpstreamFailed)
+        return self.error(self.ask(reply, part), UpstreamFailed)
 
 
 class AnswerTests(SourceCase):
@@ -64,7 +86,7 @@ class AnswerTests(SourceCase):
 
     def test_request(self) -> None:
         """JSON is asked for first, and HTML as well."""
-        assert listed(self.held()) == ["demo-1.0.tar.gz"]
+        assert listed(self.said()) == ["demo-1.0.tar.gz"]
         accepted = (self.asked().header("Accept") or "").split(", ")
         assert accepted[0] == "application/vnd.pypi.simple.v1+json"
         assert {each.partition(";")[0] for each in accepted[1:]} == {
@@ -76,30 +98,26 @@ class AnswerTests(SourceCase):
 
     def test_html(self) -> None:
         """HTML is understood, and links are those of the page's own place."""
-        held = self.held(Reply(200, (HTML,), {"Content-Type": "Text/HTML; charset=utf-8"}))
-        project = held.project()
-        assert project is not None
-        assert project.files[0]["url"] == f"{PAGE}demo-1.0.tar.gz"
+        said = self.said(Reply(200, (HTML,), {"Content-Type": "Text/HTML; charset=utf-8"}))
+        assert project_of(said).files[0]["url"] == f"{PAGE}demo-1.0.tar.gz"
 
     def test_links_after_a_redirect(self) -> None:
         """Links are joined to where the page was found in the end."""
         elsewhere = "https://mirror.example/deep/demo/"
         self.indexes.says(elsewhere, Reply(200, (HTML,)))
-        project = self.held(Reply(301, headers={"Location": elsewhere})).project()
-        assert project is not None
-        assert project.files[0]["url"] == f"{elsewhere}demo-1.0.tar.gz"
+        said = self.said(Reply(301, headers={"Location": elsewhere}))
+        assert project_of(said).files[0]["url"] == f"{elsewhere}demo-1.0.tar.gz"
 
     def test_compressed(self) -> None:
         """A compressed page is understood."""
         reply = Reply(200, (gzip.compress(HTML),), {"Content-Encoding": "gzip"})
-        assert listed(self.held(reply)) == ["demo-1.0.tar.gz"]
+        assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
 
     def test_held_without_loss(self) -> None:
         """What is held gives back the project, keys that nobody knows included."""
         new: dict[str, Any] = {"x-new": [1, {"y": "z"}]}
-        said = project_page("a.zip", version="1.4", versions=["1"], **new)
-        project = self.held(said).project()
-        assert project == Project(
+        reply = project_page("a.zip", version="1.4", versions=["1"], **new)
+        assert project_of(self.said(reply)) == Project(
             "demo",
             [{"filename": "a.zip", "url": "https://files.example/a.zip", "hashes": {}}],
             {"versions": ["1"], **new},
@@ -108,22 +126,24 @@ class AnswerTests(SourceCase):
 
     def test_not_here(self) -> None:
         """404 and 410 mean that the index has no such project, whatever was before."""
-        for held in (None, self.held()):
+        for part in (None, self.part()):
             for status in (404, 410):
-                absent = self.result(self.ask(Reply(status, (b"nothing",)), held))
-                assert absent.document is None
-                assert absent.project() is None
+                absent = self.result(self.ask(Reply(status, (b"nothing",)), part))
+                assert (absent.part.present, absent.page) == (False, None)
 
     def test_403_of_an_object_store(self) -> None:
         """403 without credentials, for what was never served, means the same."""
-        assert self.held(Reply(403)).document is None
-        assert self.result(self.ask(Reply(403), Held(None, 0.0))).document is None
+        assert not self.part(Reply(403)).present
+        assert not self.result(self.ask(Reply(403), Part(False, 0.0))).part.present
 
     def test_403_after_it_was_served(self) -> None:
         """403 for what was served before is a permission that was lost."""
-        error = self.refusal(Reply(403), self.held())
-        assert (error.temporary, error.retry_after) == (False, None)
-        assert "credentials rejected" in error.cause
+        served = self.part()
+        since_gone = self.result(self.ask(Reply(404), served)).part
+        for part in (served, since_gone):
+            error = self.refusal(Reply(403), part)
+            assert (error.temporary, error.retry_after) == (False, None)
+            assert "credentials rejected" in error.cause
 
     def test_rejected(self) -> None:
         """401, and 403 in spite of credentials, say that these are rejected; so does the log."""
@@ -168,12 +188,12 @@ class AnswerTests(SourceCase):
 
     def test_end_not_announced(self) -> None:
         """HTML that ends with the connection counts if it has its own end."""
-        assert listed(self.held(Reply(200, (HTML,), end=PotentialDataLoss)))
+        assert listed(self.said(Reply(200, (HTML,), end=PotentialDataLoss)))
         for whole in (HTML, b"\n" + HTML, b"\xef\xbb\xbf" + HTML):
             cut = whole[: whole.index(b"</body>")]
             error = self.refusal(Reply(200, (cut,), end=PotentialDataLoss))
             assert error.temporary
-            assert listed(self.held(Reply(200, (cut,))))
+            assert listed(self.said(Reply(200, (cut,))))
 
     def test_json_that_breaks_off(self) -> None:
         """JSON that ends too early is a failure, and one that passes if the connection broke."""
@@ -212,35 +232,47 @@ class ValidatorTests(SourceCase):
     def test_sent(self) -> None:
         """Both validators that the index gave are sent back as they were."""
         date = "Wed, 21 Oct 2015 07:28:00 GMT"
-        held = self.held(PROJECT.having(ETag='W/"x"', Last_Modified=date))
-        self.result(self.ask(PROJECT, held))
+        part = self.part(PROJECT.having(ETag='W/"x"', Last_Modified=date))
+        self.result(self.ask(PROJECT, part))
         assert self.asked().header("If-None-Match") == 'W/"x"'
         assert self.asked().header("If-Modified-Since") == date
 
     def test_one_of_them(self) -> None:
         """One is enough."""
-        self.result(self.ask(PROJECT, self.held(PROJECT.having(ETag='"x"'))))
+        self.result(self.ask(PROJECT, self.part(PROJECT.having(ETag='"x"'))))
         assert self.asked().header("If-None-Match") == '"x"'
         assert self.asked().header("If-Modified-Since") is None
 
     def test_confirmed(self) -> None:
         """304 renews what is held, and keeps the validators."""
-        held = self.held(PROJECT.having(ETag='"x"'))
+        part = self.part(PROJECT.having(ETag='"x"'))
         self.indexes.clock.advance(2000)
-        renewed = self.result(self.ask(Reply(304), held))
-        assert (renewed.how, renewed.asked_at, renewed.due) == ("304", 2000.0, False)
-        assert (renewed.document, renewed.etag) == (held.document, '"x"')
-        assert self.source.remaining(renewed) == self.source.ttl
+        renewed = self.result(self.ask(Reply(304), part))
+        assert (renewed.part.asked_at, renewed.part.due, renewed.page) == (2000.0, False, None)
+        assert (renewed.part.present, renewed.part.etag) == (True, '"x"')
+        assert self.source.remaining(renewed.part) == self.source.ttl
 
     def test_304_unasked(self) -> None:
         """304 to a question without validators confirms nothing."""
-        for held in (None, self.held(), Held(None, 0.0, etag='"x"')):
-            self.refusal(Reply(304), held)
+        for part in (None, self.part(), Part(False, 0.0, etag='"x"')):
+            self.refusal(Reply(304), part)
 
     def test_absence_has_no_validators(self) -> None:
         """What was not there is asked for plainly."""
-        self.result(self.ask(PROJECT, Held(None, 0.0, etag='"x"')))
+        self.result(self.ask(PROJECT, Part(False, 0.0, etag='"x"')))
         assert self.asked().header("If-None-Match") is None
+
+    def test_due(self) -> None:
+        """What an operator forgot is asked for plainly."""
+        part = attrs.evolve(self.part(PROJECT.having(ETag='"x"')), due=True)
+        self.result(self.ask(PROJECT, part))
+        assert self.asked().header("If-None-Match") is None
+
+    def test_heard(self) -> None:
+        """Whoever asks learns what comes while it comes: the head, then the body."""
+        self.said()
+        assert self.heard[0] == 0
+        assert sum(self.heard) == len(PROJECT.chunks[0])
 
     def test_when_it_was_asked(self) -> None:
         """A page is as old as the question, not as its answer."""
@@ -248,7 +280,7 @@ class ValidatorTests(SourceCase):
         asking = self.ask(PROJECT)
         self.indexes.clock.advance(15)
         self.indexes.agents.release(PAGE)
-        assert self.result(asking).asked_at == 0.0
+        assert self.result(asking).part.asked_at == 0.0
 
 
 class FreshnessTests(SourceCase):
@@ -256,24 +288,24 @@ class FreshnessTests(SourceCase):
 
     def test_ttl(self) -> None:
         """A page is fresh for the index's time to live."""
-        held = self.held()
-        assert self.source.remaining(held) == 1800.0
+        part = self.part()
+        assert self.source.remaining(part) == 1800.0
         self.indexes.clock.advance(1799)
-        assert self.source.remaining(held) == 1.0
+        assert self.source.remaining(part) == 1.0
         self.indexes.clock.advance(2)
-        assert self.source.remaining(held) == 0.0
+        assert self.source.remaining(part) == 0.0
 
     def test_absence(self) -> None:
         """That there is nothing is believed for a minute, or for a shorter time to live."""
-        absent = self.held(Reply(404))
+        absent = self.part(Reply(404))
         assert self.source.remaining(absent) == ABSENT_TTL == 60.0
-        short = Source(ROOT, 10.0, self.indexes.upstream)
+        short = Source(ROOT, 10.0, self.indexes.upstream, at_once)
         assert short.remaining(absent) == 10.0
 
     def test_nothing(self) -> None:
         """What was never asked is not fresh, nor what is to be asked again."""
         assert self.source.remaining(None) == 0.0
-        assert self.source.remaining(Held(b"x", 0.0, due=True)) == 0.0
+        assert self.source.remaining(Part(True, 0.0, due=True)) == 0.0
 
 
 class VersionTests(SourceCase):
@@ -283,7 +315,7 @@ class VersionTests(SourceCase):
         """A newer minor version is understood, with one warning however often it is met."""
         with capturedLogs() as events:
             for _ in range(3):
-                assert listed(self.held(project_page("a.zip", version="1.99")))
+                assert listed(self.said(project_page("a.zip", version="1.99")))
         warnings = [event for event in events if event["log_level"] == LogLevel.warn]
         assert len(warnings) == 1
         assert warnings[0]["version"] == "1.99"
@@ -292,7 +324,7 @@ class VersionTests(SourceCase):
         """Known versions, and none, are worth no word."""
         with capturedLogs() as events:
             for version in ("1.0", "1.4", "banana"):
-                self.held(project_page("a.zip", version=version))
+                self.said(project_page("a.zip", version=version))
         assert events == []
 
     def test_newer_major(self) -> None:
@@ -309,7 +341,7 @@ class VersionTests(SourceCase):
         """The warning names the index without its credentials."""
         self.build(PRIVATE)
         with capturedLogs() as events:
-            self.held(project_page("a.zip", version="1.5"))
+            self.said(project_page("a.zip", version="1.5"))
         assert len(events) == 1
         assert "secret" not in repr(events[0])
         assert "secret" not in repr(self.source)

@@ -20,6 +20,14 @@ def test_what_is_left_lies_between_nothing_and_all(asked_at: float, ttl: float, 
     assert 0.0 <= remaining(asked_at, ttl, now) <= ttl
 
 
+@deterministic
+@given(_times, _ttls, _times)
+def test_the_header_promises_no_more_than_is_left(asked_at: float, ttl: float, now: float) -> None:
+    """Whatever the clock does, a client never keeps a page beyond its time to live."""
+    left = remaining(asked_at, ttl, now)
+    assert 0 <= max_age(left) <= min(left, LONGEST)
+
+
 @pytest.mark.parametrize(
     ("now", "expected"), [(100.0, 30.0), (110.0, 20.0), (130.0, 0.0), (500.0, 0.0), (40.0, 30.0)]
 )

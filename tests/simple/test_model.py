@@ -5,19 +5,30 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
+from proxpi.simple import model, render
 from proxpi.simple.model import (
     Entry,
     Project,
     best_hash,
     decode,
     encode,
+    find,
     metadata_hash,
     shown_hash,
 )
-from tests.support.strategies import deterministic, digests, entries, json_values, projects
+from tests.support.strategies import (
+    deterministic,
+    digests,
+    entries,
+    filenames,
+    json_values,
+    projects,
+)
 
 
 def _digest(name: str) -> str:
@@ -48,11 +59,85 @@ def test_unknown_values_survive_being_held_as_bytes(value: Any) -> None:
     assert decode(encode(project)) == project
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"name":1,"files":[],"keys":{}}'])
+_HEAD = b'{"name":"a","keys":{},"version":"1.0","files":%d}\n'
+_LINE = b'{"filename":"f","url":"u","hashes":{}}\n'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"{}", b"[]", b"\n", b"\xff", b'{"name":1,"files":[],"keys":{}}'),
+        _HEAD % 1,
+        _HEAD % 0 + _LINE,
+        _HEAD % 1 + _LINE.strip(),
+        _HEAD % 1 + b"\n",
+        _HEAD % 1 + b'{"filename":"f"}\n',
+        _HEAD % 1 + b'{"filename":1,"url":"u","hashes":{}}\n',
+        _HEAD % 1 + b'{"url":"u","filename":"f","hashes":{}}\n',
+        _HEAD % 1 + b'["filename"]\n',
+        _HEAD % 1 + b'{"filename":"f","url":"u","hashes":' + b"[" * 100_000 + b"\n",
+        (_HEAD % 1).replace(b"{}", b"[]") + _LINE,
+        (_HEAD % 1).replace(b"{}", b"[" * 100_000) + _LINE,
+        (_HEAD % 1).replace(b"{}", b'{},"x":1') + _LINE,
+    ],
+)
 def test_other_bytes_are_refused(data: bytes) -> None:
     """What ``encode`` did not write is a ValueError, so that it can be thrown away."""
     with pytest.raises(ValueError, match=r"."):
         decode(data)
+
+
+def test_what_is_written_is_read() -> None:
+    """The first line is what is not a file, each further one a file, its name in front."""
+    data = encode(Project("a", [{"hashes": {}, "url": "u", "filename": "f"}], {}))
+    assert data == _HEAD % 1 + b'{"filename":"f","hashes":{},"url":"u"}\n'
+    assert decode(_HEAD % 1 + _LINE) == decode(data)
+
+
+@deterministic
+@given(projects(), st.data())
+def test_a_cut_project_is_refused(project: Project, data: st.DataObject) -> None:
+    """What was written in part, or twice, is a ValueError wherever it was cut."""
+    written = encode(project)
+    with pytest.raises(ValueError, match=r"."):
+        decode(written[: data.draw(st.integers(0, len(written) - 1))])
+    with pytest.raises(ValueError, match=r"."):
+        decode(written + written)
+
+
+@deterministic
+@given(projects(), filenames)
+def test_a_file_is_found_by_its_name(project: Project, name: str) -> None:
+    """The entry of every file is found, and none for a name that is not listed."""
+    data = encode(project)
+    listed = {entry["filename"]: entry for entry in project.files}
+    assert {other: find(data, other) for other in listed} == listed
+    assert find(data, name) == listed.get(name)
+
+
+@pytest.mark.parametrize("name", ["f", "a.whl", "b", 'b"', "c\n", "c", "é", ""])
+def test_only_a_file_is_found(name: str) -> None:
+    """What looks like a file inside of another, or in the name of one, is none."""
+    nested = {"x": {"filename": "b", "y": '\n{"filename":"c","url":"u"'}}
+    files = [_entry(filename="a.whl.metadata", **nested), _entry(filename='b",\n{"filename":"c')]
+    assert find(encode(Project("f", files, {"filename": "f"})), name) is None
+
+
+def test_a_large_project_is_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call encodes more than a file: while one runs, the reactor's thread waits."""
+    sizes = []
+
+    def recording(value: Any) -> bytes:
+        sizes.append(len(msgspec.json.encode(value)))
+        return msgspec.json.encode(value)
+
+    project = Project("foo", [_entry(filename=f"f{n}") for n in range(100)], {})
+    monkeypatch.setattr(model, "to_json", recording)
+    monkeypatch.setattr(render, "to_json", recording)
+    encode(project)
+    render.render_json(project)
+    assert len(sizes) == 202
+    assert max(sizes) < 100
 
 
 @pytest.mark.parametrize(

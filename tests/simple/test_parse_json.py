@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from proxpi.simple import parse, urls
 from proxpi.simple.model import Entry, Project, decode, encode
 from proxpi.simple.parse import NotAnIndexPage, UnsupportedVersion, parse_project
 from proxpi.simple.render import render_html, render_json
@@ -173,8 +175,17 @@ def test_a_new_major_content_type_is_refused(serialization: str) -> None:
         b"plain text",
         b"\x1f\x8b\x08\x00",
         b"\x00\xff",
-        b'{"files": ["\xff"]}',
-        b'{"files": ["\\ud800"]}',
+        b'{"files": [{"filename": tru]}',
+        b'{"files": [{"filename": "a" "url": "a"}]}',
+        b'{"files": [{"filename": "a", "url": "a",}]}',
+        b'{"files": [{"filename": "a\x01", "url": "a"}]}',
+        b'{"files": [{"filename": "\\q", "url": "a"}]}',
+        b'{"files": [01]}',
+        b'{"files": [NaN]',
+        b'{"files": [NaN, tru]}',
+        b'{"files": ["\\ud800"]} trailing',
+        b'{"files": [], "x": {"files": NaN}',
+        b'{"\xff": ',
         b'{"a":' * 100_000,
         b"[" * 100_000,
     ],
@@ -221,6 +232,66 @@ def test_an_odd_file_is_left_out(odd: object) -> None:
     assert [entry["filename"] for entry in project.files] == ["foo-1.0.whl"]
 
 
+_GOOD = b'{"filename": "good.whl", "url": "good.whl", "hashes": {}, "size": 7}'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'"\\ud800"',
+        b'"\\udc00\\ud800"',
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b'{"a": [1, NaN]}',
+        b'{"\\ud800": 1}',
+        b'{"\xff": 1}',
+    ],
+)
+@pytest.mark.parametrize("more", [b"", b'"other": NaN, '])
+def test_an_odd_value_costs_its_file_alone(value: bytes, more: bytes) -> None:
+    """What JSON, UTF-8 or numbers cannot express is no reason to refuse the rest of the page."""
+    odd = b'{"filename": "odd.whl", "url": "odd.whl", "yanked": %s}' % value
+    page = b'{%s"odd": %s, "versions": ["1"], "meta": {"api-version": "1.3"}, "files": [%s]}'
+    files = b",".join([odd, _GOOD, value])
+    project = parse_project(page % (more, value, files), None, URL, "foo")
+    good = {"filename": "good.whl", "url": URL + "good.whl", "hashes": {}, "size": 7}
+    assert project == Project("foo", [good], {"versions": ["1"]}, "1.3")
+
+
+def test_an_odd_key_of_the_page_is_dropped() -> None:
+    """A key that cannot be written again is not passed on, and costs nothing else."""
+    page = b'{"\\ud800": 1, "x": "\\ud83d\\udc0d", "files": [%s]}' % _GOOD
+    project = parse_project(page, None, URL, "foo")
+    assert project.keys == {"x": "\U0001f40d"}
+    assert len(project.files) == 1
+
+
+@pytest.mark.parametrize("other", [b'"x": 1', b'"x": NaN'])
+def test_of_a_key_that_stands_twice_the_last_counts(other: bytes) -> None:
+    """A page with a key twice is read as everybody reads it, also where something is odd."""
+    page = b'{"files": [], %s, "files": [%s], "files": [%s, %s]}' % (other, _GOOD, _GOOD, _GOOD)
+    project = parse_project(page.replace(_GOOD, _GOOD.replace(b"good", b"late"), 1), None, URL, "x")
+    assert [entry["filename"] for entry in project.files] == ["good.whl"]
+
+
+def test_a_large_page_is_decoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call decodes more than a file: while one runs, the reactor's thread waits."""
+    sizes = []
+
+    class Recording:
+        def decode(self, piece: msgspec.Raw) -> Any:
+            sizes.append(len(memoryview(piece)))
+            return msgspec.json.decode(piece)
+
+    monkeypatch.setattr(parse, "_VALUE", Recording())
+    assert len(_parse({"files": [_file(filename=f"f{n}") for n in range(100)]}).files) == 100
+    assert len(sizes) == 100
+    assert max(sizes) < 100
+
+
 def test_of_two_files_with_one_name_the_first_counts() -> None:
     """A name that occurs twice on a page is one file."""
     project = _parse({"files": [_file(url="a"), _file(url="b"), _file(filename="c", url="c")]})
@@ -233,6 +304,45 @@ def test_of_two_files_with_one_name_the_first_counts() -> None:
 def test_files_of_any_kind_are_listed(name: str) -> None:
     """Unknown kinds, foreign and odd names are no reason to leave a file out."""
     assert _only(filename=name)["filename"] == name
+
+
+_LINKS = st.one_of(
+    st.lists(
+        st.sampled_from(
+            [*("https://", "http://h.example", "HTTPS://", "//", "/", "../", "./", "..", "a/", "?")]
+            + [*("f-1.0.whl", "%2B", "+", ":", "@", ":80", ":99999", ";", "=", "#", "&", "~", " ")]
+            + [*("\n", "\\", "é", ".", '"', "[", "|")]
+        ),
+        max_size=6,
+    ).map("".join),
+    st.text(max_size=6),
+)
+
+
+@deterministic
+@given(_LINKS, st.sampled_from([URL, "https://h.example/a/../b?c#d", "http://h.example:81"]))
+@example("a/../f-1.0.whl", URL)
+@example("../a//f-1.0.whl", URL)
+@example("./a/./..", URL)
+def test_links_are_joined_to_the_page(link: str, base: str) -> None:
+    """The shortest way to the URL of a file gives the same as the long one."""
+    try:
+        url = urls.without_fragment(urls.join(base, link))
+        urls.origin(url)
+    except ValueError:
+        url = ""
+    page = json.dumps({"files": [{"filename": "f", "url": link}]}).encode()
+    expected = [url] if url.isascii() and url and link.strip() else []
+    assert [entry["url"] for entry in parse_project(page, None, base, "foo").files] == expected
+
+
+@deterministic
+@given(st.lists(json_values, max_size=3), json_values)
+def test_what_is_odd_changes_nothing_else(files: list[Any], value: Any) -> None:
+    """A page is read in the same way whether or not something odd stands on it."""
+    files = [_file(new=value, **{"requires-python": ">=3"}), *files]
+    page = {"x": value, "versions": ["1"], "files": files}
+    assert _parse({**page, "odd": float("nan")}) == _parse(page)
 
 
 _KEYS = st.sampled_from(

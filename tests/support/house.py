@@ -10,16 +10,16 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.web.resource import IResource
 
-from proxpi.files.disk import Checked, Disk
+from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
 from proxpi.index.projects import Projects
 from proxpi.index.source import Source
+from proxpi.index.store import Store
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.pool import Upstream
 from proxpi.web.app import App
@@ -28,7 +28,7 @@ from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
-from tests.support.upstreams import Case
+from tests.support.upstreams import Case, at_once
 
 INDEX = "https://index.example/simple/"
 PRIVATE_INDEX = "https://user:secret@index.example/simple/"
@@ -117,21 +117,18 @@ class HouseCase(FolderCase):
         """Build a house on the folder, as ``proxpi.tap`` does."""
         self.upstream = Upstream(self.internet, self.clock, Credentials.from_urls([index]), 3, 20)
         self.disk = Disk(self.folder, capacity)
-        sources = [Source(index, ttl, self.upstream)]
-        self.pages = Pages(sources, self.clock)
-        self.projects = Projects(sources, self.upstream, self.clock, self.disk.scratch)
-        self.mirror = Mirror(
-            self.pages, self.upstream, self.disk, self.clock, timeout, self.in_thread
+        sources = [Source(index, ttl, self.upstream, at_once)]
+        store = Store(self.disk.own / "pages", self.clock)
+        self.pages = Pages(sources, self.clock, store, at_once)
+        self.projects = Projects(
+            sources, self.upstream, self.clock, lambda: self.disk.own / "projects", at_once
         )
+        self.mirror = Mirror(self.pages, self.upstream, self.disk, self.clock, timeout, at_once)
         files = Files(self.mirror, self.clock, any_type)
         tree = IndexTree(self.pages, self.projects, files, self.clock)
         rest = rest or App(self.pages, self.projects).app.resource()
         self.site = Site(tree, rest, self.clock)
         self.disk.prepare()
-
-    def in_thread(self, work: Any) -> Deferred[Checked | None]:
-        """Do at once what is done in a thread elsewhere."""
-        return maybeDeferred(work)
 
     def serve(
         self, filename: str, data: bytes, *replies: Any, project: str = "demo", **keys: Any
@@ -148,11 +145,17 @@ class HouseCase(FolderCase):
         return exchange
 
     def ask(
-        self, method: str, target: str | bytes, *headers: str | bytes, body: str = ""
+        self,
+        method: str,
+        target: str | bytes,
+        *headers: str | bytes,
+        body: str = "",
+        within: float = 0.0,
     ) -> Response:
-        """Ask on a connection of its own, and give the answer, which has to come at once."""
+        """Ask on a connection of its own, and give the answer, which has to come in time."""
         exchange = self.connect()
         exchange.ask(method, target, *headers, body=body)
+        self.clock.pump([0.25] * int(within * 4))
         answer = exchange.answer()
         assert answer is not None, "no answer yet"
         exchange.hang_up()

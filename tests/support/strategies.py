@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any
+from urllib.parse import quote
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -123,3 +124,52 @@ def projects(draw: st.DrawFn) -> Project:
         keys["meta"] = {"x-unknown": draw(texts)}
     files = draw(st.lists(entries(), unique_by=lambda entry: entry["filename"], max_size=4))
     return Project(draw(normalized_names), files, keys, draw(st.sampled_from(["1.0", "1.4"])))
+
+
+@st.composite
+def raw_files(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a file as an index may write it in JSON, within the specification."""
+    algorithms = draw(st.sampled_from([("sha256",), ("md5",), ("sha256", "md5", "blake2b"), ()]))
+    data = draw(st.binary(max_size=2))
+    hashes = {
+        name: hashlib.new(name, data, usedforsecurity=False).hexdigest() for name in algorithms
+    }
+    filename = draw(filenames)
+    link = draw(st.sampled_from(["", "../../f/", "/f/", "https://files.example/"]))
+    file: dict[str, Any] = {
+        "filename": filename,
+        "url": link + quote(filename, safe="") + draw(st.sampled_from(["", "#egg=foo"])),
+        "hashes": draw(st.sampled_from([hashes, {key: hashes[key].upper() for key in hashes}])),
+        "_private": 1,
+    }
+    metadata = st.one_of(st.booleans(), st.just({"sha256": hashlib.sha256(data).hexdigest()}))
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        draw(st.sampled_from(["core-metadata", "dist-info-metadata"])): metadata,
+        "gpg-sig": st.booleans(),
+        "provenance": st.just("https://index.example/provenance"),
+        "requires-python": texts.filter(bool),
+        "size": st.integers(min_value=0, max_value=2**40),
+        "upload-time": st.sampled_from(["2024-02-29T23:59:59Z", "2026-01-02T03:04:05.678901Z"]),
+        "yanked": st.one_of(st.booleans(), texts.filter(bool)),
+    }
+    for key, values in optional.items():
+        if draw(st.booleans()):
+            file[key] = draw(st.one_of(st.none(), values))
+    return file
+
+
+@st.composite
+def raw_pages(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a project page as an index may write it in JSON, within the specification."""
+    page: dict[str, Any] = {
+        "meta": {"api-version": draw(st.sampled_from(["1.0", "1.1", "1.4", "1.9"]))},
+        "name": draw(project_names),
+        "files": draw(st.lists(raw_files(), unique_by=lambda file: file["filename"], max_size=3)),
+    }
+    if draw(st.booleans()):
+        page["versions"] = draw(st.one_of(st.none(), st.lists(texts, unique=True, max_size=3)))
+    if draw(st.booleans()):
+        page["project-status"] = {"status": draw(st.sampled_from(["archived", "deprecated"]))}
+        if draw(st.booleans()):
+            page["project-status"]["reason"] = draw(texts.filter(bool))
+    return page

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
@@ -198,6 +198,11 @@ class Agents:
         self._waiting = [pair for pair in self._waiting if pair[1] is not waiting]
 
 
+def at_once(job: Callable[[], T]) -> Deferred[T]:
+    """Do at once what is done in a thread elsewhere."""
+    return maybeDeferred(job)
+
+
 def upstream(agent: IAgent, clock: IReactorTime, *index_urls: str) -> Upstream:
     """Give the way out through an agent, with the credentials of some indexes."""
     return Upstream(agent, clock, Credentials.from_urls(index_urls), CONNECT_TIMEOUT, READ_TIMEOUT)
@@ -217,7 +222,8 @@ class Indexes:
     def __attrs_post_init__(self) -> None:
         self.upstream = upstream(self.agents, self.clock, *self.urls)
         self.sources = [
-            Source(url, ttl, self.upstream) for url, ttl in zip(self.urls, self.ttls, strict=False)
+            Source(url, ttl, self.upstream, at_once)
+            for url, ttl in zip(self.urls, self.ttls, strict=False)
         ]
 
     def says(self, url: str, reply: Reply | Exception) -> None:

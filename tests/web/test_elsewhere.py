@@ -106,7 +106,7 @@ class Elsewhere(FileCase):
         """Without a page there is no file: a 503."""
         self.internet.at(INDEX + "demo/", Reply(503))
         for method in ("GET", "HEAD"):
-            answer = self.ask(method, PATH)
+            answer = self.ask(method, PATH, within=10)
             assert (answer.status, answer.headers["retry-after"]) == (503, "5")
 
     def test_client_goes_away(self) -> None:

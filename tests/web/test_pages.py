@@ -154,7 +154,7 @@ class Caching(PageCase):
         self.get(PAGE)
         self.internet.at(INDEX + "demo/", ConnectionRefusedError())
         self.clock.advance(2000)
-        answer = self.get(PAGE)
+        answer = self.ask("GET", PAGE, within=1)
         assert (answer.status, answer.headers["x-cache"]) == (200, "STALE")
         assert answer.headers["age"] == "2000"
         caching = answer.headers["cache-control"]
@@ -220,11 +220,13 @@ class Methods(PageCase):
 class Failures(PageCase):
     """What a client is told when there is no page."""
 
+    index = INDEX
+
     def failing(self, *replies: Reply | Exception | Silence) -> Response:
         """Ask for a page whose index answers so."""
         self.internet.at(INDEX + "gone/", *replies)
-        self.pages.forget("gone")
-        return self.get("/index/gone/")
+        self.build(index=self.index)
+        return self.ask("GET", "/index/gone/", within=10)
 
     def assert_plain(self, answer: Response) -> None:
         """Check that it is one plain line, of its length."""
@@ -275,7 +277,7 @@ class Failures(PageCase):
 
     def test_no_credentials(self) -> None:
         """A failure names the index without its credentials."""
-        self.build(index=PRIVATE_INDEX)
+        self.index = PRIVATE_INDEX
         answer = self.failing(Reply(401))
         assert "index.example" in answer.text
         assert "secret" not in answer.text
@@ -284,7 +286,7 @@ class Failures(PageCase):
     def test_list(self) -> None:
         """The list fails like a page."""
         self.internet.at(INDEX, Reply(503))
-        answer = self.get("/index/")
+        answer = self.ask("GET", "/index/", within=10)
         assert answer.status == 503
         self.assert_plain(answer)
 

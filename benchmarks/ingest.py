@@ -1,0 +1,134 @@
+"""Measures what it takes to read a project page and to write it again, without any network.
+
+Run it with the Python that has proxpi installed::
+
+    .venv/bin/python benchmarks/ingest.py [FILES ...]
+
+For pages of so many files (300 and 20,000 by default), in the shape that a large public index
+gives them, it prints for each step the processor time (median of several runs) and how late a
+second thread was at worst that wanted to run every 5 ms: what a server's clients would notice
+while another thread works on the page. Milliseconds, of this machine alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import random
+import statistics
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from proxpi.index.merge import merge
+from proxpi.simple import model
+from proxpi.simple.parse import parse_project
+from proxpi.simple.render import render_html, render_json
+
+URL = "https://index.example/simple/demo-project/"
+SWITCH_INTERVAL = 0.001
+BEAT = 0.005
+
+
+def page(files: int) -> bytes:
+    """Write a JSON page with so many files, the same in every run."""
+    drawn = random.Random(files)
+    listed, versions = [], dict[str, None]()
+    for number in range(files):
+        version = f"{number // 100}.{number // 10 % 10}"
+        versions[version] = None
+        tags = f"cp3{number % 10}-cp3{number % 10}-manylinux_2_17_x86_64.manylinux2014_x86_64"
+        wheel = number % 10 > 0
+        name = f"demo_project-{version}-{tags}.whl" if wheel else f"demo_project-{version}.tar.gz"
+        place, digest, metadata = (f"{drawn.getrandbits(256):064x}" for _ in range(3))
+        listed.append(
+            {
+                "core-metadata": {"sha256": metadata} if wheel else False,
+                "data-dist-info-metadata": {"sha256": metadata} if wheel else False,
+                "filename": name,
+                "hashes": {"sha256": digest},
+                "provenance": None,
+                "requires-python": ">=3.9",
+                "size": drawn.randrange(10**7),
+                "upload-time": f"2026-01-{number % 28 + 1:02}T03:04:05.{number:06}Z",
+                "url": f"https://files.example/packages/{place[:2]}/{place[2:4]}/{place[4:]}/{name}",
+                "yanked": False,
+            }
+        )
+    return msgspec.json.encode(
+        {
+            "files": listed,
+            "meta": {"_last-serial": 1, "api-version": "1.4"},
+            "name": "demo-project",
+            "versions": list(versions),
+        }
+    )
+
+
+def measured(step: Callable[[], object]) -> tuple[float, float]:
+    """Give processor time and worst lateness of another thread, in milliseconds."""
+    spent: list[float] = []
+    late, done = [0.0], threading.Event()
+
+    def beat() -> None:
+        while not done.is_set():
+            due = time.perf_counter() + BEAT
+            time.sleep(BEAT)
+            late.append(time.perf_counter() - due)
+
+    probe = threading.Thread(target=beat)
+    probe.start()
+    began = time.perf_counter()
+    while len(spent) < 3 or time.perf_counter() - began < 0.5:
+        before = time.thread_time()
+        step()
+        spent.append(time.thread_time() - before)
+    done.set()
+    probe.join()
+    return statistics.median(spent) * 1000, max(late) * 1000
+
+
+def ingest(body: bytes) -> None:
+    """Do all that one refresh takes until a client can have its JSON."""
+    project = parse_project(body, None, URL, "demo-project")
+    zlib.compress(model.encode(project), 1)
+    gzip.compress(render_json(project), 6, mtime=0)
+
+
+def main(sizes: list[int]) -> None:
+    """Print the table of each page."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.collect()
+    gc.freeze()
+    for files in sizes:
+        body = page(files)
+        project = parse_project(body, None, URL, "demo-project")
+        html, json, document = render_html(project), render_json(project), model.encode(project)
+        last = project.files[-1]["filename"]
+
+        steps: dict[str, Callable[[], object]] = {
+            "parse JSON": partial(parse_project, body, None, URL, "demo-project"),
+            "parse HTML": partial(parse_project, html, None, URL, "demo-project"),
+            "merge with itself": partial(merge, [project, project]),
+            "encode": partial(model.encode, project),
+            "decode": partial(model.decode, document),
+            "find the last": partial(model.find, document, last),
+            "render JSON": partial(render_json, project),
+            "render HTML": partial(render_html, project),
+            "zlib, level 1": partial(zlib.compress, document, 1),
+            "gzip, level 6": partial(gzip.compress, json, 6, mtime=0),
+            "parse to gzip": partial(ingest, body),
+        }
+        print(f"\n{files} files, {len(body) / 1e6:.1f} MB     processor      late")
+        for name, step in steps.items():
+            spent, late = measured(step)
+            print(f"{name:<20} {spent:>16.2f} {late:>9.1f}")
+
+
+if __name__ == "__main__":
+    main([int(argument) for argument in sys.argv[1:]] or [300, 20_000])

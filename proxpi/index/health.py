@@ -1,0 +1,214 @@
+"""What is known of an index's trouble, so that nobody waits twice to find it out.
+
+Theory of operation
+-------------------
+Whoever asks an index tells its :class:`Health` how that went. An index that did not so much as
+begin to answer is *unreachable*, and in trouble for every page; one that answered uselessly (an
+error, a login page) is in trouble for the pages concerned, since one of them may be broken while
+the others are well. One that said ``Retry-After`` is left alone for that time.
+
+Whoever has something to fall back on looks here first, and neither asks nor waits while the
+trouble lasts. It ends by itself: as long as there is any, a probe asks every few seconds for what
+failed last, and anything useful that is heard from the index ends all of it. If nobody has
+wanted anything for a while, the trouble is forgotten instead: the next client finds out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxpi.upstream.errors import CredentialsRejected, Offline, UpstreamFailed
+
+#: Seconds before the first probe; each later one waits half as long again, up to the longest.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 4.0
+#: Seconds between probes with credentials that were rejected: some servers count such tries.
+REJECTED_PAUSE = 30.0
+#: Seconds for which an index that asked to be left alone is left alone at most.
+LONGEST_REST = 30.0
+#: Seconds after the last request that met the trouble for which probes go on.
+ATTENTION = 600.0
+#: Pages for which trouble is remembered.
+MOST = 1000
+
+#: Seconds that a client waits for a refresh before it gets what was there.
+PATIENCE = 5.0
+#: The same while nothing was there, and nothing comes.
+COLD_PATIENCE = 10.0
+#: Bytes per second of which an answer has to bring more to count as coming.
+SLOWEST = 1000
+#: Seconds of pause between tries, before they are varied by half.
+PAUSES = (0.25, 0.75, 2.0)
+#: Tries for something that is missing altogether, and for something that is merely out of date.
+COLD_TRIES = 4
+STALE_TRIES = 2
+
+Retry = Callable[[], Awaitable[object]]
+
+_log = Logger(namespace="proxpi.index")
+
+
+def _varied(seconds: float) -> float:
+    """Keep many proxies from knocking in step."""
+    return seconds * random.uniform(0.5, 1.5)
+
+
+@attrs.define(eq=False)
+class Health:
+    """The trouble of one index, if it has any.
+
+    A *key* is the name of a project, or empty for the root list.
+    """
+
+    _clock: IReactorTime
+    _answered_at: float = attrs.field(init=False, default=float("-inf"))
+    _wanted_at: float = attrs.field(init=False, default=float("-inf"))
+    _unreachable: UpstreamFailed | None = attrs.field(init=False, default=None)
+    _failing: dict[str, tuple[UpstreamFailed, Retry]] = attrs.field(init=False, factory=dict)
+    _resting: UpstreamFailed | None = attrs.field(init=False, default=None)
+    _rests_until: float = attrs.field(init=False, default=float("-inf"))
+    _pause: float = attrs.field(init=False, default=FIRST_PAUSE)
+    _probing: bool = attrs.field(init=False, default=False)
+
+    def answered(self) -> None:
+        """Note that the head of any answer came: somebody is there."""
+        self._answered_at = self._clock.seconds()
+        self._unreachable = None
+
+    def succeeded(self) -> None:
+        """Note that an answer was of use: no trouble is left."""
+        self.answered()
+        if self._failing:
+            _log.info("an index is well again, after: {error}", error=self._newest[0])
+        self._failing.clear()
+        self._resting = None
+        self._rests_until = float("-inf")
+        self._pause = FIRST_PAUSE
+
+    def failed(self, key: str, error: UpstreamFailed, since: float, retry: Retry) -> None:
+        """
+        Note a failure, and see to it that somebody tries again.
+
+        :param since: the clock's seconds when asking began
+        :param retry: asks again, and notes here how that went
+        """
+        now = self._clock.seconds()
+        self._failing.pop(key, None)
+        self._failing[key] = (error.again(), retry)
+        if len(self._failing) > MOST:
+            del self._failing[next(iter(self._failing))]
+        if self._answered_at < since:
+            self._unreachable = error.again()
+        if error.retry_after:
+            self._resting = error.again()
+            self._rests_until = now + min(error.retry_after, LONGEST_REST)
+        if not self._probing:
+            self._probing = True
+            self._wanted_at = now
+            self._probe_later()
+
+    def fails(self, key: str) -> bool:
+        """Tell whether what was asked for last failed, and is being probed for."""
+        return key in self._failing
+
+    def trouble(self, key: str) -> UpstreamFailed | None:
+        """Say why there is no point in asking now, if there is none, to somebody who would."""
+        error = self.resting or self._unreachable
+        if error is None and key in self._failing:
+            error = self._failing[key][0]
+        if error is None:
+            return None
+        self._wanted_at = self._clock.seconds()
+        return error.again()
+
+    @property
+    def resting(self) -> UpstreamFailed | None:
+        """Why the index asked to be left alone, and for how long still, if it did."""
+        left = self._rests_until - self._clock.seconds()
+        if self._resting is None or left <= 0:
+            return None
+        error = self._resting.again()
+        error.retry_after = left
+        return error
+
+    @property
+    def _newest(self) -> tuple[UpstreamFailed, Retry]:
+        """What failed last; there has to be something."""
+        return next(reversed(self._failing.values()))
+
+    def _probe_later(self) -> None:
+        pause = _varied(self._pause)
+        error, _ = self._newest
+        if isinstance(error, CredentialsRejected):
+            pause = REJECTED_PAUSE
+        left = self._rests_until - self._clock.seconds()
+        self._clock.callLater(max(pause, left), self._probe)
+        self._pause = min(LONGEST_PAUSE, self._pause * 1.5)
+
+    def _probe(self) -> None:
+        if self._clock.seconds() > self._wanted_at + ATTENTION:
+            self._failing.clear()
+            self._unreachable = None
+        if not self._failing:
+            self._probing = False
+            return
+        _, retry = self._newest
+
+        async def probe() -> None:
+            await retry()
+
+        probed = Deferred.fromCoroutine(probe())
+        probed.addErrback(_note)
+        probed.addCallback(self._probed)
+
+    def _probed(self, _: object) -> None:
+        if self._failing:
+            self._probe_later()
+        else:
+            self._probing = False
+
+
+def _note(failure: Failure) -> None:
+    """Pass over what is expected of a probe; log what is proxpi's own fault."""
+    if not failure.check(UpstreamFailed):
+        _log.failure("while asking an index again", failure=failure)
+
+
+async def persistently(
+    ask: Callable[[], Awaitable[Any]], health: Health, clock: IReactorTime, tries: int
+) -> Any:
+    """
+    Ask, and ask again after a pause while waiting may help, as long as a client would wait.
+
+    An index that asked to be left alone is, if that fits into the time.
+
+    :param tries: how often to ask at most
+    :raises UpstreamFailed: as the last try did
+    """
+    latest = clock.seconds() + COLD_PATIENCE
+    pause = 0.0
+    for left in reversed(range(tries)):
+        if (resting := health.resting) is not None:
+            assert resting.retry_after is not None
+            pause = max(pause, resting.retry_after)
+            if clock.seconds() + pause > latest:
+                raise resting
+        if pause:
+            await deferLater(clock, pause)
+        try:
+            return await ask()
+        except UpstreamFailed as error:
+            pause = max(_varied(PAUSES[min(tries - 1 - left, 2)]), error.retry_after or 0.0)
+            again = left and error.temporary and not isinstance(error, Offline)
+            if not again or clock.seconds() + pause > latest:
+                raise
+    raise AssertionError("no try was left, and none failed")

@@ -1,0 +1,334 @@
+"""The files of the root list: lists of names, forms, and the word on which belong together.
+
+Theory of operation
+-------------------
+A file is written under a partial name, or under none where the folder cannot be written. It stays
+open for as long as somebody has a use for it, whatever becomes of its name. What is to outlive
+the process is then given the name of its digest, and last of all ``state.json`` is replaced, which
+says what each index said when, and which files hold the list. So a crash leaves the list before
+or the list after. Nothing is flushed to disk: sizes and digests are checked at the start, and
+what does not fit, is of another version, or was put there by others, is as good as nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import attrs
+import msgspec
+
+from proxpi.index.source import Part
+from proxpi.simple.negotiate import Serialization
+
+#: Of the format of the state; another version has another number.
+VERSION = 1
+#: Bytes that are read or hashed in one go.
+BLOCK = 256 * 1024
+#: What the names of whole files end with.
+SUFFIX = ".list"
+
+Form = tuple[Serialization, bool]
+
+
+class ListFile:
+    """A file that is whole, and open for reading at any place (``os.pread``).
+
+    It is closed when nobody refers to it any more, and with that gone if it was given no name.
+
+    :ivar descriptor: the system's number for the open file
+    :ivar size: bytes
+    :ivar digest: SHA-256, hexadecimal
+    """
+
+    def __init__(self, descriptor: int, size: int, digest: str, path: Path | None) -> None:
+        self.descriptor = descriptor
+        self.size = size
+        self.digest = digest
+        self._unnamed = [] if path is None else [path]
+        self.nameless = path is None
+        weakref.finalize(self, _let_go, descriptor, self._unnamed)
+
+    @classmethod
+    def open(cls, path: Path, size: int, digest: str) -> ListFile | None:
+        """Open a file that lies there; ``None`` if it is not what it should be."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        file = cls(descriptor, size, digest, None)
+        file.nameless = False
+        try:
+            found = hashlib.sha256()
+            for block in file.blocks():
+                found.update(block)
+        except OSError:
+            return None
+        whole = os.fstat(descriptor).st_size == size and found.hexdigest() == digest
+        return file if whole else None
+
+    @property
+    def etag(self) -> str:
+        """The entity tag, without quotes; it is of these very bytes."""
+        return self.digest[:32]
+
+    @property
+    def name(self) -> str:
+        """How it is called on disk."""
+        return self.digest + SUFFIX
+
+    def keep(self, folder: Path) -> None:
+        """Give it its name, if it has none yet."""
+        while self._unnamed:
+            os.replace(self._unnamed[0], folder / self.name)
+            self._unnamed.clear()
+
+    def blocks(self, size: int = BLOCK, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Give the bytes from `start` to `end`, so many at a time."""
+        end = self.size if end is None else end
+        while start < end:
+            block = os.pread(self.descriptor, min(size, end - start), start)
+            if not block:
+                raise OSError(f"a file of the project list ends after {start} of {end} bytes")
+            start += len(block)
+            yield block
+
+    def lines(self, size: int = BLOCK, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Do the same, cut at the ends of lines."""
+        rest = b""
+        for block in self.blocks(size, start, end):
+            whole, newline, rest_of_block = block.rpartition(b"\n")
+            if newline:
+                yield rest + whole + newline
+                rest = b""
+            rest += rest_of_block
+
+
+def _let_go(descriptor: int, unnamed: list[Path]) -> None:
+    os.close(descriptor)
+    for path in unnamed:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+class Draft:
+    """A file that is being written."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path: Path | None = None
+        self._file = self._partial(folder) or tempfile.TemporaryFile("w+b", buffering=BLOCK)
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def _partial(self, folder: Path | None) -> IO[bytes] | None:
+        if folder is None:
+            return None
+        # Beside the list's own folder, where what a crash leaves behind is removed at the start,
+        # unless a process holds a lock on it.
+        path = folder.parent / f"partial-{secrets.token_hex(8)}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open(path, "x+b", buffering=BLOCK)
+        except OSError:
+            return None
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._path = path
+        return file
+
+    def write(self, data: bytes) -> None:
+        """Add bytes."""
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+    def finish(self) -> ListFile:
+        """Write all of it, and give the file."""
+        self._file.flush()
+        descriptor = os.dup(self._file.fileno())
+        path, self._path = self._path, None
+        self._file.close()
+        return ListFile(descriptor, self._size, self._digest.hexdigest(), path)
+
+    def finish_as(self, path: Path) -> None:
+        """Write all of it, and put it in the place of what is there."""
+        self._file.flush()
+        if self._path is None:
+            raise OSError(f"{path.parent} cannot be written")
+        os.replace(self._path, path)
+        self._path = None
+
+    def abandon(self) -> None:
+        """Throw away what was written; a finished file is not touched."""
+        if self._path is not None:
+            with suppress(OSError):
+                os.unlink(self._path)
+        with suppress(OSError):  # a full disk may refuse the last of it, too
+            self._file.close()
+
+
+@attrs.frozen(eq=False)
+class Share:
+    """What one index last said.
+
+    :ivar names: the normalized names of its projects, one a line; ``None`` if it has no list
+    :ivar forms: what was made of them on the way
+    """
+
+    part: Part
+    names: ListFile | None
+    forms: Mapping[Form, ListFile] = attrs.field(factory=dict)
+
+
+@attrs.frozen(eq=False)
+class Content:
+    """What is kept.
+
+    :ivar shares: by :attr:`proxpi.index.source.Source.identity`; their times are the wall clock's
+    :ivar names: those of all these indexes together, in the list's order
+    :ivar forms: ready to be sent
+    """
+
+    shares: Mapping[str, Share]
+    names: ListFile | None
+    forms: Mapping[Form, ListFile]
+
+
+class _File(msgspec.Struct):
+    size: int
+    digest: str
+
+
+class _Share(msgspec.Struct):
+    present: bool
+    asked_at: float
+    etag: str | None
+    last_modified: str | None
+    served: bool
+    due: bool
+    names: _File | None
+
+
+class _State(msgspec.Struct):
+    version: int
+    shares: dict[str, _Share]
+    names: _File | None
+    forms: dict[str, _File]
+
+
+@attrs.frozen(eq=False)
+class ListFolder:
+    """The folder, all of whose methods may take a while: call them in a thread.
+
+    :ivar path: tells where it is; ``None`` if nothing can be kept
+    """
+
+    path: Callable[[], Path | None]
+
+    def draft(self) -> Draft:
+        """Begin a file."""
+        return Draft(self.path())
+
+    def load(self) -> Content:
+        """Give what is kept, as far as it is whole."""
+        nothing = Content({}, None, {})
+        folder = self.path()
+        if folder is None:
+            return nothing
+        try:
+            state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State)
+        except (OSError, ValueError):
+            return nothing
+        if state.version != VERSION:
+            return nothing
+        opened: dict[str, ListFile | None] = {}
+
+        def file(found: _File | None) -> ListFile | None:
+            if found is None or not _is_digest(found.digest):
+                return None
+            if found.digest not in opened:
+                path = folder / (found.digest + SUFFIX)
+                opened[found.digest] = ListFile.open(path, found.size, found.digest)
+            return opened[found.digest]
+
+        shares = {}
+        for identity, said in state.shares.items():
+            names = file(said.names)
+            if said.present == (names is not None):
+                part = Part(
+                    said.present,
+                    said.asked_at,
+                    said.etag,
+                    said.last_modified,
+                    said.served,
+                    said.due,
+                )
+                shares[identity] = Share(part, names)
+        forms = {_form(key): file(found) for key, found in state.forms.items()}
+        return Content(
+            shares,
+            file(state.names) if len(shares) == len(state.shares) else None,
+            {key: form for key, form in forms.items() if key and form},
+        )
+
+    def save(self, content: Content) -> None:
+        """
+        Keep this, and remove what was kept before.
+
+        :raises OSError: if the folder does not let it
+        """
+        folder = self.path()
+        files = [share.names for share in content.shares.values()]
+        files += [content.names, *content.forms.values()]
+        kept = [file for file in files if file is not None]
+        if folder is None or any(file.nameless for file in kept):
+            return
+        for file in kept:
+            file.keep(folder)
+        shares = {
+            identity: _Share(
+                share.part.present,
+                share.part.asked_at,
+                share.part.etag,
+                share.part.last_modified,
+                share.part.served,
+                share.part.due,
+                _described(share.names),
+            )
+            for identity, share in content.shares.items()
+        }
+        forms = {_key(form): _File(file.size, file.digest) for form, file in content.forms.items()}
+        state = _State(VERSION, shares, _described(content.names), forms)
+        draft = Draft(folder)
+        try:
+            draft.write(msgspec.json.encode(state))
+            draft.finish_as(folder / "state.json")
+        finally:
+            draft.abandon()
+        names = {file.name for file in kept}
+        for path in folder.glob("*" + SUFFIX):
+            if path.name not in names and _is_digest(path.stem):
+                path.unlink(missing_ok=True)
+
+
+def _described(file: ListFile | None) -> _File | None:
+    return None if file is None else _File(file.size, file.digest)
+
+
+def _key(form: Form) -> str:
+    return form[0].value + (".gz" if form[1] else "")
+
+
+def _form(key: str) -> Form | None:
+    return {_key((s, c)): (s, c) for s in Serialization for c in (False, True)}.get(key)
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)

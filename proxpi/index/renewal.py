@@ -1,0 +1,266 @@
+"""Renewing what is known of a project: one flight for all who wait, and none for who need not.
+
+Theory of operation
+-------------------
+A flight asks those indexes whose part of a page is over its time, each with the validators it
+gave; what they confirm is renewed, what they change replaces the old, and the forms that are
+waited for are made anew, all in one job in a thread.
+
+A client that could have an old page waits for the flight a few seconds at most, and one that
+could not waits a few more, or as long as bytes keep coming. The flight goes on without them.
+What comes of it all is told to the :class:`proxpi.index.health.Health` of each index; while that
+knows of trouble, nobody asks the index but its probe, unless there is nothing to fall back on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Literal
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxpi.flights import Flight, Flights, Late
+from proxpi.index.health import (
+    COLD_PATIENCE,
+    COLD_TRIES,
+    PATIENCE,
+    SLOWEST,
+    STALE_TRIES,
+    persistently,
+)
+from proxpi.index.press import Form, Lost, add, keep
+from proxpi.index.record import Body, Record, Records
+from proxpi.index.source import Part, Said, Source, Work
+from proxpi.index.store import digest
+from proxpi.upstream.errors import Offline, UpstreamFailed, settled
+
+Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
+#: Whom to ask: those whose part is over its time; all; those that are in trouble.
+Ask = Literal["due", "all", "troubled"]
+
+_log = Logger(namespace="proxpi.index")
+
+
+@attrs.define(eq=False)
+class Renewals:
+    """Renews records, as many at once as are asked for."""
+
+    _sources: Sequence[Source]
+    _clock: IReactorTime
+    _records: Records
+    _work: Work
+    _flights: Flights[tuple[Record, Ask], Status] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+    _presses: Flights[tuple[Record, Form], Body] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+
+    def remaining(self, record: Record) -> float:
+        """Seconds for which a page stays fresh."""
+        parts = zip(self._sources, record.parts, strict=True)
+        return min(source.remaining(part) for source, part in parts)
+
+    def in_trouble(self, record: Record) -> bool:
+        """Tell whether asking is of no use: every index that would be asked is in trouble."""
+        return all(
+            source.health.trouble(record.name) is not None and not (part and part.due)
+            for source, part in zip(self._sources, record.parts, strict=True)
+            if source.remaining(part) <= 0
+        )
+
+    async def body(self, record: Record, form: Form) -> Body:
+        """
+        Give a form of a page, and make it if nobody wanted it before.
+
+        :raises Lost: if what was kept of the page is not there any more
+        """
+        body = record.body(form)
+        if body is not None:
+            return body
+        return await self._presses.join((record, form), lambda: self._press(record, form)).wait()
+
+    async def renew(self, record: Record, ask: Ask) -> Status:
+        """
+        Bring a record up to date, as far as that can be had in time.
+
+        :return: how: ``STALE`` if it is as it was
+        :raises UpstreamFailed: if there is nothing to fall back on
+        """
+        if record.usable and ask == "due" and self.in_trouble(record):
+            return "STALE"
+        flight = self._flights.join((record, ask), lambda: self._refresh(record, ask))
+        try:
+            return await self._outcome(flight, record, PATIENCE if record.usable else COLD_PATIENCE)
+        except CancelledError:
+            raise
+        except Late:
+            error = self._note_late(flight, record, ask)
+            if not record.usable:
+                raise error from None
+            return "STALE"
+        except Exception as error:
+            if not record.usable:
+                raise
+            if not isinstance(error, UpstreamFailed):
+                _log.failure("page of {name}: an error of proxpi's own", name=record.name)
+            return "STALE"
+
+    async def _outcome(self, flight: Flight[Status], record: Record, patience: float) -> Status:
+        """
+        Wait for a flight: so long, and longer while there is nothing else and bytes keep coming.
+
+        :raises Late: if it takes too long
+        """
+        if record.usable:
+            return await flight.wait(flight.started + patience)
+        begun = self._clock.seconds()
+        for window in count(1):
+            before = record.received
+            try:
+                return await flight.wait(begun + window * PATIENCE)
+            except Late:
+                progress = record.received - before
+                if window * PATIENCE >= patience and progress < SLOWEST * PATIENCE:
+                    raise
+        raise AssertionError("there is always another window")
+
+    def _note_late(self, flight: Flight[Status], record: Record, ask: Ask) -> UpstreamFailed:
+        """Let a flight go on by itself: who asks next gets a new one, or need not wait."""
+        self._flights.forget((record, ask), flight)
+        error = UpstreamFailed(self._sources[0].url, "timed out")
+        for source in record.asked:
+            error = UpstreamFailed(source.url, "timed out")
+            self._note_failure(record, source, error, flight.started)
+        record.failure = error
+        return error
+
+    def _note_failure(
+        self, record: Record, source: Source, error: UpstreamFailed, since: float
+    ) -> None:
+        part = record.parts[self._sources.index(source)]
+        if part is not None and part.asked_at > since:
+            return  # what was asked for later has been answered well
+        if not source.health.fails(record.name):
+            _log.warn("page of {name}: {error}", name=record.name, error=error)
+        source.health.failed(record.name, error, since, lambda: self._probe(record.name))
+
+    async def _probe(self, name: str) -> None:
+        """Find out whether the indexes that are in trouble have come out of it."""
+        record = self._records.get(name)
+        flight = self._flights.join((record, "troubled"), lambda: self._refresh(record, "troubled"))
+        try:
+            await self._outcome(flight, record, PATIENCE)
+        except Late:
+            self._note_late(flight, record, "troubled")
+
+    async def _refresh(self, record: Record, ask: Ask) -> Status:
+        """Ask those indexes that are to be asked, and make of it what is wanted."""
+        answers = await gatherResults(
+            [
+                Deferred.fromCoroutine(settled(self._ask(record, source, part, ask)))
+                for source, part in zip(self._sources, record.parts, strict=True)
+                if ask == "all"
+                or (ask == "due" and source.remaining(part) <= 0)
+                or (ask == "troubled" and source.health.fails(record.name))
+            ],
+            consumeErrors=True,
+        )
+        failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
+        said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
+        try:
+            if said:
+                await self._take(record, said)
+        except Lost:
+            # What was confirmed is not there any more: whoever waits finds another record, and asks
+            # for that without a condition.
+            self._records.lose(record)
+        record.failure = failures[0].again() if failures else None
+        if failures:
+            raise failures[0]
+        return "MISS" if any(answer.page for answer in said.values()) else "REVALIDATED"
+
+    async def _ask(
+        self, record: Record, source: Source, part: Part | None, ask: Ask
+    ) -> tuple[Source, Said]:
+        """Ask one index, unless it is known to be of no use and something can stand in for it."""
+        usable = record.usable
+        wished = part is not None and part.due
+        if usable and ask != "troubled" and not wished:
+            trouble = source.health.trouble(record.name)
+            if trouble is not None:
+                raise trouble
+        tries = STALE_TRIES if usable else COLD_TRIES
+        since = self._clock.seconds()
+        record.asked.append(source)
+        try:
+            said = await persistently(
+                lambda: source.project(record.name, part, record.heard),
+                source.health,
+                self._clock,
+                1 if ask == "troubled" else tries,
+            )
+        except UpstreamFailed as error:
+            if not isinstance(error, Offline):
+                self._note_failure(record, source, error, since)
+            raise
+        finally:
+            record.asked.remove(source)
+        source.health.succeeded()
+        return source, said
+
+    async def _take(self, record: Record, said: Mapping[Source, Said]) -> None:
+        """Take over what indexes said, in memory and on disk."""
+        await record.lock.acquire()
+        try:
+            parts, pages = [], {}
+            for source, old in zip(self._sources, record.parts, strict=True):
+                new = said.get(source)
+                # Of two flights the older one may come home later.
+                if new is None or (old is not None and old.asked_at > new.part.asked_at):
+                    parts.append(old)
+                else:
+                    parts.append(new.part)
+                    if new.page is not None:
+                        pages[source.identity] = new.page
+            if not self._records.holds(record):
+                return  # forgotten meanwhile, and so is this
+            wanted, record.wanted = record.wanted, set()
+            before = record.stored
+            named = self._records.named(parts)
+            after, made = await self._work(
+                lambda: keep(self._records.store, record.name, before, named, pages, wanted)
+            )
+            if before is None or after is None or before.documents != after.documents:
+                record.forms.clear()
+                record.files.clear()
+            record.parts, record.stored = parts, after
+            record.forms |= {form: _body(made[form.name]) for form in wanted if form.name in made}
+            self._records.weigh(record)
+        finally:
+            record.lock.release()
+
+    async def _press(self, record: Record, form: Form) -> Body:
+        await record.lock.acquire()
+        try:
+            kept, named = record.stored, self._records.named(record.parts)
+            if kept is None:
+                raise Lost(record.name)
+            after, data = await self._work(
+                lambda: add(self._records.store, record.name, kept, named, form)
+            )
+            if record.stored is kept:
+                record.stored = after
+            body = record.forms[form] = _body(data)
+            self._records.weigh(record)
+            return body
+        finally:
+            record.lock.release()
+
+
+def _body(data: bytes) -> Body:
+    return Body(data, digest(data))

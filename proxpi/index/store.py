@@ -1,0 +1,253 @@
+"""Pages on disk: one file per project, with all that is known of it.
+
+Theory of operation
+-------------------
+A file begins with a line that says what it is and how long its header is; the header, JSON, says
+what each index said when, and which *sections* follow: the pages of the indexes (``document …``,
+packed) and the forms of the merged page that were asked for (``json``, ``json.gz``, …), each with
+its length and its digest. A file is written whole, under another name first, so that a reader
+sees the one before or the one after. Nothing is flushed to disk: the digests tell what a power
+failure, another version or anybody else has left there, and that is no page then.
+
+Times in a file are those of the wall clock; in memory they are the reactor's, which no jump of
+the wall clock touches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+import attrs
+import msgspec
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxpi import __version__
+from proxpi.index.source import Part
+
+#: What the names of the sections begin with that hold the page of an index; its identity follows.
+DOCUMENT = "document "
+#: What a file begins with; another version of the format gets another number.
+MAGIC = b"proxpi page 1"
+#: Bytes that are read first; most headers are shorter.
+BEGINNING = 4096
+#: Bytes beyond which nothing is a header.
+LONGEST_HEADER = 1 << 20
+#: The age of what was asked for in the future: nobody can tell, so it is old.
+UNKNOWN_AGE = 86_400.0
+#: Bytes that the folder may hold; beyond them, what was not renewed for longest is removed.
+ROOM = 512 * 1024 * 1024
+#: Seconds between two lines of the log about a folder that cannot be written.
+COMPLAINT = 60.0
+
+_log = Logger(namespace="proxpi.index")
+
+
+class _Said(msgspec.Struct):
+    """What an index said last; see :class:`proxpi.index.source.Part`."""
+
+    present: bool
+    asked_at: float
+    etag: str | None
+    last_modified: str | None
+    served: bool
+    due: bool
+
+
+class _Section(msgspec.Struct):
+    name: str
+    size: int
+    digest: str
+
+
+class _Header(msgspec.Struct):
+    version: str
+    name: str
+    parts: dict[str, _Said]
+    sections: list[_Section]
+
+
+@attrs.frozen
+class Section:
+    """A piece of a file.
+
+    :ivar digest: the beginning of its SHA-256, hexadecimal
+    """
+
+    start: int
+    size: int
+    digest: str
+
+
+@attrs.frozen(eq=False)
+class Stored:
+    """What is kept of one project.
+
+    :ivar parts: what the indexes said, by :attr:`proxpi.index.source.Source.identity`
+    :ivar image: the whole file, if it is in memory because it could not be written
+    """
+
+    path: Path
+    parts: Mapping[str, Part]
+    sections: Mapping[str, Section]
+    image: bytes | None = None
+
+    @property
+    def documents(self) -> dict[str, str]:
+        """The digests of the indexes' pages."""
+        sections = self.sections.items()
+        return {name: found.digest for name, found in sections if name.startswith(DOCUMENT)}
+
+    def read(self, *names: str) -> dict[str, bytes] | None:
+        """Give sections, all of them if none is named; ``None`` if one is not there any more."""
+        found = {}
+        try:
+            with BytesIO(self.image) if self.image else open(self.path, "rb", buffering=0) as file:
+                for name in names or self.sections:
+                    section = self.sections[name]
+                    file.seek(section.start)
+                    found[name] = file.read(section.size)
+                    if digest(found[name]) != section.digest:
+                        return None
+        except (OSError, KeyError):
+            return None
+        return found
+
+
+def digest(data: bytes) -> str:
+    """Give the digest by which a section is known."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+@attrs.define(eq=False)
+class Store:
+    """The folder of pages.
+
+    :ivar folder: where they lie; it is made when it is needed
+    :ivar wall: tells the seconds since the epoch
+    """
+
+    folder: Path
+    _clock: IReactorTime
+    wall: Callable[[], float] = time.time
+    _complained_at: float = attrs.field(init=False, default=float("-inf"))
+    _until_tidying: int = attrs.field(init=False, default=0)
+
+    def load(self, name: str) -> Stored | None:
+        """Give what is kept of a project; ``None`` if that is nothing, or nothing of use."""
+        path = self._path(name)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(BEGINNING)
+                magic, length, checksum = data.partition(b"\n")[0].rsplit(b" ", 2)
+                start = data.index(b"\n") + 1
+                end = start + int(length)
+                if magic != MAGIC or end - start > LONGEST_HEADER:
+                    return None
+                if end > len(data):
+                    data = os.pread(file.fileno(), end, 0)
+            raw = data[start:end]
+            if digest(raw).encode() != checksum:
+                return None
+            header = msgspec.json.decode(raw, type=_Header)
+        except (OSError, ValueError):
+            return None
+        sections = {}
+        for section in header.sections:
+            # Forms of a page are as new as the program that made them.
+            if section.name.startswith(DOCUMENT) or header.version == __version__:
+                sections[section.name] = Section(end, section.size, section.digest)
+            end += section.size
+        if header.name != name or end != size:
+            return None
+        return Stored(path, {key: self._part(said) for key, said in header.parts.items()}, sections)
+
+    def save(self, name: str, parts: Mapping[str, Part], sections: Mapping[str, bytes]) -> Stored:
+        """
+        Write a file; if the disk does not let it, it is kept in memory, and the log says so.
+
+        This may take a while: call it in a thread.
+        """
+        said = {key: self._said(part) for key, part in parts.items()}
+        described = [_Section(key, len(data), digest(data)) for key, data in sections.items()]
+        raw = msgspec.json.encode(_Header(__version__, name, said, described))
+        head = b"%b %d %b\n%b" % (MAGIC, len(raw), digest(raw).encode(), raw)
+        image = b"".join([head, *sections.values()])
+        start = len(head)
+        places = {}
+        for section in described:
+            places[section.name] = Section(start, section.size, section.digest)
+            start += section.size
+        path = self._path(name)
+        try:
+            self._write(path, image)
+        except OSError as error:
+            self._complain(error)
+            return Stored(path, parts, places, image)
+        self._until_tidying -= len(image)
+        if self._until_tidying < 0:
+            self._until_tidying = ROOM // 16
+            self._tidy()
+        return Stored(path, parts, places)
+
+    def remove(self, name: str) -> None:
+        """Forget a project for good."""
+        with suppress(OSError):
+            self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.page"
+
+    def _write(self, path: Path, image: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Beside the folder of pages, where what a crash leaves behind is removed at the start.
+        partial = self.folder.parent / f"partial-{secrets.token_hex(8)}"
+        try:
+            with open(partial, "xb") as file:
+                file.write(image)
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(partial)
+            raise
+
+    def _tidy(self) -> None:
+        found = []
+        for entry in os.scandir(self.folder):
+            with suppress(OSError):  # gone meanwhile
+                status = entry.stat(follow_symlinks=False)
+                found.append((status.st_mtime, status.st_size, entry.path))
+        excess = sum(size for _, size, _ in found) - ROOM
+        for _, size, path in sorted(found):
+            if excess <= 0:
+                break
+            with suppress(OSError):
+                os.unlink(path)
+                excess -= size
+
+    def _complain(self, error: OSError) -> None:
+        now = self._clock.seconds()
+        if now >= self._complained_at + COMPLAINT:
+            self._complained_at = now
+            _log.error(
+                "{folder}: pages cannot be written ({error}); they are kept in memory",
+                folder=str(self.folder),
+                error=error.strerror or error,
+            )
+
+    def _part(self, said: _Said) -> Part:
+        age = self.wall() - said.asked_at
+        asked_at = self._clock.seconds() - (age if age >= 0 else UNKNOWN_AGE)
+        return Part(said.present, asked_at, said.etag, said.last_modified, said.served, said.due)
+
+    def _said(self, part: Part) -> _Said:
+        asked_at = self.wall() - (self._clock.seconds() - part.asked_at)
+        return _Said(part.present, asked_at, part.etag, part.last_modified, part.served, part.due)

@@ -1,0 +1,196 @@
+"""Files of a page, JSON or HTML alike, from what an index says to what may be passed on.
+
+What comes out of here holds what ``render`` promises: a name that is safe, an absolute http(s)
+link, keys of the right type, no null. A file that cannot be used is left out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from typing import Any
+
+from proxpi.simple import urls
+from proxpi.simple.model import Entry
+
+_DEEPEST = 16  # Levels of an unknown value; a page must not be able to exhaust the stack.
+_UPLOAD_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)"
+    r"(?:Z|\+00:00)"
+)
+#: What no file name may have in it.
+UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# The newest name first (PEP 714).
+_METADATA_KEYS = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
+
+
+def usable(found: Iterable[object], base: str) -> list[Entry]:
+    """Keep the files that can be used; of two with one name the first."""
+    kept: dict[str, Entry] = {}
+    for item in found:
+        if isinstance(item, dict):
+            entry = _entry(item, base)
+            if entry is not None:
+                kept.setdefault(entry["filename"], entry)
+    return list(kept.values())
+
+
+def _entry(found: dict[str, Any], base: str) -> Entry | None:
+    filename, link = found.get("filename"), found.get("url")
+    if not isinstance(filename, str) or not isinstance(link, str) or not _is_safe(filename):
+        return None
+    try:
+        url = _located(base, link)
+    except ValueError:
+        return None
+    entry: Entry = {"filename": filename, "url": url, "hashes": _digests(found.get("hashes"))}
+    if not _KNOWN_OF_FILES.issuperset(found):
+        entry |= passed_on(found, _KNOWN_OF_FILES)
+    for key in _METADATA_KEYS:
+        if (stated := _metadata(found.get(key))) is not None:
+            entry["core-metadata"] = stated
+            break
+    for key, accept in _ACCEPT.items():
+        if (value := found.get(key)) is not None and (value := accept(value)) is not None:
+            entry[key] = value
+    return entry
+
+
+def _is_safe(filename: str) -> bool:
+    if filename in ("", ".", ".."):
+        return False
+    if filename.isprintable():  # Nearly all are, and this is quicker to say of them.
+        return "/" not in filename and "\\" not in filename
+    return UNSAFE.search(filename) is None
+
+
+# A link that stands on a page as it will be asked for: absolute, or below a folder on its host.
+# What it matches is the beginning, which many links of a page have in common.
+_CLEAN = re.compile(
+    r"https?://[a-z0-9.-]{1,255}(?::[0-9]{1,5})?/(?=[!\"$-~]*\Z)"
+    r"|(?:/|\./|(?:\.\./){0,9})(?=[\w%+~!=-][\w.%+~!=/-]*\Z)(?!.*/[./])",
+    re.ASCII,
+)
+
+
+def _located(base: str, link: str) -> str:
+    """Give the absolute URL of a link, without its fragment.
+
+    :raises ValueError: When it leads to no server of the web.
+    """
+    clean = _CLEAN.match(link)
+    return _start(base, clean[0]) + link[clean.end() :] if clean else _resolved(base, link)
+
+
+def _resolved(base: str, link: str) -> str:
+    if not link.strip():
+        raise ValueError("no link at all")
+    url = urls.without_fragment(urls.join(base, link))
+    urls.origin(url)
+    if not url.isascii():
+        raise ValueError("a host that is not ASCII")
+    return url
+
+
+@lru_cache(maxsize=256)
+def _start(base: str, start: str) -> str:
+    """Resolve what clean links have in common."""
+    return _resolved(base, start + "x").removesuffix("x")
+
+
+def linked_name(link: str) -> str:
+    """Give the name of the file to which a link of a page leads, or nothing."""
+    return urls.filename(link if _CLEAN.match(link) else urls.join("", link))
+
+
+def passed_on(values: dict[str, Any], left_out: Collection[str] = ()) -> dict[str, Any]:
+    """Select the keys to pass on: not null, not private to a server, not among ``left_out``."""
+    return {
+        key: _pruned(value) if isinstance(value, dict | list) else value
+        for key, value in values.items()
+        if value is not None and not key.startswith("_") and key not in left_out
+        if _fits(value, _DEEPEST)
+    }
+
+
+def _fits(value: object, levels: int) -> bool:
+    """Say whether a value is nested no deeper than so many levels."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_fits(item, levels - 1) for item in inner)
+
+
+def _pruned(value: Any) -> Any:
+    """Drop keys whose value is null, at any depth."""
+    if isinstance(value, dict):
+        return {key: _pruned(item) for key, item in value.items() if item is not None}
+    return [_pruned(item) for item in value] if isinstance(value, list) else value
+
+
+def _digests(value: object) -> dict[str, str]:
+    """Give digests with names and hexadecimal digits in lower case."""
+    if not isinstance(value, dict):
+        return {}
+    return {name.lower(): hex.lower() for name, hex in value.items() if isinstance(hex, str)}
+
+
+def _metadata(value: object) -> dict[str, str] | bool | None:
+    """Unify what is said about core metadata: an empty object is falsy, so it says no (PEP 714)."""
+    if isinstance(value, dict):
+        return _digests(value) or (None if value else False)
+    return value if isinstance(value, bool) else None
+
+
+def _yanked(value: object) -> bool | str | None:
+    return value if value is True or (isinstance(value, str) and value) else None
+
+
+def text(value: object) -> str | None:
+    """Accept a text that says anything."""
+    return value if isinstance(value, str) and value else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _size(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _upload_time(value: object) -> str | None:
+    """Accept a UTC time as PEP 700 writes it: uv refuses a whole page for one that is not."""
+    found = _UPLOAD_TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    try:
+        datetime.datetime.fromisoformat(found[1])
+    except ValueError:
+        return None
+    return found[1] + "Z"
+
+
+def _secure(value: object) -> str | None:
+    """Accept an absolute https URL: nothing else may be published as provenance (PEP 740)."""
+    if not isinstance(value, str) or not value.lower().startswith("https://"):
+        return None
+    try:
+        urls.origin(value)
+    except ValueError:
+        return None
+    return value if urls.userinfo(value) is None else None
+
+
+_ACCEPT: dict[str, Callable[[Any], Any]] = {
+    "gpg-sig": _flag,
+    "provenance": _secure,
+    "requires-python": text,
+    "size": _size,
+    "upload-time": _upload_time,
+    "yanked": _yanked,
+}
+
+_KNOWN_OF_FILES = frozenset({"filename", "url", "hashes", *_METADATA_KEYS, *_ACCEPT})

@@ -1,0 +1,69 @@
+"""Pages of indexes that answer as a test wants, on a clock and a folder of the test's own."""
+
+from __future__ import annotations
+
+import json
+from shutil import rmtree
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from proxpi.index.pages import Page, Pages
+from proxpi.index.store import Store
+from proxpi.simple.negotiate import Serialization
+from proxpi.upstream.errors import UpstreamFailed
+from tests.support.house import FolderCase
+from tests.support.upstreams import EXTRA, ROOT, Indexes, at_once, run
+
+JSON, HTML = Serialization.JSON, Serialization.HTML
+AT_ROOT, AT_EXTRA = f"{ROOT}demo/", f"{EXTRA}demo/"
+
+
+def files(page: Page) -> list[str]:
+    """Give the names of the files on a page in JSON."""
+    return [file["filename"] for file in json.loads(page.body.data)["files"]]
+
+
+class PagesCase(FolderCase):
+    """Tests of the pages of one index, or of two."""
+
+    def setUp(self) -> None:
+        """Begin with one index."""
+        super().setUp()
+        self.epoch = 1_000_000.0
+        self.build(ROOT)
+
+    def build(self, *urls: str, ttls: tuple[float, ...] = (1800.0, 180.0)) -> None:
+        """Begin with these indexes, and nothing known of them."""
+        rmtree(self.folder / ".proxpi", ignore_errors=True)
+        self.indexes = Indexes(urls, ttls)
+        self.agents, self.clock = self.indexes.agents, self.indexes.clock
+        self.start()
+
+    def start(self) -> None:
+        """Begin with what lies in the folder, as after a restart."""
+        self.store = Store(self.folder / ".proxpi/pages", self.clock, self.wall)
+        self.pages = Pages(self.indexes.sources, self.clock, self.store, at_once)
+
+    def wall(self) -> float:
+        """Tell the time of day: another one than the clock's."""
+        return self.clock.seconds() + self.epoch
+
+    def ask(self, name: str = "demo", form: Serialization = JSON) -> Deferred[Page]:
+        """Ask for a page."""
+        return run(self.pages.fetch(name, form, False))
+
+    def fails(self, ask: Deferred[Any]) -> UpstreamFailed:
+        """Give why a page is not to be had, once all tries are through."""
+        self.clock.pump([0.5] * 20)
+        return self.error(ask, UpstreamFailed)
+
+    def slow_page(self) -> Page:
+        """Give a page that is there once all tries are through."""
+        ask = self.ask()
+        self.clock.pump([0.1] * 10)
+        return self.result(ask)
+
+    def page(self, name: str = "demo") -> Page:
+        """Give a page, which must be there at once."""
+        return self.result(self.ask(name))

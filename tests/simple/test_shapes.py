@@ -1,0 +1,307 @@
+"""Pages in the shape that known servers give them, shortened to a file or two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxpi.simple.parse import parse_project
+
+A, B = "a" * 64, "b" * 64
+WHEEL, SDIST = "foo-1.0-py3-none-any.whl", "foo-1.0.tar.gz"
+URL = "https://index.example/repo/simple/foo/"
+REPO = "https://index.example/repo"
+FILES = "https://files.example"
+
+# A row: which server, where its page is, the page, and its files by name: URL, digest, the rest.
+_SHAPES: list[tuple[str, str, str, dict[str, tuple[str, str | None, dict[str, Any]]]]] = [
+    (
+        "wheels in a bucket, without a body, its time behind the end",
+        f"{FILES}/whl/cpu/foo/",
+        f"""<!DOCTYPE html>
+<html>
+    <h1>Links for foo</h1>
+    <a href="/whl/cpu/foo-1.0%2Bcpu-cp312-cp312-linux_x86_64.whl#sha256={A}" \
+data-dist-info-metadata="sha256={B}" data-core-metadata="sha256={B}">\
+foo-1.0+cpu-cp312-cp312-linux_x86_64.whl</a><br/>
+    <a href="/whl/foo-0.9-cp39-none-macosx_10_9_x86_64.whl">\
+foo-0.9-cp39-none-macosx_10_9_x86_64.whl</a><br/>
+</html>
+<!--TIMESTAMP 1767323045-->""",
+        {
+            "foo-1.0+cpu-cp312-cp312-linux_x86_64.whl": (
+                f"{FILES}/whl/cpu/foo-1.0%2Bcpu-cp312-cp312-linux_x86_64.whl",
+                A,
+                {"core-metadata": {"sha256": B}},
+            ),
+            "foo-0.9-cp39-none-macosx_10_9_x86_64.whl": (
+                f"{FILES}/whl/foo-0.9-cp39-none-macosx_10_9_x86_64.whl",
+                None,
+                {},
+            ),
+        },
+    ),
+    (
+        "Nexus",
+        URL,
+        f"""<html lang="en">
+<head><title>Links for foo</title>
+  <meta name="api-version" value="2"/>
+</head>
+<body><h1>Links for foo</h1>
+    <a href="../../packages/foo/1.0/{WHEEL}#sha256={A}" rel="internal" \
+data-requires-python="&gt;=3.7">{WHEEL}</a><br/>
+    <a href="../../packages/packages/ab/cd/{B}/{SDIST}?originalHref=..%2F..%2Fx#sha256={B}" \
+rel="internal">{SDIST}</a><br/>
+</body>
+</html>""",
+        {
+            WHEEL: (f"{REPO}/packages/foo/1.0/{WHEEL}", A, {"requires-python": ">=3.7"}),
+            SDIST: (
+                f"{REPO}/packages/packages/ab/cd/{B}/{SDIST}?originalHref=..%2F..%2Fx",
+                B,
+                {},
+            ),
+        },
+    ),
+    (
+        "Artifactory",
+        URL,
+        f"""<!DOCTYPE html>
+<html><head><title>Simple Index</title><meta name="api-version" value="2" /></head><body>
+<a href="../../foo/1.0/{WHEEL}#sha256={A}"data-requires-python=">=3.7,<4"rel="internal"\
+data-core-metadata="sha256={B}">{WHEEL}</a><br>
+<a data-requires-python="&gt;=3.7" data-yanked="" href='../../foo/1.0/{SDIST}#sha256={B}' >\
+{SDIST}</a><br></body></html>""",
+        {
+            WHEEL: (
+                f"{REPO}/foo/1.0/{WHEEL}",
+                A,
+                {"requires-python": ">=3.7,<4", "core-metadata": {"sha256": B}},
+            ),
+            SDIST: (f"{REPO}/foo/1.0/{SDIST}", B, {"requires-python": ">=3.7", "yanked": True}),
+        },
+    ),
+    (
+        "devpi",
+        "https://index.example/root/dev/+simple/foo/",
+        f"""<!DOCTYPE html>
+<html><head><title>root/dev: links for foo</title></head><body>
+<h1>root/dev: links for foo</h1>
+<form action="/root/dev/+simple/foo/refresh" method="post">\
+<input name="refresh" type="submit" value="Refresh" /></form>
+<p>INFO: Because this project isn't in the <code>mirror_whitelist</code>, nothing is mixed in.</p>
+root/dev <a href="../../+f/aaa/{A}/{WHEEL}#sha256={A}" data-requires-python="&gt;=3.7" \
+data-yanked="too &lt;old&gt;">{WHEEL}</a><br/>
+<a href="../../../pypi/+e/https_files.example_foo/{SDIST}#md5={"c" * 32}">{SDIST}</a>
+</body></html>""",
+        {
+            WHEEL: (
+                f"https://index.example/root/dev/+f/aaa/{A}/{WHEEL}",
+                A,
+                {"requires-python": ">=3.7", "yanked": "too <old>"},
+            ),
+            SDIST: (
+                f"https://index.example/root/pypi/+e/https_files.example_foo/{SDIST}",
+                None,
+                {},
+            ),
+        },
+    ),
+    (
+        "devpi, JSON",
+        "https://index.example/root/dev/+simple/foo/",
+        f"""{{"meta": {{"api-version": "1.0"}}, "name": "foo", "files": [{{"filename": "{WHEEL}",
+"url": "../../+f/aaa/{A}/{WHEEL}#sha256={A}", "hashes": {{"sha256": "{A}"}},
+"requires-python": ">=3.7", "yanked": ""}}]}}""",
+        {
+            WHEEL: (
+                f"https://index.example/root/dev/+f/aaa/{A}/{WHEEL}",
+                A,
+                {"requires-python": ">=3.7"},
+            ),
+        },
+    ),
+    (
+        "GitLab",
+        "https://git.example/api/v4/projects/1/packages/pypi/simple/foo",
+        f"""<!DOCTYPE html>
+<html>
+  <head>
+    <title>Links for foo</title>
+  </head>
+  <body>
+    <h1>Links for foo</h1>
+    <a href="https://git.example/api/v4/projects/1/packages/pypi/files/{A}/{WHEEL}#sha256={A}" \
+data-requires-python="">{WHEEL}</a><br>
+    <a href="https://git.example:8443/files/{SDIST}?x=a%2Fb&amp;y=1#sha256={B}" \
+data-requires-python="&gt;=3">{SDIST}</a><br>
+  </body>
+</html>""",
+        {
+            WHEEL: (
+                f"https://git.example/api/v4/projects/1/packages/pypi/files/{A}/{WHEEL}",
+                A,
+                {},
+            ),
+            SDIST: (
+                f"https://git.example:8443/files/{SDIST}?x=a%2Fb&y=1",
+                B,
+                {"requires-python": ">=3"},
+            ),
+        },
+    ),
+    (
+        "CodeArtifact",
+        "https://d-1.d.cloud.example/pypi/repo/simple/foo/",
+        f"""<html><head><title>Links for foo</title></head><body><h1>Links for foo</h1>\
+<a href="1.0/{WHEEL}#sha256={A}" data-gpg-sig="false" data-requires-python="&gt;=3.7">{WHEEL}</a>\
+<br/><a href="1.0/{SDIST}#sha256={B}" data-gpg-sig="false">{SDIST}</a><br/></body></html>""",
+        {
+            WHEEL: (
+                f"https://d-1.d.cloud.example/pypi/repo/simple/foo/1.0/{WHEEL}",
+                A,
+                {"gpg-sig": False, "requires-python": ">=3.7"},
+            ),
+            SDIST: (
+                f"https://d-1.d.cloud.example/pypi/repo/simple/foo/1.0/{SDIST}",
+                B,
+                {"gpg-sig": False},
+            ),
+        },
+    ),
+    (
+        "Artifact Registry",
+        URL,
+        f"""<!DOCTYPE html>
+<html>
+  <head>
+    <meta name="pypi:repository-version" content="1.0">
+    <title>Links for foo</title>
+  </head>
+  <body>
+    <h1>Links for foo</h1>
+    <a href="/repo/foo/{WHEEL}#sha256={A}" data-requires-python="&gt;=3.7">{WHEEL}</a><br />
+  </body>
+</html>""",
+        {WHEEL: (f"{REPO}/foo/{WHEEL}", A, {"requires-python": ">=3.7"})},
+    ),
+    (
+        "simpleindex",
+        URL,
+        f"""<!DOCTYPE html>
+<html><head><title>foo</title></head><body>
+<a href="./{WHEEL}">{WHEEL}</a>
+<a href="./{SDIST}">{SDIST}</a>
+</body></html>""",
+        {WHEEL: (URL + WHEEL, None, {}), SDIST: (URL + SDIST, None, {})},
+    ),
+    (
+        "pypiserver",
+        URL,
+        f"""    <!DOCTYPE html>
+    <html lang="en">
+        <head>
+            <title>Links for foo</title>
+        </head>
+        <body>
+            <h1>Links for foo</h1>
+                 <a href="/packages/foo/{SDIST}#md5={"c" * 32}">{SDIST}</a><br>
+        </body>
+    </html>
+""",
+        {SDIST: (f"https://index.example/packages/foo/{SDIST}", None, {})},
+    ),
+    (
+        "bandersnatch, JSON",
+        URL,
+        f"""{{"files": [{{"core-metadata": {{"sha256": "{B}"}}, "data-dist-info-metadata": false,
+"filename": "{WHEEL}", "hashes": {{"sha256": "{A}"}}, "requires-python": "", "size": 7,
+"upload-time": "2026-01-02T03:04:05.000006Z", "url": "../../packages/{A}/{WHEEL}",
+"yanked": false}}], "meta": {{"api-version": "1.1", "_last-serial": "12"}}, "name": "foo",
+"versions": ["1.0"]}}""",
+        {
+            WHEEL: (
+                f"{REPO}/packages/{A}/{WHEEL}",
+                A,
+                {
+                    "core-metadata": {"sha256": B},
+                    "size": 7,
+                    "upload-time": "2026-01-02T03:04:05.000006Z",
+                },
+            )
+        },
+    ),
+    (
+        "Apache",
+        URL,
+        f"""<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 3.2 Final//EN">
+<html>
+ <head>
+  <title>Index of /repo/simple/foo</title>
+ </head>
+ <body>
+<h1>Index of /repo/simple/foo</h1>
+  <table>
+   <tr><th valign="top"><img src="/icons/blank.gif" alt="[ICO]"></th>\
+<th><a href="?C=N;O=D">Name</a></th><th><a href="?C=M;O=A">Last modified</a></th></tr>
+<tr><td>&nbsp;</td><td><a href="/repo/simple/">Parent Directory</a></td><td>&nbsp;</td></tr>
+<tr><td>&nbsp;</td><td><a href="{WHEEL}">foo-1.0-py3-none-a..&gt;</a></td><td>1.0K</td></tr>
+<tr><td>&nbsp;</td><td><a href="old/">old/</a></td><td>-</td></tr>
+</table>
+<address>Apache/2.4 Server at index.example Port 443</address>
+</body></html>
+""",
+        {WHEEL: (URL + WHEEL, None, {})},
+    ),
+    (
+        "nginx",
+        URL,
+        f"""<html>\r
+<head><title>Index of /repo/simple/foo/</title></head>\r
+<body>\r
+<h1>Index of /repo/simple/foo/</h1><hr><pre><a href="../">../</a>\r
+<a href="{SDIST}">{SDIST}</a>                  02-Jan-2026 03:04             1234\r
+</pre><hr></body>\r
+</html>\r
+""",
+        {SDIST: (URL + SDIST, None, {})},
+    ),
+    (
+        "http.server",
+        URL,
+        f"""<!DOCTYPE HTML>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Directory listing for /repo/simple/foo/</title>
+</head>
+<body>
+<h1>Directory listing for /repo/simple/foo/</h1>
+<hr>
+<ul>
+<li><a href="{SDIST}">{SDIST}</a></li>
+</ul>
+<hr>
+</body>
+</html>
+""",
+        {SDIST: (URL + SDIST, None, {})},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("url", "page", "expected"),
+    [pytest.param(*shape[1:], id=shape[0]) for shape in _SHAPES],
+)
+def test_shapes_of_known_servers(
+    url: str, page: str, expected: dict[str, tuple[str, str | None, dict[str, Any]]]
+) -> None:
+    """Each file is found with its absolute URL, its digest and what else the page says of it."""
+    found = {}
+    for entry in parse_project(page.encode(), None, url, "foo").files:
+        rest = {key: entry[key] for key in entry if key not in ("filename", "url", "hashes")}
+        found[entry["filename"]] = (entry["url"], entry["hashes"].get("sha256"), rest)
+    assert found == expected
