@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxpi.upstream.errors import CredentialsRejected, Offline, UpstreamFailed
+from proxpi.upstream.errors import CredentialsRejected, UpstreamFailed
 
 #: Seconds before the first probe; each later one waits half as long again, up to the longest.
 FIRST_PAUSE = 1.0
@@ -40,26 +38,9 @@ ATTENTION = 600.0
 #: Pages for which trouble is remembered.
 MOST = 1000
 
-#: Seconds that a client waits for a refresh before it gets what was there.
-PATIENCE = 5.0
-#: The same while nothing was there, and nothing comes.
-COLD_PATIENCE = 10.0
-#: Bytes per second of which an answer has to bring more to count as coming.
-SLOWEST = 1000
-#: Seconds of pause between tries, before they are varied by half.
-PAUSES = (0.25, 0.75, 2.0)
-#: Tries for something that is missing altogether, and for something that is merely out of date.
-COLD_TRIES = 4
-STALE_TRIES = 2
-
 Retry = Callable[[], Awaitable[object]]
 
 _log = Logger(namespace="proxpi.index")
-
-
-def _varied(seconds: float) -> float:
-    """Keep many proxies from knocking in step."""
-    return seconds * random.uniform(0.5, 1.5)
 
 
 @attrs.define(eq=False)
@@ -146,7 +127,8 @@ class Health:
         return next(reversed(self._failing.values()))
 
     def _probe_later(self) -> None:
-        pause = _varied(self._pause)
+        # Varied, to keep many proxies from knocking in step.
+        pause = self._pause * random.uniform(0.5, 1.5)
         error, _ = self._newest
         if isinstance(error, CredentialsRejected):
             pause = REJECTED_PAUSE
@@ -181,34 +163,3 @@ def _note(failure: Failure) -> None:
     """Pass over what is expected of a probe; log what is proxpi's own fault."""
     if not failure.check(UpstreamFailed):
         _log.failure("while asking an index again", failure=failure)
-
-
-async def persistently(
-    ask: Callable[[], Awaitable[Any]], health: Health, clock: IReactorTime, tries: int
-) -> Any:
-    """
-    Ask, and ask again after a pause while waiting may help, as long as a client would wait.
-
-    An index that asked to be left alone is, if that fits into the time.
-
-    :param tries: how often to ask at most
-    :raises UpstreamFailed: as the last try did
-    """
-    latest = clock.seconds() + COLD_PATIENCE
-    pause = 0.0
-    for left in reversed(range(tries)):
-        if (resting := health.resting) is not None:
-            assert resting.retry_after is not None
-            pause = max(pause, resting.retry_after)
-            if clock.seconds() + pause > latest:
-                raise resting
-        if pause:
-            await deferLater(clock, pause)
-        try:
-            return await ask()
-        except UpstreamFailed as error:
-            pause = max(_varied(PAUSES[min(tries - 1 - left, 2)]), error.retry_after or 0.0)
-            again = left and error.temporary and not isinstance(error, Offline)
-            if not again or clock.seconds() + pause > latest:
-                raise
-    raise AssertionError("no try was left, and none failed")

@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from proxpi.index.health import COLD_PATIENCE, SLOWEST
 from proxpi.index.list_folder import BLOCK, Draft, Form, ListFile
 from proxpi.index.list_names import Press
 from proxpi.index.scanner import NameScanner, NotAList
@@ -59,12 +57,8 @@ async def take(
     printing = [_Batches(work, press.add) for press in presses.values()]
     searching = _Batches(work, search.feed, lambda names: [each.add(names) for each in printing])
 
-    pace = _Pace(upstream.clock)
-
     def write(chunk: bytes) -> Deferred[None] | None:
         heard(len(chunk))
-        if not pace.goes_on(len(chunk)):
-            raise UpstreamFailed(answer.url, "timed out")
         return searching.add(chunk)
 
     try:
@@ -87,25 +81,6 @@ async def take(
         search.abandon()
         for press in presses.values():
             press.abandon()
-
-
-class _Pace:
-    """Tells a body that comes slowly from one that only keeps its connection."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._since = clock.seconds()
-        self._size = 0
-
-    def goes_on(self, size: int) -> bool:
-        """Note that so many bytes have come; tell whether they come fast enough."""
-        self._size += size
-        now = self._clock.seconds()
-        if now - self._since < COLD_PATIENCE:
-            return True
-        fast = self._size >= SLOWEST * (now - self._since)
-        self._since, self._size = now, 0
-        return fast
 
 
 class _CutShort(Exception):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Literal
 
 import attrs
@@ -27,25 +26,21 @@ from twisted.logger import Logger
 
 from proxpi.flights import Flight, Flights, Late
 from proxpi.index import list_intake
-from proxpi.index.health import (
-    COLD_PATIENCE,
-    COLD_TRIES,
-    PATIENCE,
-    SLOWEST,
-    STALE_TRIES,
-    persistently,
-)
 from proxpi.index.list_contents import Contents
 from proxpi.index.list_folder import Form, ListFile, ListFolder, Share
+from proxpi.index.patience import (
+    COLD_TRIES,
+    STALE_TRIES,
+    Progress,
+    outcome,
+    persistently,
+)
 from proxpi.index.renewal import Status
 from proxpi.index.source import ACCEPT, Part, Source, Work
 from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import Offline, UpstreamFailed, settled
 from proxpi.upstream.pool import Upstream
-
-#: Bytes by which the head of an answer, or a step of the work on it, counts as progress.
-STEP = int(SLOWEST * PATIENCE)
 
 Ask = Literal["due", "troubled"]
 
@@ -89,8 +84,7 @@ class Projects:
     )
     _wanted: set[Form] = attrs.field(init=False, factory=set)
     _asked: list[Source] = attrs.field(init=False, factory=list)
-    _received: int = attrs.field(init=False, default=0)
-    _received_before: int = attrs.field(init=False, default=0)  # the newest flight
+    _progress: Progress = attrs.field(init=False, factory=Progress)
     _flights: Flights[Ask, Status] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
@@ -154,11 +148,11 @@ class Projects:
             return "STALE"
         flight = self._flights.join("due", lambda: self._refresh("due"))
         try:
-            return await self._outcome(flight, PATIENCE if usable else COLD_PATIENCE)
+            return await outcome(flight, self._clock, self._progress, fallback=usable)
         except CancelledError:
             raise
-        except Late as late:
-            error = self._note_late(flight, "due", late)
+        except Late:
+            error = self._note_late(flight, "due")
             if not usable:
                 raise error from None
             return "STALE"
@@ -169,33 +163,10 @@ class Projects:
                 _log.failure("project list: an error of proxpi's own")
             return "STALE"
 
-    async def _outcome(self, flight: Flight[Status], patience: float) -> Status:
-        """
-        Wait for a flight; if there is no list yet, longer while bytes keep coming.
-
-        :raises Late: if it takes too long; with whether something came
-        """
-        usable = self._held.names is not None
-        begun = now = self._clock.seconds()
-        if usable:
-            begun = flight.started
-            if begun + patience <= now:
-                raise Late(True)  # what is to be noted of it has been noted
-        before = self._received_before
-        for window in count(1):
-            try:
-                return await flight.wait(begun + window * PATIENCE)
-            except Late:
-                moves = self._received - before >= STEP
-                if window * PATIENCE >= patience and (usable or not moves):
-                    raise Late(moves) from None
-                before = self._received
-        raise AssertionError("there is always another window")
-
-    def _note_late(self, flight: Flight[Status], ask: Ask, late: Late) -> UpstreamFailed:
-        """Let a flight go on by itself; if nothing comes of it, who asks next need not wait."""
+    def _note_late(self, flight: Flight[Status], ask: Ask) -> UpstreamFailed:
+        """Let a flight go on by itself; if nothing comes of it, who asks next need not join it."""
         error = UpstreamFailed(self._sources[0].url, "timed out")
-        if late.args and late.args[0]:
+        if self._progress.moves:
             return error
         self._flights.forget(ask, flight)
         for source in self._asked:
@@ -207,13 +178,14 @@ class Projects:
         """Find out whether the indexes that are in trouble have come out of it."""
         flight = self._flights.join("troubled", lambda: self._refresh("troubled"))
         try:
-            await self._outcome(flight, PATIENCE)
-        except Late as late:
-            self._note_late(flight, "troubled", late)
+            usable = self._held.names is not None
+            await outcome(flight, self._clock, self._progress, fallback=usable)
+        except Late:
+            self._note_late(flight, "troubled")
 
     async def _refresh(self, ask: Ask) -> Status:
         """Ask those indexes that are to be asked, and make one list of all."""
-        self._received_before = self._received
+        self._progress.begin()
         generation, before = self._held.generation, self._held.shares
         asked = [
             source
@@ -237,7 +209,7 @@ class Projects:
             if not isinstance(answer, UpstreamFailed)
         }
         if said:
-            self._received += STEP
+            self._progress.heard(0)
             await self._held.take(said, generation)
         for answer in answers:
             if isinstance(answer, UpstreamFailed):
@@ -279,7 +251,7 @@ class Projects:
         asked_at = self._clock.seconds()
         async with self._upstream.page(source.url, {"Accept": ACCEPT, **validators}) as answer:
             source.health.answered()
-            self._received += STEP
+            self._progress.heard(0)
             if answer.status == 304 and share is not None and validators:
                 return attrs.evolve(share, part=attrs.evolve(share.part, asked_at=asked_at))
             if source.lacks(answer.status, served):
@@ -289,10 +261,7 @@ class Projects:
             wanted = list(self._wanted) if len(self._sources) == 1 else []
             self._wanted.clear()
             names, forms = await list_intake.take(
-                answer, self._upstream, self._work, self._folder.draft, self._heard, wanted
+                answer, self._upstream, self._work, self._folder.draft, self._progress.heard, wanted
             )
             etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
             return Share(Part(True, asked_at, etag, last_modified, served=True), names, forms)
-
-    def _heard(self, size: int) -> None:
-        self._received += size

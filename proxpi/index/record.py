@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 from twisted.internet.defer import DeferredLock
 
+from proxpi.index.patience import Progress
 from proxpi.index.press import Form
 from proxpi.index.source import Part, Source
 from proxpi.index.store import DOCUMENT, Store, Stored
@@ -22,8 +23,6 @@ MEMORY = 16 * 1024 * 1024
 #: Bytes that a record is taken to cost beside its content, and each of its files.
 OVERHEAD = 4096
 FILE_OVERHEAD = 1024
-#: Bytes by which the head of an answer counts as progress.
-HEAD = 5000
 
 
 @attrs.frozen
@@ -48,7 +47,7 @@ class Record:
     :ivar failure: why the last refresh failed, if it did
     :ivar wanted: the forms that are waited for
     :ivar asked: the indexes that have not answered yet
-    :ivar received: bytes that came, ever
+    :ivar progress: how much of the answers has come
     :ivar lock: is held by whoever changes what is kept
     :ivar cost: bytes
     """
@@ -61,7 +60,7 @@ class Record:
     failure: UpstreamFailed | None = None
     wanted: set[Form] = attrs.field(factory=set)
     asked: list[Source] = attrs.field(factory=list)
-    received: int = 0
+    progress: Progress = attrs.field(factory=Progress)
     lock: DeferredLock = attrs.field(factory=DeferredLock)
     cost: int = 0
 
@@ -74,10 +73,6 @@ class Record:
     def usable(self) -> bool:
         """Whether there is a page, and no index that has never said anything of it."""
         return self.present and None not in self.parts
-
-    def heard(self, size: int) -> None:
-        """Note progress: bytes of an answer, or none for its head."""
-        self.received += size or HEAD
 
     def body(self, form: Form) -> Body | None:
         """Give a form if it has been made."""

@@ -15,7 +15,6 @@ knows of trouble, nobody asks the index but its probe, unless there is nothing t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Literal
 
 import attrs
@@ -24,14 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.flights import Flight, Flights, Late
-from proxpi.index.health import (
-    COLD_PATIENCE,
-    COLD_TRIES,
-    PATIENCE,
-    SLOWEST,
-    STALE_TRIES,
-    persistently,
-)
+from proxpi.index.patience import COLD_TRIES, STALE_TRIES, outcome, persistently
 from proxpi.index.press import Form, Lost, add, keep
 from proxpi.index.record import Body, Record, Records
 from proxpi.index.source import Part, Said, Source, Work
@@ -95,7 +87,7 @@ class Renewals:
             return "STALE"
         flight = self._flights.join((record, ask), lambda: self._refresh(record, ask))
         try:
-            return await self._outcome(flight, record, PATIENCE if record.usable else COLD_PATIENCE)
+            return await outcome(flight, self._clock, record.progress, fallback=record.usable)
         except CancelledError:
             raise
         except Late:
@@ -110,33 +102,15 @@ class Renewals:
                 _log.failure("page of {name}: an error of proxpi's own", name=record.name)
             return "STALE"
 
-    async def _outcome(self, flight: Flight[Status], record: Record, patience: float) -> Status:
-        """
-        Wait for a flight: so long, and longer while there is nothing else and bytes keep coming.
-
-        :raises Late: if it takes too long
-        """
-        if record.usable:
-            return await flight.wait(flight.started + patience)
-        begun = self._clock.seconds()
-        for window in count(1):
-            before = record.received
-            try:
-                return await flight.wait(begun + window * PATIENCE)
-            except Late:
-                progress = record.received - before
-                if window * PATIENCE >= patience and progress < SLOWEST * PATIENCE:
-                    raise
-        raise AssertionError("there is always another window")
-
     def _note_late(self, flight: Flight[Status], record: Record, ask: Ask) -> UpstreamFailed:
-        """Let a flight go on by itself: who asks next gets a new one, or need not wait."""
-        self._flights.forget((record, ask), flight)
+        """Let a flight go on by itself; if nothing comes of it, who asks next need not join it."""
         error = UpstreamFailed(self._sources[0].url, "timed out")
+        if record.progress.moves:
+            return error
+        self._flights.forget((record, ask), flight)
         for source in record.asked:
             error = UpstreamFailed(source.url, "timed out")
             self._note_failure(record, source, error, flight.started)
-        record.failure = error
         return error
 
     def _note_failure(
@@ -154,12 +128,13 @@ class Renewals:
         record = self._records.get(name)
         flight = self._flights.join((record, "troubled"), lambda: self._refresh(record, "troubled"))
         try:
-            await self._outcome(flight, record, PATIENCE)
+            await outcome(flight, self._clock, record.progress, fallback=record.usable)
         except Late:
             self._note_late(flight, record, "troubled")
 
     async def _refresh(self, record: Record, ask: Ask) -> Status:
         """Ask those indexes that are to be asked, and make of it what is wanted."""
+        record.progress.begin()
         answers = await gatherResults(
             [
                 Deferred.fromCoroutine(settled(self._ask(record, source, part, ask)))
@@ -199,7 +174,7 @@ class Renewals:
         record.asked.append(source)
         try:
             said = await persistently(
-                lambda: source.project(record.name, part, record.heard),
+                lambda: source.project(record.name, part, record.progress.heard),
                 source.health,
                 self._clock,
                 1 if ask == "troubled" else tries,

@@ -27,6 +27,10 @@ from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTimeout, BodyTooLon
 DRAIN_LIMIT = 64 * 1024
 #: Seconds that this may take.
 DRAIN_TIME = 10.0
+#: Bytes per second of which a body has to bring more, where it has to come at a pace.
+SLOWEST = 1000
+#: Seconds over which the pace is measured.
+STRETCH = 10.0
 _GZIP = 31  # zlib's word for "a gzip header, and the largest window"
 _PIECE = 1 << 20
 
@@ -181,6 +185,30 @@ class Sink:
         except Exception as error:
             self.error = error
             raise
+
+
+class Pace:
+    """Tells a body that comes slowly from one that only keeps its connection."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._since = clock.seconds()
+        self._size = 0
+
+    def note(self, size: int) -> None:
+        """
+        Note that so many bytes have come.
+
+        :raises BodyTimeout: if they come too slowly
+        """
+        self._size += size
+        seconds = self._clock.seconds() - self._since
+        if seconds < STRETCH:
+            return
+        if self._size < SLOWEST * seconds:
+            raise BodyTimeout()
+        self._since += seconds
+        self._size = 0
 
 
 class Gunzip:

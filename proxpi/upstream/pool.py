@@ -34,7 +34,7 @@ from zope.interface import implementer
 from proxpi import __version__
 from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
-from proxpi.upstream.body import Gunzip, Sink, discard, receive
+from proxpi.upstream.body import Gunzip, Pace, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import BodyCut, BodyTimeout, Offline, UpstreamFailed, failed
 
@@ -169,7 +169,8 @@ class Upstream:
 
         :param write: may give a Deferred; until it has its result nothing more is read
         :param limit: the most bytes that may come
-        :param within: the most seconds that they may take, if not just silence is to end it
+        :param within: the most seconds that they may take, if not just silence is to end it; then
+            they have to keep a pace, too
         :param decompress: whether `write` wants what is in a compressed body, rather than the body
         :return: whether the end was announced
         :raises UpstreamFailed: if the body is cut, too long, or silent for too long
@@ -177,10 +178,18 @@ class Upstream:
         sink = Sink(write, limit)
         compressed = decompress and answer.compression == "gzip"
         gunzip = Gunzip(sink.write) if compressed else None
+        take = gunzip.write if gunzip else sink.write
+        pace = Pace(self.clock) if within is not None else None
+
+        def take_at_a_pace(chunk: bytes) -> object:
+            if pace is not None:
+                pace.note(len(chunk))
+            return take(chunk)
+
         try:
             received = receive(
                 answer.response,
-                gunzip.write if gunzip else sink.write,
+                take_at_a_pace,
                 clock=self.clock,
                 idle_timeout=self.read_timeout,
             )

@@ -1,15 +1,14 @@
-"""The trouble of an index: what is remembered of it, how it ends, and asking persistently."""
+"""The trouble of an index: what is remembered of it, and how it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from proxpi.index.health import ATTENTION, LONGEST_REST, MOST, Health, persistently
-from proxpi.upstream.errors import CredentialsRejected, Offline, UpstreamFailed
-from tests.support.upstreams import ROOT, Case, run
+from proxpi.index.health import ATTENTION, LONGEST_REST, MOST, Health
+from proxpi.upstream.errors import CredentialsRejected, UpstreamFailed
+from tests.support.upstreams import ROOT, Case
 
 REFUSED = UpstreamFailed(ROOT, "connection refused")
 
@@ -33,11 +32,11 @@ class HealthCase(Case):
 
         return probe
 
-    def fail(  # type: ignore[override]
+    def complain(
         self, key: str = "demo", error: UpstreamFailed = REFUSED, since: float = 100.0
     ) -> None:
         """Let asking for something fail, now and at each probe."""
-        again = self.retry(lambda: self.fail(key, error, self.clock.seconds()))
+        again = self.retry(lambda: self.complain(key, error, self.clock.seconds()))
         self.health.failed(key, error, since, again)
 
     def cause(self, key: str = "demo") -> str | None:
@@ -56,25 +55,25 @@ class TroubleTests(HealthCase):
 
     def test_unreachable(self) -> None:
         """An index that did not begin to answer is in trouble for all pages."""
-        self.fail()
+        self.complain()
         assert self.cause("demo") == self.cause("other") == "connection refused"
 
     def test_useless(self) -> None:
         """One that answered with an error is in trouble for this page alone."""
         self.health.answered()
-        self.fail(error=UpstreamFailed(ROOT, "status 502"))
+        self.complain(error=UpstreamFailed(ROOT, "status 502"))
         assert (self.cause("demo"), self.cause("other")) == ("status 502", None)
 
     def test_any_answer(self) -> None:
         """Any answer shows that the index is there; the page that failed has to be seen yet."""
-        self.fail()
+        self.complain()
         self.health.answered()
         assert (self.cause("demo"), self.cause("other")) == ("connection refused", None)
 
     def test_success(self) -> None:
         """An answer of use ends all trouble."""
-        self.fail()
-        self.fail("other")
+        self.complain()
+        self.complain("other")
         self.health.succeeded()
         assert (self.cause("demo"), self.cause("other")) == (None, None)
 
@@ -92,7 +91,7 @@ class TroubleTests(HealthCase):
 
     def test_longest_rest(self) -> None:
         """It is not left alone for an hour."""
-        self.fail(error=UpstreamFailed(ROOT, "status 503", retry_after=3600.0))
+        self.complain(error=UpstreamFailed(ROOT, "status 503", retry_after=3600.0))
         resting = self.health.resting
         assert resting is not None
         assert resting.retry_after == LONGEST_REST
@@ -101,7 +100,7 @@ class TroubleTests(HealthCase):
         """What is remembered does not grow with the number of pages that fail."""
         self.health.answered()
         for number in range(MOST + 10):
-            self.fail(f"demo-{number}")
+            self.complain(f"demo-{number}")
         assert not self.health.fails("demo-0")
         assert self.health.fails("demo-10")
 
@@ -115,8 +114,8 @@ class ProbeTests(HealthCase):
 
     def test_while_it_lasts(self) -> None:
         """Every few seconds somebody tries again, one at a time."""
-        self.fail()
-        self.fail("other")
+        self.complain()
+        self.complain("other")
         self.pump(60)
         pauses = [
             later - earlier for earlier, later in zip(self.probes, self.probes[1:], strict=False)
@@ -135,7 +134,7 @@ class ProbeTests(HealthCase):
 
     def test_rest_is_kept(self) -> None:
         """No probe disturbs an index that asked to be left alone."""
-        self.fail(error=UpstreamFailed(ROOT, "status 429", retry_after=20.0))
+        self.complain(error=UpstreamFailed(ROOT, "status 429", retry_after=20.0))
         self.pump(19.8)
         assert self.probes == []
         self.pump(1)
@@ -143,20 +142,20 @@ class ProbeTests(HealthCase):
 
     def test_rejected_credentials(self) -> None:
         """Rejected credentials are not tried every few seconds."""
-        self.fail(error=CredentialsRejected(ROOT, "credentials rejected", temporary=False))
+        self.complain(error=CredentialsRejected(ROOT, "credentials rejected", temporary=False))
         self.pump(95)
         assert len(self.probes) == 3
 
     def test_nobody_asks(self) -> None:
         """When nobody wants anything for long, the probes end, and so does the memory."""
-        self.fail()
+        self.complain()
         self.pump(ATTENTION + 10)
         assert self.clock.getDelayedCalls() == []
         assert self.cause() is None
 
     def test_somebody_asks(self) -> None:
         """As long as somebody does, they go on."""
-        self.fail()
+        self.complain()
         for _ in range(3):
             self.pump(ATTENTION / 2)
             assert self.cause() is not None
@@ -171,82 +170,3 @@ class ProbeTests(HealthCase):
         self.pump(30)
         assert len(self.probes) > 3
         assert len(self.unhandled()) == len(self.probes)
-
-
-class PersistenceTests(HealthCase):
-    """Asking again while waiting may help."""
-
-    def ask(self, *outcomes: UpstreamFailed | str, tries: int = 4) -> Deferred[str]:
-        """Ask for something that comes out so, one time after another."""
-        self.left = list(outcomes)
-        self.asked: list[float] = []
-
-        async def ask() -> str:
-            self.asked.append(self.clock.seconds() - 100)
-            outcome = self.left.pop(0) if len(self.left) > 1 else self.left[0]
-            if isinstance(outcome, UpstreamFailed):
-                raise outcome
-            return outcome
-
-        return run(persistently(ask, self.health, self.clock, tries))
-
-    def test_success(self) -> None:
-        """What succeeds is asked for once, and at once."""
-        assert self.result(self.ask("page")) == "page"
-        assert self.asked == [0.0]
-
-    def test_hiccup(self) -> None:
-        """A short outage is bridged."""
-        ask = self.ask(REFUSED, REFUSED, "page")
-        self.clock.pump([0.1] * 20)
-        assert self.result(ask) == "page"
-        assert len(self.asked) == 3
-
-    def test_outage(self) -> None:
-        """After some tries with growing pauses the last failure is the answer, inside 10 s."""
-        ask = self.ask(REFUSED)
-        self.clock.pump([0.1] * 100)
-        assert self.error(ask, UpstreamFailed).cause == "connection refused"
-        assert len(self.asked) == 4
-        assert self.asked[-1] < 10
-
-    def test_no_use(self) -> None:
-        """What waiting does not mend is not asked for again."""
-        for error in (
-            UpstreamFailed(ROOT, "status 400", temporary=False),
-            Offline(ROOT, "it is not cached"),
-        ):
-            self.error(self.ask(error), UpstreamFailed)
-            assert len(self.asked) == 1
-
-    def test_slow_failure(self) -> None:
-        """A try that took all the time there is was the last."""
-        silence: Deferred[str] = Deferred()
-
-        async def ask() -> str:
-            return await silence
-
-        asking = run(persistently(ask, self.health, self.clock, 4))
-        self.clock.advance(20)
-        silence.errback(REFUSED)
-        self.error(asking, UpstreamFailed)
-
-    def test_retry_after(self) -> None:
-        """The upstream says how long the pause is, if it fits into the time."""
-        ask = self.ask(UpstreamFailed(ROOT, "status 503", retry_after=6.0), "page")
-        self.clock.pump([0.5] * 13)
-        assert self.result(ask) == "page"
-        assert self.asked == [0.0, 6.0]
-        self.error(self.ask(UpstreamFailed(ROOT, "status 503", retry_after=16.0)), UpstreamFailed)
-
-    def test_resting(self) -> None:
-        """An index that asked to be left alone is waited for, or not asked at all."""
-        self.fail(error=UpstreamFailed(ROOT, "status 429", retry_after=6.0))
-        ask = self.ask("page")
-        self.clock.pump([0.5] * 13)
-        assert self.result(ask) == "page"
-        assert self.asked == [6.0]
-        self.fail(error=UpstreamFailed(ROOT, "status 429", retry_after=25.0))
-        error = self.error(self.ask("page"), UpstreamFailed)
-        assert (error.cause, error.retry_after) == ("status 429", 25.0)
-        assert self.asked == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.index import health
+from proxpi.index import patience
 from proxpi.index.projects import ProjectList, Projects
 from proxpi.index.source import Source
 from proxpi.simple.negotiate import Serialization
@@ -20,7 +20,7 @@ class ColdTests(ListCase):
 
     def test_tries_again(self) -> None:
         """What may help is tried: an index that fails once does not fail a client."""
-        self.put(health, "PAUSES", (1.0, 1.0, 1.0))
+        self.put(patience, "PAUSES", (1.0, 1.0, 1.0))
         self.indexes.says(ROOT, Reply(503))
         ask = self.ask()
         self.indexes.says(ROOT, root_list(["a"]))

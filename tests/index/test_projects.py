@@ -14,7 +14,7 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index import health, list_intake, list_names
+from proxpi.index import list_intake, list_names, patience
 from proxpi.index.projects import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -65,7 +65,7 @@ class ListCase(FolderCase):
     def setUp(self) -> None:
         """Begin with one index, which is asked again without a pause if it fails."""
         super().setUp()
-        self.put(health, "PAUSES", (0.0, 0.0, 0.0))
+        self.put(patience, "PAUSES", (0.0, 0.0, 0.0))
         self.place: Path | None = self.folder / ".proxpi" / "projects"
         self.build(ROOT)
 

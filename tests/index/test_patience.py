@@ -1,0 +1,167 @@
+"""How long one waits for an index, and how often it is asked."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from proxpi.flights import Flights, Late
+from proxpi.index.patience import STEP, Progress, outcome, persistently
+from proxpi.upstream.errors import Offline, UpstreamFailed
+from tests.index.test_health import REFUSED, HealthCase
+from tests.support.upstreams import ROOT, run
+
+
+class OutcomeTests(HealthCase):
+    """Waiting for work that goes on by itself."""
+
+    def setUp(self) -> None:
+        """Begin some work."""
+        super().setUp()
+        self.progress = Progress()
+        self.work: Deferred[str] = Deferred()
+
+        async def fetch() -> str:
+            self.progress.begin()
+            return await self.work
+
+        self.flight = Flights[str, str](self.clock).join("demo", fetch)
+
+    def wait(self, *, fallback: bool) -> Deferred[str]:
+        """Wait for it."""
+        return run(outcome(self.flight, self.clock, self.progress, fallback=fallback))
+
+    def test_in_time(self) -> None:
+        """Whoever waits gets what comes."""
+        waits = [self.wait(fallback=True), self.wait(fallback=False)]
+        self.clock.advance(4.9)
+        self.work.callback("page")
+        assert [self.result(wait) for wait in waits] == ["page", "page"]
+
+    def test_fallback(self) -> None:
+        """With something to fall back on the work has 5 s, whoever joins it when."""
+        first = self.wait(fallback=True)
+        self.clock.advance(4)
+        second = self.wait(fallback=True)
+        self.clock.advance(1)
+        self.error(first, Late)
+        self.error(second, Late)
+        third = self.wait(fallback=True)
+        self.clock.advance(0)
+        self.error(third, Late)
+
+    def test_silence(self) -> None:
+        """Without anything each waits 10 s of its own while nothing comes."""
+        first = self.wait(fallback=False)
+        self.clock.advance(4)
+        second = self.wait(fallback=False)
+        self.clock.pump([0.5] * 12)
+        self.error(first, Late)
+        self.pending(second)
+        self.clock.pump([0.5] * 8)
+        self.error(second, Late)
+
+    def test_progress(self) -> None:
+        """As long as bytes keep coming, a slow answer is slow and not failed."""
+        wait = self.wait(fallback=False)
+        for _ in range(60):
+            self.progress.heard(STEP // 5)
+            self.clock.advance(1)
+        self.pending(wait)
+        assert self.progress.moves
+        self.clock.pump([1.0] * 11)
+        self.error(wait, Late)
+
+    def test_dripping(self) -> None:
+        """A byte now and then is no progress."""
+        self.progress.heard(0)
+        assert self.progress.moves
+        wait = self.wait(fallback=False)
+        for _ in range(10):
+            self.progress.heard(1)
+            self.clock.advance(1)
+        self.error(wait, Late)
+
+    def test_begun_anew(self) -> None:
+        """What came before does not count for what is asked for now."""
+        self.progress.heard(10 * STEP)
+        self.progress.begin()
+        assert not self.progress.moves
+
+
+class PersistenceTests(HealthCase):
+    """Asking again while waiting may help."""
+
+    def ask(self, *outcomes: UpstreamFailed | str, tries: int = 4) -> Deferred[str]:
+        """Ask for something that comes out so, one time after another."""
+        self.left = list(outcomes)
+        self.asked: list[float] = []
+
+        async def ask() -> str:
+            self.asked.append(self.clock.seconds() - 100)
+            outcome = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+            if isinstance(outcome, UpstreamFailed):
+                raise outcome
+            return outcome
+
+        return run(persistently(ask, self.health, self.clock, tries))
+
+    def test_success(self) -> None:
+        """What succeeds is asked for once, and at once."""
+        assert self.result(self.ask("page")) == "page"
+        assert self.asked == [0.0]
+
+    def test_hiccup(self) -> None:
+        """A short outage is bridged."""
+        ask = self.ask(REFUSED, REFUSED, "page")
+        self.clock.pump([0.1] * 20)
+        assert self.result(ask) == "page"
+        assert len(self.asked) == 3
+
+    def test_outage(self) -> None:
+        """After some tries with growing pauses the last failure is the answer, inside 10 s."""
+        ask = self.ask(REFUSED)
+        self.clock.pump([0.1] * 100)
+        assert self.error(ask, UpstreamFailed).cause == "connection refused"
+        assert len(self.asked) == 4
+        assert self.asked[-1] < 10
+
+    def test_no_use(self) -> None:
+        """What waiting does not mend is not asked for again."""
+        for error in (
+            UpstreamFailed(ROOT, "status 400", temporary=False),
+            Offline(ROOT, "it is not cached"),
+        ):
+            self.error(self.ask(error), UpstreamFailed)
+            assert len(self.asked) == 1
+
+    def test_slow_failure(self) -> None:
+        """A try that took all the time there is was the last."""
+        silence: Deferred[str] = Deferred()
+
+        async def ask() -> str:
+            return await silence
+
+        asking = run(persistently(ask, self.health, self.clock, 4))
+        self.clock.advance(20)
+        silence.errback(REFUSED)
+        self.error(asking, UpstreamFailed)
+
+    def test_retry_after(self) -> None:
+        """The upstream says how long the pause is, if it fits into the time."""
+        ask = self.ask(UpstreamFailed(ROOT, "status 503", retry_after=6.0), "page")
+        self.clock.pump([0.5] * 13)
+        assert self.result(ask) == "page"
+        assert self.asked == [0.0, 6.0]
+        self.error(self.ask(UpstreamFailed(ROOT, "status 503", retry_after=16.0)), UpstreamFailed)
+
+    def test_resting(self) -> None:
+        """An index that asked to be left alone is waited for, or not asked at all."""
+        self.complain(error=UpstreamFailed(ROOT, "status 429", retry_after=6.0))
+        ask = self.ask("page")
+        self.clock.pump([0.5] * 13)
+        assert self.result(ask) == "page"
+        assert self.asked == [6.0]
+        self.complain(error=UpstreamFailed(ROOT, "status 429", retry_after=25.0))
+        error = self.error(self.ask("page"), UpstreamFailed)
+        assert (error.cause, error.retry_after) == ("status 429", 25.0)
+        assert self.asked == []
