@@ -38,8 +38,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def fast(session: nox.Session) -> None:
-    """Run the tests that need no process of their own: all but tests/integration."""
-    _python(session, "pytest", "--ignore", "tests/integration", *session.posargs)
+    """Run the tests that need no process of their own."""
+    slow = [f"--ignore=tests/{folder}" for folder in ("integration", "faults")]
+    _python(session, "pytest", *slow, *session.posargs)
 
 
 @nox.session
