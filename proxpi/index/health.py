@@ -89,13 +89,18 @@ class Health:
             del self._failing[next(iter(self._failing))]
         if self._answered_at < since:
             self._unreachable = error.again()
-        if error.retry_after:
-            self._resting = error.again()
-            self._rests_until = now + min(error.retry_after, LONGEST_REST)
+        self.heed(error)
         if not self._probing:
             self._probing = True
             self._wanted_at = now
             self._probe_later()
+
+    def heed(self, error: UpstreamFailed) -> None:
+        """Leave the index alone for as long as it asked to be with a failure, if it did."""
+        if error.retry_after:
+            self._resting = error.again()
+            rest = min(error.retry_after, LONGEST_REST)
+            self._rests_until = self._clock.seconds() + rest
 
     def fails(self, key: str) -> bool:
         """Tell whether what was asked for last failed, and is being probed for."""

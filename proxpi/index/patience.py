@@ -110,9 +110,9 @@ async def persistently(
         except UpstreamFailed as error:
             if tried == tries or not error.temporary or isinstance(error, Offline):
                 raise
+            health.heed(error)
             # Varied, to keep many proxies from knocking in step.
             pause = PAUSES[tried - 1] * random.uniform(0.5, 1.5)
-            pause = max(pause, error.retry_after or 0.0)
             if clock.seconds() + pause > latest:
                 raise
     raise AssertionError("some try was the last")

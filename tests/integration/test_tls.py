@@ -58,6 +58,7 @@ def test_an_abandoned_body_leaves_no_connection(tmp_path: Path, start_proxy: Sta
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(proxy.get, "/index/demo/")
             connection, _ = server.accept()
+            server.close()  # whoever tries again is refused
             with context.wrap_socket(connection, server_side=True) as silent:
                 silent.recv(65536)
                 silent.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")

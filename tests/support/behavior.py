@@ -52,7 +52,7 @@ class Seen:
 
     ``origin`` is ``index`` or ``files``; ``headers`` have lower-case names; ``ended`` is empty
     while the answer is under way, then ``whole``, ``cut`` (as scripted) or ``gone`` (the client
-    left first).
+    left first); ``scripted`` is set if the answer is not the ordinary one.
     """
 
     origin: str
@@ -62,6 +62,7 @@ class Seen:
     headers: dict[str, str]
     status: int | None = None
     ended: str = ""
+    scripted: bool = False
 
     @property
     def is_file(self) -> bool:

@@ -168,9 +168,14 @@ class FakeIndex:
         """The requests for files and metadata."""
         return [seen for seen in self.requests() if seen.is_file]
 
-    def wait_for(self, met: Callable[[Sequence[Seen]], bool]) -> list[Seen]:
-        """The requests, as soon as they meet a condition; ``AssertionError`` if they never do."""
-        end = time.monotonic() + _GUARD_SECONDS
+    def wait_for(
+        self, met: Callable[[Sequence[Seen]], bool], within: float = _GUARD_SECONDS
+    ) -> list[Seen]:
+        """The requests, as soon as they meet a condition; ``AssertionError`` if they never do.
+
+        ``within``: seconds after which it is never.
+        """
+        end = time.monotonic() + within
         record = msgspec.json.decode(self._order("record"), type=Record)
         while not met(record.requests):
             left = end - time.monotonic()

@@ -234,7 +234,8 @@ class _Exchange:
         elif not behavior.chunked:
             length = len(answer.body) if behavior.length is None else behavior.length
             request.setHeader("Content-Length", str(length))
-        self.note(status=answer.status)
+        ordinary = attrs.evolve(behavior, times=None) == Behavior()
+        self.note(status=answer.status, scripted=not ordinary)
         stop = len(answer.body)
         if behavior.truncate_after is not None:
             stop = behavior.truncate_after

@@ -93,7 +93,8 @@ class Proxy:
     """A proxpi that runs while the ``with`` block does.
 
     ``settings`` are environment variables (``PROXPI_…``); ``options`` are those of the plugin.
-    Where neither says where to listen, it is a free port of 127.0.0.1.
+    Where neither says where to listen, it is a free port of 127.0.0.1. ``within`` is a command
+    that runs another one in its own place, in surroundings of its own.
     """
 
     def __init__(
@@ -103,12 +104,13 @@ class Proxy:
         *,
         folder: Path,
         listens: bool = True,
+        within: Sequence[str] = (),
     ) -> None:
         self._environment = plain_environment(HOME=str(folder), TMPDIR=str(folder))
         self._environment |= measured()
         self._environment["PROXPI_LISTEN"] = "tcp:0:interface=127.0.0.1"
         self._environment |= settings or {}
-        self._command = [TWISTD, "-n", "--pidfile=", "proxpi", *options]
+        self._command = [*within, TWISTD, "-n", "--pidfile=", "proxpi", *options]
         self._folder = folder
         self._listens = listens
         self._lines: list[str] = []

@@ -1,0 +1,46 @@
+"""Imported by Python before anything else, if this folder is on its path: see ``inside.py``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+#: What Python tells of before it happens: whatever goes out to somebody else.
+_SPEAKING = {
+    "socket.connect",
+    "socket.getaddrinfo",
+    "socket.gethostbyaddr",
+    "socket.gethostbyname",
+    "socket.getnameinfo",
+    "socket.sendmsg",
+    "socket.sendto",
+}
+
+
+def _listen_in(notes: str) -> None:
+    """Write down what goes out."""
+    descriptor = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def overhear(event: str, arguments: tuple[object, ...]) -> None:
+        if event in _SPEAKING:
+            os.write(descriptor, f"{event} {arguments[1:]}\n".encode())
+
+    sys.addaudithook(overhear)
+
+
+def _hang_up_clock(path: str) -> None:
+    """Give the clock on the wall so many seconds more, or less, as a file says."""
+    real = time.time
+
+    def wall_clock() -> float:
+        with open(path, encoding="ascii") as file:
+            return real() + float(file.read())
+
+    time.time = wall_clock
+
+
+if notes := os.environ.get("OVERHEARD"):
+    _listen_in(notes)
+if clock := os.environ.get("WALL_CLOCK"):
+    _hang_up_clock(clock)
