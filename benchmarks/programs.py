@@ -7,6 +7,7 @@ read from ``/proc``, for all its processes together; this is why it takes Linux.
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import os
 import shutil
@@ -15,8 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from string import Template
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -24,6 +28,45 @@ ORIGINAL = "1.3.1"
 #: Seconds for a program to start, and for one answer.
 GUARD = 30.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+# As its own documentation has it for a cache: what the index compressed is kept and sent so, one
+# fetch at a time for each page, connections to the index that are kept.
+_NGINX = """
+daemon off;
+worker_processes 1;
+pid $folder/nginx.pid;
+error_log stderr;
+$user
+events {}
+http {
+    access_log $folder/access.log;
+    client_body_temp_path $folder/temporary;
+    proxy_temp_path $folder/temporary;
+    fastcgi_temp_path $folder/temporary;
+    uwsgi_temp_path $folder/temporary;
+    scgi_temp_path $folder/temporary;
+    proxy_cache_path $folder/pages levels=1:2 keys_zone=pages:16m max_size=5g inactive=1d
+                     use_temp_path=off;
+    upstream index { server $index_host; keepalive 32; }
+    server {
+        listen 127.0.0.1:$port;
+        location = /health { return 200 well; }
+        location /index/ {
+            proxy_pass http://index$index_path;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $index_host;
+            proxy_cache pages;
+            proxy_cache_key "$$uri $$http_accept $$http_accept_encoding";
+            proxy_cache_valid 200 30m;
+            proxy_cache_lock on;
+            proxy_cache_lock_timeout 60s;
+            proxy_cache_revalidate on;
+            proxy_cache_use_stale error timeout invalid_header updating http_502 http_503;
+        }
+    }
+}
+"""
 
 
 class Unusable(Exception):
@@ -39,18 +82,23 @@ class Reply:
     body: bytes = attrs.field(repr=False)
 
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
 @attrs.frozen
 class Program:
     """Something to compare.
 
     :ivar name: what it is called in the table
     :ivar python: the interpreter of its environment
-    :ivar command: how it is started, with ``{port}`` where the port goes
+    :ivar command: how it is started, with ``{port}`` where the port goes, and ``{folder}``
+    :ivar configuration: what is written to ``nginx.conf`` in that folder before, if anything
     """
 
     name: str
     python: Path
     command: tuple[str, ...]
+    configuration: Template | None = None
 
     def version(self, distribution: str) -> str:
         """Say which version of a distribution its environment has."""
@@ -75,21 +123,18 @@ class Running:
         """Give the URL of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def get(self, path: str, headers: Mapping[str, str]) -> Reply:
-        """Ask once, on a connection of its own; redirects are not followed."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=GUARD)
-        try:
-            connection.request("GET", path, headers=dict(headers))
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.headers.get("Content-Encoding", ""), answer.read())
-        finally:
-            connection.close()
+    def get(self, path: str, headers: Mapping[str, str], guard: float = GUARD) -> Reply:
+        """Ask once, on a connection of its own; redirects are not followed.
 
-    def get_when_up(self, path: str) -> Reply:
+        :param guard: seconds after which it is given up, if nothing comes
+        """
+        return _get(self.port, path, headers, guard)
+
+    def get_when_up(self, path: str, headers: Mapping[str, str] = _NOTHING) -> Reply:
         """Ask until there is an answer."""
         while True:
             try:
-                return self.get(path, {})
+                return self.get(path, headers)
             except ConnectionError:
                 if self.process.poll() is not None or self.seconds() > GUARD:
                     raise Unusable(f"{self.program.name} did not start") from None
@@ -118,6 +163,23 @@ class Running:
             shared = max(shared, sizes["Rss:"] - own)
         return (private + shared) * 1024
 
+    def peak(self) -> int:
+        """Bytes that were resident at most since :meth:`forget_peak`, summed over its processes.
+
+        Those that came and went meanwhile are not in it.
+        """
+        found = 0
+        for pid in self._pids():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                found += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        return found * 1024
+
+    def forget_peak(self) -> None:
+        """Count the peak from what is resident now."""
+        for pid in self._pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
     def _pids(self) -> list[int]:
         """Its first process and all that come from it."""
         parents = {
@@ -137,6 +199,16 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def _get(port: int, path: str, headers: Mapping[str, str], guard: float) -> Reply:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=guard)
+    try:
+        connection.request("GET", path, headers=dict(headers))
+        answer = connection.getresponse()
+        return Reply(answer.status, answer.headers.get("Content-Encoding", ""), answer.read())
+    finally:
+        connection.close()
 
 
 def here() -> Program:
@@ -170,16 +242,40 @@ def original() -> Program:
     return Program("original", python, (str(folder / "bin/gunicorn"), *serving))
 
 
+def nginx() -> Program | None:
+    """Give nginx as a cache of pages, which it is with a few lines of configuration, if it is here.
+
+    Its cached pages and all else that it writes lie in the folder that it is started in.
+    """
+    # Where Debian has it, which is on nobody's path but the superuser's.
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if found is None:
+        return None
+    # Started by the superuser its worker would become another user, who may not enter here.
+    user = f"user {getpass.getuser()};" if os.getuid() == 0 else ""
+    command = (found, "-p", "{folder}", "-c", "{folder}/nginx.conf")
+    return Program("nginx", Path(found), command, Template(_NGINX.replace("$user", user)))
+
+
 @contextmanager
-def running(program: Program, index_url: str, folder: Path) -> Iterator[Running]:
-    """Start a program with nothing cached, and stop it in the end.
+def running(
+    program: Program, index_url: str, folder: Path, settings: Mapping[str, str] = _NOTHING
+) -> Iterator[Running]:
+    """Start a program, with nothing cached unless its folder has something, and stop it in the end.
 
     :param folder: for its temporary files and its log
+    :param settings: variables of its environment, besides the index
     """
     port = _free_port()
-    command = [part.format(port=port) for part in program.command]
+    command = [part.format(port=port, folder=folder) for part in program.command]
     places = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ.get("PATH", "")}
-    environment = {**places, "PROXPI_INDEX_URL": index_url}
+    environment = {**places, "PROXPI_INDEX_URL": index_url, **settings}
+    if program.configuration is not None:
+        index = urlsplit(index_url)
+        text = program.configuration.substitute(
+            folder=folder, port=port, index_host=index.netloc, index_path=index.path
+        )
+        (folder / "nginx.conf").write_text(text)
     log = folder / f"{program.name}.log"
     with log.open("ab") as output:
         started = time.perf_counter()
@@ -196,9 +292,28 @@ def running(program: Program, index_url: str, folder: Path) -> Iterator[Running]
         _stop(process)
 
 
+@attrs.frozen
+class Index:
+    """The local index that all stand in front of; see ``upstream.py``."""
+
+    port: int
+
+    def url(self, root: str = "simple") -> str:
+        """Give the URL of one of its roots."""
+        return f"http://127.0.0.1:{self.port}/{root}/"
+
+    def get(self, path: str, headers: Mapping[str, str]) -> Reply:
+        """Ask it directly."""
+        return _get(self.port, path, headers, GUARD)
+
+    def asked(self) -> int:
+        """Say how many requests it has seen, this one left out."""
+        return int(self.get("/asked", {}).body)
+
+
 @contextmanager
-def upstream() -> Iterator[str]:
-    """Start the local index in a process of its own, and give its URL."""
+def upstream() -> Iterator[Index]:
+    """Start the local index in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name("upstream.py"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -206,7 +321,7 @@ def upstream() -> Iterator[str]:
             port = process.stdout.readline().strip()
             if not port:
                 raise Unusable("the local index did not start")
-            yield f"http://127.0.0.1:{port}/simple/"
+            yield Index(int(port))
         finally:
             _stop(process)
 

@@ -51,7 +51,7 @@ __all__ = ["Options", "makeService"]
 THREADS = 4
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
-TURN = 0.001
+TURN = 0.0005
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi")

@@ -30,7 +30,7 @@ LIST_LIMIT = 256 * 1024 * 1024
 #: Seconds that a root list may take, however steadily it comes.
 LIST_TIME = 300.0
 #: Bytes that may wait to be searched before nothing more is read.
-ROOM = 1024 * 1024
+ROOM = 4 * 1024 * 1024
 
 
 async def take(

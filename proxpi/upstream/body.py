@@ -27,6 +27,9 @@ from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTimeout, BodyTooLon
 DRAIN_LIMIT = 64 * 1024
 #: Seconds that this may take.
 DRAIN_TIME = 10.0
+#: Bytes that are read from a plain connection at once. (Each time that the reactor comes back from
+#: the system it may have to wait for a thread: with Twisted's own 64 KiB that is most of the time.)
+READ = 512 * 1024
 #: Bytes per second of which a body has to bring more, where it has to come at a pace.
 SLOWEST = 1000
 #: Seconds over which the pace is measured.
@@ -62,6 +65,9 @@ class _Receiver(Protocol):
         self.ended: Deferred[bool] = Deferred(lambda _: self._stop(None))
 
     def connectionMade(self) -> None:
+        connection = getattr(self.transport, "_producer", self.transport)
+        if hasattr(connection, "bufferSize"):
+            connection.bufferSize = READ
         self._start_timer()
 
     def _start_timer(self) -> None:
