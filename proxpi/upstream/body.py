@@ -65,7 +65,7 @@ class _Receiver(Protocol):
         self.ended: Deferred[bool] = Deferred(lambda _: self._stop(None))
 
     def connectionMade(self) -> None:
-        connection = getattr(self.transport, "_producer", self.transport)
+        connection: Any = getattr(self.transport, "_producer", self.transport)
         if hasattr(connection, "bufferSize"):
             connection.bufferSize = READ
         self._start_timer()
