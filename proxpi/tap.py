@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
+from threading import Thread
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -47,7 +48,7 @@ from proxpi.web.site import Site
 
 __all__ = ["Options", "makeService"]
 
-#: Threads for what takes a while: pages are made there, and files that were found are checked.
+#: Threads for what takes a while: pages are made there.
 THREADS = 4
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
@@ -73,6 +74,10 @@ class Proxpi(Service):
         self._pool = persistent_pool(reactor)
         # Not the reactor's own, in which names are looked up: that may hang.
         self._threads = ThreadPool(0, THREADS, "proxpi")
+        # Such a check takes as long as the disk, with which no page has to do, nor the end of the
+        # process: it changes nothing.
+        self._checks = ThreadPool(0, 1, "proxpi checks")
+        self._checks.threadFactory = _Daemon
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
         if settings.cache_dir is None:
@@ -110,6 +115,7 @@ class Proxpi(Service):
             # Not earlier: twistd may have been told to become another user by now.
             make_folder(self._temporary, "TMPDIR", mode=0o700)
         self._threads.start()
+        self._checks.start()
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
@@ -167,7 +173,7 @@ class Proxpi(Service):
         pages = Pages(self._sources, reactor, store, self._in_thread)
         projects = Projects(self._sources, upstream, reactor, self._lists, self._in_thread)
         mirror = Mirror(
-            pages, upstream, self._disk, reactor, settings.download_timeout, self._in_thread
+            pages, upstream, self._disk, reactor, settings.download_timeout, self._check
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
@@ -177,6 +183,9 @@ class Proxpi(Service):
         """Give the folder of the project list, if there can be one."""
         own = self._disk.scratch()
         return own / "projects" if own is not None else None
+
+    def _check(self, job: Callable[[], T]) -> Deferred[T]:
+        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._checks, job))
 
     def _in_thread(self, job: Callable[[], T]) -> Deferred[T]:
         return cast("Deferred[T]", deferToThreadPool(self._reactor, self._threads, job))
@@ -206,6 +215,13 @@ def makeService(options: Options) -> IService:
     service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
     Proxpi(settings, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
+
+
+class _Daemon(Thread):
+    """A thread that the end of the process does not wait for."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, daemon=True, **named)
 
 
 def _temporary_place() -> str:

@@ -37,6 +37,8 @@ LONGEST_REST = 30.0
 ATTENTION = 600.0
 #: Pages for which trouble is remembered.
 MOST = 1000
+#: Pages that fail, with no success between them, by which the whole index is in trouble.
+ENOUGH = 3
 
 Retry = Callable[[], Awaitable[object]]
 
@@ -66,13 +68,11 @@ class Health:
         self._unreachable = None
 
     def succeeded(self) -> None:
-        """Note that an answer was of use: no trouble is left."""
+        """Note that an answer was of use: no trouble is left, but for a wish to be left alone."""
         self.answered()
         if self._failing:
-            _log.info("an index is well again, after: {error}", error=self._newest[0])
+            _log.info("an index is well again, after: {error}", error=self._newest)
         self._failing.clear()
-        self._resting = None
-        self._rests_until = float("-inf")
         self._pause = FIRST_PAUSE
 
     def failed(self, key: str, error: UpstreamFailed, since: float, retry: Retry) -> None:
@@ -83,10 +83,7 @@ class Health:
         :param retry: asks again, and notes here how that went
         """
         now = self._clock.seconds()
-        self._failing.pop(key, None)
-        self._failing[key] = (error.again(), retry)
-        if len(self._failing) > MOST:
-            del self._failing[next(iter(self._failing))]
+        self._note(key, error, retry)
         if self._answered_at < since:
             self._unreachable = error.again()
         self.heed(error)
@@ -106,15 +103,22 @@ class Health:
         """Tell whether what was asked for last failed, and is being probed for."""
         return key in self._failing
 
-    def trouble(self, key: str) -> UpstreamFailed | None:
-        """Say why there is no point in asking now, if there is none, to somebody who would."""
-        error = self.resting or self._unreachable
+    def trouble(self, key: str, retry: Retry) -> UpstreamFailed | None:
+        """
+        Say why there is no point in asking now, if there is none, to somebody who would.
+
+        :param retry: as for :meth:`failed`: what is wanted is probed for, too
+        """
+        error = self.resting
         if error is None and key in self._failing:
             error = self._failing[key][0]
-        if error is None:
-            return None
-        self._wanted_at = self._clock.seconds()
-        return error.again()
+        elif error is None and (self._unreachable or len(self._failing) >= ENOUGH):
+            error = self._unreachable or self._newest
+            self._note(key, error, retry)
+        if error is not None:
+            self._wanted_at = self._clock.seconds()
+            error = error.again()
+        return error
 
     @property
     def resting(self) -> UpstreamFailed | None:
@@ -127,15 +131,21 @@ class Health:
         return error
 
     @property
-    def _newest(self) -> tuple[UpstreamFailed, Retry]:
-        """What failed last; there has to be something."""
-        return next(reversed(self._failing.values()))
+    def _newest(self) -> UpstreamFailed:
+        """Why what failed last did; there has to be something."""
+        return next(reversed(self._failing.values()))[0]
+
+    def _note(self, key: str, error: UpstreamFailed, retry: Retry) -> None:
+        """Put something at the end of what is probed for."""
+        self._failing.pop(key, None)
+        self._failing[key] = (error.again(), retry)
+        if len(self._failing) > MOST:
+            del self._failing[next(iter(self._failing))]
 
     def _probe_later(self) -> None:
         # Varied, to keep many proxies from knocking in step.
         pause = self._pause * random.uniform(0.5, 1.5)
-        error, _ = self._newest
-        if isinstance(error, CredentialsRejected):
+        if isinstance(self._newest, CredentialsRejected):
             pause = REJECTED_PAUSE
         left = self._rests_until - self._clock.seconds()
         self._clock.callLater(max(pause, left), self._probe)
@@ -148,7 +158,9 @@ class Health:
         if not self._failing:
             self._probing = False
             return
-        _, retry = self._newest
+        # One after the other: what failed last may stay broken when all else is well.
+        key, (error, retry) = next(iter(self._failing.items()))
+        self._note(key, error, retry)
 
         async def probe() -> None:
             await retry()

@@ -37,6 +37,11 @@ class Contents:
     folder: ListFolder
     _work: Work
     _wall: Callable[[], float] = time.time
+    _elapsed: float = attrs.field(
+        init=False,
+        # Taken once: a wall clock that is set while proxpi runs has no say.
+        default=attrs.Factory(lambda self: self._wall() - self._clock.seconds(), takes_self=True),
+    )
     shares: dict[Source, Share] = attrs.field(init=False, factory=dict)
     names: ListFile | None = attrs.field(init=False, default=None)
     forms: dict[Form, ListFile] = attrs.field(init=False, factory=dict)
@@ -73,12 +78,12 @@ class Contents:
 
     async def _load(self) -> None:
         content = await self._work(self.folder.load)
-        now, wall = self._clock.seconds(), self._wall()
+        now = self._clock.seconds()
         shares = {}
         for source in self._sources:
             share = content.shares.get(source.identity)
             if share is not None:
-                age = wall - share.part.asked_at
+                age = now + self._elapsed - share.part.asked_at
                 # Nobody knows the age of what was asked for in the future: it is old.
                 part = attrs.evolve(share.part, asked_at=now - (age if age >= 0 else source.ttl))
                 shares[source] = attrs.evolve(share, part=part)
@@ -90,6 +95,7 @@ class Contents:
         self._loaded = True
         if self.generation:  # to be forgotten before it was known
             self._mark_due()
+            self._keep()
 
     def forget(self) -> None:
         """Ask every index again before what it said is used again, except in an outage."""
@@ -97,6 +103,8 @@ class Contents:
         self._mark_due()
         if self._loaded:
             self._keep()
+        else:
+            self._loading.join(None, self._load)
 
     def _mark_due(self) -> None:
         # That includes validators: whoever forgets the list on purpose may mistrust them, too.
@@ -164,10 +172,9 @@ class Contents:
         self._saving.run(self._save).addErrback(_note)
 
     def _save(self) -> Deferred[None]:
-        elapsed = self._wall() - self._clock.seconds()
         shares = {
             source.identity: attrs.evolve(
-                share, part=attrs.evolve(share.part, asked_at=share.part.asked_at + elapsed)
+                share, part=attrs.evolve(share.part, asked_at=share.part.asked_at + self._elapsed)
             )
             for source, share in self.shares.items()
         }

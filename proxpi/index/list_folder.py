@@ -17,6 +17,7 @@ import hashlib
 import os
 import secrets
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -30,9 +31,11 @@ from proxpi.index.source import Part
 from proxpi.simple.negotiate import Serialization
 
 #: Of the format of the state; another version has another number.
-VERSION = 1
+VERSION = 2
 #: Bytes that are read or hashed in one go.
 BLOCK = 256 * 1024
+#: Seconds after which a file that is not part of the list is nobody's.
+DAY = 86_400.0
 #: What the names of whole files end with.
 SUFFIX = ".list"
 
@@ -207,12 +210,7 @@ class _File(msgspec.Struct):
 
 
 class _Share(msgspec.Struct):
-    present: bool
-    asked_at: float
-    etag: str | None
-    last_modified: str | None
-    served: bool
-    due: bool
+    part: Part
     names: _File | None
 
 
@@ -231,6 +229,8 @@ class ListFolder:
     """
 
     path: Callable[[], Path | None]
+    # Names of files that are this process's own.
+    _given: set[str] = attrs.field(init=False, factory=set)
 
     def draft(self) -> Draft:
         """Begin a file."""
@@ -259,24 +259,25 @@ class ListFolder:
             return opened[found.digest]
 
         shares = {}
+        self._note_old(folder)
         for identity, said in state.shares.items():
             names = file(said.names)
-            if said.present == (names is not None):
-                part = Part(
-                    said.present,
-                    said.asked_at,
-                    said.etag,
-                    said.last_modified,
-                    said.served,
-                    said.due,
-                )
-                shares[identity] = Share(part, names)
+            if said.part.present == (names is not None):
+                shares[identity] = Share(said.part, names)
         forms = {_form(key): file(found) for key, found in state.forms.items()}
         return Content(
             shares,
             file(state.names) if len(shares) == len(state.shares) else None,
             {key: form for key, form in forms.items() if key and form},
         )
+
+    def _note_old(self, folder: Path) -> None:
+        """Note what may be removed: what a crash left behind, or an earlier process's list."""
+        latest = time.time() - DAY
+        for path in folder.glob("*" + SUFFIX):
+            with suppress(OSError):
+                if _is_digest(path.stem) and path.stat().st_mtime < latest:
+                    self._given.add(path.name)
 
     def save(self, content: Content) -> None:
         """
@@ -292,16 +293,11 @@ class ListFolder:
             return
         for file in kept:
             file.keep(folder)
+        self._given.update(file.name for file in kept)
+        if not all((folder / file.name).exists() for file in kept):
+            return  # another process has put its own list in the place of this one
         shares = {
-            identity: _Share(
-                share.part.present,
-                share.part.asked_at,
-                share.part.etag,
-                share.part.last_modified,
-                share.part.served,
-                share.part.due,
-                _described(share.names),
-            )
+            identity: _Share(share.part, _described(share.names))
             for identity, share in content.shares.items()
         }
         forms = {_key(form): _File(file.size, file.digest) for form, file in content.forms.items()}
@@ -312,10 +308,9 @@ class ListFolder:
             draft.finish_as(folder / "state.json")
         finally:
             draft.abandon()
-        names = {file.name for file in kept}
-        for path in folder.glob("*" + SUFFIX):
-            if path.name not in names and _is_digest(path.stem):
-                path.unlink(missing_ok=True)
+        for name in self._given - {file.name for file in kept}:
+            self._given.remove(name)
+            (folder / name).unlink(missing_ok=True)
 
 
 def _described(file: ListFile | None) -> _File | None:

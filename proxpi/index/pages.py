@@ -18,13 +18,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from proxpi.index.press import Form, Lost
 from proxpi.index.record import Body, Record, Records
 from proxpi.index.renewal import Renewals, Status
 from proxpi.index.source import Source, Work, unpacked
-from proxpi.index.store import DOCUMENT, Store
+from proxpi.index.store import DOCUMENT, Store, Stored
 from proxpi.simple import model
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
@@ -34,6 +37,9 @@ from proxpi.upstream.errors import UpstreamFailed
 YOUNG = 5.0
 #: Names for which it is remembered that a page does not list them.
 MISSES = 1000
+
+
+_log = Logger(namespace="proxpi.index")
 
 
 class NoSuchProject(NotListed):
@@ -94,7 +100,7 @@ class Pages:
             status = "STALE"
         if not record.present:
             raise NoSuchProject(name)
-        body = record.body(Form(serialization, compressed))
+        body = self._records.body(record, Form(serialization, compressed))
         return self._page(record, body, status) if body is not None else None
 
     async def fetch(self, name: str, serialization: Serialization, compressed: bool) -> Page:
@@ -158,15 +164,30 @@ class Pages:
 
     def forget(self, name: str) -> None:
         """Ask for a project again before its page is used again, except in an outage."""
-        record = self._records.get(name)
+        old = self._records.get(name)
         # A new record: a fetch that is under way fills in the old one. Without validators:
         # whoever forgets a page on purpose may mistrust them, too.
-        parts = [part and attrs.evolve(part, due=True) for part in record.parts]
-        stored = record.stored
-        if stored is not None and (sections := stored.read()) is not None:
-            # On disk as well: neither a restart nor a want of memory may bring it back.
-            stored = self._store.save(name, self._records.named(parts), sections)
-        self._records.put(Record(name, parts, stored, failure=record.failure))
+        parts = [part and attrs.evolve(part, due=True) for part in old.parts]
+        record = Record(name, parts, old.stored, failure=old.failure, lock=old.lock, wished=True)
+        self._records.put(record)
+        # On disk as well: neither a restart nor a want of memory may bring it back. Whoever holds
+        # the lock now writes before that.
+        record.lock.run(self._mark_due, record).addErrback(_note)
+
+    def _mark_due(self, record: Record) -> Deferred[None]:
+        def mark() -> Stored | None:
+            stored = self._store.load(record.name)
+            sections = stored.read() if stored is not None else None
+            if stored is None or sections is None:
+                return stored
+            due = {key: attrs.evolve(part, due=True) for key, part in stored.parts.items()}
+            return self._store.save(record.name, due, sections)
+
+        def take(stored: Stored | None) -> None:
+            if stored is not None and record.stored is not None:
+                record.stored = stored
+
+        return self._work(mark).addCallback(take)
 
     async def _current(
         self, name: str, anyway: bool = False, form: Form | None = None
@@ -185,7 +206,7 @@ class Pages:
                 record.wanted.add(form)
             status = await self._renewals.renew(record, "all" if anyway else "due")
             # Forgotten meanwhile: what was under way is older than the operator's wish.
-            if self._records.holds(record):
+            if not record.replaced:
                 return record, status
 
     async def _look_up(
@@ -229,10 +250,14 @@ class Pages:
 
     def _failure(self, record: Record) -> UpstreamFailed:
         """Say why the page could not be asked for."""
-        troubles = (source.health.trouble(record.name) for source in self._sources)
+        troubles = (self._renewals.trouble(source, record.name) for source in self._sources)
         known = next((trouble for trouble in troubles if trouble is not None), record.failure)
         return known.again() if known else UpstreamFailed(self._sources[0].url, "timed out")
 
     def _age(self, record: Record) -> float:
         now = self._clock.seconds()
         return max((now - part.asked_at for part in record.parts if part), default=0.0)
+
+
+def _note(failure: Failure) -> None:
+    _log.failure("while forgetting a page", failure=failure)

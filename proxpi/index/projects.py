@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -39,8 +39,11 @@ from proxpi.index.renewal import Status
 from proxpi.index.source import ACCEPT, Part, Source, Work
 from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
-from proxpi.upstream.errors import Offline, UpstreamFailed, settled
+from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 from proxpi.upstream.pool import Upstream
+
+#: Seconds for which nobody asks for a list that could not be written.
+FULL = 60.0
 
 Ask = Literal["due", "troubled"]
 
@@ -83,6 +86,10 @@ class Projects:
         ),
     )
     _wanted: set[Form] = attrs.field(init=False, factory=set)
+    # Whether an operator wants it asked for, and nobody has tried since.
+    _wished: bool = attrs.field(init=False, default=False)
+    # Why it could not be written, and until when nobody tries again.
+    _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(init=False, default=None)
     _asked: list[Source] = attrs.field(init=False, factory=list)
     _progress: Progress = attrs.field(init=False, factory=Progress)
     _flights: Flights[Ask, Status] = attrs.field(
@@ -125,14 +132,16 @@ class Projects:
     def forget(self) -> None:
         """Ask for the list again before it is used again, except in an outage."""
         self._held.forget()
+        self._wished = True
+        self._full = None
         self._flights.forget("due")
         self._flights.forget("troubled")
 
     def _in_trouble(self) -> bool:
         """Tell whether asking is of no use: every index that would be asked is in trouble."""
         parts = [(source, self._held.part(source)) for source in self._sources]
-        return all(
-            source.health.trouble("") is not None and not (part and part.due)
+        return not self._wished and all(
+            source.health.trouble("", self._probe) is not None
             for source, part in parts
             if source.remaining(part) <= 0
         )
@@ -146,6 +155,10 @@ class Projects:
         usable = self._held.names is not None
         if usable and self._in_trouble():
             return "STALE"
+        if self._full is not None and self._clock.seconds() < self._full[1]:
+            if usable:
+                return "STALE"
+            raise OSError(*self._full[0])
         flight = self._flights.join("due", lambda: self._refresh("due"))
         try:
             return await outcome(flight, self._clock, self._progress, fallback=usable)
@@ -157,9 +170,11 @@ class Projects:
                 raise error from None
             return "STALE"
         except Exception as error:
+            if isinstance(error, OSError):
+                self._note_full(error)
             if not usable or isinstance(error, NotListed):
                 raise
-            if not isinstance(error, UpstreamFailed):
+            if not isinstance(error, (UpstreamFailed, OSError)):
                 _log.failure("project list: an error of proxpi's own")
             return "STALE"
 
@@ -171,8 +186,21 @@ class Projects:
         self._flights.forget(ask, flight)
         for source in self._asked:
             error = UpstreamFailed(source.url, "timed out")
-            source.health.failed("", error, flight.started, self._probe)
+            self._note_failure(source, error, flight.started)
         return error
+
+    def _note_full(self, error: OSError) -> None:
+        """See to it that nobody fetches a list, over and over, that cannot be written."""
+        now = self._clock.seconds()
+        if self._full is None or now >= self._full[1]:
+            _log.error("project list: it cannot be written: {error}", error=str(error))
+            self._full = (error.errno, error.strerror), now + FULL
+
+    def _note_failure(self, source: Source, error: UpstreamFailed, since: float) -> None:
+        self._wished = False
+        if not source.health.fails(""):
+            _log.warn("project list: {error}", error=error)
+        source.health.failed("", error, since, self._probe)
 
     async def _probe(self) -> None:
         """Find out whether the indexes that are in trouble have come out of it."""
@@ -196,13 +224,7 @@ class Projects:
                 else source.health.fails("")
             )
         ]
-        try:
-            answers = await gatherResults(
-                [Deferred.fromCoroutine(settled(self._ask(source, ask))) for source in asked],
-                consumeErrors=True,
-            )
-        except FirstError as error:  # one of proxpi's own, or of the disk's
-            error.subFailure.raiseException()
+        answers = await all_settled(self._ask(source, ask) for source in asked)
         said = {
             source: answer
             for source, answer in zip(asked, answers, strict=True)
@@ -223,9 +245,9 @@ class Projects:
 
     async def _ask(self, source: Source, ask: Ask) -> Share:
         """Ask one index, unless it is known to be of no use and something can stand in for it."""
-        share, part = self._held.shares.get(source), self._held.part(source)
-        if share is not None and ask == "due" and not (part and part.due):
-            trouble = source.health.trouble("")
+        share = self._held.shares.get(source)
+        if share is not None and ask == "due" and not self._wished:
+            trouble = source.health.trouble("", self._probe)
             if trouble is not None:
                 raise trouble
         tries = 1 if ask == "troubled" else STALE_TRIES if share is not None else COLD_TRIES
@@ -237,8 +259,7 @@ class Projects:
             )
         except UpstreamFailed as error:
             if not isinstance(error, Offline):
-                _log.warn("project list: {error}", error=error)
-                source.health.failed("", error, since, self._probe)
+                self._note_failure(source, error, since)
             raise
         finally:
             self._asked.remove(source)

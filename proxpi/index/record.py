@@ -49,6 +49,8 @@ class Record:
     :ivar asked: the indexes that have not answered yet
     :ivar progress: how much of the answers has come
     :ivar lock: is held by whoever changes what is kept
+    :ivar wished: whether an operator wants it asked for, and nobody has tried since
+    :ivar replaced: whether another record stands for the project
     :ivar cost: bytes
     """
 
@@ -62,6 +64,8 @@ class Record:
     asked: list[Source] = attrs.field(factory=list)
     progress: Progress = attrs.field(factory=Progress)
     lock: DeferredLock = attrs.field(factory=DeferredLock)
+    wished: bool = False
+    replaced: bool = False
     cost: int = 0
 
     @property
@@ -73,16 +77,6 @@ class Record:
     def usable(self) -> bool:
         """Whether there is a page, and no index that has never said anything of it."""
         return self.present and None not in self.parts
-
-    def body(self, form: Form) -> Body | None:
-        """Give a form if it has been made."""
-        body = self.forms.get(form)
-        if body is None and self.stored is not None and form.name in self.stored.sections:
-            found = self.stored.read(form.name)
-            if found is not None:
-                body = Body(found[form.name], self.stored.sections[form.name].digest)
-                self.forms[form] = body
-        return body
 
 
 @attrs.define(eq=False)
@@ -101,36 +95,42 @@ class Records:
         """Give the record of a project; a new one if nothing is known of it."""
         record = self._records.get(name)
         if record is None:
-            record = self.put(self._kept(name))
+            record = self.put(self.kept(name))
         self._records.move_to_end(name)
         return record
 
-    def holds(self, record: Record) -> bool:
-        """Tell whether a record still stands for its project, or may do so again."""
-        return self._records.get(record.name, record) is record
+    def body(self, record: Record, form: Form) -> Body | None:
+        """Give a form of a page if it has been made."""
+        body = record.forms.get(form)
+        if body is None and record.stored is not None and form.name in record.stored.sections:
+            found = record.stored.read(form.name)
+            if found is not None:
+                body = Body(found[form.name], record.stored.sections[form.name].digest)
+                record.forms[form] = body
+                self.weigh(record)
+        return body
 
     def put(self, record: Record) -> Record:
         """Let a record stand for its project, in place of any other."""
-        self.drop(record.name)
+        old = self._records.pop(record.name, None)
+        if old is not None:
+            old.replaced = True
+            self._cost -= old.cost
         self._records[record.name] = record
         self.weigh(record)
         return record
 
-    def drop(self, name: str) -> None:
-        """Let go of a record; what is kept of it stays."""
-        record = self._records.pop(name, None)
-        if record is not None:
-            self._cost -= record.cost
-
     def lose(self, record: Record) -> None:
         """Put another record in the place of one whose file is gone or is not what it was."""
-        if not self.holds(record):
+        if record.replaced:
             return
-        found = self._kept(record.name)
+        record.replaced = True
+        found = self.kept(record.name)
         if found.stored and record.stored and found.stored.sections == record.stored.sections:
-            # Damaged; otherwise another process has put its own there.
+            # Damaged, and maybe not to be removed; otherwise another process has put its own there.
             self.store.remove(record.name)
-            found = self._kept(record.name)
+            found = Record(record.name, [None] * len(self._sources))
+        found.lock = record.lock
         self.put(found)
 
     def named(self, parts: Sequence[Part | None]) -> dict[str, Part]:
@@ -158,7 +158,8 @@ class Records:
             _, gone = self._records.popitem(last=False)
             self._cost -= gone.cost
 
-    def _kept(self, name: str) -> Record:
+    def kept(self, name: str) -> Record:
+        """Read from disk what is known of a project."""
         stored = self.store.load(name)
         if stored is None:
             return Record(name, [None] * len(self._sources))

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -28,7 +28,7 @@ from proxpi.index.press import Form, Lost, add, keep
 from proxpi.index.record import Body, Record, Records
 from proxpi.index.source import Part, Said, Source, Work
 from proxpi.index.store import digest
-from proxpi.upstream.errors import Offline, UpstreamFailed, settled
+from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 
 Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
 #: Whom to ask: those whose part is over its time; all; those that are in trouble.
@@ -59,11 +59,15 @@ class Renewals:
 
     def in_trouble(self, record: Record) -> bool:
         """Tell whether asking is of no use: every index that would be asked is in trouble."""
-        return all(
-            source.health.trouble(record.name) is not None and not (part and part.due)
+        return not record.wished and all(
+            self.trouble(source, record.name) is not None
             for source, part in zip(self._sources, record.parts, strict=True)
             if source.remaining(part) <= 0
         )
+
+    def trouble(self, source: Source, name: str) -> UpstreamFailed | None:
+        """Say why there is no point in asking an index for a project now, if there is none."""
+        return source.health.trouble(name, lambda: self._probe(name))
 
     async def body(self, record: Record, form: Form) -> Body:
         """
@@ -71,7 +75,7 @@ class Renewals:
 
         :raises Lost: if what was kept of the page is not there any more
         """
-        body = record.body(form)
+        body = self._records.body(record, form)
         if body is not None:
             return body
         return await self._presses.join((record, form), lambda: self._press(record, form)).wait()
@@ -119,9 +123,11 @@ class Renewals:
         part = record.parts[self._sources.index(source)]
         if part is not None and part.asked_at > since:
             return  # what was asked for later has been answered well
-        if not source.health.fails(record.name):
-            _log.warn("page of {name}: {error}", name=record.name, error=error)
-        source.health.failed(record.name, error, since, lambda: self._probe(record.name))
+        name = record.name
+        record.wished = False
+        if not source.health.fails(name):
+            _log.warn("page of {name}: {error}", name=name, error=error)
+        source.health.failed(name, error, since, lambda: self._probe(name))
 
     async def _probe(self, name: str) -> None:
         """Find out whether the indexes that are in trouble have come out of it."""
@@ -135,15 +141,12 @@ class Renewals:
     async def _refresh(self, record: Record, ask: Ask) -> Status:
         """Ask those indexes that are to be asked, and make of it what is wanted."""
         record.progress.begin()
-        answers = await gatherResults(
-            [
-                Deferred.fromCoroutine(settled(self._ask(record, source, part, ask)))
-                for source, part in zip(self._sources, record.parts, strict=True)
-                if ask == "all"
-                or (ask == "due" and source.remaining(part) <= 0)
-                or (ask == "troubled" and source.health.fails(record.name))
-            ],
-            consumeErrors=True,
+        answers = await all_settled(
+            self._ask(record, source, part, ask)
+            for source, part in zip(self._sources, record.parts, strict=True)
+            if ask == "all"
+            or (ask == "due" and source.remaining(part) <= 0)
+            or (ask == "troubled" and source.health.fails(record.name))
         )
         failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
         said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
@@ -164,9 +167,8 @@ class Renewals:
     ) -> tuple[Source, Said]:
         """Ask one index, unless it is known to be of no use and something can stand in for it."""
         usable = record.usable
-        wished = part is not None and part.due
-        if usable and ask != "troubled" and not wished:
-            trouble = source.health.trouble(record.name)
+        if usable and ask != "troubled" and not record.wished:
+            trouble = self.trouble(source, record.name)
             if trouble is not None:
                 raise trouble
         tries = STALE_TRIES if usable else COLD_TRIES
@@ -195,14 +197,16 @@ class Renewals:
             parts, pages = [], {}
             for source, old in zip(self._sources, record.parts, strict=True):
                 new = said.get(source)
-                # Of two flights the older one may come home later.
-                if new is None or (old is not None and old.asked_at > new.part.asked_at):
+                # Of two flights the older one may come home later, or confirm what is replaced.
+                if new is None or (
+                    old is not None and (old.asked_at > new.part.asked_at or not new.is_about(old))
+                ):
                     parts.append(old)
                 else:
                     parts.append(new.part)
                     if new.page is not None:
                         pages[source.identity] = new.page
-            if not self._records.holds(record):
+            if record.replaced:
                 return  # forgotten meanwhile, and so is this
             wanted, record.wanted = record.wanted, set()
             before = record.stored

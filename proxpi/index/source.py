@@ -86,6 +86,12 @@ class Said:
     part: Part
     page: Page | None = None
 
+    def is_about(self, old: Part) -> bool:
+        """Tell whether it says anything of itself, or confirms just what `old` is."""
+        validators = (self.part.etag, self.part.last_modified)
+        confirms = self.part.present and self.page is None
+        return not confirms or validators == (old.etag, old.last_modified)
+
 
 def unpacked(document: bytes) -> bytes:
     """Give what :func:`proxpi.simple.model.encode` wrote, from a page's document."""
@@ -147,12 +153,12 @@ class Source:
         headers = {"Accept": ACCEPT, **validators}
         async with self._upstream.page(f"{self.url}{name}/", headers) as answer:
             self.health.answered()
-            heard(0)
             if answer.status == 304 and part is not None and validators:
                 return Said(attrs.evolve(part, asked_at=asked_at))
             if self.lacks(answer.status, served):
                 return Said(Part(False, asked_at, served=served))
             self.check(answer)
+            heard(0)
             body, ended = await self._upstream.body(answer, heard=heard)
         page = await self._work(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)

@@ -41,24 +41,13 @@ BEGINNING = 4096
 #: Bytes beyond which nothing is a header.
 LONGEST_HEADER = 1 << 20
 #: The age of what was asked for in the future: nobody can tell, so it is old.
-UNKNOWN_AGE = 86_400.0
+UNKNOWN_AGE = 10 * 365 * 86_400.0
 #: Bytes that the folder may hold; beyond them, what was not renewed for longest is removed.
 ROOM = 512 * 1024 * 1024
 #: Seconds between two lines of the log about a folder that cannot be written.
 COMPLAINT = 60.0
 
 _log = Logger(namespace="proxpi.index")
-
-
-class _Said(msgspec.Struct):
-    """What an index said last; see :class:`proxpi.index.source.Part`."""
-
-    present: bool
-    asked_at: float
-    etag: str | None
-    last_modified: str | None
-    served: bool
-    due: bool
 
 
 class _Section(msgspec.Struct):
@@ -70,7 +59,7 @@ class _Section(msgspec.Struct):
 class _Header(msgspec.Struct):
     version: str
     name: str
-    parts: dict[str, _Said]
+    parts: dict[str, Part]
     sections: list[_Section]
 
 
@@ -137,6 +126,11 @@ class Store:
     folder: Path
     _clock: IReactorTime
     wall: Callable[[], float] = time.time
+    _elapsed: float = attrs.field(
+        init=False,
+        # Taken once: a wall clock that is set while proxpi runs has no say.
+        default=attrs.Factory(lambda self: self.wall() - self._clock.seconds(), takes_self=True),
+    )
     _complained_at: float = attrs.field(init=False, default=float("-inf"))
     _until_tidying: int = attrs.field(init=False, default=0)
 
@@ -168,7 +162,9 @@ class Store:
             end += section.size
         if header.name != name or end != size:
             return None
-        return Stored(path, {key: self._part(said) for key, said in header.parts.items()}, sections)
+        return Stored(
+            path, {key: self._remembered(part) for key, part in header.parts.items()}, sections
+        )
 
     def save(self, name: str, parts: Mapping[str, Part], sections: Mapping[str, bytes]) -> Stored:
         """
@@ -176,7 +172,10 @@ class Store:
 
         This may take a while: call it in a thread.
         """
-        said = {key: self._said(part) for key, part in parts.items()}
+        said = {
+            key: attrs.evolve(part, asked_at=part.asked_at + self._elapsed)
+            for key, part in parts.items()
+        }
         described = [_Section(key, len(data), digest(data)) for key, data in sections.items()]
         raw = msgspec.json.encode(_Header(__version__, name, said, described))
         head = b"%b %d %b\n%b" % (MAGIC, len(raw), digest(raw).encode(), raw)
@@ -243,11 +242,9 @@ class Store:
                 error=error.strerror or error,
             )
 
-    def _part(self, said: _Said) -> Part:
-        age = self.wall() - said.asked_at
-        asked_at = self._clock.seconds() - (age if age >= 0 else UNKNOWN_AGE)
-        return Part(said.present, asked_at, said.etag, said.last_modified, said.served, said.due)
-
-    def _said(self, part: Part) -> _Said:
-        asked_at = self.wall() - (self._clock.seconds() - part.asked_at)
-        return _Said(part.present, asked_at, part.etag, part.last_modified, part.served, part.due)
+    def _remembered(self, part: Part) -> Part:
+        """Give what was read, with a time of the reactor's clock."""
+        asked_at = part.asked_at - self._elapsed
+        if asked_at > self._clock.seconds():
+            asked_at = self._clock.seconds() - UNKNOWN_AGE
+        return attrs.evolve(part, asked_at=asked_at)

@@ -7,12 +7,13 @@ handshake inside ``ResponseNeverReceived``, …). :func:`failed` turns each of t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet import error
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
 from twisted.internet.ssl import VerificationError as TwistedVerificationError
 from twisted.python.failure import Failure
@@ -70,6 +71,22 @@ class BodyCut(Exception):
 
 class BodyGarbled(Exception):
     """A body cannot be decompressed."""
+
+
+async def all_settled(
+    works: Iterable[Coroutine[Deferred[Any], Any, T]],
+) -> list[T | UpstreamFailed]:
+    """
+    Give the results of what is done side by side, or why the upstream failed.
+
+    Any other error is raised as it is, once all is through.
+    """
+    deferreds = [Deferred.fromCoroutine(settled(work)) for work in works]
+    outcomes = await DeferredList(deferreds, consumeErrors=True)
+    for _, outcome in outcomes:
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
+    return [outcome for _, outcome in outcomes]
 
 
 async def settled(work: Awaitable[T]) -> T | UpstreamFailed:

@@ -78,7 +78,11 @@ class IndexTree:
             return
         compressed = negotiate.accepts_gzip(answers.field(request, b"Accept-Encoding"))
         if isinstance(wanted, ListPage):
-            answers.later(request, self._answer_list(request, form, compressed))
+            projects = self._projects.ready(form.serialization, compressed)
+            if projects is not None:
+                self._send_list(request, projects, form, compressed)
+            else:
+                answers.later(request, self._fetch_list(request, form, compressed))
             return
         try:
             page = self._pages.ready(wanted.name, form.serialization, compressed)
@@ -96,7 +100,7 @@ class IndexTree:
         page = await self._pages.fetch(name, form.serialization, compressed)
         self._send_page(request, page, form, compressed)
 
-    async def _answer_list(self, request: Request, form: negotiate.Form, compressed: bool) -> None:
+    async def _fetch_list(self, request: Request, form: negotiate.Form, compressed: bool) -> None:
         projects = await self._projects.fetch(form.serialization, compressed)
         self._send_list(request, projects, form, compressed)
 

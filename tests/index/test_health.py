@@ -41,7 +41,7 @@ class HealthCase(Case):
 
     def cause(self, key: str = "demo") -> str | None:
         """Give the known trouble."""
-        trouble = self.health.trouble(key)
+        trouble = self.health.trouble(key, self.retry())
         return None if trouble is None else trouble.cause
 
 
@@ -83,7 +83,7 @@ class TroubleTests(HealthCase):
         error = UpstreamFailed(ROOT, "status 429", retry_after=7.0)
         self.health.failed("demo", error, 100.0, self.retry())
         self.clock.advance(3)
-        trouble = self.health.trouble("other")
+        trouble = self.health.trouble("other", self.retry())
         assert trouble is not None
         assert (trouble.cause, trouble.retry_after) == ("status 429", 4.0)
         self.clock.advance(4)

@@ -194,7 +194,7 @@ class FolderTests(KeptCase):
     def test_another_version(self) -> None:
         """What another version of proxpi keeps is left aside."""
         state = msgspec.json.decode(self.state.read_bytes())
-        self.state.write_bytes(msgspec.json.encode({**state, "version": 2}))
+        self.state.write_bytes(msgspec.json.encode({**state, "version": 99}))
         self.restart()
         assert self.list().status == "MISS"
 

@@ -100,7 +100,7 @@ class StaleTests(HeldCase):
             self.clock.advance(5.1)
             self.assert_stale(self.result(ask))
         assert self.agents.count(ROOT) == 2
-        assert self.indexes.sources[0].health.trouble("") is None
+        assert self.indexes.sources[0].health.fails("") is False
 
     def test_silence_that_lasts(self) -> None:
         """Once an upstream is known to be silent, nobody waits for it, not even on a hit."""
