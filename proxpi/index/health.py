@@ -38,7 +38,7 @@ ATTENTION = 600.0
 #: Pages for which trouble is remembered.
 MOST = 1000
 #: Pages that fail, with no success between them, by which the whole index is in trouble.
-ENOUGH = 3
+ENOUGH = 2
 
 Retry = Callable[[], Awaitable[object]]
 

@@ -89,7 +89,9 @@ class Projects:
     # Whether an operator wants it asked for, and nobody has tried since.
     _wished: bool = attrs.field(init=False, default=False)
     # Why it could not be written, and until when nobody tries again.
-    _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(init=False, default=None)
+    _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(
+        init=False, default=None
+    )
     _asked: list[Source] = attrs.field(init=False, factory=list)
     _progress: Progress = attrs.field(init=False, factory=Progress)
     _flights: Flights[Ask, Status] = attrs.field(
@@ -199,7 +201,7 @@ class Projects:
     def _note_failure(self, source: Source, error: UpstreamFailed, since: float) -> None:
         self._wished = False
         if not source.health.fails(""):
-            _log.warn("project list: {error}", error=error)
+            _log.warn("project list: {error}", error=error.again())
         source.health.failed("", error, since, self._probe)
 
     async def _probe(self) -> None:

@@ -126,7 +126,7 @@ class Renewals:
         name = record.name
         record.wished = False
         if not source.health.fails(name):
-            _log.warn("page of {name}: {error}", name=name, error=error)
+            _log.warn("page of {name}: {error}", name=name, error=error.again())
         source.health.failed(name, error, since, lambda: self._probe(name))
 
     async def _probe(self, name: str) -> None:

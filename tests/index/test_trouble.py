@@ -1,0 +1,255 @@
+"""Trouble that ends by itself, and what was forgotten stays so: the harder cases."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from proxpi.index import record as record_module
+from proxpi.index.store import DOCUMENT, Store
+from tests.index.paged import AT_ROOT, HTML, JSON, PagesCase, files
+from tests.support.upstreams import ROOT, Reply, project_page, run
+
+
+class SomePagesTests(PagesCase):
+    """One page of an index fails, or one after the other; the others are well."""
+
+    def setUp(self) -> None:
+        """Hold two pages that are past their time."""
+        super().setUp()
+        for name in "ab":
+            self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}1.zip"))
+            self.page(name)
+        self.clock.advance(2000)
+
+    def stale(self, name: str) -> None:
+        """Ask for a page, which is stale in the end."""
+        ask = self.ask(name)
+        self.clock.pump([0.1] * 60)
+        assert self.result(ask).status == "STALE"
+
+    def test_the_newest_failure_stays(self) -> None:
+        """A page that recovers is not held up by one that failed later, and stays broken."""
+        for name in "ab":
+            self.indexes.says(f"{ROOT}{name}/", Reply(500))
+            self.stale(name)
+        self.indexes.says(f"{ROOT}a/", project_page("a2.zip"))
+        self.clock.pump([0.5] * 30)
+        assert files(self.page("a")) == ["a2.zip"]
+
+    def test_one_page_hangs(self) -> None:
+        """A page that hangs makes an index look dead; it is seen to live by what clients want."""
+        self.agents.silent.add(f"{ROOT}b/")
+        self.stale("b")
+        self.indexes.says(f"{ROOT}a/", project_page("a2.zip"))
+        self.page("a")
+        self.clock.pump([0.5] * 40)
+        assert files(self.page("a")) == ["a2.zip"]
+
+    def test_every_page_fails_slowly(self) -> None:
+        """An index whose errors take seconds is known to be in trouble after two of them."""
+        names = [f"slow-{number}" for number in range(6)]
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}.zip"))
+            self.page(name)
+        self.clock.advance(2000)
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", Reply(504))
+            self.agents.silent.add(f"{ROOT}{name}/")
+        for name in names[:2]:
+            ask = self.ask(name)
+            self.clock.advance(4)
+            self.agents.release(f"{ROOT}{name}/")
+            self.agents.silent.add(f"{ROOT}{name}/")
+            self.clock.pump([0.5] * 4)
+            assert self.result(ask).status == "STALE"
+        for name in names[2:]:
+            assert self.page(name).status == "STALE"
+
+    def test_a_wish_to_be_left_alone_outlives_a_success(self) -> None:
+        """An older question that is answered well is no leave to ask again."""
+        self.agents.silent.add(f"{ROOT}b/")
+        self.ask("b")
+        self.indexes.says(f"{ROOT}a/", Reply(429, headers={"Retry-After": "30"}))
+        self.stale("a")
+        self.agents.release(f"{ROOT}b/")
+        asked = self.agents.count(f"{ROOT}a/")
+        self.stale("a")
+        assert self.agents.count(f"{ROOT}a/") == asked
+
+    def test_trouble_holds_no_pages(self) -> None:
+        """What is remembered of trouble keeps no page in memory."""
+        records: Any = self.pages._records
+        held = []
+        for number in range(20):
+            name = f"many-{number}"
+            self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}.zip"))
+            self.page(name)
+            self.clock.advance(2000)
+            self.indexes.says(f"{ROOT}{name}/", Reply(401))
+            self.stale(name)
+            held.append(weakref.ref(records.get(name)))
+            records.put(record_module.Record(name, [None]))
+        gc.collect()
+        # The newest error may still be known to somebody, with all that led to it.
+        assert sum(record() is not None for record in held) <= 2
+
+    def test_an_older_page_is_confirmed(self) -> None:
+        """A 304 for what is replaced already changes nothing."""
+        self.build(ROOT)
+        self.indexes.says(AT_ROOT, project_page("old.zip").having(ETag='"1"'))
+        self.page()
+        self.clock.advance(2000)
+        self.agents.silent.add(AT_ROOT)
+        self.ask()
+        self.clock.advance(1)
+        run(self.pages.ask_again("demo", "old.zip"))
+        (first, wait), (second, wait_again) = self.agents._waiting
+        self.agents._waiting.clear()
+        self.indexes.says(AT_ROOT, project_page("new.zip").having(ETag='"2"'))
+        self.agents._answer(first).chainDeferred(wait)
+        self.indexes.says(AT_ROOT, Reply(304))
+        self.agents._answer(second).chainDeferred(wait_again)
+        assert files(self.page()) == ["new.zip"]
+        self.clock.advance(2000)
+        self.agents.silent.clear()
+        self.page()
+        assert self.agents.asked[-1].header("If-None-Match") == '"2"'
+
+
+class Later:
+    """Work that is done when the test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+        self.waits = False
+
+    def __call__(self, job: Callable[[], Any], /) -> Deferred[Any]:
+        """Do it, or note it."""
+        if not self.waits:
+            return maybeDeferred(job)
+        done: Deferred[Any] = Deferred()
+        self.jobs.append((job, done))
+        return done
+
+    def go_on(self) -> None:
+        """Do what was noted, and all that comes."""
+        self.waits = False
+        jobs, self.jobs = self.jobs, []
+        for job, done in jobs:
+            maybeDeferred(job).chainDeferred(done)
+
+
+class ForgottenTests(PagesCase):
+    """A page that an operator forgets at an awkward moment."""
+
+    def setUp(self) -> None:
+        """Hold a page that is past its time."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.page()
+        self.clock.advance(2000)
+
+    def test_while_it_is_written(self) -> None:
+        """What a thread was writing meanwhile does not count after a restart."""
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        work = Later()
+        renewals: Any = self.pages._renewals
+        renewals._work = work
+        work.waits = True
+        self.ask()
+        assert len(work.jobs) == 1
+        self.agents.silent.add(AT_ROOT)
+        self.pages.forget("demo")
+        work.go_on()
+        self.start()
+        assert self.pages.ready("demo", JSON, False) is None
+
+    def test_out_of_memory(self) -> None:
+        """Nor does what comes when the page has left memory meanwhile."""
+        self.agents.silent.add(AT_ROOT)
+        self.ask()
+        self.pages.forget("demo")
+        records: Any = self.pages._records
+        records._records.clear()
+        asked = self.agents.count(AT_ROOT)
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        self.agents.release(AT_ROOT)
+        assert files(self.page()) == ["b.zip"]
+        assert self.agents.count(AT_ROOT) == asked + 1
+
+    def test_in_an_outage(self) -> None:
+        """The first client waits for the index; the next ones get the old page at once."""
+        self.pages.forget("demo")
+        self.agents.silent.add(AT_ROOT)
+        ask = self.ask()
+        self.clock.advance(5.1)
+        assert self.result(ask).status == "STALE"
+        for _ in range(10):
+            assert self.page().status == "STALE"
+            self.clock.advance(0.5)
+
+
+class DamagedTests(PagesCase):
+    """A page that is damaged on disk, and cannot be removed."""
+
+    def setUp(self) -> None:
+        """Damage the document of a page, and let nothing be written or removed any more."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+        self.page()
+        path = self.store.folder / "demo.page"
+        stored = self.store.load("demo")
+        assert stored is not None
+        section = stored.sections[DOCUMENT + self.indexes.sources[0].identity]
+        whole = bytearray(path.read_bytes())
+        whole[section.start] ^= 1
+        path.write_bytes(whole)
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        self.put(Store, "_write", refuse)
+        self.put(Store, "remove", lambda store, name: None)
+        self.start()
+
+    def test_page(self) -> None:
+        """A form that would have to be made of it is asked for, once."""
+        asked = self.agents.count(AT_ROOT)
+        page = self.result(self.ask(form=HTML))
+        assert b"a.zip" in page.body.data
+        assert self.agents.count(AT_ROOT) == asked + 1
+
+    def test_file(self) -> None:
+        """So is a page of which a file is wanted."""
+        listed = self.result(run(self.pages.fetch_file("demo", "a.zip")))
+        assert listed.entry["filename"] == "a.zip"
+
+    def test_confirmed(self) -> None:
+        """And one that the index confirms."""
+        self.clock.advance(2000)
+        self.indexes.says(AT_ROOT, Reply(304))
+        self.fails(self.ask())
+        assert self.agents.count(AT_ROOT) < 20
+
+
+class MemoryTests(PagesCase):
+    """Pages that come from disk count as those that were fetched."""
+
+    def test_after_a_restart(self) -> None:
+        """The bound holds whatever way a page came into memory."""
+        self.put(record_module, "MEMORY", 20_000)
+        names = [f"page-{number}" for number in range(30)]
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}-{'x' * 5000}.zip"))
+            self.page(name)
+        self.start()
+        for name in names:
+            assert self.pages.ready(name, JSON, False) is not None
+        records: Any = self.pages._records
+        held = [body for record in records._records.values() for body in record.forms.values()]
+        assert sum(len(body.data) for body in held) <= 20_000
