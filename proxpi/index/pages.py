@@ -37,6 +37,8 @@ from proxpi.upstream.errors import UpstreamFailed
 YOUNG = 5.0
 #: Names for which it is remembered that a page does not list them.
 MISSES = 1000
+#: Pages of indexes that are held as they were encoded: a client asks for many files of one.
+UNPACKED = 4
 
 
 _log = Logger(namespace="proxpi.index")
@@ -76,6 +78,7 @@ class Pages:
         init=False,
         default=attrs.Factory(lambda self: Records(self._sources, self._store), takes_self=True),
     )
+    _unpacked: dict[str, bytes] = attrs.field(init=False, factory=dict)
     _renewals: Renewals = attrs.field(
         init=False,
         default=attrs.Factory(
@@ -235,11 +238,7 @@ class Pages:
             for source, part in zip(self._sources, record.parts, strict=True):
                 if part is None or not part.present:
                     continue
-                section = DOCUMENT + source.identity
-                found = record.stored.read(section) if record.stored is not None else None
-                if found is None:
-                    raise Lost(record.name)
-                entry = model.find(unpacked(found[section]), filename)
+                entry = model.find(self._document(record, source), filename)
                 if entry is not None:
                     listed = Listed(entry, source.guards(entry["url"]))
                     break
@@ -247,6 +246,26 @@ class Pages:
                 record.files[filename] = listed
                 self._records.weigh(record)
         return listed
+
+    def _document(self, record: Record, source: Source) -> bytes:
+        """
+        Give an index's page as it was encoded; large ones take a while to unpack.
+
+        :raises Lost: if it is not there any more
+        """
+        section = DOCUMENT + source.identity
+        if record.stored is None or section not in record.stored.sections:
+            raise Lost(record.name)
+        digest = record.stored.sections[section].digest
+        document = self._unpacked.get(digest)
+        if document is None:
+            found = record.stored.read(section)
+            if found is None:
+                raise Lost(record.name)
+            if len(self._unpacked) >= UNPACKED:
+                del self._unpacked[next(iter(self._unpacked))]
+            document = self._unpacked[digest] = unpacked(found[section])
+        return document
 
     def _failure(self, record: Record) -> UpstreamFailed:
         """Say why the page could not be asked for."""
