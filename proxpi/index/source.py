@@ -16,12 +16,20 @@ from typing import Protocol, TypeVar
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from proxpi.index.health import Health
 from proxpi.simple import freshness, model, parse, urls
 from proxpi.upstream.answer import Answer
-from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import Upstream
+from proxpi.upstream.body import gunzipped
+from proxpi.upstream.errors import (
+    BodyCut,
+    BodyGarbled,
+    BodyTooLong,
+    UpstreamFailed,
+    failed,
+)
+from proxpi.upstream.pool import PAGE_LIMIT, Upstream
 
 ACCEPT = (
     "application/vnd.pypi.simple.v1+json, "
@@ -159,7 +167,7 @@ class Source:
                 return Said(Part(False, asked_at, served=served))
             self.check(answer)
             heard(0)
-            body, ended = await self._upstream.body(answer, heard=heard)
+            body, ended = await self._upstream.body(answer, heard=heard, decompress=False)
         page = await self._work(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
@@ -167,6 +175,11 @@ class Source:
 
     def _page(self, body: bytes, answer: Answer, name: str, ended: bool) -> Page:
         content_type = answer.header("Content-Type")
+        if answer.compression == "gzip":
+            try:
+                body, ended = gunzipped(body, PAGE_LIMIT), True
+            except (BodyCut, BodyGarbled, BodyTooLong) as error:
+                raise failed(answer.url, Failure(error)) from error
         try:
             project = parse.parse_project(body, content_type, answer.url, name)
         except parse.NotAnIndexPage as error:

@@ -251,6 +251,23 @@ class Gunzip:
         return self._inflate.eof
 
 
+def gunzipped(data: bytes, limit: int) -> bytes:
+    """
+    Decompress a whole body; a small one may hold much, so this may take a while.
+
+    :param limit: the most bytes that may come out
+    :raises BodyCut: if it ends before its end
+    :raises BodyGarbled: if it is not compressed
+    :raises BodyTooLong: if more comes out
+    """
+    pieces: list[bytes] = []
+    gunzip = Gunzip(Sink(pieces.append, limit).write)
+    gunzip.write(data)
+    if not gunzip.ended:
+        raise BodyCut()
+    return b"".join(pieces)
+
+
 def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> None:
     """Let go of a body nobody needs, so that its connection is reused or closed."""
     ended = receive(

@@ -138,11 +138,14 @@ class Upstream:
         answer: Answer,
         limit: int = PAGE_LIMIT,
         heard: Callable[[int], object] = lambda size: None,
+        *,
+        decompress: bool = True,
     ) -> tuple[bytes, bool]:
         """
         Read a whole body.
 
         :param heard: is told how many bytes come, while they come
+        :param decompress: as for :meth:`stream`
         :return: the body, and whether its end was announced
         :raises UpstreamFailed: if it is cut, too long, or silent for too long
         """
@@ -152,7 +155,7 @@ class Upstream:
             chunks.append(chunk)
             heard(len(chunk))
 
-        ended = await self.stream(answer, take, limit, PAGE_TIME)
+        ended = await self.stream(answer, take, limit, PAGE_TIME, decompress=decompress)
         return b"".join(chunks), ended
 
     async def stream(

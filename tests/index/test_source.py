@@ -113,6 +113,18 @@ class AnswerTests(SourceCase):
         reply = Reply(200, (gzip.compress(HTML),), {"Content-Encoding": "gzip"})
         assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
 
+    def test_compressed_garbage(self) -> None:
+        """What is no compression, ends early, or holds too much, is no page."""
+        whole = gzip.compress(PROJECT.chunks[0])
+        bomb = gzip.compress(bytes(65 * 1024 * 1024))
+        for body, cause in (
+            (b"garbage", "the answer cannot be decompressed"),
+            (whole[:-9], "the answer was cut short"),
+            (bomb, "the answer is too long"),
+        ):
+            error = self.refusal(Reply(200, (body,), {"Content-Encoding": "gzip"}))
+            assert error.cause == cause
+
     def test_held_without_loss(self) -> None:
         """What is held gives back the project, keys that nobody knows included."""
         new: dict[str, Any] = {"x-new": [1, {"y": "z"}]}
