@@ -51,18 +51,24 @@ http {
     server {
         listen 127.0.0.1:$port;
         location = /health { return 200 well; }
+        sendfile on;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host $index_host;
+        proxy_cache pages;
+        proxy_cache_key "$$uri $$http_accept $$http_accept_encoding";
+        proxy_cache_valid 200 30m;
+        proxy_cache_lock on;
+        proxy_cache_lock_age 600s;
+        proxy_cache_lock_timeout 600s;
+        proxy_cache_revalidate on;
+        proxy_cache_use_stale error timeout invalid_header updating http_502 http_503;
         location /index/ {
             proxy_pass http://index$index_path;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $index_host;
-            proxy_cache pages;
-            proxy_cache_key "$$uri $$http_accept $$http_accept_encoding";
-            proxy_cache_valid 200 30m;
-            proxy_cache_lock on;
-            proxy_cache_lock_timeout 60s;
-            proxy_cache_revalidate on;
-            proxy_cache_use_stale error timeout invalid_header updating http_502 http_503;
+        }
+        location /files/ {
+            proxy_pass http://index;
+            proxy_cache_key "$$uri";
         }
     }
 }

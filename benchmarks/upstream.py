@@ -6,8 +6,12 @@ they are as hard to compress. Who takes gzip gets them compressed. The root says
 its list has: that of ``/json-of-600000/`` has so many in JSON, that of ``/html-of-600000/`` in
 HTML; they are never compressed, and ``/simple/`` has none.
 
+``blob-500-of-1`` has one file of 500 MiB; ``slow-20-of-1`` has one of 20 MiB, which all who ask for
+it share a link of 10 MiB a second for.
+
 Each page and list is made when it is first asked for, and then sent as it is, which costs next to
-nothing. ``/asked`` gives the number of requests so far, those for it left out. The program prints
+nothing. ``/asked`` gives the number of requests so far, and ``/fetched`` that of those for
+files with a size of their own; both are left out themselves. The program prints
 its port and serves until it is ended; it touches the loopback alone.
 """
 
@@ -18,15 +22,17 @@ import hashlib
 import json
 import random
 import re
+import time
 from functools import cache
 
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IPushProducer
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface import implementer
 
 WHEEL_SIZE = 100_000
 _NAME_SIZE = 200
@@ -41,18 +47,96 @@ def _end(filename: str) -> bytes:
     return filename.encode().ljust(_NAME_SIZE)
 
 
+MIB = 1 << 20
+#: Bytes per second of the slow link.
+LINK = 10 * MIB
+_BLOCK = random.Random(2).randbytes(MIB)
+_SIZED = re.compile(r"(blob|slow)[-_](\d+)[-_]of[-_]")
+
+
+@cache
+def _sized(size: int) -> str:
+    """Give the digest of a file of so many MiB."""
+    digest = hashlib.sha256()
+    for _ in range(size):
+        digest.update(_BLOCK)
+    return digest.hexdigest()
+
+
+class _Link:
+    """A slow link that is shared; a second's worth of bytes at most waits for whoever is next."""
+
+    free = 0.0
+
+    def wait(self, count: int) -> float:
+        """Give the seconds until so many bytes are through."""
+        now = time.monotonic()
+        self.free = max(self.free, now) + count / LINK
+        return self.free - now
+
+
+_link = _Link()
+
+
+@implementer(IPushProducer)
+class _Large:
+    """Sends a large file, as fast as it is taken and as the link allows."""
+
+    def __init__(self, request: Request, start: int, stop: int, slow: bool) -> None:
+        self._request, self._next, self._stop, self._slow = request, start, stop, slow
+        self._paused, self._waiting = False, False
+        request.registerProducer(self, True)
+        self._send()
+
+    def _send(self) -> None:
+        while not (self._paused or self._waiting) and self._next < self._stop:
+            place = self._next % MIB
+            piece = _BLOCK[place : min(place + 65536, place + self._stop - self._next)]
+            self._next += len(piece)
+            self._request.write(piece)
+            if self._slow:
+                self._waiting = True
+                reactor.callLater(_link.wait(len(piece)), self._go_on)
+        if self._next == self._stop and not self._waiting:
+            self._paused, self._next = True, -1
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def _go_on(self) -> None:
+        self._waiting = False
+        self._send()
+
+    def pauseProducing(self) -> None:
+        """See `IPushProducer`."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """See `IPushProducer`."""
+        self._paused = False
+        self._send()
+
+    def stopProducing(self) -> None:
+        """See `IProducer`."""
+        self._paused, self._next = True, -1
+
+
 def _file(origin: str, project: str, number: int) -> dict[str, object]:
     stem = project.replace("-", "_")
     filename = f"{stem}-{number}.0.1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
-    digest = _BODY_DIGEST.copy()
-    digest.update(_end(filename))
-    sha256 = digest.hexdigest()
+    size = WHEEL_SIZE
+    if sized := _SIZED.match(project):
+        size = int(sized[2]) * MIB
+        sha256 = _sized(int(sized[2]))
+    else:
+        digest = _BODY_DIGEST.copy()
+        digest.update(_end(filename))
+        sha256 = digest.hexdigest()
     return {
         "filename": filename,
         "url": f"{origin}/files/{sha256[:2]}/{sha256[2:4]}/{sha256[4:]}/{filename}",
         "hashes": {"sha256": sha256},
         "requires-python": ">=3.9",
-        "size": WHEEL_SIZE,
+        "size": size,
         "upload-time": f"2026-01-{number % 28 + 1:02}T12:00:00.{number:06}Z",
         "yanked": False,
         # Real pages say so; nobody asks for it here.
@@ -126,16 +210,22 @@ class Index(Resource):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._asked = 0
+        self._fetched = 0
 
-    def render_GET(self, request: Request) -> bytes:
+    def render_GET(self, request: Request) -> bytes | int:
         """Give a list, a page or a file."""
         path = request.path.decode("ascii", "replace").strip("/")
         if path == "asked":
             return b"%d" % self._asked
+        if path == "fetched":
+            return b"%d" % self._fetched
         self._asked += 1
         root, _, name = path.partition("/")
         if root == "files" and name.endswith(".whl"):
             request.setHeader(b"Content-Type", b"application/octet-stream")
+            if sized := _SIZED.match(name.rpartition("/")[2]):
+                self._fetched += request.method == b"GET"
+                return self._large(request, int(sized[2]) * MIB, sized[1] == "slow")
             return _BODY + _end(name.rpartition("/")[2])
         kind, _, count = root.partition("-of-")
         if name and kind in ("simple", "json", "html"):
@@ -153,6 +243,21 @@ class Index(Resource):
             return root_list(kind, int(count))
         request.setResponseCode(404)
         return b"not here\n"
+
+    def _large(self, request: Request, size: int, slow: bool) -> int:
+        """Send a large file, or the one range of it that is asked for."""
+        start, stop = 0, size
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.getHeader("Range") or "")
+        if asked:
+            start, stop = int(asked[1]), min(size, int(asked[2] or size) + 1)
+            request.setResponseCode(206)
+            request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        request.setHeader("Content-Length", str(stop - start))
+        request.setHeader("Accept-Ranges", "bytes")
+        if request.method == b"HEAD":
+            return b""  # type: ignore[return-value]
+        _Large(request, start, stop, slow)
+        return NOT_DONE_YET
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ class Flight(Generic[T]):
 
 @attrs.define(eq=False)
 class Flights(Generic[K, T]):
-    """The flights under way, by what they are for."""
+    """The flights under way, by what they are for, of which it gives an iterator."""
 
     _clock: IReactorTime
     _flights: dict[K, Flight[T]] = attrs.field(init=False, factory=dict)
@@ -83,6 +83,9 @@ class Flights(Generic[K, T]):
             result.addBoth(self._landed, key, flight)
             result.addCallbacks(flight._succeeded, flight._failed)
         return flight
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(list(self._flights))
 
     def forget(self, key: K, flight: Flight[T] | None = None) -> None:
         """

@@ -56,6 +56,13 @@ def _level(text: str) -> str:
     return level
 
 
+def _slow_download(text: str) -> str:
+    way = text.strip().lower()
+    if way not in ("redirect", "stream"):
+        raise ValueError(text)
+    return way
+
+
 def _path(text: str) -> str | None:
     return text or None
 
@@ -212,6 +219,14 @@ SETTINGS: tuple[Setting, ...] = (
         "redirected to the upstream.",
     ),
     Setting(
+        name="slow_download",
+        default="redirect",
+        parse=_slow_download,
+        accepts="redirect or stream",
+        explains="What happens to a client whose file is not cached in time. redirect: it is sent "
+        "to the upstream. stream: it gets the bytes as they arrive, while they are cached.",
+    ),
+    Setting(
         name="connect_timeout",
         default="3.1",
         parse=_seconds_or(3.1),
@@ -231,6 +246,13 @@ SETTINGS: tuple[Setting, ...] = (
         parse=_switch,
         accepts="on or off",
         explains="Connect to nobody: serve what is cached, however old; the rest is a 503.",
+    ),
+    Setting(
+        name="drain_timeout",
+        default="8",
+        parse=_seconds,
+        accepts="a number of seconds, 0 or more,",
+        explains="Seconds that SIGTERM leaves to what is being sent; a second one leaves none.",
     ),
     Setting(
         name="logging_level",
@@ -260,9 +282,11 @@ class Settings:
     binary_file_mime_type: bool
     disable_index_ssl_verification: bool
     download_timeout: float
+    slow_download: str
     connect_timeout: float
     read_timeout: float
     offline: bool
+    drain_timeout: float
     logging_level: str
 
     @classmethod

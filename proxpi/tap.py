@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import gc
+import resource
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -40,7 +42,7 @@ from proxpi.settings import Settings
 from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.pool import Upstream, agent, persistent_pool
+from proxpi.upstream.pool import CONNECTIONS, Upstream, agent, persistent_pool
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
@@ -48,11 +50,17 @@ from proxpi.web.site import Site
 
 __all__ = ["Options", "makeService"]
 
-#: Threads for what takes a while: pages are made there.
+#: Threads for what takes a while: so many for pages, and as many for files.
 THREADS = 4
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
 TURN = 0.0005
+#: Descriptors for the process itself, its state, and connections that are refused.
+OWN_DESCRIPTORS = 96
+#: Connections that may wait to be accepted; the system may allow fewer.
+BACKLOG = 4096
+#: As many as there are for sure where the system sets no limit.
+UNLIMITED = 1 << 20
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi")
@@ -74,16 +82,16 @@ class Proxpi(Service):
         self._pool = persistent_pool(reactor)
         # Not the reactor's own, in which names are looked up: that may hang.
         self._threads = ThreadPool(0, THREADS, "proxpi")
-        # Such a check takes as long as the disk, with which no page has to do, nor the end of the
-        # process: it changes nothing.
-        self._checks = ThreadPool(0, 1, "proxpi checks")
-        self._checks.threadFactory = _Daemon
+        # What is done with files takes as long as the disk: pages do not wait for it, nor does the
+        # end of the process.
+        self._file_threads = ThreadPool(0, THREADS, "proxpi files")
+        self._file_threads.threadFactory = _Daemon
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
         if settings.cache_dir is None:
             self._temporary = Path(_temporary_place(), f"proxpi-{secrets.token_hex(8)}")
         folder = self._temporary or Path(str(settings.cache_dir))
-        self._disk = Disk(folder, settings.cache_size)
+        self._disk = Disk(folder, settings.cache_size, self._with_files)
 
     def privilegedStartService(self) -> None:
         """
@@ -92,17 +100,24 @@ class Proxpi(Service):
         :raises StartFailed: with one line, if an address cannot be listened on
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        site = self._site()
+        site = self._built = self._site()
         for description in self._settings.listen:
             failures: list[Failure] = []
             listening = serverFromString(self._reactor, description).listen(site)
-            listening.addCallback(lambda port, to=description: self._ports.append((to, port)))
+            listening.addCallback(lambda port, to=description: self._open(to, port))
             listening.addErrback(failures.append)
             if failures:
                 raise StartFailed(
                     f"proxpi: PROXPI_LISTEN={description!r}: {failures[0].value}; "
                     "an endpoint that is free and may be used is accepted"
                 )
+
+    def _open(self, description: str, port: IListeningPort) -> None:
+        self._ports.append((description, port))
+        listener = getattr(port, "socket", None)
+        if listener is not None and "backlog=" not in description:
+            # Of a crowd that comes at once, Twisted's 50 would let most wait for a second or more.
+            listener.listen(BACKLOG)
 
     def startService(self) -> None:
         """
@@ -115,7 +130,7 @@ class Proxpi(Service):
             # Not earlier: twistd may have been told to become another user by now.
             make_folder(self._temporary, "TMPDIR", mode=0o700)
         self._threads.start()
-        self._checks.start()
+        self._file_threads.start()
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
@@ -137,14 +152,31 @@ class Proxpi(Service):
 
     async def _stop(self) -> None:
         await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
+        await self._drain()
         await self._pool.closeCachedConnections()
         if self._threads.started:
             self._threads.stop()
         self._disk.close()
         self._remove_temporary()
 
+    async def _drain(self) -> None:
+        """Finish what is being sent; one more signal, and it is not waited for."""
+        site = self._built
+
+        def hurry(*_: object) -> None:
+            self._reactor.callFromThread(site.hurry)
+
+        before = {
+            number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            await site.drain(self._settings.drain_timeout)
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+
     def stopService(self) -> Deferred[None]:
-        """Close the doors, and remove what was made for this run alone."""
+        """Close the doors once all is sent, and remove what was made for this run alone."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
@@ -173,19 +205,26 @@ class Proxpi(Service):
         pages = Pages(self._sources, reactor, store, self._in_thread)
         projects = Projects(self._sources, upstream, reactor, self._lists, self._in_thread)
         mirror = Mirror(
-            pages, upstream, self._disk, reactor, settings.download_timeout, self._check
+            pages,
+            upstream,
+            self._disk,
+            reactor,
+            settings.download_timeout,
+            self._with_files,
+            settings.slow_download == "stream",
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
-        return Site(tree, App(pages, projects).app.resource(), reactor)
+        room = _room(len(index_urls))
+        return Site(tree, App(pages, projects, mirror).app.resource(), reactor, room)
 
     def _lists(self) -> Path | None:
         """Give the folder of the project list, if there can be one."""
         own = self._disk.scratch()
         return own / "projects" if own is not None else None
 
-    def _check(self, job: Callable[[], T]) -> Deferred[T]:
-        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._checks, job))
+    def _with_files(self, job: Callable[[], T]) -> Deferred[T]:
+        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._file_threads, job))
 
     def _in_thread(self, job: Callable[[], T]) -> Deferred[T]:
         return cast("Deferred[T]", deferToThreadPool(self._reactor, self._threads, job))
@@ -215,6 +254,22 @@ def makeService(options: Options) -> IService:
     service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
     Proxpi(settings, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
+
+
+def _room(indexes: int) -> int:
+    """Raise the limit of descriptors as far as it goes, and give how many are for clients.
+
+    :param indexes: how many there are; each has connections for pages, its files have others,
+        and each of those writes a file
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS: less than what it calls the hard limit
+        hard = soft
+    limit = UNLIMITED if hard == resource.RLIM_INFINITY else hard
+    kept = OWN_DESCRIPTORS + 3 * CONNECTIONS * (indexes + 1)
+    return limit - min(kept, limit // 2)
 
 
 class _Daemon(Thread):

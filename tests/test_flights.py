@@ -193,3 +193,10 @@ class FlightsTests(Case):
         self.works[0].callback("old")
         self.works[1].callback("new")
         assert self.result(waiter) == "new"
+
+    def test_under_way(self) -> None:
+        """What the flights are for can be told, and they may be forgotten meanwhile."""
+        self.join()
+        for key in self.flights:
+            self.flights.forget(key)
+        assert list(self.flights) == []

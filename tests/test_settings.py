@@ -43,9 +43,11 @@ def test_nothing_given() -> None:
         binary_file_mime_type=False,
         disable_index_ssl_verification=False,
         download_timeout=0.9,
+        slow_download="redirect",
         connect_timeout=3.1,
         read_timeout=20.0,
         offline=False,
+        drain_timeout=8.0,
         logging_level="INFO",
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
@@ -194,6 +196,77 @@ class Life(TapCase):
         thread = self.result(done)
         assert thread is not threading.current_thread()
         assert not thread.is_alive()
+
+
+class Limits(TapCase):
+    """The limit of descriptors, and what follows from it."""
+
+    def room(self, soft: int, hard: int, *, refused: bool = False) -> tuple[int, list[Any]]:
+        """Start and stop with such limits; give the room for clients, and what was set."""
+        done: list[Any] = []
+
+        def setrlimit(_: int, limits: Any) -> None:
+            if refused:
+                raise ValueError("not so many")
+            done.append(limits)
+
+        self.put(resource, "getrlimit", lambda _: (soft, hard))
+        self.put(resource, "setrlimit", setrlimit)
+        self.stop(self.start())
+        site: Any = self.reactor.tcpServers[-1][1]
+        return site._room, done
+
+    def test_raised(self) -> None:
+        """The soft one becomes the hard one, and a part of it is kept from the clients."""
+        room, done = self.room(1024, 20_000)
+        assert done == [(20_000, 20_000)]
+        assert 19_000 < room < 20_000 - 64
+
+    def test_low(self) -> None:
+        """With next to nothing, half of it is theirs."""
+        assert self.room(64, 64)[0] == 32
+
+    def test_not_to_be_raised(self) -> None:
+        """Where it cannot be raised, it is as it is."""
+        room, done = self.room(1024, 20_000, refused=True)
+        assert done == []
+        assert 500 < room < 1024 - 64
+
+    def test_unlimited(self) -> None:
+        """Without any limit there is room for very many."""
+        assert self.room(1024, resource.RLIM_INFINITY)[0] > 100_000
+
+
+class Stop(TapCase):
+    """SIGTERM, and one more."""
+
+    def stopping(self, *arguments: str) -> tuple[Any, Exchange]:
+        """Start, and stop while a client waits for its answer."""
+        service = self.start(*arguments)
+        del self.reactor.seconds  # the machine's time, which twistd is given
+        exchange = Exchange(self.reactor.tcpServers[-1][1], self.reactor)
+        exchange.ask("GET", "/index/demo/")
+        return service.stopService(), exchange
+
+    def test_drained(self) -> None:
+        """The end waits for what is being answered, for as long as the setting says."""
+        stopped, exchange = self.stopping("--drain-timeout=3")
+        self.reactor.pump([0.1] * 29)
+        self.pending(stopped)
+        self.reactor.pump([0.1] * 3)
+        self.result(stopped)
+        assert exchange.aborted
+
+    def test_second_signal(self) -> None:
+        """A second signal ends the waiting; then signals mean again what they did."""
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stopped, _ = self.stopping()
+            self.pending(stopped)
+            signal.raise_signal(number)
+            self.reactor.pump([0.1] * 2)
+            self.result(stopped)
+        assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
 
 class Announcement(TapCase):

@@ -1,113 +1,59 @@
-"""The cache folder: its layout, what lies in it, and how a file gets there.
+"""The cache folder: what of it may be served, how a file gets there, and how it goes.
 
 Theory of operation
 -------------------
 Files lie where the original proxpi puts them (:attr:`proxpi.files.link.Link.place`), so that
 a volume it filled is of use. What is proxpi's own lies in one folder beside them, ``.proxpi``:
-partial files, each locked by the process that writes it, and the root list.
+partial files, each locked by the process that writes it, what is known of uses, and the lists.
 
 No file is served before its bytes were compared with the page: those that were downloaded are
 hashed on the way, those that were found are read once. (Where the page has no hash, a found file
 is compared by size, which is all that there is.) What was checked is remembered, for as
 long as the process runs, together with the file's inode, size and time of change; a file that
-is no longer the one that was checked is checked again. So nothing has to be flushed to disk:
-what a power failure leaves behind is a found file like any other.
+is no longer the one that was checked is checked again. A file is flushed to disk before it gets
+its name, so after a power failure a name stands for all of the bytes, or is not there. (The name
+itself is not flushed: a file that lost it is fetched again.)
+
+Finished and unfinished files count together. Whoever writes asks for room first
+(:meth:`Disk.reserve`); room is made by removing what :mod:`proxpi.files.eviction` chooses, and if
+that does not do, :class:`Full` says so before a byte is written. What is known of sizes and uses is
+written down now and then, and read at the next start; the folder itself is looked at behind
+that, since it may hold a lot.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import os
-import re
 import tempfile
-from collections import Counter, OrderedDict
+import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from proxpi.files.eviction import victims
+from proxpi.files import folder as folders
+from proxpi.files.checks import Checked, Identity, Mismatch, check, compare
+from proxpi.files.complaints import Complaints
+from proxpi.files.copies import Copy
 from proxpi.files.link import Link
-from proxpi.files.partial import BUFFER, Partial
-from proxpi.simple import urls
+from proxpi.files.partial import Partial
+from proxpi.files.room import Full, Room
+from proxpi.files.stock import Stock
 
-#: The folder of proxpi's own below the cache folder. No host's folder begins with a dot.
-OWN_FOLDER = ".proxpi"
-#: What the original calls a file that it has not finished.
-ORIGINAL_PARTIAL = ".proxpi-partial"
+__all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
 
-_OWN_NAME = re.compile(
-    r"\.(whl|zip|egg|exe|msi|rpm|deb|dmg|tgz|tbz|tar(\.\w+)?|metadata|asc|proxpi-partial)$"
-)
-_HOST_FOLDER = re.compile(r"[a-z0-9-]+")
+#: What is known of uses, in the folder of proxpi's own.
+USES = "uses.json"
+#: Changes after which it is written down, unless there are more files than that.
+CHANGES = 1000
+
 _log = Logger(namespace="proxpi.files")
-
-
-@attrs.frozen
-class Identity:
-    """What tells a file from another under the same name, and from its own past."""
-
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
-        """Take it from what the system says of a file."""
-        return cls(status.st_ino, status.st_size, status.st_ctime_ns)
-
-
-@attrs.frozen
-class Checked:
-    """A file whose bytes are known.
-
-    :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
-    :ivar url: where it was fetched; ``None`` for one that was found
-    """
-
-    identity: Identity
-    digests: dict[str, str]
-    url: str | None = None
-
-
-@attrs.define(eq=False)
-class Copy:
-    """An open file that may be sent, as it is now, whatever happens to its name.
-
-    :ivar sha256: hexadecimal
-    :ivar size: bytes
-    :ivar fetched: whether it was fetched for whoever gets this copy
-    """
-
-    file: BinaryIO
-    size: int
-    sha256: str
-    _disk: Disk
-    _place: str
-    fetched: bool = False
-
-    def read(self, start: int, count: int) -> bytes:
-        """Read at a place of its own, so that several may read one file."""
-        return os.pread(self.file.fileno(), count, start)
-
-    def share(self) -> Copy:
-        """Give another copy of the same open file, to be let go of by itself."""
-        file = open(os.dup(self.file.fileno()), "rb", buffering=0)
-        return attrs.evolve(self, file=file)
-
-    def close(self) -> None:
-        """Let go of it; every copy has to be let go of once."""
-        if not self.file.closed:
-            self.file.close()
-            self._disk.released(self._place)
-
-
-class Mismatch(Exception):
-    """The bytes of a file are not those that the index names; its text says how."""
 
 
 @attrs.define(eq=False)
@@ -116,20 +62,41 @@ class Disk:
 
     :ivar folder: the cache folder
     :ivar capacity: bytes of files that it may hold; 0 keeps none
+    :ivar in_thread: runs a function that takes a while; at once, if it is not given
+    :ivar seconds: tells the time, from any beginning
     """
 
     folder: Path
     capacity: int
-    _sizes: OrderedDict[str, int] = attrs.field(init=False, factory=OrderedDict)
-    _used: int = attrs.field(init=False, default=0)
+    in_thread: Callable[[Callable[[], Any]], Deferred[Any]] = execute
+    seconds: Callable[[], float] = time.monotonic
+    _stock: Stock = attrs.field(init=False, factory=Stock)
     _checked: dict[str, Checked] = attrs.field(init=False, factory=dict)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
-    _partials: set[Partial] = attrs.field(init=False, factory=set)
+    _room: Room = attrs.field(init=False)
+    _complaints: Complaints = attrs.field(init=False)
+    # What changed since the start, until the folder has been looked at.
+    _touched: set[str] | None = attrs.field(init=False, default=None)
+    # What is to be removed in a thread, and is as good as gone.
+    _doomed: set[str] = attrs.field(init=False, factory=set)
+    _changes: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._room = Room(self.capacity, self._stock, self._readers, self._evict)
+        self._complaints = Complaints(self.folder, self.seconds)
+
+    #: Compares what came with what the index names.
+    compare = staticmethod(compare)
 
     @property
     def own(self) -> Path:
         """The folder for what is proxpi's own."""
-        return self.folder / OWN_FOLDER
+        return self.folder / folders.OWN_FOLDER
+
+    @property
+    def used(self) -> int:
+        """Bytes of all that is in the folder, finished or not."""
+        return self._room.used
 
     def scratch(self) -> Path | None:
         """Give a folder for files without a name; ``None`` is the system's own for such."""
@@ -139,34 +106,40 @@ class Disk:
         """
         Look at what lies there, and remove what a crash left behind.
 
-        A folder that cannot be written is used for reading.
+        A folder that cannot be written is used for reading. If it holds many files, or what was
+        written down is at hand, it is looked at in a thread.
         """
         try:
             self.own.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
+            folders.remove_leftovers(self.own)
         except OSError as error:
             _log.critical(
                 "{folder} cannot be written ({error}): nothing new will be kept in it",
                 folder=self.folder,
                 error=error.strerror,
             )
-        if self.capacity:
-            try:
-                self._look_around()
-            except OSError as error:
-                _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=error)
-            self._make_room(0)
+        if not self.capacity:
+            return
+        known = self._recall()
+        # Without a word of what lies there nothing may be added to it before it was looked at.
+        self._room.known = bool(known)
+        self._touched = set()
+        try:
+            run = self.in_thread if known or folders.holds_many(self.folder) else execute
+        except OSError:
+            run = execute  # and the same once more, to be told of
+        run(lambda: self._survey(known)).addCallbacks(self._take_stock, self._cannot_look)
 
     def fits(self, size: int | None) -> bool:
         """Whether a file of so many bytes may be kept."""
-        return (size or 0) <= self.capacity and self.capacity > 0
+        return self._room.fits(size)
 
     def open(self, link: Link) -> Copy | None:
         """Open the file if it is here and was checked against what the link says."""
         place = link.place
         if place is None or (checked := self._checked.get(place)) is None:
             return None
-        if not self._is(checked, link):
+        if not checked.suits(link):
             return None
         try:
             file = open(self.folder / place, "rb", buffering=0)
@@ -177,9 +150,9 @@ class Disk:
             file.close()
             self._checked.pop(place, None)
             return None
-        self._sizes.move_to_end(place)
-        self._readers[place] += 1
-        return Copy(file, checked.identity.size, checked.digests["sha256"], self, place)
+        self._stock.use(place)
+        self._changed(place)
+        return Copy(file, checked.identity.size, checked.digests["sha256"], self._readers, place)
 
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
@@ -188,6 +161,7 @@ class Disk:
             place is not None
             and self.capacity > 0
             and place not in self._checked
+            and place not in self._doomed
             and (self.folder / place).is_file()
         )
 
@@ -198,24 +172,7 @@ class Disk:
         This takes a while and changes nothing in memory: call it in a thread, then :meth:`trust`.
         """
         assert link.place is not None
-        path = self.folder / link.place
-        algorithms = {"sha256"} | ({link.digest[0]} if link.digest else set())
-        hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-        try:
-            with open(path, "rb", buffering=0) as file:
-                identity = Identity.of(os.fstat(file.fileno()))
-                while chunk := file.read(BUFFER):
-                    for digest in hashes.values():
-                        digest.update(chunk)
-                checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
-                if identity == Identity.of(os.fstat(file.fileno())) and self._is(checked, link):
-                    return checked
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            _log.warn("{path} cannot be read: {error}", path=str(path), error=error)
-            return None
-        _log.warn("{path} is not what the index names: removed", path=str(path))
-        return None
+        return check(self.folder / link.place, link)
 
     def trust(self, link: Link, checked: Checked | None) -> None:
         """Remember the outcome of :meth:`check`."""
@@ -229,9 +186,13 @@ class Disk:
         """
         Begin a file.
 
+        What is written is counted, and refused with :class:`Full`, unless the file cannot be
+        kept anyway.
+
         :raises OSError: if the disk does not let it
         """
         algorithms = {link.digest[0]} if link.digest else set()
+        counted = True
         try:
             self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
             partial = Partial(self.own, algorithms)
@@ -240,130 +201,198 @@ class Disk:
                 raise
             # Nobody else can fetch it: it is kept elsewhere for as long as it is sent.
             partial = Partial(Path(tempfile.gettempdir()), algorithms)
-        self._partials.add(partial)
+            counted = False
+        self._room.enter(partial, link, counted=counted)
         return partial
+
+    def reserve(self, partial: Partial, size: int) -> None:
+        """
+        Make room for all of a file whose length is known, before it comes.
+
+        :param size: bytes of the whole file
+        :raises Full: if there is no room, and none can be made; nothing was removed then
+        """
+        self._room.reserve(partial, size)
+
+    def complain(self, error: OSError) -> None:
+        """Write to the log that a file cannot be kept: one line a minute."""
+        self._complaints.say(error)
 
     def end(self, partial: Partial) -> None:
         """Let go of a partial file, and of its bytes if it was not adopted."""
-        self._partials.discard(partial)
         partial.close()
+        self._room.leave(partial)
 
     def close(self) -> None:
         """Remove what has not been finished, as the process ends; it may still be written to."""
-        for partial in self._partials:
+        for partial in self._room:
             partial.unlink()
+        if self._changes and self._room.known:
+            self._write_down(self._stock.dump())
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
         """
         Give a finished file its name, if it is what the link says.
+
+        It is flushed to disk before, unless :meth:`Partial.sync` has been called already.
 
         :return: ``None`` once it is kept; if it may not be, an open copy that has no name
         :raises Mismatch: if the bytes are wrong
         :raises OSError: if the disk does not let it
         """
         digests = partial.finish()
-        self.compare(partial.size, digests, link)
-        place = link.place
-        if place is None or not self.fits(partial.size):
-            return Copy(partial.reopen(), partial.size, digests["sha256"], self, "")
-        self._make_room(partial.size - self._sizes.get(place, 0), keep=place)
+        compare(partial.size, digests, link)
+        place, claim = link.place, self._room[partial]
+        if place is None or claim.size is None or not claim.wanted:
+            return Copy(partial.reopen(), partial.size, digests["sha256"], self._readers, "")
+        try:
+            partial.sync()
+            status = self._name(partial, place)
+        except OSError:
+            if not link.private:
+                raise
+            return Copy(partial.reopen(), partial.size, digests["sha256"], self._readers, "")
+        self._room.settle(partial)
+        self._keep(place, Checked(Identity.of(status), digests, link.url))
+        return None
+
+    def named(self, filename: str) -> list[str]:
+        """Give the places of the files of this name, from whichever host, that are kept."""
+        return [place for place in self._stock if place.rpartition("/")[2] == filename]
+
+    def forget(self, what: Link | str) -> None:
+        """
+        Remove a file; one that is being fetched is sent, and not kept.
+
+        :param what: its link or its place
+        :raises OSError: if it cannot be removed (it is checked again before it is served)
+        """
+        place = what.place if isinstance(what, Link) else what
+        if place is None or not folders.is_place(place):
+            return
+        self._room.unwanted(place)
+        self._checked.pop(place, None)
+        folders.remove(self.folder, place)
+        self._lost(place)
+
+    def clear(self) -> Deferred[None]:
+        """Remove every file, as :meth:`forget` does; when it is given back, all are gone."""
+        self._room.unwanted()
+        known = frozenset(self._stock)
+        for place in known:
+            self._lost(place)
+        self._doomed.update(known)
+
+        def rest(found: list[tuple[str, int]]) -> Deferred[None]:
+            # Also what another process put there; but not what came since.
+            for place, _ in found:
+                if place not in self._checked:
+                    self._lost(place)
+                    self._doomed.add(place)
+            return self.in_thread(self._remove_doomed)
+
+        return self.in_thread(lambda: self._survey(known)).addCallback(rest)
+
+    def _keep(self, place: str, checked: Checked) -> None:
+        self._checked[place] = checked
+        self._doomed.discard(place)
+        if self._stock.size(place) != checked.identity.size or place not in self._stock:
+            self._stock.add(place, checked.identity.size)
+        self._changed(place)
+
+    def _lost(self, place: str) -> None:
+        self._checked.pop(place, None)
+        self._stock.drop(place)
+        self._changed(place)
+
+    def _changed(self, place: str) -> None:
+        """Take note of a change, and write all of them down now and then."""
+        if self._touched is not None:
+            self._touched.add(place)
+        self._changes += 1
+        if self._changes >= max(CHANGES, len(self._stock)):
+            self._changes = 0
+            document = self._stock.dump()
+            self.in_thread(lambda: self._write_down(document))
+
+    def _name(self, partial: Partial, place: str) -> os.stat_result:
+        """Give a file its name; what is in its way goes, if it is the cache's own."""
         path = self.folder / place
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(partial.path, path)
         except OSError:
-            if not link.private:
-                raise
-            return Copy(partial.reopen(), partial.size, digests["sha256"], self, "")
-        self._keep(place, Checked(Identity.of(path.stat()), digests, link.url))
-        return None
+            # A folder may be gone again, or a file be where a folder has to be, or the reverse.
+            for other in self._stock:
+                if place.startswith(f"{other}/") or other.startswith(f"{place}/"):
+                    folders.remove(self.folder, other)
+                    self._lost(other)
+            with suppress(OSError):
+                path.rmdir()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(partial.path, path)
+        return path.stat()
 
-    def released(self, place: str) -> None:
-        """Count one reader less."""
-        self._readers[place] -= 1
-        if self._readers[place] <= 0:
-            del self._readers[place]
+    def _evict(self, place: str) -> None:
+        """Remove a file that has to go."""
+        folders.remove(self.folder, place)
+        self._stock.evict(place)
+        self._lost(place)
 
-    @staticmethod
-    def compare(size: int, digests: dict[str, str], link: Link) -> None:
-        """
-        Compare what came with what the index names: by the best hash, without one by size.
+    def _recall(self) -> frozenset[str]:
+        """Read what was written down by the last process; give the places that it knew."""
+        try:
+            self._stock.load((self.own / USES).read_bytes())
+        except OSError:
+            pass  # the first start, most likely
+        except ValueError as error:
+            _log.warn("{name} is damaged, and not used: {error}", name=USES, error=error)
+        for place in self._stock:
+            if not folders.is_place(place):
+                self._stock.drop(place)
+        return frozenset(self._stock)
 
-        :raises Mismatch: if it is not the same
-        """
-        if link.digest is not None:
-            algorithm, expected = link.digest
-            if digests[algorithm] != expected:
-                raise Mismatch(f"its {algorithm} is {digests[algorithm]}, not {expected}")
-            if link.size is not None and size != link.size:
-                _log.warn(
-                    "{url} has {size} bytes and the right hash; the index says {stated} bytes",
-                    url=urls.shown(link.url),
-                    size=size,
-                    stated=link.size,
-                )
-        elif link.size is not None and size != link.size:
-            raise Mismatch(f"it has {size} bytes, not {link.size}")
+    def _write_down(self, document: bytes) -> None:
+        try:
+            folders.write_whole(self.own, USES, document)
+        except OSError as error:
+            _log.debug("uses are not written down: {error}", error=error)
 
-    def _is(self, checked: Checked, link: Link) -> bool:
-        if link.digest is not None:
-            return checked.digests.get(link.digest[0]) == link.digest[1]
-        # Port and query are not in the name: without a hash, only the URL tells files apart.
-        if checked.url is not None and checked.url != link.url:
-            return False
-        if link.size is not None:
-            return checked.identity.size == link.size
-        return checked.url is not None
+    def _survey(self, known: frozenset[str]) -> list[tuple[str, int]]:
+        return folders.survey(self.folder, known)
 
-    def _keep(self, place: str, checked: Checked) -> None:
-        self._checked[place] = checked
-        self._used += checked.identity.size - self._sizes.get(place, 0)
-        self._sizes[place] = checked.identity.size
-        self._sizes.move_to_end(place)
+    def _cannot_look(self, failure: Failure) -> None:
+        failure.trap(OSError)
+        self._touched, self._room.known = None, True
+        _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=failure.value)
 
-    def _lost(self, place: str) -> None:
-        self._checked.pop(place, None)
-        self._used -= self._sizes.pop(place, 0)
+    def _take_stock(self, found: list[tuple[str, int]]) -> None:
+        """Bring what is known in line with what lies there, and remove what is too much."""
+        touched, self._touched = self._touched or set(), None
+        self._changes += 1  # worth to be written down, if only at the end
+        self._room.known = True
+        sizes = dict(found)
+        for place in self._stock:
+            if place not in touched and self._stock.size(place) != sizes.get(place):
+                self._stock.drop(place)
+        self._stock.fill(
+            (place, size)
+            for place, size in found
+            if place not in touched and place not in self._stock
+        )
+        for place in self._stock.choose(self.used - self.capacity, self._readers):
+            self._stock.evict(place)
+            self._checked.pop(place, None)
+            self._doomed.add(place)
+        if self._doomed:
+            self.in_thread(self._remove_doomed)
 
-    def _make_room(self, size: int, keep: str = "") -> None:
-        """Remove what is needed least, other than `keep`, until `size` bytes more fit."""
-        excess = self._used + size - self.capacity
-        for place in victims(self._sizes.items(), excess, {*self._readers, keep}):
-            with suppress(OSError):  # gone already, or the folder is for reading only
-                os.unlink(self.folder / place)
-            self._lost(place)
-
-    def _look_around(self) -> None:
-        """Find the files of the hosts' folders; the least recently used come first."""
-        found = []
-        for host in os.scandir(self.folder):
-            if not (_HOST_FOLDER.fullmatch(host.name) and host.is_dir(follow_symlinks=False)):
-                continue
-            for folder, _, names in os.walk(host.path):
-                for name in names:
-                    if not _OWN_NAME.search(name):
-                        continue  # some other program's, as far as anyone can tell
-                    path = os.path.join(folder, name)
-                    with suppress(OSError):
-                        if name.endswith(ORIGINAL_PARTIAL):
-                            os.unlink(path)
-                            continue
-                        status = os.lstat(path)
-                        place = os.path.relpath(path, self.folder)
-                        found.append((max(status.st_atime, status.st_mtime), place, status.st_size))
-        for _, place, size in sorted(found):
-            self._sizes[place] = size
-            self._used += size
-
-    def _remove_leftovers(self) -> None:
-        """Remove partial files that no process holds a lock on."""
-        for entry in os.scandir(self.own):
-            if not entry.name.startswith("partial-"):
-                continue
-            try:
-                with open(entry.path, "rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(entry.path)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.ENOENT):
-                    _log.warn("{path}: {error}", path=entry.path, error=error)
+    def _remove_doomed(self) -> None:
+        """Remove, in a thread, what is as good as gone; what stays is a found file again."""
+        for place in list(self._doomed):
+            if place in self._doomed:  # it may have come anew
+                try:
+                    folders.remove(self.folder, place)
+                except OSError as error:
+                    _log.debug("{place} stays: {error}", place=place, error=error)
+                self._doomed.discard(place)

@@ -2,102 +2,137 @@
 
 from __future__ import annotations
 
-from twisted.logger import Logger
+from collections.abc import Callable
 
-from proxpi.files.disk import Copy, Disk, Mismatch
+import attrs
+
+from proxpi.files.disk import Copy, Disk
 from proxpi.files.link import Link
-from proxpi.files.partial import Partial
-from proxpi.simple import urls
-from proxpi.upstream.answer import Answer
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.files.partial import Partial, Sums
+from proxpi.files.reception import Reception
+from proxpi.files.stream import Arrival, Body
 from proxpi.upstream.pool import Upstream
 
-#: How often a file is asked for before its failure is reported.
-TRIES = 2
-#: Bytes by which a file may exceed twice the size that the index states.
-MARGIN = 64 * 1024 * 1024
 
-_log = Logger(namespace="proxpi.files")
+class TooLarge(Exception):
+    """A file is larger than all that may be kept."""
 
 
-class Gone(Exception):
-    """The upstream says that there is no such file, or not any more."""
-
-    def __init__(self, link: Link, status: int) -> None:
-        super().__init__(f"{urls.shown(link.url)}: status {status}")
-        self.link = link
-        self.status = status
-
-
-async def download(link: Link, upstream: Upstream, disk: Disk) -> Copy | None:
+async def download(
+    link: Link,
+    upstream: Upstream,
+    disk: Disk,
+    arrival: Arrival,
+    rest: Callable[[Reception, Body], Body],
+) -> Copy | None:
     """
-    Fetch a file.
+    Fetch a file; see :class:`Reception` for what is done about an upstream that fails.
 
-    Wrong or short bytes are thrown away and asked for once more.
-
+    :param arrival: is told how it goes
+    :param rest: gives what goes on in memory, for one reader, where the disk gave up
     :return: ``None`` once it is on disk; a copy without a name if it may not be kept
     :raises Gone: if the upstream has none
     :raises UpstreamFailed: if it does not come, or not right
     :raises OSError: if the disk does not take it
+    :raises TooLarge: if it may not take it
     """
-    partial = disk.partial(link)
     try:
-        for tries_left in reversed(range(TRIES)):
-            try:
-                await _receive(link, upstream, disk, partial)
-                return disk.adopt(partial, link)
-            except Mismatch as error:
-                failure = UpstreamFailed(link.url, f"wrong bytes: {error}")
-            except UpstreamFailed as error:
-                if not error.temporary:
-                    raise
-                failure = error
-            _log.warn(
-                "{error}; {then}",
-                error=failure,
-                then="asking once more" if tries_left else "given up",
-            )
-            partial.restart()
-        raise failure
+        partial = disk.partial(link)
+    except OSError as error:
+        arrival.fail(error)
+        raise
+    sink = _ToDisk(link, partial, disk, arrival)
+    reception = Reception(link, upstream, sink)
+
+    async def adopt() -> Copy | None:
+        partial.finish()
+        await disk.in_thread(partial.sync)
+        return disk.adopt(partial, link)
+
+    try:
+        unkept = await reception.bring(adopt)
+        sink.land(unkept)
+        return unkept
+    except (OSError, TooLarge) as error:
+        sink.hand_over(reception, rest)
+        arrival.fail(error)
+        raise
+    except Exception as error:
+        sink.break_off()
+        arrival.fail(error)
+        raise
     finally:
         disk.end(partial)
 
 
-async def _receive(link: Link, upstream: Upstream, disk: Disk, partial: Partial) -> None:
-    """Write the body of one answer, as far as the answer itself tells that it is right."""
-    async with upstream.file(link.url, {"Accept": "*/*"}) as answer:
-        _check_head(link, answer)
-        if not (link.private or disk.fits(answer.length)):
-            # Every client will be redirected: the bytes would be for nobody.
-            raise UpstreamFailed(answer.url, "it is larger than the cache", temporary=False)
-        ended = await upstream.stream(answer, partial.write, _limit(link, disk))
-    if link.digest is not None:
-        return
-    # Nothing but the answer tells whether these are the bytes.
-    if not ended and link.size is None:
-        raise UpstreamFailed(answer.url, "the answer may be cut short")
-    if partial.size == 0:
-        raise UpstreamFailed(answer.url, "the answer is empty")
+@attrs.define(eq=False)
+class _ToDisk:
+    """Takes a file into a partial one, and tells those who want it meanwhile."""
 
+    _link: Link
+    _partial: Partial
+    _disk: Disk
+    _arrival: Arrival
 
-def _limit(link: Link, disk: Disk) -> int | None:
-    """Bytes beyond which this cannot be the file, or nobody would get it from here."""
-    # An index may be wrong about a size by a little; a body without end is another matter.
-    by_size = 2 * link.size + MARGIN if link.size is not None else None
-    if link.private:
-        return by_size
-    return disk.capacity if by_size is None else min(by_size, disk.capacity)
+    @property
+    def sums(self) -> Sums:
+        """See `Sink`."""
+        return self._partial.sums
 
+    def begin(self, size: int | None, doubtful: bool) -> None:
+        """See `Sink`; :raises TooLarge: as soon as that is known."""
+        self._check_room(size or 0)
+        if size is not None:
+            self._disk.reserve(self._partial, size)
+        if not doubtful:
+            self._arrival.body = Body(size, self._link.sha256, self._partial)
 
-def _check_head(link: Link, answer: Answer) -> None:
-    if answer.status in (403, 404, 410):
-        raise Gone(link, answer.status)
-    if answer.status != 200:
-        raise answer.refusal()
-    if link.digest is None:
-        encoding = answer.header("Content-Encoding")
-        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-            raise UpstreamFailed(answer.url, f"it is encoded ({encoding}), unasked")
-        content_type = (answer.header("Content-Type") or "").lower()
-        if content_type.startswith("text/html") and not link.url.endswith((".html", ".htm")):
-            raise UpstreamFailed(answer.url, "it is an HTML page", temporary=False)
+    def write(self, data: bytes) -> None:
+        """See `Sink`; :raises TooLarge: as soon as that is known."""
+        self._check_room(self.sums.size + len(data))
+        self._partial.write(data)
+        body = self._arrival.body
+        if body is not None:
+            body.grew(self.sums.size)
+            self._arrival.look()
+
+    def restart(self) -> bool:
+        """See `Sink`."""
+        self.break_off()
+        self._partial.restart()
+        return True
+
+    def break_off(self) -> None:
+        """Leave those who have begun to read without the rest."""
+        body, self._arrival.body = self._arrival.body, None
+        if body is not None:
+            body.break_off()
+
+    def land(self, unkept: Copy | None) -> None:
+        """Give those who read what they read from now on."""
+        arrival = self._arrival
+        if not arrival.wanted:
+            return
+        body = arrival.body or Body(self.sums.size, self._link.sha256, self._partial)
+        arrival.hold(body)
+        source = unkept.share() if unkept is not None else self._disk.open(self._link)
+        body.land(self.sums.size, source or self._partial.remains())
+        arrival.body = body
+        arrival.look()
+
+    def hand_over(self, reception: Reception, rest: Callable[[Reception, Body], Body]) -> None:
+        """Let each of those who have begun to read go on by itself."""
+        body, self._arrival.body = self._arrival.body, None
+        if body is None or not self._arrival.wanted:
+            return
+        try:
+            remains = self._partial.remains()
+        except OSError:
+            body.break_off()
+        else:
+            self._arrival.hold(body)
+            body.hand_over(remains, lambda: rest(reception, body))
+
+    def _check_room(self, size: int) -> None:
+        if not self._disk.fits(size):
+            raise TooLarge(f"it is larger than the cache ({size} bytes or more)")

@@ -24,6 +24,7 @@ class Link:
     :ivar digest: algorithm and hexadecimal digest that its bytes must have, if known
     :ivar size: bytes that the index says it has
     :ivar private: whether only proxpi may fetch it, being behind credentials
+    :ivar of: the listed file whose advertised core metadata this is; ``None`` for anything else
     :ivar place: where it lies below the cache folder; ``None`` if it cannot lie there
     """
 
@@ -31,6 +32,7 @@ class Link:
     digest: tuple[str, str] | None
     size: int | None
     private: bool
+    of: Listed | None = attrs.field(default=None, eq=False, repr=False)
     place: str | None = attrs.field(
         init=False, default=attrs.Factory(lambda self: _place(self.url), takes_self=True)
     )
@@ -75,9 +77,10 @@ def link_beside(listed: Listed, suffix: str) -> Link:
 
     The metadata's digest is the one that the index advertises; anything else has none.
     """
-    digest = None
-    if suffix == METADATA:
-        hashes = model.metadata_hash(listed.entry)
+    digest = advertised = None
+    if suffix == METADATA and (hashes := model.metadata_hash(listed.entry)):
         if isinstance(hashes, dict):
             digest = model.best_hash({"hashes": hashes})
-    return Link(urls.with_suffix(listed.entry["url"], suffix), digest, None, listed.private)
+        advertised = listed
+    url = urls.with_suffix(listed.entry["url"], suffix)
+    return Link(url, digest, None, listed.private, advertised)

@@ -4,47 +4,50 @@ Theory of operation
 -------------------
 A request for a file is a hit, or joins the flight of that file, or starts it. Each waiting
 client has a deadline of its own, a timer of the reactor: when it comes, the client is sent
-upstream, and the download goes on for the others and for the cache. A file behind credentials
-has no deadline, since the client could not fetch it upstream.
+upstream, and the download goes on for the others and for the cache. Where nobody is to be sent
+upstream (``PROXPI_SLOW_DOWNLOAD=stream``, or a file behind credentials, which the client could not
+fetch there) a client gets the bytes as they come. What cannot be kept then passes through.
+
+A part of a file that is not here is asked for upstream by itself, and passes through as well.
 
 When a file cannot be had, its page is asked anew first (signed URLs expire); then the client
-is sent upstream, whose own word may be better, unless credentials are in the way. A failure
+is sent upstream, whose own word may be better, unless that is not to be. A failure
 is not remembered: the next request tries again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.files.disk import Checked, Copy, Disk
-from proxpi.files.download import Gone, download
-from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
-from proxpi.flights import Flights, Late
+from proxpi.files.disk import Copy, Disk
+from proxpi.files.download import TooLarge, download
+from proxpi.files.link import METADATA, SIGNATURE, Link
+from proxpi.files.locate import Links, Locate, NotUpstream
+from proxpi.files.passing import Misfit, Part, passing, passing_on, passing_part
+from proxpi.files.reception import Gone, encoding
+from proxpi.files.stream import Arrival, Body
+from proxpi.files.wheel import WheelFailed, Wheels, Work
+from proxpi.flights import Flight, Flights, Late
 from proxpi.simple import urls
-from proxpi.simple.listing import Listed, NotListed
+from proxpi.simple.conditional import Span
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
+#: Bytes below which a file is not begun to be sent at once: if it turns out to be wrong and right
+#: the next time, no client has to know.
+SMALL = 64 * 1024
+#: Chooses what is asked for of a file, by its size in bytes and its SHA-256; ``None`` is all.
+Choose = Callable[[int, str | None], Span | None]
+
+T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
-
-
-class Locate(Protocol):
-    """Where files are: what the mirror needs to know of pages."""
-
-    def ready_file(self, name: str, filename: str) -> Listed | None:
-        """Give what is known of a file, without waiting."""
-
-    async def fetch_file(self, name: str, filename: str) -> Listed:
-        """Give what the page says of a file; raises `NotListed` if it is nowhere."""
-
-    async def ask_again(self, name: str, filename: str) -> Listed | None:
-        """Give what the page says after it was asked for anew."""
 
 
 @attrs.frozen
@@ -62,16 +65,13 @@ class Head:
     sha256: str | None
 
 
-class NotUpstream(Exception):
-    """An index lists the file, but the upstream says it is not there."""
-
-
 @attrs.define(eq=False)
 class Mirror:
     """The files of all indexes together.
 
     :ivar timeout: seconds that a client waits for a file before it is sent upstream
     :ivar in_thread: runs a function that takes a while off the reactor's thread
+    :ivar stream: whether nobody is sent upstream; clients get files while they come
     """
 
     _locate: Locate
@@ -79,12 +79,26 @@ class Mirror:
     _disk: Disk
     _clock: IReactorTime
     timeout: float
-    in_thread: Callable[[Callable[[], Checked | None]], Deferred[Checked | None]]
+    in_thread: Work
+    stream: bool = False
     _flights: Flights[Link, Copy | None] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
     _checks: Flights[Link, None] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+
+    _arrivals: dict[Link, Arrival] = attrs.field(init=False, factory=dict)
+
+    _links: Links = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Links(self._locate), takes_self=True)
+    )
+    _wheels: Wheels = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: Wheels(self._upstream, self._disk, self.in_thread, self._kept_whole),
+            takes_self=True,
+        ),
     )
 
     def ready(self, name: str, filename: str) -> Copy | None:
@@ -93,35 +107,35 @@ class Mirror:
 
         :param name: the normalized name of the project
         """
-        link = self._known(name, filename)
+        link = self._links.known(name, filename)
         return self._disk.open(link) if link is not None else None
 
-    async def fetch(self, name: str, filename: str) -> Copy | Elsewhere:
+    async def fetch(self, name: str, filename: str) -> Copy | Body | Elsewhere:
         """
-        Give a file, or a better place for it.
+        Give a file, whole or on its way, or a better place for it.
+
+        A body has to be followed, or dropped.
 
         :raises NotUpstream: if it is listed, but not there
-        :raises UpstreamFailed: if it cannot be had and is behind credentials
-        :raises OSError: if it cannot be written and is behind credentials
+        :raises UpstreamFailed: if it cannot be had and nobody is to be sent upstream
         """
         until = self._clock.seconds() + self.timeout
-        link = await self._find(name, filename)
-        failure: Exception
-        try:
-            try:
-                return await self._obtain(link, until)
-            except Gone as gone:
-                link = await self._link_again(name, filename, gone)
-                return await self._obtain(link, until)
-        except Gone as gone:
-            failure = _explained(gone)
-            if isinstance(failure, NotUpstream):
-                raise failure from gone
-        except (UpstreamFailed, OSError) as error:
-            failure = error
-        if self._only_here(link):
-            raise failure
-        return Elsewhere(link.public_url)
+        return await self._asked(
+            name, filename, lambda link: self._obtain(link, until, self._streams(link))
+        )
+
+    async def part(
+        self, name: str, filename: str, choose: Choose
+    ) -> Copy | Body | Part | Elsewhere:
+        """
+        Give a part of a file; or all of it, if it is here or its upstream knows no parts.
+
+        :param choose: gives the part; what it raises goes through
+        :raises NotUpstream: if it is listed, but not there
+        :raises UpstreamFailed: if it cannot be had and nobody is to be sent upstream
+        """
+        until = self._clock.seconds() + self.timeout
+        return await self._asked(name, filename, lambda link: self._part(link, choose, until))
 
     async def head(self, name: str, filename: str) -> Copy | Head:
         """
@@ -130,120 +144,249 @@ class Mirror:
         :raises NotUpstream: if it is listed, but not there
         :raises UpstreamFailed: if its length cannot be had
         """
-        link = await self._find(name, filename)
-        try:
-            try:
-                return self._disk.open(link) or await self._length(link)
-            except Gone as gone:
-                link = await self._link_again(name, filename, gone)
-                return self._disk.open(link) or await self._length(link)
-        except Gone as gone:
-            raise _explained(gone) from gone
-
-    async def _length(self, link: Link) -> Copy | Head:
-        if link.size is not None and not self._upstream.offline:
-            return Head(link.size, link.sha256)
-        async with self._upstream.file(link.url, {}, method="HEAD") as answer:
-            if answer.status in (404, 410):
-                raise Gone(link, answer.status)
-            if answer.status == 200 and answer.length:
-                return Head(answer.length, link.sha256)
-        # Some servers have no HEAD, or none for signed URLs; the file itself tells.
-        found = await self._obtain(link, None)
-        if isinstance(found, Elsewhere):
-            raise UpstreamFailed(link.url, "its length is not told", temporary=False)
+        found = await self._asked(name, filename, self._length, sent=False)
+        assert not isinstance(found, Elsewhere)
         return found
 
-    async def _obtain(self, link: Link, until: float | None) -> Copy | Elsewhere:
-        copy = self._disk.open(link)
+    def forget(self, name: str, filename: str) -> None:
+        """
+        Forget a file and what lies beside it; what is under way is for those who wait already.
+
+        :raises OSError: if it cannot be removed
+        """
+        names = [filename, filename + METADATA, filename + SIGNATURE]
+        links = {link for each in names if (link := self._links.known(name, each)) is not None}
+        # Without a page at hand, what the URLs are called is all that is known.
+        places = [] if links else [place for each in names for place in self._disk.named(each)]
+        links |= {link for link in self._flights if urls.filename(link.url) in names}
+        for link in links:
+            self._flights.forget(link)
+            self._checks.forget(link)
+            self._arrivals.pop(link, None)
+            self._disk.forget(link)
+        for place in places:
+            self._disk.forget(place)
+
+    def clear(self) -> Deferred[None]:
+        """Remove every file, as :meth:`forget` does; give a Deferred of the end of it."""
+        for link in self._flights:
+            self._flights.forget(link)
+        self._arrivals.clear()
+        return self._disk.clear()
+
+    async def _asked(
+        self, name: str, filename: str, ask: Callable[[Link], Awaitable[T]], *, sent: bool = True
+    ) -> T | Elsewhere:
+        """
+        Ask for a file where its page says, and if it is gone there, where a fresh page says.
+
+        :param sent: whether the client may be sent upstream if all fails
+        """
+        link = await self._links.find(name, filename)
+        failure: Exception
+        try:
+            try:
+                return await ask(link)
+            except Gone as gone:
+                link = await self._links.again(name, filename, gone)
+                return await ask(link)
+        except Gone as gone:
+            await self._links.withdraw(name, link)
+            failure = _explained(gone)
+            if isinstance(failure, NotUpstream):
+                raise failure from gone
+        except (UpstreamFailed, OSError, TooLarge) as error:
+            failure = error
+        if self._streams(link) or not sent or isinstance(failure, WheelFailed):
+            raise failure
+        return Elsewhere(link.public_url)
+
+    async def _obtain(
+        self, link: Link, until: float | None, streamed: bool
+    ) -> Copy | Body | Elsewhere:
+        copy = await self._here(link)
         if copy is not None:
             return copy
-        if not (self._only_here(link) or self._disk.fits(link.size)):
-            return Elsewhere(link.public_url)
-        if self._disk.found(link):
-            # It is here: no client is sent away while it is checked.
-            await self._checks.join(link, lambda: self._check(link)).wait()
-            copy = self._disk.open(link)
-            if copy is not None:
-                return copy
-        flight = self._flights.join(link, lambda: self._bring(link))
+        if link.of is not None:
+            return await self._metadata(link, until, streamed)
+        if not self._disk.fits(link.size):
+            return await self._pass(link) if streamed else Elsewhere(link.public_url)
+        if not streamed:
+            try:
+                return await self._whole(link, until)
+            except Late:
+                return Elsewhere(link.public_url)
+        # Asked for before it may begin: what is held for those who wait is not held for long.
+        arrival = self._arrivals.setdefault(link, Arrival())
+        begun = arrival.begun()
+        flight = self._join(link)
         try:
-            unkept = await flight.wait(None if self._only_here(link) else until)
+            body = await begun
+            if (body.size or link.size or SMALL) < SMALL and not body.whole:
+                with suppress(Late):
+                    await flight.wait(until)
+                body = await arrival.begun()
+        except (OSError, TooLarge):
+            return await self._pass(link)
+        copy = self._disk.open(link) if body.whole else None
+        if copy is None:
+            return body
+        copy.fetched = True
+        return copy
+
+    async def _metadata(
+        self, link: Link, until: float | None, streamed: bool
+    ) -> Copy | Body | Elsewhere:
+        """Give core metadata that a page advertises: whole, it may be out of the wheel."""
+        try:
+            return await self._whole(link, None if streamed else until)
         except Late:
             return Elsewhere(link.public_url)
+        except (OSError, TooLarge):
+            if not streamed:
+                raise
+            return await self._pass(link)
+
+    async def _kept_whole(self, link: Link) -> Copy | None:
+        """Give a file that is here, or can be kept here, without anyone's waiting for it."""
+        copy = await self._here(link)
+        if copy is not None or not self._disk.fits(link.size):
+            return copy
+        return await self._whole(link, None)
+
+    async def _pass(self, link: Link) -> Body:
+        return await passing(link, self._upstream)
+
+    async def _here(self, link: Link) -> Copy | None:
+        """Give a file that is here, even if it has to be checked first: nobody is sent away."""
+        copy = self._disk.open(link)
+        if copy is None and self._disk.found(link):
+            await self._checks.join(link, lambda: self._check(link)).wait()
+            copy = self._disk.open(link)
+        return copy
+
+    async def _whole(self, link: Link, until: float | None) -> Copy:
+        """
+        Give a file once all of it is here.
+
+        :raises Late: if it takes too long
+        """
+        unkept = await self._join(link).wait(until)
         copy = unkept.share() if unkept is not None else self._disk.open(link)
         if copy is None:
             raise UpstreamFailed(link.url, "its copy is gone already")
         copy.fetched = True
         return copy
 
-    def _only_here(self, link: Link) -> bool:
-        """Tell whether nobody is to be sent upstream, for lack of credentials or of a network."""
-        return link.private or self._upstream.offline
+    async def _part(
+        self, link: Link, choose: Choose, until: float
+    ) -> Copy | Body | Part | Elsewhere:
+        copy = await self._here(link)
+        if copy is not None:
+            return copy
+        streamed = self._streams(link)
+        if link.of is not None:
+            return await self._metadata(link, until, streamed)
+        size = link.size if link.size is not None else await self._told_length(link)
+        while size is not None:
+            span = choose(size, link.sha256)
+            if span is None:
+                return await self._obtain(link, until, streamed)
+            arrival = self._arrivals.get(link)
+            body = arrival.body if arrival is not None else None
+            if arrival and body and body.size == size and span.start < body.there:
+                arrival.wanted = True
+                return Part(body, span, size)
+            if span == Span(0, size):
+                break
+            try:
+                return await passing_part(link, self._upstream, span, size)
+            except Misfit as misfit:
+                # If the page is wrong about the size, the part may be another one.
+                size = misfit.size
+        # All of it, or an upstream without parts: from its beginning then, and from here.
+        if self._disk.fits(link.size):
+            with suppress(Late, OSError, TooLarge):
+                return await self._whole(link, until)
+        return await self._obtain(link, until, True)
 
-    async def _link_again(self, name: str, filename: str, gone: Gone) -> Link:
-        """
-        Ask the page anew for the link of a file that is gone: signed URLs expire.
+    async def _length(self, link: Link) -> Copy | Head:
+        copy = self._disk.open(link)
+        if copy is not None:
+            return copy
+        if link.size is not None and not self._upstream.offline:
+            return Head(link.size, link.sha256)
+        try:
+            size = await self._told_length(link)
+        except Gone:
+            if link.of is None:
+                raise
+            return await self._whole(link, None)
+        if size is not None:
+            return Head(size, link.sha256)
+        # Some servers have no HEAD, or none for signed URLs; the file itself tells.
+        found = await self._obtain(link, None, True)
+        if isinstance(found, Body):
+            found.drop()
+            if found.size is not None:
+                return Head(found.size, link.sha256)
+            if self._disk.fits(link.size):
+                return await self._whole(link, None)
+        if not isinstance(found, Copy):
+            raise UpstreamFailed(link.url, "its length is not told", temporary=False)
+        return found
 
-        :raises Gone: if the link is the same
-        :raises NotUpstream: if there is none any more
-        :raises UpstreamFailed: if the page cannot be asked
-        """
-        base, _ = _beside(filename)
-        await self._locate.ask_again(name, base)
-        link = self._known(name, filename)
-        if link is None:
-            raise NotUpstream(filename)
-        if link.url == gone.link.url:
-            raise gone
-        return link
+    async def _told_length(self, link: Link) -> int | None:
+        """Ask the upstream for nothing but the length of a file."""
+        async with self._upstream.file(link.url, {}, method="HEAD") as answer:
+            if answer.status in (404, 410):
+                raise Gone(link, answer.status)
+            told = answer.status == 200 and encoding(answer) is None
+            return answer.length or None if told else None
+
+    def _streams(self, link: Link) -> bool:
+        """Tell whether nobody is to be sent upstream: by choice, behind credentials, offline."""
+        return self.stream or link.private or self._upstream.offline
 
     async def _check(self, link: Link) -> None:
         """Compare a file that lies here already with what the page says."""
         checked = await self.in_thread(lambda: self._disk.check(link))
         self._disk.trust(link, checked)
 
+    def _join(self, link: Link) -> Flight[Copy | None]:
+        return self._flights.join(link, lambda: self._bring(link))
+
     async def _bring(self, link: Link) -> Copy | None:
         """Download a file; one that may not be kept is given as a copy without a name."""
+        arrival = self._arrivals.setdefault(link, Arrival())
         try:
-            unkept = await download(link, self._upstream, self._disk)
+            try:
+                unkept = await download(link, self._upstream, self._disk, arrival, passing_on)
+            except (Gone, UpstreamFailed, OSError) as error:
+                if link.of is None:
+                    raise
+                unkept = await self._wheels.instead(link, error)
         except Gone as error:
             _log.info("no such file: {error}", error=error)
+            raise
+        except TooLarge as error:
+            _log.info("{url}: {error}", url=urls.shown(link.url), error=error)
             raise
         except UpstreamFailed as error:
             _log.error("file not to be had: {error}", error=error)
             raise
         except OSError as error:
-            _log.error("cache folder: {error} (for {url})", error=error, url=urls.shown(link.url))
+            self._disk.complain(error)
             raise
+        finally:
+            if self._arrivals.get(link) is arrival:
+                del self._arrivals[link]
+            if arrival.wanted:
+                self._clock.callLater(0, arrival.release)
         if unkept is not None:
             # Those who wait take their share of it at once.
             self._clock.callLater(0, unkept.close)
         return unkept
-
-    def _known(self, name: str, filename: str) -> Link | None:
-        """Give the link of a file as far as pages at hand tell it."""
-        listed = self._locate.ready_file(name, filename)
-        if listed is not None:
-            return link_to(listed)
-        base, suffix = _beside(filename)
-        listed = self._locate.ready_file(name, base) if suffix else None
-        return link_beside(listed, suffix) if listed is not None else None
-
-    async def _find(self, name: str, filename: str) -> Link:
-        """Give the link of a file, asking for its page if need be."""
-        base, suffix = _beside(filename)
-        if not suffix:
-            return link_to(await self._locate.fetch_file(name, filename))
-        try:
-            listed = await self._locate.fetch_file(name, base)
-        except NotListed:
-            # Some indexes list what lies beside a file as a file of its own.
-            known = self._known(name, filename)
-            if known is None:
-                raise
-            return known
-        return self._known(name, filename) or link_beside(listed, suffix)
 
 
 def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:
@@ -251,11 +394,3 @@ def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:
     if gone.status == 403:
         return UpstreamFailed(gone.link.url, "status 403", temporary=False)
     return NotUpstream(urls.shown(gone.link.url))
-
-
-def _beside(filename: str) -> tuple[str, str]:
-    """Split the name of what lies beside a file into the file's and the suffix, if it has one."""
-    for suffix in (METADATA, SIGNATURE):
-        if filename.endswith(suffix):
-            return filename.removesuffix(suffix), suffix
-    return filename, ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import hashlib
 import os
 import secrets
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -14,50 +16,152 @@ from typing import BinaryIO
 BUFFER = 1 << 20
 
 
-class Partial:
-    """A file that is being written; nobody else sees it, and nobody else may remove it."""
+class Sums:
+    """What is known of bytes that have passed.
 
-    def __init__(self, folder: Path, algorithms: set[str]) -> None:
-        self.path = folder / f"partial-{secrets.token_hex(8)}"
-        # Not tempfile's: its files are closed to other users, who may share the folder.
-        self._file = open(self.path, "xb", buffering=BUFFER)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._algorithms = algorithms | {"sha256"}
-        self._start()
+    :ivar size: how many they are
+    """
 
-    def _start(self) -> None:
+    def __init__(self, algorithms: Iterable[str]) -> None:
+        names = {"sha256", *algorithms}
+        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
         self.size = 0
-        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in self._algorithms}
 
-    def write(self, data: bytes) -> None:
-        """Add bytes, hashing them as they pass."""
-        self._file.write(data)
+    def add(self, data: bytes) -> None:
+        """Take note of more bytes."""
         self.size += len(data)
         for digest in self._hashes.values():
             digest.update(data)
 
+    def digests(self) -> dict[str, str]:
+        """Give the hexadecimal digests by algorithm; there is always a ``sha256``."""
+        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
+
+    def anew(self) -> Sums:
+        """Give those of no bytes, by the same algorithms."""
+        return Sums(self._hashes)
+
+    def branch(self) -> Sums:
+        """Give those of the same bytes, to be gone on with by themselves."""
+        other = copy.copy(self)
+        other._hashes = {name: digest.copy() for name, digest in self._hashes.items()}
+        return other
+
+
+class Partial:
+    """A file that is being written; nobody else sees it, and nobody else may remove it.
+
+    What cannot be written stays at hand for those who read, so nothing is lost with a full disk.
+
+    :ivar sums: the size and digests of what has come
+    """
+
+    def __init__(self, folder: Path, algorithms: set[str]) -> None:
+        self.path = folder / f"partial-{secrets.token_hex(8)}"
+        # Not tempfile's: its files are closed to other users, who may share the folder.
+        self._file = open(self.path, "x+b", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.sums = Sums(algorithms)
+        self._written = 0
+        self._synced = 0
+        self._gathered = bytearray()
+        #: Told how large the file is about to become; it may raise an `OSError` against it.
+        self.room: Callable[[int], None] = lambda size: None
+
+    @property
+    def size(self) -> int:
+        """Bytes that have come, whether they are on disk already or not."""
+        return self.sums.size
+
+    def fileno(self) -> int:
+        """Give the descriptor of the file, for the system."""
+        return self._file.fileno()
+
+    def write(self, data: bytes) -> None:
+        """
+        Add bytes, hashing them as they pass.
+
+        :raises OSError: if the disk does not take them; they can be read all the same
+        """
+        self.sums.add(data)
+        self._gathered += data
+        if len(self._gathered) >= BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self.room(self._written + len(self._gathered))
+        while self._gathered:
+            count = os.pwrite(self.fileno(), self._gathered, self._written)
+            del self._gathered[:count]
+            self._written += count
+
+    def read(self, start: int, count: int) -> bytes:
+        """Read what has come; at most `count` bytes, and fewer before the end now and then."""
+        if start < self._written:
+            return os.pread(self.fileno(), min(count, self._written - start), start)
+        start -= self._written
+        return bytes(self._gathered[start : start + count])
+
     def restart(self) -> None:
         """Throw away what was written."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._start()
+        self._gathered.clear()
+        self._written = self._synced = 0
+        self._file.truncate(0)
+        self.sums = self.sums.anew()
 
     def finish(self) -> dict[str, str]:
         """Write all of it, and give its digests."""
-        self._file.flush()
-        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
+        self._flush()
+        return self.sums.digests()
+
+    def sync(self) -> None:
+        """
+        Have what was written flushed to disk.
+
+        It may take long: call it in a thread, after :meth:`finish`. A second call does nothing.
+
+        :raises OSError: if the disk does not take it
+        """
+        if self._synced != self._written:
+            os.fsync(self.fileno())
+            self._synced = self._written
 
     def reopen(self) -> BinaryIO:
         """Open what was written for reading."""
         return open(self.path, "rb", buffering=0)
 
+    def remains(self) -> Remains:
+        """Give what has come so far, to be read when this is closed."""
+        return Remains(os.dup(self.fileno()), self._written, bytes(self._gathered))
+
     def close(self) -> None:
         """End the writing, and remove the file if it still has its partial name."""
         self.unlink()
-        with suppress(OSError):  # a full disk may refuse the last buffer, too
+        with suppress(OSError):  # a full disk may complain once more
             self._file.close()
 
     def unlink(self) -> None:
         """Remove the file if it still has its partial name."""
         with suppress(OSError):  # it has its own by now, or the folder is for reading only
             os.unlink(self.path)
+
+
+class Remains:
+    """The bytes of a partial file that goes no further."""
+
+    def __init__(self, descriptor: int, written: int, rest: bytes) -> None:
+        self._file = open(descriptor, "rb", buffering=0)
+        self._written = written
+        self._rest = rest
+
+    def read(self, start: int, count: int) -> bytes:
+        """Read as :meth:`Partial.read` does."""
+        if start < self._written:
+            return os.pread(self._file.fileno(), min(count, self._written - start), start)
+        start -= self._written
+        return self._rest[start : start + count]
+
+    def close(self) -> None:
+        """Let go of them."""
+        self._file.close()

@@ -87,11 +87,14 @@ class Contents:
                 # Nobody knows the age of what was asked for in the future: it is old.
                 part = attrs.evolve(share.part, asked_at=now - (age if age >= 0 else source.ttl))
                 shares[source] = attrs.evolve(share, part=part)
+        names, forms = None, dict(content.forms)
         if len(shares) == len(content.shares) == len(self._sources):
-            self.names, self.forms = content.names, dict(content.forms)
-        if self.names is None:
-            self.names, self.forms = await self._merged(shares), {}
-        self.shares = shares
+            names = content.names
+        if names is None:
+            names, forms = await self._merged(shares), {}
+        if self._loaded:  # and removed meanwhile
+            return
+        self.shares, self.names, self.forms = shares, names, forms
         self._loaded = True
         if self.generation:  # to be forgotten before it was known
             self._mark_due()
@@ -105,6 +108,17 @@ class Contents:
             self._keep()
         else:
             self._loading.join(None, self._load)
+
+    def clear(self) -> Deferred[None]:
+        """
+        Forget it all for good, what is being fetched included.
+
+        :return: a Deferred of its end on disk; nothing of it is used from now on
+        """
+        self.generation += 1
+        self.shares, self.names, self.forms = {}, None, {}
+        self._loaded = True
+        return self._keep()
 
     def _mark_due(self) -> None:
         # That includes validators: whoever forgets the list on purpose may mistrust them, too.
@@ -167,9 +181,9 @@ class Contents:
             self._keep()
         return made
 
-    def _keep(self) -> None:
-        """Let what there is outlive the process, some time soon."""
-        self._saving.run(self._save).addErrback(_note)
+    def _keep(self) -> Deferred[None]:
+        """Let what there is, and no more, outlive the process, some time soon."""
+        return self._saving.run(self._save).addErrback(_note)
 
     def _save(self) -> Deferred[None]:
         shares = {

@@ -16,6 +16,7 @@ indexes could send a client to the wrong file of the right name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shutil import rmtree
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -27,7 +28,7 @@ from proxpi.index.press import Form, Lost
 from proxpi.index.record import Body, Record, Records
 from proxpi.index.renewal import Renewals, Status
 from proxpi.index.source import Source, Work, unpacked
-from proxpi.index.store import DOCUMENT, Store, Stored
+from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
 from proxpi.simple import model
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
@@ -165,6 +166,14 @@ class Pages:
             raise self._failure(record)
         return listed
 
+    async def withdraw(self, name: str, filename: str) -> None:
+        """Advertise no core metadata of a file any more, until the page changes: it has none."""
+        record = self._records.get(name)
+        try:
+            await self._renewals.withdraw(record, filename)
+        except Lost:
+            self._records.lose(record)
+
     def forget(self, name: str) -> None:
         """Ask for a project again before its page is used again, except in an outage."""
         old = self._records.get(name)
@@ -183,6 +192,8 @@ class Pages:
             sections = stored.read() if stored is not None else None
             if stored is None or sections is None:
                 return stored
+            if WITHDRAWN in sections:  # mistrusted, too
+                sections = {key: sections[key] for key in stored.documents}
             due = {key: attrs.evolve(part, due=True) for key, part in stored.parts.items()}
             return self._store.save(record.name, due, sections)
 
@@ -191,6 +202,17 @@ class Pages:
                 record.stored = stored
 
         return self._work(mark).addCallback(take)
+
+    def clear(self) -> Deferred[None]:
+        """
+        Forget all projects for good, what is being fetched included.
+
+        :return: a Deferred of the end of it; nothing of them is used from now on
+        :raises OSError: if the folder does not let it
+        """
+        gone = self._store.clear()
+        self._records.clear()
+        return self._work(lambda: rmtree(gone, ignore_errors=True))
 
     async def _current(
         self, name: str, anyway: bool = False, form: Form | None = None
@@ -209,7 +231,7 @@ class Pages:
                 record.wanted.add(form)
             status = await self._renewals.renew(record, "all" if anyway else "due")
             # Forgotten meanwhile: what was under way is older than the operator's wish.
-            if not record.replaced:
+            if self._records.lives(record):
                 return record, status
 
     async def _look_up(

@@ -10,10 +10,11 @@ import gzip
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
+import msgspec
 
 from proxpi.index.merge import merge
 from proxpi.index.source import Page, Part, unpacked
-from proxpi.index.store import DOCUMENT, Store, Stored
+from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
 from proxpi.simple import model
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
@@ -39,14 +40,25 @@ class Form:
         return self.serialization.value + (".gz" if self.compressed else "")
 
 
-def press(projects: Sequence[model.Project], forms: Iterable[Form]) -> dict[str, bytes]:
+def press(
+    projects: Sequence[model.Project], forms: Iterable[Form], withdrawn: Collection[str] = ()
+) -> dict[str, bytes]:
     """
     Merge what the indexes say, and write it down in some forms.
 
     :param projects: in order of precedence; at least one
+    :param withdrawn: names of the files whose core metadata is not advertised
     :return: the forms by name
     """
     merged = merge(projects)
+    if withdrawn:
+        files = [
+            {key: value for key, value in entry.items() if key != "core-metadata"}
+            if entry["filename"] in withdrawn
+            else entry
+            for entry in merged.files
+        ]
+        merged = attrs.evolve(merged, files=files)
     written: dict[Serialization, bytes] = {}
     pressed = {}
     for form in forms:
@@ -114,8 +126,29 @@ def add(
     if sections is None:
         raise Lost(name)
     documents = [sections[DOCUMENT + key] for key, part in parts.items() if part.present]
-    made = press([_project(document) for document in documents], [form])
+    withdrawn = _withdrawn(sections)
+    made = press([_project(document) for document in documents], [form], withdrawn)
     return store.save(name, parts, sections | made), made[form.name]
+
+
+def withdraw(
+    store: Store, name: str, kept: Stored, parts: Mapping[str, Part], filename: str
+) -> Stored:
+    """
+    Let the forms of a page that is kept advertise no core metadata of a file, until it changes.
+
+    :raises Lost: if it is not there any more
+    """
+    sections = kept.read()
+    if sections is None:
+        raise Lost(name)
+    withdrawn = model.to_json(sorted({filename, *_withdrawn(sections)}))
+    documents = {key: data for key, data in sections.items() if key.startswith(DOCUMENT)}
+    return store.save(name, parts, documents | {WITHDRAWN: withdrawn})
+
+
+def _withdrawn(sections: Mapping[str, bytes]) -> list[str]:
+    return msgspec.json.decode(sections.get(WITHDRAWN, b"[]"), type=list[str])
 
 
 def _project(document: bytes) -> model.Project:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import attrs
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -136,6 +136,14 @@ class Projects:
         self._held.forget()
         self._wished = True
         self._full = None
+        self._leave_flights()
+
+    def clear(self) -> Deferred[None]:
+        """Forget the list for good; see :meth:`proxpi.index.list_contents.Contents.clear`."""
+        self._leave_flights()
+        return self._held.clear()
+
+    def _leave_flights(self) -> None:
         self._flights.forget("due")
         self._flights.forget("troubled")
 

@@ -52,6 +52,7 @@ class Record:
     :ivar wished: whether an operator wants it asked for, and nobody has tried since
     :ivar replaced: whether another record stands for the project
     :ivar cost: bytes
+    :ivar era: how often everything had been forgotten when it was made
     """
 
     name: str
@@ -67,6 +68,7 @@ class Record:
     wished: bool = False
     replaced: bool = False
     cost: int = 0
+    era: int = 0
 
     @property
     def present(self) -> bool:
@@ -90,6 +92,7 @@ class Records:
     store: Store
     _records: OrderedDict[str, Record] = attrs.field(init=False, factory=OrderedDict)
     _cost: int = attrs.field(init=False, default=0)
+    _era: int = attrs.field(init=False, default=0)
 
     def get(self, name: str) -> Record:
         """Give the record of a project; a new one if nothing is known of it."""
@@ -114,15 +117,26 @@ class Records:
         """Let a record stand for its project, in place of any other."""
         old = self._records.pop(record.name, None)
         if old is not None:
-            old.replaced = True
+            old.replaced = old is not record
             self._cost -= old.cost
+        record.era = self._era
         self._records[record.name] = record
         self.weigh(record)
         return record
 
+    def lives(self, record: Record) -> bool:
+        """Tell whether a record still stands for its project, or may do so again."""
+        return not record.replaced and record.era == self._era
+
+    def clear(self) -> None:
+        """Let go of all records, and let none of them stand for its project ever again."""
+        self._era += 1
+        self._records.clear()
+        self._cost = 0
+
     def lose(self, record: Record) -> None:
         """Put another record in the place of one whose file is gone or is not what it was."""
-        if record.replaced:
+        if not self.lives(record):
             return
         record.replaced = True
         found = self.kept(record.name)

@@ -14,8 +14,8 @@ knows of trouble, nobody asks the index but its probe, unless there is nothing t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError
@@ -24,7 +24,7 @@ from twisted.logger import Logger
 
 from proxpi.flights import Flight, Flights, Late
 from proxpi.index.patience import COLD_TRIES, STALE_TRIES, outcome, persistently
-from proxpi.index.press import Form, Lost, add, keep
+from proxpi.index.press import Form, Lost, add, keep, withdraw
 from proxpi.index.record import Body, Record, Records
 from proxpi.index.source import Part, Said, Source, Work
 from proxpi.index.store import digest
@@ -34,6 +34,7 @@ Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
 #: Whom to ask: those whose part is over its time; all; those that are in trouble.
 Ask = Literal["due", "all", "troubled"]
 
+T = TypeVar("T")
 _log = Logger(namespace="proxpi.index")
 
 
@@ -206,13 +207,14 @@ class Renewals:
                     parts.append(new.part)
                     if new.page is not None:
                         pages[source.identity] = new.page
-            if record.replaced:
+            if not self._records.lives(record):
                 return  # forgotten meanwhile, and so is this
             wanted, record.wanted = record.wanted, set()
             before = record.stored
             named = self._records.named(parts)
-            after, made = await self._work(
-                lambda: keep(self._records.store, record.name, before, named, pages, wanted)
+            after, made = await self._kept(
+                record,
+                lambda: keep(self._records.store, record.name, before, named, pages, wanted),
             )
             if before is None or after is None or before.documents != after.documents:
                 record.forms.clear()
@@ -229,8 +231,8 @@ class Renewals:
             kept, named = record.stored, self._records.named(record.parts)
             if kept is None:
                 raise Lost(record.name)
-            after, data = await self._work(
-                lambda: add(self._records.store, record.name, kept, named, form)
+            after, data = await self._kept(
+                record, lambda: add(self._records.store, record.name, kept, named, form)
             )
             if record.stored is kept:
                 record.stored = after
@@ -239,6 +241,33 @@ class Renewals:
             return body
         finally:
             record.lock.release()
+
+    async def withdraw(self, record: Record, filename: str) -> None:
+        """
+        Advertise no core metadata of a file any more, until the page changes.
+
+        :raises Lost: if what was kept of the page is not there any more
+        """
+        await record.lock.acquire()
+        try:
+            kept, named = record.stored, self._records.named(record.parts)
+            if kept is None:
+                return
+            record.stored = await self._kept(
+                record, lambda: withdraw(self._records.store, record.name, kept, named, filename)
+            )
+            record.forms.clear()
+            self._records.weigh(record)
+        finally:
+            record.lock.release()
+
+    async def _kept(self, record: Record, job: Callable[[], T]) -> T:
+        """Let a job keep something of a record."""
+        done: T = await self._work(job)
+        if not self._records.lives(record):
+            # Everything was forgotten meanwhile, but for what the job has just put there.
+            self._records.store.remove(record.name)
+        return done
 
 
 def _body(data: bytes) -> Body:

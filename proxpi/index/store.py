@@ -4,10 +4,10 @@ Theory of operation
 -------------------
 A file begins with a line that says what it is and how long its header is; the header, JSON, says
 what each index said when, and which *sections* follow: the pages of the indexes (``document …``,
-packed) and the forms of the merged page that were asked for (``json``, ``json.gz``, …), each with
-its length and its digest. A file is written whole, under another name first, so that a reader
-sees the one before or the one after. Nothing is flushed to disk: the digests tell what a power
-failure, another version or anybody else has left there, and that is no page then.
+packed), the forms of the merged page that were asked for (``json``, ``json.gz``, …), and what these
+leave out, each with its length and its digest. A file is written whole, under another name first,
+so that a reader sees the one before or the one after. Nothing is flushed to disk: the digests tell
+what a power failure, another version or anybody else has left there, and that is no page then.
 
 Times in a file are those of the wall clock; in memory they are the reactor's, which no jump of
 the wall clock touches.
@@ -34,6 +34,8 @@ from proxpi.index.source import Part
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
 DOCUMENT = "document "
+#: The section that names the files whose core metadata is not to be had: a list, JSON.
+WITHDRAWN = "withdrawn"
 #: What a file begins with; another version of the format gets another number.
 MAGIC = b"proxpi page 1"
 #: Bytes that are read first; most headers are shorter.
@@ -201,6 +203,18 @@ class Store:
         """Forget a project for good."""
         with suppress(OSError):
             self._path(name).unlink()
+
+    def clear(self) -> Path:
+        """
+        Forget all projects for good: their folder loses its name, and with it what is in it.
+
+        :return: what it is called now, to be removed; so is what a crash leaves, at the start
+        :raises OSError: if the disk does not let it
+        """
+        gone = self.folder.parent / f"partial-{secrets.token_hex(8)}"
+        with suppress(FileNotFoundError):
+            os.rename(self.folder, gone)
+        return gone
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.page"

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from proxpi.files.mirror import NotUpstream
+from proxpi.files.locate import NotUpstream
 from proxpi.index.pages import NoSuchFile, NoSuchProject
 from proxpi.index.projects import NoSuchList
 from proxpi.simple import freshness
@@ -127,22 +127,26 @@ def refuse(request: Request, failure: Failure) -> None:
             body = line(request, 404, "No index lists this file.")
         case NotUpstream():
             body = line(request, 404, "The index lists this file, but it is not there.")
-        case UpstreamFailed() as failed if failed.temporary:
-            seconds = RETRY_AFTER if failed.retry_after is None else math.ceil(failed.retry_after)
-            seconds = min(max(1, seconds), LONGEST_RETRY_AFTER)
-            headers = {"Retry-After": str(seconds)}
-            body = line(request, 503, f"Upstream failed: {failed}", headers)
-        case UpstreamFailed() as failed:
-            body = line(request, 502, f"Upstream failed: {failed}")
-        case OSError() as problem:
-            _log.error("cache folder: {error}", error=problem)
-            headers = {"Retry-After": str(RETRY_AFTER)}
-            text = f"The cache folder cannot be used: {problem.strerror or problem}"
-            body = line(request, 503, text, headers)
+        case UpstreamFailed() | OSError() as error:
+            status, text, headers = trouble(error)
+            body = line(request, status, text, headers)
         case _:
             request.processingFailed(failure)
             return
     finish(request, body)
+
+
+def trouble(error: UpstreamFailed | OSError) -> tuple[int, str, dict[str, str]]:
+    """Give status, sentence and header fields for trouble upstream, or with the cache folder."""
+    if isinstance(error, OSError):
+        _log.error("cache folder: {error}", error=error)
+        text = f"The cache folder cannot be used: {error.strerror or error}"
+        return 503, text, {"Retry-After": str(RETRY_AFTER)}
+    if not error.temporary:
+        return 502, f"Upstream failed: {error}", {}
+    seconds = RETRY_AFTER if error.retry_after is None else math.ceil(error.retry_after)
+    seconds = min(max(1, seconds), LONGEST_RETRY_AFTER)
+    return 503, f"Upstream failed: {error}", {"Retry-After": str(seconds)}
 
 
 def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[str, str]:

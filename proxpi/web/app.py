@@ -12,21 +12,26 @@ from urllib.parse import parse_qs
 
 import attrs
 from klein import Klein
+from twisted.internet.defer import FirstError, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
 from proxpi.index.projects import Projects
 from proxpi.simple import names
+from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers
 from proxpi.web.admin.home import render_home
 from proxpi.web.origin import is_cross_site
+from proxpi.web.target import can_name
 
 #: Bytes that a form may have.
 FORM_LIMIT = 4096
 CROSS_SITE = "Pages of other sites may not change anything here."
 NO_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
+NO_FILENAME = "This is no file name."
 
 #: The home page loads nothing, and its forms go nowhere else.
 _HOME_HEADERS = {
@@ -42,7 +47,7 @@ class _CrossSite(Exception):
 
 
 class _BadName(Exception):
-    """What was given is no project name."""
+    """What was given is no name; its text says of what."""
 
 
 @attrs.define(eq=False)
@@ -51,6 +56,7 @@ class App:
 
     _pages: Pages
     _projects: Projects
+    _mirror: Mirror
 
     app = Klein()
     app.url_map.strict_slashes = False
@@ -81,6 +87,27 @@ class App:
         self._pages.forget(_project(name))
         return answers.succeeded(request)
 
+    @app.route("/cache/<name>/<filename>", methods=["DELETE"])
+    def delete_file(self, request: Request, name: str, filename: str) -> bytes:
+        """Forget a file and what lies beside it, also while it is being fetched or sent."""
+        _check_site(request)
+        project = _project(name)
+        if not can_name(filename):
+            raise _BadName(NO_FILENAME)
+        self._mirror.forget(project, filename)
+        return answers.succeeded(request)
+
+    @app.route("/cache", methods=["DELETE"])
+    async def delete_all(self, request: Request) -> bytes:
+        """Remove everything: list, files and pages."""
+        _check_site(request)
+        parts = [self._projects.clear(), self._mirror.clear(), maybeDeferred(self._pages.clear)]
+        try:
+            await gatherResults(parts, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
+        return answers.succeeded(request)
+
     @app.route("/admin/forget-list", methods=["POST"])
     def post_forget_list(self, request: Request) -> bytes:
         """Do what the home page's first form asks for."""
@@ -104,8 +131,18 @@ class App:
 
     @app.handle_errors(_BadName)
     def refuse_name(self, request: Any, failure: Failure) -> bytes:
-        """Answer what names no project."""
-        return answers.error(request, 404 if request.method == b"DELETE" else 400, NO_NAME)
+        """Answer what names nothing."""
+        status = 404 if request.method == b"DELETE" else 400
+        return answers.error(request, status, str(failure.value))
+
+    @app.handle_errors(UpstreamFailed, OSError)
+    def refuse_for_now(self, request: Any, failure: Failure) -> bytes:
+        """Answer what cannot be done, for want of an upstream or of a folder that can be used."""
+        error = failure.value
+        assert isinstance(error, (UpstreamFailed, OSError))
+        status, text, headers = answers.trouble(error)
+        answers.set_headers(request, headers)
+        return answers.error(request, status, text)
 
     @app.handle_errors(MethodNotAllowed)
     def refuse_method(self, request: Any, failure: Failure) -> bytes:
@@ -147,7 +184,7 @@ def _form(request: Request) -> str:
 def _project(name: str) -> str:
     normalized = names.canonical(name)
     if normalized is None:
-        raise _BadName()
+        raise _BadName(NO_NAME)
     return normalized
 
 

@@ -16,7 +16,7 @@ from proxpi.index.projects import ProjectList, Projects
 from proxpi.simple import conditional, negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
-from proxpi.web.send import send, send_bytes
+from proxpi.web.send import send_bytes, send_file
 from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, Target, target
 
 ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
@@ -123,14 +123,7 @@ class IndexTree:
             os.close(descriptor)
             request.finish()
             return
-        send(
-            request,
-            lambda start, count: os.pread(descriptor, count, start),
-            0,
-            file.size,
-            self._clock,
-            lambda: os.close(descriptor),
-        )
+        send_file(request, descriptor, 0, file.size, self._clock, lambda: os.close(descriptor))
 
 
 def _set_head(

@@ -88,6 +88,9 @@ def _decoded(segment: bytes) -> str | None:
         text = unquote_to_bytes(segment).decode("utf-8")
     except UnicodeDecodeError:
         return None
-    if text in (".", "..") or len(text) > LONGEST_FILENAME:
-        return None
-    return None if UNSAFE.search(text) else text
+    return text if can_name(text) else None
+
+
+def can_name(text: str) -> bool:
+    """Tell whether anything can be called so."""
+    return not (text in (".", "..") or len(text) > LONGEST_FILENAME or UNSAFE.search(text))

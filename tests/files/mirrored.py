@@ -10,14 +10,17 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from proxpi.files.disk import Checked, Copy, Disk
+from proxpi.files.disk import Copy, Disk
 from proxpi.files.mirror import Elsewhere, Mirror
 from proxpi.files.partial import Partial
+from proxpi.files.stream import Body
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.pool import Upstream
 from tests.support.house import FILES, MIB, FolderCase, entry
 from tests.support.internet import FakeInternet, Reply, Silence
 from tests.support.listing import FakePages
+from tests.support.reading import Reading
+from tests.support.upstreams import at_once
 
 NAME = "demo-1.0-py3-none-any.whl"
 URL = FILES + NAME
@@ -34,19 +37,23 @@ class MirrorCase(FolderCase):
         self.clock = Clock()
         self.internet = FakeInternet()
         self.locate = FakePages()
-        self.threads: list[tuple[Any, Deferred[Checked | None]]] = []
+        self.threads: list[tuple[Any, Deferred[Any]]] = []
         self.build()
 
-    def build(self, *, capacity: int = 100 * MIB, timeout: float = TIMEOUT) -> None:
+    def build(
+        self, *, capacity: int = 100 * MIB, timeout: float = TIMEOUT, stream: bool = False
+    ) -> None:
         """Make a mirror on the folder, as a new process does."""
         self.disk = Disk(self.folder, capacity)
         self.disk.prepare()
         upstream = Upstream(self.internet, self.clock, Credentials.from_urls([]), 3, 20)
-        self.mirror = Mirror(self.locate, upstream, self.disk, self.clock, timeout, self.in_thread)
+        self.mirror = Mirror(
+            self.locate, upstream, self.disk, self.clock, timeout, self.in_thread, stream
+        )
 
-    def in_thread(self, work: Any) -> Deferred[Checked | None]:
+    def in_thread(self, work: Any) -> Deferred[Any]:
         """Keep what would be done in a thread, for :meth:`run_threads`."""
-        done: Deferred[Checked | None] = Deferred()
+        done: Deferred[Any] = Deferred()
         self.threads.append((work, done))
         return done
 
@@ -54,7 +61,7 @@ class MirrorCase(FolderCase):
         """Do what is to be done in threads; tell how much that was."""
         threads, self.threads = self.threads, []
         for work, done in threads:
-            done.callback(work())
+            at_once(work).chainDeferred(done)
         return len(threads)
 
     def listed(self, *replies: Reply | Silence | Exception, **keys: Any) -> None:
@@ -63,17 +70,21 @@ class MirrorCase(FolderCase):
         self.locate.lists(entry(NAME, DATA, **keys), private=private, cold=cold)
         self.internet.at(URL, *(replies or [Reply(200, DATA)]))
 
-    def fetch(self, filename: str = NAME) -> Deferred[Copy | Elsewhere]:
+    def fetch(self, filename: str = NAME) -> Deferred[Copy | Body | Elsewhere]:
         """Ask as a client does."""
         return Deferred.fromCoroutine(self.mirror.fetch("demo", filename))
 
     def assert_bytes(self, found: object, data: bytes = DATA) -> None:
         """Check that these bytes would be sent."""
+        if isinstance(found, Body):
+            reading = Reading(found)
+            assert (reading.data, reading.whole) == (data, True)
+            return
         assert isinstance(found, Copy), found
         assert (found.size, found.read(0, found.size + 1)) == (len(data), data)
         found.close()
 
-    def assert_sent_to(self, asked: Deferred[Copy | Elsewhere], url: str = URL) -> None:
+    def assert_sent_to(self, asked: Deferred[Copy | Body | Elsewhere], url: str = URL) -> None:
         """Check that a client was sent upstream."""
         assert self.result(asked) == Elsewhere(url)
 

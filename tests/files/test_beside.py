@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from proxpi.files.mirror import Elsewhere, NotUpstream
+from proxpi.files.locate import NotUpstream
 from proxpi.simple.listing import NotListed
-from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import entry, sha256
 from tests.support.internet import Reply
@@ -38,16 +37,15 @@ class Sidecar(MirrorCase):
         self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
 
     def test_wrong(self) -> None:
-        """Metadata without the advertised digest is never served, and asked for once more."""
-        self.advertise(Reply(200, b"other"))
-        assert self.result(self.fetch(SIDECAR)) == Elsewhere(URL + ".metadata")
-        assert len(self.internet.asked) == 2
-        self.assert_nothing_kept()
-
-    def test_wrong_private(self) -> None:
-        """Behind credentials that is a failure."""
-        self.advertise(Reply(200, b"other"), private=True)
-        self.error(self.fetch(SIDECAR), UpstreamFailed)
+        """Metadata without the advertised digest is never served, whoever asks, but withdrawn."""
+        for private in (False, True):
+            self.advertise(Reply(200, b"other"), private=private)
+            asked = self.fetch(SIDECAR)
+            self.run_threads()  # where the wheel, which is none, is looked at
+            self.error(asked, NotUpstream)
+            assert self.internet.urls().count(URL + ".metadata") >= 2
+            assert self.locate.withdrawn.pop() == ("demo", NAME)
+            assert self.mirror.ready("demo", SIDECAR) is None
 
     def test_without_digest(self) -> None:
         """Metadata that is advertised without a digest is taken as it comes."""
@@ -64,6 +62,7 @@ class Sidecar(MirrorCase):
         self.advertise(Reply(404), digest=False)
         self.error(self.fetch(SIDECAR), NotUpstream)
         assert self.locate.asked_again == [("demo", NAME)]
+        assert self.locate.withdrawn == []
 
     def test_of_an_unknown_file(self) -> None:
         """There is no metadata of a file that no page lists."""

@@ -214,12 +214,24 @@ class Found(DiskCase):
         assert not self.check(bare("x.whl"))
 
     def test_folder_in_its_place(self) -> None:
-        """A folder under a file's name is no file, and stays."""
-        (self.folder / "h-example/x.whl").mkdir(parents=True)
+        """A folder under a file's name is no file; an empty one makes way, another one stays."""
+        inside = self.folder / "h-example/x.whl/inside"
+        inside.mkdir(parents=True)
         assert not self.disk.found(bare("x.whl"))
         with pytest.raises(OSError):
             self.keep(link_of("x.whl", b"data"), b"data")
         assert self.leftovers() == []
+        inside.rmdir()
+        self.keep(link_of("x.whl", b"data"), b"data")
+        assert self.content(link_of("x.whl", b"data")) == b"data"
+
+    def test_file_where_a_folder_belongs(self) -> None:
+        """Of two files of which one lies where the other needs a folder, the later one is kept."""
+        for first, then in (("x.whl", "x.whl/y.whl"), ("z.whl/y.whl", "z.whl")):
+            self.keep(link_of(first, b"one"), b"one")
+            self.keep(link_of(then, b"two"), b"two")
+            assert self.content(link_of(then, b"two")) == b"two"
+            assert self.content(link_of(first, b"one")) is None
 
     def test_name_too_long_for_the_disk(self) -> None:
         """A name that the file system refuses is no file that was found, or says so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -92,24 +93,25 @@ class Start(DiskCase):
         assert self.content(link) == b"data"
 
     def test_odd_leftover(self) -> None:
-        """What cannot be removed does not stop the start."""
-        (self.folder / ".proxpi/partial-folder").mkdir()
+        """A folder that is left over is removed; what cannot be does not stop the start."""
+        folder = self.folder / ".proxpi/partial-folder"
+        folder.mkdir()
+        (folder / "page").write_bytes(b"x")
+        with socket.socket(socket.AF_UNIX) as odd:
+            odd.bind(str(self.folder / ".proxpi/partial-socket"))
         with logged("proxpi.files") as log:
             self.prepared(100)
-        assert "partial-folder" in log.text
+        assert not folder.exists()
+        assert "partial-socket" in log.text
 
     def test_files_that_go_meanwhile(self) -> None:
-        """A file that vanishes while the folder is looked at is none."""
+        """A file that vanishes after the folder was looked at is a miss, and no room is lost."""
         path = self.lay("x.whl", bytes(80))
-        lstat = os.lstat
-
-        def vanishing(name: Any) -> os.stat_result:
-            os.unlink(name)
-            return lstat(name)
-
-        self.put(os, "lstat", vanishing)
         self.disk = self.prepared(100)
-        assert not path.exists()
+        assert self.disk.used == 80
+        path.unlink()
+        self.keep(link_of("y.whl", bytes(100)), bytes(100))
+        assert self.disk.used == 100
 
 
 class ReadOnly(DiskCase):

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectionRefusedError
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.files.mirror import NotUpstream
+from proxpi.files.locate import NotUpstream
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import sha256

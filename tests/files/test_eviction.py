@@ -1,16 +1,18 @@
-"""What goes first: the least recently used, just enough of it, and never what is busy."""
+"""What goes first: what is worth least, just enough of it, and never what is busy."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.eviction import victims
+from proxpi.files.eviction import MOST_USES, victims, worth
 
 SIZES = st.dictionaries(st.text(max_size=3), st.integers(0, 100), max_size=12)
+BYTES = st.integers(0, 10**10)
+USES = st.integers(0, 1000)
 
 
-def test_least_recently_used_first() -> None:
+def test_lowest_first() -> None:
     """Files go in their order, until there is room, and not one more."""
     assert victims([("a", 3), ("b", 3), ("c", 3)], 4, set()) == ["a", "b"]
 
@@ -21,18 +23,40 @@ def test_room_enough() -> None:
     assert victims([("a", 3)], -5, set()) == []
 
 
-def test_busy() -> None:
-    """A file that is being sent stays, and the next one goes instead of it."""
-    assert victims([("a", 3), ("b", 3), ("c", 3)], 4, {"a"}) == ["b", "c"]
+def test_nothing_is_taken_in_vain() -> None:
+    """No more is looked at than goes: of many files the first few decide."""
+    files = iter([("a", 3), ("b", 3), ("c", 3)])
+    assert victims(files, 3, set()) == ["a"]
+    assert next(files) == ("b", 3)
 
 
-@given(SIZES, st.integers(-10, 500), st.sets(st.text(max_size=3)))
-def test_enough_or_all(sizes: dict[str, int], excess: int, busy: set[str]) -> None:
-    """Room is made, unless all else is busy; the last victim was needed."""
+@given(SIZES, st.integers(-10, 1000), st.sets(st.text(max_size=3)))
+def test_enough_and_no_more(sizes: dict[str, int], excess: int, busy: set[str]) -> None:
+    """What goes is enough if that can be, is not busy, and all of it is needed."""
     chosen = victims(sizes.items(), excess, busy)
-    assert not set(chosen) & busy
     assert len(set(chosen)) == len(chosen)
-    freed = sum(sizes[name] for name in chosen)
-    assert freed >= excess or set(chosen) == set(sizes) - busy
-    if chosen:
-        assert freed - sizes[chosen[-1]] < excess
+    assert not busy & set(chosen)
+    gone = sum(sizes[name] for name in chosen)
+    free = sum(size for name, size in sizes.items() if name not in busy)
+    assert gone >= min(excess, free)
+    assert not chosen or gone - sizes[chosen[-1]] < excess
+
+
+@given(SIZES, st.integers(-10, 1000), st.sets(st.text(max_size=3)))
+def test_in_order(sizes: dict[str, int], excess: int, busy: set[str]) -> None:
+    """What stays, though it could have gone, comes after all that goes."""
+    chosen = victims(sizes.items(), excess, busy)
+    assert [name for name in sizes if name not in busy][: len(chosen)] == chosen
+
+
+@given(USES, BYTES, USES, BYTES)
+def test_worth(uses: int, size: int, more: int, larger: int) -> None:
+    """It is above zero; more uses are worth no less, and more bytes are worth no more."""
+    assert 0 < worth(uses, size) <= worth(uses + more, size)
+    assert worth(uses, size + larger) <= worth(uses, size)
+
+
+def test_request_and_bytes_weigh() -> None:
+    """Small files outlast many uses of a large one; large ones are judged by uses alone, almost."""
+    assert worth(1, 100_000) > worth(MOST_USES, 10**9)
+    assert worth(2, 10**9) > worth(1, 10**8)

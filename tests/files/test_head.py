@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from proxpi.files.disk import Copy
-from proxpi.files.mirror import Head, NotUpstream
+from proxpi.files.locate import NotUpstream
+from proxpi.files.mirror import Head
 from proxpi.simple.listing import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
@@ -65,7 +66,7 @@ class HeadOfAFile(MirrorCase):
         self.build(capacity=0)
         self.listed(Reply(405), size=None)
         error = self.error(self.head(), UpstreamFailed)
-        assert (error.cause, error.temporary) == ("its length is not told", False)
+        assert (error.cause, error.temporary) == ("status 405", False)
 
     def test_not_there(self) -> None:
         """A file that is not there, by a fresh page too, is not there."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 
 from twisted.internet.defer import CancelledError
 
-from proxpi.files import download
+from proxpi.files import reception
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import FILES, MIB, entry
@@ -61,12 +60,16 @@ class FullDisk(MirrorCase):
         assert self.open_files() == []
 
     def test_private(self) -> None:
-        """Behind credentials it is an error of the folder's."""
-        self.listed(private=True)
-        self.fill_disk()
-        error = self.error(self.fetch(), OSError)
-        assert error.errno == errno.ENOSPC
-        self.assert_nothing_kept()
+        """Behind credentials, and where nobody is redirected, it passes through."""
+        for stream in (False, True):
+            for function in ("write", "finish"):
+                self.build(stream=stream)
+                self.listed(private=not stream)
+                full = self.fill_disk(function)
+                self.assert_bytes(self.result(self.fetch()))
+                self.clock.advance(0)
+                self.assert_nothing_kept()
+                full.stop()
 
     def test_room_again(self) -> None:
         """A disk that has room again is used again."""
@@ -97,28 +100,27 @@ class Capacity(MirrorCase):
         assert self.internet.asked == []
 
     def test_nothing_is_kept_private(self) -> None:
-        """Behind credentials the file passes through, for all who wait, and leaves nothing."""
+        """Behind credentials the file passes through, for each who asks, and leaves nothing."""
         self.build(capacity=0)
-        slow = Reply(200, b"", whole=False, length=len(DATA))
-        self.listed(slow, private=True)
+        replies = [Reply(200, b"", whole=False, length=len(DATA)) for _ in range(3)]
+        self.listed(*replies, private=True)
         asked = [self.fetch() for _ in range(3)]
-        slow.bring(DATA)
-        slow.end()
-        for one in asked:
+        for one, reply in zip(asked, replies, strict=True):
+            reply.bring(DATA)
+            reply.end()
             self.assert_bytes(self.result(one))
-        self.clock.advance(0)
         self.assert_nothing_kept()
 
     def test_passed_through_with_nobody_there(self) -> None:
-        """If nobody waits any more, what cannot be kept is let go of."""
+        """If nobody waits for it any more, what cannot be kept is asked for no longer."""
         self.build(capacity=0)
-        slow = Reply(200, DATA, whole=False)
+        slow = Reply(200, b"", whole=False, length=len(DATA))
         self.listed(slow, private=True)
         asked = self.fetch()
         asked.cancel()
         self.error(asked, CancelledError)
-        slow.end()
-        self.clock.advance(0)
+        assert slow.closed
+        assert self.clock.getDelayedCalls() == []
         self.assert_nothing_kept()
 
     def test_too_large(self) -> None:
@@ -155,7 +157,7 @@ class Capacity(MirrorCase):
 
     def test_far_beyond_its_size(self) -> None:
         """What goes on far beyond the size on the page is not waited for."""
-        self.put(download, "MARGIN", MIB)
+        self.put(reception, "MARGIN", MIB)
         self.listed(Reply(200, bytes(3 * MIB), length=None), size=10, private=True)
         assert self.error(self.fetch(), UpstreamFailed).cause == "the answer is too long"
         self.assert_nothing_kept()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi.files.mirror import NotUpstream
+from proxpi.files.locate import NotUpstream
 from proxpi.simple.listing import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase

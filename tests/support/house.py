@@ -112,6 +112,7 @@ class HouseCase(FolderCase):
         capacity: int = 100 * MIB,
         timeout: float = 0.9,
         any_type: bool = False,
+        stream: bool = False,
         rest: IResource | None = None,
     ) -> None:
         """Build a house on the folder, as ``proxpi.tap`` does."""
@@ -123,10 +124,12 @@ class HouseCase(FolderCase):
         self.projects = Projects(
             sources, self.upstream, self.clock, lambda: self.disk.own / "projects", at_once
         )
-        self.mirror = Mirror(self.pages, self.upstream, self.disk, self.clock, timeout, at_once)
+        self.mirror = Mirror(
+            self.pages, self.upstream, self.disk, self.clock, timeout, at_once, stream
+        )
         files = Files(self.mirror, self.clock, any_type)
         tree = IndexTree(self.pages, self.projects, files, self.clock)
-        rest = rest or App(self.pages, self.projects).app.resource()
+        rest = rest or App(self.pages, self.projects, self.mirror).app.resource()
         self.site = Site(tree, rest, self.clock)
         self.disk.prepare()
 

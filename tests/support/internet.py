@@ -34,6 +34,7 @@ class Reply:
     :ivar whole: whether its body ends by itself; otherwise :meth:`bring` and :meth:`end` go on
     :ivar length: announced; by default that of the body, ``None`` announces nothing
     :ivar closed: whether proxpi closed the connection
+    :ivar paused: whether proxpi wants no more for now
     """
 
     status: int = 200
@@ -44,6 +45,7 @@ class Reply:
         default=attrs.Factory(lambda self: len(self.body), takes_self=True)
     )
     closed: bool = attrs.field(init=False, default=False)
+    paused: bool = attrs.field(init=False, default=False)
     _receiver: Any = attrs.field(init=False, default=None)
 
     def fields(self) -> Headers:
@@ -175,3 +177,11 @@ class _BodyTransport:
     def loseConnection(self) -> None:
         """See `ITransport`."""
         self._reply.closed = True
+
+    def pauseProducing(self) -> None:
+        """See `IPushProducer`."""
+        self._reply.paused = True
+
+    def resumeProducing(self) -> None:
+        """See `IPushProducer`."""
+        self._reply.paused = False

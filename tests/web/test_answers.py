@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.test.requesthelper import DummyRequest
 
-from proxpi.files.mirror import NotUpstream
+from proxpi.files.locate import NotUpstream
 from proxpi.index.pages import NoSuchFile, NoSuchProject
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers

@@ -68,7 +68,7 @@ class Elsewhere(FileCase):
         assert answer_at_last.body == DATA
 
     def test_full_disk(self) -> None:
-        """With a full disk the client is sent upstream, or told so behind credentials."""
+        """With a full disk the client is sent upstream; behind credentials it passes through."""
 
         def refuse(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -77,9 +77,7 @@ class Elsewhere(FileCase):
         assert self.get(PATH).status == 302
         self.build(index=PRIVATE_INDEX)
         answer = self.get(PATH)
-        assert answer.status == 503
-        assert "No space left on device" in answer.text
-        assert "retry-after" in answer.headers
+        assert (answer.status, answer.body) == (200, DATA)
         assert self.leftovers() == []
 
     def test_gone(self) -> None:

@@ -176,7 +176,7 @@ class Parts(FileCase):
             assert answer.status == status, condition
 
     def test_cold(self) -> None:
-        """A range of a file that is not here yet waits as a ``GET`` does."""
+        """From an upstream that knows no ranges the file is had, and then the part of it."""
         answer = self.get(PATH, "Range: bytes=-2")
         assert (answer.status, answer.body) == (206, DATA[-2:])
 

@@ -46,8 +46,16 @@ def buggy() -> Buggy:
     return Buggy()  # type: ignore[no-untyped-call]
 
 
+class _Admitted:
+    """A connection, as far as the choice of a resource goes."""
+
+    admitted = True
+
+
 class _Path:
     """A request, as far as the choice of its resource goes."""
+
+    channel = _Admitted()
 
     def __init__(self, path: bytes) -> None:
         self.path = path

@@ -1,0 +1,100 @@
+"""Whether bytes are those that an index names: of files that come, and of those that were found."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import attrs
+from twisted.logger import Logger
+
+from proxpi.files.link import Link
+from proxpi.files.partial import BUFFER
+from proxpi.simple import urls
+
+_log = Logger(namespace="proxpi.files")
+
+
+class Mismatch(Exception):
+    """The bytes of a file are not those that the index names; its text says how."""
+
+
+@attrs.frozen
+class Identity:
+    """What tells a file from another under the same name, and from its own past."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """Take it from what the system says of a file."""
+        return cls(status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+@attrs.frozen
+class Checked:
+    """A file whose bytes are known.
+
+    :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
+    :ivar url: where it was fetched; ``None`` for one that was found
+    """
+
+    identity: Identity
+    digests: dict[str, str]
+    url: str | None = None
+
+    def suits(self, link: Link) -> bool:
+        """Tell whether this is the file of a link."""
+        if link.digest is not None:
+            return self.digests.get(link.digest[0]) == link.digest[1]
+        # Port and query are not in the name: without a hash, only the URL tells files apart.
+        if self.url is not None and self.url != link.url:
+            return False
+        if link.size is not None:
+            return self.identity.size == link.size
+        return self.url is not None
+
+
+def compare(size: int, digests: dict[str, str], link: Link) -> None:
+    """
+    Compare what came with what the index names: by the best hash, without one by size.
+
+    :raises Mismatch: if it is not the same
+    """
+    if link.digest is not None:
+        algorithm, expected = link.digest
+        if digests[algorithm] != expected:
+            raise Mismatch(f"its {algorithm} is {digests[algorithm]}, not {expected}")
+        if link.size is not None and size != link.size:
+            _log.warn(
+                "{url} has {size} bytes and the right hash; the index says {stated} bytes",
+                url=urls.shown(link.url),
+                size=size,
+                stated=link.size,
+            )
+    elif link.size is not None and size != link.size:
+        raise Mismatch(f"it has {size} bytes, not {link.size}")
+
+
+def check(path: Path, link: Link) -> Checked | None:
+    """Read a found file and compare it; one that is not the link's is removed."""
+    algorithms = {"sha256"} | ({link.digest[0]} if link.digest else set())
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    try:
+        with open(path, "rb", buffering=0) as file:
+            identity = Identity.of(os.fstat(file.fileno()))
+            while chunk := file.read(BUFFER):
+                for digest in hashes.values():
+                    digest.update(chunk)
+            checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
+            if identity == Identity.of(os.fstat(file.fileno())) and checked.suits(link):
+                return checked
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warn("{path} cannot be read: {error}", path=str(path), error=error)
+        return None
+    _log.warn("{path} is not what the index names: removed", path=str(path))
+    return None

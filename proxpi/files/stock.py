@@ -1,0 +1,174 @@
+"""What lies in the cache folder: how much, how often used, and which of it goes first.
+
+It knows names and numbers, and touches no file. What it knows is written as one JSON document, so
+that recency and frequency outlast the process; one that is damaged, or no such document at all,
+is as good as none.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Container, Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import count
+
+import attrs
+import msgspec
+
+from proxpi.files.eviction import victims, worth
+
+#: The version of the document.
+VERSION = 1
+
+_Row = tuple[str, int, int, float]
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """
+    The stock as it is written.
+
+    `files` are places, bytes, uses and ranks, the least recently used first.
+    """
+
+    version: int
+    level: float
+    files: list[_Row]
+
+
+@attrs.define(eq=False)
+class Kept:
+    """A file that is kept.
+
+    :ivar size: in bytes
+    :ivar uses: how often it was used since it came
+    :ivar rank: how late it goes
+    :ivar turn: when it was last used, to tell equal ranks apart
+    """
+
+    size: int
+    uses: int
+    rank: float
+    turn: int
+
+
+@attrs.define(eq=False)
+class Stock:
+    """The files that are kept, by place.
+
+    :ivar used: bytes of all of them
+    """
+
+    used: int = attrs.field(init=False, default=0)
+    _kept: dict[str, Kept] = attrs.field(init=False, factory=dict)
+    _level: float = attrs.field(init=False, default=0.0)
+    _turns: Iterator[int] = attrs.field(init=False, factory=count)
+    # Entries whose file has another turn by now, or is gone, are passed over.
+    _ranked: list[tuple[float, int, str]] = attrs.field(init=False, factory=list)
+
+    def __contains__(self, place: str) -> bool:
+        return place in self._kept
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._kept))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def size(self, place: str) -> int:
+        """Give the bytes of a file; none if it is not kept."""
+        kept = self._kept.get(place)
+        return kept.size if kept is not None else 0
+
+    def add(self, place: str, size: int) -> None:
+        """Take in a file that has not been used yet; it replaces one of the same place."""
+        self.drop(place)
+        self._put(place, Kept(size, 0, self._level + worth(0, size), next(self._turns)))
+
+    def use(self, place: str) -> None:
+        """Count a use of a file."""
+        kept = self._kept[place]
+        kept.uses += 1
+        kept.rank = self._level + worth(kept.uses, kept.size)
+        kept.turn = next(self._turns)
+        self._rank(place, kept)
+
+    def drop(self, place: str) -> None:
+        """Forget a file, if it is kept."""
+        kept = self._kept.pop(place, None)
+        if kept is not None:
+            self.used -= kept.size
+
+    def evict(self, place: str) -> None:
+        """Forget a file that had to go."""
+        self._level = max(self._level, self._kept[place].rank)
+        self.drop(place)
+
+    def choose(self, excess: int, busy: Container[str]) -> list[str]:
+        """Give what has to go for so many bytes; fewer if all else is busy."""
+        with closing(self._by_rank()) as ranked:
+            return victims(ranked, excess, busy)
+
+    def fill(self, found: Iterable[tuple[str, int]]) -> None:
+        """
+        Take in files of which it is only known when they were used.
+
+        :param found: places and bytes, the least recently used first
+        """
+        files = list(found)
+        # The level rises from one to the next, by what is the worth of one over all of them.
+        values = [worth(0, size) for _, size in files]
+        step = sum(values) / max(len(files), 1) ** 2
+        for number, ((place, size), value) in enumerate(zip(files, values, strict=True)):
+            self.drop(place)
+            rank = self._level + value + number * step
+            self._put(place, Kept(size, 0, rank, next(self._turns)))
+
+    def dump(self) -> bytes:
+        """Write down what is known."""
+        rows = sorted(self._kept.items(), key=lambda item: item[1].turn)
+        files = [(place, kept.size, kept.uses, kept.rank) for place, kept in rows]
+        return msgspec.json.encode(_Document(VERSION, self._level, files))
+
+    def load(self, document: bytes) -> None:
+        """
+        Take in what was written down.
+
+        :raises ValueError: if it is damaged, or something else; nothing is taken in then
+        """
+        read = msgspec.json.decode(document, type=_Document)
+        numbers = [read.level, *(rank for _, _, _, rank in read.files)]
+        if read.version != VERSION or not all(map(math.isfinite, numbers)):
+            raise ValueError("another version, or no numbers")
+        if any(size < 0 or uses < 0 for _, size, uses, _ in read.files):
+            raise ValueError("a number below zero")
+        self._level = read.level
+        for place, size, uses, rank in read.files:
+            self.drop(place)
+            self._put(place, Kept(size, uses, rank, next(self._turns)))
+
+    def _put(self, place: str, kept: Kept) -> None:
+        self._kept[place] = kept
+        self.used += kept.size
+        self._rank(place, kept)
+
+    def _rank(self, place: str, kept: Kept) -> None:
+        if len(self._ranked) > 2 * len(self._kept) + 1000:
+            self._ranked = [(kept.rank, kept.turn, name) for name, kept in self._kept.items()]
+            heapq.heapify(self._ranked)
+        else:
+            heapq.heappush(self._ranked, (kept.rank, kept.turn, place))
+
+    def _by_rank(self) -> Generator[tuple[str, int], None, None]:
+        """Give places and bytes, the lowest rank first."""
+        passed = []
+        try:
+            while self._ranked:
+                entry = heapq.heappop(self._ranked)
+                kept = self._kept.get(entry[2])
+                if kept is not None and kept.turn == entry[1]:
+                    passed.append(entry)
+                    yield entry[2], kept.size
+        finally:
+            for entry in passed:
+                heapq.heappush(self._ranked, entry)

@@ -1,0 +1,343 @@
+"""Core metadata out of a wheel (PEP 427, PEP 658), for when what should lie beside it is gone.
+
+Theory of operation
+-------------------
+A wheel is a zip archive, and ``zipfile`` reads it from a :class:`View`: of a file on disk, or of
+:class:`Pieces` of one that is upstream. A piece that is not at hand is :class:`Needed`; it is
+asked for as a range, and the archive is read anew, from the bytes that are at hand by then. Most
+wheels tell all in their last 64 KiB, as PEP 427 recommends. What is read is bounded, whatever
+an archive says of itself. An upstream that knows no ranges makes the whole wheel needed, which is
+fetched as any file.
+
+Nothing is believed that does not have the digest that the index advertises.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from proxpi.files.checks import Mismatch, compare
+from proxpi.files.disk import Copy, Disk
+from proxpi.files.download import TooLarge
+from proxpi.files.link import Link, link_to
+from proxpi.files.partial import Sums
+from proxpi.files.reception import Gone
+from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import Upstream
+
+#: Bytes of the end that are asked for first: the longest end of an archive, and more.
+TAIL = 64 * 1024 + 22
+#: Bytes that a range has at least; what is needed next often lies close by.
+STEP = 16 * 1024
+#: Bytes beyond which neither the list of an archive nor metadata is believed to be one.
+LIMIT = 4 * 1024 * 1024
+#: Bytes beyond which a wheel takes too much reading.
+MOST = 2 * LIMIT
+#: Ranges that are asked for at most, after that of the end.
+TURNS = 6
+#: Bytes of an archive's entry before its content, as most have it.
+ENTRY = 1024
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
+_log = Logger(namespace="proxpi.files")
+
+T = TypeVar("T")
+
+
+class Unfit(Exception):
+    """A wheel does not give the metadata that its index advertises; its text says why."""
+
+
+class WheelFailed(UpstreamFailed):
+    """A wheel cannot be read now; no client finds its metadata elsewhere, for that is gone."""
+
+
+class Needed(Exception):
+    """A piece of a file is not at hand: from byte `start`, up to `stop`."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        super().__init__(f"bytes {start} to {stop}")
+        self.start = start
+        self.stop = stop
+
+
+class Work(Protocol):
+    """Runs a function that takes a while, off the reactor's thread."""
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give what `job` will have returned."""
+
+
+class View(io.RawIOBase):
+    """A file to read from, by a function that gives bytes of any place of it.
+
+    :param size: bytes
+    :param at: gives the bytes from a place on, so many
+    """
+
+    def __init__(self, size: int, at: Callable[[int, int], bytes]) -> None:
+        self._size = size
+        self._at = at
+        self._position = 0
+
+    def seekable(self) -> bool:
+        """See `io.IOBase`."""
+        return True
+
+    def tell(self) -> int:
+        """See `io.IOBase`."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """See `io.IOBase`."""
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._size)
+        if position < 0:
+            raise OSError("before the first byte")
+        self._position = position
+        return position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """
+        See `io.RawIOBase`.
+
+        :raises Unfit: if it is more than anything in a wheel may need
+        """
+        left = max(0, self._size - self._position)
+        count = left if size is None or size < 0 else min(size, left)
+        if count > LIMIT:
+            raise Unfit(f"{count} bytes of it would have to be read at once")
+        data = self._at(self._position, count) if count else b""
+        self._position += len(data)
+        return data
+
+
+@attrs.define(eq=False)
+class Pieces:
+    """What is at hand of a file.
+
+    :ivar size: bytes of the whole file
+    """
+
+    size: int
+    _pieces: list[tuple[int, bytes]] = attrs.field(init=False, factory=list)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are at hand."""
+        return sum(len(data) for _, data in self._pieces)
+
+    def add(self, start: int, data: bytes) -> None:
+        """Add what lies at a place."""
+        self._pieces.append((start, data))
+
+    def read(self, start: int, count: int) -> bytes:
+        """
+        Read from one piece.
+
+        :raises Needed: if none holds it all
+        """
+        for first, data in self._pieces:
+            if first <= start and start + count <= first + len(data):
+                return data[start - first : start - first + count]
+        raise Needed(start, start + count)
+
+
+def core_metadata(wheel: View, filename: str) -> bytes:
+    """
+    Read the core metadata in a wheel.
+
+    :param filename: the wheel's
+    :raises Unfit: if there is none to be had
+    :raises Needed: if the view does not show enough
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = _member(archive, filename)
+            # In one go, rather than header, name and content one after the other.
+            wheel.seek(member.header_offset)
+            wheel.read(ENTRY + member.compress_size)
+            with archive.open(member) as content:
+                return content.read(LIMIT)
+    except (Needed, Unfit):
+        raise
+    except Exception as error:  # noqa: BLE001 (zipfile does not tell what odd archives may raise)
+        raise Unfit(
+            f"it is no archive that can be read ({error or type(error).__name__})"
+        ) from None
+
+
+def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
+    """Find the one file of metadata that is this wheel's."""
+    # Others may have their own in there, put in by accident.
+    stated = filename.split("-")[:2]
+    named = [
+        (found[1], member)
+        for member in archive.infolist()
+        if (found := _METADATA.fullmatch(member.filename)) is not None
+        and _folded(found[1].partition("-")[0]) == _folded(stated[0])
+    ]
+    if len(named) > 1:
+        named = [(stem, member) for stem, member in named if stem == "-".join(stated)]
+    if len(named) != 1:
+        raise Unfit("it has not one file of metadata")
+    _, member = named[0]
+    # Whatever else zipfile can unpack, it does not bound.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Unfit("its metadata is packed in an unusual way")
+    if member.file_size > LIMIT:
+        raise Unfit("its metadata is too long")
+    return member
+
+
+def _folded(name: str) -> str:
+    """Write a name of a project as all spellings of it have it, odd ones, too."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class _NoRanges(Exception):
+    """An upstream gives no part of this file."""
+
+
+@attrs.define(eq=False)
+class Wheels:
+    """Takes core metadata out of wheels, and keeps it as if it had come by itself.
+
+    :ivar work: reads archives in a thread
+    :ivar whole: gives a wheel as the mirror gives any file; ``None`` if it is not to be had whole
+    """
+
+    _upstream: Upstream
+    _disk: Disk
+    _work: Work
+    _whole: Callable[[Link], Awaitable[Copy | None]]
+
+    async def instead(self, link: Link, error: Gone | UpstreamFailed | OSError) -> Copy | None:
+        """
+        Give metadata out of its wheel, since it does not come by itself.
+
+        :param link: the metadata, whose :attr:`Link.of` is known
+        :param error: why it does not
+        :return: as :func:`proxpi.files.download.download`
+        :raises Gone: if this wheel does not give what the index advertises
+        :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
+        :raises UpstreamFailed: or `error` itself, if neither can be had now
+        """
+        assert link.of is not None
+        try:
+            data = await self._out_of(link_to(link.of), link.of.entry["filename"])
+            kept = self._keep(link, data)
+        except (Unfit, Mismatch, Gone, TooLarge) as unfit:
+            _log.warn("{error}, and the wheel does not give it: {unfit}", error=error, unfit=unfit)
+            raise Gone(link, 404) from unfit
+        except (UpstreamFailed, OSError) as failure:
+            if not isinstance(error, Gone):
+                raise error from failure
+            if isinstance(failure, OSError):
+                failure = UpstreamFailed(link.url, f"gone, and the cache folder: {failure}")
+            raise WheelFailed(
+                failure.url,
+                failure.cause,
+                temporary=failure.temporary,
+                retry_after=failure.retry_after,
+            ) from failure
+        _log.info("{error}; it was taken out of the wheel", error=error)
+        return kept
+
+    def _keep(self, link: Link, data: bytes) -> Copy | None:
+        sums = Sums({link.digest[0]} if link.digest else ())
+        sums.add(data)
+        compare(sums.size, sums.digests(), link)
+        try:
+            partial = self._disk.partial(link)
+            try:
+                partial.write(data)
+                return self._disk.adopt(partial, link)
+            finally:
+                self._disk.end(partial)
+        except OSError as error:
+            # Nobody could get it elsewhere: it lives as long as it is sent.
+            self._disk.complain(error)
+            file = tempfile.TemporaryFile(buffering=0)
+            file.write(data)
+            return Copy(file, sums.size, sums.digests()["sha256"], Counter(), "")
+
+    async def _out_of(self, wheel: Link, filename: str) -> bytes:
+        if not filename.endswith(".whl"):
+            raise Unfit("it is no wheel")
+        copy = self._disk.open(wheel)
+        if copy is None and not self._disk.found(wheel):
+            try:
+                return await self._by_ranges(wheel, filename)
+            except _NoRanges:
+                pass
+        copy = copy or await self._whole(wheel)
+        if copy is None:
+            raise Unfit("the wheel cannot be had whole")
+        try:
+            return await self._read(copy.size, copy.read, filename)
+        finally:
+            copy.close()
+
+    async def _by_ranges(self, wheel: Link, filename: str) -> bytes:
+        pieces = await self._end_of(wheel)
+        for _ in range(TURNS):
+            try:
+                return await self._read(pieces.size, pieces.read, filename)
+            except Needed as needed:
+                stop = min(max(needed.stop, needed.start + STEP), pieces.size)
+                if pieces.held + stop - needed.start > MOST:
+                    break
+                wanted = f"bytes={needed.start}-{stop - 1}"
+                start, data, size = await self._range(wheel, wanted, stop - needed.start)
+                if start != needed.start or size != pieces.size:
+                    raise _NoRanges() from None
+                pieces.add(start, data)
+        raise Unfit("too much of it would have to be read")
+
+    async def _end_of(self, wheel: Link) -> Pieces:
+        # Some servers know no suffixes, and most indexes tell the size.
+        size = wheel.size
+        wanted = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
+        start, data, size = await self._range(wheel, wanted, TAIL)
+        pieces = Pieces(size)
+        pieces.add(start, data)
+        return pieces
+
+    def _read(self, size: int, at: Callable[[int, int], bytes], filename: str) -> Deferred[bytes]:
+        return self._work(lambda: core_metadata(View(size, at), filename))
+
+    async def _range(self, wheel: Link, wanted: str, most: int) -> tuple[int, bytes, int]:
+        """
+        Ask for a part of a wheel.
+
+        :return: the place of its first byte, the part, and the bytes of the whole
+        """
+        headers = {"Accept": "*/*", "Range": wanted}
+        async with self._upstream.file(wheel.url, headers) as answer:
+            if answer.status in (403, 404, 410):
+                raise Unfit(f"the wheel is not there (status {answer.status})")
+            if answer.status in (200, 416):
+                raise _NoRanges()
+            if answer.status != 206:
+                raise answer.refusal()
+            found = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
+            start, last, size = map(int, found.groups()) if found else (0, -1, 0)
+            if not start <= last < min(size, start + most):
+                raise _NoRanges()
+            chunks: list[bytes] = []
+            await self._upstream.stream(answer, chunks.append, most)
+        data = b"".join(chunks)
+        if len(data) != last + 1 - start:
+            raise UpstreamFailed(answer.url, "a part of another length than announced")
+        return start, data, size

@@ -1,0 +1,143 @@
+"""One connection of a client: how long it may take, and how much it may bring.
+
+* A whole request, from its first byte (or from the connection's beginning) to its last, has to
+  come within :data:`HEAD` seconds, however it is spread over them.
+* Between two requests a connection may be silent for :data:`IDLE` seconds.
+* A client that takes nothing of what is sent for a minute is dropped, and one that asks without
+  taking the answers is not read from, nor is what it has asked answered.
+* A request's body, for which nothing here has much use, has at most :data:`BODY` bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+from proxpi.web.send import LOOK, Uptake
+
+#: Seconds for a whole request to come.
+HEAD = 30.0
+#: Seconds between two requests; longer than what is in front of a server keeps its connections.
+IDLE = 75.0
+#: Bytes that the body of a request may have.
+BODY = 64 * 1024
+
+_TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Channel(HTTPChannel):
+    """Parses requests one after the other, and no faster than their answers are taken.
+
+    :ivar admitted: whether there is room for more than refusals
+    :ivar uptake: whether the client takes what it is sent
+    :ivar closed_at: when it was told to close for a shutdown, in seconds of the clock
+    """
+
+    site: Any
+    transport: Any
+    admitted = True
+    uptake: Uptake
+    closed_at: float | None = None
+    #: Whether a request is due: some of it has come, or nothing at all since the beginning.
+    _due = True
+    _until = 0.0
+    _refused = False
+
+    def connectionMade(self) -> None:
+        """See `IProtocol`."""
+        self.timeOut = HEAD  # type: ignore[assignment]
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self.uptake = Uptake(self.transport, self.site.clock)
+        self._until = self.site.clock.seconds() + HEAD
+        self.admitted = self.site.enter(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """See `IProtocol`."""
+        self.site.leave(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def resetTimeout(self) -> None:
+        """Do nothing: with a byte now and then, a request would never have to be whole."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See `IProtocol`."""
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if self._waitingForTransport:
+            # Twisted would go on reading, and keep what it must not answer yet.
+            self._networkProducer.pauseProducing()
+        self._await_request()
+
+    def _await_request(self) -> None:
+        """Set the timer for the rest of a request once some of it is here."""
+        if not (self._due or self._handlingRequest) and (self.requests or self._buffer):
+            self._due = True
+            self._until = self.site.clock.seconds() + HEAD
+            # Soon, because this may as well be a client that does not take its answers.
+            self.setTimeout(LOOK)  # type: ignore[no-untyped-call]
+
+    def allHeadersReceived(self) -> None:
+        """Refuse a body that is too large before any of it is asked for or kept."""
+        if self.length is not None and self.length > BODY:
+            self.refuse_body()
+        else:
+            super().allHeadersReceived()  # type: ignore[no-untyped-call]
+
+    def refuse_body(self) -> None:
+        """Answer that a body is too large, and close."""
+        if not self._refused:
+            self._refused = True
+            self.transport.write(_TOO_LARGE)
+            self.loseConnection()  # type: ignore[no-untyped-call]
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take a part of a body, unless there has been too much of it."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        """Begin to answer a request that has come whole."""
+        if not self._refused:
+            self._due = False
+            self.site.busy.add(self)
+            super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: Any) -> None:
+        """Go on with the next request, if the client takes the answers."""
+        self.site.busy.discard(self)
+        self._until = self.site.clock.seconds() + IDLE
+        self._savedTimeOut = LOOK
+        if self.site.draining:
+            self.persistent = True  # closed once the client has all of it: see `Site.drain`
+        # Nor is what has been read already parsed: a packet may hold a thousand requests.
+        self.paused = self._waitingForTransport or self.site.draining
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+        if not self.persistent:
+            # It closes once the client has taken the rest: Twisted would wait for that for ever.
+            self.setTimeout(LOOK)  # type: ignore[no-untyped-call]
+        self._await_request()
+
+    def resumeProducing(self) -> None:
+        """Go on with what was not parsed for want of a client that takes the answers."""
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+        if self.paused and not self.site.draining:
+            self.paused = False
+            self.dataReceived(b"")
+
+    def timeoutConnection(self) -> None:
+        """Drop the client if its time is over; look again later if it is not."""
+        now, pending = self.site.clock.seconds(), self.uptake.pending()
+        if pending:
+            left = self.uptake.patience()
+            self._until = now + (HEAD if self._due else IDLE)
+        else:
+            left = self._until - now
+        if left > 0:
+            self.setTimeout(min(left, LOOK) if pending else left)  # type: ignore[no-untyped-call]
+        elif pending or self.transport.disconnecting:
+            self.transport.abortConnection()
+        else:
+            self.loseConnection()  # type: ignore[no-untyped-call]
+            self._until = now + LOOK
+            self.setTimeout(LOOK)  # type: ignore[no-untyped-call]

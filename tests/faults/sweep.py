@@ -1,0 +1,91 @@
+"""A process that fills a cache folder, and is killed at a step of its own, or at any moment.
+
+``work`` is what such a process does. The hook that counts the steps is here, not in proxpi: it
+stands before and after every call by which a folder is changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from proxpi.files import disk as disk_module
+from proxpi.files import partial as partial_module
+from proxpi.files.disk import Disk
+from proxpi.files.link import Link
+from tests.support.house import sha256
+
+FILES = 5
+#: Calls that change a folder.
+CALLS = ["mkdir", "pwrite", "fsync", "rename", "replace", "unlink", "rmdir"]
+
+
+def contents(number: int) -> bytes:
+    """The bytes of a file; no two files have the same."""
+    return Random(number).randbytes(2000 + 1000 * number)
+
+
+def link_of(number: int) -> Link:
+    """The link of a file."""
+    data = contents(number)
+    url = f"https://h.example/{number % 3}/{number}.whl"
+    return Link(url, ("sha256", sha256(data)), len(data), private=False)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(step: int) -> None:
+    """Let this process be killed at the step of this number: before a call, or after it."""
+    steps = itertools.count()
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def calling(*arguments: Any, **named: Any) -> Any:
+            if next(steps) == step:
+                _die()
+            outcome = call(*arguments, **named)
+            if next(steps) == step:
+                _die()
+            return outcome
+
+        return calling
+
+    for name in CALLS:
+        setattr(os, name, counted(getattr(os, name)))
+    # It follows at once on a file's being made.
+    fcntl.flock = counted(fcntl.flock)
+
+
+def work(folder: str, capacity: int, step: int | None, order: int) -> None:
+    """Fill the folder, write down what is known, and end, unless it is killed before."""
+    # Small enough that each file takes several steps.
+    partial_module.BUFFER = 3000
+    disk_module.CHANGES = 5
+    if step is not None:
+        die_at(step)
+    disk = Disk(Path(folder), capacity)
+    disk.prepare()
+    numbers = Random(order).sample(range(FILES), FILES)
+    for number in numbers:
+        link = link_of(number)
+        if disk.found(link):
+            disk.trust(link, disk.check(link))
+        copy = disk.open(link)
+        if copy is not None:
+            copy.close()
+            continue
+        partial = disk.partial(link)
+        data = contents(number)
+        for start in range(0, len(data), 500):
+            partial.write(data[start : start + 500])
+        disk.adopt(partial, link)
+        disk.end(partial)
+    disk.forget(link_of(numbers[0]))
+    disk.close()

@@ -1,0 +1,271 @@
+"""Parts of files that are not here: asked for upstream by themselves, never believed blindly."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from proxpi.files.disk import Copy
+from proxpi.files.locate import NotUpstream
+from proxpi.files.mirror import Elsewhere
+from proxpi.files.passing import Part
+from proxpi.files.stream import Body
+from proxpi.simple.conditional import Span
+from proxpi.upstream.errors import UpstreamFailed
+from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
+from tests.support.house import FILES, MIB, entry
+from tests.support.internet import Reply
+from tests.support.reading import Reading
+
+SIZE = len(DATA)
+
+
+def part(start: int, stop: int, size: int | str = SIZE, **keys: object) -> Reply:
+    """Give the answer of an upstream that knows ranges."""
+    said = {"Content-Range": f"bytes {start}-{stop - 1}/{size}", **keys}
+    return Reply(206, DATA[start:stop], said)  # type: ignore[arg-type]
+
+
+class PartCase(MirrorCase):
+    """Tests of someone who wants the last five bytes of a file."""
+
+    def ask(self, count: int = 5) -> Deferred[Copy | Body | Part | Elsewhere]:
+        """Ask for the last bytes, as resolvers do."""
+        return Deferred.fromCoroutine(
+            self.mirror.part("demo", NAME, lambda size, _: Span(size - count, size))
+        )
+
+    def ranges(self) -> list[str | None]:
+        """Give the ranges that were asked for."""
+        return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
+
+    def assert_part(self, asked: Deferred[Copy | Body | Part | Elsewhere]) -> None:
+        """Check that these very bytes would be sent."""
+        found = self.result(asked)
+        assert isinstance(found, Part), found
+        reading = Reading(found.body)
+        assert (reading.data, reading.whole) == (DATA[-5:], True)
+        assert (found.span, found.size) == (Span(SIZE - 5, SIZE), SIZE)
+        assert self.open_files() == []
+        assert self.clock.getDelayedCalls() == []
+
+
+class Explicit(PartCase):
+    """A range is asked upstream with both its ends."""
+
+    def test_size_of_the_page(self) -> None:
+        """The page's size is all that it takes; nothing is kept."""
+        self.listed(part(SIZE - 5, SIZE))
+        self.assert_part(self.ask())
+        assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"]
+        assert len(self.internet.asked) == 1
+        self.assert_nothing_kept()
+
+    def test_size_asked_for(self) -> None:
+        """Without it, the upstream is asked for the length first."""
+        self.listed(Reply(200, b"", length=SIZE), part(SIZE - 5, SIZE), size=None)
+        self.assert_part(self.ask())
+        assert [asked.method for asked in self.internet.asked] == ["HEAD", "GET"]
+
+    def test_nothing_may_be_kept(self) -> None:
+        """Nobody is redirected for a part, not even where nothing is kept, or in no time."""
+        self.build(capacity=0, timeout=0)
+        reply = part(SIZE - 5, SIZE)
+        self.listed(reply)
+        self.assert_part(self.ask())
+
+    def test_wrong_size_on_the_page(self) -> None:
+        """An upstream that knows another size is asked for the part that this makes it."""
+        for wrong in (SIZE + 3, SIZE - 3):
+            self.internet.asked.clear()
+            self.listed(part(wrong - 5, min(wrong, SIZE)), part(SIZE - 5, SIZE), size=wrong)
+            self.assert_part(self.ask())
+            first, second = self.ranges()
+            assert first == f"bytes={wrong - 5}-{wrong - 1}"
+            assert second == f"bytes={SIZE - 5}-{SIZE - 1}"
+
+    def test_size_not_told_upstream(self) -> None:
+        """``*`` for the whole length is an answer, if the part is the one."""
+        self.listed(part(SIZE - 5, SIZE, "*"))
+        self.assert_part(self.ask())
+
+    def test_here(self) -> None:
+        """A file that is here is given itself."""
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
+        self.internet.asked.clear()
+        self.assert_bytes(self.result(self.ask()))
+        assert self.internet.asked == []
+
+    def test_all_as_a_range(self) -> None:
+        """A range of all bytes is no reason not to keep them."""
+        self.listed()
+        self.assert_bytes(self.result(self.ask(SIZE)))
+        assert self.ranges() == [None]
+        self.assert_served()
+
+    def test_all_is_asked_for(self) -> None:
+        """Who turns out to want all of it is served like anybody else."""
+        self.listed()
+        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: None))
+        self.assert_bytes(self.result(asked))
+        assert self.ranges() == [None]
+
+
+class NoRanges(PartCase):
+    """Upstreams that give something else than was asked for: all of the file then."""
+
+    def test_whole_instead(self) -> None:
+        """What does not fit is not used; the whole file is had, and the part taken from it."""
+        others = (
+            Reply(200, DATA),
+            Reply(416),
+            part(0, 5),
+            part(SIZE - 5, SIZE - 1),
+            part(SIZE - 5, SIZE, **{"Content-Encoding": "gzip"}),
+            Reply(206, DATA[-5:]),
+            Reply(206, DATA[-5:], {"Content-Range": "bytes 5-1/2"}),
+            Reply(206, DATA[-4:], {"Content-Range": f"bytes {SIZE - 5}-{SIZE - 1}/{SIZE}"}),
+        )
+        for other in others:
+            self.listed(other, Reply(200, DATA))
+            self.assert_bytes(self.result(self.ask()))
+            self.assert_served()
+            self.build()
+            (self.folder / "files-example/packages" / NAME).unlink()
+
+    def test_slow(self) -> None:
+        """If that takes long, the client gets all of it as it comes, and no redirect."""
+        data = bytes(MIB)
+        slow = Reply(200, b"", whole=False, length=len(data))
+        self.locate.lists(entry(NAME, data))
+        self.internet.at(URL, Reply(200, b"", length=MIB), slow)
+        asked = self.ask()
+        slow.bring(data[:1000])
+        self.pending(asked)
+        self.clock.advance(TIMEOUT)
+        body = self.result(asked)
+        assert isinstance(body, Body)
+        reading = Reading(body)
+        assert reading.data == data[:1000]
+        slow.bring(data[1000:])
+        slow.end()
+        assert reading.whole
+
+    def test_nothing_may_be_kept(self) -> None:
+        """The same with nothing that may be kept: all of it passes through."""
+        self.build(capacity=0)
+        self.listed(Reply(200, DATA))
+        self.assert_bytes(self.result(self.ask()))
+        self.assert_nothing_kept()
+
+    def test_no_length(self) -> None:
+        """An upstream that tells no length cannot be asked for a part."""
+        self.listed(Reply(405), Reply(200, DATA), size=None)
+        self.assert_bytes(self.result(self.ask()))
+
+
+class Failing(PartCase):
+    """Upstreams that fail."""
+
+    def test_once(self) -> None:
+        """What fails for now is asked for once more."""
+        self.listed(Reply(503), part(SIZE - 5, SIZE))
+        self.assert_part(self.ask())
+
+    def test_for_good(self) -> None:
+        """If it fails again, the client is sent upstream, or told where that is not to be."""
+        self.listed(Reply(503))
+        assert self.result(self.ask()) == Elsewhere(URL)
+        assert len(self.ranges()) == 2
+        self.listed(Reply(503), private=True)
+        assert self.error(self.ask(), UpstreamFailed).temporary
+
+    def test_gone(self) -> None:
+        """A file that is gone is looked for on a fresh page, as ever."""
+        self.listed(Reply(404))
+        self.error(self.ask(), NotUpstream)
+        new = FILES + "anew/" + NAME
+        self.locate.lists(entry(NAME, DATA, url=new), cold=True)
+        self.internet.at(new, part(SIZE - 5, SIZE))
+        self.assert_part(self.ask())
+
+    def test_breaks_off(self) -> None:
+        """A part that breaks off is gone on with, if it is the same file by its tag."""
+        first = part(SIZE - 5, SIZE, ETag='"x"')
+        first.body, first.whole = b"", False
+        rest = part(SIZE - 2, SIZE)
+        self.listed(first, rest)
+        asked = self.ask()
+        first.bring(DATA[-5:-2])
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        reading = Reading(found.body)
+        assert reading.data == DATA[-5:-2]
+        first.cut()
+        assert (reading.data, reading.whole) == (DATA[-5:], True)
+        assert self.internet.asked[1].header("If-Range") == '"x"'
+
+    def test_breaks_off_without_a_tag(self) -> None:
+        """Without one, whoever has begun is cut off."""
+        first = part(SIZE - 5, SIZE)
+        first.body, first.whole = b"", False
+        self.listed(first, part(SIZE - 2, SIZE))
+        asked = self.ask()
+        first.bring(DATA[-5:-2])
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        reading = Reading(found.body)
+        first.cut()
+        assert reading.cut
+        assert len(self.internet.asked) == 1
+
+    def test_client_gone(self) -> None:
+        """Nothing is asked for any more when the client is gone, before the first byte or after."""
+        first = part(SIZE - 5, SIZE)
+        first.body, first.whole = b"", False
+        self.listed(first)
+        asked = self.ask()
+        asked.cancel()
+        self.error(asked, Exception)
+        assert first.closed
+        second = part(SIZE - 5, SIZE)
+        second.body, second.whole = b"", False
+        self.listed(second)
+        asked = self.ask()
+        second.bring(b"x")
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        Reading(found.body).hang_up()
+        assert second.closed
+        assert self.clock.getDelayedCalls() == []
+
+
+class Joining(PartCase):
+    """A part of what is being downloaded anyway."""
+
+    def test_there_already(self) -> None:
+        """What has come is read from there; nobody is asked for it."""
+        data = bytes(range(256)) * 4096
+        slow = Reply(200, b"", whole=False, length=len(data))
+        self.locate.lists(entry(NAME, data))
+        self.internet.at(URL, slow)
+        self.fetch()
+        slow.bring(data[:1000])
+        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: Span(500, 600)))
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        assert found.body.read(500, 100) == data[500:600]
+        assert self.internet.urls() == [URL]
+        open_ended = Deferred.fromCoroutine(
+            self.mirror.part("demo", NAME, lambda size, _: Span(700, size))
+        )
+        follows = self.result(open_ended)
+        assert isinstance(follows, Part)
+        reading = Reading(follows.body)
+        slow.bring(data[1000:])
+        slow.end()
+        assert (reading.data == data, reading.whole) == (True, True)
+        assert self.internet.urls() == [URL]
+        found.body.drop()
+        self.clock.advance(TIMEOUT)
+        assert self.open_files() == []

@@ -1,0 +1,171 @@
+"""Room: finished and unfinished files together never take more than there is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxpi.files import partial as partial_module
+from proxpi.files.disk import Disk, Full
+from proxpi.files.link import Link
+from tests.files.test_disk import DiskCase, bare, link_of
+from tests.support.logs import logged
+
+CHUNKS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=40)
+
+
+class Unfinished(DiskCase):
+    """A hundred bytes for all, the unfinished files included."""
+
+    def setUp(self) -> None:
+        """Let each byte be written as it comes."""
+        super().setUp()
+        self.put(partial_module, "BUFFER", 1)
+
+    def test_what_comes_drives_out(self) -> None:
+        """What is written takes the place of finished files, before it is finished."""
+        old = link_of("old.whl", bytes(60))
+        self.keep(old, bytes(60))
+        link = link_of("new.whl", bytes(90))
+        partial = self.disk.partial(link)
+        partial.write(bytes(40))
+        assert self.content(old) is not None
+        partial.write(bytes(1))
+        assert self.content(old) is None
+        assert (self.held(), self.disk.used) == (41, 41)
+        self.disk.end(partial)
+        assert (self.held(), self.disk.used) == (0, 0)
+
+    def test_two_that_do_not_fit_together(self) -> None:
+        """The second one is refused, and the first goes on."""
+        one, two = link_of("one.whl", bytes(60)), link_of("two.whl", bytes(61))
+        first, second = self.disk.partial(one), self.disk.partial(two)
+        first.write(bytes(50))
+        second.write(bytes(50))
+        with pytest.raises(Full, match="no room in the cache"):
+            second.write(bytes(11))
+        assert second.read(0, 100) == bytes(50)
+        self.disk.end(second)
+        first.write(bytes(10))
+        self.disk.adopt(first, one)
+        self.disk.end(first)
+        assert self.content(one) == bytes(60)
+        assert self.disk.used == 60
+
+    def test_reserved(self) -> None:
+        """Room for a file whose length is known is made before it comes, or refused at once."""
+        old = link_of("old.whl", bytes(60))
+        self.keep(old, bytes(60))
+        first, second = self.disk.partial(bare("one.whl")), self.disk.partial(bare("two.whl"))
+        self.disk.reserve(first, 80)
+        assert self.content(old) is None
+        with pytest.raises(Full):
+            self.disk.reserve(second, 21)
+        self.disk.reserve(second, 20)
+        assert self.disk.used == 100
+        first.write(bytes(80))
+        assert self.disk.used == 100
+        self.disk.end(first)
+        self.disk.end(second)
+        assert self.disk.used == 0
+
+    def test_refused_and_nothing_gone(self) -> None:
+        """Where room cannot be made for all of it, nothing is removed in vain."""
+        sent, kept = link_of("sent.whl", bytes(30)), link_of("kept.whl", bytes(30))
+        self.keep(sent, bytes(30))
+        self.keep(kept, bytes(30))
+        sending = self.disk.open(sent)
+        assert sending is not None
+        partial = self.disk.partial(bare("new.whl"))
+        with pytest.raises(Full):
+            self.disk.reserve(partial, 71)
+        assert self.content(kept) is not None
+        self.disk.reserve(partial, 70)
+        assert self.content(kept) is None
+        sending.close()
+        self.disk.end(partial)
+
+    def test_endless(self) -> None:
+        """What has no length drives out no more than leaves half of the cache."""
+        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for link in links:
+            self.keep(link, bytes(10))
+        partial = self.disk.partial(bare("endless.whl"))
+        with pytest.raises(Full):
+            for _ in range(100):
+                partial.write(bytes(1))
+        self.disk.end(partial)
+        assert sum(self.content(link) is not None for link in links) == 5
+
+    def test_cannot_be_removed(self) -> None:
+        """What cannot be removed counts as before, and is served as before."""
+        old = link_of("old.whl", bytes(60))
+        self.keep(old, bytes(60))
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+        partial = self.disk.partial(bare("new.whl", 50))
+        self.put(os, "unlink", refuse)
+        with pytest.raises(OSError, match="Permission denied"):
+            self.disk.reserve(partial, 50)
+        assert self.disk.used == 60
+        assert self.content(old) is not None
+
+    def test_complaints(self) -> None:
+        """The log says once a minute that nothing can be kept, and how often it was so."""
+        now = 0.0
+        disk = Disk(self.folder, 100, seconds=lambda: now)
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with logged("proxpi.files") as log:
+            for _ in range(5):
+                disk.complain(error)
+            now = 59.9
+            disk.complain(error)
+            assert log.levels == ["error"]
+            now = 60.0
+            disk.complain(error)
+        assert log.levels == ["error", "error"]
+        assert "No space left on device" in log.text
+        assert "5 more files" in log.text
+
+
+@settings(max_examples=60, deadline=None)
+@given(CHUNKS, st.booleans())
+def test_never_more(chunks: list[tuple[int, int]], told: bool) -> None:
+    """Whatever comes side by side, in whatever pieces: the folder never holds more than it may."""
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partial_module, "BUFFER", 1)
+        folder = Path(name)
+        disk = Disk(folder, 100)
+        disk.prepare()
+        coming = {}
+        for number, (lane, size) in enumerate(chunks):
+            if lane not in coming:
+                link = Link(f"https://h.example/{number}.whl", None, 90 if told else None, False)
+                coming[lane] = (disk.partial(link), link)
+            partial, link = coming[lane]
+            try:
+                partial.write(bytes(size))
+                if partial.size >= 90:
+                    del coming[lane]
+                    disk.end(partial)
+                elif size % 3 == 0 and not told:
+                    assert disk.adopt(partial, link) is None
+                    del coming[lane]
+                    disk.end(partial)
+            except Full:
+                del coming[lane]
+                disk.end(partial)
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            held = sum(path.stat().st_size for path in files if path.name != "uses.json")
+            assert held == disk.used <= 100
+        for partial, _ in coming.values():
+            disk.end(partial)

@@ -1,0 +1,374 @@
+"""Files on their way: who gets which bytes when, and what becomes of those that are wrong."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from proxpi.files.disk import Copy
+from proxpi.files.mirror import Elsewhere
+from proxpi.files.partial import Partial
+from proxpi.files.passing import WINDOW
+from proxpi.files.stream import HELD_BACK, Body, free
+from proxpi.upstream.errors import UpstreamFailed
+from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
+from tests.support.house import MIB, entry
+from tests.support.internet import Reply
+from tests.support.reading import Reading
+
+LARGE = os.urandom(3 * MIB)
+
+
+class StreamCase(MirrorCase):
+    """Tests of a large file where nobody is sent upstream."""
+
+    def setUp(self) -> None:
+        """List it."""
+        super().setUp()
+        self.build(stream=True)
+        self.reply = self.slow()
+        self.serve(self.reply)
+
+    def slow(self, start: int = 0, **headers: Any) -> Reply:
+        """Give an answer that has no byte yet, of the file from somewhere on."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        if not start:
+            return Reply(200, b"", fields, whole=False, length=len(LARGE))
+        fields["Content-Range"] = f"bytes {start}-{len(LARGE) - 1}/{len(LARGE)}"
+        return Reply(206, b"", fields, whole=False, length=len(LARGE) - start)
+
+    def serve(self, *replies: Reply, **keys: Any) -> None:
+        """Let the upstream answer so."""
+        self.locate.lists(entry(NAME, LARGE, **keys))
+        self.internet.at(URL, *replies)
+
+    def read(self, asked: Deferred[Copy | Body | Elsewhere] | None = None) -> Reading:
+        """Read as a client does that asks now."""
+        body = self.result(asked or self.fetch())
+        assert isinstance(body, Body), body
+        return Reading(body)
+
+    def finish(self, reply: Reply, start: int = 0) -> None:
+        """Let the rest come."""
+        reply.bring(LARGE[start:])
+        reply.end()
+
+    def assert_clean(self) -> None:
+        """Check that nothing is left open, or to be done."""
+        self.clock.advance(0)
+        assert self.leftovers() == []
+        assert self.open_files() == []
+        assert self.clock.getDelayedCalls() == []
+
+
+class Coming(StreamCase):
+    """Bytes leave as they come, all but the last ones."""
+
+    def test_first_byte(self) -> None:
+        """A client gets its first bytes with the first bytes, and not before."""
+        asked = self.fetch()
+        self.pending(asked)
+        self.reply.bring(LARGE[:10])
+        reading = self.read(asked)
+        assert reading.data == LARGE[:10]
+
+    def test_all(self) -> None:
+        """It follows the download to its end, which it gets once all is right."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:-1])
+        reading = self.read(asked)
+        assert reading.data == LARGE[: len(LARGE) - HELD_BACK]
+        self.finish(self.reply, len(LARGE) - 1)
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+        self.assert_served(data=LARGE)
+        self.assert_clean()
+
+    def test_late(self) -> None:
+        """Whoever comes late gets what is there, then follows the same download."""
+        first = self.fetch()
+        self.reply.bring(LARGE[: 2 * MIB])
+        readings = [self.read(first), *(self.read() for _ in range(5))]
+        assert all(reading.data == LARGE[: 2 * MIB] for reading in readings)
+        self.finish(self.reply, 2 * MIB)
+        assert all(reading.whole and reading.data == LARGE for reading in readings)
+        assert self.internet.urls() == [URL]
+        self.assert_clean()
+
+    def test_slow_reader(self) -> None:
+        """A reader that pauses holds up neither the download nor the others, and misses nothing."""
+        first = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        slow, fast = self.read(first), self.read()
+        slow.paused = True
+        self.finish(self.reply, MIB)
+        assert fast.whole
+        assert slow.data == LARGE[:MIB]
+        slow.go_on()
+        assert (slow.data == LARGE, slow.whole) == (True, True)
+        self.assert_clean()
+
+    def test_slow_reader_is_no_victim(self) -> None:
+        """A file is not evicted, nor spoiled, while a late reader is still at it."""
+        self.build(stream=True, capacity=4 * MIB)
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        slow = self.read(asked)
+        slow.paused = True
+        self.finish(self.reply, MIB)
+        self.clock.advance(0)
+        assert self.disk._readers.total() == 1
+        slow.go_on()
+        assert slow.whole
+        assert self.disk._readers.total() == 0
+
+    def test_leaving(self) -> None:
+        """Readers that leave stop nothing."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        self.read(asked).hang_up()
+        self.finish(self.reply, MIB)
+        self.assert_served(data=LARGE)
+        self.assert_clean()
+
+    def test_unknown_length(self) -> None:
+        """Without an announced length the end is told by itself; the last bytes are held back."""
+        reply = Reply(200, b"", whole=False, length=None)
+        self.serve(reply, size=None)
+        asked = self.fetch()
+        reply.bring(LARGE[:MIB])
+        reading = self.read(asked)
+        assert reading.data == LARGE[: MIB - HELD_BACK]
+        self.finish(reply, MIB)
+        assert reading.whole
+        self.assert_clean()
+
+    def test_small_file(self) -> None:
+        """A small file is whole before it is sent, unless that takes longer than a redirect."""
+        data = LARGE[:1600]
+        reply = Reply(200, b"", whole=False, length=len(data))
+        self.locate.lists(entry("small.whl", data, url=URL))
+        self.internet.at(URL, reply)
+        first, second = self.fetch("small.whl"), self.fetch("small.whl")
+        reply.bring(data[:1590])
+        self.pending(first)
+        self.clock.advance(TIMEOUT)
+        reading = self.read(first)
+        assert reading.data == data[:1500]
+        self.result(second)
+        reply.bring(data[1590:])
+        reply.end()
+        assert reading.whole
+        self.assert_clean()
+
+    def test_free(self) -> None:
+        """Of every file that has a byte at least one is held back, and never more than the most."""
+        assert [free(size) for size in (0, 1, 16, 17, 1600)] == [0, 0, 15, 15, 1500]
+        assert free(10 * MIB) == 10 * MIB - HELD_BACK
+
+
+class Wrong(StreamCase):
+    """Wrong bytes are never a whole answer."""
+
+    def begin(self) -> Reading:
+        """Let it come, all but the last byte."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:-1])
+        return self.read(asked)
+
+    def test_wrong(self) -> None:
+        """Who follows wrong bytes is cut off before their end; then the right ones are brought."""
+        again = self.slow()
+        self.serve(self.reply, again)
+        reading = self.begin()
+        self.reply.bring(b"\0" if LARGE[-1] else b"\1")
+        self.reply.end()
+        assert reading.cut
+        assert len(reading.data) < len(LARGE)
+        self.finish(again)
+        self.assert_served(data=LARGE)
+        self.assert_clean()
+
+    def test_wrong_twice(self) -> None:
+        """Nothing is kept of what is wrong twice; who waits for the second try gets an error."""
+        wrong = Reply(200, bytes(len(LARGE)))
+        held = self.slow()
+        self.serve(wrong, held)
+        first = self.result(self.fetch())
+        assert isinstance(first, Body) and first.broken
+        late = self.fetch()
+        self.pending(late)
+        held.bring(b"x" * len(LARGE))
+        reading = self.read(late)
+        held.end()
+        assert reading.cut
+        self.assert_nothing_kept()
+
+    def test_small_and_wrong(self) -> None:
+        """Of a small file that is wrong at first no client has to know."""
+        self.listed(Reply(200, b"wrong"), Reply(200, b"the bytes of a wheel"))
+        self.assert_bytes(self.result(self.fetch()))
+
+    def test_does_not_look_right(self) -> None:
+        """What does not look like the file is not begun to be sent, and fails with a reason."""
+        page = Reply(200, bytes(len(LARGE)), {"Content-Type": "text/html"})
+        short = Reply(200, LARGE[: 2 * MIB])
+        packed = Reply(200, bytes(len(LARGE)), {"Content-Encoding": "gzip"})
+        for reply in (page, short, packed):
+            self.serve(reply)
+            assert "wrong bytes" in self.error(self.fetch(), UpstreamFailed).cause
+            self.assert_nothing_kept()
+
+    def test_never_comes(self) -> None:
+        """What fails before a byte was sent is a failure that can be told."""
+        for reply, temporary in ((Reply(503), True), (Reply(401), False), (Reply(403), False)):
+            self.serve(reply)
+            assert self.error(self.fetch(), UpstreamFailed).temporary == temporary
+
+    def test_breaks_off_for_good(self) -> None:
+        """If the rest is not to be had, who has begun is cut off."""
+        self.serve(self.reply, Reply(503))
+        asked = self.fetch()
+        self.reply.bring(LARGE[:1000])
+        reading = self.read(asked)
+        self.reply.cut()
+        assert reading.cut
+        self.assert_nothing_kept()
+
+
+class FullDisk(StreamCase):
+    """A disk that fails while a file is being sent: the clients get the rest without it."""
+
+    def test_anywhere(self) -> None:
+        """Each reader goes on by itself, from where the disk failed, and gets every byte."""
+        for function in ("write", "finish"):
+            first, second = self.slow(ETag='"x"'), self.slow(MIB)
+            third = self.slow(MIB)
+            self.serve(first, second, third)
+            asked = self.fetch()
+            first.bring(LARGE[:MIB])
+            readings = [self.read(asked), self.read()]
+            readings[1].paused = True
+            full = self.fill_disk(function)
+            self.finish(first, MIB)
+            readings[1].go_on()
+            if function == "write":
+                assert [asked.header("Range") for asked in self.internet.asked[-2:]] == [
+                    f"bytes={MIB}-"
+                ] * 2
+                self.finish(second, MIB)
+                self.finish(third, MIB)
+            assert all(reading.whole for reading in readings)
+            assert all(reading.data == LARGE for reading in readings)
+            full.stop()
+            self.assert_clean()
+            assert self.mirror.ready("demo", NAME) is None
+
+    def test_wrong_rest(self) -> None:
+        """What comes then is compared, too, all of it with what came before."""
+        rest = self.slow(MIB)
+        self.serve(self.reply, rest)
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        reading = self.read(asked)
+        self.fill_disk()
+        self.reply.bring(b"more")
+        rest.bring(bytes(2 * MIB))
+        rest.end()
+        assert reading.cut
+        assert len(reading.data) < len(LARGE)
+        self.assert_clean()
+
+    def test_not_even_readable(self) -> None:
+        """If what has come cannot be kept at hand, those who have begun are cut off."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        reading = self.read(asked)
+        self.fill_disk()
+        self.fill_disk("remains")
+        self.reply.bring(b"more")
+        assert reading.cut
+        self.assert_clean()
+
+    def test_at_the_start(self) -> None:
+        """A disk that takes no byte at all: the file passes through."""
+
+        def refuse(*_: object) -> None:
+            raise OSError("read-only file system")
+
+        self.put(Partial, "__init__", refuse)
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        reading = self.read(asked)
+        self.finish(self.reply, MIB)
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+        self.assert_clean()
+
+
+class Passing(StreamCase):
+    """What may not be kept passes through, with no more of it in memory than a window."""
+
+    def setUp(self) -> None:
+        """Keep nothing."""
+        super().setUp()
+        self.build(stream=True, capacity=0)
+
+    def test_pace(self) -> None:
+        """The upstream is read from as fast as the client takes it."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:10])
+        reading = self.read(asked)
+        reading.paused = True
+        self.reply.bring(LARGE[10 : WINDOW + 10])
+        assert not self.reply.paused
+        self.reply.bring(LARGE[WINDOW + 10 : WINDOW + 20])
+        assert self.reply.paused
+        reading.go_on()
+        assert not self.reply.paused
+        self.finish(self.reply, WINDOW + 20)
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+        self.assert_clean()
+
+    def test_cut(self) -> None:
+        """If it breaks off, it is gone on with, and compared as a whole."""
+        rest = self.slow(MIB)
+        self.serve(self.reply, rest)
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        reading = self.read(asked)
+        self.reply.cut()
+        self.finish(rest, MIB)
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+
+    def test_wrong(self) -> None:
+        """Wrong bytes are no whole answer here, either."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:-1])
+        reading = self.read(asked)
+        self.reply.bring(b"\0" if LARGE[-1] else b"\1")
+        self.reply.end()
+        assert reading.cut
+        self.assert_clean()
+
+    def test_client_gone(self) -> None:
+        """Nothing more is asked for whom nobody reads."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        self.read(asked).hang_up()
+        assert self.reply.closed
+        self.assert_clean()
+
+    def test_turns_out_too_large(self) -> None:
+        """A file that turns out to be larger than the cache passes through from there on."""
+        self.build(stream=True, capacity=2 * MIB)
+        first = Reply(200, b"", whole=False, length=None)
+        self.serve(first, self.slow(MIB), size=None)
+        asked = self.fetch()
+        first.bring(LARGE[:MIB])
+        reading = self.read(asked)
+        rest = Reply(200, LARGE, length=None)
+        self.serve(rest, size=None)
+        first.bring(LARGE[MIB:])
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+        self.assert_clean()

@@ -1,0 +1,199 @@
+"""Everything is forgotten for good: pages and list, in memory and on disk, and what comes late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from proxpi.index.pages import NoSuchProject
+from proxpi.upstream.errors import UpstreamFailed
+from tests.index.paged import AT_ROOT, JSON, PagesCase, files
+from tests.index.test_list_kept import KeptCase
+from tests.index.test_projects import names
+from tests.support.upstreams import ROOT, Reply, project_page, run
+
+
+class Jobs:
+    """A thread whose jobs end when a test wants it."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[Any, Deferred[Any]]] = []
+
+    def __call__(self, job: Any) -> Deferred[Any]:
+        """See `Work`."""
+        self._jobs.append((job, Deferred()))
+        return self._jobs[-1][1]
+
+    def run(self) -> None:
+        """Do what is to be done, and let none know yet."""
+        self._jobs = [(_giving(job()), end) for job, end in self._jobs]
+
+    def end(self) -> None:
+        """Do what is to be done."""
+        while self._jobs:
+            job, end = self._jobs.pop(0)
+            end.callback(job())
+
+
+def _giving(result: Any) -> Callable[[], Any]:
+    return lambda: result
+
+
+class PagesTests(PagesCase):
+    """Pages."""
+
+    def setUp(self) -> None:
+        """Hold two pages."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("old.zip").having(ETag='"x"'))
+        self.indexes.says(f"{ROOT}other/", project_page("other.zip"))
+        self.page()
+        self.page("other")
+        self.agents.asked.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.result(self.pages.clear())
+
+    def kept(self) -> list[str]:
+        """Give what lies in the folder."""
+        return [path.name for path in self.folder.rglob("*") if path.is_file()]
+
+    def test_gone(self) -> None:
+        """Nothing is left, in memory or on disk, and an index is asked without a condition."""
+        self.clear()
+        assert self.kept() == []
+        assert self.pages.ready("demo", JSON, False) is None
+        assert self.pages.ready_file("demo", "old.zip") is None
+        assert files(self.page()) == ["old.zip"]
+        assert self.agents.asked[-1].header("If-None-Match") is None
+        assert self.kept() == ["demo.page"]
+
+    def test_no_fallback(self) -> None:
+        """In an outage nothing stands in for what was removed, after a restart neither."""
+        self.clear()
+        self.indexes.says(AT_ROOT, Reply(503))
+        self.fails(self.ask())
+        self.start()
+        self.fails(self.ask())
+
+    def test_nothing_there(self) -> None:
+        """Where nothing is kept, nothing is wrong."""
+        self.clear()
+        self.clear()
+        assert files(self.page()) == ["old.zip"]
+
+    def test_others_in_the_folder(self) -> None:
+        """What lies beside the pages stays."""
+        beside = self.store.folder.parent / "partial-of-another"
+        beside.write_bytes(b"x")
+        self.clear()
+        assert self.kept() == [beside.name]
+
+    def test_while_asking(self) -> None:
+        """An answer that was under way is not used: the index is asked anew."""
+        self.clock.advance(1801)
+        self.agents.silent.add(AT_ROOT)
+        ask = self.ask()
+        self.clear()
+        self.agents.release(AT_ROOT)
+        assert files(self.result(ask)) == ["old.zip"]
+        assert [asked.header("If-None-Match") for asked in self.agents.asked] == ['"x"', None]
+
+    def test_while_keeping(self) -> None:
+        """A page that is being written as all is removed does not stay."""
+        for late in (False, True):
+            jobs = Jobs()
+            self.clear()
+            self.pages._renewals._work = jobs
+            ask = self.ask()
+            if late:  # written, and nobody knows it yet
+                jobs.run()
+            self.clear()
+            jobs.end()
+            assert self.kept() == ["demo.page"], "asked for anew"
+            assert self.agents.asked.pop().header("If-None-Match") is None
+            assert files(self.result(ask)) == ["old.zip"]
+            assert len(self.agents.asked) == 1
+            self.agents.asked.clear()
+
+    def test_while_keeping_what_is_gone(self) -> None:
+        """The same if the index has the project no more: the page does not come back."""
+        jobs = Jobs()
+        self.clear()
+        self.pages._renewals._work = jobs
+        ask = self.ask()
+        jobs.run()
+        self.clear()
+        self.indexes.says(AT_ROOT, Reply(404))
+        jobs.end()
+        self.error(ask, NoSuchProject)
+        assert self.kept() == []
+
+    def test_evicted_record(self) -> None:
+        """A page that had no place in memory while it was fetched does not come back either."""
+        self.clock.advance(1801)
+        self.agents.silent.add(AT_ROOT)
+        ask = self.ask()
+        self.pages._records._records.clear()
+        self.clear()
+        self.agents.release(AT_ROOT)
+        assert files(self.result(ask)) == ["old.zip"]
+        assert len(self.agents.asked) == 2
+
+
+class ListTests(KeptCase):
+    """The list."""
+
+    def test_gone(self) -> None:
+        """Nothing of it is left, and the index is asked without a condition."""
+        self.projects.clear()
+        assert [path.name for path in self.files()] == ["state.json"]
+        assert names(self.list()) == ["b", "a"]
+        assert self.agents.asked[-1].header("If-None-Match") is None
+        assert self.asks == 1
+
+    def test_no_fallback(self) -> None:
+        """In an outage nothing stands in for it, after a restart neither."""
+        self.projects.clear()
+        self.indexes.says(ROOT, Reply(503))
+        for _ in range(2):
+            ask = self.ask()
+            self.clock.pump([0.5] * 20)
+            self.error(ask, UpstreamFailed)
+            self.restart()
+
+    def test_unread(self) -> None:
+        """What an earlier process kept is removed as well, though it was not looked at yet."""
+        self.restart()
+        self.projects.clear()
+        self.restart()
+        self.list()
+        assert self.asks == 1
+
+    def test_while_it_is_read(self) -> None:
+        """What is being read from disk as all is removed does not come back."""
+        self.restart()
+        jobs = Jobs()
+        work, self.projects._held._work = self.projects._held._work, jobs
+        ask = run(self.projects.fetch(JSON, False))
+        jobs.run()
+        self.projects._held._work = work
+        self.projects.clear()
+        self.indexes.says(ROOT, Reply(503))
+        jobs.end()
+        self.clock.pump([0.5] * 20)
+        self.error(ask, UpstreamFailed)
+
+    def test_while_asking(self) -> None:
+        """An answer that was under way is not used: the index is asked anew."""
+        self.clock.advance(1801)
+        self.agents.silent.add(ROOT)
+        ask = run(self.projects.fetch(JSON, False))
+        self.projects.clear()
+        self.agents.release(ROOT)
+        assert names(self.result(ask)) == ["b", "a"]
+        asked = self.agents.asked[self.asked :]
+        assert [one.header("If-None-Match") for one in asked] == ['"x"', None]

@@ -1,0 +1,69 @@
+"""Clients of a running proxpi down at their sockets: many at a time, slow, or silent."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from tests.support.proxy import GUARD_SECONDS
+
+
+def connect(origin: str, *, receives: int | None = None) -> socket.socket:
+    """
+    Connect to it.
+
+    :param receives: bytes that the kernel takes for this client; ``None``: as many as it likes
+    """
+    parts = urlsplit(origin)
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if receives is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+    client.settimeout(GUARD_SECONDS)
+    try:
+        client.connect((parts.hostname or "", parts.port or 0))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def ask(client: socket.socket, path: str, *headers: str) -> None:
+    """Send a request."""
+    lines = [f"GET {path} HTTP/1.1", "Host: proxpi.example", *headers, "", ""]
+    client.sendall("\r\n".join(lines).encode())
+
+
+def head(client: socket.socket) -> tuple[int, dict[str, str]]:
+    """Read the head of an answer and no more: its status, and headers with lower-case names."""
+    raw = b""
+    while not raw.endswith(b"\r\n\r\n"):
+        byte = client.recv(1)
+        assert byte, f"the connection ended after {raw!r}"
+        raw += byte
+    first, *lines = raw.decode("latin-1").strip().split("\r\n")
+    fields = (line.partition(": ") for line in lines)
+    return int(first.split()[1]), {name.lower(): value for name, _, value in fields}
+
+
+def body(client: socket.socket, count: int, at_a_time: int = 1 << 20) -> bytes:
+    """Read so many bytes, or fewer if the connection ends before."""
+    parts = []
+    while count and (part := client.recv(min(count, at_a_time))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+@contextmanager
+def many_descriptors(count: int) -> Iterator[None]:
+    """Let this process have so many files and sockets meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard >= count, f"raise the hard limit above {hard}"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
