@@ -151,7 +151,6 @@ class Proxpi(Service):
         )
 
     async def _stop(self) -> None:
-        await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
         await self._drain()
         await self._pool.closeCachedConnections()
         if self._threads.started:
@@ -160,7 +159,7 @@ class Proxpi(Service):
         self._remove_temporary()
 
     async def _drain(self) -> None:
-        """Finish what is being sent; one more signal, and it is not waited for."""
+        """Close the doors, and finish what is being sent; one more signal ends the waiting."""
         site = self._built
 
         def hurry(*_: object) -> None:
@@ -170,6 +169,7 @@ class Proxpi(Service):
             number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
+            await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
             await site.drain(self._settings.drain_timeout)
         finally:
             for number, action in before.items():

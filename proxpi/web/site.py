@@ -7,6 +7,7 @@ And when the process is to end, it finishes what it has begun.
 
 from __future__ import annotations
 
+import math
 import re
 from io import BytesIO
 from typing import Any, cast
@@ -122,7 +123,7 @@ class Site(server.Site):
         self._full = _Full()  # type: ignore[no-untyped-call]
         self._told = False
         self._drained: Deferred[None] | None = None
-        self._drain_until = 0.0
+        self._drain_until = math.inf
 
     def acceptableProtocols(self) -> list[bytes]:
         """See `IProtocolNegotiationFactory`: HTTP/2 would get past all limits of a connection."""
@@ -163,7 +164,7 @@ class Site(server.Site):
         :param seconds: after which nothing is waited for
         """
         self.draining = True
-        self._drain_until = self.clock.seconds() + seconds
+        self._drain_until = min(self._drain_until, self.clock.seconds() + seconds)
         self._drained = Deferred()
         for channel in self.busy:
             for request in channel.requests:
