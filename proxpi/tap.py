@@ -42,6 +42,7 @@ from proxpi.settings import Settings
 from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.dial import Dial
 from proxpi.upstream.pool import CONNECTIONS, Upstream, agent, persistent_pool
 from proxpi.web.app import App
 from proxpi.web.files import Files
@@ -188,7 +189,7 @@ class Proxpi(Service):
                 reactor,
                 self._pool,
                 tls.policy(verify=not settings.disable_index_ssl_verification),
-                settings.connect_timeout,
+                Dial(reactor, settings.connect_timeout),
             ),
             reactor,
             Credentials.from_urls(index_urls),

@@ -36,6 +36,7 @@ from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
 from proxpi.upstream.body import Gunzip, Pace, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.dial import Dial, Endpoints
 from proxpi.upstream.errors import BodyCut, BodyTimeout, Offline, UpstreamFailed, failed
 
 #: Connections to one origin for files, and as many again for pages.
@@ -65,11 +66,9 @@ def persistent_pool(reactor: Any) -> HTTPConnectionPool:
     return pool
 
 
-def agent(
-    reactor: Any, pool: HTTPConnectionPool, tls: IPolicyForHTTPS, connect_timeout: float
-) -> Agent:
-    """Make the agent whose connections come from `pool`."""
-    return Agent(reactor, contextFactory=tls, connectTimeout=connect_timeout, pool=pool)
+def agent(reactor: Any, pool: HTTPConnectionPool, tls: IPolicyForHTTPS, dial: Dial) -> IAgent:
+    """Make the agent whose connections come from `pool`, or else from `dial`."""
+    return Agent.usingEndpointFactory(reactor, Endpoints(dial, tls), pool)
 
 
 def _semaphores() -> defaultdict[tuple[str, str, int], DeferredSemaphore]:

@@ -27,6 +27,7 @@ from zope.interface import implementer
 from proxpi.index.source import Source
 from proxpi.upstream import tls
 from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.dial import Dial
 from proxpi.upstream.pool import Upstream, agent, persistent_pool
 
 T = TypeVar("T")
@@ -292,7 +293,12 @@ class Network:
         self.reactor = MemoryReactorClock()
         self.pool = persistent_pool(self.reactor)
         self.upstream = upstream(
-            agent(self.reactor, self.pool, tls.policy(verify=True), CONNECT_TIMEOUT),
+            agent(
+                self.reactor,
+                self.pool,
+                tls.policy(verify=True),
+                Dial(self.reactor, CONNECT_TIMEOUT),
+            ),
             self.reactor,
             *index_urls,
         )
