@@ -29,7 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from proxpi import __version__
+from proxpi import __version__, metrics
 from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
@@ -93,6 +93,8 @@ class Proxpi(Service):
             self._temporary = Path(_temporary_place(), f"proxpi-{secrets.token_hex(8)}")
         folder = self._temporary or Path(str(settings.cache_dir))
         self._disk = Disk(folder, settings.cache_size, self._with_files)
+        metrics.CACHE_BYTES.set_function(lambda: self._disk.used)
+        metrics.CACHE_CAPACITY.set(settings.cache_size)
 
     def privilegedStartService(self) -> None:
         """

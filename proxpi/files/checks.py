@@ -17,7 +17,14 @@ _log = Logger(namespace="proxpi.files")
 
 
 class Mismatch(Exception):
-    """The bytes of a file are not those that the index names; its text says how."""
+    """The bytes of a file are not those that the index names; its text says how.
+
+    :ivar kind: one word for it, by which it is counted
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 @attrs.frozen
@@ -67,7 +74,7 @@ def compare(size: int, digests: dict[str, str], link: Link) -> None:
     if link.digest is not None:
         algorithm, expected = link.digest
         if digests[algorithm] != expected:
-            raise Mismatch(f"its {algorithm} is {digests[algorithm]}, not {expected}")
+            raise Mismatch("hash", f"its {algorithm} is {digests[algorithm]}, not {expected}")
         if link.size is not None and size != link.size:
             _log.warn(
                 "{url} has {size} bytes and the right hash; the index says {stated} bytes",
@@ -76,7 +83,7 @@ def compare(size: int, digests: dict[str, str], link: Link) -> None:
                 stated=link.size,
             )
     elif link.size is not None and size != link.size:
-        raise Mismatch(f"it has {size} bytes, not {link.size}")
+        raise Mismatch("length", f"it has {size} bytes, not {link.size}")
 
 
 def check(path: Path, link: Link) -> Checked | None:

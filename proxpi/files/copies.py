@@ -15,6 +15,7 @@ class Copy:
 
     :ivar sha256: hexadecimal
     :ivar size: bytes
+    :ivar verified: whether a hash vouches for it, and not its length alone
     :ivar fetched: whether it was fetched for whoever gets this copy
     """
 
@@ -23,6 +24,7 @@ class Copy:
     sha256: str
     _readers: Counter[str]
     _place: str
+    verified: bool = True
     fetched: bool = False
 
     def __attrs_post_init__(self) -> None:

@@ -24,7 +24,6 @@ that, since it may hold a lot.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxpi import metrics
 from proxpi.files import folder as folders
 from proxpi.files.checks import Checked, Identity, Mismatch, check, compare
 from proxpi.files.complaints import Complaints
@@ -152,7 +152,8 @@ class Disk:
             return None
         self._stock.use(place)
         self._changed(place)
-        return Copy(file, checked.identity.size, checked.digests["sha256"], self._readers, place)
+        digest = checked.digests["sha256"]
+        return Copy(file, checked.identity.size, digest, self._readers, place, link.verified)
 
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
@@ -191,18 +192,9 @@ class Disk:
 
         :raises OSError: if the disk does not let it
         """
-        algorithms = {link.digest[0]} if link.digest else set()
-        counted = True
-        try:
-            self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
-            partial = Partial(self.own, algorithms)
-        except OSError:
-            if not link.private:
-                raise
-            # Nobody else can fetch it: it is kept elsewhere for as long as it is sent.
-            partial = Partial(Path(tempfile.gettempdir()), algorithms)
-            counted = False
-        self._room.enter(partial, link, counted=counted)
+        self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
+        partial = Partial(self.own, {link.digest[0]} if link.digest else set())
+        self._room.enter(partial, link)
         return partial
 
     def reserve(self, partial: Partial, size: int) -> None:
@@ -244,14 +236,10 @@ class Disk:
         compare(partial.size, digests, link)
         place, claim = link.place, self._room[partial]
         if place is None or claim.size is None or not claim.wanted:
-            return Copy(partial.reopen(), partial.size, digests["sha256"], self._readers, "")
-        try:
-            partial.sync()
-            status = self._name(partial, place)
-        except OSError:
-            if not link.private:
-                raise
-            return Copy(partial.reopen(), partial.size, digests["sha256"], self._readers, "")
+            sha256 = digests["sha256"]
+            return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
+        partial.sync()
+        status = self._name(partial, place)
         self._room.settle(partial)
         self._keep(place, Checked(Identity.of(status), digests, link.url))
         return None
@@ -335,6 +323,7 @@ class Disk:
 
     def _evict(self, place: str) -> None:
         """Remove a file that has to go."""
+        metrics.EVICTED.inc()
         folders.remove(self.folder, place)
         self._stock.evict(place)
         self._lost(place)
@@ -381,6 +370,7 @@ class Disk:
             if place not in touched and place not in self._stock
         )
         for place in self._stock.choose(self.used - self.capacity, self._readers):
+            metrics.EVICTED.inc()
             self._stock.evict(place)
             self._checked.pop(place, None)
             self._doomed.add(place)

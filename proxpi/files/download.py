@@ -9,13 +9,10 @@ import attrs
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial, Sums
-from proxpi.files.reception import Reception
+from proxpi.files.reception import Moved, Reception
+from proxpi.files.room import TooLarge
 from proxpi.files.stream import Arrival, Body
 from proxpi.upstream.pool import Upstream
-
-
-class TooLarge(Exception):
-    """A file is larger than all that may be kept."""
 
 
 async def download(
@@ -23,12 +20,14 @@ async def download(
     upstream: Upstream,
     disk: Disk,
     arrival: Arrival,
+    moved: Moved,
     rest: Callable[[Reception, Body], Body],
 ) -> Copy | None:
     """
     Fetch a file; see :class:`Reception` for what is done about an upstream that fails.
 
     :param arrival: is told how it goes
+    :param moved: gives a fresh link where one stopped being of use on the way
     :param rest: gives what goes on in memory, for one reader, where the disk gave up
     :return: ``None`` once it is on disk; a copy without a name if it may not be kept
     :raises Gone: if the upstream has none
@@ -42,7 +41,7 @@ async def download(
         arrival.fail(error)
         raise
     sink = _ToDisk(link, partial, disk, arrival)
-    reception = Reception(link, upstream, sink)
+    reception = Reception(link, upstream, sink, moved)
 
     async def adopt() -> Copy | None:
         partial.finish()
@@ -85,7 +84,7 @@ class _ToDisk:
         if size is not None:
             self._disk.reserve(self._partial, size)
         if not doubtful:
-            self._arrival.body = Body(size, self._link.sha256, self._partial)
+            self._arrival.body = Body(size, self._link, self._partial)
 
     def write(self, data: bytes) -> None:
         """See `Sink`; :raises TooLarge: as soon as that is known."""
@@ -113,7 +112,7 @@ class _ToDisk:
         arrival = self._arrival
         if not arrival.wanted:
             return
-        body = arrival.body or Body(self.sums.size, self._link.sha256, self._partial)
+        body = arrival.body or Body(self.sums.size, self._link, self._partial)
         arrival.hold(body)
         source = unkept.share() if unkept is not None else self._disk.open(self._link)
         body.land(self.sums.size, source or self._partial.remains())

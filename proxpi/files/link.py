@@ -25,6 +25,7 @@ class Link:
     :ivar size: bytes that the index says it has
     :ivar private: whether only proxpi may fetch it, being behind credentials
     :ivar of: the listed file whose advertised core metadata this is; ``None`` for anything else
+    :ivar wanted: the project and the file name under which it was asked for, where anyone waits
     :ivar place: where it lies below the cache folder; ``None`` if it cannot lie there
     """
 
@@ -33,6 +34,7 @@ class Link:
     size: int | None
     private: bool
     of: Listed | None = attrs.field(default=None, eq=False, repr=False)
+    wanted: tuple[str, str] | None = attrs.field(default=None, eq=False, repr=False)
     place: str | None = attrs.field(
         init=False, default=attrs.Factory(lambda self: _place(self.url), takes_self=True)
     )
@@ -41,6 +43,11 @@ class Link:
     def public_url(self) -> str:
         """Where a client may be sent: without credentials."""
         return urls.public(self.url)
+
+    @property
+    def verified(self) -> bool:
+        """Whether bytes that pass for this file had to have a hash that the index names."""
+        return self.digest is not None
 
     @property
     def sha256(self) -> str | None:

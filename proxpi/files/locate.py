@@ -9,6 +9,7 @@ import attrs
 from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
 from proxpi.files.reception import Gone
 from proxpi.simple.listing import Listed, NotListed
+from proxpi.upstream.errors import UpstreamFailed
 
 
 class Locate(Protocol):
@@ -50,16 +51,19 @@ class Links:
         """Give the link of a file, asking for its page if need be."""
         base, suffix = _beside(filename)
         if not suffix:
-            return link_to(await self._locate.fetch_file(name, filename))
-        try:
-            listed = await self._locate.fetch_file(name, base)
-        except NotListed:
-            # Some indexes list what lies beside a file as a file of its own.
-            known = self.known(name, filename)
-            if known is None:
-                raise
-            return known
-        return self.known(name, filename) or link_beside(listed, suffix)
+            link = link_to(await self._locate.fetch_file(name, filename))
+        else:
+            try:
+                listed = await self._locate.fetch_file(name, base)
+            except NotListed:
+                # Some indexes list what lies beside a file as a file of its own.
+                known = self.known(name, filename)
+                if known is None:
+                    raise
+                link = known
+            else:
+                link = self.known(name, filename) or link_beside(listed, suffix)
+        return attrs.evolve(link, wanted=(name, filename))
 
     async def again(self, name: str, filename: str, gone: Gone) -> Link:
         """
@@ -75,6 +79,22 @@ class Links:
         if link is None:
             raise NotUpstream(filename)
         if link.url == gone.link.url:
+            raise gone
+        return attrs.evolve(link, wanted=(name, filename))
+
+    async def moved(self, gone: Gone) -> Link:
+        """
+        Give a fresh link to a file of which a part has come already.
+
+        :raises Gone: if there is none, or none of the same bytes and the same place in the cache
+        """
+        if gone.link.wanted is None:
+            raise gone
+        try:
+            link = await self.again(*gone.link.wanted, gone)
+        except (NotUpstream, UpstreamFailed):
+            raise gone from None
+        if link.digest is None or (link.digest, link.place) != (gone.link.digest, gone.link.place):
             raise gone
         return link
 

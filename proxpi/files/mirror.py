@@ -24,19 +24,19 @@ from typing import TypeVar
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
+from proxpi.files.arrivals import Arrivals
 from proxpi.files.disk import Copy, Disk
-from proxpi.files.download import TooLarge, download
 from proxpi.files.link import METADATA, SIGNATURE, Link
 from proxpi.files.locate import Links, Locate, NotUpstream
-from proxpi.files.passing import Misfit, Part, passing, passing_on, passing_part
+from proxpi.files.passing import Misfit, Part, passing, passing_part
 from proxpi.files.reception import Gone, encoding
-from proxpi.files.stream import Arrival, Body
-from proxpi.files.wheel import WheelFailed, Wheels, Work
-from proxpi.flights import Flight, Flights, Late
+from proxpi.files.room import TooLarge
+from proxpi.files.stream import Body
+from proxpi.files.wheel import WheelFailed, Work
+from proxpi.flights import Late
 from proxpi.simple import urls
-from proxpi.simple.conditional import Span
+from proxpi.simple.conditional import Span, Unsatisfiable
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -44,10 +44,10 @@ from proxpi.upstream.pool import Upstream
 #: the next time, no client has to know.
 SMALL = 64 * 1024
 #: Chooses what is asked for of a file, by its size in bytes and its SHA-256; ``None`` is all.
+#: It may raise `Unsatisfiable`.
 Choose = Callable[[int, str | None], Span | None]
 
 T = TypeVar("T")
-_log = Logger(namespace="proxpi.files")
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ class Head:
     """What is known of a file that is not here."""
 
     size: int
-    sha256: str | None
+    link: Link
 
 
 @attrs.define(eq=False)
@@ -81,22 +81,15 @@ class Mirror:
     timeout: float
     in_thread: Work
     stream: bool = False
-    _flights: Flights[Link, Copy | None] = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
-    )
-    _checks: Flights[Link, None] = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
-    )
-
-    _arrivals: dict[Link, Arrival] = attrs.field(init=False, factory=dict)
-
     _links: Links = attrs.field(
         init=False, default=attrs.Factory(lambda self: Links(self._locate), takes_self=True)
     )
-    _wheels: Wheels = attrs.field(
+    _arrivals: Arrivals = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Wheels(self._upstream, self._disk, self.in_thread, self._kept_whole),
+            lambda self: Arrivals(
+                self._links, self._upstream, self._disk, self._clock, self.in_thread
+            ),
             takes_self=True,
         ),
     )
@@ -130,7 +123,8 @@ class Mirror:
         """
         Give a part of a file; or all of it, if it is here or its upstream knows no parts.
 
-        :param choose: gives the part; what it raises goes through
+        :param choose: gives the part
+        :raises Unsatisfiable: if there is no such part
         :raises NotUpstream: if it is listed, but not there
         :raises UpstreamFailed: if it cannot be had and nobody is to be sent upstream
         """
@@ -158,19 +152,15 @@ class Mirror:
         links = {link for each in names if (link := self._links.known(name, each)) is not None}
         # Without a page at hand, what the URLs are called is all that is known.
         places = [] if links else [place for each in names for place in self._disk.named(each)]
-        links |= {link for link in self._flights if urls.filename(link.url) in names}
+        links |= {link for link in self._arrivals if urls.filename(link.url) in names}
         for link in links:
-            self._flights.forget(link)
-            self._checks.forget(link)
-            self._arrivals.pop(link, None)
+            self._arrivals.forget(link)
             self._disk.forget(link)
         for place in places:
             self._disk.forget(place)
 
     def clear(self) -> Deferred[None]:
         """Remove every file, as :meth:`forget` does; give a Deferred of the end of it."""
-        for link in self._flights:
-            self._flights.forget(link)
         self._arrivals.clear()
         return self._disk.clear()
 
@@ -204,7 +194,7 @@ class Mirror:
     async def _obtain(
         self, link: Link, until: float | None, streamed: bool
     ) -> Copy | Body | Elsewhere:
-        copy = await self._here(link)
+        copy = await self._arrivals.here(link)
         if copy is not None:
             return copy
         if link.of is not None:
@@ -213,13 +203,13 @@ class Mirror:
             return await self._pass(link) if streamed else Elsewhere(link.public_url)
         if not streamed:
             try:
-                return await self._whole(link, until)
+                return await self._arrivals.whole(link, until)
             except Late:
                 return Elsewhere(link.public_url)
         # Asked for before it may begin: what is held for those who wait is not held for long.
-        arrival = self._arrivals.setdefault(link, Arrival())
+        arrival = self._arrivals.expect(link)
         begun = arrival.begun()
-        flight = self._join(link)
+        flight = self._arrivals.join(link)
         try:
             body = await begun
             if (body.size or link.size or SMALL) < SMALL and not body.whole:
@@ -239,7 +229,7 @@ class Mirror:
     ) -> Copy | Body | Elsewhere:
         """Give core metadata that a page advertises: whole, it may be out of the wheel."""
         try:
-            return await self._whole(link, None if streamed else until)
+            return await self._arrivals.whole(link, None if streamed else until)
         except Late:
             return Elsewhere(link.public_url)
         except (OSError, TooLarge):
@@ -247,52 +237,31 @@ class Mirror:
                 raise
             return await self._pass(link)
 
-    async def _kept_whole(self, link: Link) -> Copy | None:
-        """Give a file that is here, or can be kept here, without anyone's waiting for it."""
-        copy = await self._here(link)
-        if copy is not None or not self._disk.fits(link.size):
-            return copy
-        return await self._whole(link, None)
-
     async def _pass(self, link: Link) -> Body:
-        return await passing(link, self._upstream)
-
-    async def _here(self, link: Link) -> Copy | None:
-        """Give a file that is here, even if it has to be checked first: nobody is sent away."""
-        copy = self._disk.open(link)
-        if copy is None and self._disk.found(link):
-            await self._checks.join(link, lambda: self._check(link)).wait()
-            copy = self._disk.open(link)
-        return copy
-
-    async def _whole(self, link: Link, until: float | None) -> Copy:
-        """
-        Give a file once all of it is here.
-
-        :raises Late: if it takes too long
-        """
-        unkept = await self._join(link).wait(until)
-        copy = unkept.share() if unkept is not None else self._disk.open(link)
-        if copy is None:
-            raise UpstreamFailed(link.url, "its copy is gone already")
-        copy.fetched = True
-        return copy
+        return await passing(link, self._upstream, self._links.moved)
 
     async def _part(
         self, link: Link, choose: Choose, until: float
     ) -> Copy | Body | Part | Elsewhere:
-        copy = await self._here(link)
+        copy = await self._arrivals.here(link)
         if copy is not None:
             return copy
         streamed = self._streams(link)
         if link.of is not None:
             return await self._metadata(link, until, streamed)
-        size = link.size if link.size is not None else await self._told_length(link)
+        doubtful = link.size is not None  # an index may be wrong about a size
+        size = link.size if doubtful else await self._told_length(link)
         while size is not None:
-            span = choose(size, link.sha256)
+            try:
+                span = choose(size, link.sha256)
+            except Unsatisfiable:
+                if not doubtful:
+                    raise
+                size, doubtful = await self._told_length(link) or size, False
+                continue
             if span is None:
                 return await self._obtain(link, until, streamed)
-            arrival = self._arrivals.get(link)
+            arrival = self._arrivals.under_way(link)
             body = arrival.body if arrival is not None else None
             if arrival and body and body.size == size and span.start < body.there:
                 arrival.wanted = True
@@ -302,12 +271,12 @@ class Mirror:
             try:
                 return await passing_part(link, self._upstream, span, size)
             except Misfit as misfit:
-                # If the page is wrong about the size, the part may be another one.
-                size = misfit.size
+                # Of a file of another size, the part may be another one.
+                size, doubtful = misfit.size if doubtful else None, False
         # All of it, or an upstream without parts: from its beginning then, and from here.
         if self._disk.fits(link.size):
             with suppress(Late, OSError, TooLarge):
-                return await self._whole(link, until)
+                return await self._arrivals.whole(link, until)
         return await self._obtain(link, until, True)
 
     async def _length(self, link: Link) -> Copy | Head:
@@ -315,23 +284,23 @@ class Mirror:
         if copy is not None:
             return copy
         if link.size is not None and not self._upstream.offline:
-            return Head(link.size, link.sha256)
+            return Head(link.size, link)
         try:
             size = await self._told_length(link)
         except Gone:
             if link.of is None:
                 raise
-            return await self._whole(link, None)
+            return await self._arrivals.whole(link, None)
         if size is not None:
-            return Head(size, link.sha256)
+            return Head(size, link)
         # Some servers have no HEAD, or none for signed URLs; the file itself tells.
         found = await self._obtain(link, None, True)
         if isinstance(found, Body):
             found.drop()
             if found.size is not None:
-                return Head(found.size, link.sha256)
+                return Head(found.size, link)
             if self._disk.fits(link.size):
-                return await self._whole(link, None)
+                return await self._arrivals.whole(link, None)
         if not isinstance(found, Copy):
             raise UpstreamFailed(link.url, "its length is not told", temporary=False)
         return found
@@ -347,46 +316,6 @@ class Mirror:
     def _streams(self, link: Link) -> bool:
         """Tell whether nobody is to be sent upstream: by choice, behind credentials, offline."""
         return self.stream or link.private or self._upstream.offline
-
-    async def _check(self, link: Link) -> None:
-        """Compare a file that lies here already with what the page says."""
-        checked = await self.in_thread(lambda: self._disk.check(link))
-        self._disk.trust(link, checked)
-
-    def _join(self, link: Link) -> Flight[Copy | None]:
-        return self._flights.join(link, lambda: self._bring(link))
-
-    async def _bring(self, link: Link) -> Copy | None:
-        """Download a file; one that may not be kept is given as a copy without a name."""
-        arrival = self._arrivals.setdefault(link, Arrival())
-        try:
-            try:
-                unkept = await download(link, self._upstream, self._disk, arrival, passing_on)
-            except (Gone, UpstreamFailed, OSError) as error:
-                if link.of is None:
-                    raise
-                unkept = await self._wheels.instead(link, error)
-        except Gone as error:
-            _log.info("no such file: {error}", error=error)
-            raise
-        except TooLarge as error:
-            _log.info("{url}: {error}", url=urls.shown(link.url), error=error)
-            raise
-        except UpstreamFailed as error:
-            _log.error("file not to be had: {error}", error=error)
-            raise
-        except OSError as error:
-            self._disk.complain(error)
-            raise
-        finally:
-            if self._arrivals.get(link) is arrival:
-                del self._arrivals[link]
-            if arrival.wanted:
-                self._clock.callLater(0, arrival.release)
-        if unkept is not None:
-            # Those who wait take their share of it at once.
-            self._clock.callLater(0, unkept.close)
-        return unkept
 
 
 def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:

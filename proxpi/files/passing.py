@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from proxpi.files.disk import Disk
 from proxpi.files.link import Link
 from proxpi.files.partial import Sums
-from proxpi.files.reception import TRIES, ContentRange, Reception, check_head, validator_of
+from proxpi.files.reception import TRIES, ContentRange, Moved, Reception, check_head, validator_of
 from proxpi.files.stream import Arrival, Body
 from proxpi.simple.conditional import Span
 from proxpi.upstream.errors import UpstreamFailed
@@ -101,7 +101,7 @@ class _ToClient:
 
     def begin(self, size: int | None, doubtful: bool) -> None:
         """See `Sink`."""
-        self._arrival.body = Body(size, self._link.sha256, self._window, owned=self._window)
+        self._arrival.body = Body(size, self._link, self._window, owned=self._window)
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """See `Sink`."""
@@ -135,16 +135,18 @@ async def _fill(reception: Reception, link: Link, arrival: Arrival) -> None:
     arrival.look()
 
 
-async def passing(link: Link, upstream: Upstream) -> Body:
+async def passing(link: Link, upstream: Upstream, moved: Moved) -> Body:
     """
     Let a file pass for one reader, as soon as it begins to come.
 
+    :param moved: gives a fresh link where one stopped being of use on the way
     :raises Gone: if the upstream has none
     :raises UpstreamFailed: if it does not begin to come
     """
     window, arrival = Window(_sums(link)), Arrival()
     begun = arrival.begun()
-    _run(window, _fill(Reception(link, upstream, _ToClient(link, arrival, window)), link, arrival))
+    reception = Reception(link, upstream, _ToClient(link, arrival, window), moved)
+    _run(window, _fill(reception, link, arrival))
     try:
         return await begun
     except BaseException:
@@ -156,7 +158,7 @@ def passing_on(reception: Reception, body: Body) -> Body:
     """Let the rest of a file pass for one reader of a body that was handed over."""
     known = reception.sink.sums
     window, arrival = Window(known.branch(), body.there), Arrival()
-    rest = Body(body.size, body.sha256, window, body.there, window)
+    rest = Body(body.size, body.link, window, body.there, window)
     arrival.body = rest
     while (at := body.there + len(window)) < known.size:
         window.preload(body.read(at, known.size - at))
@@ -193,7 +195,7 @@ async def passing_part(link: Link, upstream: Upstream, span: Span, size: int) ->
     """
     window, arrival = Window(Sums(()), span.start), Arrival()
     # A part has nothing that it could be compared with: no byte of it is held back.
-    arrival.body = body = Body(None, link.sha256, window, span.start, window, held_back=False)
+    arrival.body = body = Body(None, link, window, span.start, window, held_back=False)
 
     def take(data: bytes) -> object:
         room = window.add(data)

@@ -5,7 +5,8 @@ Theory of operation
 What comes goes to a sink: a partial file, or a window of memory. A body that breaks off is gone on
 with where it ended (``Range`` and ``If-Range``, RFC 9110 13.1.5 and 14.2); an upstream that sends
 all of it again is compared with what has come, and gone on with as well. Bytes that turn out to be
-wrong are thrown away, and the file is asked for once more from its start.
+wrong are thrown away, and the file is asked for once more from its start. A link that stops being
+of use on the way (signed URLs expire) is replaced by the one that a fresh page gives.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol, TypeVar
 import attrs
 from twisted.logger import Logger
 
+from proxpi import metrics
 from proxpi.files.disk import Mismatch
 from proxpi.files.link import Link
 from proxpi.files.partial import Sums
@@ -45,6 +47,10 @@ class Gone(Exception):
         super().__init__(f"{urls.shown(link.url)}: status {status}")
         self.link = link
         self.status = status
+
+
+#: Gives a fresh link to a file that is gone from where it was; it may raise the `Gone` it is given.
+Moved = Callable[[Gone], Awaitable[Link]]
 
 
 class Sink(Protocol):
@@ -90,6 +96,7 @@ class ContentRange:
 class Reception:
     """A file that is being brought.
 
+    :ivar moved: gives a fresh link where one stopped being of use on the way
     :ivar validator: what tells the file at the upstream from another one, for ``If-Range``
     :ivar total: bytes that the upstream says it has
     :ivar all_came: whether the end has come, so that nothing is left to be asked for
@@ -98,6 +105,7 @@ class Reception:
     link: Link
     upstream: Upstream
     sink: Sink
+    moved: Moved
     validator: str | None = None
     total: int | None = None
     all_came: bool = False
@@ -115,20 +123,22 @@ class Reception:
             before = self.sink.sums.size
             try:
                 if not (self.all_came or self.total == self.sink.sums.size > 0):
-                    await self._ask()
+                    await self._ask_where_it_is()
                 return await complete()
             except Mismatch as error:
-                failure = UpstreamFailed(self.link.url, f"wrong bytes: {error}")
+                failure = UpstreamFailed(self.link.url, f"wrong bytes: {error}", kind=error.kind)
                 wrong += 1
-                if not self._restart():
-                    raise failure from None
+                hopeless = not self._restart()
             except UpstreamFailed as error:
-                if not error.temporary:
-                    raise
                 failure = error
+                hopeless = not error.temporary
                 if self.sink.sums.size - before < GOOD_WAY:
                     failures += 1
-            given_up = TRIES in (failures, wrong)
+            given_up = hopeless or TRIES in (failures, wrong)
+            if self.sink.sums.size and not given_up:
+                metrics.RESUMED.inc()
+            else:
+                metrics.DISCARDED.labels(failure.kind).inc()
             then = "given up" if given_up else "asking once more"
             _log.warn("{error}; {then}", error=failure, then=then)
             if given_up:
@@ -138,6 +148,15 @@ class Reception:
         self.validator = self.total = None
         self.all_came = False
         return self.sink.restart()
+
+    async def _ask_where_it_is(self) -> None:
+        try:
+            await self._ask()
+        except Gone as gone:
+            if not self.sink.sums.size:
+                raise  # whoever asked sees to that
+            self.link = await self.moved(gone)
+            await self._ask()
 
     async def _ask(self) -> None:
         at = self.sink.sums.size
@@ -165,7 +184,7 @@ class Reception:
             return self.sink.write
         check_head(self.link, answer)
         if self.sink.sums.size and not self._fits(answer.length) and not self._restart():
-            raise Mismatch(f"now it has {answer.length} bytes")
+            raise Mismatch("changed", f"now it has {answer.length} bytes")
         self.total = answer.length
         self.validator = validator_of(answer)
         if self.sink.sums.size:
@@ -179,13 +198,13 @@ class Reception:
     def _check_end(self, ended: bool) -> None:
         size = self.sink.sums.size
         if self.total is not None and size < self.total:
-            raise UpstreamFailed(self.link.url, "the answer was cut short")
+            raise UpstreamFailed(self.link.url, "the answer was cut short", kind="cut")
         if self.link.digest is None:
             # Nothing but the answer tells whether these are the bytes.
             if not ended and self.link.size is None:
-                raise Mismatch("the answer may be cut short")
+                raise Mismatch("cut", "the answer may be cut short")
             if size == 0:
-                raise Mismatch("the answer is empty")
+                raise Mismatch("empty", "the answer is empty")
         self.all_came = True
 
     def _limit(self) -> int | None:
@@ -214,7 +233,7 @@ class _Compared:
             self._again.add(part)
             self._left -= len(part)
             if self._left == 0 and self._again.digests() != self._known:
-                raise Mismatch("the answer is another one than before")
+                raise Mismatch("changed", "the answer is another one than before")
             if not data:
                 return None
         return self._sink.write(data)
@@ -234,11 +253,13 @@ def check_head(link: Link, answer: Answer) -> None:
     if link.digest is not None:
         return
     if (coding := encoding(answer)) is not None:
-        raise UpstreamFailed(answer.url, f"it is encoded ({coding}), unasked")
+        cause = f"it is encoded ({coding}), unasked"
+        raise UpstreamFailed(answer.url, cause, kind="encoded")
     if _is_page(link, answer):
-        raise UpstreamFailed(answer.url, "it is an HTML page", temporary=False)
+        raise UpstreamFailed(answer.url, "it is an HTML page", kind="page")
     if link.size is not None and answer.length not in (None, link.size):
-        raise UpstreamFailed(answer.url, f"it has {answer.length} bytes, not {link.size}")
+        cause = f"it has {answer.length} bytes, not {link.size}"
+        raise UpstreamFailed(answer.url, cause, kind="length")
 
 
 def is_doubtful(link: Link, answer: Answer) -> bool:

@@ -22,6 +22,10 @@ class Full(OSError):
         return "there is no room in the cache that could be made"
 
 
+class TooLarge(Exception):
+    """A file is larger than all that may be kept."""
+
+
 @attrs.define
 class Claim:
     """What a partial file takes of the room.
@@ -65,9 +69,9 @@ class Room:
         """Whether a file of so many bytes may be kept."""
         return (size or 0) <= self.capacity and self.capacity > 0
 
-    def enter(self, partial: Partial, link: Link, *, counted: bool) -> None:
-        """Let a partial file begin, and count it from now on if it is in the folder."""
-        kept = counted and link.place is not None and self.fits(link.size)
+    def enter(self, partial: Partial, link: Link) -> None:
+        """Let a partial file begin, and count it from now on if it can be kept."""
+        kept = link.place is not None and self.fits(link.size)
         self._claims[partial] = Claim(link.place, link.size, 0 if kept else None)
         partial.room = lambda size: self.grow(partial, size)
 

@@ -21,6 +21,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from proxpi.files.link import Link
+
 #: The most bytes that are held back. (Of a small file less: it is to begin at once, too.)
 HELD_BACK = 64 * 1024
 
@@ -51,7 +53,7 @@ class Body:
     """The bytes of a file as they come.
 
     :ivar size: of the whole file, in bytes, as far as anyone told
-    :ivar sha256: hexadecimal, if the index names it
+    :ivar link: what the index says of it
     :ivar start: the place in the file where these bytes begin
     :ivar there: the place in the file up to which they can be read now
     :ivar whole: whether that is all of it, and right
@@ -59,7 +61,7 @@ class Body:
     """
 
     size: int | None
-    sha256: str | None
+    link: Link
     _source: Readable
     start: int = 0
     _owned: Owned | None = None

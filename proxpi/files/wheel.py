@@ -28,10 +28,10 @@ from twisted.logger import Logger
 
 from proxpi.files.checks import Mismatch, compare
 from proxpi.files.disk import Copy, Disk
-from proxpi.files.download import TooLarge
 from proxpi.files.link import Link, link_to
 from proxpi.files.partial import Sums
 from proxpi.files.reception import Gone
+from proxpi.files.room import TooLarge
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 

@@ -13,7 +13,14 @@ from werkzeug.http import parse_etags, parse_range_header
 
 
 class Unsatisfiable(Exception):
-    """The range begins behind the last byte: the answer is a 416."""
+    """The range begins behind the last byte of so many: the answer is a 416.
+
+    :ivar size: of the file, in bytes
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 @attrs.frozen
@@ -48,7 +55,7 @@ def requested_span(
         return None
     if re.fullmatch(r"\s*bytes\s*=\s*-0+\s*", range_header, re.IGNORECASE):
         # For werkzeug a suffix of no bytes is malformed; RFC 9110, 14.1.2, calls it unsatisfiable.
-        raise Unsatisfiable
+        raise Unsatisfiable(size)
     parsed = parse_range_header(range_header)
     if parsed is None or parsed.units != "bytes" or len(parsed.ranges) != 1:
         return None
@@ -56,5 +63,5 @@ def requested_span(
     if start < 0:
         start = max(0, size + start)
     if start >= size:
-        raise Unsatisfiable
+        raise Unsatisfiable(size)
     return Span(start, size if stop is None else min(stop, size))

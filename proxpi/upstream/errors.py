@@ -31,16 +31,24 @@ class UpstreamFailed(Exception):
     :param cause: one plain clause, such as ``connection refused``
     :param temporary: whether the same request may succeed later without anyone's doing
     :param retry_after: seconds after which the upstream wants to be asked again, if it said so
+    :param kind: one word for it, by which it is counted
     """
 
     def __init__(
-        self, url: str, cause: str, *, temporary: bool = True, retry_after: float | None = None
+        self,
+        url: str,
+        cause: str,
+        *,
+        temporary: bool = True,
+        retry_after: float | None = None,
+        kind: str = "upstream",
     ) -> None:
         self.url = urls.shown(url)
         super().__init__(f"{self.url}: {cause}")
         self.cause = cause
         self.temporary = temporary
         self.retry_after = retry_after
+        self.kind = kind
 
     def again(self) -> UpstreamFailed:
         """Give the same error anew: one that was raised holds on to all that led to it."""

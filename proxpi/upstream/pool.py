@@ -66,9 +66,9 @@ def persistent_pool(reactor: Any) -> HTTPConnectionPool:
     return pool
 
 
-def agent(reactor: Any, pool: HTTPConnectionPool, tls: IPolicyForHTTPS, dial: Dial) -> IAgent:
+def agent(reactor: Any, pool: HTTPConnectionPool, tls: IPolicyForHTTPS, dial: Dial) -> Agent:
     """Make the agent whose connections come from `pool`, or else from `dial`."""
-    return Agent.usingEndpointFactory(reactor, Endpoints(dial, tls), pool)
+    return cast(Agent, Agent.usingEndpointFactory(reactor, Endpoints(dial, tls), pool))
 
 
 def _semaphores() -> defaultdict[tuple[str, str, int], DeferredSemaphore]:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from proxpi import metrics
 from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
 from proxpi.index.projects import Projects
@@ -71,6 +72,11 @@ class App:
     def health(self, request: Request) -> bytes:
         """Answer at once, whatever the upstream does."""
         return answers.succeeded(request)
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: Request) -> bytes:
+        """Tell what was counted, as Prometheus reads it."""
+        return answers.whole(request, 200, metrics.text(), metrics.CONTENT_TYPE)
 
     @app.route("/cache/list", methods=["DELETE"])
     def delete_list(self, request: Request) -> bytes:

@@ -8,7 +8,9 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
+from proxpi import metrics
 from proxpi.files.disk import Copy
+from proxpi.files.link import Link
 from proxpi.files.mirror import Elsewhere, Head, Mirror
 from proxpi.files.passing import Part
 from proxpi.files.stream import Body
@@ -19,14 +21,6 @@ from proxpi.web.send import send_file
 from proxpi.web.target import FileOf
 
 OCTETS = "application/octet-stream"
-
-
-class _Behind(Exception):
-    """The part that is asked for begins behind the end of a file with so many bytes."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
 
 
 @attrs.define(eq=False)
@@ -44,6 +38,7 @@ class Files:
         """Answer a ``GET`` or ``HEAD``."""
         copy = self._mirror.ready(wanted.name, wanted.filename)
         if copy is not None:
+            metrics.FILE_HITS.inc()
             self._send(request, wanted, copy, "HIT")
         else:
             answers.later(request, self._answer(request, wanted))
@@ -54,25 +49,35 @@ class Files:
             found = await self._mirror.head(wanted.name, wanted.filename)
         elif answers.field(request, b"Range") and not answers.field(request, b"If-None-Match"):
             try:
-                found = await self._part(request, wanted)
-            except _Behind as behind:
-                _refuse_range(request, behind.size, "MISS")
+                found = await self._mirror.part(
+                    wanted.name, wanted.filename, lambda size, etag: _span(request, etag, size)
+                )
+            except conditional.Unsatisfiable as error:
+                _refuse_range(request, error.size, "MISS")
                 return
         else:
             found = await self._mirror.fetch(wanted.name, wanted.filename)
         match found:
+            case Copy(fetched=False):
+                metrics.FILE_HITS.inc()
+                self._send(request, wanted, found, "HIT")
             case Copy():
-                self._send(request, wanted, found, "MISS" if found.fetched else "HIT")
+                metrics.FILE_MISSES.inc()
+                self._send(request, wanted, found, "MISS")
             case Body():
+                metrics.FILE_MISSES.inc()
                 self._send_body(request, wanted, found)
-            case Part():
-                self._set_head(request, wanted, found.size, found.body.sha256, "MISS")
-                _set_part(request, found.span, found.size)
-                follow(request, found.body, found.span.start, found.span.stop, self._clock)
-            case Head():
-                self._set_head(request, wanted, found.size, found.sha256, "MISS")
+            case Part(body, span, size):
+                metrics.FILE_MISSES.inc()
+                self._set_head(request, wanted, size, body.link, "MISS")
+                _set_part(request, span, size)
+                follow(request, body, span.start, span.stop, self._clock)
+            case Head(size, link):
+                metrics.FILE_MISSES.inc()
+                self._set_head(request, wanted, size, link, "MISS")
                 request.finish()
             case Elsewhere():
+                metrics.FILE_REDIRECTS.inc()
                 headers = {
                     "Location": found.url,
                     "Content-Length": "0",
@@ -81,25 +86,14 @@ class Files:
                 }
                 answers.finish(request, answers.empty(request, 302, headers))
 
-    async def _part(self, request: Request, wanted: FileOf) -> Copy | Body | Part | Elsewhere:
-        """Give the part that is asked for of a file that may not be here."""
-
-        def choose(size: int, sha256: str | None) -> conditional.Span | None:
-            try:
-                return _span(request, sha256, size)
-            except conditional.Unsatisfiable:
-                raise _Behind(size) from None
-
-        return await self._mirror.part(wanted.name, wanted.filename, choose)
-
     def _send_body(self, request: Request, wanted: FileOf, body: Body) -> None:
         """Send a file that is on its way, all of it."""
-        etag = body.sha256
+        etag = body.link.sha256
         if etag and conditional.none_match(answers.field(request, b"If-None-Match"), etag):
             body.drop()
             _confirm(request, etag, "MISS")
             return
-        self._set_head(request, wanted, body.size, etag, "MISS")
+        self._set_head(request, wanted, body.size, body.link, "MISS")
         follow(request, body, 0, body.size, self._clock)
 
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
@@ -114,7 +108,7 @@ class Files:
             copy.close()
             _refuse_range(request, copy.size, status)
             return
-        self._set_head(request, wanted, copy.size, etag, status)
+        self._set_head(request, wanted, copy.size, copy, status)
         start, stop = 0, copy.size
         if span is not None:
             start, stop = span.start, span.stop
@@ -122,7 +116,7 @@ class Files:
         send_file(request, copy.file.fileno(), start, stop, self._clock, copy.close)
 
     def _set_head(
-        self, request: Request, wanted: FileOf, size: int | None, sha256: str | None, status: str
+        self, request: Request, wanted: FileOf, size: int | None, of: Copy | Link, status: str
     ) -> None:
         headers = {
             "Content-Type": OCTETS if self.any_type else content_type(wanted.filename),
@@ -134,8 +128,10 @@ class Files:
         }
         if size is not None:  # else Twisted sends it so that its end shows
             headers["Content-Length"] = str(size)
-        if sha256 is not None:
-            headers.update(answers.file_caching(sha256))
+        if of.sha256 is not None:
+            headers.update(answers.file_caching(of.sha256))
+        if not of.verified:  # no hash vouches for it
+            headers["X-Verified"] = "no"
         answers.set_headers(request, headers)
 
 

@@ -192,11 +192,11 @@ class WithoutDigest(MirrorCase):
         self.assert_bytes(self.result(self.fetch()))
 
     def test_html_page(self) -> None:
-        """An HTML page instead of a wheel is not kept, and not asked for again."""
+        """An HTML page instead of a wheel is not kept, but asked for once more."""
         page = Reply(200, b"<html>Log in", {"Content-Type": "Text/HTML; charset=utf-8"})
         self.listed(page, **UNKNOWN)
         self.assert_sent_to(self.fetch())
-        assert len(self.internet.asked) == 1
+        assert len(self.internet.asked) == 2
         self.assert_nothing_kept()
 
     def test_html_file(self) -> None:

@@ -9,7 +9,7 @@ from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.passing import Part
 from proxpi.files.stream import Body
-from proxpi.simple.conditional import Span
+from proxpi.simple.conditional import Span, Unsatisfiable, requested_span
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import FILES, MIB, entry
@@ -32,6 +32,14 @@ class PartCase(MirrorCase):
         """Ask for the last bytes, as resolvers do."""
         return Deferred.fromCoroutine(
             self.mirror.part("demo", NAME, lambda size, _: Span(size - count, size))
+        )
+
+    def ask_from(self, start: int) -> Deferred[Copy | Body | Part | Elsewhere]:
+        """Ask for all from a place on."""
+        return Deferred.fromCoroutine(
+            self.mirror.part(
+                "demo", NAME, lambda size, _: requested_span(f"bytes={start}-", None, None, size)
+            )
         )
 
     def ranges(self) -> list[str | None]:
@@ -82,6 +90,28 @@ class Explicit(PartCase):
             first, second = self.ranges()
             assert first == f"bytes={wrong - 5}-{wrong - 1}"
             assert second == f"bytes={SIZE - 5}-{SIZE - 1}"
+
+    def test_beyond_what_the_page_says(self) -> None:
+        """Before a part is refused as one behind the end, the upstream is asked where that is."""
+        for answer in (Reply(200, b"", length=SIZE), Reply(405)):
+            self.internet.asked.clear()
+            self.listed(answer, part(SIZE - 5, SIZE), size=SIZE - 10)
+            if answer.status == 200:
+                self.assert_part(self.ask_from(SIZE - 5))
+                assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"]
+            else:
+                error = self.error(self.ask_from(SIZE - 5), Unsatisfiable)
+                assert error.size == SIZE - 10
+        self.listed(Reply(200, b"", length=SIZE), size=SIZE - 10)
+        error = self.error(self.ask_from(SIZE), Unsatisfiable)
+        assert error.size == SIZE
+
+    def test_another_size_each_time(self) -> None:
+        """An upstream that knows another size each time is asked for parts twice, not for ever."""
+        sizes = [SIZE + number for number in (10, 20, 30, 40)]
+        self.listed(*(part(0, 5, size) for size in sizes), Reply(200, DATA))
+        self.result(self.ask())
+        assert len([asked for asked in self.ranges() if asked is not None]) == 2
 
     def test_size_not_told_upstream(self) -> None:
         """``*`` for the whole length is an answer, if the part is the one."""

@@ -10,7 +10,7 @@ from proxpi.files.reception import GOOD_WAY
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL
 from tests.files.test_stream import LARGE, StreamCase
-from tests.support.house import entry
+from tests.support.house import MIB, entry
 from tests.support.internet import Reply
 from tests.support.reading import Reading
 
@@ -126,6 +126,57 @@ class Resume(ResumeCase):
         assert self.reply.closed
         self.finish(rest, AT)
         self.assert_whole(reading)
+
+
+class Expired(ResumeCase):
+    """The link stops being of use on the way: signed URLs do."""
+
+    NEW = f"{URL}?signature=fresh"
+
+    def expire(self, *replies: Reply, **keys: Any) -> Reading:
+        """Let the page name a fresh link, and the old one be refused from some byte on."""
+        self.locate.lists(entry(NAME, LARGE, **{"url": self.NEW, **keys}), cold=True)
+        self.internet.at(self.NEW, *replies)
+        return self.break_off(Reply(403))
+
+    def test_fresh_link(self) -> None:
+        """The page is asked again, and the file gone on with where it ended."""
+        rest = self.slow(AT)
+        reading = self.expire(rest)
+        assert self.locate.asked_again == [("demo", NAME)]
+        assert self.asked_for() == [(f"bytes={AT}-", None)] * 2
+        assert self.internet.asked[-1].url == self.NEW
+        assert not reading.cut
+        self.finish(rest, AT)
+        self.assert_whole(reading)
+
+    def test_other_file(self) -> None:
+        """A link to other bytes, or one without a hash, is no way to go on."""
+        others: list[dict[str, str]] = [{"sha256": "0" * 64}, {}]
+        for hashes in others:
+            assert self.expire(self.slow(AT), hashes=hashes).cut
+            self.assert_clean()
+            self.locate.known.clear()
+
+    def test_same_link(self) -> None:
+        """Nor is the very link that is refused; whoever had begun is cut off."""
+        assert self.expire(self.slow(AT), url=URL).cut
+        self.assert_clean()
+
+    def test_page_not_to_be_had(self) -> None:
+        """Nor anything, as long as the page cannot be asked."""
+        self.locate.failure = UpstreamFailed("https://index.example/", "connection refused")
+        assert self.expire(self.slow(AT)).cut
+        self.assert_clean()
+
+    def test_fresh_link_while_passing(self) -> None:
+        """What passes through, being too large to be kept, goes on as well."""
+        self.build(stream=True, capacity=MIB)
+        rest = self.slow(AT)
+        reading = self.expire(rest)
+        self.finish(rest, AT)
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+        self.assert_nothing_kept()
 
 
 class Differing(ResumeCase):

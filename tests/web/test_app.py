@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 
+from tests.support.counted import Counted, samples
 from tests.support.exchange import HOST
 from tests.support.house import INDEX, HouseCase, entry, page
 from tests.support.internet import Reply, Silence
@@ -42,6 +43,31 @@ class AppCase(HouseCase):
         self.internet.asked.clear()
         assert self.get(path).status == 200
         return bool(self.internet.asked)
+
+
+class Metrics(AppCase):
+    """What was counted."""
+
+    def test_metrics(self) -> None:
+        """It is text as Prometheus reads it, and files are in it."""
+        self.serve("x-1.0.whl", b"bytes")
+        before = samples(self.get("/metrics").body.decode())
+        for _ in range(3):
+            assert self.get("/index/demo/x-1.0.whl").status == 200
+        answer = self.get("/metrics")
+        assert (answer.status, answer.headers["content-type"][:10]) == (200, "text/plain")
+        now = samples(answer.body.decode())
+        for cache, count in (("hit", 2), ("miss", 1)):
+            name = f"proxpi_file_answers_total{{cache={cache}}}"
+            assert now[name] - before[name] == count
+        assert now["process_open_fds"] > 0
+
+    def test_redirects(self) -> None:
+        """So are clients that were sent away."""
+        self.serve("x-1.0.whl", b"bytes", Reply(503))
+        counted = Counted()
+        assert self.get("/index/demo/x-1.0.whl").status == 302
+        assert counted.since() == {"redirect": 1, "upstream": 2, "failed": 1}
 
 
 class Health(AppCase):

@@ -47,6 +47,17 @@ class Whole(FileCase):
         assert self.internet.urls() == [INDEX + "demo/", FILES + NAME]
         assert self.open_files() == []
 
+    def test_unverified(self) -> None:
+        """A file that no hash vouches for says so, cold and warm, and to ``HEAD``."""
+        self.serve("bare-1.0.whl", DATA, hashes={})
+        self.pages.forget("demo")
+        for method in ("HEAD", "GET", "GET", "HEAD"):
+            answer = self.ask(method, "/index/demo/bare-1.0.whl")
+            assert (answer.status, answer.headers["x-verified"]) == (200, "no")
+        self.serve(NAME, DATA)
+        self.pages.forget("demo")
+        assert "x-verified" not in self.get(PATH).headers
+
     def test_stateless(self) -> None:
         """No page has to be asked first, whatever the spelling, and no spelling is redirected."""
         self.serve("demo-1.0+cpu.whl", DATA, url=FILES + "demo-1.0%2Bcpu.whl")

@@ -1,0 +1,177 @@
+"""Files on their way into the cache: one download for each, however many want it.
+
+What was found in the folder is let in here as well, once it has been compared with its page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxpi import metrics
+from proxpi.files.disk import Copy, Disk
+from proxpi.files.download import download
+from proxpi.files.link import Link
+from proxpi.files.locate import Links
+from proxpi.files.passing import passing_on
+from proxpi.files.reception import Gone
+from proxpi.files.room import TooLarge
+from proxpi.files.stream import Arrival
+from proxpi.files.wheel import Wheels, Work
+from proxpi.flights import Flight, Flights
+from proxpi.simple import urls
+from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import Upstream
+
+_log = Logger(namespace="proxpi.files")
+
+
+@attrs.define(eq=False)
+class Arrivals:
+    """The downloads under way, of which it gives an iterator of links.
+
+    :ivar in_thread: runs a function that takes a while off the reactor's thread
+    """
+
+    _links: Links
+    _upstream: Upstream
+    _disk: Disk
+    _clock: IReactorTime
+    _in_thread: Work
+    _flights: Flights[Link, Copy | None] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+    _checks: Flights[Link, None] = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
+    )
+    _expected: dict[Link, Arrival] = attrs.field(init=False, factory=dict)
+    _wheels: Wheels = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: Wheels(self._upstream, self._disk, self._in_thread, self._kept_whole),
+            takes_self=True,
+        ),
+    )
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._flights)
+
+    async def here(self, link: Link) -> Copy | None:
+        """Give a file that is here, even if it has to be checked first: nobody is sent away."""
+        copy = self._disk.open(link)
+        if copy is None and self._disk.found(link):
+            await self._checks.join(link, lambda: self._check(link)).wait()
+            copy = self._disk.open(link)
+        return copy
+
+    async def whole(self, link: Link, until: float | None) -> Copy:
+        """
+        Give a file once all of it is here.
+
+        :param until: the clock's seconds at which that takes too long; ``None``: never
+        :raises Late: if it takes too long
+        :raises Gone: if the upstream has none
+        :raises UpstreamFailed: if it does not come, or not right
+        :raises OSError: if the disk does not take it
+        :raises TooLarge: if it may not take it
+        """
+        unkept = await self.join(link).wait(until)
+        copy = unkept.share() if unkept is not None else self._disk.open(link)
+        if copy is None:
+            raise UpstreamFailed(link.url, "its copy is gone already")
+        copy.fetched = True
+        return copy
+
+    def join(self, link: Link) -> Flight[Copy | None]:
+        """Give the flight of a file, which may begin with this; see :func:`download`."""
+        return self._flights.join(link, lambda: self._bring(link))
+
+    def expect(self, link: Link) -> Arrival:
+        """Give the arrival of a file; :meth:`join` has to make it come."""
+        return self._expected.setdefault(link, Arrival())
+
+    def under_way(self, link: Link) -> Arrival | None:
+        """Give the arrival of a file, if it is on its way."""
+        return self._expected.get(link)
+
+    def forget(self, link: Link) -> None:
+        """Let the next who asks start anew; what is under way is for those who wait already."""
+        self._flights.forget(link)
+        self._checks.forget(link)
+        self._expected.pop(link, None)
+
+    def clear(self) -> None:
+        """Do so with all of them."""
+        for link in [*self._flights, *self._checks, *self._expected]:
+            self.forget(link)
+
+    async def _kept_whole(self, link: Link) -> Copy | None:
+        """Give a file that is here, or can be kept here, without anyone's waiting for it."""
+        copy = await self.here(link)
+        if copy is not None or not self._disk.fits(link.size):
+            return copy
+        return await self.whole(link, None)
+
+    async def _check(self, link: Link) -> None:
+        """Compare a file that lies here already with what the page says."""
+        checked = await self._in_thread(lambda: self._disk.check(link))
+        self._disk.trust(link, checked)
+
+    async def _bring(self, link: Link) -> Copy | None:
+        """Download a file; one that may not be kept is given as a copy without a name."""
+        arrival = self.expect(link)
+        outcome = "failed"
+        try:
+            unkept = await self._download(link, arrival)
+            outcome = _outcome(link, unkept)
+        except Gone as error:
+            outcome = "gone"
+            _log.info("no such file: {error}", error=error)
+            raise
+        except TooLarge as error:
+            outcome = "too_large"
+            _log.info("{url}: {error}", url=urls.shown(link.url), error=error)
+            raise
+        except UpstreamFailed as error:
+            _log.error("file not to be had: {error}", error=error)
+            raise
+        except OSError as error:
+            outcome = "disk"
+            self._disk.complain(error)
+            raise
+        finally:
+            metrics.DOWNLOADS.labels(outcome).inc()
+            if self._expected.get(link) is arrival:
+                del self._expected[link]
+            if arrival.wanted:
+                self._clock.callLater(0, arrival.release)
+        if unkept is not None:
+            # Those who wait take their share of it at once.
+            self._clock.callLater(0, unkept.close)
+        return unkept
+
+    async def _download(self, link: Link, arrival: Arrival) -> Copy | None:
+        try:
+            return await download(
+                link, self._upstream, self._disk, arrival, self._links.moved, passing_on
+            )
+        except (Gone, UpstreamFailed, OSError) as error:
+            if link.of is None:
+                raise
+            return await self._wheels.instead(link, error)
+
+
+def _outcome(link: Link, unkept: Copy | None) -> str:
+    """Say what became of a file that came; tell of one that nobody could vouch for."""
+    if unkept is not None:
+        return "not_kept"
+    if link.verified:
+        return "kept"
+    _log.warn(
+        "{url} is kept unverified: its index names no hash that is known here",
+        url=urls.shown(link.url),
+    )
+    return "kept_unverified"
