@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -53,6 +54,25 @@ class Checked:
     digests: dict[str, str]
     url: str | None = None
 
+    def written(self) -> str:
+        """Write down what tells, after a restart, that the bytes are still those."""
+        identity = self.identity
+        digests = [f"{name}={digest}" for name, digest in self.digests.items()]
+        return " ".join(
+            [f"{identity.inode}", f"{identity.size}", f"{identity.changed_ns}", *digests]
+        )
+
+    @classmethod
+    def read(cls, note: str) -> Checked | None:
+        """Read what :meth:`written` gave; ``None`` if it is something else."""
+        try:
+            inode, size, changed_ns, *digests = note.split(" ")
+            pairs = dict(pair.split("=") for pair in digests)
+            identity = Identity(int(inode), int(size), int(changed_ns))
+        except ValueError:
+            return None
+        return cls(identity, pairs) if "sha256" in pairs else None
+
     def suits(self, link: Link) -> bool:
         """Tell whether this is the file of a link."""
         if link.digest is not None:
@@ -98,6 +118,8 @@ def check(path: Path, link: Link) -> Checked | None:
                     digest.update(chunk)
             checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
             if identity == Identity.of(os.fstat(file.fileno())) and checked.suits(link):
+                with suppress(OSError):  # it will be remembered, also after a power failure
+                    os.fsync(file.fileno())
                 return checked
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -8,8 +8,8 @@ partial files, each locked by the process that writes it, what is known of uses,
 
 No file is served before its bytes were compared with the page: those that were downloaded are
 hashed on the way, those that were found are read once. (Where the page has no hash, a found file
-is compared by size, which is all that there is.) What was checked is remembered, for as
-long as the process runs, together with the file's inode, size and time of change; a file that
+is compared by size, which is all that there is.) What was checked is remembered, over a
+restart as well, together with the file's inode, size and time of change; a file that
 is no longer the one that was checked is checked again. A file is flushed to disk before it gets
 its name, so after a power failure a name stands for all of the bytes, or is not there. (The name
 itself is not flushed: a file that lost it is fetched again.)
@@ -45,13 +45,9 @@ from proxpi.files.link import Link
 from proxpi.files.partial import Partial
 from proxpi.files.room import Full, Room
 from proxpi.files.stock import Stock
+from proxpi.files.uses import Uses
 
 __all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
-
-#: What is known of uses, in the folder of proxpi's own.
-USES = "uses.json"
-#: Changes after which it is written down, unless there are more files than that.
-CHANGES = 1000
 
 _log = Logger(namespace="proxpi.files")
 
@@ -79,11 +75,12 @@ class Disk:
     _touched: set[str] | None = attrs.field(init=False, default=None)
     # What is to be removed in a thread, and is as good as gone.
     _doomed: set[str] = attrs.field(init=False, factory=set)
-    _changes: int = attrs.field(init=False, default=0)
+    _uses: Uses = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._room = Room(self.capacity, self._stock, self._readers, self._evict)
         self._complaints = Complaints(self.folder, self.seconds)
+        self._uses = Uses(self.own, self._stock, self.in_thread, self.seconds)
 
     #: Compares what came with what the index names.
     compare = staticmethod(compare)
@@ -120,7 +117,7 @@ class Disk:
             )
         if not self.capacity:
             return
-        known = self._recall()
+        known = self._uses.recall()
         # Without a word of what lies there nothing may be added to it before it was looked at.
         self._room.known = bool(known)
         self._touched = set()
@@ -137,7 +134,7 @@ class Disk:
     def open(self, link: Link) -> Copy | None:
         """Open the file if it is here and was checked against what the link says."""
         place = link.place
-        if place is None or (checked := self._checked.get(place)) is None:
+        if place is None or (checked := self._known(place)) is None:
             return None
         if not checked.suits(link):
             return None
@@ -148,7 +145,7 @@ class Disk:
             return None
         if Identity.of(os.fstat(file.fileno())) != checked.identity:
             file.close()
-            self._checked.pop(place, None)
+            self._doubt(place)
             return None
         self._stock.use(place)
         self._changed(place)
@@ -161,7 +158,7 @@ class Disk:
         return (
             place is not None
             and self.capacity > 0
-            and place not in self._checked
+            and self._known(place) is None
             and place not in self._doomed
             and (self.folder / place).is_file()
         )
@@ -181,7 +178,7 @@ class Disk:
         if checked is None:
             self._lost(link.place)
         else:
-            self._keep(link.place, checked)
+            self._keep(link, link.place, checked)
 
     def partial(self, link: Link) -> Partial:
         """
@@ -219,8 +216,8 @@ class Disk:
         """Remove what has not been finished, as the process ends; it may still be written to."""
         for partial in self._room:
             partial.unlink()
-        if self._changes and self._room.known:
-            self._write_down(self._stock.dump())
+        if self._room.known:
+            self._uses.finish()
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
         """
@@ -241,7 +238,7 @@ class Disk:
         partial.sync()
         status = self._name(partial, place)
         self._room.settle(partial)
-        self._keep(place, Checked(Identity.of(status), digests, link.url))
+        self._keep(link, place, Checked(Identity.of(status), digests, link.url))
         return None
 
     def named(self, filename: str) -> list[str]:
@@ -259,7 +256,7 @@ class Disk:
         if place is None or not folders.is_place(place):
             return
         self._room.unwanted(place)
-        self._checked.pop(place, None)
+        self._doubt(place)
         folders.remove(self.folder, place)
         self._lost(place)
 
@@ -281,11 +278,27 @@ class Disk:
 
         return self.in_thread(lambda: self._survey(known)).addCallback(rest)
 
-    def _keep(self, place: str, checked: Checked) -> None:
+    def _known(self, place: str) -> Checked | None:
+        """Give what is known of a file's bytes, from this process or an earlier one."""
+        checked = self._checked.get(place)
+        if checked is None and (note := self._stock.note(place)):
+            checked = Checked.read(note)
+            if checked is not None:
+                self._checked[place] = checked
+        return checked
+
+    def _doubt(self, place: str) -> None:
+        """Let a file be checked before it is served again."""
+        self._checked.pop(place, None)
+        self._stock.annotate(place, "")
+
+    def _keep(self, link: Link, place: str, checked: Checked) -> None:
         self._checked[place] = checked
         self._doomed.discard(place)
         if self._stock.size(place) != checked.identity.size or place not in self._stock:
             self._stock.add(place, checked.identity.size)
+        # Whether a file without a hash is the right one, only its URL tells, and that just now.
+        self._stock.annotate(place, checked.written() if link.verified else "")
         self._changed(place)
 
     def _lost(self, place: str) -> None:
@@ -294,14 +307,9 @@ class Disk:
         self._changed(place)
 
     def _changed(self, place: str) -> None:
-        """Take note of a change, and write all of them down now and then."""
         if self._touched is not None:
             self._touched.add(place)
-        self._changes += 1
-        if self._changes >= max(CHANGES, len(self._stock)):
-            self._changes = 0
-            document = self._stock.dump()
-            self.in_thread(lambda: self._write_down(document))
+        self._uses.changed()
 
     def _name(self, partial: Partial, place: str) -> os.stat_result:
         """Give a file its name; what is in its way goes, if it is the cache's own."""
@@ -328,25 +336,6 @@ class Disk:
         self._stock.evict(place)
         self._lost(place)
 
-    def _recall(self) -> frozenset[str]:
-        """Read what was written down by the last process; give the places that it knew."""
-        try:
-            self._stock.load((self.own / USES).read_bytes())
-        except OSError:
-            pass  # the first start, most likely
-        except ValueError as error:
-            _log.warn("{name} is damaged, and not used: {error}", name=USES, error=error)
-        for place in self._stock:
-            if not folders.is_place(place):
-                self._stock.drop(place)
-        return frozenset(self._stock)
-
-    def _write_down(self, document: bytes) -> None:
-        try:
-            folders.write_whole(self.own, USES, document)
-        except OSError as error:
-            _log.debug("uses are not written down: {error}", error=error)
-
     def _survey(self, known: frozenset[str]) -> list[tuple[str, int]]:
         return folders.survey(self.folder, known)
 
@@ -358,11 +347,12 @@ class Disk:
     def _take_stock(self, found: list[tuple[str, int]]) -> None:
         """Bring what is known in line with what lies there, and remove what is too much."""
         touched, self._touched = self._touched or set(), None
-        self._changes += 1  # worth to be written down, if only at the end
+        self._uses.changed()
         self._room.known = True
         sizes = dict(found)
         for place in self._stock:
             if place not in touched and self._stock.size(place) != sizes.get(place):
+                self._checked.pop(place, None)
                 self._stock.drop(place)
         self._stock.fill(
             (place, size)

@@ -19,16 +19,16 @@ import msgspec
 from proxpi.files.eviction import victims, worth
 
 #: The version of the document.
-VERSION = 1
+VERSION = 2
 
-_Row = tuple[str, int, int, float]
+_Row = tuple[str, int, int, float, str]
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     """
     The stock as it is written.
 
-    `files` are places, bytes, uses and ranks, the least recently used first.
+    `files` are places, bytes, uses, ranks and notes, the least recently used first.
     """
 
     version: int
@@ -44,12 +44,14 @@ class Kept:
     :ivar uses: how often it was used since it came
     :ivar rank: how late it goes
     :ivar turn: when it was last used, to tell equal ranks apart
+    :ivar note: what somebody else wants to know of it after a restart
     """
 
     size: int
     uses: int
     rank: float
     turn: int
+    note: str = ""
 
 
 @attrs.define(eq=False)
@@ -79,6 +81,17 @@ class Stock:
         """Give the bytes of a file; none if it is not kept."""
         kept = self._kept.get(place)
         return kept.size if kept is not None else 0
+
+    def note(self, place: str) -> str:
+        """Give the note on a file; an empty one if it is not kept."""
+        kept = self._kept.get(place)
+        return kept.note if kept is not None else ""
+
+    def annotate(self, place: str, note: str) -> None:
+        """Write a note on a file, if it is kept."""
+        kept = self._kept.get(place)
+        if kept is not None:
+            kept.note = note
 
     def add(self, place: str, size: int) -> None:
         """Take in a file that has not been used yet; it replaces one of the same place."""
@@ -127,7 +140,7 @@ class Stock:
     def dump(self) -> bytes:
         """Write down what is known."""
         rows = sorted(self._kept.items(), key=lambda item: item[1].turn)
-        files = [(place, kept.size, kept.uses, kept.rank) for place, kept in rows]
+        files = [(place, kept.size, kept.uses, kept.rank, kept.note) for place, kept in rows]
         return msgspec.json.encode(_Document(VERSION, self._level, files))
 
     def load(self, document: bytes) -> None:
@@ -137,15 +150,15 @@ class Stock:
         :raises ValueError: if it is damaged, or something else; nothing is taken in then
         """
         read = msgspec.json.decode(document, type=_Document)
-        numbers = [read.level, *(rank for _, _, _, rank in read.files)]
+        numbers = [read.level, *(rank for _, _, _, rank, _ in read.files)]
         if read.version != VERSION or not all(map(math.isfinite, numbers)):
             raise ValueError("another version, or no numbers")
-        if any(size < 0 or uses < 0 for _, size, uses, _ in read.files):
+        if any(size < 0 or uses < 0 for _, size, uses, _, _ in read.files):
             raise ValueError("a number below zero")
         self._level = read.level
-        for place, size, uses, rank in read.files:
+        for place, size, uses, rank, note in read.files:
             self.drop(place)
-            self._put(place, Kept(size, uses, rank, next(self._turns)))
+            self._put(place, Kept(size, uses, rank, next(self._turns), note))
 
     def _put(self, place: str, kept: Kept) -> None:
         self._kept[place] = kept

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import attrs
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
-from proxpi.files import disk as disk_module
 from proxpi.files import folder as folder_module
-from proxpi.files.disk import USES, Disk, Full
+from proxpi.files import uses
+from proxpi.files.disk import Disk, Full
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
 
@@ -31,7 +34,7 @@ class Uses(DiskCase):
         for age, name in enumerate("cba"):
             path = self.folder / f"h-example/{name}.whl"
             os.utime(path, (1e9 - age, 1e9 - age))
-        self.uses = self.disk.own / USES
+        self.uses = self.disk.own / uses.NAME
 
     def first_to_go(self, disk: Disk) -> set[str]:
         """What goes when one more file comes."""
@@ -72,7 +75,7 @@ class Uses(DiskCase):
 
     def test_written_now_and_then(self) -> None:
         """It is written while the process runs, for when it is killed."""
-        self.put(disk_module, "CHANGES", 5)
+        self.put(uses, "CHANGES", 5)
         assert not self.uses.exists()
         for _ in range(5):
             self.keep(self.links["a"], bytes(30))
@@ -99,6 +102,111 @@ class Uses(DiskCase):
         self.lay("b.whl", bytes(20))
         self.lay("d.whl", bytes(15))
         assert self.prepared(100).used == 20 + 30 + 15
+
+
+class Remembered(DiskCase):
+    """What was compared with its page once is not read again after a restart."""
+
+    def setUp(self) -> None:
+        """Keep a file, and end in good order."""
+        super().setUp()
+        self.link = link_of("a.whl", b"right")
+        self.path = self.folder / "h-example/a.whl"
+        self.keep(self.link, b"right")
+
+    def restart(self) -> Disk:
+        """Begin anew after an end in good order."""
+        self.disk.close()
+        self.disk = self.prepared(100)
+        return self.disk
+
+    def assert_to_be_checked(self) -> None:
+        """Check that the file is served to nobody before it was compared once more."""
+        assert self.disk.open(self.link) is None
+        assert self.disk.found(self.link)
+
+    def test_remembered(self) -> None:
+        """It is there at once, after the second restart, too, and is what it was."""
+        for _ in range(2):
+            disk = self.restart()
+            assert not disk.found(self.link)
+            assert self.content(self.link) == b"right"
+        assert disk.open(link_of("a.whl", b"other")) is None
+
+    def test_killed(self) -> None:
+        """Without a last word it is compared again."""
+        self.disk = self.prepared(100)
+        self.assert_to_be_checked()
+
+    def test_changed(self) -> None:
+        """So is a file that somebody wrote to, or put in its place, or what is left of one."""
+        self.restart()
+
+        def replace() -> None:
+            other = self.path.with_name("other")
+            other.write_bytes(b"wrong")
+            other.rename(self.path)
+
+        changes = (
+            lambda: self.path.write_bytes(b"wrong"),
+            replace,
+            lambda: os.truncate(self.path, 3),
+        )
+        for change in changes:
+            assert self.content(self.link) == b"right"
+            change()
+            self.restart()
+            self.assert_to_be_checked()
+            self.keep(self.link, b"right")
+
+    def test_found(self) -> None:
+        """A file that another program laid there is compared once, not once for each start."""
+        self.lay("b.whl", b"found")
+        link = link_of("b.whl", b"found")
+        disk = self.restart()
+        assert disk.found(link)
+        disk.trust(link, disk.check(link))
+        assert not self.restart().found(link)
+        assert self.content(link) == b"found"
+
+    def test_unverified(self) -> None:
+        """What no hash vouches for is not remembered."""
+        link = attrs.evolve(self.link, digest=None)
+        self.keep(link, b"right")
+        self.restart()
+        self.assert_to_be_checked()
+
+    def test_forgotten(self) -> None:
+        """What was removed is not, whatever lies there now."""
+        self.disk.forget(self.link)
+        self.lay("a.whl", b"right")
+        self.restart()
+        self.assert_to_be_checked()
+
+    def test_damaged(self) -> None:
+        """A note that cannot be read is none."""
+        for note in ("x", "1 2 3", "1 2 3 md5=0", "1 2 x sha256=0", "1 2 3 sha256"):
+            self.restart()
+            self.disk.close()
+            document = msgspec.json.decode((self.disk.own / uses.NAME).read_bytes())
+            document["files"][0][4] = note
+            (self.disk.own / uses.NAME).write_bytes(msgspec.json.encode(document))
+            self.disk = self.prepared(100)
+            self.assert_to_be_checked()
+            self.disk.trust(self.link, self.disk.check(self.link))
+
+    def test_written_after_a_while(self) -> None:
+        """A process that does little writes it down all the same, with the next use."""
+        document = self.disk.own / uses.NAME
+        clock = Clock()
+        self.disk = Disk(self.folder, 100, seconds=clock.seconds)
+        self.disk.prepare()
+        self.check(self.link)
+        assert not document.exists()
+        clock.advance(uses.LONGEST)
+        self.content(self.link)
+        assert document.exists()
+        assert not self.prepared(100).found(self.link)
 
 
 class Behind(DiskCase):
@@ -134,7 +242,7 @@ class Behind(DiskCase):
         self.begin(100)
         assert self.disk.used == 90
         self.keep(link_of("new.whl", bytes(40)), bytes(40))
-        assert self.disk.used == self.held() - (self.disk.own / USES).stat().st_size == 100
+        assert self.disk.used == self.held() - (self.disk.own / uses.NAME).stat().st_size == 100
         self.run_threads()
         assert self.disk.used == 100
         assert self.content(link_of("new.whl", bytes(40))) is not None
@@ -154,8 +262,8 @@ class Behind(DiskCase):
         job, looked = self.jobs.pop()
         looked.callback(job())
         assert self.disk.used == 30
-        there = [self.disk.found(link) for link in self.links]
-        assert there == [False, False, True]
+        assert [self.disk.found(link) for link in self.links] == [False, False, False]
+        assert [self.content(link) is not None for link in self.links] == [False, False, True]
         assert len(os.listdir(self.folder / "h-example")) == 3
         self.run_threads()
         assert os.listdir(self.folder / "h-example") == ["2.whl"]
@@ -182,7 +290,7 @@ class Behind(DiskCase):
 
     def test_many_unknown_files(self) -> None:
         """A large folder that nobody knows is served from at once; it grows once it is known."""
-        (self.disk.own / USES).unlink()
+        (self.disk.own / uses.NAME).unlink()
         self.put(folder_module, "MANY", 2)
         self.begin(100)
         assert self.check(self.links[0])
@@ -196,7 +304,7 @@ class Behind(DiskCase):
 
     def test_cleared_before_it_is_known(self) -> None:
         """What is cleared while the folder is looked at does not count afterwards."""
-        (self.disk.own / USES).unlink()
+        (self.disk.own / uses.NAME).unlink()
         self.put(folder_module, "MANY", 2)
         self.begin(100)
         cleared = self.disk.clear()
@@ -206,9 +314,9 @@ class Behind(DiskCase):
 
     def test_ends_before_it_is_known(self) -> None:
         """A process that ends that early writes nothing down that is not so."""
-        (self.disk.own / USES).unlink()
+        (self.disk.own / uses.NAME).unlink()
         self.put(folder_module, "MANY", 2)
         self.begin(100)
         assert self.check(self.links[0])
         self.disk.close()
-        assert not (self.disk.own / USES).exists()
+        assert not (self.disk.own / uses.NAME).exists()

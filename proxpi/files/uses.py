@@ -1,0 +1,79 @@
+"""What is known of the cache's files, written down so that it outlasts the process.
+
+It is one document in the folder of proxpi's own: what :class:`proxpi.files.stock.Stock` makes of
+itself. It is replaced whole, now and then and at the end; one that is damaged is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from proxpi.files import folder as folders
+from proxpi.files.stock import Stock
+
+#: The name of the document.
+NAME = "uses.json"
+#: Changes after which it is written, unless there are more files than that.
+CHANGES = 1000
+#: Seconds after which it is written anyway, with the next change.
+LONGEST = 300.0
+
+_log = Logger(namespace="proxpi.files")
+
+
+@attrs.define(eq=False)
+class Uses:
+    """The stock of one cache folder, on paper.
+
+    :ivar own: the folder of proxpi's own
+    :ivar in_thread: runs a function that takes a while
+    :ivar seconds: tells the time, from any beginning
+    """
+
+    own: Path
+    _stock: Stock
+    in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
+    seconds: Callable[[], float]
+    _changes: int = attrs.field(init=False, default=0)
+    _written_at: float = attrs.field(
+        init=False, default=attrs.Factory(lambda self: self.seconds(), takes_self=True)
+    )
+
+    def recall(self) -> frozenset[str]:
+        """Take in what was written down by the last process; give the places that it knew."""
+        try:
+            self._stock.load((self.own / NAME).read_bytes())
+        except OSError:
+            pass  # the first start, most likely
+        except ValueError as error:
+            _log.warn("{name} is damaged, and not used: {error}", name=NAME, error=error)
+        for place in self._stock:
+            if not folders.is_place(place):
+                self._stock.drop(place)
+        return frozenset(self._stock)
+
+    def changed(self) -> None:
+        """Count a change, and write all of them down now and then."""
+        self._changes += 1
+        now = self.seconds()
+        if self._changes >= max(CHANGES, len(self._stock)) or now >= self._written_at + LONGEST:
+            self._changes, self._written_at = 0, now
+            document = self._stock.dump()
+            self.in_thread(lambda: self._write(document))
+
+    def finish(self) -> None:
+        """Write down what changed since."""
+        if self._changes:
+            self._write(self._stock.dump())
+
+    def _write(self, document: bytes) -> None:
+        try:
+            folders.write_whole(self.own, NAME, document)
+        except OSError as error:
+            _log.debug("uses are not written down: {error}", error=error)
