@@ -60,9 +60,10 @@ def _check(folder: Path, capacity: int) -> None:
     assert disk.used == sum(map(len, named.values())) <= capacity
     for number in range(FILES):
         link = link_of(number)
-        if disk.found(link):  # else it is remembered that it was checked, if it is there
+        copy = disk.open(link)  # if it is remembered that it was checked
+        if disk.found(link):
             disk.trust(link, disk.check(link))
-        copy = disk.open(link)
+            copy = disk.open(link)
         assert (copy is not None) == (f"{number}.whl" in named)
         if copy is not None:
             assert copy.read(0, copy.size) == contents(number)
