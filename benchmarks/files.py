@@ -13,6 +13,11 @@ No client is sent upstream: the original waits for as long as it takes, proxpi s
 * a file of 500 MiB: the first time, then from the cache, by one client, and by how much resident
   memory grew meanwhile;
 * ranges of a kibibyte of that file, from the cache, on 16 connections;
+* twenty clients at once for a file of 2 GiB that nobody has asked for, in the first round only:
+  by how much resident memory grew, and how often the file was fetched;
+* of proxpi alone, 64 clients that are to be sent upstream after 0.9 seconds, as it is unless
+  something else is set, for a file that takes longer, while cached wheels are asked for on 16
+  connections: by how much the answer that is off most is off;
 * a herd of 64 clients for one file that nobody has asked for, behind a link of 10 MiB a second
   that all fetches share: until the last one has all of it, until the median one has its first
   byte, and how often the file was fetched.
@@ -29,9 +34,9 @@ import http.client
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -43,6 +48,12 @@ from programs import Index, Program, Running, Unusable, here, nginx, original, r
 MIB = 1024 * 1024
 RANGE = 1024
 PATIENCE = 600.0
+#: Seconds after which a client is sent upstream, unless it is set.
+TIMEOUT = 0.9
+#: MiB of a file that takes longer than that.
+SLOW_ENOUGH = 21
+#: Clients that want the file of 2 GiB.
+READERS = 20
 #: What each is told, so that nobody is sent upstream.
 SETTINGS = {"PROXPI_DOWNLOAD_TIMEOUT": f"{PATIENCE:.0f}", "PROXPI_SLOW_DOWNLOAD": "stream"}
 
@@ -55,6 +66,7 @@ class Sizes:
     :ivar large: MiB of the large file
     :ivar slow: MiB of the one behind the slow link
     :ivar herd: clients that want that one
+    :ivar flood: MiB of the file that twenty want at once
     """
 
     seconds: int
@@ -62,6 +74,7 @@ class Sizes:
     large: int = 500
     slow: int = 20
     herd: int = 64
+    flood: int = 2048
 
     def measures(self) -> list[Measure]:
         """Give the rows of the table."""
@@ -80,11 +93,15 @@ class Sizes:
             Measure("herd_first", "… median first byte, s"),
             Measure("herd_fetched", "… fetched, times"),
             Measure("herd_cpu", "… CPU s"),
+            Measure("flood_growth", f"20 at once, {self.flood} MiB: growth of memory at most, MiB"),
+            Measure("flood_fetched", "… fetched, times"),
+            Measure("flood_last", "… last whole, s"),
+            Measure("timer_off", "redirect after 0.9 s, under load: off at most, ms"),
         ]
 
 
 #: For ``--quick``: everything is done, little of it means something.
-QUICK = Sizes(seconds=1, repeat=1, large=20, slow=2, herd=16)
+QUICK = Sizes(seconds=1, repeat=1, large=20, slow=2, herd=16, flood=40)
 
 
 @attrs.frozen
@@ -116,6 +133,16 @@ def take(server: Running, path: str, size: int, headers: Mapping[str, str]) -> T
     return Taken(first, time.perf_counter() - began)
 
 
+def _wait_for_redirect(asked: tuple[Running, str]) -> float:
+    """Ask for a file; give the seconds until the client is sent elsewhere."""
+    server, path = asked
+    began = time.perf_counter()
+    reply = server.get(path, {})
+    if reply.status != 302:
+        raise Unusable(f"{server.program.name} answers {path} with status {reply.status}")
+    return time.perf_counter() - began
+
+
 @attrs.frozen
 class Bench:
     """One run of all rounds, and what has been measured so far."""
@@ -136,6 +163,13 @@ class Bench:
                 self._wheel(server)
                 self._large(server)
                 self._herd(server)
+                if not self.values.found["flood_growth"].get(program.name):
+                    self._flood(server)
+            if program.name == "proxpi":
+                folder = Path(tempfile.mkdtemp(dir=self.folder))
+                with running(program, self.index.url(), folder, {}) as server:
+                    server.get_when_up("/health")
+                    self._timer(server)
 
     def _note(self, key: str, server: Running, value: float) -> None:
         self.values.note(key, server.program.name, value)
@@ -180,30 +214,49 @@ class Bench:
         self._loaded("range", server, path, headers, RANGE)
 
     def _herd(self, server: Running) -> None:
-        path, size = self._path(server, f"slow-{self.sizes.slow}-of-1")
-        done: list[Taken] = []
-        failed: list[Exception] = []
-
-        def one() -> None:
-            try:
-                done.append(take(server, path, size, {}))
-            except (OSError, http.client.HTTPException, Unusable) as error:
-                failed.append(error)
-
         asked, before = self._fetched(), server.cpu_seconds()
-        clients = [threading.Thread(target=one) for _ in range(self.sizes.herd)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
-        if failed:
-            what = f"{len(failed)} of {len(clients)} clients of {server.program.name}"
-            print(f"{what} went away with nothing: {failed[0]}", file=sys.stderr)
+        done = self._at_once(server, f"slow-{self.sizes.slow}-of-1", self.sizes.herd)
         if done:
             self._note("herd_last", server, max(taken.last for taken in done))
             self._note("herd_first", server, median(taken.first for taken in done))
         self._note("herd_fetched", server, self._fetched() - asked)
         self._note("herd_cpu", server, server.cpu_seconds() - before)
+
+    def _flood(self, server: Running) -> None:
+        asked = self._fetched()
+        server.forget_peak()
+        memory = server.peak()
+        done = self._at_once(server, f"blob-{self.sizes.flood}-of-1", READERS)
+        self._note("flood_growth", server, (server.peak() - memory) / MIB)
+        self._note("flood_fetched", server, self._fetched() - asked)
+        if done:
+            self._note("flood_last", server, max(taken.last for taken in done))
+
+    def _timer(self, server: Running) -> None:
+        warm, size = self._path(server, "wheel-of-1")
+        take(server, warm, size, {})
+        path, _ = self._path(server, f"slow-{SLOW_ENOUGH}-of-1")
+        server.get(path.rpartition("/")[0] + "/", {})  # the page is not what is waited for
+        with ThreadPoolExecutor(self.sizes.herd + 1) as pool:
+            load = pool.submit(self.load.run, server, warm, {}, size)
+            waits = list(pool.map(_wait_for_redirect, [(server, path)] * self.sizes.herd))
+            load.result()
+        self._note("timer_off", server, max(abs(wait - TIMEOUT) for wait in waits) * 1e3)
+
+    def _at_once(self, server: Running, project: str, clients: int) -> list[Taken]:
+        """Let so many clients take the file of a project at the same time."""
+        path, size = self._path(server, project)
+
+        def one(_: int) -> Taken | None:
+            try:
+                return take(server, path, size, {})
+            except (OSError, http.client.HTTPException, Unusable) as error:
+                what = f"a client of {server.program.name} went away with nothing: {error}"
+                print(what, file=sys.stderr)
+                return None
+
+        with ThreadPoolExecutor(clients) as pool:
+            return [taken for taken in pool.map(one, range(clients)) if taken is not None]
 
     def _fetched(self) -> int:
         return int(self.index.get("/fetched", {}).body)

@@ -244,6 +244,7 @@ class _Direct(_Sender):
                 self._unreadable("it has become shorter")
                 return
             self._next += moved
+            self._request.sentLength += moved  # for the log: no byte of these was written to it
             self._finish_if_done()
             if not self._ended:
                 self._call_again()

@@ -53,6 +53,13 @@ class Moved(DirectCase):
         assert self.open_files() == []
         assert not self.client.closed
 
+    def test_logged(self) -> None:
+        """The log tells how many bytes were sent, though none of them came by here."""
+        with logged("proxpi.access") as log:
+            self.begin()
+            assert self.body() == DATA
+        assert f" 200 {len(DATA)} HIT " in log.text
+
     def test_range(self) -> None:
         """So is a part, and nothing else."""
         self.begin(f"Range: bytes={MIB - 5}-{MIB + 100_000}")
