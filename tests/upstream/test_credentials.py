@@ -23,7 +23,7 @@ EXPECTED = b"Basic " + base64.b64encode(b"user:pass word")
 )
 def test_own_origin(url: str) -> None:
     """Whatever lives on the origin of the index gets its credentials."""
-    assert Credentials.from_urls([INDEX]).header_for(url) == EXPECTED
+    assert Credentials.gather([INDEX]).header_for(url) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,19 @@ def test_own_origin(url: str) -> None:
 )
 def test_other_origins(url: str) -> None:
     """Another scheme, host or port gets none, not even those in its own URL."""
-    assert Credentials.from_urls([INDEX]).header_for(url) is None
+    assert Credentials.gather([INDEX]).header_for(url) is None
 
 
 def test_without_credentials() -> None:
     """An index without user and password is asked without."""
-    credentials = Credentials.from_urls(["https://index.example/simple/"])
+    credentials = Credentials.gather(["https://index.example/simple/"])
     assert credentials.header_for("https://index.example/simple/") is None
 
 
 def test_two_on_one_origin() -> None:
     """Each of two indexes on one origin has its own; for what is of neither the first's hold."""
     urls = ["https://a:1@index.example/one/", "https://b:2@index.example/one/two/"]
-    credentials = Credentials.from_urls(urls)
+    credentials = Credentials.gather(urls)
     for path, pair in (
         ("one/demo/", b"a:1"),
         ("one/two/demo/", b"b:2"),
@@ -70,18 +70,18 @@ def test_two_on_one_origin() -> None:
 def test_odd_pairs(userinfo: str, pair: bytes) -> None:
     """A user or a password alone is a pair as well, and both are percent-decoded."""
     url = f"https://{userinfo}index.example/"
-    assert Credentials.from_urls([url]).header_for(url) == b"Basic " + base64.b64encode(pair)
+    assert Credentials.gather([url]).header_for(url) == b"Basic " + base64.b64encode(pair)
 
 
 def test_beyond_ascii() -> None:
     """User and password go out in UTF-8."""
     url = "https://us%C3%A9r:p%C3%A4ss@index.example/"
     expected = b"Basic " + base64.b64encode("usér:päss".encode())
-    assert Credentials.from_urls([url]).header_for(url) == expected
+    assert Credentials.gather([url]).header_for(url) == expected
 
 
 def test_repr() -> None:
     """Nothing that is logged shows them."""
-    shown = repr(Credentials.from_urls([INDEX]))
+    shown = repr(Credentials.gather([INDEX]))
     assert "word" not in shown
     assert EXPECTED.decode() not in shown
