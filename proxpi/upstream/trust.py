@@ -1,6 +1,6 @@
 """Certificates from files: those that vouch for upstreams, and the one that upstreams are shown.
 
-They are read once, at the start, by OpenSSL itself. What cannot be used is said then, in one line
+They are read once, at the start. What cannot be used is said then, in one line
 like that of any other setting, and not in the middle of a build.
 """
 
@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
 from proxpi.settings import SETTINGS, Given, Setting, SettingsError
@@ -58,7 +61,7 @@ def _add(context: SSL.Context, setting: Setting, given: Given) -> None:
     """Trust the certificates of a file, or of all files of a folder, whatever their names."""
     try:
         if not os.path.isdir(given.text):
-            _check_readable(given.text)
+            open(given.text, "rb").close()  # to know why not, which OpenSSL does not tell
             found = _load(context, given.text)
         else:
             paths = {os.path.realpath(entry.path) for entry in os.scandir(given.text)}
@@ -86,46 +89,34 @@ def show(context: SSL.Context, client_cert: str) -> None:
         those between it and its authority if need be, and its key, which is not encrypted
     :raises SettingsError: if it is anything else
     """
-    encrypted = False
-
-    def no_passphrase(*_: object) -> bytes:
-        nonlocal encrypted
-        encrypted = True  # otherwise nobody would ask; OpenSSL itself would ask at the terminal
-        return b""
-
-    context.set_passwd_cb(no_passphrase)
     try:
-        _check_readable(client_cert)
+        with open(client_cert, "rb") as file:
+            pem = file.read()
     except OSError as error:
         raise _unfit(client_cert, f"cannot be read ({error.strerror})") from None
     try:
-        context.use_certificate_chain_file(client_cert)
-    except SSL.Error as error:
-        raise _unfit(client_cert, f"holds no certificate{_detail(error)}") from None
+        own, *chain = load_pem_x509_certificates(pem)
+    except ValueError:
+        raise _unfit(client_cert, "holds no certificate") from None
     try:
-        context.use_privatekey_file(client_cert)
+        key = load_pem_private_key(pem, None)
+    except TypeError:
+        raise _unfit(client_cert, "its key is encrypted") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise _unfit(client_cert, "holds no key") from None
+    try:
+        context.use_certificate(own)
+        for certificate in chain:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(key)  # type: ignore[arg-type] # what kinds there are is seen now
         context.check_privatekey()
-    except SSL.Error as error:
-        detail = _detail(error)
-        why = f"holds no key{detail}"
-        if encrypted:
-            why = "its key is encrypted"
-        elif "mismatch" in detail:
+    except (SSL.Error, TypeError) as error:
+        words = str(error)
+        why = f"cannot be used ({words})"
+        if "mismatch" in words:
             why = "its key is not that of its first certificate"
         raise _unfit(client_cert, why) from None
 
 
 def _unfit(path: str, why: str) -> SettingsError:
     return _CLIENT_CERT.refusal(Given(_CLIENT_CERT.variable, path), why)
-
-
-def _check_readable(path: str) -> None:
-    with open(path, "rb"):
-        pass
-
-
-def _detail(error: SSL.Error) -> str:
-    """Give OpenSSL's own words, unless they say only that there is nothing."""
-    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    words = [part[-1] for part in queue if part[-1]]
-    return f" ({words[0]})" if words and words[0] != "no start line" else ""
