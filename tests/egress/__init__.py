@@ -1,1 +1,0 @@
-"""The way out as people inside companies have it, with real servers on it."""
