@@ -9,7 +9,6 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -312,16 +311,6 @@ class Announcement(TapCase):
         assert "PROXPI_DISABLE_INDEX_SSL_VERIFICATION" in log.text
         assert self.announced().levels == ["info"]
 
-    def test_broken_netrc(self) -> None:
-        """That a netrc is of no use is said, and nothing of what is in it."""
-        path = self.folder / "logins"
-        path.write_text("machine index.example login a hidden")
-        os.environ["NETRC"] = str(path)
-        log = self.announced()
-        assert "warn" in log.levels
-        assert str(path) in log.text
-        assert "hidden" not in log.text
-
 
 class CacheFolder(TapCase):
     """Where files are kept."""
@@ -394,15 +383,6 @@ class Refused(TapCase):
         """So does the second of two."""
         service = self.make("--listen=tcp:1", f"--listen=tcp:{TAKEN}")
         assert str(TAKEN) in self.refusal(service.privilegedStartService)
-
-    def test_certificates(self) -> None:
-        """Certificates that cannot be used end it, even before it is made."""
-        missing = str(self.folder / "missing.pem")
-        for option in ("ca-bundle", "client-cert"):
-            text = self.refusal(partial(self.make, f"--{option}={missing}"))
-            variable = f"PROXPI_{option.replace('-', '_').upper()}"
-            assert text.startswith(f"proxpi: {variable}={missing!r}: cannot be read")
-            assert text.endswith("is accepted")
 
     def test_folder_of_the_user_stays(self) -> None:
         """The user's folder is not removed, whatever happens."""
