@@ -80,14 +80,6 @@ def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(item) for item in text.split(",") if item.strip())
 
 
-def _hidden(text: str) -> str:
-    """``text`` without what may be a password in it: all before the last ``@``.
-
-    It is no URL yet, or several, so nobody can tell where in it a password ends.
-    """
-    return re.sub(r"^(\s*\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
-
-
 @attrs.frozen(kw_only=True)
 class Setting:
     """One row of the table.
@@ -120,7 +112,7 @@ class Setting:
 
     def refusal(self, given: Given, why: str = "not understood") -> SettingsError:
         """The error that says what was given where, and what is accepted instead."""
-        text = _hidden(given.text) if self.secret else given.text
+        text = urls.hidden(given.text) if self.secret else given.text
         also = f" (--{self.option})" if given.by_option else ""
         return SettingsError(f"{given.variable}={text!r}{also}: {why}; {self.accepts} is accepted")
 
@@ -211,6 +203,20 @@ SETTINGS: tuple[Setting, ...] = (
         "what is installed.",
     ),
     Setting(
+        name="ca_bundle",
+        parse=_path,
+        accepts="a PEM file with certificates, or a folder of such files,",
+        explains="PEM file with certificates to trust besides those of the system, or a folder of "
+        "such files. REQUESTS_CA_BUNDLE, SSL_CERT_FILE and SSL_CERT_DIR are read, too.",
+    ),
+    Setting(
+        name="client_cert",
+        parse=_path,
+        accepts="a PEM file with a certificate and its key, not encrypted,",
+        explains="PEM file with the certificate, and its key, that indexes are shown when they "
+        "ask for one.",
+    ),
+    Setting(
         name="download_timeout",
         default="0.9",
         parse=_seconds,
@@ -281,6 +287,8 @@ class Settings:
     cache_dir: str | None
     binary_file_mime_type: bool
     disable_index_ssl_verification: bool
+    ca_bundle: str | None
+    client_cert: str | None
     download_timeout: float
     slow_download: str
     connect_timeout: float

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import secrets
 import signal
@@ -38,9 +39,9 @@ from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
-from proxpi.settings import Settings
+from proxpi.settings import Settings, SettingsError
 from proxpi.simple import urls
-from proxpi.upstream import tls
+from proxpi.upstream import netrc, tls
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
 from proxpi.upstream.pool import CONNECTIONS, Upstream, agent, persistent_pool
@@ -75,12 +76,28 @@ class StartFailed(SystemExit, Exception):
 
 
 class Proxpi(Service):
-    """Builds the house from its settings, opens its doors, and closes them."""
+    """Builds the house from its settings, opens its doors, and closes them.
+
+    :raises SettingsError: for certificates that cannot be used
+    """
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
         self._pool = persistent_pool(reactor)
+        # Read here, while the process still is who, and where, it was started.
+        index_urls = (settings.index_url, *settings.extra_index_urls)
+        self._netrc = netrc.read(os.environ)
+        self._credentials = Credentials.gather(
+            index_urls, self._netrc, certificate=settings.client_cert is not None
+        )
+        self._tls = tls.policy(
+            verify=not settings.disable_index_ssl_verification,
+            environment=os.environ,
+            ca_bundle=settings.ca_bundle,
+            client_cert=settings.client_cert,
+            shown_to=self._credentials.certificate_for,
+        )
         # Not the reactor's own, in which names are looked up: that may hang.
         self._threads = ThreadPool(0, THREADS, "proxpi")
         # What is done with files takes as long as the disk: pages do not wait for it, nor does the
@@ -137,6 +154,8 @@ class Proxpi(Service):
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
+        if self._netrc.trouble is not None:
+            _log.warn("{trouble}", trouble=self._netrc.trouble)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
         # What is there by now stays: it need not be looked at whenever garbage is collected, which
@@ -190,11 +209,11 @@ class Proxpi(Service):
             agent(
                 reactor,
                 self._pool,
-                tls.policy(verify=not settings.disable_index_ssl_verification),
+                self._tls,
                 Dial(reactor, settings.connect_timeout),
             ),
             reactor,
-            Credentials.from_urls(index_urls),
+            self._credentials,
             settings.connect_timeout,
             settings.read_timeout,
             settings.offline,
@@ -241,7 +260,8 @@ def makeService(options: Options) -> IService:
     """
     Make the service for the options of one ``twistd proxpi``.
 
-    :raises StartFailed: with one line, if the cache folder cannot be made
+    :raises StartFailed: with one line, if the cache folder cannot be made, or if the certificates
+        that are to be trusted or shown cannot be used
     """
     from twisted.internet import reactor  # only now: twistd may have been told which to install
 
@@ -255,7 +275,11 @@ def makeService(options: Options) -> IService:
         make_folder(folder, "PROXPI_CACHE_DIR", mode=0o777)
         settings = attrs.evolve(settings, cache_dir=str(folder))
     service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
-    Proxpi(settings, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
+    try:
+        proxpi = Proxpi(settings, reactor)
+    except SettingsError as error:
+        raise StartFailed(f"proxpi: {error}") from None
+    proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
 
 

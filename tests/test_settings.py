@@ -42,6 +42,8 @@ def test_nothing_given() -> None:
         cache_dir=None,
         binary_file_mime_type=False,
         disable_index_ssl_verification=False,
+        ca_bundle=None,
+        client_cert=None,
         download_timeout=0.9,
         slow_download="redirect",
         connect_timeout=3.1,

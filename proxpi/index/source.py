@@ -133,11 +133,11 @@ class Source:
     @property
     def private(self) -> bool:
         """Whether it is asked with credentials."""
-        return self._upstream.credentials.header_for(self.url) is not None
+        return self._upstream.credentials.guard(self.url)
 
     def guards(self, url: str) -> bool:
         """Whether a client could not fetch a file of this index from upstream by itself."""
-        return self.private or self._upstream.credentials.header_for(url) is not None
+        return self.private or self._upstream.credentials.guard(url)
 
     def remaining(self, part: Part | None) -> float:
         """Seconds for which an answer still counts as fresh."""

@@ -76,7 +76,7 @@ _CLEAN = re.compile(
 
 
 def _located(base: str, link: str) -> str:
-    """Give the absolute URL of a link, without its fragment.
+    """Give the absolute URL of a link, without fragment and user.
 
     :raises ValueError: When it leads to no server of the web.
     """
@@ -87,8 +87,10 @@ def _located(base: str, link: str) -> str:
 def _resolved(base: str, link: str) -> str:
     if not link.strip():
         raise ValueError("no link at all")
-    url = urls.without_fragment(urls.join(base, link))
+    url = urls.join(base, link)
     urls.origin(url)
+    # What an index writes before a host is never used, so it is not kept either.
+    url = urls.public(url) if urls.userinfo(url) else urls.without_fragment(url)
     if not url.isascii():
         raise ValueError("a host that is not ASCII")
     return url

@@ -73,6 +73,14 @@ def shown(url: str) -> str:
     return public(url).partition("?")[0]
 
 
+def hidden(text: str) -> str:
+    """Give the form for messages of a text that may have been meant as a URL, or as several.
+
+    Nobody can tell where in it a password ends, so all before the last ``@`` is taken for one.
+    """
+    return re.sub(r"^(\s*\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
+
+
 def origin(url: str) -> tuple[str, str, int]:
     """Give scheme, lower-case host and port (the scheme's own where the URL states none).
 

@@ -1,7 +1,8 @@
-"""Credentials for upstreams, each bound to the one origin they were given for.
+"""Credentials for upstreams, each bound to where it was given for.
 
-An origin is scheme, host and port (RFC 6454). What was given for one is never sent to
-another, whether a link, a redirect or a mistake leads there.
+An origin is scheme, host and port (RFC 6454). What stands in an index's URL goes to the origin of
+that index, and what netrc has for a host to that host; none is ever sent to another, whether a
+link, a redirect or a mistake leads there.
 """
 
 from __future__ import annotations
@@ -14,26 +15,50 @@ from urllib.parse import urlsplit
 import attrs
 
 from proxpi.simple import urls
+from proxpi.upstream.netrc import Netrc
 
 Origin = tuple[str, str, int]
 
 
 @attrs.frozen(repr=False)
 class Credentials:
-    """Which ``Authorization`` header goes to which origin, and to which path there."""
+    """Which ``Authorization`` header goes to which origin, and to which path there.
+
+    :ivar _headers: those of indexes, by their origins; an index without any has no entry
+    :ivar _hosts: those of hosts that netrc names
+    :ivar _in_clear: whether those go over plain http: where an index is asked so
+    :ivar _certificate: whether there is a client certificate
+    """
 
     _headers: Mapping[Origin, Sequence[tuple[str, bytes]]]
+    _hosts: Mapping[str, bytes]
+    _in_clear: bool
+    _certificate: bool
 
     @classmethod
-    def from_urls(cls, index_urls: Iterable[str]) -> Credentials:
-        """Take user and password out of index URLs (percent-decoded, RFC 3986 3.2.1)."""
+    def gather(
+        cls, index_urls: Iterable[str], netrc: Netrc | None = None, *, certificate: bool = False
+    ) -> Credentials:
+        """
+        Take user and password out of index URLs (percent-decoded, RFC 3986 3.2.1), else of netrc.
+
+        An index's URL that has but a user gets the password that netrc has for that user there.
+        What netrc has for any host (``default``) is for indexes alone: links and redirects lead
+        anywhere.
+        """
+        netrc = netrc or Netrc()
         headers: dict[Origin, list[tuple[str, bytes]]] = {}
         for url in index_urls:
-            pair = urls.userinfo(url)
+            origin = urls.origin(url)
+            given = headers.setdefault(origin, [])
+            pair, other = urls.userinfo(url), netrc.login(origin[1])
+            if other is not None and (pair is None or pair == (other[0], "")):
+                pair = other
             if pair is not None:
-                path = urlsplit(url).path
-                headers.setdefault(urls.origin(url), []).append((path, _basic(*pair)))
-        return cls(headers)
+                given.append((urlsplit(url).path, _basic(*pair)))
+        hosts = {host: _basic(*pair) for host, pair in netrc.hosts.items()}
+        in_clear = any(scheme == "http" for scheme, _, _ in headers)
+        return cls(headers, hosts, in_clear, certificate)
 
     def header_for(self, url: str) -> bytes | None:
         """
@@ -42,10 +67,23 @@ class Credentials:
         Of several indexes on one origin it is that of the index whose path `url` shares most
         with: their files mostly lie near them.
         """
-        given = self._headers.get(urls.origin(url), ())
+        scheme, host, _ = origin = urls.origin(url)
         path = urlsplit(url).path
+        given = self._headers.get(origin, ())
         best = max(given, key=lambda pair: _shared(pair[0], path), default=None)
-        return best[1] if best is not None else None
+        if best is not None:
+            return best[1]
+        return self._hosts.get(host) if scheme == "https" or self._in_clear else None
+
+    def certificate_for(self, origin: Origin) -> bool:
+        """Tell whether an origin is shown the client certificate: an index, or named by netrc."""
+        scheme, host, _ = origin
+        known = origin in self._headers or host in self._hosts
+        return self._certificate and scheme == "https" and known
+
+    def guard(self, url: str) -> bool:
+        """Tell whether an upstream may give proxpi what it would give nobody else."""
+        return self.header_for(url) is not None or self.certificate_for(urls.origin(url))
 
 
 def _shared(one: str, other: str) -> int:

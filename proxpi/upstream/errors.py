@@ -11,11 +11,9 @@ from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferTimeoutError
-from twisted.internet.ssl import VerificationError as TwistedVerificationError
 from twisted.python.failure import Failure
 from twisted.web.error import SchemeNotSupported
 
@@ -63,6 +61,18 @@ class CredentialsRejected(UpstreamFailed):
 
 class Offline(UpstreamFailed):
     """Nobody was asked, because nobody may be (``PROXPI_OFFLINE``)."""
+
+
+class TLSFailed(Exception):
+    """A TLS handshake that came to nothing.
+
+    :param cause: one plain clause, which names the host
+    """
+
+    def __init__(self, cause: str, *, temporary: bool) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.temporary = temporary
 
 
 class BodyTimeout(Exception):
@@ -117,18 +127,29 @@ def failed(url: str, failure: Failure) -> UpstreamFailed:
     for kinds, cause, temporary in _CAUSES:
         if isinstance(reason, kinds):
             return UpstreamFailed(url, cause, temporary=temporary)
-    if isinstance(reason, (VerificationError, TwistedVerificationError)):
-        return UpstreamFailed(url, "the certificate is not for this host", temporary=False)
+    if isinstance(reason, TLSFailed):
+        return UpstreamFailed(url, reason.cause, temporary=reason.temporary)
     if isinstance(reason, SSL.Error):
-        # OpenSSL's queue of errors: each a tuple, whose last part is for people.
-        queue = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
-        detail = "; ".join(part[-1] for part in queue)
-        if "certificate" in detail:
-            return UpstreamFailed(url, f"TLS: {detail}", temporary=False)
-        return UpstreamFailed(url, f"TLS failed{': ' + detail if detail else ''}")
+        return _tls_failed(url, reason)
     return UpstreamFailed(url, f"no usable answer ({type(reason).__name__})")
 
 
+def _tls_failed(url: str, reason: SSL.Error) -> UpstreamFailed:
+    """Say what OpenSSL itself found wrong with what the other side sent."""
+    # A queue of errors: each a tuple, whose last part is for people.
+    queue = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
+    detail = "; ".join(part[-1] for part in queue)
+    if "unsupported protocol" in detail:
+        cause = "TLS failed: it speaks no version that is safe (1.2 or newer)"
+        return UpstreamFailed(url, cause, temporary=False)
+    if any(words in detail for words in _NOT_TLS):
+        return UpstreamFailed(url, f"TLS failed: what answers there does not speak TLS ({detail})")
+    cause = f"TLS failed{': ' + detail if detail else ''}"
+    return UpstreamFailed(url, cause, temporary="certificate" not in detail)
+
+
+#: What OpenSSL says of a first record that is none.
+_NOT_TLS = ("wrong version number", "packet length too long", "http request", "unknown protocol")
 # The order matters: the first line that fits says it.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((error.DNSLookupError,), "host name not found", True),
@@ -149,5 +170,7 @@ def _innermost(failure: Failure) -> Failure:
     """Unwrap what Twisted's HTTP client wraps around the reason that tells something."""
     while reasons := getattr(failure.value, "reasons", None):
         # A request that was cancelled by its own timer also lists the lost connection.
-        failure = next((r for r in reasons if r.check(BodyTimeout, SSL.Error)), reasons[0])
+        failure = next(
+            (r for r in reasons if r.check(BodyTimeout, TLSFailed, SSL.Error)), reasons[0]
+        )
     return failure

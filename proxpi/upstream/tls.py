@@ -1,56 +1,105 @@
-"""Whom to trust when an upstream speaks TLS.
+"""Whom to trust, and what to show, when an upstream speaks TLS.
 
-Checking is left to pyOpenSSL (the chain, against the system's trust) and service-identity
-(the name), as Twisted wires them up. ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` are OpenSSL's own
-variables and hold here too.
+There are at most two OpenSSL contexts in a process: one that shows a client certificate, and one
+that does not. All connections share them, since reading the system's certificates for each would
+stop the reactor for 10 ms. Versions and ciphers are Twisted's choice: TLS 1.2 at least.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import attrs
 from OpenSSL import SSL
+from OpenSSL.crypto import X509StoreFlags
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from proxpi.upstream import trust
+from proxpi.upstream.handshake import Handshake
 
-def policy(*, verify: bool) -> IPolicyForHTTPS:
+Origin = tuple[str, str, int]
+
+
+def policy(
+    *,
+    verify: bool,
+    environment: Mapping[str, str] | None = None,
+    ca_bundle: str | None = None,
+    client_cert: str | None = None,
+    shown_to: Callable[[Origin], bool] = lambda origin: False,
+) -> IPolicyForHTTPS:
     """Give the policy for every TLS connection to an upstream.
 
     :param verify: ``False`` accepts any certificate (``PROXPI_DISABLE_INDEX_SSL_VERIFICATION``)
+    :param environment: names certificates in the variables of other programs
+    :param ca_bundle: path of more certificates that are trusted (``PROXPI_CA_BUNDLE``)
+    :param client_cert: path of the certificate and the key that are shown (``PROXPI_CLIENT_CERT``)
+    :param shown_to: tells for an origin whether they are
+    :raises SettingsError: for a path that cannot be used
     """
-    return BrowserLikePolicyForHTTPS() if verify else _AcceptAnything()
+    plain = _context(environment or {}, ca_bundle)
+    showing = None
+    if client_cert is not None:
+        showing = _context(environment or {}, ca_bundle)
+        trust.show(showing, client_cert)
+    return _Policy(plain, showing, verify, shown_to)
+
+
+def _context(environment: Mapping[str, str], ca_bundle: str | None) -> SSL.Context:
+    context: SSL.Context = CertificateOptions(verify=False).getContext()
+    trust.trust(context, environment, ca_bundle)
+    store = context.get_cert_store()
+    assert store is not None  # each context has one
+    # Whoever is named in a bundle is trusted, also one whose own issuer is not, as curl has it.
+    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+    return context
 
 
 @implementer(IPolicyForHTTPS)
 @attrs.frozen
-class _AcceptAnything:
-    """A policy that encrypts and checks nothing."""
+class _Policy:
+    """Chooses the context for an origin."""
 
-    _options: CertificateOptions = attrs.field(factory=lambda: CertificateOptions(verify=False))
+    _plain: SSL.Context
+    _showing: SSL.Context | None
+    _verify: bool
+    _shown_to: Callable[[Origin], bool]
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         """See `IPolicyForHTTPS`."""
-        return _Unverified(self._options.getContext(), hostname)
+        # The dot that ends a full name is no part of what is in a certificate.
+        host = hostname.decode("ascii").lower().removesuffix(".")
+        has = self._showing is not None
+        shows = has and self._shown_to(("https", hostname.decode("ascii").lower(), port))
+        context = self._showing if shows and self._showing else self._plain
+        return _Creator(context, host, self._verify, shows, has)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 @attrs.frozen
-class _Unverified:
-    """Makes connections whose peer may be anyone, but that still name the host they want."""
+class _Creator:
+    """Makes connections to one host."""
 
     _context: SSL.Context
-    _hostname: bytes
+    _host: str
+    _verify: bool
+    _shows: bool
+    _has: bool
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See `IOpenSSLClientConnectionCreator`."""
         connection = SSL.Connection(self._context, None)
-        host = self._hostname.decode("ascii")
+        is_address = isIPAddress(self._host) or isIPv6Address(self._host)
         # Servers with several names choose a certificate, and some the site, by this (RFC 6066).
-        if not (isIPAddress(host) or isIPv6Address(host)):
-            connection.set_tlsext_host_name(self._hostname)
+        if not is_address:
+            connection.set_tlsext_host_name(self._host.encode("ascii"))
+        handshake = Handshake(tlsProtocol, self._host, is_address, self._shows, self._has)
+        connection.set_info_callback(handshake.note)
+        if self._verify:
+            connection.set_verify(SSL.VERIFY_PEER, handshake.verify)
         return connection

@@ -46,7 +46,7 @@ class MirrorCase(FolderCase):
         """Make a mirror on the folder, as a new process does."""
         self.disk = Disk(self.folder, capacity)
         self.disk.prepare()
-        upstream = Upstream(self.internet, self.clock, Credentials.from_urls([]), 3, 20)
+        upstream = Upstream(self.internet, self.clock, Credentials.gather([]), 3, 20)
         self.mirror = Mirror(
             self.locate, upstream, self.disk, self.clock, timeout, self.in_thread, stream
         )

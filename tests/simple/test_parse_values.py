@@ -162,3 +162,12 @@ def test_what_is_nested_too_deeply_is_dropped() -> None:
     )
     assert project.keys == {"shallow": shallow}
     assert "deep" not in project.files[0]
+
+
+@pytest.mark.parametrize(
+    "link", ["https://us%40er:secret@files.example/a/", "//user:secret@files.example/a/"]
+)
+def test_users_in_links_are_dropped(link: str) -> None:
+    """What an index writes before a host is not kept; the rest of the link is, to the letter."""
+    entry = _only(url=f"{link}foo-1.0.whl?sig=a%2Fb@c#sha256=abc")
+    assert entry["url"] == "https://files.example/a/foo-1.0.whl?sig=a%2Fb@c"

@@ -197,6 +197,21 @@ def test_without_fragment() -> None:
     assert unquote(urls.without_fragment("f%23.whl")) == "f#.whl"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://user:secret@index.example/", "https://***@index.example/"),
+        ("https://u:secret@a.example/,http://v:secret@b.example/", "https://***@b.example/"),
+        ("user:secret@index.example", "***@index.example"),
+        (" https://us:se\ncret@@index.example/", " https://***@index.example/"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+def test_hidden(text: str, expected: str) -> None:
+    """Of what is no URL yet, all that may be a password is hidden."""
+    assert urls.hidden(text) == expected
+
+
 def test_shown() -> None:
     """Logs and messages have neither credentials nor the query, in which tokens are."""
     assert urls.shown("https://u:p@h/a/x.whl?X-Signature=secret#f") == "https://h/a/x.whl"

@@ -1,48 +1,68 @@
-"""Self-signed certificates for addresses of this machine, made when a test asks for them."""
+"""Certificates for addresses and names of this machine, made when a test asks for them."""
 
 from __future__ import annotations
 
 import datetime
-import ipaddress
+import ssl
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import trustme
+
+
+class Authority:
+    """An authority that nobody knows; whoever trusts ``path``, a PEM file, does."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self._folder = folder
+        self._ca = trustme.CA(organization_unit_name=name)
+        self.path = folder / f"{name}.pem"
+        self._ca.cert_pem.write_to_path(self.path)
+
+    def issue(self, name: str, *hosts: str, expired: bool = False) -> Path:
+        """A PEM file with a key and its certificate for some hosts, of a server or a client.
+
+        It holds for years, or ended yesterday if it is to be expired.
+        """
+        day = datetime.timedelta(days=1)
+        end = datetime.datetime.now(datetime.UTC) - day if expired else None
+        start = end - day if end else None
+        leaf = self._ca.issue_cert(*hosts, not_before=start, not_after=end)
+        path = self._folder / f"{name}.pem"
+        leaf.private_key_and_cert_chain_pem.write_to_path(path)
+        return path
+
+    def self_signed(self, name: str) -> Path:
+        """A PEM file with a key and a certificate that has signed itself: the authority's own."""
+        path = self._folder / f"{name}.pem"
+        path.write_bytes(self._ca.private_key_pem.bytes() + self._ca.cert_pem.bytes())
+        return path
 
 
 def make_certificate(
     folder: Path, name: str = "certificate", address: str = "127.0.0.1", *, expired: bool = False
 ) -> Path:
-    """A PEM file with a key and its certificate, which nobody but itself vouches for.
-
-    It holds from yesterday to tomorrow, or ended yesterday if it is to be expired.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} of {address}")])
-    day = datetime.timedelta(days=1)
-    start = datetime.datetime.now(datetime.UTC) - (3 if expired else 1) * day
-    names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("localhost")]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + 2 * day)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / f"{name}.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
+    """A PEM file with a key and its certificate, and that of its authority, whom nobody knows."""
+    authority = Authority(folder, f"authority-of-{name}")
+    path = authority.issue(name, address, "localhost", expired=expired)
+    path.write_bytes(path.read_bytes() + authority.path.read_bytes())
     return path
+
+
+def serving(
+    certificate: Path, clients: Path | None = None, version: ssl.TLSVersion | None = None
+) -> ssl.SSLContext:
+    """The context of a server.
+
+    ``clients`` are authorities of clients, each of which has to show a certificate then;
+    ``version`` is the only one that is spoken.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if version is not None:
+        if version < ssl.TLSVersion.TLSv1_2:
+            context.set_ciphers("ALL:@SECLEVEL=0")  # what so old a version needs
+        context.minimum_version = context.maximum_version = version
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients)
+    context.load_cert_chain(certificate)
+    return context

@@ -116,7 +116,7 @@ class HouseCase(FolderCase):
         rest: IResource | None = None,
     ) -> None:
         """Build a house on the folder, as ``proxpi.tap`` does."""
-        self.upstream = Upstream(self.internet, self.clock, Credentials.from_urls([index]), 3, 20)
+        self.upstream = Upstream(self.internet, self.clock, Credentials.gather([index]), 3, 20)
         self.disk = Disk(self.folder, capacity)
         sources = [Source(index, ttl, self.upstream, at_once)]
         store = Store(self.disk.own / "pages", self.clock)

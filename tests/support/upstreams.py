@@ -206,7 +206,7 @@ def at_once(job: Callable[[], T]) -> Deferred[T]:
 
 def upstream(agent: IAgent, clock: IReactorTime, *index_urls: str) -> Upstream:
     """Give the way out through an agent, with the credentials of some indexes."""
-    return Upstream(agent, clock, Credentials.from_urls(index_urls), CONNECT_TIMEOUT, READ_TIMEOUT)
+    return Upstream(agent, clock, Credentials.gather(index_urls), CONNECT_TIMEOUT, READ_TIMEOUT)
 
 
 @attrs.define(eq=False)

@@ -6,7 +6,9 @@ import base64
 
 import pytest
 
+from proxpi.simple import urls
 from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.netrc import Netrc
 
 INDEX = "https://user:pass%20word@index.example/simple/"
 EXPECTED = b"Basic " + base64.b64encode(b"user:pass word")
@@ -23,7 +25,7 @@ EXPECTED = b"Basic " + base64.b64encode(b"user:pass word")
 )
 def test_own_origin(url: str) -> None:
     """Whatever lives on the origin of the index gets its credentials."""
-    assert Credentials.from_urls([INDEX]).header_for(url) == EXPECTED
+    assert Credentials.gather([INDEX]).header_for(url) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -40,19 +42,19 @@ def test_own_origin(url: str) -> None:
 )
 def test_other_origins(url: str) -> None:
     """Another scheme, host or port gets none, not even those in its own URL."""
-    assert Credentials.from_urls([INDEX]).header_for(url) is None
+    assert Credentials.gather([INDEX]).header_for(url) is None
 
 
 def test_without_credentials() -> None:
     """An index without user and password is asked without."""
-    credentials = Credentials.from_urls(["https://index.example/simple/"])
+    credentials = Credentials.gather(["https://index.example/simple/"])
     assert credentials.header_for("https://index.example/simple/") is None
 
 
 def test_two_on_one_origin() -> None:
     """Each of two indexes on one origin has its own; for what is of neither the first's hold."""
-    urls = ["https://a:1@index.example/one/", "https://b:2@index.example/one/two/"]
-    credentials = Credentials.from_urls(urls)
+    index_urls = ["https://a:1@index.example/one/", "https://b:2@index.example/one/two/"]
+    credentials = Credentials.gather(index_urls)
     for path, pair in (
         ("one/demo/", b"a:1"),
         ("one/two/demo/", b"b:2"),
@@ -70,18 +72,111 @@ def test_two_on_one_origin() -> None:
 def test_odd_pairs(userinfo: str, pair: bytes) -> None:
     """A user or a password alone is a pair as well, and both are percent-decoded."""
     url = f"https://{userinfo}index.example/"
-    assert Credentials.from_urls([url]).header_for(url) == b"Basic " + base64.b64encode(pair)
+    assert Credentials.gather([url]).header_for(url) == b"Basic " + base64.b64encode(pair)
 
 
 def test_beyond_ascii() -> None:
     """User and password go out in UTF-8."""
     url = "https://us%C3%A9r:p%C3%A4ss@index.example/"
     expected = b"Basic " + base64.b64encode("usér:päss".encode())
-    assert Credentials.from_urls([url]).header_for(url) == expected
+    assert Credentials.gather([url]).header_for(url) == expected
 
 
 def test_repr() -> None:
     """Nothing that is logged shows them."""
-    shown = repr(Credentials.from_urls([INDEX]))
+    shown = repr(Credentials.gather([INDEX]))
     assert "word" not in shown
     assert EXPECTED.decode() not in shown
+
+
+def basic(pair: str) -> bytes:
+    """Give the header for user and password."""
+    return b"Basic " + base64.b64encode(pair.encode())
+
+
+NETRC = Netrc(
+    {"index.example": ("net", "rc"), "files.example": ("f", "g"), "::1": ("six", "s")},
+    ("any", "body"),
+)
+
+
+def header(url: str, *index_urls: str) -> bytes | None:
+    """Give what a URL is asked with, where netrc has logins."""
+    return Credentials.gather(index_urls, NETRC).header_for(url)
+
+
+def test_netrc_comes_second() -> None:
+    """What the index's URL holds goes before what netrc has for its host."""
+    assert header("https://index.example/simple/", INDEX) == EXPECTED
+    bare = "https://index.example/simple/"
+    assert header(bare, bare) == basic("net:rc")
+
+
+def test_netrc_by_host() -> None:
+    """A host that netrc names gets its login, at any port, whoever leads there."""
+    for url, pair in [
+        ("https://files.example/a.whl", "f:g"),
+        ("https://FILES.example:8443/a.whl", "f:g"),
+        ("https://index.example:8443/a.whl", "net:rc"),
+        ("https://[::1]:8443/a.whl", "six:s"),
+    ]:
+        assert header(url, INDEX) == basic(pair)
+    assert header("https://sub.files.example/a.whl", INDEX) is None
+
+
+def test_netrc_default() -> None:
+    """What netrc has for any host goes to indexes alone: anyone can be linked or redirected to."""
+    other = "https://other.example/simple/"
+    assert header(other, other) == basic("any:body")
+    assert header("https://other.example:8443/simple/", other) is None
+    assert header("https://elsewhere.example/a.whl", other) is None
+
+
+def test_netrc_in_clear() -> None:
+    """Netrc knows no schemes: its logins go over http only where an index is asked so anyway."""
+    url = "http://files.example/a.whl"
+    assert header(url, INDEX) is None
+    assert header(url, INDEX, "http://plain.example/simple/") == basic("f:g")
+
+
+@pytest.mark.parametrize(
+    ("user", "pair"),
+    [("net@", "net:rc"), ("net:@", "net:rc"), ("token@", "token:"), ("net:own@", "net:own")],
+)
+def test_password_from_netrc(user: str, pair: str) -> None:
+    """A user without a password gets that which netrc has for this user; a token stays alone."""
+    url = f"https://{user}index.example/simple/"
+    assert header(url, url) == basic(pair)
+
+
+def test_two_on_one_origin_with_netrc() -> None:
+    """An index without credentials beside one that has some gets those of netrc."""
+    index_urls = ["https://a:1@index.example/one/", "https://index.example/two/"]
+    assert header("https://index.example/one/demo/", *index_urls) == basic("a:1")
+    assert header("https://index.example/two/demo/", *index_urls) == basic("net:rc")
+
+
+def test_client_certificate() -> None:
+    """It is shown to indexes and to hosts that netrc names; what lies there is behind it."""
+    index = "https://index.example/simple/"
+    credentials = Credentials.gather(
+        [index], Netrc({"files.example": ("f", "g")}), certificate=True
+    )
+    shown = {
+        "https://index.example/simple/demo/": True,
+        "https://index.example:8443/": False,
+        "http://index.example/": False,
+        "https://files.example/": True,
+        "https://other.example/": False,
+    }
+    for url, expected in shown.items():
+        assert credentials.certificate_for(urls.origin(url)) is expected
+        assert credentials.guard(url) is expected
+
+
+def test_guard() -> None:
+    """Without a client certificate only what has credentials is behind any."""
+    credentials = Credentials.gather([INDEX, "https://open.example/"], Netrc())
+    assert credentials.guard("https://index.example/file")
+    assert not credentials.guard("https://open.example/file")
+    assert not credentials.certificate_for(urls.origin(INDEX))

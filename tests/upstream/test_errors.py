@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet import defer, error
-from twisted.internet.ssl import VerificationError as TwistedVerificationError
 from twisted.python.failure import Failure
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 from twisted.web.error import SchemeNotSupported
@@ -17,6 +15,7 @@ from proxpi.upstream.errors import (
     BodyCut,
     BodyTimeout,
     BodyTooLong,
+    TLSFailed,
     UpstreamFailed,
     failed,
     settled,
@@ -24,8 +23,16 @@ from proxpi.upstream.errors import (
 from tests.support.upstreams import run
 
 URL = "https://index.example/simple/"
-EXPIRED = SSL.Error([("SSL routines", "", "certificate verify failed")])
-HANDSHAKE = SSL.Error([("SSL routines", "", "wrong version number")])
+EXPIRED = TLSFailed("the certificate of index.example expired on 2026-01-02", temporary=False)
+BUSY = TLSFailed("index.example broke off the TLS handshake (alert 80)", temporary=True)
+NOT_TLS = "TLS failed: what answers there does not speak TLS"
+TOO_OLD = "it speaks no version that is safe (1.2 or newer)"
+BOTH = "decryption failed; bad record mac"
+
+
+def _ssl(*reasons: str) -> SSL.Error:
+    """OpenSSL's error, for these reasons."""
+    return SSL.Error([("SSL routines", "", reason) for reason in reasons])
 
 
 @pytest.mark.parametrize(
@@ -44,10 +51,12 @@ HANDSHAKE = SSL.Error([("SSL routines", "", "wrong version number")])
         (BodyTooLong(), "the answer is too long", False),
         (BodyCut(), "the answer was cut short", True),
         (SchemeNotSupported(), "only http and https are supported", False),
-        (VerificationError(errors=[]), "the certificate is not for this host", False),
-        (TwistedVerificationError([]), "the certificate is not for this host", False),
-        (EXPIRED, "TLS: certificate verify failed", False),
-        (HANDSHAKE, "TLS failed: wrong version number", True),
+        (EXPIRED, "the certificate of index.example expired on 2026-01-02", False),
+        (BUSY, "index.example broke off the TLS handshake (alert 80)", True),
+        (_ssl("wrong version number"), f"{NOT_TLS} (wrong version number)", True),
+        (_ssl("unsupported protocol"), f"TLS failed: {TOO_OLD}", False),
+        (_ssl("bad certificate"), "TLS failed: bad certificate", False),
+        (_ssl("decryption failed", "bad record mac"), f"TLS failed: {BOTH}", True),
         (SSL.Error([]), "TLS failed", True),
         (ValueError("secret"), "no usable answer (ValueError)", True),
     ],

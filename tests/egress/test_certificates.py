@@ -1,0 +1,242 @@
+"""Real TLS servers, and what becomes of their certificates, and of proxpi's own."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import Authority, make_certificate, serving
+from tests.support.distributions import Distribution, make_wheel
+from tests.support.fake_index import FakeIndex
+from tests.support.proxy import Proxy, Reply
+from tests.support.secure_front import SecureFront, Shown
+
+ADDRESS = "127.0.0.1"
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+UNVERIFIED = {"PROXPI_DISABLE_INDEX_SSL_VERIFICATION": "on"}
+WHEEL = make_wheel("demo")
+
+
+@pytest.fixture(scope="module")
+def index() -> Iterator[FakeIndex]:
+    """An index with a file, to be put behind a TLS server."""
+    with FakeIndex() as running:
+        running.add(WHEEL)
+        yield running
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Authority:
+    """An authority that is trusted."""
+    return Authority(tmp_path, "ours")
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Authority:
+    """An authority that is not."""
+    return Authority(tmp_path, "theirs")
+
+
+def front(index: FakeIndex, context: ssl.SSLContext, host: str = ADDRESS) -> SecureFront:
+    """Give the index a TLS server."""
+    return SecureFront(int(index.origin.rpartition(":")[2]), context, host)
+
+
+def settings(origin: str, trusted: Authority | None, **more: object) -> dict[str, str]:
+    """Give the variables of a proxpi whose index is there."""
+    variables = {"PROXPI_INDEX_URL": f"{origin}/simple/", "PROXPI_DOWNLOAD_TIMEOUT": "30"}
+    if trusted is not None:
+        variables["PROXPI_CA_BUNDLE"] = str(trusted.path)
+    return variables | {name: str(value) for name, value in more.items()}
+
+
+def page(server: SecureFront, folder: Path, trusted: Authority | None, **more: object) -> Reply:
+    """Ask a proxpi before a TLS server for a page, once."""
+    with Proxy(settings(server.origin, trusted, **more), folder=folder) as proxy:
+        return proxy.get("/index/demo/")
+
+
+def refused(reply: Reply) -> str:
+    """Give the sentence of an answer that says that waiting is of no use."""
+    assert reply.status == 502
+    assert "retry-after" not in reply.headers
+    [line] = reply.text.strip().splitlines()
+    return line
+
+
+def fetched(proxy: Proxy, wheel: Distribution = WHEEL) -> None:
+    """Make sure that a page and its file can be had."""
+    assert wheel.filename in proxy.get(f"/index/{wheel.project}/").text
+    assert proxy.get(f"/index/{wheel.project}/{wheel.filename}").body == wheel.data
+
+
+@pytest.mark.parametrize(
+    ("certificate", "words"),
+    [
+        (lambda ours, _: ours.issue("x", ADDRESS, expired=True), f"of {ADDRESS} expired on 20"),
+        (lambda ours, _: ours.issue("x", "other.example"), "not for 127.0.0.1 but for other.exam"),
+        (lambda _, theirs: theirs.issue("x", ADDRESS), "unknown issuer (OU=theirs,O=trustme"),
+        (lambda _, theirs: make_certificate(theirs.path.parent), "is from an unknown issuer"),
+        (lambda _, theirs: theirs.self_signed("x"), "is signed by itself; to trust it, add it to "),
+    ],
+)
+def test_refused(
+    index: FakeIndex,
+    ours: Authority,
+    theirs: Authority,
+    tmp_path: Path,
+    certificate: Callable[[Authority, Authority], Path],
+    words: str,
+) -> None:
+    """A bad certificate is a 502 that says which host, what is wrong, and what to set; no more
+    than the handshake reaches the server. With checks switched off it is taken all the same."""
+    with front(index, serving(certificate(ours, theirs))) as server:
+        line = refused(page(server, tmp_path, ours))
+        assert words in line
+        assert line.startswith(f"Upstream failed: {server.origin}/simple/demo/: ")
+        with Proxy(settings(server.origin, None, **UNVERIFIED), folder=tmp_path) as proxy:
+            fetched(proxy)
+            proxy.wait_for_line("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT check")
+
+
+@pytest.mark.parametrize(("listens", "host"), [(ADDRESS, ADDRESS), ("::1", "::1")])
+def test_addresses(
+    index: FakeIndex, ours: Authority, tmp_path: Path, listens: str, host: str
+) -> None:
+    """A certificate for an address holds for it, of either family; no name is sent along."""
+    with (
+        front(index, serving(ours.issue("server", host)), listens) as server,
+        Proxy(settings(server.origin, ours), folder=tmp_path) as proxy,
+    ):
+        fetched(proxy)
+    assert {shown.name for shown in server.shown} == {None}
+
+
+def test_name(index: FakeIndex, ours: Authority, tmp_path: Path) -> None:
+    """A server is told the name that it is wanted for."""
+    with (
+        front(index, serving(ours.issue("server", "localhost"))) as server,
+        Proxy(settings(f"https://LocalHost:{server.port}", ours), folder=tmp_path) as proxy,
+    ):
+        fetched(proxy)
+    assert {shown.name for shown in server.shown} == {"localhost"}
+
+
+@pytest.mark.parametrize(
+    "variable", ["PROXPI_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"]
+)
+def test_a_file_of_certificates(
+    index: FakeIndex, ours: Authority, theirs: Authority, tmp_path: Path, variable: str
+) -> None:
+    """Each of the variables makes the certificates of a file trusted, wherever they are in it."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(theirs.path.read_bytes() + ours.path.read_bytes())
+    with front(index, serving(ours.issue("server", ADDRESS))) as server:
+        assert page(server, tmp_path, None, **{variable: bundle}).status == 200
+
+
+def test_a_folder_of_certificates(index: FakeIndex, ours: Authority, tmp_path: Path) -> None:
+    """So does a folder, and the bundle comes on top of what the other variables name."""
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    (folder / "company.crt").write_bytes(ours.path.read_bytes())
+    with front(index, serving(ours.issue("server", ADDRESS))) as server:
+        assert page(server, tmp_path, None, SSL_CERT_DIR=folder).status == 200
+        other = Authority(tmp_path, "other").path
+        reply = page(server, tmp_path, None, PROXPI_CA_BUNDLE=other, REQUESTS_CA_BUNDLE=folder)
+        assert reply.status == 200
+        assert refused(page(server, tmp_path, None, SSL_CERT_FILE=other))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_old_versions(
+    index: FakeIndex, ours: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """What speaks nothing newer than TLS 1.1 is refused, also where nothing is checked."""
+    context = serving(ours.issue("server", ADDRESS), version=version)
+    with front(index, context) as server:
+        for more in ({}, UNVERIFIED):
+            line = refused(page(server, tmp_path, ours, **more))
+            assert "127.0.0.1 speaks no version of TLS that is safe (1.2 or newer)" in line
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_client_certificate(
+    index: FakeIndex, ours: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """An index that wants a certificate is shown it, whether its own is checked or not.
+
+    Clients, who could not show it, are not sent there, however long they wait.
+    """
+    client = ours.issue("client", "proxpi@example.com")
+    context = serving(ours.issue("server", ADDRESS), ours.path, version)
+    with front(index, context) as server:
+        for more in ({}, UNVERIFIED):
+            given = settings(server.origin, ours, PROXPI_CLIENT_CERT=client, **more)
+            given["PROXPI_DOWNLOAD_TIMEOUT"] = "0"
+            with Proxy(given, folder=tmp_path) as proxy:
+                fetched(proxy)
+    assert set(server.shown) == {Shown(None, True)}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_client_certificate_refused(
+    index: FakeIndex,
+    ours: Authority,
+    theirs: Authority,
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+) -> None:
+    """That it is missing, or not liked, is said in plain words, in either version of TLS.
+
+    In TLS 1.3 the server says so only after proxpi takes the handshake for done.
+    """
+    context = serving(ours.issue("server", ADDRESS), ours.path, version)
+    with front(index, context) as server:
+        missing = refused(page(server, tmp_path, ours))
+        assert missing.endswith("127.0.0.1 wants a client certificate; set PROXPI_CLIENT_CERT")
+        wrong = theirs.issue("client", "proxpi@example.com")
+        line = refused(page(server, tmp_path, ours, PROXPI_CLIENT_CERT=wrong))
+        assert line.endswith("refuses the certificate of PROXPI_CLIENT_CERT (unknown issuer)")
+    assert server.shown == []
+
+
+def test_client_certificate_elsewhere(index: FakeIndex, ours: Authority, tmp_path: Path) -> None:
+    """A host of files, which may be anyone, is shown it only if netrc names that host."""
+    server_context = serving(ours.issue("server", ADDRESS, "localhost"), ours.path)
+    files_context = serving(ours.issue("files", "localhost"), ours.path)
+    files_context.verify_mode = ssl.CERT_OPTIONAL
+    client = ours.issue("client", "proxpi@example.com")
+    netrc = tmp_path / "logins"
+    with front(index, server_context) as server, front(index, files_context) as files:
+        wheels = [make_wheel("elsewhere"), make_wheel("named")]
+        for wheel, text in zip(wheels, ("", "machine localhost login a password b"), strict=True):
+            netrc.write_text(text)
+            path = f"/files/{wheel.project}/{wheel.filename}"
+            index.add(wheel, url=f"https://localhost:{files.port}{path}")
+            given = settings(server.origin, ours, PROXPI_CLIENT_CERT=client, NETRC=netrc)
+            with Proxy(given, folder=tmp_path) as proxy:
+                fetched(proxy, wheel)
+    assert [shown.certificate for shown in files.shown] == [False, True]
+    assert {shown.certificate for shown in server.shown} == {True}
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["PROXPI_CA_BUNDLE", "PROXPI_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"],
+)
+@pytest.mark.parametrize("content", [None, b"no certificate\n"])
+def test_start_refused(tmp_path: Path, variable: str, content: bytes | None) -> None:
+    """A file that cannot be used ends the start with one line, and not with status 0."""
+    path = tmp_path / "certificate.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with Proxy({variable: str(path)}, folder=tmp_path, listens=False) as proxy:
+        assert proxy.wait() not in (0, None)
+    why = "cannot be read (No such file or directory)" if content is None else "holds no cert"
+    assert proxy.output.startswith(f"proxpi: {variable}={str(path)!r}: {why}")
+    assert proxy.output.endswith(" is accepted")
+    assert "\n" not in proxy.output

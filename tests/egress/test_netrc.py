@@ -1,0 +1,129 @@
+"""Credentials from netrc, and installs through TLS with credentials on two hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.behavior import Behavior, Seen
+from tests.support.certificates import Authority, serving
+from tests.support.clients import pip_install, uv_install
+from tests.support.distributions import make_sdist, make_wheel
+from tests.support.fake_index import FakeIndex
+from tests.support.proxy import Proxy
+from tests.support.secure_front import SecureFront
+
+INDEX_LOGIN, FILES_LOGIN = ("reader", "of-pages"), ("fetcher", "of-files")
+WHEEL = make_wheel("demo")
+
+
+@pytest.fixture
+def index() -> Iterator[FakeIndex]:
+    """An index whose pages want one login, and whose files, on another origin, want another."""
+    with FakeIndex(files_elsewhere=True) as running:
+        running.require_auth(*INDEX_LOGIN)
+        running.require_auth(*FILES_LOGIN, origin="files")
+        yield running
+
+
+def netrc(folder: Path, host: str, login: tuple[str, str], name: str = ".netrc") -> Path:
+    """Write a netrc with one entry; at home, unless it has another name."""
+    path = folder / name
+    entry = "default" if host == "default" else f"machine {host}"
+    path.write_text(f"{entry} login {login[0]} password {login[1]}\n")
+    return path
+
+
+def with_login(url: str, login: tuple[str, str]) -> str:
+    """Give a URL with user and password in it."""
+    return url.replace("://", f"://{':'.join(login)}@")
+
+
+def settings(url: str, **more: object) -> dict[str, str]:
+    """Give the variables of a proxpi that sends nobody away who might be let in."""
+    variables = {"PROXPI_INDEX_URL": url, "PROXPI_DOWNLOAD_TIMEOUT": "0"}
+    return variables | {name: str(value) for name, value in more.items()}
+
+
+def of(index: FakeIndex, origin: str) -> list[Seen]:
+    """Give the requests that came to one of its origins."""
+    return [seen for seen in index.requests() if seen.origin == origin]
+
+
+def test_files_of_a_host_in_netrc(index: FakeIndex, tmp_path: Path) -> None:
+    """Pages are fetched with what the index's URL holds, files with what netrc has for their host.
+
+    A client would not get in there by itself, so it is not sent there.
+    """
+    index.add(WHEEL)
+    netrc(tmp_path, "127.0.0.1", FILES_LOGIN)
+    with Proxy(settings(with_login(index.url, INDEX_LOGIN)), folder=tmp_path) as proxy:
+        assert WHEEL.filename in proxy.get("/index/demo/").text
+        reply = proxy.get(f"/index/demo/{WHEEL.filename}")
+        assert (reply.status, reply.body) == (200, WHEEL.data)
+    assert {seen.status for seen in index.requests()} == {200}
+
+
+def test_files_of_another_host(index: FakeIndex, tmp_path: Path) -> None:
+    """The index's credentials go to no other origin; nor do those of any host (``default``)."""
+    index.add(WHEEL)
+    netrc(tmp_path, "default", FILES_LOGIN)
+    given = settings(with_login(index.url, INDEX_LOGIN), PROXPI_SLOW_DOWNLOAD="stream")
+    with Proxy(given, folder=tmp_path) as proxy:
+        assert proxy.get(f"/index/demo/{WHEEL.filename}").status == 502
+    assert of(index, "files")
+    assert not any("authorization" in seen.headers for seen in of(index, "files"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "default"])
+def test_index_in_netrc(index: FakeIndex, tmp_path: Path, host: str) -> None:
+    """An index whose URL holds no credentials gets those of netrc, also those for any host."""
+    index.add(WHEEL)
+    path = netrc(tmp_path, host, INDEX_LOGIN, "logins")
+    with Proxy(settings(index.url, NETRC=path), folder=tmp_path) as proxy:
+        assert proxy.get("/index/demo/").status == 200
+
+
+def test_redirects(index: FakeIndex, tmp_path: Path) -> None:
+    """At a redirect to another origin credentials are left behind, and those of that host taken."""
+    index.add(WHEEL)
+    moved = f"{index.files_url}/simple/demo/"
+    index.script("/simple/demo/", Behavior(times=1, redirect=moved))
+    netrc(tmp_path, "127.0.0.1", FILES_LOGIN)
+    with Proxy(settings(with_login(index.url, INDEX_LOGIN)), folder=tmp_path) as proxy:
+        assert proxy.get("/index/demo/").status == 200
+    assert [seen.status for seen in of(index, "files")] == [200]
+
+
+def test_broken(index: FakeIndex, tmp_path: Path) -> None:
+    """A netrc that is broken is passed over with one line, in which nothing of it stands."""
+    index.add(WHEEL)
+    path = tmp_path / "logins"
+    path.write_text("machine 127.0.0.1 login a password b\nunexpected-s3cret\n")
+    with Proxy(settings(with_login(index.url, INDEX_LOGIN), NETRC=path), folder=tmp_path) as proxy:
+        proxy.wait_for_line(rf"{path}: not understood \(line \d+\); no login is used")
+        assert proxy.get("/index/demo/").status == 200
+    assert "s3cret" not in proxy.output
+
+
+@pytest.mark.parametrize("install", [pip_install, uv_install])
+def test_install(index: FakeIndex, tmp_path: Path, install: Callable[..., object]) -> None:
+    """pip and uv install from an index and a host of files, each with TLS and its own login."""
+    ours = Authority(tmp_path)
+    context = serving(ours.issue("server", "127.0.0.1", "localhost"))
+    index_port = int(index.origin.rpartition(":")[2])
+    with (
+        SecureFront(index_port, context) as pages,
+        SecureFront(index.files_port, serving(tmp_path / "server.pem")) as files,
+    ):
+        for one in (make_wheel("demo", requires=["demo-lib"]), make_sdist("demo-lib", "0.3")):
+            path = f"/files/{one.project}/{one.filename}"
+            index.add(one, url=f"https://localhost:{files.port}{path}")
+        netrc(tmp_path, "localhost", FILES_LOGIN)
+        url = with_login(f"{pages.origin}/simple/", INDEX_LOGIN)
+        with Proxy(settings(url, PROXPI_CA_BUNDLE=ours.path), folder=tmp_path) as proxy:
+            install(tmp_path / "client", proxy.url, "demo")
+    assert {seen.status for seen in index.files_asked()} == {200}
+    assert {seen.headers["user-agent"].split("/")[0] for seen in index.requests()} == {"proxpi"}
