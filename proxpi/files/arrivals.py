@@ -48,6 +48,7 @@ class Arrivals:
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
     _expected: dict[Link, Arrival] = attrs.field(init=False, factory=dict)
+    _taken_out: set[Link] = attrs.field(init=False, factory=set)
     _wheels: Wheels = attrs.field(
         init=False,
         default=attrs.Factory(
@@ -96,6 +97,10 @@ class Arrivals:
     def under_way(self, link: Link) -> Arrival | None:
         """Give the arrival of a file, if it is on its way."""
         return self._expected.get(link)
+
+    def is_only_here(self, link: Link) -> bool:
+        """Whether this is metadata that is being taken out of its wheel, as it is gone upstream."""
+        return link in self._taken_out
 
     def forget(self, link: Link) -> None:
         """Let the next who asks start anew; what is under way is for those who wait already."""
@@ -161,7 +166,11 @@ class Arrivals:
         except (Gone, UpstreamFailed, OSError) as error:
             if link.of is None:
                 raise
-            return await self._wheels.instead(link, error)
+            self._taken_out.add(link)
+            try:
+                return await self._wheels.instead(link, error)
+            finally:
+                self._taken_out.discard(link)
 
 
 def _outcome(link: Link, unkept: Copy | None) -> str:

@@ -20,6 +20,9 @@ SIGNATURE = ".asc"
 class Link:
     """A file upstream.
 
+    Two links are equal if they lead to the same bytes: those with the same hash and the same place
+    in the cache, as signed URLs have that change with each page, else those with the same URL.
+
     :ivar url: where it is, exactly as the index gave it
     :ivar digest: algorithm and hexadecimal digest that its bytes must have, if known
     :ivar size: bytes that the index says it has
@@ -29,14 +32,21 @@ class Link:
     :ivar place: where it lies below the cache folder; ``None`` if it cannot lie there
     """
 
-    url: str
+    url: str = attrs.field(eq=False)
     digest: tuple[str, str] | None
-    size: int | None
+    size: int | None = attrs.field(eq=False)
     private: bool
     of: Listed | None = attrs.field(default=None, eq=False, repr=False)
     wanted: tuple[str, str] | None = attrs.field(default=None, eq=False, repr=False)
     place: str | None = attrs.field(
         init=False, default=attrs.Factory(lambda self: _place(self.url), takes_self=True)
+    )
+    _only: str | None = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda self: None if self.digest and self.place else self.url, takes_self=True
+        ),
     )
 
     @property

@@ -37,7 +37,7 @@ from proxpi.files.wheel import WheelFailed, Work
 from proxpi.flights import Late
 from proxpi.simple import urls
 from proxpi.simple.conditional import Span, Unsatisfiable
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import Offline, UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 #: Bytes below which a file is not begun to be sent at once: if it turns out to be wrong and right
@@ -116,6 +116,24 @@ class Mirror:
         return await self._asked(
             name, filename, lambda link: self._obtain(link, until, self._streams(link))
         )
+
+    async def whole(self, name: str, filename: str) -> Copy:
+        """
+        Give a file once all of it is here, however long that takes.
+
+        :raises NotUpstream: if it is listed, but not there
+        :raises UpstreamFailed: if it cannot be had, or not be kept
+        """
+
+        async def wait(link: Link) -> Copy:
+            try:
+                return await self._arrivals.here(link) or await self._arrivals.whole(link, None)
+            except TooLarge as error:
+                raise UpstreamFailed(link.url, str(error), temporary=False) from None
+
+        found = await self._asked(name, filename, wait, sent=False)
+        assert not isinstance(found, Elsewhere)
+        return found
 
     async def part(
         self, name: str, filename: str, choose: Choose
@@ -231,6 +249,8 @@ class Mirror:
         try:
             return await self._arrivals.whole(link, None if streamed else until)
         except Late:
+            if self._arrivals.is_only_here(link):
+                return await self._arrivals.whole(link, None)
             return Elsewhere(link.public_url)
         except (OSError, TooLarge):
             if not streamed:
@@ -257,7 +277,7 @@ class Mirror:
             except Unsatisfiable:
                 if not doubtful:
                     raise
-                size, doubtful = await self._told_length(link) or size, False
+                size, doubtful = await self._told_length(link), False
                 continue
             if span is None:
                 return await self._obtain(link, until, streamed)
@@ -283,16 +303,12 @@ class Mirror:
         copy = self._disk.open(link)
         if copy is not None:
             return copy
-        if link.size is not None and not self._upstream.offline:
-            return Head(link.size, link)
-        try:
+        if link.of is None:  # else it may be out of the wheel, whatever the upstream says
+            if link.size and not self._upstream.offline:
+                return Head(link.size, link)
             size = await self._told_length(link)
-        except Gone:
-            if link.of is None:
-                raise
-            return await self._arrivals.whole(link, None)
-        if size is not None:
-            return Head(size, link)
+            if size is not None:
+                return Head(size, link)
         # Some servers have no HEAD, or none for signed URLs; the file itself tells.
         found = await self._obtain(link, None, True)
         if isinstance(found, Body):
@@ -306,12 +322,15 @@ class Mirror:
         return found
 
     async def _told_length(self, link: Link) -> int | None:
-        """Ask the upstream for nothing but the length of a file."""
-        async with self._upstream.file(link.url, {}, method="HEAD") as answer:
-            if answer.status in (404, 410):
-                raise Gone(link, answer.status)
-            told = answer.status == 200 and encoding(answer) is None
-            return answer.length or None if told else None
+        """Ask the upstream for nothing but the length of a file; some do not tell it."""
+        try:
+            async with self._upstream.file(link.url, {}, method="HEAD") as answer:
+                told = answer.status == 200 and encoding(answer) is None
+                return answer.length or None if told else None
+        except Offline:
+            raise
+        except UpstreamFailed:
+            return None  # whoever gives files need not understand this
 
     def _streams(self, link: Link) -> bool:
         """Tell whether nobody is to be sent upstream: by choice, behind credentials, offline."""

@@ -14,7 +14,16 @@ from twisted.internet.defer import Deferred
 from proxpi.files.disk import Disk
 from proxpi.files.link import Link
 from proxpi.files.partial import Sums
-from proxpi.files.reception import TRIES, ContentRange, Moved, Reception, check_head, validator_of
+from proxpi.files.reception import (
+    NO_PART,
+    TRIES,
+    ContentRange,
+    Moved,
+    Reception,
+    belongs,
+    check_head,
+    validator_of,
+)
 from proxpi.files.stream import Arrival, Body
 from proxpi.simple.conditional import Span
 from proxpi.upstream.errors import UpstreamFailed
@@ -236,7 +245,7 @@ async def _bring_part(
         headers["Range"] = f"bytes={at}-{span.stop - 1}"
         try:
             async with upstream.file(link.url, headers) as answer:
-                if answer.status not in (200, 206, 416):
+                if answer.status not in (200, 206, *NO_PART):
                     check_head(link, answer)
                 part = ContentRange.of(answer)
                 if part is None:
@@ -245,6 +254,8 @@ async def _bring_part(
                     raise Misfit(part.size)
                 if (part.start, part.stop) != (at, span.stop):
                     raise Misfit()
+                if came.size and not belongs(answer, validator, sure=True):
+                    raise UpstreamFailed(link.url, "it has changed meanwhile", temporary=False)
                 validator = validator_of(answer)
                 await upstream.stream(answer, take, span.stop - at)
             if span.start + came.size == span.stop:

@@ -31,6 +31,8 @@ from proxpi.upstream.pool import Upstream
 TRIES = 2
 #: Bytes after which a body that breaks off counts as one that has come a good way: no failure.
 GOOD_WAY = 1 << 20
+#: Statuses of those who give no part of a file when asked for one, though they may give all of it.
+NO_PART = frozenset({400, 405, 416, 501})
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
 
@@ -170,15 +172,17 @@ class Reception:
             async with self.upstream.file(self.link.url, headers) as answer:
                 write = self._begin(answer, "Range" in headers)
                 if write is not None:
-                    ended = await self.upstream.stream(answer, write, self._limit())
+                    ended = await self.upstream.stream(answer, write, self._limit(answer))
                     return self._check_end(ended)
             headers = {"Accept": "*/*"}
 
     def _begin(self, answer: Answer, ranged: bool) -> Callable[[bytes], object] | None:
         """Give what takes the body of an answer; `None` if a part does not fit what has come."""
-        if ranged and answer.status in (206, 416):
+        if ranged and answer.status in (206, *NO_PART):
             part = ContentRange.of(answer)
             if part is None or part.start != self.sink.sums.size or not self._fits(part.size):
+                return None
+            if not belongs(answer, self.validator, sure=self.link.digest is None):
                 return None
             self.total = self.total if part.size is None else part.size
             return self.sink.write
@@ -200,6 +204,8 @@ class Reception:
         if self.total is not None and size < self.total:
             raise UpstreamFailed(self.link.url, "the answer was cut short", kind="cut")
         if self.link.digest is None:
+            if self.total is not None and size > self.total:
+                raise Mismatch("length", f"{size} bytes came of {self.total}")
             # Nothing but the answer tells whether these are the bytes.
             if not ended and self.link.size is None:
                 raise Mismatch("cut", "the answer may be cut short")
@@ -207,10 +213,12 @@ class Reception:
                 raise Mismatch("empty", "the answer is empty")
         self.all_came = True
 
-    def _limit(self) -> int | None:
+    def _limit(self, answer: Answer) -> int | None:
         """Bytes beyond which this cannot be the file."""
-        # An index may be wrong about a size by a little; a body without end is another matter.
-        return 2 * self.link.size + MARGIN if self.link.size is not None else None
+        # An index may be wrong about a size; a body without end is another matter.
+        if self.link.size is None or answer.length is not None:
+            return None
+        return 2 * self.link.size + MARGIN
 
 
 class _Compared:
@@ -277,6 +285,21 @@ def encoding(answer: Answer) -> str | None:
     """Give the name of an encoding that nobody asked for, if there is one."""
     name = answer.header("Content-Encoding")
     return None if name is None or name.strip().lower() in ("", "identity") else name
+
+
+def belongs(answer: Answer, validator: str | None, *, sure: bool) -> bool:
+    """
+    Tell whether a part is one of the file that `validator` was told of.
+
+    :param sure: whether nothing else will tell, so that it has to be proven
+    """
+    if validator is None:
+        return not sure
+    theirs = validator_of(answer)
+    if theirs is None:
+        # RFC 9110 15.3.7: an answer to If-Range repeats the tag, but may leave out the date.
+        return not sure or not validator.startswith('"')
+    return theirs == validator
 
 
 def validator_of(answer: Answer) -> str | None:

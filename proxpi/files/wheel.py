@@ -30,7 +30,7 @@ from proxpi.files.checks import Mismatch, compare
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.link import Link, link_to
 from proxpi.files.partial import Sums
-from proxpi.files.reception import Gone
+from proxpi.files.reception import NO_PART, Gone
 from proxpi.files.room import TooLarge
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
@@ -327,7 +327,7 @@ class Wheels:
         async with self._upstream.file(wheel.url, headers) as answer:
             if answer.status in (403, 404, 410):
                 raise Unfit(f"the wheel is not there (status {answer.status})")
-            if answer.status in (200, 416):
+            if answer.status in (200, *NO_PART):
                 raise _NoRanges()
             if answer.status != 206:
                 raise answer.refusal()

@@ -57,6 +57,9 @@ class Files:
                 return
         else:
             found = await self._mirror.fetch(wanted.name, wanted.filename)
+        if isinstance(found, Body) and found.size is None and _needs_length(request):
+            found.drop()
+            found = await self._mirror.whole(wanted.name, wanted.filename)
         match found:
             case Copy(fetched=False):
                 metrics.FILE_HITS.inc()
@@ -133,6 +136,11 @@ class Files:
         if not of.verified:  # no hash vouches for it
             headers["X-Verified"] = "no"
         answers.set_headers(request, headers)
+
+
+def _needs_length(request: Request) -> bool:
+    """Tell whether nothing but its length can tell a client that an answer is whole."""
+    return bool(request.clientproto == b"HTTP/1.0")
 
 
 def _confirm(request: Request, etag: str, status: str) -> None:

@@ -39,6 +39,11 @@ class HeadOfAFile(MirrorCase):
         self.assert_told(len(DATA), sha256(DATA))
         assert self.internet.asked == []
 
+    def test_no_size_at_all(self) -> None:
+        """A size of nothing is none: the upstream is asked."""
+        self.listed(Reply(200, b"", length=len(DATA)), size=0)
+        self.assert_told(len(DATA), sha256(DATA))
+
     def test_larger_than_the_cache(self) -> None:
         """It is told also of what will never be kept."""
         self.build(capacity=0)
@@ -60,7 +65,13 @@ class HeadOfAFile(MirrorCase):
 
     def test_no_head(self) -> None:
         """Where the upstream knows no ``HEAD``, or no length for it, the file itself tells."""
-        for refusal in (Reply(405), Reply(501), Reply(403), Reply(200, b"", length=0)):
+        no_answer = ConnectionResetError()
+        refusals: list[Reply | Exception] = [
+            *map(Reply, (401, 403, 404, 405, 500, 501)),
+            Reply(200, b"", length=0),
+            no_answer,
+        ]
+        for refusal in refusals:
             self.listed(refusal, Reply(200, DATA), size=None)
             self.assert_bytes(self.result(self.head()))
             self.assert_served()

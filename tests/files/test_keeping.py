@@ -162,6 +162,13 @@ class Capacity(MirrorCase):
         assert self.error(self.fetch(), UpstreamFailed).cause == "the answer is too long"
         self.assert_nothing_kept()
 
+    def test_far_beyond_a_wrong_size(self) -> None:
+        """Far too small a size on the page does no harm to a file of an announced length."""
+        self.put(reception, "MARGIN", 0)
+        self.listed(Reply(200, DATA), size=1)
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_served()
+
     def test_emptied_meanwhile(self) -> None:
         """A folder that was emptied under the running program is filled again."""
         shutil.rmtree(self.folder)

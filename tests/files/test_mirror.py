@@ -54,6 +54,33 @@ class Timer(MirrorCase):
         self.assert_bytes(self.result(second))
         assert self.internet.urls() == [URL]
 
+    def test_signed_anew_each_time(self) -> None:
+        """A page that signs its URLs anew each time names the same file: it is fetched once."""
+        self.locate.lists(entry(NAME, DATA, url=f"{URL}?signature=1"))
+        slow = Reply(200, b"", whole=False, length=len(DATA))
+        self.internet.at(f"{URL}?signature=1", slow)
+        first = self.fetch()
+        self.locate.lists(entry(NAME, DATA, url=f"{URL}?signature=2"))
+        second = self.fetch()
+        self.finish(slow)
+        for asked in (first, second):
+            self.assert_bytes(self.result(asked))
+        assert self.internet.urls() == [f"{URL}?signature=1"]
+
+    def test_queries_that_tell_files_apart(self) -> None:
+        """Without a hash, or with another one, another query is another file."""
+        others: list[dict[str, str]] = [{}, {"sha256": "0" * 64}]
+        for digests in others:
+            self.build()
+            self.internet.asked.clear()
+            for number in (1, 2):
+                slow = Reply(200, b"", whole=False, length=len(DATA))
+                self.internet.at(f"{URL}?file={number}", slow)
+                hashes = digests if number == 1 else {}
+                self.locate.lists(entry(NAME, DATA, url=f"{URL}?file={number}", hashes=hashes))
+                self.pending(self.fetch())
+            assert len(self.internet.urls()) == 2
+
     def test_page_counts(self) -> None:
         """What the page took is not waited for again."""
         self.listed(Reply(200, b"", whole=False), cold=True)

@@ -93,18 +93,21 @@ class Explicit(PartCase):
 
     def test_beyond_what_the_page_says(self) -> None:
         """Before a part is refused as one behind the end, the upstream is asked where that is."""
-        for answer in (Reply(200, b"", length=SIZE), Reply(405)):
-            self.internet.asked.clear()
-            self.listed(answer, part(SIZE - 5, SIZE), size=SIZE - 10)
-            if answer.status == 200:
-                self.assert_part(self.ask_from(SIZE - 5))
-                assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"]
-            else:
-                error = self.error(self.ask_from(SIZE - 5), Unsatisfiable)
-                assert error.size == SIZE - 10
+        self.listed(Reply(200, b"", length=SIZE), part(SIZE - 5, SIZE), size=SIZE - 10)
+        self.assert_part(self.ask_from(SIZE - 5))
+        assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"]
         self.listed(Reply(200, b"", length=SIZE), size=SIZE - 10)
         error = self.error(self.ask_from(SIZE), Unsatisfiable)
         assert error.size == SIZE
+
+    def test_beyond_what_anybody_says(self) -> None:
+        """If that is not told, all of the file tells."""
+        silent = ConnectionResetError()
+        for answer in (Reply(405), Reply(500), Reply(404), Reply(200, b"", length=0), silent):
+            self.listed(answer, Reply(200, DATA), size=SIZE - 10)
+            self.assert_bytes(self.result(self.ask_from(SIZE - 5)))
+            self.assert_served()
+            self.mirror.forget("demo", NAME)
 
     def test_another_size_each_time(self) -> None:
         """An upstream that knows another size each time is asked for parts twice, not for ever."""
@@ -148,7 +151,7 @@ class NoRanges(PartCase):
         """What does not fit is not used; the whole file is had, and the part taken from it."""
         others = (
             Reply(200, DATA),
-            Reply(416),
+            *map(Reply, (400, 405, 416, 501)),
             part(0, 5),
             part(SIZE - 5, SIZE - 1),
             part(SIZE - 5, SIZE, **{"Content-Encoding": "gzip"}),
@@ -223,7 +226,7 @@ class Failing(PartCase):
         """A part that breaks off is gone on with, if it is the same file by its tag."""
         first = part(SIZE - 5, SIZE, ETag='"x"')
         first.body, first.whole = b"", False
-        rest = part(SIZE - 2, SIZE)
+        rest = part(SIZE - 2, SIZE, ETag='"x"')
         self.listed(first, rest)
         asked = self.ask()
         first.bring(DATA[-5:-2])
@@ -234,6 +237,20 @@ class Failing(PartCase):
         first.cut()
         assert (reading.data, reading.whole) == (DATA[-5:], True)
         assert self.internet.asked[1].header("If-Range") == '"x"'
+
+    def test_goes_on_with_another_file(self) -> None:
+        """A rest with another tag, or with none, is not that of the same file, whatever it says."""
+        for headers in ({"ETag": '"y"'}, {}, {"Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT"}):
+            first = part(SIZE - 5, SIZE, ETag='"x"')
+            first.body, first.whole = b"", False
+            self.listed(first, part(SIZE - 2, SIZE, **headers))
+            asked = self.ask()
+            first.bring(DATA[-5:-2])
+            found = self.result(asked)
+            assert isinstance(found, Part)
+            reading = Reading(found.body)
+            first.cut()
+            assert (reading.data, reading.cut) == (DATA[-5:-2], True)
 
     def test_breaks_off_without_a_tag(self) -> None:
         """Without one, whoever has begun is cut off."""

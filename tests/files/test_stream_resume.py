@@ -225,6 +225,65 @@ class Differing(ResumeCase):
         self.assert_bytes(self.result(asked))
         assert self.internet.asked[1].header("Range") is None
 
+    def resume_bare(self, validator: dict[str, str], rest: Reply, **keys: Any) -> None:
+        """Let a file without a hash come half, and be gone on with by what says it is the rest."""
+        keys = {"hashes": {}, **keys}
+        self.internet.asked.clear()
+        self.locate.lists(entry(NAME, DATA, **keys))
+        first = Reply(200, b"", validator, whole=False, length=len(DATA))
+        self.internet.at(URL, first, rest, Reply(200, DATA, validator))
+        asked = self.fetch()
+        first.bring(DATA[:5])
+        first.cut()
+        self.assert_bytes(self.result(asked))
+        self.assert_clean()
+        self.mirror.forget("demo", NAME)
+
+    def test_part_of_another_file(self) -> None:
+        """Where there is no hash, a rest that does not prove to be one of the same file is none."""
+        span = {"Content-Range": f"bytes 5-{len(DATA) - 1}/{len(DATA)}"}
+        date = "Sun, 06 Nov 1994 08:49:37 GMT"
+        other = {"Last-Modified": "Sun, 06 Nov 1994 09:00:00 GMT"}
+        for keys in ({}, {"size": None}):
+            for mine, theirs in (
+                ({"ETag": '"x"'}, {"ETag": '"y"'}),
+                ({"ETag": '"x"'}, {}),
+                ({"ETag": '"x"', "Last-Modified": date}, {"Last-Modified": date}),
+                ({"Last-Modified": date}, other),
+                ({"Last-Modified": date}, {"ETag": '"y"'}),
+            ):
+                rest = Reply(206, bytes(len(DATA) - 5), {**span, **theirs})
+                self.resume_bare(mine, rest, **keys)
+                assert len(self.internet.asked) == 3, (mine, theirs)
+
+    def test_part_of_the_same_file(self) -> None:
+        """The tag proves it, and so does the date, which the answer may leave out."""
+        span = {"Content-Range": f"bytes 5-{len(DATA) - 1}/{len(DATA)}"}
+        date = "Sun, 06 Nov 1994 08:49:37 GMT"
+        for mine, theirs in (
+            ({"ETag": '"x"'}, {"ETag": '"x"'}),
+            ({"Last-Modified": date}, {"Last-Modified": date}),
+            ({"Last-Modified": date}, {}),
+        ):
+            self.resume_bare(mine, Reply(206, DATA[5:], {**span, **theirs}))
+            assert len(self.internet.asked) == 2
+
+    def test_other_tag_with_digest(self) -> None:
+        """With a hash as well, a rest of another file is not even begun."""
+        date = {"Content-Range": f"bytes {AT}-{len(LARGE) - 1}/{len(LARGE)}", "ETag": '"y"'}
+        again = self.slow()
+        reading = self.break_off(Reply(206, b"", date, length=len(LARGE) - AT), again, ETag='"x"')
+        self.finish(again)
+        self.assert_whole(reading)
+
+    def test_longer_than_announced(self) -> None:
+        """A rest that brings more than there is makes no file of another length."""
+        tag = {"ETag": '"x"'}
+        span = {"Content-Range": f"bytes 5-{len(DATA) - 1}/{len(DATA)}", **tag}
+        rest = Reply(206, DATA[5:] + b"more", span, length=None)
+        self.resume_bare(tag, rest, size=None)
+        assert len(self.internet.asked) == 3
+
     def test_refuses_ranges(self) -> None:
         """An upstream that says it knows no ranges is believed, as far as there is no digest."""
         self.locate.lists(entry(NAME, DATA, hashes={}))

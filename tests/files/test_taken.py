@@ -12,9 +12,9 @@ from twisted.web.iweb import IResponse
 from proxpi.files import wheel as wheel_module
 from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere, Head
-from proxpi.files.wheel import WheelFailed
+from proxpi.files.wheel import TAIL, WheelFailed
 from proxpi.upstream.errors import UpstreamFailed
-from tests.files.mirrored import NAME, URL, MirrorCase
+from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_wheel import archive
 from tests.support.house import entry, sha256
 from tests.support.internet import FakeInternet, Reply, Silence
@@ -104,6 +104,36 @@ class TakenCase(MirrorCase):
 
 class Taken(TakenCase):
     """It is there all the same."""
+
+    def test_takes_long(self) -> None:
+        """Nobody is sent to where it is known not to be, however long the wheel takes."""
+        silence = Silence()
+        self.internet = FakeInternet()
+        self.build()
+        self.internet.at(URL + ".metadata", Reply(404))
+        told = {"Content-Range": f"bytes {len(WHEEL) - TAIL}-{len(WHEEL) - 1}/{len(WHEEL)}"}
+        self.internet.at(URL, silence)
+        asked = self.fetch(SIDECAR)
+        self.clock.advance(10 * TIMEOUT)
+        self.pending(asked)
+        silence.answer(Reply(206, WHEEL[-TAIL:], told))
+        self.assert_bytes(self.result(asked), METADATA)
+
+    def test_sidecar_takes_long(self) -> None:
+        """As long as it may come by itself, a client is sent there when its time is up."""
+        self.internet.at(URL + ".metadata", Silence())
+        asked = self.fetch(SIDECAR)
+        self.clock.advance(TIMEOUT)
+        self.assert_sent_to(asked, URL + ".metadata")
+
+    def test_head_of_an_error_page(self) -> None:
+        """``HEAD`` gives the length of what ``GET`` would, and not that of an error page."""
+        page = Reply(200, b"<html>not here</html>", {"Content-Type": "text/html"})
+        for reply in (Reply(404), page):
+            self.internet.at(URL + ".metadata", reply)
+            found = self.result(Deferred.fromCoroutine(self.mirror.head("demo", SIDECAR)))
+            self.assert_bytes(found, METADATA)
+            self.mirror.forget("demo", SIDECAR)
 
     def test_gone(self) -> None:
         """Whatever says that it is gone: the end of the wheel tells all, and nothing else comes."""

@@ -104,16 +104,15 @@ class Streaming(StreamCase):
 
     def test_wrong(self) -> None:
         """A wrong file is never a whole answer, whether its length was announced or not."""
-        for length in (SIZE, None):
-            for version in ("1.1", "1.0"):
-                self.reply = Reply(200, b"", whole=False, length=length)
-                self.serve(NAME, DATA, self.reply, Reply(503), size=length)
-                self.pages.forget("demo")
-                exchange = self.begin(version=version)
-                self.clock.advance(0)
-                self.finish(WRONG)
-                self.assert_cut(exchange)
-                assert self.leftovers() == []
+        for length, version in ((SIZE, "1.1"), (SIZE, "1.0"), (None, "1.1")):
+            self.reply = Reply(200, b"", whole=False, length=length)
+            self.serve(NAME, DATA, self.reply, Reply(503), size=length)
+            self.pages.forget("demo")
+            exchange = self.begin(version=version)
+            self.clock.advance(0)
+            self.finish(WRONG)
+            self.assert_cut(exchange)
+            assert self.leftovers() == []
 
     def test_length_unknown(self) -> None:
         """Where nobody tells the length, the end of the answer is told by its form."""
@@ -123,6 +122,35 @@ class Streaming(StreamCase):
         assert b"transfer-encoding: chunked" in exchange.receive().lower()
         self.finish()
         self.assert_whole(exchange)
+
+    def test_length_unknown_and_no_way_to_tell_the_end(self) -> None:
+        """Of HTTP/1.0 the end is no more than that of the connection: only a whole file is sent."""
+        self.reply = Reply(200, b"", whole=False, length=None)
+        self.serve(NAME, DATA, self.reply, size=None)
+        exchange = self.begin(version="1.0")
+        assert exchange.receive() == b""
+        self.finish()
+        self.assert_whole(exchange)
+        self.mirror.forget("demo", NAME)
+        self.reply = Reply(200, b"", whole=False, length=None)
+        self.serve(NAME, DATA, self.reply, Reply(503), size=None)
+        self.pages.forget("demo")
+        exchange = self.begin(version="1.0")
+        self.finish(WRONG)
+        answer = exchange.answer()
+        assert answer is not None
+        assert answer.status == 503
+
+    def test_length_unknown_and_not_to_be_kept(self) -> None:
+        """If nothing may be kept, there is no answer for such a client."""
+        self.build(stream=True, capacity=0)
+        self.serve(NAME, DATA, Reply(200, DATA, length=None), size=None)
+        self.reply = Reply(200, b"", whole=False)
+        exchange = self.connect()
+        exchange.send(f"GET {PATH} HTTP/1.0\r\n\r\n".encode())
+        answer = exchange.answer()
+        assert answer is not None
+        assert answer.status == 502
 
     def test_gone_over(self) -> None:
         """A reader whose disk fails under it gets the rest from upstream."""
