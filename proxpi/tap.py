@@ -44,6 +44,7 @@ from proxpi.upstream import tls
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
 from proxpi.upstream.pool import CONNECTIONS, Upstream, agent, persistent_pool
+from proxpi.upstream.proxies import Proxies
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
@@ -77,8 +78,9 @@ class StartFailed(SystemExit, Exception):
 class Proxpi(Service):
     """Builds the house from its settings, opens its doors, and closes them."""
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, proxies: Proxies, reactor: Any) -> None:
         self._settings = settings
+        self._proxies = proxies
         self._reactor = reactor
         self._pool = persistent_pool(reactor)
         # Not the reactor's own, in which names are looked up: that may hang.
@@ -135,6 +137,9 @@ class Proxpi(Service):
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
+        for scheme, proxy in (("http", self._proxies.http), ("https", self._proxies.https)):
+            if proxy is not None:
+                _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
         # What is there by now stays: it need not be looked at whenever garbage is collected, which
@@ -190,6 +195,7 @@ class Proxpi(Service):
                 self._pool,
                 tls.policy(verify=not settings.disable_index_ssl_verification),
                 Dial(reactor, settings.connect_timeout),
+                self._proxies,
             ),
             reactor,
             Credentials.from_urls(index_urls),
@@ -253,7 +259,7 @@ def makeService(options: Options) -> IService:
         make_folder(folder, "PROXPI_CACHE_DIR", mode=0o777)
         settings = attrs.evolve(settings, cache_dir=str(folder))
     service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
-    Proxpi(settings, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
+    Proxpi(settings, options.proxies, reactor).setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
 
 

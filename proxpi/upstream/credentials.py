@@ -32,7 +32,7 @@ class Credentials:
             pair = urls.userinfo(url)
             if pair is not None:
                 path = urlsplit(url).path
-                headers.setdefault(urls.origin(url), []).append((path, _basic(*pair)))
+                headers.setdefault(urls.origin(url), []).append((path, basic(*pair)))
         return cls(headers)
 
     def header_for(self, url: str) -> bytes | None:
@@ -54,6 +54,6 @@ def _shared(one: str, other: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _basic(user: str, password: str) -> bytes:
+def basic(user: str, password: str) -> bytes:
     """Write user and password as RFC 7617 has it, in UTF-8."""
     return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
