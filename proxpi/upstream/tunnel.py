@@ -140,7 +140,7 @@ class _Opening(Protocol):
                 self._answered(int(status[1]), bytes(self._head[end.end() :]))
                 return
             self._start = end.end()  # an interim answer, which another one follows
-        begins = self._head.startswith(_BEGINNING[: len(self._head)])
+        begins = self._head.startswith(_BEGINNING[: len(self._head) - self._start], self._start)
         if end or not begins or len(self._head) > HEAD_LIMIT:
             self._fail(ProxyFailed(self._proxy.name, "it does not answer as an HTTP proxy does"))
 

@@ -29,6 +29,7 @@ from proxpi.upstream import tls
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
 from proxpi.upstream.pool import Upstream, agent, persistent_pool
+from proxpi.upstream.proxies import NO_PROXIES, Proxies
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -289,7 +290,7 @@ class Line:
 class Network:
     """A reactor in memory, and the way out through the real agent over it."""
 
-    def __init__(self, *index_urls: str) -> None:
+    def __init__(self, *index_urls: str, proxies: Proxies = NO_PROXIES) -> None:
         self.reactor = MemoryReactorClock()
         self.pool = persistent_pool(self.reactor)
         self.upstream = upstream(
@@ -298,6 +299,7 @@ class Network:
                 self.pool,
                 tls.policy(verify=True),
                 Dial(self.reactor, CONNECT_TIMEOUT),
+                proxies,
             ),
             self.reactor,
             *index_urls,
