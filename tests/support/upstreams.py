@@ -253,12 +253,19 @@ def root_list(names: Iterable[str]) -> Reply:
     return Reply(200, (json.dumps(page).encode(),), {"Content-Type": JSON_TYPE})
 
 
+class _Transport(StringTransportWithDisconnection):
+    """A transport in memory, with what TLS on it hands down."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See `ITCPTransport`."""
+
+
 class Line:
     """The server's end of a connection."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._transport = StringTransportWithDisconnection()
+        self._transport: Any = _Transport()  # type: ignore[no-untyped-call]
         self._transport.protocol = protocol
         protocol.makeConnection(self._transport)
 
