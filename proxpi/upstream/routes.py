@@ -7,7 +7,6 @@ proxy, the name of the host is not looked up here.
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any, Never
 
 import attrs
@@ -27,7 +26,7 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from proxpi.simple import urls
-from proxpi.upstream.blame import blamed, refused
+from proxpi.upstream.blame import blamed, own, refused
 from proxpi.upstream.body import DRAIN_TIME, discard
 from proxpi.upstream.dial import Dial, Endpoints
 from proxpi.upstream.proxies import Proxies, Proxy
@@ -75,8 +74,8 @@ class Routes:
         return asked.addCallbacks(self._checked, _blame, (proxy,), errbackArgs=(proxy,))
 
     def _checked(self, response: IResponse, proxy: Proxy) -> IResponse:
-        """Tell an answer of the upstream from the one status that is always the proxy's own."""
-        if response.code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        """Tell an answer of the upstream from one of the proxy's own."""
+        if own(response.code, response.headers):
             discard(response, clock=self._clock, idle_timeout=DRAIN_TIME)
             raise refused(proxy, response.code)
         return response
