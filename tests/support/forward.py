@@ -223,7 +223,7 @@ class Squid(Forward):
     def log(self) -> list[tuple[str, str]]:
         """See `Forward`."""
         lines = (self._folder / "access.log").read_text().splitlines()
-        words = [line.split() for line in lines]
+        words = [line.split() for line in lines if " error:" not in line]  # those of no request
         self.connections = len({client for client, _, _ in words})
         return [(method, target) for _, method, target in words]
 

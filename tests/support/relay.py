@@ -40,6 +40,7 @@ class Relay:
         self.speak = speak
         self.heads: list[str] = []
         self._open: set[socket.socket] = set()
+        self._doomed: set[socket.socket] = set()
         self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
@@ -67,15 +68,15 @@ class Relay:
                     connection.shutdown(socket.SHUT_RDWR)
             self._changed.wait_for(lambda: not self._open, GUARD_SECONDS)
 
-    def wait_until_left(self) -> None:
-        """Wait until the other side has closed all connections, which it has to do."""
+    def drop_when_used(self) -> None:
+        """Let each tunnel that is there go on until something is sent into it, then close it."""
         with self._changed:
-            assert self._changed.wait_for(lambda: not self._open, GUARD_SECONDS)
+            self._doomed = set(self._open)
 
-    def wait_for_heads(self, count: int) -> None:
-        """Wait until so many requests have come."""
+    def wait_until_left(self, at_most: int = 0) -> None:
+        """Wait until the other side has closed its connections, all but so many."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.heads) >= count, GUARD_SECONDS)
+            assert self._changed.wait_for(lambda: len(self._open) <= at_most, GUARD_SECONDS)
 
     @staticmethod
     def _start(work: Callable[..., None], *arguments: object) -> threading.Thread:
@@ -119,10 +120,9 @@ class Relay:
             self._open.add(connection)
         stack.callback(close)
 
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
-            while data := source.recv(65536):
+            while (data := source.recv(65536)) and source not in self._doomed:
                 target.sendall(data)
         for end in (source, target):
             with suppress(OSError):

@@ -116,6 +116,30 @@ class PlainTests(RouteCase):
         self.asked().answer(502, b"from whoever")
         assert self.result(asked) == b"from whoever"
 
+    def test_answers_of_the_proxy(self) -> None:
+        """Those that say so, as squid and tinyproxy do, are not taken for the upstream's."""
+        for status, field, cause in (
+            (403, "X-Squid-Error: ERR_ACCESS_DENIED 0", "it refuses to connect (status 403)"),
+            (503, "X-Squid-Error: ERR_CONNECT_FAIL 111", "it could not connect (status 503)"),
+            (500, "Server: tinyproxy/1.11.1", "it could not connect (status 500)"),
+            (401, "Server: tinyproxy/1.11.1", "it wants other credentials (status 401)"),
+        ):
+            asked = self.page(PLAIN)
+            line = self.asked()
+            line.answer(status, b"no", field, "Connection: close")
+            line.close()
+            self.blamed(asked, cause, temporary=status >= 500)
+
+    def test_forbidden(self) -> None:
+        """403 may mean that an index lacks a project; it has to be seen who says it."""
+        asked = self.page(PLAIN)
+        line = self.asked()
+        line.answer(403, b"from the index", "Via: 1.1 proxy", "Server: nginx")
+        assert self.result(asked) == b"from the index"
+        asked = self.page(PLAIN)
+        line.answer(403, b"from whoever", "Server: nginx")
+        self.blamed(asked, "it refuses to connect (status 403)", temporary=False)
+
     def test_credentials(self) -> None:
         """407 is never an index's."""
         asked = self.page(PLAIN)

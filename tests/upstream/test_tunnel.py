@@ -215,6 +215,9 @@ class Refusals(TunnelCase):
             # Such probes are made less often: some servers count them.
             assert isinstance(error, CredentialsRejected)
             assert str(error.again()) == str(error)
+        # tinyproxy has this of credentials that are wrong.
+        error = self.refusal(b"HTTP/1.0 401 Unauthorized\r\n\r\n", "http://u:p@proxy.example:3128")
+        assert (error.cause, error.temporary) == ("it wants other credentials (status 401)", False)
 
     def test_statuses(self) -> None:
         """The proxy could not, or it would not; only the former may end by itself."""
@@ -224,7 +227,7 @@ class Refusals(TunnelCase):
                 f"it could not connect (status {status})",
                 True,
             )
-        for status in (300, 302, 400, 401, 403, 404, 405, 418, 451):
+        for status in (300, 302, 400, 403, 404, 405, 418, 451):
             error = self.refusal(b"HTTP/1.1 %d x\r\n\r\n" % status)
             assert error.cause == f"it refuses to connect (status {status})"
             assert not error.temporary
