@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Never
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -48,7 +47,7 @@ class Routes:
     ) -> None:
         self._clock = reactor
         self._proxies = proxies
-        tunnels = _Tunnels(Endpoints(dial, tls), dial, tls, proxies, user_agent)
+        tunnels = _Tunnels(dial, tls, proxies, user_agent)
         self._direct: IAgent = Agent.usingEndpointFactory(reactor, tunnels, pool)
         self._plain: IAgent | None = None
         if proxies.http is not None:
@@ -82,23 +81,26 @@ class Routes:
 
 
 @implementer(IAgentEndpointFactory)
-@attrs.frozen
 class _Tunnels:
     """Gives an agent a tunnel to the host of a URL, or a direct way if no proxy leads there."""
 
-    _direct: Endpoints
-    _dial: Dial
-    _tls: IPolicyForHTTPS
-    _proxies: Proxies
-    _user_agent: bytes
+    def __init__(
+        self, dial: Dial, tls: IPolicyForHTTPS, proxies: Proxies, user_agent: bytes
+    ) -> None:
+        self._direct = Endpoints(dial, tls)
+        self._tls = tls
+        self._proxies = proxies
+        self._user_agent = user_agent
+        self._to_proxy: IStreamClientEndpoint | None = None
+        if proxies.https is not None:
+            self._to_proxy = _endpoint(proxies.https, dial, tls)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See `IAgentEndpointFactory`."""
         proxy = self._proxies.to("https", uri.host.decode("ascii"), uri.port)
-        if proxy is None or uri.scheme == b"http":
+        if proxy is None or self._to_proxy is None or uri.scheme == b"http":
             return self._direct.endpointForURI(uri)
-        to_proxy = _endpoint(proxy, self._dial, self._tls)
-        tunnel = Tunnel(proxy, to_proxy, uri.host, uri.port, self._user_agent)
+        tunnel = Tunnel(proxy, self._to_proxy, uri.host, uri.port, self._user_agent)
         return wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), tunnel)
 
 
