@@ -13,7 +13,7 @@ Nothing here has a timer. Whoever asks for a connection cancels it when it takes
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -58,15 +58,16 @@ class Tunnel:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See `IStreamClientEndpoint`; what fails on the way to the host is a `ProxyFailed`."""
-        opening = _Opening(self._proxy, self._request())
-        connected: Deferred[IProtocol] = self._endpoint.connect(_Only(opening))
-        connected.addCallback(lambda _: opening.opened)
-        connected.addErrback(self._blame)
-        connected.addCallback(lambda _: opening.hand_over(protocolFactory))
-        return connected
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
 
-    def _blame(self, failure: Failure) -> None:
-        raise blamed(self._proxy, failure) from None
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        try:
+            connected = await self._endpoint.connect(_Openings(self._proxy, self._request()))
+            opening = cast(_Opening, connected)
+            await opening.opened
+        except Exception as error:  # noqa: BLE001 (a cancelled one, too: the proxy was waited for)
+            raise blamed(self._proxy, Failure(error)) from None
+        return opening.hand_over(factory)
 
     def _request(self) -> bytes:
         host = b"[%b]" % self._host if b":" in self._host else self._host
@@ -80,18 +81,18 @@ class Tunnel:
         return b"\r\n".join([*lines, b"", b""])
 
 
-class _Only(Factory):
-    """The factory of one protocol that is there already."""
+class _Openings(Factory):
+    """Has a tunnel opened on each connection."""
 
     noisy = False
 
-    def __init__(self, opening: _Opening) -> None:
-        self._opening = opening
+    def __init__(self, proxy: Proxy, request: bytes) -> None:
+        self._proxy = proxy
+        self._request = request
 
     def buildProtocol(self, addr: IAddress | None) -> _Opening:
         """See `IProtocolFactory`."""
-        self._opening.address = addr
-        return self._opening
+        return _Opening(self._proxy, self._request, addr)
 
 
 class _Opening(Protocol):
@@ -101,11 +102,11 @@ class _Opening(Protocol):
     """
 
     transport: Any
-    address: Any = None
 
-    def __init__(self, proxy: Proxy, request: bytes) -> None:
+    def __init__(self, proxy: Proxy, request: bytes, address: Any) -> None:
         self._proxy = proxy
         self._request = request
+        self._address = address
         self._head = bytearray()
         self._start = 0
         self._user: IProtocol | None = None
@@ -113,7 +114,7 @@ class _Opening(Protocol):
 
     def hand_over(self, factory: IProtocolFactory) -> IProtocol:
         """Connect a protocol to what is at the other end of the tunnel."""
-        user = factory.buildProtocol(self.address)
+        user = factory.buildProtocol(self._address)
         assert user is not None  # neither TLS nor an HTTP client ever refuses
         self._user = user
         user.makeConnection(self.transport)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import base64
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.client import HTTPConnectionPool
 
+from proxpi.upstream import tls
+from proxpi.upstream.dial import Dial
 from proxpi.upstream.errors import ProxyFailed, UpstreamFailed
 from proxpi.upstream.proxies import Proxies
+from proxpi.upstream.routes import Routes
 from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
 
 PROXY = "proxy http://proxy.example:3128"
@@ -282,6 +290,41 @@ class SecureTests(RouteCase):
             self.page(url)
             assert self.network.accept().take().startswith(HELLO)
         assert self.ports() == [3443, 443]
+
+
+class Dials:
+    """Stands where a `Dial` would, and keeps what it is asked for."""
+
+    def __init__(self, reactor: MemoryReactorClock) -> None:
+        self._reactor = reactor
+        self.asked: list[tuple[bytes, int, bool]] = []
+
+    def endpoint(self, host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
+        """Give the endpoint of some address."""
+        self.asked.append((host, port, trusted))
+        return TCP4ClientEndpoint(self._reactor, "192.0.2.1", port)
+
+
+class DialTests(Case):
+    """What is dialed, and so looked up and judged."""
+
+    def test_dialed(self) -> None:
+        """It is the proxy, whom the user trusts; behind it nobody, and without it the host."""
+        reactor = MemoryReactorClock()
+        dials = Dials(reactor)
+        policy = tls.policy(verify=False)
+        proxies = Proxies.read(VARIABLES)
+        routes = Routes(
+            reactor, HTTPConnectionPool(reactor), policy, cast(Dial, dials), proxies, b"proxpi/2"
+        )
+        for url in (PLAIN, SECURE, "https://direct.example/", "http://direct.example:8080/"):
+            routes.request(b"GET", url.encode())
+        assert len(reactor.tcpClients) == 4
+        assert set(dials.asked) == {
+            (b"proxy.example", 3128, True),
+            (b"direct.example", 443, False),
+            (b"direct.example", 8080, False),
+        }
 
 
 class DirectTests(RouteCase):
