@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from proxpi import __version__
 from proxpi.settings import SETTINGS, Given, Setting, Settings, SettingsError
+from proxpi.upstream.proxies import Proxies
 
 _LISTEN = next(setting for setting in SETTINGS if setting.name == "listen")
 
@@ -29,7 +30,10 @@ def _help(setting: Setting) -> str:
 
 
 class Options(usage.Options):
-    """Options named after the settings; ``settings`` are their values once they are parsed."""
+    """Options named after the settings; ``settings`` are their values once they are parsed.
+
+    ``proxies`` are the environment's forward proxies, which have no options.
+    """
 
     optParameters: ClassVar[list[list[str | None]]] = [
         [setting.option, None, None, _help(setting)]
@@ -38,6 +42,7 @@ class Options(usage.Options):
     ]
 
     settings: Settings
+    proxies: Proxies
 
     def opt_listen(self, endpoint: str) -> None:
         self.setdefault("listen", []).append(endpoint)
@@ -59,6 +64,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Read the settings from these options and the environment."""
         self.settings = Settings.read(os.environ, self)
+        self.proxies = Proxies.read(os.environ)
         for endpoint in self.settings.listen:
             try:
                 serverFromString(None, endpoint)  # a reactor is only kept, for listening

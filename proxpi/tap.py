@@ -45,6 +45,7 @@ from proxpi.upstream import netrc, tls
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
 from proxpi.upstream.pool import CONNECTIONS, Upstream, agent, persistent_pool
+from proxpi.upstream.proxies import Proxies
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
@@ -81,8 +82,9 @@ class Proxpi(Service):
     :raises SettingsError: for certificates that cannot be used
     """
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, proxies: Proxies, reactor: Any) -> None:
         self._settings = settings
+        self._proxies = proxies
         self._reactor = reactor
         self._pool = persistent_pool(reactor)
         # Read here, while the process still is who, and where, it was started.
@@ -156,6 +158,9 @@ class Proxpi(Service):
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
         if self._netrc.trouble is not None:
             _log.warn("{trouble}", trouble=self._netrc.trouble)
+        for scheme, proxy in (("http", self._proxies.http), ("https", self._proxies.https)):
+            if proxy is not None:
+                _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
         # What is there by now stays: it need not be looked at whenever garbage is collected, which
@@ -211,6 +216,7 @@ class Proxpi(Service):
                 self._pool,
                 self._tls,
                 Dial(reactor, settings.connect_timeout),
+                self._proxies,
             ),
             reactor,
             self._credentials,
@@ -276,7 +282,7 @@ def makeService(options: Options) -> IService:
         settings = attrs.evolve(settings, cache_dir=str(folder))
     service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
     try:
-        proxpi = Proxpi(settings, reactor)
+        proxpi = Proxpi(settings, options.proxies, reactor)
     except SettingsError as error:
         raise StartFailed(f"proxpi: {error}") from None
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]

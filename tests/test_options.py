@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxpi import __version__
 from proxpi.options import Options
 from proxpi.settings import SETTINGS
+from proxpi.upstream.proxies import Proxies, Proxy
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,9 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for setting in SETTINGS:
         monkeypatch.delenv(setting.variable, raising=False)
         monkeypatch.delenv(f"{setting.variable}_FILE", raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 def parsed(*arguments: str) -> Options:
@@ -88,6 +92,22 @@ def test_a_bad_value() -> None:
     assert refusal("--index-ttl=abc") == (
         "proxpi: PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
         "a number of seconds, 0 or more, is accepted"
+    )
+
+
+def test_forward_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's proxies are read along with the settings."""
+    assert parsed().proxies == Proxies()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    assert parsed().proxies == Proxies(https=Proxy("http", "proxy.example", 3128))
+
+
+def test_a_bad_forward_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot be used is refused as a setting is, its password hidden."""
+    monkeypatch.setenv("all_proxy", "socks5://user:secret@proxy.example:1080")
+    assert refusal() == (
+        "proxpi: all_proxy='socks5://***@proxy.example:1080': socks5 proxies are not supported; "
+        "an http or https URL with a host is accepted"
     )
 
 

@@ -22,7 +22,11 @@ def command(introduction: str) -> str:
     return block.partition("\n\n")[0].strip()
 
 
-@pytest.mark.parametrize("name", ["README.rst", "CONTRIBUTING.rst", "CHANGELOG.rst"])
+DOCUMENTS = ["README.rst", "CONTRIBUTING.rst", "CHANGELOG.rst"]
+DOCUMENTS += [f"docs/{path.name}" for path in sorted((TOP / "docs").glob("*.rst"))]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_it_is_valid(name: str) -> None:
     """The documents are reStructuredText without an error or a warning."""
     publish_doctree((TOP / name).read_text(), settings_overrides={"halt_level": 2})

@@ -99,7 +99,7 @@ class TapCase(FolderCase):
         """Take all settings away, and put the reactor and the temporary folders elsewhere."""
         super().setUp()
         self.reactor = Reactor()
-        kept = {name: os.environ[name] for name in os.environ if not name.startswith("PROXPI_")}
+        kept = {name: os.environ[name] for name in os.environ if "PROX" not in name.upper()}
         for patch in (
             mock.patch.dict(os.environ, kept, clear=True),
             mock.patch("twisted.internet.reactor", self.reactor, create=True),

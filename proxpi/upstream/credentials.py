@@ -55,8 +55,8 @@ class Credentials:
             if other is not None and (pair is None or pair == (other[0], "")):
                 pair = other
             if pair is not None:
-                given.append((urlsplit(url).path, _basic(*pair)))
-        hosts = {host: _basic(*pair) for host, pair in netrc.hosts.items()}
+                given.append((urlsplit(url).path, basic(*pair)))
+        hosts = {host: basic(*pair) for host, pair in netrc.hosts.items()}
         in_clear = any(scheme == "http" for scheme, _, _ in headers)
         return cls(headers, hosts, in_clear, certificate)
 
@@ -92,6 +92,6 @@ def _shared(one: str, other: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _basic(user: str, password: str) -> bytes:
+def basic(user: str, password: str) -> bytes:
     """Write user and password as RFC 7617 has it, in UTF-8."""
     return b"Basic " + base64.b64encode(f"{user}:{password}".encode())

@@ -22,8 +22,12 @@ class Dial:
     _reactor: Any
     connect_timeout: float
 
-    def endpoint(self, host: bytes, port: int) -> IStreamClientEndpoint:
-        """Give the endpoint of a TCP port of a host."""
+    def endpoint(self, host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
+        """
+        Give the endpoint of a TCP port of a host.
+
+        :param trusted: whether the host is one that the settings name
+        """
         return HostnameEndpoint(self._reactor, host, port, timeout=self.connect_timeout)
 
 

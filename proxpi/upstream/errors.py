@@ -59,6 +59,17 @@ class CredentialsRejected(UpstreamFailed):
     """An upstream wants other credentials than it got."""
 
 
+class ProxyFailed(UpstreamFailed):
+    """A forward proxy failed, and not the upstream behind it.
+
+    :param url: the proxy's, with the word that says so before it
+    """
+
+
+class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
+    """A forward proxy wants other credentials than it got."""
+
+
 class Offline(UpstreamFailed):
     """Nobody was asked, because nobody may be (``PROXPI_OFFLINE``)."""
 

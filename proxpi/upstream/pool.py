@@ -26,7 +26,7 @@ from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -36,8 +36,17 @@ from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
 from proxpi.upstream.body import Gunzip, Pace, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.dial import Dial, Endpoints
-from proxpi.upstream.errors import BodyCut, BodyTimeout, Offline, UpstreamFailed, failed
+from proxpi.upstream.dial import Dial
+from proxpi.upstream.errors import (
+    BodyCut,
+    BodyTimeout,
+    Offline,
+    ProxyFailed,
+    UpstreamFailed,
+    failed,
+)
+from proxpi.upstream.proxies import NO_PROXIES, Proxies
+from proxpi.upstream.routes import Routes
 
 #: Connections to one origin for files, and as many again for pages.
 CONNECTIONS = 32
@@ -66,9 +75,15 @@ def persistent_pool(reactor: Any) -> HTTPConnectionPool:
     return pool
 
 
-def agent(reactor: Any, pool: HTTPConnectionPool, tls: IPolicyForHTTPS, dial: Dial) -> Agent:
+def agent(
+    reactor: Any,
+    pool: HTTPConnectionPool,
+    tls: IPolicyForHTTPS,
+    dial: Dial,
+    proxies: Proxies = NO_PROXIES,
+) -> IAgent:
     """Make the agent whose connections come from `pool`, or else from `dial`."""
-    return cast(Agent, Agent.usingEndpointFactory(reactor, Endpoints(dial, tls), pool))
+    return Routes(reactor, pool, tls, dial, proxies, USER_AGENT)
 
 
 def _semaphores() -> defaultdict[tuple[str, str, int], DeferredSemaphore]:
@@ -367,6 +382,8 @@ async def _slot(
 
 def _timed_out(result: object, timeout: float) -> Any:
     """Replace whatever a cancelled request or body ends with by the reason for it."""
+    if isinstance(result, Failure) and isinstance(result.value, ProxyFailed):
+        raise ProxyFailed(result.value.url, "timed out")
     raise BodyTimeout()
 
 

@@ -29,6 +29,7 @@ from proxpi.upstream import tls
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
 from proxpi.upstream.pool import Upstream, agent, persistent_pool
+from proxpi.upstream.proxies import NO_PROXIES, Proxies
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -252,12 +253,19 @@ def root_list(names: Iterable[str]) -> Reply:
     return Reply(200, (json.dumps(page).encode(),), {"Content-Type": JSON_TYPE})
 
 
+class _Transport(StringTransportWithDisconnection):
+    """A transport in memory, with what TLS on it hands down."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See `ITCPTransport`."""
+
+
 class Line:
     """The server's end of a connection."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._transport = StringTransportWithDisconnection()
+        self._transport: Any = _Transport()  # type: ignore[no-untyped-call]
         self._transport.protocol = protocol
         protocol.makeConnection(self._transport)
 
@@ -289,7 +297,7 @@ class Line:
 class Network:
     """A reactor in memory, and the way out through the real agent over it."""
 
-    def __init__(self, *index_urls: str) -> None:
+    def __init__(self, *index_urls: str, proxies: Proxies = NO_PROXIES) -> None:
         self.reactor = MemoryReactorClock()
         self.pool = persistent_pool(self.reactor)
         self.upstream = upstream(
@@ -298,6 +306,7 @@ class Network:
                 self.pool,
                 tls.policy(verify=True),
                 Dial(self.reactor, CONNECT_TIMEOUT),
+                proxies,
             ),
             self.reactor,
             *index_urls,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import sys
 import time
@@ -24,7 +25,8 @@ def _listen_in(notes: str) -> None:
 
     def overhear(event: str, arguments: tuple[object, ...]) -> None:
         if event in _SPEAKING:
-            os.write(descriptor, f"{event} {arguments[1:]}\n".encode())
+            about = [each for each in arguments if not isinstance(each, _socket.socket)]
+            os.write(descriptor, f"{event} {about}\n".encode())
 
     sys.addaudithook(overhear)
 

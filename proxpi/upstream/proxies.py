@@ -1,0 +1,189 @@
+"""Which forward proxy leads where: what ``HTTP_PROXY`` and its like say, read once at the start.
+
+Pure: an environment goes in, and for scheme, host and port of an upstream the proxy comes out,
+or none. No name is looked up: what ``NO_PROXY`` says of addresses is for URLs that have one.
+
+No standard says what these variables mean. Here they mean what ``curl``, ``requests`` (with
+``pip`` on it) and Go have in common; where these differ, a comment says whom proxpi follows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import attrs
+
+from proxpi.settings import Given, Setting
+from proxpi.simple import urls
+from proxpi.upstream.credentials import basic
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_WITH_PORT = re.compile(r"(\[[^]]*]|[^:]*):([0-9]+)")
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+@attrs.frozen
+class Proxy:
+    """A forward proxy.
+
+    :ivar scheme: what is spoken to the proxy itself: ``http``, or ``https`` for TLS
+    :ivar host: a name, or an address without brackets
+    :ivar authorization: the value of ``Proxy-Authorization``, if it is to get one
+    """
+
+    scheme: str
+    host: str
+    port: int
+    authorization: bytes | None = attrs.field(default=None, repr=False)
+
+    @classmethod
+    def from_url(cls, text: str) -> Proxy:
+        """
+        Understand the URL of a proxy; one without a scheme is meant to be http.
+
+        Without a port it is that of the scheme, as in requests and Go; curl has 1080 for http.
+
+        :raises ValueError: if it is not understood
+        """
+        url = text if _SCHEME.match(text) else f"http://{text.removeprefix('//')}"
+        scheme, host, port = urls.origin(url)
+        # What is behind the host means nothing, but for what may be a password with a slash in it.
+        server, *rest = re.split("[/?#]", url.partition("://")[2], maxsplit=1)
+        if server.endswith(":") or "@" in "".join(rest):
+            raise ValueError("a host, or a port, without an end")
+        pair = urls.userinfo(url)
+        authorization = basic(*pair) if pair and any(pair) else None
+        return cls(scheme, host.encode("idna").decode("ascii"), port, authorization)
+
+    @property
+    def name(self) -> str:
+        """What people know it by, without its credentials: ``proxy http://proxy.example:3128``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"proxy {self.scheme}://{host}:{self.port}"
+
+
+# Not among the settings: it has neither proxpi's prefix nor an option. It is refused like one.
+_SETTING = Setting(
+    name="proxy",
+    accepts="an http or https URL with a host",
+    explains="A forward proxy.",
+    parse=Proxy.from_url,
+    secret=True,
+)
+
+
+@attrs.frozen
+class Exclusion:
+    """One item of ``NO_PROXY``: hosts, perhaps on one port only, that are connected to directly.
+
+    :ivar hosts: a network (an address is a small one), a name that stands for what is below it as
+        well, or ``*``
+    """
+
+    hosts: Network | str
+    port: int | None = None
+
+    @classmethod
+    def from_text(cls, text: str) -> Exclusion:
+        """Understand an item; one that makes no sense covers nothing, as everywhere."""
+        found = None if _network(text) else _WITH_PORT.fullmatch(text)
+        hosts, port = (found[1], int(found[2])) if found else (text, None)
+        network = _network(hosts.removeprefix("[").removesuffix("]"))
+        if network is not None or hosts == "*":
+            return cls(network or hosts, port)
+        # In Go, ".example.com" is not "example.com" itself, in curl and requests it is.
+        return cls(hosts.removeprefix("*").strip(".").lower(), port)
+
+    def covers(self, host: str, port: int) -> bool:
+        """Tell whether a host, given without brackets, is connected to directly."""
+        if self.port not in (None, port):
+            return False
+        if isinstance(self.hosts, str):
+            name = host.rstrip(".").lower()
+            return self.hosts in ("*", name) or (
+                bool(self.hosts) and _address(host) is None and name.endswith(f".{self.hosts}")
+            )
+        address = _address(host)
+        return address is not None and address in self.hosts
+
+
+@attrs.frozen
+class Proxies:
+    """The proxies of an environment.
+
+    :ivar http: leads to http URLs
+    :ivar https: leads to https URLs
+    """
+
+    http: Proxy | None = None
+    https: Proxy | None = None
+    excluded: tuple[Exclusion, ...] = ()
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Proxies:
+        """
+        Read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
+
+        Lower case wins over upper case, and what is empty counts as not set. A variable that is
+        not used is not judged.
+
+        :raises SettingsError: for a proxy that is not understood, or speaks something else
+        """
+        variables = dict(environment)
+        if variables.get("REQUEST_METHOD"):
+            # Under CGI this is what a client sent as "Proxy:".
+            variables.pop("HTTP_PROXY", None)
+        excluded = _given(variables, "no_proxy")
+        items = re.split(r"[\s,]+", excluded.text) if excluded else ()
+        return cls(
+            _proxy(variables, "http_proxy"),
+            _proxy(variables, "https_proxy"),
+            tuple(Exclusion.from_text(item) for item in items if item),
+        )
+
+    def to(self, scheme: str, host: str, port: int) -> Proxy | None:
+        """Give the proxy that leads to an origin (its host without brackets), if one does."""
+        if any(exclusion.covers(host, port) for exclusion in self.excluded):
+            return None
+        return self.https if scheme == "https" else self.http
+
+
+#: None at all.
+NO_PROXIES = Proxies()
+
+
+def _given(variables: Mapping[str, str], name: str) -> Given | None:
+    for variable in (name, name.upper()):
+        if text := variables.get(variable, "").strip():
+            return Given(variable, text)
+    return None
+
+
+def _proxy(variables: Mapping[str, str], name: str) -> Proxy | None:
+    given = _given(variables, name) or _given(variables, "all_proxy")
+    if given is None:
+        return None
+    scheme = _SCHEME.match(given.text)
+    if scheme and scheme[1].lower() not in ("http", "https"):
+        raise _SETTING.refusal(given, f"{scheme[1]} proxies are not supported")
+    proxy: Proxy = _SETTING.value(given)
+    return proxy
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _address(host: str) -> Address | None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

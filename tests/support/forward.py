@@ -1,0 +1,235 @@
+"""Real forward proxies, ``tinyproxy`` and ``squid`` from Debian, each in a process of its own.
+
+A proxy listens on a free port of 127.0.0.1 and is ended with its ``with`` block. It is waited for
+by reading what it writes. Both take users with Basic credentials, or everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from tests.support.debian import need
+from tests.support.proxy import GUARD_SECONDS, plain_environment
+
+USER = "traveler"
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+class Forward:
+    """A forward proxy that runs while the ``with`` block does.
+
+    :ivar url: its URL, without credentials; ``private_url`` has them
+    :ivar password: of the one user, if it is locked
+    :ivar served: method and target of each request, tunnels (CONNECT) included; known at its end
+    """
+
+    scheme = "http"
+    ready = ""
+    password = ""
+
+    def __init__(self, *, locked: bool = False) -> None:
+        self._locked = locked
+        self._port = free_port()
+        self.url = f"{self.scheme}://127.0.0.1:{self._port}"
+        pair = f"{USER}:{quote(self.password, safe='')}"
+        self.private_url = self.url.replace("://", f"://{pair}@")
+
+    def command(self, folder: Path) -> Sequence[str]:
+        """What is run, after its configuration was written into a folder of its own."""
+        raise NotImplementedError
+
+    def log(self) -> list[tuple[str, str]]:
+        """What it has logged of the requests that it took."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._folder = Path(tempfile.mkdtemp(prefix="forward-"))
+        command = self.command(self._folder)
+        self._process = subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env=plain_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._lines: list[str] = []
+        self._more = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.wait_for_line(self.ready)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+        if error is not None:
+            error.add_note("--- what the forward proxy wrote ---\n" + "\n".join(self._lines))
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(GUARD_SECONDS)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._reader.join(GUARD_SECONDS)
+            self.served = self.log()
+            shutil.rmtree(self._folder)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as written:
+            for line in written:
+                with self._more:
+                    self._lines.append(line.rstrip("\n"))
+                    self._more.notify_all()
+        with self._more:
+            self._lines.append("(end)")
+            self._more.notify_all()
+
+    def wait_for_line(self, text: str) -> None:
+        """Wait until it has written a line with this text."""
+
+        def known() -> bool:
+            return any(text in line for line in self._lines) or self._lines[-1:] == ["(end)"]
+
+        with self._more:
+            self._more.wait_for(known, GUARD_SECONDS)
+            lines = list(self._lines)
+        assert any(text in line for line in lines), f"it never wrote {text!r}: {lines}"
+
+
+class Tinyproxy(Forward):
+    """``tinyproxy``, which closes each connection after one answer."""
+
+    ready = "Accepting connections"
+    password = "t1ny-s3cr3t"  # it takes no other characters
+
+    def command(self, folder: Path) -> Sequence[str]:
+        """See `Forward`."""
+        lines = [f"Port {self._port}", "Listen 127.0.0.1", "Timeout 60", "LogLevel Info"]
+        if self._locked:
+            lines.append(f"BasicAuth {USER} {self.password}")
+        config = folder / "tinyproxy.conf"
+        config.write_text("\n".join(lines) + "\n")
+        return [need("tinyproxy", "tinyproxy"), "-d", "-c", str(config)]
+
+    def log(self) -> list[tuple[str, str]]:
+        """See `Forward`."""
+        asked = [line.partition("Request (file descriptor ")[2] for line in self._lines]
+        words = [line.partition("): ")[2].split() for line in asked if line]
+        return [(method, target) for method, target, _ in words]
+
+
+class Squid(Forward):
+    """``squid``, which keeps connections.
+
+    ``hosts`` are names that it knows; ``certificate``, a PEM file, makes it speak TLS; ``denied``
+    are ports to which it does not let anybody go.
+
+    :ivar connections: how many brought the requests in ``served``
+    """
+
+    ready = "Accepting"
+    password = "squ1d:s3cr3t/@%"
+
+    def __init__(
+        self,
+        *,
+        locked: bool = False,
+        hosts: Mapping[str, str] | None = None,
+        certificate: Path | None = None,
+        denied: Sequence[str] = (),
+    ) -> None:
+        self.scheme = "https" if certificate else "http"
+        super().__init__(locked=locked)
+        self._hosts = hosts or {}
+        self._certificate = certificate
+        self._denied = denied
+
+    def command(self, folder: Path) -> Sequence[str]:
+        """See `Forward`."""
+        squid = need("squid-openssl", "squid")
+        files = {
+            "hosts": "".join(f"{address} {name}\n" for name, address in self._hosts.items()),
+            "access.log": "",
+            "users": f"{USER}:{_crypted(self.password)}\n",
+            "squid.conf": "\n".join(self._config(folder)) + "\n",
+        }
+        if self._certificate:
+            files["certificate.pem"] = self._certificate.read_text()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        if os.geteuid() == 0:
+            # Squid then becomes this user.
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, pwd.getpwnam("proxy").pw_uid)
+        return [squid, "-n", f"test{self._port}", "-N", "-d1", "-f", str(folder / "squid.conf")]
+
+    def _config(self, folder: Path) -> list[str]:
+        port = f"http_port 127.0.0.1:{self._port}"
+        if self._certificate:
+            port = f"https_port 127.0.0.1:{self._port} tls-cert={folder}/certificate.pem"
+        lines = [
+            port,
+            f"hosts_file {folder}/hosts",
+            "logformat own %>p %rm %ru",
+            f"access_log stdio:{folder}/access.log own",
+            "logfile_rotate 0",
+            "buffered_logs off",
+            "pid_filename none",
+            "cache_log /dev/null",
+            f"coredump_dir {folder}",
+            "cache deny all",
+            "pinger_enable off",
+            "shutdown_lifetime 0 seconds",
+        ]
+        if self._denied:
+            lines += ["acl denied port " + " ".join(self._denied), "http_access deny denied"]
+        if self._locked:
+            helper = f"/usr/lib/squid/basic_ncsa_auth {folder}/users"
+            lines += [f"auth_param basic program {helper}", "acl known proxy_auth REQUIRED"]
+            lines.append("http_access deny !known")
+        return [*lines, "http_access allow all"]
+
+    def log(self) -> list[tuple[str, str]]:
+        """See `Forward`."""
+        lines = (self._folder / "access.log").read_text().splitlines()
+        words = [line.split() for line in lines if " error:" not in line]  # those of no request
+        self.connections = len({client for client, _, _ in words})
+        return [(method, target) for _, method, target in words]
+
+
+def _crypted(password: str) -> str:
+    """A password as it stands in a file of users (Apache's MD5)."""
+    command = [need("openssl", "openssl"), "passwd", "-apr1", "-stdin"]
+    ended = subprocess.run(command, input=password, capture_output=True, text=True, check=True)
+    return ended.stdout.strip()

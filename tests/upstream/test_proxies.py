@@ -1,0 +1,317 @@
+"""Which proxy leads where: the variables, the URLs in them, and what NO_PROXY takes out."""
+
+from __future__ import annotations
+
+import base64
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from urllib import request
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxpi.settings import SettingsError
+from proxpi.upstream.proxies import Proxies, Proxy
+
+PROXY = "http://proxy.example:3128"
+OTHER = "http://other.example:3128"
+LABELS = st.from_regex(r"[a-z][a-z0-9]{0,4}", fullmatch=True)
+NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
+PORTS = st.integers(1, 65535)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+
+
+def proxies(**variables: str) -> Proxies:
+    """What an environment says."""
+    return Proxies.read(variables)
+
+
+def name(proxy: Proxy | None) -> str | None:
+    """The URL of a proxy, without its credentials."""
+    return proxy.name.removeprefix("proxy ") if proxy else None
+
+
+def refusal(**variables: str) -> str:
+    """The one line that refuses an environment."""
+    with pytest.raises(SettingsError) as refused:
+        Proxies.read(variables)
+    line = str(refused.value)
+    assert len(line.splitlines()) == 1
+    return line
+
+
+def direct(no_proxy: str, host: str, port: int = 443) -> bool:
+    """Whether a host is connected to without the proxy."""
+    return proxies(HTTPS_PROXY=PROXY, NO_PROXY=no_proxy).to("https", host, port) is None
+
+
+def test_nothing_set() -> None:
+    """Without any variable there is no proxy, whatever else is set."""
+    assert proxies(PATH="/bin", no_proxy="a.example") == proxies(
+        no_proxy="a.example", FTP_PROXY="x"
+    )
+    assert proxies().to("https", "index.example", 443) is None
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_one_scheme(scheme: str) -> None:
+    """Each of the two variables is for the URLs of its own scheme alone."""
+    read = Proxies.read({f"{scheme.upper()}_PROXY": PROXY})
+    found = {each: name(read.to(each, "index.example", 80)) for each in ("http", "https")}
+    assert found == {"http": None, "https": None} | {scheme: PROXY}
+
+
+def test_all() -> None:
+    """ALL_PROXY is for the schemes that have no variable of their own."""
+    read = proxies(ALL_PROXY=PROXY, https_proxy=OTHER)
+    assert (name(read.http), name(read.https)) == (PROXY, OTHER)
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "all_proxy"])
+def test_lower_case_wins(variable: str) -> None:
+    """Lower case wins over upper case, as in curl."""
+    read = Proxies.read({variable: PROXY, variable.upper(): OTHER})
+    assert PROXY in (name(read.http), name(read.https))
+    assert OTHER not in (name(read.http), name(read.https))
+
+
+def test_lower_case_of_exclusions() -> None:
+    """The same for NO_PROXY."""
+    assert proxies(ALL_PROXY=PROXY, no_proxy="a", NO_PROXY="b").to("http", "a", 80) is None
+    assert proxies(ALL_PROXY=PROXY, no_proxy="a", NO_PROXY="b").to("http", "b", 80) is not None
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_empty(nothing: str) -> None:
+    """An empty variable is an unset one: the next one counts."""
+    read = proxies(
+        http_proxy=nothing,
+        HTTP_PROXY=PROXY,
+        HTTPS_PROXY=nothing,
+        all_proxy=nothing,
+        ALL_PROXY=OTHER,
+    )
+    assert (name(read.http), name(read.https)) == (PROXY, OTHER)
+
+
+def test_cgi() -> None:
+    """Under CGI a client could set HTTP_PROXY with a header: it is not read there."""
+    assert proxies(REQUEST_METHOD="GET", HTTP_PROXY=PROXY) == proxies()
+    read = proxies(REQUEST_METHOD="GET", HTTP_PROXY=PROXY, http_proxy=OTHER, HTTPS_PROXY=OTHER)
+    assert (name(read.http), name(read.https)) == (OTHER, OTHER)
+    assert name(proxies(REQUEST_METHOD="", HTTP_PROXY=PROXY).http) == PROXY
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://proxy.example", "http://proxy.example:80"),
+        ("https://proxy.example", "https://proxy.example:443"),
+        ("HTTP://Proxy.Example:8080/", "http://proxy.example:8080"),
+        ("proxy.example:3128", "http://proxy.example:3128"),
+        ("//proxy.example:3128", "http://proxy.example:3128"),
+        ("proxy", "http://proxy:80"),
+        (" http://proxy:1 ", "http://proxy:1"),
+        ("http://proxy:1/path?query#fragment", "http://proxy:1"),
+        ("192.0.2.1:3128", "http://192.0.2.1:3128"),
+        ("http://[2001:db8::1]:3128", "http://[2001:db8::1]:3128"),
+        ("[::1]", "http://[::1]:80"),
+        ("http://user:secret@[::1]:3128/", "http://[::1]:3128"),
+        ("http://b\u00fccher.example:1", "http://xn--bcher-kva.example:1"),
+    ],
+)
+def test_urls(text: str, url: str) -> None:
+    """A proxy's URL may lack scheme, port and slash; the port is then that of the scheme."""
+    assert name(proxies(HTTPS_PROXY=text).https) == url
+
+
+@given(st.text(min_size=1), st.text())
+def test_credentials(user: str, password: str) -> None:
+    """User and password are percent-decoded, whatever is in them, and shown nowhere."""
+    user = user.encode(errors="replace").decode()
+    password = password.encode(errors="replace").decode()
+    pair = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    proxy = proxies(HTTPS_PROXY=f"http://{pair}@proxy.example:3128").https
+    assert proxy is not None
+    basic = b"Basic " + base64.b64encode(f"{user}:{password}".encode())
+    assert proxy.authorization == basic
+    bare = Proxy("http", "proxy.example", 3128)
+    assert (proxy.name, repr(proxy)) == (bare.name, repr(bare))
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "pair"),
+    [("", None), ("@", None), (":@", None), ("token@", b"token:"), (":word@", b":word")],
+)
+def test_odd_credentials(userinfo: str, pair: bytes | None) -> None:
+    """A user alone and a password alone are credentials; nothing at all is none."""
+    proxy = proxies(HTTPS_PROXY=f"http://{userinfo}proxy.example").https
+    assert proxy is not None
+    assert proxy.authorization == (pair and b"Basic " + base64.b64encode(pair))
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks4a", "socks", "ftp"])
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+def test_unsupported(scheme: str, variable: str) -> None:
+    """A proxy that speaks something else is refused by name, with its password hidden."""
+    assert refusal(**{variable: f"{scheme}://user:secret@proxy.example:1080"}) == (
+        f"{variable}='{scheme}://***@proxy.example:1080': {scheme} proxies are not supported; "
+        "an http or https URL with a host is accepted"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://",
+        "http://:3128",
+        "http://proxy:",
+        "http://proxy:/",
+        "http://proxy:port",
+        "http://proxy:99999",
+        "http://proxy name:3128",
+        "http:/proxy:3128",
+        "http:proxy:3128",
+        "http://[::1:3128",
+        "::1:3128",
+        "http://user:secret@",
+        "http://user:secret/@proxy:3128",
+        "http://user:123/secret@proxy:3128",
+        "http://user:123?secret@proxy:3128",
+        "http://user:123#secret@proxy:3128",
+        "user:secret://@proxy:3128",
+        "http://proxy..example:3128",
+        "http://a\nb:3128",
+    ],
+)
+def test_no_proxy_url(text: str) -> None:
+    """What is not understood is refused in one line, and what may be a password is not shown."""
+    line = refusal(HTTPS_PROXY=text)
+    assert line.startswith("HTTPS_PROXY=")
+    assert line.endswith(": not understood; an http or https URL with a host is accepted")
+    assert "secret" not in line
+
+
+def test_what_is_not_used_is_not_judged() -> None:
+    """Desktops set ALL_PROXY to SOCKS beside the others; where it has no say it does no harm."""
+    read = proxies(http_proxy=PROXY, https_proxy=PROXY, ALL_PROXY="socks://proxy.example:1080")
+    assert name(read.https) == PROXY
+    assert "socks" in refusal(http_proxy=PROXY, ALL_PROXY="socks://proxy.example:1080")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["http_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "no_proxy"]),
+        TEXTS | st.sampled_from(["http://", "socks5://"]).flatmap(lambda s: TEXTS.map(s.__add__)),
+    ),
+    TEXTS,
+)
+def test_any_environment(environment: dict[str, str], host: str) -> None:
+    """Whatever stands in the variables is understood or refused in one line; nothing else."""
+    try:
+        Proxies.read(environment).to("https", host, 443)
+    except SettingsError as error:
+        assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host"),
+    [
+        ("*", "index.example"),
+        ("*", "192.0.2.1"),
+        ("other, *", "index.example"),
+        ("index.example", "index.example"),
+        ("index.example", "www.index.example"),
+        (".index.example", "www.index.example"),
+        (".index.example", "index.example"),
+        ("*.index.example", "www.index.example"),
+        ("INDEX.example", "Index.Example"),
+        ("index.example.", "index.example"),
+        ("index.example", "index.example."),
+        ("index.example:443", "index.example"),
+        (".example:443", "index.example"),
+        ("a.example,b.example,index.example", "index.example"),
+        (" a.example ,\tindex.example ", "index.example"),
+        ("a.example index.example", "index.example"),
+        (",,index.example,", "index.example"),
+        ("localhost", "localhost"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1:443", "192.0.2.1"),
+        ("192.0.2.0/24", "192.0.2.255"),
+        ("192.0.2.7/24", "192.0.2.255"),
+        ("192.0.2.0/24", "::ffff:192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("2001:db8::/32", "2001:db8::1"),
+    ],
+)
+def test_covered(no_proxy: str, host: str) -> None:
+    """The forms that curl, requests and Go have: star, names, suffixes, ports, addresses, CIDR."""
+    assert direct(no_proxy, host)
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host"),
+    [
+        ("", "index.example"),
+        (" , ", "index.example"),
+        (".", "index.example"),
+        ("*.", "index.example"),
+        (":443", "index.example"),
+        ("index.example", "myindex.example"),
+        (".index.example", "myindex.example"),
+        ("www.index.example", "index.example"),
+        ("index.example:80", "index.example"),
+        ("index.example:port", "index.example"),
+        ("index", "index.example"),
+        ("192.0.2.1", "192.0.2.10"),
+        ("2.1", "192.0.2.1"),
+        ("192.0.2.1:80", "192.0.2.1"),
+        ("192.0.2.0/24", "192.0.3.1"),
+        ("192.0.2.0/24", "index.example"),
+        ("192.0.2.0/99", "192.0.2.1"),
+        ("2001:db8::/32", "2001:db9::1"),
+        ("[2001:db8::1]:80", "2001:db8::1"),
+        ("::/0", "192.0.2.1"),
+        ("0.0.0.0/0", "2001:db8::1"),
+        ("", "localhost"),
+        ("", "127.0.0.1"),
+        ("", "::1"),
+    ],
+)
+def test_not_covered(no_proxy: str, host: str) -> None:
+    """No item covers more than it says, and loopback is excluded by nobody but the user."""
+    assert not direct(no_proxy, host)
+
+
+@given(st.lists(NAMES, max_size=3), NAMES)
+def test_names_as_the_standard_library(items: list[str], host: str) -> None:
+    """For names alone it is what Python's own library, under requests, makes of them."""
+    text = ",".join(items)
+    bypassed = request.proxy_bypass_environment(host, {"no": text})  # type: ignore[attr-defined]
+    assert direct(text, host) == bool(items and bypassed)
+
+
+@given(NAMES, NAMES, PORTS, PORTS)
+def test_ports(item: str, host: str, port: int, other: int) -> None:
+    """With a port an item covers, on that port, what it covers without; on others nothing."""
+    assert direct(f"{item}:{port}", host, port) == direct(item, host)
+    assert other == port or not direct(f"{item}:{port}", host, other)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 32), st.integers(0, 2**32 - 1))
+def test_networks(base: int, length: int, host: int) -> None:
+    """A network covers what is in it."""
+    network = IPv4Network((base, length), strict=False)
+    assert direct(str(network), str(IPv4Address(host))) == (IPv4Address(host) in network)
+
+
+@given(st.integers(0, 2**128 - 1), PORTS)
+def test_addresses(number: int, port: int) -> None:
+    """An address is the same in whichever way it is written."""
+    address = IPv6Address(number)
+    for item in (str(address), address.exploded, f"[{address}]", f"[{address}]:{port}"):
+        assert direct(item, str(address), port)
