@@ -5,17 +5,22 @@ requests that were hits, and the share of bytes in them. ``proxpi`` is the code 
 ``future`` knows what is asked for next: once it keeps what is wanted soonest (the most of bytes),
 once what is wanted soonest and is small (the most of requests). With files of different sizes
 that is no proven bound, but nothing known comes nearer. The traces are made up, from fixed seeds.
+
+``--counts FILE`` adds one whose popularity is real: a JSON object of names and downloads, such as
+that of the npm package ``download-counts`` (``npm pack download-counts``); only its numbers are used.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import random
 from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import accumulate
+from pathlib import Path
 
 from proxpi.files.stock import Stock
 
@@ -45,11 +50,13 @@ def _size(chance: random.Random) -> int:
 class Catalog:
     """Files of which the first are the most wanted (Zipf); new releases take their places."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, counts: list[float] | None = None) -> None:
+        """:param counts: how much each is wanted, the most wanted first, if it is not Zipf's law"""
         self.chance = random.Random(seed)
         self.sizes = [_size(self.chance) for _ in range(FILES)]
         self.order = list(range(FILES))
-        self._weights = list(accumulate(1 / (rank + 1) ** 0.9 for rank in range(FILES)))
+        zipf = (1 / (rank + 1) ** 0.9 for rank in range(FILES))
+        self._weights = list(accumulate(zipf if counts is None else counts))
 
     def draw(self) -> int:
         """Give a file as somebody wants it."""
@@ -67,9 +74,9 @@ class Catalog:
         return [(file, self.sizes[file]) for file in files]
 
 
-def drift() -> Trace:
-    """Popularity by Zipf, drifting as new releases come."""
-    catalog = Catalog(1)
+def drift(counts: list[float] | None = None) -> Trace:
+    """Popularity by Zipf, or as counted, drifting as new releases come."""
+    catalog = Catalog(1, counts)
     files: list[int] = []
     for number in range(REQUESTS):
         if number % 1000 == 0:
@@ -336,7 +343,12 @@ def shares(trace: Trace, hits: list[bool]) -> Shares:
     return sum(hits) / len(trace), there / sum(size for _, size in trace)
 
 
-TRACES: list[Callable[[], Trace]] = [drift, nightly, bursts, huge]
+TRACES: dict[str, Callable[[], Trace]] = {
+    "drift": drift,
+    "nightly": nightly,
+    "bursts": bursts,
+    "huge": huge,
+}
 POLICIES: dict[str, type[Policy]] = {
     "FIFO": Policy,
     "LRU": Recent,
@@ -349,12 +361,24 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
+def read_counts(path: Path) -> list[float]:
+    """Read how often the files of a trace are wanted, the most wanted first."""
+    counted = json.loads(path.read_bytes())
+    return sorted(map(float, counted.values()), reverse=True)[:FILES]
+
+
 def main() -> None:
     """Print a table."""
-    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--counts", type=Path, metavar="FILE", help="real numbers of downloads")
+    options = parser.parse_args()
+    traces = dict(TRACES)
+    if options.counts is not None:
+        counts = read_counts(options.counts)
+        traces["counted"] = lambda: drift(counts)
     columns = [*POLICIES, "future"]
     print("% of requests / % of bytes".ljust(28), *(f"{name:>8}" for name in columns))
-    for make in TRACES:
+    for name_of_trace, make in traces.items():
         trace = make()
         whole = sum(dict(trace).values())
         for room in (int(whole * share) for share in ROOMS):
@@ -366,7 +390,7 @@ def main() -> None:
             by_requests = shares(trace, future(trace, room, small_first=True))[0]
             rows["future"] = (by_requests, by_bytes)
             print(
-                f"{make.__name__}, {room / GB:.1f} of {whole / GB:.0f} GB".ljust(28),
+                f"{name_of_trace}, {room / GB:.1f} of {whole / GB:.0f} GB".ljust(28),
                 *(f"{100 * rows[name][0]:4.0f}/{100 * rows[name][1]:<3.0f}" for name in columns),
             )
 
