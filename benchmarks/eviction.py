@@ -7,7 +7,8 @@ once what is wanted soonest and is small (the most of requests). With files of d
 that is no proven bound, but nothing known comes nearer. The traces are made up, from fixed seeds.
 
 ``--counts FILE`` adds one whose popularity is real: a JSON object of names and downloads, such as
-that of the npm package ``download-counts`` (``npm pack download-counts``); only its numbers are used.
+that of the npm package ``download-counts`` (``npm pack download-counts``); of it only the numbers
+are used.
 """
 
 from __future__ import annotations
