@@ -53,7 +53,7 @@ from proxpi.web.site import Site
 
 __all__ = ["Options", "makeService"]
 
-#: Threads for what takes a while: so many for pages, and as many for files.
+#: Threads for what takes a while: so many for pages, and as many each to write and to read files.
 THREADS = 4
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
@@ -103,15 +103,14 @@ class Proxpi(Service):
         # Not the reactor's own, in which names are looked up: that may hang.
         self._threads = ThreadPool(0, THREADS, "proxpi")
         # What is done with files takes as long as the disk: pages do not wait for it, nor does the
-        # end of the process.
-        self._file_threads = ThreadPool(0, THREADS, "proxpi files")
-        self._file_threads.threadFactory = _Daemon
+        # end of the process. And a disk that writes slowly may still read well.
+        self._write_threads, self._read_threads = _daemons("writes"), _daemons("reads")
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
         if settings.cache_dir is None:
             self._temporary = Path(_temporary_place(), f"proxpi-{secrets.token_hex(8)}")
         folder = self._temporary or Path(str(settings.cache_dir))
-        self._disk = Disk(folder, settings.cache_size, self._with_files)
+        self._disk = Disk(folder, settings.cache_size, self._writing)
         metrics.CACHE_BYTES.set_function(lambda: self._disk.used)
         metrics.CACHE_CAPACITY.set(settings.cache_size)
 
@@ -152,7 +151,8 @@ class Proxpi(Service):
             # Not earlier: twistd may have been told to become another user by now.
             make_folder(self._temporary, "TMPDIR", mode=0o700)
         self._threads.start()
-        self._file_threads.start()
+        self._write_threads.start()
+        self._read_threads.start()
         self._disk.prepare()
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
@@ -238,7 +238,7 @@ class Proxpi(Service):
             self._disk,
             reactor,
             settings.download_timeout,
-            self._with_files,
+            self._reading,
             settings.slow_download == "stream",
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
@@ -251,8 +251,11 @@ class Proxpi(Service):
         own = self._disk.scratch()
         return own / "projects" if own is not None else None
 
-    def _with_files(self, job: Callable[[], T]) -> Deferred[T]:
-        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._file_threads, job))
+    def _writing(self, job: Callable[[], T]) -> Deferred[T]:
+        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._write_threads, job))
+
+    def _reading(self, job: Callable[[], T]) -> Deferred[T]:
+        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._read_threads, job))
 
     def _in_thread(self, job: Callable[[], T]) -> Deferred[T]:
         return cast("Deferred[T]", deferToThreadPool(self._reactor, self._threads, job))
@@ -310,6 +313,13 @@ class _Daemon(Thread):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, daemon=True, **named)
+
+
+def _daemons(name: str) -> ThreadPool:
+    """Make a pool of such threads."""
+    pool = ThreadPool(0, THREADS, f"proxpi {name}")
+    pool.threadFactory = _Daemon
+    return pool
 
 
 def _temporary_place() -> str:

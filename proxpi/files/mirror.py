@@ -59,9 +59,9 @@ class Elsewhere:
 
 @attrs.frozen
 class Head:
-    """What is known of a file that is not here."""
+    """What is known of a file that is not here; its size in bytes, if anybody tells."""
 
-    size: int
+    size: int | None
     link: Link
 
 
@@ -151,10 +151,10 @@ class Mirror:
 
     async def head(self, name: str, filename: str) -> Copy | Head:
         """
-        Give a file if it is here; otherwise its length, without fetching it.
+        Give a file if it is here; otherwise its length, without fetching it if that can be.
 
         :raises NotUpstream: if it is listed, but not there
-        :raises UpstreamFailed: if its length cannot be had
+        :raises UpstreamFailed: if nothing can be had of it
         """
         found = await self._asked(name, filename, self._length, sent=False)
         assert not isinstance(found, Elsewhere)
@@ -313,12 +313,13 @@ class Mirror:
         found = await self._obtain(link, None, True)
         if isinstance(found, Body):
             found.drop()
-            if found.size is not None:
+            if found.size is not None or not self._disk.fits(link.size):
                 return Head(found.size, link)
-            if self._disk.fits(link.size):
+            try:
                 return await self._arrivals.whole(link, None)
-        if not isinstance(found, Copy):
-            raise UpstreamFailed(link.url, "its length is not told", temporary=False)
+            except (OSError, TooLarge):
+                return Head(None, link)
+        assert isinstance(found, Copy)  # nobody was to be sent upstream
         return found
 
     async def _told_length(self, link: Link) -> int | None:

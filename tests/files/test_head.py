@@ -21,7 +21,7 @@ class HeadOfAFile(MirrorCase):
         """Ask as a client does."""
         return Deferred.fromCoroutine(self.mirror.head("demo", filename))
 
-    def assert_told(self, size: int, sha256: str | None) -> None:
+    def assert_told(self, size: int | None, sha256: str | None) -> None:
         """Check what is told of a file that is not here."""
         found = self.result(self.head())
         assert isinstance(found, Head)
@@ -79,7 +79,17 @@ class HeadOfAFile(MirrorCase):
             (self.folder / "files-example/packages" / NAME).unlink()
 
     def test_no_length_anywhere(self) -> None:
-        """A length that nobody tells, of a file that may not be kept, is a failure."""
+        """Where nobody tells it, and nothing can be kept to find out, there is none."""
+        self.build(capacity=0)
+        self.listed(Reply(405), Reply(200, DATA, length=None), size=None)
+        self.assert_told(None, sha256(DATA))
+        self.build()
+        self.fill_disk("__init__")
+        self.listed(Reply(405), Reply(200, DATA, length=None), size=None)
+        self.assert_told(None, sha256(DATA))
+
+    def test_nothing_to_be_had(self) -> None:
+        """A file that does not come at all is a failure, as for a ``GET``."""
         self.build(capacity=0)
         self.listed(Reply(405), size=None)
         error = self.error(self.head(), UpstreamFailed)
