@@ -39,7 +39,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def fast(session: nox.Session) -> None:
     """Run the tests that need no process of their own."""
-    slow = [f"--ignore=tests/{folder}" for folder in ("integration", "faults")]
+    slow = [f"--ignore=tests/{folder}" for folder in ("integration", "faults", "egress")]
     _python(session, "pytest", *slow, *session.posargs)
 
 

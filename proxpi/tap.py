@@ -41,9 +41,12 @@ from proxpi.options import Options
 from proxpi.settings import Settings
 from proxpi.simple import urls
 from proxpi.upstream import tls
+from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
-from proxpi.upstream.pool import CONNECTIONS, Upstream, agent, persistent_pool
+from proxpi.upstream.names import Names
+from proxpi.upstream.pool import LIST_LIMIT, PAGE_LIMIT, Upstream, agent
+from proxpi.upstream.reach import Reach
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
@@ -80,8 +83,7 @@ class Proxpi(Service):
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._pool = persistent_pool(reactor)
-        # Not the reactor's own, in which names are looked up: that may hang.
+        self._pool = persistent_pool(reactor, settings.upstream_connections)
         self._threads = ThreadPool(0, THREADS, "proxpi")
         # What is done with files takes as long as the disk: pages do not wait for it, nor does the
         # end of the process.
@@ -184,18 +186,25 @@ class Proxpi(Service):
     def _site(self) -> Site:
         settings, reactor = self._settings, self._reactor
         index_urls = (settings.index_url, *settings.extra_index_urls)
+        hosts = frozenset(urls.origin(url)[1] for url in index_urls)
+        names = Names(reactor, settings.connect_timeout, hosts)
+        reach = Reach(index_urls, settings.allow_hosts, names.look_up)
         upstream = Upstream(
             agent(
                 reactor,
                 self._pool,
                 tls.policy(verify=not settings.disable_index_ssl_verification),
-                Dial(reactor, settings.connect_timeout),
+                Dial(reactor, settings.connect_timeout, names.look_up, reach),
             ),
             reactor,
             Credentials.from_urls(index_urls),
             settings.connect_timeout,
             settings.read_timeout,
             settings.offline,
+            settings.upstream_connections,
+            reach,
+            attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
+            attrs.evolve(LIST_LIMIT, size=settings.list_limit),
         )
         ttls = (settings.index_ttl, *settings.extra_index_ttls)
         self._sources = [
@@ -216,7 +225,7 @@ class Proxpi(Service):
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
-        room = _room(len(index_urls))
+        room = _room(len(index_urls), settings.upstream_connections)
         return Site(tree, App(pages, projects, mirror).app.resource(), reactor, room)
 
     def _lists(self) -> Path | None:
@@ -257,11 +266,12 @@ def makeService(options: Options) -> IService:
     return service
 
 
-def _room(indexes: int) -> int:
+def _room(indexes: int, connections: int) -> int:
     """Raise the limit of descriptors as far as it goes, and give how many are for clients.
 
     :param indexes: how many there are; each has connections for pages, its files have others,
         and each of those writes a file
+    :param connections: how many connections each of them has for either
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -269,7 +279,7 @@ def _room(indexes: int) -> int:
     except (OSError, ValueError):  # macOS: less than what it calls the hard limit
         hard = soft
     limit = UNLIMITED if hard == resource.RLIM_INFINITY else hard
-    kept = OWN_DESCRIPTORS + 3 * CONNECTIONS * (indexes + 1)
+    kept = OWN_DESCRIPTORS + 3 * connections * (indexes + 1)
     return limit - min(kept, limit // 2)
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.settings import SETTINGS, Settings, SettingsError, table
+from proxpi.row import SettingsError
+from proxpi.settings import SETTINGS, Settings, table
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -46,6 +47,10 @@ def test_nothing_given() -> None:
         slow_download="redirect",
         connect_timeout=3.1,
         read_timeout=20.0,
+        upstream_connections=32,
+        page_limit=64 * 1024 * 1024,
+        list_limit=256 * 1024 * 1024,
+        allow_hosts=(),
         offline=False,
         drain_timeout=8.0,
         logging_level="INFO",

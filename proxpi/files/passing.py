@@ -17,6 +17,7 @@ from proxpi.files.partial import Sums
 from proxpi.files.reception import TRIES, ContentRange, Reception, check_head, validator_of
 from proxpi.files.stream import Arrival, Body
 from proxpi.simple.conditional import Span
+from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -244,7 +245,7 @@ async def _bring_part(
                 if (part.start, part.stop) != (at, span.stop):
                     raise Misfit()
                 validator = validator_of(answer)
-                await upstream.stream(answer, take, span.stop - at)
+                await upstream.stream(answer, take, Limit(span.stop - at))
             if span.start + came.size == span.stop:
                 return
             failure = UpstreamFailed(link.url, "the answer was cut short")

@@ -22,6 +22,7 @@ from proxpi.files.link import Link
 from proxpi.files.partial import Sums
 from proxpi.simple import urls
 from proxpi.upstream.answer import Answer
+from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -188,10 +189,10 @@ class Reception:
                 raise Mismatch("the answer is empty")
         self.all_came = True
 
-    def _limit(self) -> int | None:
+    def _limit(self) -> Limit | None:
         """Bytes beyond which this cannot be the file."""
         # An index may be wrong about a size by a little; a body without end is another matter.
-        return 2 * self.link.size + MARGIN if self.link.size is not None else None
+        return Limit(2 * self.link.size + MARGIN) if self.link.size is not None else None
 
 
 class _Compared:

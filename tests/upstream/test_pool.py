@@ -151,7 +151,7 @@ class TreqTests(PoolCase):
 
     def test_ipv6(self) -> None:
         """An index may live at an address, which is no name to be encoded."""
-        url = "http://[::1]:8080/simple/demo/"
+        url = "http://[2600::1]:8080/simple/demo/"
         self.agents.replies[url] = Reply(200, (b"page",))
         assert self.result(run(page(self.upstream, url))).status == 200
         assert self.urls() == [url]
