@@ -10,11 +10,20 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from proxpi.files.disk import Disk
 from proxpi.files.link import Link
 from proxpi.files.partial import Sums
-from proxpi.files.reception import TRIES, ContentRange, Reception, check_head, validator_of
+from proxpi.files.reception import (
+    PATIENCE,
+    TRIES,
+    ContentRange,
+    Reception,
+    check_head,
+    pause_after,
+    validator_of,
+)
 from proxpi.files.stream import Arrival, Body
 from proxpi.simple.conditional import Span
 from proxpi.upstream.body import Limit
@@ -251,8 +260,11 @@ async def _bring_part(
             failure = UpstreamFailed(link.url, "the answer was cut short")
         except UpstreamFailed as error:
             failure = error
-        if not (failure.temporary and tries_left):
+        pause = 0.0 if came.size else pause_after(failure)
+        if not (failure.temporary and tries_left) or pause > PATIENCE:
             raise failure
+        if pause:
+            await deferLater(upstream.clock, pause)
         if came.size:
             if validator is None:
                 raise failure

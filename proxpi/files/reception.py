@@ -10,11 +10,13 @@ wrong are thrown away, and the file is asked for once more from its start.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import attrs
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxpi.files.disk import Mismatch
@@ -30,6 +32,10 @@ from proxpi.upstream.pool import Upstream
 TRIES = 2
 #: Bytes after which a body that breaks off counts as one that has come a good way: no failure.
 GOOD_WAY = 1 << 20
+#: Seconds before a file of which nothing came is asked for once more, varied by half.
+PAUSE = 0.25
+#: Seconds for which an upstream that asked to be left alone is; if it wants more, clients are told.
+PATIENCE = 10.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
 
@@ -129,11 +135,14 @@ class Reception:
                 failure = error
                 if self.sink.sums.size - before < GOOD_WAY:
                     failures += 1
-            given_up = TRIES in (failures, wrong)
+            pause = 0.0 if self.sink.sums.size != before else pause_after(failure)
+            given_up = TRIES in (failures, wrong) or pause > PATIENCE
             then = "given up" if given_up else "asking once more"
             _log.warn("{error}; {then}", error=failure, then=then)
             if given_up:
                 raise failure
+            if pause:
+                await deferLater(self.upstream.clock, pause)
 
     def _restart(self) -> bool:
         self.validator = self.total = None
@@ -193,6 +202,12 @@ class Reception:
         """Bytes beyond which this cannot be the file."""
         # An index may be wrong about a size by a little; a body without end is another matter.
         return Limit(2 * self.link.size + MARGIN) if self.link.size is not None else None
+
+
+def pause_after(failure: UpstreamFailed) -> float:
+    """Give the seconds before a file of which nothing came is asked for again."""
+    # Varied, to keep many proxies from knocking in step.
+    return failure.retry_after or PAUSE * random.uniform(0.5, 1.5)
 
 
 class _Compared:
