@@ -199,7 +199,8 @@ class Reach:
         ]
         if not passable:
             address = addresses[0]
-            raise Barred(host, address, kinds[address], certain=inside is not None)
+            what = "private" if kinds[address] == "private" else "link-local or special"
+            raise Barred(door[0], address, what, certain=inside is not None)
         return passable
 
     async def _live_inside(self) -> bool | None:
