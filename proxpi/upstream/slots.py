@@ -46,7 +46,8 @@ class Slots:
         """Let go of a slot, for whoever has waited longest."""
         taken = self._taken[origin]
         taken.release()
-        if taken.tokens == taken.limit:
+        # Whoever got it may be through with it already.
+        if taken.tokens == taken.limit and self._taken.get(origin) is taken:
             del self._taken[origin]
 
 

@@ -211,7 +211,7 @@ def at_once(job: Callable[[], T]) -> Deferred[T]:
 def upstream(agent: IAgent, clock: IReactorTime, *index_urls: str) -> Upstream:
     """Give the way out through an agent, with the credentials of some indexes."""
     credentials = Credentials.from_urls(index_urls)
-    reach = Reach(index_urls)
+    reach = Reach(index_urls, (), lambda host: succeed([PUBLIC]))
     return Upstream(agent, clock, credentials, CONNECT_TIMEOUT, READ_TIMEOUT, reach=reach)
 
 

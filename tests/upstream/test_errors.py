@@ -14,9 +14,12 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed, Respon
 from twisted.web.error import SchemeNotSupported
 
 from proxpi.upstream.errors import (
+    Barred,
     BodyCut,
     BodyTimeout,
     BodyTooLong,
+    HeadTooLong,
+    NameTimeout,
     UpstreamFailed,
     failed,
     settled,
@@ -26,6 +29,12 @@ from tests.support.upstreams import run
 URL = "https://index.example/simple/"
 EXPIRED = SSL.Error([("SSL routines", "", "certificate verify failed")])
 HANDSHAKE = SSL.Error([("SSL routines", "", "wrong version number")])
+
+
+BARRED = (
+    "a is ::1, a private address, where no link or redirect may lead "
+    "unless PROXPI_ALLOW_HOSTS has a"
+)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +51,11 @@ HANDSHAKE = SSL.Error([("SSL routines", "", "wrong version number")])
         (BodyTimeout(), "timed out", True),
         (defer.TimeoutError(), "timed out", True),
         (BodyTooLong(), "the answer is too long", False),
+        (BodyTooLong("X allows 7 bytes"), "the answer is too long: X allows 7 bytes", False),
+        (HeadTooLong(), "the head of the answer is too long", False),
+        (NameTimeout(), "timed out while its name was looked up", True),
+        (Barred("a", "::1", "private"), BARRED, False),
+        (Barred("a", "::1", "private", certain=False), BARRED, True),
         (BodyCut(), "the answer was cut short", True),
         (SchemeNotSupported(), "only http and https are supported", False),
         (VerificationError(errors=[]), "the certificate is not for this host", False),
