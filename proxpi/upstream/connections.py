@@ -76,10 +76,14 @@ class _Connection(HTTP11ClientProtocol):
         head, rest = bytes[: self._left], bytes[self._left :]
         self._left -= len(head)
         super().dataReceived(head)  # type: ignore[no-untyped-call]
-        if not rest:
-            return
         if self._asked is None:
-            super().dataReceived(rest)
-        else:
+            if rest:
+                super().dataReceived(rest)
+        elif rest or self._gives_up:
             self._left = -1
             self._asked.cancel()
+
+    @property
+    def _gives_up(self) -> bool:
+        """Whether a single line was too long for Twisted, which then waits for the other side."""
+        return bool(getattr(self.transport, "disconnecting", False))

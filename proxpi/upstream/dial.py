@@ -55,7 +55,7 @@ class Dial:
 
         :param trusted: whether it is the operator who leads there, to whichever address
         """
-        return _Endpoint(self, host.decode("latin-1"), port, trusted)
+        return _Endpoint(self, host.decode("latin-1").lower(), port, trusted)
 
     async def connect(
         self, factory: IProtocolFactory, host: str, port: int, trusted: bool

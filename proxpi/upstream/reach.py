@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -88,6 +89,7 @@ def _reached(address: Address) -> Address:
     return address
 
 
+@lru_cache(maxsize=1024)
 def literal(host: str) -> str | None:
     """Give the address that a host is, in any spelling that resolvers and proxies take for one.
 

@@ -63,7 +63,8 @@ class AddressTests(DialCase):
     def test_found(self) -> None:
         """The address that was looked up is connected to."""
         self.connect()
-        assert (self.asked, self.tried) == (["index.example"], [PUBLIC])
+        self.connect(b"Index.Example")
+        assert (self.asked, self.tried) == (["index.example"] * 2, [PUBLIC] * 2)
 
     def test_in_turns(self) -> None:
         """Both versions of IP take turns, from the best address on (RFC 8305)."""
