@@ -73,7 +73,8 @@ class Dial:
             addresses = await self.reach.passable(host, port, addresses)
         left = max(0.0, self.connect_timeout - (self._reactor.seconds() - began))
         chosen = _Chosen(self._reactor, [_address(each, port) for each in _mixed(addresses)])
-        connected = HostnameEndpoint(chosen, host, port, timeout=left).connect(factory)
+        # Nobody asks for the name any more; it may be one that Twisted takes for none (``a_b``).
+        connected = HostnameEndpoint(chosen, "chosen", port, timeout=left).connect(factory)
         return await connected.addTimeout(left, self._reactor, _timed_out)
 
 

@@ -88,6 +88,12 @@ class AddressTests(DialCase):
             self.connect(host)
         assert (self.asked, self.tried) == ([], ["1.2.3.4"] * 4)
 
+    def test_odd_names(self) -> None:
+        """Names are not judged by their looks: resolvers know some that IDNA does not."""
+        for host in (b"my_index", b"a" * 64, b"a--b.example", b"-a.example"):
+            self.connect(host)
+        assert self.tried == [PUBLIC] * 4
+
     def test_not_found(self) -> None:
         """A name without an address is an error that says so."""
         self.found = fail(DNSLookupError())
