@@ -120,6 +120,7 @@ class Reception:
         failures = wrong = 0
         while True:
             before = self.sink.sums.size
+            pause = 0.0
             try:
                 if not (self.all_came or self.total == self.sink.sums.size > 0):
                     await self._ask()
@@ -135,7 +136,8 @@ class Reception:
                 failure = error
                 if self.sink.sums.size - before < GOOD_WAY:
                     failures += 1
-            pause = 0.0 if self.sink.sums.size != before else pause_after(failure)
+                if self.sink.sums.size == before:
+                    pause = pause_after(failure)
             given_up = TRIES in (failures, wrong) or pause > PATIENCE
             then = "given up" if given_up else "asking once more"
             _log.warn("{error}; {then}", error=failure, then=then)

@@ -35,8 +35,7 @@ class MirrorCase(FolderCase):
     def setUp(self) -> None:
         """Make a mirror with room enough, which asks again without a pause."""
         super().setUp()
-        mock.patch.object(reception, "PAUSE", 0.0).start()
-        self.addCleanup(mock.patch.stopall)
+        self.put(reception, "PAUSE", 0.0)
         self.clock = Clock()
         self.internet = FakeInternet()
         self.locate = FakePages()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import mock
 
 from twisted.internet.error import ConnectionRefusedError
 from twisted.web.http import PotentialDataLoss
@@ -270,7 +269,7 @@ class Refusals(MirrorCase):
 
     def test_pause(self) -> None:
         """A file of which nothing came is asked for again after a pause that varies."""
-        mock.patch.object(reception, "PAUSE", 1.0).start()
+        self.put(reception, "PAUSE", 1.0)
         self.listed(Reply(502), Reply(200, DATA))
         self.fetch()
         self.clock.advance(0.4)
