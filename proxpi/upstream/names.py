@@ -82,13 +82,13 @@ class Names:
 
     def _look_up(self, host: str) -> None:
         def job() -> None:
-            # Bytes: Python would take a text for one that is to be encoded by IDNA, and refuse
-            # names that the resolver knows.
             try:
+                # Bytes: Python would take a text for one that is to be encoded by IDNA, and refuse
+                # names that the resolver knows.
                 found = self._getaddrinfo(host.encode(), None, 0, socket.SOCK_STREAM)
-            except (OSError, ValueError):
-                found = []
-            addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+                addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+            except Exception:  # noqa: BLE001 (whatever it is, the name is not under way any more)
+                addresses = []
             self._reactor.callFromThread(self._found, host, addresses)
 
         self._under_way += host not in self.first
