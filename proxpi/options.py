@@ -15,7 +15,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from proxpi import __version__
-from proxpi.settings import SETTINGS, Given, Setting, Settings, SettingsError
+from proxpi.row import Given, Setting, SettingsError
+from proxpi.settings import SETTINGS, Settings
 from proxpi.upstream.proxies import Proxies
 
 _LISTEN = next(setting for setting in SETTINGS if setting.name == "listen")

@@ -1,7 +1,8 @@
 """The one table of settings: environment, options, help and README come from it.
 
-A row of :data:`SETTINGS` says how a setting is called, what it is when nothing is given, how
-its text is understood and how it is explained. :class:`Settings` holds the values, typed.
+A row of :data:`SETTINGS` (:mod:`proxpi.row`) says how a setting is called, what it is when nothing
+is given, how its text is understood and how it is explained. :class:`Settings` holds the values,
+typed.
 Nothing here knows Twisted, and nothing is read but the files that ``PROXPI_…_FILE``
 variables name. Run as a module, it prints the README's table.
 """
@@ -15,16 +16,13 @@ from typing import Any
 
 import attrs
 
+from proxpi.row import Given, Setting, SettingsError
 from proxpi.simple import urls
 
 _OFF = {"0", "no", "off", "false"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _EXTRA_INDEX_TTL = 180.0
 _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
-
-
-class SettingsError(Exception):
-    """A setting that cannot be understood; its text is one line that says what is accepted."""
 
 
 def _switch(text: str) -> bool:
@@ -47,6 +45,10 @@ def _size(text: str) -> int:
     if size < 0:
         raise ValueError(text)
     return size
+
+
+def _some(text: str) -> int:
+    return _size(text) or _size("none")
 
 
 def _level(text: str) -> str:
@@ -78,59 +80,6 @@ def _index(text: str) -> str:
 
 def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(item) for item in text.split(",") if item.strip())
-
-
-@attrs.frozen(kw_only=True)
-class Setting:
-    """One row of the table.
-
-    ``default`` is written as a user would write it; an empty one means that nothing is given,
-    and ``otherwise`` says to people what happens then. ``parse`` makes the value of a text or
-    raises :exc:`ValueError`; ``accepts`` tells what it understands. A ``secret`` may be given
-    as a file too, and is never shown with a password in it. A ``repeatable`` one may be given
-    several times as an option: its value is a tuple.
-    """
-
-    name: str
-    default: str = ""
-    otherwise: str = "none"
-    parse: Callable[[str], Any] = str
-    accepts: str
-    explains: str
-    secret: bool = False
-    repeatable: bool = False
-
-    @property
-    def variable(self) -> str:
-        """The environment variable: ``PROXPI_INDEX_URL``."""
-        return f"PROXPI_{self.name.upper()}"
-
-    @property
-    def option(self) -> str:
-        """The option of ``twistd proxpi``, without its dashes: ``index-url``."""
-        return self.name.replace("_", "-")
-
-    def refusal(self, given: Given, why: str = "not understood") -> SettingsError:
-        """The error that says what was given where, and what is accepted instead."""
-        text = urls.hidden(given.text) if self.secret else given.text
-        also = f" (--{self.option})" if given.by_option else ""
-        return SettingsError(f"{given.variable}={text!r}{also}: {why}; {self.accepts} is accepted")
-
-    def value(self, given: Given) -> Any:
-        """What a text means; :exc:`SettingsError` if it means nothing."""
-        try:
-            return self.parse(given.text)
-        except ValueError:
-            raise self.refusal(given) from None
-
-
-@attrs.frozen
-class Given:
-    """A text somebody gave for a setting, and where: in which variable, or as its option."""
-
-    variable: str
-    text: str
-    by_option: bool = False
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -247,6 +196,34 @@ SETTINGS: tuple[Setting, ...] = (
         explains="Seconds of silence from an upstream before it is given up; 0 means the default.",
     ),
     Setting(
+        name="upstream_connections",
+        default="32",
+        parse=_some,
+        accepts="a whole number, 1 or more,",
+        explains="Connections to one upstream host for files, and as many again for pages.",
+    ),
+    Setting(
+        name="page_limit",
+        default="67108864",
+        parse=_some,
+        accepts="a whole number of bytes, 1 or more,",
+        explains="Bytes that a page of an index may have, decompressed.",
+    ),
+    Setting(
+        name="list_limit",
+        default="268435456",
+        parse=_some,
+        accepts="a whole number of bytes, 1 or more,",
+        explains="Bytes that an index's list of projects may have, decompressed.",
+    ),
+    Setting(
+        name="allow_hosts",
+        parse=_each(urls.host),
+        accepts="a comma-separated list of host names, addresses and networks such as 10.0.0.0/8",
+        explains="Hosts that links and redirects may lead to although they are private: names, "
+        "addresses, networks, comma-separated.",
+    ),
+    Setting(
         name="offline",
         default="off",
         parse=_switch,
@@ -293,6 +270,10 @@ class Settings:
     slow_download: str
     connect_timeout: float
     read_timeout: float
+    upstream_connections: int
+    page_limit: int
+    list_limit: int
+    allow_hosts: tuple[str, ...]
     offline: bool
     drain_timeout: float
     logging_level: str

@@ -39,13 +39,17 @@ from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
-from proxpi.settings import Settings, SettingsError
+from proxpi.row import SettingsError
+from proxpi.settings import Settings
 from proxpi.simple import urls
 from proxpi.upstream import netrc, tls
+from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
-from proxpi.upstream.pool import CONNECTIONS, Upstream, agent, persistent_pool
+from proxpi.upstream.names import Names
+from proxpi.upstream.pool import LIST_LIMIT, PAGE_LIMIT, Upstream, agent
 from proxpi.upstream.proxies import Proxies
+from proxpi.upstream.reach import Reach
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
@@ -86,7 +90,7 @@ class Proxpi(Service):
         self._settings = settings
         self._proxies = proxies
         self._reactor = reactor
-        self._pool = persistent_pool(reactor)
+        self._pool = persistent_pool(reactor, settings.upstream_connections)
         # Read here, while the process still is who, and where, it was started.
         index_urls = (settings.index_url, *settings.extra_index_urls)
         self._netrc = netrc.read(os.environ)
@@ -100,7 +104,6 @@ class Proxpi(Service):
             client_cert=settings.client_cert,
             shown_to=self._credentials.certificate_for,
         )
-        # Not the reactor's own, in which names are looked up: that may hang.
         self._threads = ThreadPool(0, THREADS, "proxpi")
         # What is done with files takes as long as the disk: pages do not wait for it, nor does the
         # end of the process. And a disk that writes slowly may still read well.
@@ -210,12 +213,20 @@ class Proxpi(Service):
     def _site(self) -> Site:
         settings, reactor = self._settings, self._reactor
         index_urls = (settings.index_url, *settings.extra_index_urls)
+        hosts = frozenset(urls.origin(url)[1] for url in index_urls)
+        names = Names(reactor, settings.connect_timeout, hosts)
+        reach = Reach(
+            index_urls,
+            settings.allow_hosts,
+            names.look_up,
+            lambda url: self._proxies.to(*urls.origin(url)) is None,
+        )
         upstream = Upstream(
             agent(
                 reactor,
                 self._pool,
                 self._tls,
-                Dial(reactor, settings.connect_timeout),
+                Dial(reactor, settings.connect_timeout, names.look_up, reach),
                 self._proxies,
             ),
             reactor,
@@ -223,6 +234,10 @@ class Proxpi(Service):
             settings.connect_timeout,
             settings.read_timeout,
             settings.offline,
+            settings.upstream_connections,
+            reach,
+            attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
+            attrs.evolve(LIST_LIMIT, size=settings.list_limit),
         )
         ttls = (settings.index_ttl, *settings.extra_index_ttls)
         self._sources = [
@@ -243,7 +258,7 @@ class Proxpi(Service):
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
-        room = _room(len(index_urls))
+        room = _room(len(index_urls), settings.upstream_connections)
         return Site(tree, App(pages, projects, mirror).app.resource(), reactor, room)
 
     def _lists(self) -> Path | None:
@@ -292,11 +307,12 @@ def makeService(options: Options) -> IService:
     return service
 
 
-def _room(indexes: int) -> int:
+def _room(indexes: int, connections: int) -> int:
     """Raise the limit of descriptors as far as it goes, and give how many are for clients.
 
     :param indexes: how many there are; each has connections for pages, its files have others,
         and each of those writes a file
+    :param connections: how many connections each of them has for either
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -304,7 +320,7 @@ def _room(indexes: int) -> int:
     except (OSError, ValueError):  # macOS: less than what it calls the hard limit
         hard = soft
     limit = UNLIMITED if hard == resource.RLIM_INFINITY else hard
-    kept = OWN_DESCRIPTORS + 3 * CONNECTIONS * (indexes + 1)
+    kept = OWN_DESCRIPTORS + 3 * connections * (indexes + 1)
     return limit - min(kept, limit // 2)
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.settings import SETTINGS, Settings, SettingsError, table
+from proxpi.row import SettingsError
+from proxpi.settings import SETTINGS, Settings, table
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -48,6 +49,10 @@ def test_nothing_given() -> None:
         slow_download="redirect",
         connect_timeout=3.1,
         read_timeout=20.0,
+        upstream_connections=32,
+        page_limit=64 * 1024 * 1024,
+        list_limit=256 * 1024 * 1024,
+        allow_hosts=(),
         offline=False,
         drain_timeout=8.0,
         logging_level="INFO",
@@ -148,6 +153,50 @@ def test_no_size(text: str) -> None:
         f"PROXPI_CACHE_SIZE={text!r}: not understood; "
         "a whole number of bytes, 0 or more, is accepted"
     )
+
+
+def test_connections_and_limits() -> None:
+    """There is at least one connection, and one byte: none at all would be no proxy."""
+    for name in ("upstream_connections", "page_limit", "list_limit"):
+        setting = BY_NAME[name]
+        assert getattr(Settings.read({setting.variable: "1"}, {}), name) == 1
+        for text in ("0", "-1", "1.5", "many"):
+            assert setting.variable in refusal({setting.variable: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("Files.Corp., a", ("files.corp", "a")),
+        ("10.0.0.1,[fd00::1],FD00::2", ("10.0.0.1/32", "fd00::1/128", "fd00::2/128")),
+        ("10.1.2.3/8,fd00::/8", ("10.0.0.0/8", "fd00::/8")),
+        ("index_1.corp,xn--bcher-kva.example", ("index_1.corp", "xn--bcher-kva.example")),
+        (" , ", ()),
+    ],
+)
+def test_allowed_hosts(text: str, hosts: tuple[str, ...]) -> None:
+    """Names, addresses and networks, in any case."""
+    assert Settings.read({"PROXPI_ALLOW_HOSTS": text}, {}).allow_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*",
+        ".corp",
+        "a..b",
+        "http://a",
+        "a:80",
+        "a/8",
+        "10.0.0.1/33",
+        "1.2.3",
+        "300.1.1.1",
+        "b\u00fc",
+    ],
+)
+def test_no_host(text: str) -> None:
+    """Anything else is refused: it would open nothing, or more than was meant."""
+    assert "PROXPI_ALLOW_HOSTS" in refusal({"PROXPI_ALLOW_HOSTS": text})
 
 
 def test_logging_level() -> None:

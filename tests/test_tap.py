@@ -201,7 +201,9 @@ class Life(TapCase):
 class Limits(TapCase):
     """The limit of descriptors, and what follows from it."""
 
-    def room(self, soft: int, hard: int, *, refused: bool = False) -> tuple[int, list[Any]]:
+    def room(
+        self, soft: int, hard: int, *arguments: str, refused: bool = False
+    ) -> tuple[int, list[Any]]:
         """Start and stop with such limits; give the room for clients, and what was set."""
         done: list[Any] = []
 
@@ -212,7 +214,7 @@ class Limits(TapCase):
 
         self.put(resource, "getrlimit", lambda _: (soft, hard))
         self.put(resource, "setrlimit", setrlimit)
-        self.stop(self.start())
+        self.stop(self.start(*arguments))
         site: Any = self.reactor.tcpServers[-1][1]
         return site._room, done
 
@@ -221,6 +223,12 @@ class Limits(TapCase):
         room, done = self.room(1024, 20_000)
         assert done == [(20_000, 20_000)]
         assert 19_000 < room < 20_000 - 64
+
+    def test_connections(self) -> None:
+        """What connections to upstreams need is kept, too: those of pages and files, and files."""
+        room = self.room(1024, 20_000)[0]
+        more = self.room(1024, 20_000, "--upstream-connections=132")[0]
+        assert room - more == 100 * 3 * 2
 
     def test_low(self) -> None:
         """With next to nothing, half of it is theirs."""

@@ -10,22 +10,26 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from proxpi.files.disk import Disk
 from proxpi.files.link import Link
 from proxpi.files.partial import Sums
 from proxpi.files.reception import (
     NO_PART,
+    PATIENCE,
     TRIES,
     ContentRange,
     Moved,
     Reception,
     belongs,
     check_head,
+    pause_after,
     validator_of,
 )
 from proxpi.files.stream import Arrival, Body
 from proxpi.simple.conditional import Span
+from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -257,14 +261,17 @@ async def _bring_part(
                 if came.size and not belongs(answer, validator, sure=True):
                     raise UpstreamFailed(link.url, "it has changed meanwhile", temporary=False)
                 validator = validator_of(answer)
-                await upstream.stream(answer, take, span.stop - at)
+                await upstream.stream(answer, take, Limit(span.stop - at))
             if span.start + came.size == span.stop:
                 return
             failure = UpstreamFailed(link.url, "the answer was cut short")
         except UpstreamFailed as error:
             failure = error
-        if not (failure.temporary and tries_left):
+        pause = 0.0 if came.size else pause_after(failure)
+        if not (failure.temporary and tries_left) or pause > PATIENCE:
             raise failure
+        if pause:
+            await deferLater(upstream.clock, pause)
         if came.size:
             if validator is None:
                 raise failure

@@ -11,11 +11,13 @@ of use on the way (signed URLs expire) is replaced by the one that a fresh page 
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import attrs
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxpi import metrics
@@ -24,6 +26,7 @@ from proxpi.files.link import Link
 from proxpi.files.partial import Sums
 from proxpi.simple import urls
 from proxpi.upstream.answer import Answer
+from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -33,6 +36,10 @@ TRIES = 2
 GOOD_WAY = 1 << 20
 #: Statuses of those who give no part of a file when asked for one, though they may give all of it.
 NO_PART = frozenset({400, 405, 416, 501})
+#: Seconds before a file of which nothing came is asked for once more, varied by half.
+PAUSE = 0.25
+#: Seconds for which an upstream that asked to be left alone is; if it wants more, clients are told.
+PATIENCE = 10.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
 
@@ -123,6 +130,7 @@ class Reception:
         failures = wrong = 0
         while True:
             before = self.sink.sums.size
+            pause = 0.0
             try:
                 if not (self.all_came or self.total == self.sink.sums.size > 0):
                     await self._ask_where_it_is()
@@ -136,7 +144,9 @@ class Reception:
                 hopeless = not error.temporary
                 if self.sink.sums.size - before < GOOD_WAY:
                     failures += 1
-            given_up = hopeless or TRIES in (failures, wrong)
+                if self.sink.sums.size == before:
+                    pause = pause_after(failure)
+            given_up = hopeless or TRIES in (failures, wrong) or pause > PATIENCE
             if self.sink.sums.size and not given_up:
                 metrics.RESUMED.inc()
             else:
@@ -145,6 +155,8 @@ class Reception:
             _log.warn("{error}; {then}", error=failure, then=then)
             if given_up:
                 raise failure
+            if pause:
+                await deferLater(self.upstream.clock, pause)
 
     def _restart(self) -> bool:
         self.validator = self.total = None
@@ -213,12 +225,18 @@ class Reception:
                 raise Mismatch("empty", "the answer is empty")
         self.all_came = True
 
-    def _limit(self, answer: Answer) -> int | None:
+    def _limit(self, answer: Answer) -> Limit | None:
         """Bytes beyond which this cannot be the file."""
         # An index may be wrong about a size; a body without end is another matter.
         if self.link.size is None or answer.length is not None:
             return None
-        return 2 * self.link.size + MARGIN
+        return Limit(2 * self.link.size + MARGIN)
+
+
+def pause_after(failure: UpstreamFailed) -> float:
+    """Give the seconds before a file of which nothing came is asked for again."""
+    # Varied, to keep many proxies from knocking in step.
+    return failure.retry_after or PAUSE * random.uniform(0.5, 1.5)
 
 
 class _Compared:

@@ -32,6 +32,7 @@ from proxpi.files.link import Link, link_to
 from proxpi.files.partial import Sums
 from proxpi.files.reception import NO_PART, Gone
 from proxpi.files.room import TooLarge
+from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -336,7 +337,7 @@ class Wheels:
             if not start <= last < min(size, start + most):
                 raise _NoRanges()
             chunks: list[bytes] = []
-            await self._upstream.stream(answer, chunks.append, most)
+            await self._upstream.stream(answer, chunks.append, Limit(most))
         data = b"".join(chunks)
         if len(data) != last + 1 - start:
             raise UpstreamFailed(answer.url, "a part of another length than announced")

@@ -21,12 +21,10 @@ from proxpi.index.list_names import Press
 from proxpi.index.scanner import NameScanner, NotAList
 from proxpi.index.source import Work
 from proxpi.upstream.answer import Answer
-from proxpi.upstream.body import Gunzip
+from proxpi.upstream.body import Gunzip, Limit
 from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTooLong, UpstreamFailed, failed
 from proxpi.upstream.pool import Upstream
 
-#: Bytes of a root list, decompressed, beyond which it is none.
-LIST_LIMIT = 256 * 1024 * 1024
 #: Seconds that a root list may take, however steadily it comes.
 LIST_TIME = 300.0
 #: Bytes that may wait to be searched before nothing more is read.
@@ -52,7 +50,8 @@ async def take(
     if "v2+" in (answer.header("Content-Type") or "").lower():
         cause = "it is written in version 2 of the API, which is not known here"
         raise UpstreamFailed(answer.url, cause, temporary=False)
-    search = _Search(answer.compression == "gzip", draft)
+    limit = upstream.list_limit
+    search = _Search(answer.compression == "gzip", draft, limit)
     presses = {form: Press(form, draft) for form in wanted}
     printing = [_Batches(work, press.add) for press in presses.values()]
     searching = _Batches(work, search.feed, lambda names: [each.add(names) for each in printing])
@@ -62,7 +61,7 @@ async def take(
         return searching.add(chunk)
 
     try:
-        announced = await upstream.stream(answer, write, LIST_LIMIT, LIST_TIME, decompress=False)
+        announced = await upstream.stream(answer, write, limit, LIST_TIME, decompress=False)
         await searching.finish()
         names = await work(lambda: search.finish(announced))
         for batches in printing:
@@ -183,13 +182,14 @@ def _fire(waiting: list[Deferred[None]]) -> None:
 class _Search:
     """What is done in a thread: bytes come in, and their names go to a file."""
 
-    def __init__(self, compressed: bool, draft: Callable[[], Draft]) -> None:
+    def __init__(self, compressed: bool, draft: Callable[[], Draft], limit: Limit) -> None:
         self._scanner = NameScanner()
         self._gunzip = Gunzip(self._take) if compressed else None
         self._new_draft = draft
         self._draft: Draft | None = None
         self._found: list[bytes] = []
-        self._left = LIST_LIMIT
+        self._limit = limit
+        self._size = 0
 
     def feed(self, data: bytes) -> bytes:
         """
@@ -203,9 +203,8 @@ class _Search:
         return b"".join(self._found)
 
     def _take(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            raise BodyTooLong()
+        self._size += len(data)
+        self._limit.check(self._size)
         for place in range(0, len(data), BLOCK):
             names = self._scanner.feed(data[place : place + BLOCK])
             self._output.write(names)

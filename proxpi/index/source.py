@@ -29,7 +29,7 @@ from proxpi.upstream.errors import (
     UpstreamFailed,
     failed,
 )
-from proxpi.upstream.pool import PAGE_LIMIT, Upstream
+from proxpi.upstream.pool import Upstream
 
 ACCEPT = (
     "application/vnd.pypi.simple.v1+json, "
@@ -177,7 +177,7 @@ class Source:
         content_type = answer.header("Content-Type")
         if answer.compression == "gzip":
             try:
-                body, ended = gunzipped(body, PAGE_LIMIT), True
+                body, ended = gunzipped(body, self._upstream.page_limit), True
             except (BodyCut, BodyGarbled, BodyTooLong) as error:
                 raise failed(answer.url, Failure(error)) from error
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from ipaddress import ip_network
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
@@ -15,6 +16,7 @@ _AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)")
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 _NOT_OF_A_SERVER = re.compile(r"[\s\x00-\x20\x7f\\]")
 _NOT_OF_A_HOST = re.compile(r"[\"<>^`{|}]")
+_NAME = re.compile(r"(?:[A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*\.?")
 _DROPPED = str.maketrans("", "", "\t\r\n")
 _BLANK = "".join(map(chr, range(0x21)))
 
@@ -99,6 +101,20 @@ def _origin(server: str) -> tuple[str, str, int]:
     if parts.scheme not in _PORTS or not host or _NOT_OF_A_HOST.search(host):
         raise ValueError("not the URL of an http or https server")
     return parts.scheme, host, _PORTS[parts.scheme] if port is None else port
+
+
+def host(text: str) -> str:
+    """Read a host by itself: its name, its address, or the network that it is in.
+
+    :raises ValueError: When it is none of these.
+    """
+    text = text.strip()
+    try:
+        return str(ip_network(text.removeprefix("[").removesuffix("]"), strict=False))
+    except ValueError:
+        if not _NAME.fullmatch(text):
+            raise
+    return text.lower().rstrip(".")
 
 
 def filename(url: str) -> str:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -172,20 +173,36 @@ def receive(
     return receiver.ended
 
 
+@attrs.frozen
+class Limit:
+    """The most bytes that a body may bring.
+
+    :ivar setting: the variable that says so, if one does
+    """
+
+    size: int
+    setting: str | None = None
+
+    def check(self, size: int) -> None:
+        """:raises BodyTooLong: if a body of so many bytes is too long."""
+        if size > self.size:
+            raise BodyTooLong(f"{self.setting} allows {self.size} bytes" if self.setting else "")
+
+
 class Sink:
     """Takes a body: counts its bytes against a limit, and tells its own errors from others."""
 
-    def __init__(self, write: Callable[[bytes], object], limit: int | None) -> None:
+    def __init__(self, write: Callable[[bytes], object], limit: Limit | None) -> None:
         self._write = write
-        self._left = limit
+        self._limit = limit
+        self._size = 0
         self.error: Exception | None = None
 
     def write(self, data: bytes) -> object:
         """Hand bytes on."""
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
-                raise BodyTooLong()
+        self._size += len(data)
+        if self._limit is not None:
+            self._limit.check(self._size)
         try:
             return self._write(data)
         except Exception as error:
@@ -251,11 +268,11 @@ class Gunzip:
         return self._inflate.eof
 
 
-def gunzipped(data: bytes, limit: int) -> bytes:
+def gunzipped(data: bytes, limit: Limit) -> bytes:
     """
     Decompress a whole body; a small one may hold much, so this may take a while.
 
-    :param limit: the most bytes that may come out
+    :param limit: for what comes out
     :raises BodyCut: if it ends before its end
     :raises BodyGarbled: if it is not compressed
     :raises BodyTooLong: if more comes out

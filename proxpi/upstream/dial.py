@@ -1,34 +1,138 @@
-"""How a connection to an upstream begins: from a host's name to an open socket."""
+"""How a connection to an upstream begins: from a host's name to an open socket.
+
+The addresses of a host are looked up (:mod:`proxpi.upstream.names`), those that nothing may lead to
+are left out (:mod:`proxpi.upstream.reach`), and the others are tried, the next one soon after the
+one before, until one is connected (RFC 8305, as Twisted has it). All of that together takes no
+longer than connecting may take.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from typing import Any, TypeVar
 
 import attrs
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IHostResolution,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
 from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
+
+from proxpi.upstream.names import LookUp
+from proxpi.upstream.reach import Reach, literal
+
+T = TypeVar("T")
 
 
 @attrs.frozen
 class Dial:
     """Makes endpoints for hosts.
 
-    :ivar connect_timeout: seconds that each attempt to connect may take
+    :ivar connect_timeout: seconds that it may take to connect, from the name on
+    :ivar reach: where links and redirects may lead
     """
 
     _reactor: Any
     connect_timeout: float
+    _look_up: LookUp
+    reach: Reach
 
     def endpoint(self, host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
         """
         Give the endpoint of a TCP port of a host.
 
-        :param trusted: whether the host is one that the settings name
+        :param trusted: whether it is the operator who leads there, to whichever address
         """
-        return HostnameEndpoint(self._reactor, host, port, timeout=self.connect_timeout)
+        return _Endpoint(self, host.decode("latin-1").lower(), port, trusted)
+
+    async def connect(
+        self, factory: IProtocolFactory, host: str, port: int, trusted: bool
+    ) -> IProtocol:
+        """
+        Connect to a host.
+
+        :raises Barred: if nothing may lead there
+        """
+        began = self._reactor.seconds()
+        address = literal(host)
+        looked_up = self._look_up(host) if address is None else succeed([address])
+        addresses: Sequence[str] = await looked_up
+        if not trusted:
+            addresses = await self.reach.passable(host, port, addresses)
+        left = max(0.0, self.connect_timeout - (self._reactor.seconds() - began))
+        chosen = _Chosen(self._reactor, [_address(each, port) for each in _mixed(addresses)])
+        # Nobody asks for the name any more; it may be one that Twisted takes for none (``a_b``).
+        connected = HostnameEndpoint(chosen, "chosen", port, timeout=left).connect(factory)
+        return await connected.addTimeout(left, self._reactor, _timed_out)
+
+
+def _timed_out(result: object, timeout: float) -> Any:
+    raise TimeoutError()
+
+
+def _address(address: str, port: int) -> IPv4Address | IPv6Address:
+    return (IPv6Address if ":" in address else IPv4Address)("TCP", address, port)
+
+
+def _mixed(addresses: Sequence[str]) -> list[str]:
+    """Take turns between both versions of IP, for one of them may lead nowhere (RFC 8305 4)."""
+    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+    other = [address for address in addresses if address not in first]
+    return [each for each in chain(*zip_longest(first, other)) if each is not None]
+
+
+@implementer(IStreamClientEndpoint)
+@attrs.frozen(repr=False)  # the pool asks for it, each time
+class _Endpoint:
+    """A port of a host."""
+
+    _dial: Dial
+    _host: str
+    _port: int
+    _trusted: bool
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See `IStreamClientEndpoint`."""
+        return Deferred.fromCoroutine(
+            self._dial.connect(protocolFactory, self._host, self._port, self._trusted)
+        )
+
+
+@implementer(IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
+class _Chosen:
+    """A reactor for which every host has the addresses that were chosen."""
+
+    name = "chosen"
+
+    def __init__(self, reactor: Any, addresses: Sequence[IPv4Address | IPv6Address]) -> None:
+        self._reactor = reactor
+        self._addresses = addresses
+        self.nameResolver = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, *what: object, **named: object
+    ) -> IHostResolution:
+        """See `IHostnameResolver`."""
+        resolutionReceiver.resolutionBegan(self)
+        for address in self._addresses:
+            resolutionReceiver.addressResolved(address)
+        resolutionReceiver.resolutionComplete()
+        return self
 
 
 @implementer(IAgentEndpointFactory)

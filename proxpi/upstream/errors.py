@@ -86,12 +86,35 @@ class TLSFailed(Exception):
         self.temporary = temporary
 
 
+class Barred(Exception):
+    """A link or a redirect leads to where none may lead; its text is one clause that says so.
+
+    :ivar certain: whether all is known that there is to know
+    """
+
+    def __init__(self, host: str, address: str, kind: str, *, certain: bool = True) -> None:
+        what = "is" if host == address else f"is {address},"
+        super().__init__(
+            f"{host} {what} a {kind} address, where no link or redirect may lead "
+            f"unless PROXPI_ALLOW_HOSTS has {host}"
+        )
+        self.certain = certain
+
+
+class NameTimeout(Exception):
+    """The addresses of a host took too long to look up."""
+
+
+class HeadTooLong(Exception):
+    """The head of an answer brought more bytes than it may."""
+
+
 class BodyTimeout(Exception):
     """An answer, its head or its body, took too long or was silent for too long."""
 
 
 class BodyTooLong(Exception):
-    """A body brought more bytes than it may."""
+    """A body brings more bytes than it may; its text says which setting allows how many."""
 
 
 class BodyCut(Exception):
@@ -135,6 +158,11 @@ def failed(url: str, failure: Failure) -> UpstreamFailed:
     reason = _innermost(failure).value
     if isinstance(reason, UpstreamFailed):
         return reason
+    if isinstance(reason, Barred):
+        return UpstreamFailed(url, str(reason), temporary=not reason.certain)
+    if isinstance(reason, BodyTooLong):
+        cause = ": ".join(filter(None, ("the answer is too long", str(reason))))
+        return UpstreamFailed(url, cause, temporary=False)
     for kinds, cause, temporary in _CAUSES:
         if isinstance(reason, kinds):
             return UpstreamFailed(url, cause, temporary=temporary)
@@ -164,10 +192,11 @@ _NOT_TLS = ("wrong version number", "packet length too long", "http request", "u
 # The order matters: the first line that fits says it.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((error.DNSLookupError,), "host name not found", True),
+    ((NameTimeout,), "timed out while its name was looked up", True),
     ((error.ConnectionRefusedError,), "connection refused", True),
     ((error.TimeoutError, error.TCPTimedOutError), "timed out while connecting", True),
     ((BodyTimeout, DeferTimeoutError), "timed out", True),
-    ((BodyTooLong,), "the answer is too long", False),
+    ((HeadTooLong,), "the head of the answer is too long", False),
     ((BodyCut,), "the answer was cut short", True),
     ((BodyGarbled,), "the answer cannot be decompressed", False),
     ((error.ConnectError,), "could not connect", True),

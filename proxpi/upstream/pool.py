@@ -5,14 +5,13 @@ Theory of operation
 Index pages are asked for through treq, which offers compression; files through a bare
 ``Agent``, since treq always does and a file is wanted as it is. Both stand on
 the same ``HTTPConnectionPool``. Redirects are followed here, for both alike, because each hop
-decides anew which credentials may go along. A pool of Twisted's does not limit how many
-connections are open, so a semaphore per origin does, one for pages and one for files: slow
-files never starve pages.
+decides anew whether it may be asked and which credentials may go along. A pool of Twisted's does
+not limit how many connections are open, so slots do (:mod:`proxpi.upstream.slots`), of which pages
+have their own: slow files never starve them.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import DefaultCookiePolicy
@@ -23,7 +22,7 @@ import attrs
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
@@ -34,7 +33,7 @@ from zope.interface import implementer
 from proxpi import __version__
 from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
-from proxpi.upstream.body import Gunzip, Pace, Sink, discard, receive
+from proxpi.upstream.body import Gunzip, Limit, Pace, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
 from proxpi.upstream.errors import (
@@ -46,17 +45,17 @@ from proxpi.upstream.errors import (
     failed,
 )
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
+from proxpi.upstream.reach import Reach
 from proxpi.upstream.routes import Routes
+from proxpi.upstream.slots import Slot, Slots
 
 #: Connections to one origin for files, and as many again for pages.
 CONNECTIONS = 32
 #: Redirects that one request may take (RFC 9110 15.4 leaves the number open).
 REDIRECTS = 10
-#: Seconds that an idle connection is kept. Below what servers keep theirs, mostly; where it is
-#: not, the pool asks again once on a fresh connection.
-KEEP_ALIVE = 55
-#: Bytes of an index page, decompressed, beyond which it is no index page.
-PAGE_LIMIT = 64 * 1024 * 1024
+#: Bytes of an index page, decompressed, and of a list of projects.
+PAGE_LIMIT = Limit(64 * 1024 * 1024, "PROXPI_PAGE_LIMIT")
+LIST_LIMIT = Limit(256 * 1024 * 1024, "PROXPI_LIST_LIMIT")
 #: Seconds that the body of a page may take, however steadily it comes; a page is short.
 PAGE_TIME = 60.0
 
@@ -65,14 +64,6 @@ USER_AGENT = f"proxpi/{__version__}".encode("ascii")
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 T = TypeVar("T")
 _Send = Callable[[bytes, bytes, Headers], "Deferred[IResponse]"]
-
-
-def persistent_pool(reactor: Any) -> HTTPConnectionPool:
-    """Make the one pool of a process."""
-    pool = HTTPConnectionPool(reactor, persistent=True)
-    pool.maxPersistentPerHost = 2 * CONNECTIONS
-    pool.cachedConnectionTimeout = KEEP_ALIVE
-    return pool
 
 
 def agent(
@@ -86,10 +77,6 @@ def agent(
     return Routes(reactor, pool, tls, dial, proxies, USER_AGENT)
 
 
-def _semaphores() -> defaultdict[tuple[str, str, int], DeferredSemaphore]:
-    return defaultdict(lambda: DeferredSemaphore(CONNECTIONS))
-
-
 @attrs.define
 class Upstream:
     """Asks upstreams for pages and files.
@@ -97,6 +84,9 @@ class Upstream:
     :ivar connect_timeout: seconds to connect
     :ivar read_timeout: seconds that an upstream may be silent, before the head and within the body
     :ivar offline: whether nobody may be asked at all (``PROXPI_OFFLINE``)
+    :ivar connections: to one origin for files, and as many again for pages
+    :ivar reach: where links and redirects may lead
+    :ivar page_limit: for an index page, decompressed; ``list_limit``: for a list of projects
     """
 
     _agent: IAgent
@@ -105,14 +95,18 @@ class Upstream:
     connect_timeout: float
     read_timeout: float
     offline: bool = False
+    connections: int = CONNECTIONS
+    reach: Reach = attrs.field(factory=Reach)
+    page_limit: Limit = PAGE_LIMIT
+    list_limit: Limit = LIST_LIMIT
     _treq: HTTPClient = attrs.field(
         init=False, default=attrs.Factory(lambda self: _client(self._agent), takes_self=True)
     )
-    _page_slots: defaultdict[tuple[str, str, int], DeferredSemaphore] = attrs.field(
-        init=False, factory=_semaphores
+    _page_slots: Slots = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Slots(self.connections), takes_self=True)
     )
-    _file_slots: defaultdict[tuple[str, str, int], DeferredSemaphore] = attrs.field(
-        init=False, factory=_semaphores
+    _file_slots: Slots = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Slots(self.connections), takes_self=True)
     )
 
     @asynccontextmanager
@@ -125,8 +119,8 @@ class Upstream:
         :raises UpstreamFailed: if no answer comes
         """
         async with (
-            _slot(self._page_slots, url),
-            self._answer(url, "GET", headers, self._send_with_treq) as answer,
+            self._page_slots.slot(url) as slot,
+            self._answer(slot, url, "GET", headers, self._send_with_treq) as answer,
         ):
             yield answer
 
@@ -141,8 +135,8 @@ class Upstream:
         """
         asked = {"Accept-Encoding": "identity", **headers}
         async with (
-            _slot(self._file_slots, url),
-            self._answer(url, method, asked, self._agent.request) as answer,
+            self._file_slots.slot(url) as slot,
+            self._answer(slot, url, method, asked, self._agent.request) as answer,
         ):
             answer.headers.removeHeader(ENCODING)  # a file is taken as it is
             yield answer
@@ -150,7 +144,7 @@ class Upstream:
     async def body(
         self,
         answer: Answer,
-        limit: int = PAGE_LIMIT,
+        limit: Limit | None = None,
         heard: Callable[[int], object] = lambda size: None,
         *,
         decompress: bool = True,
@@ -158,6 +152,7 @@ class Upstream:
         """
         Read a whole body.
 
+        :param limit: the most that may come; that of an index page, if no other is given
         :param heard: is told how many bytes come, while they come
         :param decompress: as for :meth:`stream`
         :return: the body, and whether its end was announced
@@ -169,6 +164,7 @@ class Upstream:
             chunks.append(chunk)
             heard(len(chunk))
 
+        limit = limit or self.page_limit
         ended = await self.stream(answer, take, limit, PAGE_TIME, decompress=decompress)
         return b"".join(chunks), ended
 
@@ -176,7 +172,7 @@ class Upstream:
         self,
         answer: Answer,
         write: Callable[[bytes], object],
-        limit: int | None = None,
+        limit: Limit | None = None,
         within: float | None = None,
         *,
         decompress: bool = True,
@@ -185,7 +181,7 @@ class Upstream:
         Give each chunk of a body to `write`, whose own errors go through.
 
         :param write: may give a Deferred; until it has its result nothing more is read
-        :param limit: the most bytes that may come
+        :param limit: the most that may come
         :param within: the most seconds that they may take, if not just silence is to end it; then
             they have to keep a pace, too
         :param decompress: whether `write` wants what is in a compressed body, rather than the body
@@ -204,6 +200,8 @@ class Upstream:
             return take(chunk)
 
         try:
+            if limit is not None:
+                limit.check(answer.length or 0)
             received = receive(
                 answer.response,
                 take_at_a_pace,
@@ -240,9 +238,9 @@ class Upstream:
 
     @asynccontextmanager
     async def _answer(
-        self, url: str, method: str, headers: Mapping[str, str], send: _Send
+        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: _Send
     ) -> AsyncIterator[Answer]:
-        answer = await self._follow(url, method, headers, send)
+        answer = await self._follow(slot, url, method, headers, send)
         try:
             yield answer
         finally:
@@ -250,7 +248,7 @@ class Upstream:
                 self._discard(answer)
 
     async def _follow(
-        self, url: str, method: str, headers: Mapping[str, str], send: _Send
+        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: _Send
     ) -> Answer:
         if self.offline:
             raise Offline(url, "it is not cached, and PROXPI_OFFLINE is set")
@@ -271,6 +269,7 @@ class Upstream:
             if scheme == "http" and urls.origin(url)[0] == "https":
                 raise UpstreamFailed(url, "it redirects from https to http", temporary=False)
             url = target
+            await slot.move(url)
         raise UpstreamFailed(url, f"more than {REDIRECTS} redirects", temporary=False)
 
     async def _ask_once(
@@ -284,6 +283,7 @@ class Upstream:
         if authorization is not None:
             fields.setRawHeaders(b"Authorization", [authorization])
         try:
+            await self.reach.check(url)
             sent = send(method.encode("ascii"), _wire(url), fields)
             sent.addTimeout(self.connect_timeout + self.read_timeout, self.clock, _timed_out)
             response = await _cancellable(sent)
@@ -362,22 +362,6 @@ def _cancellable(work: Deferred[T]) -> Deferred[T]:
     waiting: Deferred[T] = Deferred(cancel)
     work.addBoth(pass_on)
     return waiting
-
-
-@asynccontextmanager
-async def _slot(
-    slots: defaultdict[tuple[str, str, int], DeferredSemaphore], url: str
-) -> AsyncIterator[None]:
-    """Wait, first come first served, until the origin of `url` may be asked once more."""
-    try:
-        slot = slots[urls.origin(url)]
-    except ValueError:
-        raise UpstreamFailed(url, "only http and https are supported", temporary=False) from None
-    await slot.acquire()
-    try:
-        yield
-    finally:
-        slot.release()
 
 
 def _timed_out(result: object, timeout: float) -> Any:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import attrs
 
-from proxpi.settings import Given, Setting
+from proxpi.row import Given, Setting
 from proxpi.simple import urls
 from proxpi.upstream.credentials import basic
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
-from proxpi.settings import SETTINGS, Given, Setting, SettingsError
+from proxpi.row import Given, Setting, SettingsError
+from proxpi.settings import SETTINGS
 
 _CA_BUNDLE = next(setting for setting in SETTINGS if setting.name == "ca_bundle")
 _CLIENT_CERT = next(setting for setting in SETTINGS if setting.name == "client_cert")

@@ -10,6 +10,7 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from proxpi.files import reception
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.mirror import Elsewhere, Mirror
 from proxpi.files.partial import Partial
@@ -32,8 +33,9 @@ class MirrorCase(FolderCase):
     """Tests of a mirror whose pages, internet and clock they control."""
 
     def setUp(self) -> None:
-        """Make a mirror with room enough."""
+        """Make a mirror with room enough, which asks again without a pause."""
         super().setUp()
+        self.put(reception, "PAUSE", 0.0)
         self.clock = Clock()
         self.internet = FakeInternet()
         self.locate = FakePages()

@@ -7,9 +7,10 @@ from typing import Any
 from twisted.internet.error import ConnectionRefusedError
 from twisted.web.http import PotentialDataLoss
 
+from proxpi.files import reception
 from proxpi.files.locate import NotUpstream
 from proxpi.upstream.errors import UpstreamFailed
-from tests.files.mirrored import DATA, NAME, URL, MirrorCase
+from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import sha256
 from tests.support.internet import Reply
 from tests.support.logs import logged
@@ -246,6 +247,37 @@ class Refusals(MirrorCase):
         self.listed(Reply(503, headers={"Retry-After": "17"}), private=True)
         error = self.error(self.fetch(), UpstreamFailed)
         assert error.retry_after == 17
+
+    def test_too_long_to_wait(self) -> None:
+        """An upstream that wants to be left alone for long is not asked once more."""
+        self.listed(Reply(503, headers={"Retry-After": "17"}), Reply(200, DATA), private=True)
+        self.error(self.fetch(), UpstreamFailed)
+        self.clock.advance(20)
+        assert len(self.internet.asked) == 1
+
+    def test_left_alone(self) -> None:
+        """One that wants it for a few seconds is, while the client's own time runs out."""
+        self.listed(Reply(429, headers={"Retry-After": "3"}), Reply(200, DATA))
+        asked = self.fetch()
+        self.clock.advance(TIMEOUT)
+        self.assert_sent_to(asked)
+        self.clock.advance(2)
+        assert len(self.internet.asked) == 1
+        self.clock.advance(0.2)
+        self.run_threads()
+        self.assert_served()
+
+    def test_pause(self) -> None:
+        """A file of which nothing came is asked for again after a pause that varies."""
+        self.put(reception, "PAUSE", 1.0)
+        self.listed(Reply(502), Reply(200, DATA))
+        self.fetch()
+        self.clock.advance(0.4)
+        assert len(self.internet.asked) == 1
+        self.clock.advance(1.2)
+        self.run_threads()
+        assert len(self.internet.asked) == 2
+        self.assert_served()
 
     def test_refused_connection(self) -> None:
         """An upstream that is down is asked once more; then the client tries itself."""

@@ -16,8 +16,9 @@ from proxpi.index import list_intake
 from proxpi.index.list_folder import BLOCK, Draft, Form, ListFile
 from proxpi.index.scanner import NameScanner
 from proxpi.simple.negotiate import Serialization
-from proxpi.upstream.body import receive
+from proxpi.upstream.body import Limit, receive
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import LIST_LIMIT
 from tests.support.upstreams import Case, Network, run
 
 URL = "http://index.example/simple/"
@@ -65,6 +66,8 @@ def listed(count: int) -> bytes:
 class IntakeCase(Case):
     """Tests with an index at the other end of a connection."""
 
+    limit = LIST_LIMIT
+
     def setUp(self) -> None:
         """Have threads."""
         super().setUp()
@@ -85,6 +88,7 @@ class IntakeCase(Case):
     ) -> Deferred[tuple[ListFile, dict[Form, ListFile]]]:
         """Answer with a body, in chunks, all but the last bytes of it."""
         network = Network()
+        network.upstream.list_limit = self.limit
 
         async def asked() -> tuple[ListFile, dict[Form, ListFile]]:
             async with network.upstream.page(URL, {}) as answer:
@@ -181,8 +185,9 @@ class CompressedTests(IntakeCase):
 
     def test_bomb(self) -> None:
         """A few bytes that become too many are no list."""
-        self.put(list_intake, "LIST_LIMIT", 2_000_000)
-        assert self.failure(gzip.compress(b"{" + b" " * 9_000_000)) == "the answer is too long"
+        self.limit = Limit(2_000_000, "X")
+        error = self.failure(gzip.compress(b"{" + b" " * 9_000_000))
+        assert error == "the answer is too long: X allows 2000000 bytes"
 
 
 class MemoryTests(IntakeCase):

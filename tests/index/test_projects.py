@@ -14,9 +14,10 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index import list_intake, list_names, patience
+from proxpi.index import list_names, patience
 from proxpi.index.projects import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
+from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.house import FolderCase
 from tests.support.upstreams import (
@@ -347,9 +348,10 @@ class FailureTests(ListCase):
 
     def test_too_long(self) -> None:
         """A list beyond all bounds is none."""
-        self.put(list_intake, "LIST_LIMIT", 100)
-        error = self.refusal(root_list(f"p{number}" for number in range(100)))
-        assert error.cause == "the answer is too long"
+        self.indexes.says(ROOT, root_list(f"p{number}" for number in range(100)))
+        self.indexes.upstream.list_limit = Limit(100, "X")
+        error = self.error(self.ask(), UpstreamFailed)
+        assert error.cause == "the answer is too long: X allows 100 bytes"
 
     def test_silent(self) -> None:
         """A list that stops coming is given up."""

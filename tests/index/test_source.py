@@ -120,7 +120,7 @@ class AnswerTests(SourceCase):
         for body, cause in (
             (b"garbage", "the answer cannot be decompressed"),
             (whole[:-9], "the answer was cut short"),
-            (bomb, "the answer is too long"),
+            (bomb, "the answer is too long: PROXPI_PAGE_LIMIT allows 67108864 bytes"),
         ):
             error = self.refusal(Reply(200, (body,), {"Content-Encoding": "gzip"}))
             assert error.cause == cause

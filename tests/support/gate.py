@@ -30,13 +30,13 @@ _FILLERS = 4
 class Gate:
     """A gate before ``port`` of 127.0.0.1, open as long as the ``with`` block lasts.
 
-    ``host`` and ``own_port`` are where clients find it.
+    ``host`` and ``own_port`` are where clients find it; they are its own unless they are given.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str | None = None, own_port: int = 0) -> None:
         self._port = port
-        self.host = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
-        self.own_port = 0
+        self.host = host or ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
+        self.own_port = own_port
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
         self._fillers: list[socket.socket] = []
@@ -78,14 +78,18 @@ class Gate:
         self._listener = self._bound()
         self._listener.listen(0)
         for _ in range(_FILLERS):
-            filler = socket.socket()
+            filler = socket.socket(self._family)
             filler.setblocking(False)
             filler.connect_ex((self.host, self.own_port))
             self._fillers.append(filler)
 
+    @property
+    def _family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
     def _bound(self) -> socket.socket:
         """A socket at the address, which is chosen the first time."""
-        bound = socket.socket()
+        bound = socket.socket(self._family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((self.host, self.own_port))
         self.own_port = bound.getsockname()[1]

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.web.resource import IResource
 
+from proxpi.files import reception
 from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
@@ -98,8 +99,9 @@ class HouseCase(FolderCase):
     """Tests of the whole house; :meth:`build` makes one that differs from the default."""
 
     def setUp(self) -> None:
-        """Build the default house."""
+        """Build the default house, which asks for a file again without a pause."""
         super().setUp()
+        self.put(reception, "PAUSE", 0.0)
         self.clock = Clock()
         self.internet = FakeInternet()
         self.build()

@@ -11,6 +11,7 @@ import random
 import socket
 import subprocess
 import threading
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -18,7 +19,8 @@ from typing import Literal, Self
 import attrs
 
 _HEADER = 12
-_ADDRESS_TYPE = 1
+#: Bytes of an address by the type of its record: A and AAAA.
+_LENGTHS = {1: 4, 28: 16}
 _ANSWER, _NO_SUCH_NAME = b"\x81\x80", b"\x81\x83"
 _POINTER_TO_QUESTION = b"\xc0\x0c"
 _IN_OTHER_FILES = (
@@ -32,12 +34,15 @@ _IN_OTHER_FILES = (
 class Names:
     """A name server, which serves as long as the ``with`` block lasts.
 
-    ``address`` is what every name stands for; ``mood`` is how questions are answered.
+    ``address`` is what every name stands for, but for those in ``zone``, which have addresses of
+    their own; ``mood`` is how questions are answered; those for ``hanging`` names never are.
     """
 
     folder: Path
     address: str
     mood: Literal["known", "absent", "silent"] = "known"
+    zone: dict[str, list[str]] = attrs.field(factory=dict)
+    hanging: set[str] = attrs.field(factory=set)
     _socket: socket.socket = attrs.field(init=False)
     _thread: threading.Thread = attrs.field(init=False)
 
@@ -83,7 +88,7 @@ class Names:
             message, asker = self._socket.recvfrom(512)
             if not message:
                 return
-            if self.mood != "silent":
+            if self.mood != "silent" and self._name(message) not in self.hanging:
                 self._socket.sendto(self._answer(message), asker)
 
     def _answer(self, message: bytes) -> bytes:
@@ -91,14 +96,27 @@ class Names:
         end = message.index(b"\0", _HEADER) + 1
         kind = int.from_bytes(message[end : end + 2], "big")
         question = message[_HEADER : end + 4]
-        found = self.mood == "known" and kind == _ADDRESS_TYPE
         flags = _NO_SUCH_NAME if self.mood == "absent" else _ANSWER
-        head = message[:2] + flags + b"\0\1" + (b"\0\1" if found else b"\0\0") + bytes(4)
-        if not found:
-            return head + question
-        # Of class IN, to be forgotten at once, with four bytes of data.
-        record = b"\0\1\0\1" + bytes(4) + b"\0\4" + socket.inet_aton(self.address)
-        return head + question + _POINTER_TO_QUESTION + record
+        addresses = self.zone.get(self._name(message), [self.address])
+        found = [
+            packed
+            for packed in (ip_address(address).packed for address in addresses)
+            if self.mood == "known" and len(packed) == _LENGTHS.get(kind)
+        ]
+        head = message[:2] + flags + b"\0\1" + len(found).to_bytes(2, "big") + bytes(4)
+        # Of class IN, to be forgotten at once.
+        about = _POINTER_TO_QUESTION + kind.to_bytes(2, "big") + b"\0\1" + bytes(4)
+        records = [about + len(packed).to_bytes(2, "big") + packed for packed in found]
+        return head + question + b"".join(records)
+
+    @staticmethod
+    def _name(message: bytes) -> str:
+        """Read the name that is asked for."""
+        labels, place = [], _HEADER
+        while length := message[place]:
+            labels.append(message[place + 1 : place + 1 + length].decode("ascii"))
+            place += 1 + length
+        return ".".join(labels).lower()
 
 
 _NEEDED = (

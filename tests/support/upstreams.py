@@ -26,10 +26,12 @@ from zope.interface import implementer
 
 from proxpi.index.source import Source
 from proxpi.upstream import tls
+from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
-from proxpi.upstream.pool import Upstream, agent, persistent_pool
+from proxpi.upstream.pool import CONNECTIONS, Upstream, agent
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
+from proxpi.upstream.reach import Reach
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -39,6 +41,8 @@ EXTRA = "https://extra.example/simple/"
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 20.0
 
+#: An address that everybody may connect to.
+PUBLIC = "1.2.3.4"
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
@@ -207,7 +211,9 @@ def at_once(job: Callable[[], T]) -> Deferred[T]:
 
 def upstream(agent: IAgent, clock: IReactorTime, *index_urls: str) -> Upstream:
     """Give the way out through an agent, with the credentials of some indexes."""
-    return Upstream(agent, clock, Credentials.gather(index_urls), CONNECT_TIMEOUT, READ_TIMEOUT)
+    credentials = Credentials.gather(index_urls)
+    reach = Reach(index_urls, (), lambda host: succeed([PUBLIC]))
+    return Upstream(agent, clock, credentials, CONNECT_TIMEOUT, READ_TIMEOUT, reach=reach)
 
 
 @attrs.define(eq=False)
@@ -295,22 +301,30 @@ class Line:
 
 
 class Network:
-    """A reactor in memory, and the way out through the real agent over it."""
+    """A reactor in memory, and the way out through the real agent over it.
+
+    :ivar names: the addresses of hosts; every other name stands for one that is public
+    """
 
     def __init__(self, *index_urls: str, proxies: Proxies = NO_PROXIES) -> None:
         self.reactor = MemoryReactorClock()
-        self.pool = persistent_pool(self.reactor)
+        self.names: dict[str, list[str]] = {}
+        self.pool = persistent_pool(self.reactor, CONNECTIONS)
         self.upstream = upstream(
             agent(
                 self.reactor,
                 self.pool,
                 tls.policy(verify=True),
-                Dial(self.reactor, CONNECT_TIMEOUT),
+                Dial(self.reactor, CONNECT_TIMEOUT, self.look_up, Reach()),
                 proxies,
             ),
             self.reactor,
             *index_urls,
         )
+
+    def look_up(self, host: str) -> Deferred[list[str]]:
+        """Give the addresses of a host, at once."""
+        return succeed(self.names.get(host, [PUBLIC]))
 
     @property
     def attempts(self) -> list[Any]:

@@ -7,8 +7,10 @@ import gzip
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError, TimeoutError
 
+from proxpi.upstream.body import Limit
+from proxpi.upstream.connections import KEEP_ALIVE
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import CONNECTIONS, KEEP_ALIVE, PAGE_TIME
+from proxpi.upstream.pool import CONNECTIONS, PAGE_TIME
 from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
 
 PAGE = "http://index.example/simple/demo/"
@@ -25,7 +27,7 @@ class ConnectionCase(Case):
 
     async def _body(self, limit: int) -> tuple[bytes, bool]:
         async with self.upstream.page(PAGE, {}) as answer:
-            return await self.upstream.body(answer, limit)
+            return await self.upstream.body(answer, Limit(limit))
 
     async def _status(self) -> int:
         async with self.upstream.page(PAGE, {}) as answer:

@@ -12,9 +12,12 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed, Respon
 from twisted.web.error import SchemeNotSupported
 
 from proxpi.upstream.errors import (
+    Barred,
     BodyCut,
     BodyTimeout,
     BodyTooLong,
+    HeadTooLong,
+    NameTimeout,
     TLSFailed,
     UpstreamFailed,
     failed,
@@ -35,6 +38,12 @@ def _ssl(*reasons: str) -> SSL.Error:
     return SSL.Error([("SSL routines", "", reason) for reason in reasons])
 
 
+BARRED = (
+    "a is ::1, a private address, where no link or redirect may lead "
+    "unless PROXPI_ALLOW_HOSTS has a"
+)
+
+
 @pytest.mark.parametrize(
     ("reason", "cause", "temporary"),
     [
@@ -49,6 +58,11 @@ def _ssl(*reasons: str) -> SSL.Error:
         (BodyTimeout(), "timed out", True),
         (defer.TimeoutError(), "timed out", True),
         (BodyTooLong(), "the answer is too long", False),
+        (BodyTooLong("X allows 7 bytes"), "the answer is too long: X allows 7 bytes", False),
+        (HeadTooLong(), "the head of the answer is too long", False),
+        (NameTimeout(), "timed out while its name was looked up", True),
+        (Barred("a", "::1", "private"), BARRED, False),
+        (Barred("a", "::1", "private", certain=False), BARRED, True),
         (BodyCut(), "the answer was cut short", True),
         (SchemeNotSupported(), "only http and https are supported", False),
         (EXPIRED, "the certificate of index.example expired on 2026-01-02", False),

@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
 from proxpi.upstream.answer import Answer
+from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import CONNECTIONS, REDIRECTS, USER_AGENT, Upstream
 from tests.support.upstreams import (
@@ -151,7 +152,7 @@ class TreqTests(PoolCase):
 
     def test_ipv6(self) -> None:
         """An index may live at an address, which is no name to be encoded."""
-        url = "http://[::1]:8080/simple/demo/"
+        url = "http://[2600::1]:8080/simple/demo/"
         self.agents.replies[url] = Reply(200, (b"page",))
         assert self.result(run(page(self.upstream, url))).status == 200
         assert self.urls() == [url]
@@ -260,6 +261,16 @@ class RedirectTests(PoolCase):
             error = self.error(run(page(self.upstream)), UpstreamFailed)
             assert not error.temporary
 
+    def test_to_a_private_address(self) -> None:
+        """A redirect to an address inside is not followed, and the error says what to set."""
+        for host in ("127.0.0.1", "[::1]", "10.0.0.1:8080", "2130706433", "localhost"):
+            self.agents.replies[PAGE] = redirect(f"https://{host}/admin")
+            for ask in (page(self.upstream), file(self.upstream)):
+                error = self.error(run(ask), UpstreamFailed)
+                assert "PROXPI_ALLOW_HOSTS" in error.cause
+                assert (error.url, error.temporary) == (f"https://{host}/admin", False)
+        assert set(self.urls()) == {PAGE}
+
     def test_ten(self) -> None:
         """Ten redirects are followed."""
         urls = [f"https://index.example/{number}" for number in range(REDIRECTS + 1)]
@@ -297,10 +308,12 @@ class SlotTests(PoolCase):
     def test_kinds_and_origins_are_apart(self) -> None:
         """Slow files never starve pages, nor does one upstream another."""
         self.agents.silent.add(PAGE)
-        for _ in range(CONNECTIONS + 1):
-            run(file(self.upstream))
+        asks = [run(file(self.upstream)) for _ in range(CONNECTIONS + 1)]
         self.result(run(page(self.upstream, "https://index.example/simple/other/")))
         self.result(run(file(self.upstream, "https://files.example/demo.whl")))
+        self.agents.release(PAGE)
+        for ask in asks:
+            self.result(ask)
 
     def test_failures_give_their_slot_back(self) -> None:
         """However a request ends, the next one gets its turn."""
@@ -313,6 +326,43 @@ class SlotTests(PoolCase):
             cancelled.cancel()
             self.error(cancelled, Exception)
         assert len(self.agents.asked) == 2 * (CONNECTIONS + 1)
+
+    def test_the_slot_of_where_it_leads(self) -> None:
+        """Those who were redirected count where they are, not where they came from."""
+        there = "https://files.example/demo.whl"
+        self.agents.replies[PAGE] = redirect(there)
+        self.agents.silent.add(there)
+        redirected = [run(file(self.upstream)) for _ in range(CONNECTIONS + 1)]
+        assert self.agents.count(there) == CONNECTIONS
+        assert self.agents.count(PAGE) == CONNECTIONS + 1
+        self.agents.release(there)
+        for ask in redirected:
+            self.result(ask)
+
+    def test_number(self) -> None:
+        """The limit is the one that was set."""
+        self.agents.silent.add(PAGE)
+        clock = self.clock
+        few = Upstream(self.agents, clock, Credentials.gather([]), 3, 20, connections=2)
+        asks = [run(page(few)) for _ in range(3)]
+        assert self.agents.waiting == 2
+        self.agents.release(PAGE)
+        for ask in asks:
+            self.result(ask)
+
+    def test_waiting_is_no_silence(self) -> None:
+        """The time that an upstream has for an answer begins with the request, not in the row."""
+        self.agents.silent.add(PAGE)
+        asks = [run(page(self.upstream)) for _ in range(CONNECTIONS + 1)]
+        self.clock.advance(CONNECT_TIMEOUT + READ_TIMEOUT - 1)
+        self.agents.release(PAGE)
+        self.agents.silent.add(PAGE)
+        self.result(asks[0])
+        waits = run(page(self.upstream))
+        self.clock.advance(CONNECT_TIMEOUT + READ_TIMEOUT - 1)
+        self.pending(waits)
+        self.agents.release(PAGE)
+        self.result(waits)
 
     def test_held_until_the_body_is_over(self) -> None:
         """The slot is held as long as the answer is used."""

@@ -23,7 +23,7 @@ PROXY = "proxy http://proxy.example:3128"
 VARIABLES = {
     "HTTP_PROXY": "http://user:secret@proxy.example:3128",
     "HTTPS_PROXY": "http://user:secret@proxy.example:3128",
-    "NO_PROXY": "direct.example, 192.0.2.0/24",
+    "NO_PROXY": "direct.example, 1.2.3.0/24",
 }
 BASIC = base64.b64encode(b"user:secret")
 PLAIN = "http://index.example/simple/demo/"
@@ -338,7 +338,7 @@ class DirectTests(RouteCase):
         assert b"Proxy-Authorization" not in head
         self.page("https://www.direct.example/simple/")
         assert self.network.accept().take().startswith(HELLO)
-        self.file("https://192.0.2.7/demo.whl")
+        self.file("https://1.2.3.4/demo.whl")
         assert self.ports() == [8080, 443, 443]
 
     def test_redirects(self) -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL, crypto
 
-from proxpi.settings import SettingsError
+from proxpi.row import SettingsError
 from proxpi.upstream import trust
 from tests.support.certificates import Authority
 

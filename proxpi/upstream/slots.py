@@ -1,0 +1,81 @@
+"""How many may ask one server at a time: as many as there are slots; the others wait in a row."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+from twisted.internet.defer import DeferredSemaphore
+
+from proxpi.simple import urls
+from proxpi.upstream.errors import UpstreamFailed
+
+Origin = tuple[str, str, int]
+
+
+@attrs.define(eq=False)
+class Slots:
+    """Slots of each origin.
+
+    :ivar number: how many each of them has
+    """
+
+    number: int
+    _taken: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
+
+    @asynccontextmanager
+    async def slot(self, url: str) -> AsyncIterator[Slot]:
+        """
+        Wait for a slot of a URL's origin, first come first served, and hold it.
+
+        :raises UpstreamFailed: if it is not the URL of a server
+        """
+        slot = Slot(self)
+        try:
+            await slot.move(url)
+            yield slot
+        finally:
+            slot.leave()
+
+    async def take(self, origin: Origin) -> None:
+        """Wait for a slot; whoever is cancelled leaves the row."""
+        await self._taken.setdefault(origin, DeferredSemaphore(self.number)).acquire()
+
+    def give_back(self, origin: Origin) -> None:
+        """Let go of a slot, for whoever has waited longest."""
+        taken = self._taken[origin]
+        taken.release()
+        # Whoever got it may be through with it already.
+        if taken.tokens == taken.limit and self._taken.get(origin) is taken:
+            del self._taken[origin]
+
+
+@attrs.define(eq=False)
+class Slot:
+    """A slot that is held, of one origin after the other."""
+
+    _slots: Slots
+    _origin: Origin | None = None
+
+    async def move(self, url: str) -> None:
+        """
+        Change to a slot of a URL's origin, and hold none of another one meanwhile.
+
+        :raises UpstreamFailed: if it is not the URL of a server
+        """
+        try:
+            origin = urls.origin(url)
+        except ValueError:
+            cause = "only http and https are supported"
+            raise UpstreamFailed(url, cause, temporary=False) from None
+        if origin != self._origin:
+            self.leave()
+            await self._slots.take(origin)
+            self._origin = origin
+
+    def leave(self) -> None:
+        """Let go of it."""
+        if self._origin is not None:
+            origin, self._origin = self._origin, None
+            self._slots.give_back(origin)

@@ -1,0 +1,118 @@
+"""Connections that are kept, and turn out to be closed when they are used again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import make_certificate
+from tests.support.conversations import Connection, Conversations
+from tests.support.proxy import Proxy
+
+JSON_TYPE = "Content-Type: application/vnd.pypi.simple.v1+json"
+DATA = b"the bytes of a file"
+
+
+def _answer(connection: Connection, target: str) -> None:
+    """Answer as an index does that has one file in each project."""
+    if target.startswith("/files/"):
+        connection.answer(DATA)
+        return
+    name = target.split("/")[2]
+    digest = hashlib.sha256(DATA).hexdigest()
+    file = {"filename": f"{name}-1.0.zip", "url": f"/files/{name}", "hashes": {"sha256": digest}}
+    page = {"meta": {"api-version": "1.0"}, "name": name, "files": [file]}
+    connection.answer(json.dumps(page).encode(), JSON_TYPE)
+
+
+End = Callable[[Connection], None]
+ENDS: dict[str, End] = {"FIN": Connection.close, "RST": Connection.reset}
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What is left again at the end, in reverse order."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def _proxy(
+    stack: ExitStack, folder: Path, server: Conversations, certificate: Path | None
+) -> Proxy:
+    settings = {
+        "PROXPI_INDEX_URL": f"{server.origin}/simple/",
+        "PROXPI_SLOW_DOWNLOAD": "stream",
+    }
+    if certificate is not None:
+        settings["SSL_CERT_FILE"] = str(certificate)
+    return stack.enter_context(Proxy(settings, folder=folder))
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("moment", ["between", "with the request"])
+def test_closed(stack: ExitStack, tmp_path: Path, end: str, moment: str, tls: bool) -> None:
+    """Whether the server closes between two requests, or as it gets one: nobody notices.
+
+    Each connection answers one request. The server ends it before the next one, or reads that
+    one and ends it then.
+    """
+    certificate = make_certificate(tmp_path, "server", "127.0.0.1") if tls else None
+    next_one = threading.Semaphore(0)
+    ended = threading.Semaphore(0)
+
+    def converse(connection: Connection) -> None:
+        target = connection.request()
+        assert target is not None
+        _answer(connection, target)
+        if moment == "between":
+            assert next_one.acquire(timeout=60)
+        else:
+            connection.request()
+        ENDS[end](connection)
+        ended.release()
+
+    server = stack.enter_context(Conversations(converse, certificate))
+    proxy = _proxy(stack, tmp_path, server, certificate)
+    for number in range(4):
+        for path, expected in (
+            (f"/index/demo-{number}/", None),
+            (f"/index/demo-{number}/demo-{number}-1.0.zip", DATA),
+        ):
+            reply = proxy.get(path)
+            assert reply.status == 200, reply.text
+            assert expected in (None, reply.body)
+            if moment == "between":
+                next_one.release()
+                assert ended.acquire(timeout=60)
+    assert server.connections == 8
+    written = proxy.output
+    assert "asking once more" not in written
+    assert "the connection was closed" not in written
+
+
+def test_asked_twice_and_no_more(stack: ExitStack, tmp_path: Path) -> None:
+    """A fresh connection that is closed is an outage, of which nobody is spared the news."""
+    requests: list[str] = []
+
+    def converse(connection: Connection) -> None:
+        while target := connection.request():
+            requests.append(target)
+            if target.startswith("/files/"):
+                return connection.reset()
+            _answer(connection, target)
+
+    server = stack.enter_context(Conversations(converse))
+    proxy = _proxy(stack, tmp_path, server, None)
+    assert proxy.get("/index/demo/").status == 200
+    reply = proxy.get("/index/demo/demo-1.0.zip")
+    assert (reply.status, "the connection was closed" in reply.text) == (503, True)
+    # On the connection that was kept and on a fresh one, and that once more after a pause.
+    assert requests.count("/files/demo") == 3
+    proxy.stop()

@@ -1,0 +1,154 @@
+"""Answers that are too long in one way or another: left in time, and old pages stand in."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.behavior import Behavior
+from tests.support.conversations import Connection, Conversations
+from tests.support.distributions import make_wheel
+from tests.support.fake_index import FakeIndex
+from tests.support.proxy import Proxy, Reply
+
+EXPIRED_AT_ONCE = "0.000001"
+LIMIT = 100_000
+#: A field of a head; Twisted takes none that is twice as long.
+LONG = b"X-Filler: " + b"x" * 9000 + b"\r\n"
+JSON_TYPE = "application/vnd.pypi.simple.v1+json"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What is left again at the end, in reverse order."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def index(stack: ExitStack) -> FakeIndex:
+    """An index with a project."""
+    index = stack.enter_context(FakeIndex())
+    index.add(make_wheel("demo"))
+    return index
+
+
+def _proxy(stack: ExitStack, folder: Path, url: str) -> Proxy:
+    settings = {
+        "PROXPI_INDEX_URL": url,
+        "PROXPI_INDEX_TTL": EXPIRED_AT_ONCE,
+        "PROXPI_PAGE_LIMIT": str(LIMIT),
+        "PROXPI_LIST_LIMIT": str(2 * LIMIT),
+    }
+    return stack.enter_context(Proxy(settings, folder=folder))
+
+
+def _assert_too_long(reply: Reply, what: str) -> None:
+    assert reply.status == 502
+    assert f"the answer is too long: {what} bytes" in reply.text
+
+
+#: What too long a page may come as.
+WAYS: dict[str, Callable[[bytes], Behavior]] = {
+    "announced": lambda body: Behavior(status=200, body=body),
+    "in chunks": lambda body: Behavior(status=200, body=body, chunked=True),
+    "until the end": lambda body: Behavior(status=200, body=body, close_delimited=True),
+    "compressed": lambda body: Behavior(status=200, body=body, gzip=True),
+}
+
+
+def _script(index: FakeIndex, way: str, path: str, size: int) -> None:
+    page = {"meta": {"api-version": "1.0"}, "name": "demo", "files": [], "projects": []}
+    index.script(path, WAYS[way](json.dumps(page).encode().ljust(size)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pages(stack: ExitStack, index: FakeIndex, tmp_path: Path, way: str) -> None:
+    """A page above the limit is none; what the index said before is kept, and the log says why."""
+    proxy = _proxy(stack, tmp_path, index.url)
+    before = proxy.get("/index/demo/")
+    assert before.status == 200
+    _script(index, way, "/simple/*", LIMIT + 1)
+    _assert_too_long(proxy.get("/index/cold/"), f"PROXPI_PAGE_LIMIT allows {LIMIT}")
+    after = proxy.get("/index/demo/")
+    assert (after.status, after.headers["x-cache"]) == (200, "STALE")
+    assert after.body == before.body
+    assert proxy.output.count(f"PROXPI_PAGE_LIMIT allows {LIMIT} bytes") >= 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_lists(stack: ExitStack, index: FakeIndex, tmp_path: Path, way: str) -> None:
+    """The same for the list of projects, with a limit of its own."""
+    proxy = _proxy(stack, tmp_path, index.url)
+    before = proxy.get("/index/")
+    assert before.status == 200
+    _script(index, way, "/simple/", 2 * LIMIT + 1)
+    after = proxy.get("/index/")
+    assert (after.status, after.headers["x-cache"]) == (200, "STALE")
+    assert after.body == before.body
+    assert f"PROXPI_LIST_LIMIT allows {2 * LIMIT} bytes" in proxy.output
+
+
+def test_pages_within(stack: ExitStack, index: FakeIndex, tmp_path: Path) -> None:
+    """A page just as long as the limit is one."""
+    page = {"meta": {"api-version": "1.0"}, "name": "long", "files": []}
+    index.page("long", json.dumps(page).encode().ljust(LIMIT), JSON_TYPE)
+    assert _proxy(stack, tmp_path, index.url).get("/index/long/").status == 200
+
+
+def test_a_bomb(stack: ExitStack, index: FakeIndex, tmp_path: Path) -> None:
+    """A few bytes that would become very many are not decompressed beyond the limit."""
+    bomb = gzip.compress(b"{" + b" " * (300 << 20), 1)
+    fields: dict[str, str | None] = {"Content-Encoding": "gzip", "Content-Type": JSON_TYPE}
+    for path in ("/simple/bomb/", "/simple/"):
+        index.script(path, Behavior(status=200, headers=fields, body=bomb))
+    settings = {"PROXPI_INDEX_URL": index.url}
+    proxy = stack.enter_context(Proxy(settings, folder=tmp_path))
+    _assert_too_long(proxy.get("/index/bomb/"), "PROXPI_PAGE_LIMIT allows 67108864")
+    _assert_too_long(proxy.get("/index/"), "PROXPI_LIST_LIMIT allows 268435456")
+
+
+@pytest.mark.parametrize(
+    "field", [b"a:\r\n", LONG, b"Y" * 9000 + LONG], ids=["short", "long", "too long"]
+)
+def test_heads(stack: ExitStack, tmp_path: Path, field: bytes) -> None:
+    """A head that does not end is left, with its connection closed, however short its fields."""
+    left: list[int] = []
+
+    def converse(connection: Connection) -> None:
+        connection.request()
+        sent = 0
+        try:
+            connection.send(b"HTTP/1.1 200 OK\r\n")
+            while sent < 1 << 30:
+                connection.send(field * 100)
+                sent += len(field) * 100
+        except OSError:
+            left.append(sent)
+
+    server = stack.enter_context(Conversations(converse))
+    with _proxy(stack, tmp_path, f"{server.origin}/simple/") as proxy:
+        reply = proxy.get("/index/demo/")
+        assert (reply.status, "the head of the answer is too long" in reply.text) == (502, True)
+        assert server.connections == 1
+    # What was on its way is lost; that is a few buffers of the system.
+    assert left and left[0] < 64 << 20
+
+
+def test_redirects(stack: ExitStack, index: FakeIndex, tmp_path: Path) -> None:
+    """Ten redirects are followed, and not an eleventh."""
+    hops = [f"/simple/hop-{number}/" for number in range(11)]
+    for number, hop in enumerate(hops[:-1]):
+        index.script(hop, Behavior(redirect=f"{index.origin}{hops[number + 1]}"))
+    page = {"meta": {"api-version": "1.0"}, "name": "hop-0", "files": []}
+    index.page("hop-10", json.dumps(page).encode(), JSON_TYPE)
+    index.script("/simple/loop/", Behavior(redirect=f"{index.origin}{hops[0]}"))
+    proxy = _proxy(stack, tmp_path, index.url)
+    assert proxy.get("/index/hop-0/").status == 200
+    reply = proxy.get("/index/loop/")
+    assert (reply.status, "more than 10 redirects" in reply.text) == (502, True)

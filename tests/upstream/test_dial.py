@@ -1,0 +1,176 @@
+"""From a name to an open socket: which addresses are tried, in which order, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TimeoutError
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+
+from proxpi.upstream.dial import Dial
+from proxpi.upstream.errors import Barred
+from proxpi.upstream.reach import Reach
+from tests.support.upstreams import CONNECT_TIMEOUT, PUBLIC, Case
+
+#: Seconds from one attempt to the next.
+NEXT = 0.3
+
+
+class DialCase(Case):
+    """Tests with a network in memory."""
+
+    def setUp(self) -> None:
+        """Know no name yet."""
+        self.reactor = MemoryReactorClock()
+        self.found: Deferred[list[str]] = succeed([PUBLIC])
+        self.asked: list[str] = []
+        self.dial = Dial(self.reactor, CONNECT_TIMEOUT, self.look_up, Reach())
+
+    def look_up(self, host: str) -> Deferred[list[str]]:
+        """See `LookUp`."""
+        self.asked.append(host)
+        return self.found
+
+    def connect(
+        self, host: bytes = b"index.example", *, trusted: bool = False
+    ) -> Deferred[IProtocol]:
+        """Connect to a host."""
+        return self.dial.endpoint(host, 80, trusted=trusted).connect(Factory.forProtocol(Protocol))
+
+    @property
+    def tried(self) -> list[str]:
+        """The addresses that were tried."""
+        return [attempt[0] for attempt in self.reactor.tcpClients]
+
+    def accept(self) -> None:
+        """Let the newest attempt succeed."""
+        factory: Any = self.reactor.tcpClients[-1][2]
+        factory.buildProtocol(None).makeConnection(StringTransport())
+
+    def refuse(self) -> None:
+        """Let the newest attempt fail."""
+        factory: Any = self.reactor.tcpClients[-1][2]
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+
+
+class AddressTests(DialCase):
+    """Which addresses are tried."""
+
+    def test_found(self) -> None:
+        """The address that was looked up is connected to."""
+        self.connect()
+        self.connect(b"Index.Example")
+        assert (self.asked, self.tried) == (["index.example"] * 2, [PUBLIC] * 2)
+
+    def test_in_turns(self) -> None:
+        """Both versions of IP take turns, from the best address on (RFC 8305)."""
+        self.found = succeed(["2600::1", "2600::2", "2600::3", "1.2.3.4", "1.2.3.5"])
+        self.connect()
+        self.reactor.pump([NEXT] * 4)
+        assert self.tried == ["2600::1", "1.2.3.4", "2600::2", "1.2.3.5", "2600::3"]
+
+    def test_black_hole(self) -> None:
+        """An address that does not answer costs a moment, not the time to connect."""
+        self.found = succeed(["2600::1", "1.2.3.4"])
+        connected = self.connect()
+        self.reactor.advance(NEXT)
+        self.accept()
+        self.result(connected)
+        assert self.reactor.connectors[0].stoppedConnecting
+
+    def test_literal(self) -> None:
+        """An address is connected to as it is judged, without a lookup."""
+        for host in (b"1.2.3.4", b"16909060", b"0x01.0x020304", b"1.2.3.4."):
+            self.connect(host)
+        assert (self.asked, self.tried) == ([], ["1.2.3.4"] * 4)
+
+    def test_odd_names(self) -> None:
+        """Names are not judged by their looks: resolvers know some that IDNA does not."""
+        for host in (b"my_index", b"a" * 64, b"a--b.example", b"-a.example"):
+            self.connect(host)
+        assert self.tried == [PUBLIC] * 4
+
+    def test_not_found(self) -> None:
+        """A name without an address is an error that says so."""
+        self.found = fail(DNSLookupError())
+        self.error(self.connect(), DNSLookupError)
+
+    def test_refused(self) -> None:
+        """If all refuse, that is what is said."""
+        connected = self.connect()
+        self.refuse()
+        self.reactor.advance(NEXT)
+        self.error(connected, ConnectionRefusedError)
+
+
+class BarredTests(DialCase):
+    """Addresses that nothing may lead to."""
+
+    def test_private(self) -> None:
+        """A private address is not so much as tried, whatever its name."""
+        self.found = succeed(["127.0.0.1"])
+        self.error(self.connect(), Barred)
+        self.error(self.connect(b"127.0.0.1"), Barred)
+        self.error(self.connect(b"0x7f.1"), Barred)
+        assert self.tried == []
+
+    def test_each_time(self) -> None:
+        """A name is judged whenever it is connected to: it may stand for something else by then."""
+        self.connect()
+        self.found = succeed(["127.0.0.1"])
+        self.error(self.connect(), Barred)
+        assert self.tried == [PUBLIC]
+
+    def test_those_left(self) -> None:
+        """Of several addresses only those that may be are tried."""
+        self.found = succeed(["10.0.0.1", "169.254.169.254", PUBLIC, "::1"])
+        self.connect()
+        self.reactor.pump([NEXT] * 5)
+        assert self.tried == [PUBLIC]
+
+    def test_trusted(self) -> None:
+        """To what the operator set, any address may be connected to."""
+        self.found = succeed(["127.0.0.1"])
+        self.connect(trusted=True)
+        assert self.tried == ["127.0.0.1"]
+
+
+class TimeTests(DialCase):
+    """How long it may take."""
+
+    def test_name_and_connection_together(self) -> None:
+        """What the name took is left off the time to connect."""
+        self.found = Deferred()
+        connected = self.connect()
+        self.reactor.advance(2)
+        self.found.callback(["1.2.3.4"])
+        self.pending(connected)
+        self.reactor.advance(CONNECT_TIMEOUT - 2 - 0.1)
+        self.pending(connected)
+        self.reactor.advance(0.2)
+        self.error(connected, TimeoutError)
+
+    def test_all_addresses_together(self) -> None:
+        """Many addresses that do not answer take no longer than one."""
+        self.found = succeed([f"1.2.3.{number}" for number in range(50)])
+        connected = self.connect()
+        self.reactor.pump([0.1] * int(CONNECT_TIMEOUT * 10 + 1))
+        self.error(connected, TimeoutError)
+        assert self.reactor.getDelayedCalls() == []
+        assert all(connector.stoppedConnecting for connector in self.reactor.connectors)
+
+    def test_cancelled(self) -> None:
+        """Whoever leaves ends the attempt, or the lookup."""
+        connected = self.connect()
+        connected.cancel()
+        self.error(connected, Exception)
+        assert self.reactor.connectors[0].stoppedConnecting
+        self.found = Deferred()
+        connected = self.connect()
+        connected.cancel()
+        self.error(connected, CancelledError)
+        assert self.reactor.getDelayedCalls() == []

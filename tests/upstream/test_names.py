@@ -1,0 +1,191 @@
+"""Names of hosts: one thread for each, not too many, and nobody waits for another's."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.task import Clock
+
+from proxpi.upstream import names
+from proxpi.upstream.errors import NameTimeout
+from proxpi.upstream.names import LOOKUPS, Names
+from tests.support.upstreams import Case
+
+TIMEOUT = 3.0
+
+
+class _Reactor(Clock):
+    """A clock that takes calls from threads, at once."""
+
+    def callFromThread(self, function: Callable[..., object], *arguments: Any) -> None:
+        """See `IReactorFromThreads`."""
+        function(*arguments)
+
+
+class NamesCase(Case):
+    """Tests with threads that work when they are told to."""
+
+    def setUp(self) -> None:
+        """Have a resolver that knows some names."""
+        self.reactor = _Reactor()
+        self.jobs: list[Callable[[], None]] = []
+        self.asked: list[bytes] = []
+        self.known: dict[bytes, list[str] | Exception] = {}
+        self.names = Names(
+            self.reactor,
+            TIMEOUT,
+            frozenset({"index.example"}),
+            self.getaddrinfo,
+            self.jobs.append,
+        )
+
+    def getaddrinfo(self, host: bytes, port: None, family: int, kind: int) -> list[Any]:
+        """Resolve as the system does."""
+        assert (port, family, kind) == (None, 0, socket.SOCK_STREAM)
+        self.asked.append(host)
+        found = self.known.get(host, ["1.2.3.4"])
+        if isinstance(found, Exception):
+            raise found
+        return [(0, kind, 6, "", (address, 0)) for address in found]
+
+    def work(self, count: int | None = None) -> None:
+        """Let so many threads come to their end."""
+        jobs, self.jobs[:] = self.jobs[:count], self.jobs[len(self.jobs[:count]) :]
+        for job in jobs:
+            job()
+
+
+class LookUpTests(NamesCase):
+    """What is found."""
+
+    def test_order(self) -> None:
+        """Addresses come in the order of the system, each of them once."""
+        self.known[b"a.example"] = ["2600::1", "1.2.3.4", "2600::1"]
+        found = self.names.look_up("a.example")
+        self.pending(found)
+        self.work()
+        assert self.result(found) == ["2600::1", "1.2.3.4"]
+        assert self.reactor.getDelayedCalls() == []
+
+    def test_unknown(self) -> None:
+        """A name without an address, or that is none, is not found."""
+        self.known[b"a.example"] = socket.gaierror(-2, "Name or service not known")
+        self.known[b"b.example"] = ValueError("embedded null")
+        self.known[b"c.example"] = []
+        for host in ("a.example", "b.example", "c.example"):
+            found = self.names.look_up(host)
+            self.work()
+            self.error(found, DNSLookupError)
+
+    def test_not_kept(self) -> None:
+        """What was found is not kept: the next one asks again."""
+        for _ in range(2):
+            found = self.names.look_up("a.example")
+            self.work()
+            self.result(found)
+        assert self.asked == [b"a.example"] * 2
+
+    def test_no_thread(self) -> None:
+        """A system without threads to give has no names, and has them again later."""
+
+        def refuse(job: Callable[[], None]) -> None:
+            raise RuntimeError("can't start new thread")
+
+        names = Names(self.reactor, TIMEOUT, frozenset(), self.getaddrinfo, refuse)
+        for _ in range(2):
+            found = names.look_up("a.example")
+            self.reactor.advance(0)
+            self.error(found, DNSLookupError)
+
+
+class HangingTests(NamesCase):
+    """A resolver that does not answer."""
+
+    def test_one_thread_for_a_name(self) -> None:
+        """However many want a name, one thread asks for it, and all get the answer."""
+        found = [self.names.look_up("a.example") for _ in range(100)]
+        assert len(self.jobs) == 1
+        self.work()
+        for each in found:
+            assert self.result(each) == ["1.2.3.4"]
+
+    def test_given_up(self) -> None:
+        """Nobody waits longer than allowed; the thread goes on, and serves who comes later."""
+        early = self.names.look_up("a.example")
+        self.reactor.advance(TIMEOUT + 0.1)
+        self.error(early, NameTimeout)
+        late = self.names.look_up("a.example")
+        assert len(self.jobs) == 1
+        self.work()
+        assert self.result(late) == ["1.2.3.4"]
+
+    def test_cancelled(self) -> None:
+        """Whoever leaves does not take the answer from others."""
+        leaves, stays = self.names.look_up("a.example"), self.names.look_up("a.example")
+        leaves.cancel()
+        self.error(leaves, CancelledError)
+        self.work()
+        assert self.result(stays) == ["1.2.3.4"]
+
+    def test_others(self) -> None:
+        """A name that hangs keeps no other one waiting."""
+        hangs, other = self.names.look_up("a.example"), self.names.look_up("b.example")
+        self.jobs.pop()()
+        assert self.result(other) == ["1.2.3.4"]
+        self.pending(hangs)
+
+    def test_bounded(self) -> None:
+        """Only so many names are looked up at a time, the others in their order afterwards."""
+        found = [self.names.look_up(f"{number}.example") for number in range(LOOKUPS + 2)]
+        assert len(self.jobs) == LOOKUPS
+        self.work(1)
+        self.result(found[0])
+        assert len(self.jobs) == LOOKUPS
+        self.work()
+        self.work()
+        assert self.asked == [f"{number}.example".encode() for number in range(LOOKUPS + 2)]
+        for each in found[1:]:
+            self.result(each)
+
+    def test_indexes_wait_for_nobody(self) -> None:
+        """However many names hang, those of the indexes are looked up at once."""
+        for number in range(LOOKUPS + 2):
+            self.names.look_up(f"{number}.example").addErrback(lambda _: None)
+        index = self.names.look_up("index.example")
+        self.jobs.pop()()
+        assert self.result(index) == ["1.2.3.4"]
+        assert len(self.jobs) == LOOKUPS
+
+    def test_who_leaves_the_row(self) -> None:
+        """A name that nobody waits for any more is not asked for."""
+        waiting: list[Deferred[list[str]]] = []
+        for number in range(LOOKUPS + 2):
+            waiting.append(self.names.look_up(f"{number}.example"))
+        waiting[LOOKUPS].cancel()
+        self.error(waiting[LOOKUPS], CancelledError)
+        self.work()
+        self.work()
+        assert f"{LOOKUPS}.example".encode() not in self.asked
+        self.result(waiting[LOOKUPS + 1])
+
+
+class ThreadTests(Case):
+    """The threads themselves."""
+
+    def test_daemons(self) -> None:
+        """The end of the process does not wait for a thread that hangs."""
+        daemons: list[bool] = []
+        done = threading.Event()
+
+        def job() -> None:
+            daemons.append(threading.current_thread().daemon)
+            done.set()
+
+        names._in_thread(job)
+        assert done.wait(60)
+        assert daemons == [True]

@@ -1,0 +1,308 @@
+"""Where links and redirects may lead: kinds of addresses, spellings, and who opens which door."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, ip_addresses, sampled_from
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import DNSLookupError
+
+from proxpi.upstream.errors import Barred
+from proxpi.upstream.reach import Reach, kind, literal
+from tests.support.upstreams import PUBLIC, Case, run
+
+OUTSIDE = "https://index.example/simple/"
+INSIDE = "http://10.1.1.1:8080/simple/"
+NAMED = "http://index.corp/simple/"
+
+_WITHIN_IPV6 = ("::ffff:0:0", "64:ff9b::", "::ffff:0:0:0")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("1.2.3.4", "public"),
+        ("2600::1", "public"),
+        ("127.0.0.1", "private"),
+        ("127.255.255.254", "private"),
+        ("::1", "private"),
+        ("10.0.0.1", "private"),
+        ("172.16.0.1", "private"),
+        ("192.168.1.1", "private"),
+        ("100.64.0.1", "private"),
+        ("198.18.0.1", "private"),
+        ("fd12:3456::1", "private"),
+        ("fec0::1", "private"),
+        ("64:ff9b:1::7f00:1", "private"),
+        ("169.254.169.254", "special"),
+        ("fe80::1", "special"),
+        ("fe80::1%eth0", "special"),
+        ("0.0.0.0", "special"),
+        ("0.1.2.3", "special"),
+        ("::", "special"),
+        ("224.0.0.1", "special"),
+        ("ff02::1", "special"),
+        ("240.0.0.1", "special"),
+        ("255.255.255.255", "special"),
+        ("fd00:ec2::254", "special"),
+        ("fd20:ce::254", "special"),
+        ("100.100.100.200", "special"),
+        ("192.0.0.192", "special"),
+        ("168.63.129.16", "special"),
+        ("::ffff:127.0.0.1", "private"),
+        ("::ffff:169.254.169.254", "special"),
+        ("::ffff:1.2.3.4", "public"),
+        ("64:ff9b::1.2.3.4", "public"),
+        ("64:ff9b::10.0.0.1", "private"),
+        ("64:ff9b::169.254.169.254", "special"),
+        ("2002:7f00:1::", "private"),
+        ("2002:a9fe:a9fe::1", "special"),
+        ("2002:102:304::1", "public"),
+        ("::127.0.0.1", "private"),
+    ],
+)
+def test_kinds(address: str, expected: str) -> None:
+    """Each address is of its kind, also one that is embedded in another."""
+    assert kind(address) == expected
+
+
+@given(ip_addresses())
+def test_public_is_what_the_registry_calls_global(address: IPv4Address | IPv6Address) -> None:
+    """Nothing counts as public that the standard library knows to be anything else."""
+    if kind(str(address)) == "public":
+        at: IPv4Address | IPv6Address = address
+        if isinstance(address, IPv6Address):
+            at = address.sixtofour or address.ipv4_mapped or address
+        assert at.is_global
+        assert not (at.is_private or at.is_loopback or at.is_link_local or at.is_multicast)
+        assert not at.is_unspecified
+
+
+@given(ip_addresses())
+def test_local_addresses_need_their_name(address: IPv4Address | IPv6Address) -> None:
+    """Link-local, multicast and unspecified addresses are never merely private."""
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        assert kind(str(address)) == "special"
+
+
+@given(ip_addresses(v=4), sampled_from(_WITHIN_IPV6))
+def test_an_embedded_address_counts(address: IPv4Address, prefix: str) -> None:
+    """An IPv4 address in an IPv6 address is what is reached by it."""
+    embedding = IPv6Address(int(IPv6Address(prefix)) + int(address))
+    assert kind(str(embedding)) == kind(str(address))
+
+
+@given(ip_addresses(v=4), integers(1, 3))
+def test_spellings(address: IPv4Address, parts: int) -> None:
+    """However resolvers take an IPv4 address to be written, it is understood."""
+    number = int(address)
+    octets = address.packed
+    rest = int.from_bytes(octets[parts:], "big")
+    head = ".".join(str(octet) for octet in octets[:parts])
+    for host in (
+        str(address),
+        f"{address}.",
+        str(number),
+        hex(number),
+        f"{head}.{rest}",
+        ".".join(f"0{octet:o}" for octet in octets),
+        ".".join(hex(octet) for octet in octets),
+        str(address).replace(".", "%2e"),
+    ):
+        assert literal(host) == str(address)
+
+
+@given(ip_addresses(v=6))
+def test_spellings_of_ipv6(address: IPv6Address) -> None:
+    """IPv6 addresses are understood, long or short, and with a scope."""
+    for host in (address.compressed, address.exploded, address.exploded.upper()):
+        assert literal(host) == address.compressed
+    assert literal("fe80::1%25eth0") == "fe80::1%eth0"
+
+
+def test_names_are_no_addresses() -> None:
+    """A name stays a name, however much it looks like a number."""
+    for host in ("index.example", "localhost", "1.2.3.example", "1e1", "", "256.256.256.256"):
+        assert literal(host) is None
+
+
+class ReachCase(Case):
+    """Tests with names of their own."""
+
+    def setUp(self) -> None:
+        """Know the names of two indexes."""
+        self.names: dict[str, list[str]] = {"index.corp": ["10.2.2.2"], "index.example": [PUBLIC]}
+        self.asked: list[str] = []
+
+    def look_up(self, host: str) -> Deferred[list[str]]:
+        """See `LookUp`."""
+        self.asked.append(host)
+        found = self.names.get(host)
+        return succeed(found) if found else fail(DNSLookupError())
+
+    def reach(self, *index_urls: str, allow: tuple[str, ...] = ()) -> Reach:
+        """Give the reach from some indexes."""
+        return Reach(index_urls, allow, self.look_up)
+
+    def passable(self, reach: Reach, *addresses: str, host: str = "files.example") -> list[str]:
+        """Give those addresses of a host that may be connected to."""
+        return list(self.result(run(reach.passable(host, 80, addresses))))
+
+    def barred(self, reach: Reach, address: str, host: str = "files.example") -> Barred:
+        """Give why nothing may lead to an address."""
+        return self.error(run(reach.passable(host, 80, [address])), Barred)
+
+
+class PassableTests(ReachCase):
+    """What becomes of the addresses that a host was found to have."""
+
+    def test_public(self) -> None:
+        """Public addresses may be connected to, and no index is looked up for that."""
+        assert self.passable(self.reach(OUTSIDE), PUBLIC, "2600::1") == [PUBLIC, "2600::1"]
+        assert self.asked == []
+
+    def test_private(self) -> None:
+        """A name for a private address leads nowhere, and the error says what to set."""
+        for address in ("127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"):
+            error = self.barred(self.reach(OUTSIDE), address)
+            assert str(error) == (
+                f"files.example is {address}, a private address, where no link or redirect may "
+                "lead unless PROXPI_ALLOW_HOSTS has files.example"
+            )
+            assert error.certain
+
+    def test_mixed(self) -> None:
+        """Of a host with addresses of both kinds the public ones are left."""
+        assert self.passable(self.reach(OUTSIDE), "10.0.0.1", PUBLIC) == [PUBLIC]
+
+    def test_index_inside(self) -> None:
+        """If an index lives on a private address, links may lead to others."""
+        for index in (INSIDE, "http://[fd00::1]/", "http://2130706433/", "http://10.1/"):
+            reach = self.reach(OUTSIDE, index)
+            assert self.passable(reach, "10.0.0.1", "127.0.0.1") == ["10.0.0.1", "127.0.0.1"]
+
+    def test_index_inside_by_name(self) -> None:
+        """The same if only its name says so, which is looked up once, before it was asked."""
+        reach = self.reach(OUTSIDE, NAMED)
+        assert self.passable(reach, "10.0.0.1") == ["10.0.0.1"]
+        assert self.passable(reach, "10.0.0.1") == ["10.0.0.1"]
+        assert sorted(self.asked) == ["index.corp", "index.example"]
+
+    def test_index_with_both(self) -> None:
+        """An index with a public address, too, does not live inside."""
+        self.names["index.corp"] = ["10.2.2.2", PUBLIC]
+        self.barred(self.reach(NAMED), "10.0.0.1")
+
+    def test_index_that_moves_in(self) -> None:
+        """An index that was seen outside opens no door by naming a private address."""
+        reach = self.reach(OUTSIDE)
+        self.passable(reach, PUBLIC, host="index.example")
+        self.barred(reach, "127.0.0.1", host="Index.Example.")
+        self.barred(reach, "127.0.0.1")
+
+    def test_index_that_moves_out(self) -> None:
+        """One that was inside and moves out closes it."""
+        reach = self.reach(NAMED)
+        self.passable(reach, "10.0.0.1")
+        self.passable(reach, PUBLIC, host="index.corp")
+        self.barred(reach, "10.0.0.1")
+
+    def test_index_that_is_not_found(self) -> None:
+        """As long as nobody knows where the index lives, waiting may help."""
+        del self.names["index.corp"]
+        reach = self.reach(NAMED)
+        assert not self.barred(reach, "10.0.0.1").certain
+        self.names["index.corp"] = ["10.2.2.2"]
+        assert self.passable(reach, "10.0.0.1") == ["10.0.0.1"]
+
+    def test_index_behind_a_proxy(self) -> None:
+        """A name that a forward proxy looks up is not looked up here."""
+        reach = Reach([NAMED], (), self.look_up, lambda url: url != NAMED)
+        assert self.barred(reach, "10.0.0.1").certain
+        assert self.asked == []
+
+    def test_special(self) -> None:
+        """Link-local addresses and their like are left alone wherever the indexes live."""
+        reach = self.reach(INSIDE, allow=("0.0.0.0/0", "::/0"))
+        for address in ("169.254.169.254", "0.0.0.0", "fe80::1", "fd00:ec2::254", "224.0.0.1"):
+            assert "a link-local or special address" in str(self.barred(reach, address))
+            assert self.passable(reach, address, "10.0.0.1") == ["10.0.0.1"]
+
+    def test_own_door(self) -> None:
+        """An index's own host and port may be anywhere."""
+        for index in ("http://169.254.7.7/", "http://index.example:80/"):
+            reach = self.reach(index)
+            host = index.split("/")[2].partition(":")[0]
+            assert self.passable(reach, "169.254.7.7", host=host) == ["169.254.7.7"]
+            assert self.error(run(reach.passable(host, 81, ["169.254.7.7"])), Barred)
+
+
+class AllowedTests(ReachCase):
+    """What an operator may name."""
+
+    def test_names(self) -> None:
+        """A name opens every address that it stands for, in any case; not those below it."""
+        reach = self.reach(OUTSIDE, allow=("files.corp",))
+        for host in ("files.corp", "Files.CORP", "files.corp."):
+            for address in ("10.0.0.1", "127.0.0.1", "169.254.1.1"):
+                assert self.passable(reach, address, host=host) == [address]
+        self.barred(reach, "10.0.0.1", host="more.files.corp")
+
+    def test_addresses(self) -> None:
+        """An address is opened under any name, also a special one."""
+        reach = self.reach(OUTSIDE, allow=("10.0.0.1", "169.254.1.1", "fd00::1"))
+        for address in ("10.0.0.1", "169.254.1.1", "fd00::1", "::ffff:10.0.0.1"):
+            assert self.passable(reach, address) == [address]
+        self.barred(reach, "10.0.0.2")
+
+    def test_networks(self) -> None:
+        """A network opens the private addresses in it."""
+        reach = self.reach(OUTSIDE, allow=("10.0.0.0/8", "fd00::/8", "169.254.0.0/16"))
+        for address in ("10.1.2.3", "fd12::1"):
+            assert self.passable(reach, address) == [address]
+        self.barred(reach, "192.168.0.1")
+        self.barred(reach, "169.254.1.1")
+
+
+class LiteralTests(ReachCase):
+    """Hosts of URLs that are addresses, which are judged behind forward proxies, too."""
+
+    def check(self, reach: Reach, url: str) -> Deferred[None]:
+        """Check a URL."""
+        return run(reach.check(url))
+
+    def test_names(self) -> None:
+        """Names are nobody's business here, and are not looked up."""
+        self.result(self.check(self.reach(OUTSIDE), "http://files.corp/x"))
+        assert self.asked == []
+
+    def test_addresses(self) -> None:
+        """Addresses are judged in each of their spellings."""
+        reach = self.reach(OUTSIDE)
+        for host in ("127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "127.0.0.1."):
+            self.error(self.check(reach, f"http://{host}:8000/x"), Barred)
+        for host in ("[::1]", "[::ffff:7f00:1]", "[fe80::1%25lo]", "127%2e0.0.1", "0"):
+            self.error(self.check(reach, f"https://{host}/x"), Barred)
+        self.result(self.check(reach, f"https://{PUBLIC}/x"))
+        self.result(self.check(reach, "https://[2600::1]/x"))
+
+    def test_this_machine(self) -> None:
+        """The names for loopback are its addresses, whoever would look them up."""
+        for host in ("localhost", "LOCALHOST.", "x.localhost"):
+            self.error(self.check(self.reach(OUTSIDE), f"http://{host}/"), Barred)
+        self.result(self.check(self.reach(OUTSIDE), "http://notlocalhost/"))
+        self.result(self.check(self.reach("http://localhost:81/"), "http://localhost:81/"))
+        allowed = self.reach(OUTSIDE, allow=("localhost",))
+        self.result(self.check(allowed, "http://localhost/"))
+
+    def test_kept_to_itself(self) -> None:
+        """What is shown of it holds no password of an index."""
+        assert "secret" not in repr(Reach(["https://user:secret@index.example/"]))
+
+
+def test_every_embedded_form_is_parsed() -> None:
+    """What the tests take for addresses is what the standard library does."""
+    assert ip_address("64:ff9b::1.2.3.4") == ip_address("64:ff9b::102:304")
