@@ -158,7 +158,7 @@ async def passing(link: Link, upstream: Upstream, moved: Moved) -> Body:
     """
     window, arrival = Window(_sums(link)), Arrival()
     begun = arrival.begun()
-    reception = Reception(link, upstream, _ToClient(link, arrival, window), moved)
+    reception = Reception(link, upstream, _ToClient(link, arrival, window), moved, paced=True)
     _run(window, _fill(reception, link, arrival))
     try:
         return await begun
@@ -177,7 +177,7 @@ def passing_on(reception: Reception, body: Body) -> Body:
         window.preload(body.read(at, known.size - at))
     rest.grew(known.size)
     link = reception.link
-    goes_on = attrs.evolve(reception, sink=_ToClient(link, arrival, window))
+    goes_on = attrs.evolve(reception, sink=_ToClient(link, arrival, window), paced=True)
     _run(window, _fill(goes_on, link, arrival))
     return rest
 
@@ -202,10 +202,15 @@ async def passing_part(link: Link, upstream: Upstream, span: Span, size: int) ->
     Only whole files can be checked; this is believed as far as the answer says what it is.
 
     :param size: of the whole file, in bytes
-    :raises Misfit: if the upstream gives anything else; it tells the size if that is another one
+    :raises Misfit: if the upstream gives anything else; it tells the size if that is another one.
+        Also if there are too many clients that do not take what they asked for
     :raises Gone: if the upstream has none
     :raises UpstreamFailed: if it does not begin to come
     """
+    # What fits into the window comes at once, whoever takes it.
+    paced = span.stop - span.start > WINDOW
+    if paced and upstream.crowded(link.url):
+        raise Misfit()
     window, arrival = Window(Sums(()), span.start), Arrival()
     # A part has nothing that it could be compared with: no byte of it is held back.
     arrival.body = body = Body(None, link, window, span.start, window, held_back=False)
@@ -218,7 +223,7 @@ async def passing_part(link: Link, upstream: Upstream, span: Span, size: int) ->
 
     async def fill() -> None:
         try:
-            await _bring_part(link, upstream, span, size, window.sums, take)
+            await _bring_part(link, upstream, span, size, window.sums, take, paced)
         except Exception as error:
             body.break_off()
             arrival.fail(error)
@@ -240,6 +245,7 @@ async def _bring_part(
     size: int,
     came: Sums,
     take: Callable[[bytes], object],
+    paced: bool,
 ) -> None:
     """Ask for a part; if it breaks off, once more for what is missing of it."""
     headers = {"Accept": "*/*"}
@@ -248,7 +254,7 @@ async def _bring_part(
         at = span.start + came.size
         headers["Range"] = f"bytes={at}-{span.stop - 1}"
         try:
-            async with upstream.file(link.url, headers) as answer:
+            async with upstream.file(link.url, headers, paced=paced) as answer:
                 if answer.status not in (200, 206, *NO_PART):
                     check_head(link, answer)
                 part = ContentRange.of(answer)

@@ -106,6 +106,7 @@ class Reception:
     """A file that is being brought.
 
     :ivar moved: gives a fresh link where one stopped being of use on the way
+    :ivar paced: whether it comes no faster than some client takes it
     :ivar validator: what tells the file at the upstream from another one, for ``If-Range``
     :ivar total: bytes that the upstream says it has
     :ivar all_came: whether the end has come, so that nothing is left to be asked for
@@ -115,6 +116,7 @@ class Reception:
     upstream: Upstream
     sink: Sink
     moved: Moved
+    paced: bool = False
     validator: str | None = None
     total: int | None = None
     all_came: bool = False
@@ -181,7 +183,7 @@ class Reception:
             if self.validator is not None:
                 headers["If-Range"] = self.validator
         while True:
-            async with self.upstream.file(self.link.url, headers) as answer:
+            async with self.upstream.file(self.link.url, headers, paced=self.paced) as answer:
                 write = self._begin(answer, "Range" in headers)
                 if write is not None:
                     ended = await self.upstream.stream(answer, write, self._limit(answer))

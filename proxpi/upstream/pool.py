@@ -13,7 +13,7 @@ have their own: slow files never starve them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
@@ -108,6 +108,13 @@ class Upstream:
     _file_slots: Slots = attrs.field(
         init=False, default=attrs.Factory(lambda self: Slots(self.connections), takes_self=True)
     )
+    # Whoever takes what it asked for slowly, or not at all, is not to keep downloads waiting.
+    _paced_slots: Slots = attrs.field(
+        init=False,
+        default=attrs.Factory(
+            lambda self: Slots(max(1, self.connections * 3 // 4)), takes_self=True
+        ),
+    )
 
     @asynccontextmanager
     async def page(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
@@ -126,20 +133,26 @@ class Upstream:
 
     @asynccontextmanager
     async def file(
-        self, url: str, headers: Mapping[str, str], method: str = "GET"
+        self, url: str, headers: Mapping[str, str], method: str = "GET", *, paced: bool = False
     ) -> AsyncIterator[Answer]:
         """
         Ask for a file with the bare agent, as it is; otherwise as :meth:`page`.
 
+        :param paced: whether it comes no faster than some client takes it
         :raises UpstreamFailed: if no answer comes
         """
         asked = {"Accept-Encoding": "identity", **headers}
         async with (
+            self._paced_slots.slot(url) if paced else nullcontext(),
             self._file_slots.slot(url) as slot,
             self._answer(slot, url, method, asked, self._agent.request) as answer,
         ):
             answer.headers.removeHeader(ENCODING)  # a file is taken as it is
             yield answer
+
+    def crowded(self, url: str) -> bool:
+        """Tell whether one more file that comes at a client's pace would have to wait."""
+        return self._paced_slots.full(url)
 
     async def body(
         self,

@@ -38,6 +38,11 @@ class Slots:
         finally:
             slot.leave()
 
+    def full(self, url: str) -> bool:
+        """Tell whether one more would have to wait for a slot of a URL's origin."""
+        taken = self._taken.get(urls.origin(url))
+        return taken is not None and taken.tokens == 0
+
     async def take(self, origin: Origin) -> None:
         """Wait for a slot; whoever is cancelled leaves the row."""
         await self._taken.setdefault(origin, DeferredSemaphore(self.number)).acquire()

@@ -7,10 +7,11 @@ from twisted.internet.defer import Deferred
 from proxpi.files.disk import Copy
 from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere
-from proxpi.files.passing import Part
+from proxpi.files.passing import WINDOW, Part
 from proxpi.files.stream import Body
 from proxpi.simple.conditional import Span, Unsatisfiable, requested_span
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import CONNECTIONS
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import FILES, MIB, entry
 from tests.support.internet import Reply
@@ -316,3 +317,50 @@ class Joining(PartCase):
         found.body.drop()
         self.clock.advance(TIMEOUT)
         assert self.open_files() == []
+
+
+class Crowded(MirrorCase):
+    """Clients that ask for large parts, and do not take them."""
+
+    LARGE = bytes(2 * MIB)
+    SPAN = Span(1, MIB)
+
+    def setUp(self) -> None:
+        """Let as many as may have begun to ask."""
+        super().setUp()
+        self.build(stream=True)
+        self.locate.lists(entry(NAME, self.LARGE))
+        for _ in range(CONNECTIONS * 3 // 4):
+            self.internet.at(URL, self.answer(self.SPAN, whole=False))
+            assert isinstance(self.result(self.ask(self.SPAN)), Part)
+        self.internet.asked.clear()
+
+    def answer(self, span: Span, *, whole: bool = True) -> Reply:
+        """Answer with a part, all of it or its first byte."""
+        told = {"Content-Range": f"bytes {span.start}-{span.stop - 1}/{len(self.LARGE)}"}
+        size = span.stop - span.start
+        return Reply(206, bytes(size if whole else 1), told, whole=whole, length=size)
+
+    def ask(self, span: Span) -> Deferred[Copy | Body | Part | Elsewhere]:
+        """Ask for a part."""
+        return Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
+
+    def test_small_part(self) -> None:
+        """Who asks for little is not kept waiting by them."""
+        span = Span(MIB, MIB + WINDOW)
+        self.internet.at(URL, self.answer(span))
+        found = self.result(self.ask(span))
+        assert isinstance(found, Part)
+        assert len(Reading(found.body).data) == WINDOW
+
+    def test_large_part(self) -> None:
+        """Nor is the next one: it is given the file, which is fetched for everybody."""
+        self.internet.at(URL, Reply(200, self.LARGE))
+        self.assert_bytes(self.result(self.ask(self.SPAN)), self.LARGE)
+        assert [asked.header("Range") for asked in self.internet.asked] == [None]
+
+    def test_other_files(self) -> None:
+        """Nor are downloads."""
+        self.locate.lists(entry("other.whl", DATA, url=FILES + "other.whl"))
+        self.internet.at(FILES + "other.whl", Reply(200, DATA))
+        self.assert_bytes(self.result(self.fetch("other.whl")))
