@@ -91,11 +91,11 @@ class Proxpi(Service):
         self._proxies = proxies
         self._reactor = reactor
         self._pool = persistent_pool(reactor, settings.upstream_connections)
+        self._index_urls = (settings.index_url, *settings.extra_index_urls)
         # Read here, while the process still is who, and where, it was started.
-        index_urls = (settings.index_url, *settings.extra_index_urls)
         self._netrc = netrc.read(os.environ)
         self._credentials = Credentials.gather(
-            index_urls, self._netrc, certificate=settings.client_cert is not None
+            self._index_urls, self._netrc, certificate=settings.client_cert is not None
         )
         self._tls = tls.policy(
             verify=not settings.disable_index_ssl_verification,
@@ -210,25 +210,22 @@ class Proxpi(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
-    def _site(self) -> Site:
+    def _way_out(self) -> Upstream:
         settings, reactor = self._settings, self._reactor
-        index_urls = (settings.index_url, *settings.extra_index_urls)
-        hosts = frozenset(urls.origin(url)[1] for url in index_urls)
-        names = Names(reactor, settings.connect_timeout, hosts)
+        names = Names(
+            reactor,
+            settings.connect_timeout,
+            frozenset(urls.origin(url)[1] for url in self._index_urls),
+        )
         reach = Reach(
-            index_urls,
+            self._index_urls,
             settings.allow_hosts,
             names.look_up,
             lambda url: self._proxies.to(*urls.origin(url)) is None,
         )
-        upstream = Upstream(
-            agent(
-                reactor,
-                self._pool,
-                self._tls,
-                Dial(reactor, settings.connect_timeout, names.look_up, reach),
-                self._proxies,
-            ),
+        dial = Dial(reactor, settings.connect_timeout, names.look_up, reach)
+        return Upstream(
+            agent(reactor, self._pool, self._tls, dial, self._proxies),
             reactor,
             self._credentials,
             settings.connect_timeout,
@@ -239,10 +236,14 @@ class Proxpi(Service):
             attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
             attrs.evolve(LIST_LIMIT, size=settings.list_limit),
         )
+
+    def _site(self) -> Site:
+        settings, reactor = self._settings, self._reactor
+        upstream = self._way_out()
         ttls = (settings.index_ttl, *settings.extra_index_ttls)
         self._sources = [
             Source(url, ttl, upstream, self._in_thread)
-            for url, ttl in zip(index_urls, ttls, strict=True)
+            for url, ttl in zip(self._index_urls, ttls, strict=True)
         ]
         store = Store(self._disk.own / "pages", reactor)
         pages = Pages(self._sources, reactor, store, self._in_thread)
@@ -258,7 +259,7 @@ class Proxpi(Service):
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
-        room = _room(len(index_urls), settings.upstream_connections)
+        room = _room(len(self._index_urls), settings.upstream_connections)
         return Site(tree, App(pages, projects, mirror).app.resource(), reactor, room)
 
     def _lists(self) -> Path | None:
