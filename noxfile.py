@@ -40,7 +40,7 @@ def types(session: nox.Session) -> None:
 def fast(session: nox.Session) -> None:
     """Run the tests that need no process of their own."""
     slow = [f"--ignore=tests/{folder}" for folder in ("integration", "faults", "egress")]
-    _python(session, "pytest", *slow, *session.posargs)
+    _python(session, "pytest", "--numprocesses=auto", *slow, *session.posargs)
 
 
 @nox.session
