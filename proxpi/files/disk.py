@@ -8,8 +8,9 @@ partial files, each locked by the process that writes it, what is known of uses,
 
 No file is served before its bytes were compared with the page: those that were downloaded are
 hashed on the way, those that were found are read once. (Where the page has no hash, a found file
-is compared by size, which is all that there is.) What was checked is remembered, over a
-restart as well, together with the file's inode, size and time of change; a file that
+is compared by size, which is all that there is; and if its URL has a port or a query, which its
+name does not tell, it is fetched anew.) What was checked is remembered, over a
+restart as well, together with the file's inode, size and time of change, and its URL; a file that
 is no longer the one that was checked is checked again. A file is flushed to disk before it gets
 its name, so after a power failure a name stands for all of the bytes, or is not there. (The name
 itself is not flushed: a file that lost it is fetched again.)
@@ -38,7 +39,7 @@ from twisted.python.failure import Failure
 
 from proxpi import metrics
 from proxpi.files import folder as folders
-from proxpi.files.checks import Checked, Identity, Mismatch, check, compare
+from proxpi.files.checks import Checked, Identity, Mismatch, check, compare, origin_of
 from proxpi.files.complaints import Complaints
 from proxpi.files.copies import Copy
 from proxpi.files.link import Link
@@ -178,7 +179,7 @@ class Disk:
         if checked is None:
             self._lost(link.place)
         else:
-            self._keep(link, link.place, checked)
+            self._keep(link.place, checked)
 
     def partial(self, link: Link) -> Partial:
         """
@@ -238,7 +239,7 @@ class Disk:
         partial.sync()
         status = self._name(partial, place)
         self._room.settle(partial)
-        self._keep(link, place, Checked(Identity.of(status), digests, link.url))
+        self._keep(place, Checked(Identity.of(status), digests, origin_of(link.url)))
         return None
 
     def named(self, filename: str) -> list[str]:
@@ -292,13 +293,12 @@ class Disk:
         self._checked.pop(place, None)
         self._stock.annotate(place, "")
 
-    def _keep(self, link: Link, place: str, checked: Checked) -> None:
+    def _keep(self, place: str, checked: Checked) -> None:
         self._checked[place] = checked
         self._doomed.discard(place)
         if self._stock.size(place) != checked.identity.size or place not in self._stock:
             self._stock.add(place, checked.identity.size)
-        # Whether a file without a hash is the right one, only its URL tells, and that just now.
-        self._stock.annotate(place, checked.written() if link.verified else "")
+        self._stock.annotate(place, checked.written())
         self._changed(place)
 
     def _lost(self, place: str) -> None:

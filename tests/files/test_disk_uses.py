@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import attrs
 import msgspec
 import pytest
 from twisted.internet.defer import Deferred
@@ -14,6 +13,7 @@ from twisted.internet.task import Clock
 from proxpi.files import folder as folder_module
 from proxpi.files import uses
 from proxpi.files.disk import Disk, Full
+from proxpi.files.link import Link
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
 
@@ -170,11 +170,31 @@ class Remembered(DiskCase):
         assert self.content(link) == b"found"
 
     def test_unverified(self) -> None:
-        """What no hash vouches for is not remembered."""
-        link = attrs.evolve(self.link, digest=None)
+        """What no hash vouches for is remembered, for its own URL alone."""
+        for url in ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1"):
+            link = Link(url, None, 5, private=False)
+            self.keep(link, b"right")
+            self.restart()
+            assert self.content(link) == b"right"
+            for other in ("https://h.example:8081/a.whl", "https://h.example/a.whl?id=2"):
+                assert self.disk.open(Link(other, None, 5, private=False)) is None
+
+    def test_unverified_and_killed(self) -> None:
+        """Without a last word, no port or query may tell it from another; it is fetched anew."""
+        urls = ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1")
+        for url in ("https://h.example/a.whl", *urls):
+            link = Link(url, None, 5, private=False)
+            self.keep(link, b"right")
+            self.disk = self.prepared(100)
+            assert self.check(link) == (url not in urls)
+            assert self.disk.found(link) is False
+
+    def test_no_secret_is_written(self) -> None:
+        """A URL is not written down as it is: there may be credentials in it."""
+        link = Link("https://h.example/a.whl?token=secret", None, 5, private=False)
         self.keep(link, b"right")
-        self.restart()
-        self.assert_to_be_checked()
+        self.disk.close()
+        assert b"secret" not in (self.disk.own / uses.NAME).read_bytes()
 
     def test_forgotten(self) -> None:
         """What was removed is not, whatever lies there now."""
