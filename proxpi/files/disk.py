@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,11 @@ from proxpi.files import folder as folders
 from proxpi.files.checks import Checked, Identity, Mismatch, check, compare, origin_of
 from proxpi.files.complaints import Complaints
 from proxpi.files.copies import Copy
+from proxpi.files.leaving import Leaving
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
 from proxpi.files.room import Full, Room
-from proxpi.files.stock import Stock
+from proxpi.files.stock import Kept, Stock
 from proxpi.files.uses import Uses
 
 __all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
@@ -74,12 +75,14 @@ class Disk:
     _complaints: Complaints = attrs.field(init=False)
     # What changed since the start, until the folder has been looked at.
     _touched: set[str] | None = attrs.field(init=False, default=None)
-    # What is to be removed in a thread, and is as good as gone.
-    _doomed: set[str] = attrs.field(init=False, factory=set)
+    _leaving: Leaving = attrs.field(init=False)
     _uses: Uses = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._room = Room(self.capacity, self._stock, self._readers, self._evict)
+        self._leaving = Leaving(
+            self.folder, self.in_thread, self._stays, lambda count: self._room.went(count)
+        )
+        self._room = Room(self.capacity, self._stock, self._readers, self._leaving, self._evict)
         self._complaints = Complaints(self.folder, self.seconds)
         self._uses = Uses(self.own, self._stock, self.in_thread, self.seconds)
 
@@ -160,7 +163,7 @@ class Disk:
             place is not None
             and self.capacity > 0
             and self._known(place) is None
-            and place not in self._doomed
+            and place not in self._leaving
             and (self.folder / place).is_file()
         )
 
@@ -174,12 +177,16 @@ class Disk:
         return check(self.folder / link.place, link)
 
     def trust(self, link: Link, checked: Checked | None) -> None:
-        """Remember the outcome of :meth:`check`."""
-        assert link.place is not None
-        if checked is None:
-            self._lost(link.place)
-        else:
-            self._keep(link.place, checked)
+        """Remember the outcome of :meth:`check`, unless it is that of a file of the past."""
+        place = link.place
+        assert place is not None
+        try:
+            identity = Identity.of(os.lstat(self.folder / place))
+        except OSError:
+            self._lost(place)
+            return
+        if checked is not None and checked.identity == identity and place not in self._leaving:
+            self._keep(place, checked)
 
     def partial(self, link: Link) -> Partial:
         """
@@ -197,10 +204,10 @@ class Disk:
 
     def reserve(self, partial: Partial, size: int) -> None:
         """
-        Make room for all of a file whose length is known, before it comes.
+        Take note of the length that an upstream announces; see :meth:`Room.reserve`.
 
         :param size: bytes of the whole file
-        :raises Full: if there is no room, and none can be made; nothing was removed then
+        :raises Full: if there is no room for it, and none can be made; nothing was removed then
         """
         self._room.reserve(partial, size)
 
@@ -233,7 +240,7 @@ class Disk:
         digests = partial.finish()
         compare(partial.size, digests, link)
         place, claim = link.place, self._room[partial]
-        if place is None or claim.size is None or not claim.wanted:
+        if place is None or not claim.kept:
             sha256 = digests["sha256"]
             return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
         partial.sync()
@@ -265,19 +272,21 @@ class Disk:
         """Remove every file, as :meth:`forget` does; when it is given back, all are gone."""
         self._room.unwanted()
         known = frozenset(self._stock)
-        for place in known:
-            self._lost(place)
-        self._doomed.update(known)
+        self._let_go(known)
 
         def rest(found: list[tuple[str, int]]) -> Deferred[None]:
-            # Also what another process put there; but not what came since.
-            for place, _ in found:
-                if place not in self._checked:
-                    self._lost(place)
-                    self._doomed.add(place)
-            return self.in_thread(self._remove_doomed)
+            # Also what another process put there, or was checked meanwhile; not what came since.
+            others = [(place, size) for place, size in found if not self._has_come(place)]
+            self._stock.fill(other for other in others if other[0] not in self._leaving)
+            self._let_go(place for place, _ in others)
+            return self._leaving.end()
 
         return self.in_thread(lambda: self._survey(known)).addCallback(rest)
+
+    def _has_come(self, place: str) -> bool:
+        """Tell whether a file was fetched by this process, or an earlier one."""
+        checked = self._checked.get(place)
+        return checked is not None and checked.origin is not None
 
     def _known(self, place: str) -> Checked | None:
         """Give what is known of a file's bytes, from this process or an earlier one."""
@@ -295,7 +304,7 @@ class Disk:
 
     def _keep(self, place: str, checked: Checked) -> None:
         self._checked[place] = checked
-        self._doomed.discard(place)
+        self._leaving.stop(place)
         if self._stock.size(place) != checked.identity.size or place not in self._stock:
             self._stock.add(place, checked.identity.size)
         self._stock.annotate(place, checked.written())
@@ -330,11 +339,26 @@ class Disk:
         return path.stat()
 
     def _evict(self, place: str) -> None:
-        """Remove a file that has to go."""
+        """Let go of a file to make room."""
         metrics.EVICTED.inc()
-        folders.remove(self.folder, place)
-        self._stock.evict(place)
+        self._leaving.add(place, self._stock.evict(place))
         self._lost(place)
+
+    def _let_go(self, places: Iterable[str]) -> None:
+        """Let go of files that nobody wants any more."""
+        for place in places:
+            self._doubt(place)  # if it stays
+            kept = self._stock.drop(place)
+            if kept is not None:
+                self._leaving.add(place, kept)
+            self._lost(place)
+        self._leaving.start()
+
+    def _stays(self, place: str, kept: Kept, error: OSError) -> None:
+        """Take a file back that should have gone, and cannot be removed."""
+        self._stock.restore(place, kept)
+        self._room.put_aside(place)
+        self._complaints.say(error)
 
     def _survey(self, known: frozenset[str]) -> list[tuple[str, int]]:
         return folders.survey(self.folder, known)
@@ -359,20 +383,4 @@ class Disk:
             for place, size in found
             if place not in touched and place not in self._stock
         )
-        for place in self._stock.choose(self.used - self.capacity, self._readers):
-            metrics.EVICTED.inc()
-            self._stock.evict(place)
-            self._checked.pop(place, None)
-            self._doomed.add(place)
-        if self._doomed:
-            self.in_thread(self._remove_doomed)
-
-    def _remove_doomed(self) -> None:
-        """Remove, in a thread, what is as good as gone; what stays is a found file again."""
-        for place in list(self._doomed):
-            if place in self._doomed:  # it may have come anew
-                try:
-                    folders.remove(self.folder, place)
-                except OSError as error:
-                    _log.debug("{place} stays: {error}", place=place, error=error)
-                self._doomed.discard(place)
+        self._room.shrink()
