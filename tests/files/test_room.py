@@ -111,6 +111,50 @@ class Unfinished(DiskCase):
         self.disk.end(partial)
         assert sum(self.content(link) is not None for link in links) == 5
 
+    def test_announced_otherwise(self) -> None:
+        """Nothing goes for a length that the index does not know of, before its bytes come."""
+        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for link in links:
+            self.keep(link, bytes(10))
+        for stated in (10, 90, None):
+            partial = self.disk.partial(bare("lie.whl", stated))
+            self.disk.reserve(partial, 95)
+            self.disk.end(partial)
+        assert sum(self.content(link) is not None for link in links) == 10
+        partial = self.disk.partial(bare("large.whl"))
+        self.disk.reserve(partial, 95)
+        for _ in range(95):
+            partial.write(bytes(1))
+        self.disk.end(partial)
+        assert sum(self.content(link) is not None for link in links) == 0
+
+    def test_longer_than_the_index_says(self) -> None:
+        """What is longer than that drives out no more than leaves half of the cache."""
+        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for link in links:
+            self.keep(link, bytes(10))
+        partial = self.disk.partial(bare("longer.whl", 5))
+        self.disk.reserve(partial, 95)
+        with pytest.raises(Full):
+            for _ in range(95):
+                partial.write(bytes(1))
+        self.disk.end(partial)
+        assert sum(self.content(link) is not None for link in links) == 5
+
+    def test_without_a_place(self) -> None:
+        """What cannot keep a name counts for as long as it comes."""
+        old = link_of("old.whl", bytes(60))
+        self.keep(old, bytes(60))
+        first, second = (self.disk.partial(link_of("../x.whl", bytes(60))) for _ in range(2))
+        first.write(bytes(60))
+        assert self.content(old) is None
+        assert self.disk.used == self.held() == 60
+        with pytest.raises(Full):
+            second.write(bytes(60))
+        self.disk.end(first)
+        self.disk.end(second)
+        assert self.disk.used == 0
+
     def test_cannot_be_removed(self) -> None:
         """What cannot be removed counts as before, and is served as before; the log tells."""
         old = link_of("old.whl", bytes(60))
