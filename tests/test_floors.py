@@ -16,7 +16,7 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 FLOORS = [
-    {"simple", "flights", "settings", "metrics"},
+    {"simple", "flights", "partials", "settings", "metrics"},
     {"upstream"},
     {"index", "files"},
     {"web"},

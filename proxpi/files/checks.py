@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 from twisted.logger import Logger
 
+from proxpi.files.folder import open_file
 from proxpi.files.link import Link
 from proxpi.files.partial import BUFFER
 from proxpi.simple import urls
@@ -121,23 +122,23 @@ def compare(size: int, digests: dict[str, str], link: Link) -> None:
 
 
 def check(path: Path, link: Link) -> Checked | None:
-    """Read a found file and compare it; one that is not the link's is removed."""
+    """
+    Read a found file and compare it; one that is not the link's is removed.
+
+    :raises OSError: if it cannot be read, or not be removed
+    """
     algorithms = {"sha256"} | ({link.digest[0]} if link.digest else set())
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    try:
-        with open(path, "rb", buffering=0) as file:
-            identity = Identity.of(os.fstat(file.fileno()))
-            while chunk := file.read(BUFFER):
-                for digest in hashes.values():
-                    digest.update(chunk)
-            checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
-            if identity == Identity.of(os.fstat(file.fileno())) and checked.suits(link):
-                with suppress(OSError):  # it will be remembered, also after a power failure
-                    os.fsync(file.fileno())
-                return checked
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        _log.warn("{path} cannot be read: {error}", path=str(path), error=error)
-        return None
+    with open_file(path) as file:
+        identity = Identity.of(os.fstat(file.fileno()))
+        while chunk := file.read(BUFFER):
+            for digest in hashes.values():
+                digest.update(chunk)
+        checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
+        if identity == Identity.of(os.fstat(file.fileno())) and checked.suits(link):
+            with suppress(OSError):  # it will be remembered, also after a power failure
+                os.fsync(file.fileno())
+            return checked
+    path.unlink(missing_ok=True)
     _log.warn("{path} is not what the index names: removed", path=str(path))
     return None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
+
+from proxpi import partials
 
 #: Bytes that are gathered before they are written.
 BUFFER = 1 << 20
@@ -59,10 +59,7 @@ class Partial:
     """
 
     def __init__(self, folder: Path, algorithms: set[str]) -> None:
-        self.path = folder / f"partial-{secrets.token_hex(8)}"
-        # Not tempfile's: its files are closed to other users, who may share the folder.
-        self._file = open(self.path, "x+b", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path, self._file = partials.begin(folder)
         self.sums = Sums(algorithms)
         self._written = 0
         self._synced = 0
