@@ -95,6 +95,37 @@ class Uses(DiskCase):
         self.disk.close()
         assert self.prepared(100).used == 100
 
+    def test_any_kind_and_killed(self) -> None:
+        """So it is after a crash right after it came, and it is removed with the others."""
+        self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        foreign = self.lay("theirs.kind", bytes(10))
+        self.disk = self.prepared(100)
+        assert self.disk.used == 100
+        self.result(self.disk.clear())
+        assert os.listdir(self.folder / "h-example") == [foreign.name]
+
+    def test_any_kind_of_odd_places(self) -> None:
+        """A list of these that somebody meddled with does no harm."""
+        self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        places = self.disk.own / uses.PLACES
+        outside = self.folder / "README"
+        outside.write_bytes(b"x")
+        for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n"):
+            places.write_bytes(places.read_bytes() + more)
+            self.disk = self.prepared(100)
+            self.result(self.disk.clear())
+            assert outside.exists()
+
+    def test_any_kind_once(self) -> None:
+        """Each of them is written down once, and none any more once all is written down."""
+        places = self.disk.own / uses.PLACES
+        for _ in range(3):
+            self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        assert places.read_bytes() == b"h-example/unknown.kind\n"
+        self.disk.close()
+        assert not places.exists()
+        assert self.prepared(100).used == self.disk.used
+
     def test_changed_meanwhile(self) -> None:
         """What went, came or grew while no process ran is as the disk has it."""
         self.disk.close()
@@ -323,6 +354,40 @@ class Behind(DiskCase):
         self.keep(new, bytes(40))
         self.run_threads()
         assert self.disk.used == 100
+
+    def test_killed(self) -> None:
+        """After a crash nobody knows what came after the last word; the log does not alarm."""
+        self.put(folder_module, "MANY", 2)
+        self.begin(100)
+        self.run_threads()
+        for number in range(3, 6):
+            self.lay(f"{number}.whl", bytes(30))
+        self.begin(200)
+        new = link_of("new.whl", bytes(40))
+        with logged("proxpi.files") as log:
+            for _ in range(3):
+                partial = self.disk.partial(new)
+                with pytest.raises(Full) as refusal:
+                    self.disk.reserve(partial, 40)
+                self.disk.complain(refusal.value)
+                self.disk.end(partial)
+        assert log.levels == ["info"]
+        assert self.check(self.links[0]), "what lies there is served"
+        self.run_threads()
+        self.keep(new, bytes(40))
+        self.run_threads()
+        assert self.disk.used <= 200
+
+    def test_complete_no_more(self) -> None:
+        """A last word is believed once, and not at all if files are still about to go."""
+        self.put(folder_module, "MANY", 2)
+        self.begin(100)
+        self.keep(link_of("new.whl", bytes(40)), bytes(40))
+        self.disk.close()
+        for _ in range(2):
+            self.begin(100)
+            with pytest.raises(Full):
+                self.keep(link_of("newer.whl", bytes(10)), bytes(10))
 
     def test_cleared_before_it_is_known(self) -> None:
         """What is cleared while the folder is looked at does not count afterwards."""
