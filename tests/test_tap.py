@@ -362,9 +362,23 @@ class CacheFolder(TapCase):
         """A folder that cannot be made ends the start with a line that names it."""
         (self.folder / "file").write_bytes(b"x")
         for path in (f"{self.folder}/file", f"{self.folder}/file/below"):
-            text = self.refusal(lambda: self.make(f"--cache-dir={path}"))  # noqa: B023
+            text = self.refusal(self.make(f"--cache-dir={path}").privilegedStartService)
             assert f"PROXPI_CACHE_DIR={path!r}" in text
             assert "accepted" in text
+
+    def test_another_user(self) -> None:
+        """What root makes for a process that becomes another user is that user's."""
+        given: list[tuple[Path, int]] = []
+        options = tap.Options()  # type: ignore[no-untyped-call]
+        options.parseOptions([f"--index-url={INDEX}", f"--cache-dir={self.folder}/a/b"])
+        options.parent = {"uid": 4711}
+        for _ in range(2):
+            service: Any = tap.makeService(options)
+            with mock.patch("os.chown", lambda path, user, _: given.append((path, user))):
+                service.privilegedStartService()
+            service.startService()
+            self.stop(service)
+        assert sorted(given) == [(self.folder / "a", 4711), (self.folder / "a/b", 4711)]
 
 
 class Refused(TapCase):
