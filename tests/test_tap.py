@@ -18,6 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python import usage
 from zope.interface import implementer
 
 from proxpi import __version__, tap
@@ -371,7 +372,8 @@ class CacheFolder(TapCase):
         given: list[tuple[Path, int]] = []
         options = tap.Options()  # type: ignore[no-untyped-call]
         options.parseOptions([f"--index-url={INDEX}", f"--cache-dir={self.folder}/a/b"])
-        options.parent = {"uid": 4711}
+        options.parent = usage.Options()  # type: ignore[no-untyped-call]
+        options.parent["uid"] = 4711
         for _ in range(2):
             service: Any = tap.makeService(options)
             with mock.patch("os.chown", lambda path, user, _: given.append((path, user))):

@@ -232,7 +232,7 @@ class Disk:
         for partial in self._room:
             partial.unlink()
         if self.capacity and self._room.known:
-            self._uses.finish(complete=self._stocktaking.ended and not self._leaving)
+            self._uses.finish()
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
         """

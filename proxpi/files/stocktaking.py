@@ -1,8 +1,8 @@
 """The look at the cache folder with which a process begins: what lies there, and how much it is.
 
 A large folder is looked at in a thread, while requests are answered. Until that has come to its
-end nothing may be added, as nobody knows whether there is room; unless the last process ended in
-good order, and wrote down all that there was.
+end nothing may be added: what the last process wrote down is served from, but it may have been
+killed later, or files may have come from elsewhere, so nobody knows whether there is room.
 """
 
 from __future__ import annotations
@@ -41,18 +41,13 @@ class Stocktaking:
     # What changed since the start, until the folder has been looked at.
     _touched: set[str] | None = attrs.field(init=False, default=None)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the folder has been looked at."""
-        return self._touched is None
-
     def begin(self) -> None:
         """Look; in a thread, if that takes a while."""
-        known, complete = self._uses.recall()
+        known = self._uses.recall()
         self._touched = set()
-        self._room.known = complete
+        self._room.known = False
         try:
-            run = self.in_thread if complete or folders.holds_many(self.folder) else execute
+            run = self.in_thread if folders.holds_many(self.folder) else execute
         except OSError:
             run = execute  # and the same once more, to be told of
         looked = run(lambda: folders.survey(self.folder, known))
@@ -82,4 +77,5 @@ class Stocktaking:
             for place, size in found
             if place not in touched and place not in self._stock
         )
+        self._uses.tidy()
         self._room.shrink()

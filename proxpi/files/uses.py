@@ -1,9 +1,7 @@
 """What is known of the cache's files, written down so that it outlasts the process.
 
 It is one document in the folder of proxpi's own: what :class:`proxpi.files.stock.Stock` makes of
-itself. It is replaced whole, now and then and at the end; one that is damaged is not used. That
-nothing changed since it was written is only so after an end in good order: a file beside it says
-so, until the next start.
+itself. It is replaced whole, now and then and at the end; one that is damaged is not used.
 
 Most files are known by what they are called. Those that are not are written down before they get
 their names, in a list beside: else nobody could tell after a crash that they are the cache's own.
@@ -26,10 +24,10 @@ from proxpi.files.stock import Stock
 
 #: The name of the document.
 NAME = "uses.json"
-#: The name of the file that says that it is complete.
-COMPLETE = "uses-complete"
 #: The name of the list of the places that their names do not tell to be the cache's own.
 PLACES = "places"
+#: Bytes beyond which those are taken out of the list, at a start, where nothing lies any more.
+LONG = 1 << 20
 #: Changes after which it is written, unless there are more files than that.
 CHANGES = 1000
 #: Seconds after which it is written anyway, with the next change.
@@ -52,28 +50,17 @@ class Uses:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     seconds: Callable[[], float]
     _changes: int = attrs.field(init=False, default=0)
-    _under_way: int = attrs.field(init=False, default=0)
     _written_at: float = attrs.field(
         init=False, default=attrs.Factory(lambda self: self.seconds(), takes_self=True)
     )
 
-    def recall(self) -> tuple[frozenset[str], bool]:
-        """
-        Take in what was written down by the last process.
-
-        :return: the places that it knew, and whether these are all
-        """
-        complete = True
-        try:
-            (self.own / COMPLETE).unlink()  # whatever happens from now on
-        except OSError:
-            complete = False
+    def recall(self) -> frozenset[str]:
+        """Take in what was written down by the last process; give the places that it knew."""
         try:
             self._stock.load((self.own / NAME).read_bytes())
         except OSError:
-            complete = False  # the first start, most likely
+            pass  # the first start, most likely
         except ValueError as error:
-            complete = False
             _log.warn("{name} is damaged, and not used: {error}", name=NAME, error=error)
         for place in self._stock:
             if not folders.is_place(place):
@@ -81,7 +68,7 @@ class Uses:
         places: list[str] = []
         with suppress(OSError, ValueError):
             places = (self.own / PLACES).read_text("utf-8").split("\n")
-        return frozenset(self._stock) | frozenset(filter(folders.is_place, places)), complete
+        return frozenset(self._stock) | frozenset(filter(folders.is_place, places))
 
     def mark(self, place: str) -> None:
         """
@@ -93,37 +80,30 @@ class Uses:
             with open(self.own / PLACES, "ab", buffering=0) as places:
                 places.write(f"{place}\n".encode())
 
+    def tidy(self) -> None:
+        """Take what is not there any more out of a list that has become long."""
+        with suppress(OSError):
+            if (self.own / PLACES).stat().st_size > LONG:
+                places = [place for place in self._stock if not folders.is_called_own(place)]
+                text = "".join(f"{place}\n" for place in places)
+                partials.write_whole(self.own / PLACES, text.encode())
+
     def changed(self) -> None:
         """Count a change, and write all of them down now and then."""
         self._changes += 1
         now = self.seconds()
         if self._changes >= max(CHANGES, len(self._stock)) or now >= self._written_at + LONGEST:
             self._changes, self._written_at = 0, now
-            self._under_way += 1
             document = self._stock.dump()
-            self.in_thread(lambda: self._write(document)).addCallback(self._wrote)
+            self.in_thread(lambda: self._write(document))
 
-    def finish(self, complete: bool) -> None:
-        """
-        Write down what changed since.
+    def finish(self) -> None:
+        """Write down what changed since."""
+        if self._changes:
+            self._write(self._stock.dump())
 
-        :param complete: whether that is all that there is
-        """
-        if self._changes and not self._write(self._stock.dump()):
-            return
-        if complete and not self._under_way:
-            with suppress(OSError):
-                (self.own / PLACES).unlink(missing_ok=True)
-                (self.own / COMPLETE).touch()
-
-    def _wrote(self, done: bool) -> None:
-        self._under_way -= 1
-        self._changes += not done
-
-    def _write(self, document: bytes) -> bool:
+    def _write(self, document: bytes) -> None:
         try:
             partials.write_whole(self.own / NAME, document)
         except OSError as error:
             _log.debug("uses are not written down: {error}", error=error)
-            return False
-        return True

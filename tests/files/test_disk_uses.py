@@ -117,14 +117,18 @@ class Uses(DiskCase):
             assert outside.exists()
 
     def test_any_kind_once(self) -> None:
-        """Each of them is written down once, and none any more once all is written down."""
+        """Each of them is written down once, and not for ever."""
         places = self.disk.own / uses.PLACES
         for _ in range(3):
-            self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
-        assert places.read_bytes() == b"h-example/unknown.kind\n"
-        self.disk.close()
-        assert not places.exists()
-        assert self.prepared(100).used == self.disk.used
+            for name in ("one.kind", "two.kind"):
+                self.keep(link_of(name, bytes(10)), bytes(10))
+        assert places.read_bytes() == b"h-example/one.kind\nh-example/two.kind\n"
+        self.disk.forget("h-example/one.kind")
+        self.prepared(100)
+        assert len(places.read_bytes().split()) == 2
+        self.put(uses, "LONG", 30)
+        self.prepared(100)
+        assert places.read_bytes() == b"h-example/two.kind\n"
 
     def test_changed_meanwhile(self) -> None:
         """What went, came or grew while no process ran is as the disk has it."""
@@ -261,7 +265,7 @@ class Remembered(DiskCase):
 
 
 class Behind(DiskCase):
-    """With a word of what lies there, the folder is looked at while the process runs already."""
+    """A large folder is looked at while the process runs already."""
 
     def setUp(self) -> None:
         """Fill a folder, and begin anew with threads that this test lets run."""
@@ -270,6 +274,7 @@ class Behind(DiskCase):
         for link in self.links:
             self.keep(link, bytes(30))
         self.disk.close()
+        self.put(folder_module, "MANY", 2)
         self.jobs: list[tuple[Any, Deferred[Any]]] = []
 
     def begin(self, capacity: int) -> None:
@@ -289,11 +294,13 @@ class Behind(DiskCase):
             done.callback(job())
 
     def test_counted_at_once(self) -> None:
-        """What lies there counts from the start, and room is made before anyone has looked."""
+        """What was written down counts from the start, and nothing is added before a look."""
         self.begin(100)
         assert self.disk.used == 90
+        with pytest.raises(Full):
+            self.keep(link_of("new.whl", bytes(10)), bytes(10))
+        self.run_threads()
         self.keep(link_of("new.whl", bytes(40)), bytes(40))
-        assert len([self.content(link) for link in self.links]) == 3
         self.run_threads()
         assert self.disk.used == self.held() - (self.disk.own / uses.NAME).stat().st_size == 100
         assert self.content(link_of("new.whl", bytes(40))) is not None
@@ -343,7 +350,6 @@ class Behind(DiskCase):
     def test_many_unknown_files(self) -> None:
         """A large folder that nobody knows is served from at once; it grows once it is known."""
         (self.disk.own / uses.NAME).unlink()
-        self.put(folder_module, "MANY", 2)
         self.begin(100)
         assert self.check(self.links[0])
         assert self.content(self.links[0]) == bytes(30)
@@ -355,9 +361,8 @@ class Behind(DiskCase):
         self.run_threads()
         assert self.disk.used == 100
 
-    def test_killed(self) -> None:
-        """After a crash nobody knows what came after the last word; the log does not alarm."""
-        self.put(folder_module, "MANY", 2)
+    def test_more_came(self) -> None:
+        """Nobody knows what came after the last word; the log does not alarm."""
         self.begin(100)
         self.run_threads()
         for number in range(3, 6):
@@ -378,21 +383,9 @@ class Behind(DiskCase):
         self.run_threads()
         assert self.disk.used <= 200
 
-    def test_complete_no_more(self) -> None:
-        """A last word is believed once, and not at all if files are still about to go."""
-        self.put(folder_module, "MANY", 2)
-        self.begin(100)
-        self.keep(link_of("new.whl", bytes(40)), bytes(40))
-        self.disk.close()
-        for _ in range(2):
-            self.begin(100)
-            with pytest.raises(Full):
-                self.keep(link_of("newer.whl", bytes(10)), bytes(10))
-
     def test_cleared_before_it_is_known(self) -> None:
         """What is cleared while the folder is looked at does not count afterwards."""
         (self.disk.own / uses.NAME).unlink()
-        self.put(folder_module, "MANY", 2)
         self.begin(100)
         cleared = self.disk.clear()
         self.run_threads()
@@ -402,7 +395,6 @@ class Behind(DiskCase):
     def test_ends_before_it_is_known(self) -> None:
         """A process that ends that early writes nothing down that is not so."""
         (self.disk.own / uses.NAME).unlink()
-        self.put(folder_module, "MANY", 2)
         self.begin(100)
         assert self.check(self.links[0])
         self.disk.close()
