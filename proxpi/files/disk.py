@@ -293,7 +293,7 @@ class Disk:
         return survey.addCallback(rest)
 
     def _has_come(self, place: str) -> bool:
-        """Tell whether a file was fetched by this process, or an earlier one."""
+        """Tell whether a file was fetched since all of them were forgotten, rather than found."""
         checked = self._checked.get(place)
         return checked is not None and checked.origin is not None
 
