@@ -83,11 +83,15 @@ class StartFailed(SystemExit, Exception):
 class Proxpi(Service):
     """Builds the house from its settings, opens its doors, and closes them.
 
+    :param owner: the number of the user that the process is going to be; ``None``: who it is now
     :raises SettingsError: for certificates that cannot be used
     """
 
-    def __init__(self, settings: Settings, proxies: Proxies, reactor: Any) -> None:
+    def __init__(
+        self, settings: Settings, proxies: Proxies, reactor: Any, owner: int | None = None
+    ) -> None:
         self._settings = settings
+        self._owner = owner
         self._proxies = proxies
         self._reactor = reactor
         self._pool = persistent_pool(reactor, settings.upstream_connections)
@@ -119,11 +123,14 @@ class Proxpi(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Listen, as root if twistd was started so.
+        Make the cache folder and listen, as root if twistd was started so.
 
-        :raises StartFailed: with one line, if an address cannot be listened on
+        :raises StartFailed: with one line, if the folder cannot be made, or an address cannot be
+            listened on
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        if self._temporary is None:
+            make_folder(self._disk.folder, "PROXPI_CACHE_DIR", 0o777, self._owner)
         site = self._built = self._site()
         for description in self._settings.listen:
             failures: list[Failure] = []
@@ -152,7 +159,7 @@ class Proxpi(Service):
         super().startService()  # type: ignore[no-untyped-call]
         if self._temporary is not None:
             # Not earlier: twistd may have been told to become another user by now.
-            make_folder(self._temporary, "TMPDIR", mode=0o700)
+            make_folder(self._temporary, "TMPDIR", 0o700)
         self._threads.start()
         self._write_threads.start()
         self._read_threads.start()
@@ -285,8 +292,8 @@ def makeService(options: Options) -> IService:
     """
     Make the service for the options of one ``twistd proxpi``.
 
-    :raises StartFailed: with one line, if the cache folder cannot be made, or if the certificates
-        that are to be trusted or shown cannot be used
+    :raises StartFailed: with one line, if the certificates that are to be trusted or shown cannot
+        be used
     """
     from twisted.internet import reactor  # only now: twistd may have been told which to install
 
@@ -296,12 +303,11 @@ def makeService(options: Options) -> IService:
     settings = options.settings
     if settings.cache_dir is not None:
         # Absolute from the start: a daemon changes its working folder.
-        folder = Path(settings.cache_dir).absolute()
-        make_folder(folder, "PROXPI_CACHE_DIR", mode=0o777)
-        settings = attrs.evolve(settings, cache_dir=str(folder))
+        settings = attrs.evolve(settings, cache_dir=str(Path(settings.cache_dir).absolute()))
     service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
     try:
-        proxpi = Proxpi(settings, options.proxies, reactor)
+        owner = options.parent.get("uid") if options.parent is not None else None
+        proxpi = Proxpi(settings, options.proxies, reactor, owner)
     except SettingsError as error:
         raise StartFailed(f"proxpi: {error}") from None
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
@@ -346,15 +352,20 @@ def _temporary_place() -> str:
         raise StartFailed(f"proxpi: {error}; set TMPDIR, or PROXPI_CACHE_DIR") from None
 
 
-def make_folder(folder: Path, variable: str, mode: int) -> None:
+def make_folder(folder: Path, variable: str, mode: int, owner: int | None = None) -> None:
     """
-    Make a folder, unless it is there.
+    Make a folder, and what is above it, unless it is there.
 
     :param variable: where its name came from
+    :param owner: the number of the user whose it is to be, if not this process's own
     :raises StartFailed: with one line, if it cannot be made
     """
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(mode, parents=True, exist_ok=True)
+        if owner is not None:
+            for path in missing:
+                os.chown(path, owner, -1)
     except OSError as error:
         raise StartFailed(
             f"proxpi: {variable}={str(folder)!r}: {error.strerror}; "

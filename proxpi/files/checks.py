@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 from twisted.logger import Logger
 
+from proxpi.files.folder import open_file
 from proxpi.files.link import Link
 from proxpi.files.partial import BUFFER
 from proxpi.simple import urls
+
+#: What the origin is called beside the digests; no algorithm is called so.
+_ORIGIN = "origin"
 
 _log = Logger(namespace="proxpi.files")
 
@@ -47,42 +53,51 @@ class Checked:
     """A file whose bytes are known.
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
-    :ivar url: where it was fetched; ``None`` for one that was found
+    :ivar origin: what tells the URL where it was fetched; ``None`` for one that was found
     """
 
     identity: Identity
     digests: dict[str, str]
-    url: str | None = None
+    origin: str | None = None
 
     def written(self) -> str:
         """Write down what tells, after a restart, that the bytes are still those."""
         identity = self.identity
-        digests = [f"{name}={digest}" for name, digest in self.digests.items()]
-        return " ".join(
-            [f"{identity.inode}", f"{identity.size}", f"{identity.changed_ns}", *digests]
-        )
+        told = self.digests if self.origin is None else {**self.digests, _ORIGIN: self.origin}
+        pairs = [f"{name}={value}" for name, value in told.items()]
+        return " ".join([f"{identity.inode}", f"{identity.size}", f"{identity.changed_ns}", *pairs])
 
     @classmethod
     def read(cls, note: str) -> Checked | None:
         """Read what :meth:`written` gave; ``None`` if it is something else."""
         try:
-            inode, size, changed_ns, *digests = note.split(" ")
-            pairs = dict(pair.split("=") for pair in digests)
+            inode, size, changed_ns, *told = note.split(" ")
+            pairs = dict(pair.split("=") for pair in told)
             identity = Identity(int(inode), int(size), int(changed_ns))
         except ValueError:
             return None
-        return cls(identity, pairs) if "sha256" in pairs else None
+        origin = pairs.pop(_ORIGIN, None)
+        return cls(identity, pairs, origin) if "sha256" in pairs else None
 
     def suits(self, link: Link) -> bool:
         """Tell whether this is the file of a link."""
         if link.digest is not None:
             return self.digests.get(link.digest[0]) == link.digest[1]
         # Port and query are not in the name: without a hash, only the URL tells files apart.
-        if self.url is not None and self.url != link.url:
-            return False
-        if link.size is not None:
-            return self.identity.size == link.size
-        return self.url is not None
+        if self.origin is None:
+            return link.size == self.identity.size and not _has_more_than_its_name(link.url)
+        return self.origin == origin_of(link.url) and link.size in (None, self.identity.size)
+
+
+def origin_of(url: str) -> str:
+    """Give what tells a URL from others; it may be written down, as credentials do not show."""
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _has_more_than_its_name(url: str) -> bool:
+    """Tell whether other files may have the same name in the cache: it has no port, no query."""
+    parts = urlsplit(url)
+    return bool(parts.query or re.search(r":\d*$", parts.netloc))
 
 
 def compare(size: int, digests: dict[str, str], link: Link) -> None:
@@ -107,23 +122,23 @@ def compare(size: int, digests: dict[str, str], link: Link) -> None:
 
 
 def check(path: Path, link: Link) -> Checked | None:
-    """Read a found file and compare it; one that is not the link's is removed."""
+    """
+    Read a found file and compare it; one that is not the link's is removed.
+
+    :raises OSError: if it cannot be read, or not be removed
+    """
     algorithms = {"sha256"} | ({link.digest[0]} if link.digest else set())
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    try:
-        with open(path, "rb", buffering=0) as file:
-            identity = Identity.of(os.fstat(file.fileno()))
-            while chunk := file.read(BUFFER):
-                for digest in hashes.values():
-                    digest.update(chunk)
-            checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
-            if identity == Identity.of(os.fstat(file.fileno())) and checked.suits(link):
-                with suppress(OSError):  # it will be remembered, also after a power failure
-                    os.fsync(file.fileno())
-                return checked
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        _log.warn("{path} cannot be read: {error}", path=str(path), error=error)
-        return None
+    with open_file(path) as file:
+        identity = Identity.of(os.fstat(file.fileno()))
+        while chunk := file.read(BUFFER):
+            for digest in hashes.values():
+                digest.update(chunk)
+        checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
+        if identity == Identity.of(os.fstat(file.fileno())) and checked.suits(link):
+            with suppress(OSError):  # it will be remembered, also after a power failure
+                os.fsync(file.fileno())
+            return checked
+    path.unlink(missing_ok=True)
     _log.warn("{path} is not what the index names: removed", path=str(path))
     return None

@@ -8,25 +8,28 @@ partial files, each locked by the process that writes it, what is known of uses,
 
 No file is served before its bytes were compared with the page: those that were downloaded are
 hashed on the way, those that were found are read once. (Where the page has no hash, a found file
-is compared by size, which is all that there is.) What was checked is remembered, over a
-restart as well, together with the file's inode, size and time of change; a file that
+is compared by size, which is all that there is; and if its URL has a port or a query, which its
+name does not tell, it is fetched anew.) What was checked is remembered, over a
+restart as well, together with the file's inode, size and time of change, and its URL; a file that
 is no longer the one that was checked is checked again. A file is flushed to disk before it gets
 its name, so after a power failure a name stands for all of the bytes, or is not there. (The name
 itself is not flushed: a file that lost it is fetched again.)
 
-Finished and unfinished files count together. Whoever writes asks for room first
-(:meth:`Disk.reserve`); room is made by removing what :mod:`proxpi.files.eviction` chooses, and if
-that does not do, :class:`Full` says so before a byte is written. What is known of sizes and uses is
-written down now and then, and read at the next start; the folder itself is looked at behind
-that, since it may hold a lot.
+Finished and unfinished files count together, and so does what is on its way out. Whoever writes
+asks for room first (:meth:`Disk.reserve`); room is made by removing what
+:mod:`proxpi.files.eviction` chooses, in a thread (:mod:`proxpi.files.leaving`), and if that does
+not do, :class:`Full` says so before a byte is written. What is known of sizes and uses is written
+down now and then, and read at the next start; the folder itself is looked at behind that
+(:mod:`proxpi.files.stocktaking`), since it may hold a lot.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,17 +37,18 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from proxpi import metrics
+from proxpi import metrics, partials
 from proxpi.files import folder as folders
-from proxpi.files.checks import Checked, Identity, Mismatch, check, compare
-from proxpi.files.complaints import Complaints
+from proxpi.files.checks import Checked, Identity, Mismatch, check, compare, origin_of
+from proxpi.files.complaints import STAYS, UNREAD, Complaints
 from proxpi.files.copies import Copy
+from proxpi.files.leaving import Leaving
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
-from proxpi.files.room import Full, Room
-from proxpi.files.stock import Stock
+from proxpi.files.room import Full, Room, Unknown
+from proxpi.files.stock import Kept, Stock
+from proxpi.files.stocktaking import Stocktaking
 from proxpi.files.uses import Uses
 
 __all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
@@ -71,16 +75,20 @@ class Disk:
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
     _room: Room = attrs.field(init=False)
     _complaints: Complaints = attrs.field(init=False)
-    # What changed since the start, until the folder has been looked at.
-    _touched: set[str] | None = attrs.field(init=False, default=None)
-    # What is to be removed in a thread, and is as good as gone.
-    _doomed: set[str] = attrs.field(init=False, factory=set)
+    _leaving: Leaving = attrs.field(init=False)
     _uses: Uses = attrs.field(init=False)
+    _stocktaking: Stocktaking = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._room = Room(self.capacity, self._stock, self._readers, self._evict)
+        self._leaving = Leaving(
+            self.folder, self.in_thread, self._stays, lambda count: self._room.went(count)
+        )
+        self._room = Room(self.capacity, self._stock, self._readers, self._leaving, self._evict)
         self._complaints = Complaints(self.folder, self.seconds)
         self._uses = Uses(self.own, self._stock, self.in_thread, self.seconds)
+        self._stocktaking = Stocktaking(
+            self.folder, self._stock, self._room, self._uses, self.in_thread, self._lost
+        )
 
     #: Compares what came with what the index names.
     compare = staticmethod(compare)
@@ -103,29 +111,19 @@ class Disk:
         """
         Look at what lies there, and remove what a crash left behind.
 
-        A folder that cannot be written is used for reading. If it holds many files, or what was
-        written down is at hand, it is looked at in a thread.
+        A folder that cannot be written is used for reading.
         """
         try:
             self.own.mkdir(parents=True, exist_ok=True)
-            folders.remove_leftovers(self.own)
+            partials.remove_leftovers(self.own)
         except OSError as error:
             _log.critical(
                 "{folder} cannot be written ({error}): nothing new will be kept in it",
                 folder=self.folder,
                 error=error.strerror,
             )
-        if not self.capacity:
-            return
-        known = self._uses.recall()
-        # Without a word of what lies there nothing may be added to it before it was looked at.
-        self._room.known = bool(known)
-        self._touched = set()
-        try:
-            run = self.in_thread if known or folders.holds_many(self.folder) else execute
-        except OSError:
-            run = execute  # and the same once more, to be told of
-        run(lambda: self._survey(known)).addCallbacks(self._take_stock, self._cannot_look)
+        if self.capacity:
+            self._stocktaking.begin()
 
     def fits(self, size: int | None) -> bool:
         """Whether a file of so many bytes may be kept."""
@@ -139,9 +137,9 @@ class Disk:
         if not checked.suits(link):
             return None
         try:
-            file = open(self.folder / place, "rb", buffering=0)
-        except OSError:
-            self._lost(place)
+            file = folders.open_file(self.folder / place)
+        except OSError as error:
+            self._missed(place, error)
             return None
         if Identity.of(os.fstat(file.fileno())) != checked.identity:
             file.close()
@@ -155,30 +153,42 @@ class Disk:
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
         place = link.place
-        return (
-            place is not None
-            and self.capacity > 0
-            and self._known(place) is None
-            and place not in self._doomed
-            and (self.folder / place).is_file()
-        )
+        if place is None or not self.capacity or place in self._leaving or self._known(place):
+            return False
+        try:
+            status = folders.look(self.folder, place)
+        except OSError as error:
+            self._complaints.say(error, UNREAD)
+            return False
+        return status is not None and stat.S_ISREG(status.st_mode)
 
-    def check(self, link: Link) -> Checked | None:
+    def check(self, link: Link) -> Checked | OSError | None:
         """
         Read a found file and compare it; one that is not the link's is removed.
 
         This takes a while and changes nothing in memory: call it in a thread, then :meth:`trust`.
         """
         assert link.place is not None
-        return check(self.folder / link.place, link)
+        try:
+            return check(self.folder / link.place, link)
+        except OSError as error:
+            return error
 
-    def trust(self, link: Link, checked: Checked | None) -> None:
-        """Remember the outcome of :meth:`check`."""
-        assert link.place is not None
-        if checked is None:
-            self._lost(link.place)
-        else:
-            self._keep(link, link.place, checked)
+    def trust(self, link: Link, checked: Checked | OSError | None) -> None:
+        """Remember the outcome of :meth:`check`, unless it is that of a file of the past."""
+        place = link.place
+        assert place is not None
+        if isinstance(checked, OSError):
+            self._missed(place, checked)
+            return
+        try:
+            status = os.lstat(self.folder / place)
+        except OSError as error:
+            self._missed(place, error)
+            return
+        if checked is None or Identity.of(status) != checked.identity or place in self._leaving:
+            return
+        self._keep(place, checked)
 
     def partial(self, link: Link) -> Partial:
         """
@@ -189,6 +199,8 @@ class Disk:
 
         :raises OSError: if the disk does not let it
         """
+        if link.place is not None:
+            folders.look(self.folder, link.place)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         partial = Partial(self.own, {link.digest[0]} if link.digest else set())
         self._room.enter(partial, link)
@@ -196,16 +208,19 @@ class Disk:
 
     def reserve(self, partial: Partial, size: int) -> None:
         """
-        Make room for all of a file whose length is known, before it comes.
+        Take note of the length that an upstream announces; see :meth:`Room.reserve`.
 
         :param size: bytes of the whole file
-        :raises Full: if there is no room, and none can be made; nothing was removed then
+        :raises Full: if there is no room for it, and none can be made; nothing was removed then
         """
         self._room.reserve(partial, size)
 
     def complain(self, error: OSError) -> None:
         """Write to the log that a file cannot be kept: one line a minute."""
-        self._complaints.say(error)
+        if isinstance(error, Unknown):
+            self._complaints.wait()
+        else:
+            self._complaints.say(error)
 
     def end(self, partial: Partial) -> None:
         """Let go of a partial file, and of its bytes if it was not adopted."""
@@ -216,7 +231,7 @@ class Disk:
         """Remove what has not been finished, as the process ends; it may still be written to."""
         for partial in self._room:
             partial.unlink()
-        if self._room.known:
+        if self.capacity and self._room.known:
             self._uses.finish()
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
@@ -232,13 +247,14 @@ class Disk:
         digests = partial.finish()
         compare(partial.size, digests, link)
         place, claim = link.place, self._room[partial]
-        if place is None or claim.size is None or not claim.wanted:
+        if place is None or not claim.kept:
             sha256 = digests["sha256"]
             return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
         partial.sync()
+        self._uses.mark(place)
         status = self._name(partial, place)
         self._room.settle(partial)
-        self._keep(link, place, Checked(Identity.of(status), digests, link.url))
+        self._keep(place, Checked(Identity.of(status), digests, origin_of(link.url)))
         return None
 
     def named(self, filename: str) -> list[str]:
@@ -264,19 +280,22 @@ class Disk:
         """Remove every file, as :meth:`forget` does; when it is given back, all are gone."""
         self._room.unwanted()
         known = frozenset(self._stock)
-        for place in known:
-            self._lost(place)
-        self._doomed.update(known)
+        self._let_go(known)
 
         def rest(found: list[tuple[str, int]]) -> Deferred[None]:
-            # Also what another process put there; but not what came since.
-            for place, _ in found:
-                if place not in self._checked:
-                    self._lost(place)
-                    self._doomed.add(place)
-            return self.in_thread(self._remove_doomed)
+            # Also what another process put there, or was checked meanwhile; not what came since.
+            others = [(place, size) for place, size in found if not self._has_come(place)]
+            self._stock.fill(other for other in others if other[0] not in self._leaving)
+            self._let_go(place for place, _ in others)
+            return self._leaving.end()
 
-        return self.in_thread(lambda: self._survey(known)).addCallback(rest)
+        survey = self.in_thread(lambda: folders.survey(self.folder, known))
+        return survey.addCallback(rest)
+
+    def _has_come(self, place: str) -> bool:
+        """Tell whether a file was fetched since all of them were forgotten, rather than found."""
+        checked = self._checked.get(place)
+        return checked is not None and checked.origin is not None
 
     def _known(self, place: str) -> Checked | None:
         """Give what is known of a file's bytes, from this process or an earlier one."""
@@ -292,13 +311,12 @@ class Disk:
         self._checked.pop(place, None)
         self._stock.annotate(place, "")
 
-    def _keep(self, link: Link, place: str, checked: Checked) -> None:
+    def _keep(self, place: str, checked: Checked) -> None:
         self._checked[place] = checked
-        self._doomed.discard(place)
+        self._leaving.stop(place)
         if self._stock.size(place) != checked.identity.size or place not in self._stock:
             self._stock.add(place, checked.identity.size)
-        # Whether a file without a hash is the right one, only its URL tells, and that just now.
-        self._stock.annotate(place, checked.written() if link.verified else "")
+        self._stock.annotate(place, checked.written())
         self._changed(place)
 
     def _lost(self, place: str) -> None:
@@ -306,14 +324,22 @@ class Disk:
         self._stock.drop(place)
         self._changed(place)
 
+    def _missed(self, place: str, error: OSError) -> None:
+        """Take note that a file cannot be opened; it counts for as long as it may be there."""
+        if folders.says_no_file(error):
+            self._lost(place)
+        else:
+            self._doubt(place)
+            self._complaints.say(error, UNREAD)
+
     def _changed(self, place: str) -> None:
-        if self._touched is not None:
-            self._touched.add(place)
+        self._stocktaking.changed(place)
         self._uses.changed()
 
     def _name(self, partial: Partial, place: str) -> os.stat_result:
         """Give a file its name; what is in its way goes, if it is the cache's own."""
         path = self.folder / place
+        folders.look(self.folder, place)  # no link has come into the way
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(partial.path, path)
@@ -330,49 +356,23 @@ class Disk:
         return path.stat()
 
     def _evict(self, place: str) -> None:
-        """Remove a file that has to go."""
+        """Let go of a file to make room."""
         metrics.EVICTED.inc()
-        folders.remove(self.folder, place)
-        self._stock.evict(place)
+        self._leaving.add(place, self._stock.evict(place))
         self._lost(place)
 
-    def _survey(self, known: frozenset[str]) -> list[tuple[str, int]]:
-        return folders.survey(self.folder, known)
+    def _let_go(self, places: Iterable[str]) -> None:
+        """Let go of files that nobody wants any more."""
+        for place in places:
+            self._doubt(place)  # if it stays
+            kept = self._stock.drop(place)
+            if kept is not None:
+                self._leaving.add(place, kept)
+            self._lost(place)
+        self._leaving.start()
 
-    def _cannot_look(self, failure: Failure) -> None:
-        failure.trap(OSError)
-        self._touched, self._room.known = None, True
-        _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=failure.value)
-
-    def _take_stock(self, found: list[tuple[str, int]]) -> None:
-        """Bring what is known in line with what lies there, and remove what is too much."""
-        touched, self._touched = self._touched or set(), None
-        self._uses.changed()
-        self._room.known = True
-        sizes = dict(found)
-        for place in self._stock:
-            if place not in touched and self._stock.size(place) != sizes.get(place):
-                self._checked.pop(place, None)
-                self._stock.drop(place)
-        self._stock.fill(
-            (place, size)
-            for place, size in found
-            if place not in touched and place not in self._stock
-        )
-        for place in self._stock.choose(self.used - self.capacity, self._readers):
-            metrics.EVICTED.inc()
-            self._stock.evict(place)
-            self._checked.pop(place, None)
-            self._doomed.add(place)
-        if self._doomed:
-            self.in_thread(self._remove_doomed)
-
-    def _remove_doomed(self) -> None:
-        """Remove, in a thread, what is as good as gone; what stays is a found file again."""
-        for place in list(self._doomed):
-            if place in self._doomed:  # it may have come anew
-                try:
-                    folders.remove(self.folder, place)
-                except OSError as error:
-                    _log.debug("{place} stays: {error}", place=place, error=error)
-                self._doomed.discard(place)
+    def _stays(self, place: str, kept: Kept, error: OSError) -> None:
+        """Take a file back that should have gone, and cannot be removed."""
+        self._stock.restore(place, kept)
+        self._room.put_aside(place)
+        self._complaints.say(error, STAYS)

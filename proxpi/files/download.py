@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.link import Link
@@ -44,6 +45,8 @@ async def download(
     reception = Reception(link, upstream, sink, moved)
 
     async def adopt() -> Copy | None:
+        while (room := partial.flush()) is not None:
+            await room
         partial.finish()
         await disk.in_thread(partial.sync)
         return disk.adopt(partial, link)
@@ -86,14 +89,15 @@ class _ToDisk:
         if not doubtful:
             self._arrival.body = Body(size, self._link, self._partial)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Deferred[None] | None:
         """See `Sink`; :raises TooLarge: as soon as that is known."""
         self._check_room(self.sums.size + len(data))
-        self._partial.write(data)
+        room = self._partial.write(data)
         body = self._arrival.body
         if body is not None:
             body.grew(self.sums.size)
             self._arrival.look()
+        return room
 
     def restart(self) -> bool:
         """See `Sink`."""

@@ -41,13 +41,16 @@ def worth(uses: int, size: int) -> float:
     return min(max(uses, 1), MOST_USES) * (1 / max(size, LEAST) + 1 / REQUEST)
 
 
-def victims(sizes: Iterable[tuple[str, int]], excess: int, busy: Container[str]) -> list[str]:
+def victims(
+    sizes: Iterable[tuple[str, int]], excess: int, busy: Container[str], most: int | None = None
+) -> list[str]:
     """
     Choose what to remove: the lowest ranks that nobody is being sent.
 
     :param sizes: names and bytes, the lowest rank first
     :param excess: bytes to make room for
     :param busy: names that have to stay
+    :param most: how many are chosen at most
     :return: the names to remove; fewer bytes than asked for if all else is busy
     """
     chosen: list[str] = []
@@ -57,6 +60,6 @@ def victims(sizes: Iterable[tuple[str, int]], excess: int, busy: Container[str])
         if name not in busy:
             chosen.append(name)
             excess -= size
-            if excess <= 0:
+            if excess <= 0 or len(chosen) == most:
                 break
     return chosen

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from twisted.internet.defer import Deferred
+
+from proxpi import partials
 
 #: Bytes that are gathered before they are written.
 BUFFER = 1 << 20
@@ -57,16 +59,14 @@ class Partial:
     """
 
     def __init__(self, folder: Path, algorithms: set[str]) -> None:
-        self.path = folder / f"partial-{secrets.token_hex(8)}"
-        # Not tempfile's: its files are closed to other users, who may share the folder.
-        self._file = open(self.path, "x+b", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path, self._file = partials.begin(folder)
         self.sums = Sums(algorithms)
         self._written = 0
         self._synced = 0
         self._gathered = bytearray()
-        #: Told how large the file is about to become; it may raise an `OSError` against it.
-        self.room: Callable[[int], None] = lambda size: None
+        #: Told how large the file is about to become; it may raise an `OSError` against it, or give
+        #: a Deferred of when it is to be asked again.
+        self.room: Callable[[int], Deferred[None] | None] = lambda size: None
 
     @property
     def size(self) -> int:
@@ -77,20 +77,25 @@ class Partial:
         """Give the descriptor of the file, for the system."""
         return self._file.fileno()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Deferred[None] | None:
         """
         Add bytes, hashing them as they pass.
 
+        :return: a Deferred of when there may be room for more, unless there is
         :raises OSError: if the disk does not take them; they can be read all the same
         """
         self.sums.add(data)
         self._gathered += data
-        if len(self._gathered) >= BUFFER:
-            self._flush()
+        return self.flush() if len(self._gathered) >= BUFFER else None
 
-    def _flush(self) -> None:
-        if self._gathered:
-            self.room(self._written + len(self._gathered))
+    def flush(self) -> Deferred[None] | None:
+        """Write what was gathered; while room is made for it, give a Deferred of when to ask."""
+        room = self.room(self._written + len(self._gathered)) if self._gathered else None
+        if room is None:
+            self._put()
+        return room
+
+    def _put(self) -> None:
         while self._gathered:
             count = os.pwrite(self.fileno(), self._gathered, self._written)
             del self._gathered[:count]
@@ -111,8 +116,13 @@ class Partial:
         self.sums = self.sums.anew()
 
     def finish(self) -> dict[str, str]:
-        """Write all of it, and give its digests."""
-        self._flush()
+        """
+        Write all of it, and give its digests.
+
+        What :meth:`flush` would wait with is written as well: that is not much.
+        """
+        self.flush()
+        self._put()
         return self.sums.digests()
 
     def sync(self) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 
 import attrs
+from twisted.internet.defer import Deferred
 
+from proxpi.files.leaving import SOME, Leaving
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
 from proxpi.files.stock import Stock
 
+#: How often in a row nothing of what should go could be removed, before a file is refused.
+IN_VAIN = 10
+
 
 class Full(OSError):
-    """
-    There is no room: all that could make it is in use, or the file is too large for it.
-
-    It is also raised as long as a large folder has not been looked at.
-    """
+    """There is no room: all that could make it is in use, or the file is too large for it."""
 
     def __str__(self) -> str:
         return "there is no room in the cache that could be made"
+
+
+class Unknown(Full):
+    """It is not known yet whether there is room: a large folder has not been looked at."""
 
 
 class TooLarge(Exception):
@@ -31,48 +37,64 @@ class Claim:
     """What a partial file takes of the room.
 
     :ivar place: where it is to lie, if it can
-    :ivar told: bytes that it will have, if that is known
-    :ivar size: bytes that are counted for it; ``None`` if it is not to be kept
+    :ivar stated: bytes that the index says it has, if it does
+    :ivar told: the same, or else what its upstream said first
+    :ivar size: bytes that are counted for it; ``None`` if it is counted no more, or too large
     :ivar wanted: whether it may be kept, as far as anyone said meanwhile
     """
 
     place: str | None
+    stated: int | None
     told: int | None
     size: int | None
     wanted: bool = True
+
+    @property
+    def kept(self) -> bool:
+        """Whether the file is to have its name once it is whole."""
+        return self.place is not None and self.size is not None and self.wanted
 
 
 @attrs.define(eq=False)
 class Room:
     """The room of one cache folder.
 
+    What has to go for a file is removed in a thread. Its bytes count until they are gone, and so do
+    those for which they go, from the beginning; as long as both are too much, nobody writes.
+
     :ivar capacity: bytes of files that there may be
     :ivar busy: places of files that must not be removed now
-    :ivar evict: removes a file, and drops it from the stock
+    :ivar leaving: the files that are on their way out
+    :ivar evict: moves a file from the stock to those
     :ivar known: whether it is known how much there is; as long as it is not, nothing may grow
     """
 
     capacity: int
     stock: Stock
     busy: Collection[str]
+    leaving: Leaving
     evict: Callable[[str], None]
     known: bool = True
     _claims: dict[Partial, Claim] = attrs.field(init=False, factory=dict)
     _unfinished: int = attrs.field(init=False, default=0)
+    # What could not be removed; it is tried again once nothing else is left.
+    _aside: set[str] = attrs.field(init=False, factory=set)
+    _in_vain: int = attrs.field(init=False, default=0)
+    _waiting: list[Deferred[None]] = attrs.field(init=False, factory=list)
 
     @property
     def used(self) -> int:
-        """Bytes of all files, finished or not."""
-        return self.stock.used + self._unfinished
+        """Bytes of all files, finished or not, and of those that are on their way out."""
+        return self.stock.used + self._unfinished + self.leaving.used
 
     def fits(self, size: int | None) -> bool:
         """Whether a file of so many bytes may be kept."""
         return (size or 0) <= self.capacity and self.capacity > 0
 
     def enter(self, partial: Partial, link: Link) -> None:
-        """Let a partial file begin, and count it from now on if it can be kept."""
-        kept = link.place is not None and self.fits(link.size)
-        self._claims[partial] = Claim(link.place, link.size, 0 if kept else None)
+        """Let a partial file begin, and count it from now on unless it is too large."""
+        size = 0 if self.fits(link.size) else None
+        self._claims[partial] = Claim(link.place, link.size, link.size, size)
         partial.room = lambda size: self.grow(partial, size)
 
     def __getitem__(self, partial: Partial) -> Claim:
@@ -85,6 +107,7 @@ class Room:
         """Count a partial file no longer."""
         claim = self._claims.pop(partial, None)
         self._unfinished -= (claim.size or 0) if claim is not None else 0
+        self._look()
 
     def settle(self, partial: Partial) -> None:
         """Count a partial file among the finished ones from now on."""
@@ -100,37 +123,101 @@ class Room:
 
     def reserve(self, partial: Partial, size: int) -> None:
         """
-        Make room for all of a file whose length is known.
+        Take note of the length that an upstream announces.
+
+        If the index says the same, room for all of it is made before it comes. One of them alone
+        may be wrong, and nothing is to go for bytes that never come.
 
         :raises Full: if there is none
         """
-        self._claims[partial].told = size
-        self.grow(partial, size)
+        claim = self._claims[partial]
+        if claim.stated == size:
+            self.grow(partial, size)
+        elif claim.told is None:
+            claim.told = size
 
-    def grow(self, partial: Partial, size: int) -> None:
+    def grow(self, partial: Partial, size: int) -> Deferred[None] | None:
         """
         Make room for a partial file to become so large.
 
-        :raises Full: if there is none
-        :raises OSError: if what should go cannot be removed
+        :return: ``None`` if there is; else a Deferred of when it is time to ask once more
+        :raises Full: if there is none, and none can be made
         """
         claim = self._claims.get(partial)
-        if claim is None or claim.size is None or size <= claim.size:
-            return
-        if not self.known:
-            raise Full
-        more = size - claim.size
-        excess = self.used + more - self.capacity
-        if excess > 0:
-            # What nobody told the length of may be endless: it drives out half of the rest at most.
-            if claim.told is None and 2 * size > self.capacity:
+        if claim is None or claim.size is None:
+            return None
+        before = claim.size
+        if size > before:
+            if not self.known:
+                raise Unknown
+            more = size - before
+            if self._excess + more > 0 and size > (claim.told or 0) and 2 * size > self.capacity:
+                # It may be endless: it drives out half of the rest at most.
                 raise Full
-            self._make_room(excess)
-        claim.size = size
-        self._unfinished += more
+            self._claim(claim, size)
+        try:
+            return self.make()
+        except Full:
+            self._claim(claim, before)
+            raise
 
-    def _make_room(self, excess: int) -> None:
-        if excess > self.stock.used - sum(map(self.stock.size, self.busy)):
+    def make(self) -> Deferred[None] | None:
+        """
+        Make room until there is no more in the folder than there may be.
+
+        :return: ``None`` if that is so; else a Deferred of when it is time to ask once more
+        :raises Full: if it cannot be
+        """
+        while self.used > self.capacity:
+            self._let_go()
+            if self.leaving:
+                self._waiting.append(Deferred())
+                return self._waiting[-1]
+        return None
+
+    def put_aside(self, place: str) -> None:
+        """Take note that a file cannot be removed."""
+        self._aside.add(place)
+
+    def went(self, count: int) -> None:
+        """Take note that so many files are gone of those that were to go."""
+        self._in_vain = 0 if count else self._in_vain + 1
+        self._look()
+
+    def shrink(self, _: object = None) -> None:
+        """Have as much removed as is too much, without anyone's waiting for it."""
+        with suppress(Full):  # all that is left is being sent, or cannot be removed
+            room = self.make()
+            if room is not None:
+                room.addCallback(self.shrink)
+
+    @property
+    def _excess(self) -> int:
+        """Bytes of which nobody has seen yet that they go."""
+        return self.used - self.leaving.used - self.capacity
+
+    def _claim(self, claim: Claim, size: int) -> None:
+        self._unfinished += size - (claim.size or 0)
+        claim.size = size
+
+    def _let_go(self) -> None:
+        excess = self._excess
+        if excess <= 0:
+            return
+        staying = self._aside.union(self.busy)
+        if excess > self.stock.used - sum(map(self.stock.size, staying)):
+            self._aside.clear()
             raise Full  # and nothing goes in vain
-        for place in self.stock.choose(excess, self.busy):
+        if self._in_vain >= IN_VAIN:
+            self._in_vain = 0
+            raise Full
+        for place in self.stock.choose(excess, staying, SOME):
             self.evict(place)
+        self.leaving.start()
+
+    def _look(self) -> None:
+        """Let those ask once more who wait, if there is room, or nothing comes of waiting."""
+        if self.used <= self.capacity or not self.leaving:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                waiter.callback(None)

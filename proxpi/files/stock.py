@@ -106,21 +106,29 @@ class Stock:
         kept.turn = next(self._turns)
         self._rank(place, kept)
 
-    def drop(self, place: str) -> None:
-        """Forget a file, if it is kept."""
+    def drop(self, place: str) -> Kept | None:
+        """Forget a file, if it is kept, and give what was known of it."""
         kept = self._kept.pop(place, None)
         if kept is not None:
             self.used -= kept.size
+        return kept
 
-    def evict(self, place: str) -> None:
-        """Forget a file that had to go."""
-        self._level = max(self._level, self._kept[place].rank)
+    def restore(self, place: str, kept: Kept) -> None:
+        """Take in what was dropped, as it was before."""
         self.drop(place)
+        self._put(place, kept)
 
-    def choose(self, excess: int, busy: Container[str]) -> list[str]:
-        """Give what has to go for so many bytes; fewer if all else is busy."""
+    def evict(self, place: str) -> Kept:
+        """Forget a file that has to go, and give what was known of it."""
+        kept = self._kept[place]
+        self._level = max(self._level, kept.rank)
+        self.drop(place)
+        return kept
+
+    def choose(self, excess: int, busy: Container[str], most: int | None = None) -> list[str]:
+        """Give what has to go for so many bytes; fewer if all else is busy, or at most so many."""
         with closing(self._by_rank()) as ranked:
-            return victims(ranked, excess, busy)
+            return victims(ranked, excess, busy, most)
 
     def fill(self, found: Iterable[tuple[str, int]]) -> None:
         """

@@ -2,11 +2,15 @@
 
 It is one document in the folder of proxpi's own: what :class:`proxpi.files.stock.Stock` makes of
 itself. It is replaced whole, now and then and at the end; one that is damaged is not used.
+
+Most files are known by what they are called. Those that are not are written down before they get
+their names, in a list beside: else nobody could tell after a crash that they are the cache's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,16 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from proxpi import partials
 from proxpi.files import folder as folders
 from proxpi.files.stock import Stock
 
 #: The name of the document.
 NAME = "uses.json"
+#: The name of the list of the places that their names do not tell to be the cache's own.
+PLACES = "places"
+#: Bytes beyond which those are taken out of the list, at a start, where nothing lies any more.
+LONG = 1 << 20
 #: Changes after which it is written, unless there are more files than that.
 CHANGES = 1000
 #: Seconds after which it is written anyway, with the next change.
@@ -56,7 +65,28 @@ class Uses:
         for place in self._stock:
             if not folders.is_place(place):
                 self._stock.drop(place)
-        return frozenset(self._stock)
+        places: list[str] = []
+        with suppress(OSError, ValueError):
+            places = (self.own / PLACES).read_text("utf-8").split("\n")
+        return frozenset(self._stock) | frozenset(filter(folders.is_place, places))
+
+    def mark(self, place: str) -> None:
+        """
+        Write down that a file is the cache's own, if it is not called so.
+
+        :raises OSError: if the disk does not let it
+        """
+        if place not in self._stock and not folders.is_called_own(place):
+            with open(self.own / PLACES, "ab", buffering=0) as places:
+                places.write(f"{place}\n".encode())
+
+    def tidy(self) -> None:
+        """Take what is not there any more out of a list that has become long."""
+        with suppress(OSError):
+            if (self.own / PLACES).stat().st_size > LONG:
+                places = [place for place in self._stock if not folders.is_called_own(place)]
+                text = "".join(f"{place}\n" for place in places)
+                partials.write_whole(self.own / PLACES, text.encode())
 
     def changed(self) -> None:
         """Count a change, and write all of them down now and then."""
@@ -74,6 +104,6 @@ class Uses:
 
     def _write(self, document: bytes) -> None:
         try:
-            folders.write_whole(self.own, NAME, document)
+            partials.write_whole(self.own / NAME, document)
         except OSError as error:
             _log.debug("uses are not written down: {error}", error=error)

@@ -12,21 +12,21 @@ what does not fit, is of another version, or was put there by others, is as good
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import secrets
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
 import attrs
 import msgspec
 
+from proxpi import partials
 from proxpi.index.source import Part
 from proxpi.simple.negotiate import Serialization
 
@@ -136,15 +136,12 @@ class Draft:
             return None
         # Beside the list's own folder, where what a crash leaves behind is removed at the start,
         # unless a process holds a lock on it.
-        path = folder.parent / f"partial-{secrets.token_hex(8)}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(path, "x+b", buffering=BLOCK)
+            self._path, file = partials.begin(folder.parent)
         except OSError:
             return None
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._path = path
-        return file
+        return BufferedRandom(file, BLOCK)
 
     def write(self, data: bytes) -> None:
         """Add bytes."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,7 +28,7 @@ import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi import __version__
+from proxpi import __version__, partials
 from proxpi.index.source import Part
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
@@ -211,7 +210,7 @@ class Store:
         :return: what it is called now, to be removed; so is what a crash leaves, at the start
         :raises OSError: if the disk does not let it
         """
-        gone = self.folder.parent / f"partial-{secrets.token_hex(8)}"
+        gone = self.folder.parent / partials.name_for_one()
         with suppress(FileNotFoundError):
             os.rename(self.folder, gone)
         return gone
@@ -222,15 +221,7 @@ class Store:
     def _write(self, path: Path, image: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Beside the folder of pages, where what a crash leaves behind is removed at the start.
-        partial = self.folder.parent / f"partial-{secrets.token_hex(8)}"
-        try:
-            with open(partial, "xb") as file:
-                file.write(image)
-            os.replace(partial, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(partial)
-            raise
+        partials.write_whole(path, image, self.folder.parent)
 
     def _tidy(self) -> None:
         found = []

@@ -31,10 +31,15 @@ def contents(number: int) -> bytes:
     return Random(number).randbytes(2000 + 1000 * number)
 
 
+def name_of(number: int) -> str:
+    """The name of a file; one of them is of a kind that nobody knows."""
+    return f"{number}.whl" if number else f"{number}.kind"
+
+
 def link_of(number: int) -> Link:
     """The link of a file."""
     data = contents(number)
-    url = f"https://h.example/{number % 3}/{number}.whl"
+    url = f"https://h.example/{number % 3}/{name_of(number)}"
     return Link(url, ("sha256", sha256(data)), len(data), private=False)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from proxpi.files.disk import Disk
 from tests.faults.conftest import StartProxy
-from tests.faults.sweep import FILES, contents, link_of, work
+from tests.faults.sweep import FILES, contents, link_of, name_of, work
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.house import sha256
@@ -51,7 +51,7 @@ def _run(
 
 def _check(folder: Path, capacity: int) -> None:
     """Check that each name stands for the right bytes, and what the next process makes of it."""
-    right = {f"{number}.whl": contents(number) for number in range(FILES)}
+    right = {name_of(number): contents(number) for number in range(FILES)}
     named = _named(folder)
     assert all(data == right[name] for name, data in named.items())
     disk = Disk(folder, capacity)
@@ -64,7 +64,7 @@ def _check(folder: Path, capacity: int) -> None:
         if disk.found(link):
             disk.trust(link, disk.check(link))
             copy = disk.open(link)
-        assert (copy is not None) == (f"{number}.whl" in named)
+        assert (copy is not None) == (name_of(number) in named)
         if copy is not None:
             assert copy.read(0, copy.size) == contents(number)
             copy.close()
@@ -103,7 +103,7 @@ def test_at_any_moment(tmp_path: Path) -> None:
         # Each of them forgets one file at its end.
         assert len(before - set(_named(tmp_path))) <= 1
         if len(before) >= FILES - 1:
-            for path in (tmp_path / "h-example").rglob("*.whl"):
+            for path in (tmp_path / "h-example").rglob("*.*"):
                 path.unlink()
     assert killed > KILLS_AT_RANDOM // 4
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxpi.files.disk import Copy, Disk, Mismatch
+from proxpi.files.disk import Checked, Copy, Disk, Mismatch
 from proxpi.files.link import Link
 from tests.support.house import FolderCase, sha256
 
@@ -70,7 +70,7 @@ class DiskCase(FolderCase):
         """Check a found file, and remember it; tell whether it is right."""
         checked = self.disk.check(link)
         self.disk.trust(link, checked)
-        return checked is not None
+        return isinstance(checked, Checked)
 
     def held(self) -> int:
         """Bytes of files that lie there."""

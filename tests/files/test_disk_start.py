@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from proxpi.files import disk as disk_module
 from proxpi.files.disk import Disk
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
@@ -99,7 +98,7 @@ class Start(DiskCase):
         (folder / "page").write_bytes(b"x")
         with socket.socket(socket.AF_UNIX) as odd:
             odd.bind(str(self.folder / ".proxpi/partial-socket"))
-        with logged("proxpi.files") as log:
+        with logged("proxpi") as log:
             self.prepared(100)
         assert not folder.exists()
         assert "partial-socket" in log.text
@@ -124,15 +123,6 @@ class ReadOnly(DiskCase):
         self.refuse(Path, "mkdir")
         self.refuse(os, "unlink")
         self.refuse(Path, "unlink")
-        disk_module.open = self.open_to_read  # type: ignore[attr-defined]
-        self.addCleanup(delattr, disk_module, "open")
-
-    @staticmethod
-    def open_to_read(path: Any, mode: str, **how: Any) -> Any:
-        """Open a file unless it would be changed."""
-        if mode != "rb":
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return open(path, mode, **how)
 
     def refuse(self, place: Any, name: str) -> None:
         """Let a function of the system fail."""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-import attrs
 import msgspec
-import pytest
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from proxpi.files import folder as folder_module
 from proxpi.files import uses
-from proxpi.files.disk import Disk, Full
+from proxpi.files.disk import Disk
+from proxpi.files.link import Link
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
 
@@ -95,6 +91,41 @@ class Uses(DiskCase):
         self.disk.close()
         assert self.prepared(100).used == 100
 
+    def test_any_kind_and_killed(self) -> None:
+        """So it is after a crash right after it came, and it is removed with the others."""
+        self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        foreign = self.lay("theirs.kind", bytes(10))
+        self.disk = self.prepared(100)
+        assert self.disk.used == 100
+        self.result(self.disk.clear())
+        assert os.listdir(self.folder / "h-example") == [foreign.name]
+
+    def test_any_kind_of_odd_places(self) -> None:
+        """A list of these that somebody meddled with does no harm."""
+        self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        places = self.disk.own / uses.PLACES
+        outside = self.folder / "README"
+        outside.write_bytes(b"x")
+        for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n"):
+            places.write_bytes(places.read_bytes() + more)
+            self.disk = self.prepared(100)
+            self.result(self.disk.clear())
+            assert outside.exists()
+
+    def test_any_kind_once(self) -> None:
+        """Each of them is written down once, and not for ever."""
+        places = self.disk.own / uses.PLACES
+        for _ in range(3):
+            for name in ("one.kind", "two.kind"):
+                self.keep(link_of(name, bytes(10)), bytes(10))
+        assert places.read_bytes() == b"h-example/one.kind\nh-example/two.kind\n"
+        self.disk.forget("h-example/one.kind")
+        self.prepared(100)
+        assert len(places.read_bytes().split()) == 2
+        self.put(uses, "LONG", 30)
+        self.prepared(100)
+        assert places.read_bytes() == b"h-example/two.kind\n"
+
     def test_changed_meanwhile(self) -> None:
         """What went, came or grew while no process ran is as the disk has it."""
         self.disk.close()
@@ -170,11 +201,31 @@ class Remembered(DiskCase):
         assert self.content(link) == b"found"
 
     def test_unverified(self) -> None:
-        """What no hash vouches for is not remembered."""
-        link = attrs.evolve(self.link, digest=None)
+        """What no hash vouches for is remembered, for its own URL alone."""
+        for url in ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1"):
+            link = Link(url, None, 5, private=False)
+            self.keep(link, b"right")
+            self.restart()
+            assert self.content(link) == b"right"
+            for other in ("https://h.example:8081/a.whl", "https://h.example/a.whl?id=2"):
+                assert self.disk.open(Link(other, None, 5, private=False)) is None
+
+    def test_unverified_and_killed(self) -> None:
+        """Without a last word, no port or query may tell it from another; it is fetched anew."""
+        urls = ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1")
+        for url in ("https://h.example/a.whl", *urls):
+            link = Link(url, None, 5, private=False)
+            self.keep(link, b"right")
+            self.disk = self.prepared(100)
+            assert self.check(link) == (url not in urls)
+            assert self.disk.found(link) is False
+
+    def test_no_secret_is_written(self) -> None:
+        """A URL is not written down as it is: there may be credentials in it."""
+        link = Link("https://h.example/a.whl?token=secret", None, 5, private=False)
         self.keep(link, b"right")
-        self.restart()
-        self.assert_to_be_checked()
+        self.disk.close()
+        assert b"secret" not in (self.disk.own / uses.NAME).read_bytes()
 
     def test_forgotten(self) -> None:
         """What was removed is not, whatever lies there now."""
@@ -207,116 +258,3 @@ class Remembered(DiskCase):
         self.content(self.link)
         assert document.exists()
         assert not self.prepared(100).found(self.link)
-
-
-class Behind(DiskCase):
-    """With a word of what lies there, the folder is looked at while the process runs already."""
-
-    def setUp(self) -> None:
-        """Fill a folder, and begin anew with threads that this test lets run."""
-        super().setUp()
-        self.links = [link_of(f"{number}.whl", bytes(30)) for number in range(3)]
-        for link in self.links:
-            self.keep(link, bytes(30))
-        self.disk.close()
-        self.jobs: list[tuple[Any, Deferred[Any]]] = []
-
-    def begin(self, capacity: int) -> None:
-        """Begin anew."""
-        self.disk = Disk(self.folder, capacity, self.in_thread)
-        self.disk.prepare()
-
-    def in_thread(self, job: Any) -> Deferred[Any]:
-        """Keep it for later."""
-        self.jobs.append((job, Deferred()))
-        return self.jobs[-1][1]
-
-    def run_threads(self) -> None:
-        """Let all threads come to their ends."""
-        while self.jobs:
-            job, done = self.jobs.pop(0)
-            done.callback(job())
-
-    def test_counted_at_once(self) -> None:
-        """What lies there counts from the start, and room is made before anyone has looked."""
-        self.begin(100)
-        assert self.disk.used == 90
-        self.keep(link_of("new.whl", bytes(40)), bytes(40))
-        assert self.disk.used == self.held() - (self.disk.own / uses.NAME).stat().st_size == 100
-        self.run_threads()
-        assert self.disk.used == 100
-        assert self.content(link_of("new.whl", bytes(40))) is not None
-
-    def test_served_at_once(self) -> None:
-        """A file is checked and served before anyone has looked."""
-        self.begin(100)
-        assert self.check(self.links[1])
-        assert self.content(self.links[1]) == bytes(30)
-        self.run_threads()
-        assert self.content(self.links[1]) == bytes(30)
-        assert self.disk.used == 90
-
-    def test_lowered_cap(self) -> None:
-        """What is too much goes behind: it holds up nobody, and is not served meanwhile."""
-        self.begin(30)
-        job, looked = self.jobs.pop()
-        looked.callback(job())
-        assert self.disk.used == 30
-        assert [self.disk.found(link) for link in self.links] == [False, False, False]
-        assert [self.content(link) is not None for link in self.links] == [False, False, True]
-        assert len(os.listdir(self.folder / "h-example")) == 3
-        self.run_threads()
-        assert os.listdir(self.folder / "h-example") == ["2.whl"]
-
-    def test_comes_anew_before_it_is_removed(self) -> None:
-        """A file that is to go, and comes anew before it does, stays."""
-        self.begin(30)
-        job, looked = self.jobs.pop()
-        looked.callback(job())
-        self.keep(self.links[0], bytes(30))
-        self.run_threads()
-        assert self.content(self.links[0]) == bytes(30)
-        assert self.disk.used == 30
-
-    def test_folder_cannot_be_read(self) -> None:
-        """A folder that cannot be looked at is complained of, and used all the same."""
-        self.begin(100)
-        job, looked = self.jobs.pop()
-        with logged("proxpi.files") as log:
-            looked.errback(PermissionError(13, "Permission denied"))
-        assert "cannot be read" in log.text
-        assert self.check(self.links[0])
-        assert callable(job)
-
-    def test_many_unknown_files(self) -> None:
-        """A large folder that nobody knows is served from at once; it grows once it is known."""
-        (self.disk.own / uses.NAME).unlink()
-        self.put(folder_module, "MANY", 2)
-        self.begin(100)
-        assert self.check(self.links[0])
-        assert self.content(self.links[0]) == bytes(30)
-        new = link_of("new.whl", bytes(40))
-        with pytest.raises(Full):
-            self.keep(new, bytes(40))
-        self.run_threads()
-        self.keep(new, bytes(40))
-        assert self.disk.used == 100
-
-    def test_cleared_before_it_is_known(self) -> None:
-        """What is cleared while the folder is looked at does not count afterwards."""
-        (self.disk.own / uses.NAME).unlink()
-        self.put(folder_module, "MANY", 2)
-        self.begin(100)
-        cleared = self.disk.clear()
-        self.run_threads()
-        self.result(cleared)
-        assert (self.disk.used, self.held()) == (0, 0)
-
-    def test_ends_before_it_is_known(self) -> None:
-        """A process that ends that early writes nothing down that is not so."""
-        (self.disk.own / uses.NAME).unlink()
-        self.put(folder_module, "MANY", 2)
-        self.begin(100)
-        assert self.check(self.links[0])
-        self.disk.close()
-        assert not (self.disk.own / uses.NAME).exists()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from proxpi.files import partial as partial_module
 from proxpi.files.disk import Disk, Full
 from proxpi.files.link import Link
+from proxpi.files.room import IN_VAIN
 from tests.files.test_disk import DiskCase, bare, link_of
 from tests.support.logs import logged
 
@@ -63,12 +67,13 @@ class Unfinished(DiskCase):
         """Room for a file whose length is known is made before it comes, or refused at once."""
         old = link_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
-        first, second = self.disk.partial(bare("one.whl")), self.disk.partial(bare("two.whl"))
+        first = self.disk.partial(bare("one.whl", 80))
+        second = self.disk.partial(bare("two.whl", 21))
         self.disk.reserve(first, 80)
         assert self.content(old) is None
         with pytest.raises(Full):
             self.disk.reserve(second, 21)
-        self.disk.reserve(second, 20)
+        second.write(bytes(20))
         assert self.disk.used == 100
         first.write(bytes(80))
         assert self.disk.used == 100
@@ -83,14 +88,16 @@ class Unfinished(DiskCase):
         self.keep(kept, bytes(30))
         sending = self.disk.open(sent)
         assert sending is not None
-        partial = self.disk.partial(bare("new.whl"))
-        with pytest.raises(Full):
-            self.disk.reserve(partial, 71)
-        assert self.content(kept) is not None
-        self.disk.reserve(partial, 70)
-        assert self.content(kept) is None
+        for size in (71, 70):
+            partial = self.disk.partial(bare("new.whl", size))
+            if size > 70:
+                with pytest.raises(Full):
+                    self.disk.reserve(partial, size)
+            else:
+                self.disk.reserve(partial, size)
+            assert (self.content(kept) is None) == (size == 70)
+            self.disk.end(partial)
         sending.close()
-        self.disk.end(partial)
 
     def test_endless(self) -> None:
         """What has no length drives out no more than leaves half of the cache."""
@@ -104,20 +111,103 @@ class Unfinished(DiskCase):
         self.disk.end(partial)
         assert sum(self.content(link) is not None for link in links) == 5
 
-    def test_cannot_be_removed(self) -> None:
-        """What cannot be removed counts as before, and is served as before."""
+    def test_announced_otherwise(self) -> None:
+        """Nothing goes for a length that the index does not know of, before its bytes come."""
+        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for link in links:
+            self.keep(link, bytes(10))
+        for stated in (10, 90, None):
+            partial = self.disk.partial(bare("lie.whl", stated))
+            self.disk.reserve(partial, 95)
+            self.disk.end(partial)
+        assert sum(self.content(link) is not None for link in links) == 10
+        partial = self.disk.partial(bare("large.whl"))
+        self.disk.reserve(partial, 95)
+        for _ in range(95):
+            partial.write(bytes(1))
+        self.disk.end(partial)
+        assert sum(self.content(link) is not None for link in links) == 0
+
+    def test_longer_than_the_index_says(self) -> None:
+        """What is longer than that drives out no more than leaves half of the cache."""
+        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for link in links:
+            self.keep(link, bytes(10))
+        partial = self.disk.partial(bare("longer.whl", 5))
+        self.disk.reserve(partial, 95)
+        with pytest.raises(Full):
+            for _ in range(95):
+                partial.write(bytes(1))
+        self.disk.end(partial)
+        assert sum(self.content(link) is not None for link in links) == 5
+
+    def test_without_a_place(self) -> None:
+        """What cannot keep a name counts for as long as it comes."""
         old = link_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
+        first, second = (self.disk.partial(link_of("../x.whl", bytes(60))) for _ in range(2))
+        first.write(bytes(60))
+        assert self.content(old) is None
+        assert self.disk.used == self.held() == 60
+        with pytest.raises(Full):
+            second.write(bytes(60))
+        self.disk.end(first)
+        self.disk.end(second)
+        assert self.disk.used == 0
 
-        def refuse(*_: Any, **__: Any) -> None:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-
-        partial = self.disk.partial(bare("new.whl", 50))
-        self.put(os, "unlink", refuse)
-        with pytest.raises(OSError, match="Permission denied"):
-            self.disk.reserve(partial, 50)
+    def test_cannot_be_removed(self) -> None:
+        """What cannot be removed counts as before, and is served as before; the log tells."""
+        old = link_of("old.whl", bytes(60))
+        self.keep(old, bytes(60))
+        with self.unremovable("old.whl"), logged("proxpi.files") as log:
+            for _ in range(3):
+                partial = self.disk.partial(bare("new.whl", 50))
+                with pytest.raises(Full):
+                    self.disk.reserve(partial, 50)
+                self.disk.end(partial)
+        assert log.levels == ["error"]
+        assert "Permission denied" in log.text
         assert self.disk.used == 60
         assert self.content(old) is not None
+        self.keep(link_of("new.whl", bytes(50)), bytes(50))
+        assert self.disk.used == 50, "it is tried again"
+
+    def test_one_cannot_be_removed(self) -> None:
+        """The next one goes in its stead."""
+        links = [link_of(f"{number}.whl", bytes(30)) for number in range(3)]
+        for link in links:
+            self.keep(link, bytes(30))
+        new = link_of("new.whl", bytes(40))
+        with self.unremovable("0.whl"):
+            self.keep(new, bytes(40))
+        assert [self.content(link) is not None for link in links] == [True, False, True]
+        assert self.disk.used == self.held() == 100
+
+    def test_nothing_can_be_removed(self) -> None:
+        """Nobody tries all of a large cache in vain."""
+        links = [link_of(f"{number}.whl", bytes(1)) for number in range(100)]
+        for link in links:
+            self.keep(link, bytes(1))
+        tried: list[str] = []
+        with self.unremovable("", tried), pytest.raises(Full):
+            self.keep(link_of("new.whl", bytes(1)), bytes(1))
+        assert len(tried) == IN_VAIN
+        assert self.disk.used == 100
+
+    @contextmanager
+    def unremovable(self, name: str, tried: list[str] | None = None) -> Iterator[None]:
+        """Let a file, or each one, be such that nobody can remove it."""
+        unlink = os.unlink
+
+        def refuse(path: Path, **how: Any) -> None:
+            if path.parent.name == "h-example" and path.name.endswith(name):
+                if tried is not None:
+                    tried.append(path.name)
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            unlink(path, **how)
+
+        with mock.patch.object(os, "unlink", refuse):
+            yield
 
     def test_complaints(self) -> None:
         """The log says once a minute that nothing can be kept, and how often it was so."""

@@ -1,0 +1,81 @@
+"""The look at the cache folder with which a process begins: what lies there, and how much it is.
+
+A large folder is looked at in a thread, while requests are answered. Until that has come to its
+end nothing may be added: what the last process wrote down is served from, but it may have been
+killed later, or files may have come from elsewhere, so nobody knows whether there is room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, execute
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxpi.files import folder as folders
+from proxpi.files.room import Room
+from proxpi.files.stock import Stock
+from proxpi.files.uses import Uses
+
+_log = Logger(namespace="proxpi.files")
+
+
+@attrs.define(eq=False)
+class Stocktaking:
+    """The first look at one cache folder.
+
+    :ivar in_thread: runs a function that takes a while
+    :ivar lost: is told of files that are not there any more, or not as they were
+    """
+
+    folder: Path
+    _stock: Stock
+    _room: Room
+    _uses: Uses
+    in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
+    lost: Callable[[str], None]
+    # What changed since the start, until the folder has been looked at.
+    _touched: set[str] | None = attrs.field(init=False, default=None)
+
+    def begin(self) -> None:
+        """Look; in a thread, if that takes a while."""
+        known = self._uses.recall()
+        self._touched = set()
+        self._room.known = False
+        try:
+            run = self.in_thread if folders.holds_many(self.folder) else execute
+        except OSError:
+            run = execute  # and the same once more, to be told of
+        looked = run(lambda: folders.survey(self.folder, known))
+        looked.addCallbacks(self._take, self._cannot_look)
+
+    def changed(self, place: str) -> None:
+        """Take note that a file is no longer as it was at the start."""
+        if self._touched is not None:
+            self._touched.add(place)
+
+    def _cannot_look(self, failure: Failure) -> None:
+        failure.trap(OSError)
+        self._touched, self._room.known = None, True
+        _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=failure.value)
+
+    def _take(self, found: list[tuple[str, int]]) -> None:
+        """Bring what is known in line with what lies there, and remove what is too much."""
+        touched, self._touched = self._touched or set(), None
+        self._uses.changed()
+        self._room.known = True
+        sizes = dict(found)
+        for place in self._stock:
+            if place not in touched and self._stock.size(place) != sizes.get(place):
+                self.lost(place)
+        self._stock.fill(
+            (place, size)
+            for place, size in found
+            if place not in touched and place not in self._stock
+        )
+        self._uses.tidy()
+        self._room.shrink()

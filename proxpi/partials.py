@@ -1,0 +1,97 @@
+"""Files that are not whole yet: each under a name of its own, locked by who writes it.
+
+They lie in the folder of proxpi's own. What no process holds a lock on is what a crash left
+behind; it is removed at the next start, of whichever process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from shutil import rmtree
+
+from twisted.logger import Logger
+
+#: What the name of a file of proxpi's own begins with until it is whole.
+PARTIAL = "partial-"
+#: How often a file is begun, if others who start remove it before it is locked.
+TRIES = 10
+
+_log = Logger(namespace="proxpi")
+
+
+def name_for_one() -> str:
+    """Give a name that no other has."""
+    return f"{PARTIAL}{secrets.token_hex(8)}"
+
+
+def begin(folder: Path) -> tuple[Path, FileIO]:
+    """
+    Make a file that nobody takes for whole, and nobody removes while it is open.
+
+    :raises OSError: if the disk does not let it
+    """
+    for tries_left in reversed(range(TRIES)):
+        path = folder / name_for_one()
+        # Not tempfile's: its files are closed to other users, who may share the folder.
+        file = FileIO(path, "x+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink:
+                return path, file
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK or not tries_left:
+                file.close()
+                with suppress(OSError):
+                    os.unlink(path)
+                raise
+        # Another process looked for leftovers between the two: to it, this was one.
+        file.close()
+    raise FileNotFoundError(errno.ENOENT, "it is removed as soon as it is made", str(path))
+
+
+def write_whole(path: Path, data: bytes, folder: Path | None = None) -> None:
+    """
+    Write a file: whole, or as it was before.
+
+    :param folder: where it lies until it is whole, if not beside
+    :raises OSError: if the disk does not let it
+    """
+    partial, file = begin(folder or path.parent)
+    try:
+        with file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """
+    Remove partial files that no process holds a lock on.
+
+    :raises OSError: if the folder cannot be read
+    """
+    for entry in os.scandir(folder):
+        if not entry.name.startswith(PARTIAL):
+            continue
+        if entry.is_dir(follow_symlinks=False):  # pages that were to be removed
+            rmtree(entry.path, ignore_errors=True)
+            continue
+        try:
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with FileIO(descriptor) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.ENOENT):
+                _log.warn("{path}: {error}", path=entry.path, error=error)

@@ -1,0 +1,210 @@
+"""A cache folder that somebody meddled with: pipes, links, names and rights that no file has."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from proxpi.files.disk import Disk
+from tests.files.mirrored import DATA, NAME, URL, MirrorCase
+from tests.files.test_disk import DiskCase, link_of
+from tests.support.house import entry
+from tests.support.internet import Reply
+from tests.support.logs import logged
+
+
+@contextmanager
+def refused(path: Path, *calls: str) -> Iterator[None]:
+    """Let calls of the system fail for a path, and all that is below it, as those of others do."""
+
+    def refusing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def calling(given: Any, *arguments: Any, **named: Any) -> Any:
+            if f"{given}/".startswith(f"{path}/"):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(given))
+            return call(given, *arguments, **named)
+
+        return calling
+
+    with ExitStack() as patches:
+        for name in calls:
+            patches.enter_context(mock.patch.object(os, name, refusing(getattr(os, name))))
+        yield
+
+
+class Replaced(DiskCase):
+    """A file that was kept, and what somebody put in its place."""
+
+    def setUp(self) -> None:
+        """Keep a file."""
+        super().setUp()
+        self.link = link_of("x.whl", b"data")
+        self.keep(self.link, b"data")
+        self.path = self.folder / "h-example/x.whl"
+        self.outside = self.folder / "outside"
+        self.outside.write_bytes(b"data")
+
+    def test_no_file(self) -> None:
+        """Nobody waits for what is no file; it is a miss, is not counted, and makes way."""
+
+        def listen(path: Path) -> None:
+            with socket.socket(socket.AF_UNIX) as odd:
+                odd.bind(str(path))
+
+        ways: list[Callable[[Path], object]] = [
+            os.mkfifo,
+            os.mkdir,
+            listen,
+            lambda path: path.symlink_to(self.outside),
+            lambda path: path.symlink_to("/dev/zero"),
+            lambda path: path.symlink_to(path),
+            lambda path: path.symlink_to(self.folder / "h-example"),
+        ]
+        for put in ways:
+            self.path.unlink()
+            put(self.path)
+            assert self.disk.open(self.link) is None
+            assert self.disk.used == 0
+            assert not self.disk.found(self.link)
+            assert not self.check(self.link)
+            assert self.open_files() == []
+            self.keep(self.link, b"data")
+            assert self.content(self.link) == b"data"
+            assert not self.path.is_symlink()
+        assert self.outside.read_bytes() == b"data"
+
+    def test_while_it_is_checked(self) -> None:
+        """The same between the look at it and its check."""
+        self.path.unlink()
+        self.path.write_bytes(b"data")
+        assert self.disk.open(self.link) is None
+        assert self.disk.found(self.link)
+        self.path.unlink()
+        os.mkfifo(self.path)
+        assert not self.check(self.link)
+        assert not self.disk.found(self.link)
+
+    def test_cannot_be_read_for_a_while(self) -> None:
+        """A file that cannot be reached counts, and is checked again before it is served."""
+        with refused(self.path.parent, "open", "lstat", "unlink"):
+            assert self.disk.open(self.link) is None
+            assert not self.disk.found(self.link)
+            assert not self.check(self.link)
+            assert self.disk.used == 4
+        assert self.disk.found(self.link)
+        assert self.check(self.link)
+        assert self.content(self.link) == b"data"
+
+    def test_cannot_be_read_at_all(self) -> None:
+        """Of many requests for a file of somebody else's the log tells once."""
+        with refused(self.path, "open"), logged("proxpi.files") as log:
+            for _ in range(5):
+                assert self.disk.open(self.link) is None
+                assert self.disk.found(self.link)
+                assert not self.check(self.link)
+        assert log.levels == ["error"]
+        assert "Permission denied" in log.text
+        assert self.disk.used == 4
+
+
+class Links(DiskCase):
+    """Links by which the folder could be left."""
+
+    def setUp(self) -> None:
+        """Let a folder lie beside the cache, with a file in it."""
+        super().setUp()
+        self.outside = self.folder / "outside"
+        self.outside.mkdir()
+        self.theirs = self.outside / "x.whl"
+        self.theirs.write_bytes(b"theirs")
+
+    def test_host(self) -> None:
+        """Nothing is read, counted, written or removed through a link that a host's folder is."""
+        cache = self.folder / "cache"
+        self.disk = Disk(cache, 100)
+        self.disk.prepare()
+        (cache / "h-example").symlink_to(self.outside)
+        link = link_of("x.whl", b"theirs")
+        with logged("proxpi.files") as log:
+            assert not self.disk.found(link)
+            assert self.disk.open(link) is None
+            with pytest.raises(OSError, match="symbolic link"):
+                self.disk.partial(link)
+        assert log.levels == ["error"]
+        self.disk.forget(link)
+        self.result(self.disk.clear())
+        assert self.theirs.read_bytes() == b"theirs"
+        assert os.listdir(self.outside) == ["x.whl"]
+
+    def test_comes_into_the_way(self) -> None:
+        """A folder that a link replaces while a file comes, or before one goes."""
+        link, other = link_of("a/x.whl", b"data"), link_of("b/x.whl", b"data")
+        self.keep(link, b"data")
+        for name in "ab":
+            (self.folder / "h-example").mkdir(exist_ok=True)
+            partial = self.disk.partial(other)
+            partial.write(b"data")
+            if name == "a":
+                (self.folder / "h-example/a/x.whl").unlink()
+                (self.folder / "h-example/a").rmdir()
+            (self.folder / "h-example" / name).symlink_to(self.outside)
+            if name == "b":
+                with pytest.raises(OSError, match="symbolic link"):
+                    self.disk.adopt(partial, other)
+            self.disk.end(partial)
+        self.disk.forget(link)
+        assert self.theirs.read_bytes() == b"theirs"
+        assert self.disk.used == 0
+
+    def test_the_cache_folder_itself(self) -> None:
+        """That the cache folder is a link is the user's own choice."""
+        (self.folder / "link").symlink_to(self.outside)
+        self.disk = Disk(self.folder / "link", 100)
+        self.disk.prepare()
+        link = link_of("x.whl", b"data")
+        self.keep(link, b"data")
+        assert self.content(link) == b"data"
+        assert (self.outside / "h-example/x.whl").read_bytes() == b"data"
+
+
+class Mirrored(MirrorCase):
+    """What a client gets where a file cannot be kept, whatever is done."""
+
+    def ask(self, url: str) -> None:
+        """Ask for the file at a URL, by redirect and as a stream: it comes, and one line tells."""
+        for stream in (False, True):
+            self.build(stream=stream)
+            self.locate.lists(entry(NAME, DATA, url=url))
+            with logged("proxpi.files") as log:
+                for _ in range(3):
+                    self.internet.at(url, Reply(200, DATA))
+                    asked = self.fetch()
+                    if stream:
+                        self.assert_bytes(self.result(asked))
+                        self.clock.advance(0)
+                    else:
+                        self.assert_sent_to(asked, url)
+            assert set(log.levels) == {"error"}
+            assert len(log.levels) == 2, "one for what lies there, one for what comes"
+
+    def test_long_names(self) -> None:
+        """A name, or a path, that is longer than a file system takes."""
+        self.ask(f"https://files.example/{'x' * 300}/{NAME}")
+        self.ask(f"https://files.example/{'/'.join(['x' * 200] * 25)}/{NAME}")
+
+    def test_out_of_reach(self) -> None:
+        """A host's folder in which nothing may be looked up."""
+        with refused(self.folder / "files-example", "lstat", "open", "rename"):
+            self.ask(URL)
+
+    def test_link(self) -> None:
+        """A host's folder that is a link."""
+        (self.folder / "files-example").symlink_to("/")
+        self.ask(URL)

@@ -1,0 +1,152 @@
+"""The look at a large cache folder, and what happens until it has come to its end."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from proxpi.files import folder as folder_module
+from proxpi.files import uses
+from proxpi.files.disk import Disk, Full
+from tests.files.test_disk import DiskCase, link_of
+from tests.support.logs import logged
+
+
+class Behind(DiskCase):
+    """A large folder is looked at while the process runs already."""
+
+    def setUp(self) -> None:
+        """Fill a folder, and begin anew with threads that this test lets run."""
+        super().setUp()
+        self.links = [link_of(f"{number}.whl", bytes(30)) for number in range(3)]
+        for link in self.links:
+            self.keep(link, bytes(30))
+        self.disk.close()
+        self.put(folder_module, "MANY", 2)
+        self.jobs: list[tuple[Any, Deferred[Any]]] = []
+
+    def begin(self, capacity: int) -> None:
+        """Begin anew."""
+        self.disk = Disk(self.folder, capacity, self.in_thread)
+        self.disk.prepare()
+
+    def in_thread(self, job: Any) -> Deferred[Any]:
+        """Keep it for later."""
+        self.jobs.append((job, Deferred()))
+        return self.jobs[-1][1]
+
+    def run_threads(self) -> None:
+        """Let all threads come to their ends."""
+        while self.jobs:
+            job, done = self.jobs.pop(0)
+            done.callback(job())
+
+    def test_counted_at_once(self) -> None:
+        """What was written down counts from the start, and nothing is added before a look."""
+        self.begin(100)
+        assert self.disk.used == 90
+        with pytest.raises(Full):
+            self.keep(link_of("new.whl", bytes(10)), bytes(10))
+        self.run_threads()
+        self.keep(link_of("new.whl", bytes(40)), bytes(40))
+        self.run_threads()
+        assert self.disk.used == self.held() - (self.disk.own / uses.NAME).stat().st_size == 100
+        assert self.content(link_of("new.whl", bytes(40))) is not None
+
+    def test_served_at_once(self) -> None:
+        """A file is checked and served before anyone has looked."""
+        self.begin(100)
+        assert self.check(self.links[1])
+        assert self.content(self.links[1]) == bytes(30)
+        self.run_threads()
+        assert self.content(self.links[1]) == bytes(30)
+        assert self.disk.used == 90
+
+    def test_lowered_cap(self) -> None:
+        """What is too much goes behind: it holds up nobody, and is not served meanwhile."""
+        self.begin(30)
+        job, looked = self.jobs.pop()
+        looked.callback(job())
+        assert self.disk.used == 90, "it counts until it is gone"
+        assert [self.disk.found(link) for link in self.links] == [False, False, False]
+        assert [self.content(link) is not None for link in self.links] == [False, False, True]
+        assert len(os.listdir(self.folder / "h-example")) == 3
+        self.run_threads()
+        assert os.listdir(self.folder / "h-example") == ["2.whl"]
+        assert self.disk.used == 30
+
+    def test_comes_anew_before_it_is_removed(self) -> None:
+        """A file that is to go, and comes anew before it does, stays."""
+        self.begin(30)
+        job, looked = self.jobs.pop()
+        looked.callback(job())
+        self.keep(self.links[0], bytes(30))
+        self.run_threads()
+        assert self.content(self.links[0]) == bytes(30)
+        assert self.disk.used == 30
+
+    def test_folder_cannot_be_read(self) -> None:
+        """A folder that cannot be looked at is complained of, and used all the same."""
+        self.begin(100)
+        job, looked = self.jobs.pop()
+        with logged("proxpi.files") as log:
+            looked.errback(PermissionError(13, "Permission denied"))
+        assert "cannot be read" in log.text
+        assert self.check(self.links[0])
+        assert callable(job)
+
+    def test_many_unknown_files(self) -> None:
+        """A large folder that nobody knows is served from at once; it grows once it is known."""
+        (self.disk.own / uses.NAME).unlink()
+        self.begin(100)
+        assert self.check(self.links[0])
+        assert self.content(self.links[0]) == bytes(30)
+        new = link_of("new.whl", bytes(40))
+        with pytest.raises(Full):
+            self.keep(new, bytes(40))
+        self.run_threads()
+        self.keep(new, bytes(40))
+        self.run_threads()
+        assert self.disk.used == 100
+
+    def test_more_came(self) -> None:
+        """Nobody knows what came after the last word; the log does not alarm."""
+        self.begin(100)
+        self.run_threads()
+        for number in range(3, 6):
+            self.lay(f"{number}.whl", bytes(30))
+        self.begin(200)
+        new = link_of("new.whl", bytes(40))
+        with logged("proxpi.files") as log:
+            for _ in range(3):
+                partial = self.disk.partial(new)
+                with pytest.raises(Full) as refusal:
+                    self.disk.reserve(partial, 40)
+                self.disk.complain(refusal.value)
+                self.disk.end(partial)
+        assert log.levels == ["info"]
+        assert self.check(self.links[0]), "what lies there is served"
+        self.run_threads()
+        self.keep(new, bytes(40))
+        self.run_threads()
+        assert self.disk.used <= 200
+
+    def test_cleared_before_it_is_known(self) -> None:
+        """What is cleared while the folder is looked at does not count afterwards."""
+        (self.disk.own / uses.NAME).unlink()
+        self.begin(100)
+        cleared = self.disk.clear()
+        self.run_threads()
+        self.result(cleared)
+        assert (self.disk.used, self.held()) == (0, 0)
+
+    def test_ends_before_it_is_known(self) -> None:
+        """A process that ends that early writes nothing down that is not so."""
+        (self.disk.own / uses.NAME).unlink()
+        self.begin(100)
+        assert self.check(self.links[0])
+        self.disk.close()
+        assert not (self.disk.own / uses.NAME).exists()

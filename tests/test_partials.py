@@ -1,0 +1,117 @@
+"""Files that are not whole: what another process that starts does to them, at any moment."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from proxpi import partials
+from proxpi.files.partial import Partial
+from proxpi.index.list_folder import ListFolder
+from proxpi.index.store import Store
+from tests.support.house import FolderCase
+
+
+class AnotherStarts(FolderCase):
+    """Another process looks for leftovers whenever a file was made, and is not locked yet."""
+
+    def setUp(self) -> None:
+        """Let it do so a few times."""
+        super().setUp()
+        self.own = self.folder / ".proxpi"
+        self.own.mkdir()
+        self.starts = 3
+        flock = fcntl.flock
+
+        def lock(file: Any, how: int) -> None:
+            if self.starts:
+                self.starts -= 1
+                with mock.patch.object(fcntl, "flock", flock):
+                    partials.remove_leftovers(self.own)
+            flock(file, how)
+
+        self.put(fcntl, "flock", lock)
+
+    def test_partial(self) -> None:
+        """A download has a file with a name."""
+        partial = Partial(self.own, set())
+        assert partial.path.exists()
+        partial.write(b"data")
+        partial.finish()
+        assert partial.path.read_bytes() == b"data"
+        partial.close()
+
+    def test_whole(self) -> None:
+        """What is written whole is written."""
+        partials.write_whole(self.own / "uses.json", b"data")
+        assert (self.own / "uses.json").read_bytes() == b"data"
+
+    def test_pages_and_lists(self) -> None:
+        """So are the pages and lists of the indexes."""
+        store = Store(self.own / "pages", mock.Mock(seconds=lambda: 0.0))
+        stored = store.save("demo", {}, {"json": b"data"})
+        assert stored.image is None
+        self.starts = 3
+        draft = ListFolder(lambda: self.own / "projects").draft()
+        draft.finish_as(self.own / "list")
+        assert (self.own / "list").exists()
+
+    def test_while_it_is_written(self) -> None:
+        """Nobody removes what is being written."""
+        replace = os.replace
+
+        def then(*paths: Any) -> None:
+            partials.remove_leftovers(self.own)
+            replace(*paths)
+
+        self.put(os, "replace", then)
+        partials.write_whole(self.own / "uses.json", b"data")
+        assert (self.own / "uses.json").read_bytes() == b"data"
+
+    def test_again_and_again(self) -> None:
+        """Somebody who never stops to remove it is a disk that refuses."""
+        self.starts = 1000
+        with pytest.raises(FileNotFoundError):
+            partials.begin(self.own)
+        assert self.leftovers() == self.open_files() == []
+
+    def test_locked_by_the_other(self) -> None:
+        """So is one that holds the lock itself for a moment; but not for that moment alone."""
+        refusals = 2
+
+        def lock(file: Any, how: int) -> None:
+            nonlocal refusals
+            refusals -= 1
+            if refusals >= 0:
+                raise OSError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+
+        self.put(fcntl, "flock", lock)
+        path, file = partials.begin(self.own)
+        assert path.exists()
+        file.close()
+        refusals = 1000
+        with pytest.raises(BlockingIOError):
+            partials.begin(self.own)
+        assert self.open_files() == []
+
+    def test_no_locks(self) -> None:
+        """A disk without locks is one that refuses, and nothing is left of it."""
+
+        def lock(file: Any, how: int) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        self.put(fcntl, "flock", lock)
+        with pytest.raises(OSError, match="No locks"):
+            partials.begin(self.own)
+        assert self.leftovers() == self.open_files() == []
+
+    def test_pipe(self) -> None:
+        """A pipe that somebody left there stops no start."""
+        os.mkfifo(self.own / "partial-pipe")
+        partials.remove_leftovers(self.own)
+        assert self.leftovers() == []
