@@ -15,6 +15,7 @@ class Copy:
 
     :ivar sha256: hexadecimal
     :ivar size: bytes
+    :ivar place: where it lies in the cache; empty for one that has no name
     :ivar verified: whether a hash vouches for it, and not its length alone
     :ivar fetched: whether it was fetched for whoever gets this copy
     """
@@ -23,12 +24,12 @@ class Copy:
     size: int
     sha256: str
     _readers: Counter[str]
-    _place: str
+    place: str
     verified: bool = True
     fetched: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self._readers[self._place] += 1
+        self._readers[self.place] += 1
 
     def read(self, start: int, count: int) -> bytes:
         """Read at a place of its own, so that several may read one file."""
@@ -43,6 +44,6 @@ class Copy:
         """Let go of it; every copy has to be let go of once."""
         if not self.file.closed:
             self.file.close()
-            self._readers[self._place] -= 1
-            if not self._readers[self._place]:
-                del self._readers[self._place]
+            self._readers[self.place] -= 1
+            if not self._readers[self.place]:
+                del self._readers[self.place]

@@ -150,6 +150,10 @@ class Disk:
         digest = checked.digests["sha256"]
         return Copy(file, checked.identity.size, digest, self._readers, place, link.verified)
 
+    def doubt(self, copy: Copy) -> None:
+        """Take note that a copy could not be read: it is checked again, or fetched anew."""
+        self._doubt(copy.place)
+
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
         place = link.place

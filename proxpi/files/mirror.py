@@ -160,6 +160,10 @@ class Mirror:
         assert not isinstance(found, Elsewhere)
         return found
 
+    def doubt(self, copy: Copy) -> None:
+        """Take note that a copy could not be read: the next one is checked before it is served."""
+        self._disk.doubt(copy)
+
     def forget(self, name: str, filename: str) -> None:
         """
         Forget a file and what lies beside it; what is under way is for those who wait already.

@@ -116,7 +116,8 @@ class Files:
         if span is not None:
             start, stop = span.start, span.stop
             _set_part(request, span, copy.size)
-        send_file(request, copy.file.fileno(), start, stop, self._clock, copy.close)
+        descriptor, spoilt = copy.file.fileno(), lambda: self._mirror.doubt(copy)
+        send_file(request, descriptor, start, stop, self._clock, copy.close, spoilt)
 
     def _set_head(
         self, request: Request, wanted: FileOf, size: int | None, of: Copy | Link, status: str

@@ -69,12 +69,14 @@ def send_file(
     stop: int,
     clock: IReactorTime,
     done: Callable[[], object],
+    spoilt: Callable[[], object] = lambda: None,
 ) -> None:
     """
     Send a part of an open file, and finish; the head must be set already.
 
     :param descriptor: must stay open until `done` is called
     :param done: called once nothing is read any more, whatever happened
+    :param spoilt: called before that if the file cannot be read
     """
 
     def read(place: int, count: int) -> bytes:
@@ -88,9 +90,9 @@ def send_file(
         or stop - start <= SMALL
         or not hasattr(os, "sendfile")
     ):
-        send(request, read, start, stop, clock, done)
+        send(request, read, start, stop, clock, done, spoilt)
     else:
-        _Direct(request, read, start, stop, clock, done, transport, descriptor).begin()
+        _Direct(request, read, start, stop, clock, done, spoilt, transport, descriptor).begin()
 
 
 def send(
@@ -100,18 +102,20 @@ def send(
     stop: int,
     clock: IReactorTime,
     done: Callable[[], object] = lambda: None,
+    spoilt: Callable[[], object] = lambda: None,
 ) -> None:
     """
     Send the bytes from `start` to `stop`, and finish; the head must be set already.
 
     :param done: called once nothing is read any more, whatever happened
+    :param spoilt: called before that if they cannot be read
     """
     if request.method == b"HEAD" or start == stop:
         done()
         request.write(b"")
         request.finish()
         return
-    _Sender(request, read, start, stop, clock, done).begin()
+    _Sender(request, read, start, stop, clock, done, spoilt).begin()
 
 
 @implementer(IPushProducer)
@@ -125,6 +129,7 @@ class _Sender:
     _stop: int
     _clock: IReactorTime
     _done: Callable[[], object]
+    _spoilt: Callable[[], object]
     _paused: bool = attrs.field(init=False, default=True)
     _ended: bool = attrs.field(init=False, default=False)
     _uptake: Uptake = attrs.field(init=False)
@@ -180,6 +185,7 @@ class _Sender:
     def _unreadable(self, why: object) -> None:
         """Give up: what was promised cannot be sent, and must not be taken for the whole."""
         _log.error("a file that is being sent cannot be read: {error}", error=why)
+        self._spoilt()
         self._cut_off()
 
     def _look(self) -> None:
@@ -257,8 +263,15 @@ class _Direct(_Sender):
         """Leave the rest to one that reads and writes."""
         self._leave()
         self._request.unregisterProducer()
-        plain = _Sender(self._request, self._read, self._next, self._stop, self._clock, self._done)
-        plain.begin()
+        send(
+            self._request,
+            self._read,
+            self._next,
+            self._stop,
+            self._clock,
+            self._done,
+            self._spoilt,
+        )
 
 
 @attrs.define(eq=False)

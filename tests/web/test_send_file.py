@@ -8,6 +8,7 @@ import os
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import alsoProvides
 
+from proxpi.files import disk
 from proxpi.web.send import LOOK, PIECE, SMALL, STALL
 from tests.support.house import MIB, HouseCase
 from tests.support.logs import logged
@@ -182,6 +183,29 @@ class Broken(DirectCase):
         self.begin()
         self.client.wire.failing = OSError(errno.EIO, "Input/output error")
         assert "Input/output error" in self.end()
+
+    def test_unreadable_but_once(self) -> None:
+        """The file is checked before it is served again, and then it is."""
+        self.begin()
+        self.client.wire.failing = OSError(errno.EIO, "Input/output error")
+        self.end()
+        self.internet.asked.clear()
+        assert self.get(PATH).body == DATA
+        assert self.internet.asked == []
+
+    def test_unreadable_for_good(self) -> None:
+        """If it cannot be checked, it is fetched anew, and the new one is served from then on."""
+        self.begin()
+        self.client.wire.failing = OSError(errno.EIO, "Input/output error")
+        self.end()
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        self.put(disk, "check", refuse)
+        for expected in ("MISS", "HIT"):
+            answer = self.get(PATH)
+            assert (answer.body == DATA, answer.headers["x-cache"]) == (True, expected)
 
 
 class Slow(DirectCase):
