@@ -116,6 +116,22 @@ class Leave(Threaded):
         assert self.content(self.links[0]) == bytes(10)
         assert self.disk.used == self.held() == 60
 
+    def test_goes_twice(self) -> None:
+        """What comes anew while it goes, and has to go again, counts until that is done."""
+        partial = self.disk.partial(bare("new.whl", 10))
+        self.disk.reserve(partial, 10)
+        job, done = self.jobs.pop()
+        tried = job()
+        [gone] = [link for link in self.links if not (self.folder / str(link.place)).exists()]
+        self.disk.end(partial)
+        self.keep(gone, bytes(10))
+        cleared = self.disk.clear()
+        done.callback(tried)
+        assert self.disk.used == 100
+        self.run_threads()
+        self.successResultOf(cleared)
+        assert self.disk.used == self.names() == 0
+
 
 class Cleared(Threaded):
     """Everything goes, while other things happen."""
@@ -148,37 +164,69 @@ class Cleared(Threaded):
             assert (self.disk.used, self.disk.open(link), self.disk.found(link)) == (0, None, False)
             assert self.names() == 0
 
+    def test_came_while_it_was_checked(self) -> None:
+        """The outcome of a check says nothing of a file that has come since."""
+        link = link_of("found.whl", bytes(10))
+        self.lay("found.whl", bytes(10))
+        checked = self.disk.check(link)
+        self.disk.forget(link)
+        self.keep(link, bytes(10))
+        for outcome in (checked, None):
+            self.disk.trust(link, outcome)
+            assert self.content(link) == bytes(10)
+
 
 class Download(MirrorCase):
     """A download for which something has to go."""
 
-    def test_waits_without_reading(self) -> None:
-        """It reads no more from upstream until there is room, and is kept then."""
-        self.put(partial_module, "BUFFER", 1)
+    def setUp(self) -> None:
+        """Fill the folder with a file, and let another begin to come."""
+        super().setUp()
         self.disk = Disk(self.folder, 100, self.in_thread)
         self.disk.prepare()
         upstream = Upstream(self.internet, self.clock, Credentials.gather([]), 3, 20)
         self.mirror = Mirror(
             self.locate, upstream, self.disk, self.clock, 2 * TIMEOUT, self.in_thread
         )
-        old, data = b"o" * 90, b"n" * 80
-        files = {name: (bytes_, f"{URL}.{name}") for name, bytes_ in (("old", old), ("new", data))}
-        for name, (bytes_, url) in files.items():
-            self.locate.lists(entry(name, bytes_, url=url))
-        slow = Reply(200, b"", whole=False, length=len(data))
+        old, self.new = b"o" * 90, b"n" * 80
+        files = {
+            name: (data, URL.replace("demo", name))
+            for name, data in (("old", old), ("new", self.new))
+        }
+        for name, (data, url) in files.items():
+            self.locate.lists(entry(name, data, url=url))
+        self.slow = Reply(200, b"", whole=False, length=len(self.new))
         self.internet.at(files["old"][1], Reply(200, old))
-        self.internet.at(files["new"][1], slow)
+        self.internet.at(files["new"][1], self.slow)
         first = self.fetch("old")
         self.run_threads()
         self.assert_bytes(self.result(first), old)
-        asked = self.fetch("new")
-        slow.bring(data[:40])
-        assert slow.paused
+        self.asked = self.fetch("new")
+
+    def held(self) -> int:
+        """Bytes of files that lie there."""
+        return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
+
+    def test_waits_without_reading(self) -> None:
+        """It reads no more from upstream until there is room, and is kept then."""
+        self.put(partial_module, "BUFFER", 1)
+        self.slow.bring(self.new[:40])
+        assert self.slow.paused
         self.run_threads()
-        assert not slow.paused
-        slow.bring(data[40:])
-        slow.end()
+        assert not self.slow.paused
+        self.slow.bring(self.new[40:])
+        self.slow.end()
         self.run_threads()
-        self.assert_bytes(self.result(asked), data)
-        self.assert_served("new", data)
+        self.assert_bytes(self.result(self.asked), self.new)
+        self.assert_served("new", self.new)
         assert self.mirror.ready("demo", "old") is None
+
+    def test_waits_at_its_end(self) -> None:
+        """One that comes at once waits before any of it is written."""
+        self.slow.bring(self.new)
+        self.slow.end()
+        assert self.held() == 90
+        self.run_threads()
+        self.run_threads()
+        self.assert_bytes(self.result(self.asked), self.new)
+        assert self.held() == 80
