@@ -219,11 +219,9 @@ class Proxpi(Service):
 
     def _way_out(self) -> Upstream:
         settings, reactor = self._settings, self._reactor
-        names = Names(
-            reactor,
-            settings.connect_timeout,
-            frozenset(urls.origin(url)[1] for url in self._index_urls),
-        )
+        hosts = {urls.origin(url)[1] for url in self._index_urls}
+        hosts |= {proxy.host for proxy in (self._proxies.http, self._proxies.https) if proxy}
+        names = Names(reactor, settings.connect_timeout, frozenset(hosts))
         reach = Reach(
             self._index_urls,
             settings.allow_hosts,
@@ -242,6 +240,7 @@ class Proxpi(Service):
             reach,
             attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
             attrs.evolve(LIST_LIMIT, size=settings.list_limit),
+            self._proxies,
         )
 
     def _site(self) -> Site:

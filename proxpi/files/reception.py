@@ -43,7 +43,9 @@ PATIENCE = 10.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
 
-_CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(
+    r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", re.IGNORECASE | re.ASCII
+)
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")

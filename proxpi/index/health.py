@@ -57,6 +57,8 @@ class Health:
     _wanted_at: float = attrs.field(init=False, default=float("-inf"))
     _unreachable: UpstreamFailed | None = attrs.field(init=False, default=None)
     _failing: dict[str, tuple[UpstreamFailed, Retry]] = attrs.field(init=False, factory=dict)
+    _last: UpstreamFailed | None = attrs.field(init=False, default=None)
+    _last_at: float = attrs.field(init=False, default=float("-inf"))
     _resting: UpstreamFailed | None = attrs.field(init=False, default=None)
     _rests_until: float = attrs.field(init=False, default=float("-inf"))
     _pause: float = attrs.field(init=False, default=FIRST_PAUSE)
@@ -93,11 +95,16 @@ class Health:
             self._probe_later()
 
     def heed(self, error: UpstreamFailed) -> None:
-        """Leave the index alone for as long as it asked to be with a failure, if it did."""
+        """Note a failed try, and leave the index alone for as long as it asked to be, if it did."""
+        self._last, self._last_at = error.again(), self._clock.seconds()
         if error.retry_after:
             self._resting = error.again()
             rest = min(error.retry_after, LONGEST_REST)
             self._rests_until = self._clock.seconds() + rest
+
+    def failed_since(self, since: float) -> UpstreamFailed | None:
+        """Say why the last try failed, if one did since then (the clock's seconds)."""
+        return self._last.again() if self._last is not None and self._last_at >= since else None
 
     def fails(self, key: str) -> bool:
         """Tell whether what was asked for last failed, and is being probed for."""

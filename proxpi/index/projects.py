@@ -190,12 +190,12 @@ class Projects:
 
     def _note_late(self, flight: Flight[Status], ask: Ask) -> UpstreamFailed:
         """Let a flight go on by itself; if nothing comes of it, who asks next need not join it."""
-        error = UpstreamFailed(self._sources[0].url, "timed out")
+        error = self._sources[0].late(flight.started)
         if self._progress.moves:
             return error
         self._flights.forget(ask, flight)
         for source in self._asked:
-            error = UpstreamFailed(source.url, "timed out")
+            error = source.late(flight.started)
             self._note_failure(source, error, flight.started)
         return error
 

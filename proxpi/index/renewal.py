@@ -109,12 +109,12 @@ class Renewals:
 
     def _note_late(self, flight: Flight[Status], record: Record, ask: Ask) -> UpstreamFailed:
         """Let a flight go on by itself; if nothing comes of it, who asks next need not join it."""
-        error = UpstreamFailed(self._sources[0].url, "timed out")
+        error = self._sources[0].late(flight.started)
         if record.progress.moves:
             return error
         self._flights.forget((record, ask), flight)
         for source in record.asked:
-            error = UpstreamFailed(source.url, "timed out")
+            error = source.late(flight.started)
             self._note_failure(record, source, error, flight.started)
         return error
 

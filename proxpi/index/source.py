@@ -139,6 +139,10 @@ class Source:
         """Whether a client could not fetch a file of this index from upstream by itself."""
         return self.private or self._upstream.credentials.guard(url)
 
+    def late(self, since: float) -> UpstreamFailed:
+        """Say why there is no answer yet to what is asked for since then (the clock's seconds)."""
+        return self.health.failed_since(since) or self._upstream.late(self.url)
+
     def remaining(self, part: Part | None) -> float:
         """Seconds for which an answer still counts as fresh."""
         if part is None or part.due:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from werkzeug.http import parse_date
 
 from proxpi.upstream.errors import CredentialsRejected, UpstreamFailed
 
+#: A length that somebody may mean; Python refuses numbers of thousands of digits.
+_NUMBER = re.compile("[0-9]{1,18}")
 #: Where the name of an answer's compression is kept from treq.
 ENCODING = b"X-Proxpi-Content-Encoding"
 
@@ -64,7 +67,7 @@ class Answer:
         if self.method != "HEAD":
             return self.response.length
         announced = self.header("Content-Length")
-        return int(announced) if announced is not None and announced.isdecimal() else None
+        return int(announced) if announced and _NUMBER.fullmatch(announced) else None
 
     def refusal(self) -> UpstreamFailed:
         """Say why an answer of this status is of no use."""

@@ -40,12 +40,11 @@ def own(status: int, headers: Headers) -> bool:
     Tell whether the answer to an http request is the proxy's own, and not one that it passed on.
 
     There is no rule for that. But one is needed: of an index 403 may mean that it lacks a project,
-    so that another index is believed.
+    so that another index is believed. Some proxies put into their own answers all that is in those
+    that they pass on; so any 403 is taken for theirs.
     """
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+    if status in (HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.FORBIDDEN):
         return True
-    if status == HTTPStatus.FORBIDDEN and not headers.hasHeader("Via"):
-        return True  # what is passed on has to say so (RFC 9110 7.6.3)
     servers = headers.getRawHeaders("Server", [])
     tinyproxy = any(server.startswith("tinyproxy/") for server in servers)
     return status >= 400 and (tinyproxy or headers.hasHeader("X-Squid-Error"))

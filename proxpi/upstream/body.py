@@ -285,10 +285,10 @@ def gunzipped(data: bytes, limit: Limit) -> bytes:
     return b"".join(pieces)
 
 
-def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> None:
-    """Let go of a body nobody needs, so that its connection is reused or closed."""
+def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> Deferred[object]:
+    """Let go of a body nobody needs; give a Deferred of when its connection is free or closed."""
     ended = receive(
         response, lambda data: None, clock=clock, idle_timeout=idle_timeout, limit=DRAIN_LIMIT
     )
     ended.addTimeout(DRAIN_TIME, clock)
-    ended.addErrback(lambda _: None)  # it is of no interest how an unwanted body ends
+    return ended.addErrback(lambda _: None)  # it is of no interest how an unwanted body ends

@@ -24,13 +24,13 @@ Origin = tuple[str, str, int]
 class Credentials:
     """Which ``Authorization`` header goes to which origin, and to which path there.
 
-    :ivar _headers: those of indexes, by their origins; an index without any has no entry
+    :ivar _headers: those of indexes, by their origins; an index without any has ``None``
     :ivar _hosts: those of hosts that netrc names
     :ivar _in_clear: whether those go over plain http: where an index is asked so
     :ivar _certificate: whether there is a client certificate
     """
 
-    _headers: Mapping[Origin, Sequence[tuple[str, bytes]]]
+    _headers: Mapping[Origin, Sequence[tuple[str, bytes | None]]]
     _hosts: Mapping[str, bytes]
     _in_clear: bool
     _certificate: bool
@@ -47,15 +47,14 @@ class Credentials:
         anywhere.
         """
         netrc = netrc or Netrc()
-        headers: dict[Origin, list[tuple[str, bytes]]] = {}
+        headers: dict[Origin, list[tuple[str, bytes | None]]] = {}
         for url in index_urls:
             origin = urls.origin(url)
             given = headers.setdefault(origin, [])
             pair, other = urls.userinfo(url), netrc.login(origin[1])
             if other is not None and (pair is None or pair == (other[0], "")):
                 pair = other
-            if pair is not None:
-                given.append((urlsplit(url).path, basic(*pair)))
+            given.append((urlsplit(url).path, basic(*pair) if pair is not None else None))
         hosts = {host: basic(*pair) for host, pair in netrc.hosts.items()}
         in_clear = any(scheme == "http" for scheme, _, _ in headers)
         return cls(headers, hosts, in_clear, certificate)
@@ -65,11 +64,15 @@ class Credentials:
         Give the value of ``Authorization`` for a request to `url`, if there is one.
 
         Of several indexes on one origin it is that of the index whose path `url` shares most
-        with: their files mostly lie near them.
+        with: their files mostly lie near them. An index without credentials is asked without any.
         """
         scheme, host, _ = origin = urls.origin(url)
         path = urlsplit(url).path
-        given = self._headers.get(origin, ())
+        given = [
+            (start, header)
+            for start, header in self._headers.get(origin, ())
+            if header is not None or path.startswith(start)
+        ]
         best = max(given, key=lambda pair: _shared(pair[0], path), default=None)
         if best is not None:
             return best[1]

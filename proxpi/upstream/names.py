@@ -22,8 +22,10 @@ from twisted.internet.error import DNSLookupError
 
 from proxpi.upstream.errors import NameTimeout
 
-#: Names that are looked up at a time, besides those that wait for nobody.
+#: Names that are looked up at a time for somebody who waits, besides those that come first.
 LOOKUPS = 32
+#: Threads at most, those included in which a name is looked up for nobody any more.
+MOST_THREADS = 256
 
 #: Gives the addresses of a host, the best ones first; there is at least one.
 LookUp = Callable[[str], "Deferred[list[str]]"]
@@ -48,7 +50,8 @@ class Names:
     _begin: Callable[[Callable[[], None]], object] = _in_thread
     _waiting: dict[str, list[Deferred[list[str]]]] = attrs.field(init=False, factory=dict)
     _queue: list[str] = attrs.field(init=False, factory=list)
-    _under_way: int = attrs.field(init=False, default=0)
+    # Those that are looked up for somebody who waits.
+    _counted: set[str] = attrs.field(init=False, factory=set)
 
     def look_up(self, host: str) -> Deferred[list[str]]:
         """
@@ -72,13 +75,25 @@ class Names:
     def _leave(self, host: str, waiter: Deferred[list[str]]) -> None:
         waiters = self._waiting[host]
         waiters.remove(waiter)
-        if not waiters and host in self._queue:
+        if waiters:
+            return
+        if host in self._queue:
             self._queue.remove(host)
             del self._waiting[host]
+        elif host in self._counted:
+            # Its thread may hang for long, but nobody else has to wait for that.
+            self._counted.remove(host)
+            self._go_on()
 
     def _go_on(self) -> None:
-        while self._queue and self._under_way < LOOKUPS:
-            self._look_up(self._queue.pop(0))
+        while (
+            self._queue
+            and len(self._counted) < LOOKUPS
+            and len(self._waiting) - len(self._queue) < MOST_THREADS
+        ):
+            host = self._queue.pop(0)
+            self._counted.add(host)
+            self._look_up(host)
 
     def _look_up(self, host: str) -> None:
         def job() -> None:
@@ -91,14 +106,13 @@ class Names:
                 addresses = []
             self._reactor.callFromThread(self._found, host, addresses)
 
-        self._under_way += host not in self.first
         try:
             self._begin(job)
         except RuntimeError:  # the system has no thread to give
             self._reactor.callLater(0, self._found, host, [])
 
     def _found(self, host: str, addresses: list[str]) -> None:
-        self._under_way -= host not in self.first
+        self._counted.discard(host)
         for waiter in self._waiting.pop(host):
             if addresses:
                 waiter.callback(list(addresses))

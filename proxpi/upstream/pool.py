@@ -14,21 +14,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import attrs
-from hyperlink import EncodedURL
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
 from proxpi import __version__
 from proxpi.simple import urls
@@ -48,6 +43,7 @@ from proxpi.upstream.proxies import NO_PROXIES, Proxies
 from proxpi.upstream.reach import Reach
 from proxpi.upstream.routes import Routes
 from proxpi.upstream.slots import Slot, Slots
+from proxpi.upstream.with_treq import Send, sender
 
 #: Connections to one origin for files, and as many again for pages.
 CONNECTIONS = 32
@@ -63,7 +59,6 @@ USER_AGENT = f"proxpi/{__version__}".encode("ascii")
 
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 T = TypeVar("T")
-_Send = Callable[[bytes, bytes, Headers], "Deferred[IResponse]"]
 
 
 def agent(
@@ -86,6 +81,7 @@ class Upstream:
     :ivar offline: whether nobody may be asked at all (``PROXPI_OFFLINE``)
     :ivar connections: to one origin for files, and as many again for pages
     :ivar reach: where links and redirects may lead
+    :ivar proxies: through which it goes
     :ivar page_limit: for an index page, decompressed; ``list_limit``: for a list of projects
     """
 
@@ -99,8 +95,10 @@ class Upstream:
     reach: Reach = attrs.field(factory=Reach)
     page_limit: Limit = PAGE_LIMIT
     list_limit: Limit = LIST_LIMIT
-    _treq: HTTPClient = attrs.field(
-        init=False, default=attrs.Factory(lambda self: _client(self._agent), takes_self=True)
+    proxies: Proxies = NO_PROXIES
+    _send_page: Send = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: sender(self._agent, self.clock), takes_self=True),
     )
     _page_slots: Slots = attrs.field(
         init=False, default=attrs.Factory(lambda self: Slots(self.connections), takes_self=True)
@@ -127,7 +125,7 @@ class Upstream:
         """
         async with (
             self._page_slots.slot(url) as slot,
-            self._answer(slot, url, "GET", headers, self._send_with_treq) as answer,
+            self._answer(slot, url, "GET", headers, self._send_page) as answer,
         ):
             yield answer
 
@@ -149,6 +147,15 @@ class Upstream:
         ):
             answer.headers.removeHeader(ENCODING)  # a file is taken as it is
             yield answer
+
+    def late(self, url: str) -> UpstreamFailed:
+        """Say what it means that nothing has come from a URL for too long."""
+        scheme, host, port = urls.origin(url)
+        proxy = self.proxies.to(scheme, host, port)
+        # A tunnel has an end of its own to its patience; what is behind it is asked directly.
+        if proxy is None or scheme == "https":
+            return UpstreamFailed(url, "timed out")
+        return ProxyFailed(proxy.name, "timed out")
 
     def crowded(self, url: str) -> bool:
         """Tell whether one more file that comes at a client's pace would have to wait."""
@@ -235,33 +242,19 @@ class Upstream:
         # What is compressed has its own end.
         return announced or gunzip is not None
 
-    def _send_with_treq(self, method: bytes, url: bytes, headers: Headers) -> Deferred[IResponse]:
-        # treq means a reactor by `reactor`, but uses it for its own timeout only, unused here.
-        return cast(
-            "Deferred[IResponse]",
-            self._treq.request(
-                method.decode("ascii"),
-                _Verbatim.from_text(url.decode("ascii")),
-                headers=headers,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=cast(Any, self.clock),
-            ),
-        )
-
     @asynccontextmanager
     async def _answer(
-        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: _Send
+        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: Send
     ) -> AsyncIterator[Answer]:
         answer = await self._follow(slot, url, method, headers, send)
         try:
             yield answer
         finally:
             if not answer.response.delivered:
-                self._discard(answer)
+                slot.leave_after(self._discard(answer))
 
     async def _follow(
-        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: _Send
+        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: Send
     ) -> Answer:
         if self.offline:
             raise Offline(url, "it is not cached, and PROXPI_OFFLINE is set")
@@ -270,7 +263,7 @@ class Upstream:
             location = answer.header("Location")
             if answer.status not in _REDIRECT_CODES or location is None:
                 return answer
-            self._discard(answer)
+            slot.leave_after(self._discard(answer))
             try:
                 # Whoever does not percent-encode means UTF-8 (RFC 3987 3.1).
                 target = urls.join(url, location.encode("latin-1").decode("utf-8", "replace"))
@@ -286,7 +279,7 @@ class Upstream:
         raise UpstreamFailed(url, f"more than {REDIRECTS} redirects", temporary=False)
 
     async def _ask_once(
-        self, url: str, method: str, headers: Mapping[str, str], send: _Send
+        self, url: str, method: str, headers: Mapping[str, str], send: Send
     ) -> Answer:
         fields = Headers()
         fields.setRawHeaders(b"User-Agent", [USER_AGENT])
@@ -306,57 +299,8 @@ class Upstream:
             raise failed(url, Failure(error)) from error
         return Answer(method, urls.public(url), response.code, response.headers, Once(response))
 
-    def _discard(self, answer: Answer) -> None:
-        discard(answer.response, clock=self.clock, idle_timeout=self.read_timeout)
-
-
-def _client(agent: IAgent) -> HTTPClient:
-    """Make treq's client, which all indexes share: it keeps no cookie of any of them."""
-    cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
-    return HTTPClient(_Compressed(agent), cookies)
-
-
-class _Verbatim(EncodedURL):
-    """A URL that treq leaves as it is; it would take an IPv6 address for a name to encode."""
-
-    def to_uri(self) -> EncodedURL:
-        """Give the URL itself."""
-        return self
-
-
-@implementer(IAgent)
-@attrs.frozen
-class _Compressed:
-    """An agent whose answers look to treq as if they were not compressed.
-
-    treq would decompress them, but take a stream that ends early for a whole one.
-    """
-
-    _agent: IAgent
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        """See `IAgent`."""
-        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_renamed)
-
-
-def _renamed(response: IResponse) -> IResponse:
-    """Put the name of a compression, if it has one, where treq does not look."""
-    encodings = response.headers.getRawHeaders(b"Content-Encoding", [])
-    named = b",".join(encodings).strip().lower()
-    response.headers.removeHeader(b"Content-Encoding")
-    response.headers.removeHeader(ENCODING)
-    if named:
-        response.headers.setRawHeaders(
-            ENCODING,
-            [named.removeprefix(b"x-")],  # RFC 9110 8.4.1.3
-        )
-    return response
+    def _discard(self, answer: Answer) -> Deferred[object]:
+        return discard(answer.response, clock=self.clock, idle_timeout=self.read_timeout)
 
 
 def _cancellable(work: Deferred[T]) -> Deferred[T]:

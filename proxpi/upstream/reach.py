@@ -229,7 +229,7 @@ class Reach:
 
         Whoever names its addresses could open every door by moving it in for a moment.
         """
-        inside = all(kind(address) != "public" for address in addresses)
+        inside = all(kind(address) == "private" for address in addresses)
         self._lives[host] = self._lives.get(host, True) and inside
 
 

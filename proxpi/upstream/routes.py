@@ -11,7 +11,7 @@ from typing import Any, Never
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
 from twisted.web.http_headers import Headers
@@ -47,7 +47,7 @@ class Routes:
     ) -> None:
         self._clock = reactor
         self._proxies = proxies
-        tunnels = _Tunnels(dial, tls, proxies, user_agent)
+        tunnels = _Tunnels(dial, tls, proxies, user_agent, reactor)
         self._direct: IAgent = Agent.usingEndpointFactory(reactor, tunnels, pool)
         self._plain: IAgent | None = None
         if proxies.http is not None:
@@ -85,12 +85,18 @@ class _Tunnels:
     """Gives an agent a tunnel to the host of a URL, or a direct way if no proxy leads there."""
 
     def __init__(
-        self, dial: Dial, tls: IPolicyForHTTPS, proxies: Proxies, user_agent: bytes
+        self,
+        dial: Dial,
+        tls: IPolicyForHTTPS,
+        proxies: Proxies,
+        user_agent: bytes,
+        clock: IReactorTime,
     ) -> None:
         self._direct = Endpoints(dial, tls)
         self._tls = tls
         self._proxies = proxies
         self._user_agent = user_agent
+        self._timeout, self._clock = dial.connect_timeout, clock
         self._to_proxy: IStreamClientEndpoint | None = None
         if proxies.https is not None:
             self._to_proxy = _endpoint(proxies.https, dial, tls)
@@ -100,7 +106,15 @@ class _Tunnels:
         proxy = self._proxies.to("https", uri.host.decode("ascii"), uri.port)
         if proxy is None or self._to_proxy is None or uri.scheme == b"http":
             return self._direct.endpointForURI(uri)
-        tunnel = Tunnel(proxy, self._to_proxy, uri.host, uri.port, self._user_agent)
+        tunnel = Tunnel(
+            proxy,
+            self._to_proxy,
+            uri.host,
+            uri.port,
+            self._user_agent,
+            self._timeout,
+            self._clock,
+        )
         return wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), tunnel)
 
 

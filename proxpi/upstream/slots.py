@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
-from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from proxpi.simple import urls
 from proxpi.upstream.errors import UpstreamFailed
@@ -78,6 +78,12 @@ class Slot:
             self.leave()
             await self._slots.take(origin)
             self._origin = origin
+
+    def leave_after(self, ended: Deferred[object]) -> None:
+        """Let go of it once something has come to its end; that is not waited for."""
+        if self._origin is not None:
+            origin, self._origin = self._origin, None
+            ended.addBoth(lambda _: self._slots.give_back(origin))
 
     def leave(self) -> None:
         """Let go of it."""

@@ -7,7 +7,8 @@ and the answer is read, up to the blank line and not a byte further. If it is a 
 protocol was to be connected is told that it is, and has the connection for itself from then on; to
 it there is no proxy. In any other case the connection is closed and the proxy blamed.
 
-Nothing here has a timer. Whoever asks for a connection cancels it when it takes too long.
+All of it may take as long as connecting may: a proxy that hangs is known for it before the time of
+those who wait is over, and not taken for the host behind it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
     IProtocolFactory,
+    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol
@@ -47,6 +49,7 @@ class Tunnel:
     """The endpoint of a host's port as it is reached through a proxy.
 
     :ivar _endpoint: that of the proxy itself, with TLS if the proxy speaks it
+    :ivar _timeout: seconds that it may take to open
     :ivar _host: a name, which the proxy looks up, or an address without brackets
     """
 
@@ -55,10 +58,16 @@ class Tunnel:
     _host: bytes
     _port: int
     _user_agent: bytes
+    _timeout: float
+    _clock: IReactorTime
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See `IStreamClientEndpoint`; what fails on the way to the host is a `ProxyFailed`."""
-        return Deferred.fromCoroutine(self._connect(protocolFactory))
+        connected = Deferred.fromCoroutine(self._connect(protocolFactory))
+        return connected.addTimeout(self._timeout, self._clock, self._timed_out)
+
+    def _timed_out(self, result: object, timeout: float) -> Any:
+        raise ProxyFailed(self._proxy.name, "timed out")
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         try:

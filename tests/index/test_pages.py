@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectError
 
 from proxpi.index import record
 from proxpi.index.pages import NoSuchProject, Page
@@ -167,6 +168,15 @@ class FlightTests(PagesCase):
         assert self.error(ask, UpstreamFailed).cause == "timed out"
         self.agents.release(AT_ROOT)
         assert self.page().status == "HIT"
+
+    def test_late_after_failures(self) -> None:
+        """If a try failed meanwhile, that is what is said of it, and not that it took long."""
+        self.agents.replies[AT_ROOT] = ConnectError()
+        self.agents.silent.clear()
+        ask = self.ask()
+        self.agents.silent.add(AT_ROOT)
+        self.clock.pump([0.5] * 21)
+        assert self.error(ask, UpstreamFailed).cause == "could not connect"
 
 
 class MergeTests(PagesCase):

@@ -28,6 +28,11 @@ class LengthTests(Case):
             assert self.length(method, b"Content-Length: 17\r\n") == 17
             assert self.length(method, b"Content-Length: 0\r\n") == 0
 
+    def test_no_number(self) -> None:
+        """What is no number, or one of thousands of digits, announces nothing."""
+        for length in (b"9" * 5000, b"9" * 19, b"0x11"):
+            assert self.length("HEAD", b"Content-Length: " + length + b"\r\n") is None
+
     def test_not_announced(self) -> None:
         """Where no length is announced none is known, and not 0."""
         for method in ("GET", "HEAD"):

@@ -51,6 +51,13 @@ def test_without_credentials() -> None:
     assert credentials.header_for("https://index.example/simple/") is None
 
 
+def test_a_neighbor_without() -> None:
+    """An index without credentials is not sent those of the other one on its origin."""
+    credentials = Credentials.gather(["https://a:1@index.example/a/", "https://index.example/b/"])
+    for path, given in (("a/demo/", True), ("files/x.whl", True), ("b/demo/", False)):
+        assert (credentials.header_for(f"https://index.example/{path}") is not None) == given
+
+
 def test_two_on_one_origin() -> None:
     """Each of two indexes on one origin has its own; for what is of neither the first's hold."""
     index_urls = ["https://a:1@index.example/one/", "https://b:2@index.example/one/two/"]

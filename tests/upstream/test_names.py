@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from proxpi.upstream import names
 from proxpi.upstream.errors import NameTimeout
-from proxpi.upstream.names import LOOKUPS, Names
+from proxpi.upstream.names import LOOKUPS, MOST_THREADS, Names
 from tests.support.upstreams import Case
 
 TIMEOUT = 3.0
@@ -151,6 +151,35 @@ class HangingTests(NamesCase):
         assert self.asked == [f"{number}.example".encode() for number in range(LOOKUPS + 2)]
         for each in found[1:]:
             self.result(each)
+
+    def test_hanging_for_nobody(self) -> None:
+        """Names that hang keep others waiting only for as long as anybody waits for them."""
+        hang = [self.names.look_up(f"{number}.example") for number in range(LOOKUPS)]
+        self.reactor.advance(TIMEOUT - 1)
+        other = self.names.look_up("other.example")
+        assert len(self.jobs) == LOOKUPS
+        self.reactor.advance(1)
+        for each in hang:
+            self.error(each, NameTimeout)
+        self.jobs.pop()()
+        assert self.result(other) == ["1.2.3.4"]
+        late = self.names.look_up("0.example")
+        assert len(self.jobs) == LOOKUPS
+        self.work()
+        assert self.result(late) == ["1.2.3.4"]
+
+    def test_threads(self) -> None:
+        """There is an end to the number of threads that hang."""
+        for number in range(MOST_THREADS + 10):
+            self.names.look_up(f"{number}.example").addErrback(lambda _: None).cancel()
+        assert len(self.jobs) == MOST_THREADS
+        self.names.look_up("other.example").addErrback(lambda _: None)
+        assert len(self.jobs) == MOST_THREADS
+        self.work(1)
+        assert len(self.jobs) == MOST_THREADS
+        assert self.asked == [b"0.example"]
+        self.work()
+        assert self.asked[-1] == b"other.example"
 
     def test_indexes_wait_for_nobody(self) -> None:
         """However many names hang, those of the indexes are looked up at once."""

@@ -7,11 +7,13 @@ import gzip
 from itertools import pairwise
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
 from proxpi.upstream.answer import Answer
+from proxpi.upstream.body import DRAIN_TIME
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import CONNECTIONS, REDIRECTS, USER_AGENT, Upstream
@@ -349,6 +351,22 @@ class SlotTests(PoolCase):
         self.agents.release(PAGE)
         for ask in asks:
             self.result(ask)
+
+    def test_held_until_a_body_that_nobody_wants_is_over(self) -> None:
+        """A connection that still brings one counts, be it that of a redirect or of an error."""
+        there = "https://files.example/demo.whl"
+        self.agents.replies[there] = Reply(200)
+        for reply in (Reply(404), redirect(there)):
+            self.agents.replies[PAGE] = attrs.evolve(reply, chunks=(b"begin",), end=None)
+            self.agents.asked.clear()
+            asks = [run(page(self.upstream)) for _ in range(CONNECTIONS + 1)]
+            for ask in asks[:-1]:
+                self.result(ask)
+            self.pending(asks[-1])
+            assert self.agents.count(PAGE) == CONNECTIONS
+            self.clock.advance(DRAIN_TIME)
+            self.result(asks[-1])
+            self.clock.advance(DRAIN_TIME)
 
     def test_waiting_is_no_silence(self) -> None:
         """The time that an upstream has for an answer begins with the request, not in the row."""

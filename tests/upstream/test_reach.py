@@ -238,6 +238,8 @@ class PassableTests(ReachCase):
             host = index.split("/")[2].partition(":")[0]
             assert self.passable(reach, "169.254.7.7", host=host) == ["169.254.7.7"]
             assert self.error(run(reach.passable(host, 81, ["169.254.7.7"])), Barred)
+            # Nor is it a private network that such an index lives in.
+            assert self.error(run(reach.passable("x.example", 80, ["10.0.0.1"])), Barred)
 
 
 class AllowedTests(ReachCase):

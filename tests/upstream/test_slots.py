@@ -100,6 +100,21 @@ class SlotsTests(Case):
         self.use("c", OTHER)
         assert self.served[-1] == "c"
 
+    def test_what_lingers(self) -> None:
+        """A slot that is left with something under way is free once that has come to its end."""
+        ended: Deferred[object] = Deferred()
+
+        async def use() -> None:
+            async with self.slots.slot(ONE) as slot:
+                slot.leave_after(ended)
+
+        self.result(run(use()))
+        self.use("a", ONE)
+        self.use("b", ONE)
+        assert self.served == ["a"]
+        ended.callback(None)
+        assert self.served == ["a", "b"]
+
     def test_nothing_is_kept(self) -> None:
         """Of an origin that nobody asks any more nothing is left."""
         users = [self.use(name, ONE) for name in "abcd"]

@@ -46,6 +46,10 @@ class User(Protocol):
         self.ended = reason
 
 
+#: Seconds that a tunnel may take to open; longer than anything here but a proxy that hangs.
+TIMEOUT = 100.0
+
+
 class Opening:
     """One attempt to open a tunnel to index.example:443."""
 
@@ -54,7 +58,7 @@ class Opening:
         self.reactor = MemoryReactorClock()
         name = self.proxy.host.encode()
         endpoint = HostnameEndpoint(self.reactor, name, self.proxy.port)
-        tunnel = Tunnel(self.proxy, endpoint, host, 443, b"proxpi/2")
+        tunnel = Tunnel(self.proxy, endpoint, host, 443, b"proxpi/2", TIMEOUT, self.reactor)
         self.connected: Deferred[IProtocol] = tunnel.connect(Factory.forProtocol(User))
 
     @property
@@ -288,6 +292,22 @@ class Refusals(TunnelCase):
         protocol.dataReceived(b"HTTP/1.1 200 OK\r\n\r\n")
         self.error(opening.connected, ProxyFailed)
         assert self.unhandled() == []
+
+
+class Hanging(TunnelCase):
+    """A proxy that takes the connection, and says nothing."""
+
+    def test_named(self) -> None:
+        """It is named once its time is over, and the connection closed."""
+        opening = Opening()
+        line = opening.accept()
+        opening.reactor.advance(TIMEOUT - 1)
+        self.pending(opening.connected)
+        opening.reactor.advance(1)
+        error = self.error(opening.connected, ProxyFailed)
+        assert (error.cause, error.temporary) == ("timed out", True)
+        assert "proxy.example" in str(error)
+        assert not line.open
 
 
 class Cancelled(TunnelCase):
