@@ -74,10 +74,16 @@ class _Policy:
         """See `IPolicyForHTTPS`."""
         # The dot that ends a full name is no part of what is in a certificate.
         host = hostname.decode("ascii").lower().removesuffix(".")
-        has = self._showing is not None
-        shows = has and self._shown_to(("https", hostname.decode("ascii").lower(), port))
-        context = self._showing if shows and self._showing else self._plain
-        return _Creator(context, host, self._verify, shows, has)
+        showing = None
+        if self._shown_to(("https", hostname.decode("ascii").lower(), port)):
+            showing = self._showing
+        return _Creator(
+            showing or self._plain,
+            host,
+            self._verify,
+            shows_certificate=showing is not None,
+            has_certificate=self._showing is not None,
+        )
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -88,8 +94,8 @@ class _Creator:
     _context: SSL.Context
     _host: str
     _verify: bool
-    _shows: bool
-    _has: bool
+    _shows_certificate: bool
+    _has_certificate: bool
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See `IOpenSSLClientConnectionCreator`."""
@@ -98,7 +104,9 @@ class _Creator:
         # Servers with several names choose a certificate, and some the site, by this (RFC 6066).
         if not is_address:
             connection.set_tlsext_host_name(self._host.encode("ascii"))
-        handshake = Handshake(tlsProtocol, self._host, is_address, self._shows, self._has)
+        handshake = Handshake(
+            tlsProtocol, self._host, is_address, self._shows_certificate, self._has_certificate
+        )
         connection.set_info_callback(handshake.note)
         if self._verify:
             connection.set_verify(SSL.VERIFY_PEER, handshake.verify)
