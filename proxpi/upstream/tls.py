@@ -19,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from proxpi.row import Given
 from proxpi.upstream import trust
 from proxpi.upstream.handshake import Handshake
 
@@ -29,8 +30,8 @@ def policy(
     *,
     verify: bool,
     environment: Mapping[str, str] | None = None,
-    ca_bundle: str | None = None,
-    client_cert: str | None = None,
+    ca_bundle: Given | None = None,
+    client_cert: Given | None = None,
     shown_to: Callable[[Origin], bool] = lambda origin: False,
 ) -> IPolicyForHTTPS:
     """Give the policy for every TLS connection to an upstream.
@@ -50,7 +51,7 @@ def policy(
     return _Policy(plain, showing, verify, shown_to)
 
 
-def _context(environment: Mapping[str, str], ca_bundle: str | None) -> SSL.Context:
+def _context(environment: Mapping[str, str], ca_bundle: Given | None) -> SSL.Context:
     context: SSL.Context = CertificateOptions(verify=False).getContext()
     trust.trust(context, environment, ca_bundle)
     store = context.get_cert_store()
