@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 import attrs
 
@@ -21,9 +21,6 @@ from proxpi.upstream.credentials import basic
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WITH_PORT = re.compile(r"(\[[^]]*]|[^:]*):([0-9]+)")
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 
 @attrs.frozen
@@ -74,7 +71,7 @@ class Exclusion:
         well, ``*``, or nothing
     """
 
-    hosts: Network | str
+    hosts: urls.Network | str
     port: int | None = None
 
     @classmethod
@@ -175,14 +172,14 @@ def _refusal(given: Given, why: str) -> SettingsError:
     )
 
 
-def _network(text: str) -> Network | None:
+def _network(text: str) -> urls.Network | None:
     try:
         return ip_network(text, strict=False)
     except ValueError:
         return None
 
 
-def _address(host: str) -> Address | None:
+def _address(host: str) -> urls.Address | None:
     try:
         address = ip_address(host)
     except ValueError:
