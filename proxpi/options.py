@@ -40,6 +40,15 @@ class Options(usage.Options):
         [row.option, None, None, _help(row)] for row in SETTINGS if row is not _LISTEN
     ]
 
+    #: Ends the help: what has no option.
+    longdesc = (
+        "Variables of other programs are honored, too. HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, in "
+        "upper or lower case, name forward proxies, and NO_PROXY names the hosts that are "
+        "connected to without. NETRC names a file with credentials for upstreams; default: "
+        "~/.netrc. REQUESTS_CA_BUNDLE, or else CURL_CA_BUNDLE, and SSL_CERT_FILE and SSL_CERT_DIR "
+        "name certificates to trust in place of those of the system."
+    )
+
     settings: Settings
     proxies: Proxies
 
