@@ -16,18 +16,18 @@ from twisted.python import usage
 
 from proxpi import __version__
 from proxpi.row import Given, Setting, SettingsError
-from proxpi.settings import SETTINGS, Settings
+from proxpi.settings import SETTINGS, Settings, setting
 from proxpi.upstream.proxies import Proxies
 
-_LISTEN = next(setting for setting in SETTINGS if setting.name == "listen")
+_LISTEN = setting("listen")
 
 
-def _help(setting: Setting) -> str:
-    variable = setting.variable
-    if setting.secret:
+def _help(row: Setting) -> str:
+    variable = row.variable
+    if row.secret:
         variable += f" (or {variable}_FILE, a file that holds it)"
-    default = setting.default or setting.otherwise
-    return f"{setting.explains} Default: {default}. Variable: {variable}."
+    default = row.default or row.otherwise
+    return f"{row.explains} Default: {default}. Variable: {variable}."
 
 
 class Options(usage.Options):
@@ -37,10 +37,17 @@ class Options(usage.Options):
     """
 
     optParameters: ClassVar[list[list[str | None]]] = [
-        [setting.option, None, None, _help(setting)]
-        for setting in SETTINGS
-        if setting is not _LISTEN
+        [row.option, None, None, _help(row)] for row in SETTINGS if row is not _LISTEN
     ]
+
+    #: Ends the help: what has no option.
+    longdesc = (
+        "Variables of other programs are honored, too. HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, in "
+        "upper or lower case, name forward proxies, and NO_PROXY names the hosts that are "
+        "connected to without. NETRC names a file with credentials for upstreams; default: "
+        "~/.netrc. REQUESTS_CA_BUNDLE, or else CURL_CA_BUNDLE, and SSL_CERT_FILE and SSL_CERT_DIR "
+        "name certificates to trust in place of those of the system."
+    )
 
     settings: Settings
     proxies: Proxies
@@ -70,6 +77,8 @@ class Options(usage.Options):
             try:
                 serverFromString(None, endpoint)  # a reactor is only kept, for listening
             except Exception as error:  # noqa: BLE001 (each kind of endpoint refuses in its own way)
-                given = Given(_LISTEN.variable, endpoint, by_option="listen" in self)
+                given = Given(
+                    _LISTEN.variable, endpoint, by_option="listen" in self.settings.by_option
+                )
                 why = " ".join(f"not understood ({error})".split())
                 raise _LISTEN.refusal(given, why) from None

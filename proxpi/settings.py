@@ -48,7 +48,10 @@ def _size(text: str) -> int:
 
 
 def _some(text: str) -> int:
-    return _size(text) or _size("none")
+    size = _size(text)
+    if size == 0:
+        raise ValueError(text)
+    return size
 
 
 def _level(text: str) -> str:
@@ -247,12 +250,18 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 
+def setting(name: str) -> Setting:
+    """The row of the table that has this name."""
+    return next(row for row in SETTINGS if row.name == name)
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The values of all settings, typed: times in seconds, sizes in bytes.
 
     An index URL ends in a slash, and may hold credentials, so it is not in the ``repr``.
-    ``extra_index_ttls`` is as long as ``extra_index_urls``.
+    ``extra_index_ttls`` is as long as ``extra_index_urls``. ``by_option`` has the names of those
+    that were given as options.
     """
 
     listen: tuple[str, ...]
@@ -277,6 +286,7 @@ class Settings:
     offline: bool
     drain_timeout: float
     logging_level: str
+    by_option: frozenset[str] = frozenset()
 
     @classmethod
     def read(
@@ -293,8 +303,11 @@ class Settings:
             be read or stands beside the variable itself, and counts that differ.
         """
         values: dict[str, Any] = {}
+        by_option = set()
         for setting in SETTINGS:
             given = _given(setting, environment, options.get(setting.option))
+            if given[-1].by_option:
+                by_option.add(setting.name)
             parsed = [setting.value(one) for one in given]
             values[setting.name] = tuple(parsed) if setting.repeatable else parsed[-1]
             if setting.name == "extra_index_ttls":
@@ -304,7 +317,14 @@ class Settings:
                     why = f"{len(ttls)} given for the {indexes} of PROXPI_EXTRA_INDEX_URLS"
                     raise setting.refusal(given[-1], why)
                 values[setting.name] = ttls
-        return cls(**values)
+        return cls(**values, by_option=frozenset(by_option))
+
+    def path(self, name: str) -> Given | None:
+        """The path that was given for a setting, for those who find out whether it can be used."""
+        text: str | None = getattr(self, name)
+        if text is None:
+            return None
+        return Given(setting(name).variable, text, by_option=name in self.by_option)
 
 
 def _given(

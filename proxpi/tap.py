@@ -104,8 +104,8 @@ class Proxpi(Service):
         self._tls = tls.policy(
             verify=not settings.disable_index_ssl_verification,
             environment=os.environ,
-            ca_bundle=settings.ca_bundle,
-            client_cert=settings.client_cert,
+            ca_bundle=settings.path("ca_bundle"),
+            client_cert=settings.path("client_cert"),
             shown_to=self._credentials.certificate_for,
         )
         self._threads = ThreadPool(0, THREADS, "proxpi")

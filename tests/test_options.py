@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from proxpi import __version__
 from proxpi.options import Options
 from proxpi.settings import SETTINGS
 from proxpi.upstream.proxies import Proxies, Proxy
+
+OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,17 @@ def test_the_help_explains_each_setting(capsys: pytest.CaptureFixture[str]) -> N
         default = (setting.default or setting.otherwise).replace(" ", "")
         assert f"Default:{default}.Variable:{setting.variable}" in shown
         assert (f"{setting.variable}_FILE" in shown) == setting.secret
+
+
+def test_the_help_names_what_has_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """Below the options it names the variables of other programs that are read."""
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    closing = capsys.readouterr().out.partition("--version")[2]
+    for scheme in ("HTTP", "HTTPS", "ALL", "NO"):
+        assert re.search(rf"\b{scheme}_PROXY\b", closing)
+    for name in ("NETRC", *OTHERS):
+        assert re.search(rf"\b{name}\b", closing)
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,12 @@ class ReadAtTheStart(TapCase):
         for option in ("ca-bundle", "client-cert"):
             text = self.refusal(partial(self.make, f"--{option}={missing}"))
             variable = f"PROXPI_{option.replace('-', '_').upper()}"
-            assert text.startswith(f"proxpi: {variable}={missing!r}: cannot be read")
+            given = f"proxpi: {variable}={missing!r}"
+            assert text.startswith(f"{given} (--{option}): cannot be read")
             assert text.endswith("is accepted")
+            os.environ[variable] = missing
+            assert self.refusal(self.make).startswith(f"{given}: cannot be read")
+            del os.environ[variable]
 
     def test_broken_netrc(self) -> None:
         """That a netrc is of no use is said, and nothing of what is in it."""

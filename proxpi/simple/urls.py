@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from urllib.parse import quote, unquote, urljoin, urlsplit
+
+#: What a host may be instead of a name, and what an operator may name instead of hosts.
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 _PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)")

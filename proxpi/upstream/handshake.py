@@ -26,6 +26,12 @@ _UNKNOWN_ISSUER = {
     _Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
     _Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE,
 }
+# Security levels (SSL_CTX_set_security_level(3)) refuse with codes that pyOpenSSL has no names for.
+_WEAKNESSES = {
+    66: "has a key that is too small",
+    67: "has a key that is too small",
+    68: "is signed with a digest that is too weak",
+}
 _MEANINGS = {value: name for name, value in vars(_Codes).items() if name.startswith("ERR_")}
 _READ_ALERT = SSL.SSL_CB_READ_ALERT
 _FATAL = 2
@@ -50,15 +56,15 @@ _LONGEST = 100
 class Handshake:
     """What is noted of a handshake while OpenSSL goes through it.
 
-    :ivar shows: whether a client certificate is shown to this host
-    :ivar has: whether there is one at all
+    :ivar shows_certificate: whether a client certificate is shown to this host
+    :ivar has_certificate: whether there is one at all
     """
 
     _protocol: TLSMemoryBIOProtocol
     _host: str
     _is_address: bool
-    shows: bool
-    has: bool
+    shows_certificate: bool
+    has_certificate: bool
     _wanted: bool = attrs.field(init=False, default=False)
 
     def verify(
@@ -105,6 +111,8 @@ class Handshake:
                 f"{own} is from an unknown issuer ({issuer}); "
                 "to trust it, add the issuer's certificate to PROXPI_CA_BUNDLE"
             )
+        if code in _WEAKNESSES:
+            return f"{this} {_WEAKNESSES[code]}"
         meaning = _MEANINGS.get(code, f"ERR_{code}").removeprefix("ERR_")
         return f"{this} is not valid ({meaning.replace('_', ' ').lower()})"
 
@@ -126,18 +134,18 @@ class Handshake:
     def _alerted(self, alert: int) -> tuple[str, bool]:
         """Say why the other side broke off, and whether waiting may help."""
         host = self._host
-        missing = alert == _HANDSHAKE_FAILURE and self._wanted and not self.shows
+        missing = alert == _HANDSHAKE_FAILURE and self._wanted and not self.shows_certificate
         if alert == _CERTIFICATE_REQUIRED or missing:
-            if not self.has:
+            if not self.has_certificate:
                 return f"{host} wants a client certificate; set PROXPI_CLIENT_CERT", False
-            if not self.shows:
+            if not self.shows_certificate:
                 where = "only to indexes and to the hosts that netrc names"
                 return (
                     f"{host} wants a client certificate; PROXPI_CLIENT_CERT is shown {where}",
                     False,
                 )
         refusal = _OF_A_CERTIFICATE.get(alert)
-        if refusal is not None and self.shows:
+        if refusal is not None and self.shows_certificate:
             return f"{host} refuses the certificate of PROXPI_CLIENT_CERT ({refusal})", False
         if alert == _PROTOCOL_VERSION:
             return f"{host} speaks no version of TLS that is safe (1.2 or newer)", False

@@ -289,7 +289,7 @@ class Upstream:
         if authorization is not None:
             fields.setRawHeaders(b"Authorization", [authorization])
         try:
-            await self.reach.check(url)
+            await self.reach.check_literal(url)
             sent = send(method.encode("ascii"), _wire(url), fields)
             sent.addTimeout(self.connect_timeout + self.read_timeout, self.clock, _timed_out)
             response = await _cancellable(sent)

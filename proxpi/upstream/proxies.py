@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 import attrs
 
-from proxpi.row import Given, Setting
+from proxpi.row import Given, SettingsError
 from proxpi.simple import urls
 from proxpi.upstream.credentials import basic
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _WITH_PORT = re.compile(r"(\[[^]]*]|[^:]*):([0-9]+)")
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 
 @attrs.frozen
@@ -66,25 +63,15 @@ class Proxy:
         return f"proxy {self.scheme}://{host}:{self.port}"
 
 
-# Not among the settings: it has neither proxpi's prefix nor an option. It is refused like one.
-_SETTING = Setting(
-    name="proxy",
-    accepts="an http or https URL with a host",
-    explains="A forward proxy.",
-    parse=Proxy.from_url,
-    secret=True,
-)
-
-
 @attrs.frozen
 class Exclusion:
     """One item of ``NO_PROXY``: hosts, perhaps on one port only, that are connected to directly.
 
     :ivar hosts: a network (an address is a small one), a name that stands for what is below it as
-        well, or ``*``
+        well, ``*``, or nothing
     """
 
-    hosts: Network | str
+    hosts: urls.Network | str
     port: int | None = None
 
     @classmethod
@@ -96,7 +83,8 @@ class Exclusion:
         if network is not None or hosts == "*":
             return cls(network or hosts, port)
         # In Go, ".example.com" is not "example.com" itself, in curl and requests it is.
-        return cls(hosts.removeprefix("*").strip(".").lower(), port)
+        name = hosts.removeprefix("*").strip(".").lower()
+        return cls("" if "*" in name else name, port)
 
     def covers(self, host: str, port: int) -> bool:
         """Tell whether a host, given without brackets, is connected to directly."""
@@ -169,19 +157,29 @@ def _proxy(variables: Mapping[str, str], name: str) -> Proxy | None:
         return None
     scheme = _SCHEME.match(given.text)
     if scheme and scheme[1].lower() not in ("http", "https"):
-        raise _SETTING.refusal(given, f"{scheme[1]} proxies are not supported")
-    proxy: Proxy = _SETTING.value(given)
-    return proxy
+        raise _refusal(given, f"{scheme[1]} proxies are not supported")
+    try:
+        return Proxy.from_url(given.text)
+    except ValueError:
+        raise _refusal(given, "not understood") from None
 
 
-def _network(text: str) -> Network | None:
+def _refusal(given: Given, why: str) -> SettingsError:
+    """Refuse a proxy in the words of a setting, which it is not: it has no prefix and no option."""
+    text = urls.hidden(given.text)
+    return SettingsError(
+        f"{given.variable}={text!r}: {why}; an http or https URL with a host is accepted"
+    )
+
+
+def _network(text: str) -> urls.Network | None:
     try:
         return ip_network(text, strict=False)
     except ValueError:
         return None
 
 
-def _address(host: str) -> Address | None:
+def _address(host: str) -> urls.Address | None:
     try:
         address = ip_address(host)
     except ValueError:

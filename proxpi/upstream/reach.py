@@ -20,14 +20,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 from urllib.parse import unquote
 
@@ -38,9 +31,6 @@ from twisted.internet.error import DNSLookupError
 from proxpi.simple import urls
 from proxpi.upstream.errors import Barred
 from proxpi.upstream.names import LookUp
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 #: *public*: anybody reaches it. *private*: only those inside do. *special*: nobody has a reason to.
 Kind = Literal["public", "private", "special"]
@@ -78,7 +68,7 @@ def kind(address: str) -> Kind:
     return "public" if at.is_global else "private"
 
 
-def _reached(address: Address) -> Address:
+def _reached(address: urls.Address) -> urls.Address:
     """Give the IPv4 address that is in an IPv6 address, else the address itself."""
     if isinstance(address, IPv4Address) or address.is_loopback or address.is_unspecified:
         return address
@@ -110,12 +100,21 @@ def _bare(host: str) -> str:
     return host.lower().rstrip(".")
 
 
+def _nameable(host: str, address: str) -> str:
+    """Give what ``PROXPI_ALLOW_HOSTS`` takes for a host: its address if it is spelled oddly."""
+    try:
+        urls.host(host)
+    except ValueError:
+        return address
+    return _bare(host)
+
+
 @attrs.frozen
 class Allowed:
     """The hosts that an operator has named: names, addresses, networks (of private addresses)."""
 
     names: frozenset[str]
-    networks: tuple[Network, ...]
+    networks: tuple[urls.Network, ...]
 
     @classmethod
     def of(cls, hosts: Iterable[str]) -> Allowed:
@@ -166,14 +165,14 @@ class Reach:
         ),
     )
 
-    async def check(self, url: str) -> None:
+    async def check_literal(self, url: str) -> None:
         """
-        Check the host of a URL as far as it is an address.
+        Check the host of a URL if it is an address; names are judged when they are connected to.
 
         :raises Barred: if nothing may lead there
         """
         _, host, port = urls.origin(url)
-        bare = _bare(host)
+        bare = _bare(unquote(host))
         # RFC 6761 6.3: a resolver may ask for other names, but has an answer to these.
         address = "127.0.0.1" if f".{bare}".endswith(".localhost") else literal(host)
         if address is not None:
@@ -202,7 +201,7 @@ class Reach:
         if not passable:
             address = addresses[0]
             what = "private" if kinds[address] == "private" else "link-local or special"
-            raise Barred(door[0], address, what, certain=inside is not None)
+            raise Barred(_nameable(host, address), address, what, certain=inside is not None)
         return passable
 
     async def _live_inside(self) -> bool | None:

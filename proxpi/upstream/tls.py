@@ -19,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from proxpi.row import Given
 from proxpi.upstream import trust
 from proxpi.upstream.handshake import Handshake
 
@@ -29,8 +30,8 @@ def policy(
     *,
     verify: bool,
     environment: Mapping[str, str] | None = None,
-    ca_bundle: str | None = None,
-    client_cert: str | None = None,
+    ca_bundle: Given | None = None,
+    client_cert: Given | None = None,
     shown_to: Callable[[Origin], bool] = lambda origin: False,
 ) -> IPolicyForHTTPS:
     """Give the policy for every TLS connection to an upstream.
@@ -50,7 +51,7 @@ def policy(
     return _Policy(plain, showing, verify, shown_to)
 
 
-def _context(environment: Mapping[str, str], ca_bundle: str | None) -> SSL.Context:
+def _context(environment: Mapping[str, str], ca_bundle: Given | None) -> SSL.Context:
     context: SSL.Context = CertificateOptions(verify=False).getContext()
     trust.trust(context, environment, ca_bundle)
     store = context.get_cert_store()
@@ -74,10 +75,16 @@ class _Policy:
         """See `IPolicyForHTTPS`."""
         # The dot that ends a full name is no part of what is in a certificate.
         host = hostname.decode("ascii").lower().removesuffix(".")
-        has = self._showing is not None
-        shows = has and self._shown_to(("https", hostname.decode("ascii").lower(), port))
-        context = self._showing if shows and self._showing else self._plain
-        return _Creator(context, host, self._verify, shows, has)
+        showing = None
+        if self._shown_to(("https", hostname.decode("ascii").lower(), port)):
+            showing = self._showing
+        return _Creator(
+            showing or self._plain,
+            host,
+            self._verify,
+            shows_certificate=showing is not None,
+            has_certificate=self._showing is not None,
+        )
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -88,8 +95,8 @@ class _Creator:
     _context: SSL.Context
     _host: str
     _verify: bool
-    _shows: bool
-    _has: bool
+    _shows_certificate: bool
+    _has_certificate: bool
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See `IOpenSSLClientConnectionCreator`."""
@@ -98,7 +105,9 @@ class _Creator:
         # Servers with several names choose a certificate, and some the site, by this (RFC 6066).
         if not is_address:
             connection.set_tlsext_host_name(self._host.encode("ascii"))
-        handshake = Handshake(tlsProtocol, self._host, is_address, self._shows, self._has)
+        handshake = Handshake(
+            tlsProtocol, self._host, is_address, self._shows_certificate, self._has_certificate
+        )
         connection.set_info_callback(handshake.note)
         if self._verify:
             connection.set_verify(SSL.VERIFY_PEER, handshake.verify)

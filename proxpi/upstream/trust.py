@@ -14,31 +14,31 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
-from proxpi.row import Given, Setting, SettingsError
-from proxpi.settings import SETTINGS
+from proxpi.row import Given
+from proxpi.settings import setting
 
-_CA_BUNDLE = next(setting for setting in SETTINGS if setting.name == "ca_bundle")
-_CLIENT_CERT = next(setting for setting in SETTINGS if setting.name == "client_cert")
+_CA_BUNDLE = setting("ca_bundle")
+_CLIENT_CERT = setting("client_cert")
 #: Other programs' variables, each of which names all that is to be trusted. Of the first two,
 #: which are those of requests, the first counts; the others are OpenSSL's.
 _OF_REQUESTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _OF_OPENSSL = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def trust(context: SSL.Context, environment: Mapping[str, str], ca_bundle: str | None) -> None:
+def trust(context: SSL.Context, environment: Mapping[str, str], ca_bundle: Given | None) -> None:
     """
     Let a context trust what the environment names, else the system, and `ca_bundle` besides.
 
-    :param ca_bundle: the value of ``PROXPI_CA_BUNDLE``
+    :param ca_bundle: what was given as ``PROXPI_CA_BUNDLE``
     :raises SettingsError: for a path that cannot be read, or that holds no certificate
     """
     instead = list(_instead(environment))
     for variable, path in instead:
-        _add(context, _CA_BUNDLE, Given(variable, path))
+        _add(context, Given(variable, path))
     if not instead:
         _trust_system(context)
     if ca_bundle is not None:
-        _add(context, _CA_BUNDLE, Given(_CA_BUNDLE.variable, ca_bundle))
+        _add(context, ca_bundle)
 
 
 def _instead(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -52,13 +52,16 @@ def _instead(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _trust_system(context: SSL.Context) -> None:
-    for variable in _OF_OPENSSL:
-        # Empty ones are unset ones, but pyOpenSSL would look nowhere because of them.
-        os.environ.pop(variable, None)
-    context.set_default_verify_paths()
+    # OpenSSL and pyOpenSSL look into the process's own environment. There an empty variable would
+    # do as a set one, and the system not be trusted; so there is none while they look.
+    away = {name: os.environ.pop(name) for name in _OF_OPENSSL if name in os.environ}
+    try:
+        context.set_default_verify_paths()
+    finally:
+        os.environ.update(away)
 
 
-def _add(context: SSL.Context, setting: Setting, given: Given) -> None:
+def _add(context: SSL.Context, given: Given) -> None:
     """Trust the certificates of a file, or of all files of a folder, whatever their names."""
     try:
         if not os.path.isdir(given.text):
@@ -69,9 +72,9 @@ def _add(context: SSL.Context, setting: Setting, given: Given) -> None:
             files = [path for path in sorted(paths) if os.path.isfile(path)]
             found = sum(_load(context, path) for path in files) > 0
     except OSError as error:
-        raise setting.refusal(given, f"cannot be read ({error.strerror})") from None
+        raise _CA_BUNDLE.refusal(given, f"cannot be read ({error.strerror})") from None
     if not found:
-        raise setting.refusal(given, "holds no certificate")
+        raise _CA_BUNDLE.refusal(given, "holds no certificate")
 
 
 def _load(context: SSL.Context, path: str) -> bool:
@@ -82,29 +85,29 @@ def _load(context: SSL.Context, path: str) -> bool:
     return True
 
 
-def show(context: SSL.Context, client_cert: str) -> None:
+def show(context: SSL.Context, client_cert: Given) -> None:
     """
     Let a context show a certificate to upstreams that ask for one.
 
-    :param client_cert: the value of ``PROXPI_CLIENT_CERT``: a PEM file with the certificate,
+    :param client_cert: what was given as ``PROXPI_CLIENT_CERT``: a PEM file with the certificate,
         those between it and its authority if need be, and its key, which is not encrypted
     :raises SettingsError: if it is anything else
     """
     try:
-        with open(client_cert, "rb") as file:
+        with open(client_cert.text, "rb") as file:
             pem = file.read()
     except OSError as error:
-        raise _unfit(client_cert, f"cannot be read ({error.strerror})") from None
+        raise _CLIENT_CERT.refusal(client_cert, f"cannot be read ({error.strerror})") from None
     try:
         own, *chain = load_pem_x509_certificates(pem)
     except ValueError:
-        raise _unfit(client_cert, "holds no certificate") from None
+        raise _CLIENT_CERT.refusal(client_cert, "holds no certificate") from None
     try:
         key = load_pem_private_key(pem, None)
     except TypeError:
-        raise _unfit(client_cert, "its key is encrypted") from None
+        raise _CLIENT_CERT.refusal(client_cert, "its key is encrypted") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise _unfit(client_cert, "holds no key") from None
+        raise _CLIENT_CERT.refusal(client_cert, "holds no key") from None
     try:
         context.use_certificate(own)
         for certificate in chain:
@@ -116,8 +119,4 @@ def show(context: SSL.Context, client_cert: str) -> None:
         why = f"cannot be used ({words})"
         if "mismatch" in words:
             why = "its key is not that of its first certificate"
-        raise _unfit(client_cert, why) from None
-
-
-def _unfit(path: str, why: str) -> SettingsError:
-    return _CLIENT_CERT.refusal(Given(_CLIENT_CERT.variable, path), why)
+        raise _CLIENT_CERT.refusal(client_cert, why) from None

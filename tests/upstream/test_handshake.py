@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -173,6 +177,71 @@ def test_other_trouble(authority: Authority, code: int, words: str) -> None:
     """For the rest OpenSSL's own words will do."""
     cause = judged(authority.path, code)
     assert cause == f"the certificate of index.example is not valid ({words})"
+
+
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+def _issued(name: str, key: Key, by: Key) -> x509.Certificate:
+    """Give a certificate that the authority issues for a key, perhaps its own."""
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    issuer, subject = (
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, each)])
+        for each in ("authority", name)
+    )
+    is_authority = x509.BasicConstraints(name == "authority", None)
+    whose = x509.SubjectAlternativeName([x509.DNSName(HOST)])
+    builder = x509.CertificateBuilder(
+        issuer, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+    )
+    extended = builder.add_extension(is_authority, critical=True).add_extension(whose, False)
+    return extended.sign(by, hashes.SHA256())
+
+
+@pytest.mark.parametrize(
+    ("weak", "words"),
+    [
+        ("leaf", "the certificate of index.example has a key that is too small"),
+        ("authority", "a certificate that vouches for index.example has a key that is too small"),
+        (None, None),
+    ],
+)
+def test_small_keys(weak: str | None, words: str | None) -> None:
+    """A key that OpenSSL finds too small is told so, at whichever place of the chain."""
+    authority, leaf = (
+        rsa.generate_private_key(65537, 1024)
+        if name == weak
+        else ec.generate_private_key(ec.SECP256R1())
+        for name in ("authority", "leaf")
+    )
+    serving, asking = SSL.Context(SSL.TLS_SERVER_METHOD), SSL.Context(SSL.TLS_CLIENT_METHOD)
+    serving.set_cipher_list(b"ALL:@SECLEVEL=0")
+    serving.use_certificate(_issued("leaf", leaf, authority))
+    serving.use_privatekey(leaf)
+    asking.set_cipher_list(b"DEFAULT:@SECLEVEL=2")
+    store = asking.get_cert_store()
+    assert store is not None
+    store.add_cert(crypto.X509.from_cryptography(_issued("authority", authority, authority)))
+    line = Line()
+    client, server = SSL.Connection(asking), SSL.Connection(serving)
+    client.set_verify(SSL.VERIFY_PEER, handshake(line).verify)
+    client.set_connect_state()
+    server.set_accept_state()
+    for one, other in ((client, server), (server, client), (client, server)):
+        with contextlib.suppress(SSL.Error):  # it wants to read more, or is broken off
+            one.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            other.bio_write(one.bio_read(1 << 16))
+    assert line.causes[:1] == ([(words, False)] if words else [])
+    finished = client.get_state_string() == b"SSL negotiation finished successfully"
+    assert finished is (weak is None)
+
+
+def test_weak_digest(authority: Authority) -> None:
+    """So is a digest that is too weak; nobody signs with such a one here any more."""
+    assert judged(authority.path, 68, 1) == (
+        "a certificate that vouches for index.example is signed with a digest that is too weak"
+    )
 
 
 def test_what_is_not_understood() -> None:

@@ -10,6 +10,7 @@ from hypothesis.strategies import integers, ip_addresses, sampled_from
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import DNSLookupError
 
+from proxpi.simple import urls
 from proxpi.upstream.errors import Barred
 from proxpi.upstream.reach import Reach, kind, literal
 from tests.support.upstreams import PUBLIC, Case, run
@@ -274,7 +275,7 @@ class LiteralTests(ReachCase):
 
     def check(self, reach: Reach, url: str) -> Deferred[None]:
         """Check a URL."""
-        return run(reach.check(url))
+        return run(reach.check_literal(url))
 
     def test_names(self) -> None:
         """Names are nobody's business here, and are not looked up."""
@@ -291,9 +292,28 @@ class LiteralTests(ReachCase):
         self.result(self.check(reach, f"https://{PUBLIC}/x"))
         self.result(self.check(reach, "https://[2600::1]/x"))
 
+    def test_what_to_set(self) -> None:
+        """The error for an odd spelling names the address, as the setting takes nothing else."""
+        for spelling, host in (
+            ("127.1", "127.0.0.1"),
+            ("2130706433", "127.0.0.1"),
+            ("127.0.0.1.", "127.0.0.1"),
+            ("127%2e0.0.1", "127.0.0.1"),
+            ("127.0.0.1%20x", "127.0.0.1"),
+            ("local%68ost", "127.0.0.1"),
+            ("[fe80::1%25lo]", "fe80::1%25lo"),
+            ("[::ffff:127.0.0.1]", "::ffff:127.0.0.1"),
+            ("X.localhost", "x.localhost"),
+        ):
+            url = f"http://{spelling}/x"
+            error = self.error(self.check(self.reach(OUTSIDE), url), Barred)
+            assert str(error).endswith(f" unless PROXPI_ALLOW_HOSTS has {host}")
+            allowed = self.reach(OUTSIDE, allow=(urls.host(host),))
+            self.result(self.check(allowed, url))
+
     def test_this_machine(self) -> None:
         """The names for loopback are its addresses, whoever would look them up."""
-        for host in ("localhost", "LOCALHOST.", "x.localhost"):
+        for host in ("localhost", "LOCALHOST.", "x.localhost", "local%68ost", "x%2Elocalhost"):
             self.error(self.check(self.reach(OUTSIDE), f"http://{host}/"), Barred)
         self.result(self.check(self.reach(OUTSIDE), "http://notlocalhost/"))
         self.result(self.check(self.reach("http://localhost:81/"), "http://localhost:81/"))

@@ -12,6 +12,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface.verify import verifyObject
 
+from proxpi.row import Given
 from proxpi.upstream import tls
 from tests.support.certificates import Authority
 
@@ -69,8 +70,9 @@ def test_client_certificate(tmp_path: Path, verify: bool) -> None:
         asked.append(origin)
         return origin[1] == "index.example"
 
-    path = str(Authority(tmp_path).issue("client", "proxpi@index.example"))
-    policy = tls.policy(verify=verify, client_cert=path, shown_to=shown_to)
+    path = Authority(tmp_path).issue("client", "proxpi@index.example")
+    given = Given("PROXPI_CLIENT_CERT", str(path))
+    policy = tls.policy(verify=verify, client_cert=given, shown_to=shown_to)
     index, other = connection(policy, b"Index.example", 8443), connection(policy, b"::1")
     assert asked == [("https", "index.example", 8443), ("https", "::1", 443)]
     assert index.get_certificate() is not None

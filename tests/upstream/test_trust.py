@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL, crypto
 
-from proxpi.row import SettingsError
+from proxpi.row import Given, SettingsError
 from proxpi.upstream import trust
 from tests.support.certificates import Authority
 
@@ -30,7 +30,8 @@ def trusts(
     """Tell for authorities whether the settings make what they issue trusted."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     named = {name: str(value) for name, value in environment.items()}
-    trust.trust(context, named, str(ca_bundle) if ca_bundle is not None else None)
+    given = Given("PROXPI_CA_BUNDLE", str(ca_bundle)) if ca_bundle is not None else None
+    trust.trust(context, named, given)
     store = context.get_cert_store()
     assert store is not None
     found = []
@@ -137,9 +138,19 @@ def test_the_system(authorities: list[Authority]) -> None:
 
 def test_an_empty_variable() -> None:
     """An empty variable is an unset one, and does not keep OpenSSL from the system's trust."""
-    with mock.patch.dict(os.environ, SSL_CERT_FILE="", SSL_CERT_DIR=""):
-        assert _looks_at_the_system(SSL_CERT_FILE="", SSL_CERT_DIR="")
-        assert "SSL_CERT_FILE" not in os.environ
+    empty = {"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""}
+    seen: list[set[str]] = []
+
+    def look(context: SSL.Context) -> None:
+        seen.append(empty.keys() & os.environ.keys())
+
+    with (
+        mock.patch.dict(os.environ, empty),
+        mock.patch.object(SSL.Context, "set_default_verify_paths", look),
+    ):
+        trusts([], **empty)
+        assert empty.items() <= os.environ.items(), "nobody else's environment is changed"
+    assert seen == [set()]
 
 
 @pytest.mark.parametrize("variable", ["PROXPI_CA_BUNDLE", *OTHERS])
@@ -163,7 +174,7 @@ def test_no_trust(tmp_path: Path, variable: str) -> None:
 def shown(path: Path) -> SSL.Context:
     """Give a context that shows what is in a file."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    trust.show(context, str(path))
+    trust.show(context, Given("PROXPI_CLIENT_CERT", str(path)))
     return context
 
 
