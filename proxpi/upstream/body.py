@@ -27,7 +27,7 @@ from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTimeout, BodyTooLon
 #: Bytes of an answer nobody needs that are read to keep its connection; a longer one is closed.
 DRAIN_LIMIT = 64 * 1024
 #: Seconds that this may take.
-DRAIN_TIME = 10.0
+DRAIN_TIME = 1.0
 #: Bytes that are read from a plain connection at once. (Each time that the reactor comes back from
 #: the system it may have to wait for a thread: with Twisted's own 64 KiB that is most of the time.)
 READ = 512 * 1024
