@@ -12,6 +12,7 @@ from tests.support.certificates import Authority, serving
 from tests.support.clients import pip_install, uv_install
 from tests.support.distributions import make_sdist, make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.forward import Squid
 from tests.support.proxy import Proxy
 from tests.support.secure_front import SecureFront
 
@@ -110,20 +111,24 @@ def test_broken(index: FakeIndex, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("install", [pip_install, uv_install])
 def test_install(index: FakeIndex, tmp_path: Path, install: Callable[..., object]) -> None:
-    """pip and uv install from an index and a host of files, each with TLS and its own login."""
+    """pip and uv install through a locked proxy from two locked hosts, one for files, with TLS."""
     ours = Authority(tmp_path)
     context = serving(ours.issue("server", "127.0.0.1", "localhost"))
     index_port = int(index.origin.rpartition(":")[2])
     with (
         SecureFront(index_port, context) as pages,
         SecureFront(index.files_port, serving(tmp_path / "server.pem")) as files,
+        Squid(locked=True, hosts={"localhost": "127.0.0.1"}) as forward,
     ):
         for one in (make_wheel("demo", requires=["demo-lib"]), make_sdist("demo-lib", "0.3")):
             path = f"/files/{one.project}/{one.filename}"
             index.add(one, url=f"https://localhost:{files.port}{path}")
         netrc(tmp_path, "localhost", FILES_LOGIN)
         url = with_login(f"{pages.origin}/simple/", INDEX_LOGIN)
-        with Proxy(settings(url, PROXPI_CA_BUNDLE=ours.path), folder=tmp_path) as proxy:
+        chosen = settings(url, PROXPI_CA_BUNDLE=ours.path, HTTPS_PROXY=forward.private_url)
+        with Proxy(chosen, folder=tmp_path) as proxy:
             install(tmp_path / "client", proxy.url, "demo")
+    hosts = {f"127.0.0.1:{pages.port}", f"localhost:{files.port}"}
+    assert {target for _, target in forward.served} == hosts
     assert {seen.status for seen in index.files_asked()} == {200}
     assert {seen.headers["user-agent"].split("/")[0] for seen in index.requests()} == {"proxpi"}
