@@ -47,9 +47,10 @@ from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
 from proxpi.upstream.names import Names
-from proxpi.upstream.pool import LIST_LIMIT, PAGE_LIMIT, Upstream, agent
+from proxpi.upstream.pool import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, Upstream
 from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.reach import Reach
+from proxpi.upstream.routes import Routes
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
@@ -230,7 +231,7 @@ class Proxpi(Service):
         )
         dial = Dial(reactor, settings.connect_timeout, names.look_up, reach)
         return Upstream(
-            agent(reactor, self._pool, self._tls, dial, self._proxies),
+            Routes(reactor, self._pool, self._tls, dial, self._proxies, USER_AGENT),
             reactor,
             self._credentials,
             settings.connect_timeout,

@@ -21,16 +21,14 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IPolicyForHTTPS
+from twisted.web.iweb import IAgent
 
 from proxpi import __version__
 from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
 from proxpi.upstream.body import Gunzip, Limit, Pace, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.dial import Dial
 from proxpi.upstream.errors import (
     BodyCut,
     BodyTimeout,
@@ -41,7 +39,6 @@ from proxpi.upstream.errors import (
 )
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
 from proxpi.upstream.reach import Reach
-from proxpi.upstream.routes import Routes
 from proxpi.upstream.slots import Slot, Slots
 from proxpi.upstream.with_treq import Send, sender
 
@@ -59,17 +56,6 @@ USER_AGENT = f"proxpi/{__version__}".encode("ascii")
 
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 T = TypeVar("T")
-
-
-def agent(
-    reactor: Any,
-    pool: HTTPConnectionPool,
-    tls: IPolicyForHTTPS,
-    dial: Dial,
-    proxies: Proxies = NO_PROXIES,
-) -> IAgent:
-    """Make the agent whose connections come from `pool`, or else from `dial`."""
-    return Routes(reactor, pool, tls, dial, proxies, USER_AGENT)
 
 
 @attrs.define

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ def free_port() -> int:
     return port
 
 
-class Forward:
+class Forward(ABC):
     """A forward proxy that runs while the ``with`` block does.
 
     :ivar url: its URL, without credentials; ``private_url`` has them
@@ -51,13 +52,13 @@ class Forward:
         pair = f"{USER}:{quote(self.password, safe='')}"
         self.private_url = self.url.replace("://", f"://{pair}@")
 
+    @abstractmethod
     def command(self, folder: Path) -> Sequence[str]:
         """What is run, after its configuration was written into a folder of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self) -> list[tuple[str, str]]:
         """What it has logged of the requests that it took."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="forward-"))

@@ -29,9 +29,10 @@ from proxpi.upstream import tls
 from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dial import Dial
-from proxpi.upstream.pool import CONNECTIONS, Upstream, agent
+from proxpi.upstream.pool import CONNECTIONS, USER_AGENT, Upstream
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
 from proxpi.upstream.reach import Reach
+from proxpi.upstream.routes import Routes
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -311,12 +312,13 @@ class Network:
         self.names: dict[str, list[str]] = {}
         self.pool = persistent_pool(self.reactor, CONNECTIONS)
         self.upstream = upstream(
-            agent(
+            Routes(
                 self.reactor,
                 self.pool,
                 tls.policy(verify=True),
                 Dial(self.reactor, CONNECT_TIMEOUT, self.look_up, Reach()),
                 proxies,
+                USER_AGENT,
             ),
             self.reactor,
             *index_urls,
