@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import secrets
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
-from threading import Thread
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -39,6 +36,7 @@ from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
+from proxpi.process import THREADS, StartFailed, daemons, make_folder, room, temporary_place
 from proxpi.row import SettingsError
 from proxpi.settings import Settings
 from proxpi.simple import urls
@@ -58,40 +56,34 @@ from proxpi.web.site import Site
 
 __all__ = ["Options", "makeService"]
 
-#: Threads for what takes a while: so many for pages, and as many each to write and to read files.
-THREADS = 4
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
 TURN = 0.0005
-#: Descriptors for the process itself, its state, and connections that are refused.
-OWN_DESCRIPTORS = 96
 #: Connections that may wait to be accepted; the system may allow fewer.
 BACKLOG = 4096
-#: As many as there are for sure where the system sets no limit.
-UNLIMITED = 1 << 20
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi")
 
 
-class StartFailed(SystemExit, Exception):
-    """The start ends with one line and status 1.
-
-    An `Exception` too: twistd tells the process that waits for a daemon about no other.
-    """
-
-
 class Proxpi(Service):
     """Builds the house from its settings, opens its doors, and closes them.
 
+    :param access: writes a line of the access log
     :param owner: the number of the user that the process is going to be; ``None``: who it is now
     :raises SettingsError: for certificates that cannot be used
     """
 
     def __init__(
-        self, settings: Settings, proxies: Proxies, reactor: Any, owner: int | None = None
+        self,
+        settings: Settings,
+        proxies: Proxies,
+        reactor: Any,
+        access: Callable[[str], object],
+        owner: int | None = None,
     ) -> None:
         self._settings = settings
+        self._access = access
         self._owner = owner
         self._proxies = proxies
         self._reactor = reactor
@@ -112,11 +104,11 @@ class Proxpi(Service):
         self._threads = ThreadPool(0, THREADS, "proxpi")
         # What is done with files takes as long as the disk: pages do not wait for it, nor does the
         # end of the process. And a disk that writes slowly may still read well.
-        self._write_threads, self._read_threads = _daemons("writes"), _daemons("reads")
+        self._write_threads, self._read_threads = daemons("writes"), daemons("reads")
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
         if settings.cache_dir is None:
-            self._temporary = Path(_temporary_place(), f"proxpi-{secrets.token_hex(8)}")
+            self._temporary = Path(temporary_place(), f"proxpi-{secrets.token_hex(8)}")
         folder = self._temporary or Path(str(settings.cache_dir))
         self._disk = Disk(folder, settings.cache_size, self._writing)
         metrics.CACHE_BYTES.set_function(lambda: self._disk.used)
@@ -266,8 +258,20 @@ class Proxpi(Service):
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
-        room = _room(len(self._index_urls), settings.upstream_connections)
-        return Site(tree, App(pages, projects, mirror).app.resource(), reactor, room)
+        clients, held = room(len(self._index_urls), settings.upstream_connections)
+        site = Site(tree, App(pages, projects, mirror).app.resource(), reactor, clients)
+        site.access = self._access
+        site.known.files = held
+        pages.changed = self._disk.changed = site.known.drop
+
+        def count_uses() -> None:
+            for place, uses in site.known.uses():
+                metrics.FILE_HITS.inc(uses)
+                self._disk.count(place, uses)
+
+        self._disk.ask_uses = count_uses
+        metrics.gather.append(count_uses)
+        return site
 
     def _lists(self) -> Path | None:
         """Give the folder of the project list, if there can be one."""
@@ -304,73 +308,14 @@ def makeService(options: Options) -> IService:
     if settings.cache_dir is not None:
         # Absolute from the start: a daemon changes its working folder.
         settings = attrs.evolve(settings, cache_dir=str(Path(settings.cache_dir).absolute()))
-    service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
+    service = Logged(settings.logging_level, options.parent, reactor)
     try:
         owner = options.parent.get("uid") if options.parent is not None else None
-        proxpi = Proxpi(settings, options.proxies, reactor, owner)
+        proxpi = Proxpi(settings, options.proxies, reactor, service.access, owner)
     except SettingsError as error:
         raise StartFailed(f"proxpi: {error}") from None
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
-
-
-def _room(indexes: int, connections: int) -> int:
-    """Raise the limit of descriptors as far as it goes, and give how many are for clients.
-
-    :param indexes: how many there are; each has connections for pages, its files have others,
-        and each of those writes a file
-    :param connections: how many connections each of them has for either
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS: less than what it calls the hard limit
-        hard = soft
-    limit = UNLIMITED if hard == resource.RLIM_INFINITY else hard
-    kept = OWN_DESCRIPTORS + 3 * connections * (indexes + 1)
-    return limit - min(kept, limit // 2)
-
-
-class _Daemon(Thread):
-    """A thread that the end of the process does not wait for."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, daemon=True, **named)
-
-
-def _daemons(name: str) -> ThreadPool:
-    """Make a pool of such threads."""
-    pool = ThreadPool(0, THREADS, f"proxpi {name}")
-    pool.threadFactory = _Daemon
-    return pool
-
-
-def _temporary_place() -> str:
-    try:
-        return tempfile.gettempdir()
-    except OSError as error:
-        raise StartFailed(f"proxpi: {error}; set TMPDIR, or PROXPI_CACHE_DIR") from None
-
-
-def make_folder(folder: Path, variable: str, mode: int, owner: int | None = None) -> None:
-    """
-    Make a folder, and what is above it, unless it is there.
-
-    :param variable: where its name came from
-    :param owner: the number of the user whose it is to be, if not this process's own
-    :raises StartFailed: with one line, if it cannot be made
-    """
-    try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(mode, parents=True, exist_ok=True)
-        if owner is not None:
-            for path in missing:
-                os.chown(path, owner, -1)
-    except OSError as error:
-        raise StartFailed(
-            f"proxpi: {variable}={str(folder)!r}: {error.strerror}; "
-            "a folder that exists or can be made is accepted"
-        ) from None
 
 
 def _address(description: str, port: IListeningPort) -> str:

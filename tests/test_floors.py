@@ -20,7 +20,7 @@ FLOORS = [
     {"upstream"},
     {"index", "files"},
     {"web"},
-    {"options", "logs"},
+    {"options", "logs", "process"},
     {"tap"},
 ]
 #: Rooms on one floor whose doors are walled up.

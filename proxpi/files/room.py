@@ -66,6 +66,7 @@ class Room:
     :ivar busy: places of files that must not be removed now
     :ivar leaving: the files that are on their way out
     :ivar evict: moves a file from the stock to those
+    :ivar ask_uses: brings up to date what is known of uses
     :ivar known: whether it is known how much there is; as long as it is not, nothing may grow
     """
 
@@ -74,6 +75,7 @@ class Room:
     busy: Collection[str]
     leaving: Leaving
     evict: Callable[[str], None]
+    ask_uses: Callable[[], None] = lambda: None
     known: bool = True
     _claims: dict[Partial, Claim] = attrs.field(init=False, factory=dict)
     _unfinished: int = attrs.field(init=False, default=0)
@@ -211,6 +213,7 @@ class Room:
         if self._in_vain >= IN_VAIN:
             self._in_vain = 0
             raise Full
+        self.ask_uses()
         for place in self.stock.choose(excess, staying, SOME):
             self.evict(place)
         self.leaving.start()
