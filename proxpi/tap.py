@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeVar, cast
@@ -51,8 +51,10 @@ from proxpi.upstream.reach import Reach
 from proxpi.upstream.routes import Routes
 from proxpi.web.app import App
 from proxpi.web.files import Files
+from proxpi.web.known import Known
 from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
+from proxpi.workers.crew import Crew
 
 __all__ = ["Options", "makeService"]
 
@@ -106,6 +108,7 @@ class Proxpi(Service):
         # end of the process. And a disk that writes slowly may still read well.
         self._write_threads, self._read_threads = daemons("writes"), daemons("reads")
         self._ports: list[tuple[str, IListeningPort]] = []
+        self._crew: Crew | None = None
         self._temporary: Path | None = None
         if settings.cache_dir is None:
             self._temporary = Path(temporary_place(), f"proxpi-{secrets.token_hex(8)}")
@@ -166,6 +169,9 @@ class Proxpi(Service):
                 _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
+        if self._crew is not None:
+            ports = [port for _, port in self._ports]
+            self._reactor.callWhenRunning(self._crew.start, ports)
         # What is there by now stays: it need not be looked at whenever garbage is collected, which
         # would take longer than anything that a large page does.
         gc.collect()
@@ -190,17 +196,21 @@ class Proxpi(Service):
 
     async def _drain(self) -> None:
         """Close the doors, and finish what is being sent; one more signal ends the waiting."""
-        site = self._built
+        site, crew = self._built, self._crew
 
         def hurry(*_: object) -> None:
             self._reactor.callFromThread(site.hurry)
+            if crew is not None:
+                self._reactor.callFromThread(crew.hurry)
 
         before = {
             number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
+            seconds = self._settings.drain_timeout
+            drained = [crew.drain(seconds)] if crew is not None else []
             await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
-            await site.drain(self._settings.drain_timeout)
+            await gatherResults([site.drain(seconds), *drained])
         finally:
             for number, action in before.items():
                 signal.signal(number, action)
@@ -263,14 +273,11 @@ class Proxpi(Service):
         site.access = self._access
         site.known.files = held
         pages.changed = self._disk.changed = site.known.drop
-
-        def count_uses() -> None:
-            for place, uses in site.known.uses():
-                metrics.FILE_HITS.inc(uses)
-                self._disk.count(place, uses)
-
-        self._disk.ask_uses = count_uses
-        metrics.gather.append(count_uses)
+        if settings.workers > 1:
+            self._crew = Crew(reactor, site, self._access, settings.workers, clients)
+        others = Others(site.known, self._disk, self._crew)
+        self._disk.share(others)
+        metrics.gather.append(others.tell_uses)
         return site
 
     def _lists(self) -> Path | None:
@@ -290,6 +297,25 @@ class Proxpi(Service):
     def _remove_temporary(self) -> None:
         if self._temporary is not None:
             rmtree(self._temporary, ignore_errors=True)
+
+
+@attrs.frozen
+class Others:
+    """Those who give files away without asking the disk."""
+
+    _known: Known
+    _disk: Disk
+    _crew: Crew | None
+
+    def tell_uses(self) -> None:
+        """Have the uses counted of answers that were ready."""
+        for place, uses in self._known.uses():
+            metrics.FILE_HITS.inc(uses)
+            self._disk.count(place, uses)
+
+    def sending(self) -> Iterable[str]:
+        """Give the places of the files that other processes are sending."""
+        return self._crew.sending() if self._crew is not None else ()
 
 
 def makeService(options: Options) -> IService:

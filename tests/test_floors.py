@@ -20,6 +20,7 @@ FLOORS = [
     {"upstream"},
     {"index", "files"},
     {"web"},
+    {"workers"},
     {"options", "logs", "process"},
     {"tap"},
 ]

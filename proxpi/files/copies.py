@@ -58,13 +58,13 @@ class Held:
 
     :ivar descriptor: reads it, at any place
     :ivar path: where it lay when it was opened
-    :ivar identity: which file that was
+    :ivar identity: which file that was; ``None`` for one that has no name, so nobody can change it
     :ivar doubt: is called if it cannot be read
     """
 
     descriptor: int
     path: str
-    identity: Identity
+    identity: Identity | None
     doubt: Callable[[], None]
     _copy: Callable[[BinaryIO], Copy]
 
@@ -82,11 +82,13 @@ class Held:
 
     def unchanged(self) -> bool:
         """Tell whether this is still what lies there, as it was."""
+        known = self.identity
+        if known is None:
+            return True
         try:
             status = os.lstat(self.path)
         except OSError:
             return False
-        known = self.identity
         return (
             status.st_ino == known.inode
             and status.st_size == known.size

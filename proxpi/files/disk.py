@@ -46,7 +46,7 @@ from proxpi.files.copies import Copy, Held
 from proxpi.files.leaving import Leaving
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
-from proxpi.files.room import Full, Room, Unknown
+from proxpi.files.room import Full, Others, Room, Unknown
 from proxpi.files.stock import Kept, Stock
 from proxpi.files.stocktaking import Stocktaking
 from proxpi.files.uses import Uses
@@ -65,7 +65,6 @@ class Disk:
     :ivar in_thread: runs a function that takes a while; at once, if it is not given
     :ivar seconds: tells the time, from any beginning
     :ivar changed: is told of places where a file is not, or may not be, as it was
-    :ivar ask_uses: has uses told (:meth:`used_again`) of which this does not know yet
     """
 
     folder: Path
@@ -73,7 +72,6 @@ class Disk:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]] = execute
     seconds: Callable[[], float] = time.monotonic
     changed: Callable[[str], None] = lambda _: None
-    ask_uses: Callable[[], None] = lambda: None
     _stock: Stock = attrs.field(init=False, factory=Stock)
     _checked: dict[str, Checked] = attrs.field(init=False, factory=dict)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
@@ -88,7 +86,6 @@ class Disk:
             self.folder, self.in_thread, self._stays, lambda count: self._room.went(count)
         )
         self._room = Room(self.capacity, self._stock, self._readers, self._leaving, self._evict)
-        self._room.ask_uses = lambda: self.ask_uses()
         self._complaints = Complaints(self.folder, self.seconds)
         self._uses = Uses(self.own, self._stock, self.in_thread, self.seconds)
         self._stocktaking = Stocktaking(
@@ -152,6 +149,10 @@ class Disk:
         self.count(place)
         digest = checked.digests["sha256"]
         return Copy(file, checked.identity.size, digest, self._readers, place, link.verified)
+
+    def share(self, others: Others) -> None:
+        """Take note of who else gives files away."""
+        self._room.others = others
 
     def hold(self, copy: Copy) -> Held | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
@@ -252,7 +253,7 @@ class Disk:
         for partial in self._room:
             partial.unlink()
         if self.capacity and self._room.known:
-            self.ask_uses()
+            self._room.others.tell_uses()
             self._uses.finish()
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:

@@ -58,6 +58,8 @@ class Channel(HTTPChannel):
     #: What is asked on it now, if that may be kept; and with which kept answer it was answered.
     _question: Question | None = None
     _answer: Answer | None = None
+    #: The process that did not answer what is looked at now.
+    giver: object = None
     #: When its timer rings.
     _rings = 0.0
     #: Whether a request is due: some of it has come, or nothing at all since the beginning.
@@ -98,11 +100,26 @@ class Channel(HTTPChannel):
         now = self.site.clock.seconds()
         answer = self.site.known.find(data, now)
         if answer is not None:
-            self._give(answer, now)
+            if not self.site.pass_on(self, data, answer):
+                self._give(answer, now)
             return
         self._parse(data)
         if self._answer is not None and data.find(b"\r\n\r\n") == len(data) - 4:
             self.site.known.recognize(data, self._answer)
+
+    def go_on(self, unsent: bytes, received: bytes, giver: object = None) -> None:
+        """
+        Go on with a connection that another process had.
+
+        :param unsent: what it did not send
+        :param received: what it did not answer
+        """
+        if unsent:
+            self.transport.write(unsent)
+        if received:
+            self.giver = giver
+            self.dataReceived(received)
+            self.giver = None
 
     def _may_give(self) -> bool:
         """Tell whether a ready answer could be handed to the socket now, as far as that goes."""
@@ -231,6 +248,8 @@ class Channel(HTTPChannel):
             self.persistent = True  # closed once the client has all of it: see `Site.drain`
         # Nor is what has been read already parsed: a packet may hold a thousand requests.
         self.paused = self._waitingForTransport or self.site.draining
+        # What was kept meanwhile comes now, and may be a head that is known.
+        self._parsing = bool(self._buffer)
         super().requestDone(request)  # type: ignore[no-untyped-call]
         self._parsing = bool(self._buffer or self.requests)
         if not self.persistent:

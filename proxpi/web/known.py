@@ -137,14 +137,14 @@ class Answer:
         return self.body if len(self.body) > SMALL else b""
 
 
-class Told(Protocol):
-    """Whoever else gives answers: it is told of those that are kept."""
-
-    def learned(self, answer: Answer, head: bytes) -> None:
-        """An answer is kept, and found by this head."""
+class Others(Protocol):
+    """Other processes that give answers that are kept here."""
 
     def dropped(self, answer: Answer) -> None:
         """An answer is not to be given any more."""
+
+    def hits(self, answer: Answer) -> tuple[int, float]:
+        """Give how often they gave it, and when last (the clock's seconds)."""
 
 
 @attrs.define(eq=False)
@@ -155,7 +155,7 @@ class Known:
     """
 
     files: int = FILES
-    told: Told | None = None
+    others: Others | None = None
     _heads: dict[bytes, Answer] = attrs.field(init=False, factory=dict)
     # In the order in which they came, or were looked at and left.
     _answers: dict[Question, Answer] = attrs.field(init=False, factory=dict)
@@ -178,11 +178,19 @@ class Known:
 
     def _count(self, answer: Answer) -> None:
         """Take note of how often a file was given."""
-        if answer.held is not None and answer.hits > answer.told:
+        hits, used_at = self._hits(answer)
+        if answer.held is not None and hits > answer.told:
             place = answer.about[-1]
             before, _ = self._uses.get(place, (0, 0.0))
-            self._uses[place] = before + answer.hits - answer.told, answer.used_at
-            answer.told = answer.hits
+            self._uses[place] = before + hits - answer.told, used_at
+            answer.told = hits
+
+    def _hits(self, answer: Answer) -> tuple[int, float]:
+        """Give how often an answer was given, by whomever, and when last."""
+        if self.others is None:
+            return answer.hits, answer.used_at
+        hits, used_at = self.others.hits(answer)
+        return answer.hits + hits, max(answer.used_at, used_at)
 
     def find(self, head: bytes, now: float) -> Answer | None:
         """Give the answer to a request by its very bytes, if it may be given now."""
@@ -229,9 +237,9 @@ class Known:
             self._unlearn(answer, answer.heads[0])
         answer.heads.append(head)
         self._heads[head] = answer
-        self._weigh(answer, len(head) + HEAD_OVERHEAD)
-        if self.told is not None:
-            self.told.learned(answer, head)
+        answer.cost += len(head) + HEAD_OVERHEAD
+        self._cost += len(head) + HEAD_OVERHEAD
+        self._make_room()
 
     def drop(self, about: str | None) -> None:
         """Give no answer any more that was made of a project's page, of a file, or at all."""
@@ -244,19 +252,15 @@ class Known:
         self._forget(answer)
         return False
 
-    def _weigh(self, answer: Answer, more: int) -> None:
-        answer.cost += more
-        self._cost += more
-        self._make_room()
-
     def _make_room(self) -> None:
         """Let go of what is too much: what was not given lately first."""
         while (
             len(self._answers) > ANSWERS or self._cost > MEMORY or self._open > self.files
         ) and len(self._answers) > 1:
             question, answer = next(iter(self._answers.items()))
-            if answer.hits != answer.seen:
-                answer.seen = answer.hits
+            hits, _ = self._hits(answer)
+            if hits != answer.seen:
+                answer.seen = hits
                 self._answers[question] = self._answers.pop(question)
             else:
                 self._forget(answer)
@@ -279,8 +283,8 @@ class Known:
             self._about[each].remove(answer)
             if not self._about[each]:
                 del self._about[each]
-        if self.told is not None:
-            self.told.dropped(answer)
+        if self.others is not None:
+            self.others.dropped(answer)
         if answer.held is not None:
             self._open -= 1
             answer.held.close()

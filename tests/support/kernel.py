@@ -11,7 +11,6 @@ import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
@@ -43,6 +42,7 @@ class Readiness(Clock):
                 self.readers.discard(each)
                 self.writers.discard(each)
                 each.connectionLost(Failure(why))
+        self.advance(0)
         return bool(ready or writable)
 
 
@@ -55,6 +55,16 @@ class _Transport(Server):
     def getHost(self) -> IPv4Address:
         """See `ITransport`."""
         return IPv4Address("TCP", "192.0.2.2", 5000)
+
+
+def adopted(end: socket.socket, factory: IProtocolFactory, readiness: Readiness) -> Any:
+    """Let a server have one end of a connection; give its transport."""
+    end.setblocking(False)
+    protocol: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
+    address = ("192.0.2.1", 54321)
+    transport = _Transport(end, protocol, address, None, 0, readiness)  # type: ignore[arg-type]
+    protocol.makeConnection(transport)
+    return transport
 
 
 class Client:
@@ -72,16 +82,12 @@ class Client:
         self._readiness = readiness
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
-        theirs.setblocking(False)
         if room is not None:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         self._socket = mine
         self.received = b""
         self.closed = False
-        protocol: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
-        address = ("192.0.2.1", 54321)
-        self.transport: Any = _Transport(theirs, protocol, address, None, 0, readiness)  # type: ignore[arg-type]
-        protocol.makeConnection(self.transport)
+        self.transport = adopted(theirs, factory, readiness)
 
     def send(self, data: bytes) -> None:
         """Send, and let the server do something about it."""
@@ -90,7 +96,8 @@ class Client:
                 self._socket.send(data)
             except OSError:
                 self.closed = True
-        self._readiness.turn()
+        while self._readiness.turn():
+            pass
 
     def read(self, most: int = 1 << 20) -> bytes:
         """Take what is there, up to so many bytes."""
@@ -113,5 +120,6 @@ class Client:
     def hang_up(self) -> None:
         """Be gone."""
         self._socket.close()
-        if self.transport.connected:
-            self.transport.connectionLost(Failure(ConnectionDone()))
+        self.closed = True
+        while self._readiness.turn():
+            self._readiness.advance(0)

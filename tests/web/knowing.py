@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from tests.support.exchange import request as written
 from tests.support.house import FILES, HouseCase, entry, page
@@ -25,10 +26,12 @@ def undated(data: bytes) -> bytes:
 class KnownCase(HouseCase):
     """Tests on real sockets, with a project of two files that are here."""
 
+    readiness = Readiness
+
     def setUp(self) -> None:
         """Fill the house."""
         super().setUp()
-        self.clock: Readiness = Readiness()
+        self.clock: Readiness = self.readiness()
         self.build()
         self.fill()
 
@@ -41,10 +44,15 @@ class KnownCase(HouseCase):
         client = self.client()
         for target in (PAGE, PAGE + SMALL, PAGE + LARGE):
             self.ask_with(client, written("GET", target))
+        client.hang_up()
+
+    def front(self) -> Any:
+        """Give what accepts the next connection."""
+        return self.site
 
     def client(self, room: int | None = None) -> Client:
         """Connect."""
-        client = Client(self.site, self.clock, room)
+        client = Client(self.front(), self.clock, room)
         self.addCleanup(client.hang_up)
         return client
 

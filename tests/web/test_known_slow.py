@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from proxpi.web.known import Known
 from proxpi.web.send import LOOK, STALL
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
@@ -90,80 +83,3 @@ class SlowClients(KnownCase):
             sent += 1
         buffered = len(client.transport.dataBuffer) + client.transport._tempDataLen
         assert sent < 1000 and buffered < 200_000
-
-
-class NothingKnown(Known):
-    """Never knows anything: all goes the ordinary way."""
-
-    def learn(self, *_: Any) -> None:
-        """Keep nothing."""
-
-
-TARGETS = (PAGE, PAGE + SMALL, PAGE + LARGE, "/index/none/", "/health", "/simple/demo")
-FIELDS = (
-    JSON,
-    "Accept-Encoding: gzip",
-    "Range: bytes=0-99",
-    "Range: bytes=-8192",
-    "Range: bytes=9999999-",
-    "If-None-Match: *",
-    "User-Agent: pip/99",
-)
-heads = st.builds(
-    lambda method, target, fields, end: written(method, target, *fields) + end,
-    st.sampled_from(("GET", "GET", "GET", "HEAD", "OPTIONS")),
-    st.sampled_from(TARGETS),
-    st.lists(st.sampled_from(FIELDS), max_size=2, unique=True),
-    st.sampled_from((b"", b"", b"", b"", b"\r\n")),
-)
-events = st.sampled_from(("read", "read", "wait", "forget", "drop", "touch", "expire", "connect"))
-sent = st.lists(
-    st.one_of(st.tuples(heads, st.lists(st.integers(1, 400), max_size=3)), events),
-    min_size=1,
-    max_size=25,
-)
-
-
-class Both(KnownCase):
-    """The same traffic, with and without what is known."""
-
-    @settings(max_examples=60, deadline=None)
-    @given(sent, st.integers(2, 4), st.sampled_from((None, 4096)))
-    def test_same_bytes(self, traffic: list[Any], repeated: int, room: int | None) -> None:
-        """Whatever is sent, cut anywhere: every byte that comes back is the same."""
-        outcomes = []
-        for table in (Known(), NothingKnown()):
-            self.tearDown()
-            self.doCleanups()
-            self.setUp()
-            self.site.known = table
-            self.pages.changed = self.disk.changed = table.drop
-            outcomes.append(self.play(traffic * repeated, room))
-        assert outcomes[0] == outcomes[1]
-
-    def play(self, traffic: list[Any], room: int | None) -> list[bytes]:
-        """Send all of it, and give what each connection brought."""
-        clients = [self.client(room)]
-        for step in traffic:
-            match step:
-                case "read":
-                    clients[-1].read(1000)
-                case "wait":
-                    clients[-1].settle()
-                case "connect":
-                    clients.append(self.client(room))
-                case "forget":
-                    self.pages.forget("demo")
-                case "drop":
-                    self.mirror.forget("demo", SMALL)
-                case "touch":
-                    os.utime(self.folder / "files-example/packages" / LARGE)
-                case "expire":
-                    self.clock.advance(9)
-                case (head, cuts):
-                    begin = 0
-                    for cut in sorted(cuts):
-                        clients[-1].send(head[begin:cut])
-                        begin = max(begin, cut)
-                    clients[-1].send(head[begin:])
-        return [undated(client.settle()) for client in clients]
