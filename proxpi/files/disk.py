@@ -315,8 +315,7 @@ class Disk:
 
     def _has_come(self, place: str) -> bool:
         """Tell whether a file was fetched since all of them were forgotten, rather than found."""
-        checked = self._checked.get(place)
-        return checked is not None and checked.origin is not None
+        return (checked := self._checked.get(place)) is not None and checked.origin is not None
 
     def _known(self, place: str) -> Checked | None:
         """Give what is known of a file's bytes, now or from an earlier process."""
