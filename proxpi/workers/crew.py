@@ -104,6 +104,9 @@ class Worker(ProcessProtocol):
         match decode(packet):
             case packets.Ready():
                 self.ready = True
+                assert self.transport is not None
+                pid = self.transport.pid
+                _log.info("worker {number}: process {pid} serves", number=self.number, pid=pid)
                 self.crew.share()
             case packets.Lines(lines):
                 for line in lines:

@@ -35,6 +35,7 @@ class Process:
         self.front = Front(self, end, board, board.rows[int(number) - 1], int(room))
         self._board = board
         self.ended = False
+        self.pid = len(reactor.processes) + 1
         protocol.makeConnection(self)
 
     def __getattr__(self, name: str) -> Any:
