@@ -56,7 +56,9 @@ def _some(text: str) -> int:
 
 
 def _workers(text: str) -> int:
-    return len(os.sched_getaffinity(0)) if text.strip().lower() == "auto" else _some(text)
+    if text.strip().lower() != "auto":
+        return _some(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _level(text: str) -> str:

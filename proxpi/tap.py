@@ -22,6 +22,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -61,6 +62,8 @@ __all__ = ["Options", "makeService"]
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
 TURN = 0.0005
+#: Seconds between two times that the uses of ready answers are counted as those of their files.
+COUNTING = 60.0
 #: Connections that may wait to be accepted; the system may allow fewer.
 BACKLOG = 4096
 
@@ -160,6 +163,7 @@ class Proxpi(Service):
         self._write_threads.start()
         self._read_threads.start()
         self._disk.prepare()
+        self._counting.start(COUNTING, now=False)
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
         if self._netrc.trouble is not None:
@@ -188,6 +192,8 @@ class Proxpi(Service):
 
     async def _stop(self) -> None:
         await self._drain()
+        if self._counting.running:
+            self._counting.stop()
         await self._pool.closeCachedConnections()
         if self._threads.started:
             self._threads.stop()
@@ -278,6 +284,8 @@ class Proxpi(Service):
         others = Others(site.known, self._disk, self._crew)
         self._disk.share(others)
         metrics.gather.append(others.tell_uses)
+        self._counting = LoopingCall(others.tell_uses)
+        self._counting.clock = reactor
         return site
 
     def _lists(self) -> Path | None:
@@ -334,6 +342,8 @@ def makeService(options: Options) -> IService:
     if settings.cache_dir is not None:
         # Absolute from the start: a daemon changes its working folder.
         settings = attrs.evolve(settings, cache_dir=str(Path(settings.cache_dir).absolute()))
+    if settings.workers > 1 and not hasattr(os, "memfd_create"):
+        raise StartFailed(f"proxpi: PROXPI_WORKERS={settings.workers}: takes Linux; 1 is accepted")
     service = Logged(settings.logging_level, options.parent, reactor)
     try:
         owner = options.parent.get("uid") if options.parent is not None else None
