@@ -15,6 +15,7 @@ from typing import Any
 #: written over for a while, since a worker may be about to count.
 SLOTS = 16_384
 _BYTES = 8
+_TOTALS = 2
 
 
 class Row:
@@ -33,7 +34,7 @@ class Row:
         self.hits = numbers(0, "Q", SLOTS)
         self.used_at = numbers(1, "d", SLOTS)
         self.sending = numbers(2, "Q", SLOTS)
-        self._totals = numbers(3, "Q", 2)
+        self._totals = numbers(3, "Q", _TOTALS)
 
     @property
     def connections(self) -> int:
@@ -45,19 +46,22 @@ class Row:
         self._totals[0] = count
 
     @property
-    def all_hits(self) -> int:
-        """How often it gave any answer."""
+    def senders(self) -> int:
+        """Of how many answers it is sending the file."""
         return int(self._totals[1])
+
+    @senders.setter
+    def senders(self, count: int) -> None:
+        self._totals[1] = count
 
     def hit(self, slot: int, now: float) -> None:
         """Count an answer that was given."""
         self.hits[slot] += 1
         self.used_at[slot] = now
-        self._totals[1] += 1
 
     def clear(self) -> None:
         """Count no connections, and nothing that is being sent: the worker is gone."""
-        self.connections = 0
+        self.connections = self.senders = 0
         self.sending[:] = memoryview(bytes(SLOTS * _BYTES)).cast("Q")
 
 
@@ -74,7 +78,7 @@ class Board:
         """
         :param descriptor: that of a board that another process has made; a new one is made without
         """
-        row = (3 * SLOTS + 2) * _BYTES
+        row = (3 * SLOTS + _TOTALS) * _BYTES
         size = SLOTS * _BYTES + _BYTES + workers * row
         if descriptor is None:
             descriptor = os.memfd_create("proxpi-board")

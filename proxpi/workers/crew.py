@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ PAUSE = 1.0
 #: Where a worker finds its end of the wire, and the board.
 WIRE, BOARD = 3, 4
 
+_OWN = re.compile("PROXPI_|NETRC$|.*_PROXY$", re.IGNORECASE)
 _log = Logger(namespace="proxpi.workers")
 
 
@@ -61,9 +63,16 @@ class Worker(ProcessProtocol):
         self._wire = wire.Wire(mine, reactor, self._receive, lambda: None)
         command = [sys.executable, "-m", "proxpi.workers.worker", *crew.arguments(self.number)]
         descriptors = {0: "w", 1: "r", 2: "r", WIRE: its.fileno(), BOARD: crew.board.descriptor}
+        # What is set for the main process, passwords above all, is nothing to a worker.
+        environment = {name: os.environ[name] for name in os.environ if not _OWN.match(name)}
+        try:
+            reactor.spawnProcess(self, sys.executable, command, environment, childFDs=descriptors)
+        except OSError as error:
+            self.processEnded(Failure(error))
+            return
+        finally:
+            its.close()
         self._ended = False
-        reactor.spawnProcess(self, sys.executable, command, os.environ, childFDs=descriptors)
-        its.close()
         for port in crew.ports:
             self.send(packets.Listen(port.addressFamily), os.dup(port.fileno()))
 
@@ -113,7 +122,7 @@ class Worker(ProcessProtocol):
                     self.crew.access(line)
             case packets.Unsent() as unsent:
                 self._intake.unsent(unsent)
-            case packets.Connection() as connection if descriptor is not None:
+            case packets.Connection() as connection:
                 self._intake.connection(connection, descriptor)
             case packets.Doubt(slot, number):
                 self.crew.doubt(slot, number)
@@ -135,7 +144,7 @@ class Worker(ProcessProtocol):
         self._ended = True
         self.ready = False
         if self._wire is not None:
-            self._wire.connectionLost(reason)
+            self._wire.finish()
             self._wire = None
         self.row.clear()
         self.crew.ended(self, reason, self._started_at)
@@ -237,8 +246,9 @@ class Crew:
 
     def sending(self) -> Iterator[str]:
         """Give the places of the files that they are sending."""
-        for slot, place in self._places.items():
-            if any(row.sending[slot] for row in self.board.rows):
+        rows = [row for row in self.board.rows if row.senders]
+        for slot, place in self._places.items() if rows else ():
+            if any(row.sending[slot] for row in rows):
                 yield place
 
     def dropped(self, answer: Answer) -> None:

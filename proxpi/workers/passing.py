@@ -54,9 +54,11 @@ class Intake:
         """Take note of what is to be sent on the next one."""
         self._unsent.append(packet.data)
 
-    def connection(self, packet: Connection, descriptor: int) -> None:
-        """Go on with one."""
+    def connection(self, packet: Connection, descriptor: int | None) -> None:
+        """Go on with one, if there is room for it; else it has been closed."""
         unsent, self._unsent = b"".join(self._unsent), []
+        if descriptor is None:
+            return
         try:
             server = self._reactor.adoptStreamConnection(descriptor, packet.family, self._factory)
         except OSError:

@@ -6,6 +6,7 @@ can be closed here; and a stream would have to be cut into packets again.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
@@ -20,7 +21,11 @@ from twisted.python.failure import Failure
 #: Bytes of a packet that the system is sure to take, and to give in one piece.
 LARGEST = 128 * 1024
 
+#: What says that there is no room for a packet, or too many descriptors under way, now.
+_LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+
 #: Is told of a packet, and of the descriptor that came with it, which is then its own to close.
+#: (None came, although one was sent, if this process has as many as it may have.)
 Receive = Callable[[bytes, int | None], None]
 
 
@@ -79,12 +84,11 @@ class Wire(FileDescriptor):
                     self._end.send(packet)
                 else:
                     socket.send_fds(self._end, [packet], [descriptor])
-            except BlockingIOError:
-                self.startWriting()  # type: ignore[no-untyped-call]
-                return None
-            except OSError:
-                self.stopWriting()  # type: ignore[no-untyped-call]
-                return None  # the end is seen when reading
+            except OSError as error:
+                if error.errno in _LATER:
+                    self.startWriting()  # type: ignore[no-untyped-call]
+                    return None
+                # Nobody is there any more, which is seen when reading.
             self._packets.popleft()
             _close(descriptor)
         self.stopWriting()  # type: ignore[no-untyped-call]
@@ -105,6 +109,12 @@ class Wire(FileDescriptor):
             if not self.connected:
                 return None
         return None
+
+    def finish(self) -> None:
+        """Take what is left once the other end is gone, and let go."""
+        while self.doRead() is None:
+            pass
+        self.connectionLost(Failure(ConnectionDone()))
 
     def connectionLost(self, reason: Failure) -> None:
         """Let go of it; see `IReadDescriptor`."""

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -40,11 +41,10 @@ from proxpi.workers.board import Board, Row
 from proxpi.workers.crew import BOARD, WIRE
 from proxpi.workers.packets import decode, encode
 from proxpi.workers.passing import Intake, hand_over
-from proxpi.workers.wire import Wire
+from proxpi.workers.wire import LARGEST, Wire
 
-#: Seconds after which lines of the access log are told at the latest, and lines of one packet.
+#: Seconds after which lines of the access log are told at the latest.
 DELAY = 0.1
-LINES = 500
 #: Connections that may wait to be accepted on each socket.
 BACKLOG = 4096
 
@@ -144,8 +144,8 @@ class Front(Crowd, ServerFactory):
     def tell_lines(self) -> None:
         """Tell the main process what it is to log."""
         lines, self._lines = self._lines, []
-        for begin in range(0, len(lines), LINES):
-            self.wire.send(encode(packets.Lines(lines[begin : begin + LINES])))
+        for some in batched(lines, LARGEST // 2):
+            self.wire.send(encode(packets.Lines(some)))
 
     def tell(self, count: int) -> None:
         """See `Crowd`."""
@@ -165,7 +165,7 @@ class Front(Crowd, ServerFactory):
                 self._ports.append(port)
             case packets.Unsent() as unsent:
                 self._intake.unsent(unsent)
-            case packets.Connection() as connection if descriptor is not None:
+            case packets.Connection() as connection:
                 self._intake.connection(connection, descriptor)
             case packets.Learn() as told:
                 self._learn(told, descriptor)
@@ -235,6 +235,20 @@ class Front(Crowd, ServerFactory):
         self._reactor.stop()
 
 
+def batched(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Give lines in lists of about so many characters, which are as many bytes, at most."""
+    some: list[str] = []
+    room = size
+    for line in lines:
+        if some and len(line) > room:
+            yield some
+            some, room = [], size
+        some.append(line)
+        room -= len(line) + 5  # for its own head in a packet
+    if some:
+        yield some
+
+
 class _Senders(Counter[str]):
     """Counts the clients that are being sent a file, by its slot, and writes it on the board."""
 
@@ -245,6 +259,11 @@ class _Senders(Counter[str]):
     def __setitem__(self, slot: str, count: int) -> None:
         super().__setitem__(slot, count)
         self._row.sending[int(slot)] = count
+        self._row.senders = len(self)
+
+    def __delitem__(self, slot: object) -> None:
+        super().__delitem__(slot)
+        self._row.senders = len(self)
 
 
 def _end() -> None:
