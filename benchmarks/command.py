@@ -10,9 +10,11 @@ cache of answers with an access log.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +32,7 @@ import plot
 import starts
 import streams
 from bench import QUICK, Bench, Scenario, Sizes
-from environments import Unusable
+from environments import Unusable, end_gently
 from load import CONNECTIONS, Load, load_generator
 from local import distant, upstream
 from programs import Program, here, on_uvloop, original, two_workers
@@ -46,6 +48,8 @@ DOCUMENT = _TOP / "docs/performance.rst"
 PLOT = _TOP / "docs/performance.svg"
 #: What stands around the figures in the document.
 BEGIN, END = ".. The figures: benchmarks/run --docs writes them.\n", ".. End of the figures.\n"
+#: What a program, or a client of it, may come to.
+_FAILURES = (Unusable, OSError, http.client.HTTPException, subprocess.SubprocessError)
 _READ = (
     "Medians; a ratio is that of the rounds, each by itself, with the lowest and the highest in "
     "brackets:\nwhere that range spans 1 there is no difference to speak of. The figures say "
@@ -58,12 +62,14 @@ class Result:
     """All that came of a run.
 
     :ivar about: what was compared, on what, and how
+    :ivar failures: what could not be measured, and why
     """
 
     about: dict[str, object]
     values: Values
     measures: Sequence[Measure]
     verdicts: Sequence[Verdict]
+    failures: Sequence[str] = ()
 
     def document(self) -> str:
         """Write it as JSON."""
@@ -73,19 +79,21 @@ class Result:
             "targets": [
                 {**attrs.asdict(verdict), "holds": verdict.holds} for verdict in self.verdicts
             ],
+            "failures": self.failures,
         }
         return json.dumps(parts, indent=1, ensure_ascii=False) + "\n"
 
 
 def measure(sizes: Sizes, scenarios: Sequence[Scenario], folder: Path, with_uvloop: bool) -> Result:
-    """Run all rounds.
+    """Run all rounds; a scenario that fails in one of them costs no other.
 
     :param folder: for temporary files
-    :raises Unusable: if something that it takes is missing or does not work
+    :raises Unusable: if something that it takes is missing
     """
     load = Load(sizes.seconds, load_generator(), folder)
     programs = _programs(with_uvloop)
     began, about = time.monotonic(), _circumstances(programs)
+    failures: list[str] = []
     with upstream() as index, distant(index) as far:
         bench = Bench(sizes, load, index, far, folder)
         for number in range(sizes.repeat):
@@ -95,18 +103,23 @@ def measure(sizes: Sizes, scenarios: Sequence[Scenario], folder: Path, with_uvlo
                 after = f"after {time.monotonic() - began:.0f} s"
                 told = f"round {number + 1} of {sizes.repeat}: {scenario.name}, {after}"
                 print(told, file=sys.stderr)
-                scenario.run(bench, scenario.chosen(programs[turn:] + programs[:turn]))
+                try:
+                    scenario.run(bench, scenario.chosen(programs[turn:] + programs[:turn]))
+                except _FAILURES as error:
+                    failures.append(f"{scenario.name}, round {number + 1}: {error!r}")
+                    print(failures[-1], file=sys.stderr)
     about |= {**attrs.asdict(sizes), "connections": CONNECTIONS}
     about["minutes"] = round((time.monotonic() - began) / 60, 1)
     measures = [row for scenario in scenarios for row in scenario.measures(sizes)]
     targets = [target for scenario in scenarios for target in scenario.targets]
-    return Result(about, bench.values, measures, bench.values.verdicts(measures, targets))
+    verdicts = bench.values.verdicts(measures, targets)
+    return Result(about, bench.values, measures, verdicts, failures)
 
 
 def _programs(with_uvloop: bool) -> list[Program]:
     programs = [here(), two_workers(), original()]
     if with_uvloop:
-        programs.insert(2, on_uvloop(_TOP))
+        programs.insert(2, on_uvloop())
     if (cache := nginx.nginx()) is not None:
         programs.append(cache)
     else:
@@ -203,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the options, measure, and print the tables."""
     options = parser().parse_args()
+    end_gently()
     sizes = QUICK if options.quick else Sizes()
     for name in ("seconds", "repeat"):
         if (value := getattr(options, name)) is not None:
@@ -219,5 +233,7 @@ def main() -> None:
         print(f"\n{text(result.values.rows(result.measures))}\n\n{_READ}")
         print(f"\n{text(judged(result.verdicts))}")
         _written(result, options)
+        if result.failures:
+            raise Unusable("not all could be measured:\n" + "\n".join(result.failures))
     except Unusable as error:
         sys.exit(f"benchmarks/run: {error}")

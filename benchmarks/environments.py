@@ -1,14 +1,16 @@
-"""Environments for what is only measured with: the original, its clients, a profiler.
+"""What the commands run in: environments for what is only measured with, and an end that is clean.
 
-Each is made once from the package index that pip uses here, below ``~/.cache/proxpi-benchmarks``
-(or ``$XDG_CACHE_HOME``), so that proxpi's own environment has nothing in it that proxpi lacks
-elsewhere. Remove that folder to have them made anew.
+The original, its clients and a profiler: each has an environment that is made once, from the index
+that pip uses here, below ``~/.cache/proxpi-benchmarks`` (or ``$XDG_CACHE_HOME``). So proxpi's own
+environment has nothing in it that proxpi lacks elsewhere. Remove that folder to have them made
+anew.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +21,12 @@ ORIGINAL_RELEASE = "1.3.1"
 
 class Unusable(Exception):
     """Nothing can be measured; the text says why, and what to do about it."""
+
+
+def end_gently() -> None:
+    """Let whatever ends this process end what it started as well, in a background job, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(name: str, requirements: Sequence[str]) -> Path:

@@ -49,7 +49,6 @@ def _near(bench: Bench, programs: Sequence[Program]) -> None:
         folder = bench.new_folder()
         settings = {"PROXPI_CACHE_DIR": str(folder / "kept")}
         with bench.started(program, None, settings, folder) as server:
-            page(server, SMALL_PAGE)
             bench.note("memory_idle", server, server.memory() / MIB)
             before = server.cpu_seconds()
             shared(server.port, paths, 1, PAGE_HEADERS)

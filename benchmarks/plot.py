@@ -31,7 +31,7 @@ ROWS = {
     "start_page": "start with files cached, first page",
 }
 _LEFT, _RIGHT, _WIDTH, _TOP = 250, 60, 800, 84
-_BAR, _GAP = 9, 12
+_BAR, _GAP = 11, 12
 _COLOURS = {
     OURS: ("#1f6feb", "#58a6ff"),
     WORKERS: ("#0b3d91", "#a5d0ff"),
@@ -109,7 +109,7 @@ def svg(drawn: Sequence[Row]) -> str:
                 f'<rect class="{_kind(name)}" x="{left}" y="{y}" width="{width:.1f}" '
                 f'height="{_BAR - 1}"><title>{escape(name)}: {times:.3g} ×</title></rect>'
             )
-            lines.append(_text(right + 4, y + _BAR - 1, f"{_figure(times)} ×", "small"))
+            lines.append(_text(right + 4, y + _BAR - 2, f"{_figure(times)} ×", "small"))
             y += _BAR
         y += _GAP
     return "\n".join([*lines, "</svg>\n"])

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import attrs
 from bench import SMALL_PAGE, STREAMING, Bench, Sizes
-from environments import Unusable, environment
+from environments import Unusable, end_gently, environment
 from load import PAGE_HEADERS, Load, load_generator, page, shared, warmed
 from local import distant, upstream
 from programs import GUARD, Running, here
@@ -126,11 +126,14 @@ def profile(kind: str, bench: Bench, spy: Path) -> list[Spent]:
     if kind == "cold":
         bench.prepare([f"bulk-{number:03}-of-300" for number in range(COLD_PAGES)])
     watched = attrs.evolve(usual, command=(*watching, *usual.command))
-    with bench.started(watched, settings=STREAMING) as server:
-        KINDS[kind][1](bench, server)
-        # The profiler writes when its child has ended, and ends then itself.
-        for pid in server.pids()[1:]:
-            os.kill(pid, signal.SIGTERM)
+    settings = {**STREAMING, "PROXPI_CACHE_DIR": str(bench.new_folder())}
+    with bench.started(watched, settings=settings) as server:
+        try:
+            KINDS[kind][1](bench, server)
+        finally:
+            # The profiler writes when its child has ended, and ends then itself.
+            for pid in server.pids()[1:]:
+                os.kill(pid, signal.SIGTERM)
         try:
             server.process.wait(2 * GUARD)
         except subprocess.TimeoutExpired:
@@ -151,6 +154,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=25, help="functions to print (25)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all functions there")
     options = parser.parse_args()
+    end_gently()
     if unknown := set(options.kinds) - set(KINDS):
         parser.error(f"there is no {', '.join(sorted(unknown))}: it takes {', '.join(KINDS)}")
     written = []

@@ -26,6 +26,13 @@ from values import ORIGINAL, OURS, UVLOOP, WORKERS
 
 #: Seconds for a program to start, and for one answer.
 GUARD = 30.0
+# twistd has no name for it: it takes the loop that asyncio makes.
+_ON_UVLOOP = """
+import asyncio, uvloop
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+from twisted.scripts.twistd import run
+run()
+"""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -173,15 +180,14 @@ def get(port: int, path: str, headers: Mapping[str, str], guard: float = GUARD) 
         connection.close()
 
 
-def here(python: Path | None = None) -> Program:
-    """Give the proxpi that is installed beside an interpreter, this one if none is named."""
-    python = python or Path(sys.executable)
-    twistd = python.with_name("twistd")
+def here() -> Program:
+    """Give the proxpi that is installed beside this interpreter."""
+    twistd = Path(sys.executable).with_name("twistd")
     if not twistd.exists():
         raise Unusable(f"{twistd} is not there: run this with the Python that has proxpi installed")
     listen = "tcp:{port}:interface=127.0.0.1"
     command = (str(twistd), "-n", "--pidfile=", "proxpi", "--listen", listen)
-    return Program(OURS, python, command)
+    return Program(OURS, Path(sys.executable), command)
 
 
 def two_workers() -> Program:
@@ -189,15 +195,14 @@ def two_workers() -> Program:
     return attrs.evolve(here(), name=WORKERS, settings={"PROXPI_WORKERS": "2"})
 
 
-def on_uvloop(clone: Path) -> Program:
-    """Give the same on uvloop, which an extra of proxpi brings into an environment of its own."""
-    folder = environment("speed", ["--editable", f"{clone}[speed]"])
-    program = attrs.evolve(here(folder / "bin/python"), name=UVLOOP)
-    try:
-        program.version("uvloop")
-    except subprocess.CalledProcessError:
-        raise Unusable("this proxpi has no extra 'speed' that brings uvloop") from None
-    return program
+def on_uvloop() -> Program:
+    """Give the same on uvloop, which is installed elsewhere, and seen by this one alone."""
+    folder = environment("uvloop", ["uvloop"])
+    [packages] = folder.glob("lib/python*/site-packages")
+    usual = here()
+    command = (str(usual.python), "-c", _ON_UVLOOP, "--reactor=asyncio", *usual.command[1:])
+    settings = {"PYTHONPATH": str(packages)}
+    return attrs.evolve(usual, name=UVLOOP, command=command, settings=settings)
 
 
 def original() -> Program:
@@ -219,7 +224,10 @@ def running(
     :param settings: variables of its environment, besides the index
     """
     port = _free_port()
-    command = [part.format(port=port, folder=folder) for part in program.command]
+    command = [
+        part.replace("{port}", str(port)).replace("{folder}", str(folder))
+        for part in program.command
+    ]
     places = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ.get("PATH", "")}
     variables = {**places, "PROXPI_INDEX_URL": index_url, **program.settings, **settings}
     if program.configuration is not None:
