@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from proxpi.index.merge import merge
-from proxpi.index.source import Page, Part, unpacked
+from proxpi.index.source import Page, Part
 from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
 from proxpi.simple import model
 from proxpi.simple.negotiate import Serialization
@@ -107,7 +107,7 @@ def keep(
     made: dict[str, bytes] = {}
     if wanted:
         projects = [
-            pages[key].project if key in pages else _project(sections[DOCUMENT + key])
+            pages[key].project if key in pages else model.decode(sections[DOCUMENT + key])
             for key in present
         ]
         made = press(projects, wanted)
@@ -127,7 +127,7 @@ def add(
         raise Lost(name)
     documents = [sections[DOCUMENT + key] for key, part in parts.items() if part.present]
     withdrawn = _withdrawn(sections)
-    made = press([_project(document) for document in documents], [form], withdrawn)
+    made = press([model.decode(document) for document in documents], [form], withdrawn)
     return store.save(name, parts, sections | made), made[form.name]
 
 
@@ -149,7 +149,3 @@ def withdraw(
 
 def _withdrawn(sections: Mapping[str, bytes]) -> list[str]:
     return msgspec.json.decode(sections.get(WITHDRAWN, b"[]"), type=list[str])
-
-
-def _project(document: bytes) -> model.Project:
-    return model.decode(unpacked(document))

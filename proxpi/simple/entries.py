@@ -81,7 +81,7 @@ def _located(base: str, link: str) -> str:
     :raises ValueError: When it leads to no server of the web.
     """
     clean = _CLEAN.match(link)
-    return _start(base, clean[0]) + link[clean.end() :] if clean else _resolved(base, link)
+    return start(base, clean[0]) + link[clean.end() :] if clean else _resolved(base, link)
 
 
 def _resolved(base: str, link: str) -> str:
@@ -97,9 +97,12 @@ def _resolved(base: str, link: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _start(base: str, start: str) -> str:
-    """Resolve what clean links have in common."""
-    return _resolved(base, start + "x").removesuffix("x")
+def start(base: str, link: str) -> str:
+    """Resolve what clean links have in common: the beginning, up to a slash.
+
+    :raises ValueError: When it leads to no server of the web.
+    """
+    return _resolved(base, link + "x").removesuffix("x")
 
 
 def linked_name(link: str) -> str:
