@@ -16,7 +16,7 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 FLOORS = [
-    {"simple", "flights", "partials", "row", "settings", "metrics"},
+    {"simple", "flights", "partials", "row", "settings", "metrics", "threads"},
     {"upstream"},
     {"index", "files"},
     {"web"},

@@ -158,15 +158,22 @@ class Stock:
         :raises ValueError: if it is damaged, or something else; nothing is taken in then
         """
         read = msgspec.json.decode(document, type=_Document)
-        numbers = [read.level, *(rank for _, _, _, rank, _ in read.files)]
-        if read.version != VERSION or not all(map(math.isfinite, numbers)):
+        if read.version != VERSION or not math.isfinite(read.level):
             raise ValueError("another version, or no numbers")
-        if any(size < 0 or uses < 0 for _, size, uses, _, _ in read.files):
-            raise ValueError("a number below zero")
-        self._level = read.level
-        for place, size, uses, rank, note in read.files:
+        for _, size, uses, rank, _ in read.files:
+            if size < 0 or uses < 0 or not math.isfinite(rank):
+                raise ValueError("a number that cannot be")
+        for place, *_ in read.files:
             self.drop(place)
-            self._put(place, Kept(size, uses, rank, next(self._turns), note))
+        self._level = read.level
+        # All in one go: there may be tens of thousands, and the first client waits.
+        kept = {
+            place: Kept(size, uses, rank, turn, note)
+            for (place, size, uses, rank, note), turn in zip(read.files, self._turns, strict=False)
+        }
+        self._kept |= kept
+        self.used += sum(file.size for file in kept.values())
+        self._rank_all()
 
     def _put(self, place: str, kept: Kept) -> None:
         self._kept[place] = kept
@@ -175,10 +182,13 @@ class Stock:
 
     def _rank(self, place: str, kept: Kept) -> None:
         if len(self._ranked) > 2 * len(self._kept) + 1000:
-            self._ranked = [(kept.rank, kept.turn, name) for name, kept in self._kept.items()]
-            heapq.heapify(self._ranked)
+            self._rank_all()
         else:
             heapq.heappush(self._ranked, (kept.rank, kept.turn, place))
+
+    def _rank_all(self) -> None:
+        self._ranked = [(kept.rank, kept.turn, place) for place, kept in self._kept.items()]
+        heapq.heapify(self._ranked)
 
     def _by_rank(self) -> Generator[tuple[str, int], None, None]:
         """Give places and bytes, the lowest rank first."""

@@ -15,6 +15,7 @@ from typing import Any
 from proxpi.simple import urls
 from proxpi.simple.model import Entry
 
+_NESTED = (dict, list)
 _DEEPEST = 16  # Levels of an unknown value; a page must not be able to exhaust the stack.
 _UPLOAD_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)"
@@ -122,10 +123,12 @@ def passed_on(values: dict[str, Any], left_out: Collection[str] = ()) -> dict[st
 
 def _fits(value: object, levels: int) -> bool:
     """Say whether a value is nested no deeper than so many levels."""
-    if not isinstance(value, dict | list):
+    if not isinstance(value, _NESTED):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_fits(item, levels - 1) for item in inner)
+    # Of the versions of a project, which may be thousands, none is looked into.
+    nested = [item for item in inner if isinstance(item, _NESTED)]
+    return levels > 0 and all(_fits(item, levels - 1) for item in nested)
 
 
 def _pruned(value: Any) -> Any:
