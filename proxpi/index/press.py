@@ -19,6 +19,10 @@ from proxpi.simple import model
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
 
+#: How hard gzip tries. Digests, of which pages mostly consist, are as long however hard: 3 takes
+#: 0.9 ms for 300 files, and 6 takes 1.9 ms to save a twelfth.
+LEVEL = 3
+
 
 class Lost(Exception):
     """What was kept of a project is gone or damaged."""
@@ -67,7 +71,7 @@ def press(
             render = render_json if form.serialization is Serialization.JSON else render_html
             data = written[form.serialization] = render(merged)
         # Without a time in it, the same page compresses to the same bytes: one tag for them.
-        pressed[form.name] = gzip.compress(data, 6, mtime=0) if form.compressed else data
+        pressed[form.name] = gzip.compress(data, LEVEL, mtime=0) if form.compressed else data
     return pressed
 
 
