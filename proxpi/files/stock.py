@@ -140,10 +140,11 @@ class Stock:
         # The level rises from one to the next, by what is the worth of one over all of them.
         values = [worth(0, size) for _, size in files]
         step = sum(values) / max(len(files), 1) ** 2
-        for number, ((place, size), value) in enumerate(zip(files, values, strict=True)):
-            self.drop(place)
-            rank = self._level + value + number * step
-            self._put(place, Kept(size, 0, rank, next(self._turns)))
+        ranks = (self._level + value + number * step for number, value in enumerate(values))
+        self._put_all(
+            (place, Kept(size, 0, rank, turn))
+            for (place, size), rank, turn in zip(files, ranks, self._turns, strict=False)
+        )
 
     def dump(self) -> bytes:
         """Write down what is known."""
@@ -163,22 +164,25 @@ class Stock:
         for _, size, uses, rank, _ in read.files:
             if size < 0 or uses < 0 or not math.isfinite(rank):
                 raise ValueError("a number that cannot be")
-        for place, *_ in read.files:
-            self.drop(place)
         self._level = read.level
-        # All in one go: there may be tens of thousands, and the first client waits.
-        kept = {
-            place: Kept(size, uses, rank, turn, note)
+        self._put_all(
+            (place, Kept(size, uses, rank, turn, note))
             for (place, size, uses, rank, note), turn in zip(read.files, self._turns, strict=False)
-        }
-        self._kept |= kept
-        self.used += sum(file.size for file in kept.values())
-        self._rank_all()
+        )
 
     def _put(self, place: str, kept: Kept) -> None:
         self._kept[place] = kept
         self.used += kept.size
         self._rank(place, kept)
+
+    def _put_all(self, files: Iterable[tuple[str, Kept]]) -> None:
+        """Take in files in one go: at a start there may be tens of thousands."""
+        kept = dict(files)
+        for place in self._kept.keys() & kept.keys():
+            self.drop(place)
+        self._kept |= kept
+        self.used += sum(file.size for file in kept.values())
+        self._rank_all()
 
     def _rank(self, place: str, kept: Kept) -> None:
         if len(self._ranked) > 2 * len(self._kept) + 1000:
