@@ -54,11 +54,16 @@ class _Daemon(Thread):
         super().__init__(*arguments, daemon=True, **named)
 
 
+def pool(name: str) -> ThreadPool:
+    """Make a pool, whose threads begin when they are needed."""
+    return ThreadPool(0, THREADS, name)
+
+
 def daemons(name: str) -> ThreadPool:
-    """Make a pool of such threads."""
-    pool = ThreadPool(0, THREADS, f"proxpi {name}")
-    pool.threadFactory = _Daemon
-    return pool
+    """Make a pool of threads that the end of the process does not wait for."""
+    made = pool(f"proxpi {name}")
+    made.threadFactory = _Daemon
+    return made
 
 
 def temporary_place() -> str:
