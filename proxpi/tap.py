@@ -62,6 +62,8 @@ __all__ = ["Options", "makeService"]
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
 TURN = 0.0005
+#: Seconds after which what is not needed at the start is made.
+SETTLED = 1.0
 #: Seconds between two times that the uses of ready answers are counted as those of their files.
 COUNTING = 60.0
 #: Connections that may wait to be accepted; the system may allow fewer.
@@ -84,13 +86,17 @@ class _Rest(Resource):
         self._parts = pages, projects, mirror
         self._made: IResource | None = None
 
-    def render(self, request: IRequest) -> Any:
-        """See `IResource`."""
+    def make(self) -> IResource:
+        """Make it, if it is not there yet."""
         if self._made is None:
             from proxpi.web.app import App
 
             self._made = App(*self._parts).app.resource()
-        return self._made.render(request)
+        return self._made
+
+    def render(self, request: IRequest) -> Any:
+        """See `IResource`."""
+        return self.make().render(request)
 
 
 class Proxpi(Service):
@@ -195,6 +201,8 @@ class Proxpi(Service):
                 _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
+        # Later, for the start to be quick; but while there are descriptors left to read it with.
+        self._reactor.callWhenRunning(self._reactor.callLater, SETTLED, self._rest.make)
         if self._crew is not None:
             ports = [port for _, port in self._ports]
             self._reactor.callWhenRunning(self._crew.start, ports)
@@ -238,7 +246,10 @@ class Proxpi(Service):
             seconds = self._settings.drain_timeout
             drained = [crew.drain(seconds)] if crew is not None else []
             await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
+            until = self._reactor.seconds() + seconds
             await gatherResults([site.drain(seconds), *drained])
+            # And what workers handed over meanwhile.
+            await site.drain(until - self._reactor.seconds())
         finally:
             for number, action in before.items():
                 signal.signal(number, action)
@@ -297,7 +308,8 @@ class Proxpi(Service):
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
         clients, held = room(len(self._index_urls), settings.upstream_connections)
-        site = Site(tree, _Rest(pages, projects, mirror), reactor, clients)
+        self._rest = _Rest(pages, projects, mirror)
+        site = Site(tree, self._rest, reactor, clients)
         site.access = self._access
         site.known.files = held
         pages.changed = self._disk.changed = site.known.drop

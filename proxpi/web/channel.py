@@ -18,11 +18,12 @@ from typing import Any
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import NOT_MODIFIED, HTTPChannel
 from twisted.web.http_headers import Headers
 
 from proxpi.web import direct
-from proxpi.web.known import Answer, Question
+from proxpi.web.heads import Question, question
+from proxpi.web.known import Answer
 from proxpi.web.line import described
 from proxpi.web.send import LOOK, Uptake
 
@@ -55,9 +56,8 @@ class Channel(HTTPChannel):
     _plain = False
     #: Whether Twisted's parser has something of a request, or a request that is not done.
     _parsing = False
-    #: What is asked on it now, if that may be kept; and with which kept answer it was answered.
+    #: What is asked on it now, if the answer may be kept.
     _question: Question | None = None
-    _answer: Answer | None = None
     #: The process that did not answer what is looked at now.
     giver: object = None
     #: When its timer rings.
@@ -97,15 +97,17 @@ class Channel(HTTPChannel):
         if self._parsing or not self._may_give():
             self._parse(data)
             return
-        now = self.site.clock.seconds()
-        answer = self.site.known.find(data, now)
-        if answer is not None:
-            if not self.site.pass_on(self, data, answer):
-                self._give(answer, now)
-            return
-        self._parse(data)
-        if self._answer is not None and data.find(b"\r\n\r\n") == len(data) - 4:
-            self.site.known.recognize(data, self._answer)
+        now, known, asked = self.site.clock.seconds(), self.site.known, None
+        answer = known.find(data, now)
+        if answer is None:
+            asked = question(data)
+            answer = known.ask(asked, now) if asked is not None else None
+            if answer is not None:
+                known.recognize(data, answer)
+        if answer is None:
+            self._parse(data, asked)
+        elif not self.site.pass_on(self, data, answer):
+            self._give(answer, now)
 
     def go_on(self, unsent: bytes, received: bytes, giver: object = None) -> None:
         """
@@ -152,35 +154,10 @@ class Channel(HTTPChannel):
             self._savedTimeOut = self.setTimeout(None)
             self._handlingRequest = self._parsing = True
             self.setRawMode()  # type: ignore[no-untyped-call]
-            self._give_rest(answer, head, sent)
-
-    def _give_rest(self, answer: Answer, head: bytes, sent: int) -> None:
-        rest = direct.Rest(self, answer)
-        self.requests[:] = [rest]
-        self.site.busy.add(self)
-        rest.begin(head, sent, self.site.clock)
-
-    def recall(self, request: Any) -> bool:
-        """Give a ready answer to a request that has come whole, if there is one."""
-        self._question = request.question() if self._may_give() else None
-        if self._question is None:
-            return False
-        now = self.site.clock.seconds()
-        answer = self._answer = self.site.known.ask(self._question, now)
-        if answer is None:
-            return False
-        head = answer.head(now)
-        try:
-            sent = direct.give(self.transport.socket, head, answer)
-        except OSError:
-            self.transport.abortConnection()
-            return True
-        if sent == len(head) + answer.size:
-            self.site.given(self, answer)
-            self.requestDone(request)
-        else:
-            self._give_rest(answer, head, sent)
-        return True
+            rest = direct.Rest(self, answer, now)
+            self.requests[:] = [rest]
+            self.site.busy.add(self)
+            rest.begin(head, sent, self.site.clock)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Write a head; and keep the answer that it begins, if it may be kept."""
@@ -192,13 +169,15 @@ class Channel(HTTPChannel):
         request = self.requests[0]
         draft = request.draft
         if draft is not None and self._question is not None:
+            if request.method == b"HEAD" or request.code == NOT_MODIFIED:
+                draft = draft.bare()
             line = described(request.method, request.path, request.code, draft.size, "HIT")
-            self._answer = self.site.known.learn(self._question, b"".join(sequence), line, draft)
+            self.site.known.learn(self._question, b"".join(sequence), line, draft)
         self.transport.writeSequence(sequence)
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes, asked: Question | None = None) -> None:
         self._parsing = self._parsing or bool(data)
-        self._question = self._answer = None
+        self._question = asked
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         if self._waitingForTransport:
             # Twisted would go on reading, and keep what it must not answer yet.

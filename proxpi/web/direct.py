@@ -59,11 +59,13 @@ class Rest:
 
     It has what a channel and a producer want of one.
 
+    :ivar started: when it was asked for, in seconds of the clock
     :ivar sentLength: bytes of the body that were sent
     """
 
     channel: Any
     answer: Answer
+    started: float
     sentLength: int = 0
     method: bytes = b"GET"
     responseHeaders: Headers = attrs.field(factory=Headers)
@@ -113,7 +115,8 @@ class Rest:
 
     def finish(self) -> None:
         """Note that all was handed over."""
-        self.channel.site.given(self.channel, self.answer)
+        site = self.channel.site
+        site.given(self.channel, self.answer, site.clock.seconds() - self.started)
         self.channel.requestDone(self)
 
     def connectionLost(self, reason: Failure) -> None:

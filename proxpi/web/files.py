@@ -40,6 +40,8 @@ class Files:
         copy = self._mirror.ready(wanted.name, wanted.filename)
         if copy is not None:
             metrics.FILE_HITS.inc()
+            about = (wanted.name, copy.place)
+            request.draft = Draft(about, hold=lambda: self._mirror.hold(copy))
             self._send(request, wanted, copy, "HIT")
         else:
             answers.later(request, self._answer(request, wanted))
@@ -103,8 +105,6 @@ class Files:
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256
         if conditional.none_match(answers.field(request, b"If-None-Match"), etag):
-            if status == "HIT":
-                request.draft = self._draft(wanted, copy)
             _confirm(request, etag, status)
             copy.close()
             return
@@ -112,6 +112,7 @@ class Files:
             span = _span(request, etag, copy.size)
         except conditional.Unsatisfiable:
             copy.close()
+            request.draft = None
             _refuse_range(request, copy.size, status)
             return
         self._set_head(request, wanted, copy.size, copy, status)
@@ -119,16 +120,10 @@ class Files:
         if span is not None:
             start, stop = span.start, span.stop
             _set_part(request, span, copy.size)
-        if status == "HIT":
-            sent = (start, stop) if request.method == b"GET" else ()
-            request.draft = self._draft(wanted, copy, *sent)
+        if request.draft is not None:
+            request.draft = attrs.evolve(request.draft, start=start, stop=stop)
         descriptor, spoilt = copy.file.fileno(), lambda: self._mirror.doubt(copy)
         send_file(request, descriptor, start, stop, self._clock, copy.close, spoilt)
-
-    def _draft(self, wanted: FileOf, copy: Copy, start: int = 0, stop: int = 0) -> Draft:
-        """Give what is to be known of an answer that sends so much of a file."""
-        about = (wanted.name, copy.place)
-        return Draft(about, hold=lambda: self._mirror.hold(copy), start=start, stop=stop)
 
     def _set_head(
         self, request: Request, wanted: FileOf, size: int | None, of: Copy | Link, status: str

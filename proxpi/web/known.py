@@ -7,10 +7,10 @@ cache find out about such a request has been found out before. When a hit is ans
 ordinary way, its :class:`Answer` is kept: the head that was written, split where the time stands in
 it, and the body, in memory or as part of an open file. It is found again
 
-* by the *head*, the very bytes of a request (:meth:`Known.find`), if the connection has nothing
-  else to do: then no request is parsed at all;
-* by the *question*, what matters of a request that was parsed (:meth:`Known.ask`), for clients
-  whose head was never seen: ``Accept``, say, matters, and ``User-Agent`` does not.
+* by the *head*, the very bytes of a request (:meth:`Known.find`);
+* by the *question*, what matters of a head that was never seen (:mod:`proxpi.web.heads`,
+  :meth:`Known.ask`): ``Accept``, say, matters, and ``User-Agent`` does not. From then on that head
+  is known as well.
 
 An answer is never older than what it was made of. The page or file it is about tells when it
 changes, is forgotten or evicted, and :meth:`Known.drop` takes away all that was made of it. A
@@ -29,18 +29,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import attrs
 from twisted.web.http import datetimeToString
 
 from proxpi.files.copies import Held
 from proxpi.simple import freshness
+from proxpi.web.heads import Question
 
 #: Answers that are kept, bytes that they take, and open files among them.
 ANSWERS = 8192
 MEMORY = 24 * 1024 * 1024
-FILES = 256
+FILES = 512
 #: Heads by which one answer is found; beyond that its oldest is forgotten.
 HEADS = 64
 #: Bytes that an answer is taken to cost beside its content, and each of its heads.
@@ -48,14 +49,16 @@ OVERHEAD = 1536
 HEAD_OVERHEAD = 256
 #: Bytes of a body up to which head and body are kept as one.
 SMALL = 16 * 1024
-
-#: Method, target, and those header fields on which an answer depends.
-Question: TypeAlias = tuple[bytes, bytes, tuple[bytes | None, ...]]
+#: Bytes of a body up to which other processes are told of it as it is; a larger one becomes a file
+#: in memory, for all of them together.
+LARGE = 64 * 1024
 
 
 @attrs.frozen
 class Draft:
-    """What the ordinary path knows of an answer that it is about to give.
+    """What the ordinary path knows of an answer that it is about to give, without having waited.
+
+    (While it waits, what it is about may be forgotten.)
 
     :ivar about: the project's name, and the place of the file; what it goes with
     :ivar fresh_until: seconds of the clock at which it must not be given any more
@@ -76,6 +79,10 @@ class Draft:
         """Bytes that follow the head."""
         return len(self.body) or self.stop - self.start
 
+    def bare(self) -> Draft:
+        """Give that of the answer without its body."""
+        return attrs.evolve(self, body=b"", start=0, stop=0)
+
 
 @attrs.define(eq=False)
 class Answer:
@@ -83,7 +90,9 @@ class Answer:
 
     :ivar line: what the access log says of it, after the client's address
     :ivar hits: how often it was given, `used_at` when last (the clock's seconds)
-    :ivar slot: its number while it is kept
+    :ivar slot: where, and `number` as which, it stands among those of several processes; -1 and 0
+        if it does not
+    :ivar told: hits that the cache was told of, and `seen` those when it was last looked at
     """
 
     before: bytes
@@ -101,8 +110,8 @@ class Answer:
     hits: int = attrs.field(init=False, default=0)
     used_at: float = attrs.field(init=False, default=0.0)
     slot: int = attrs.field(init=False, default=-1)
+    number: int = attrs.field(init=False, default=0)
     cost: int = attrs.field(init=False, default=0)
-    #: Hits of which the cache has been told, and hits when it was last considered to go.
     told: int = attrs.field(init=False, default=0)
     seen: int = attrs.field(init=False, default=0)
     _stamp: tuple[int, int] = attrs.field(init=False, default=(-1, -1))
@@ -161,7 +170,8 @@ class Known:
     _answers: dict[Question, Answer] = attrs.field(init=False, factory=dict)
     _about: dict[str, list[Answer]] = attrs.field(init=False, factory=dict)
     _cost: int = attrs.field(init=False, default=0)
-    _open: int = attrs.field(init=False, default=0)
+    # Those that keep a descriptor.
+    _open: dict[Answer, None] = attrs.field(init=False, factory=dict)
     # Uses of files, by place: how many, and when the last one was.
     _uses: dict[str, tuple[int, float]] = attrs.field(init=False, factory=dict)
 
@@ -170,7 +180,7 @@ class Known:
 
     def uses(self) -> list[tuple[str, int]]:
         """Give how often files were given since this was asked last, by place, the latest last."""
-        for answer in self._answers.values():
+        for answer in self._open:
             self._count(answer)
         uses, self._uses = self._uses, {}
         ordered = sorted(uses.items(), key=lambda use: use[1][1])
@@ -195,12 +205,12 @@ class Known:
     def find(self, head: bytes, now: float) -> Answer | None:
         """Give the answer to a request by its very bytes, if it may be given now."""
         answer = self._heads.get(head)
-        return answer if answer is not None and self._holds(answer, now) else None
+        return answer if answer is not None and self.holds(answer, now) else None
 
     def ask(self, question: Question, now: float) -> Answer | None:
         """Give the answer to a question, if it may be given now."""
         answer = self._answers.get(question)
-        return answer if answer is not None and self._holds(answer, now) else None
+        return answer if answer is not None and self.holds(answer, now) else None
 
     def learn(self, question: Question, head: bytes, line: str, draft: Draft) -> Answer | None:
         """
@@ -212,22 +222,30 @@ class Known:
         held = draft.hold() if draft.hold is not None else None
         if draft.hold is not None and held is None:
             return None
-        old = self._answers.get(question)
-        if old is not None:
-            self._forget(old)
         parts = _split(head, dated=draft.fresh_until < math.inf)
         body, start, stop = draft.body, draft.start, draft.stop
         answer = Answer(
             *parts, draft.about, draft.fresh_until, body, held, start, stop, line, question
         )
-        answer.cost = OVERHEAD + len(head) * 2 + len(body) * (2 if len(body) <= SMALL else 1)
-        self._answers[question] = answer
-        for each in draft.about:
+        self.keep(answer)
+        return answer
+
+    def keep(self, answer: Answer) -> None:
+        """Keep an answer, in the place of any other to the same question."""
+        old = self._answers.get(answer.question)
+        if old is not None:
+            self.forget(old)
+        body = len(answer.body)
+        parts = len(answer.before) + len(answer.between) + len(answer.after)
+        # A small body is there once more, with the head that was given last.
+        answer.cost = OVERHEAD + 2 * parts + body * (2 if body <= SMALL else 1)
+        self._answers[answer.question] = answer
+        for each in answer.about:
             self._about.setdefault(each, []).append(answer)
         self._cost += answer.cost
-        self._open += held is not None
+        if answer.held is not None or body > LARGE:
+            self._open[answer] = None
         self._make_room()
-        return answer
 
     def recognize(self, head: bytes, answer: Answer) -> None:
         """Find an answer by a head from now on, if it is still kept."""
@@ -244,18 +262,19 @@ class Known:
     def drop(self, about: str | None) -> None:
         """Give no answer any more that was made of a project's page, of a file, or at all."""
         for answer in self if about is None else self._about.get(about, [])[:]:
-            self._forget(answer)
+            self.forget(answer)
 
-    def _holds(self, answer: Answer, now: float) -> bool:
+    def holds(self, answer: Answer, now: float) -> bool:
+        """Tell whether an answer may be given now; if not, it is forgotten."""
         if now < answer.fresh_until and (answer.held is None or answer.held.unchanged()):
             return True
-        self._forget(answer)
+        self.forget(answer)
         return False
 
     def _make_room(self) -> None:
         """Let go of what is too much: what was not given lately first."""
         while (
-            len(self._answers) > ANSWERS or self._cost > MEMORY or self._open > self.files
+            len(self._answers) > ANSWERS or self._cost > MEMORY or len(self._open) > self.files
         ) and len(self._answers) > 1:
             question, answer = next(iter(self._answers.items()))
             hits, _ = self._hits(answer)
@@ -263,7 +282,7 @@ class Known:
                 answer.seen = hits
                 self._answers[question] = self._answers.pop(question)
             else:
-                self._forget(answer)
+                self.forget(answer)
 
     def _unlearn(self, answer: Answer, head: bytes) -> None:
         answer.heads.remove(head)
@@ -271,7 +290,8 @@ class Known:
         answer.cost -= len(head) + HEAD_OVERHEAD
         self._cost -= len(head) + HEAD_OVERHEAD
 
-    def _forget(self, answer: Answer) -> None:
+    def forget(self, answer: Answer) -> None:
+        """Give an answer no more."""
         if self._answers.get(answer.question) is not answer:
             return
         del self._answers[answer.question]
@@ -285,8 +305,8 @@ class Known:
                 del self._about[each]
         if self.others is not None:
             self.others.dropped(answer)
+        self._open.pop(answer, None)
         if answer.held is not None:
-            self._open -= 1
             answer.held.close()
 
 

@@ -92,7 +92,10 @@ class IndexTree:
             answers.refuse(request, Failure())
             return
         if page is not None:
-            self._send_page(request, page, form, compressed, wanted.name)
+            if page.status == "HIT":
+                until = self._clock.seconds() + page.remaining
+                request.draft = Draft((wanted.name,), until, page.body.data)
+            self._send_page(request, page, form, compressed)
         else:
             answers.later(request, self._fetch_page(request, wanted.name, form, compressed))
 
@@ -100,21 +103,17 @@ class IndexTree:
         self, request: Request, name: str, form: negotiate.Form, compressed: bool
     ) -> None:
         page = await self._pages.fetch(name, form.serialization, compressed)
-        self._send_page(request, page, form, compressed, name)
+        self._send_page(request, page, form, compressed)
 
     async def _fetch_list(self, request: Request, form: negotiate.Form, compressed: bool) -> None:
         projects = await self._projects.fetch(form.serialization, compressed)
         self._send_list(request, projects, form, compressed)
 
     def _send_page(
-        self, request: Request, page: Page, form: negotiate.Form, compressed: bool, name: str
+        self, request: Request, page: Page, form: negotiate.Form, compressed: bool
     ) -> None:
         data = page.body.data
-        wanted = _set_head(request, page, page.body.etag, len(data), form, compressed)
-        if page.status == "HIT":
-            body = data if wanted and request.method == b"GET" else b""
-            request.draft = Draft((name,), self._clock.seconds() + page.remaining, body)
-        if wanted:
+        if _set_head(request, page, page.body.etag, len(data), form, compressed):
             send_bytes(request, data, self._clock)
         else:
             request.finish()  # type: ignore[no-untyped-call]

@@ -11,14 +11,9 @@ from twisted.web import server
 
 from proxpi.web import answers
 from proxpi.web.channel import BODY, Channel
-from proxpi.web.known import Draft, Question
+from proxpi.web.known import Draft
 from proxpi.web.line import printable
 from proxpi.web.send import cut_off
-
-#: The header fields on which the answer from the cache depends, besides the target.
-ASKING = (b"Accept", b"Accept-Encoding", b"If-None-Match", b"Range", b"If-Range")
-#: Those with which a request is no plain question.
-BRINGING = (b"Content-Length", b"Transfer-Encoding", b"Expect")
 
 _log = Logger(namespace="proxpi.web")
 
@@ -28,24 +23,6 @@ class Request(server.Request):
 
     started = 0.0
     draft: Draft | None = None
-
-    def question(self) -> Question | None:
-        """Give what its answer depends on, if that is a plain question to the cache."""
-        headers = self.requestHeaders
-        if self.method not in (b"GET", b"HEAD") or any(map(headers.hasHeader, BRINGING)):
-            return None
-        fields = (headers.getRawHeaders(name) for name in ASKING)
-        return (
-            self.method,
-            self.uri,
-            tuple(b", ".join(found) if found else None for found in fields),
-        )
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Answer with what is ready, or begin to find out."""
-        self.method, self.uri, self.clientproto = command, path, version
-        if not cast(Channel, self.channel).recall(self):
-            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
 
     def gotLength(self, length: int | None) -> None:
         """Keep the body in memory: it is bounded, also one that does not say how long it is."""

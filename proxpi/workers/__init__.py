@@ -8,12 +8,12 @@ for a page or a file, one cap, one list of what was forgotten, as there are with
 the time of a busy proxpi is something else: giving the same answers again
 (:mod:`proxpi.web.known`). That is all that a *worker* does (:mod:`proxpi.workers.worker`).
 
-The listening sockets are shared, and workers accept. A worker knows heads and the answers to them,
-as the main process told it. A request whose head it does not know it does not even look at: it
-hands the connection over, with what came on it and what was not sent on it yet, and the main
-process goes on as if it had been its own. There, a head that is known is no work for the main
-process: it hands the connection to a worker. So a connection moves when what is asked on it is
-another process's work, and answers to new questions cost what they always did.
+The listening sockets are shared, and workers accept. A worker knows answers, as the main process
+told it. At what is no question that it has an answer to it looks no further: it hands the
+connection over, with what came on it and what was not sent on it yet, and the main process goes on
+as if it had been its own. There, a question that has an answer is no work for the main process: it
+hands the connection to a worker. So a connection moves when what is asked on it is another
+process's work, and answers to new questions cost what they always did.
 
 Between the two lies a pair of sockets for packets, with descriptors attached
 (:mod:`proxpi.workers.wire`): what is said there is in :mod:`proxpi.workers.packets`. Beside it lies

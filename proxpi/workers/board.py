@@ -1,8 +1,9 @@
 """Numbers that the main process and its workers see at the same time, in shared memory.
 
 Each number is written by one process alone: the main one crosses out answers, and a worker counts
-in a row of its own. A number is eight bytes at a multiple of eight, which a processor writes in one
-go; so nobody sees half of one, and nothing has to be locked.
+in a row of its own, in which the main one writes only what no worker counts any more. A number is
+eight bytes at a multiple of eight, which a processor writes in one go; so nobody sees half of one,
+and nothing has to be locked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 #: written over for a while, since a worker may be about to count.
 SLOTS = 16_384
 _BYTES = 8
-_TOTALS = 2
+_TOTALS = 3
 
 
 class Row:
@@ -35,6 +36,7 @@ class Row:
         self.used_at = numbers(1, "d", SLOTS)
         self.sending = numbers(2, "Q", SLOTS)
         self._totals = numbers(3, "Q", _TOTALS)
+        self._times = numbers(3, "d", _TOTALS)
 
     @property
     def connections(self) -> int:
@@ -44,6 +46,15 @@ class Row:
     @connections.setter
     def connections(self, count: int) -> None:
         self._totals[0] = count
+
+    @property
+    def alive_at(self) -> float:
+        """When it last did something, as it does at least each second."""
+        return float(self._times[2])
+
+    @alive_at.setter
+    def alive_at(self, now: float) -> None:
+        self._times[2] = now
 
     @property
     def senders(self) -> int:

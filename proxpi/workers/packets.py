@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from proxpi.web.heads import Question
+
 
 class Told(msgspec.Struct, array_like=True, tag=True):
     """The beginning of a packet: msgspec tells one kind from another by its name."""
@@ -64,14 +66,7 @@ class Learn(Told):
     start: int
     stop: int
     line: str
-
-
-class Head(Told):
-    """To a worker: the head of a request that an answer is for."""
-
-    slot: int
-    number: int
-    head: bytes
+    question: Question
 
 
 class Drop(Told):
@@ -90,8 +85,12 @@ class Drain(Told):
     seconds: float
 
 
+class Serve(Told):
+    """To a worker: there are no more sockets to listen on."""
+
+
 class Ready(Told):
-    """From a worker: it accepts connections."""
+    """From a worker: it accepts connections on all of them."""
 
 
 class Lines(Told):
@@ -108,7 +107,7 @@ class Doubt(Told):
 
 
 Packet: TypeAlias = (
-    Listen | Unsent | Connection | Learn | Head | Drop | Drain | Ready | Lines | Doubt
+    Listen | Serve | Unsent | Connection | Learn | Drop | Drain | Ready | Lines | Doubt
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -34,6 +34,7 @@ def hand_over(channel: Channel, received: bytes, wire: Wire) -> None:
     family = transport.socket.family
     # The number lives on, and the object has nothing left to shut down.
     descriptor = transport.socket.detach()
+    transport.connected = 0  # whatever would still read, write or close does nothing now
     for begin in range(0, len(unsent), _PIECE):
         wire.send(encode(Unsent(unsent[begin : begin + _PIECE])))
     wire.send(encode(Connection(family, received)), descriptor)
@@ -66,4 +67,8 @@ class Intake:
         finally:
             os.close(descriptor)
         channel: Channel = server.protocol
-        channel.go_on(unsent, packet.received, self._giver)
+        try:
+            channel.go_on(unsent, packet.received, self._giver)
+        except Exception:
+            server.abortConnection()  # as Twisted does with one on which something goes wrong
+            raise

@@ -16,13 +16,20 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 #: Bytes of a packet that the system is sure to take, and to give in one piece.
 LARGEST = 128 * 1024
 
-#: What says that there is no room for a packet, or too many descriptors under way, now.
-_LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+#: What says that the system has no room, or too many descriptors under way, now; and seconds until
+#: it is asked again. (A socket that could be written to would say so all the time.)
+_SHORT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+_PAUSE = 0.02
+#: What says that there is nobody any more, which is seen when reading.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+
+_log = Logger(namespace="proxpi.workers")
 
 #: Is told of a packet, and of the descriptor that came with it, which is then its own to close.
 #: (None came, although one was sent, if this process has as many as it may have.)
@@ -50,9 +57,11 @@ class Wire(FileDescriptor):
         self, end: socket.socket, reactor: Any, receive: Receive, lost: Callable[[], None]
     ) -> None:
         super().__init__(reactor)
+        self._clock = reactor
         self._end = end
         self._receive = receive
         self._lost = lost
+        self._empty = False
         self._packets: deque[tuple[bytes, int | None]] = deque()
         self.connected = 1
         self.startReading()  # type: ignore[no-untyped-call]
@@ -84,11 +93,16 @@ class Wire(FileDescriptor):
                     self._end.send(packet)
                 else:
                     socket.send_fds(self._end, [packet], [descriptor])
+            except BlockingIOError:
+                self.startWriting()  # type: ignore[no-untyped-call]
+                return None
             except OSError as error:
-                if error.errno in _LATER:
-                    self.startWriting()  # type: ignore[no-untyped-call]
+                if error.errno in _SHORT:
+                    self.stopWriting()  # type: ignore[no-untyped-call]
+                    self._clock.callLater(_PAUSE, self.doWrite)
                     return None
-                # Nobody is there any more, which is seen when reading.
+                if error.errno not in _GONE:
+                    _log.error("a packet cannot be sent: {error}", error=error)
             self._packets.popleft()
             _close(descriptor)
         self.stopWriting()  # type: ignore[no-untyped-call]
@@ -100,19 +114,29 @@ class Wire(FileDescriptor):
             try:
                 packet, descriptors, _, _ = socket.recv_fds(self._end, LARGEST, 1)
             except BlockingIOError:
+                self._empty = True
                 return None
             except OSError:
                 return ConnectionLost()
             if not packet:
                 return ConnectionDone()
-            self._receive(packet, descriptors[0] if descriptors else None)
+            try:
+                self._receive(packet, descriptors[0] if descriptors else None)
+            except Exception:  # noqa: BLE001 (what is wrong with one must not take all others along)
+                _log.failure("in a packet from another process")
             if not self.connected:
                 return None
         return None
 
+    @property
+    def waiting(self) -> int:
+        """How many packets have not gone yet."""
+        return len(self._packets)
+
     def finish(self) -> None:
         """Take what is left once the other end is gone, and let go."""
-        while self.doRead() is None:
+        self._empty = False
+        while self.connected and not self._empty and self.doRead() is None:
             pass
         self.connectionLost(Failure(ConnectionDone()))
 

@@ -1,7 +1,7 @@
 """One worker: a process that gives ready answers, and hands over whatever else comes.
 
-The main process starts it (:mod:`proxpi.workers.crew`) and tells it all that it knows. It imports
-neither the index nor the files nor what goes out, and asks nobody anything. This is the only place
+The main process starts it (:mod:`proxpi.workers.member`) and tells it all that it knows. It knows
+nothing of indexes, nor of what goes out, and asks nobody anything. This is the only place
 besides :mod:`proxpi.tap` where parts meet: those of a worker.
 """
 
@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import attrs
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import (
@@ -35,72 +34,62 @@ from proxpi.files.copies import Copy, Held
 from proxpi.files.folder import open_file
 from proxpi.web.channel import Channel
 from proxpi.web.crowd import Crowd
-from proxpi.web.known import Answer
+from proxpi.web.heads import Question
+from proxpi.web.known import Answer, Known
 from proxpi.workers import packets
 from proxpi.workers.board import Board, Row
-from proxpi.workers.crew import BOARD, WIRE
+from proxpi.workers.member import BOARD, WIRE
 from proxpi.workers.packets import decode, encode
 from proxpi.workers.passing import Intake, hand_over
 from proxpi.workers.wire import LARGEST, Wire
 
 #: Seconds after which lines of the access log are told at the latest.
 DELAY = 0.1
-#: Connections that may wait to be accepted on each socket.
-BACKLOG = 4096
+#: Seconds between two signs of life.
+LIVING = 1.0
+#: Seconds after which it is looked again whether all has been told.
+FLUSH = 0.01
 
 
 class Porch(Channel):
     """A connection on which ready answers are given, and nothing else."""
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes, asked: Question | None = None) -> None:
         if self._handlingRequest:
             super()._parse(data)  # keeps it until the answer that is being sent has gone
         elif data and not self.site.draining:
+            self.site.tell_lines()  # of what was answered before that
             hand_over(self, data, self.site.wire)
 
 
-@attrs.define(eq=False)
-class Learned:
+class Learned(Known):
     """The answers that this worker was told of."""
 
-    _board: Board
-    _heads: dict[bytes, Answer] = attrs.field(init=False, factory=dict)
-    _answers: dict[int, tuple[int, Answer]] = attrs.field(init=False, factory=dict)
+    def __init__(self, board: Board, files: int) -> None:
+        super().__init__(files)
+        self._board = board
+        self._slots: dict[int, Answer] = {}
 
-    def find(self, head: bytes, now: float) -> Answer | None:
-        """Give the answer to a request by its very bytes, if it may be given now."""
-        answer = self._heads.get(head)
-        if (
-            answer is not None
-            and self._board.holds[answer.slot] == answer.told
-            and now < answer.fresh_until
-            and (answer.held is None or answer.held.unchanged())
-        ):
-            return answer
-        return None
+    def holds(self, answer: Answer, now: float) -> bool:
+        """Tell whether an answer may be given now: whether it stands on the board, above all."""
+        return self._board.holds[answer.slot] == answer.number and super().holds(answer, now)
 
-    def learn(self, answer: Answer, number: int) -> None:
-        """Take in an answer; under its number, it holds until that is crossed out."""
-        answer.told = number
-        self._answers[answer.slot] = number, answer
+    def keep(self, answer: Answer) -> None:
+        """Keep an answer."""
+        super().keep(answer)
+        self._slots[answer.slot] = answer
 
-    def recognize(self, slot: int, number: int, head: bytes) -> None:
-        """Take in a head."""
-        known, answer = self._answers.get(slot, (0, None))
-        if known == number and answer is not None:
-            answer.heads.append(head)
-            self._heads[head] = answer
+    def forget(self, answer: Answer) -> None:
+        """Give an answer no more."""
+        super().forget(answer)
+        if self._slots.get(answer.slot) is answer:
+            del self._slots[answer.slot]
 
-    def drop(self, slot: int, number: int) -> None:
+    def drop_slot(self, slot: int, number: int) -> None:
         """Let go of an answer."""
-        known, answer = self._answers.get(slot, (0, None))
-        if known == number and answer is not None:
-            del self._answers[slot]
-            for head in answer.heads:
-                if self._heads.get(head) is answer:
-                    del self._heads[head]
-            if answer.held is not None:
-                answer.held.close()
+        answer = self._slots.get(slot)
+        if answer is not None and answer.number == number:
+            self.forget(answer)
 
 
 class Front(Crowd, ServerFactory):
@@ -109,11 +98,14 @@ class Front(Crowd, ServerFactory):
     protocol = Porch
     noisy = False
 
-    def __init__(self, reactor: Any, end: socket.socket, board: Board, row: Row, room: int) -> None:
+    def __init__(
+        self, reactor: Any, end: socket.socket, board: Board, row: Row, room: int, files: int
+    ) -> None:
         """
         :param end: of the wire to the main process
         :param row: this worker's
         :param room: for how many connections there are descriptors
+        :param files: for how many files that are kept open
         """
         super().__init__(reactor, room)
         self._reactor = reactor
@@ -123,9 +115,9 @@ class Front(Crowd, ServerFactory):
         self._ports: list[Any] = []
         self._intake = Intake(reactor, self, None)
         self._senders = _Senders(row)
-        self.known = Learned(board)
+        self.known = Learned(board, files)
         self.wire = Wire(end, reactor, self._receive, _end)
-        self.wire.send(encode(packets.Ready()))
+        self._live()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """See `IProtocolFactory`."""
@@ -160,19 +152,18 @@ class Front(Crowd, ServerFactory):
         match decode(packet):
             case packets.Listen(family) if descriptor is not None:
                 port = self._reactor.adoptStreamPort(descriptor, family, self)
-                port.socket.listen(BACKLOG)
                 os.close(descriptor)
                 self._ports.append(port)
+            case packets.Serve():
+                self.wire.send(encode(packets.Ready()))
             case packets.Unsent() as unsent:
                 self._intake.unsent(unsent)
             case packets.Connection() as connection:
                 self._intake.connection(connection, descriptor)
             case packets.Learn() as told:
                 self._learn(told, descriptor)
-            case packets.Head(slot, number, head):
-                self.known.recognize(slot, number, head)
             case packets.Drop(slot, number):
-                self.known.drop(slot, number)
+                self.known.drop_slot(slot, number)
             case packets.Drain(seconds):
                 self._drain(seconds)
 
@@ -180,10 +171,10 @@ class Front(Crowd, ServerFactory):
         held = None
         if told.file is not None:
             held = self._open(told)
-            if held is None:
-                return
         elif descriptor is not None:
             held = self._hold(told, descriptor, "", None)
+        if held is None and (told.file is not None or told.stop):
+            return  # it is another one by now, or there is no descriptor left for it
         answer = Answer(
             told.before,
             told.between,
@@ -195,10 +186,10 @@ class Front(Crowd, ServerFactory):
             told.start,
             told.stop,
             told.line,
-            (b"", b"", ()),
+            told.question,
         )
-        answer.slot = told.slot
-        self.known.learn(answer, told.number)
+        answer.slot, answer.number = told.slot, told.number
+        self.known.keep(answer)
 
     def _open(self, told: packets.Learn) -> Held | None:
         """Open the file of an answer; ``None`` if it is another one by now."""
@@ -232,7 +223,14 @@ class Front(Crowd, ServerFactory):
 
     def _stop(self, _: None) -> None:
         self.tell_lines()
-        self._reactor.stop()
+        if self.wire.waiting:
+            self._reactor.callLater(FLUSH, self._stop, None)
+        else:
+            self._reactor.stop()
+
+    def _live(self) -> None:
+        self._row.alive_at = self.clock.seconds()
+        self._reactor.callLater(LIVING, self._live)
 
 
 def batched(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -271,19 +269,20 @@ def _end() -> None:
     os._exit(0)
 
 
-def main(reactor_module: str, workers: str, number: str, room: str) -> None:
+def main(reactor_module: str, workers: str, number: str, room: str, files: str) -> None:
     """
     Be a worker.
 
     :param reactor_module: of Twisted's reactors, the one that the main process runs on
     :param workers: how many there are, `number` which this is, from 1
     :param room: for how many connections there are descriptors
+    :param files: for how many files that are kept open
     """
     cast(Any, importlib.import_module(reactor_module)).install()
     from twisted.internet import reactor
 
     # The main process tells when to end: a signal to all of them is first of all one to it.
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
     observer = FilteringLogObserver(
         textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.warn)]
@@ -292,7 +291,7 @@ def main(reactor_module: str, workers: str, number: str, room: str) -> None:
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     board = Board(int(workers), BOARD)
     end = socket.socket(fileno=WIRE)
-    Front(reactor, end, board, board.rows[int(number) - 1], int(room))
+    Front(reactor, end, board, board.rows[int(number) - 1], int(room), int(files))
     gc.collect()
     gc.freeze()
     cast(Any, reactor).run(installSignalHandlers=False)

@@ -11,7 +11,7 @@ from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.python.failure import Failure
 
 from proxpi.workers.board import Board
-from proxpi.workers.crew import BOARD, WIRE
+from proxpi.workers.member import BOARD, WIRE
 from proxpi.workers.worker import Front
 from tests.support.kernel import Readiness, adopted
 
@@ -28,11 +28,11 @@ class Process:
     ) -> None:
         self._reactor = reactor
         self._protocol = protocol
-        _, workers, number, room = arguments[-4:]
+        _, workers, number, room, files = arguments[-5:]
         self.number = int(number)
         board = Board(int(workers), os.dup(fds[BOARD]))
         end = socket.socket(fileno=os.dup(fds[WIRE]))
-        self.front = Front(self, end, board, board.rows[int(number) - 1], int(room))
+        self.front = Front(self, end, board, board.rows[int(number) - 1], int(room), int(files))
         self._board = board
         self.ended = False
         self.pid = len(reactor.processes) + 1
@@ -64,8 +64,8 @@ class Process:
             channel.transport.connectionLost(Failure(why))
         self.front.wire._lost = lambda: None
         self.front.wire.connectionLost(Failure(why))
-        for slot in list(self.front.known._answers):
-            self.front.known.drop(slot, self.front.known._answers[slot][0])
+        for answer in self.front.known:
+            self.front.known.forget(answer)
         self._board.close()
         self._protocol.processEnded(Failure(why))
 

@@ -69,7 +69,7 @@ class KnownCase(HouseCase):
         client = client or self.client()
         parsed: list[int] = []
 
-        def parse(data: bytes) -> None:
+        def parse(data: bytes, asked: object = None) -> None:
             parsed.extend(data)
 
         client.transport.protocol._parse = parse

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from proxpi.index.pages import Pages
 from proxpi.simple import freshness
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
@@ -25,6 +27,23 @@ class NotGiven(KnownCase):
         heads = self.learned(PAGE), self.learned()
         self.pages.forget("demo")
         assert not any(map(self.known, heads))
+
+    def test_forgotten_meanwhile(self) -> None:
+        """A page that is forgotten while one of its forms is made is not known by that form."""
+        head = written("GET", PAGE, JSON, "Accept-Encoding: gzip")
+        fetch = Pages.fetch
+
+        async def forget(*given: Any) -> Any:
+            made = await fetch(*given)
+            self.pages.forget("demo")
+            return made
+
+        self.put(Pages, "fetch", forget)
+        self.ask_with(self.client(), head)
+        assert not self.known(head)
+        asked = len(self.internet.urls())
+        self.ask_with(self.client(), head)
+        assert len(self.internet.urls()) > asked
 
     def test_all_forgotten(self) -> None:
         """After everything is forgotten, nothing is."""

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from twisted.internet.error import ProcessTerminated
-
 from proxpi.tap import Others
-from proxpi.workers.crew import PAUSE
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
 from tests.support.logs import logged
@@ -26,11 +21,12 @@ class Answering(CrewCase):
         client = self.client()
         places = [self.where]
         answers = []
-        for _ in range(3):
+        for _ in range(4):
             answers.append(undated(self.ask_with(client, HEAD)))
             places.append(self.where)
-        assert places[:2] == [(0, 1, 0), (1, 0, 0)]
-        assert places[2][0] == 0 and sum(places[2]) == 1 and places[3] == places[2]
+        # The form is made first, and then found to be there.
+        assert places[:3] == [(0, 1, 0), (1, 0, 0), (1, 0, 0)]
+        assert places[3][0] == 0 and sum(places[3]) == 1 and places[4] == places[3]
         assert len(set(answers)) == 1 and b"X-Cache: HIT" in answers[0]
         # The other one learns it when it is asked.
         for _ in range(2):
@@ -99,10 +95,14 @@ class Answering(CrewCase):
         """An answer that a worker was told of, and does not give, is the main process's to give."""
         self.known_to_both(FILE)
         for number in range(2):
-            self.worker(number).front.known._heads.clear()
-        for _ in range(3):
+            for answer in self.worker(number).front.known:
+                self.worker(number).front.known.forget(answer)
+        before = self.where[0]
+        for _ in range(2):
             assert DATA[SMALL] in self.ask_with(self.client(), FILE)
-        assert self.where[0] > 0
+        assert self.where[0] == before + 2
+        # It is told once more.
+        self.known_to_both(FILE)
 
     def test_uses(self) -> None:
         """All uses are counted, whoever answered."""
@@ -200,94 +200,3 @@ class Sending(CrewCase):
         client.hang_up()
         self.settle()
         assert self.crew_sending() == []
-
-
-class Ending(CrewCase):
-    """Workers come and go."""
-
-    def test_killed(self) -> None:
-        """One that is killed is replaced, and what it counted is not lost."""
-        self.site.known.uses()
-        client = self.client()
-        self.ask_with(client, *[FILE] * 6)
-        gone = next(number for number in range(2) if self.where[number + 1])
-        process = self.worker(gone)
-        with logged("proxpi.workers") as log:
-            process.end(ProcessTerminated(signal=9))
-        assert f"worker {gone + 1} has ended" in log.text
-        assert self.site.known.uses() == [(f"files-example/packages/{SMALL}", 5)]
-        assert self.where == (0, 0, 0)
-        self.clock.advance(PAUSE)
-        self.settle()
-        assert self.worker(gone) is not process
-        for _ in range(4):
-            assert DATA[SMALL] in self.ask_with(self.client(), FILE)
-        assert self.where[0] == 0
-
-    def test_all_killed(self) -> None:
-        """As long as there is none, the main process answers."""
-        self.ask_with(self.client(), *[FILE] * 3)
-        for number in range(2):
-            self.worker(number).end(ProcessTerminated(signal=9))
-        crew, self.crew = self.crew, None
-        client = self.client()
-        assert DATA[SMALL] in self.ask_with(client, FILE)
-        self.crew = crew
-        assert self.where[0] == 1
-
-    def test_drained(self) -> None:
-        """At the end, workers finish what they are sending, and nothing else."""
-        assert self.crew is not None
-        head = written("GET", PAGE + LARGE)
-        for _ in range(4):
-            self.ask_with(self.client(), head)
-        clients = [self.client(room=4096) for _ in range(2)]
-        clients[0].send(head)
-        done = self.crew.drain(5)
-        self.settle()
-        self.assertNoResult(done)  # type: ignore[no-untyped-call]
-        assert DATA[LARGE] in clients[0].settle()
-        for _ in range(20):
-            self.clock.advance(0.1)
-            self.settle()
-            clients[0].read()
-            clients[1].read()
-        self.successResultOf(done)
-        assert clients[1].received == b""
-
-    def test_hurried(self) -> None:
-        """Who wants no more waiting gets none."""
-        assert self.crew is not None
-        done = self.crew.drain(5)
-        self.crew.hurry()
-        self.successResultOf(done)
-
-    def test_hanging(self) -> None:
-        """One that does not end is ended."""
-        assert self.crew is not None
-        for number in range(2):
-            self.put(self.worker(number).front, "_drain", lambda _: None)
-        done = self.crew.drain(5)
-        self.settle()
-        self.assertNoResult(done)  # type: ignore[no-untyped-call]
-        self.clock.advance(5 + PAUSE)
-        self.successResultOf(done)
-
-
-class Crowded(CrewCase):
-    """One room for all."""
-
-    def test_room(self) -> None:
-        """Connections count wherever they are; who is too much is told so by the main process."""
-        for server in (self.site, self.worker(0).front, self.worker(1).front):
-            server._room = 8
-        self.ask_with(self.client(), *[HEAD] * 4)
-        clients = [self.client() for _ in range(6)]
-        assert [b"503" in self.ask_with(client, HEAD) for client in clients] == [False] * 5 + [True]
-        health = self.ask_with(self.client(), written("GET", "/health"))
-        assert health.startswith(b"HTTP/1.1 200")
-
-
-def test_board_is_memory() -> None:
-    """The board is no file that could be left behind."""
-    assert not [name for name in os.listdir("/dev/shm") if name.startswith("proxpi")]
