@@ -98,10 +98,12 @@ class Stock:
         self.drop(place)
         self._put(place, Kept(size, 0, self._level + worth(0, size), next(self._turns)))
 
-    def use(self, place: str) -> None:
-        """Count a use of a file."""
-        kept = self._kept[place]
-        kept.uses += 1
+    def use(self, place: str, count: int = 1) -> None:
+        """Count uses of a file, if it is kept."""
+        kept = self._kept.get(place)
+        if kept is None:
+            return
+        kept.uses += count
         kept.rank = self._level + worth(kept.uses, kept.size)
         kept.turn = next(self._turns)
         self._rank(place, kept)

@@ -15,7 +15,7 @@ indexes could send a client to the wrong file of the right name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from shutil import rmtree
 
 import attrs
@@ -69,15 +69,23 @@ class Page:
 
 @attrs.define(eq=False)
 class Pages:
-    """The project pages of all indexes together."""
+    """The project pages of all indexes together.
+
+    :ivar changed: is told of a project when its page, or whether it may be given, may be another
+        than before; of ``None`` when that is so for all
+    """
 
     _sources: Sequence[Source]
     _clock: IReactorTime
     _store: Store
     _work: Work
+    changed: Callable[[str | None], None] = lambda _: None
     _records: Records = attrs.field(
         init=False,
-        default=attrs.Factory(lambda self: Records(self._sources, self._store), takes_self=True),
+        default=attrs.Factory(
+            lambda self: Records(self._sources, self._store, lambda name: self.changed(name)),
+            takes_self=True,
+        ),
     )
     _documents: dict[str, bytes] = attrs.field(init=False, factory=dict)
     _renewals: Renewals = attrs.field(

@@ -6,7 +6,6 @@ from mimetypes import guess_type
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.server import Request
 
 from proxpi import metrics
 from proxpi.files.disk import Copy
@@ -17,6 +16,8 @@ from proxpi.files.stream import Body
 from proxpi.simple import conditional
 from proxpi.web import answers
 from proxpi.web.follow import follow
+from proxpi.web.known import Draft
+from proxpi.web.request import Request
 from proxpi.web.send import send_file
 from proxpi.web.target import FileOf
 
@@ -78,7 +79,7 @@ class Files:
             case Head(size, link):
                 metrics.FILE_MISSES.inc()
                 self._set_head(request, wanted, size, link, "MISS")
-                request.finish()
+                request.finish()  # type: ignore[no-untyped-call]
             case Elsewhere():
                 metrics.FILE_REDIRECTS.inc()
                 headers = {
@@ -102,8 +103,10 @@ class Files:
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256
         if conditional.none_match(answers.field(request, b"If-None-Match"), etag):
-            copy.close()
+            if status == "HIT":
+                request.draft = self._draft(wanted, copy)
             _confirm(request, etag, status)
+            copy.close()
             return
         try:
             span = _span(request, etag, copy.size)
@@ -116,8 +119,16 @@ class Files:
         if span is not None:
             start, stop = span.start, span.stop
             _set_part(request, span, copy.size)
+        if status == "HIT":
+            sent = (start, stop) if request.method == b"GET" else ()
+            request.draft = self._draft(wanted, copy, *sent)
         descriptor, spoilt = copy.file.fileno(), lambda: self._mirror.doubt(copy)
         send_file(request, descriptor, start, stop, self._clock, copy.close, spoilt)
+
+    def _draft(self, wanted: FileOf, copy: Copy, start: int = 0, stop: int = 0) -> Draft:
+        """Give what is to be known of an answer that sends so much of a file."""
+        about = (wanted.name, copy.place)
+        return Draft(about, hold=lambda: self._mirror.hold(copy), start=start, stop=stop)
 
     def _set_head(
         self, request: Request, wanted: FileOf, size: int | None, of: Copy | Link, status: str

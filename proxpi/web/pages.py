@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from proxpi.index.pages import NoSuchProject, Page, Pages
@@ -16,6 +16,8 @@ from proxpi.index.projects import ProjectList, Projects
 from proxpi.simple import conditional, negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
+from proxpi.web.known import Draft
+from proxpi.web.request import Request
 from proxpi.web.send import send_bytes, send_file
 from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, Target, target
 
@@ -90,7 +92,7 @@ class IndexTree:
             answers.refuse(request, Failure())
             return
         if page is not None:
-            self._send_page(request, page, form, compressed)
+            self._send_page(request, page, form, compressed, wanted.name)
         else:
             answers.later(request, self._fetch_page(request, wanted.name, form, compressed))
 
@@ -98,20 +100,24 @@ class IndexTree:
         self, request: Request, name: str, form: negotiate.Form, compressed: bool
     ) -> None:
         page = await self._pages.fetch(name, form.serialization, compressed)
-        self._send_page(request, page, form, compressed)
+        self._send_page(request, page, form, compressed, name)
 
     async def _fetch_list(self, request: Request, form: negotiate.Form, compressed: bool) -> None:
         projects = await self._projects.fetch(form.serialization, compressed)
         self._send_list(request, projects, form, compressed)
 
     def _send_page(
-        self, request: Request, page: Page, form: negotiate.Form, compressed: bool
+        self, request: Request, page: Page, form: negotiate.Form, compressed: bool, name: str
     ) -> None:
         data = page.body.data
-        if _set_head(request, page, page.body.etag, len(data), form, compressed):
+        wanted = _set_head(request, page, page.body.etag, len(data), form, compressed)
+        if page.status == "HIT":
+            body = data if wanted and request.method == b"GET" else b""
+            request.draft = Draft((name,), self._clock.seconds() + page.remaining, body)
+        if wanted:
             send_bytes(request, data, self._clock)
         else:
-            request.finish()
+            request.finish()  # type: ignore[no-untyped-call]
 
     def _send_list(
         self, request: Request, projects: ProjectList, form: negotiate.Form, compressed: bool
@@ -121,7 +127,7 @@ class IndexTree:
         descriptor = os.dup(file.descriptor)
         if not _set_head(request, projects, file.etag, file.size, form, compressed):
             os.close(descriptor)
-            request.finish()
+            request.finish()  # type: ignore[no-untyped-call]
             return
         send_file(request, descriptor, 0, file.size, self._clock, lambda: os.close(descriptor))
 
