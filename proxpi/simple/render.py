@@ -89,9 +89,10 @@ def render_html(project: Project) -> bytes:
     for key, name in (("status", "pypi:project-status"), ("reason", "pypi:project-status-reason")):
         if key in status:
             metas[name] = status[key]
+    files = list(project.files)
     # A repository that states signatures should do so for each of its links (PEP 503).
-    signatures = any("gpg-sig" in entry for entry in project.files)
-    anchors = [_anchor(entry, signatures).encode() for entry in project.files]
+    signatures = any("gpg-sig" in entry for entry in files)
+    anchors = [_anchor(entry, signatures).encode() for entry in files]
     return b"".join((_head(f"Links for {project.name}", metas), *anchors, _HTML_TAIL))
 
 
