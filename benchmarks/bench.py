@@ -12,7 +12,7 @@ import attrs
 from load import MIB, PAGE_HEADERS, Load, whole
 from local import Index
 from programs import NOTHING_SAID, Program, Running, running
-from values import OURS, UVLOOP, WORKERS, Measure, Target, Values
+from values import ORIGINAL, OURS, UVLOOP, WORKERS, Measure, Target, Values
 
 SMALL = "small-of-10"
 SMALL_PAGE = f"/index/{SMALL}/"
@@ -128,8 +128,7 @@ class Bench:
     def file(self, server: Running, project: str, index: Index | None = None) -> tuple[str, int]:
         """Give the path of a project's first file at a program, and its size."""
         name, path, size = (index or self.index).file(project)
-        passed_on = server.program.configuration is not None
-        return (path if passed_on else f"/index/{project}/{name}"), size
+        return (path if server.program.passes_on else f"/index/{project}/{name}"), size
 
     def growth(self, server: Running, before: int) -> float:
         """Give the MiB by which resident memory grew at most since it was so many bytes."""
@@ -145,6 +144,8 @@ class Scenario:
     :ivar targets: what they are to be
     :ivar run: measures the programs once, in the given order
     :ivar with_variants: whether proxpi's other ways to run (workers, uvloop) are measured, too
+    :ivar original_once: whether the original is measured in the first round only: it takes it long,
+        and no target stands beside it
     """
 
     name: str
@@ -152,11 +153,14 @@ class Scenario:
     targets: Sequence[Target]
     run: Callable[[Bench, Sequence[Program]], None]
     with_variants: bool = False
+    original_once: bool = True
 
-    def chosen(self, programs: Sequence[Program]) -> list[Program]:
-        """Leave out the programs that it does not measure."""
-        variants = () if self.with_variants else (WORKERS, UVLOOP)
-        return [program for program in programs if program.name not in variants]
+    def chosen(self, programs: Sequence[Program], first: bool) -> list[Program]:
+        """Leave out the programs that it does not measure, in the first round or in another."""
+        left_out = set[str]() if self.with_variants else {WORKERS, UVLOOP}
+        if self.original_once and not first:
+            left_out.add(ORIGINAL)
+        return [program for program in programs if program.name not in left_out]
 
 
 def ours(program: Program) -> bool:

@@ -103,8 +103,10 @@ def measure(sizes: Sizes, scenarios: Sequence[Scenario], folder: Path, with_uvlo
                 after = f"after {time.monotonic() - began:.0f} s"
                 told = f"round {number + 1} of {sizes.repeat}: {scenario.name}, {after}"
                 print(told, file=sys.stderr)
+                chosen = scenario.chosen(programs[turn:] + programs[:turn], bench.first)
                 try:
-                    scenario.run(bench, scenario.chosen(programs[turn:] + programs[:turn]))
+                    with tempfile.TemporaryDirectory(dir=folder) as own:
+                        scenario.run(attrs.evolve(bench, folder=Path(own)), chosen)
                 except _FAILURES as error:
                     failures.append(f"{scenario.name}, round {number + 1}: {error!r}")
                     print(failures[-1], file=sys.stderr)
@@ -182,10 +184,10 @@ def _written(result: Result, options: argparse.Namespace) -> None:
     drawn = plot.rows(result.values, result.measures)
     if options.json:
         options.json.write_text(result.document())
-    if options.svg and drawn:
-        options.svg.write_text(plot.svg(drawn))
+    for path in filter(None, [options.svg, PLOT if options.docs else None]):
+        if drawn:
+            path.write_text(plot.svg(drawn))
     if options.docs:
-        PLOT.write_text(plot.svg(drawn))
         DOCUMENT.write_text(replaced(DOCUMENT.read_text(), figures(result)))
 
 
@@ -229,10 +231,11 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="proxpi-benchmarks-") as folder:
             result = measure(sizes, chosen, Path(folder), options.uvloop)
-        print(", ".join(f"{name} {value}" for name, value in result.about.items()))
-        print(f"\n{text(result.values.rows(result.measures))}\n\n{_READ}")
-        print(f"\n{text(judged(result.verdicts))}")
-        _written(result, options)
+            # Before the folder is removed, which may take long.
+            print(", ".join(f"{name} {value}" for name, value in result.about.items()))
+            print(f"\n{text(result.values.rows(result.measures))}\n\n{_READ}")
+            print(f"\n{text(judged(result.verdicts))}", flush=True)
+            _written(result, options)
         if result.failures:
             raise Unusable("not all could be measured:\n" + "\n".join(result.failures))
     except Unusable as error:

@@ -22,7 +22,7 @@ import nginx
 import wheels
 from bench import Bench, Scenario, Sizes, links
 from environments import Unusable, environment
-from load import PAGE_HEADERS, page, warmed
+from load import gunzipped, page, warmed
 from programs import Program, Running
 from values import NGINX, ORIGINAL, OURS, Measure, Target
 
@@ -42,8 +42,7 @@ def _run(bench: Bench, programs: Sequence[Program]) -> None:
         servers = [
             stack.enter_context(bench.started(program))
             for program in programs
-            # It takes the original long.
-            if program.name == OURS or (program.name == ORIGINAL and bench.first)
+            if program.name in (OURS, ORIGINAL)
         ]
         for server in servers:
             _warm(server, names)
@@ -70,8 +69,7 @@ def _measured(bench: Bench, servers: list[Running], clients: Path, names: list[s
 
 def _warm(server: Running, names: list[str]) -> None:
     for name in names:
-        plain = page(server, f"/index/{name}/", {**PAGE_HEADERS, "Accept-Encoding": "identity"})
-        for file in links(plain.body):
+        for file in links(gunzipped(page(server, f"/index/{name}/"))):
             warmed(server, f"/index/{name}/{file}")
             warmed(server, f"/index/{name}/{file}.metadata")
 
@@ -81,9 +79,9 @@ def _written(server: Running, names: list[str], root: Path) -> None:
     for name in names:
         folder = root / name
         folder.mkdir(parents=True)
-        plain = page(server, f"/index/{name}/", {**PAGE_HEADERS, "Accept-Encoding": "identity"})
-        (folder / "page.json").write_bytes(plain.body)
-        for file in links(plain.body):
+        body = gunzipped(page(server, f"/index/{name}/"))
+        (folder / "page.json").write_bytes(body)
+        for file in links(body):
             for path in (file, f"{file}.metadata"):
                 (folder / path).write_bytes(page(server, f"/index/{name}/{path}", {}).body)
 

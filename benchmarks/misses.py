@@ -13,7 +13,7 @@ from statistics import median
 from bench import SMALL_PAGE, STREAMING, Bench, Scenario, Sizes, ours
 from environments import Unusable
 from lists import HTML
-from load import MIB, PAGE_HEADERS, at_once, complete, page, probing, shared, take, timed, warmed
+from load import MIB, PAGE_HEADERS, at_once, complete, page, probing, shared, take, timed
 from programs import Program, Running
 from values import NGINX, ORIGINAL, Measure, Target
 
@@ -43,9 +43,6 @@ def _near(bench: Bench, programs: Sequence[Program]) -> None:
     paths = [f"/index/{name}/" for name in _pages(bench.sizes)]
     bench.prepare(_pages(bench.sizes))
     for program in programs:
-        # It takes the original about a minute.
-        if program.name == ORIGINAL and not bench.first:
-            continue
         folder = bench.new_folder()
         settings = {"PROXPI_CACHE_DIR": str(folder / "kept")}
         with bench.started(program, None, settings, folder) as server:
@@ -81,11 +78,9 @@ def _far(bench: Bench, programs: Sequence[Program]) -> None:
     names = [f"far-{number:03}-of-10" for number in range(bench.sizes.distant)]
     bench.prepare(names, bench.distant)
     for program in programs:
-        # It takes the original long.
-        if bench.first or program.name != ORIGINAL:
-            with bench.started(program, bench.distant) as server:
-                paths = [f"/index/{name}/" for name in names]
-                bench.note("far_pages", server, shared(server.port, paths, CLIENTS, PAGE_HEADERS))
+        with bench.started(program, bench.distant) as server:
+            paths = [f"/index/{name}/" for name in names]
+            bench.note("far_pages", server, shared(server.port, paths, CLIENTS, PAGE_HEADERS))
         with bench.started(program, bench.distant, STREAMING) as server:
             _herd(bench, server)
 
@@ -138,7 +133,6 @@ def _pauses(bench: Bench, programs: Sequence[Program]) -> None:
 def _timer(bench: Bench, server: Running) -> None:
     """Let clients wait for a file that takes longer than they do, while a page is asked for."""
     small = len(page(server, SMALL_PAGE).body)
-    warmed(server, SMALL_PAGE)
     # It is a second and a quarter away at least.
     path, _ = bench.file(server, "blob-5-of-1", bench.distant)
     page(server, f"{path.rpartition('/')[0]}/")  # the page is not what is waited for

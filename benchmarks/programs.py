@@ -56,8 +56,7 @@ class Program:
     :ivar name: what it is called in the table
     :ivar python: the interpreter of its environment
     :ivar command: how it is started, with ``{port}`` where the port goes, and ``{folder}``
-    :ivar configuration: what is written to ``nginx.conf`` in that folder before, if anything; a
-        program that has one passes on the index's own URLs
+    :ivar configuration: what is written to ``nginx.conf`` in that folder before, if anything
     :ivar settings: variables of its environment
     """
 
@@ -66,6 +65,11 @@ class Program:
     command: tuple[str, ...]
     configuration: Template | None = None
     settings: Mapping[str, str] = NOTHING_SAID
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it is a cache of answers: its pages have the index's links, and it the paths."""
+        return self.configuration is not None
 
     def version(self, distribution: str) -> str:
         """Say which version of a distribution its environment has."""

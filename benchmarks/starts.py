@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench import SMALL_PAGE, Bench, Scenario, Sizes, links, ours
-from load import PAGE_HEADERS, page, shared, warmed, whole
+from load import gunzipped, page, shared, warmed, whole
 from programs import Program, Running, running
 from stock import content
-from values import ORIGINAL, Measure, Target
+from values import Measure, Target
 
 #: Files of each project.
 FILES = 100
@@ -44,9 +44,7 @@ def _run(bench: Bench, programs: Sequence[Program]) -> None:
             bench.note("start_health", server, server.seconds())
             page(server, SMALL_PAGE)
             bench.note("start_empty", server, server.seconds())
-        # Filling the cache through the original takes it long.
-        if bench.first or program.name != ORIGINAL:
-            _kept(bench, program)
+        _kept(bench, program)
         if bench.first and ours(program):
             _many(bench, program)
 
@@ -59,14 +57,14 @@ def _kept(bench: Bench, program: Program) -> None:
     with bench.started(program, None, settings, folder) as server:
         paths = []
         for project in projects:
-            plain = page(server, f"/index/{project}/", {**PAGE_HEADERS, "Accept-Encoding": ""})
-            paths += _paths(server, project, plain.body)
+            body = gunzipped(page(server, f"/index/{project}/"))
+            paths += _paths(server, project, body)
         shared(server.port, paths, 4, {})
     _timed(bench, program, settings, folder, "start")
 
 
 def _paths(server: Running, project: str, body: bytes) -> list[str]:
-    if server.program.configuration is not None:
+    if server.program.passes_on:
         return [urlsplit(file["url"]).path for file in json.loads(body)["files"]]
     return [f"/index/{project}/{name}" for name in links(body)]
 

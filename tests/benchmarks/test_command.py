@@ -11,7 +11,8 @@ from command import BEGIN, DOCUMENT, END, SCENARIOS, Result, figures, parser, re
 from docutils.core import publish_doctree
 from environments import Unusable
 from plot import ROWS
-from values import PROGRAMS, Values
+from programs import Program
+from values import NGINX, ORIGINAL, OURS, PROGRAMS, Values
 
 TOP = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in (TOP / "benchmarks").glob("*.py"))
@@ -87,3 +88,14 @@ def test_every_module_is_explained() -> None:
     lines = (TOP / "benchmarks/README.rst").read_text().splitlines()
     named = {line.split("``")[1] for line in lines if line.startswith("``")}
     assert {name for name in named if name.endswith(".py")} == {f"{name}.py" for name in MODULES}
+
+
+def test_the_original_takes_part_in_every_round_that_judges_by_it() -> None:
+    """A target beside the original is compared round by round; elsewhere it is measured once."""
+    programs = [Program(name, TOP, ()) for name in PROGRAMS]
+    for scenario in SCENARIOS:
+        beside = any(target.beside == ORIGINAL for target in scenario.targets)
+        for first in (True, False):
+            chosen = {program.name for program in scenario.chosen(programs, first)}
+            assert (ORIGINAL in chosen) == (first or beside)
+            assert {OURS, NGINX} <= chosen
