@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 from twisted.application.service import IService, Service
@@ -55,15 +55,15 @@ from proxpi.web.files import Files
 from proxpi.web.known import Known
 from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
-from proxpi.workers.crew import Crew
+
+if TYPE_CHECKING:
+    from proxpi.workers.crew import Crew
 
 __all__ = ["Options", "makeService"]
 
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
 TURN = 0.0005
-#: Seconds after which what is not needed at the start is made.
-SETTLED = 1.0
 #: Seconds between two times that the uses of ready answers are counted as those of their files.
 COUNTING = 60.0
 #: Connections that may wait to be accepted; the system may allow fewer.
@@ -86,17 +86,13 @@ class _Rest(Resource):
         self._parts = pages, projects, mirror
         self._made: IResource | None = None
 
-    def make(self) -> IResource:
-        """Make it, if it is not there yet."""
+    def render(self, request: IRequest) -> Any:
+        """See `IResource`."""
         if self._made is None:
             from proxpi.web.app import App
 
             self._made = App(*self._parts).app.resource()
-        return self._made
-
-    def render(self, request: IRequest) -> Any:
-        """See `IResource`."""
-        return self.make().render(request)
+        return self._made.render(request)
 
 
 class Proxpi(Service):
@@ -145,8 +141,8 @@ class Proxpi(Service):
             self._temporary = Path(temporary_place(), f"proxpi-{secrets.token_hex(8)}")
         folder = self._temporary or Path(str(settings.cache_dir))
         self._disk = Disk(folder, settings.cache_size, self._writing)
-        metrics.CACHE_BYTES.set_function(lambda: self._disk.used)
-        metrics.CACHE_CAPACITY.set(settings.cache_size)
+        metrics.CACHE_BYTES.value = lambda: self._disk.used
+        metrics.CACHE_CAPACITY.value = lambda: settings.cache_size
 
     def privilegedStartService(self) -> None:
         """
@@ -201,8 +197,6 @@ class Proxpi(Service):
                 _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
-        # Later, for the start to be quick; but while there are descriptors left to read it with.
-        self._reactor.callWhenRunning(self._reactor.callLater, SETTLED, self._rest.make)
         if self._crew is not None:
             ports = [port for _, port in self._ports]
             self._reactor.callWhenRunning(self._crew.start, ports)
@@ -308,12 +302,13 @@ class Proxpi(Service):
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
         clients, held = room(len(self._index_urls), settings.upstream_connections)
-        self._rest = _Rest(pages, projects, mirror)
-        site = Site(tree, self._rest, reactor, clients)
+        site = Site(tree, _Rest(pages, projects, mirror), reactor, clients)
         site.access = self._access
         site.known.files = held
         pages.changed = self._disk.changed = site.known.drop
         if settings.workers > 1:
+            from proxpi.workers.crew import Crew  # nobody else needs it
+
             self._crew = Crew(reactor, site, self._access, settings.workers, clients)
         others = Others(site.known, self._disk, self._crew)
         self._disk.share(others)

@@ -8,13 +8,12 @@ that ends early for a whole one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from hyperlink import EncodedURL
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
@@ -23,19 +22,22 @@ from zope.interface import implementer
 
 from proxpi.upstream.answer import ENCODING
 
+if TYPE_CHECKING:
+    from treq.client import HTTPClient
+
 #: Sends a request: method, URL, header fields.
 Send = Callable[[bytes, bytes, Headers], "Deferred[IResponse]"]
 
 
 def sender(agent: IAgent, clock: IReactorTime) -> Send:
     """Give what sends requests for pages."""
-    client = _client(agent)
+    made = cache(lambda: _client(agent))
 
     def send(method: bytes, url: bytes, headers: Headers) -> Deferred[IResponse]:
         # treq means a reactor by `reactor`, but uses it for its own timeout only, unused here.
         return cast(
             "Deferred[IResponse]",
-            client.request(
+            made().request(
                 method.decode("ascii"),
                 _Verbatim.from_text(url.decode("ascii")),
                 headers=headers,
@@ -50,6 +52,10 @@ def sender(agent: IAgent, clock: IReactorTime) -> Send:
 
 def _client(agent: IAgent) -> HTTPClient:
     """Make treq's client, which all indexes share: it keeps no cookie of any of them."""
+    # Not before a page is asked for: until then it would take 1 MiB, and 20 ms of the start.
+    from treq.client import HTTPClient
+    from treq.cookies import IndexableCookieJar
+
     cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
     return HTTPClient(_Compressed(agent), cookies)
 
