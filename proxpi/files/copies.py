@@ -95,6 +95,13 @@ class Held:
             and status.st_ctime_ns == known.changed_ns
         )
 
+    def read(self, start: int, stop: int) -> bytes:
+        """Give a part of it; less if it cannot be read."""
+        try:
+            return os.pread(self.descriptor, stop - start, start)
+        except OSError:
+            return b""
+
     def copy(self) -> Copy:
         """Give a copy to be sent."""
         return self._copy(open(os.dup(self.descriptor), "rb", buffering=0))

@@ -34,7 +34,7 @@ def give(connection: socket.socket, head: bytes, answer: Answer) -> int:
     :raises OSError: if the client is gone
     """
     try:
-        if answer.held is not None and answer.size:
+        if answer.held is not None and answer.stop:
             sent = connection.send(head, _MORE)
             if sent == len(head):
                 sent += _move(connection, answer.held.descriptor, answer.start, answer.stop)

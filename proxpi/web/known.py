@@ -138,7 +138,7 @@ class Answer:
     @property
     def size(self) -> int:
         """Bytes that follow what :meth:`head` gives."""
-        return self.stop - self.start if self.held is not None else len(self.apart)
+        return self.stop - self.start or len(self.apart)
 
     @property
     def apart(self) -> bytes:
@@ -224,6 +224,12 @@ class Known:
             return None
         parts = _split(head, dated=draft.fresh_until < math.inf)
         body, start, stop = draft.body, draft.start, draft.stop
+        if held is not None and stop - start <= SMALL:
+            body = held.read(start, stop)
+            if len(body) < stop - start:
+                held.close()
+                return None
+            start = stop = 0
         answer = Answer(
             *parts, draft.about, draft.fresh_until, body, held, start, stop, line, question
         )
