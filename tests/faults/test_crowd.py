@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import pytest
+
 from tests.faults.conftest import EXPIRED_AT_ONCE, StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
@@ -52,6 +54,7 @@ def _crowd(proxy: Proxy) -> list[float]:
         return list(pool.map(ask, range(CLIENTS)))
 
 
+@pytest.mark.alone
 def test_nobody_waits_longer_than_the_first(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     """Fifty clients wait at most 5 s, later ones not at all, and the health is told at once."""
     for project in PROJECTS:

@@ -8,6 +8,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.faults.conftest import StartProxy
 from tests.support import sockets
 from tests.support.behavior import Behavior
@@ -36,6 +38,7 @@ def large(size: int) -> Distribution:
     return Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
 
 
+@pytest.mark.alone
 def test_thousands_of_clients(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     """With 5,000 idle connections and 1,000 requests under way it answers as ever."""
     wheel = make_wheel("slow")

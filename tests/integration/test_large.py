@@ -15,6 +15,8 @@ from tests.integration.conftest import StartProxy
 from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy, Reply
 
+pytestmark = pytest.mark.alone
+
 JSON = "application/vnd.pypi.simple.v1+json"
 #: Of the time that making something takes, the most for which others may have to wait.
 SHARE = 0.5

@@ -8,6 +8,7 @@ standard input does, so that it cannot outlive the test that started it.
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -34,14 +35,17 @@ class _Origin:
         self._site = WrappingFactory(Site(resource))
         self._kind = f"ssl:privateKey={certificate}:port=" if certificate else "tcp:port="
         self._port: Any = None
-        self.number = 0
+        # So that nobody is given the number while it is closed.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.number: int = self._reserved.getsockname()[1]
 
     async def open(self) -> None:
         """Listen, on the same port as before."""
         description = f"{self._kind}{self.number}:interface=127.0.0.1"
         endpoint = endpoints.serverFromString(self._reactor, description)
         self._port = await endpoint.listen(self._site)
-        self.number = self._port.getHost().port
 
     async def close(self) -> None:
         """Refuse connections, and reset the open ones."""
