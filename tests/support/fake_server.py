@@ -1,4 +1,4 @@
-"""The process of the fake index: ``python -m tests.support.fake_server '{…}'``.
+"""The process of the fake index, which :mod:`tests.support.nursery` starts.
 
 It serves one ``FakeUpstream`` on two ports of 127.0.0.1 (the index, and an origin of its own for
 files), takes orders on a third, writes the three numbers as one line of JSON, and ends when its
@@ -8,6 +8,7 @@ standard input does, so that it cannot outlive the test that started it.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -133,12 +134,14 @@ async def _serve(reactor: Any, orders: str) -> None:
     control = endpoints.serverFromString(reactor, "tcp:port=0:interface=127.0.0.1")
     control_port = await control.listen(Site(_Control(upstream, origins)))
     numbers = {"index": origins[0].number, "files": origins[1].number}
-    sys.stdout.write(json.dumps({**numbers, "control": control_port.getHost().port}) + "\n")
+    numbers |= {"control": control_port.getHost().port, "process": os.getpid()}
+    sys.stdout.write(json.dumps(numbers) + "\n")
     sys.stdout.flush()
     ended: defer.Deferred[None] = defer.Deferred()
     StandardIO(_Parent(ended))
     await ended
 
 
-if __name__ == "__main__":
-    react(lambda reactor: defer.Deferred.fromCoroutine(_serve(reactor, sys.argv[1])), [])
+def main(orders: str) -> None:
+    """Serve until there is no more standard input, then end the process."""
+    react(lambda reactor: defer.Deferred.fromCoroutine(_serve(reactor, orders)), [])
