@@ -8,6 +8,7 @@ at a time, those that measure what a machine can do have it for themselves.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ def _turn(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that wait, which the others may then fill; end with the lonely ones."""
     items.sort(key=_turn)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among what tests make, not each time among all that was imported, too."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
