@@ -13,8 +13,8 @@ nox.options.sessions = ["lint", "types", "tests"]
 
 # Tests that start processes mostly wait.
 _AT_A_TIME = 2 * (os.cpu_count() or 1)
-# One after the other as they come, but for groups, in the order of `tests/conftest.py`.
-_SIDE_BY_SIDE = [f"--numprocesses={_AT_A_TIME}", "--dist=loadgroup", "--no-loadscope-reorder"]
+# Each module in one process, for what its tests share, in the order of `tests/conftest.py`.
+_SIDE_BY_SIDE = [f"--numprocesses={_AT_A_TIME}", "--dist=loadfile", "--no-loadscope-reorder"]
 
 
 def _python(session: nox.Session, *arguments: str) -> None:

@@ -26,14 +26,20 @@ _HERE = Path(__file__).parent
 _WITH_PROCESSES = [_HERE / folder for folder in ("integration", "faults", "egress")]
 
 
+def _is_alone(item: pytest.Item) -> bool:
+    module = item.getparent(pytest.Module)
+    return module is not None and module.get_closest_marker("alone") is not None
+
+
 def _turn(item: pytest.Item) -> int:
-    if item.get_closest_marker("alone"):
+    if _is_alone(item):
         return 2
     return 0 if any(folder in item.path.parents for folder in _WITH_PROCESSES) else 1
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that wait, which the others may then fill; end with the lonely ones."""
+    """Begin with those that wait, so that others fill the time; end with those that are alone."""
     items.sort(key=_turn)
 
 
@@ -45,12 +51,15 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Let a test marked ``alone`` begin when no other one runs, and none while it does."""
+    """Let a test that is to be alone begin when no other one runs, and none while it does.
+
+    Since they come last, they need not wait for long.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
     machine = os.open(_HERE, os.O_RDONLY)
     try:
-        fcntl.flock(machine, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(machine, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
         return (yield)
     finally:
         os.close(machine)

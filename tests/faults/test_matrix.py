@@ -9,9 +9,6 @@ import pytest
 from tests.faults.matrix import PASSWORD, Asked, Outcome, Story, tell_all
 from tests.faults.table import FAILURES, Expected, Failure, State
 
-# They share their stories, which one process tells.
-pytestmark = pytest.mark.xdist_group("outages")
-
 #: Seconds that a busy machine adds to a wait.
 MARGIN = 1.5
 _ALL_STATES: tuple[State, ...] = (

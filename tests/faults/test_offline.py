@@ -14,9 +14,6 @@ from tests.support.fake_index import FakeIndex
 from tests.support.inside import overheard
 from tests.support.proxy import Proxy, Reply
 
-# They share a proxy.
-pytestmark = pytest.mark.xdist_group("offline")
-
 JSON = "application/vnd.pypi.simple.v1+json"
 WHEEL = make_wheel("known")
 FILE = f"/index/known/{WHEEL.filename}"

@@ -1,4 +1,7 @@
-"""Pages of thousands of files, and a list of very many projects: other clients notice nothing."""
+"""Pages of thousands of files, and a list of very many projects: other clients notice nothing.
+
+Nothing but these is to keep the machine from answering others.
+"""
 
 from __future__ import annotations
 
