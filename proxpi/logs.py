@@ -3,29 +3,48 @@
 twistd has options for the place (``--logfile``, ``--syslog``, ``--logger``) and none for the
 level. Before it makes an observer it asks the application for one; :class:`Logged`, the
 outermost service, hands in one that writes to the same place and drops what is below.
+
+The access log is most of it, and costs most: as an event of Twisted's, a line takes longer than
+all else that a request does. So its lines are written as text, some at a time (:class:`Text`); what
+is logged otherwise comes after the lines that were there before.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+import time
+from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from functools import lru_cache
+from typing import IO, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
     LegacyLogObserverWrapper,
+    LogEvent,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    formatTime,
     textFileLogObserver,
 )
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 from twisted.python.syslog import SyslogObserver
+from zope.interface import implementer
 
+#: The namespace of the access log.
+ACCESS = "proxpi.access"
+#: Seconds after which its lines are written at the latest.
+DELAY = 0.1
+
+_access = Logger(namespace=ACCESS)
 _LEVELS = {
     "DEBUG": LogLevel.debug,
     "INFO": LogLevel.info,
@@ -33,6 +52,52 @@ _LEVELS = {
     "ERROR": LogLevel.error,
     "CRITICAL": LogLevel.critical,
 }
+
+
+@implementer(ILogObserver)
+class Text:
+    """A log of lines in a file, the access log among them.
+
+    :ivar clock: whose timers write down lines that nothing else does; none is set without lines
+    """
+
+    def __init__(self, file: IO[Any], clock: IReactorTime) -> None:
+        self._file = file
+        self._clock = clock
+        self._observer = textFileLogObserver(file)
+        # Events come from other threads as well, lines from the reactor's alone.
+        self._lines: deque[str] = deque()
+        self._due = False
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write an event; see `ILogObserver`."""
+        self.write()
+        self._observer(event)
+
+    def line(self, text: str) -> None:
+        """Write a line of the access log, soon."""
+        self._lines.append(f"{_stamp(int(time.time()))}{text}\n")
+        if not self._due:
+            self._due = True
+            self._clock.callLater(DELAY, self._write_due)
+
+    def write(self) -> None:
+        """Write the lines that are there."""
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if lines:
+            self._file.write("".join(lines))
+            self._file.flush()
+
+    def _write_due(self) -> None:
+        self._due = False
+        with suppress(OSError, ValueError):  # there is no place to tell of it
+            self.write()
+
+
+@lru_cache(maxsize=2)
+def _stamp(second: int) -> str:
+    """Give what a line of the access log begins with, as Twisted has it for its events."""
+    return f"{formatTime(second)} [{ACCESS}#info] "
 
 
 class Logged(MultiService):
@@ -43,13 +108,27 @@ class Logged(MultiService):
     for a ``--logger`` of the user's own, logging is left as it is.
     """
 
-    def __init__(
-        self, level: str, twistd: Mapping[str, Any] | None, reactor: IReactorFromThreads
-    ) -> None:
+    def __init__(self, level: str, twistd: Mapping[str, Any] | None, reactor: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._level = level
         self._twistd = twistd
         self._reactor = reactor
+        self._text: Text | None = None
+
+    def access(self, line: str) -> None:
+        """Write a line of the access log."""
+        if self._text is None:
+            _access.info("{line}", line=line)
+        elif _LEVELS[self._level] <= LogLevel.info:
+            self._text.line(line)
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop, and write down what is left."""
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+        if self._text is not None:
+            write = self._text.write
+            stopped.addBoth(lambda result: (write(), result)[1])
+        return stopped
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and hand in its log observer."""
@@ -57,6 +136,8 @@ class Logged(MultiService):
         if self._twistd is not None and isinstance(parent, Componentized):
             place = _place(self._twistd, self._reactor)
             if place is not None:
+                if isinstance(place, Text):
+                    self._text = place
                 level = LogLevelFilterPredicate(_LEVELS[self._level])
                 # It has a line for every connection to an upstream.
                 level.setLogLevelForNamespace("twisted.web.client", LogLevel.warn)
@@ -64,7 +145,7 @@ class Logged(MultiService):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
 
-def _place(twistd: Mapping[str, Any], reactor: IReactorFromThreads) -> ILogObserver | None:
+def _place(twistd: Mapping[str, Any], reactor: Any) -> ILogObserver | None:
     """An observer like the one twistd would make; None for what twistd is to see to itself."""
     if twistd["syslog"]:
         return LegacyLogObserverWrapper(
@@ -73,7 +154,7 @@ def _place(twistd: Mapping[str, Any], reactor: IReactorFromThreads) -> ILogObser
     path = twistd["logfile"] or ("-" if twistd["nodaemon"] else "twistd.log")
     if path == "-":
         # A daemon that is to log to stdout is an error, and twistd's to report.
-        return textFileLogObserver(sys.stdout) if twistd["nodaemon"] else None
+        return Text(sys.stdout, reactor) if twistd["nodaemon"] else None
     file = LogFile.fromFullPath(path)
     signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(file.rotate))
-    return textFileLogObserver(file)
+    return Text(file, reactor)

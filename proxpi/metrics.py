@@ -6,6 +6,8 @@ place. :func:`text` writes all of them down as ``GET /metrics`` gives them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
@@ -53,6 +55,12 @@ CACHE_BYTES = _gauge("cache_bytes", "Bytes of files in the cache folder, unfinis
 CACHE_CAPACITY = _gauge("cache_capacity_bytes", "Bytes of files that the cache folder may hold.")
 
 
+#: What is called before anything is written down, by who counts for itself until then.
+gather: list[Callable[[], object]] = []
+
+
 def text() -> bytes:
     """Write everything down in Prometheus's text format."""
+    for each in gather:
+        each()
     return generate_latest(_REGISTRY)

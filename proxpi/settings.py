@@ -10,6 +10,7 @@ variables name. Run as a module, it prints the README's table.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -52,6 +53,12 @@ def _some(text: str) -> int:
     if size == 0:
         raise ValueError(text)
     return size
+
+
+def _workers(text: str) -> int:
+    if text.strip().lower() != "auto":
+        return _some(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _level(text: str) -> str:
@@ -234,6 +241,13 @@ SETTINGS: tuple[Setting, ...] = (
         explains="Connect to nobody: serve what is cached, however old; the rest is a 503.",
     ),
     Setting(
+        name="workers",
+        default="1",
+        parse=_workers,
+        accepts="a whole number, 1 or more, or auto",
+        explains="Processes that serve; auto: as many as there are processors.",
+    ),
+    Setting(
         name="drain_timeout",
         default="8",
         parse=_seconds,
@@ -284,6 +298,7 @@ class Settings:
     list_limit: int
     allow_hosts: tuple[str, ...]
     offline: bool
+    workers: int
     drain_timeout: float
     logging_level: str
     by_option: frozenset[str] = frozenset()

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import secrets
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from shutil import rmtree
-from threading import Thread
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -25,10 +22,12 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
 
 from proxpi import __version__, metrics
 from proxpi.files.disk import Disk
@@ -39,6 +38,7 @@ from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
+from proxpi.process import StartFailed, daemons, make_folder, pool, room, temporary_place
 from proxpi.row import SettingsError
 from proxpi.settings import Settings
 from proxpi.simple import urls
@@ -51,47 +51,72 @@ from proxpi.upstream.pool import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, Upstream
 from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.reach import Reach
 from proxpi.upstream.routes import Routes
-from proxpi.web.app import App
 from proxpi.web.files import Files
+from proxpi.web.known import Known
 from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
+from proxpi.workers.crew import Crew
 
 __all__ = ["Options", "makeService"]
 
-#: Threads for what takes a while: so many for pages, and as many each to write and to read files.
-THREADS = 4
 #: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
 #: reactor each time that it comes back from the system: several times for one request.)
 TURN = 0.0005
-#: Descriptors for the process itself, its state, and connections that are refused.
-OWN_DESCRIPTORS = 96
+#: Seconds after which what is not needed at the start is made.
+SETTLED = 1.0
+#: Seconds between two times that the uses of ready answers are counted as those of their files.
+COUNTING = 60.0
 #: Connections that may wait to be accepted; the system may allow fewer.
 BACKLOG = 4096
-#: As many as there are for sure where the system sets no limit.
-UNLIMITED = 1 << 20
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi")
 
 
-class StartFailed(SystemExit, Exception):
-    """The start ends with one line and status 1.
+class _Rest(Resource):
+    """What is answered beside pages and files, made when it is first asked for.
 
-    An `Exception` too: twistd tells the process that waits for a daemon about no other.
+    Klein, of which pages and files know nothing, would take 35 ms and 2 MiB of the start.
     """
+
+    isLeaf = True
+
+    def __init__(self, pages: Pages, projects: Projects, mirror: Mirror) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._parts = pages, projects, mirror
+        self._made: IResource | None = None
+
+    def make(self) -> IResource:
+        """Make it, if it is not there yet."""
+        if self._made is None:
+            from proxpi.web.app import App
+
+            self._made = App(*self._parts).app.resource()
+        return self._made
+
+    def render(self, request: IRequest) -> Any:
+        """See `IResource`."""
+        return self.make().render(request)
 
 
 class Proxpi(Service):
     """Builds the house from its settings, opens its doors, and closes them.
 
+    :param access: writes a line of the access log
     :param owner: the number of the user that the process is going to be; ``None``: who it is now
     :raises SettingsError: for certificates that cannot be used
     """
 
     def __init__(
-        self, settings: Settings, proxies: Proxies, reactor: Any, owner: int | None = None
+        self,
+        settings: Settings,
+        proxies: Proxies,
+        reactor: Any,
+        access: Callable[[str], object],
+        owner: int | None = None,
     ) -> None:
         self._settings = settings
+        self._access = access
         self._owner = owner
         self._proxies = proxies
         self._reactor = reactor
@@ -109,14 +134,15 @@ class Proxpi(Service):
             client_cert=settings.path("client_cert"),
             shown_to=self._credentials.certificate_for,
         )
-        self._threads = ThreadPool(0, THREADS, "proxpi")
+        self._threads = pool("proxpi")
         # What is done with files takes as long as the disk: pages do not wait for it, nor does the
         # end of the process. And a disk that writes slowly may still read well.
-        self._write_threads, self._read_threads = _daemons("writes"), _daemons("reads")
+        self._write_threads, self._read_threads = daemons("writes"), daemons("reads")
         self._ports: list[tuple[str, IListeningPort]] = []
+        self._crew: Crew | None = None
         self._temporary: Path | None = None
         if settings.cache_dir is None:
-            self._temporary = Path(_temporary_place(), f"proxpi-{secrets.token_hex(8)}")
+            self._temporary = Path(temporary_place(), f"proxpi-{secrets.token_hex(8)}")
         folder = self._temporary or Path(str(settings.cache_dir))
         self._disk = Disk(folder, settings.cache_size, self._writing)
         metrics.CACHE_BYTES.set_function(lambda: self._disk.used)
@@ -165,6 +191,7 @@ class Proxpi(Service):
         self._write_threads.start()
         self._read_threads.start()
         self._disk.prepare()
+        self._counting.start(COUNTING, now=False)
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
         if self._netrc.trouble is not None:
@@ -174,9 +201,14 @@ class Proxpi(Service):
                 _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
+        # Later, for the start to be quick; but while there are descriptors left to read it with.
+        self._reactor.callWhenRunning(self._reactor.callLater, SETTLED, self._rest.make)
+        if self._crew is not None:
+            ports = [port for _, port in self._ports]
+            self._reactor.callWhenRunning(self._crew.start, ports)
         # What is there by now stays: it need not be looked at whenever garbage is collected, which
-        # would take longer than anything that a large page does.
-        gc.collect()
+        # would take longer than anything that a large page does. (There is next to no garbage among
+        # it, and to collect that first would take 25 ms of the start.)
         gc.freeze()
 
     def _announce(self) -> None:
@@ -190,6 +222,8 @@ class Proxpi(Service):
 
     async def _stop(self) -> None:
         await self._drain()
+        if self._counting.running:
+            self._counting.stop()
         await self._pool.closeCachedConnections()
         if self._threads.started:
             self._threads.stop()
@@ -198,17 +232,24 @@ class Proxpi(Service):
 
     async def _drain(self) -> None:
         """Close the doors, and finish what is being sent; one more signal ends the waiting."""
-        site = self._built
+        site, crew = self._built, self._crew
 
         def hurry(*_: object) -> None:
             self._reactor.callFromThread(site.hurry)
+            if crew is not None:
+                self._reactor.callFromThread(crew.hurry)
 
         before = {
             number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
+            seconds = self._settings.drain_timeout
+            drained = [crew.drain(seconds)] if crew is not None else []
             await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
-            await site.drain(self._settings.drain_timeout)
+            until = self._reactor.seconds() + seconds
+            await gatherResults([site.drain(seconds), *drained])
+            # And what workers handed over meanwhile.
+            await site.drain(until - self._reactor.seconds())
         finally:
             for number, action in before.items():
                 signal.signal(number, action)
@@ -266,8 +307,20 @@ class Proxpi(Service):
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
-        room = _room(len(self._index_urls), settings.upstream_connections)
-        return Site(tree, App(pages, projects, mirror).app.resource(), reactor, room)
+        clients, held = room(len(self._index_urls), settings.upstream_connections)
+        self._rest = _Rest(pages, projects, mirror)
+        site = Site(tree, self._rest, reactor, clients)
+        site.access = self._access
+        site.known.files = held
+        pages.changed = self._disk.changed = site.known.drop
+        if settings.workers > 1:
+            self._crew = Crew(reactor, site, self._access, settings.workers, clients)
+        others = Others(site.known, self._disk, self._crew)
+        self._disk.share(others)
+        metrics.gather.append(others.tell_uses)
+        self._counting = LoopingCall(others.tell_uses)
+        self._counting.clock = reactor
+        return site
 
     def _lists(self) -> Path | None:
         """Give the folder of the project list, if there can be one."""
@@ -288,6 +341,25 @@ class Proxpi(Service):
             rmtree(self._temporary, ignore_errors=True)
 
 
+@attrs.frozen
+class Others:
+    """Those who give files away without asking the disk."""
+
+    _known: Known
+    _disk: Disk
+    _crew: Crew | None
+
+    def tell_uses(self) -> None:
+        """Have the uses counted of answers that were ready."""
+        for place, uses in self._known.uses():
+            metrics.FILE_HITS.inc(uses)
+            self._disk.count(place, uses)
+
+    def sending(self) -> Iterable[str]:
+        """Give the places of the files that other processes are sending."""
+        return self._crew.sending() if self._crew is not None else ()
+
+
 def makeService(options: Options) -> IService:
     """
     Make the service for the options of one ``twistd proxpi``.
@@ -304,73 +376,16 @@ def makeService(options: Options) -> IService:
     if settings.cache_dir is not None:
         # Absolute from the start: a daemon changes its working folder.
         settings = attrs.evolve(settings, cache_dir=str(Path(settings.cache_dir).absolute()))
-    service = Logged(settings.logging_level, options.parent, reactor)  # type: ignore[arg-type]
+    if settings.workers > 1 and not hasattr(os, "memfd_create"):
+        raise StartFailed(f"proxpi: PROXPI_WORKERS={settings.workers}: takes Linux; 1 is accepted")
+    service = Logged(settings.logging_level, options.parent, reactor)
     try:
         owner = options.parent.get("uid") if options.parent is not None else None
-        proxpi = Proxpi(settings, options.proxies, reactor, owner)
+        proxpi = Proxpi(settings, options.proxies, reactor, service.access, owner)
     except SettingsError as error:
         raise StartFailed(f"proxpi: {error}") from None
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
-
-
-def _room(indexes: int, connections: int) -> int:
-    """Raise the limit of descriptors as far as it goes, and give how many are for clients.
-
-    :param indexes: how many there are; each has connections for pages, its files have others,
-        and each of those writes a file
-    :param connections: how many connections each of them has for either
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS: less than what it calls the hard limit
-        hard = soft
-    limit = UNLIMITED if hard == resource.RLIM_INFINITY else hard
-    kept = OWN_DESCRIPTORS + 3 * connections * (indexes + 1)
-    return limit - min(kept, limit // 2)
-
-
-class _Daemon(Thread):
-    """A thread that the end of the process does not wait for."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, daemon=True, **named)
-
-
-def _daemons(name: str) -> ThreadPool:
-    """Make a pool of such threads."""
-    pool = ThreadPool(0, THREADS, f"proxpi {name}")
-    pool.threadFactory = _Daemon
-    return pool
-
-
-def _temporary_place() -> str:
-    try:
-        return tempfile.gettempdir()
-    except OSError as error:
-        raise StartFailed(f"proxpi: {error}; set TMPDIR, or PROXPI_CACHE_DIR") from None
-
-
-def make_folder(folder: Path, variable: str, mode: int, owner: int | None = None) -> None:
-    """
-    Make a folder, and what is above it, unless it is there.
-
-    :param variable: where its name came from
-    :param owner: the number of the user whose it is to be, if not this process's own
-    :raises StartFailed: with one line, if it cannot be made
-    """
-    try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(mode, parents=True, exist_ok=True)
-        if owner is not None:
-            for path in missing:
-                os.chown(path, owner, -1)
-    except OSError as error:
-        raise StartFailed(
-            f"proxpi: {variable}={str(folder)!r}: {error.strerror}; "
-            "a folder that exists or can be made is accepted"
-        ) from None
 
 
 def _address(description: str, port: IListeningPort) -> str:

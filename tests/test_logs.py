@@ -123,9 +123,9 @@ def test_what_is_left_to_twistd() -> None:
 def test_without_twistd() -> None:
     """Under another parent than twistd's application the service is a service like any other."""
     parent = MultiService()
-    service = logs.Logged("INFO", PLACES, FakeReactor())  # type: ignore[arg-type]
+    service = logs.Logged("INFO", PLACES, FakeReactor())
     service.setServiceParent(parent)
     assert list(parent) == [service]
     application: Componentized = Application("proxpi")
-    logs.Logged("INFO", None, FakeReactor()).setServiceParent(application)  # type: ignore[arg-type]
+    logs.Logged("INFO", None, FakeReactor()).setServiceParent(application)
     assert application.getComponent(ILogObserver, None) is None

@@ -54,6 +54,7 @@ def test_nothing_given() -> None:
         list_limit=256 * 1024 * 1024,
         allow_hosts=(),
         offline=False,
+        workers=1,
         drain_timeout=8.0,
         logging_level="INFO",
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import BinaryIO
 
 import attrs
+
+from proxpi.files.checks import Identity
 
 
 @attrs.define(eq=False)
@@ -47,3 +50,55 @@ class Copy:
             self._readers[self.place] -= 1
             if not self._readers[self.place]:
                 del self._readers[self.place]
+
+
+@attrs.define(eq=False)
+class Held:
+    """A file of the cache that is kept open between answers, without being one that is sent.
+
+    :ivar descriptor: reads it, at any place
+    :ivar path: where it lay when it was opened
+    :ivar identity: which file that was; ``None`` for one that has no name, so nobody can change it
+    :ivar doubt: is called if it cannot be read
+    """
+
+    descriptor: int
+    path: str
+    identity: Identity | None
+    doubt: Callable[[], None]
+    _copy: Callable[[BinaryIO], Copy]
+
+    @classmethod
+    def of(cls, copy: Copy, path: str, identity: Identity, doubt: Callable[[str], None]) -> Held:
+        """Hold the file of a copy that lies there."""
+        readers, place = copy._readers, copy.place
+        size, sha256, verified = copy.size, copy.sha256, copy.verified
+
+        def again(file: BinaryIO) -> Copy:
+            return Copy(file, size, sha256, readers, place, verified)
+
+        descriptor = os.dup(copy.file.fileno())
+        return cls(descriptor, path, identity, lambda: doubt(place), again)
+
+    def unchanged(self) -> bool:
+        """Tell whether this is still what lies there, as it was."""
+        known = self.identity
+        if known is None:
+            return True
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return False
+        return (
+            status.st_ino == known.inode
+            and status.st_size == known.size
+            and status.st_ctime_ns == known.changed_ns
+        )
+
+    def copy(self) -> Copy:
+        """Give a copy to be sent."""
+        return self._copy(open(os.dup(self.descriptor), "rb", buffering=0))
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)

@@ -42,11 +42,11 @@ from proxpi import metrics, partials
 from proxpi.files import folder as folders
 from proxpi.files.checks import Checked, Identity, Mismatch, check, compare, origin_of
 from proxpi.files.complaints import STAYS, UNREAD, Complaints
-from proxpi.files.copies import Copy
+from proxpi.files.copies import Copy, Held
 from proxpi.files.leaving import Leaving
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
-from proxpi.files.room import Full, Room, Unknown
+from proxpi.files.room import Full, Others, Room, Unknown
 from proxpi.files.stock import Kept, Stock
 from proxpi.files.stocktaking import Stocktaking
 from proxpi.files.uses import Uses
@@ -64,12 +64,14 @@ class Disk:
     :ivar capacity: bytes of files that it may hold; 0 keeps none
     :ivar in_thread: runs a function that takes a while; at once, if it is not given
     :ivar seconds: tells the time, from any beginning
+    :ivar changed: is told of places where a file is not, or may not be, as it was
     """
 
     folder: Path
     capacity: int
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]] = execute
     seconds: Callable[[], float] = time.monotonic
+    changed: Callable[[str], None] = lambda _: None
     _stock: Stock = attrs.field(init=False, factory=Stock)
     _checked: dict[str, Checked] = attrs.field(init=False, factory=dict)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
@@ -126,15 +128,14 @@ class Disk:
             self._stocktaking.begin()
 
     def fits(self, size: int | None) -> bool:
-        """Whether a file of so many bytes may be kept."""
+        """Whether a file of this size may be kept."""
         return self._room.fits(size)
 
     def open(self, link: Link) -> Copy | None:
         """Open the file if it is here and was checked against what the link says."""
         place = link.place
-        if place is None or (checked := self._known(place)) is None:
-            return None
-        if not checked.suits(link):
+        checked = self._known(place) if place is not None else None
+        if place is None or checked is None or not checked.suits(link):
             return None
         try:
             file = folders.open_file(self.folder / place)
@@ -145,10 +146,26 @@ class Disk:
             file.close()
             self._doubt(place)
             return None
-        self._stock.use(place)
-        self._changed(place)
+        self.count(place)
         digest = checked.digests["sha256"]
         return Copy(file, checked.identity.size, digest, self._readers, place, link.verified)
+
+    def share(self, others: Others) -> None:
+        """Take note of who else gives files away."""
+        self._room.others = others
+
+    def hold(self, copy: Copy) -> Held | None:
+        """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
+        checked = self._checked.get(copy.place)
+        if checked is None:
+            return None
+        return Held.of(copy, str(self.folder / copy.place), checked.identity, self._doubt)
+
+    def count(self, place: str, uses: int = 1) -> None:
+        """Count uses of a file that is here."""
+        self._stock.use(place, uses)
+        self._stocktaking.changed(place)
+        self._uses.changed()
 
     def doubt(self, copy: Copy) -> None:
         """Take note that a copy could not be read: it is checked again, or fetched anew."""
@@ -236,6 +253,7 @@ class Disk:
         for partial in self._room:
             partial.unlink()
         if self.capacity and self._room.known:
+            self._room.others.tell_uses()
             self._uses.finish()
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
@@ -250,9 +268,8 @@ class Disk:
         """
         digests = partial.finish()
         compare(partial.size, digests, link)
-        place, claim = link.place, self._room[partial]
-        if place is None or not claim.kept:
-            sha256 = digests["sha256"]
+        place, sha256 = link.place, digests["sha256"]
+        if place is None or not self._room[partial].kept:
             return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
         partial.sync()
         self._uses.mark(place)
@@ -298,11 +315,10 @@ class Disk:
 
     def _has_come(self, place: str) -> bool:
         """Tell whether a file was fetched since all of them were forgotten, rather than found."""
-        checked = self._checked.get(place)
-        return checked is not None and checked.origin is not None
+        return (checked := self._checked.get(place)) is not None and checked.origin is not None
 
     def _known(self, place: str) -> Checked | None:
-        """Give what is known of a file's bytes, from this process or an earlier one."""
+        """Give what is known of a file's bytes, now or from an earlier process."""
         checked = self._checked.get(place)
         if checked is None and (note := self._stock.note(place)):
             checked = Checked.read(note)
@@ -314,6 +330,7 @@ class Disk:
         """Let a file be checked before it is served again."""
         self._checked.pop(place, None)
         self._stock.annotate(place, "")
+        self.changed(place)
 
     def _keep(self, place: str, checked: Checked) -> None:
         self._checked[place] = checked
@@ -321,12 +338,12 @@ class Disk:
         if self._stock.size(place) != checked.identity.size or place not in self._stock:
             self._stock.add(place, checked.identity.size)
         self._stock.annotate(place, checked.written())
-        self._changed(place)
+        self._note(place)
 
     def _lost(self, place: str) -> None:
         self._checked.pop(place, None)
         self._stock.drop(place)
-        self._changed(place)
+        self._note(place)
 
     def _missed(self, place: str, error: OSError) -> None:
         """Take note that a file cannot be opened; it counts for as long as it may be there."""
@@ -336,7 +353,8 @@ class Disk:
             self._doubt(place)
             self._complaints.say(error, UNREAD)
 
-    def _changed(self, place: str) -> None:
+    def _note(self, place: str) -> None:
+        self.changed(place)
         self._stocktaking.changed(place)
         self._uses.changed()
 

@@ -42,12 +42,12 @@ _NO_FILE = frozenset(
     }
 )
 _HOST_FOLDER = re.compile(r"[a-z0-9-]+")
+_PLACE = re.compile(r"[a-z0-9-]+(?:/(?!\.\.?(?:/|\Z))[^/]+)+")
 
 
 def is_place(text: str) -> bool:
     """Tell whether a file of the cache can lie there, below the cache folder."""
-    host, *path = text.split("/")
-    return bool(_HOST_FOLDER.fullmatch(host) and path) and not {"", ".", ".."} & set(path)
+    return _PLACE.fullmatch(text) is not None
 
 
 def is_called_own(place: str) -> bool:

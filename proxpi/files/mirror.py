@@ -26,6 +26,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.files.arrivals import Arrivals
+from proxpi.files.copies import Held
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.link import METADATA, SIGNATURE, Link
 from proxpi.files.locate import Links, Locate, NotUpstream
@@ -159,6 +160,10 @@ class Mirror:
         found = await self._asked(name, filename, self._length, sent=False)
         assert not isinstance(found, Elsewhere)
         return found
+
+    def hold(self, copy: Copy) -> Held | None:
+        """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
+        return self._disk.hold(copy)
 
     def doubt(self, copy: Copy) -> None:
         """Take note that a copy could not be read: the next one is checked before it is served."""

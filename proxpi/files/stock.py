@@ -98,10 +98,12 @@ class Stock:
         self.drop(place)
         self._put(place, Kept(size, 0, self._level + worth(0, size), next(self._turns)))
 
-    def use(self, place: str) -> None:
-        """Count a use of a file."""
-        kept = self._kept[place]
-        kept.uses += 1
+    def use(self, place: str, count: int = 1) -> None:
+        """Count uses of a file, if it is kept."""
+        kept = self._kept.get(place)
+        if kept is None:
+            return
+        kept.uses += count
         kept.rank = self._level + worth(kept.uses, kept.size)
         kept.turn = next(self._turns)
         self._rank(place, kept)
@@ -140,10 +142,11 @@ class Stock:
         # The level rises from one to the next, by what is the worth of one over all of them.
         values = [worth(0, size) for _, size in files]
         step = sum(values) / max(len(files), 1) ** 2
-        for number, ((place, size), value) in enumerate(zip(files, values, strict=True)):
-            self.drop(place)
-            rank = self._level + value + number * step
-            self._put(place, Kept(size, 0, rank, next(self._turns)))
+        ranks = (self._level + value + number * step for number, value in enumerate(values))
+        self._put_all(
+            (place, Kept(size, 0, rank, turn))
+            for (place, size), rank, turn in zip(files, ranks, self._turns, strict=False)
+        )
 
     def dump(self) -> bytes:
         """Write down what is known."""
@@ -158,27 +161,40 @@ class Stock:
         :raises ValueError: if it is damaged, or something else; nothing is taken in then
         """
         read = msgspec.json.decode(document, type=_Document)
-        numbers = [read.level, *(rank for _, _, _, rank, _ in read.files)]
-        if read.version != VERSION or not all(map(math.isfinite, numbers)):
+        if read.version != VERSION or not math.isfinite(read.level):
             raise ValueError("another version, or no numbers")
-        if any(size < 0 or uses < 0 for _, size, uses, _, _ in read.files):
-            raise ValueError("a number below zero")
+        for _, size, uses, rank, _ in read.files:
+            if size < 0 or uses < 0 or not math.isfinite(rank):
+                raise ValueError("a number that cannot be")
         self._level = read.level
-        for place, size, uses, rank, note in read.files:
-            self.drop(place)
-            self._put(place, Kept(size, uses, rank, next(self._turns), note))
+        self._put_all(
+            (place, Kept(size, uses, rank, turn, note))
+            for (place, size, uses, rank, note), turn in zip(read.files, self._turns, strict=False)
+        )
 
     def _put(self, place: str, kept: Kept) -> None:
         self._kept[place] = kept
         self.used += kept.size
         self._rank(place, kept)
 
+    def _put_all(self, files: Iterable[tuple[str, Kept]]) -> None:
+        """Take in files in one go: at a start there may be tens of thousands."""
+        kept = dict(files)
+        for place in self._kept.keys() & kept.keys():
+            self.drop(place)
+        self._kept |= kept
+        self.used += sum(file.size for file in kept.values())
+        self._rank_all()
+
     def _rank(self, place: str, kept: Kept) -> None:
         if len(self._ranked) > 2 * len(self._kept) + 1000:
-            self._ranked = [(kept.rank, kept.turn, name) for name, kept in self._kept.items()]
-            heapq.heapify(self._ranked)
+            self._rank_all()
         else:
             heapq.heappush(self._ranked, (kept.rank, kept.turn, place))
+
+    def _rank_all(self) -> None:
+        self._ranked = [(kept.rank, kept.turn, place) for place, kept in self._kept.items()]
+        heapq.heapify(self._ranked)
 
     def _by_rank(self) -> Generator[tuple[str, int], None, None]:
         """Give places and bytes, the lowest rank first."""

@@ -15,7 +15,7 @@ indexes could send a client to the wrong file of the right name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from shutil import rmtree
 
 import attrs
@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from proxpi.index.press import Form, Lost
 from proxpi.index.record import Body, Record, Records
 from proxpi.index.renewal import Renewals, Status
-from proxpi.index.source import Source, Work, unpacked
+from proxpi.index.source import Source, Work
 from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
 from proxpi.simple import model
 from proxpi.simple.listing import Listed, NotListed
@@ -39,7 +39,7 @@ YOUNG = 5.0
 #: Names for which it is remembered that a page does not list them.
 MISSES = 1000
 #: Pages of indexes that are held as they were encoded: a client asks for many files of one.
-UNPACKED = 4
+DOCUMENTS = 4
 
 
 _log = Logger(namespace="proxpi.index")
@@ -69,17 +69,25 @@ class Page:
 
 @attrs.define(eq=False)
 class Pages:
-    """The project pages of all indexes together."""
+    """The project pages of all indexes together.
+
+    :ivar changed: is told of a project when its page, or whether it may be given, may be another
+        than before; of ``None`` when that is so for all
+    """
 
     _sources: Sequence[Source]
     _clock: IReactorTime
     _store: Store
     _work: Work
+    changed: Callable[[str | None], None] = lambda _: None
     _records: Records = attrs.field(
         init=False,
-        default=attrs.Factory(lambda self: Records(self._sources, self._store), takes_self=True),
+        default=attrs.Factory(
+            lambda self: Records(self._sources, self._store, lambda name: self.changed(name)),
+            takes_self=True,
+        ),
     )
-    _unpacked: dict[str, bytes] = attrs.field(init=False, factory=dict)
+    _documents: dict[str, bytes] = attrs.field(init=False, factory=dict)
     _renewals: Renewals = attrs.field(
         init=False,
         default=attrs.Factory(
@@ -271,7 +279,7 @@ class Pages:
 
     def _document(self, record: Record, source: Source) -> bytes:
         """
-        Give an index's page as it was encoded; large ones take a while to unpack.
+        Give an index's page as it was encoded; large ones take a while to read and to check.
 
         :raises Lost: if it is not there any more
         """
@@ -279,14 +287,14 @@ class Pages:
         if record.stored is None or section not in record.stored.sections:
             raise Lost(record.name)
         digest = record.stored.sections[section].digest
-        document = self._unpacked.get(digest)
+        document = self._documents.get(digest)
         if document is None:
             found = record.stored.read(section)
             if found is None:
                 raise Lost(record.name)
-            if len(self._unpacked) >= UNPACKED:
-                del self._unpacked[next(iter(self._unpacked))]
-            document = self._unpacked[digest] = unpacked(found[section])
+            if len(self._documents) >= DOCUMENTS:
+                del self._documents[next(iter(self._documents))]
+            document = self._documents[digest] = found[section]
         return document
 
     def _failure(self, record: Record) -> UpstreamFailed:

@@ -13,11 +13,15 @@ import attrs
 import msgspec
 
 from proxpi.index.merge import merge
-from proxpi.index.source import Page, Part, unpacked
+from proxpi.index.source import Page, Part
 from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
 from proxpi.simple import model
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
+
+#: How hard gzip tries. Digests, of which pages mostly consist, are as long however hard: 3 takes
+#: 0.9 ms for 300 files, and 6 takes 1.9 ms to save a twelfth.
+LEVEL = 3
 
 
 class Lost(Exception):
@@ -67,7 +71,7 @@ def press(
             render = render_json if form.serialization is Serialization.JSON else render_html
             data = written[form.serialization] = render(merged)
         # Without a time in it, the same page compresses to the same bytes: one tag for them.
-        pressed[form.name] = gzip.compress(data, 6, mtime=0) if form.compressed else data
+        pressed[form.name] = gzip.compress(data, LEVEL, mtime=0) if form.compressed else data
     return pressed
 
 
@@ -107,7 +111,7 @@ def keep(
     made: dict[str, bytes] = {}
     if wanted:
         projects = [
-            pages[key].project if key in pages else _project(sections[DOCUMENT + key])
+            pages[key].project if key in pages else model.decode(sections[DOCUMENT + key])
             for key in present
         ]
         made = press(projects, wanted)
@@ -127,7 +131,7 @@ def add(
         raise Lost(name)
     documents = [sections[DOCUMENT + key] for key, part in parts.items() if part.present]
     withdrawn = _withdrawn(sections)
-    made = press([_project(document) for document in documents], [form], withdrawn)
+    made = press([model.decode(document) for document in documents], [form], withdrawn)
     return store.save(name, parts, sections | made), made[form.name]
 
 
@@ -149,7 +153,3 @@ def withdraw(
 
 def _withdrawn(sections: Mapping[str, bytes]) -> list[str]:
     return msgspec.json.decode(sections.get(WITHDRAWN, b"[]"), type=list[str])
-
-
-def _project(document: bytes) -> model.Project:
-    return model.decode(unpacked(document))

@@ -6,7 +6,7 @@ The rest is read from the :class:`proxpi.index.store.Store` when it is asked for
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 from twisted.internet.defer import DeferredLock
@@ -86,10 +86,13 @@ class Records:
     """The records, by name of the project.
 
     :ivar store: where they are kept
+    :ivar changed: is told of a project when what its record says, or stands for, may be another
+        than before; of ``None`` when that is so for all
     """
 
     _sources: Sequence[Source]
     store: Store
+    changed: Callable[[str | None], None] = lambda _: None
     _records: OrderedDict[str, Record] = attrs.field(init=False, factory=OrderedDict)
     _cost: int = attrs.field(init=False, default=0)
     _era: int = attrs.field(init=False, default=0)
@@ -119,6 +122,7 @@ class Records:
         if old is not None:
             old.replaced = old is not record
             self._cost -= old.cost
+            self.changed(record.name)
         record.era = self._era
         self._records[record.name] = record
         self.weigh(record)
@@ -133,6 +137,7 @@ class Records:
         self._era += 1
         self._records.clear()
         self._cost = 0
+        self.changed(None)
 
     def lose(self, record: Record) -> None:
         """Put another record in the place of one whose file is gone or is not what it was."""

@@ -220,6 +220,7 @@ class Renewals:
                 record.forms.clear()
                 record.files.clear()
             record.parts, record.stored = parts, after
+            self._records.changed(record.name)
             record.forms |= {form: _body(made[form.name]) for form in wanted if form.name in made}
             self._records.weigh(record)
         finally:
@@ -257,6 +258,7 @@ class Renewals:
                 record, lambda: withdraw(self._records.store, record.name, kept, named, filename)
             )
             record.forms.clear()
+            self._records.changed(record.name)
             self._records.weigh(record)
         finally:
             record.lock.release()

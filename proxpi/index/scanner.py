@@ -28,6 +28,8 @@ BEGINNING = 16 * 1024
 _BLANKS = b" \t\r\n"
 _PROJECTS = re.compile(rb'"projects"\s*:\s*\[')
 _JSON_NAME = re.compile(rb'"name"\s*:\s*"([^"\\]*+(?:\\.[^"\\]*+)*+)"')
+#: The same where nothing is escaped: found in two thirds of the time.
+_PLAIN_JSON_NAME = re.compile(rb'"name"\s*+:\s*+"([^"]*+)"')
 _JSON_VERSION = re.compile(rb'"api-version"\s*:\s*"(\d+)')
 #: The last name is a project's, as a rule; but other things in a list may have names, too.
 _BEFORE_REST = (
@@ -143,7 +145,8 @@ class NameScanner:
             self._listing = True
             data = data[begin.end() :]
         # A brace may stand in a name, but in none that is valid.
-        found = _JSON_NAME.findall(self._searchable(data, data.rfind(b"}") + 1, _JSON_NAME))
+        data = self._searchable(data, data.rfind(b"}") + 1, _JSON_NAME)
+        found = (_JSON_NAME if b"\\" in data else _PLAIN_JSON_NAME).findall(data)
         self._found = self._found or bool(found)
         if (lines := _lines(found)) is None:
             lines = _canonical_lines(name.decode("utf-8", "replace") for name in found)

@@ -8,7 +8,6 @@ nowhere else: an index that fails must never look like one that lacks a project.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -78,7 +77,7 @@ class Part:
 
 @attrs.frozen
 class Page:
-    """A page of one index, parsed, and packed to be kept."""
+    """A page of one index, parsed, and as it is kept."""
 
     project: model.Project
     document: bytes
@@ -99,11 +98,6 @@ class Said:
         validators = (self.part.etag, self.part.last_modified)
         confirms = self.part.present and self.page is None
         return not confirms or validators == (old.etag, old.last_modified)
-
-
-def unpacked(document: bytes) -> bytes:
-    """Give what :func:`proxpi.simple.model.encode` wrote, from a page's document."""
-    return zlib.decompress(document)
 
 
 @attrs.define(eq=False)
@@ -191,7 +185,7 @@ class Source:
             raise UpstreamFailed(answer.url, error.reason, temporary=not ended) from error
         if not ended and _is_html(body) and not parse.is_complete_html(body):
             raise UpstreamFailed(answer.url, "the answer was cut short")
-        return Page(project, zlib.compress(model.encode(project), 1))
+        return Page(project, model.encode(project))
 
     def lacks(self, status: int, served: bool) -> bool:
         """

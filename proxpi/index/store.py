@@ -4,10 +4,11 @@ Theory of operation
 -------------------
 A file begins with a line that says what it is and how long its header is; the header, JSON, says
 what each index said when, and which *sections* follow: the pages of the indexes (``document …``,
-packed), the forms of the merged page that were asked for (``json``, ``json.gz``, …), and what these
-leave out, each with its length and its digest. A file is written whole, under another name first,
-so that a reader sees the one before or the one after. Nothing is flushed to disk: the digests tell
-what a power failure, another version or anybody else has left there, and that is no page then.
+as they are: to compress them would take longer than all else that is done with them), the forms
+of the merged page that were asked for (``json``, ``json.gz``, …), and what these leave out, each
+with its length and its digest. A file is written whole, under another name first, so that a
+reader sees the one before or the one after. Nothing is flushed to disk: the digests tell what a
+power failure, another version or anybody else has left there, and that is no page then.
 
 Times in a file are those of the wall clock; in memory they are the reactor's, which no jump of
 the wall clock touches.
@@ -36,7 +37,7 @@ DOCUMENT = "document "
 #: The section that names the files whose core metadata is not to be had: a list, JSON.
 WITHDRAWN = "withdrawn"
 #: What a file begins with; another version of the format gets another number.
-MAGIC = b"proxpi page 1"
+MAGIC = b"proxpi page 2"
 #: Bytes that are read first; most headers are shorter.
 BEGINNING = 4096
 #: Bytes beyond which nothing is a header.

@@ -15,6 +15,7 @@ from typing import Any
 from proxpi.simple import urls
 from proxpi.simple.model import Entry
 
+_NESTED = (dict, list)
 _DEEPEST = 16  # Levels of an unknown value; a page must not be able to exhaust the stack.
 _UPLOAD_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)"
@@ -81,7 +82,7 @@ def _located(base: str, link: str) -> str:
     :raises ValueError: When it leads to no server of the web.
     """
     clean = _CLEAN.match(link)
-    return _start(base, clean[0]) + link[clean.end() :] if clean else _resolved(base, link)
+    return start(base, clean[0]) + link[clean.end() :] if clean else _resolved(base, link)
 
 
 def _resolved(base: str, link: str) -> str:
@@ -97,9 +98,12 @@ def _resolved(base: str, link: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _start(base: str, start: str) -> str:
-    """Resolve what clean links have in common."""
-    return _resolved(base, start + "x").removesuffix("x")
+def start(base: str, link: str) -> str:
+    """Resolve what clean links have in common: the beginning, up to a slash.
+
+    :raises ValueError: When it leads to no server of the web.
+    """
+    return _resolved(base, link + "x").removesuffix("x")
 
 
 def linked_name(link: str) -> str:
@@ -119,10 +123,12 @@ def passed_on(values: dict[str, Any], left_out: Collection[str] = ()) -> dict[st
 
 def _fits(value: object, levels: int) -> bool:
     """Say whether a value is nested no deeper than so many levels."""
-    if not isinstance(value, dict | list):
+    if not isinstance(value, _NESTED):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_fits(item, levels - 1) for item in inner)
+    # Of the versions of a project, which may be thousands, none is looked into.
+    nested = [item for item in inner if isinstance(item, _NESTED)]
+    return levels > 0 and all(_fits(item, levels - 1) for item in nested)
 
 
 def _pruned(value: Any) -> Any:

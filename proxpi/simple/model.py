@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import attrs
 import msgspec
@@ -58,6 +58,38 @@ class Project:
     version: str = "1.0"
 
 
+class Lines(Sequence[Entry]):
+    """Files with nothing unusual about them, each an object only when it is looked at.
+
+    Each has its sha256 alone, and a name and a link in which JSON has nothing to escape.
+
+    :ivar lines: what ``encode`` writes of each
+    :ivar sized: whether all of them have their size
+    """
+
+    def __init__(self, lines: list[bytes], sized: bool) -> None:
+        self.lines = lines
+        self.sized = sized
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
+
+    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
+        """Give a file, or some of them."""
+        if isinstance(place, slice):
+            return [entry_of(line) for line in self.lines[place]]
+        return entry_of(self.lines[place])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+
 class _Head(msgspec.Struct, forbid_unknown_fields=True):
     """The first line of an encoded project; ``files`` is the number of the others."""
 
@@ -88,8 +120,9 @@ def encode(project: Project) -> bytes:
         "files": len(project.files),
     }
     # A loop of Python's: other threads get their turn between two files, not in a C call for all.
-    lines = [to_json(head), *[_line(entry) for entry in project.files], b""]
-    return b"\n".join(lines)
+    files = project.files
+    lines = files.lines if isinstance(files, Lines) else map(_line, files)
+    return b"\n".join([to_json(head), *lines, b""])
 
 
 def _line(entry: Entry) -> bytes:
@@ -105,7 +138,7 @@ def decode(data: bytes) -> Project:
     lines = BytesIO(data)
     try:
         head = _HEAD.decode(lines.readline())
-        files = [_entry(line) for line in lines]
+        files = [entry_of(line) for line in lines]
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if head.files != len(files) or not data.endswith(b"\n"):
@@ -113,7 +146,12 @@ def decode(data: bytes) -> Project:
     return Project(head.name, files, head.keys, head.version)
 
 
-def _entry(line: bytes) -> Entry:
+def entry_of(line: bytes) -> Entry:
+    """
+    Read a line of what ``encode`` wrote.
+
+    :raises ValueError: When it is no file.
+    """
     entry: Entry = _ENTRY.decode(line)
     if not line.startswith(_START) or not {"url", "hashes"} <= entry.keys():
         raise ValueError("not a file")
@@ -127,7 +165,7 @@ def find(data: bytes, filename: str) -> Entry | None:
     A page may list thousands of files, of which a client wants one.
     """
     start = data.find(b'\n{"filename":' + to_json(filename)) + 1
-    return _entry(data[start : data.find(b"\n", start)]) if start else None
+    return entry_of(data[start : data.find(b"\n", start)]) if start else None
 
 
 def _is_usable(name: str, digest: object) -> bool:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import entries, markup, names, urls
+from proxpi.simple import entries, markup, names, urls, usual
 from proxpi.simple.entries import UNSAFE
 from proxpi.simple.markup import Anchor, Markup, is_complete_html
-from proxpi.simple.model import Project
+from proxpi.simple.model import Entry, Project
 
 __all__ = ["UNSAFE", "NotAnIndexPage", "UnsupportedVersion", "is_complete_html", "parse_project"]
 
@@ -105,7 +106,7 @@ _NOTHING = msgspec.Raw(b"null")
 
 def _from_json(body: bytes, url: str, name: str) -> Project:
     try:
-        page, files = _read(body)
+        page, files = _read(body, url)
     except (ValueError, RecursionError):
         raise NotAnIndexPage("The answer is broken or truncated JSON.") from None
     if files is None:
@@ -123,10 +124,10 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
         keys["project-status"] = status
     if kept := entries.passed_on(meta, _NOT_PASSED_ON_OF_META):
         keys["meta"] = kept
-    return Project(name, entries.usable(files, url), keys, version)
+    return Project(name, files, keys, version)
 
 
-def _read(body: bytes) -> tuple[dict[str, Any], Iterable[object] | None]:
+def _read(body: bytes, url: str) -> tuple[dict[str, Any], Sequence[Entry] | None]:
     """Give the values of a page, and apart from them its files, or None where it lists none.
 
     The page is checked as a whole, but decoded value by value: an odd one (half a surrogate pair,
@@ -138,11 +139,11 @@ def _read(body: bytes) -> tuple[dict[str, Any], Iterable[object] | None]:
     try:
         page = _VALUES.decode(body)
     except ValueError:
-        return _read_leniently(body)
-    try:
-        files = _values(_ITEMS.decode(page.pop("files", _NOTHING)))
-    except msgspec.ValidationError:
-        files = None
+        return _read_leniently(body, url)
+    files: Sequence[Entry] | None = None
+    with suppress(msgspec.ValidationError):
+        pieces = _ITEMS.decode(page.pop("files", _NOTHING))
+        files = usual.read(pieces, url) or entries.usable(_values(pieces), url)
     return {key: value for key, raw in page.items() for value in _values([raw])}, files
 
 
@@ -155,13 +156,15 @@ def _values(pieces: Iterable[msgspec.Raw]) -> Iterator[object]:
             continue
 
 
-def _read_leniently(body: bytes) -> tuple[dict[str, Any], Iterable[object] | None]:
+def _read_leniently(body: bytes, url: str) -> tuple[dict[str, Any], Sequence[Entry] | None]:
     """Do the same for what is JSON only to the standard library, which takes odd values, too."""
     # The hook is there to be called: other threads get their turn whenever it is.
     page = json.loads(body.decode("utf-8", "surrogateescape"), object_hook=lambda found: found)
     files = page.pop("files", None)
     values = {key: value for key, value in page.items() if _is_sound([key, value])}
-    return values, filter(_is_sound, files) if isinstance(files, list) else None
+    if not isinstance(files, list):
+        return values, None
+    return values, entries.usable(filter(_is_sound, files), url)
 
 
 def _is_sound(value: object) -> bool:

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from proxpi.simple.model import Entry, Project, shown_digest, to_json
+from proxpi.simple.model import Entry, Lines, Project, shown_digest, to_json
 from proxpi.simple.negotiate import Serialization
 
 JSON_VERSION = "1.4"
@@ -31,6 +31,7 @@ _FORBIDDEN = re.compile(
         f"[{chr(0x10000 * plane + 0xFFFE)}{chr(0x10000 * plane + 0xFFFF)}]" for plane in range(17)
     )
 )
+_BEFORE_NAME, _BEFORE_URL = b'{"filename":"', b'","url":"'
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*")  # RFC 3986, 2.3: never percent-encoded.
 _RESERVED = re.compile(r"[^A-Za-z0-9_.~-]+")
 _PLAIN = re.compile(r"[ !#-%(-;=?-~]*")
@@ -43,12 +44,16 @@ def render_json(project: Project) -> bytes:
     It says ``JSON_VERSION`` only where it holds what that version promises, and keeps every key
     all the same. One hash a file, no ``dist-info-metadata`` (it crashes pip 22.3 to 23.1).
     """
+    # One by one: a single call for all would let no other thread run for as long as it takes.
+    if isinstance(project.files, Lines):
+        sized, files = project.files.sized, list(map(_usual_json_file, project.files.lines))
+    else:
+        sized = all("size" in entry for entry in project.files)
+        files = [to_json(_json_file(entry)) for entry in project.files]
     keys = dict(project.keys)
-    complete = "versions" in keys and all("size" in entry for entry in project.files)
+    complete = "versions" in keys and sized
     meta = {**keys.pop("meta", {}), "api-version": JSON_VERSION if complete else _WITHOUT_SIZES}
     head = to_json({"meta": meta, "name": project.name, **keys})
-    # One by one: a single call for all would let no other thread run for as long as it takes.
-    files = [to_json(_json_file(entry)) for entry in project.files]
     return b"".join((head.removesuffix(b"}"), b',"files":[', b",".join(files), b"]}"))
 
 
@@ -61,6 +66,13 @@ def _json_file(entry: Entry) -> dict[str, Any]:
         shown = shown_digest(metadata)
         file["core-metadata"] = {shown[0]: shown[1]} if shown else True
     return file
+
+
+def _usual_json_file(line: bytes) -> bytes:
+    """Do the same with a line of usual ones, which have nothing to change but the link."""
+    name = line[len(_BEFORE_NAME) : line.index(_BEFORE_URL)]
+    start = len(_BEFORE_NAME) + len(name) + len(_BEFORE_URL)
+    return b"%b%b%b" % (line[:start], name, line[line.index(b'"', start) :])
 
 
 def _href(filename: str) -> str:
@@ -77,9 +89,10 @@ def render_html(project: Project) -> bytes:
     for key, name in (("status", "pypi:project-status"), ("reason", "pypi:project-status-reason")):
         if key in status:
             metas[name] = status[key]
+    files = list(project.files)
     # A repository that states signatures should do so for each of its links (PEP 503).
-    signatures = any("gpg-sig" in entry for entry in project.files)
-    anchors = [_anchor(entry, signatures).encode() for entry in project.files]
+    signatures = any("gpg-sig" in entry for entry in files)
+    anchors = [_anchor(entry, signatures).encode() for entry in files]
     return b"".join((_head(f"Links for {project.name}", metas), *anchors, _HTML_TAIL))
 
 

@@ -6,15 +6,25 @@
 * A client that takes nothing of what is sent for a minute is dropped, and one that asks without
   taking the answers is not read from, nor is what it has asked answered.
 * A request's body, for which nothing here has much use, has at most :data:`BODY` bytes.
+
+What was answered from the cache before is answered again without all this, as
+:mod:`proxpi.web.known` has it: on a plain TCP connection, if nothing is under way on it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import NOT_MODIFIED, HTTPChannel
+from twisted.web.http_headers import Headers
 
+from proxpi.web import direct
+from proxpi.web.heads import Question, question
+from proxpi.web.known import Answer
+from proxpi.web.line import described
 from proxpi.web.send import LOOK, Uptake
 
 #: Seconds for a whole request to come.
@@ -33,6 +43,7 @@ class Channel(HTTPChannel):
     :ivar admitted: whether there is room for more than refusals
     :ivar uptake: whether the client takes what it is sent
     :ivar closed_at: when it was told to close for a shutdown, in seconds of the clock
+    :ivar client: the client's address, for the log
     """
 
     site: Any
@@ -40,6 +51,17 @@ class Channel(HTTPChannel):
     admitted = True
     uptake: Uptake
     closed_at: float | None = None
+    client = "-"
+    #: Whether ready answers can be handed to the socket itself.
+    _plain = False
+    #: Whether Twisted's parser has something of a request, or a request that is not done.
+    _parsing = False
+    #: What is asked on it now, if the answer may be kept.
+    _question: Question | None = None
+    #: The process that did not answer what is looked at now.
+    giver: object = None
+    #: When its timer rings.
+    _rings = 0.0
     #: Whether a request is due: some of it has come, or nothing at all since the beginning.
     _due = True
     _until = 0.0
@@ -50,6 +72,10 @@ class Channel(HTTPChannel):
         self.timeOut = HEAD  # type: ignore[assignment]
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.uptake = Uptake(self.transport, self.site.clock)
+        self.client = getattr(self.transport.getPeer(), "host", None) or "-"
+        self._plain = isinstance(self.transport, Connection) and not ISSLTransport.providedBy(
+            self.transport
+        )
         self._until = self.site.clock.seconds() + HEAD
         self.admitted = self.site.enter(self)
 
@@ -61,8 +87,97 @@ class Channel(HTTPChannel):
     def resetTimeout(self) -> None:
         """Do nothing: with a byte now and then, a request would never have to be whole."""
 
+    def setTimeout(self, period: float | None) -> float | None:
+        """Set the timer, and note when it rings."""
+        self._rings = self.site.clock.seconds() + (period or 0.0)
+        return super().setTimeout(period)  # type: ignore[no-untyped-call, no-any-return]
+
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
+        if self._parsing or not self._may_give():
+            self._parse(data)
+            return
+        now, known, asked = self.site.clock.seconds(), self.site.known, None
+        answer = known.find(data, now)
+        if answer is None:
+            asked = question(data)
+            answer = known.ask(asked, now) if asked is not None else None
+            if answer is not None:
+                known.recognize(data, answer)
+        if answer is None:
+            self._parse(data, asked)
+        elif not self.site.pass_on(self, data, answer):
+            self._give(answer, now)
+
+    def go_on(self, unsent: bytes, received: bytes, giver: object = None) -> None:
+        """
+        Go on with a connection that another process had.
+
+        :param unsent: what it did not send
+        :param received: what it did not answer
+        """
+        if unsent:
+            self.transport.write(unsent)
+        if received:
+            self.giver = giver
+            self.dataReceived(received)
+            self.giver = None
+
+    def _may_give(self) -> bool:
+        """Tell whether a ready answer could be handed to the socket now, as far as that goes."""
+        transport = self.transport
+        return bool(
+            self._plain
+            and self.persistent
+            and self.admitted
+            and not (self.site.draining or transport.disconnecting)
+            # With anything in either, it would come before what was to come first.
+            and not (transport.dataBuffer or transport._tempDataBuffer)
+        )
+
+    def _give(self, answer: Answer, now: float) -> None:
+        """Give a ready answer to a request that nobody has parsed."""
+        head = answer.head(now)
+        try:
+            sent = direct.give(self.transport.socket, head, answer)
+        except OSError:
+            self.transport.abortConnection()
+            return
+        if sent == len(head) + answer.size:
+            self.site.given(self, answer)
+            self._due = False
+            self._until = now + IDLE
+            if self._rings > now + LOOK:  # whether the client takes it
+                self.setTimeout(LOOK)
+        else:
+            # As Twisted has it for a request that is being answered.
+            self._savedTimeOut = self.setTimeout(None)
+            self._handlingRequest = self._parsing = True
+            self.setRawMode()  # type: ignore[no-untyped-call]
+            rest = direct.Rest(self, answer, now)
+            self.requests[:] = [rest]
+            self.site.busy.add(self)
+            rest.begin(head, sent, self.site.clock)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Write a head; and keep the answer that it begins, if it may be kept."""
+        sequence = [version, b" ", code, b" ", reason, b"\r\n"]
+        for name, values in headers.getAllRawHeaders():
+            for value in values:
+                sequence.extend((name, b": ", value, b"\r\n"))
+        sequence.append(b"\r\n")
+        request = self.requests[0]
+        draft = request.draft
+        if draft is not None and self._question is not None:
+            if request.method == b"HEAD" or request.code == NOT_MODIFIED:
+                draft = draft.bare()
+            line = described(request.method, request.path, request.code, draft.size, "HIT")
+            self.site.known.learn(self._question, b"".join(sequence), line, draft)
+        self.transport.writeSequence(sequence)
+
+    def _parse(self, data: bytes, asked: Question | None = None) -> None:
+        self._parsing = self._parsing or bool(data)
+        self._question = asked
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         if self._waitingForTransport:
             # Twisted would go on reading, and keep what it must not answer yet.
@@ -75,7 +190,7 @@ class Channel(HTTPChannel):
             self._due = True
             self._until = self.site.clock.seconds() + HEAD
             # Soon, because this may as well be a client that does not take its answers.
-            self.setTimeout(LOOK)  # type: ignore[no-untyped-call]
+            self.setTimeout(LOOK)
 
     def allHeadersReceived(self) -> None:
         """Refuse a body that is too large before any of it is asked for or kept."""
@@ -112,10 +227,13 @@ class Channel(HTTPChannel):
             self.persistent = True  # closed once the client has all of it: see `Site.drain`
         # Nor is what has been read already parsed: a packet may hold a thousand requests.
         self.paused = self._waitingForTransport or self.site.draining
+        # What was kept meanwhile comes now, and may be a head that is known.
+        self._parsing = bool(self._buffer)
         super().requestDone(request)  # type: ignore[no-untyped-call]
+        self._parsing = bool(self._buffer or self.requests)
         if not self.persistent:
             # It closes once the client has taken the rest: Twisted would wait for that for ever.
-            self.setTimeout(LOOK)  # type: ignore[no-untyped-call]
+            self.setTimeout(LOOK)
         self._await_request()
 
     def resumeProducing(self) -> None:
@@ -134,10 +252,10 @@ class Channel(HTTPChannel):
         else:
             left = self._until - now
         if left > 0:
-            self.setTimeout(min(left, LOOK) if pending else left)  # type: ignore[no-untyped-call]
+            self.setTimeout(min(left, LOOK) if pending else left)
         elif pending or self.transport.disconnecting:
             self.transport.abortConnection()
         else:
             self.loseConnection()  # type: ignore[no-untyped-call]
             self._until = now + LOOK
-            self.setTimeout(LOOK)  # type: ignore[no-untyped-call]
+            self.setTimeout(LOOK)

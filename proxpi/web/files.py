@@ -6,7 +6,6 @@ from mimetypes import guess_type
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.server import Request
 
 from proxpi import metrics
 from proxpi.files.disk import Copy
@@ -17,6 +16,8 @@ from proxpi.files.stream import Body
 from proxpi.simple import conditional
 from proxpi.web import answers
 from proxpi.web.follow import follow
+from proxpi.web.known import Draft
+from proxpi.web.request import Request
 from proxpi.web.send import send_file
 from proxpi.web.target import FileOf
 
@@ -39,6 +40,8 @@ class Files:
         copy = self._mirror.ready(wanted.name, wanted.filename)
         if copy is not None:
             metrics.FILE_HITS.inc()
+            about = (wanted.name, copy.place)
+            request.draft = Draft(about, hold=lambda: self._mirror.hold(copy))
             self._send(request, wanted, copy, "HIT")
         else:
             answers.later(request, self._answer(request, wanted))
@@ -78,7 +81,7 @@ class Files:
             case Head(size, link):
                 metrics.FILE_MISSES.inc()
                 self._set_head(request, wanted, size, link, "MISS")
-                request.finish()
+                request.finish()  # type: ignore[no-untyped-call]
             case Elsewhere():
                 metrics.FILE_REDIRECTS.inc()
                 headers = {
@@ -102,13 +105,14 @@ class Files:
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256
         if conditional.none_match(answers.field(request, b"If-None-Match"), etag):
-            copy.close()
             _confirm(request, etag, status)
+            copy.close()
             return
         try:
             span = _span(request, etag, copy.size)
         except conditional.Unsatisfiable:
             copy.close()
+            request.draft = None
             _refuse_range(request, copy.size, status)
             return
         self._set_head(request, wanted, copy.size, copy, status)
@@ -116,6 +120,8 @@ class Files:
         if span is not None:
             start, stop = span.start, span.stop
             _set_part(request, span, copy.size)
+        if request.draft is not None:
+            request.draft = attrs.evolve(request.draft, start=start, stop=stop)
         descriptor, spoilt = copy.file.fileno(), lambda: self._mirror.doubt(copy)
         send_file(request, descriptor, start, stop, self._clock, copy.close, spoilt)
 

@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from proxpi.index.pages import NoSuchProject, Page, Pages
@@ -16,6 +16,8 @@ from proxpi.index.projects import ProjectList, Projects
 from proxpi.simple import conditional, negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
+from proxpi.web.known import Draft
+from proxpi.web.request import Request
 from proxpi.web.send import send_bytes, send_file
 from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, Target, target
 
@@ -90,6 +92,9 @@ class IndexTree:
             answers.refuse(request, Failure())
             return
         if page is not None:
+            if page.status == "HIT":
+                until = self._clock.seconds() + page.remaining
+                request.draft = Draft((wanted.name,), until, page.body.data)
             self._send_page(request, page, form, compressed)
         else:
             answers.later(request, self._fetch_page(request, wanted.name, form, compressed))
@@ -111,7 +116,7 @@ class IndexTree:
         if _set_head(request, page, page.body.etag, len(data), form, compressed):
             send_bytes(request, data, self._clock)
         else:
-            request.finish()
+            request.finish()  # type: ignore[no-untyped-call]
 
     def _send_list(
         self, request: Request, projects: ProjectList, form: negotiate.Form, compressed: bool
@@ -121,7 +126,7 @@ class IndexTree:
         descriptor = os.dup(file.descriptor)
         if not _set_head(request, projects, file.etag, file.size, form, compressed):
             os.close(descriptor)
-            request.finish()
+            request.finish()  # type: ignore[no-untyped-call]
             return
         send_file(request, descriptor, 0, file.size, self._clock, lambda: os.close(descriptor))
 

@@ -111,9 +111,11 @@ def send(
     :param spoilt: called before that if they cannot be read
     """
     if request.method == b"HEAD" or start == stop:
-        done()
-        request.write(b"")
-        request.finish()
+        try:
+            request.write(b"")
+            request.finish()
+        finally:
+            done()
         return
     _Sender(request, read, start, stop, clock, done, spoilt).begin()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.stock import Stock
+from proxpi.files.stock import VERSION, Stock
 
 PLACES = st.sampled_from([f"h/{name}" for name in "abcdef"])
 STEPS = st.lists(
@@ -112,19 +112,22 @@ def test_found_by_age() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": VERSION - 1},
         {"level": "high"},
+        {"level": 1e999},
         {"files": [["h/a", 1]]},
-        {"files": [["h/a", -1, 1, 1.0]]},
-        {"files": [["h/a", 1, -1, 1.0]]},
-        {"files": [["h/a", 1, 1, 1e999]]},
+        {"files": [["h/a", -1, 1, 1.0, ""]]},
+        {"files": [["h/a", 1, -1, 1.0, ""]]},
+        {"files": [["h/a", 1, 1, 1e999, ""]]},
         {"more": 1},
     ],
 )
 def test_foreign(change: dict[str, object]) -> None:
     """A document that is none of these is refused, and nothing of it is taken in."""
-    document = {"version": 1, "level": 0.0, "files": [["h/b", 1, 1, 1.0]]} | change
+    document = {"version": VERSION, "level": 0.0, "files": [["h/b", 1, 1, 1.0, ""]]}
+    Stock().load(json.dumps(document).encode())
     stock = Stock()
+    document |= change
     with pytest.raises(ValueError):
         stock.load(json.dumps(document).encode())
     assert list(stock) == []
@@ -138,3 +141,13 @@ def test_damaged(data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(document) - 1))
     with pytest.raises(ValueError):
         Stock().load(document[:cut])
+
+
+def test_a_place_twice() -> None:
+    """A file that is written down twice, or is known already, counts once, as it was told last."""
+    rows = [["h/a", 1, 0, 1.0, ""], ["h/b", 2, 0, 2.0, ""], ["h/a", 4, 0, 3.0, "note"]]
+    stock = after([("add", "h/b", 100)])
+    stock.load(json.dumps({"version": VERSION, "level": 0.0, "files": rows}).encode())
+    assert stock.used == 6
+    assert order(stock) == ["h/b", "h/a"]
+    assert stock.note("h/a") == "note"

@@ -12,7 +12,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
-from proxpi.index.source import ABSENT_TTL, Part, Said, Source, unpacked
+from proxpi.index.source import ABSENT_TTL, Part, Said, Source
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
@@ -36,7 +36,7 @@ HTML = b'<!DOCTYPE html><html><body><a href="demo-1.0.tar.gz">demo-1.0.tar.gz</a
 def project_of(said: Said) -> Project:
     """Give the project that an index told, as it is kept."""
     assert said.page is not None
-    kept = model.decode(unpacked(said.page.document))
+    kept = model.decode(said.page.document)
     assert kept == said.page.project
     return kept
 

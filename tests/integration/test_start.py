@@ -182,3 +182,10 @@ def test_the_plugin_is_found(tmp_path: Path, install: object, inside: bool) -> N
         [*twistd, "--help"], cwd=tmp_path, env=plain, capture_output=True, text=True, check=True
     )
     assert "proxpi" in listing.stdout
+
+
+def test_starts_without_what_pages_and_files_need_not(tmp_path: Path) -> None:
+    """What only the admin page and the cache API need is not loaded before one of them is asked."""
+    code = "import sys, proxpi.tap; print(*(name for name in sys.modules if name == 'klein'))"
+    environment = plain_environment(**measured())
+    assert run([sys.executable, "-c", code], tmp_path, environment).strip() == ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxpi.web.site import FAREWELL, POLL, REFUSALS, Site
+from proxpi.web.crowd import FAREWELL, POLL, REFUSALS
+from proxpi.web.site import Site
 from tests.support.exchange import Exchange
 from tests.support.house import MIB, HouseCase
 from tests.support.internet import Reply

@@ -24,7 +24,9 @@ def _listen_in(notes: str) -> None:
     descriptor = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def overhear(event: str, arguments: tuple[object, ...]) -> None:
-        if event in _SPEAKING:
+        # Without an address it goes to who is connected already, as with `send`, of which Python
+        # tells nothing.
+        if event in _SPEAKING and (event != "socket.sendmsg" or arguments[1] is not None):
             about = [each for each in arguments if not isinstance(each, _socket.socket)]
             os.write(descriptor, f"{event} {about}\n".encode())
 

@@ -1,0 +1,154 @@
+"""The plot for the documentation: how many times better than the original, a bar for each program.
+
+Pure: values in, SVG out. Its text is written here rather than by a plotting library: bars on a
+logarithmic scale are a few rectangles, while the libraries that are kept bring a hundred megabytes
+with them, and none writes colours that follow the reader's light or dark surroundings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from math import ceil, floor, log10
+from statistics import median
+
+import attrs
+from values import NGINX, ORIGINAL, OURS, PROGRAMS, UVLOOP, WORKERS, Measure, Values
+
+#: What is drawn, and what it is called there.
+ROWS = {
+    "small_rate": "small page, warm",
+    "unseen_rate": "small page, unseen request heads",
+    "large_rate": "large page, warm",
+    "wheel_rate": "wheel of 100 KiB, warm",
+    "range_rate": "last bytes of a wheel, warm",
+    "stream_eight": "large wheel, warm, 8 streams",
+    "list_cold": "list of all projects, cold",
+    "list_warm": "list of all projects, warm",
+    "far_pages": "cold pages, 50 ms away",
+    "install_uv": "packages by uv (nginx: plain files)",
+    "install_pip": "packages by pip (nginx: plain files)",
+    "start_page": "start with files cached, first page",
+}
+_LEFT, _RIGHT, _WIDTH, _TOP = 250, 60, 800, 84
+_BAR, _GAP = 11, 12
+_COLOURS = {
+    OURS: ("#1f6feb", "#58a6ff"),
+    WORKERS: ("#0b3d91", "#a5d0ff"),
+    UVLOOP: ("#2da198", "#56d4c8"),
+    NGINX: ("#8c959f", "#848d97"),
+}
+_STYLE = """
+text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+.small { font-size: 11px; fill: #59636e }
+.title { font-size: 16px; font-weight: 600 }
+.ground { fill: #ffffff }
+.grid { stroke: #d1d9e0 }
+.one { stroke: #1f2328; stroke-width: 1.5 }
+"""
+_DARK = """
+text { fill: #f0f6fc }
+.small { fill: #9198a1 }
+.ground { fill: #0d1117 }
+.grid { stroke: #3d444d }
+.one { stroke: #f0f6fc }
+"""
+
+
+@attrs.frozen
+class Row:
+    """A scenario, and by program how many times better than the original it is."""
+
+    label: str
+    times: dict[str, float]
+
+
+def rows(values: Values, measures: Sequence[Measure]) -> list[Row]:
+    """Take what is drawn from what was measured, as far as the original was measured as well."""
+    more = {measure.key: measure.more_is_better for measure in measures}
+    found = []
+    for key, label in ROWS.items():
+        medians = {name: median(of.values()) for name, of in values.found.get(key, {}).items()}
+        base = medians.pop(ORIGINAL, 0)
+        times = {
+            name: medians[name] / base if more[key] else base / medians[name]
+            for name in PROGRAMS
+            if base and medians.get(name)
+        }
+        if times:
+            found.append(Row(label, times))
+    return found
+
+
+def svg(drawn: Sequence[Row]) -> str:
+    """Draw them.
+
+    :param drawn: one at least
+    """
+    every = [times for row in drawn for times in row.times.values()]
+    low, high = floor(log10(min(1, *every))), ceil(log10(max(10, *every)))
+    height = _TOP + sum(len(row.times) * _BAR + _GAP for row in drawn) + 40
+
+    def place(times: float) -> float:
+        share = (log10(times) - low) / (high - low)
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    lines = [*_head(height), *_legend(drawn)]
+    for power in range(low, high + 1):
+        x = place(10**power)
+        kind = "grid" if power else "one"
+        lines.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{_TOP - 8}" y2="{height - 34}"/>')
+        lines.append(_text(x, height - 18, f"{10**power:,g} ×", "small", "middle"))
+    y = _TOP
+    for row in drawn:
+        lines.append(_text(_LEFT - 10, y + len(row.times) * _BAR / 2 + 4, row.label, "", "end"))
+        for name, times in row.times.items():
+            left, right = sorted((place(1), place(times)))
+            width = max(right - left, 1)
+            lines.append(
+                f'<rect class="{_kind(name)}" x="{left}" y="{y}" width="{width:.1f}" '
+                f'height="{_BAR - 1}"><title>{escape(name)}: {times:.3g} ×</title></rect>'
+            )
+            lines.append(_text(right + 4, y + _BAR - 2, f"{_figure(times)} ×", "small"))
+            y += _BAR
+        y += _GAP
+    return "\n".join([*lines, "</svg>\n"])
+
+
+def _figure(times: float) -> str:
+    return f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
+
+
+def _head(height: float) -> Iterator[str]:
+    title = "Times better than the original"
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
+        f'width="{_WIDTH}" height="{height}" role="img" aria-label="{title}">'
+    )
+    colours = (
+        "".join(f".{_kind(name)} {{ fill: {both[dark]} }}\n" for name, both in _COLOURS.items())
+        for dark in (0, 1)
+    )
+    light, dark = colours
+    yield f"<style>{_STYLE}{light}@media (prefers-color-scheme: dark) {{{_DARK}{dark}}}</style>"
+    yield f'<rect class="ground" width="{_WIDTH}" height="{height}" rx="6"/>'
+    yield _text(16, 26, title, "title")
+    what = "requests or bytes per second, or seconds; median; logarithmic scale; longer is better"
+    yield _text(16, 44, what, "small")
+
+
+def _legend(drawn: Sequence[Row]) -> Iterator[str]:
+    x = 16
+    for name in _COLOURS:
+        if any(name in row.times for row in drawn):
+            yield f'<rect class="{_kind(name)}" x="{x}" y="54" width="12" height="10"/>'
+            yield _text(x + 17, 63, name, "small")
+            x += 40 + 7 * len(name)
+
+
+def _kind(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _text(x: float, y: float, what: str, kind: str = "", anchor: str = "start") -> str:
+    return f'<text x="{x}" y="{y}" class="{kind}" text-anchor="{anchor}">{escape(what)}</text>'

@@ -1,0 +1,154 @@
+"""What the local index has: projects, their files and their pages, made from their names alone.
+
+Pure, and the same in every run. A project's name says how many files it has: ``bulk-017-of-300``
+has 300, each a wheel of 100 KiB; those of ``tiny-017-of-100`` are of 1 KiB, and ``blob-500-of-1``
+has one of 500 MiB. Nobody can install these; ``wheel-017`` is a real wheel, see ``wheels.py``.
+
+Pages are JSON (PEP 691) like real ones: links are absolute, and every digest is another, so that
+they are as hard to compress.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+import re
+from functools import cache
+
+import wheels
+
+WHEEL_SIZE = 100 * 1024
+TINY_SIZE = 1024
+MIB = 1 << 20
+BLOCK = random.Random(2).randbytes(MIB)
+
+_NAME_SIZE = 200
+_BLOB = re.compile(r"blob[-_](\d+)[-_]of[-_]")
+# All files of a size are the same but for their end, so that a digest costs no pass over it.
+_BODIES = {size: random.Random(1).randbytes(size - _NAME_SIZE) for size in (WHEEL_SIZE, TINY_SIZE)}
+_DIGESTS = {size: hashlib.sha256(body) for size, body in _BODIES.items()}
+
+
+def blob_size(filename: str) -> int | None:
+    """Give the bytes of a file that is a number of MiB large; None for any other."""
+    found = _BLOB.match(filename)
+    return int(found[1]) * MIB if found else None
+
+
+def content(filename: str) -> bytes | None:
+    """Give what is in a file, or in its ``.metadata``, unless it is a blob."""
+    if project := wheels.project_of(filename):
+        wheel = wheels.wheel(project)
+        return wheel.metadata if filename.endswith(".metadata") else wheel.data
+    return _BODIES[_size(filename)] + _end(filename) if filename.endswith(".whl") else None
+
+
+def _size(filename: str) -> int:
+    return TINY_SIZE if filename.startswith("tiny") else WHEEL_SIZE
+
+
+def _end(filename: str) -> bytes:
+    return filename.encode().ljust(_NAME_SIZE)
+
+
+@cache
+def _blob_digest(size: int) -> str:
+    digest = hashlib.sha256()
+    for _ in range(size // MIB):
+        digest.update(BLOCK)
+    return digest.hexdigest()
+
+
+def _file(origin: str, project: str, number: int) -> dict[str, object]:
+    stem = project.replace("-", "_")
+    filename = f"{stem}-{number}.0.1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+    # Real pages say so; nobody asks for it here.
+    metadata = hashlib.sha256(filename.encode()).hexdigest()
+    size = blob_size(filename)
+    if size is not None:
+        return _entry(origin, filename, _blob_digest(size), size, metadata)
+    size = _size(filename)
+    digest = _DIGESTS[size].copy()
+    digest.update(_end(filename))
+    return _entry(origin, filename, digest.hexdigest(), size, metadata, number)
+
+
+def _entry(
+    origin: str, filename: str, sha256: str, size: int, metadata: str, number: int = 0
+) -> dict[str, object]:
+    return {
+        "filename": filename,
+        "url": f"{origin}/files/{sha256[:2]}/{sha256[2:4]}/{sha256[4:]}/{filename}",
+        "hashes": {"sha256": sha256},
+        "requires-python": ">=3.9",
+        "size": size,
+        "upload-time": f"2026-01-{number % 28 + 1:02}T12:00:00.{number:06}Z",
+        "yanked": False,
+        "core-metadata": {"sha256": metadata},
+    }
+
+
+def project_page(origin: str, project: str) -> bytes | None:
+    """Write the page of a project; None for a name that says nothing.
+
+    :param origin: the scheme, host and port of the index
+    """
+    _, separator, count = project.rpartition("-of-")
+    if wheels.project_of(project) == project:
+        wheel = wheels.wheel(project)
+        sha256, metadata = (hashlib.sha256(of).hexdigest() for of in (wheel.data, wheel.metadata))
+        files = [_entry(origin, wheel.filename, sha256, len(wheel.data), metadata)]
+        versions = [wheels.VERSION]
+    elif separator and count.isdecimal():
+        files = [_file(origin, project, number) for number in range(int(count))]
+        versions = [f"{number}.0.1" for number in range(int(count))]
+    else:
+        return None
+    meta = {"api-version": "1.1"}
+    return json.dumps(
+        {"meta": meta, "name": project, "versions": versions, "files": files}
+    ).encode()
+
+
+@cache
+def page(origin: str, project: str, compressed: bool) -> tuple[bytes, str] | None:
+    """Give the page of a project, and its entity tag."""
+    data = project_page(origin, project)
+    if data is None:
+        return None
+    if compressed:
+        data = gzip.compress(data, 6, mtime=0)
+    return data, f'"{hashlib.md5(data).hexdigest()}"'
+
+
+def _names(count: int) -> list[str]:
+    """So many names, about as long as real ones, sorted by their normal form."""
+    drawn = random.Random(1)
+    syllables = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiouy" for c in ("", "n", "r", "s")]
+    names: dict[str, str] = {}
+    while len(names) < count:
+        words = ["".join(drawn.choices(syllables, k=drawn.choice((1, 2, 2, 3)))) for _ in "ab"]
+        name = drawn.choice(("-", "-", "-", "_", ".")).join(words)
+        if drawn.random() < 0.1:
+            name = name.title()
+        names[re.sub(r"[-_.]+", "-", name).lower()] = name
+    return [names[normal] for normal in sorted(names)]
+
+
+@cache
+def root_list(kind: str, count: int) -> bytes:
+    """Write a list of so many projects, JSON or HTML, in the shape that a large index gives it."""
+    names = _names(count)
+    if kind == "json":
+        projects = [{"_last-serial": 30_000_000 + n, "name": name} for n, name in enumerate(names)]
+        meta = {"_last-serial": 30_000_000 + count, "api-version": "1.4"}
+        return json.dumps({"meta": meta, "projects": projects}).encode()
+    head = '<!DOCTYPE html>\n<html>\n  <head>\n    <meta name="pypi:repository-version" '
+    head += 'content="1.4">\n    <title>Simple index</title>\n  </head>\n  <body>\n'
+    links = (
+        f'    <a href="/html-of-{count}/{re.sub("[-_.]+", "-", name).lower()}/">{name}</a>\n'
+        for name in names
+    )
+    return (head + "".join(links) + "  </body>\n</html>\n").encode()

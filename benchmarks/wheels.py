@@ -1,0 +1,72 @@
+"""Small real wheels, made from their project's name: clients install them.
+
+Pure, and the same in every run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import random
+import re
+import zipfile
+from functools import cache
+
+import attrs
+
+VERSION = "1.0"
+_NAME = re.compile(r"wheel[-_](\d{3})")
+_TAG = "Wheel-Version: 1.0\nGenerator: benchmarks\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+#: Modules of each, and lines of one.
+_MODULES, _LINES = 5, 120
+
+
+@attrs.frozen
+class Wheel:
+    """A wheel, and what is in its ``METADATA``."""
+
+    filename: str
+    data: bytes = attrs.field(repr=False)
+    metadata: bytes = attrs.field(repr=False)
+
+
+def project_of(text: str) -> str | None:
+    """Give the project that a name or a file name is of; None for none of these."""
+    found = _NAME.match(text)
+    return f"wheel-{found[1]}" if found else None
+
+
+def names(count: int) -> list[str]:
+    """Give the names of so many projects."""
+    return [f"wheel-{number:03}" for number in range(count)]
+
+
+@cache
+def wheel(project: str) -> Wheel:
+    """Make the one wheel of a project, about 20 kB."""
+    stem = project.replace("-", "_")
+    about = f"{stem}-{VERSION}.dist-info"
+    metadata = (
+        f"Metadata-Version: 2.1\nName: {project}\nVersion: {VERSION}\nRequires-Python: >=3.9\n"
+    ).encode()
+    drawn = random.Random(project)
+    members = {f"{stem}/__init__.py": b'"""Nothing."""\n'}
+    for module in range(_MODULES):
+        lines = (f"VALUE_{line} = {drawn.getrandbits(128)}\n" for line in range(_LINES))
+        members[f"{stem}/part_{module}.py"] = "".join(lines).encode()
+    members[f"{about}/METADATA"] = metadata
+    members[f"{about}/WHEEL"] = _TAG.encode()
+    record = "".join(
+        f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in members.items()
+    )
+    members[f"{about}/RECORD"] = f"{record}{about}/RECORD,,\n".encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), data)
+    return Wheel(f"{stem}-{VERSION}-py3-none-any.whl", buffer.getvalue(), metadata)
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -1,0 +1,123 @@
+"""Ready answers on their way to plain TCP sockets: at once, as far as the socket takes them.
+
+A transport of Twisted's buffers what is written, and sends it with the next turn of the reactor;
+for an answer that is ready this costs more than all else. So it is handed to the kernel here and
+now, which is right as long as nothing waits in the transport's buffer. What the kernel does not
+take goes out as any other body does (:mod:`proxpi.web.send`), with a :class:`Rest` in the place of
+the request that there is none of.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+
+from proxpi.web.known import Answer
+from proxpi.web.send import TURN, send, send_file
+
+#: Says that more follows, so that a head and the beginning of a file share a packet (Linux).
+_MORE = getattr(socket, "MSG_MORE", 0)
+
+
+def give(connection: socket.socket, head: bytes, answer: Answer) -> int:
+    """
+    Send an answer as far as it goes.
+
+    :param head: the answer's head, of now
+    :return: the bytes that the socket took
+    :raises OSError: if the client is gone
+    """
+    try:
+        if answer.held is not None and answer.size:
+            sent = connection.send(head, _MORE)
+            if sent == len(head):
+                sent += _move(connection, answer.held.descriptor, answer.start, answer.stop)
+            return sent
+        apart = answer.apart
+        return connection.sendmsg([head, apart]) if apart else connection.send(head)
+    except BlockingIOError:
+        return 0
+
+
+def _move(connection: socket.socket, descriptor: int, start: int, stop: int) -> int:
+    """Send from a file; what goes wrong here is left to whoever sends the rest."""
+    try:
+        return os.sendfile(connection.fileno(), descriptor, start, min(stop - start, TURN))
+    except OSError:
+        return 0
+
+
+@attrs.define(eq=False)
+class Rest:
+    """Stands for a request while the rest of a ready answer goes out.
+
+    It has what a channel and a producer want of one.
+
+    :ivar started: when it was asked for, in seconds of the clock
+    :ivar sentLength: bytes of the body that were sent
+    """
+
+    channel: Any
+    answer: Answer
+    started: float
+    sentLength: int = 0
+    method: bytes = b"GET"
+    responseHeaders: Headers = attrs.field(factory=Headers)
+
+    def begin(self, head: bytes, sent: int, clock: IReactorTime) -> None:
+        """
+        Send what is left.
+
+        :param head: the head of which, and of what follows, `sent` bytes went out already
+        """
+        answer = self.answer
+        size = answer.size
+        if sent < len(head):
+            self.channel.write(head[sent:])
+        begin = max(0, sent - len(head))
+        self.sentLength = begin
+        if begin == size:
+            self.finish()
+        elif answer.held is None:
+            body = answer.apart
+            send(self, lambda start, count: body[start : start + count], begin, size, clock)  # type: ignore[arg-type]
+        else:
+            copy = answer.held.copy()
+            start, stop = answer.start + begin, answer.stop
+            send_file(
+                self,  # type: ignore[arg-type]
+                copy.file.fileno(),
+                start,
+                stop,
+                clock,
+                copy.close,
+                answer.held.doubt,
+            )
+
+    def write(self, data: bytes) -> None:
+        """Send a piece."""
+        self.sentLength += len(data)
+        self.channel.write(data)
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """See `IConsumer`."""
+        self.channel.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+        self.channel.unregisterProducer()
+
+    def finish(self) -> None:
+        """Note that all was handed over."""
+        site = self.channel.site
+        site.given(self.channel, self.answer, site.clock.seconds() - self.started)
+        self.channel.requestDone(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone; the producer is told by the transport."""

@@ -1,0 +1,325 @@
+"""Requests that were answered from the cache before, and the answers to them, ready to go out.
+
+Theory of operation
+-------------------
+The clients of one image send the same bytes, run after run: all of what Twisted, the tree and the
+cache find out about such a request has been found out before. When a hit is answered in the
+ordinary way, its :class:`Answer` is kept: the head that was written, split where the time stands in
+it, and the body, in memory or as part of an open file. It is found again
+
+* by the *head*, the very bytes of a request (:meth:`Known.find`);
+* by the *question*, what matters of a head that was never seen (:mod:`proxpi.web.heads`,
+  :meth:`Known.ask`): ``Accept``, say, matters, and ``User-Agent`` does not. From then on that head
+  is known as well.
+
+An answer is never older than what it was made of. The page or file it is about tells when it
+changes, is forgotten or evicted, and :meth:`Known.drop` takes away all that was made of it. A
+page's answer ends with the page's freshness, and says how much of that is left. A file's is given
+only if a look at the disk (one ``lstat``) shows the file that is open. Whatever is no hit, or not
+to be kept open (``Connection: close``, HTTP/1.0, a body), is never kept; nor is anything but plain
+TCP answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.direct` sends).
+
+There are at most :data:`ANSWERS` of them with :data:`MEMORY` bytes and :data:`FILES` open files;
+beyond that the oldest goes that was not given since it was last looked at.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Protocol
+
+import attrs
+from twisted.web.http import datetimeToString
+
+from proxpi.files.copies import Held
+from proxpi.simple import freshness
+from proxpi.web.heads import Question
+
+#: Answers that are kept, bytes that they take, and open files among them.
+ANSWERS = 8192
+MEMORY = 24 * 1024 * 1024
+FILES = 512
+#: Heads by which one answer is found; beyond that its oldest is forgotten.
+HEADS = 64
+#: Bytes that an answer is taken to cost beside its content, and each of its heads.
+OVERHEAD = 1536
+HEAD_OVERHEAD = 256
+#: Bytes of a body up to which head and body are kept as one.
+SMALL = 16 * 1024
+#: Bytes of a body up to which other processes are told of it as it is; a larger one becomes a file
+#: in memory, for all of them together.
+LARGE = 64 * 1024
+
+
+@attrs.frozen
+class Draft:
+    """What the ordinary path knows of an answer that it is about to give, without having waited.
+
+    (While it waits, what it is about may be forgotten.)
+
+    :ivar about: the project's name, and the place of the file; what it goes with
+    :ivar fresh_until: seconds of the clock at which it must not be given any more
+    :ivar body: what follows the head, unless it is a file
+    :ivar hold: keeps that file open; ``None`` if it cannot be
+    :ivar start: where in the file the body begins, and `stop` where it ends
+    """
+
+    about: tuple[str, ...]
+    fresh_until: float = math.inf
+    body: bytes = b""
+    hold: Callable[[], Held | None] | None = None
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that follow the head."""
+        return len(self.body) or self.stop - self.start
+
+    def bare(self) -> Draft:
+        """Give that of the answer without its body."""
+        return attrs.evolve(self, body=b"", start=0, stop=0)
+
+
+@attrs.define(eq=False)
+class Answer:
+    """All that goes out for a question.
+
+    :ivar line: what the access log says of it, after the client's address
+    :ivar hits: how often it was given, `used_at` when last (the clock's seconds)
+    :ivar slot: where, and `number` as which, it stands among those of several processes; -1 and 0
+        if it does not
+    :ivar told: hits that the cache was told of, and `seen` those when it was last looked at
+    """
+
+    before: bytes
+    between: bytes
+    after: bytes
+    about: tuple[str, ...]
+    fresh_until: float
+    body: bytes
+    held: Held | None
+    start: int
+    stop: int
+    line: str
+    question: Question
+    heads: list[bytes] = attrs.field(init=False, factory=list)
+    hits: int = attrs.field(init=False, default=0)
+    used_at: float = attrs.field(init=False, default=0.0)
+    slot: int = attrs.field(init=False, default=-1)
+    number: int = attrs.field(init=False, default=0)
+    cost: int = attrs.field(init=False, default=0)
+    told: int = attrs.field(init=False, default=0)
+    seen: int = attrs.field(init=False, default=0)
+    _stamp: tuple[int, int] = attrs.field(init=False, default=(-1, -1))
+    _head: bytes = attrs.field(init=False, default=b"")
+
+    def head(self, now: float) -> bytes:
+        """
+        Give the head with the time of now, and with the body if that is small.
+
+        :param now: seconds of the clock
+        """
+        second, left = int(time.time()), freshness.LONGEST
+        if self.fresh_until - now < left:
+            left = freshness.max_age(self.fresh_until - now)
+        if self._stamp != (second, left):
+            age = b"%d" % left if self.after else b""
+            small = self.body if len(self.body) <= SMALL else b""
+            self._head = b"".join(
+                (self.before, _date(second), self.between, age, self.after, small)
+            )
+            self._stamp = second, left
+        return self._head
+
+    @property
+    def size(self) -> int:
+        """Bytes that follow what :meth:`head` gives."""
+        return self.stop - self.start if self.held is not None else len(self.apart)
+
+    @property
+    def apart(self) -> bytes:
+        """The body, if :meth:`head` does not give it."""
+        return self.body if len(self.body) > SMALL else b""
+
+
+class Others(Protocol):
+    """Other processes that give answers that are kept here."""
+
+    def dropped(self, answer: Answer) -> None:
+        """An answer is not to be given any more."""
+
+    def hits(self, answer: Answer) -> tuple[int, float]:
+        """Give how often they gave it, and when last (the clock's seconds)."""
+
+
+@attrs.define(eq=False)
+class Known:
+    """The answers that are kept.
+
+    :ivar files: how many files may be kept open
+    """
+
+    files: int = FILES
+    others: Others | None = None
+    _heads: dict[bytes, Answer] = attrs.field(init=False, factory=dict)
+    # In the order in which they came, or were looked at and left.
+    _answers: dict[Question, Answer] = attrs.field(init=False, factory=dict)
+    _about: dict[str, list[Answer]] = attrs.field(init=False, factory=dict)
+    _cost: int = attrs.field(init=False, default=0)
+    # Those that keep a descriptor.
+    _open: dict[Answer, None] = attrs.field(init=False, factory=dict)
+    # Uses of files, by place: how many, and when the last one was.
+    _uses: dict[str, tuple[int, float]] = attrs.field(init=False, factory=dict)
+
+    def __iter__(self) -> Iterator[Answer]:
+        return iter(list(self._answers.values()))
+
+    def uses(self) -> list[tuple[str, int]]:
+        """Give how often files were given since this was asked last, by place, the latest last."""
+        for answer in self._open:
+            self._count(answer)
+        uses, self._uses = self._uses, {}
+        ordered = sorted(uses.items(), key=lambda use: use[1][1])
+        return [(place, count) for place, (count, _) in ordered]
+
+    def _count(self, answer: Answer) -> None:
+        """Take note of how often a file was given."""
+        hits, used_at = self._hits(answer)
+        if answer.held is not None and hits > answer.told:
+            place = answer.about[-1]
+            before, _ = self._uses.get(place, (0, 0.0))
+            self._uses[place] = before + hits - answer.told, used_at
+            answer.told = hits
+
+    def _hits(self, answer: Answer) -> tuple[int, float]:
+        """Give how often an answer was given, by whomever, and when last."""
+        if self.others is None:
+            return answer.hits, answer.used_at
+        hits, used_at = self.others.hits(answer)
+        return answer.hits + hits, max(answer.used_at, used_at)
+
+    def find(self, head: bytes, now: float) -> Answer | None:
+        """Give the answer to a request by its very bytes, if it may be given now."""
+        answer = self._heads.get(head)
+        return answer if answer is not None and self.holds(answer, now) else None
+
+    def ask(self, question: Question, now: float) -> Answer | None:
+        """Give the answer to a question, if it may be given now."""
+        answer = self._answers.get(question)
+        return answer if answer is not None and self.holds(answer, now) else None
+
+    def learn(self, question: Question, head: bytes, line: str, draft: Draft) -> Answer | None:
+        """
+        Keep the answer to a question.
+
+        :param head: the head that is sent
+        :param line: what the log says of it
+        """
+        held = draft.hold() if draft.hold is not None else None
+        if draft.hold is not None and held is None:
+            return None
+        parts = _split(head, dated=draft.fresh_until < math.inf)
+        body, start, stop = draft.body, draft.start, draft.stop
+        answer = Answer(
+            *parts, draft.about, draft.fresh_until, body, held, start, stop, line, question
+        )
+        self.keep(answer)
+        return answer
+
+    def keep(self, answer: Answer) -> None:
+        """Keep an answer, in the place of any other to the same question."""
+        old = self._answers.get(answer.question)
+        if old is not None:
+            self.forget(old)
+        body = len(answer.body)
+        parts = len(answer.before) + len(answer.between) + len(answer.after)
+        # A small body is there once more, with the head that was given last.
+        answer.cost = OVERHEAD + 2 * parts + body * (2 if body <= SMALL else 1)
+        self._answers[answer.question] = answer
+        for each in answer.about:
+            self._about.setdefault(each, []).append(answer)
+        self._cost += answer.cost
+        if answer.held is not None or body > LARGE:
+            self._open[answer] = None
+        self._make_room()
+
+    def recognize(self, head: bytes, answer: Answer) -> None:
+        """Find an answer by a head from now on, if it is still kept."""
+        if self._answers.get(answer.question) is not answer or head in self._heads:
+            return
+        if len(answer.heads) >= HEADS:
+            self._unlearn(answer, answer.heads[0])
+        answer.heads.append(head)
+        self._heads[head] = answer
+        answer.cost += len(head) + HEAD_OVERHEAD
+        self._cost += len(head) + HEAD_OVERHEAD
+        self._make_room()
+
+    def drop(self, about: str | None) -> None:
+        """Give no answer any more that was made of a project's page, of a file, or at all."""
+        for answer in self if about is None else self._about.get(about, [])[:]:
+            self.forget(answer)
+
+    def holds(self, answer: Answer, now: float) -> bool:
+        """Tell whether an answer may be given now; if not, it is forgotten."""
+        if now < answer.fresh_until and (answer.held is None or answer.held.unchanged()):
+            return True
+        self.forget(answer)
+        return False
+
+    def _make_room(self) -> None:
+        """Let go of what is too much: what was not given lately first."""
+        while (
+            len(self._answers) > ANSWERS or self._cost > MEMORY or len(self._open) > self.files
+        ) and len(self._answers) > 1:
+            question, answer = next(iter(self._answers.items()))
+            hits, _ = self._hits(answer)
+            if hits != answer.seen:
+                answer.seen = hits
+                self._answers[question] = self._answers.pop(question)
+            else:
+                self.forget(answer)
+
+    def _unlearn(self, answer: Answer, head: bytes) -> None:
+        answer.heads.remove(head)
+        del self._heads[head]
+        answer.cost -= len(head) + HEAD_OVERHEAD
+        self._cost -= len(head) + HEAD_OVERHEAD
+
+    def forget(self, answer: Answer) -> None:
+        """Give an answer no more."""
+        if self._answers.get(answer.question) is not answer:
+            return
+        del self._answers[answer.question]
+        self._count(answer)
+        self._cost -= answer.cost
+        for head in answer.heads:
+            del self._heads[head]
+        for each in answer.about:
+            self._about[each].remove(answer)
+            if not self._about[each]:
+                del self._about[each]
+        if self.others is not None:
+            self.others.dropped(answer)
+        self._open.pop(answer, None)
+        if answer.held is not None:
+            answer.held.close()
+
+
+def _split(head: bytes, *, dated: bool) -> tuple[bytes, bytes, bytes]:
+    """Split a head around the time, and around how much is left of an answer's."""
+    before, date, rest = head.partition(b"\r\nDate: ")
+    _, end, rest = rest.partition(b"\r\n")
+    if not dated:
+        return before + date, end + rest, b""
+    between, age, after = rest.partition(b"max-age=")
+    return before + date, end + between + age, after.lstrip(b"0123456789")
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return bytes(datetimeToString(second))

@@ -1,0 +1,61 @@
+"""The plot shows what was measured, and is an image."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+from plot import Row, rows, svg
+from values import Measure, Values
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def bars(image: str) -> dict[str, float]:
+    """The widths of the bars, by what their title says."""
+    found = ElementTree.fromstring(image).iter(f"{SVG}rect")
+    titled = ((bar.find(f"{SVG}title"), bar) for bar in found)
+    return {
+        title.text or "": float(bar.attrib["width"]) for title, bar in titled if title is not None
+    }
+
+
+def test_better_is_longer_whatever_is_measured() -> None:
+    """Twice the rate and half the seconds are both two times better than the original."""
+    values = Values()
+    for name, rate, seconds in (("original", 10, 8), ("proxpi", 20, 4)):
+        values.note("small_rate", name, rate)
+        values.note("list_cold", name, seconds)
+    measures = [Measure("small_rate", "", more_is_better=True), Measure("list_cold", "")]
+    assert [row.times for row in rows(values, measures)] == [{"proxpi": 2}, {"proxpi": 2}]
+
+
+def test_what_the_original_did_not_do_is_left_out() -> None:
+    """There is no bar for a ratio to nothing."""
+    values = Values()
+    values.note("small_rate", "proxpi", 20)
+    assert not rows(values, [Measure("small_rate", "", more_is_better=True)])
+
+
+def test_the_scale_is_logarithmic() -> None:
+    """A hundred times is twice as long as ten times, from the line of the original on."""
+    found = bars(svg([Row("page", {"proxpi": 100, "nginx": 10})]))
+    assert found["proxpi: 100 ×"] == pytest.approx(2 * found["nginx: 10 ×"], abs=0.2)
+
+
+def test_what_is_slower_goes_the_other_way() -> None:
+    """A bar for less than the original ends at its line instead of beginning there."""
+    image = ElementTree.fromstring(svg([Row("page", {"proxpi": 0.5, "nginx": 2})]))
+    slower, faster = (
+        bar for bar in image.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None
+    )
+    line = float(faster.attrib["x"])
+    assert float(slower.attrib["x"]) + float(slower.attrib["width"]) == pytest.approx(line, abs=0.2)
+
+
+def test_it_can_be_read_in_light_and_dark() -> None:
+    """It says what it is, for those who do not see it as well, and brings its own ground."""
+    image = svg([Row("<page> & file", {"proxpi": 3})])
+    assert "prefers-color-scheme: dark" in image
+    texts = [text.text for text in ElementTree.fromstring(image).iter(f"{SVG}text")]
+    assert {"Times better than the original", "proxpi", "<page> & file", "3 ×"} <= set(texts)
