@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import nox
@@ -10,9 +11,15 @@ nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
 
+# Tests that start processes mostly wait.
+_AT_A_TIME = 2 * (os.cpu_count() or 1)
+# Each module in one process, for what its tests share, in the order of `tests/conftest.py`.
+_SIDE_BY_SIDE = [f"--numprocesses={_AT_A_TIME}", "--dist=loadfile", "--no-loadscope-reorder"]
+
 
 def _python(session: nox.Session, *arguments: str) -> None:
-    session.run(sys.executable, "-m", *arguments)
+    # Tests that were compiled once start sooner, whatever the machine says of other programs.
+    session.run(sys.executable, "-m", *arguments, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @nox.session
@@ -47,6 +54,6 @@ def fast(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, and see what they cover, the real processes included."""
     _python(session, "coverage", "erase")
-    _python(session, "coverage", "run", "-m", "pytest", *session.posargs)
+    _python(session, "coverage", "run", "-m", "pytest", *_SIDE_BY_SIDE, *session.posargs)
     _python(session, "coverage", "combine", "--quiet")
     _python(session, "coverage", "report")

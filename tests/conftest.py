@@ -1,15 +1,65 @@
 """What holds for all tests.
 
-Property tests take the same examples in every run. And the programs that tests start heed SIGINT,
-also where a shell runs all of this in the background, and has it ignored.
+Property tests take the same examples in every run. The programs that tests start heed SIGINT, also
+where a shell runs all of this in the background, and has it ignored. And where several tests run
+at a time, those that measure what a machine can do have it for themselves.
 """
 
 from __future__ import annotations
 
+import fcntl
+import gc
+import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("proxpi", derandomize=True, database=None, deadline=None)
 settings.load_profile("proxpi")
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_HERE = Path(__file__).parent
+#: The folders of the tests that start processes.
+_WITH_PROCESSES = [_HERE / folder for folder in ("integration", "faults", "egress")]
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    module = item.getparent(pytest.Module)
+    return module is not None and module.get_closest_marker("alone") is not None
+
+
+def _turn(item: pytest.Item) -> int:
+    if _is_alone(item):
+        return 2
+    return 0 if any(folder in item.path.parents for folder in _WITH_PROCESSES) else 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that wait, so that others fill the time; end with those that are alone."""
+    items.sort(key=_turn)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among what tests make, not each time among all that was imported, too."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test that is to be alone begin when no other one runs, and none while it does.
+
+    Since they come last, they need not wait for long.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    machine = os.open(_HERE, os.O_RDONLY)
+    try:
+        fcntl.flock(machine, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
+        return (yield)
+    finally:
+        os.close(machine)

@@ -13,7 +13,7 @@ import pytest
 from tests.egress.conftest import StartProxy
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.forward import free_port
+from tests.support.forward import reserved
 from tests.support.inside import overheard
 from tests.support.proxy import Proxy
 from tests.support.relay import ESTABLISHED, Relay
@@ -157,9 +157,9 @@ def test_bad_days(tls_index: FakeIndex, start_proxy: StartProxy, speak: object, 
 @pytest.mark.parametrize("tls", [False, True])
 def test_no_proxy_there(tls: bool, start_proxy: StartProxy) -> None:
     """A proxy that is not there, or whose name is nobody's, is named."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    causes = {nobody: "connection refused", "http://proxy.invalid:3128": ""}
-    with FakeIndex(tls=tls) as index:
+    with reserved() as port, FakeIndex(tls=tls) as index:
+        nobody = f"http://127.0.0.1:{port.getsockname()[1]}"
+        causes = {nobody: "connection refused", "http://proxy.invalid:3128": ""}
         for url, cause in causes.items():
             proxy = start_proxy(index, HTTP_PROXY=url, HTTPS_PROXY=url)
             reply = proxy.get("/index/demo/")

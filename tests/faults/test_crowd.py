@@ -1,4 +1,7 @@
-"""Many clients in an outage."""
+"""Many clients at a time, in an outage and otherwise: they are answered in time.
+
+How many that can be is a matter of the machine.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,21 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+
+import pytest
 
 from tests.faults.conftest import EXPIRED_AT_ONCE, StartProxy
+from tests.faults.test_pressure import MIB, descriptors, resident
+from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.alone
+
+IDLE, OPEN = 5000, 1000
 CLIENTS = 50
 PROJECTS = [f"demo-{number}" for number in range(10)]
 
@@ -64,3 +74,33 @@ def test_nobody_waits_longer_than_the_first(fake_index: FakeIndex, start_proxy: 
         assert max(_crowd(proxy)) < 6.5
         assert max(_crowd(proxy)) < 1.5
     assert max(waits) < 1
+
+
+def test_thousands_of_clients(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """With 5,000 idle connections and 1,000 requests under way it answers as ever."""
+    wheel = make_wheel("slow")
+    path = fake_index.add(wheel)
+    fake_index.script(path, Behavior(hold_after=100))
+    fake_index.add(make_wheel("demo"))
+    proxy = start_proxy(fake_index, download_timeout=50, read_timeout=50)
+    before = descriptors(proxy)
+    with sockets.many_descriptors(IDLE + OPEN + 500), ExitStack() as stack:
+        idle = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(IDLE)]
+        waiting = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(OPEN)]
+        for client in waiting:
+            sockets.ask(client, f"/index/slow/{wheel.filename}")
+        for _ in range(20):
+            began = time.monotonic()
+            assert proxy.get("/health").status == 200
+            assert time.monotonic() - began < 1
+        assert proxy.get("/index/demo/").status == 200
+        assert resident(proxy) < 400 * MIB
+        sockets.ask(idle[-1], "/health")
+        assert sockets.head(idle[-1])[0] == 200
+        fake_index.release(path)
+        for client in waiting:
+            status, fields = sockets.head(client)
+            assert status == 200
+            assert sockets.body(client, int(fields["content-length"])) == wheel.data
+    while descriptors(proxy) > before + 5:
+        assert proxy.get("/health").status == 200

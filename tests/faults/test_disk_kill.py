@@ -18,11 +18,13 @@ from tests.faults.sweep import FILES, contents, link_of, name_of, work
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.house import sha256
-from tests.support.proxy import Proxy
+from tests.support.proxy import GUARD_SECONDS, Proxy
 
 KILLS_AT_RANDOM = 60
 AMPLE, SCANTY = 10**6, 12_000
 REAL_ROUNDS, REAL_FILES = 6, 60
+#: Answers after which the real program is killed, at most.
+REAL_ANSWERS = 40
 
 # Forked from a process that has imported all of it: hundreds of them are to be started.
 _processes = multiprocessing.get_context("forkserver")
@@ -108,14 +110,17 @@ def test_at_any_moment(tmp_path: Path) -> None:
     assert killed > KILLS_AT_RANDOM // 4
 
 
-def _fetch(proxy: Proxy, paths: dict[str, str], first: int, seen: set[str]) -> None:
-    """Ask for files until the proxy dies; note what was served."""
+def _fetch(
+    proxy: Proxy, paths: dict[str, str], first: int, seen: set[str], served: threading.Semaphore
+) -> None:
+    """Ask for files until the proxy dies; note what was served, and count it."""
     order = random.Random(first).sample(sorted(paths), len(paths))
     with suppress(OSError, HTTPException):
         for path in order:
             reply = proxy.get(path)
             assert (reply.status, sha256(reply.body)) == (200, paths[path])
             seen.add(path)
+            served.release()
 
 
 def test_the_whole_program(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
@@ -132,11 +137,16 @@ def test_the_whole_program(fake_index: FakeIndex, start_proxy: StartProxy, tmp_p
         for path in seen:
             reply = proxy.get(path)
             assert (reply.headers["x-cache"], sha256(reply.body)) == ("HIT", paths[path])
+        served = threading.Semaphore(0)
         with ThreadPoolExecutor(4) as pool:
             asking = [
-                pool.submit(_fetch, proxy, paths, 4 * number + lane, seen) for lane in range(4)
+                pool.submit(_fetch, proxy, paths, 4 * number + lane, seen, served)
+                for lane in range(4)
             ]
-            threading.Event().wait(moments.uniform(0, 0.2))
+            for _ in range(moments.randint(1, REAL_ANSWERS)):
+                assert served.acquire(timeout=GUARD_SECONDS)
+            # Not just when an answer has come; nothing is waited for.
+            threading.Event().wait(moments.uniform(0, 0.02))
             proxy.stop(signal.SIGKILL)
             for each in asking:
                 each.result()

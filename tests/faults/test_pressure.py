@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.faults.conftest import StartProxy
 from tests.support import sockets
-from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy
 
 MIB = 1 << 20
-IDLE, OPEN = 5000, 1000
 FEW = 400
 
 
@@ -34,36 +31,6 @@ def descriptors(proxy: Proxy) -> int:
 def large(size: int) -> Distribution:
     """A file of random bytes."""
     return Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
-
-
-def test_thousands_of_clients(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """With 5,000 idle connections and 1,000 requests under way it answers as ever."""
-    wheel = make_wheel("slow")
-    path = fake_index.add(wheel)
-    fake_index.script(path, Behavior(hold_after=100))
-    fake_index.add(make_wheel("demo"))
-    proxy = start_proxy(fake_index, download_timeout=50, read_timeout=50)
-    before = descriptors(proxy)
-    with sockets.many_descriptors(IDLE + OPEN + 500), ExitStack() as stack:
-        idle = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(IDLE)]
-        waiting = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(OPEN)]
-        for client in waiting:
-            sockets.ask(client, f"/index/slow/{wheel.filename}")
-        for _ in range(20):
-            began = time.monotonic()
-            assert proxy.get("/health").status == 200
-            assert time.monotonic() - began < 1
-        assert proxy.get("/index/demo/").status == 200
-        assert resident(proxy) < 400 * MIB
-        sockets.ask(idle[-1], "/health")
-        assert sockets.head(idle[-1])[0] == 200
-        fake_index.release(path)
-        for client in waiting:
-            status, fields = sockets.head(client)
-            assert status == 200
-            assert sockets.body(client, int(fields["content-length"])) == wheel.data
-    while descriptors(proxy) > before + 5:
-        assert proxy.get("/health").status == 200
 
 
 def test_more_than_there_is_room_for(

@@ -1,4 +1,7 @@
-"""Pages of thousands of files, and a list of very many projects: other clients notice nothing."""
+"""Pages of thousands of files, and a list of very many projects: other clients notice nothing.
+
+Nothing but these is to keep the machine from answering others.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy, Reply
+
+pytestmark = pytest.mark.alone
 
 JSON = "application/vnd.pypi.simple.v1+json"
 #: Of the time that making something takes, the most for which others may have to wait.

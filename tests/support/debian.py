@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 _INSTALL = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"]
@@ -16,15 +18,21 @@ def need(package: str, program: str) -> str:
 
     :raises AssertionError: with a sentence that says what to install, if that is not possible
     """
-    path = shutil.which(program, path=_PATH)
-    if path is None:
-        wrote = _install(package)
+    # One at a time: a program that another test is just installing is there before its libraries.
+    turn = os.open(Path(__file__).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
         path = shutil.which(program, path=_PATH)
         if path is None:
-            raise AssertionError(
-                f"this test needs {program}: as root, apt-get install {package} ({wrote})"
-            )
-    return path
+            wrote = _install(package)
+            path = shutil.which(program, path=_PATH)
+            if path is None:
+                raise AssertionError(
+                    f"this test needs {program}: as root, apt-get install {package} ({wrote})"
+                )
+        return path
+    finally:
+        os.close(turn)
 
 
 def _install(package: str) -> str:

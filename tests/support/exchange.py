@@ -183,8 +183,10 @@ class Exchange:
 
     def receive(self) -> bytes:
         """Take whatever comes, as fast as it comes, and give all that is not parsed yet."""
+        parts = [self._received]
         while (taken := self.wire.take()) or self._push():
-            self._received += taken
+            parts.append(taken)
+        self._received = b"".join(parts)
         return self._received
 
     def answer(self) -> Response | None:

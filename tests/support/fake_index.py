@@ -1,6 +1,6 @@
 """The fake index as a test sees it: a process of its own, scripted through one object.
 
-The process is ``tests.support.fake_server``; it ends with this object, or with the test run.
+The process runs ``tests.support.fake_server``; it ends with this object, or with the test run.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import subprocess
-import sys
+import os
+import select
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,10 +32,9 @@ from tests.support.behavior import (
 )
 from tests.support.certificates import make_certificate
 from tests.support.distributions import Distribution
-from tests.support.proxy import plain_environment
+from tests.support.nursery import raise_index
 
 _GUARD_SECONDS = 60.0
-_ROOT = Path(__file__).parents[2]
 
 
 class FakeIndex:
@@ -56,17 +56,16 @@ class FakeIndex:
             "files_elsewhere": self._files_elsewhere,
             "certificate": self.certificate and str(self.certificate),
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fake_server", json.dumps(orders)],
-            cwd=_ROOT,
-            env=plain_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        ports = json.loads(self._process.stdout.readline())
-        self._control_port = ports["control"]
+        its_input, own_output = os.pipe()
+        own_input, its_output = os.pipe()
+        self._input, self._output = open(own_output, "wb"), open(own_input, "rb")
+        try:
+            raise_index(json.dumps(orders), its_input, its_output)
+        finally:
+            os.close(its_input)
+            os.close(its_output)
+        ports = json.loads(self._output.readline())
+        self._process, self._control_port = ports["process"], ports["control"]
         scheme = "https" if self._tls else "http"
         self.origin = f"{scheme}://127.0.0.1:{ports['index']}"
         self.url = f"{self.origin}/simple/"
@@ -80,15 +79,13 @@ class FakeIndex:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_GUARD_SECONDS)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdout.close()
-            self._folder.cleanup()
+        self._input.close()
+        # Its end is that of its output.
+        if not select.select([self._output], [], [], _GUARD_SECONDS)[0]:
+            os.kill(self._process, signal.SIGKILL)
+        self._output.read()
+        self._output.close()
+        self._folder.cleanup()
 
     def _order(self, verb: str, argument: object = None) -> bytes:
         control = http.client.HTTPConnection(

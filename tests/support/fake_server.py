@@ -1,4 +1,4 @@
-"""The process of the fake index: ``python -m tests.support.fake_server '{…}'``.
+"""The process of the fake index, which :mod:`tests.support.nursery` starts.
 
 It serves one ``FakeUpstream`` on two ports of 127.0.0.1 (the index, and an origin of its own for
 files), takes orders on a third, writes the three numbers as one line of JSON, and ends when its
@@ -8,6 +8,8 @@ standard input does, so that it cannot outlive the test that started it.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -34,14 +36,17 @@ class _Origin:
         self._site = WrappingFactory(Site(resource))
         self._kind = f"ssl:privateKey={certificate}:port=" if certificate else "tcp:port="
         self._port: Any = None
-        self.number = 0
+        # So that nobody is given the number while it is closed.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.number: int = self._reserved.getsockname()[1]
 
     async def open(self) -> None:
         """Listen, on the same port as before."""
         description = f"{self._kind}{self.number}:interface=127.0.0.1"
         endpoint = endpoints.serverFromString(self._reactor, description)
         self._port = await endpoint.listen(self._site)
-        self.number = self._port.getHost().port
 
     async def close(self) -> None:
         """Refuse connections, and reset the open ones."""
@@ -129,12 +134,14 @@ async def _serve(reactor: Any, orders: str) -> None:
     control = endpoints.serverFromString(reactor, "tcp:port=0:interface=127.0.0.1")
     control_port = await control.listen(Site(_Control(upstream, origins)))
     numbers = {"index": origins[0].number, "files": origins[1].number}
-    sys.stdout.write(json.dumps({**numbers, "control": control_port.getHost().port}) + "\n")
+    numbers |= {"control": control_port.getHost().port, "process": os.getpid()}
+    sys.stdout.write(json.dumps(numbers) + "\n")
     sys.stdout.flush()
     ended: defer.Deferred[None] = defer.Deferred()
     StandardIO(_Parent(ended))
     await ended
 
 
-if __name__ == "__main__":
-    react(lambda reactor: defer.Deferred.fromCoroutine(_serve(reactor, sys.argv[1])), [])
+def main(orders: str) -> None:
+    """Serve until there is no more standard input, then end the process."""
+    react(lambda reactor: defer.Deferred.fromCoroutine(_serve(reactor, orders)), [])

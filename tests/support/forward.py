@@ -26,11 +26,15 @@ from tests.support.proxy import GUARD_SECONDS, plain_environment
 USER = "traveler"
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+def reserved() -> socket.socket:
+    """A port of 127.0.0.1 on which nobody listens, and which, until it is closed, nobody is given.
+
+    Whoever is told its number may listen there.
+    """
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", 0))
+    return bound
 
 
 class Forward(ABC):
@@ -47,7 +51,8 @@ class Forward(ABC):
 
     def __init__(self, *, locked: bool = False) -> None:
         self._locked = locked
-        self._port = free_port()
+        self._reserved = reserved()
+        self._port: int = self._reserved.getsockname()[1]
         self.url = f"{self.scheme}://127.0.0.1:{self._port}"
         pair = f"{USER}:{quote(self.password, safe='')}"
         self.private_url = self.url.replace("://", f"://{pair}@")
@@ -101,6 +106,7 @@ class Forward(ABC):
         finally:
             self._process.kill()
             self._process.wait()
+            self._reserved.close()
             self._reader.join(GUARD_SECONDS)
             self.served = self.log()
             shutil.rmtree(self._folder)

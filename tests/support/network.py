@@ -27,6 +27,15 @@ NEEDED = (
 )
 
 
+def go_into(network: int) -> None:
+    """Let this thread be in the network of a descriptor, if it is not there yet."""
+    here = os.stat(f"/proc/self/task/{threading.get_native_id()}/ns/net")
+    if not os.path.samestat(here, os.fstat(network)):
+        libc = ctypes.CDLL(None, use_errno=True)
+        gone = libc.setns(network, _CLONE_NEWNET)
+        assert gone == 0, os.strerror(ctypes.get_errno())
+
+
 @attrs.define(eq=False)
 class Network:
     """A network in which this thread is as long as the ``with`` block lasts.
@@ -64,10 +73,10 @@ class Network:
         self._leave()
 
     def _leave(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        gone_back = libc.setns(self._before, _CLONE_NEWNET)
-        os.close(self._before)
-        assert gone_back == 0, os.strerror(ctypes.get_errno())
+        try:
+            go_into(self._before)
+        finally:
+            os.close(self._before)
 
     def without_ipv6(self) -> None:
         """Let there be no IPv6 from now on, not even on loopback."""

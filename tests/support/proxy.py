@@ -1,7 +1,8 @@
 """A real ``twistd -n proxpi`` in a process of its own, and plain requests to it.
 
 The process is given its environment explicitly: nothing of the machine's own settings reaches
-it. It is waited for by reading what it writes, never by sleeping.
+it, but for ``PROXPI_WORKERS``, so that the same tests can be run with more of them. It is waited
+for by reading what it writes, never by sleeping.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -82,6 +84,12 @@ def measured() -> dict[str, str]:
     return {config: os.environ[config], "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
+def workers() -> dict[str, str]:
+    """In how many processes each proxpi is to serve, if whoever runs the tests says so."""
+    name = "PROXPI_WORKERS"
+    return {name: os.environ[name]} if name in os.environ else {}
+
+
 def way_out() -> dict[str, str]:
     """The variables by which this machine reaches a registry: its trust, and its own proxies."""
     names = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
@@ -107,13 +115,14 @@ class Proxy:
         within: Sequence[str] = (),
     ) -> None:
         self._environment = plain_environment(HOME=str(folder), TMPDIR=str(folder))
-        self._environment |= measured()
+        self._environment |= measured() | workers()
         self._environment["PROXPI_LISTEN"] = "tcp:0:interface=127.0.0.1"
         self._environment |= settings or {}
         self._command = [*within, TWISTD, "-n", "--pidfile=", "proxpi", *options]
         self._folder = folder
         self._listens = listens
         self._lines: list[str] = []
+        self._rest = b""
         self._more = threading.Condition()
         self._ended = False
         self.origin = ""
@@ -127,9 +136,11 @@ class Proxy:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            bufsize=0,
         )
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        os.set_blocking(self._pipe, False)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if self._listens:
@@ -160,19 +171,33 @@ class Proxy:
         self.get("/health")
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        """Take what it writes until it has written its last."""
+        written = select.poll()
+        written.register(self._pipe, select.POLLIN)
+        while not self._ended:
+            written.poll()
             with self._more:
-                self._lines.append(line.rstrip("\n"))
-                self._more.notify_all()
-        with self._more:
-            self._ended = True
+                self._take()
+
+    def _take(self) -> None:
+        """Take what it has written by now; whoever calls holds the lock."""
+        while not self._ended:
+            try:
+                data = os.read(self._pipe, 65536)
+            except BlockingIOError:
+                return
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            if not data:
+                self._ended = True
+                lines = [self._rest] if self._rest else []
+            self._lines += [line.decode(errors="replace") for line in lines]
             self._more.notify_all()
 
     @property
     def output(self) -> str:
-        """Everything that it has written so far."""
+        """Everything that it has written so far, what came before its last answer included."""
         with self._more:
+            self._take()
             return "\n".join(self._lines)
 
     @property

@@ -84,28 +84,38 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 """Any JSON value."""
 
 
+# Made once: making a strategy takes longer than drawing from it.
+_some_text = texts.filter(bool)
+_some_texts = st.lists(texts, unique=True, max_size=3)
+_paths = st.text("abc/.%2B", max_size=8)
+_digests = digests()
+_optional: dict[str, st.SearchStrategy[Any]] = {
+    "core-metadata": st.one_of(st.booleans(), _digests.filter(bool)),
+    "gpg-sig": st.booleans(),
+    "provenance": st.just("https://index.example/provenance"),
+    "requires-python": _some_text,
+    "size": st.integers(min_value=0, max_value=2**40),
+    "upload-time": st.sampled_from(["2024-02-29T23:59:59Z", "2026-01-02T03:04:05.678901Z"]),
+    "yanked": st.one_of(st.just(True), _some_text),
+    "x-unknown": st.one_of(texts, st.integers(), st.lists(texts, max_size=2)),
+}
+
+
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     """Draw a file in the form that ``parse_project`` gives it."""
     entry: Entry = {
         "filename": draw(filenames),
-        "url": "https://files.example/" + draw(st.text("abc/.%2B", max_size=8)),
-        "hashes": draw(digests()),
+        "url": "https://files.example/" + draw(_paths),
+        "hashes": draw(_digests),
     }
-    optional: dict[str, st.SearchStrategy[Any]] = {
-        "core-metadata": st.one_of(st.booleans(), digests().filter(bool)),
-        "gpg-sig": st.booleans(),
-        "provenance": st.just("https://index.example/provenance"),
-        "requires-python": texts.filter(bool),
-        "size": st.integers(min_value=0, max_value=2**40),
-        "upload-time": st.sampled_from(["2024-02-29T23:59:59Z", "2026-01-02T03:04:05.678901Z"]),
-        "yanked": st.one_of(st.just(True), texts.filter(bool)),
-        "x-unknown": st.one_of(texts, st.integers(), st.lists(texts, max_size=2)),
-    }
-    for key, values in optional.items():
+    for key, values in _optional.items():
         if draw(st.booleans()):
             entry[key] = draw(values)
     return entry
+
+
+_files = st.lists(entries(), unique_by=lambda entry: entry["filename"], max_size=4)
 
 
 @st.composite
@@ -113,17 +123,26 @@ def projects(draw: st.DrawFn) -> Project:
     """Draw a project in the form that ``parse_project`` gives it."""
     keys: dict[str, Any] = {}
     if draw(st.booleans()):
-        keys["versions"] = draw(st.lists(texts, unique=True, max_size=3))
+        keys["versions"] = draw(_some_texts)
     if draw(st.booleans()):
         keys["project-status"] = {"status": draw(st.sampled_from(["active", "archived", "new"]))}
         if draw(st.booleans()):
-            keys["project-status"]["reason"] = draw(texts.filter(bool))
+            keys["project-status"]["reason"] = draw(_some_text)
     if draw(st.booleans()):
         keys["x-unknown"] = draw(texts)
     if draw(st.booleans()):
         keys["meta"] = {"x-unknown": draw(texts)}
-    files = draw(st.lists(entries(), unique_by=lambda entry: entry["filename"], max_size=4))
-    return Project(draw(normalized_names), files, keys, draw(st.sampled_from(["1.0", "1.4"])))
+    return Project(
+        draw(normalized_names), draw(_files), keys, draw(st.sampled_from(["1.0", "1.4"]))
+    )
+
+
+_raw_optional = {
+    key: st.one_of(st.none(), values)
+    for key, values in _optional.items()
+    if key not in ("core-metadata", "yanked", "x-unknown")
+}
+_raw_optional["yanked"] = st.one_of(st.none(), st.booleans(), _some_text)
 
 
 @st.composite
@@ -143,19 +162,14 @@ def raw_files(draw: st.DrawFn) -> dict[str, Any]:
         "_private": 1,
     }
     metadata = st.one_of(st.booleans(), st.just({"sha256": hashlib.sha256(data).hexdigest()}))
-    optional: dict[str, st.SearchStrategy[Any]] = {
-        draw(st.sampled_from(["core-metadata", "dist-info-metadata"])): metadata,
-        "gpg-sig": st.booleans(),
-        "provenance": st.just("https://index.example/provenance"),
-        "requires-python": texts.filter(bool),
-        "size": st.integers(min_value=0, max_value=2**40),
-        "upload-time": st.sampled_from(["2024-02-29T23:59:59Z", "2026-01-02T03:04:05.678901Z"]),
-        "yanked": st.one_of(st.booleans(), texts.filter(bool)),
-    }
-    for key, values in optional.items():
+    name = draw(st.sampled_from(["core-metadata", "dist-info-metadata"]))
+    for key, values in {name: st.one_of(st.none(), metadata), **_raw_optional}.items():
         if draw(st.booleans()):
-            file[key] = draw(st.one_of(st.none(), values))
+            file[key] = draw(values)
     return file
+
+
+_raw_files = st.lists(raw_files(), unique_by=lambda file: file["filename"], max_size=3)
 
 
 @st.composite
@@ -164,12 +178,12 @@ def raw_pages(draw: st.DrawFn) -> dict[str, Any]:
     page: dict[str, Any] = {
         "meta": {"api-version": draw(st.sampled_from(["1.0", "1.1", "1.4", "1.9"]))},
         "name": draw(project_names),
-        "files": draw(st.lists(raw_files(), unique_by=lambda file: file["filename"], max_size=3)),
+        "files": draw(_raw_files),
     }
     if draw(st.booleans()):
-        page["versions"] = draw(st.one_of(st.none(), st.lists(texts, unique=True, max_size=3)))
+        page["versions"] = draw(st.one_of(st.none(), _some_texts))
     if draw(st.booleans()):
         page["project-status"] = {"status": draw(st.sampled_from(["archived", "deprecated"]))}
         if draw(st.booleans()):
-            page["project-status"]["reason"] = draw(texts.filter(bool))
+            page["project-status"]["reason"] = draw(_some_text)
     return page
