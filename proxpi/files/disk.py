@@ -222,7 +222,6 @@ class Disk:
         """
         if link.place is not None:
             folders.look(self.folder, link.place)
-        self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         partial = Partial(self.own, {link.digest[0]} if link.digest else set())
         self._room.enter(partial, link)
         return partial

@@ -220,9 +220,13 @@ class Store:
         return self.folder / f"{name}.page"
 
     def _write(self, path: Path, image: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         # Beside the folder of pages, where what a crash leaves behind is removed at the start.
-        partials.write_whole(path, image, self.folder.parent)
+        beside = self.folder.parent
+        try:
+            partials.write_whole(path, image, beside)
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partials.write_whole(path, image, beside)
 
     def _tidy(self) -> None:
         found = []
