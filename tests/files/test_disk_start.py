@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from proxpi import partials
 from proxpi.files.disk import Disk
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
@@ -121,6 +122,7 @@ class ReadOnly(DiskCase):
         super().setUp()
         self.path = self.lay("x.whl", b"data")
         self.refuse(Path, "mkdir")
+        self.refuse(partials, "FileIO")
         self.refuse(os, "unlink")
         self.refuse(Path, "unlink")
 
