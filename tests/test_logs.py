@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 from twisted.application.service import Application, MultiService
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogLevel, formatEvent
 from twisted.python.components import Componentized
 
 from proxpi import logs
+from tests.support.logs import logged
 
 PLACES: dict[str, Any] = {"syslog": False, "prefix": "", "logfile": None, "nodaemon": True}
 
@@ -129,3 +132,87 @@ def test_without_twistd() -> None:
     application: Componentized = Application("proxpi")
     logs.Logged("INFO", None, FakeReactor()).setServiceParent(application)
     assert application.getComponent(ILogObserver, None) is None
+
+
+def served(level: str, clock: Clock, **twistd: Any) -> tuple[logs.Logged, Any]:
+    """Give the service with this level, and what twistd would find on its application."""
+    application: Componentized = Application("proxpi")
+    service = logs.Logged(level, PLACES | twistd, clock)
+    service.setServiceParent(application)
+    return service, application.getComponent(ILogObserver, None)
+
+
+def test_access_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of the access log look like Twisted's own, and are written soon, not each by itself."""
+    output, clock = io.StringIO(), Clock()
+    monkeypatch.setattr("sys.stdout", output)
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    service, observe = served("INFO", clock)
+    service.access("first {line}")
+    service.access("second line")
+    assert output.getvalue() == ""
+    clock.advance(logs.DELAY)
+    first, second = output.getvalue().splitlines()
+    assert re.fullmatch(
+        r"1970-01-01T\d\d:\d\d:\d\d\+0000 \[proxpi\.access#info\] first {line}", first
+    )
+    observe(event(LogLevel.info, "an event") | {"log_system": "proxpi.access#info"})
+    assert output.getvalue().splitlines()[2].replace("an event", "second line") == second
+    service.access("third")
+    clock.advance(logs.DELAY)
+    assert output.getvalue().endswith(" third\n")
+    assert clock.getDelayedCalls() == []
+
+
+def test_access_lines_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is logged otherwise comes after the lines that were there before."""
+    output, clock = io.StringIO(), Clock()
+    monkeypatch.setattr("sys.stdout", output)
+    service, observe = served("INFO", clock)
+    for number in range(3):
+        service.access(f"line {number}")
+        observe(event(LogLevel.warn, f"event {number}"))
+    words = [line.split("] ")[1] for line in output.getvalue().splitlines()]
+    assert words == ["line 0", "event 0", "line 1", "event 1", "line 2", "event 2"]
+
+
+def test_access_lines_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is written when the service stops."""
+    output, clock = io.StringIO(), Clock()
+    monkeypatch.setattr("sys.stdout", output)
+    service, _ = served("INFO", clock)
+    service.access("the last line")
+    service.stopService()
+    assert "the last line" in output.getvalue()
+
+
+def test_access_lines_below_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of the level INFO, and left out above it."""
+    output, clock = io.StringIO(), Clock()
+    monkeypatch.setattr("sys.stdout", output)
+    service, _ = served("WARNING", clock)
+    service.access("a line")
+    clock.advance(1)
+    assert output.getvalue() == ""
+
+
+def test_access_lines_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place that takes no more stops nothing."""
+    output, clock = io.StringIO(), Clock()
+    monkeypatch.setattr("sys.stdout", output)
+    service, _ = served("INFO", clock)
+    service.access("a line")
+    output.close()
+    clock.advance(1)
+    service.access("another")
+    clock.advance(1)
+
+
+def test_access_lines_elsewhere() -> None:
+    """Where the place is not proxpi's to know, each line is an event like any other."""
+    application: Componentized = Application("proxpi")
+    service = logs.Logged("INFO", None, Clock())
+    service.setServiceParent(application)
+    with logged("proxpi.access") as log:
+        service.access("a {line}")
+    assert log.lines == ["a {line}"]
