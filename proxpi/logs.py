@@ -114,12 +114,13 @@ class Logged(MultiService):
         self._twistd = twistd
         self._reactor = reactor
         self._text: Text | None = None
+        self._tells_access = _LEVELS[level] <= LogLevel.info
 
     def access(self, line: str) -> None:
         """Write a line of the access log."""
         if self._text is None:
             _access.info("{line}", line=line)
-        elif _LEVELS[self._level] <= LogLevel.info:
+        elif self._tells_access:
             self._text.line(line)
 
     def stopService(self) -> Deferred[Any]:

@@ -80,6 +80,16 @@ class Held:
         descriptor = os.dup(copy.file.fileno())
         return cls(descriptor, path, identity, lambda: doubt(place), again)
 
+    @classmethod
+    def alone(cls, descriptor: int, size: int) -> Held:
+        """Hold a file that has no name, and is nobody else's."""
+        readers: Counter[str] = Counter()
+
+        def again(file: BinaryIO) -> Copy:
+            return Copy(file, size, "", readers, "")
+
+        return cls(descriptor, "", None, lambda: None, again)
+
     def unchanged(self) -> bool:
         """Tell whether this is still what lies there, as it was."""
         known = self.identity

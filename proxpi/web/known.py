@@ -26,6 +26,7 @@ beyond that the oldest goes that was not given since it was last looked at.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -49,8 +50,8 @@ OVERHEAD = 1536
 HEAD_OVERHEAD = 256
 #: Bytes of a body up to which head and body are kept as one.
 SMALL = 16 * 1024
-#: Bytes of a body up to which other processes are told of it as it is; a larger one becomes a file
-#: in memory, for all of them together.
+#: Bytes of a page from which on it becomes a file in memory, where the system has such: so it is
+#: sent as a file is, without being copied for each client, and all processes share it.
 LARGE = 64 * 1024
 
 
@@ -136,6 +137,11 @@ class Answer:
         return self._head
 
     @property
+    def of_disk(self) -> bool:
+        """Whether it is about a file of the cache, which lies where `about` says last."""
+        return self.held is not None and self.held.identity is not None
+
+    @property
     def size(self) -> int:
         """Bytes that follow what :meth:`head` gives."""
         return self.stop - self.start or len(self.apart)
@@ -189,7 +195,7 @@ class Known:
     def _count(self, answer: Answer) -> None:
         """Take note of how often a file was given."""
         hits, used_at = self._hits(answer)
-        if answer.held is not None and hits > answer.told:
+        if answer.of_disk and hits > answer.told:
             place = answer.about[-1]
             before, _ = self._uses.get(place, (0, 0.0))
             self._uses[place] = before + hits - answer.told, used_at
@@ -219,12 +225,14 @@ class Known:
         :param head: the head that is sent
         :param line: what the log says of it
         """
-        held = draft.hold() if draft.hold is not None else None
+        held = draft.hold() if draft.hold is not None else in_memory(draft.body)
         if draft.hold is not None and held is None:
             return None
         parts = _split(head, dated=draft.fresh_until < math.inf)
         body, start, stop = draft.body, draft.start, draft.stop
-        if held is not None and stop - start <= SMALL:
+        if draft.hold is None and held is not None:
+            body, stop = b"", len(body)
+        elif held is not None and stop - start <= SMALL:
             body = held.read(start, stop)
             if len(body) < stop - start:
                 held.close()
@@ -242,6 +250,8 @@ class Known:
         if old is not None:
             self.forget(old)
         body = len(answer.body)
+        if answer.held is not None and not answer.of_disk:
+            body = answer.stop
         parts = len(answer.before) + len(answer.between) + len(answer.after)
         # A small body is there once more, with the head that was given last.
         answer.cost = OVERHEAD + 2 * parts + body * (2 if body <= SMALL else 1)
@@ -249,7 +259,7 @@ class Known:
         for each in answer.about:
             self._about.setdefault(each, []).append(answer)
         self._cost += answer.cost
-        if answer.held is not None or body > LARGE:
+        if answer.held is not None:
             self._open[answer] = None
         self._make_room()
 
@@ -314,6 +324,16 @@ class Known:
         self._open.pop(answer, None)
         if answer.held is not None:
             answer.held.close()
+
+
+def in_memory(body: bytes) -> Held | None:
+    """Make a file in memory of a body that is large enough for it."""
+    if len(body) <= LARGE or not hasattr(os, "memfd_create"):
+        return None
+    descriptor = os.memfd_create("proxpi-page")
+    with open(os.dup(descriptor), "wb") as memory:
+        memory.write(body)
+    return Held.alone(descriptor, len(body))
 
 
 def _split(head: bytes, *, dated: bool) -> tuple[bytes, bytes, bytes]:

@@ -50,6 +50,7 @@ class Site(Crowd, server.Site):
         self.access: Callable[[str], object] = lambda line: _access.info("{line}", line=line)
         self.known = Known()
         self._full = _Full()  # type: ignore[no-untyped-call]
+        self._health = _Health()  # type: ignore[no-untyped-call]
 
     def acceptableProtocols(self) -> list[bytes]:
         """See `IProtocolNegotiationFactory`: HTTP/2 would get past all limits of a connection."""
@@ -64,7 +65,9 @@ class Site(Crowd, server.Site):
             channel.persistent = False
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         if not channel.admitted or self.crowded():
-            return self._rest if request.path == b"/health" else self._full
+            return self._health if request.path == b"/health" else self._full
+        if request.path == b"/health" and request.method in (b"GET", b"HEAD"):
+            return self._health
         if in_tree(request.path) or not _is_text(request.postpath):
             return self._tree
         # Doubled slashes count as one, here as well.
@@ -83,6 +86,20 @@ class Site(Crowd, server.Site):
         answer.hits += 1
         answer.used_at = self.clock.seconds()
         self.access(f"{channel.client} {answer.line} {seconds:.3f}s")
+
+
+class _Health(Resource):
+    """Says that all is well, at once, also before Klein is there.
+
+    What else may be asked of ``/health`` is Klein's to answer.
+    """
+
+    isLeaf = True
+
+    def render(self, request: Any) -> int:
+        """See `IResource`."""
+        answers.finish(request, answers.succeeded(request))
+        return NOT_DONE_YET
 
 
 class _Full(Resource):

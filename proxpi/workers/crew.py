@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,10 +16,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxpi.web.channel import Channel
-from proxpi.web.known import LARGE, Answer, Known
+from proxpi.web.known import Answer, Known
 from proxpi.workers import packets
 from proxpi.workers.board import SLOTS, Board
-from proxpi.workers.member import DEAD, Worker, in_memory
+from proxpi.workers.member import DEAD, Worker
 
 #: Seconds from the end of a process to the start of the one that takes its place: at least, and at
 #: most, if process after process ends before it serves.
@@ -55,8 +54,6 @@ class Crew:
     # By slot, until it is written over: whatever is being sent of it.
     _places: dict[int, str] = attrs.field(init=False, factory=dict)
     _answers: dict[int, Answer] = attrs.field(init=False, factory=dict)
-    # The bodies of large pages as files in memory, by slot, once a worker has been told of them.
-    _pages: dict[int, int] = attrs.field(init=False, factory=dict)
     _pauses: dict[Worker, float] = attrs.field(init=False, factory=dict)
     _watching: LoopingCall = attrs.field(init=False)
     _drained: Deferred[None] | None = attrs.field(init=False, default=None)
@@ -136,7 +133,7 @@ class Crew:
         for row in self.board.rows:
             row.hits[slot] = 0
         self._places.pop(slot, None)
-        if answer.held is not None:
+        if answer.of_disk:
             self._places[slot] = answer.about[-1]
 
     def connections(self) -> int:
@@ -163,16 +160,6 @@ class Crew:
             for worker in self._workers:
                 worker.drop(answer)
             self._free.append(slot)
-            if slot in self._pages:
-                os.close(self._pages.pop(slot))
-
-    def page(self, answer: Answer) -> int | None:
-        """Give the file in memory with the body of an answer, if that is large."""
-        if answer.held is not None or len(answer.body) <= LARGE:
-            return None
-        if answer.slot not in self._pages:
-            self._pages[answer.slot] = in_memory(answer.body)
-        return self._pages[answer.slot]
 
     def hits(self, answer: Answer) -> tuple[int, float]:
         """See :class:`proxpi.web.known.Others`."""

@@ -98,7 +98,7 @@ class Worker(ProcessProtocol):
     def learn(self, answer: Answer) -> None:
         """Tell of an answer."""
         self._told.add(answer.number)
-        self.send(*_learned(answer, self.crew.page(answer)))
+        self.send(*_learned(answer))
 
     def drop(self, answer: Answer) -> None:
         """Tell that an answer does not hold any more."""
@@ -164,15 +164,16 @@ class Worker(ProcessProtocol):
         self.crew.replace(self, reason, served=self._served)
 
 
-def _learned(answer: Answer, page: int | None) -> tuple[packets.Learn, int | None]:
-    """Give an answer as a worker is told of it, and a file with its body if that is large."""
-    file, body, start, stop = None, answer.body, answer.start, answer.stop
-    if answer.held is not None and answer.held.identity is not None:
+def _learned(answer: Answer) -> tuple[packets.Learn, int | None]:
+    """Give an answer as a worker is told of it, with the descriptor of a file that has no name."""
+    file = page = None
+    if answer.held is not None:
         identity = answer.held.identity
-        path = answer.held.path
-        file = packets.File(path, identity.inode, identity.size, identity.changed_ns)
-    elif page is not None:
-        start, stop, body = 0, len(body), b""
+        if identity is None:
+            page = os.dup(answer.held.descriptor)
+        else:
+            path = answer.held.path
+            file = packets.File(path, identity.inode, identity.size, identity.changed_ns)
     told = packets.Learn(
         answer.slot,
         answer.number,
@@ -180,19 +181,11 @@ def _learned(answer: Answer, page: int | None) -> tuple[packets.Learn, int | Non
         answer.between,
         answer.after,
         answer.fresh_until,
-        body,
+        answer.body,
         file,
-        start,
-        stop,
+        answer.start,
+        answer.stop,
         answer.line,
         answer.question,
     )
-    return told, os.dup(page) if page is not None else None
-
-
-def in_memory(data: bytes) -> int:
-    """Give a file without a name that holds some bytes."""
-    descriptor = os.memfd_create("proxpi-page")
-    with open(os.dup(descriptor), "wb") as memory:
-        memory.write(data)
-    return descriptor
+    return told, page

@@ -169,6 +169,9 @@ class Proxy:
         # The port is open before the reactor runs, and a signal that comes between the two
         # would end the process at once: an answer says that it runs.
         self.get("/health")
+        count = self._environment.get("PROXPI_WORKERS", "1")
+        for number in range(1, int(count) + 1) if count != "1" else ():
+            self.wait_for_line(rf"worker {number}: process \d+ serves")
 
     def _read(self) -> None:
         """Take what it writes until it has written its last."""
