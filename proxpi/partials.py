@@ -34,17 +34,12 @@ def begin(folder: Path) -> tuple[Path, FileIO]:
     """
     Make a file that nobody takes for whole, and nobody removes while it is open.
 
-    :param folder: is made, too, if it is not there
     :raises OSError: if the disk does not let it
     """
     for tries_left in reversed(range(TRIES)):
         path = folder / name_for_one()
         # Not tempfile's: its files are closed to other users, who may share the folder.
-        try:
-            file = FileIO(path, "x+")
-        except FileNotFoundError:  # it may have been emptied, and to look each time costs more
-            folder.mkdir(parents=True, exist_ok=True)
-            file = FileIO(path, "x+")
+        file = FileIO(path, "x+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_nlink:

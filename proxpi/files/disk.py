@@ -215,13 +215,14 @@ class Disk:
         """
         Begin a file.
 
-        What is written is counted, and refused with :class:`Full`, unless the file cannot be
-        kept anyway.
+        What is written is counted, and refused with :class:`Full` unless it cannot be kept anyway.
 
         :raises OSError: if the disk does not let it
         """
         if link.place is not None:
             folders.look(self.folder, link.place)
+        if not os.path.isdir(self.own):  # it may have been emptied meanwhile
+            self.own.mkdir(parents=True, exist_ok=True)
         partial = Partial(self.own, {link.digest[0]} if link.digest else set())
         self._room.enter(partial, link)
         return partial

@@ -10,7 +10,9 @@ object of a file is made for whoever looks at it, and its JSON for clients is th
 link (``render``).
 
 If anything at all is out of the ordinary, nothing is read here, and ``entries`` looks at each file
-by itself. What comes out is the same to the byte; a property test holds that.
+by itself. What comes out is the same to the byte; a property test holds that. (But for keys that
+are not passed on beside those that are, ``dist-info-metadata`` beside ``core-metadata``: what these
+hold is not looked at here.)
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ FAREWELL = 1.0
 _log = Logger(namespace="proxpi.web")
 
 
-class Others(Protocol):
+class Processes(Protocol):
     """The processes besides this one that answer clients."""
 
     def connections(self) -> int:
@@ -57,7 +57,7 @@ class Crowd:
             being answered may take one more, for a file
         """
         self.clock = clock
-        self.others: Others | None = None
+        self.others: Processes | None = None
         self._room = room
         self.busy: set[Channel] = set()
         self.draining = False

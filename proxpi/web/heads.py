@@ -21,7 +21,8 @@ BRINGING = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgr
 Question: TypeAlias = tuple[bytes, bytes, tuple[bytes | None, ...]]
 
 _LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1")
-_FIELD = re.compile(rb"([A-Za-z0-9_-]+):[ \t]*([\x20-\x7e]*?)[ \t]*")
+_NAME = re.compile(rb"[A-Za-z0-9_-]+")
+_VALUE = re.compile(rb"[\x20-\x7e]*")
 
 
 def question(head: bytes) -> Question | None:
@@ -39,12 +40,14 @@ def question(head: bytes) -> Question | None:
         return None
     said: dict[bytes, bytes] = {}
     for field in fields:
-        found = _FIELD.fullmatch(field)
-        if found is None:
+        name, colon, value = field.partition(b":")
+        # Not with the name in one expression: blanks would be tried with each part of it.
+        value = value.strip(b" \t")
+        if not (colon and _NAME.fullmatch(name) and _VALUE.fullmatch(value)):
             return None
-        name = found[1].lower()
-        if name in BRINGING or (name == b"connection" and found[2].lower() != b"keep-alive"):
+        name = name.lower()
+        if name in BRINGING or (name == b"connection" and value.lower() != b"keep-alive"):
             return None
         if name in ASKING:
-            said[name] = said[name] + b", " + found[2] if name in said else found[2]
+            said[name] = said[name] + b", " + value if name in said else value
     return asked[1], asked[2], tuple(said.get(name) for name in ASKING)

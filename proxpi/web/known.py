@@ -138,7 +138,7 @@ class Answer:
 
     @property
     def of_disk(self) -> bool:
-        """Whether it is about a file of the cache, which lies where `about` says last."""
+        """Whether it is of a file of the cache; `about`, if it says anything, ends with its place."""
         return self.held is not None and self.held.identity is not None
 
     @property
@@ -152,7 +152,7 @@ class Answer:
         return self.body if len(self.body) > SMALL else b""
 
 
-class Others(Protocol):
+class Givers(Protocol):
     """Other processes that give answers that are kept here."""
 
     def dropped(self, answer: Answer) -> None:
@@ -170,7 +170,7 @@ class Known:
     """
 
     files: int = FILES
-    others: Others | None = None
+    others: Givers | None = None
     _heads: dict[bytes, Answer] = attrs.field(init=False, factory=dict)
     # In the order in which they came, or were looked at and left.
     _answers: dict[Question, Answer] = attrs.field(init=False, factory=dict)
@@ -195,7 +195,7 @@ class Known:
     def _count(self, answer: Answer) -> None:
         """Take note of how often a file was given."""
         hits, used_at = self._hits(answer)
-        if answer.of_disk and hits > answer.told:
+        if answer.of_disk and answer.about and hits > answer.told:
             place = answer.about[-1]
             before, _ = self._uses.get(place, (0, 0.0))
             self._uses[place] = before + hits - answer.told, used_at
@@ -331,8 +331,12 @@ def in_memory(body: bytes) -> Held | None:
     if len(body) <= LARGE or not hasattr(os, "memfd_create"):
         return None
     descriptor = os.memfd_create("proxpi-page")
-    with open(os.dup(descriptor), "wb") as memory:
-        memory.write(body)
+    try:
+        with open(os.dup(descriptor), "wb") as memory:
+            memory.write(body)
+    except OSError:
+        os.close(descriptor)
+        return None
     return Held.alone(descriptor, len(body))
 
 

@@ -22,7 +22,8 @@ each was given, how many connections there are. An answer that is dropped is cro
 board before the main process goes on, so whoever is told that something is forgotten is told the
 truth, about all processes, without one of them being asked.
 
-A worker that ends is replaced, and takes nothing with it but the connections that it had; one
+A worker that ends is replaced, and takes nothing with it but the connections that it had, and what
+it was about to tell the log; one
 whose main process is gone ends at once. (:mod:`proxpi.workers.crew` is the main process's side.)
 
 The other ways to share were measured (``benchmarks/sharing.py``): a lock in the cache folder and a

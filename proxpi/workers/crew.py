@@ -56,6 +56,7 @@ class Crew:
     _answers: dict[int, Answer] = attrs.field(init=False, factory=dict)
     _pauses: dict[Worker, float] = attrs.field(init=False, factory=dict)
     _watching: LoopingCall = attrs.field(init=False)
+    _looked_at: float = attrs.field(init=False, default=0.0)
     _drained: Deferred[None] | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -80,12 +81,16 @@ class Crew:
             worker.start()
         self._watching = LoopingCall(self._watch)
         self._watching.clock = self.reactor
+        self._looked_at = self.reactor.seconds()
         self._watching.start(LOOK, now=False)
 
     def _watch(self) -> None:
         """End those that give no sign of life; until then, others do their work."""
+        now = self.reactor.seconds()
+        late, self._looked_at = now > self._looked_at + 2 * LOOK, now
         for worker in self._workers:
-            if worker.ready and worker.silence() > DEAD:
+            # Unless this process did not run either: all of them were paused.
+            if not late and worker.silence() > DEAD:
                 _log.error("worker {number} hangs, and is ended", number=worker.number)
                 worker.kill()
         self.share()
@@ -104,13 +109,16 @@ class Crew:
                 port.startReading()
 
     def pass_on(self, channel: Channel, head: bytes, answer: Answer) -> bool:
-        """See :class:`proxpi.web.crowd.Others`."""
+        """See :class:`proxpi.web.crowd.Processes`."""
         worker = channel.giver if isinstance(channel.giver, Worker) else self._next()
         if worker is None or not worker.able() or self._drained is not None:
             return False
         self._number(answer)
         if not worker.knows(answer):
-            worker.learn(answer)
+            try:
+                worker.learn(answer)
+            except (OSError, ValueError):  # no descriptor left; or a path that is no text
+                return False
         elif channel.giver is worker:
             worker.drop(answer)  # it does not have it any more, or could not open the file
             return False
@@ -137,11 +145,11 @@ class Crew:
             self._places[slot] = answer.about[-1]
 
     def connections(self) -> int:
-        """See :class:`proxpi.web.crowd.Others`."""
+        """See :class:`proxpi.web.crowd.Processes`."""
         return sum(row.connections for row in self.board.rows)
 
     def tell(self, count: int) -> None:
-        """See :class:`proxpi.web.crowd.Others`."""
+        """See :class:`proxpi.web.crowd.Processes`."""
         self.board.connections = count
 
     def sending(self) -> Iterator[str]:
@@ -152,7 +160,7 @@ class Crew:
                 yield place
 
     def dropped(self, answer: Answer) -> None:
-        """See :class:`proxpi.web.known.Others`."""
+        """See :class:`proxpi.web.known.Givers`."""
         slot = answer.slot
         if slot >= 0:
             self.board.holds[slot] = 0
@@ -162,7 +170,7 @@ class Crew:
             self._free.append(slot)
 
     def hits(self, answer: Answer) -> tuple[int, float]:
-        """See :class:`proxpi.web.known.Others`."""
+        """See :class:`proxpi.web.known.Givers`."""
         slot, rows = answer.slot, self.board.rows
         if slot < 0:
             return 0, 0.0

@@ -73,6 +73,7 @@ class Worker(ProcessProtocol):
                 ends = {0: "w", 1: "r", 2: "r", WIRE: its.fileno(), BOARD: crew.board.descriptor}
                 reactor.spawnProcess(self, sys.executable, command, environment, childFDs=ends)
             self.ended = False
+            self.row.alive_at = reactor.seconds()
         except OSError as error:
             self.processEnded(Failure(error))
 
@@ -81,8 +82,8 @@ class Worker(ProcessProtocol):
         return self.ready and self.silence() < DEAF
 
     def silence(self) -> float:
-        """Give the seconds since its last sign of life."""
-        return float(self.crew.reactor.seconds() - self.row.alive_at)
+        """Give the seconds since its last sign of life; none for one that has not begun."""
+        return 0.0 if self.ended else float(self.crew.reactor.seconds() - self.row.alive_at)
 
     def send(self, packet: packets.Packet, descriptor: int | None = None) -> None:
         """Send a packet, and a descriptor, which is closed then."""
@@ -97,8 +98,9 @@ class Worker(ProcessProtocol):
 
     def learn(self, answer: Answer) -> None:
         """Tell of an answer."""
+        packet, page = _learned(answer)
+        self.send(packet, page)
         self._told.add(answer.number)
-        self.send(*_learned(answer))
 
     def drop(self, answer: Answer) -> None:
         """Tell that an answer does not hold any more."""

@@ -20,10 +20,7 @@ class Listen(Told):
 
 
 class Unsent(Told):
-    """What the client of the connection that follows is to be sent before anything else.
-
-    There may be several.
-    """
+    """What the client of the connection that follows is to be sent first; there may be several."""
 
     data: bytes
 
@@ -31,10 +28,12 @@ class Unsent(Told):
 class Connection(Told):
     """Go on with the connection that comes with this.
 
+    :ivar unsent: how many bytes its client is to be sent before anything else
     :ivar received: what came from it that nobody has looked at
     """
 
     family: int
+    unsent: int
     received: bytes
 
 

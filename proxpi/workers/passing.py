@@ -37,7 +37,7 @@ def hand_over(channel: Channel, received: bytes, wire: Wire) -> None:
     transport.connected = 0  # whatever would still read, write or close does nothing now
     for begin in range(0, len(unsent), _PIECE):
         wire.send(encode(Unsent(unsent[begin : begin + _PIECE])))
-    wire.send(encode(Connection(family, received)), descriptor)
+    wire.send(encode(Connection(family, len(unsent), received)), descriptor)
     # Not now: Twisted may be about to write to it, having just read from it.
     channel.site.clock.callLater(0, transport.connectionLost, Failure(ConnectionDone()))
 
@@ -59,6 +59,9 @@ class Intake:
         """Go on with one, if there is room for it; else it has been closed."""
         unsent, self._unsent = b"".join(self._unsent), []
         if descriptor is None:
+            return
+        if len(unsent) != packet.unsent:  # it is not for this one: there is none for this one then
+            os.close(descriptor)
             return
         try:
             server = self._reactor.adoptStreamConnection(descriptor, packet.family, self._factory)

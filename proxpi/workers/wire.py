@@ -116,6 +116,8 @@ class Wire(FileDescriptor):
             except BlockingIOError:
                 self._empty = True
                 return None
+            except ConnectionResetError:
+                continue  # it went without reading all; what it had sent before comes now
             except OSError:
                 return ConnectionLost()
             if not packet:

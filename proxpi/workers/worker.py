@@ -76,8 +76,8 @@ class Learned(Known):
 
     def keep(self, answer: Answer) -> None:
         """Keep an answer."""
-        super().keep(answer)
         self._slots[answer.slot] = answer
+        super().keep(answer)
 
     def forget(self, answer: Answer) -> None:
         """Give an answer no more."""
@@ -128,6 +128,7 @@ class Front(Crowd, ServerFactory):
 
     def given(self, channel: Channel, answer: Answer, seconds: float = 0.0) -> None:
         """Count, and log, a ready answer that was given."""
+        answer.hits += 1
         self._row.hit(answer.slot, self.clock.seconds())
         self._lines.append(f"{channel.client} {answer.line} {seconds:.3f}s")
         if len(self._lines) == 1:

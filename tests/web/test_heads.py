@@ -129,3 +129,11 @@ def test_usual_is_understood(fields: list[tuple[bytes, bytes]]) -> None:
     lines = [name + b": " + value for name, value in fields if name != b"Connection"]
     head = b"\r\n".join([b"GET /index/demo/ HTTP/1.1", *lines]) + b"\r\n\r\n"
     assert question(head) == as_twisted_has_it(head) is not None
+
+
+def test_takes_no_time() -> None:
+    """Nobody can make it try one blank after the other: this would not end."""
+    for odd in (b"\xe9", b"\x00", b" x\xe9"):
+        for blank in (b" ", b"\t", b" a"):
+            field = b"X:" + blank * ((LONGEST - 200) // len(blank)) + odd
+            assert question(b"GET / HTTP/1.1\r\n" + field + b"\r\n\r\n") is None

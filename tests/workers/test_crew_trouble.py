@@ -123,6 +123,19 @@ class Hanging(CrewCase):
             self.clock.advance(1)
             self.settle()
 
+    def test_paused(self) -> None:
+        """All of them together may stop for a while, as a container does that is paused."""
+        before = self.worker(0), self.worker(1)
+        for _ in range(3):
+            # The main process is the first to go on.
+            silent = [each.front._row for each in before]
+            self.clock.rightNow += 10 * DEAD
+            assert self.crew is not None
+            self.crew._watch()
+            assert all(row.alive_at < self.clock.seconds() - DEAD for row in silent)
+            self.advance(3)
+        assert (self.worker(0), self.worker(1)) == before
+
 
 class Refused(CrewCase):
     """What the system does not give."""

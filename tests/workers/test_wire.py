@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.workers.board import SLOTS, Board
@@ -88,6 +89,7 @@ class Ends(Case):
         """What was sent before the other end went can still be had."""
         for number in range(200):
             self.mine.send(b"%d" % number)
+        self.theirs.send(b"this is not read")
         self.mine.connectionLost(None)  # type: ignore[arg-type]
         self.theirs.finish()
         assert [packet for packet, _ in self.got] == [b"%d" % number for number in range(200)]
@@ -103,8 +105,21 @@ class Lost(Case):
         intake = Intake(self, self, None)  # type: ignore[arg-type]
         self.adoptStreamConnection = lambda *given: adopted.append(given)
         intake.unsent(Unsent(b"secret"))
-        intake.connection(Connection(1, b""), None)
+        intake.connection(Connection(1, 6, b""), None)
         assert not adopted and intake._unsent == []
+
+    def test_nothing_of_another(self) -> None:
+        """Nor is what belongs to a connection that never came."""
+        adopted: list[Any] = []
+        intake = Intake(self, self, None)  # type: ignore[arg-type]
+        self.adoptStreamConnection = lambda *given: adopted.append(given)
+        intake.unsent(Unsent(b"secret"))
+        read, write = os.pipe()
+        os.close(write)
+        intake.connection(Connection(1, 0, b""), read)
+        assert not adopted and intake._unsent == []
+        with pytest.raises(OSError):
+            os.close(read)
 
 
 def test_batched() -> None:
