@@ -138,7 +138,7 @@ class Answer:
 
     @property
     def of_disk(self) -> bool:
-        """Whether it is of a file of the cache; `about`, if it says anything, ends with its place."""
+        """Whether it is of a file of the cache, with whose place `about` ends if it says any."""
         return self.held is not None and self.held.identity is not None
 
     @property
