@@ -74,7 +74,7 @@ class Crowd:
         taken = self._taken()
         if taken - len(self.busy) < self._room * 3 // 4 and taken < self._room:
             self._admitted[channel] = None
-            self.tell(len(self._admitted) + len(self._refused))
+            self.tell(len(self._admitted))
             return True
         if not self._told:
             self._told = True
@@ -91,7 +91,7 @@ class Crowd:
         self.busy.discard(channel)
         self._admitted.pop(channel, None)
         self._refused.pop(channel, None)
-        self.tell(len(self._admitted) + len(self._refused))
+        self.tell(len(self._admitted))
         if self._taken() < self._room // 2:
             self._told = False
 

@@ -234,6 +234,11 @@ class Crowded(CrewCase):
         assert [b"503" in self.ask_with(client, HEAD) for client in clients] == [False] * 5 + [True]
         health = self.ask_with(self.client(), written("GET", "/health"))
         assert health.startswith(b"HTTP/1.1 200")
+        # Those that are refused take nothing from those that are not.
+        for _ in range(20):
+            self.client()
+        for client in clients[:5]:
+            assert b"404" in self.ask_with(client, written("GET", "/index/none/"))
 
 
 def test_board_is_memory() -> None:
