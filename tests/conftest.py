@@ -22,6 +22,8 @@ settings.load_profile("proxpi")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).parent
+#: By which the processes that tests start are told to count the lines that they run.
+_COUNTING = "COVERAGE_PROCESS_CONFIG"
 #: The folders of the tests that start processes.
 _WITH_PROCESSES = [_HERE / folder for folder in ("integration", "faults", "egress")]
 
@@ -63,3 +65,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         os.close(machine)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Count no lines in the processes of tests that are alone: to count them takes half of it."""
+    counting = os.environ.pop(_COUNTING, None) if _is_alone(item) else None
+    try:
+        return (yield)
+    finally:
+        if counting is not None:
+            os.environ[_COUNTING] = counting
