@@ -13,7 +13,7 @@ from tests.web.traffic import TrafficCase, sent
 class Both(TrafficCase):
     """The same traffic, with and without what is known."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(sent, st.integers(2, 4), st.sampled_from((None, 4096)))
     def test_same_bytes(self, traffic: list[Any], repeated: int, room: int | None) -> None:
         """Cut anywhere, on connections that are read at any pace."""

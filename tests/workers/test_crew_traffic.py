@@ -14,7 +14,7 @@ from tests.workers.crewed import CrewCase
 class Both(CrewCase, TrafficCase):
     """The same traffic, with two workers, and without any or anything that is known."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(sent, st.integers(2, 4), st.sampled_from((None, 4096)))
     def test_same_bytes(self, traffic: list[Any], repeated: int, room: int | None) -> None:
         """Cut anywhere, on connections that are read at any pace, and go from hand to hand."""
