@@ -64,8 +64,8 @@ def each(act: Callable[[], object]) -> float:
 def answer() -> float:
     """A ready answer, found and handed to a socket."""
     known, clock = Known(), Clock()
-    learned = known.learn((b"GET", b"/", ()), ANSWER, "", Draft(("demo",), 1e9, BODY))
-    assert learned is not None
+    known.learn((b"GET", b"/", ()), ANSWER, "", Draft(("demo",), 1e9, BODY))
+    [learned] = known
     known.recognize(HEAD, learned)
     mine, theirs = socket.socketpair()
 

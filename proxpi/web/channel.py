@@ -102,12 +102,13 @@ class Channel(HTTPChannel):
         if answer is None:
             asked = question(data)
             answer = known.ask(asked, now) if asked is not None else None
-            if answer is not None:
-                known.recognize(data, answer)
         if answer is None:
             self._parse(data, asked)
-        elif not self.site.pass_on(self, data, answer):
+            return
+        if not self.site.pass_on(self, data, answer):
             self._give(answer, now)
+        if asked is not None:
+            known.recognize(data, answer)  # not before: to make room, it may have to go itself
 
     def go_on(self, unsent: bytes, received: bytes, giver: object = None) -> None:
         """

@@ -218,16 +218,19 @@ class Known:
         answer = self._answers.get(question)
         return answer if answer is not None and self.holds(answer, now) else None
 
-    def learn(self, question: Question, head: bytes, line: str, draft: Draft) -> Answer | None:
+    def learn(self, question: Question, head: bytes, line: str, draft: Draft) -> None:
         """
-        Keep the answer to a question.
+        Keep the answer to a question, if that can be.
 
         :param head: the head that is sent
         :param line: what the log says of it
         """
-        held = draft.hold() if draft.hold is not None else in_memory(draft.body)
+        try:
+            held = draft.hold() if draft.hold is not None else in_memory(draft.body)
+        except OSError:
+            return  # there are no descriptors left for what can be done without
         if draft.hold is not None and held is None:
-            return None
+            return
         parts = _split(head, dated=draft.fresh_until < math.inf)
         body, start, stop = draft.body, draft.start, draft.stop
         if draft.hold is None and held is not None:
@@ -236,13 +239,12 @@ class Known:
             body = held.read(start, stop)
             if len(body) < stop - start:
                 held.close()
-                return None
+                return
             start = stop = 0
         answer = Answer(
             *parts, draft.about, draft.fresh_until, body, held, start, stop, line, question
         )
         self.keep(answer)
-        return answer
 
     def keep(self, answer: Answer) -> None:
         """Keep an answer, in the place of any other to the same question."""
@@ -327,7 +329,11 @@ class Known:
 
 
 def in_memory(body: bytes) -> Held | None:
-    """Make a file in memory of a body that is large enough for it."""
+    """
+    Make a file in memory of a body that is large enough for it.
+
+    :raises OSError: if there is no descriptor, or no memory, for it
+    """
     if len(body) <= LARGE or not hasattr(os, "memfd_create"):
         return None
     descriptor = os.memfd_create("proxpi-page")
@@ -336,7 +342,7 @@ def in_memory(body: bytes) -> Held | None:
             memory.write(body)
     except OSError:
         os.close(descriptor)
-        return None
+        raise
     return Held.alone(descriptor, len(body))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
 
 from proxpi.web import known
 from tests.support.exchange import request as written
+from tests.support.house import entry, page
 from tests.support.logs import logged
-from tests.web.knowing import JSON, LARGE, PAGE, SMALL, KnownCase, undated
+from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, SMALL, KnownCase, undated
 
 
 class Given(KnownCase):
@@ -128,3 +131,29 @@ class Bounds(KnownCase):
         table = self.site.known
         table.drop("demo")
         assert not (table._heads or table._answers or table._about or table._cost or table._open)
+
+    def test_not_while_it_is_given(self) -> None:
+        """An answer that has to go for want of room is first given, to whoever just asked for it."""
+        for target in (PAGE + LARGE, PAGE + SMALL):
+            self.ask_with(self.client(), written("GET", target))
+        self.put(known, "MEMORY", sum(each.cost for each in self.site.known))
+        answer = self.ask_with(self.client(), written("GET", PAGE + LARGE, "User-Agent: another"))
+        assert answer.endswith(DATA[LARGE])
+        assert self.site.known._cost <= known.MEMORY
+
+    def test_no_descriptor(self) -> None:
+        """What cannot be kept open is given in the ordinary way, to the last byte."""
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.EMFILE, "no descriptors")
+
+        names = [f"demo-{number}.tar.gz" for number in range(2000)]
+        self.clock.advance(1801)
+        self.internet.at(INDEX_PAGE, page(*(entry(name, b"") for name in names)))
+        head = written("GET", PAGE, JSON)
+        whole = self.ask_with(self.client(), head)
+        self.put(os, "memfd_create", refuse)
+        self.put(os, "dup", refuse)
+        for _ in range(3):
+            assert self.ask_with(self.client(), head).endswith(whole.partition(b"\r\n\r\n")[2])
+        assert not self.known(head)
