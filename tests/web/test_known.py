@@ -133,7 +133,7 @@ class Bounds(KnownCase):
         assert not (table._heads or table._answers or table._about or table._cost or table._open)
 
     def test_not_while_it_is_given(self) -> None:
-        """An answer that has to go for want of room is first given, to whoever just asked for it."""
+        """An answer that has to go for want of room is given first, to whoever just asked."""
         for target in (PAGE + LARGE, PAGE + SMALL):
             self.ask_with(self.client(), written("GET", target))
         self.put(known, "MEMORY", sum(each.cost for each in self.site.known))
