@@ -305,8 +305,7 @@ def _is_page(link: Link, answer: Answer) -> bool:
 
 def encoding(answer: Answer) -> str | None:
     """Give the name of an encoding that nobody asked for, if there is one."""
-    name = answer.header("Content-Encoding")
-    return None if name is None or name.strip().lower() in ("", "identity") else name
+    return ", ".join(answer.codings) or None
 
 
 def belongs(answer: Answer, validator: str | None, *, sure: bool) -> bool:

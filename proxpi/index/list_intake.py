@@ -21,7 +21,8 @@ from proxpi.index.list_names import Press
 from proxpi.index.scanner import NameScanner, NotAList
 from proxpi.index.source import Work
 from proxpi.upstream.answer import Answer
-from proxpi.upstream.body import Gunzip, Limit
+from proxpi.upstream.body import Limit
+from proxpi.upstream.codings import Decoder
 from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTooLong, UpstreamFailed, failed
 from proxpi.upstream.pool import Upstream
 
@@ -51,7 +52,10 @@ async def take(
         cause = "it is written in version 2 of the API, which is not known here"
         raise UpstreamFailed(answer.url, cause, temporary=False)
     limit = upstream.list_limit
-    search = _Search(answer.compression == "gzip", draft, limit)
+    try:
+        search = _Search(answer.codings, draft, limit)
+    except BodyGarbled as error:
+        raise failed(answer.url, Failure(error)) from error
     presses = {form: Press(form, draft) for form in wanted}
     printing = [_Batches(work, press.add) for press in presses.values()]
     searching = _Batches(work, search.feed, lambda names: [each.add(names) for each in printing])
@@ -61,7 +65,7 @@ async def take(
         return searching.add(chunk)
 
     try:
-        announced = await upstream.stream(answer, write, limit, LIST_TIME, decompress=False)
+        announced = await upstream.stream(answer, write, limit, LIST_TIME)
         await searching.finish()
         names = await work(lambda: search.finish(announced))
         for batches in printing:
@@ -182,9 +186,9 @@ def _fire(waiting: list[Deferred[None]]) -> None:
 class _Search:
     """What is done in a thread: bytes come in, and their names go to a file."""
 
-    def __init__(self, compressed: bool, draft: Callable[[], Draft], limit: Limit) -> None:
+    def __init__(self, codings: Sequence[str], draft: Callable[[], Draft], limit: Limit) -> None:
         self._scanner = NameScanner()
-        self._gunzip = Gunzip(self._take) if compressed else None
+        self._decoder = Decoder(codings, self._take, limit) if codings else None
         self._new_draft = draft
         self._draft: Draft | None = None
         self._found: list[bytes] = []
@@ -199,7 +203,7 @@ class _Search:
         """
         self._found.clear()
         for place in range(0, len(data), BLOCK):
-            (self._gunzip.write if self._gunzip else self._take)(data[place : place + BLOCK])
+            (self._decoder.write if self._decoder else self._take)(data[place : place + BLOCK])
         return b"".join(self._found)
 
     def _take(self, data: bytes) -> None:
@@ -217,8 +221,8 @@ class _Search:
         :param announced: whether the end of the body was
         :raises NotAList: if it was none
         """
-        if self._gunzip is not None:
-            if not self._gunzip.ended:
+        if self._decoder is not None:
+            if not self._decoder.ended:
                 raise BodyCut()
             announced = True  # What is compressed has its own end.
         if not (self._scanner.complete if announced else self._scanner.closed):

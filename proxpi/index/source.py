@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from proxpi.index.health import Health
 from proxpi.simple import freshness, model, parse, urls
 from proxpi.upstream.answer import Answer
-from proxpi.upstream.body import gunzipped
+from proxpi.upstream.codings import decoded
 from proxpi.upstream.errors import (
     BodyCut,
     BodyGarbled,
@@ -165,7 +165,7 @@ class Source:
                 return Said(Part(False, asked_at, served=served))
             self.check(answer)
             heard(0)
-            body, ended = await self._upstream.body(answer, heard=heard, decompress=False)
+            body, ended = await self._upstream.body(answer, heard=heard)
         page = await self._work(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
@@ -173,9 +173,9 @@ class Source:
 
     def _page(self, body: bytes, answer: Answer, name: str, ended: bool) -> Page:
         content_type = answer.header("Content-Type")
-        if answer.compression == "gzip":
+        if answer.codings:
             try:
-                body, ended = gunzipped(body, self._upstream.page_limit), True
+                body, ended = decoded(body, answer.codings, self._upstream.page_limit), True
             except (BodyCut, BodyGarbled, BodyTooLong) as error:
                 raise failed(answer.url, Failure(error)) from error
         try:

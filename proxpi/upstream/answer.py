@@ -11,11 +11,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from werkzeug.http import parse_date
 
+from proxpi.upstream.codings import transforming
 from proxpi.upstream.errors import CredentialsRejected, UpstreamFailed
 
 #: A length that somebody may mean; Python refuses numbers of thousands of digits.
 _NUMBER = re.compile("[0-9]{1,18}")
-#: Where the name of an answer's compression is kept from treq.
+#: Where the content codings of a page are kept from treq.
 ENCODING = b"X-Proxpi-Content-Encoding"
 
 
@@ -56,9 +57,14 @@ class Answer:
         return values[-1].decode("latin-1") if values else None
 
     @property
-    def compression(self) -> str | None:
-        """The name of a page's compression, in lower case."""
-        return self.header(ENCODING.decode("ascii"))
+    def codings(self) -> tuple[str, ...]:
+        """The content codings that change the bytes of the body, in the order of application."""
+        fields = [
+            value.decode("latin-1")
+            for name in (b"Content-Encoding", ENCODING)
+            for value in self.headers.getRawHeaders(name, [])
+        ]
+        return transforming(fields)
 
     @property
     def length(self) -> int | None:

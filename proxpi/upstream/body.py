@@ -9,7 +9,6 @@ the last three the connection is closed.
 from __future__ import annotations
 
 import typing
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTimeout, BodyTooLong
+from proxpi.upstream.errors import BodyCut, BodyTimeout, BodyTooLong
 
 #: Bytes of an answer nobody needs that are read to keep its connection; a longer one is closed.
 DRAIN_LIMIT = 64 * 1024
@@ -35,8 +34,6 @@ READ = 512 * 1024
 SLOWEST = 1000
 #: Seconds over which the pace is measured.
 STRETCH = 10.0
-_GZIP = 31  # zlib's word for "a gzip header, and the largest window"
-_PIECE = 1 << 20
 
 
 class Delivers(typing.Protocol):
@@ -232,57 +229,6 @@ class Pace:
             raise BodyTimeout()
         self._since += seconds
         self._size = 0
-
-
-class Gunzip:
-    """Decompresses a body as strictly as a cache must: what ends too early is no whole.
-
-    :param write: gets what comes out, in pieces of bounded size
-    """
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
-        self._inflate = zlib.decompressobj(_GZIP)
-
-    def write(self, data: bytes) -> None:
-        """
-        Take compressed bytes.
-
-        :raises BodyGarbled: if they are none
-        """
-        try:
-            while data:
-                if self._inflate.eof:
-                    if not data.startswith(b"\x1f"):
-                        return  # padding, as gzip itself has it
-                    # a stream of several members (RFC 1952 2.2)
-                    self._inflate = zlib.decompressobj(_GZIP)
-                self._write(self._inflate.decompress(data, _PIECE))
-                data = self._inflate.unconsumed_tail or self._inflate.unused_data
-        except zlib.error as error:
-            raise BodyGarbled() from error
-
-    @property
-    def ended(self) -> bool:
-        """Whether the end of the compressed stream has come."""
-        return self._inflate.eof
-
-
-def gunzipped(data: bytes, limit: Limit) -> bytes:
-    """
-    Decompress a whole body; a small one may hold much, so this may take a while.
-
-    :param limit: for what comes out
-    :raises BodyCut: if it ends before its end
-    :raises BodyGarbled: if it is not compressed
-    :raises BodyTooLong: if more comes out
-    """
-    pieces: list[bytes] = []
-    gunzip = Gunzip(Sink(pieces.append, limit).write)
-    gunzip.write(data)
-    if not gunzip.ended:
-        raise BodyCut()
-    return b"".join(pieces)
 
 
 def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> Deferred[object]:

@@ -122,7 +122,7 @@ class BodyCut(Exception):
 
 
 class BodyGarbled(Exception):
-    """A body cannot be decompressed."""
+    """A body cannot be decoded; its text, if it has one, says why."""
 
 
 async def all_settled(
@@ -160,8 +160,10 @@ def failed(url: str, failure: Failure) -> UpstreamFailed:
         return reason
     if isinstance(reason, Barred):
         return UpstreamFailed(url, str(reason), temporary=not reason.certain)
-    if isinstance(reason, BodyTooLong):
-        cause = ": ".join(filter(None, ("the answer is too long", str(reason))))
+    if isinstance(reason, BodyTooLong | BodyGarbled):
+        long = isinstance(reason, BodyTooLong)
+        what = "the answer is too long" if long else "the answer cannot be decompressed"
+        cause = ": ".join(filter(None, (what, str(reason))))
         return UpstreamFailed(url, cause, temporary=False)
     for kinds, cause, temporary in _CAUSES:
         if isinstance(reason, kinds):
@@ -198,7 +200,6 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((BodyTimeout, DeferTimeoutError), "timed out", True),
     ((HeadTooLong,), "the head of the answer is too long", False),
     ((BodyCut,), "the answer was cut short", True),
-    ((BodyGarbled,), "the answer cannot be decompressed", False),
     ((error.ConnectError,), "could not connect", True),
     ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", True),
     ((SSL.SysCallError, SSL.ZeroReturnError), "the connection was closed", True),

@@ -27,10 +27,9 @@ from twisted.web.iweb import IAgent
 from proxpi import __version__
 from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
-from proxpi.upstream.body import Gunzip, Limit, Pace, Sink, discard, receive
+from proxpi.upstream.body import Limit, Pace, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
-    BodyCut,
     BodyTimeout,
     Offline,
     ProxyFailed,
@@ -152,15 +151,12 @@ class Upstream:
         answer: Answer,
         limit: Limit | None = None,
         heard: Callable[[int], object] = lambda size: None,
-        *,
-        decompress: bool = True,
     ) -> tuple[bytes, bool]:
         """
-        Read a whole body.
+        Read a whole body, as it is encoded.
 
         :param limit: the most that may come; that of an index page, if no other is given
         :param heard: is told how many bytes come, while they come
-        :param decompress: as for :meth:`stream`
         :return: the body, and whether its end was announced
         :raises UpstreamFailed: if it is cut, too long, or silent for too long
         """
@@ -171,7 +167,7 @@ class Upstream:
             heard(len(chunk))
 
         limit = limit or self.page_limit
-        ended = await self.stream(answer, take, limit, PAGE_TIME, decompress=decompress)
+        ended = await self.stream(answer, take, limit, PAGE_TIME)
         return b"".join(chunks), ended
 
     async def stream(
@@ -180,30 +176,24 @@ class Upstream:
         write: Callable[[bytes], object],
         limit: Limit | None = None,
         within: float | None = None,
-        *,
-        decompress: bool = True,
     ) -> bool:
         """
-        Give each chunk of a body to `write`, whose own errors go through.
+        Give each chunk of a body, as it is encoded, to `write`, whose own errors go through.
 
         :param write: may give a Deferred; until it has its result nothing more is read
         :param limit: the most that may come
         :param within: the most seconds that they may take, if not just silence is to end it; then
             they have to keep a pace, too
-        :param decompress: whether `write` wants what is in a compressed body, rather than the body
         :return: whether the end was announced
         :raises UpstreamFailed: if the body is cut, too long, or silent for too long
         """
         sink = Sink(write, limit)
-        compressed = decompress and answer.compression == "gzip"
-        gunzip = Gunzip(sink.write) if compressed else None
-        take = gunzip.write if gunzip else sink.write
         pace = Pace(self.clock) if within is not None else None
 
         def take_at_a_pace(chunk: bytes) -> object:
             if pace is not None:
                 pace.note(len(chunk))
-            return take(chunk)
+            return sink.write(chunk)
 
         try:
             if limit is not None:
@@ -216,17 +206,13 @@ class Upstream:
             )
             if within is not None:
                 received.addTimeout(within, self.clock, _timed_out)
-            announced = await received
-            if gunzip is not None and not gunzip.ended:
-                raise BodyCut()
+            return await received
         except CancelledError:
             raise
         except Exception as error:
             if error is sink.error:
                 raise
             raise failed(answer.url, Failure(error)) from error
-        # What is compressed has its own end.
-        return announced or gunzip is not None
 
     @asynccontextmanager
     async def _answer(

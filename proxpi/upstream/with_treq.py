@@ -90,14 +90,8 @@ class _Compressed:
 
 
 def _renamed(response: IResponse) -> IResponse:
-    """Put the name of a compression, if it has one, where treq does not look."""
+    """Put the content codings, if there are any, where treq does not look."""
     encodings = response.headers.getRawHeaders(b"Content-Encoding", [])
-    named = b",".join(encodings).strip().lower()
     response.headers.removeHeader(b"Content-Encoding")
-    response.headers.removeHeader(ENCODING)
-    if named:
-        response.headers.setRawHeaders(
-            ENCODING,
-            [named.removeprefix(b"x-")],  # RFC 9110 8.4.1.3
-        )
+    response.headers.setRawHeaders(ENCODING, encodings)
     return response

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
@@ -13,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.upstream.body import DRAIN_LIMIT, Gunzip, discard, receive
+from proxpi.upstream.body import DRAIN_LIMIT, discard, receive
 from proxpi.upstream.errors import BodyCut, BodyTimeout, BodyTooLong
 from tests.support.upstreams import Case
 
@@ -36,19 +34,6 @@ class Response:
     def closed(self) -> bool:
         """Whether the receiver closed the connection."""
         return not self.transport.connected
-
-
-def test_gunzip() -> None:
-    """Several members are one body, padding behind them is none, and half of one is no end."""
-    member = gzip.compress(b"ab")
-    for data, ended in ((member * 2 + bytes(8), True), (member + member[:-3], False)):
-        for size in (1, len(data)):
-            pieces: list[bytes] = []
-            gunzip = Gunzip(pieces.append)
-            for start in range(0, len(data), size):
-                gunzip.write(data[start : start + size])
-            assert b"".join(pieces) == b"abab"
-            assert gunzip.ended is ended
 
 
 class BodyTests(Case):

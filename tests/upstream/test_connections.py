@@ -231,26 +231,6 @@ class AbandonedTests(ConnectionCase):
 class BodyTests(ConnectionCase):
     """Bodies over connections: coded, cut, endless, silent."""
 
-    def test_gzip(self) -> None:
-        """A compressed page is decompressed, in whatever pieces it comes."""
-        ask = self.body()
-        line = self.asked()
-        data = gzip.compress(b"page" * 1000)
-        line.send(
-            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(data)
-        )
-        for byte in data:
-            line.send(bytes([byte]))
-        assert self.result(ask) == (b"page" * 1000, True)
-        assert line.open
-
-    def test_gzip_of_several_members(self) -> None:
-        """A compressed page may consist of several streams, one behind the other (RFC 1952)."""
-        ask = self.body()
-        data = gzip.compress(b"one") + gzip.compress(b"two")
-        self.asked().answer(200, data, "Content-Encoding: gzip")
-        assert self.result(ask) == (b"onetwo", True)
-
     def test_file_is_not_decoded(self) -> None:
         """A file with a coding comes as its bytes are."""
         ask = self.file()
@@ -258,44 +238,6 @@ class BodyTests(ConnectionCase):
         self.asked().answer(200, data, "Content-Encoding: gzip")
         assert self.result(ask) is True
         assert b"".join(self.chunks) == data
-
-    def test_broken_gzip(self) -> None:
-        """What says to be gzip and is not has failed at once, and leaves nothing behind."""
-        ask = self.body()
-        line = self.asked()
-        line.answer(200, b"no gzip at all", "Content-Encoding: gzip")
-        self.error(ask, UpstreamFailed)
-        assert not line.open
-        self.network.advance(READ_TIMEOUT + 1)
-        assert self.unhandled() == []
-        self.assert_idle()
-
-    def test_broken_gzip_later(self) -> None:
-        """The same when the body comes after its head."""
-        ask = self.body()
-        line = self.asked()
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 100\r\n\r\n")
-        line.send(b"no gzip at all")
-        self.error(ask, UpstreamFailed)
-        assert not line.open
-        self.assert_idle()
-
-    def test_cut_gzip(self) -> None:
-        """What ends before its compression does is cut, whatever length was announced."""
-        data = gzip.compress(b"".join(b"%d," % number for number in range(10_000)))
-        for end in (len(data) // 2, len(data) - 1):
-            self.setUp()
-            ask = self.body()
-            self.asked().answer(200, data[:end], "Content-Encoding: gzip")
-            assert self.error(ask, UpstreamFailed).temporary
-
-    def test_gzip_bomb(self) -> None:
-        """The cap counts what comes out of the decompression."""
-        ask = self.body(limit=10_000)
-        line = self.asked()
-        line.answer(200, gzip.compress(bytes(1_000_000)), "Content-Encoding: gzip")
-        error = self.error(ask, UpstreamFailed)
-        assert (error.cause, error.temporary) == ("the answer is too long", False)
 
     def test_drip(self) -> None:
         """A page that comes steadily but without end is given up, too."""
