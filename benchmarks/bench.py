@@ -12,7 +12,7 @@ import attrs
 from load import MIB, PAGE_HEADERS, Load, whole
 from local import Index
 from programs import NOTHING_SAID, Program, Running, running
-from values import ORIGINAL, OURS, UVLOOP, WORKERS, Measure, Target, Values
+from values import ORIGINAL, OURS, UVLOOP, Measure, Target, Values
 
 SMALL = "small-of-10"
 SMALL_PAGE = f"/index/{SMALL}/"
@@ -143,7 +143,7 @@ class Scenario:
     :ivar measures: the rows of the table, for given sizes
     :ivar targets: what they are to be
     :ivar run: measures the programs once, in the given order
-    :ivar with_variants: whether proxpi's other ways to run (workers, uvloop) are measured, too
+    :ivar with_variants: whether proxpi's other way to run (uvloop) is measured, too
     :ivar original_once: whether the original is measured in the first round only: it takes it long,
         and no target stands beside it
     """
@@ -157,7 +157,7 @@ class Scenario:
 
     def chosen(self, programs: Sequence[Program], first: bool) -> list[Program]:
         """Leave out the programs that it does not measure, in the first round or in another."""
-        left_out = set[str]() if self.with_variants else {WORKERS, UVLOOP}
+        left_out = set[str]() if self.with_variants else {UVLOOP}
         if self.original_once and not first:
             left_out.add(ORIGINAL)
         return [program for program in programs if program.name not in left_out]
@@ -165,7 +165,7 @@ class Scenario:
 
 def ours(program: Program) -> bool:
     """Whether a program is proxpi, in whichever way."""
-    return program.name in (OURS, WORKERS, UVLOOP)
+    return program.name in (OURS, UVLOOP)
 
 
 def links(page: bytes) -> list[str]:

@@ -35,7 +35,7 @@ from bench import QUICK, Bench, Scenario, Sizes
 from environments import Unusable, end_gently
 from load import CONNECTIONS, Load, load_generator
 from local import distant, upstream
-from programs import Program, here, on_uvloop, original, two_workers
+from programs import Program, here, on_uvloop, original
 from values import NGINX, ORIGINAL, OURS, Measure, Values, Verdict, judged, restructured, text
 
 SCENARIOS: list[Scenario] = [
@@ -119,9 +119,9 @@ def measure(sizes: Sizes, scenarios: Sequence[Scenario], folder: Path, with_uvlo
 
 
 def _programs(with_uvloop: bool) -> list[Program]:
-    programs = [here(), two_workers(), original()]
+    programs = [here(), original()]
     if with_uvloop:
-        programs.insert(2, on_uvloop())
+        programs.insert(1, on_uvloop())
     if (cache := nginx.nginx()) is not None:
         programs.append(cache)
     else:

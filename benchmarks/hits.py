@@ -12,7 +12,7 @@ from statistics import median
 from bench import SMALL_PAGE, Bench, Scenario, Sizes
 from load import PAGE_HEADERS, gunzipped, page, timed, warmed
 from programs import Program, Running
-from values import NGINX, ORIGINAL, OURS, WORKERS, Measure, Target
+from values import NGINX, ORIGINAL, Measure, Target
 
 #: How often the large page is asked for by one client.
 TIMES = 20
@@ -110,10 +110,7 @@ SCENARIOS = [
         [
             Target("small_rate", True, 35, ORIGINAL),
             Target("small_cpu", False, 1, NGINX),
-            Target("small_rate", True, 0.9, NGINX, WORKERS),
             Target("unseen_rate", True, 8, ORIGINAL),
-            # The load generator leaves most room here: requests with a head of their own cost most.
-            Target("unseen_rate", True, 1.6, OURS, WORKERS),
             Target("conditional_share", True, 1),
             Target("wheel_rate", True, 30, ORIGINAL),
             Target("wheel_cpu", False, 1, NGINX),

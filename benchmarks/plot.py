@@ -13,7 +13,7 @@ from math import ceil, floor, log10
 from statistics import median
 
 import attrs
-from values import NGINX, ORIGINAL, OURS, PROGRAMS, UVLOOP, WORKERS, Measure, Values
+from values import NGINX, ORIGINAL, OURS, PROGRAMS, UVLOOP, Measure, Values
 
 #: What is drawn, and what it is called there.
 ROWS = {
@@ -34,7 +34,6 @@ _LEFT, _RIGHT, _WIDTH, _TOP = 250, 60, 800, 84
 _BAR, _GAP = 11, 12
 _COLOURS = {
     OURS: ("#1f6feb", "#58a6ff"),
-    WORKERS: ("#0b3d91", "#a5d0ff"),
     UVLOOP: ("#2da198", "#56d4c8"),
     NGINX: ("#8c959f", "#848d97"),
 }

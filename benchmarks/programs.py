@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import attrs
 from environments import ORIGINAL_RELEASE, Unusable, environment
-from values import ORIGINAL, OURS, UVLOOP, WORKERS
+from values import ORIGINAL, OURS, UVLOOP
 
 #: Seconds for a program to start, and for one answer.
 GUARD = 30.0
@@ -192,11 +192,6 @@ def here() -> Program:
     listen = "tcp:{port}:interface=127.0.0.1"
     command = (str(twistd), "-n", "--pidfile=", "proxpi", "--listen", listen)
     return Program(OURS, Path(sys.executable), command)
-
-
-def two_workers() -> Program:
-    """Give the same with two processes that serve."""
-    return attrs.evolve(here(), name=WORKERS, settings={"PROXPI_WORKERS": "2"})
 
 
 def on_uvloop() -> Program:

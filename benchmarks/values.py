@@ -12,8 +12,8 @@ from statistics import median
 import attrs
 
 #: What the programs are called, in the order of the tables.
-OURS, WORKERS, UVLOOP, ORIGINAL, NGINX = "proxpi", "two workers", "uvloop", "original", "nginx"
-PROGRAMS = [OURS, WORKERS, UVLOOP, ORIGINAL, NGINX]
+OURS, UVLOOP, ORIGINAL, NGINX = "proxpi", "uvloop", "original", "nginx"
+PROGRAMS = [OURS, UVLOOP, ORIGINAL, NGINX]
 #: What stands in a table where there is nothing to say.
 NOTHING = "–"
 
@@ -58,8 +58,9 @@ class Target:
         sign = "≥" if self.at_least else "≤"
         if not self.beside:
             return f"{sign} {self.bound:g}"
-        beside = "one worker" if self.beside == OURS else self.beside
-        return f"{sign} {beside}" if self.bound == 1 else f"{sign} {self.bound:g} × {beside}"
+        return (
+            f"{sign} {self.beside}" if self.bound == 1 else f"{sign} {self.bound:g} × {self.beside}"
+        )
 
 
 @attrs.frozen

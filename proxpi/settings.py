@@ -10,7 +10,6 @@ variables name. Run as a module, it prints the README's table.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -55,10 +54,10 @@ def _some(text: str) -> int:
     return size
 
 
-def _workers(text: str) -> int:
-    if text.strip().lower() != "auto":
-        return _some(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+#: Settings of earlier releases: a variable that is set has no effect, and the reason is logged.
+RETIRED = {
+    "PROXPI_WORKERS": "proxpi serves from one process, which needs nothing in its place; unset it",
+}
 
 
 def _level(text: str) -> str:
@@ -241,13 +240,6 @@ SETTINGS: tuple[Setting, ...] = (
         explains="Connect to nobody: serve what is cached, however old; the rest is a 503.",
     ),
     Setting(
-        name="workers",
-        default="1",
-        parse=_workers,
-        accepts="a whole number, 1 or more, or auto",
-        explains="Processes that serve; auto: as many as there are processors.",
-    ),
-    Setting(
         name="drain_timeout",
         default="8",
         parse=_seconds,
@@ -298,10 +290,10 @@ class Settings:
     list_limit: int
     allow_hosts: tuple[str, ...]
     offline: bool
-    workers: int
     drain_timeout: float
     logging_level: str
     by_option: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -332,7 +324,12 @@ class Settings:
                     why = f"{len(ttls)} given for the {indexes} of PROXPI_EXTRA_INDEX_URLS"
                     raise setting.refusal(given[-1], why)
                 values[setting.name] = ttls
-        return cls(**values, by_option=frozenset(by_option))
+        warnings = tuple(
+            f"{variable}={environment[variable]!r} has no effect: {reason}"
+            for variable, reason in RETIRED.items()
+            if environment.get(variable)
+        )
+        return cls(**values, by_option=frozenset(by_option), warnings=warnings)
 
     def path(self, name: str) -> Given | None:
         """The path that was given for a setting, for those who find out whether it can be used."""

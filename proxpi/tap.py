@@ -11,10 +11,10 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.application.service import IService, Service
@@ -52,12 +52,8 @@ from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.reach import Reach
 from proxpi.upstream.routes import Routes
 from proxpi.web.files import Files
-from proxpi.web.known import Known
 from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
-
-if TYPE_CHECKING:
-    from proxpi.workers.crew import Crew
 
 __all__ = ["Options", "makeService"]
 
@@ -135,7 +131,6 @@ class Proxpi(Service):
         # end of the process. And a disk that writes slowly may still read well.
         self._write_threads, self._read_threads = daemons("writes"), daemons("reads")
         self._ports: list[tuple[str, IListeningPort]] = []
-        self._crew: Crew | None = None
         self._temporary: Path | None = None
         if settings.cache_dir is None:
             self._temporary = Path(temporary_place(), f"proxpi-{secrets.token_hex(8)}")
@@ -188,6 +183,8 @@ class Proxpi(Service):
         self._read_threads.start()
         self._disk.prepare()
         self._counting.start(COUNTING, now=False)
+        for warning in self._settings.warnings:
+            _log.warn("{warning}", warning=warning)
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
         if self._netrc.trouble is not None:
@@ -197,9 +194,6 @@ class Proxpi(Service):
                 _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
         # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
         self._reactor.callWhenRunning(self._announce)
-        if self._crew is not None:
-            ports = [port for _, port in self._ports]
-            self._reactor.callWhenRunning(self._crew.start, ports)
         # What is there by now stays: it need not be looked at whenever garbage is collected, which
         # would take longer than anything that a large page does. (There is next to no garbage among
         # it, and to collect that first would take 25 ms of the start.)
@@ -226,24 +220,18 @@ class Proxpi(Service):
 
     async def _drain(self) -> None:
         """Close the doors, and finish what is being sent; one more signal ends the waiting."""
-        site, crew = self._built, self._crew
+        site = self._built
 
         def hurry(*_: object) -> None:
             self._reactor.callFromThread(site.hurry)
-            if crew is not None:
-                self._reactor.callFromThread(crew.hurry)
 
         before = {
             number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
             seconds = self._settings.drain_timeout
-            drained = [crew.drain(seconds)] if crew is not None else []
             await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
-            until = self._reactor.seconds() + seconds
-            await gatherResults([site.drain(seconds), *drained])
-            # And what workers handed over meanwhile.
-            await site.drain(until - self._reactor.seconds())
+            await site.drain(seconds)
         finally:
             for number, action in before.items():
                 signal.signal(number, action)
@@ -306,14 +294,15 @@ class Proxpi(Service):
         site.access = self._access
         site.known.files = held
         pages.changed = self._disk.changed = site.known.drop
-        if settings.workers > 1:
-            from proxpi.workers.crew import Crew  # nobody else needs it
 
-            self._crew = Crew(reactor, site, self._access, settings.workers, clients)
-        others = Others(site.known, self._disk, self._crew)
-        self._disk.share(others)
-        metrics.gather.append(others.tell_uses)
-        self._counting = LoopingCall(others.tell_uses)
+        def count_uses() -> None:
+            for place, uses in site.known.uses():
+                metrics.FILE_HITS.inc(uses)
+                self._disk.count(place, uses)
+
+        self._disk.count_uses_by(count_uses)
+        metrics.gather.append(count_uses)
+        self._counting = LoopingCall(count_uses)
         self._counting.clock = reactor
         return site
 
@@ -336,25 +325,6 @@ class Proxpi(Service):
             rmtree(self._temporary, ignore_errors=True)
 
 
-@attrs.frozen
-class Others:
-    """Those who give files away without asking the disk."""
-
-    _known: Known
-    _disk: Disk
-    _crew: Crew | None
-
-    def tell_uses(self) -> None:
-        """Have the uses counted of answers that were ready."""
-        for place, uses in self._known.uses():
-            metrics.FILE_HITS.inc(uses)
-            self._disk.count(place, uses)
-
-    def sending(self) -> Iterable[str]:
-        """Give the places of the files that other processes are sending."""
-        return self._crew.sending() if self._crew is not None else ()
-
-
 def makeService(options: Options) -> IService:
     """
     Make the service for the options of one ``twistd proxpi``.
@@ -371,8 +341,6 @@ def makeService(options: Options) -> IService:
     if settings.cache_dir is not None:
         # Absolute from the start: a daemon changes its working folder.
         settings = attrs.evolve(settings, cache_dir=str(Path(settings.cache_dir).absolute()))
-    if settings.workers > 1 and not hasattr(os, "memfd_create"):
-        raise StartFailed(f"proxpi: PROXPI_WORKERS={settings.workers}: takes Linux; 1 is accepted")
     service = Logged(settings.logging_level, options.parent, reactor)
     try:
         owner = options.parent.get("uid") if options.parent is not None else None

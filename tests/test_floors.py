@@ -20,7 +20,6 @@ FLOORS = [
     {"upstream"},
     {"index", "files"},
     {"web"},
-    {"workers"},
     {"options", "logs", "process"},
     {"tap"},
 ]
@@ -96,7 +95,7 @@ def test_simple_is_pure(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=label)
 def test_only_the_composition_root_has_the_reactor(path: Path) -> None:
     """The global reactor is an argument everywhere but where the parts of a process meet."""
-    if path not in (TOP / "proxpi/tap.py", TOP / "proxpi/workers/worker.py"):
+    if path != TOP / "proxpi/tap.py":
         assert "twisted.internet.reactor" not in set(imports(path))
 
 

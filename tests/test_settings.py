@@ -54,7 +54,6 @@ def test_nothing_given() -> None:
         list_limit=256 * 1024 * 1024,
         allow_hosts=(),
         offline=False,
-        workers=1,
         drain_timeout=8.0,
         logging_level="INFO",
     )
@@ -63,7 +62,7 @@ def test_nothing_given() -> None:
 def test_the_table_has_the_fields() -> None:
     """Each row of the table has its field in the settings, in the same order."""
     fields = [field.name for field in attrs.fields(Settings)]
-    assert [*(setting.name for setting in SETTINGS), "by_option"] == fields
+    assert [*(setting.name for setting in SETTINGS), "by_option", "warnings"] == fields
 
 
 def test_names_of_a_setting() -> None:
@@ -89,6 +88,13 @@ def test_an_option_beats_the_environment() -> None:
 def test_an_option_beats_even_a_variable_that_is_wrong() -> None:
     """A variable that is not used is not judged."""
     assert Settings.read({"PROXPI_INDEX_TTL": "abc"}, {"index-ttl": "7"}).index_ttl == 7.0
+
+
+def test_a_retired_variable_is_a_warning() -> None:
+    """A set variable of an earlier release is named, with its value and the reason."""
+    [warning] = read(WORKERS="auto").warnings
+    assert warning.startswith("PROXPI_WORKERS='auto' has no effect: proxpi serves from one process")
+    assert read(WORKERS="").warnings == ()
 
 
 def test_several_places_to_listen() -> None:

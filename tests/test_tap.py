@@ -311,6 +311,14 @@ class Announcement(TapCase):
         assert f"{self.folder}/cache" in text
         assert f"proxpi {__version__} " in text
 
+    def test_retired_setting(self) -> None:
+        """A variable that has no effect any more is one warning, and proxpi serves."""
+        os.environ["PROXPI_WORKERS"] = "2"
+        log = self.announced()
+        [line] = [line for line in log.lines if "PROXPI_WORKERS" in line]
+        assert "has no effect" in line
+        assert log.levels == ["warn", "info"]
+
     def test_without_verification(self) -> None:
         """That nothing is verified is said loudly, and only then."""
         log = self.announced("--disable-index-ssl-verification=on")

@@ -46,7 +46,7 @@ from proxpi.files.copies import Copy, Held
 from proxpi.files.leaving import Leaving
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
-from proxpi.files.room import Full, Others, Room, Unknown
+from proxpi.files.room import Full, Room, Unknown
 from proxpi.files.stock import Kept, Stock
 from proxpi.files.stocktaking import Stocktaking
 from proxpi.files.uses import Uses
@@ -150,9 +150,9 @@ class Disk:
         digest = checked.digests["sha256"]
         return Copy(file, checked.identity.size, digest, self._readers, place, link.verified)
 
-    def share(self, others: Others) -> None:
-        """Take note of who else gives files away."""
-        self._room.others = others
+    def count_uses_by(self, count: Callable[[], object]) -> None:
+        """Let the uses of files in the response cache be counted before an eviction."""
+        self._room.count_uses = count
 
     def hold(self, copy: Copy) -> Held | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
@@ -253,7 +253,7 @@ class Disk:
         for partial in self._room:
             partial.unlink()
         if self.capacity and self._room.known:
-            self._room.others.tell_uses()
+            self._room.count_uses()
             self._uses.finish()
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -27,27 +26,6 @@ class Full(OSError):
 
 class Unknown(Full):
     """It is not known yet whether there is room: a large folder has not been looked at."""
-
-
-class Others(Protocol):
-    """Whoever gives files away without opening them here."""
-
-    def tell_uses(self) -> None:
-        """Have those uses counted that are not yet."""
-
-    def sending(self) -> Iterable[str]:
-        """Give the places of the files that are being sent."""
-
-
-class Nobody:
-    """No others."""
-
-    def tell_uses(self) -> None:
-        """See :class:`Others`."""
-
-    def sending(self) -> Iterable[str]:
-        """See :class:`Others`."""
-        return ()
 
 
 class TooLarge(Exception):
@@ -88,7 +66,7 @@ class Room:
     :ivar busy: places of files that must not be removed now
     :ivar leaving: the files that are on their way out
     :ivar evict: moves a file from the stock to those
-    :ivar others: whoever else gives files away
+    :ivar count_uses: counts the uses of files in the response cache; called before an eviction
     :ivar known: whether it is known how much there is; as long as it is not, nothing may grow
     """
 
@@ -97,7 +75,7 @@ class Room:
     busy: Collection[str]
     leaving: Leaving
     evict: Callable[[str], None]
-    others: Others = attrs.field(factory=lambda: Nobody())
+    count_uses: Callable[[], object] = lambda: None
     known: bool = True
     _claims: dict[Partial, Claim] = attrs.field(init=False, factory=dict)
     _unfinished: int = attrs.field(init=False, default=0)
@@ -228,14 +206,14 @@ class Room:
         excess = self._excess
         if excess <= 0:
             return
-        staying = self._aside.union(self.busy, self.others.sending())
+        staying = self._aside.union(self.busy)
         if excess > self.stock.used - sum(map(self.stock.size, staying)):
             self._aside.clear()
             raise Full  # and nothing goes in vain
         if self._in_vain >= IN_VAIN:
             self._in_vain = 0
             raise Full
-        self.others.tell_uses()
+        self.count_uses()
         for place in self.stock.choose(excess, staying, SOME):
             self.evict(place)
         self.leaving.start()

@@ -58,8 +58,6 @@ class Channel(HTTPChannel):
     _parsing = False
     #: What is asked on it now, if the answer may be kept.
     _question: Question | None = None
-    #: The process that did not answer what is looked at now.
-    giver: object = None
     #: When its timer rings.
     _rings = 0.0
     #: Whether a request is due: some of it has come, or nothing at all since the beginning.
@@ -105,24 +103,9 @@ class Channel(HTTPChannel):
         if answer is None:
             self._parse(data, asked)
             return
-        if not self.site.pass_on(self, data, answer):
-            self._give(answer, now)
+        self._give(answer, now)
         if asked is not None:
             known.recognize(data, answer)  # not before: to make room, it may have to go itself
-
-    def go_on(self, unsent: bytes, received: bytes, giver: object = None) -> None:
-        """
-        Go on with a connection that another process had.
-
-        :param unsent: what it did not send
-        :param received: what it did not answer
-        """
-        if unsent:
-            self.transport.write(unsent)
-        if received:
-            self.giver = giver
-            self.dataReceived(received)
-            self.giver = None
 
     def _may_give(self) -> bool:
         """Tell whether a ready answer could be handed to the socket now, as far as that goes."""

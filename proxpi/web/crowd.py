@@ -8,14 +8,12 @@ end, it finishes what it has begun.
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.web.channel import Channel
-from proxpi.web.known import Answer
 
 #: Connections on which a refusal is being sent at the same time.
 REFUSALS = 32
@@ -29,23 +27,9 @@ FAREWELL = 1.0
 _log = Logger(namespace="proxpi.web")
 
 
-class Processes(Protocol):
-    """The processes besides this one that answer clients."""
-
-    def connections(self) -> int:
-        """Give how many connections they have."""
-
-    def tell(self, count: int) -> None:
-        """Take note of how many this one has."""
-
-    def pass_on(self, channel: Channel, head: bytes, answer: Answer) -> bool:
-        """Take a connection, to give an answer to the head that came; tell whether it is taken."""
-
-
 class Crowd:
     """Counts connections in and out.
 
-    :ivar others: the other processes, if there are any
     :ivar clock: tells the time
     :ivar busy: the connections with a request that is being answered
     :ivar draining: whether no request is begun any more
@@ -57,7 +41,6 @@ class Crowd:
             being answered may take one more, for a file
         """
         self.clock = clock
-        self.others: Processes | None = None
         self._room = room
         self.busy: set[Channel] = set()
         self.draining = False
@@ -74,7 +57,6 @@ class Crowd:
         taken = self._taken()
         if taken - len(self.busy) < self._room * 3 // 4 and taken < self._room:
             self._admitted[channel] = None
-            self.tell(len(self._admitted))
             return True
         if not self._told:
             self._told = True
@@ -91,13 +73,12 @@ class Crowd:
         self.busy.discard(channel)
         self._admitted.pop(channel, None)
         self._refused.pop(channel, None)
-        self.tell(len(self._admitted))
         if self._taken() < self._room // 2:
             self._told = False
 
     def _taken(self) -> int:
         """Descriptors that clients may have taken."""
-        return len(self._admitted) + len(self.busy) + self.elsewhere()
+        return len(self._admitted) + len(self.busy)
 
     def drain(self, seconds: float) -> Deferred[None]:
         """
@@ -138,16 +119,3 @@ class Crowd:
     def crowded(self) -> bool:
         """Tell whether there are no descriptors left for one more request."""
         return self._taken() > self._room
-
-    def elsewhere(self) -> int:
-        """Give how many connections other processes have."""
-        return self.others.connections() if self.others is not None else 0
-
-    def tell(self, count: int) -> None:
-        """Tell other processes how many there are here."""
-        if self.others is not None:
-            self.others.tell(count)
-
-    def pass_on(self, channel: Channel, head: bytes, answer: Answer) -> bool:
-        """Let another process give an answer to the head that came; tell whether one does."""
-        return self.others is not None and self.others.pass_on(channel, head, answer)

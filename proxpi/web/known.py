@@ -30,7 +30,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Protocol
 
 import attrs
 from twisted.web.http import datetimeToString
@@ -51,7 +50,7 @@ HEAD_OVERHEAD = 256
 #: Bytes of a body up to which head and body are kept as one.
 SMALL = 16 * 1024
 #: Bytes of a page from which on it becomes a file in memory, where the system has such: so it is
-#: sent as a file is, without being copied for each client, and all processes share it.
+#: sent as a file is, without being copied for each client.
 LARGE = 64 * 1024
 
 
@@ -91,8 +90,6 @@ class Answer:
 
     :ivar line: what the access log says of it, after the client's address
     :ivar hits: how often it was given, `used_at` when last (the clock's seconds)
-    :ivar slot: where, and `number` as which, it stands among those of several processes; -1 and 0
-        if it does not
     :ivar told: hits that the cache was told of, and `seen` those when it was last looked at
     """
 
@@ -110,8 +107,6 @@ class Answer:
     heads: list[bytes] = attrs.field(init=False, factory=list)
     hits: int = attrs.field(init=False, default=0)
     used_at: float = attrs.field(init=False, default=0.0)
-    slot: int = attrs.field(init=False, default=-1)
-    number: int = attrs.field(init=False, default=0)
     cost: int = attrs.field(init=False, default=0)
     told: int = attrs.field(init=False, default=0)
     seen: int = attrs.field(init=False, default=0)
@@ -152,16 +147,6 @@ class Answer:
         return self.body if len(self.body) > SMALL else b""
 
 
-class Givers(Protocol):
-    """Other processes that give answers that are kept here."""
-
-    def dropped(self, answer: Answer) -> None:
-        """An answer is not to be given any more."""
-
-    def hits(self, answer: Answer) -> tuple[int, float]:
-        """Give how often they gave it, and when last (the clock's seconds)."""
-
-
 @attrs.define(eq=False)
 class Known:
     """The answers that are kept.
@@ -170,7 +155,6 @@ class Known:
     """
 
     files: int = FILES
-    others: Givers | None = None
     _heads: dict[bytes, Answer] = attrs.field(init=False, factory=dict)
     # In the order in which they came, or were looked at and left.
     _answers: dict[Question, Answer] = attrs.field(init=False, factory=dict)
@@ -194,19 +178,11 @@ class Known:
 
     def _count(self, answer: Answer) -> None:
         """Take note of how often a file was given."""
-        hits, used_at = self._hits(answer)
-        if answer.of_disk and answer.about and hits > answer.told:
+        if answer.of_disk and answer.about and answer.hits > answer.told:
             place = answer.about[-1]
             before, _ = self._uses.get(place, (0, 0.0))
-            self._uses[place] = before + hits - answer.told, used_at
-            answer.told = hits
-
-    def _hits(self, answer: Answer) -> tuple[int, float]:
-        """Give how often an answer was given, by whomever, and when last."""
-        if self.others is None:
-            return answer.hits, answer.used_at
-        hits, used_at = self.others.hits(answer)
-        return answer.hits + hits, max(answer.used_at, used_at)
+            self._uses[place] = before + answer.hits - answer.told, answer.used_at
+            answer.told = answer.hits
 
     def find(self, head: bytes, now: float) -> Answer | None:
         """Give the answer to a request by its very bytes, if it may be given now."""
@@ -295,9 +271,8 @@ class Known:
             len(self._answers) > ANSWERS or self._cost > MEMORY or len(self._open) > self.files
         ) and len(self._answers) > 1:
             question, answer = next(iter(self._answers.items()))
-            hits, _ = self._hits(answer)
-            if hits != answer.seen:
-                answer.seen = hits
+            if answer.hits != answer.seen:
+                answer.seen = answer.hits
                 self._answers[question] = self._answers.pop(question)
             else:
                 self.forget(answer)
@@ -321,8 +296,6 @@ class Known:
             self._about[each].remove(answer)
             if not self._about[each]:
                 del self._about[each]
-        if self.others is not None:
-            self.others.dropped(answer)
         self._open.pop(answer, None)
         if answer.held is not None:
             answer.held.close()

@@ -70,7 +70,6 @@ def test_targets_of_other_rows_are_left_out() -> None:
         (Target("rate", True, 35, "original"), "≥ 35 × original"),
         (Target("cpu", False, 1, "nginx"), "≤ nginx"),
         (Target("cpu", False, 0.5), "≤ 0.5"),
-        (Target("rate", True, 1.6, "proxpi", "two workers"), "≥ 1.6 × one worker"),
     ],
 )
 def test_a_target_reads_as_in_a_table(target: Target, said: str) -> None:

@@ -1,11 +1,7 @@
-"""Indexes that fail, and proxies in front of them, for each test its own; and each test twice.
-
-Whatever befalls one process befalls several as well: all that is promised holds for them, too.
-"""
+"""Indexes that fail, and proxies in front of them, for each test its own."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,16 +15,6 @@ from tests.support.proxy import Proxy
 EXPIRED_AT_ONCE = "0.000001"
 
 StartProxy = Callable[..., Proxy]
-#: How many processes are to serve, in turn, unless whoever runs the tests says how many.
-WORKERS = [os.environ["PROXPI_WORKERS"]] if "PROXPI_WORKERS" in os.environ else ["1", "2"]
-
-
-@pytest.fixture(scope="session", autouse=True, params=WORKERS, ids=lambda count: f"{count} at work")
-def workers(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Let every proxpi have so many workers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROXPI_WORKERS", request.param)
-        yield request.param
 
 
 @pytest.fixture

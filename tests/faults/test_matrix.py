@@ -22,7 +22,7 @@ _ALL_STATES: tuple[State, ...] = (
 
 @pytest.fixture(scope="session")
 def stories(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, workers: str
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Story]:
     """What became of those lines of the table that are to be tested."""
     lines: dict[str, Failure] = {}
@@ -31,7 +31,7 @@ def stories(
             failure = item.callspec.params["failure"]
             assert isinstance(failure, Failure)
             lines[failure.name] = failure
-    return tell_all(list(lines.values()), tmp_path_factory.mktemp(f"faults-{workers}-"))
+    return tell_all(list(lines.values()), tmp_path_factory.mktemp("faults-"))
 
 
 def _told(stories: dict[str, Story], failure: Failure) -> Story:

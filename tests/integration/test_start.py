@@ -41,14 +41,6 @@ def test_options_beat_the_environment(fake_index: FakeIndex, tmp_path: Path) -> 
         assert 0 < int(page.headers["cache-control"].removeprefix("public, max-age=")) <= 30
 
 
-def test_workers_are_passed_on(start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs tests with ``PROXPI_WORKERS`` set runs each proxpi with it."""
-    monkeypatch.setenv("PROXPI_WORKERS", "2")
-    proxy = start_proxy()
-    variables = Path(f"/proc/{proxy.pid}/environ").read_bytes().split(b"\0")
-    assert b"PROXPI_WORKERS=2" in variables
-
-
 def test_help_explains_each_setting(tmp_path: Path) -> None:
     """The help names each setting's option, default and variable."""
     command = [TWISTD, "proxpi", "--help"]

@@ -1,8 +1,7 @@
 """A real ``twistd -n proxpi`` in a process of its own, and plain requests to it.
 
 The process is given its environment explicitly: nothing of the machine's own settings reaches
-it, but for ``PROXPI_WORKERS``, so that the same tests can be run with more of them. It is waited
-for by reading what it writes, never by sleeping.
+it. It is waited for by reading what it writes, never by sleeping.
 """
 
 from __future__ import annotations
@@ -84,12 +83,6 @@ def measured() -> dict[str, str]:
     return {config: os.environ[config], "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def workers() -> dict[str, str]:
-    """In how many processes each proxpi is to serve, if whoever runs the tests says so."""
-    name = "PROXPI_WORKERS"
-    return {name: os.environ[name]} if name in os.environ else {}
-
-
 def way_out() -> dict[str, str]:
     """The variables by which this machine reaches a registry: its trust, and its own proxies."""
     names = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
@@ -115,7 +108,7 @@ class Proxy:
         within: Sequence[str] = (),
     ) -> None:
         self._environment = plain_environment(HOME=str(folder), TMPDIR=str(folder))
-        self._environment |= measured() | workers()
+        self._environment |= measured()
         self._environment["PROXPI_LISTEN"] = "tcp:0:interface=127.0.0.1"
         self._environment |= settings or {}
         self._command = [*within, TWISTD, "-n", "--pidfile=", "proxpi", *options]
@@ -169,9 +162,6 @@ class Proxy:
         # The port is open before the reactor runs, and a signal that comes between the two
         # would end the process at once: an answer says that it runs.
         self.get("/health")
-        count = self._environment.get("PROXPI_WORKERS", "1")
-        for number in range(1, int(count) + 1) if count != "1" else ():
-            self.wait_for_line(rf"worker {number}: process \d+ serves")
 
     def _read(self) -> None:
         """Take what it writes until it has written its last."""
