@@ -1,33 +1,42 @@
 """An HTML page of an index, read into anchors and a few facts, before any of it is believed.
 
-What the anchors mean is for ``parse`` to say. The standard library's parser is used because real
-listings are not valid HTML5: no body, attributes without quotes, anchors in comments.
+What the anchors mean is for ``parse`` to say.
 """
 
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+from html import unescape
+from itertools import chain
 
 import attrs
 
-Attributes = dict[str, str | None]
+from proxpi.simple.tokenizer import Attributes, Kind, Tokenizer
 
 _COMPLETE = re.compile(rb"</html\s*>(?>\s+|<!--.*?-->)*+", re.DOTALL | re.IGNORECASE)
 _LONGEST_TEXT = 1000  # Enough to recognize a name or a title; more would only cost time.
 _FRAMES = frozenset({"iframe", "frame", "frameset"})
 _HEADINGS = frozenset({"title", "h1"})
 _UNSEEN = frozenset({"script", "style", "title"})
+_TAGS = re.compile("<[^<>]*+>")
 
 _LISTING_TITLES = ("links for", "index of", "simple index", "directory listing")
 
 
 @attrs.define
 class Anchor:
-    """One ``<a>``: its attributes (the first of each name, lower case) and its text."""
+    """One ``<a>``: its attributes (the first of each name, lower case) and its text.
+
+    :ivar raw: the text with its character references
+    """
 
     attributes: Attributes
-    text: str = ""
+    raw: str = ""
+
+    @property
+    def text(self) -> str:
+        """The beginning of the text content, that of descendants included."""
+        return unescape(self.raw)
 
 
 @attrs.define
@@ -41,6 +50,7 @@ class Markup:
         refresh.
     :ivar scripted: Whether it holds a script.
     :ivar written: Whether it shows any text.
+    :ivar tagged: Whether it has any tag but those of anchors.
     """
 
     anchors: list[Anchor] = attrs.field(factory=list)
@@ -50,11 +60,32 @@ class Markup:
     barred: bool = False
     scripted: bool = False
     written: bool = False
+    tagged: bool = False
 
     @property
     def titled(self) -> bool:
         """Whether a title or heading says that this is a listing."""
         return any(title in heading for heading in self.headings for title in _LISTING_TITLES)
+
+    def note(self, tag: str, attributes: Attributes) -> None:
+        """Take the facts from a start tag."""
+        self.tagged = True
+        if tag == "meta":
+            name, content = attributes.get("name"), attributes.get("content") or ""
+            if name:
+                self.metas.setdefault(name.strip().lower(), content)
+            elif (attributes.get("http-equiv") or "").strip().lower() == "refresh":
+                self.barred = True
+        elif tag == "base" and self.base is None:
+            self.base = attributes.get("href")
+        elif tag in _HEADINGS:
+            self.headings.append("")
+        elif tag == "script":
+            self.scripted = True
+        elif tag in _FRAMES:
+            self.barred = True
+        elif tag == "input":
+            self.barred = self.barred or (attributes.get("type") or "").lower() == "password"
 
 
 def is_complete_html(body: bytes) -> bool:
@@ -68,72 +99,34 @@ def is_complete_html(body: bytes) -> bool:
 def read(text: str) -> Markup:
     """Read a page.
 
-    :raises ValueError: When the standard library's parser gives up.
+    :raises ValueError: When it has too many marked sections.
     """
-    reader = _Reader()
-    # Nothing behind the last ">" is a tag, and that parser takes quadratic time to find it out.
-    end = text.rfind(">") + 1
-    try:
-        reader.feed(text[:end])
-        reader.close()
-    except AssertionError as error:  # How it reports a marked section that it does not know.
-        raise ValueError("the markup cannot be read") from error
-    if text[end:].strip():
-        reader.markup.written = True
-    return reader.markup
+    tokenizer, markup = Tokenizer(), Markup()
+    anchor: Anchor | None = None
+    inside = ""
+    for kind, value, attributes in chain(tokenizer.feed(text), tokenizer.finish()):
+        if kind is Kind.TEXT:
+            if anchor is not None and len(anchor.raw) < _LONGEST_TEXT:
+                anchor.raw += value[:_LONGEST_TEXT]
+            if inside in _HEADINGS and len(markup.headings[-1]) < _LONGEST_TEXT:
+                markup.headings[-1] += _shown(value[:_LONGEST_TEXT])
+            if not markup.written and inside not in _UNSEEN:
+                markup.written = bool(unescape(value.strip()[:_LONGEST_TEXT]).strip())
+        elif kind is Kind.END:
+            if value == "a":
+                anchor = None
+            elif value == inside:
+                inside = ""
+        elif value == "a":
+            anchor = Anchor(attributes)
+            markup.anchors.append(anchor)
+        else:
+            markup.note(value, attributes)
+            if value in _HEADINGS or value in _UNSEEN:
+                inside = value
+    return markup
 
 
-class _Reader(HTMLParser):
-    """Collects the facts while the standard library's parser walks over the page."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.markup = Markup()
-        self._anchor: Anchor | None = None
-        self._inside: str | None = None
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        markup = self.markup
-        if tag == "a":
-            self._anchor = Anchor(dict(reversed(attrs)))
-            markup.anchors.append(self._anchor)
-        elif tag == "meta":
-            self._meta(dict(reversed(attrs)))
-        elif tag == "base" and markup.base is None:
-            markup.base = dict(reversed(attrs)).get("href")
-        elif tag in _FRAMES or (tag == "input" and _is_password(attrs)):
-            markup.barred = True
-        elif tag in _HEADINGS:
-            self._inside = tag
-            markup.headings.append("")
-        elif tag in _UNSEEN:
-            self._inside = tag
-            markup.scripted = markup.scripted or tag == "script"
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "a":
-            self._anchor = None
-        elif tag == self._inside:
-            self._inside = None
-
-    def handle_data(self, data: str) -> None:
-        if self._anchor is not None and len(self._anchor.text) < _LONGEST_TEXT:
-            self._anchor.text += data
-        if self._inside in _HEADINGS and len(self.markup.headings[-1]) < _LONGEST_TEXT:
-            self.markup.headings[-1] += data.lower()
-        if self._inside not in _UNSEEN and not self.markup.written:
-            self.markup.written = bool(data.strip())
-
-    def updatepos(self, i: int, j: int) -> int:
-        return j  # It would count lines, which nobody asks for.
-
-    def _meta(self, attributes: Attributes) -> None:
-        name, content = attributes.get("name"), attributes.get("content") or ""
-        if name:
-            self.markup.metas.setdefault(name.strip().lower(), content)
-        elif (attributes.get("http-equiv") or "").strip().lower() == "refresh":
-            self.markup.barred = True
-
-
-def _is_password(attrs: list[tuple[str, str | None]]) -> bool:
-    return any(name == "type" and (value or "").lower() == "password" for name, value in attrs)
+def _shown(heading: str) -> str:
+    """Give the text of a title or heading in lower case, without the tags that a title shows."""
+    return unescape(_TAGS.sub("", heading)).lower()

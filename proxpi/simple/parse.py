@@ -204,8 +204,8 @@ def _decoded(body: bytes, charset: str) -> str:
 def _from_html(text: str, url: str, name: str) -> Project:
     try:
         page = markup.read(text)
-    except ValueError:
-        raise NotAnIndexPage("The answer is HTML that cannot be read.") from None
+    except ValueError as error:
+        raise NotAnIndexPage(f"The answer is HTML that cannot be read: {error}.") from None
     version = _api_version(page.metas.get("pypi:repository-version", "").strip())
     if not _is_listing(page, name):
         raise NotAnIndexPage("The answer is an HTML page, but not a list of files.")
@@ -265,9 +265,9 @@ def _is_listing(page: Markup, name: str) -> bool:
 
     A list states the version of the API or links to something that is a distribution. Without
     either, it has a title or heading as listings have (or the project's name) and none of what
-    they never have: a password field, a frame, a refresh. Or it is a page without any text and
-    script, as some servers answer for what they lack. In doubt it is no list: taken for an empty
-    one, an error page would hide every release, and let another index answer in its place.
+    they never have: a password field, a frame, a refresh. Or it is a page with tags but without
+    any text and script, as some servers answer for what they lack. In doubt it is no list: taken
+    for an empty one, an error page would hide every release, and let another index answer instead.
     """
     if "pypi:repository-version" in page.metas:
         return True
@@ -276,7 +276,7 @@ def _is_listing(page: Markup, name: str) -> bool:
     if page.barred:
         return False
     named = any(names.normalize(heading.strip()) == name for heading in page.headings)
-    return page.titled or named or not (page.written or page.scripted)
+    return page.titled or named or (page.tagged and not (page.written or page.scripted))
 
 
 def _is_distribution(anchor: Anchor, name: str) -> bool:

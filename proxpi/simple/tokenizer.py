@@ -1,0 +1,172 @@
+"""HTML into text and tags, by the tokenization rules of the WHATWG HTML Standard (13.2.5).
+
+Browsers and package clients read an index page by these rules; the standard library's parser does
+not, and it takes quadratic time for some pages. Here every character is looked at a bounded number
+of times, also where a page comes in chunks.
+
+A tokenizer is in one of three states: in *data*; in *raw text* (``script``, ``title``, …), which
+only its end tag ends; or in a *comment*, which is passed over (``<?``, ``<!`` and ``</`` before
+anything but a tag begin a bogus comment, and so does ``<![CDATA[``: a marked section). What has
+begun but not ended when the page ends is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from html import unescape
+from html.entities import html5
+
+Attributes = dict[str, str | None]
+
+#: Marked sections that a page may have; a list of files has none.
+MARKED_SECTIONS = 1000
+#: Characters of a tag that comes in chunks; a longer one is passed over.
+LONGEST_TAG = 64 * 1024
+
+_SPACE = r"[\t\n\f\r ]"
+_NAME = re.compile(r"</?+([A-Za-z][^\t\n\f\r />]*+)")
+_VALUE = r"""(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^\t\n\f\r >]*+)"""
+_KEY = r"[^\t\n\f\r />][^\t\n\f\r />=]*+"
+_REST_OF_TAG = re.compile(
+    rf"((?:(?:{_SPACE}|/)*+{_KEY}(?:{_SPACE}*+={_SPACE}*+{_VALUE})?+)*+(?:{_SPACE}|/)*+)>"
+)
+_ATTRIBUTE = re.compile(
+    rf"""({_KEY})(?:{_SPACE}*+(=){_SPACE}*+(?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >]*+)))?+"""
+)
+_READ = frozenset({"a", "base", "input", "meta"})
+_RAW = frozenset({"script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes"})
+_RAW_END = {name: re.compile(rf"</{name}(?=[\t\n\f\r />])", re.IGNORECASE) for name in _RAW}
+_COMMENT_END = re.compile("--!?>")
+_BOGUS_END = re.compile(">")
+_KEPT = len("</textarea")  # what may be the beginning of an end
+_REFERENCE = re.compile(
+    r"&(?:#(?:([0-9]++)|[xX]([0-9A-Fa-f]++));?|([A-Za-z][A-Za-z0-9]*+(?:;|(?!=))))"
+)
+
+
+class Kind(Enum):
+    """What a token is."""
+
+    TEXT = "text"
+    START = "start tag"
+    END = "end tag"
+
+
+#: The kind, the text or the lower-case name of the tag, and of some start tags the attributes (the
+#: first of each name; ``None`` is no value). Text is as it stands there, references included.
+Token = tuple[Kind, str, Attributes]
+_NONE: Attributes = {}
+
+
+class Tokenizer:
+    """Reads a page that comes in chunks."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._until: re.Pattern[str] | None = None  # the end of raw text or of a comment
+        self._raw = False
+        self._marked = 0
+
+    def feed(self, chunk: str) -> Iterator[Token]:
+        """
+        Give the tokens that have come whole.
+
+        :raises ValueError: if there are too many marked sections
+        """
+        text, self._rest, at = self._rest + chunk, "", 0
+        while at < len(text):
+            if self._until is not None:
+                found = self._until.search(text, at)
+                stop = found.start() if found else max(at, len(text) - _KEPT)
+                if self._raw and stop > at:
+                    yield Kind.TEXT, text[at:stop], _NONE
+                if found is None:
+                    self._rest = text[stop:]
+                    return
+                self._until = None
+                at = stop if self._raw else found.end()
+                continue
+            start = text.find("<", at)
+            if start != at:
+                yield Kind.TEXT, text[at : start if start >= 0 else len(text)], _NONE
+            if start < 0:
+                return
+            name = _NAME.match(text, start)
+            if name is None:
+                at = self._skip(text, start)
+                if at == start:
+                    self._rest = text[start:]
+                    return
+                if self._until is None:
+                    yield Kind.TEXT, "<", _NONE
+                continue
+            rest = _REST_OF_TAG.match(text, name.end())
+            if rest is None:
+                self._rest = text[start:]
+                if len(self._rest) > LONGEST_TAG:
+                    self._begin(_BOGUS_END, raw=False)
+                return
+            at = rest.end()
+            tag = name[1].lower()
+            if text[start + 1] == "/":
+                yield Kind.END, tag, _NONE
+                continue
+            yield Kind.START, tag, _attributes(rest[1]) if tag in _READ else _NONE
+            if tag in _RAW:
+                self._begin(_RAW_END[tag], raw=True)
+
+    def finish(self) -> Iterator[Token]:
+        """Give the text that seemed to begin something when the page ended."""
+        if self._rest and (self._raw if self._until else not _NAME.match(self._rest)):
+            yield Kind.TEXT, self._rest, _NONE
+
+    @property
+    def in_data(self) -> bool:
+        """Whether nothing has begun that has not ended."""
+        return self._until is None and not self._rest
+
+    def _begin(self, until: re.Pattern[str], *, raw: bool) -> None:
+        self._until, self._raw = until, raw
+
+    def _skip(self, text: str, start: int) -> int:
+        """Begin a comment, or pass over a ``<`` that is text; give `start` if more must come."""
+        following = text[start : start + 4]
+        if following == "<!--":
+            self._begin(_COMMENT_END, raw=False)  # also found within: "<!-->" is a comment
+        elif len(following) < 4 and "<!--".startswith(following) or following == "</":
+            return start
+        elif following[1] in "!?/":
+            self._begin(_BOGUS_END, raw=False)
+            self._marked += following.startswith("<![")
+            if self._marked > MARKED_SECTIONS:
+                raise ValueError(f"it has more than {MARKED_SECTIONS} marked sections")
+        else:
+            return start + 1
+        return start + 2
+
+
+def _attributes(text: str) -> Attributes:
+    """Read the attributes of a whole tag."""
+    return {
+        name.lower(): unescape_attribute(double or single or bare) if equals else None
+        for name, equals, double, single, bare in reversed(_ATTRIBUTE.findall(text))
+    }
+
+
+def unescape_attribute(value: str) -> str:
+    """Replace the character references in the value of an attribute.
+
+    A named reference without ``;`` before ``=``, a letter or a digit is none: ``?a=1&copy=2``
+    keeps its ``&copy``. In text, :func:`html.unescape` has other rules.
+    """
+    return _REFERENCE.sub(_referred, value) if "&" in value else value
+
+
+def _referred(found: re.Match[str]) -> str:
+    decimal, hexadecimal, name = found.groups()
+    if name is not None:
+        return html5.get(name, found[0])
+    digits = (decimal or hexadecimal).lstrip("0") or "0"
+    return unescape(f"&#{'' if decimal else 'x'}{digits};") if len(digits) < 8 else "\ufffd"

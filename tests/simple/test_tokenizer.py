@@ -1,0 +1,191 @@
+"""HTML into tokens, by the rules that browsers and package clients follow."""
+
+from __future__ import annotations
+
+from itertools import chain, groupby
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxpi.simple.tokenizer import (
+    LONGEST_TAG,
+    MARKED_SECTIONS,
+    Kind,
+    Tokenizer,
+    unescape_attribute,
+)
+from tests.support.growth import assert_linear
+from tests.support.strategies import deterministic
+
+PIECES = (
+    *(
+        "<",
+        ">",
+        "</",
+        "/>",
+        "<!--",
+        "-->",
+        "--!>",
+        "<!",
+        "<?",
+        "<![CDATA[",
+        "]]>",
+        "</a>",
+        "a",
+        " ",
+    ),
+    *("<a ", "href=", '"', "'", "=", "&amp;", "<script", "</script>", "<title>", "</title", "\n"),
+)
+
+
+def tokens(page: str, size: int = 1 << 20) -> list[tuple[Kind, str]]:
+    """Give the tokens of a page that comes in chunks of a size, neighbouring texts joined."""
+    tokenizer = Tokenizer()
+    chunks = (tokenizer.feed(page[at : at + size]) for at in range(0, len(page), size))
+    found = [token[:2] for token in chain(*chunks, tokenizer.finish())]
+    joined: list[tuple[Kind, str]] = []
+    for kind, group in groupby(found, lambda token: token[0]):
+        values = [value for _, value in group]
+        texts = ["".join(values)] if kind is Kind.TEXT else values
+        joined += [(kind, value) for value in texts]
+    return joined
+
+
+def short(page: str) -> str:
+    """Write the tokens of a page on a line."""
+    marks = {Kind.TEXT: "{}", Kind.START: "<{}>", Kind.END: "</{}>"}
+    return " ".join(marks[kind].format(value) for kind, value in tokens(page))
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<P>x</P >y</p x=1>", "<p> x </p> y </p>"),
+        ("a<b<c>d", "a <b<c> d"),
+        ("1 < 2 <> 3", "1 < 2 <> 3"),
+        ("<a x='>' y=\">\" z=/>t", "<a> t"),
+        ('<a "x>t', "<a> t"),
+        ('<a ="x>t', "<a> t"),
+        ("<a/x/>t", "<a> t"),
+        ("<!-->t", "t"),
+        ("<!--->t", "t"),
+        ("<!-- <a> -- > --!>t", "t"),
+        ("<!--<a>", ""),
+        ("<!DOCTYPE html>t<?php a>u<![CDATA[ b>v</ c>w</>x", "tuvwx"),
+        ("<![if IE]>t<![endif]>", "t"),
+        ("<script>if (a</b>) '<a>'</SCRIPT\n>t", "<script> if (a</b>) '<a>' </script> t"),
+        ("<title>a <b> c</title>t", "<title> a <b> c </title> t"),
+        ("<textarea><a></textareas></textarea>", "<textarea> <a></textareas> </textarea>"),
+        ("<style><a>", "<style> <a>"),
+        ("t<a x='", "t"),
+        ("t<a", "t"),
+        ("t<", "t<"),
+        ("t</", "t</"),
+        ("t<!", "t<!"),
+    ],
+)
+def test_tokens(page: str, expected: str) -> None:
+    """Tags, comments, marked sections and raw text end where the HTML Standard says."""
+    assert short(page) == expected
+
+
+@pytest.mark.parametrize(
+    ("tag", "attributes"),
+    [
+        ("<a HREF=x>", {"href": "x"}),
+        ("<a href = 'x' title>", {"href": "x", "title": None}),
+        ("<a href=x href=y>", {"href": "x"}),
+        ("<a href=>", {"href": ""}),
+        ("<a href=a/b/>", {"href": "a/b/"}),
+        ("<a/href=x>", {"href": "x"}),
+        ("<a href='a&#38;b' x='\"'>", {"href": "a&b", "x": '"'}),
+        ('<a\nhref\t=\f"a\nb">', {"href": "a\nb"}),
+        ("<a =x>", {"=x": None}),
+    ],
+)
+def test_attributes(tag: str, attributes: dict[str, str | None]) -> None:
+    """Attributes may be quoted or not; of two with one name, in any case, the first counts."""
+    ((_, _, found),) = Tokenizer().feed(tag)
+    assert found == attributes
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("f.whl?a=1&copy=2", "f.whl?a=1&copy=2"),
+        ("f.whl?a=1&copy2", "f.whl?a=1&copy2"),
+        ("f.whl?a=1&notit;", "f.whl?a=1&notit;"),
+        ("f.whl?a=1&amp;copy=2", "f.whl?a=1&copy=2"),
+        ("f.whl?a=1&ampcopy=2", "f.whl?a=1&ampcopy=2"),
+        ("f.whl?a=1&copy;=2", "f.whl?a=1©=2"),
+        ("f.whl?a&lt", "f.whl?a<"),
+        ("f.whl?a&lt b", "f.whl?a< b"),
+        ("f.whl?a&region=x&timestamp=1&section=2&para", "f.whl?a&region=x&timestamp=1&section=2¶"),
+        ("&nope;&;&&#;&#x;&#xg", "&nope;&;&&#;&#x;&#xg"),
+        ("&#65;&#x42;&#X43&#0068", "ABCD"),
+        ("&#0;&#xD800;&#x110000;&#x80;", "\ufffd\ufffd\ufffd€"),
+        (f"&#{'9' * 5000};&#x{'f' * 5000};&#{'0' * 5000}65;", "\ufffd\ufffdA"),
+    ],
+)
+def test_references_in_attributes(value: str, expected: str) -> None:
+    """A named reference without ``;`` before ``=``, a letter or a digit is none."""
+    assert unescape_attribute(value) == expected
+
+
+@deterministic
+@given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join), st.integers(1, 7))
+def test_any_chunks(page: str, size: int) -> None:
+    """However a page is cut into chunks, its tokens are the same."""
+    assert tokens(page, size) == tokens(page)
+
+
+def test_marked_sections_are_counted() -> None:
+    """A page with more marked sections than any has is refused, and the reason names them."""
+    assert tokens("<![CDATA[ >" * MARKED_SECTIONS) == []
+    with pytest.raises(ValueError, match="marked sections"):
+        tokens("<![CDATA[ >" * (MARKED_SECTIONS + 1))
+
+
+def test_a_long_tag_in_chunks_is_passed_over() -> None:
+    """A tag that is longer than what is kept costs no memory, and not what follows it."""
+    page = "<a href='" + "x" * (2 * LONGEST_TAG) + "'>t<b>"
+    assert tokens(page, 1000) == [(Kind.TEXT, "t"), (Kind.START, "b")]
+
+
+HOSTILE = (
+    *("<![CDATA[ >", "<!--", "<!-- -->", "<![if", "<!", "<?", "</", "<", "<a ", "<a x=", "<a x='"),
+    *('<a x="', "<a x='\"", "<b/", "<b x ", "&", "&amp", "&#9", "<a x=&a", "<script>", "<title>"),
+    *(
+        "<textarea ",
+        "<script></scrip",
+        "<title></title",
+        "<div>",
+        "</div>",
+        "<a>",
+        "x ",
+        "--",
+        "]]>",
+    ),
+    *(
+        "<a href='&#x41;&lt&nope'>",
+        "<!-->",
+        "<a a a=a>",
+        "< ",
+        "<style></style",
+        "<!DOCTYPE ",
+        "\x00",
+    ),
+)
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_reading_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is repeated, and in whatever chunks it comes, four times as much takes no longer."""
+    monkeypatch.setattr("proxpi.simple.tokenizer.MARKED_SECTIONS", 1 << 30)
+    for before, size in (("", 1 << 30), ("", 64 * 1024), ("<a x=\"y' ", 1 << 30)):
+        assert_linear(
+            lambda page, size=size: tokens(page, size),  # type: ignore[misc]
+            lambda count, before=before: before + piece * count,  # type: ignore[misc]
+            5_000,
+        )
