@@ -94,4 +94,4 @@ def remove_leftovers(folder: Path) -> None:
                 os.unlink(entry.path)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.ENOENT):
-                _log.warn("{path}: {error}", path=entry.path, error=error)
+                _log.warn("{path!a}: {error}", path=entry.path, error=error)

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeVar, cast
@@ -19,7 +20,7 @@ from typing import Any, TypeVar, cast
 import attrs
 from twisted.application.service import IService, Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
@@ -62,6 +63,8 @@ __all__ = ["Options", "makeService"]
 TURN = 0.0005
 #: Seconds between two times that the uses of ready answers are counted as those of their files.
 COUNTING = 60.0
+#: Seconds for which the end waits until the state of the cache folder is written.
+CLOSING = 0.5
 #: Connections that may wait to be accepted; the system may allow fewer.
 BACKLOG = 4096
 
@@ -215,7 +218,9 @@ class Proxpi(Service):
         await self._pool.closeCachedConnections()
         if self._threads.started:
             self._threads.stop()
-        self._disk.close()
+        closed = self._disk.close()
+        with suppress(TimeoutError):  # a disk that hangs does not hold up the end
+            await closed.addTimeout(CLOSING, self._reactor)
         self._remove_temporary()
 
     async def _drain(self) -> None:

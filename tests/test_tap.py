@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import resource
 import signal
 import tempfile
@@ -14,6 +15,7 @@ from unittest import mock
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.testing import MemoryReactorClock
@@ -25,6 +27,7 @@ from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange
 from tests.support.house import FolderCase
 from tests.support.logs import Log, logged
+from tests.support.proxy import GUARD_SECONDS
 
 INDEX = "https://user:secret@index.example/simple/"
 TAKEN = 5009
@@ -56,6 +59,7 @@ class Reactor(MemoryReactorClock):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ports: list[Port] = []
+        self._from_threads: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         """See `IReactorTCP`."""
@@ -82,7 +86,15 @@ class Reactor(MemoryReactorClock):
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         """See `IReactorFromThreads`."""
-        call(*arguments)
+        if threading.current_thread() is threading.main_thread():
+            call(*arguments)
+        else:
+            self._from_threads.put(lambda: call(*arguments))
+
+    def wait(self, awaited: Deferred[Any]) -> None:
+        """Do what threads ask for until a Deferred has fired."""
+        while not awaited.called:
+            self._from_threads.get(timeout=GUARD_SECONDS)()
 
     def begin(self) -> None:
         """Do what is to be done once the reactor runs."""
@@ -123,7 +135,12 @@ class TapCase(FolderCase):
 
     def stop(self, service: Any) -> None:
         """Stop it, and wait for that."""
-        self.result(service.stopService())
+        self.ended(service.stopService())
+
+    def ended(self, stopped: Deferred[None]) -> None:
+        """Wait for the end, and for the threads that it waits for."""
+        self.reactor.wait(stopped)
+        self.result(stopped)
 
     def announced(self, *arguments: str) -> Log:
         """Start and stop it, and give what it says."""
@@ -192,6 +209,7 @@ class Life(TapCase):
         [proxpi] = service
         done = proxpi._in_thread(threading.current_thread)
         self.stop(service)
+        self.reactor.wait(done)
         thread = self.result(done)
         assert thread is not threading.current_thread()
         assert not thread.is_alive()
@@ -261,7 +279,7 @@ class Stop(TapCase):
         self.reactor.pump([0.1] * 29)
         self.pending(stopped)
         self.reactor.pump([0.1] * 3)
-        self.result(stopped)
+        self.ended(stopped)
         assert exchange.aborted
 
     def test_second_signal(self) -> None:
@@ -272,7 +290,7 @@ class Stop(TapCase):
             self.pending(stopped)
             signal.raise_signal(number)
             self.reactor.pump([0.1] * 2)
-            self.result(stopped)
+            self.ended(stopped)
         assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 from twisted.logger import Logger
 
-from proxpi.files.folder import open_file
+from proxpi.files.folder import Identity, open_file
 from proxpi.files.link import Link
 from proxpi.files.partial import BUFFER
 from proxpi.simple import urls
@@ -32,20 +32,6 @@ class Mismatch(Exception):
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
-
-
-@attrs.frozen
-class Identity:
-    """What tells a file from another under the same name, and from its own past."""
-
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
-        """Take it from what the system says of a file."""
-        return cls(status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 @attrs.frozen
@@ -123,9 +109,10 @@ def compare(size: int, digests: dict[str, str], link: Link) -> None:
 
 def check(path: Path, link: Link) -> Checked | None:
     """
-    Read a found file and compare it; one that is not the link's is removed.
+    Read a found file, and give its digests; ``None`` if it changed meanwhile.
 
-    :raises OSError: if it cannot be read, or not be removed
+    :param link: names the algorithms
+    :raises OSError: if it cannot be read
     """
     algorithms = {"sha256"} | ({link.digest[0]} if link.digest else set())
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
@@ -134,11 +121,8 @@ def check(path: Path, link: Link) -> Checked | None:
         while chunk := file.read(BUFFER):
             for digest in hashes.values():
                 digest.update(chunk)
-        checked = Checked(identity, {n: h.hexdigest() for n, h in hashes.items()})
-        if identity == Identity.of(os.fstat(file.fileno())) and checked.suits(link):
-            with suppress(OSError):  # it will be remembered, also after a power failure
-                os.fsync(file.fileno())
-            return checked
-    path.unlink(missing_ok=True)
-    _log.warn("{path} is not what the index names: removed", path=str(path))
-    return None
+        with suppress(OSError):  # what is remembered of it holds after a power failure as well
+            os.fsync(file.fileno())
+        if identity != Identity.of(os.fstat(file.fileno())):
+            return None
+    return Checked(identity, {name: digest.hexdigest() for name, digest in hashes.items()})

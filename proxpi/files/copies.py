@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import attrs
 
-from proxpi.files.checks import Identity
+from proxpi.files.folder import Identity
 
 
 @attrs.define(eq=False)
@@ -21,6 +21,7 @@ class Copy:
     :ivar place: where it lies in the cache; empty for one that has no name
     :ivar verified: whether a hash vouches for it, and not its length alone
     :ivar fetched: whether it was fetched for whoever gets this copy
+    :ivar identity: which file of the cache that is; ``None`` for one that has no name
     """
 
     file: BinaryIO
@@ -30,6 +31,7 @@ class Copy:
     place: str
     verified: bool = True
     fetched: bool = False
+    identity: Identity | None = None
 
     def __attrs_post_init__(self) -> None:
         self._readers[self.place] += 1
@@ -69,16 +71,16 @@ class Held:
     _copy: Callable[[BinaryIO], Copy]
 
     @classmethod
-    def of(cls, copy: Copy, path: str, identity: Identity, doubt: Callable[[str], None]) -> Held:
+    def of(cls, copy: Copy, path: str, identity: Identity, doubt: Callable[[], None]) -> Held:
         """Hold the file of a copy that lies there."""
         readers, place = copy._readers, copy.place
         size, sha256, verified = copy.size, copy.sha256, copy.verified
 
         def again(file: BinaryIO) -> Copy:
-            return Copy(file, size, sha256, readers, place, verified)
+            return Copy(file, size, sha256, readers, place, verified, identity=identity)
 
         descriptor = os.dup(copy.file.fileno())
-        return cls(descriptor, path, identity, lambda: doubt(place), again)
+        return cls(descriptor, path, identity, doubt, again)
 
     @classmethod
     def alone(cls, descriptor: int, size: int) -> Held:

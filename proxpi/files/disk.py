@@ -17,10 +17,15 @@ itself is not flushed: a file that lost it is fetched again.)
 
 Finished and unfinished files count together, and so does what is on its way out. Whoever writes
 asks for room first (:meth:`Disk.reserve`); room is made by removing what
-:mod:`proxpi.files.eviction` chooses, in a thread (:mod:`proxpi.files.leaving`), and if that does
-not do, :class:`Full` says so before a byte is written. What is known of sizes and uses is written
+:mod:`proxpi.files.eviction` chooses, and if that does not do, :class:`Full` says so before a byte
+is written. What is known of sizes and uses is written
 down now and then, and read at the next start; the folder itself is looked at behind that
 (:mod:`proxpi.files.stocktaking`), since it may hold a lot.
+
+A cached file is *unverified* (it was found, and was not compared yet) or *verified*. It leaves by
+:meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`). All renames into and out of
+cache paths happen on the reactor's thread. The outcome of a thread concerns the file with the
+identity that the thread saw; it is dropped where another file lies by then.
 """
 
 from __future__ import annotations
@@ -29,25 +34,27 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import attrs
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 
 from proxpi import metrics, partials
-from proxpi.files import folder as folders
-from proxpi.files.checks import Checked, Identity, Mismatch, check, compare, origin_of
+from proxpi.files import folder as layout
+from proxpi.files.checks import Checked, Mismatch, check, compare, origin_of
 from proxpi.files.complaints import STAYS, UNREAD, Complaints
 from proxpi.files.copies import Copy, Held
-from proxpi.files.leaving import Leaving
+from proxpi.files.deletion_queue import SOME, DeletionQueue
+from proxpi.files.folder import Identity
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
 from proxpi.files.room import Full, Room, Unknown
-from proxpi.files.stock import Kept, Stock
+from proxpi.files.stock import Stock
 from proxpi.files.stocktaking import Stocktaking
 from proxpi.files.uses import Uses
 
@@ -77,19 +84,27 @@ class Disk:
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
     _room: Room = attrs.field(init=False)
     _complaints: Complaints = attrs.field(init=False)
-    _leaving: Leaving = attrs.field(init=False)
+    _queue: DeletionQueue = attrs.field(init=False)
     _uses: Uses = attrs.field(init=False)
     _stocktaking: Stocktaking = attrs.field(init=False)
+    # How many times all files are being removed at the moment; no found file is used meanwhile.
+    _clearing: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        self._leaving = Leaving(
-            self.folder, self.in_thread, self._stays, lambda count: self._room.went(count)
-        )
-        self._room = Room(self.capacity, self._stock, self._readers, self._leaving, self._evict)
         self._complaints = Complaints(self.folder, self.seconds)
+        self._queue = DeletionQueue(
+            self.folder, self.in_thread, lambda error: self._complaints.say(error, STAYS)
+        )
+        self._room = Room(self.capacity, self._stock, self._readers, self._queue, self._evict)
         self._uses = Uses(self.own, self._stock, self.in_thread, self.seconds)
         self._stocktaking = Stocktaking(
-            self.folder, self._stock, self._room, self._uses, self.in_thread, self._lost
+            self.folder,
+            self._stock,
+            self._room,
+            self._queue,
+            self._uses,
+            self.in_thread,
+            self._lost,
         )
 
     #: Compares what came with what the index names.
@@ -98,7 +113,7 @@ class Disk:
     @property
     def own(self) -> Path:
         """The folder for what is proxpi's own."""
-        return self.folder / folders.OWN_FOLDER
+        return self.folder / layout.OWN_FOLDER
 
     @property
     def used(self) -> int:
@@ -111,18 +126,21 @@ class Disk:
 
     def prepare(self) -> None:
         """
-        Look at what lies there, and remove what a crash left behind.
+        Try the folder, scan what lies there, and remove what a crash left behind.
 
-        A folder that cannot be written is used for reading.
+        A folder that cannot be written is used for reading. Each new file tries it again.
         """
         try:
             self.own.mkdir(parents=True, exist_ok=True)
             partials.remove_leftovers(self.own)
+            layout.try_to_write(self.own, self.folder)
         except OSError as error:
             _log.critical(
-                "{folder} cannot be written ({error}): nothing new will be kept in it",
+                "{folder} cannot be written ({error}): no new file is kept in it until it can be, "
+                "though what lies there is served; {advice}",
                 folder=self.folder,
                 error=error.strerror,
+                advice=layout.advice(error),
             )
         if self.capacity:
             self._stocktaking.begin()
@@ -138,17 +156,18 @@ class Disk:
         if place is None or checked is None or not checked.suits(link):
             return None
         try:
-            file = folders.open_file(self.folder / place)
+            file = layout.open_file(self.folder / place)
         except OSError as error:
             self._missed(place, error)
             return None
         if Identity.of(os.fstat(file.fileno())) != checked.identity:
             file.close()
-            self._doubt(place)
+            self._mark_unverified(place)
             return None
         self.count(place)
-        digest = checked.digests["sha256"]
-        return Copy(file, checked.identity.size, digest, self._readers, place, link.verified)
+        size, digest = checked.identity.size, checked.digests["sha256"]
+        verified = link.verified
+        return Copy(file, size, digest, self._readers, place, verified, identity=checked.identity)
 
     def count_uses_by(self, count: Callable[[], object]) -> None:
         """Let the uses of files in the response cache be counted before an eviction."""
@@ -156,10 +175,9 @@ class Disk:
 
     def hold(self, copy: Copy) -> Held | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
-        checked = self._checked.get(copy.place)
-        if checked is None:
+        if copy.identity is None or not self._is_verified(copy.place, copy.identity):
             return None
-        return Held.of(copy, str(self.folder / copy.place), checked.identity, self._doubt)
+        return Held.of(copy, str(self.folder / copy.place), copy.identity, lambda: self.doubt(copy))
 
     def count(self, place: str, uses: int = 1) -> None:
         """Count uses of a file that is here."""
@@ -168,16 +186,17 @@ class Disk:
         self._uses.changed()
 
     def doubt(self, copy: Copy) -> None:
-        """Take note that a copy could not be read: it is checked again, or fetched anew."""
-        self._doubt(copy.place)
+        """Mark a file unverified of which a copy could not be read."""
+        if copy.identity is not None and self._is_verified(copy.place, copy.identity):
+            self._mark_unverified(copy.place)
 
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
         place = link.place
-        if place is None or not self.capacity or place in self._leaving or self._known(place):
+        if place is None or not self.capacity or self._clearing or self._known(place):
             return False
         try:
-            status = folders.look(self.folder, place)
+            status = layout.look(self.folder, place)
         except OSError as error:
             self._complaints.say(error, UNREAD)
             return False
@@ -185,9 +204,9 @@ class Disk:
 
     def check(self, link: Link) -> Checked | OSError | None:
         """
-        Read a found file and compare it; one that is not the link's is removed.
+        Read a found file, and give its digests; ``None`` if it changed meanwhile.
 
-        This takes a while and changes nothing in memory: call it in a thread, then :meth:`trust`.
+        This takes a while and changes nothing: call it in a thread, then :meth:`trust`.
         """
         assert link.place is not None
         try:
@@ -195,21 +214,34 @@ class Disk:
         except OSError as error:
             return error
 
-    def trust(self, link: Link, checked: Checked | OSError | None) -> None:
-        """Remember the outcome of :meth:`check`, unless it is that of a file of the past."""
+    def trust(self, link: Link, checked: Checked | OSError | None) -> bool:
+        """
+        Take in the outcome of :meth:`check`, unless another file lies there by now.
+
+        A file with the link's bytes is verified; one with others is removed.
+
+        :return: whether it is verified
+        """
         place = link.place
         assert place is not None
         if isinstance(checked, OSError):
             self._missed(place, checked)
-            return
+        if not isinstance(checked, Checked) or self._clearing:
+            return False
         try:
             status = os.lstat(self.folder / place)
         except OSError as error:
             self._missed(place, error)
-            return
-        if checked is None or Identity.of(status) != checked.identity or place in self._leaving:
-            return
-        self._keep(place, checked)
+            return False
+        if Identity.of(status) != checked.identity:
+            return False
+        if checked.suits(link):
+            self._keep(place, checked)
+            return True
+        with suppress(OSError):
+            if self._remove(place, checked.identity):
+                _log.warn("{place} is not what the index names: removed", place=place)
+        return False
 
     def partial(self, link: Link) -> Partial:
         """
@@ -220,7 +252,7 @@ class Disk:
         :raises OSError: if the disk does not let it
         """
         if link.place is not None:
-            folders.look(self.folder, link.place)
+            layout.look(self.folder, link.place)
         if not os.path.isdir(self.own):  # it may have been emptied meanwhile
             self.own.mkdir(parents=True, exist_ok=True)
         partial = Partial(self.own, {link.digest[0]} if link.digest else set())
@@ -248,13 +280,23 @@ class Disk:
         partial.close()
         self._room.leave(partial)
 
-    def close(self) -> None:
-        """Remove what has not been finished, as the process ends; it may still be written to."""
-        for partial in self._room:
-            partial.unlink()
+    def close(self) -> Deferred[None]:
+        """
+        Remove what has not been finished, and write down what is known, as the process ends.
+
+        What is not finished may still be written to. A disk that hangs holds up the Deferred alone.
+        """
+        partials = list(self._room)
+
+        def unlink() -> None:
+            for partial in partials:
+                partial.unlink()
+
+        ended: Deferred[None] = self.in_thread(unlink)
         if self.capacity and self._room.known:
             self._room.count_uses()
-            self._uses.finish()
+            ended.addCallback(lambda _: self._uses.finish())
+        return ended
 
     def adopt(self, partial: Partial, link: Link) -> Copy | None:
         """
@@ -273,14 +315,16 @@ class Disk:
             return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
         partial.sync()
         self._uses.mark(place)
-        status = self._name(partial, place)
+        self._name(partial, place)
+        # Asked of the open file: another program may have replaced it under its name already.
+        identity = Identity.of(os.fstat(partial.fileno()))
         self._room.settle(partial)
-        self._keep(place, Checked(Identity.of(status), digests, origin_of(link.url)))
+        self._keep(place, Checked(identity, digests, origin_of(link.url)))
         return None
 
-    def named(self, filename: str) -> list[str]:
-        """Give the places of the files of this name, from whichever host, that are kept."""
-        return [place for place in self._stock if place.rpartition("/")[2] == filename]
+    def named(self, filenames: Collection[str]) -> list[str]:
+        """Give the cache paths of the kept files with these names, decoded, from any host."""
+        return [place for place in self._stock if unquote(place.rpartition("/")[2]) in filenames]
 
     def forget(self, what: Link | str) -> None:
         """
@@ -290,32 +334,53 @@ class Disk:
         :raises OSError: if it cannot be removed (it is checked again before it is served)
         """
         place = what.place if isinstance(what, Link) else what
-        if place is None or not folders.is_place(place):
+        if place is None or not layout.is_place(place):
             return
         self._room.unwanted(place)
-        self._doubt(place)
-        folders.remove(self.folder, place)
-        self._lost(place)
+        self._mark_unverified(place)  # if it stays
+        self._remove(place)
+        self._queue.start()
 
     def clear(self) -> Deferred[None]:
-        """Remove every file, as :meth:`forget` does; when it is given back, all are gone."""
+        """
+        Remove every file, as :meth:`forget` does; give a Deferred of when all are gone.
+
+        It fails with an `OSError` if one of them cannot be removed.
+        """
+        return Deferred.fromCoroutine(self._clear())
+
+    async def _clear(self) -> None:
         self._room.unwanted()
         known = frozenset(self._stock)
-        self._let_go(known)
+        for place in known:
+            self._mark_unverified(place)
+        self._queue.retry()
+        self._clearing += 1
+        failures: list[OSError] = []
+        try:
+            scan = await self.in_thread(lambda: layout.survey(self.folder, known))
+            files: dict[str, Identity | None] = dict.fromkeys(known)
+            files |= dict(scan.files)
+            for number, (place, meant) in enumerate(files.items()):
+                # What was verified by its download came since.
+                if (checked := self._checked.get(place)) is None or checked.origin is None:
+                    try:
+                        self._remove(place, meant)
+                    except OSError as error:
+                        failures.append(error)
+                if number % SOME == SOME - 1:
+                    await self._unlinked()
+            await self._unlinked()
+        finally:
+            self._clearing -= 1
+        if failures:
+            raise failures[0]
 
-        def rest(found: list[tuple[str, int]]) -> Deferred[None]:
-            # Also what another process put there, or was checked meanwhile; not what came since.
-            others = [(place, size) for place, size in found if not self._has_come(place)]
-            self._stock.fill(other for other in others if other[0] not in self._leaving)
-            self._let_go(place for place, _ in others)
-            return self._leaving.end()
-
-        survey = self.in_thread(lambda: folders.survey(self.folder, known))
-        return survey.addCallback(rest)
-
-    def _has_come(self, place: str) -> bool:
-        """Tell whether a file was fetched since all of them were forgotten, rather than found."""
-        return (checked := self._checked.get(place)) is not None and checked.origin is not None
+    def _unlinked(self) -> Deferred[None]:
+        """Have unlinked what is in the deletion queue; give a Deferred of its end."""
+        ended = self._queue.empty()
+        self._queue.start()
+        return ended
 
     def _known(self, place: str) -> Checked | None:
         """Give what is known of a file's bytes, now or from an earlier process."""
@@ -326,7 +391,12 @@ class Disk:
                 self._checked[place] = checked
         return checked
 
-    def _doubt(self, place: str) -> None:
+    def _is_verified(self, place: str, identity: Identity) -> bool:
+        """Tell whether this very file is verified."""
+        checked = self._known(place)
+        return checked is not None and checked.identity == identity
+
+    def _mark_unverified(self, place: str) -> None:
         """Let a file be checked before it is served again."""
         self._checked.pop(place, None)
         self._stock.annotate(place, "")
@@ -334,7 +404,6 @@ class Disk:
 
     def _keep(self, place: str, checked: Checked) -> None:
         self._checked[place] = checked
-        self._leaving.stop(place)
         if self._stock.size(place) != checked.identity.size or place not in self._stock:
             self._stock.add(place, checked.identity.size)
         self._stock.annotate(place, checked.written())
@@ -347,10 +416,10 @@ class Disk:
 
     def _missed(self, place: str, error: OSError) -> None:
         """Take note that a file cannot be opened; it counts for as long as it may be there."""
-        if folders.says_no_file(error):
+        if layout.says_no_file(error):
             self._lost(place)
         else:
-            self._doubt(place)
+            self._mark_unverified(place)
             self._complaints.say(error, UNREAD)
 
     def _note(self, place: str) -> None:
@@ -358,10 +427,10 @@ class Disk:
         self._stocktaking.changed(place)
         self._uses.changed()
 
-    def _name(self, partial: Partial, place: str) -> os.stat_result:
+    def _name(self, partial: Partial, place: str) -> None:
         """Give a file its name; what is in its way goes, if it is the cache's own."""
         path = self.folder / place
-        folders.look(self.folder, place)  # no link has come into the way
+        layout.look(self.folder, place)  # no link has come into the way
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(partial.path, path)
@@ -369,32 +438,32 @@ class Disk:
             # A folder may be gone again, or a file be where a folder has to be, or the reverse.
             for other in self._stock:
                 if place.startswith(f"{other}/") or other.startswith(f"{place}/"):
-                    folders.remove(self.folder, other)
-                    self._lost(other)
+                    self._remove(other)
+            self._queue.start()
             with suppress(OSError):
                 path.rmdir()
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(partial.path, path)
-        return path.stat()
 
     def _evict(self, place: str) -> None:
-        """Let go of a file to make room."""
-        metrics.EVICTED.inc()
-        self._leaving.add(place, self._stock.evict(place))
-        self._lost(place)
+        """Remove a file to make room."""
+        metrics.EVICTED.inc(self._remove(place))
 
-    def _let_go(self, places: Iterable[str]) -> None:
-        """Let go of files that nobody wants any more."""
-        for place in places:
-            self._doubt(place)  # if it stays
-            kept = self._stock.drop(place)
-            if kept is not None:
-                self._leaving.add(place, kept)
+    def _remove(self, place: str, meant: Identity | None = None) -> bool:
+        """
+        Remove a cached file: into the deletion queue, which has to be started.
+
+        :param meant: the file that is meant; ``None``: whichever lies there
+        :return: whether it is gone; where another file lies, that one stays
+        :raises OSError: if it stays, and counts
+        """
+        try:
+            gone = self._queue.take(place, meant)
+        except OSError as error:
+            self._complaints.say(error, STAYS)
+            raise
+        if gone:
             self._lost(place)
-        self._leaving.start()
-
-    def _stays(self, place: str, kept: Kept, error: OSError) -> None:
-        """Take a file back that should have gone, and cannot be removed."""
-        self._stock.restore(place, kept)
-        self._room.put_aside(place)
-        self._complaints.say(error, STAYS)
+        else:
+            self._mark_unverified(place)
+        return gone

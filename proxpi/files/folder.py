@@ -1,8 +1,11 @@
-"""The cache folder as it is found: what in it is a cached file, and how to get at it.
+"""The layout of the cache folder: cache paths, reserved names, and how to get at a file.
 
-These functions read and remove; they know nothing of what a process remembers. What they do not
-take for the cache's own they neither count nor touch. No symbolic link below the cache folder is
-followed, as it may lead out of it; the folder itself may be one.
+A name below a host's folder is one of three: a *cache path*, under which a cached file lies; a
+*reserved name*, under which a file waits to be unlinked; or foreign, which is neither counted nor
+touched. Reserved names are no cache paths, so no URL leads to one and no file is kept under one.
+
+These functions keep no state. No symbolic link below the cache folder is followed, as it may lead
+out of it; the folder itself may be one.
 """
 
 from __future__ import annotations
@@ -10,12 +13,17 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+
+import attrs
+
+from proxpi import partials
 
 #: The folder of proxpi's own below the cache folder. No host's folder begins with a dot.
 OWN_FOLDER = ".proxpi"
@@ -24,12 +32,14 @@ ORIGINAL_PARTIAL = ".proxpi-partial"
 
 #: Bytes that a name may have, and a path, with the byte that ends them; as most systems have it.
 LONGEST_NAME, LONGEST_PATH = 256, 4096
-#: Files that are looked at in no time.
+#: Entries of a cache folder that are scanned in no time.
 MANY = 2000
+#: Bytes that a disk with any room takes.
+BLOCK = 4096
+#: What the reserved names begin with, before 16 hexadecimal digits.
+RESERVED = ".proxpi-removed-"
 
-_OWN_NAME = re.compile(
-    r"\.(whl|zip|egg|exe|msi|rpm|deb|dmg|tgz|tbz|tar(\.\w+)?|metadata|asc|proxpi-partial)$"
-)
+_OWN_NAME = re.compile(r"\.(whl|zip|egg|exe|msi|rpm|deb|dmg|tgz|tbz|tar(\.\w+)?|metadata|asc)$")
 #: What the system says where there is no file, or none that is the cache's.
 _NO_FILE = frozenset(
     {
@@ -42,12 +52,47 @@ _NO_FILE = frozenset(
     }
 )
 _HOST_FOLDER = re.compile(r"[a-z0-9-]+")
-_PLACE = re.compile(r"[a-z0-9-]+(?:/(?!\.\.?(?:/|\Z))[^/]+)+")
+_RESERVED_NAME = re.compile(re.escape(RESERVED) + "[0-9a-f]{16}")
+_CACHE_PATH = re.compile(
+    rf"[a-z0-9-]+(?:/(?!\.\.?(?:/|\Z)|{re.escape(RESERVED)})[^/]+)+(?<!{re.escape(ORIGINAL_PARTIAL)})"
+)
+
+
+@attrs.frozen
+class Identity:
+    """What tells a file from another one under the same name, and from its own past."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """Take it from what the system says of a file."""
+        return cls(status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+@attrs.frozen
+class Scan:
+    """What a look at the whole cache folder found.
+
+    :ivar files: cache paths and identities, the least recently used first, as far as the disk tells
+    :ivar ignored: what was left out, in words for the log
+    :ivar leftovers: files under reserved names that could not be unlinked, and their bytes
+    """
+
+    files: list[tuple[str, Identity]]
+    ignored: list[str]
+    leftovers: list[tuple[str, int]]
 
 
 def is_place(text: str) -> bool:
-    """Tell whether a file of the cache can lie there, below the cache folder."""
-    return _PLACE.fullmatch(text) is not None
+    """
+    Tell whether a text is a cache path.
+
+    No name that cannot be printed is one: it might be no UTF-8, or look like two lines of a log.
+    """
+    return _CACHE_PATH.fullmatch(text) is not None and text.isprintable()
 
 
 def is_called_own(place: str) -> bool:
@@ -62,15 +107,15 @@ def says_no_file(error: OSError) -> bool:
 
 def look(folder: Path, place: str) -> os.stat_result | None:
     """
-    Tell what lies at a place; ``None`` if nothing does.
+    Tell what lies at a cache path; ``None`` if nothing does.
 
     :raises OSError: if it cannot be told, if a file of that name cannot lie there, or if a link is
         on the way
     """
     path = str(folder)
     *above, name = place.split("/")
-    lengths = [len(os.fsencode(segment)) + 1 for segment in (path, *above, name)]
-    if max(lengths[1:]) > LONGEST_NAME or sum(lengths) > LONGEST_PATH:
+    longest = max(len(os.fsencode(segment)) for segment in (*above, name))
+    if longest >= LONGEST_NAME or _is_too_long(f"{path}/{place}"):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), f"{path}/{place}")
     try:
         for segment in above:
@@ -80,6 +125,13 @@ def look(folder: Path, place: str) -> os.stat_result | None:
         return os.lstat(f"{path}/{name}")
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _is_too_long(path: str) -> bool:
+    """Tell whether a path, or a reserved name beside it, is longer than systems take."""
+    above, _, name = path.rpartition("/")
+    longest = max(len(os.fsencode(name)), len(RESERVED) + 16)
+    return len(os.fsencode(above)) + 1 + longest >= LONGEST_PATH
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -98,72 +150,172 @@ def open_file(path: Path) -> BinaryIO:
 
 def holds_many(folder: Path) -> bool:
     """
-    Tell whether it takes a while to look at all of it.
+    Tell whether it takes a while to scan the folder.
 
     :raises OSError: if the folder cannot be read
     """
-    files = (file for host in _hosts(folder) for file in _files(host))
-    return next(islice(files, MANY, None), None) is not None
+    entries = (entry for host in _hosts(folder) for entry in _walk(host.path, []))
+    return next(islice(entries, MANY, None), None) is not None
 
 
-def survey(folder: Path, known: Container[str]) -> list[tuple[str, int]]:
+def survey(folder: Path, known: Container[str]) -> Scan:
     """
-    Find the files of the cache, and remove what the original has not finished.
+    Find the cached files, and unlink what the original has not finished, and what a crash left.
 
-    :param known: places of files that are the cache's own whatever they are called
-    :return: places and bytes, the least recently used first, as far as the disk tells
+    :param known: cache paths of files that are the cache's own whatever they are called
     :raises OSError: if the folder cannot be read
     """
     start = len(os.path.join(folder, ""))
-    found = []
+    found: list[tuple[float, str, Identity]] = []
+    scan = Scan([], [], [])
     for host in _hosts(folder):
-        for entry in _files(host):
+        if _RESERVED_NAME.fullmatch(host.name):
+            _unlink_leftover(host, scan)
+            continue
+        for entry in _walk(host.path, scan.ignored):
             place = entry.path[start:]
-            if not (is_called_own(place) or place in known):
-                continue  # some other program's, as far as anyone can tell
-            with suppress(OSError):
-                if entry.name.endswith(ORIGINAL_PARTIAL):
-                    os.unlink(entry.path)
-                    continue
-                status = entry.stat(follow_symlinks=False)
-                found.append((max(status.st_atime, status.st_mtime), place, status.st_size))
-    return [(place, size) for _, place, size in sorted(found)]
+            if _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL):
+                _unlink_leftover(entry, scan)
+            elif not is_place(place) or _is_too_long(entry.path):
+                scan.ignored.append(f"{place!a} (no name that a cached file can have)")
+            elif is_called_own(place) or place in known:
+                with suppress(OSError):  # gone meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        used = max(status.st_atime, status.st_mtime)
+                        found.append((used, place, Identity.of(status)))
+    found.sort(key=lambda file: file[:2])
+    scan.files.extend((place, identity) for _, place, identity in found)
+    return scan
 
 
-def _hosts(folder: Path) -> Iterator[str]:
-    """Give the folders of hosts."""
-    for host in os.scandir(folder):
-        if _HOST_FOLDER.fullmatch(host.name) and host.is_dir(follow_symlinks=False):
-            yield host.path
+def _hosts(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Give the folders of hosts, and what lies beside them under a reserved name."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _RESERVED_NAME.fullmatch(entry.name) or (
+                _HOST_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+            ):
+                yield entry
 
 
-def _files(top: str) -> Iterator[os.DirEntry[str]]:
+def _walk(top: str, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
     """Give all that is no folder below a folder. (``os.walk`` takes twice as long.)"""
     folders = [top]
     while folders:
-        with suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    yield entry
+        path = folders.pop()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        yield entry
+        except OSError as error:
+            if not says_no_file(error) or error.errno == errno.ENAMETOOLONG:
+                unreadable.append(f"{path!a} ({error.strerror})")
 
 
-def remove(folder: Path, place: str) -> None:
+def _unlink_leftover(entry: os.DirEntry[str], scan: Scan) -> None:
+    try:
+        os.unlink(entry.path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        with suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                scan.leftovers.append((entry.path, status.st_size))
+
+
+def try_to_write(own: Path, folder: Path) -> None:
     """
-    Remove a file, if it is there, and the folders that held nothing else.
+    Write a small file, and give it a name in the cache folder, as a download does.
 
+    Permission bits do not tell: root ignores them, and a disk may be read-only or full.
+
+    :raises OSError: if the disk does not let it
+    """
+    partial, file = partials.begin(own)
+    path: Path | str = partial
+    try:
+        with file:
+            file.write(bytes(BLOCK))
+            os.fsync(file.fileno())
+        reserved = os.path.join(folder, RESERVED + secrets.token_hex(8))
+        os.rename(path, reserved)
+        path = reserved
+    finally:
+        os.unlink(path)
+
+
+def advice(error: OSError) -> str:
+    """Say what to do about a cache folder that cannot be written."""
+    match error.errno:
+        case errno.EROFS:
+            return "mount it for writing"
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free space on its disk, or raise the quota"
+        case errno.EXDEV:
+            return f"let {OWN_FOLDER} lie on the same disk as the rest of it"
+    return f"let the user with the number {os.geteuid()} write there"
+
+
+def set_aside(folder: Path, place: str, meant: Identity | None) -> tuple[str, int] | bool:
+    """
+    Rename a cached file to a reserved name in the same folder.
+
+    Only the file that is meant is renamed. It is compared before the rename; and since a program
+    outside may replace it between the two, once more after it, and is put back then.
+
+    :param meant: the file that is meant; ``None``: whichever lies there
+    :return: its reserved path and its bytes; ``True`` if nothing lies there, ``False`` if another
+        file does
     :raises OSError: if it stays
     """
-    path = folder / place
+    path = os.path.join(folder, place)
     try:
-        if look(folder, place) is not None:
-            os.unlink(path)
+        before = look(folder, place)
+        if before is None or stat.S_ISDIR(before.st_mode):
+            return True
+        if meant is not None and Identity.of(before) != meant:
+            return False
+        reserved = os.path.join(os.path.dirname(path), RESERVED + secrets.token_hex(8))
+        os.rename(path, reserved)
     except OSError as error:
         if not says_no_file(error):
             raise
-    above = path.parent
+        return True
+    after = os.lstat(reserved)
+    if _unrenamed(after) == _unrenamed(before):
+        return reserved, after.st_size
+    try:
+        os.link(reserved, path, follow_symlinks=False)
+    except FileExistsError:
+        pass  # a third file, which is newer; a rename would replace it
+    except OSError:  # a file system without hard links
+        if not os.path.lexists(path):
+            os.rename(reserved, path)
+            return False
+    os.unlink(reserved)
+    return False
+
+
+def _unrenamed(status: os.stat_result) -> tuple[int, ...]:
+    """Give what a rename leaves as it is; it changes the time of change."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def unlink_reserved(folder: Path, reserved: str) -> None:
+    """
+    Unlink a file under a reserved name, and the folders that held nothing else.
+
+    :raises OSError: if it stays
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(reserved)
+    above = Path(reserved).parent
     with suppress(OSError):  # the first one that holds something stays, and all above it
-        while above.parent != folder:
+        while above != folder and above.parent != folder:
             above.rmdir()
             above = above.parent

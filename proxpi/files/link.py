@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from proxpi.files.folder import is_place
 from proxpi.simple import model, urls
 from proxpi.simple.listing import Listed
 
@@ -70,14 +71,15 @@ def _place(url: str) -> str | None:
     Say where the file of a URL lies below the cache folder, as the original proxpi has it.
 
     The host with each run of other characters than ``a-z0-9`` as one ``-``, then the path
-    as it stands. ``None`` if that path would lead elsewhere.
+    as it stands. ``None`` if that is no cache path.
     """
     parts = urlsplit(url)
     folder = re.sub(r"[^a-z0-9]+", "-", (parts.hostname or "").lower())
     segments = [segment for segment in parts.path.split("/") if segment]
-    if folder in ("", "-") or not segments or {".", ".."} & set(segments):
+    if folder in ("", "-"):
         return None
-    return "/".join([folder, *segments]) if "\0" not in parts.path else None
+    place = "/".join([folder, *segments])
+    return place if is_place(place) else None
 
 
 @lru_cache(maxsize=4096)

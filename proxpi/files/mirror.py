@@ -175,15 +175,14 @@ class Mirror:
 
         :raises OSError: if it cannot be removed
         """
-        names = [filename, filename + METADATA, filename + SIGNATURE]
+        names = {filename, filename + METADATA, filename + SIGNATURE}
         links = {link for each in names if (link := self._links.known(name, each)) is not None}
-        # Without a page at hand, what the URLs are called is all that is known.
-        places = [] if links else [place for each in names for place in self._disk.named(each)]
         links |= {link for link in self._arrivals if urls.filename(link.url) in names}
         for link in links:
             self._arrivals.forget(link)
             self._disk.forget(link)
-        for place in places:
+        # From whichever host: without a page at hand the URLs are not known.
+        for place in self._disk.named(names):
             self._disk.forget(place)
 
     def clear(self) -> Deferred[None]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 import attrs
 from twisted.internet.defer import Deferred
 
-from proxpi.files.leaving import SOME, Leaving
+from proxpi.files.deletion_queue import SOME, DeletionQueue
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
 from proxpi.files.stock import Stock
@@ -59,13 +59,14 @@ class Claim:
 class Room:
     """The room of one cache folder.
 
-    What has to go for a file is removed in a thread. Its bytes count until they are gone, and so do
-    those for which they go, from the beginning; as long as both are too much, nobody writes.
+    What has to go for a file is renamed at once, and unlinked in a thread. Its bytes count until it
+    is gone, and so do those for which it goes, from the beginning; as long as both are too much,
+    nobody writes.
 
     :ivar capacity: bytes of files that there may be
     :ivar busy: places of files that must not be removed now
-    :ivar leaving: the files that are on their way out
-    :ivar evict: moves a file from the stock to those
+    :ivar queue: the files that are about to be unlinked
+    :ivar evict: renames a file of the stock into the queue; it may raise an `OSError`
     :ivar count_uses: counts the uses of files in the response cache; called before an eviction
     :ivar known: whether it is known how much there is; as long as it is not, nothing may grow
     """
@@ -73,21 +74,23 @@ class Room:
     capacity: int
     stock: Stock
     busy: Collection[str]
-    leaving: Leaving
-    evict: Callable[[str], None]
+    queue: DeletionQueue
+    evict: Callable[[str], object]
     count_uses: Callable[[], object] = lambda: None
     known: bool = True
     _claims: dict[Partial, Claim] = attrs.field(init=False, factory=dict)
     _unfinished: int = attrs.field(init=False, default=0)
     # What could not be removed; it is tried again once nothing else is left.
     _aside: set[str] = attrs.field(init=False, factory=set)
-    _in_vain: int = attrs.field(init=False, default=0)
     _waiting: list[Deferred[None]] = attrs.field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.queue.progress = self._look
 
     @property
     def used(self) -> int:
         """Bytes of all files, finished or not, and of those that are on their way out."""
-        return self.stock.used + self._unfinished + self.leaving.used
+        return self.stock.used + self._unfinished + self.queue.used
 
     def fits(self, size: int | None) -> bool:
         """Whether a file of so many bytes may be kept."""
@@ -171,20 +174,11 @@ class Room:
         :raises Full: if it cannot be
         """
         while self.used > self.capacity:
-            self._let_go()
-            if self.leaving:
+            self._evict()
+            if self.queue:
                 self._waiting.append(Deferred())
                 return self._waiting[-1]
         return None
-
-    def put_aside(self, place: str) -> None:
-        """Take note that a file cannot be removed."""
-        self._aside.add(place)
-
-    def went(self, count: int) -> None:
-        """Take note that so many files are gone of those that were to go."""
-        self._in_vain = 0 if count else self._in_vain + 1
-        self._look()
 
     def shrink(self, _: object = None) -> None:
         """Have as much removed as is too much, without anyone's waiting for it."""
@@ -196,31 +190,38 @@ class Room:
     @property
     def _excess(self) -> int:
         """Bytes of which nobody has seen yet that they go."""
-        return self.used - self.leaving.used - self.capacity
+        return self.used - self.queue.leaving - self.capacity
 
     def _claim(self, claim: Claim, size: int) -> None:
         self._unfinished += size - (claim.size or 0)
         claim.size = size
 
-    def _let_go(self) -> None:
-        excess = self._excess
-        if excess <= 0:
-            return
-        staying = self._aside.union(self.busy)
-        if excess > self.stock.used - sum(map(self.stock.size, staying)):
-            self._aside.clear()
-            raise Full  # and nothing goes in vain
-        if self._in_vain >= IN_VAIN:
-            self._in_vain = 0
-            raise Full
-        self.count_uses()
-        for place in self.stock.choose(excess, staying, SOME):
-            self.evict(place)
-        self.leaving.start()
+    def _evict(self) -> None:
+        """Let go of what is too much; only some at a time, as each is renamed here."""
+        failures = 0
+        try:
+            while (excess := self._excess) > 0:
+                staying = self._aside.union(self.busy)
+                if excess > self.stock.used - sum(map(self.stock.size, staying)):
+                    self._aside.clear()
+                    raise Full  # and nothing goes in vain
+                self.count_uses()
+                for place in self.stock.choose(excess, staying, SOME):
+                    try:
+                        self.evict(place)
+                    except OSError:
+                        self._aside.add(place)
+                        failures += 1
+                        if failures == IN_VAIN:
+                            raise Full
+                if self.queue:
+                    break
+        finally:
+            self.queue.start()
 
     def _look(self) -> None:
         """Let those ask once more who wait, if there is room, or nothing comes of waiting."""
-        if self.used <= self.capacity or not self.leaving:
+        if self.used <= self.capacity or not self.queue:
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:
                 waiter.callback(None)

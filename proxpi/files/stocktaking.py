@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxpi.files import folder as folders
+from proxpi.files import folder as layout
+from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.room import Room
 from proxpi.files.stock import Stock
 from proxpi.files.uses import Uses
@@ -35,6 +36,7 @@ class Stocktaking:
     folder: Path
     _stock: Stock
     _room: Room
+    _queue: DeletionQueue
     _uses: Uses
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     lost: Callable[[str], None]
@@ -47,10 +49,10 @@ class Stocktaking:
         self._touched = set()
         self._room.known = False
         try:
-            run = self.in_thread if folders.holds_many(self.folder) else execute
+            run = self.in_thread if layout.holds_many(self.folder) else execute
         except OSError:
             run = execute  # and the same once more, to be told of
-        looked = run(lambda: folders.survey(self.folder, known))
+        looked = run(lambda: layout.survey(self.folder, known))
         looked.addCallbacks(self._take, self._cannot_look)
 
     def changed(self, place: str) -> None:
@@ -63,19 +65,26 @@ class Stocktaking:
         self._touched, self._room.known = None, True
         _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=failure.value)
 
-    def _take(self, found: list[tuple[str, int]]) -> None:
+    def _take(self, scan: layout.Scan) -> None:
         """Bring what is known in line with what lies there, and remove what is too much."""
         touched, self._touched = self._touched or set(), None
         self._uses.changed()
         self._room.known = True
+        found = [(place, found.size) for place, found in scan.files if place not in touched]
         sizes = dict(found)
         for place in self._stock:
             if place not in touched and self._stock.size(place) != sizes.get(place):
                 self.lost(place)
-        self._stock.fill(
-            (place, size)
-            for place, size in found
-            if place not in touched and place not in self._stock
-        )
+        self._stock.fill((place, size) for place, size in found if place not in self._stock)
+        for reserved, size in scan.leftovers:
+            self._queue.add(reserved, size)
+        self._queue.start()
+        if scan.ignored:
+            _log.warn(
+                "{folder}: ignored {first}{more}",
+                folder=self.folder,
+                first=scan.ignored[0],
+                more=f", and {len(scan.ignored) - 1} more" if scan.ignored[1:] else "",
+            )
         self._uses.tidy()
         self._room.shrink()

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from proxpi import partials
-from proxpi.files import folder as folders
+from proxpi.files import folder as layout
 from proxpi.files.stock import Stock
 
 #: The name of the document.
@@ -50,6 +50,7 @@ class Uses:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     seconds: Callable[[], float]
     _changes: int = attrs.field(init=False, default=0)
+    _writing: Deferred[None] = attrs.field(init=False, factory=lambda: succeed(None))
     _written_at: float = attrs.field(
         init=False, default=attrs.Factory(lambda self: self.seconds(), takes_self=True)
     )
@@ -63,12 +64,12 @@ class Uses:
         except ValueError as error:
             _log.warn("{name} is damaged, and not used: {error}", name=NAME, error=error)
         for place in self._stock:
-            if not folders.is_place(place):
+            if not layout.is_place(place):
                 self._stock.drop(place)
         places: list[str] = []
         with suppress(OSError, ValueError):
-            places = (self.own / PLACES).read_text("utf-8").split("\n")
-        return frozenset(self._stock) | frozenset(filter(folders.is_place, places))
+            places = (self.own / PLACES).read_text("utf-8", "surrogateescape").split("\n")
+        return frozenset(self._stock) | frozenset(filter(layout.is_place, places))
 
     def mark(self, place: str) -> None:
         """
@@ -76,7 +77,7 @@ class Uses:
 
         :raises OSError: if the disk does not let it
         """
-        if place not in self._stock and not folders.is_called_own(place):
+        if place not in self._stock and not layout.is_called_own(place):
             with open(self.own / PLACES, "ab", buffering=0) as places:
                 places.write(f"{place}\n".encode())
 
@@ -84,26 +85,32 @@ class Uses:
         """Take what is not there any more out of a list that has become long."""
         with suppress(OSError):
             if (self.own / PLACES).stat().st_size > LONG:
-                places = [place for place in self._stock if not folders.is_called_own(place)]
+                places = [place for place in self._stock if not layout.is_called_own(place)]
                 text = "".join(f"{place}\n" for place in places)
                 partials.write_whole(self.own / PLACES, text.encode())
 
     def changed(self) -> None:
         """Count a change, and write all of them down now and then."""
         self._changes += 1
-        now = self.seconds()
-        if self._changes >= max(CHANGES, len(self._stock)) or now >= self._written_at + LONGEST:
-            self._changes, self._written_at = 0, now
-            document = self._stock.dump()
-            self.in_thread(lambda: self._write(document))
+        due = max(CHANGES, len(self._stock))
+        if self._changes >= due or self.seconds() >= self._written_at + LONGEST:
+            self._write()
 
-    def finish(self) -> None:
+    def finish(self) -> Deferred[None]:
         """Write down what changed since."""
         if self._changes:
-            self._write(self._stock.dump())
+            self._write()
+        return self._writing
 
-    def _write(self, document: bytes) -> None:
-        try:
-            partials.write_whole(self.own / NAME, document)
-        except OSError as error:
-            _log.debug("uses are not written down: {error}", error=error)
+    def _write(self) -> None:
+        """Write, after what is being written: an older document replaces no newer one."""
+        self._changes, self._written_at = 0, self.seconds()
+        document = self._stock.dump()
+
+        def write() -> None:
+            try:
+                partials.write_whole(self.own / NAME, document)
+            except OSError as error:
+                _log.debug("uses are not written down: {error}", error=error)
+
+        self._writing.addCallback(lambda _: self.in_thread(write))

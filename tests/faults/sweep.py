@@ -23,7 +23,7 @@ from tests.support.house import sha256
 
 FILES = 5
 #: Calls that change a folder.
-CALLS = ["mkdir", "pwrite", "fsync", "rename", "replace", "unlink", "rmdir"]
+CALLS = ["mkdir", "pwrite", "fsync", "rename", "replace", "link", "unlink", "rmdir"]
 
 
 def contents(number: int) -> bytes:

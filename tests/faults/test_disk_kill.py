@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from proxpi.files.disk import Disk
+from proxpi.files.folder import RESERVED
 from tests.faults.conftest import StartProxy
 from tests.faults.sweep import FILES, contents, link_of, name_of, work
 from tests.support.distributions import make_wheel
@@ -33,8 +34,9 @@ _processes.set_forkserver_preload(["tests.faults.sweep"])
 
 def _named(folder: Path) -> dict[str, bytes]:
     """What lies under names, by these; what is proxpi's own is not among it."""
-    files = (path for path in (folder / "h-example").rglob("*") if path.is_file())
-    return {path.name: path.read_bytes() for path in files}
+    files = [path for path in (folder / "h-example").rglob("*") if path.is_file()]
+    named = [path for path in files if not path.name.startswith(RESERVED)]
+    return {path.name: path.read_bytes() for path in named}
 
 
 def _run(
@@ -59,6 +61,7 @@ def _check(folder: Path, capacity: int) -> None:
     disk = Disk(folder, capacity)
     disk.prepare()
     assert not list(disk.own.glob("partial-*"))
+    assert not list(folder.rglob(f"{RESERVED}*"))
     assert disk.used == sum(map(len, named.values())) <= capacity
     for number in range(FILES):
         link = link_of(number)

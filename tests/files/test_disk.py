@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxpi.files.disk import Checked, Copy, Disk, Mismatch
+from proxpi.files.disk import Copy, Disk, Mismatch
 from proxpi.files.link import Link
 from tests.support.house import FolderCase, sha256
 
@@ -68,9 +68,7 @@ class DiskCase(FolderCase):
 
     def check(self, link: Link) -> bool:
         """Check a found file, and remember it; tell whether it is right."""
-        checked = self.disk.check(link)
-        self.disk.trust(link, checked)
-        return isinstance(checked, Checked)
+        return self.disk.trust(link, self.disk.check(link))
 
     def held(self) -> int:
         """Bytes of files that lie there."""

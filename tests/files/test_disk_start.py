@@ -123,6 +123,7 @@ class ReadOnly(DiskCase):
         self.path = self.lay("x.whl", b"data")
         self.refuse(Path, "mkdir")
         self.refuse(partials, "FileIO")
+        self.refuse(os, "rename")
         self.refuse(os, "unlink")
         self.refuse(Path, "unlink")
 

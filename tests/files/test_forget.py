@@ -90,7 +90,7 @@ class Forget(DiskCase):
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        self.put(os, "unlink", refuse)
+        self.put(os, "rename", refuse)
         with pytest.raises(OSError, match="Read-only"):
             self.disk.forget(link)
         assert self.disk.open(link) is None
@@ -145,15 +145,15 @@ class Clear(DiskCase):
         assert (self.held(), self.disk.used) == (4, 4)
 
     def test_refused(self) -> None:
-        """What cannot be removed is checked again before it is served."""
+        """What cannot be removed is said, and checked again before it is served."""
         link = link_of("x.whl", b"data")
         self.keep(link, b"data")
 
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        self.put(os, "unlink", refuse)
-        self.result(self.disk.clear())
+        self.put(os, "rename", refuse)
+        self.error(self.disk.clear(), OSError)
         assert self.disk.open(link) is None
         assert self.disk.found(link)
         assert not self.disk.found(bare("y.whl"))

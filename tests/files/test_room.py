@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -197,16 +196,17 @@ class Unfinished(DiskCase):
     @contextmanager
     def unremovable(self, name: str, tried: list[str] | None = None) -> Iterator[None]:
         """Let a file, or each one, be such that nobody can remove it."""
-        unlink = os.unlink
+        rename = os.rename
 
-        def refuse(path: Path, **how: Any) -> None:
+        def refuse(old: str, new: str) -> None:
+            path = Path(old)
             if path.parent.name == "h-example" and path.name.endswith(name):
                 if tried is not None:
                     tried.append(path.name)
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-            unlink(path, **how)
+            rename(old, new)
 
-        with mock.patch.object(os, "unlink", refuse):
+        with mock.patch.object(os, "rename", refuse):
             yield
 
     def test_complaints(self) -> None:

@@ -169,7 +169,7 @@ class OneFile(FilesCase):
         def refuse(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        self.put(os, "unlink", refuse)
+        self.put(os, "rename", refuse)
         answer = self.ask("DELETE", f"/cache/demo/{NAME}")
         assert (answer.status, json.loads(answer.body)["status"]) == (503, "error")
         assert "Permission denied" in json.loads(answer.body)["message"]

@@ -1,0 +1,585 @@
+"""The deletion queue: files are renamed first, then unlinked, and nothing else is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from proxpi.files import deletion_queue as queue_module
+from proxpi.files import disk as disk_module
+from proxpi.files import partial as partial_module
+from proxpi.files import room as room_module
+from proxpi.files import uses as usage_module
+from proxpi.files.disk import Disk, Full
+from proxpi.files.folder import RESERVED
+from proxpi.files.link import Link
+from proxpi.files.mirror import Mirror
+from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.pool import Upstream
+from tests.files.mirrored import TIMEOUT, URL, MirrorCase
+from tests.files.test_disk import DiskCase, bare, link_of
+from tests.support.house import entry, sha256
+from tests.support.internet import Reply
+from tests.support.logs import logged
+
+
+class Threaded(DiskCase):
+    """Ten files that fill the folder; threads run when the test lets them."""
+
+    def setUp(self) -> None:
+        """Fill the folder, and let each byte be written as it comes."""
+        super().setUp()
+        self.put(partial_module, "BUFFER", 1)
+        self.jobs: list[tuple[Any, Deferred[Any]]] = []
+        self.disk = Disk(self.folder, 100, self.in_thread)
+        self.disk.prepare()
+        self.links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for link in self.links:
+            self.keep(link, bytes(10))
+
+    def in_thread(self, job: Any) -> Deferred[Any]:
+        """Keep it for later."""
+        self.jobs.append((job, Deferred()))
+        return self.jobs[-1][1]
+
+    def run_thread(self) -> None:
+        """Let one thread come to its end."""
+        job, done = self.jobs.pop(0)
+        done.callback(job())
+
+    def run_threads(self) -> None:
+        """Let all of them come to their ends."""
+        while self.jobs:
+            self.run_thread()
+
+    def names(self) -> int:
+        """How many files there are."""
+        return len(os.listdir(self.folder / "h-example"))
+
+    def reserved(self) -> list[str]:
+        """Which of them are to be unlinked."""
+        return [name for name in os.listdir(self.folder / "h-example") if name.startswith(RESERVED)]
+
+    @contextmanager
+    def refused(self, call: str) -> Iterator[None]:
+        """Let a call of the system fail below the hosts' folders."""
+        real = getattr(os, call)
+
+        def refuse(path: Any, *arguments: Any, **named: Any) -> Any:
+            if "/h-example/" in os.fspath(path):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path, *arguments, **named)
+
+        with mock.patch.object(os, call, refuse):
+            yield
+
+
+class Leave(Threaded):
+    """Room is made for a file that needs half of it."""
+
+    def test_waits(self) -> None:
+        """Nothing is removed by who asks, and nothing written before there is room for it."""
+        self.put(queue_module, "SOME", 2)
+        partial = self.disk.partial(bare("new.whl", 50))
+        self.disk.reserve(partial, 50)
+        room = partial.write(bytes(50))
+        assert room is not None
+        assert self.names() == 10
+        while self.jobs:
+            assert partial.path.stat().st_size == 0
+            assert partial.read(0, 100) == bytes(50), "who follows it does not wait"
+            assert self.held() <= 100
+            self.run_thread()
+        assert self.successResultOf(room) is None
+        assert partial.flush() is None
+        assert partial.path.stat().st_size == 50
+        assert self.disk.used == self.held() == 100
+        self.disk.end(partial)
+
+    def test_nothing_comes_of_it(self) -> None:
+        """Who waits for room that somebody else has taken meanwhile is told so."""
+        one, two = self.disk.partial(bare("1.whl", 50)), self.disk.partial(bare("2.whl", 50))
+        waiting = [partial.write(bytes(50)) for partial in (one, two)]
+        assert self.disk.open(self.links[0]) is None, "all of them are to go"
+        with self.refused("unlink"):
+            self.run_threads()
+        assert [self.successResultOf(room) for room in waiting if room] == [None, None]
+        with pytest.raises(Full):
+            one.flush()
+        self.disk.end(one)
+        with pytest.raises(Full):
+            two.flush()
+        self.disk.end(two)
+        assert self.disk.used == self.held() == 100
+
+    def test_given_up(self) -> None:
+        """Once a download has ended, no more goes for it than is on its way already."""
+        self.put(queue_module, "SOME", 2)
+        self.put(room_module, "SOME", 2)
+        partial = self.disk.partial(bare("new.whl", 50))
+        self.disk.reserve(partial, 50)
+        self.disk.end(partial)
+        self.run_threads()
+        assert self.names() == 8
+
+    def test_lives_on(self) -> None:
+        """What was about to go, and comes anew, stays."""
+        partial = self.disk.partial(bare("new.whl", 50))
+        self.disk.reserve(partial, 50)
+        assert self.disk.open(self.links[0]) is None
+        self.disk.end(partial)
+        self.keep(self.links[0], bytes(10))
+        self.run_threads()
+        assert self.content(self.links[0]) == bytes(10)
+        assert self.disk.used == self.held() == 60
+
+    def test_goes_twice(self) -> None:
+        """What comes anew while it goes, and has to go again, counts until that is done."""
+        partial = self.disk.partial(bare("new.whl", 10))
+        self.disk.reserve(partial, 10)
+        job, done = self.jobs.pop()
+        tried = job()
+        [gone] = [link for link in self.links if not (self.folder / str(link.place)).exists()]
+        self.disk.end(partial)
+        self.keep(gone, bytes(10))
+        cleared = self.disk.clear()
+        done.callback(tried)
+        assert self.disk.used == 100
+        self.run_threads()
+        self.successResultOf(cleared)
+        assert self.disk.used == self.names() == 0
+
+
+class Cleared(Threaded):
+    """Everything goes, while other things happen."""
+
+    def test_counts_until_it_is_gone(self) -> None:
+        """A file that comes meanwhile finds no room that is not there yet."""
+        self.disk.clear()
+        assert self.disk.used == 100
+        partial = self.disk.partial(bare("new.whl", 50))
+        room = partial.write(bytes(50))
+        assert room is not None
+        self.run_threads()
+        assert self.successResultOf(room) is None
+        assert self.disk.used == 50
+        self.disk.end(partial)
+
+    def test_being_checked(self) -> None:
+        """A check that ends at any time after that brings nothing back."""
+        link = link_of("found.whl", bytes(10))
+        for jobs in range(4):
+            self.lay("found.whl", bytes(10))
+            checked = self.disk.check(link)
+            cleared = self.disk.clear()
+            for _ in range(jobs):
+                if self.jobs:
+                    self.run_thread()
+            self.disk.trust(link, checked)
+            self.run_threads()
+            self.successResultOf(cleared)
+            assert (self.disk.used, self.disk.open(link), self.disk.found(link)) == (0, None, False)
+            assert self.names() == 0
+
+    def test_came_while_it_was_cleared(self) -> None:
+        """A file that comes at any time after that stays, and the one before it goes."""
+        new = b"n" * 10
+        for jobs in range(4):
+            for link in self.links[:3]:
+                self.keep(link, bytes(10))
+            cleared = self.disk.clear()
+            for _ in range(jobs):
+                if self.jobs:
+                    self.run_thread()
+            link = link_of("0.whl", new)
+            self.keep(link, new)
+            self.run_threads()
+            self.successResultOf(cleared)
+            assert self.content(link) == new
+            assert self.disk.used == self.held() == 10
+
+    def test_unlinked_by_the_way(self) -> None:
+        """A large cache is renamed some files at a time."""
+        self.put(queue_module, "SOME", 3)
+        self.put(disk_module, "SOME", 3)
+        cleared = self.disk.clear()
+        self.run_thread()
+        assert len(self.reserved()) == 3
+        assert self.names() == 10
+        self.run_threads()
+        self.successResultOf(cleared)
+        assert self.names() == 0
+
+
+class Windows(Threaded):
+    """A thread's outcome is about the file that the thread saw, whatever lies there by then."""
+
+    def setUp(self) -> None:
+        """Lay a file."""
+        super().setUp()
+        self.link = link_of("found.whl", bytes(10))
+        self.path = self.lay("found.whl", b"w" * 10)
+
+    def again(self) -> None:
+        """Remove it, and fetch it anew."""
+        self.disk.forget(self.link)
+        self.keep(self.link, bytes(10))
+
+    def test_wrong_file_fetched_anew(self) -> None:
+        """The check of a wrong file, which ends after a right one came, removes nothing."""
+        checked = self.disk.check(self.link)
+        self.again()
+        assert not self.disk.trust(self.link, checked)
+        self.run_threads()
+        assert self.content(self.link) == bytes(10)
+
+    def test_right_file_fetched_anew(self) -> None:
+        """The check of a right file says nothing of one that came since."""
+        self.path.write_bytes(bytes(10))
+        checked = self.disk.check(self.link)
+        self.again()
+        self.path.write_bytes(b"x" * 10)
+        assert not self.disk.trust(self.link, checked)
+        assert self.disk.open(self.link) is None
+
+    def test_file_removed_while_it_is_read(self) -> None:
+        """The check of a file that is removed and fetched anew meanwhile gives no outcome."""
+        read: list[bool] = []
+
+        def sync(_: object) -> None:
+            if not read:
+                read.append(True)
+                self.again()
+
+        with mock.patch.object(os, "fsync", sync):
+            assert self.disk.check(self.link) is None
+        self.disk.trust(self.link, None)
+        self.run_threads()
+        assert self.content(self.link) == bytes(10)
+
+    def test_wrong_file_replaced_from_outside(self) -> None:
+        """A wrong file that another program replaced meanwhile is checked anew."""
+        checked = self.disk.check(self.link)
+        other = self.path.with_name("other")
+        other.write_bytes(bytes(10))
+        other.rename(self.path)
+        assert not self.disk.trust(self.link, checked)
+        self.run_threads()
+        assert self.check(self.link)
+
+    def test_file_gone_when_its_check_ends(self) -> None:
+        """Whatever a check says of a file that is not there any more, it is a miss."""
+        for outcome in (self.disk.check(self.link), OSError(errno.EIO, "broken")):
+            self.disk.forget(self.link)
+            assert not self.disk.trust(self.link, outcome)
+            assert not self.disk.found(self.link)
+
+    def test_evicted_and_fetched_anew(self) -> None:
+        """An eviction that ends late removes nothing that came since, whenever its thread runs."""
+        for early in (True, False):
+            partial = self.disk.partial(bare("new.whl", 10))
+            self.disk.reserve(partial, 10)
+            [gone] = [link for link in self.links if not (self.folder / str(link.place)).exists()]
+            self.disk.end(partial)
+            if early:
+                self.run_threads()
+            self.keep(gone, bytes(10))
+            self.run_threads()
+            assert self.content(gone) == bytes(10)
+            assert self.disk.used == self.held() - 10, "the file that was laid is not known yet"
+
+    def test_copy_of_the_one_before(self) -> None:
+        """A copy of a file that was fetched anew is not kept open for others, nor doubted."""
+        self.keep(self.link, bytes(10))
+        before = self.disk.open(self.link)
+        assert before is not None
+        self.again()
+        assert self.disk.hold(before) is None
+        self.disk.doubt(before)
+        before.close()
+        after = self.disk.open(self.link)
+        assert after is not None, "it is not to be checked"
+        held = self.disk.hold(after)
+        assert held is not None
+        held.close()
+        self.disk.doubt(after)
+        assert self.disk.open(self.link) is None
+        after.close()
+
+    def test_replaced_right_after_its_name(self) -> None:
+        """A file that another program puts in the place of a new one is not taken for that."""
+        rename = os.rename
+        self.disk.forget(self.links[0])
+        self.run_threads()
+
+        def renamed(old: Any, new: Any) -> None:
+            rename(old, new)
+            other = self.folder / "other"
+            other.write_bytes(b"x" * 10)
+            rename(other, new)
+
+        with mock.patch.object(os, "rename", renamed):
+            self.keep(self.link, bytes(10))
+        assert self.disk.open(self.link) is None
+        assert not self.check(self.link)
+
+    def test_older_usage_log(self) -> None:
+        """What was to be written first is written first, and the end waits for the last."""
+        self.put(usage_module, "CHANGES", 1)
+        for _ in range(12):
+            self.content(self.links[0])
+        self.disk.forget(self.links[0])
+        ended = self.disk.close()
+        assert len([job for job, _ in self.jobs]) <= 3, "one at a time"
+        self.run_threads()
+        self.successResultOf(ended)
+        assert b"/0.whl" not in (self.disk.own / usage_module.NAME).read_bytes()
+
+    def test_hung_disk(self) -> None:
+        """The end of a process does not wait for threads, other than by the Deferred."""
+        partial = self.disk.partial(self.link)
+        partial.write(bytes(5))
+        ended = self.disk.close()
+        assert self.leftovers() != []
+        self.pending(ended)
+        self.disk.end(partial)
+        self.run_threads()
+        self.successResultOf(ended)
+
+
+class Outside(Threaded):
+    """Another program changes a file between the look at it and its rename."""
+
+    def setUp(self) -> None:
+        """Let there be room for more."""
+        super().setUp()
+        self.disk = Disk(self.folder, 110, self.in_thread)
+        self.disk.prepare()
+
+    def between(self, change: Callable[[Path], object], after: bool = False) -> Any:
+        """Let it do so for the next rename into the queue."""
+        rename = os.rename
+        left = [True]
+
+        def renamed(old: Any, new: Any) -> None:
+            if RESERVED in os.fspath(new) and left:
+                left.clear()
+                change(Path(old))
+                rename(old, new)
+                if after:
+                    Path(old).write_bytes(b"third")
+            else:
+                rename(old, new)
+
+        return mock.patch.object(os, "rename", renamed)
+
+    def test_put_back(self) -> None:
+        """A file that is not the one that was meant is put back, with or without hard links."""
+
+        def replace(path: Path) -> None:
+            other = path.with_name("other")
+            other.write_bytes(b"other")
+            other.rename(path)
+
+        path = self.folder / "h-example/0.whl"
+        refusal = OSError(errno.EPERM, os.strerror(errno.EPERM))
+        for changes in (replace, lambda path: path.write_bytes(b"other")):
+            for no_links in (False, True):
+                self.keep(self.links[0], bytes(10))
+                link = mock.patch.object(os, "link", side_effect=refusal if no_links else os.link)
+                with self.between(changes), link:
+                    self.disk.forget(self.links[0])
+                assert path.read_bytes() == b"other"
+                assert self.disk.open(self.links[0]) is None
+                assert self.disk.found(self.links[0])
+                assert self.reserved() == []
+                self.disk.forget(self.links[0])
+                self.run_threads()
+                assert not path.exists()
+
+    def test_third_file(self) -> None:
+        """One that came since is not overwritten by that."""
+        path = self.folder / "h-example/0.whl"
+        with self.between(lambda path: path.write_bytes(b"other"), after=True):
+            self.disk.forget(self.links[0])
+        assert path.read_bytes() == b"third"
+        assert self.reserved() == []
+
+    def test_evicted(self) -> None:
+        """An eviction takes it for the file that it is by then."""
+        with self.between(lambda path: path.write_bytes(b"other")):
+            self.keep_waiting(link_of("a.whl", bytes(20)), bytes(20))
+        assert self.content(link_of("a.whl", bytes(20))) is not None
+        assert self.disk.used == self.held() == 110
+        assert self.names() == 10
+
+    def keep_waiting(self, link: Link, data: bytes) -> None:
+        """Keep a file for which something has to go."""
+        partial = self.disk.partial(link)
+        self.disk.reserve(partial, len(data))
+        room = partial.write(data)
+        while room is not None:
+            self.run_threads()
+            room = partial.flush()
+        self.disk.adopt(partial, link)
+        self.disk.end(partial)
+
+
+class Stuck(Threaded):
+    """A file that was renamed, and cannot be unlinked."""
+
+    def test_counts(self) -> None:
+        """It counts until it is gone, is said once, and goes with the next `clear`."""
+        with self.refused("unlink"), logged("proxpi.files") as log:
+            for link in self.links[:3]:
+                self.disk.forget(link)
+            self.run_threads()
+        assert log.levels == ["error"]
+        assert self.disk.used == self.held() == 100
+        assert len(self.reserved()) == 3
+        new = link_of("new.whl", bytes(10))
+        assert not self.disk.found(self.links[0])
+        partial = self.disk.partial(new)
+        assert partial.write(bytes(10)) is not None, "another one has to go"
+        self.run_threads()
+        assert partial.flush() is None
+        self.disk.end(partial)
+        cleared = self.disk.clear()
+        self.run_threads()
+        self.successResultOf(cleared)
+        assert self.disk.used == self.held() == self.names() == 0
+
+    def test_after_a_crash(self) -> None:
+        """The next process unlinks it, or counts it if it cannot."""
+        for link in self.links[:3]:
+            self.disk.forget(link)
+        assert len(self.reserved()) == 3
+        with self.refused("unlink"):
+            disk = Disk(self.folder, 100)
+            disk.prepare()
+            assert (disk.used, len(self.reserved())) == (100, 3)
+            assert [disk.found(link) for link in self.links[:4]] == [False, False, False, True]
+        disk = Disk(self.folder, 100)
+        disk.prepare()
+        assert (disk.used, self.reserved(), self.names()) == (70, [], 7)
+
+    def test_unlinked_by_another_process(self) -> None:
+        """A process that starts meanwhile may unlink it as well."""
+        self.disk.forget(self.links[0])
+        Disk(self.folder, 100).prepare()
+        assert self.reserved() == []
+        self.run_threads()
+        assert self.disk.used == 90
+
+
+class Names(Threaded):
+    """Reserved names."""
+
+    def test_no_cache_path(self) -> None:
+        """No URL leads to one, and nothing is kept under one."""
+        self.disk.forget(self.links[0])
+        [name] = self.reserved()
+        for url in (f"https://h.example/{name}", f"https://h.example/{name}/x.whl"):
+            link = Link(url, ("sha256", sha256(bytes(10))), 10, private=False)
+            assert link.place is None
+            assert not self.disk.found(link)
+            assert self.disk.open(link) is None
+        self.disk.forget(f"h-example/{name}")
+        assert self.reserved() == [name]
+
+    def test_only_these(self) -> None:
+        """A name that only looks like one is foreign."""
+        for name in (f"{RESERVED}x", f"{RESERVED}{'0' * 17}", f"x{RESERVED}{'0' * 16}"):
+            self.lay(name, b"foreign")
+        Disk(self.folder, 100).prepare()
+        assert self.names() == 13
+
+    def test_of_another_program(self) -> None:
+        """A folder under such a name stops nothing."""
+        (self.folder / f"h-example/{RESERVED}{'0' * 16}/x").mkdir(parents=True)
+        (self.folder / f"{RESERVED}{'1' * 16}/x").mkdir(parents=True)
+        disk = Disk(self.folder, 100)
+        disk.prepare()
+        assert disk.used == 100
+
+    def test_longest(self) -> None:
+        """A file with the longest name, in the deepest folder, that can be kept can be removed."""
+        deepest = "/".join(["d" * 200] * 19)
+        room = 4095 - len(str(self.folder)) - len(f"/h-example/{deepest}/") - len(RESERVED) - 16
+        deep = f"{deepest}/{'e' * (room - 1)}/x"
+        for name in ("x" * 251 + ".whl", f"{deepest}/{'x' * 51}.whl", deep):
+            for link in self.links:
+                self.disk.forget(link)
+            link = link_of(name, bytes(10))
+            self.keep(link, bytes(10))
+            assert self.content(link) == bytes(10)
+            self.disk.forget(link)
+            self.run_threads()
+            assert self.disk.used == 0
+            assert list((self.folder / "h-example").rglob("*")) == []
+        with pytest.raises(OSError, match="too long"):
+            self.disk.partial(link_of(deep.replace("/x", "e/x"), bytes(10)))
+
+
+class Download(MirrorCase):
+    """A download for which something has to go."""
+
+    def setUp(self) -> None:
+        """Fill the folder with a file, and let another begin to come."""
+        super().setUp()
+        self.disk = Disk(self.folder, 100, self.in_thread)
+        self.disk.prepare()
+        upstream = Upstream(self.internet, self.clock, Credentials.gather([]), 3, 20)
+        self.mirror = Mirror(
+            self.locate, upstream, self.disk, self.clock, 2 * TIMEOUT, self.in_thread
+        )
+        old, self.new = b"o" * 90, b"n" * 80
+        files = {
+            name: (data, URL.replace("demo", name))
+            for name, data in (("old", old), ("new", self.new))
+        }
+        for name, (data, url) in files.items():
+            self.locate.lists(entry(name, data, url=url))
+        self.slow = Reply(200, b"", whole=False, length=len(self.new))
+        self.internet.at(files["old"][1], Reply(200, old))
+        self.internet.at(files["new"][1], self.slow)
+        first = self.fetch("old")
+        self.run_threads()
+        self.assert_bytes(self.result(first), old)
+        self.asked = self.fetch("new")
+
+    def held(self) -> int:
+        """Bytes of files that lie there."""
+        return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
+
+    def test_waits_without_reading(self) -> None:
+        """It reads no more from upstream until there is room, and is kept then."""
+        self.put(partial_module, "BUFFER", 1)
+        self.slow.bring(self.new[:40])
+        assert self.slow.paused
+        self.run_threads()
+        assert not self.slow.paused
+        self.slow.bring(self.new[40:])
+        self.slow.end()
+        self.run_threads()
+        self.assert_bytes(self.result(self.asked), self.new)
+        self.assert_served("new", self.new)
+        assert self.mirror.ready("demo", "old") is None
+
+    def test_waits_at_its_end(self) -> None:
+        """One that comes at once waits before any of it is written."""
+        self.slow.bring(self.new)
+        self.slow.end()
+        assert self.held() == 90
+        self.run_threads()
+        self.run_threads()
+        self.assert_bytes(self.result(self.asked), self.new)
+        assert self.held() == 80
