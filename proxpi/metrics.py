@@ -87,7 +87,7 @@ FILE_MISSES = _FILES.labels("miss")
 FILE_REDIRECTS = _FILES.labels("redirect")
 #: ``outcome``: kept, kept_unverified (no hash was known), not_kept, gone, failed, disk, too_large.
 DOWNLOADS = _counter("downloads", "Downloads of files, by how they ended.", "outcome")
-#: ``cause``: what was wrong with it; see :mod:`proxpi.files.reception`.
+#: ``cause``: what was wrong with it; see :mod:`proxpi.files.fetch`.
 DISCARDED = _counter("discarded", "Attempts to fetch a file that were thrown away.", "cause")
 RESUMED = _counter("resumed", "Downloads that were gone on with after they broke off.", "").labels(
     ""

@@ -257,6 +257,8 @@ class Disk:
             self.own.mkdir(parents=True, exist_ok=True)
         partial = Partial(self.own, {link.digest[0]} if link.digest else set())
         self._room.enter(partial, link)
+        if link.place is None:
+            partial.unlink()
         return partial
 
     def reserve(self, partial: Partial, size: int) -> None:

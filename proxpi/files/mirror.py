@@ -25,15 +25,15 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.files.arrivals import Arrivals
 from proxpi.files.copies import Held
 from proxpi.files.disk import Copy, Disk
+from proxpi.files.downloads import Downloads
+from proxpi.files.fetch import Gone, is_whole
 from proxpi.files.link import METADATA, SIGNATURE, Link
 from proxpi.files.locate import Links, Locate, NotUpstream
-from proxpi.files.passing import Misfit, Part, passing, passing_part
-from proxpi.files.reception import Gone, encoding
+from proxpi.files.passthrough import Misfit, Part, pass_part_through, pass_through
 from proxpi.files.room import TooLarge
-from proxpi.files.stream import Body
+from proxpi.files.spool import Reader
 from proxpi.files.wheel import WheelFailed, Work
 from proxpi.flights import Late
 from proxpi.simple import urls
@@ -85,10 +85,10 @@ class Mirror:
     _links: Links = attrs.field(
         init=False, default=attrs.Factory(lambda self: Links(self._locate), takes_self=True)
     )
-    _arrivals: Arrivals = attrs.field(
+    _downloads: Downloads = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Arrivals(
+            lambda self: Downloads(
                 self._links, self._upstream, self._disk, self._clock, self.in_thread
             ),
             takes_self=True,
@@ -104,11 +104,11 @@ class Mirror:
         link = self._links.known(name, filename)
         return self._disk.open(link) if link is not None else None
 
-    async def fetch(self, name: str, filename: str) -> Copy | Body | Elsewhere:
+    async def fetch(self, name: str, filename: str) -> Copy | Reader | Elsewhere:
         """
         Give a file, whole or on its way, or a better place for it.
 
-        A body has to be followed, or dropped.
+        A reader has to be closed.
 
         :raises NotUpstream: if it is listed, but not there
         :raises UpstreamFailed: if it cannot be had and nobody is to be sent upstream
@@ -128,7 +128,7 @@ class Mirror:
 
         async def wait(link: Link) -> Copy:
             try:
-                return await self._arrivals.here(link) or await self._arrivals.whole(link, None)
+                return await self._downloads.here(link) or await self._downloads.whole(link, None)
             except TooLarge as error:
                 raise UpstreamFailed(link.url, str(error), temporary=False) from None
 
@@ -138,7 +138,7 @@ class Mirror:
 
     async def part(
         self, name: str, filename: str, choose: Choose
-    ) -> Copy | Body | Part | Elsewhere:
+    ) -> Copy | Reader | Part | Elsewhere:
         """
         Give a part of a file; or all of it, if it is here or its upstream knows no parts.
 
@@ -177,9 +177,9 @@ class Mirror:
         """
         names = {filename, filename + METADATA, filename + SIGNATURE}
         links = {link for each in names if (link := self._links.known(name, each)) is not None}
-        links |= {link for link in self._arrivals if urls.filename(link.url) in names}
+        links |= {link for link in self._downloads if urls.filename(link.url) in names}
         for link in links:
-            self._arrivals.forget(link)
+            self._downloads.forget(link)
             self._disk.forget(link)
         # From whichever host: without a page at hand the URLs are not known.
         for place in self._disk.named(names):
@@ -187,7 +187,7 @@ class Mirror:
 
     def clear(self) -> Deferred[None]:
         """Remove every file, as :meth:`forget` does; give a Deferred of the end of it."""
-        self._arrivals.clear()
+        self._downloads.clear()
         return self._disk.clear()
 
     async def _asked(
@@ -219,8 +219,8 @@ class Mirror:
 
     async def _obtain(
         self, link: Link, until: float | None, streamed: bool
-    ) -> Copy | Body | Elsewhere:
-        copy = await self._arrivals.here(link)
+    ) -> Copy | Reader | Elsewhere:
+        copy = await self._downloads.here(link)
         if copy is not None:
             return copy
         if link.of is not None:
@@ -229,49 +229,55 @@ class Mirror:
             return await self._pass(link) if streamed else Elsewhere(link.public_url)
         if not streamed:
             try:
-                return await self._arrivals.whole(link, until)
+                return await self._downloads.whole(link, until)
             except Late:
                 return Elsewhere(link.public_url)
-        # Asked for before it may begin: what is held for those who wait is not held for long.
-        arrival = self._arrivals.expect(link)
-        begun = arrival.begun()
-        flight = self._arrivals.join(link)
+        # A reader that waits before the download begins keeps its bytes at hand.
+        spool = self._downloads.spool(link)
+        begun = spool.begun()
+        flight = self._downloads.join(link)
         try:
-            body = await begun
-            if (body.size or link.size or SMALL) < SMALL and not body.whole:
-                with suppress(Late):
-                    await flight.wait(until)
-                body = await arrival.begun()
+            reader = await begun
+            if (spool.size or link.size or SMALL) < SMALL and not reader.complete:
+                try:
+                    with suppress(Late):
+                        await flight.wait(until)
+                    if reader.cut:
+                        reader = await spool.begun()
+                except BaseException:
+                    reader.close()
+                    raise
         except (OSError, TooLarge):
             return await self._pass(link)
-        copy = self._disk.open(link) if body.whole else None
+        copy = self._disk.open(link) if reader.complete else None
         if copy is None:
-            return body
+            return reader
+        reader.close()
         copy.fetched = True
         return copy
 
     async def _metadata(
         self, link: Link, until: float | None, streamed: bool
-    ) -> Copy | Body | Elsewhere:
+    ) -> Copy | Reader | Elsewhere:
         """Give core metadata that a page advertises: whole, it may be out of the wheel."""
         try:
-            return await self._arrivals.whole(link, None if streamed else until)
+            return await self._downloads.whole(link, None if streamed else until)
         except Late:
-            if self._arrivals.is_only_here(link):
-                return await self._arrivals.whole(link, None)
+            if self._downloads.is_only_here(link):
+                return await self._downloads.whole(link, None)
             return Elsewhere(link.public_url)
         except (OSError, TooLarge):
             if not streamed:
                 raise
             return await self._pass(link)
 
-    async def _pass(self, link: Link) -> Body:
-        return await passing(link, self._upstream, self._links.moved)
+    async def _pass(self, link: Link) -> Reader:
+        return await pass_through(link, self._upstream, self._links.moved)
 
     async def _part(
         self, link: Link, choose: Choose, until: float
-    ) -> Copy | Body | Part | Elsewhere:
-        copy = await self._arrivals.here(link)
+    ) -> Copy | Reader | Part | Elsewhere:
+        copy = await self._downloads.here(link)
         if copy is not None:
             return copy
         streamed = self._streams(link)
@@ -289,22 +295,20 @@ class Mirror:
                 continue
             if span is None:
                 return await self._obtain(link, until, streamed)
-            arrival = self._arrivals.under_way(link)
-            body = arrival.body if arrival is not None else None
-            if arrival and body and body.size == size and span.start < body.there:
-                arrival.wanted = True
-                return Part(body, span, size)
+            spool = self._downloads.under_way(link)
+            if spool is not None and spool.size == size and span.start < spool.readable:
+                return Part(spool.reader(span.start), span, size)
             if span == Span(0, size):
                 break
             try:
-                return await passing_part(link, self._upstream, span, size)
+                return await pass_part_through(link, self._upstream, span, size)
             except Misfit as misfit:
                 # Of a file of another size, the part may be another one.
                 size, doubtful = misfit.size if doubtful else None, False
         # All of it, or an upstream without parts: from its beginning then, and from here.
         if self._disk.fits(link.size):
             with suppress(Late, OSError, TooLarge):
-                return await self._arrivals.whole(link, until)
+                return await self._downloads.whole(link, until)
         return await self._obtain(link, until, True)
 
     async def _length(self, link: Link) -> Copy | Head:
@@ -319,12 +323,12 @@ class Mirror:
                 return Head(size, link)
         # Some servers have no HEAD, or none for signed URLs; the file itself tells.
         found = await self._obtain(link, None, True)
-        if isinstance(found, Body):
-            found.drop()
-            if found.size is not None or not self._disk.fits(link.size):
-                return Head(found.size, link)
+        if isinstance(found, Reader):
+            found.close()
+            if found.spool.size is not None or not self._disk.fits(link.size):
+                return Head(found.spool.size, link)
             try:
-                return await self._arrivals.whole(link, None)
+                return await self._downloads.whole(link, None)
             except (OSError, TooLarge):
                 return Head(None, link)
         assert isinstance(found, Copy)  # nobody was to be sent upstream
@@ -334,7 +338,7 @@ class Mirror:
         """Ask the upstream for nothing but the length of a file; some do not tell it."""
         try:
             async with self._upstream.file(link.url, {}, method="HEAD") as answer:
-                told = answer.status == 200 and encoding(answer) is None
+                told = is_whole(link, answer) and not answer.codings
                 return answer.length or None if told else None
         except Offline:
             raise

@@ -1,8 +1,11 @@
-"""Files that are not finished: written under a name of their own, locked, hashed as they grow."""
+"""Partial files: a spool's bytes on disk, under a reserved name and a lock, hashed as they arrive.
+
+A partial file is *written* up to some byte; what arrived after that is gathered in memory. It ends
+renamed into the cache, or unlinked.
+"""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -18,16 +21,21 @@ from proxpi import partials
 BUFFER = 1 << 20
 
 
-class Sums:
-    """What is known of bytes that have passed.
+class Digests:
+    """Digests of bytes as they pass.
 
-    :ivar size: how many they are
+    :ivar size: how many bytes passed
     """
 
-    def __init__(self, algorithms: Iterable[str]) -> None:
+    def __init__(self, algorithms: Iterable[str] = ()) -> None:
         names = {"sha256", *algorithms}
         self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
         self.size = 0
+
+    @classmethod
+    def of(cls, digest: tuple[str, str] | None) -> Digests:
+        """Give those that a file with this digest needs."""
+        return cls({digest[0]} if digest else ())
 
     def add(self, data: bytes) -> None:
         """Take note of more bytes."""
@@ -35,19 +43,13 @@ class Sums:
         for digest in self._hashes.values():
             digest.update(data)
 
-    def digests(self) -> dict[str, str]:
+    def hex(self) -> dict[str, str]:
         """Give the hexadecimal digests by algorithm; there is always a ``sha256``."""
         return {name: digest.hexdigest() for name, digest in self._hashes.items()}
 
-    def anew(self) -> Sums:
+    def anew(self) -> Digests:
         """Give those of no bytes, by the same algorithms."""
-        return Sums(self._hashes)
-
-    def branch(self) -> Sums:
-        """Give those of the same bytes, to be gone on with by themselves."""
-        other = copy.copy(self)
-        other._hashes = {name: digest.copy() for name, digest in self._hashes.items()}
-        return other
+        return Digests(self._hashes)
 
 
 class Partial:
@@ -55,12 +57,12 @@ class Partial:
 
     What cannot be written stays at hand for those who read, so nothing is lost with a full disk.
 
-    :ivar sums: the size and digests of what has come
+    :ivar digests: the size and digests of what has come
     """
 
     def __init__(self, folder: Path, algorithms: set[str]) -> None:
         self.path, self._file = partials.begin(folder)
-        self.sums = Sums(algorithms)
+        self.digests = Digests(algorithms)
         self._written = 0
         self._synced = 0
         self._gathered = bytearray()
@@ -71,7 +73,16 @@ class Partial:
     @property
     def size(self) -> int:
         """Bytes that have come, whether they are on disk already or not."""
-        return self.sums.size
+        return self.digests.size
+
+    @property
+    def written(self) -> int:
+        """Bytes that are in the file."""
+        return self._written
+
+    def unwritten(self) -> bytearray:
+        """Give the bytes that arrived and are not in the file."""
+        return self._gathered
 
     def fileno(self) -> int:
         """Give the descriptor of the file, for the system."""
@@ -84,7 +95,7 @@ class Partial:
         :return: a Deferred of when there may be room for more, unless there is
         :raises OSError: if the disk does not take them; they can be read all the same
         """
-        self.sums.add(data)
+        self.digests.add(data)
         self._gathered += data
         return self.flush() if len(self._gathered) >= BUFFER else None
 
@@ -113,7 +124,7 @@ class Partial:
         self._gathered.clear()
         self._written = self._synced = 0
         self._file.truncate(0)
-        self.sums = self.sums.anew()
+        self.digests = self.digests.anew()
 
     def finish(self) -> dict[str, str]:
         """
@@ -123,7 +134,7 @@ class Partial:
         """
         self.flush()
         self._put()
-        return self.sums.digests()
+        return self.digests.hex()
 
     def sync(self) -> None:
         """
@@ -138,12 +149,8 @@ class Partial:
             self._synced = self._written
 
     def reopen(self) -> BinaryIO:
-        """Open what was written for reading."""
-        return open(self.path, "rb", buffering=0)
-
-    def remains(self) -> Remains:
-        """Give what has come so far, to be read when this is closed."""
-        return Remains(os.dup(self.fileno()), self._written, bytes(self._gathered))
+        """Give the file to be read when this is closed, whatever became of its name."""
+        return open(os.dup(self.fileno()), "rb", buffering=0)
 
     def close(self) -> None:
         """End the writing, and remove the file if it still has its partial name."""
@@ -155,23 +162,3 @@ class Partial:
         """Remove the file if it still has its partial name."""
         with suppress(OSError):  # it has its own by now, or the folder is for reading only
             os.unlink(self.path)
-
-
-class Remains:
-    """The bytes of a partial file that goes no further."""
-
-    def __init__(self, descriptor: int, written: int, rest: bytes) -> None:
-        self._file = open(descriptor, "rb", buffering=0)
-        self._written = written
-        self._rest = rest
-
-    def read(self, start: int, count: int) -> bytes:
-        """Read as :meth:`Partial.read` does."""
-        if start < self._written:
-            return os.pread(self._file.fileno(), min(count, self._written - start), start)
-        start -= self._written
-        return self._rest[start : start + count]
-
-    def close(self) -> None:
-        """Let go of them."""
-        self._file.close()

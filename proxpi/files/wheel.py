@@ -28,9 +28,9 @@ from twisted.logger import Logger
 
 from proxpi.files.checks import Mismatch, compare
 from proxpi.files.disk import Copy, Disk
+from proxpi.files.fetch import Gone
 from proxpi.files.link import Link, link_to
-from proxpi.files.partial import Sums
-from proxpi.files.reception import NO_PART, Gone
+from proxpi.files.partial import Digests
 from proxpi.files.room import TooLarge
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
@@ -229,7 +229,7 @@ class Wheels:
 
         :param link: the metadata, whose :attr:`Link.of` is known
         :param error: why it does not
-        :return: as :func:`proxpi.files.download.download`
+        :return: ``None`` once it is cached; an open file without a name if it may not be kept
         :raises Gone: if this wheel does not give what the index advertises
         :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
         :raises UpstreamFailed: or `error` itself, if neither can be had now
@@ -256,9 +256,9 @@ class Wheels:
         return kept
 
     def _keep(self, link: Link, data: bytes) -> Copy | None:
-        sums = Sums({link.digest[0]} if link.digest else ())
-        sums.add(data)
-        compare(sums.size, sums.digests(), link)
+        digests = Digests.of(link.digest)
+        digests.add(data)
+        compare(digests.size, digests.hex(), link)
         try:
             partial = self._disk.partial(link)
             try:
@@ -271,7 +271,7 @@ class Wheels:
             self._disk.complain(error)
             file = tempfile.TemporaryFile(buffering=0)
             file.write(data)
-            return Copy(file, sums.size, sums.digests()["sha256"], Counter(), "")
+            return Copy(file, digests.size, digests.hex()["sha256"], Counter(), "")
 
     async def _out_of(self, wheel: Link, filename: str) -> bytes:
         if not filename.endswith(".whl"):
@@ -302,7 +302,7 @@ class Wheels:
                 wanted = f"bytes={needed.start}-{stop - 1}"
                 start, data, size = await self._range(wheel, wanted, stop - needed.start)
                 if start != needed.start or size != pieces.size:
-                    raise _NoRanges() from None
+                    raise _NoRanges from None
                 pieces.add(start, data)
         raise Unfit("too much of it would have to be read")
 
@@ -326,16 +326,12 @@ class Wheels:
         """
         headers = {"Accept": "*/*", "Range": wanted}
         async with self._upstream.file(wheel.url, headers) as answer:
-            if answer.status in (403, 404, 410):
-                raise Unfit(f"the wheel is not there (status {answer.status})")
-            if answer.status in (200, *NO_PART):
-                raise _NoRanges()
             if answer.status != 206:
-                raise answer.refusal()
+                raise _NoRanges
             found = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
             start, last, size = map(int, found.groups()) if found else (0, -1, 0)
             if not start <= last < min(size, start + most):
-                raise _NoRanges()
+                raise _NoRanges
             chunks: list[bytes] = []
             await self._upstream.stream(answer, chunks.append, Limit(most))
         data = b"".join(chunks)

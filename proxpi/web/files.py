@@ -11,8 +11,8 @@ from proxpi import metrics
 from proxpi.files.disk import Copy
 from proxpi.files.link import Link
 from proxpi.files.mirror import Elsewhere, Head, Mirror
-from proxpi.files.passing import Part
-from proxpi.files.stream import Body
+from proxpi.files.passthrough import Part
+from proxpi.files.spool import Reader
 from proxpi.simple import conditional
 from proxpi.web import answers
 from proxpi.web.follow import follow
@@ -47,7 +47,7 @@ class Files:
             answers.later(request, self._answer(request, wanted))
 
     async def _answer(self, request: Request, wanted: FileOf) -> None:
-        found: Copy | Body | Part | Head | Elsewhere
+        found: Copy | Reader | Part | Head | Elsewhere
         if request.method == b"HEAD":
             found = await self._mirror.head(wanted.name, wanted.filename)
         elif answers.field(request, b"Range") and not answers.field(request, b"If-None-Match"):
@@ -60,8 +60,8 @@ class Files:
                 return
         else:
             found = await self._mirror.fetch(wanted.name, wanted.filename)
-        if isinstance(found, Body) and found.size is None and _needs_length(request):
-            found.drop()
+        if isinstance(found, Reader) and found.spool.size is None and _needs_length(request):
+            found.close()
             found = await self._mirror.whole(wanted.name, wanted.filename)
         match found:
             case Copy(fetched=False):
@@ -70,14 +70,14 @@ class Files:
             case Copy():
                 metrics.FILE_MISSES.inc()
                 self._send(request, wanted, found, "MISS")
-            case Body():
+            case Reader():
                 metrics.FILE_MISSES.inc()
                 self._send_body(request, wanted, found)
-            case Part(body, span, size):
+            case Part(reader, span, size):
                 metrics.FILE_MISSES.inc()
-                self._set_head(request, wanted, size, body.link, "MISS")
+                self._set_head(request, wanted, size, reader.spool.link, "MISS")
                 _set_part(request, span, size)
-                follow(request, body, span.start, span.stop, self._clock)
+                follow(request, reader, span.stop, self._clock)
             case Head(size, link):
                 metrics.FILE_MISSES.inc()
                 self._set_head(request, wanted, size, link, "MISS")
@@ -92,15 +92,16 @@ class Files:
                 }
                 answers.finish(request, answers.empty(request, 302, headers))
 
-    def _send_body(self, request: Request, wanted: FileOf, body: Body) -> None:
+    def _send_body(self, request: Request, wanted: FileOf, reader: Reader) -> None:
         """Send a file that is on its way, all of it."""
-        etag = body.link.sha256
+        spool = reader.spool
+        etag = spool.link.sha256
         if etag and conditional.none_match(answers.field(request, b"If-None-Match"), etag):
-            body.drop()
+            reader.close()
             _confirm(request, etag, "MISS")
             return
-        self._set_head(request, wanted, body.size, body.link, "MISS")
-        follow(request, body, 0, body.size, self._clock)
+        self._set_head(request, wanted, spool.size, spool.link, "MISS")
+        follow(request, reader, spool.size, self._clock)
 
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256

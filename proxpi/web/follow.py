@@ -12,21 +12,21 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from proxpi.files.stream import Body
+from proxpi.files.spool import Reader
 from proxpi.web.send import LOOK, PIECE, Uptake, cut_off
 
 _log = Logger(namespace="proxpi.web")
 
 
-def follow(request: Request, body: Body, start: int, stop: int | None, clock: IReactorTime) -> None:
+def follow(request: Request, reader: Reader, stop: int | None, clock: IReactorTime) -> None:
     """
-    Send a file from `start` on while it comes, and finish; the head must be set already.
+    Send what a reader reads of a spool, and finish; the head must be set already.
 
     A client whose file breaks off is cut off, so that it cannot take what it got for all.
 
     :param stop: where the answer ends; ``None``: where the file does
     """
-    _Follower(request, body, start, stop, clock).begin()
+    _Follower(request, reader, stop, clock).begin()
 
 
 @implementer(IPushProducer)
@@ -35,8 +35,7 @@ class _Follower:
     """Gives a request its body, piece by piece, as far as it has come."""
 
     _request: Request
-    _body: Body
-    _next: int
+    _reader: Reader
     _stop: int | None
     _clock: IReactorTime
     _paused: bool = attrs.field(init=False, default=True)
@@ -50,7 +49,7 @@ class _Follower:
         """Take the request over."""
         channel = self._request.channel
         self._uptake = Uptake(getattr(channel, "transport", None), self._clock)
-        self._body.follow(self.send)
+        self._reader.changed = self.send
         self._look()
         self._request.registerProducer(self, True)
         self.resumeProducing()
@@ -81,46 +80,35 @@ class _Follower:
 
     def _send_piece(self) -> bool:
         """Send a piece; tell whether there may be another one right now."""
-        body = self._body
-        if body.broken:
+        reader = self._reader
+        if reader.cut:
             self._cut_off()
             return False
-        there = body.there if self._stop is None else min(body.there, self._stop)
-        if self._next == self._stop or (body.whole and self._next == there):
+        left = reader.available
+        if self._stop is not None:
+            left = min(left, self._stop - reader.offset)
+        if reader.offset == self._stop or (reader.complete and not left):
             self._end()
             self._request.unregisterProducer()
             self._request.finish()
             return False
-        if self._next == there:
-            return self._go_over()
-        if self._paused:
+        if self._paused or not left:
             return False
         try:
-            piece = body.read(self._next, min(PIECE, there - self._next))
+            piece = reader.read(min(PIECE, left))
         except OSError as error:
             _log.error("a file that is being sent cannot be read: {error}", error=error)
             piece = b""
         if not piece:
             self._cut_off()
             return False
-        self._next += len(piece)
         self._request.write(piece)
-        return True
-
-    def _go_over(self) -> bool:
-        """Read from where the file goes on, if it does so elsewhere."""
-        successor = self._body.successor()
-        if successor is None:
-            return False
-        self._body.leave(self.send)
-        self._body = successor
-        successor.follow(self.send)
         return True
 
     def _look(self) -> None:
         # Whoever waits for the upstream, and is not waited for, has all the time in the world.
         self._looks += not self._paused
-        left = self._uptake.patience(self._next + self._looks)
+        left = self._uptake.patience(self._reader.offset + self._looks)
         if left > 0:
             self._looking = self._clock.callLater(min(LOOK, left), self._look)
         else:
@@ -135,4 +123,4 @@ class _Follower:
             self._ended = True
             if self._looking.active():
                 self._looking.cancel()
-            self._body.leave(self.send)
+            self._reader.close()

@@ -10,11 +10,11 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from proxpi.files import reception
+from proxpi.files import fetch
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.mirror import Elsewhere, Mirror
 from proxpi.files.partial import Partial
-from proxpi.files.stream import Body
+from proxpi.files.spool import Reader
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.pool import Upstream
 from tests.support.house import FILES, MIB, FolderCase, entry
@@ -35,7 +35,7 @@ class MirrorCase(FolderCase):
     def setUp(self) -> None:
         """Make a mirror with room enough, which asks again without a pause."""
         super().setUp()
-        self.put(reception, "PAUSE", 0.0)
+        self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
         self.internet = FakeInternet()
         self.locate = FakePages()
@@ -72,13 +72,13 @@ class MirrorCase(FolderCase):
         self.locate.lists(entry(NAME, DATA, **keys), private=private, cold=cold)
         self.internet.at(URL, *(replies or [Reply(200, DATA)]))
 
-    def fetch(self, filename: str = NAME) -> Deferred[Copy | Body | Elsewhere]:
+    def fetch(self, filename: str = NAME) -> Deferred[Copy | Reader | Elsewhere]:
         """Ask as a client does."""
         return Deferred.fromCoroutine(self.mirror.fetch("demo", filename))
 
     def assert_bytes(self, found: object, data: bytes = DATA) -> None:
         """Check that these bytes would be sent."""
-        if isinstance(found, Body):
+        if isinstance(found, Reader):
             reading = Reading(found)
             assert (reading.data, reading.whole) == (data, True)
             return
@@ -86,7 +86,7 @@ class MirrorCase(FolderCase):
         assert (found.size, found.read(0, found.size + 1)) == (len(data), data)
         found.close()
 
-    def assert_sent_to(self, asked: Deferred[Copy | Body | Elsewhere], url: str = URL) -> None:
+    def assert_sent_to(self, asked: Deferred[Copy | Reader | Elsewhere], url: str = URL) -> None:
         """Check that a client was sent upstream."""
         assert self.result(asked) == Elsewhere(url)
 

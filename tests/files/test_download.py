@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectionRefusedError
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.files import reception
+from proxpi.files import fetch
 from proxpi.files.locate import NotUpstream
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
@@ -269,7 +269,7 @@ class Refusals(MirrorCase):
 
     def test_pause(self) -> None:
         """A file of which nothing came is asked for again after a pause that varies."""
-        self.put(reception, "PAUSE", 1.0)
+        self.put(fetch, "PAUSE", 1.0)
         self.listed(Reply(502), Reply(200, DATA))
         self.fetch()
         self.clock.advance(0.4)

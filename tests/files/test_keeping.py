@@ -6,7 +6,7 @@ import shutil
 
 from twisted.internet.defer import CancelledError
 
-from proxpi.files import reception
+from proxpi.files import fetch
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import FILES, MIB, entry
@@ -157,14 +157,14 @@ class Capacity(MirrorCase):
 
     def test_far_beyond_its_size(self) -> None:
         """What goes on far beyond the size on the page is not waited for."""
-        self.put(reception, "MARGIN", MIB)
+        self.put(fetch, "MARGIN", MIB)
         self.listed(Reply(200, bytes(3 * MIB), length=None), size=10, private=True)
         assert self.error(self.fetch(), UpstreamFailed).cause == "the answer is too long"
         self.assert_nothing_kept()
 
     def test_far_beyond_a_wrong_size(self) -> None:
         """Far too small a size on the page does no harm to a file of an announced length."""
-        self.put(reception, "MARGIN", 0)
+        self.put(fetch, "MARGIN", 0)
         self.listed(Reply(200, DATA), size=1)
         self.assert_bytes(self.result(self.fetch()))
         self.assert_served()

@@ -7,12 +7,13 @@ from twisted.internet.defer import Deferred
 from proxpi.files.disk import Copy
 from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere
-from proxpi.files.passing import WINDOW, Part
-from proxpi.files.stream import Body
+from proxpi.files.passthrough import Part
+from proxpi.files.spool import WINDOW, Reader
 from proxpi.simple.conditional import Span, Unsatisfiable, requested_span
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import CONNECTIONS
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
+from tests.files.test_taken import Ranges
 from tests.support.house import FILES, MIB, entry
 from tests.support.internet import Reply
 from tests.support.reading import Reading
@@ -29,13 +30,13 @@ def part(start: int, stop: int, size: int | str = SIZE, **keys: object) -> Reply
 class PartCase(MirrorCase):
     """Tests of someone who wants the last five bytes of a file."""
 
-    def ask(self, count: int = 5) -> Deferred[Copy | Body | Part | Elsewhere]:
+    def ask(self, count: int = 5) -> Deferred[Copy | Reader | Part | Elsewhere]:
         """Ask for the last bytes, as resolvers do."""
         return Deferred.fromCoroutine(
             self.mirror.part("demo", NAME, lambda size, _: Span(size - count, size))
         )
 
-    def ask_from(self, start: int) -> Deferred[Copy | Body | Part | Elsewhere]:
+    def ask_from(self, start: int) -> Deferred[Copy | Reader | Part | Elsewhere]:
         """Ask for all from a place on."""
         return Deferred.fromCoroutine(
             self.mirror.part(
@@ -47,11 +48,11 @@ class PartCase(MirrorCase):
         """Give the ranges that were asked for."""
         return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
 
-    def assert_part(self, asked: Deferred[Copy | Body | Part | Elsewhere]) -> None:
+    def assert_part(self, asked: Deferred[Copy | Reader | Part | Elsewhere]) -> None:
         """Check that these very bytes would be sent."""
         found = self.result(asked)
         assert isinstance(found, Part), found
-        reading = Reading(found.body)
+        reading = Reading(found.reader)
         assert (reading.data, reading.whole) == (DATA[-5:], True)
         assert (found.span, found.size) == (Span(SIZE - 5, SIZE), SIZE)
         assert self.open_files() == []
@@ -167,6 +168,33 @@ class NoRanges(PartCase):
             self.build()
             (self.folder / "files-example/packages" / NAME).unlink()
 
+    def test_refused(self) -> None:
+        """An upstream that refuses the part, in whatever way, is asked for the whole file."""
+        statuses = (204, 300, 304, 400, 401, 403, 404, 405, 406, 409, 410, 412, 416, 418, 422, 429)
+        for status in (*statuses, 451, 500, 501, 502, 503, 504, 599):
+            self.internet = Ranges()
+            self.internet.lie = {"status": status}
+            self.internet.parts[URL] = DATA
+            for size in (SIZE, None):
+                self.build()
+                self.locate.lists(entry(NAME, DATA, size=size))
+                self.assert_bytes(self.result(self.ask()))
+                assert self.ranges()[-1] is None
+                self.assert_served()
+                self.mirror.forget("demo", NAME)
+
+    def test_refused_for_long(self) -> None:
+        """The same if the refusal names a time that is too long to wait."""
+        busy = Reply(503, headers={"Retry-After": "60"})
+        self.listed(busy, Reply(200, DATA))
+        self.assert_bytes(self.result(self.ask()))
+
+    def test_upstream_down(self) -> None:
+        """An upstream that cannot be reached is not asked for the whole file on top of that."""
+        self.listed(ConnectionResetError(), private=True)
+        self.error(self.ask(), UpstreamFailed)
+        assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"] * 2
+
     def test_slow(self) -> None:
         """If that takes long, the client gets all of it as it comes, and no redirect."""
         data = bytes(MIB)
@@ -178,7 +206,7 @@ class NoRanges(PartCase):
         self.pending(asked)
         self.clock.advance(TIMEOUT)
         body = self.result(asked)
-        assert isinstance(body, Body)
+        assert isinstance(body, Reader)
         reading = Reading(body)
         assert reading.data == data[:1000]
         slow.bring(data[1000:])
@@ -210,7 +238,7 @@ class Failing(PartCase):
         """If it fails again, the client is sent upstream, or told where that is not to be."""
         self.listed(Reply(503))
         assert self.result(self.ask()) == Elsewhere(URL)
-        assert len(self.ranges()) == 2
+        assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"] * 2 + [None] * 2
         self.listed(Reply(503), private=True)
         assert self.error(self.ask(), UpstreamFailed).temporary
 
@@ -233,7 +261,7 @@ class Failing(PartCase):
         first.bring(DATA[-5:-2])
         found = self.result(asked)
         assert isinstance(found, Part)
-        reading = Reading(found.body)
+        reading = Reading(found.reader)
         assert reading.data == DATA[-5:-2]
         first.cut()
         assert (reading.data, reading.whole) == (DATA[-5:], True)
@@ -249,7 +277,7 @@ class Failing(PartCase):
             first.bring(DATA[-5:-2])
             found = self.result(asked)
             assert isinstance(found, Part)
-            reading = Reading(found.body)
+            reading = Reading(found.reader)
             first.cut()
             assert (reading.data, reading.cut) == (DATA[-5:-2], True)
 
@@ -262,7 +290,7 @@ class Failing(PartCase):
         first.bring(DATA[-5:-2])
         found = self.result(asked)
         assert isinstance(found, Part)
-        reading = Reading(found.body)
+        reading = Reading(found.reader)
         first.cut()
         assert reading.cut
         assert len(self.internet.asked) == 1
@@ -283,7 +311,7 @@ class Failing(PartCase):
         second.bring(b"x")
         found = self.result(asked)
         assert isinstance(found, Part)
-        Reading(found.body).hang_up()
+        Reading(found.reader).hang_up()
         assert second.closed
         assert self.clock.getDelayedCalls() == []
 
@@ -302,19 +330,19 @@ class Joining(PartCase):
         asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: Span(500, 600)))
         found = self.result(asked)
         assert isinstance(found, Part)
-        assert found.body.read(500, 100) == data[500:600]
+        assert found.reader.read(100) == data[500:600]
         assert self.internet.urls() == [URL]
         open_ended = Deferred.fromCoroutine(
             self.mirror.part("demo", NAME, lambda size, _: Span(700, size))
         )
         follows = self.result(open_ended)
         assert isinstance(follows, Part)
-        reading = Reading(follows.body)
+        reading = Reading(follows.reader)
         slow.bring(data[1000:])
         slow.end()
-        assert (reading.data == data, reading.whole) == (True, True)
+        assert (reading.data == data[700:], reading.whole) == (True, True)
         assert self.internet.urls() == [URL]
-        found.body.drop()
+        found.reader.close()
         self.clock.advance(TIMEOUT)
         assert self.open_files() == []
 
@@ -341,7 +369,7 @@ class Crowded(MirrorCase):
         size = span.stop - span.start
         return Reply(206, bytes(size if whole else 1), told, whole=whole, length=size)
 
-    def ask(self, span: Span) -> Deferred[Copy | Body | Part | Elsewhere]:
+    def ask(self, span: Span) -> Deferred[Copy | Reader | Part | Elsewhere]:
         """Ask for a part."""
         return Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
 
@@ -351,7 +379,7 @@ class Crowded(MirrorCase):
         self.internet.at(URL, self.answer(span))
         found = self.result(self.ask(span))
         assert isinstance(found, Part)
-        assert len(Reading(found.body).data) == WINDOW
+        assert len(Reading(found.reader).data) == WINDOW
 
     def test_large_part(self) -> None:
         """Nor is the next one: it is given the file, which is fetched for everybody."""

@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred
 from proxpi.files.disk import Copy
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.partial import Partial
-from proxpi.files.passing import WINDOW
-from proxpi.files.stream import HELD_BACK, Body, free
+from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import MIB, entry
@@ -44,10 +43,10 @@ class StreamCase(MirrorCase):
         self.locate.lists(entry(NAME, LARGE, **keys))
         self.internet.at(URL, *replies)
 
-    def read(self, asked: Deferred[Copy | Body | Elsewhere] | None = None) -> Reading:
+    def read(self, asked: Deferred[Copy | Reader | Elsewhere] | None = None) -> Reading:
         """Read as a client does that asks now."""
         body = self.result(asked or self.fetch())
-        assert isinstance(body, Body), body
+        assert isinstance(body, Reader), body
         return Reading(body)
 
     def finish(self, reply: Reply, start: int = 0) -> None:
@@ -79,7 +78,7 @@ class Coming(StreamCase):
         asked = self.fetch()
         self.reply.bring(LARGE[:-1])
         reading = self.read(asked)
-        assert reading.data == LARGE[: len(LARGE) - HELD_BACK]
+        assert reading.data == LARGE[: len(LARGE) - TAIL]
         self.finish(self.reply, len(LARGE) - 1)
         assert (reading.data == LARGE, reading.whole) == (True, True)
         self.assert_served(data=LARGE)
@@ -139,7 +138,7 @@ class Coming(StreamCase):
         asked = self.fetch()
         reply.bring(LARGE[:MIB])
         reading = self.read(asked)
-        assert reading.data == LARGE[: MIB - HELD_BACK]
+        assert reading.data == LARGE[: MIB - TAIL]
         self.finish(reply, MIB)
         assert reading.whole
         self.assert_clean()
@@ -156,16 +155,18 @@ class Coming(StreamCase):
         self.clock.advance(TIMEOUT)
         reading = self.read(first)
         assert reading.data == data[:1500]
-        self.result(second)
+        late = self.result(second)
+        assert isinstance(late, Reader)
+        late.close()
         reply.bring(data[1590:])
         reply.end()
         assert reading.whole
         self.assert_clean()
 
-    def test_free(self) -> None:
+    def test_before_tail(self) -> None:
         """Of every file that has a byte at least one is held back, and never more than the most."""
-        assert [free(size) for size in (0, 1, 16, 17, 1600)] == [0, 0, 15, 15, 1500]
-        assert free(10 * MIB) == 10 * MIB - HELD_BACK
+        assert [before_tail(size) for size in (0, 1, 16, 17, 1600)] == [0, 0, 15, 15, 1500]
+        assert before_tail(10 * MIB) == 10 * MIB - TAIL
 
 
 class Wrong(StreamCase):
@@ -196,7 +197,7 @@ class Wrong(StreamCase):
         held = self.slow()
         self.serve(wrong, held)
         first = self.result(self.fetch())
-        assert isinstance(first, Body) and first.broken
+        assert isinstance(first, Reader) and first.cut
         late = self.fetch()
         self.pending(late)
         held.bring(b"x" * len(LARGE))
@@ -241,11 +242,10 @@ class FullDisk(StreamCase):
     """A disk that fails while a file is being sent: the clients get the rest without it."""
 
     def test_anywhere(self) -> None:
-        """Each reader goes on by itself, from where the disk failed, and gets every byte."""
+        """The download goes on in memory from there, and each reader gets every byte."""
         for function in ("write", "finish"):
-            first, second = self.slow(ETag='"x"'), self.slow(MIB)
-            third = self.slow(MIB)
-            self.serve(first, second, third)
+            first, rest = self.slow(ETag='"x"'), self.slow(MIB)
+            self.serve(first, rest)
             asked = self.fetch()
             first.bring(LARGE[:MIB])
             readings = [self.read(asked), self.read()]
@@ -255,10 +255,10 @@ class FullDisk(StreamCase):
             readings[1].go_on()
             if function == "write":
                 assert [asked.header("Range") for asked in self.internet.asked[-2:]] == [
-                    f"bytes={MIB}-"
-                ] * 2
-                self.finish(second, MIB)
-                self.finish(third, MIB)
+                    None,
+                    f"bytes={MIB}-",
+                ]
+                self.finish(rest, MIB)
             assert all(reading.whole for reading in readings)
             assert all(reading.data == LARGE for reading in readings)
             full.stop()
@@ -280,15 +280,39 @@ class FullDisk(StreamCase):
         assert len(reading.data) < len(LARGE)
         self.assert_clean()
 
-    def test_not_even_readable(self) -> None:
-        """If what has come cannot be kept at hand, those who have begun are cut off."""
+    def test_slowest_reader(self) -> None:
+        """The slowest reader sets the pace then, and its leaving ends a wait for it."""
+        rest = self.slow(MIB)
+        self.serve(self.reply, rest)
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        slow, fast = self.read(asked), self.read()
+        slow.paused = True
+        full = self.fill_disk()
+        self.reply.bring(b"more")
+        full.stop()
+        rest.bring(LARGE[MIB : MIB + WINDOW])
+        assert not rest.paused
+        rest.bring(LARGE[MIB + WINDOW : 2 * MIB])
+        assert rest.paused
+        assert len(fast.data) == 2 * MIB
+        slow.hang_up()
+        assert not rest.paused
+        self.finish(rest, 2 * MIB)
+        assert (fast.data == LARGE, fast.whole) == (True, True)
+        self.assert_clean()
+
+    def test_no_reader_left(self) -> None:
+        """A download that goes on in memory ends with its last reader."""
+        rest = self.slow(MIB)
+        self.serve(self.reply, rest)
         asked = self.fetch()
         self.reply.bring(LARGE[:MIB])
         reading = self.read(asked)
         self.fill_disk()
-        self.fill_disk("remains")
         self.reply.bring(b"more")
-        assert reading.cut
+        reading.hang_up()
+        assert rest.closed
         self.assert_clean()
 
     def test_at_the_start(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.files.reception import GOOD_WAY
+from proxpi.files.fetch import GOOD_WAY
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL
 from tests.files.test_stream import LARGE, StreamCase

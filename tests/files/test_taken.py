@@ -32,7 +32,8 @@ class Ranges(FakeInternet):
     """An internet whose files come in parts, if that is what is asked for.
 
     :ivar parts: the files, by their URLs
-    :ivar lie: what to change about each answer
+    :ivar lie: what to change about each part
+    :ivar whole: the status of a whole file
     :ivar later: what a file turns into once a part of it was sent
     """
 
@@ -40,6 +41,7 @@ class Ranges(FakeInternet):
         super().__init__()
         self.parts: dict[str, bytes] = {}
         self.lie: dict[str, Any] = {}
+        self.whole = 200
         self.later: dict[str, bytes] = {}
         self.sent = 0
 
@@ -61,7 +63,7 @@ class Ranges(FakeInternet):
             self.at(uri.decode(), Reply(**reply))
             self.parts |= self.later
         elif data is not None:
-            self.at(uri.decode(), Reply(200, data))
+            self.at(uri.decode(), Reply(self.whole, data))
         return super().request(method, uri, headers, bodyProducer)
 
 
@@ -261,6 +263,14 @@ class Taken(TakenCase):
                 full.stop()
         self.taken()
 
+    def test_parts_refused(self) -> None:
+        """An upstream that refuses parts of a wheel gives the whole wheel."""
+        for status in (400, 401, 403, 404, 405, 410, 416, 422, 500, 501, 502, 503):
+            self.ranges.lie = {"status": status}
+            self.taken()
+            self.mirror.forget("demo", NAME)
+            self.mirror.forget("demo", SIDECAR)
+
     def test_streaming(self) -> None:
         """Where nobody is sent upstream it is waited for, and comes whole."""
         self.build(stream=True)
@@ -288,7 +298,7 @@ class NotToBeHad(TakenCase):
     def test_wheel_gone(self) -> None:
         """If the wheel is gone as well, so be it."""
         for status in (403, 404, 410):
-            self.ranges.lie = {"status": status}
+            self.ranges.lie, self.ranges.whole = {"status": status}, status
             self.refused()
             self.locate.withdrawn.clear()
 
@@ -340,7 +350,7 @@ class Trouble(TakenCase):
     def test_wheel_fails(self) -> None:
         """Gone beside a wheel that cannot be read now: no client is sent to where it is gone."""
         for status in (500, 503, 401):
-            self.ranges.lie = {"status": status}
+            self.ranges.lie, self.ranges.whole = {"status": status}, status
             error = self.failing()
             assert isinstance(error, WheelFailed)
             assert error.temporary == (status != 401)
@@ -359,7 +369,7 @@ class Trouble(TakenCase):
     def test_both_fail(self) -> None:
         """In an outage a client is sent upstream for it, as for any file."""
         self.internet.at(URL + ".metadata", Reply(503))
-        self.ranges.lie = {"status": 503}
+        self.ranges.lie, self.ranges.whole = {"status": 503}, 503
         assert self.result(self.fetch(SIDECAR)) == Elsewhere(URL + ".metadata")
         assert self.locate.withdrawn == []
 
@@ -367,5 +377,5 @@ class Trouble(TakenCase):
         """Behind credentials it is told why it does not come."""
         self.advertise(private=True)
         self.internet.at(URL + ".metadata", Reply(503))
-        self.ranges.lie = {"status": 500}
+        self.ranges.lie, self.ranges.whole = {"status": 500}, 500
         assert self.failing().cause == "status 503"

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.web.resource import IResource
 
-from proxpi.files import reception
+from proxpi.files import fetch
 from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
@@ -101,7 +101,7 @@ class HouseCase(FolderCase):
     def setUp(self) -> None:
         """Build the default house, which asks for a file again without a pause."""
         super().setUp()
-        self.put(reception, "PAUSE", 0.0)
+        self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
         self.internet = FakeInternet()
         self.build()

@@ -1,10 +1,10 @@
-"""A reader of a file on its way, as a client's connection is one, but at a pace that tests set."""
+"""A reader of a spool, as a client's connection is one, but at a pace that tests set."""
 
 from __future__ import annotations
 
 import attrs
 
-from proxpi.files.stream import Body
+from proxpi.files.spool import Reader
 
 
 @attrs.define(eq=False)
@@ -16,23 +16,16 @@ class Reading:
     :ivar cut: whether there will be no more
     """
 
-    _body: Body
+    reader: Reader
     paused: bool = False
     piece: int = 1 << 16
     data: bytes = attrs.field(init=False, default=b"")
     whole: bool = attrs.field(init=False, default=False)
     cut: bool = attrs.field(init=False, default=False)
-    _start: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._start = self._body.start
-        self._body.follow(self.read)
+        self.reader.changed = self.read
         self.read()
-
-    @property
-    def place(self) -> int:
-        """Where it reads next."""
-        return self._start + len(self.data)
 
     def read(self) -> None:
         """Read all that there is."""
@@ -45,27 +38,20 @@ class Reading:
         self.read()
 
     def _read_piece(self) -> bool:
-        body = self._body
-        if body.broken:
+        reader = self.reader
+        if reader.cut:
             self.cut = True
-            body.leave(self.read)
-            return False
-        if self.place < body.there:
-            self.data += body.read(self.place, min(self.piece, body.there - self.place))
+        elif reader.available:
+            self.data += reader.read(min(self.piece, reader.available))
             return True
-        if body.whole:
+        elif reader.complete:
             self.whole = True
-            body.leave(self.read)
+        else:
             return False
-        successor = body.successor()
-        if successor is None:
-            return False
-        body.leave(self.read)
-        self._body = successor
-        successor.follow(self.read)
-        return True
+        reader.close()
+        return False
 
     def hang_up(self) -> None:
         """Go away."""
         self.cut = True
-        self._body.leave(self.read)
+        self.reader.close()

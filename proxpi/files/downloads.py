@@ -1,6 +1,9 @@
-"""Files on their way into the cache: one download for each, however many want it.
+"""Downloads: one single flight per file, into one spool.
 
-What was found in the folder is let in here as well, once it has been compared with its page.
+A download is *under way* from the first request for its file until its flight lands: the file is
+cached, passed on without being kept, or failed. If the disk fails meanwhile, the flight fails at
+once, and its spool goes on in memory for those that read it already. A file that was found in the
+cache folder is checked here, too, by a single flight, before its first answer.
 """
 
 from __future__ import annotations
@@ -13,13 +16,12 @@ from twisted.logger import Logger
 
 from proxpi import metrics
 from proxpi.files.disk import Copy, Disk
-from proxpi.files.download import download
+from proxpi.files.fetch import Fetch, Gone
 from proxpi.files.link import Link
 from proxpi.files.locate import Links
-from proxpi.files.passing import passing_on
-from proxpi.files.reception import Gone
+from proxpi.files.passthrough import pass_on
 from proxpi.files.room import TooLarge
-from proxpi.files.stream import Arrival
+from proxpi.files.spool import Spool
 from proxpi.files.wheel import Wheels, Work
 from proxpi.flights import Flight, Flights
 from proxpi.simple import urls
@@ -30,7 +32,7 @@ _log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False)
-class Arrivals:
+class Downloads:
     """The downloads under way, of which it gives an iterator of links.
 
     :ivar in_thread: runs a function that takes a while off the reactor's thread
@@ -47,7 +49,7 @@ class Arrivals:
     _checks: Flights[Link, None] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
-    _expected: dict[Link, Arrival] = attrs.field(init=False, factory=dict)
+    _spools: dict[Link, Spool] = attrs.field(init=False, factory=dict)
     _taken_out: set[Link] = attrs.field(init=False, factory=set)
     _wheels: Wheels = attrs.field(
         init=False,
@@ -87,16 +89,19 @@ class Arrivals:
         return copy
 
     def join(self, link: Link) -> Flight[Copy | None]:
-        """Give the flight of a file, which may begin with this; see :func:`download`."""
+        """Give the flight of a file's download, which may begin with this; see :meth:`_bring`."""
         return self._flights.join(link, lambda: self._bring(link))
 
-    def expect(self, link: Link) -> Arrival:
-        """Give the arrival of a file; :meth:`join` has to make it come."""
-        return self._expected.setdefault(link, Arrival())
+    def spool(self, link: Link) -> Spool:
+        """Give the spool of a file's download; :meth:`join` has to start that."""
+        spool = self._spools.get(link)
+        if spool is None:
+            spool = self._spools[link] = Spool(link)
+        return spool
 
-    def under_way(self, link: Link) -> Arrival | None:
-        """Give the arrival of a file, if it is on its way."""
-        return self._expected.get(link)
+    def under_way(self, link: Link) -> Spool | None:
+        """Give the spool of a file's download, if one is under way."""
+        return self._spools.get(link)
 
     def is_only_here(self, link: Link) -> bool:
         """Whether this is metadata that is being taken out of its wheel, as it is gone upstream."""
@@ -106,11 +111,11 @@ class Arrivals:
         """Let the next who asks start anew; what is under way is for those who wait already."""
         self._flights.forget(link)
         self._checks.forget(link)
-        self._expected.pop(link, None)
+        self._spools.pop(link, None)
 
     def clear(self) -> None:
         """Do so with all of them."""
-        for link in [*self._flights, *self._checks, *self._expected]:
+        for link in [*self._flights, *self._checks, *self._spools]:
             self.forget(link)
 
     async def _kept_whole(self, link: Link) -> Copy | None:
@@ -126,11 +131,15 @@ class Arrivals:
         self._disk.trust(link, checked)
 
     async def _bring(self, link: Link) -> Copy | None:
-        """Download a file; one that may not be kept is given as a copy without a name."""
-        arrival = self.expect(link)
+        """
+        Download a file.
+
+        :return: ``None`` once it is cached; an open file without a name if it may not be kept
+        """
+        spool = self.spool(link)
         outcome = "failed"
         try:
-            unkept = await self._download(link, arrival)
+            unkept = await self._download(link, spool)
             outcome = _outcome(link, unkept)
         except Gone as error:
             outcome = "gone"
@@ -149,20 +158,16 @@ class Arrivals:
             raise
         finally:
             metrics.DOWNLOADS.labels(outcome).inc()
-            if self._expected.get(link) is arrival:
-                del self._expected[link]
-            if arrival.wanted:
-                self._clock.callLater(0, arrival.release)
+            if self._spools.get(link) is spool:
+                del self._spools[link]
         if unkept is not None:
             # Those who wait take their share of it at once.
             self._clock.callLater(0, unkept.close)
         return unkept
 
-    async def _download(self, link: Link, arrival: Arrival) -> Copy | None:
+    async def _download(self, link: Link, spool: Spool) -> Copy | None:
         try:
-            return await download(
-                link, self._upstream, self._disk, arrival, self._links.moved, passing_on
-            )
+            return await self._fetch(link, spool)
         except (Gone, UpstreamFailed, OSError) as error:
             if link.of is None:
                 raise
@@ -171,6 +176,44 @@ class Arrivals:
                 return await self._wheels.instead(link, error)
             finally:
                 self._taken_out.discard(link)
+
+    async def _fetch(self, link: Link, spool: Spool) -> Copy | None:
+        try:
+            partial = self._disk.partial(link)
+        except OSError as error:
+            spool.fail(error)
+            raise
+
+        def admit(size: int) -> None:
+            if not self._disk.fits(size):
+                raise TooLarge(f"it is larger than the cache ({size} bytes or more)")
+
+        def reserve(size: int) -> None:
+            self._disk.reserve(partial, size)
+
+        async def adopt() -> Copy | None:
+            while (room := partial.flush()) is not None:
+                await room
+            partial.finish()
+            await self._disk.in_thread(partial.sync)
+            return self._disk.adopt(partial, link)
+
+        spool.keep_in(partial, admit, reserve, lambda: self._disk.end(partial))
+        fetch = Fetch(link, self._upstream, spool, self._links.moved)
+        try:
+            unkept = await fetch.run(adopt)
+        except (OSError, TooLarge) as error:
+            if spool.fall_back(error):
+                pass_on(fetch)
+            raise
+        except Exception as error:
+            spool.fail(error)
+            raise
+        source = None
+        if spool.followed:
+            source = unkept.share() if unkept is not None else self._disk.open(link)
+        spool.complete(source)
+        return unkept
 
 
 def _outcome(link: Link, unkept: Copy | None) -> str:
