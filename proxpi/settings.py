@@ -80,7 +80,7 @@ def _path(text: str) -> str | None:
 
 def _index(text: str) -> str:
     """An index's URL, with exactly one slash at its end."""
-    url = text.strip()
+    url = urls.with_ascii_host(text.strip())
     urls.origin(url)
     if re.search(r"[\s\x00-\x1f\x7f#?]", url):
         raise ValueError("blanks, queries and fragments have no place in it")

@@ -11,42 +11,65 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
-from proxpi.simple import urls
-from proxpi.simple.model import Entry
+from proxpi.simple import model, urls
+from proxpi.simple.model import Entry, Unlisted
 
 _NESTED = (dict, list)
 _DEEPEST = 16  # Levels of an unknown value; a page must not be able to exhaust the stack.
 _UPLOAD_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)"
-    r"(?:Z|\+00:00)"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})"
+    r"([.,][0-9]{1,18})? ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)"
 )
+_OFFSET = re.compile("[Zz]")
+_NUMBER = re.compile("[0-9]{1,18}")
+_DIGEST = re.compile(r"([A-Za-z0-9_]+)=([0-9A-Fa-f]+)")
+_PARTS = re.compile("[&;]")
 #: What no file name may have in it.
 UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # The newest name first (PEP 714).
 _METADATA_KEYS = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
 
 
-def usable(found: Iterable[object], base: str) -> list[Entry]:
-    """Keep the files that can be used; of two with one name the first."""
+def usable(found: Iterable[object], base: str, unlisted: Unlisted | None = None) -> list[Entry]:
+    """Keep the files that can be used; of two with one name the one with the better digest.
+
+    Of two with digests of one kind the first is kept. What only the other one says is kept, too.
+
+    :param unlisted: gets the links of those that cannot be used
+    """
     kept: dict[str, Entry] = {}
     for item in found:
-        if isinstance(item, dict):
-            entry = _entry(item, base)
-            if entry is not None:
-                kept.setdefault(entry["filename"], entry)
+        entry = _entry(item, base) if isinstance(item, dict) else None
+        if entry is None:
+            if unlisted is not None:
+                unlisted.add(_named(item))
+            continue
+        first = kept.setdefault(entry["filename"], entry)
+        if first is not entry and model.strength(entry) > model.strength(first):
+            kept[entry["filename"]] = first | entry
     return list(kept.values())
+
+
+def _named(item: object) -> str:
+    """Give what names a file that cannot be used: its link, else its name."""
+    link = (item.get("url") or item.get("filename")) if isinstance(item, dict) else None
+    return link if isinstance(link, str) else f"({type(link or item).__name__})"
 
 
 def _entry(found: dict[str, Any], base: str) -> Entry | None:
     filename, link = found.get("filename"), found.get("url")
     if not isinstance(filename, str) or not isinstance(link, str) or not _is_safe(filename):
         return None
+    link, _, fragment = link.partition("#")
     try:
         url = _located(base, link)
     except ValueError:
         return None
     entry: Entry = {"filename": filename, "url": url, "hashes": _digests(found.get("hashes"))}
+    if fragment:
+        entry["hashes"] = digests_in(fragment) | entry["hashes"]
     if not _KNOWN_OF_FILES.issuperset(found):
         entry |= passed_on(found, _KNOWN_OF_FILES)
     for key in _METADATA_KEYS:
@@ -57,6 +80,20 @@ def _entry(found: dict[str, Any], base: str) -> Entry | None:
         if (value := found.get(key)) is not None and (value := accept(value)) is not None:
             entry[key] = value
     return entry
+
+
+def digests_in(text: str) -> dict[str, str]:
+    """Read the digests in a fragment, such as ``egg=foo&sha256=…``, percent-encoded or not.
+
+    Of two of one kind the first counts that can be one.
+    """
+    found: dict[str, str] = {}
+    for part in _PARTS.split(unquote(text) if "%" in text else text):
+        if (stated := _DIGEST.fullmatch(part.strip())) is not None:
+            name, digest = stated[1].lower(), stated[2].lower()
+            if name in model.ALGORITHMS and not model.is_usable(name, found.get(name)):
+                found[name] = digest
+    return found
 
 
 def _is_safe(filename: str) -> bool:
@@ -70,7 +107,7 @@ def _is_safe(filename: str) -> bool:
 # A link that stands on a page as it will be asked for: absolute, or below a folder on its host.
 # What it matches is the beginning, which many links of a page have in common.
 _CLEAN = re.compile(
-    r"https?://[a-z0-9.-]{1,255}(?::[0-9]{1,5})?/(?=[!\"$-~]*\Z)"
+    r"https?://[a-z0-9.-]{1,255}(?::[0-9]{1,5})?/(?=[!\"$-\[\]-~]*\Z)"
     r"|(?:/|\./|(?:\.\./){0,9})(?=[\w%+~!=-][\w.%+~!=/-]*\Z)(?!.*/[./])",
     re.ASCII,
 )
@@ -92,8 +129,6 @@ def _resolved(base: str, link: str) -> str:
     urls.origin(url)
     # What an index writes before a host is never used, so it is not kept either.
     url = urls.public(url) if urls.userinfo(url) else urls.without_fragment(url)
-    if not url.isascii():
-        raise ValueError("a host that is not ASCII")
     return url
 
 
@@ -146,14 +181,23 @@ def _digests(value: object) -> dict[str, str]:
 
 
 def _metadata(value: object) -> dict[str, str] | bool | None:
-    """Unify what is said about core metadata: an empty object is falsy, so it says no (PEP 714)."""
+    """Unify what is said about core metadata: any truthy value says that it is there (PEP 714)."""
     if isinstance(value, dict):
         return _digests(value) or (None if value else False)
-    return value if isinstance(value, bool) else None
+    if isinstance(value, str):
+        return stated(value)
+    return bool(value) if isinstance(value, bool | int | float) else None
+
+
+def stated(value: str) -> dict[str, str] | bool:
+    """Read ``true``, ``false``, digests, or anything else, which clients take for ``true``."""
+    return digests_in(value) or value.strip().lower() != "false"
 
 
 def _yanked(value: object) -> bool | str | None:
-    return value if value is True or (isinstance(value, str) and value) else None
+    if not value or value is True or isinstance(value, str):
+        return value or None  # type: ignore[return-value]
+    return model.to_json(value).decode()
 
 
 def text(value: object) -> str | None:
@@ -162,23 +206,31 @@ def text(value: object) -> str | None:
 
 
 def _flag(value: object) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
     return value if isinstance(value, bool) else None
 
 
 def _size(value: object) -> int | None:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return int(value)
+    if isinstance(value, float) and 0 <= value <= 2**53 and value.is_integer():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _upload_time(value: object) -> str | None:
-    """Accept a UTC time as PEP 700 writes it: uv refuses a whole page for one that is not."""
-    found = _UPLOAD_TIME.fullmatch(value) if isinstance(value, str) else None
+    """Write a time as PEP 700 wants it, in UTC: uv refuses a whole page for one that is not."""
+    found = _UPLOAD_TIME.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return None
+    day, clock, fraction, offset = found.groups()
     try:
-        datetime.datetime.fromisoformat(found[1])
-    except ValueError:
+        time = datetime.datetime.fromisoformat(f"{day}T{clock}{_OFFSET.sub(r'+00:00', offset)}")
+        utc = time.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    except (ValueError, OverflowError):
         return None
-    return found[1] + "Z"
+    return f"{utc.zfill(19)}{(fraction or '')[:7].replace(',', '.')}Z"
 
 
 def _secure(value: object) -> str | None:

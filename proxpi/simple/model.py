@@ -20,7 +20,7 @@ Entry: TypeAlias = dict[str, Any]
 ``hashes`` (always there, lower case) and whatever else the index told."""
 
 # Strongest first, but for sha256: it is what the specification recommends and what lock files hold.
-_ALGORITHMS = (
+ALGORITHMS = (
     "sha256",
     "sha512",
     "sha3_512",
@@ -34,11 +34,27 @@ _ALGORITHMS = (
     "sha1",
     "md5",
 )
-_SHOWN = tuple(name for name in _ALGORITHMS if not name.startswith("blake2"))
+_SHOWN = tuple(name for name in ALGORITHMS if not name.startswith("blake2"))
 _HEX = {
     name: re.compile(f"[0-9a-f]{{{2 * hashlib.new(name, usedforsecurity=False).digest_size}}}")
-    for name in _ALGORITHMS
+    for name in ALGORITHMS
 }
+
+
+@attrs.define
+class Unlisted:
+    """Links of a page that cannot be listed as files.
+
+    :ivar first: one of them as it stands there; it may hold credentials
+    """
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, link: str) -> None:
+        """Count a link."""
+        self.first = self.first if self.count else link
+        self.count += 1
 
 
 @attrs.frozen
@@ -50,12 +66,14 @@ class Project:
     :ivar keys: Every other top-level key to pass on: ``versions``, ``project-status``, unknown
         ones, and under ``meta`` the unknown keys of that object.
     :ivar version: The API version that the index stated, ``1.0`` where it stated none.
+    :ivar unlisted: What stands on the page beside its files; it is not kept with them.
     """
 
     name: str
     files: Sequence[Entry]
     keys: Mapping[str, Any]
     version: str = "1.0"
+    unlisted: Unlisted = attrs.field(factory=Unlisted, eq=False)
 
 
 class Lines(Sequence[Entry]):
@@ -168,22 +186,28 @@ def find(data: bytes, filename: str) -> Entry | None:
     return entry_of(data[start : data.find(b"\n", start)]) if start else None
 
 
-def _is_usable(name: str, digest: object) -> bool:
+def is_usable(name: str, digest: object) -> bool:
     """Say whether a digest has the form and the length of those of its algorithm."""
-    return isinstance(digest, str) and _HEX[name].fullmatch(digest) is not None
+    return name in _HEX and isinstance(digest, str) and _HEX[name].fullmatch(digest) is not None
 
 
 def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
     if isinstance(hashes, dict):
         for name in algorithms:
-            if name in hashes and _is_usable(name, hashes[name]):
+            if name in hashes and is_usable(name, hashes[name]):
                 return name, hashes[name]
     return None
 
 
 def best_hash(entry: Entry) -> tuple[str, str] | None:
     """Give algorithm and digest by which to verify the bytes of a file, or None."""
-    return _first(entry.get("hashes"), _ALGORITHMS)
+    return _first(entry.get("hashes"), ALGORITHMS)
+
+
+def strength(entry: Entry) -> int:
+    """Give the rank of the digest by which the bytes of a file are verified; 0 is none."""
+    best = best_hash(entry)
+    return len(ALGORITHMS) - ALGORITHMS.index(best[0]) if best else 0
 
 
 def shown_hash(entry: Entry) -> tuple[str, str] | None:
@@ -208,6 +232,6 @@ def metadata_hash(entry: Entry) -> dict[str, str] | bool | None:
     """
     stated = entry.get("core-metadata")
     if isinstance(stated, dict):
-        usable = {name: stated[name] for name in _HEX if _is_usable(name, stated.get(name))}
+        usable = {name: stated[name] for name in _HEX if is_usable(name, stated.get(name))}
         return usable or True
     return stated if isinstance(stated, bool) else None

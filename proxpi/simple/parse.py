@@ -19,14 +19,13 @@ from werkzeug.http import parse_options_header
 from proxpi.simple import entries, markup, names, urls, usual
 from proxpi.simple.entries import UNSAFE
 from proxpi.simple.markup import Anchor, Markup, is_complete_html
-from proxpi.simple.model import Entry, Project
+from proxpi.simple.model import Entry, Project, Unlisted
 
 __all__ = ["UNSAFE", "NotAnIndexPage", "UnsupportedVersion", "is_complete_html", "parse_project"]
 
 _MAJOR = 1
 _VERSION = re.compile(r"([0-9]{1,9})\.[0-9]{1,9}")
 _TYPE_MAJOR = re.compile(r"application/vnd\.pypi\.simple\.v([0-9]{1,9})\+(?:json|html)")
-_DIGEST = re.compile(r"([A-Za-z0-9_-]+)=([0-9A-Fa-f]+)")
 
 # Charsets of the web beside UTF-8. Python knows more, and some of them (``idna``, ``utf-7``,
 # ``unicode_escape``) raise, warn, or give half a surrogate pair, which nothing can encode again.
@@ -41,6 +40,12 @@ _SUFFIXES = (
     *(".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar.z", ".tar", ".egg"),
     *(".exe", ".msi", ".rpm", ".deb", ".dmg"),
 )
+
+
+#: Attributes of anchors that say what the key of that name says in JSON.
+_SAME = ("requires-python", "gpg-sig", "provenance", "size", "upload-time")
+_METADATA = ("core-metadata", "dist-info-metadata")
+_FOLDERS = ("", ".", "..")
 
 
 class NotAnIndexPage(Exception):
@@ -105,8 +110,9 @@ _NOTHING = msgspec.Raw(b"null")
 
 
 def _from_json(body: bytes, url: str, name: str) -> Project:
+    unlisted = Unlisted()
     try:
-        page, files = _read(body, url)
+        page, files = _read(body, url, unlisted)
     except (ValueError, RecursionError):
         raise NotAnIndexPage("The answer is broken or truncated JSON.") from None
     if files is None:
@@ -116,18 +122,19 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
     version = _api_version(meta.get("api-version"))
 
     keys = entries.passed_on(page, _NOT_PASSED_ON)
-    versions = keys.get("versions", [])
-    if not (_is_strings(versions) and len(set(versions)) == len(versions)):
-        del keys["versions"]
+    if (versions := _versions(keys.pop("versions", None))) is not None:
+        keys["versions"] = versions
     status = _project_status(keys.pop("project-status", None))
     if status:
         keys["project-status"] = status
     if kept := entries.passed_on(meta, _NOT_PASSED_ON_OF_META):
         keys["meta"] = kept
-    return Project(name, files, keys, version)
+    return Project(name, files, keys, version, unlisted)
 
 
-def _read(body: bytes, url: str) -> tuple[dict[str, Any], Sequence[Entry] | None]:
+def _read(
+    body: bytes, url: str, unlisted: Unlisted
+) -> tuple[dict[str, Any], Sequence[Entry] | None]:
     """Give the values of a page, and apart from them its files, or None where it lists none.
 
     The page is checked as a whole, but decoded value by value: an odd one (half a surrogate pair,
@@ -139,11 +146,11 @@ def _read(body: bytes, url: str) -> tuple[dict[str, Any], Sequence[Entry] | None
     try:
         page = _VALUES.decode(body)
     except ValueError:
-        return _read_leniently(body, url)
+        return _read_leniently(body, url, unlisted)
     files: Sequence[Entry] | None = None
     with suppress(msgspec.ValidationError):
         pieces = _ITEMS.decode(page.pop("files", _NOTHING))
-        files = usual.read(pieces, url) or entries.usable(_values(pieces), url)
+        files = usual.read(pieces, url) or entries.usable(_values(pieces), url, unlisted)
     return {key: value for key, raw in page.items() for value in _values([raw])}, files
 
 
@@ -156,7 +163,9 @@ def _values(pieces: Iterable[msgspec.Raw]) -> Iterator[object]:
             continue
 
 
-def _read_leniently(body: bytes, url: str) -> tuple[dict[str, Any], Sequence[Entry] | None]:
+def _read_leniently(
+    body: bytes, url: str, unlisted: Unlisted
+) -> tuple[dict[str, Any], Sequence[Entry] | None]:
     """Do the same for what is JSON only to the standard library, which takes odd values, too."""
     # The hook is there to be called: other threads get their turn whenever it is.
     page = json.loads(body.decode("utf-8", "surrogateescape"), object_hook=lambda found: found)
@@ -164,7 +173,7 @@ def _read_leniently(body: bytes, url: str) -> tuple[dict[str, Any], Sequence[Ent
     values = {key: value for key, value in page.items() if _is_sound([key, value])}
     if not isinstance(files, list):
         return values, None
-    return values, entries.usable(filter(_is_sound, files), url)
+    return values, entries.usable(filter(_is_sound, files), url, unlisted)
 
 
 def _is_sound(value: object) -> bool:
@@ -175,8 +184,12 @@ def _is_sound(value: object) -> bool:
         return False
 
 
-def _is_strings(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _versions(value: object) -> list[str] | None:
+    """Accept a list of texts, each once; a number is the text that it was before it was one."""
+    if not isinstance(value, list):
+        return None
+    texts = [str(each) if type(each) in (int, float) else each for each in value]
+    return list(dict.fromkeys(texts)) if all(isinstance(each, str) for each in texts) else None
 
 
 def _project_status(value: object) -> dict[str, Any] | None:
@@ -220,44 +233,35 @@ def _from_html(text: str, url: str, name: str) -> Project:
         keys["project-status"] = {"status": status}
         if reason := page.metas.get("pypi:project-status-reason"):
             keys["project-status"]["reason"] = reason
-    return Project(name, entries.usable(map(_file, page.anchors), base), keys, version)
+    unlisted = Unlisted()
+    files = [file for anchor in page.anchors if (file := _file(anchor)) is not None]
+    return Project(name, entries.usable(files, base, unlisted), keys, version, unlisted)
 
 
-def _file(anchor: Anchor) -> dict[str, Any]:
-    """Say in the keys of the JSON form what an anchor says; what it does not say is None."""
+def _file(anchor: Anchor) -> dict[str, Any] | None:
+    """Say in the keys of the JSON form what an anchor says, or nothing if it only navigates."""
     attributes = anchor.attributes
     link, fragment, filename = _link(anchor)
+    if filename in _FOLDERS and not entries.digests_in(fragment):
+        return None
     yanked = attributes.get("data-yanked")
-    return {
+    file: dict[str, Any] = {
         "filename": filename,
-        "url": link,
-        "hashes": _digest(fragment),
-        "requires-python": attributes.get("data-requires-python"),
-        "core-metadata": _stated(attributes.get("data-core-metadata")),
-        "dist-info-metadata": _stated(attributes.get("data-dist-info-metadata")),
-        "gpg-sig": _stated(attributes.get("data-gpg-sig")),
-        "provenance": attributes.get("data-provenance"),
+        "url": f"{link}#{fragment}",
         "yanked": (yanked or True) if "data-yanked" in attributes else None,
     }
+    for key in _SAME:
+        file[key] = attributes.get(f"data-{key}")
+    for key in _METADATA:
+        if f"data-{key}" in attributes:
+            file[key] = entries.stated(attributes[f"data-{key}"] or "")
+    return file
 
 
 def _link(anchor: Anchor) -> tuple[str, str, str]:
     """Give the link of an anchor without its fragment, the fragment, and the file name in it."""
     link, _, fragment = (anchor.attributes.get("href") or "").partition("#")
     return link, fragment, entries.linked_name(link)
-
-
-def _digest(text: str) -> dict[str, str] | None:
-    """Read ``sha256=…``; other fragments (``egg=…``, a heading) are no digests."""
-    found = _DIGEST.fullmatch(text.partition("&")[0].strip())
-    return {found[1]: found[2]} if found else None
-
-
-def _stated(value: str | None) -> dict[str, str] | bool | None:
-    """Read ``true``, ``false`` or a digest."""
-    if not value:
-        return None
-    return _digest(value) or {"true": True, "false": False}.get(value.strip().lower())
 
 
 def _is_listing(page: Markup, name: str) -> bool:
@@ -283,7 +287,7 @@ def _is_distribution(anchor: Anchor, name: str) -> bool:
     """Recognize a link to a file of a project: by digest, by own name, or as one shown by name."""
     _, fragment, filename = _link(anchor)
     return bool(filename) and (
-        _digest(fragment) is not None
+        bool(entries.digests_in(fragment))
         or names.normalize(filename).startswith(name + "-")
         or (filename.lower().endswith(_SUFFIXES) and anchor.text.strip() == filename)
     )

@@ -119,9 +119,9 @@ def _anchor(entry: Entry, signatures: bool) -> str:
     shown = shown_digest(entry.get("hashes"))
     fragment = f"#{shown[0]}={shown[1]}" if shown and shown[0] in _IN_LINKS else ""
     written = f'<a href="{_href(filename)}{fragment}"'
-    for key in ("requires-python", "provenance"):
+    for key in ("requires-python", "provenance", "size", "upload-time"):
         if key in entry:
-            written += f' data-{key}="{_escaped(entry[key])}"'
+            written += f' data-{key}="{_escaped(str(entry[key]))}"'
     if "yanked" in entry:
         reason = "" if entry["yanked"] is True else _escaped(entry["yanked"])
         written += f' data-yanked="{reason}"'

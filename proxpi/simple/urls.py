@@ -11,6 +11,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+import idna
+
 #: What a host may be instead of a name, and what an operator may name instead of hosts.
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -21,6 +23,7 @@ _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 _NOT_OF_A_SERVER = re.compile(r"[\s\x00-\x20\x7f\\]")
 _NOT_OF_A_HOST = re.compile(r"[\"<>^`{|}]")
 _NAME = re.compile(r"(?:[A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*\.?")
+_LONGEST_HOST = 253
 _DROPPED = str.maketrans("", "", "\t\r\n")
 _BLANK = "".join(map(chr, range(0x21)))
 
@@ -39,16 +42,39 @@ def _path_end(url: str) -> int:
 def join(base: str, ref: str) -> str:
     """Resolve a link against the absolute URL of its page.
 
-    Blanks around the link and line breaks in it are dropped, as the URL Standard has it; behind
-    the host, what may not stand in a URL (spaces, controls, non-ASCII) is percent-encoded as
-    UTF-8. Nothing else is touched.
+    Blanks around the link and line breaks in it are dropped, and backslashes in its path are
+    slashes, as the URL Standard has it; behind the host, what may not stand in a URL (spaces,
+    controls, non-ASCII) is percent-encoded as UTF-8. A host that is not ASCII is written in IDNA.
+    Nothing else is touched.
 
     :raises ValueError: When the two cannot be joined.
     """
     ref = ref.strip(_BLANK).translate(_DROPPED)
-    url = ref if _ABSOLUTE.match(ref) else urljoin(base, ref)
+    if "\\" in ref:
+        start, end = _authority(ref)[1], _path_end(ref)
+        ref = ref[:start] + ref[start:end].replace("\\", "/") + ref[end:]
+    url = with_ascii_host(ref if _ABSOLUTE.match(ref) else urljoin(base, ref))
     _, end = _authority(url)
     return url[:end] + re.sub(r"[^!-~]+", lambda found: quote(found[0]), url[end:])
+
+
+def with_ascii_host(url: str) -> str:
+    """Write the host of a URL as the DNS has it: in IDNA (UTS 46).
+
+    :raises ValueError: When no host can have this name.
+    """
+    start, end = _authority(url)
+    at = max(start, url.rfind("@", start, end) + 1)
+    host, colon, port = url[at:end].partition(":")
+    if host.isascii():
+        return url
+    if len(host) > _LONGEST_HOST:
+        raise ValueError("a host whose name is too long")
+    try:
+        name = idna.encode(host, uts46=True).decode("ascii")
+    except UnicodeError as error:
+        raise ValueError(f"the host {host!r} cannot be written in ASCII: {error}") from None
+    return url[:at] + name + colon + port + url[end:]
 
 
 def without_fragment(url: str) -> str:

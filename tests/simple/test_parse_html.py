@@ -99,6 +99,13 @@ def test_the_body_decides(content_type: str | None) -> None:
         ("\n foo-1.0.whl ", URL + "foo-1.0.whl", "foo-1.0.whl"),
         ("foo-1.0.whl?a=b/c#x", URL + "foo-1.0.whl?a=b/c", "foo-1.0.whl"),
         ("foo&#45;1.0.whl?a&amp;b", URL + "foo-1.0.whl?a&b", "foo-1.0.whl"),
+        ("foo-1.0.whl?a=1&copy=2", URL + "foo-1.0.whl?a=1&copy=2", "foo-1.0.whl"),
+        ("foo-1.0.whl?a=1&amp;reg=2", URL + "foo-1.0.whl?a=1&reg=2", "foo-1.0.whl"),
+        ("foo-\t1.0\n.whl", URL + "foo-1.0.whl", "foo-1.0.whl"),
+        ("..\\foo-1.0.whl", "https://index.example/simple/foo-1.0.whl", "foo-1.0.whl"),
+        ("https://h.example/a\\foo.whl?b\\c", "https://h.example/a/foo.whl?b\\c", "foo.whl"),
+        ("https://Bücher.example/a.whl", "https://xn--bcher-kva.example/a.whl", "a.whl"),
+        ("//u:pß@faß.example:81/a.whl", "https://xn--fa-hia.example:81/a.whl", "a.whl"),
     ],
 )
 def test_links(link: str, url: str, filename: str) -> None:
@@ -160,10 +167,21 @@ def test_base(base: str, url: str) -> None:
         ("data-core-metadata=true", "core-metadata", True),
         ("data-core-metadata=FALSE", "core-metadata", False),
         (f'data-core-metadata=" sha256={SHA} "', "core-metadata", {"sha256": SHA}),
-        ("data-core-metadata", "core-metadata", None),
-        ("data-core-metadata=banana", "core-metadata", None),
+        ("data-core-metadata", "core-metadata", True),
+        ('data-core-metadata=""', "core-metadata", True),
+        ("data-dist-info-metadata", "core-metadata", True),
+        ("data-core-metadata=banana", "core-metadata", True),
+        ("data-dist-info-metadata=yes", "core-metadata", True),
+        ("data-dist-info-metadata=sha256=", "core-metadata", True),
+        (f"data-core-metadata='egg=x&amp;SHA256={SHA}'", "core-metadata", {"sha256": SHA}),
         (f"data-dist-info-metadata=sha256={SHA}", "core-metadata", {"sha256": SHA}),
         ("data-dist-info-metadata=true data-core-metadata=false", "core-metadata", False),
+        ("data-size=123", "size", 123),
+        ("data-size", "size", None),
+        ("data-size=big", "size", None),
+        ("data-upload-time=2026-01-02T03:04:05Z", "upload-time", "2026-01-02T03:04:05Z"),
+        ("data-upload-time=2026-01-02T03:04:05+01:00", "upload-time", "2026-01-02T02:04:05Z"),
+        ("data-upload-time=yesterday", "upload-time", None),
         ("data-gpg-sig=true", "gpg-sig", True),
         ("data-gpg-sig", "gpg-sig", None),
         ("data-gpg-sig=md5=ab", "gpg-sig", None),
@@ -186,6 +204,15 @@ def test_attributes(attributes: str, key: str, kept: object) -> None:
     [
         (f"sha256={SHA}", {"sha256": SHA}),
         (f"sha256={SHA}&egg=foo", {"sha256": SHA}),
+        (f"egg=foo&sha256={SHA}", {"sha256": SHA}),
+        (f"egg=foo&amp;sha256={SHA}", {"sha256": SHA}),
+        (f"sha256%3D{SHA}", {"sha256": SHA}),
+        (f"egg%3Dfoo%26SHA256%3d{SHA.upper()}", {"sha256": SHA}),
+        (f"subdirectory=a;sha256={SHA};x", {"sha256": SHA}),
+        (f"md5={SHA[:32]}&sha256={SHA}", {"md5": SHA[:32], "sha256": SHA}),
+        (f"sha256=ab&sha256={SHA}&sha256={'b' * 64}", {"sha256": SHA}),
+        (f"sha256=&sha512={SHA}{SHA}", {"sha512": SHA + SHA}),
+        ("egg=deadbeef&subdirectory=abc", {}),
         ("md5=AB", {"md5": "ab"}),
         ("egg=foo", {}),
         ("top", {}),
@@ -197,6 +224,23 @@ def test_digest_in_the_link(fragment: str, hashes: dict[str, str]) -> None:
     """The fragment is a digest where it has the form of one, and never part of the URL."""
     entry = _only(f'<a href="foo-1.0.whl#{fragment}">x</a>')
     assert (entry["hashes"], entry["url"]) == (hashes, URL + "foo-1.0.whl")
+
+
+def test_the_better_digest_wins() -> None:
+    """A file that stands on the page twice, first without a digest, has the digest."""
+    page = f"<a href=foo-1.0.whl>x</a><a href='b/foo-1.0.whl#sha256={SHA}'>x</a>"
+    (entry,) = _parse(page).files
+    assert (entry["url"], entry["hashes"]) == (f"{URL}b/foo-1.0.whl", {"sha256": SHA})
+
+
+def test_what_cannot_be_listed_is_counted() -> None:
+    """Links that lead to no file are counted, those that only navigate are not."""
+    page = "<h1>Links for foo</h1><a href=../>..</a><a href='?C=N'>x</a><a href=#a>x</a><a>x</a>"
+    assert _parse(page).unlisted.count == 0
+    page += "<a href=git+https://h.example/foo#egg=foo>x</a><a href=ftp://h.example/b.whl>x</a>"
+    page += f"<a href=javascript:x>x</a><a href='https://h.example/#sha256={SHA}'>x</a>"
+    unlisted = _parse(page).unlisted
+    assert (unlisted.count, unlisted.first) == (4, "git+https://h.example/foo#egg=foo")
 
 
 @pytest.mark.parametrize(

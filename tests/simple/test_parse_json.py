@@ -219,7 +219,7 @@ def test_what_is_no_page(body: bytes) -> None:
         {"filename": "foo.whl", "url": "http://[bad/foo.whl"},
         {"filename": "foo.whl", "url": "http:///foo.whl"},
         {"filename": "foo.whl", "url": "http://a\\@b/foo.whl"},
-        {"filename": "foo.whl", "url": "http://hôst.example/foo.whl"},
+        {"filename": "foo.whl", "url": "http://\u2488.example/foo.whl"},
         *(
             {"filename": name, "url": "foo.whl"}
             for name in ("", ".", "..", "a/b", "../a", "a\\b", "a\x00", "a\n", "\x7f", "\x85")
@@ -230,6 +230,48 @@ def test_an_odd_file_is_left_out(odd: object) -> None:
     """A file that cannot be used or must not be served is left out, and the others stay."""
     project = _parse({"files": [odd, _file()]})
     assert [entry["filename"] for entry in project.files] == ["foo-1.0.whl"]
+
+
+def test_the_better_digest_wins() -> None:
+    """Of two files with one name the one with the better digest counts, whichever comes first."""
+    sha, other, md5 = {"sha256": "a" * 64}, {"sha256": "b" * 64}, {"md5": "c" * 32}
+    wrong = {"sha256": "a" * 63}
+    for first, second, best in (
+        ({}, sha, 1),
+        (sha, {}, 0),
+        (md5, sha, 1),
+        (sha, md5, 0),
+        (wrong, md5, 1),
+        (sha, other, 0),
+        ({}, {}, 0),
+    ):
+        files = [
+            {"filename": "f.whl", "url": str(place), "hashes": hashes, f"key-{place}": place}
+            for place, hashes in enumerate((first, second))
+        ]
+        (entry,) = _parse({"files": files}).files
+        assert (entry["url"], entry["hashes"]) == (f"{URL}{best}", (first, second)[best])
+        assert entry[f"key-{best}"] == best
+    (entry,) = _parse({"files": [files[0] | {"yanked": "why"}, files[1] | {"hashes": sha}]}).files
+    assert (entry["yanked"], entry["hashes"]) == ("why", sha)
+
+
+def test_a_digest_in_a_link_counts() -> None:
+    """The fragment of a link adds to the digests beside it, and never replaces one."""
+    link = f"f.whl#egg=f&sha256={'A' * 64}&md5={'b' * 32}"
+    files = [_file(url=link, hashes={}), _file(filename="g", url=link, hashes={"md5": "c" * 32})]
+    first, second = _parse({"files": files}).files
+    assert first["hashes"] == {"sha256": "a" * 64, "md5": "b" * 32}
+    assert second["hashes"] == {"sha256": "a" * 64, "md5": "c" * 32}
+    assert first["url"] == second["url"] == f"{URL}f.whl"
+
+
+def test_what_cannot_be_listed_is_counted() -> None:
+    """A page says how many of its files cannot be listed, and which is the first."""
+    files = [_file(), _file(filename="a", url="git+https://h.example/a"), 7, {"filename": "b"}]
+    unlisted = _parse({"files": files}).unlisted
+    assert (unlisted.count, unlisted.first) == (3, "git+https://h.example/a")
+    assert _parse({"files": [7]}).unlisted.first == "(int)"
 
 
 _GOOD = b'{"filename": "good.whl", "url": "good.whl", "hashes": {}, "size": 7}'

@@ -70,6 +70,8 @@ def test_html_read_again_says_the_same(project: Project) -> None:
         "core-metadata",
         "gpg-sig",
         "provenance",
+        "size",
+        "upload-time",
     }
     expected = [_published(entry, LINK_ALGORITHMS) for entry in project.files]
     for entry in expected:
@@ -213,10 +215,12 @@ def test_an_anchor_with_everything() -> None:
         provenance="https://index.example/p?a&b",
         size=3,
         **{"requires-python": ">=3,<4", "core-metadata": {"sha256": SHA}, "gpg-sig": True},
+        **{"upload-time": "2026-01-02T03:04:05Z"},
     ).splitlines()[-3]
     assert line == (
         f'<a href="foo-1%211.0%2Bcu.whl#sha256={SHA}" data-requires-python="&gt;=3,&lt;4" '
-        'data-provenance="https://index.example/p?a&amp;b" data-yanked="" '
+        'data-provenance="https://index.example/p?a&amp;b" data-size="3" '
+        'data-upload-time="2026-01-02T03:04:05Z" data-yanked="" '
         f'data-core-metadata="sha256={SHA}" data-dist-info-metadata="sha256={SHA}" '
         'data-gpg-sig="true">foo-1!1.0+cu.whl</a><br>'
     )
