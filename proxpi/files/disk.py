@@ -324,9 +324,16 @@ class Disk:
         self._keep(place, Checked(identity, digests, origin_of(link.url)))
         return None
 
-    def named(self, filenames: Collection[str]) -> list[str]:
-        """Give the cache paths of the kept files with these names, decoded, from any host."""
-        return [place for place in self._stock if unquote(place.rpartition("/")[2]) in filenames]
+    async def forget_named(self, filenames: Collection[str]) -> None:
+        """
+        Remove the files with these names, from any host, as :meth:`forget` does.
+
+        The names are compared decoded, once the startup scan tells what lies there.
+        """
+        await self._stocktaking.ended()
+        for place in self._stock:
+            if unquote(place.rpartition("/")[2]) in filenames:
+                self.forget(place)
 
     def forget(self, what: Link | str) -> None:
         """

@@ -94,13 +94,13 @@ class App:
         return answers.succeeded(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
-    def delete_file(self, request: Request, name: str, filename: str) -> bytes:
+    async def delete_file(self, request: Request, name: str, filename: str) -> bytes:
         """Forget a file and what lies beside it, also while it is being fetched or sent."""
         _check_site(request)
         project = _project(name)
         if not can_name(filename):
             raise _BadName(NO_FILENAME)
-        self._mirror.forget(project, filename)
+        await self._mirror.forget(project, filename)
         return answers.succeeded(request)
 
     @app.route("/cache", methods=["DELETE"])

@@ -96,6 +96,25 @@ class OneFile(FilesCase):
         self.forgets(f"/cache/demo/{NAME}")
         assert not list(self.folder.rglob(f"{NAME}*"))
 
+    def test_page_unknown_and_encoded(self) -> None:
+        """So is one whose name is encoded in its URL, however it is in the request."""
+        for encoded in ("+", "%2B", "%2b"):
+            self.fill()
+            self.result(self.pages.clear())
+            self.forgets(f"/cache/demo/demo-1.0{encoded}local.tar.gz")
+            assert not list(self.folder.rglob("*local*"))
+
+    def test_other_hosts(self) -> None:
+        """Copies from hosts that the page names no more go as well."""
+        self.fill()
+        before = self.folder / "old-example" / NAME
+        before.parent.mkdir()
+        before.write_bytes(DATA)
+        self.disk.prepare()
+        self.forgets(f"/cache/demo/{NAME}")
+        assert not before.exists()
+        assert self.here() == [False, False, False, True]
+
     def test_no_name(self) -> None:
         """What can be no name is an error, in the API's own form."""
         for path in ("-x/x.whl", "demo/%00", "demo/a%5Cb", "demo/" + "x" * 3000, "a%20b/x.whl"):
