@@ -13,7 +13,7 @@ have their own: slow files never starve them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -126,8 +126,7 @@ class Upstream:
         """
         asked = {"Accept-Encoding": "identity", **headers}
         async with (
-            self._paced_slots.slot(url) if paced else nullcontext(),
-            self._file_slots.slot(url) as slot,
+            self._file_slots.slot(url, self._paced_slots if paced else None) as slot,
             self._answer(slot, url, method, asked, self._agent.request) as answer,
         ):
             answer.headers.removeHeader(ENCODING)  # a file is taken as it is
