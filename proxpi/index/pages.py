@@ -107,7 +107,7 @@ class Pages:
         record = self._records.get(name)
         status: Status = "HIT"
         if self._renewals.remaining(record) <= 0:
-            if not (record.usable and self._renewals.in_trouble(record)):
+            if self._renewals.blocked(record) is None:
                 return None
             status = "STALE"
         if not record.present:
@@ -299,8 +299,8 @@ class Pages:
 
     def _failure(self, record: Record) -> UpstreamFailed:
         """Say why the page could not be asked for."""
-        troubles = (self._renewals.trouble(source, record.name) for source in self._sources)
-        known = next((trouble for trouble in troubles if trouble is not None), record.failure)
+        errors = (source.breakers.error(record.name) for source in self._sources)
+        known = next((error for error in errors if error is not None), record.failure)
         return known.again() if known else UpstreamFailed(self._sources[0].url, "timed out")
 
     def _age(self, record: Record) -> float:

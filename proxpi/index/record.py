@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 from twisted.internet.defer import DeferredLock
 
-from proxpi.index.patience import Progress
 from proxpi.index.press import Form
+from proxpi.index.retry import Progress
 from proxpi.index.source import Part, Source
 from proxpi.index.store import DOCUMENT, Store, Stored
 from proxpi.simple.listing import Listed
