@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import ClassVar
 
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from proxpi import __version__
+from proxpi import __version__, gunicorn
 from proxpi.row import Given, Setting, SettingsError
 from proxpi.settings import SETTINGS, Settings, setting
 from proxpi.upstream.proxies import Proxies
@@ -66,8 +67,23 @@ class Options(usage.Options):
         """Parse ``options``; ``SystemExit`` with one line says what is wrong with them."""
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
-        except (usage.UsageError, SettingsError) as error:
+        except SettingsError as error:
             raise SystemExit(f"proxpi: {error}") from None
+        except usage.UsageError as error:
+            line = gunicorn.answer(options or ()) or f"{error}{self._nearest(str(error))}"
+            raise SystemExit(f"proxpi: {line}") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Refuse what is no option."""
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} is not understood; only options are accepted")
+
+    def _nearest(self, error: str) -> str:
+        """Give the question whether an option was meant that has almost the name of an error."""
+        names = [f"--{row.option}" for row in SETTINGS]
+        nearest = [get_close_matches(word, names, n=1) for word in error.split()]
+        found = [name for names in nearest for name in names if name not in error.split()]
+        return f"; did you mean {found[0]}?" if found else ""
 
     def postOptions(self) -> None:
         """Read the settings from these options and the environment."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from proxpi.quantities import NotAccepted
 from proxpi.simple import urls
 
 
@@ -20,9 +21,10 @@ class Setting:
 
     ``default`` is written as a user would write it; an empty one means that nothing is given,
     and ``otherwise`` says to people what happens then. ``parse`` makes the value of a text or
-    raises :exc:`ValueError`; ``accepts`` tells what it understands. A ``secret`` may be given
-    as a file too, and is never shown with a password in it. A ``repeatable`` one may be given
-    several times as an option: its value is a tuple.
+    raises :exc:`ValueError` (:exc:`NotAccepted` where the reason is not plain); ``accepts`` tells
+    what it understands. A ``secret`` may be given as a file too, and is never shown with a
+    password in it. A ``repeatable`` one may be given several times as an option: its value is a
+    tuple.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Setting:
         """What a text means; :exc:`SettingsError` if it means nothing."""
         try:
             return self.parse(given.text)
+        except NotAccepted as reason:
+            raise self.refusal(given, str(reason)) from None
         except ValueError:
             raise self.refusal(given) from None
 

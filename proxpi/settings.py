@@ -9,55 +9,42 @@ variables name. Run as a module, it prints the README's table.
 
 from __future__ import annotations
 
-import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
+from proxpi.quantities import NotAccepted, count, seconds, size
 from proxpi.row import Given, Setting, SettingsError
 from proxpi.simple import urls
+from proxpi.unknown import ineffective
 
 _OFF = {"0", "no", "off", "false"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _EXTRA_INDEX_TTL = 180.0
 _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
+_SIZES = "also with a unit such as 500MB or 5GiB,"
+_TIMES = "also with a unit such as 500ms, 30m or 2 days,"
 
 
 def _switch(text: str) -> bool:
     return text.strip().lower() not in _OFF
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(text)
-    return seconds
-
-
 def _seconds_or(default: float) -> Callable[[str], float]:
-    return lambda text: _seconds(text) or default
+    return lambda text: seconds(text) or default
 
 
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 0:
-        raise ValueError(text)
-    return size
+def _some(parse: Callable[[str], int]) -> Callable[[str], int]:
+    def some(text: str) -> int:
+        number = parse(text)
+        if number == 0:
+            raise ValueError(text)
+        return number
 
-
-def _some(text: str) -> int:
-    size = _size(text)
-    if size == 0:
-        raise ValueError(text)
-    return size
-
-
-#: Settings of earlier releases: a variable that is set has no effect, and the reason is logged.
-RETIRED = {
-    "PROXPI_WORKERS": "proxpi serves from one process, which needs nothing in its place; unset it",
-}
+    return some
 
 
 def _level(text: str) -> str:
@@ -75,7 +62,16 @@ def _slow_download(text: str) -> str:
 
 
 def _path(text: str) -> str | None:
-    return text or None
+    """
+    Read a path, in which ``~`` and ``~user`` are home folders; ``None`` if it is empty.
+
+    :raises NotAccepted: if no such home folder is known
+    """
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        home = expanded.partition("/")[0]
+        raise NotAccepted(f"the home folder {home} is not known (./{home} is a plain name)")
+    return expanded or None
 
 
 def _index(text: str) -> str:
@@ -112,8 +108,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="index_ttl",
         default="1800",
-        parse=_seconds,
-        accepts="a number of seconds, 0 or more,",
+        parse=seconds,
+        accepts=f"a number of seconds, 0 or more, {_TIMES}",
         explains="Seconds that a page of the main index stays fresh; 0 asks each time.",
     ),
     Setting(
@@ -126,16 +122,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="extra_index_ttls",
         otherwise=f"{_EXTRA_INDEX_TTL:.0f} each",
-        parse=_each(_seconds),
-        accepts="a comma-separated list with a number of seconds, 0 or more, per extra index",
+        parse=_each(seconds),
+        accepts="a comma-separated list with a number of seconds, 0 or more, per extra index, "
+        + _TIMES,
         explains="Seconds that pages of the extra indexes stay fresh, one number per index, "
         "comma-separated.",
     ),
     Setting(
         name="cache_size",
         default="5368709120",
-        parse=_size,
-        accepts="a whole number of bytes, 0 or more,",
+        parse=size,
+        accepts=f"a whole number of bytes, 0 or more, {_SIZES}",
         explains="Bytes of package files to keep on disk; 0 keeps none.",
     ),
     Setting(
@@ -177,8 +174,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="download_timeout",
         default="0.9",
-        parse=_seconds,
-        accepts="a number of seconds, 0 or more,",
+        parse=seconds,
+        accepts=f"a number of seconds, 0 or more, {_TIMES}",
         explains="Seconds that a client waits for a file that is not cached yet before it is "
         "redirected to the upstream.",
     ),
@@ -194,35 +191,35 @@ SETTINGS: tuple[Setting, ...] = (
         name="connect_timeout",
         default="3.1",
         parse=_seconds_or(3.1),
-        accepts="a number of seconds, 0 or more (0: the default),",
+        accepts=f"a number of seconds, 0 or more (0: the default), {_TIMES}",
         explains="Seconds that connecting to an upstream may take; 0 means the default.",
     ),
     Setting(
         name="read_timeout",
         default="20",
         parse=_seconds_or(20.0),
-        accepts="a number of seconds, 0 or more (0: the default),",
+        accepts=f"a number of seconds, 0 or more (0: the default), {_TIMES}",
         explains="Seconds of silence from an upstream before it is given up; 0 means the default.",
     ),
     Setting(
         name="upstream_connections",
         default="32",
-        parse=_some,
+        parse=_some(count),
         accepts="a whole number, 1 or more,",
         explains="Connections to one upstream host for files, and as many again for pages.",
     ),
     Setting(
         name="page_limit",
         default="67108864",
-        parse=_some,
-        accepts="a whole number of bytes, 1 or more,",
+        parse=_some(size),
+        accepts=f"a whole number of bytes, 1 or more, {_SIZES}",
         explains="Bytes that a page of an index may have, decompressed.",
     ),
     Setting(
         name="list_limit",
         default="268435456",
-        parse=_some,
-        accepts="a whole number of bytes, 1 or more,",
+        parse=_some(size),
+        accepts=f"a whole number of bytes, 1 or more, {_SIZES}",
         explains="Bytes that an index's list of projects may have, decompressed.",
     ),
     Setting(
@@ -242,8 +239,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="drain_timeout",
         default="8",
-        parse=_seconds,
-        accepts="a number of seconds, 0 or more,",
+        parse=seconds,
+        accepts=f"a number of seconds, 0 or more, {_TIMES}",
         explains="Seconds that SIGTERM leaves to what is being sent; a second one leaves none.",
     ),
     Setting(
@@ -324,12 +321,10 @@ class Settings:
                     why = f"{len(ttls)} given for the {indexes} of PROXPI_EXTRA_INDEX_URLS"
                     raise setting.refusal(given[-1], why)
                 values[setting.name] = ttls
-        warnings = tuple(
-            f"{variable}={environment[variable]!r} has no effect: {reason}"
-            for variable, reason in RETIRED.items()
-            if environment.get(variable)
-        )
-        return cls(**values, by_option=frozenset(by_option), warnings=warnings)
+        secret = [setting.variable for setting in SETTINGS if setting.secret]
+        plain = [setting.variable for setting in SETTINGS if not setting.secret]
+        warnings = ineffective(environment, [*plain, _OLDER_EXTRA_INDEX_TTLS], secret)
+        return cls(**values, by_option=frozenset(by_option), warnings=tuple(warnings))
 
     def path(self, name: str) -> Given | None:
         """The path that was given for a setting, for those who find out whether it can be used."""
@@ -362,10 +357,12 @@ def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Gi
     if given:
         raise SettingsError(f"{file}={path!r}: {setting.variable} is set too; only one is accepted")
     try:
-        with open(path, encoding="utf-8") as secret:
+        with open(str(_path(path)), encoding="utf-8") as secret:
             text = secret.read().strip()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "not text"
+        if isinstance(error, NotAccepted):
+            why = str(error)
         raise SettingsError(
             f"{file}={path!r}: cannot be read ({why}); a readable file is accepted"
         ) from None

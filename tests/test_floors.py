@@ -16,11 +16,11 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 FLOORS = [
-    {"simple", "flights", "partials", "row", "settings", "metrics"},
+    {"simple", "flights", "partials", "row", "settings", "metrics", "quantities", "unknown"},
     {"upstream"},
     {"index", "files"},
     {"web"},
-    {"options", "logs", "process"},
+    {"options", "gunicorn", "logs", "process"},
     {"tap"},
 ]
 #: Rooms on one floor whose doors are walled up.

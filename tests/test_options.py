@@ -101,11 +101,59 @@ def test_usage_errors(argument: str) -> None:
     assert refusal(argument).startswith("proxpi: ")
 
 
+def test_an_option_that_resembles_another_one() -> None:
+    """A misspelt option is named together with the nearest one; what is no option is named, too."""
+    assert refusal("--idex-url=x") == (
+        "proxpi: option --idex-url not recognized; did you mean --index-url?"
+    )
+    assert refusal("--index-ttl") == "proxpi: option --index-ttl requires argument"
+    assert refusal("surplus") == ("proxpi: 'surplus' is not understood; only options are accepted")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "advice"),
+    [
+        (
+            "--bind 0.0.0.0:5000",
+            "--bind is an option",
+            "write --listen 'tcp:5000' in place of --bind",
+        ),
+        ("--bind=:80", "--bind is an option", "write --listen 'tcp:80' in place of --bind"),
+        (
+            "-b 127.0.0.1:80",
+            "-b is an option",
+            "write --listen 'tcp:80:interface=127.0.0.1' in place of -b",
+        ),
+        (
+            "-b[::]:80 --threads 4 -w2",
+            "-b, --threads and -w are options",
+            "write --listen 'tcp:80:interface=\\:\\:' in place of -b and leave the rest out",
+        ),
+        ("--bind unix:/a", "--bind is an option", "write --listen 'unix:/a' in place of --bind"),
+        ("--bind localhost:80", "--bind is", "'tcp:80:interface=127.0.0.1'"),
+        ("--bind host.example", "--bind is", "'tcp:5000'"),
+        ("--bind", "--bind is", "'tcp:5000'"),
+        ("--threads 4", "--threads is an option", "leave it out"),
+        ("--index-ttl=1 --timeout=3 --workers 4", "--timeout and --workers are", "leave them out"),
+        ("--preload proxpi.server:app", "--preload is an option", "leave it out"),
+    ],
+)
+def test_options_of_gunicorn(arguments: str, names: str, advice: str) -> None:
+    """What the original was started with is answered by a line that says what to write instead."""
+    line = refusal(*arguments.split())
+    assert line.startswith(f"proxpi: {names}")
+    assert "gunicorn" in line
+    assert line.endswith(advice) or advice in line.partition(": ")[2].partition(": ")[2]
+    for word in line.split("'"):
+        if word.startswith(("tcp:", "unix:")):
+            assert parsed(f"--listen={word}").settings.listen == (word,)
+
+
 def test_a_bad_value() -> None:
     """A value that cannot be understood is named with option, variable and what is accepted."""
     assert refusal("--index-ttl=abc") == (
         "proxpi: PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
-        "a number of seconds, 0 or more, is accepted"
+        "a number of seconds, 0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted"
     )
 
 

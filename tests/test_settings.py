@@ -14,6 +14,7 @@ from proxpi.row import SettingsError
 from proxpi.settings import SETTINGS, Settings, table
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
+SECONDS = ["index_ttl", "download_timeout", "connect_timeout", "read_timeout"]
 
 
 def read(**variables: str) -> Settings:
@@ -90,13 +91,6 @@ def test_an_option_beats_even_a_variable_that_is_wrong() -> None:
     assert Settings.read({"PROXPI_INDEX_TTL": "abc"}, {"index-ttl": "7"}).index_ttl == 7.0
 
 
-def test_a_retired_variable_is_a_warning() -> None:
-    """A set variable of an earlier release is named, with its value and the reason."""
-    [warning] = read(WORKERS="auto").warnings
-    assert warning.startswith("PROXPI_WORKERS='auto' has no effect: proxpi serves from one process")
-    assert read(WORKERS="").warnings == ()
-
-
 def test_several_places_to_listen() -> None:
     """As an option, the place to listen may be given more than once; a variable is one place."""
     options: dict[str, str | list[str] | None] = {"listen": ["tcp:1", "unix:/a,b"]}
@@ -120,9 +114,6 @@ def test_switched_on(text: str) -> None:
     assert settings.disable_index_ssl_verification
 
 
-SECONDS = ["index_ttl", "download_timeout", "connect_timeout", "read_timeout"]
-
-
 @pytest.mark.parametrize("name", SECONDS)
 @given(seconds=st.floats(min_value=0.001, allow_infinity=False))
 def test_seconds(name: str, seconds: float) -> None:
@@ -138,7 +129,7 @@ def test_no_seconds() -> None:
 
 
 @pytest.mark.parametrize("name", SECONDS)
-@pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf", "-inf", "1,5", "1 s", " "])
+@pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf", "-inf", "1,5", " ", "1_0", "\u0663"])
 def test_no_number_of_seconds(name: str, text: str) -> None:
     """What is no number, is negative or has no end is refused, by name."""
     variable = BY_NAME[name].variable
@@ -153,13 +144,36 @@ def test_size_of_the_cache() -> None:
     assert read(CACHE_SIZE=" 123 ").cache_size == 123
 
 
-@pytest.mark.parametrize("text", ["-1", "1.5", "5GB", "1e9"])
+@pytest.mark.parametrize("text", ["-1", "1.5", "5XB", "1e9", "1_000", "\u0663", "nan", "inf"])
 def test_no_size(text: str) -> None:
-    """A negative, broken or abbreviated size is refused."""
+    """A negative or broken size, and one with an unknown unit, is refused."""
     assert refusal({"PROXPI_CACHE_SIZE": text}) == (
         f"PROXPI_CACHE_SIZE={text!r}: not understood; "
-        "a whole number of bytes, 0 or more, is accepted"
+        "a whole number of bytes, 0 or more, also with a unit such as 500MB or 5GiB, is accepted"
     )
+
+
+@pytest.mark.parametrize("name", ["cache_size", "page_limit", "list_limit"])
+def test_every_size_has_units(name: str) -> None:
+    """Each size may have a unit, and none may be larger than a disk."""
+    variable = BY_NAME[name].variable
+    assert getattr(Settings.read({variable: "5GB"}, {}), name) == 5_000_000_000
+    assert getattr(Settings.read({variable: "5 gib"}, {}), name) == 5 * 2**30
+    assert refusal({variable: "9999PB"}).startswith(f"{variable}='9999PB': too large; ")
+
+
+@pytest.mark.parametrize("name", [*SECONDS, "drain_timeout"])
+def test_every_time_has_units(name: str) -> None:
+    """Each time may have a unit, and none may be longer than a clock counts."""
+    variable = BY_NAME[name].variable
+    assert getattr(Settings.read({variable: "1h30m"}, {}), name) == 5400.0
+    assert refusal({variable: "1e999"}).startswith(f"{variable}='1e999': too long; ")
+
+
+def test_times_to_live_with_units() -> None:
+    """So may each of a list of times, which a comma separates."""
+    extra = {"EXTRA_INDEX_URLS": "http://a/,http://b/", "EXTRA_INDEX_TTLS": "30m, 2 days"}
+    assert read(**extra).extra_index_ttls == (1800.0, 172800.0)
 
 
 def test_connections_and_limits() -> None:
@@ -283,7 +297,7 @@ def test_a_refusal_names_the_option() -> None:
     """A wrong option is named together with the variable that it stands for."""
     assert refusal({}, index_ttl="abc") == (
         "PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
-        "a number of seconds, 0 or more, is accepted"
+        "a number of seconds, 0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted"
     )
 
 

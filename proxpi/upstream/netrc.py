@@ -46,7 +46,8 @@ def read(environment: Mapping[str, str]) -> Netrc:
     try:
         found = [path.expanduser() for path in map(Path, paths)]
     except RuntimeError:  # nobody knows where this user is at home
-        return Netrc()
+        why = f"NETRC={named}: the home folder is not known; no login is used"
+        return Netrc(trouble=why if named else None)
     path = next((path for path in found if named or path.exists()), None)
     if path is None:
         return Netrc()

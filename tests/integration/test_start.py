@@ -58,13 +58,14 @@ def test_help_explains_each_setting(tmp_path: Path) -> None:
         ("PROXPI_INDEX_TTL", "soon"),
         ("PROXPI_DOWNLOAD_TIMEOUT", "nan"),
         ("PROXPI_CACHE_SIZE", "-1"),
-        ("PROXPI_CACHE_SIZE", "5GB"),
+        ("PROXPI_CACHE_SIZE", "5XB"),
         ("PROXPI_INDEX_URL", "index.example/simple/"),
         ("PROXPI_EXTRA_INDEX_URLS", "http://127.0.0.1:9/,ftp://index.example/"),
         ("PROXPI_EXTRA_INDEX_TTLS", "1,2,3"),
         ("PROXPI_LISTEN", "carrier-pigeon:5000"),
         ("PROXPI_LOGGING_LEVEL", "SHOUT"),
         ("PROXPI_CACHE_DIR", "/dev/null/cache"),
+        ("PROXPI_CACHE_DIR", "~no-such-user/cache"),
     ],
 )
 def test_a_bad_value_stops_the_start(tmp_path: Path, variable: str, value: str) -> None:
@@ -76,6 +77,26 @@ def test_a_bad_option_stops_the_start(tmp_path: Path) -> None:
     """The same for a value given as an option."""
     options = ["--cache-size", "plenty"]
     _assert_refused(tmp_path, {}, options, "PROXPI_CACHE_SIZE", "plenty")
+
+
+def test_an_option_of_gunicorn_stops_the_start(tmp_path: Path) -> None:
+    """What the original was started with is answered by one line, and nothing else."""
+    options = ["--threads", "4", "--bind", "0.0.0.0:5000"]
+    with Proxy({}, options, folder=tmp_path, listens=False) as proxy:
+        assert proxy.wait() > 0
+        [line] = proxy.output.splitlines()
+    assert "write --listen 'tcp:5000'" in line
+
+
+def test_variables_without_effect(fake_index: FakeIndex, tmp_path: Path) -> None:
+    """Each is one warning in the log that names it and not its value, and proxpi serves."""
+    values = {"PROXPI_INDEX_URL": fake_index.url, "PROXPI_INDX_URL": "http://u:secret@h/"}
+    with Proxy(values | {"PROXPI_WORKERS": "2"}, folder=tmp_path) as proxy:
+        found = [line for line in proxy.output.splitlines() if "no effect" in line]
+        assert len(found) == 2
+        assert "did you mean PROXPI_INDEX_URL?" in found[0]
+        assert "PROXPI_WORKERS" in found[1]
+        assert "secret" not in proxy.output
 
 
 def test_a_port_in_use_stops_the_start(tmp_path: Path) -> None:

@@ -106,6 +106,14 @@ def test_not_there(tmp_path: Path) -> None:
         assert found.trouble == f"{path}: cannot be read ({why}); no login is used"
 
 
+def test_named_in_no_home() -> None:
+    """A named file in a home folder that is not known is told of, and gives nothing."""
+    found = netrc.read({"NETRC": "~no-such-user/logins"})
+    assert found.hosts == {}
+    assert found.trouble is not None
+    assert found.trouble.startswith("NETRC=~no-such-user/logins: ")
+
+
 def test_not_shown() -> None:
     """Nothing that is logged shows the logins."""
     assert "secret" not in repr(Netrc({"a.example": ("user", "secret")}, ("user", "secret")))
