@@ -67,7 +67,7 @@ class Tunnel:
         return connected.addTimeout(self._timeout, self._clock, self._timed_out)
 
     def _timed_out(self, result: object, timeout: float) -> Any:
-        raise ProxyFailed(self._proxy.name, "timed out", scope="connection")
+        raise ProxyFailed(self._proxy.name, "timed out")
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         try:
@@ -152,8 +152,7 @@ class _Opening(Protocol):
             self._start = end.end()  # an interim answer, which another one follows
         begins = self._head.startswith(_BEGINNING[: len(self._head) - self._start], self._start)
         if end or not begins or len(self._head) > HEAD_LIMIT:
-            cause = "it does not answer as an HTTP proxy does"
-            self._fail(ProxyFailed(self._proxy.name, cause, scope="connection"))
+            self._fail(ProxyFailed(self._proxy.name, "it does not answer as an HTTP proxy does"))
 
     def _answered(self, status: int, rest: bytes) -> None:
         if status >= 300:
