@@ -120,6 +120,10 @@ class Disk:
         """Bytes of all that is in the folder, finished or not."""
         return self._room.used
 
+    def scratch(self) -> Path | None:
+        """Give a folder for files without a name; ``None`` is the system's own for such."""
+        return self.own if os.access(self.own, os.W_OK) else None
+
     def prepare(self) -> None:
         """
         Try the folder, scan what lies there, and remove what a crash left behind.
@@ -320,9 +324,16 @@ class Disk:
         self._keep(place, Checked(identity, digests, origin_of(link.url)))
         return None
 
-    def named(self, filenames: Collection[str]) -> list[str]:
-        """Give the cache paths of the kept files with these names, decoded, from any host."""
-        return [place for place in self._stock if unquote(place.rpartition("/")[2]) in filenames]
+    async def forget_named(self, filenames: Collection[str]) -> None:
+        """
+        Remove the files with these names, from any host, as :meth:`forget` does.
+
+        The names are compared decoded, once the startup scan tells what lies there.
+        """
+        await self._stocktaking.ended()
+        for place in self._stock:
+            if unquote(place.rpartition("/")[2]) in filenames:
+                self.forget(place)
 
     def forget(self, what: Link | str) -> None:
         """

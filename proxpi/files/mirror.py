@@ -169,10 +169,11 @@ class Mirror:
         """Take note that a copy could not be read: the next one is checked before it is served."""
         self._disk.doubt(copy)
 
-    def forget(self, name: str, filename: str) -> None:
+    def forget(self, name: str, filename: str) -> Deferred[None]:
         """
         Forget a file and what lies beside it; what is under way is for those who wait already.
 
+        :return: a Deferred of the end of it, which may be an `OSError`
         :raises OSError: if it cannot be removed
         """
         names = {filename, filename + METADATA, filename + SIGNATURE}
@@ -182,8 +183,7 @@ class Mirror:
             self._downloads.forget(link)
             self._disk.forget(link)
         # From whichever host: without a page at hand the URLs are not known.
-        for place in self._disk.named(names):
-            self._disk.forget(place)
+        return Deferred.fromCoroutine(self._disk.forget_named(names))
 
     def clear(self) -> Deferred[None]:
         """Remove every file, as :meth:`forget` does; give a Deferred of the end of it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -42,6 +42,7 @@ class Stocktaking:
     lost: Callable[[str], None]
     # What changed since the start, until the folder has been looked at.
     _touched: set[str] | None = attrs.field(init=False, default=None)
+    _looked: Deferred[Any] = attrs.field(init=False, factory=lambda: succeed(None))
 
     def begin(self) -> None:
         """Look; in a thread, if that takes a while."""
@@ -52,8 +53,14 @@ class Stocktaking:
             run = self.in_thread if layout.holds_many(self.folder) else execute
         except OSError:
             run = execute  # and the same once more, to be told of
-        looked = run(lambda: layout.survey(self.folder, known))
-        looked.addCallbacks(self._take, self._cannot_look)
+        self._looked = run(lambda: layout.survey(self.folder, known))
+        self._looked.addCallbacks(self._take, self._cannot_look)
+
+    def ended(self) -> Deferred[None]:
+        """Give a Deferred of when it is known what lies there."""
+        ended: Deferred[None] = Deferred()
+        self._looked.addCallback(ended.callback)
+        return ended
 
     def changed(self, place: str) -> None:
         """Take note that a file is no longer as it was at the start."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,14 +27,17 @@ from proxpi.flights import Flight, Flights, Late
 from proxpi.index import list_intake
 from proxpi.index.list_contents import Contents
 from proxpi.index.list_folder import Form, ListFile, ListFolder, Share
-from proxpi.index.patience import (
+from proxpi.index.renewal import Status
+from proxpi.index.retry import (
     COLD_TRIES,
+    PATIENCE,
     STALE_TRIES,
+    TRIAL_PATIENCE,
+    TRIAL_TRIES,
     Progress,
     outcome,
     persistently,
 )
-from proxpi.index.record import Status
 from proxpi.index.source import ACCEPT, Part, Source, Work
 from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
@@ -45,9 +47,8 @@ from proxpi.upstream.pool import Upstream
 #: Seconds for which nobody asks for a list that could not be written.
 FULL = 60.0
 
-Ask = Literal["due", "troubled"]
-#: The names of all indexes, after where they come from.
-Refreshed = tuple[Status, ListFile | None]
+#: The list, as the circuit breakers of an index name it.
+ROOT = ""
 
 _log = Logger(namespace="proxpi.index")
 
@@ -96,7 +97,7 @@ class Projects:
     )
     _asked: list[Source] = attrs.field(init=False, factory=list)
     _progress: Progress = attrs.field(init=False, factory=Progress)
-    _flights: Flights[Ask, Refreshed] = attrs.field(
+    _flights: Flights[None, Status] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
 
@@ -107,7 +108,7 @@ class Projects:
             return None
         if self._held.remaining > 0:
             return self._list(file, "HIT")
-        return self._list(file, "STALE") if self._in_trouble() else None
+        return self._list(file, "STALE") if self._blocked() else None
 
     async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
         """
@@ -118,74 +119,72 @@ class Projects:
         """
         form = serialization, compressed
         await self._held.load()
-        status: Status = "HIT"
-        names = self._held.names
-        if self._held.remaining <= 0:
-            self._wanted.add(form)
-            status, names = await self._renewed()
-        if names is None:
-            raise NoSuchList()
-        found = self._list(names, status)
-        return attrs.evolve(found, file=await self._held.form(names, form))
+        while True:
+            generation = self._held.generation
+            status: Status = "HIT"
+            if self._held.remaining <= 0:
+                self._wanted.add(form)
+                status = await self._renewed()
+            # Forgotten meanwhile: what was under way is older than the operator's wish.
+            if self._held.generation != generation:
+                continue
+            names = self._held.names
+            if names is None:
+                raise NoSuchList()
+            found = self._list(names, status)
+            return attrs.evolve(found, file=await self._held.form(names, form))
 
     def forget(self) -> None:
-        """
-        Ask for the list again before it is used again, except in an outage.
-
-        :raises OSError: as :meth:`proxpi.index.list_contents.Contents.forget`
-        """
+        """Ask for the list again before it is used again, except in an outage."""
         self._held.forget()
         self._wished = True
         self._full = None
-        self._leave_flights()
+        self._flights.forget(None)
 
     def clear(self) -> Deferred[None]:
         """Forget the list for good; see :meth:`proxpi.index.list_contents.Contents.clear`."""
-        cleared = self._held.clear()
-        self._leave_flights()
-        return cleared
+        self._flights.forget(None)
+        return self._held.clear()
 
-    def _leave_flights(self) -> None:
-        self._flights.forget("due")
-        self._flights.forget("troubled")
+    @property
+    def _stale(self) -> list[Source]:
+        """The indexes whose part of the list is stale."""
+        return [each for each in self._sources if each.remaining(self._held.part(each)) <= 0]
 
-    def _in_trouble(self) -> bool:
-        """Tell whether asking is of no use: every index that would be asked is in trouble."""
-        parts = [(source, self._held.part(source)) for source in self._sources]
-        return not self._wished and all(
-            source.health.trouble("", self._probe) is not None
-            for source, part in parts
-            if source.remaining(part) <= 0
-        )
+    def _blocked(self) -> bool:
+        """Tell whether no index can be asked now whose part is stale."""
+        return not self._wished and all(source.breakers.error(ROOT) for source in self._stale)
 
     def _list(self, file: ListFile, status: Status) -> ProjectList:
         remaining = 0.0 if status == "STALE" else self._held.remaining
         return ProjectList(file, status, remaining, max(0.0, self._held.age))
 
-    async def _renewed(self) -> Refreshed:
-        """
-        Ask those indexes whose word is over its time, as far as that can be had in time.
-
-        :return: the names of all indexes, and where they come from
-        """
-        # Also if the list is removed before the flight lands.
-        fallback = self._held.names
-        usable = fallback is not None
-        if usable and self._in_trouble():
-            return "STALE", fallback
+    async def _renewed(self) -> Status:
+        """Ask those indexes whose word is over its time, as far as that can be had in time."""
+        usable = self._held.names is not None
+        if usable and self._blocked():
+            return "STALE"
         if self._full is not None and self._clock.seconds() < self._full[1]:
             if usable:
-                return "STALE", fallback
+                return "STALE"
             raise OSError(*self._full[0])
-        flight = self._flights.join("due", lambda: self._refresh("due"))
+        patience = None
+        if usable:
+            trial = any(source.breakers.half_open(ROOT) for source in self._stale)
+            patience = TRIAL_PATIENCE if trial and not self._wished else PATIENCE
+        if patience == TRIAL_PATIENCE and not self._progress.moves:
+            # The request that is under way hangs; if it is answered yet, that counts.
+            self._flights.forget(None)
+        flight = self._flights.join(None, self._refresh)
         try:
-            return await outcome(flight, self._clock, self._progress, fallback=usable)
+            return await outcome(flight, self._clock, self._progress, patience)
         except CancelledError:
             raise
         except Late:
-            error = self._note_late(flight, "due")
+            error = self._note_late(flight, patience)
             if not usable:
                 raise error from None
+            return "STALE"
         except Exception as error:
             if isinstance(error, OSError):
                 self._note_full(error)
@@ -193,16 +192,16 @@ class Projects:
                 raise
             if not isinstance(error, (UpstreamFailed, OSError)):
                 _log.failure("project list: an error of proxpi's own")
-        return "STALE", self._held.names or fallback
+            return "STALE"
 
-    def _note_late(self, flight: Flight[Refreshed], ask: Ask) -> UpstreamFailed:
-        """Let a flight go on by itself; if nothing comes of it, who asks next need not join it."""
-        error = self._sources[0].late(flight.started)
-        if self._progress.moves:
+    def _note_late(self, flight: Flight[Status], patience: float | None) -> UpstreamFailed:
+        """Let a flight go on by itself; unless bytes come, later requests do not join it."""
+        error = self._sources[0].late(ROOT, flight.started)
+        if self._progress.moves or patience == TRIAL_PATIENCE:
             return error
-        self._flights.forget(ask, flight)
+        self._flights.forget(None, flight)
         for source in self._asked:
-            error = source.late(flight.started)
+            error = source.late(ROOT, flight.started)
             self._note_failure(source, error, flight.started)
         return error
 
@@ -214,43 +213,27 @@ class Projects:
             self._full = (error.errno, error.strerror), now + FULL
 
     def _note_failure(self, source: Source, error: UpstreamFailed, since: float) -> None:
+        if isinstance(error, Offline):
+            return
         self._wished = False
-        if not source.health.fails(""):
+        if not source.breakers.fails(ROOT):
             _log.warn("project list: {error}", error=error.again())
-        source.health.failed("", error, since, self._probe)
+        source.breakers.failed(ROOT, error, since)
 
-    async def _probe(self) -> None:
-        """Find out whether the indexes that are in trouble have come out of it."""
-        flight = self._flights.join("troubled", lambda: self._refresh("troubled"))
-        try:
-            usable = self._held.names is not None
-            await outcome(flight, self._clock, self._progress, fallback=usable)
-        except Late:
-            self._note_late(flight, "troubled")
-
-    async def _refresh(self, ask: Ask) -> Refreshed:
-        """Ask those indexes that are to be asked, and make one list of all."""
+    async def _refresh(self) -> Status:
+        """Ask the indexes whose part is stale, and make one list of all."""
         self._progress.begin()
         generation, before = self._held.generation, self._held.shares
-        asked = [
-            source
-            for source in self._sources
-            if (
-                source.remaining(self._held.part(source)) <= 0
-                if ask == "due"
-                else source.health.fails("")
-            )
-        ]
-        answers = await all_settled(self._ask(source, ask) for source in asked)
+        asked = self._stale
+        answers = await all_settled(self._ask(source) for source in asked)
         said = {
             source: answer
             for source, answer in zip(asked, answers, strict=True)
             if not isinstance(answer, UpstreamFailed)
         }
-        names = None
         if said:
             self._progress.heard(0)
-            names = await self._held.take(said, generation, before)
+            await self._held.take(said, generation)
         for answer in answers:
             if isinstance(answer, UpstreamFailed):
                 raise answer
@@ -259,37 +242,39 @@ class Projects:
             and (source not in before or share.names is not before[source].names)
             for source, share in said.items()
         )
-        return "MISS" if new else "REVALIDATED", names
+        return "MISS" if new else "REVALIDATED"
 
-    async def _ask(self, source: Source, ask: Ask) -> Share:
-        """Ask one index, unless it is known to be of no use and something can stand in for it."""
+    async def _ask(self, source: Source) -> Share:
+        """Ask one index, unless its breaker is open and there is a stale part to fall back on."""
         share = self._held.shares.get(source)
-        if share is not None and ask == "due" and not self._wished:
-            trouble = source.health.trouble("", self._probe)
-            if trouble is not None:
-                raise trouble
-        tries = 1 if ask == "troubled" else STALE_TRIES if share is not None else COLD_TRIES
-        since = self._clock.seconds()
+        tries = STALE_TRIES if share is not None else COLD_TRIES
+        if share is not None and not self._wished and source.breakers.admit(ROOT):
+            tries = TRIAL_TRIES
+
+        async def ask_once() -> Share:
+            since = self._clock.seconds()
+            try:
+                return await self._ask_once(source, share, since)
+            except UpstreamFailed as error:
+                self._note_failure(source, error, since)
+                raise
+
         self._asked.append(source)
         try:
-            said: Share = await persistently(
-                lambda: self._ask_once(source, share), source.health, self._clock, tries
-            )
-        except UpstreamFailed as error:
-            if not isinstance(error, Offline):
-                self._note_failure(source, error, since)
-            raise
+            said = await persistently(ask_once, source.breakers, self._clock, tries)
         finally:
             self._asked.remove(source)
-        source.health.succeeded()
+        source.breakers.succeeded(ROOT)
         return said
 
-    async def _ask_once(self, source: Source, share: Share | None) -> Share:
+    async def _ask_once(self, source: Source, share: Share | None, asked_at: float) -> Share:
         served = share is not None and share.part.served
         validators = share.part.validators() if share is not None else {}
-        asked_at = self._clock.seconds()
-        async with self._upstream.page(source.url, {"Accept": ACCEPT, **validators}) as answer:
-            source.health.answered()
+        async with self._upstream.page(
+            source.url,
+            {"Accept": ACCEPT, **validators},
+            lambda status: source.breakers.answered(status, asked_at),
+        ) as answer:
             self._progress.heard(0)
             if answer.status == 304 and share is not None and validators:
                 return attrs.evolve(share, part=attrs.evolve(share.part, asked_at=asked_at))

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxpi.index.health import Health
+from proxpi.index.breaker import Breakers
 from proxpi.simple import freshness, model, parse, urls
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.codings import decoded
@@ -106,16 +106,18 @@ class Source:
 
     :ivar url: its root, with a trailing slash, maybe with credentials
     :ivar ttl: seconds for which a page of it stays fresh
-    :ivar health: what is known of its trouble
+    :ivar breakers: whether it is asked while it fails
     """
 
     url: str = attrs.field(repr=urls.public)
     ttl: float
     _upstream: Upstream
     _work: Work
-    health: Health = attrs.field(
+    breakers: Breakers = attrs.field(
         init=False,
-        default=attrs.Factory(lambda self: Health(self._upstream.clock), takes_self=True),
+        default=attrs.Factory(
+            lambda self: Breakers(urls.public(self.url), self._upstream.clock), takes_self=True
+        ),
     )
     _warned: bool = attrs.field(init=False, default=False)
 
@@ -133,9 +135,9 @@ class Source:
         """Whether a client could not fetch a file of this index from upstream by itself."""
         return self.private or self._upstream.credentials.guard(url)
 
-    def late(self, since: float) -> UpstreamFailed:
-        """Say why there is no answer yet to what is asked for since then (the clock's seconds)."""
-        return self.health.failed_since(since) or self._upstream.late(self.url)
+    def late(self, page: str, since: float) -> UpstreamFailed:
+        """Say why there is no page yet for which it is asked since then (the clock's seconds)."""
+        return self.breakers.failed_since(page, since) or self._upstream.late(self.url)
 
     def remaining(self, part: Part | None) -> float:
         """Seconds for which an answer still counts as fresh."""
@@ -157,8 +159,9 @@ class Source:
         validators = part.validators() if part is not None else {}
         asked_at = self._upstream.clock.seconds()
         headers = {"Accept": ACCEPT, **validators}
-        async with self._upstream.page(f"{self.url}{name}/", headers) as answer:
-            self.health.answered()
+        async with self._upstream.page(
+            f"{self.url}{name}/", headers, lambda status: self.breakers.answered(status, asked_at)
+        ) as answer:
             if answer.status == 304 and part is not None and validators:
                 return Said(attrs.evolve(part, asked_at=asked_at))
             if self.lacks(answer.status, served):

@@ -85,6 +85,7 @@ class Answer:
             f"status {self.status}",
             temporary=self.status in (408, 425, 429) or self.status >= 500,
             retry_after=_seconds(self.header("Retry-After")),
+            scope="rate limit" if self.status == 429 else "resource",
         )
 
 

@@ -20,7 +20,7 @@ def blamed(proxy: Proxy, failure: Failure) -> ProxyFailed:
     error = failed(proxy.name, failure)
     if isinstance(error, ProxyFailed):
         return error
-    return ProxyFailed(proxy.name, error.cause, temporary=error.temporary)
+    return ProxyFailed(proxy.name, error.cause, temporary=error.temporary, scope=error.scope)
 
 
 def refused(proxy: Proxy, status: int) -> ProxyFailed:
@@ -29,9 +29,10 @@ def refused(proxy: Proxy, status: int) -> ProxyFailed:
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
         wanted = "other credentials" if proxy.authorization else "credentials"
         cause = f"it wants {wanted} (status {status})"
-        return ProxyCredentialsRejected(proxy.name, cause, temporary=False)
+        return ProxyCredentialsRejected(proxy.name, cause, temporary=False, scope="connection")
     if status in (408, 425, 429) or status >= 500:
-        return ProxyFailed(proxy.name, f"it could not connect (status {status})")
+        cause = f"it could not connect (status {status})"
+        return ProxyFailed(proxy.name, cause, scope="connection")
     return ProxyFailed(proxy.name, f"it refuses to connect (status {status})", temporary=False)
 
 

@@ -8,7 +8,7 @@ handshake inside ``ResponseNeverReceived``, …). :func:`failed` turns each of t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import error
@@ -20,6 +20,9 @@ from twisted.web.error import SchemeNotSupported
 from proxpi.simple import urls
 
 T = TypeVar("T")
+#: What a failure concerns: the requested resource; the upstream, to which no connection was made
+#: or which sent no response head (``connection``); or the upstream, which limits its clients.
+Scope = Literal["resource", "connection", "rate limit"]
 
 
 class UpstreamFailed(Exception):
@@ -30,6 +33,7 @@ class UpstreamFailed(Exception):
     :param temporary: whether the same request may succeed later without anyone's doing
     :param retry_after: seconds after which the upstream wants to be asked again, if it said so
     :param kind: one word for it, by which it is counted
+    :param scope: what it concerns
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class UpstreamFailed(Exception):
         temporary: bool = True,
         retry_after: float | None = None,
         kind: str = "upstream",
+        scope: Scope = "resource",
     ) -> None:
         self.url = urls.shown(url)
         super().__init__(f"{self.url}: {cause}")
@@ -47,11 +52,16 @@ class UpstreamFailed(Exception):
         self.temporary = temporary
         self.retry_after = retry_after
         self.kind = kind
+        self.scope = scope
 
     def again(self) -> UpstreamFailed:
         """Give the same error anew: one that was raised holds on to all that led to it."""
         return type(self)(
-            self.url, self.cause, temporary=self.temporary, retry_after=self.retry_after
+            self.url,
+            self.cause,
+            temporary=self.temporary,
+            retry_after=self.retry_after,
+            scope=self.scope,
         )
 
 
@@ -167,9 +177,10 @@ def failed(url: str, failure: Failure) -> UpstreamFailed:
         return UpstreamFailed(url, cause, temporary=False)
     for kinds, cause, temporary in _CAUSES:
         if isinstance(reason, kinds):
-            return UpstreamFailed(url, cause, temporary=temporary)
+            scope: Scope = "connection" if isinstance(reason, _NOT_CONNECTED) else "resource"
+            return UpstreamFailed(url, cause, temporary=temporary, scope=scope)
     if isinstance(reason, TLSFailed):
-        return UpstreamFailed(url, reason.cause, temporary=reason.temporary)
+        return UpstreamFailed(url, reason.cause, temporary=reason.temporary, scope="connection")
     if isinstance(reason, SSL.Error):
         return _tls_failed(url, reason)
     return UpstreamFailed(url, f"no usable answer ({type(reason).__name__})")
@@ -182,11 +193,12 @@ def _tls_failed(url: str, reason: SSL.Error) -> UpstreamFailed:
     detail = "; ".join(part[-1] for part in queue)
     if "unsupported protocol" in detail:
         cause = "TLS failed: it speaks no version that is safe (1.2 or newer)"
-        return UpstreamFailed(url, cause, temporary=False)
+        return UpstreamFailed(url, cause, temporary=False, scope="connection")
     if any(words in detail for words in _NOT_TLS):
-        return UpstreamFailed(url, f"TLS failed: what answers there does not speak TLS ({detail})")
+        cause = f"TLS failed: what answers there does not speak TLS ({detail})"
+        return UpstreamFailed(url, cause, scope="connection")
     cause = f"TLS failed{': ' + detail if detail else ''}"
-    return UpstreamFailed(url, cause, temporary="certificate" not in detail)
+    return UpstreamFailed(url, cause, temporary="certificate" not in detail, scope="connection")
 
 
 #: What OpenSSL says of a first record that is none.
@@ -204,6 +216,15 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", True),
     ((SSL.SysCallError, SSL.ZeroReturnError), "the connection was closed", True),
     ((SchemeNotSupported,), "only http and https are supported", False),
+)
+#: Those after which there was no connection, or no response head on it. A connection that is
+#: closed before the head is the fault of the request as likely as of the server.
+_NOT_CONNECTED = (
+    error.DNSLookupError,
+    NameTimeout,
+    error.ConnectError,
+    BodyTimeout,
+    DeferTimeoutError,
 )
 
 

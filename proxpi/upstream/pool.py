@@ -13,7 +13,7 @@ have their own: slow files never starve them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -54,6 +54,7 @@ PAGE_TIME = 60.0
 USER_AGENT = f"proxpi/{__version__}".encode("ascii")
 
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+Head = Callable[[int], object]
 T = TypeVar("T")
 
 
@@ -100,17 +101,20 @@ class Upstream:
     )
 
     @asynccontextmanager
-    async def page(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+    async def page(
+        self, url: str, headers: Mapping[str, str], head: Head = lambda status: None
+    ) -> AsyncIterator[Answer]:
         """
         Ask for an index page with treq; the connection is held until the context ends.
 
         A body that nobody took by then is let go of.
 
+        :param head: is called with the status of each response head, those of redirects included
         :raises UpstreamFailed: if no answer comes
         """
         async with (
             self._page_slots.slot(url) as slot,
-            self._answer(slot, url, "GET", headers, self._send_page) as answer,
+            self._answer(slot, url, "GET", headers, self._send_page, head) as answer,
         ):
             yield answer
 
@@ -126,8 +130,7 @@ class Upstream:
         """
         asked = {"Accept-Encoding": "identity", **headers}
         async with (
-            self._paced_slots.slot(url) if paced else nullcontext(),
-            self._file_slots.slot(url) as slot,
+            self._file_slots.slot(url, self._paced_slots if paced else None) as slot,
             self._answer(slot, url, method, asked, self._agent.request) as answer,
         ):
             answer.headers.removeHeader(ENCODING)  # a file is taken as it is
@@ -139,8 +142,8 @@ class Upstream:
         proxy = self.proxies.to(scheme, host, port)
         # A tunnel has an end of its own to its patience; what is behind it is asked directly.
         if proxy is None or scheme == "https":
-            return UpstreamFailed(url, "timed out")
-        return ProxyFailed(proxy.name, "timed out")
+            return UpstreamFailed(url, "timed out", scope="connection")
+        return ProxyFailed(proxy.name, "timed out", scope="connection")
 
     def crowded(self, url: str) -> bool:
         """Tell whether one more file that comes at a client's pace would have to wait."""
@@ -216,9 +219,15 @@ class Upstream:
 
     @asynccontextmanager
     async def _answer(
-        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: Send
+        self,
+        slot: Slot,
+        url: str,
+        method: str,
+        headers: Mapping[str, str],
+        send: Send,
+        head: Head = lambda status: None,
     ) -> AsyncIterator[Answer]:
-        answer = await self._follow(slot, url, method, headers, send)
+        answer = await self._follow(slot, url, method, headers, send, head)
         try:
             yield answer
         finally:
@@ -226,12 +235,19 @@ class Upstream:
                 slot.leave_after(self._discard(answer))
 
     async def _follow(
-        self, slot: Slot, url: str, method: str, headers: Mapping[str, str], send: Send
+        self,
+        slot: Slot,
+        url: str,
+        method: str,
+        headers: Mapping[str, str],
+        send: Send,
+        head: Head,
     ) -> Answer:
         if self.offline:
             raise Offline(url, "it is not cached, and PROXPI_OFFLINE is set")
         for _ in range(REDIRECTS + 1):
             answer = await self._ask_once(url, method, headers, send)
+            head(answer.status)
             location = answer.header("Location")
             if answer.status not in _REDIRECT_CODES or location is None:
                 return answer
@@ -296,7 +312,7 @@ def _cancellable(work: Deferred[T]) -> Deferred[T]:
 def _timed_out(result: object, timeout: float) -> Any:
     """Replace whatever a cancelled request or body ends with by the reason for it."""
     if isinstance(result, Failure) and isinstance(result.value, ProxyFailed):
-        raise ProxyFailed(result.value.url, "timed out")
+        raise ProxyFailed(result.value.url, "timed out", scope="connection")
     raise BodyTimeout()
 
 

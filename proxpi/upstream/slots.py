@@ -25,13 +25,14 @@ class Slots:
     _taken: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
 
     @asynccontextmanager
-    async def slot(self, url: str) -> AsyncIterator[Slot]:
+    async def slot(self, url: str, within: Slots | None = None) -> AsyncIterator[Slot]:
         """
         Wait for a slot of a URL's origin, first come first served, and hold it.
 
+        :param within: a narrower limit, of which a slot is held as well
         :raises UpstreamFailed: if it is not the URL of a server
         """
-        slot = Slot(self)
+        slot = Slot((self,) if within is None else (within, self))
         try:
             await slot.move(url)
             yield slot
@@ -58,10 +59,11 @@ class Slots:
 
 @attrs.define(eq=False)
 class Slot:
-    """A slot that is held, of one origin after the other."""
+    """A slot of each of some limits that is held, of one origin after the other."""
 
-    _slots: Slots
-    _origin: Origin | None = None
+    _limits: tuple[Slots, ...]
+    _origin: Origin | None = attrs.field(init=False, default=None)
+    _held: list[tuple[Slots, Origin]] = attrs.field(init=False, factory=list)
 
     async def move(self, url: str) -> None:
         """
@@ -76,17 +78,22 @@ class Slot:
             raise UpstreamFailed(url, cause, temporary=False) from None
         if origin != self._origin:
             self.leave()
-            await self._slots.take(origin)
+            for limit in self._limits:
+                await limit.take(origin)
+                self._held.append((limit, origin))
             self._origin = origin
 
     def leave_after(self, ended: Deferred[object]) -> None:
         """Let go of it once something has come to its end; that is not waited for."""
-        if self._origin is not None:
-            origin, self._origin = self._origin, None
-            ended.addBoth(lambda _: self._slots.give_back(origin))
+        held, self._held, self._origin = self._held, [], None
+        ended.addBoth(lambda _: _give_back(held))
 
     def leave(self) -> None:
         """Let go of it."""
-        if self._origin is not None:
-            origin, self._origin = self._origin, None
-            self._slots.give_back(origin)
+        held, self._held, self._origin = self._held, [], None
+        _give_back(held)
+
+
+def _give_back(held: list[tuple[Slots, Origin]]) -> None:
+    for limit, origin in held:
+        limit.give_back(origin)

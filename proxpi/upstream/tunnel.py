@@ -67,7 +67,7 @@ class Tunnel:
         return connected.addTimeout(self._timeout, self._clock, self._timed_out)
 
     def _timed_out(self, result: object, timeout: float) -> Any:
-        raise ProxyFailed(self._proxy.name, "timed out")
+        raise ProxyFailed(self._proxy.name, "timed out", scope="connection")
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         try:
@@ -152,7 +152,8 @@ class _Opening(Protocol):
             self._start = end.end()  # an interim answer, which another one follows
         begins = self._head.startswith(_BEGINNING[: len(self._head) - self._start], self._start)
         if end or not begins or len(self._head) > HEAD_LIMIT:
-            self._fail(ProxyFailed(self._proxy.name, "it does not answer as an HTTP proxy does"))
+            cause = "it does not answer as an HTTP proxy does"
+            self._fail(ProxyFailed(self._proxy.name, cause, scope="connection"))
 
     def _answered(self, status: int, rest: bytes) -> None:
         if status >= 300:

@@ -94,21 +94,20 @@ class App:
         return answers.succeeded(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
-    def delete_file(self, request: Request, name: str, filename: str) -> bytes:
+    async def delete_file(self, request: Request, name: str, filename: str) -> bytes:
         """Forget a file and what lies beside it, also while it is being fetched or sent."""
         _check_site(request)
         project = _project(name)
         if not can_name(filename):
             raise _BadName(NO_FILENAME)
-        self._mirror.forget(project, filename)
+        await self._mirror.forget(project, filename)
         return answers.succeeded(request)
 
     @app.route("/cache", methods=["DELETE"])
     async def delete_all(self, request: Request) -> bytes:
         """Remove everything: list, files and pages."""
         _check_site(request)
-        clears = (self._projects.clear, self._mirror.clear, self._pages.clear)
-        parts = [maybeDeferred(clear) for clear in clears]
+        parts = [self._projects.clear(), self._mirror.clear(), maybeDeferred(self._pages.clear)]
         try:
             await gatherResults(parts, consumeErrors=True)
         except FirstError as error:

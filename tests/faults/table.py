@@ -48,8 +48,8 @@ class Expected:
         return words + (", then at once" if self.then <= AT_ONCE else "")
 
 
-#: Seconds after which proxpi has noticed at the latest that an upstream is back, as a rule.
-SOON = 15.0
+#: Seconds after an upstream's return in which clients get fresh pages at the latest.
+SOON = 10.0
 #: Seconds: what a busy machine needs for an answer that waits for nothing.
 AT_ONCE = 1.0
 
@@ -106,7 +106,6 @@ class Failure:
 
     :ivar upstream: what the upstream does, for people
     :ivar cause: what the line of text says that a client gets if there is no page
-    :ivar back: seconds after the upstream's return when proxpi knows of it, at the latest
     """
 
     name: str
@@ -118,14 +117,13 @@ class Failure:
     expired: Expected
     restarted_fresh: Expected
     restarted_expired: Expected
-    back: float = SOON
 
     @property
     def keeps_waiting(self) -> bool:
         """Whether most of its time is spent on waiting, so that it had better begin early."""
         silent = self.trouble.gate == "clogged" or self.trouble.names == "silent"
         behavior = self.trouble.behavior
-        return silent or behavior.silent or behavior.drip is not None or self.back > SOON
+        return silent or behavior.silent or behavior.drip is not None
 
     def expected(self, state: State) -> Expected:
         """What is expected in a state."""
@@ -188,10 +186,10 @@ FAILURES = [
             _says(429, Retry_After="2"), LATER,
             "status 429",                               HIT,  STALE, HIT,   STALE),
     Failure("401", "answers 401: it wants credentials", _says(401), NEVER,
-            "credentials rejected",                     HIT,  STALE, HIT,   STALE, back=50),
+            "credentials rejected",                     HIT,  STALE, HIT,   STALE),
     Failure("403", "answers 403 to proxpi's credentials",
             attrs.evolve(_says(403), private=True), NEVER,
-            "credentials rejected",                     HIT,  STALE, HIT,   STALE, back=50),
+            "credentials rejected",                     HIT,  STALE, HIT,   STALE),
     Failure("login-page", "answers 200 with a login page",
             _sends(_LOGIN_PAGE, "text/html"), NEVER,
             "not a list of files",                      HIT,  STALE, HIT,   STALE),

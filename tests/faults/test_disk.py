@@ -21,7 +21,10 @@ from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy, Reply
 
 MEBIBYTE = 1 << 20
-_MOUNTED = 'mount -t tmpfs -o size=8m,nr_inodes=200 proxpi-test "$1" && shift && exec "$@"'
+_MOUNTED = """
+mount -t tmpfs -o size=8m,nr_inodes=200 proxpi-test "$1" && { cd "$1"; eval "$2"; cd -; }
+shift 2 && exec "$@"
+"""
 _NEEDED = (
     "this test gives proxpi a file system of its own: it needs root (in a container CAP_SYS_ADMIN, "
     "too) for `unshare --mount` and `nsenter` of util-linux; run the tests as root"
@@ -59,21 +62,28 @@ class SmallDisk:
         return list((self.seen / ".proxpi").glob("partial-*"))
 
 
-@pytest.fixture
-def small_disk(fake_index: FakeIndex, tmp_path: Path) -> Iterator[SmallDisk]:
-    """A proxpi on a small disk, in front of the fake index."""
+@contextmanager
+def _small_disk(index: FakeIndex, tmp_path: Path, before: str = ":") -> Iterator[SmallDisk]:
+    """Start a proxpi on a small disk, on which a command of the shell has been run before."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    within = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", str(folder)]
+    within = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", str(folder), before]
     if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
         raise AssertionError(_NEEDED)
     settings = {
-        "PROXPI_INDEX_URL": fake_index.url,
+        "PROXPI_INDEX_URL": index.url,
         "PROXPI_CACHE_DIR": str(folder),
         "PROXPI_DOWNLOAD_TIMEOUT": "30",
     }
     with Proxy(settings, folder=tmp_path, within=within) as proxy:
         yield SmallDisk(proxy, folder)
+
+
+@pytest.fixture
+def small_disk(fake_index: FakeIndex, tmp_path: Path) -> Iterator[SmallDisk]:
+    """A proxpi on a small disk, in front of the fake index."""
+    with _small_disk(fake_index, tmp_path) as disk:
+        yield disk
 
 
 def _add(index: FakeIndex, version: str, size: int = 1000) -> Distribution:
@@ -141,6 +151,33 @@ def test_read_only(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
     assert "Read-only file system" in complaint
     small_disk.remount("rw")
     _assert_kept(proxy, other)
+
+
+@pytest.mark.parametrize(
+    ("before", "cause", "advice", "after"),
+    [
+        ("mount -o remount,ro .", "Read-only file system", "mount it for writing", "rw"),
+        ("head -c 9m /dev/zero >ballast", "No space left on device", "free space", "rm"),
+        ("mkdir .proxpi; seq 300 | xargs touch", "No space left on device", "free space", "rm"),
+    ],
+    ids=["read-only", "full", "no inode"],
+)
+def test_from_the_start(
+    fake_index: FakeIndex, tmp_path: Path, before: str, cause: str, advice: str, after: str
+) -> None:
+    """What cannot be written is noticed at the start, even by root; it is used once it can be."""
+    file = _add(fake_index, "1.0")
+    with _small_disk(fake_index, tmp_path, before) as disk:
+        (line,) = (line for line in disk.proxy.output.splitlines() if "cannot be written" in line)
+        assert cause in line and advice in line
+        assert _get(disk.proxy, file).status == 302
+        if after == "rw":
+            disk.remount("rw")
+        else:
+            for path in disk.seen.iterdir():
+                if path.is_file():
+                    path.unlink()
+        _assert_kept(disk.proxy, file)
 
 
 def test_no_inode_left(fake_index: FakeIndex, small_disk: SmallDisk) -> None:

@@ -8,12 +8,17 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 from unittest import mock
+from urllib.parse import quote
 
 import pytest
+from twisted.internet.defer import Deferred
 
-from proxpi.files.disk import Disk
+from proxpi.files import uses
+from proxpi.files.disk import Copy, Disk
+from proxpi.files.link import Link
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.house import entry
@@ -112,6 +117,172 @@ class Replaced(DiskCase):
         assert log.levels == ["error"]
         assert "Permission denied" in log.text
         assert self.disk.used == 4
+
+
+class Names(DiskCase):
+    """Names below the hosts' folders that no URL leads to."""
+
+    ODD = (
+        b"\xff.whl",
+        b"\xff/x.whl",
+        b"a/\xc3/x.whl",
+        b"\xed\xa0\x80.whl",
+        b"x\n.whl",
+        b"x.whl\nh-example/theirs.kind",
+        b"\x1b[31mred\x1b[0m.whl",
+        b"\r.whl",
+        b"\x7f.whl",
+        b"\xc2\x9b.whl",
+        b"\xe2\x80\xae.whl",
+        b"\n" * 255,
+    )
+
+    def lay_odd(self, name: bytes) -> None:
+        """Lay a file there, by the bytes of its name."""
+        path = os.path.join(os.fsencode(self.folder), b"h-example", name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(bytes(10))
+
+    def count(self) -> int:
+        """How many files there are."""
+        return sum(len(names) for _, _, names in os.walk(self.folder / "h-example"))
+
+    def test_ignored(self) -> None:
+        """They are neither counted nor removed, and one line tells, which has no such character."""
+        link = link_of("x.whl", b"data")
+        self.keep(link, b"data")
+        for name in self.ODD:
+            self.lay_odd(name)
+        for _ in range(2):
+            with logged("proxpi.files") as log:
+                self.disk = self.prepared(100)
+            assert log.levels == ["warn"]
+            assert log.text.isprintable()
+            assert f"and {len(self.ODD) - 1} more" in log.text
+            assert self.disk.used == 4
+            self.disk.doubt(self.copy(link))
+            self.keep(link_of("y.kind", bytes(96)), bytes(96))
+            self.disk.forget("h-example/y.kind")
+            self.disk.close()
+            assert (self.disk.own / uses.NAME).exists()
+        self.result(self.disk.clear())
+        assert self.count() == len(self.ODD)
+        assert self.disk.used == 0
+
+    def copy(self, link: Link) -> Copy:
+        """Check a file that was found, and open it."""
+        self.check(link)
+        copy = self.disk.open(link)
+        assert copy is not None
+        copy.close()
+        return copy
+
+    def test_each(self) -> None:
+        """Each of them by itself is ignored, and no line is written where there is none."""
+        for name in (None, *self.ODD):
+            if name is not None:
+                self.lay_odd(name)
+            with logged("proxpi.files") as log:
+                assert self.prepared(100).used == 0
+            assert len(log.levels) == (name is not None), name
+            assert log.text.isprintable()
+            rmtree(self.folder / "h-example", ignore_errors=True)
+
+    def test_in_the_state(self) -> None:
+        """What somebody wrote into proxpi's own documents brings none of them back."""
+        self.keep(link_of("x.kind", b"data"), b"data")
+        self.keep(link_of("y.kind", b"data"), b"data")
+        self.disk.close()
+        theirs = self.lay("theirs.kind", b"theirs")
+        document = self.disk.own / uses.NAME
+        read = document.read_bytes()
+        for name in (rb"y\n.kind", rb"y\udcff", rb"y\u001b", b"y\xff"):
+            document.write_bytes(read.replace(b"y.kind", name))
+            places = self.disk.own / uses.PLACES
+            places.write_bytes(places.read_bytes() + b"h-example/\xff\nh-example/\x1b[0m\n")
+            self.disk = self.prepared(100)
+            assert self.disk.used == 8
+            self.result(Deferred.fromCoroutine(self.disk.forget_named({"none"})))
+        self.result(self.disk.clear())
+        assert theirs.exists()
+        assert self.count() == 1
+
+    def test_longest(self) -> None:
+        """Names of 255 bytes, whichever they are, are served, and removed."""
+        for name in ("x" * 251 + ".whl", quote("é" * 41) + "a" * 5 + ".whl"):
+            assert len(name) == 255
+            link = link_of(name, b"data")
+            self.keep(link, b"data")
+            self.disk = self.prepared(100)
+            assert self.check(link)
+            assert self.content(link) == b"data"
+            self.disk.forget(link)
+            assert self.disk.used == self.count() == 0
+
+    def test_no_files(self) -> None:
+        """Links, pipes, sockets and folders that are called like files are not counted."""
+        host = self.folder / "h-example"
+        host.mkdir()
+        os.mkfifo(host / "pipe.whl")
+        with socket.socket(socket.AF_UNIX) as odd:
+            odd.bind(str(host / "socket.whl"))
+        (host / "dangling.whl").symlink_to("nothing")
+        (host / "link.whl").symlink_to("/dev/zero")
+        (host / "loop.whl").symlink_to(host)
+        (host / "folder.whl").mkdir()
+        with logged("proxpi.files") as log:
+            self.disk = self.prepared(100)
+        assert self.disk.used == 0
+        self.result(self.disk.clear())
+        assert len(os.listdir(host)) == 6
+        assert log.levels == []
+        for name in os.listdir(host):
+            self.disk.forget(f"h-example/{name}")
+        assert [*host.iterdir()] == [host / "folder.whl"], "asked for by its name, each goes"
+
+    def test_loops(self) -> None:
+        """Folders that lead back to themselves do not keep a scan busy."""
+        self.lay("x.whl", b"data")
+        (self.folder / "h-example/up").symlink_to("..")
+        (self.folder / "h-example/here").symlink_to(".")
+        (self.folder / "h-loop").symlink_to("h-loop")
+        assert self.prepared(100).used == 4
+
+    def test_too_deep(self) -> None:
+        """A tree that is deeper than a path can be is told of; what can be reached counts."""
+        self.lay("x.whl", b"data")
+        at = os.open(self.folder / "h-example", os.O_RDONLY)
+        for _ in range(30):
+            os.mkdir("d" * 200, dir_fd=at)
+            below = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+            os.close(at)
+            at = below
+        os.close(os.open("y.whl", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+        os.close(at)
+        with logged("proxpi.files") as log:
+            assert self.prepared(100).used == 4
+        assert log.levels == ["warn"]
+        assert "too long" in log.text
+
+    def test_unreadable(self) -> None:
+        """A folder that cannot be read is told of once; the others count."""
+        self.lay("x.whl", b"data")
+        (self.folder / "h-example/closed").mkdir()
+        self.lay("closed/y.whl", b"data")
+        with refused(self.folder / "h-example/closed", "scandir"), logged("proxpi.files") as log:
+            assert self.prepared(100).used == 4
+        assert log.levels == ["warn"]
+        assert "Permission denied" in log.text
+
+    def test_leftovers_of_our_own(self) -> None:
+        """What lies in proxpi's own folder under an odd name cannot write lines of the log."""
+        with socket.socket(socket.AF_UNIX) as odd:
+            odd.bind(str(self.folder / ".proxpi/partial-x\n\x1b[0m"))
+        with logged("proxpi") as log:
+            self.prepared(100)
+        assert "partial-x" in log.text
+        assert log.text.isprintable()
 
 
 class Links(DiskCase):

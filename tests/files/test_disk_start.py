@@ -8,11 +8,13 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from proxpi import partials
 from proxpi.files.disk import Disk
+from proxpi.files.folder import RESERVED
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
 
@@ -112,6 +114,61 @@ class Start(DiskCase):
         path.unlink()
         self.keep(link_of("y.whl", bytes(100)), bytes(100))
         assert self.disk.used == 100
+
+
+class Tried(DiskCase):
+    """A folder is tried at the start, whatever its permission bits say."""
+
+    def start(self, module: Any, name: str, number: int) -> str:
+        """Start while a call of the system fails; give what the log says."""
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        with mock.patch.object(module, name, refuse), logged("proxpi.files") as log:
+            disk = self.prepared(100)
+        assert log.levels == ["critical"]
+        assert self.leftovers() == []
+        assert not list(self.folder.glob(f"{RESERVED}*"))
+        assert disk.used == 4
+        self.disk = disk
+        return log.text
+
+    def test_each_step(self) -> None:
+        """Whichever step of a download is refused, one line says why and what to do."""
+        self.lay("x.whl", b"data")
+        for module, name, number, advice in (
+            (Path, "mkdir", errno.EACCES, f"the user with the number {os.geteuid()}"),
+            (partials, "FileIO", errno.EROFS, "mount it for writing"),
+            (partials, "FileIO", errno.EPERM, "the user with the number"),
+            (os, "fsync", errno.ENOSPC, "free space"),
+            (os, "fsync", errno.EDQUOT, "quota"),
+            (os, "rename", errno.EXDEV, "the same disk"),
+            (os, "rename", errno.EACCES, "the user with the number"),
+        ):
+            text = self.start(module, name, number)
+            assert os.strerror(number) in text
+            assert advice in text
+            assert str(self.folder) in text
+            assert self.check(link_of("x.whl", b"data"))
+            self.keep(link_of("y.whl", b"data"), b"data")
+            assert self.content(link_of("y.whl", b"data")) == b"data", "it is tried again"
+            self.disk.forget(link_of("y.whl", b"data"))
+
+    def test_silent(self) -> None:
+        """Nothing is said of one that can be written, and nothing stays there of that."""
+        with logged("proxpi.files") as log:
+            self.prepared(100)
+        assert log.levels == []
+        assert os.listdir(self.folder) == [".proxpi"]
+        assert os.listdir(self.folder / ".proxpi") == []
+
+    def test_killed_meanwhile(self) -> None:
+        """What a process leaves that is killed at that moment is removed."""
+        for number in range(2):
+            (self.folder / f"{RESERVED}{number:016}").write_bytes(b"x")
+        self.prepared(100)
+        assert os.listdir(self.folder) == [".proxpi"]
 
 
 class ReadOnly(DiskCase):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from proxpi.files import folder as layout
 from proxpi.files.disk import Disk
 from tests.files.test_disk import DiskCase, bare, link_of
 
@@ -21,14 +22,12 @@ class Forget(DiskCase):
         link, other = link_of("a/b/x.whl", b"data"), link_of("a/y.whl", b"else")
         self.keep(link, b"data")
         self.keep(other, b"else")
-        assert self.disk.named("x.whl") == [link.place]
         self.disk.forget(link)
         assert self.disk.open(link) is None
         assert not self.disk.found(link)
         assert self.disk.used == 4
         assert not (self.folder / "h-example/a/b").exists()
         assert self.content(other) == b"else"
-        assert self.disk.named("x.whl") == []
 
     def test_by_place(self) -> None:
         """A place is as good as a link, also of a file that nobody asked for yet."""
@@ -95,6 +94,69 @@ class Forget(DiskCase):
             self.disk.forget(link)
         assert self.disk.open(link) is None
         assert self.disk.found(link)
+
+
+class Named(DiskCase):
+    """Files of one name."""
+
+    def forget(self, name: str) -> None:
+        """Forget a name."""
+        self.result(Deferred.fromCoroutine(self.disk.forget_named({name})))
+
+    def test_decoded(self) -> None:
+        """Names are the same whatever of them is percent-encoded, and how, and from any host."""
+        paths = ["+c.whl", "%2Bc.whl", "%2bc.whl", "a/%2B%63.whl", "a/b/+%63.whl"]
+        for _ in range(2):
+            for host in ("h.example", "other.example"):
+                for path in paths:
+                    self.keep(link_of(path, b"data", host=host), b"data")
+            kept = [link_of(name, b"data") for name in ("%252Bc.whl", "c.whl", "x+c.whl")]
+            for link in kept:
+                self.keep(link, b"data")
+            self.forget("+c.whl")
+            assert self.disk.used == self.held() == 12
+            assert [self.content(link) for link in kept] == [b"data"] * 3
+
+    def test_other_encodings(self) -> None:
+        """So are other characters: spaces, exclamation marks, and those that are not ASCII."""
+        for encoded, name in [
+            ("a%21b.whl", "a!b.whl"),
+            ("a!b.whl", "a!b.whl"),
+            ("a%20b.whl", "a b.whl"),
+            ("%C3%A9.whl", "é.whl"),
+            ("%c3%a9.whl", "é.whl"),
+            ("1%213.0-py3.whl", "1!3.0-py3.whl"),
+        ]:
+            self.keep(link_of(encoded, b"data"), b"data")
+            self.forget(name)
+            assert self.disk.used == 0, encoded
+
+    def test_found(self) -> None:
+        """Files that others laid there are found by their names as well."""
+        paths = [self.lay(name, b"data") for name in ("+c.whl", "%2Bc.whl")]
+        self.disk = self.prepared(100)
+        self.forget("+c.whl")
+        assert not any(path.exists() for path in paths)
+
+    def test_before_the_scan_has_ended(self) -> None:
+        """While a large folder is scanned, nothing is answered that is not so."""
+        path = self.lay("+c.whl", b"data")
+        self.put(layout, "MANY", 0)
+        jobs: list[tuple[Any, Deferred[Any]]] = []
+
+        def in_thread(job: Any) -> Deferred[Any]:
+            jobs.append((job, Deferred()))
+            return jobs[-1][1]
+
+        self.disk = Disk(self.folder, 100, in_thread)
+        self.disk.prepare()
+        forgotten = Deferred.fromCoroutine(self.disk.forget_named({"+c.whl"}))
+        self.pending(forgotten)
+        while jobs:
+            job, done = jobs.pop(0)
+            done.callback(job())
+        self.result(forgotten)
+        assert not path.exists()
 
 
 class Clear(DiskCase):

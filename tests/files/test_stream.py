@@ -12,6 +12,7 @@ from proxpi.files.mirror import Elsewhere
 from proxpi.files.partial import Partial
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import CONNECTIONS
 from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import MIB, entry
 from tests.support.internet import Reply
@@ -353,6 +354,24 @@ class Passing(StreamCase):
         self.finish(self.reply, WINDOW + 20)
         assert (reading.data == LARGE, reading.whole) == (True, True)
         self.assert_clean()
+
+    def test_redirected_clients_that_read_nothing(self) -> None:
+        """Clients that read nothing hold no slot of the origin that redirected them."""
+        there = "https://cdn.example/demo.whl"
+        self.serve(Reply(302, b"", {"Location": there}))
+        replies = [self.slow() for _ in range(CONNECTIONS)]
+        self.internet.at(there, *replies)
+        asked = [self.fetch() for _ in replies]
+        for reply, one in zip(replies, asked, strict=True):
+            if reply.began:
+                reply.bring(LARGE[:10])
+                self.read(one).paused = True
+                reply.bring(LARGE[10 : WINDOW + 100])
+                assert reply.paused
+        other = entry("other.whl", LARGE, url=URL + ".other")
+        self.locate.lists(other)
+        self.internet.at(other["url"], Reply(200, LARGE))
+        assert self.read(self.fetch("other.whl")).whole
 
     def test_cut(self) -> None:
         """If it breaks off, it is gone on with, and compared as a whole."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.index import patience
+from proxpi.index import retry
 from proxpi.index.projects import ProjectList, Projects
 from proxpi.index.source import Source
 from proxpi.simple.negotiate import Serialization
@@ -20,7 +20,7 @@ class ColdTests(ListCase):
 
     def test_tries_again(self) -> None:
         """What may help is tried: an index that fails once does not fail a client."""
-        self.put(patience, "PAUSES", (1.0, 1.0, 1.0))
+        self.put(retry, "PAUSES", (1.0, 1.0, 1.0))
         self.indexes.says(ROOT, Reply(503))
         ask = self.ask()
         self.indexes.says(ROOT, root_list(["a"]))
@@ -45,12 +45,11 @@ class ColdTests(ListCase):
         assert (error.cause, error.temporary) == ("timed out", True)
 
     def test_recovery(self) -> None:
-        """What failed is asked for behind, and the next client has it at once."""
+        """A failure is not sticky: the next client has the list at once."""
         self.indexes.says(ROOT, Reply(503))
         self.error(self.ask(), UpstreamFailed)
         self.indexes.says(ROOT, root_list(["a"]))
-        self.clock.advance(2)
-        assert self.list().status == "HIT"
+        assert self.list().status == "MISS"
 
 
 class PaceTests(ListCase):
@@ -62,7 +61,7 @@ class PaceTests(ListCase):
         self.network = Network(PLAIN)
         source = Source(PLAIN, 60.0, self.network.upstream, at_once)
         self.slow = Projects(
-            [source], self.network.upstream, self.network.reactor, self.place, at_once
+            [source], self.network.upstream, self.network.reactor, lambda: self.place, at_once
         )
 
     def send(self, size: int) -> Deferred[ProjectList]:

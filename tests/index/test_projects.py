@@ -14,7 +14,7 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index import list_names, patience
+from proxpi.index import list_names, retry
 from proxpi.index.projects import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.body import Limit
@@ -66,8 +66,8 @@ class ListCase(FolderCase):
     def setUp(self) -> None:
         """Begin with one index, which is asked again without a pause if it fails."""
         super().setUp()
-        self.put(patience, "PAUSES", (0.0, 0.0, 0.0))
-        self.place: Path = self.folder / ".proxpi" / "projects"
+        self.put(retry, "PAUSES", (0.0, 0.0, 0.0))
+        self.place: Path | None = self.folder / ".proxpi" / "projects"
         self.build(ROOT)
 
     def build(self, *urls: str, ttls: tuple[float, ...] = (1800.0, 180.0, 60.0)) -> None:
@@ -82,12 +82,12 @@ class ListCase(FolderCase):
     def restart(self) -> None:
         """Begin anew on what is kept."""
         for source in self.indexes.sources:
-            source.health.succeeded()
+            source.breakers.succeeded("")
         self.projects = Projects(
             self.indexes.sources,
             self.indexes.upstream,
             self.clock,
-            self.place,
+            lambda: self.place,
             at_once,
             lambda: self.clock.seconds() + self.skew,
         )

@@ -66,14 +66,14 @@ class StaleTests(HeldCase):
         assert event["error"].cause == "status 500"
 
     def test_recovery(self) -> None:
-        """The first request after the outage gets the new list; the old one is closed."""
+        """A request after the outage gets the new list; the old one is closed."""
         self.clock.advance(2000)
         self.indexes.says(ROOT, Reply(500))
         self.list()
         self.indexes.says(ROOT, root_list(["b"]))
-        self.clock.advance(2)  # a probe finds out
+        self.clock.advance(2)
         found = self.list()
-        assert (found.status, names(found)) == ("HIT", ["b"])
+        assert (found.status, names(found)) == ("MISS", ["b"])
 
     def test_slow(self) -> None:
         """A client waits 5 s for a refresh, no longer; the refresh goes on and is used."""
@@ -100,18 +100,23 @@ class StaleTests(HeldCase):
             self.clock.advance(5.1)
             self.assert_stale(self.result(ask))
         assert self.agents.count(ROOT) == 2
-        assert self.indexes.sources[0].health.fails("") is False
+        assert self.indexes.sources[0].breakers.fails("") is False
 
     def test_silence_that_lasts(self) -> None:
-        """Once an upstream is known to be silent, nobody waits for it, not even on a hit."""
+        """Once an upstream is known to be silent, clients do not wait, but for a trial's."""
         self.clock.advance(2000)
         self.agents.silent.add(ROOT)
         ask = self.ask()
         self.clock.advance(5.1)
         self.assert_stale(self.result(ask))
-        for seconds in (0.1, 30.0):
-            self.clock.advance(seconds)
-            self.assert_stale(self.list())
+        self.clock.advance(0.1)
+        self.assert_stale(self.list())
+        self.clock.advance(30)
+        trial = self.ask()
+        self.pending(trial)
+        self.assert_stale(self.list())
+        self.clock.advance(0.5)
+        self.assert_stale(self.result(trial))
         ready = self.projects.ready(Serialization.JSON, False)
         assert ready is not None
         self.assert_stale(ready)
@@ -213,7 +218,7 @@ class ForgetTests(HeldCase):
         self.assert_stale(self.list())
 
     def test_forgotten_under_way(self) -> None:
-        """A request gets what its own flight brings; a later one joins none from before."""
+        """What was asked before the list was forgotten is not used, by whoever waits for it."""
         self.clock.advance(2000)
         self.agents.silent.add(ROOT)
         early = self.ask()
@@ -235,10 +240,8 @@ class ForgetTests(HeldCase):
         assert names(self.list()) == ["new"]
         self.indexes.says(ROOT, root_list(["old"]))
         self.agents.release(ROOT)
-        assert names(self.result(early)) == ["old"]
-        for _ in range(2):
-            assert names(self.list()) == ["new"]
-            self.restart()
+        assert names(self.list()) == ["new"]
+        assert names(self.result(early)) == ["new"]
 
     def test_forgotten_before_it_was_ever_held(self) -> None:
         """The same for a list that is asked for the first time; a failure then goes through."""
@@ -249,8 +252,6 @@ class ForgetTests(HeldCase):
         self.indexes.says(ROOT, root_list(["a"]))
         self.agents.release(ROOT)
         assert names(self.result(ask)) == ["a"]
-        assert self.agents.count(ROOT) == 1
-        assert self.list().status == "MISS"
         assert self.agents.count(ROOT) == 2
         self.build(ROOT)
         self.indexes.says(ROOT, Reply(500))

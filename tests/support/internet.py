@@ -48,6 +48,11 @@ class Reply:
     paused: bool = attrs.field(init=False, default=False)
     _receiver: Any = attrs.field(init=False, default=None)
 
+    @property
+    def began(self) -> bool:
+        """Whether proxpi takes its body."""
+        return self._receiver is not None
+
     def fields(self) -> Headers:
         """Give the head's fields."""
         fields = Headers({name: [value] for name, value in self.headers.items()})

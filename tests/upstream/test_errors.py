@@ -86,6 +86,31 @@ def test_causes(reason: Exception, cause: str, temporary: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "scope"),
+    [
+        (error.DNSLookupError(), "connection"),
+        (error.ConnectionRefusedError(), "connection"),
+        (error.TCPTimedOutError(), "connection"),
+        (error.NoRouteError(), "connection"),
+        (NameTimeout(), "connection"),
+        (BodyTimeout(), "connection"),
+        (EXPIRED, "connection"),
+        (_ssl("wrong version number"), "connection"),
+        (error.ConnectionLost(), "resource"),
+        (error.ConnectionDone(), "resource"),
+        (BodyCut(), "resource"),
+        (HeadTooLong(), "resource"),
+        (Barred("a", "::1", "private"), "resource"),
+        (ValueError(), "resource"),
+    ],
+)
+def test_scope(reason: Exception, scope: str) -> None:
+    """Without a connection or a response head the server fails, else the resource alone."""
+    found = failed(URL, Failure(reason))
+    assert (found.scope, found.again().scope) == (scope, scope)
+
+
+@pytest.mark.parametrize(
     "reason",
     [
         SSL.SysCallError(-1, "Unexpected EOF"),

@@ -100,6 +100,31 @@ class SlotsTests(Case):
         self.use("c", OTHER)
         assert self.served[-1] == "c"
 
+    def test_narrower_limit(self) -> None:
+        """A slot of a narrower limit moves along: none of an origin is held after a redirect."""
+        narrow = Slots(1)
+
+        async def use(name: str, *urls: str) -> None:
+            async with self.slots.slot(urls[0], narrow) as slot:
+                for url in urls[1:]:
+                    await slot.move(url)
+                self.served.append(name)
+                await Deferred()
+
+        for name, urls in (("a", (ONE, OTHER)), ("b", (ONE, OTHER)), ("c", (ONE,)), ("d", (ONE,))):
+            self.users.append(run(use(name, *urls)))
+        assert self.served == ["a", "c"]
+        self.use("e", ONE)
+        self.use("f", OTHER)
+        assert self.served == ["a", "c", "e", "f"]
+        self.leave(self.users[0])
+        assert self.served[-1] == "b"
+        self.leave(self.users[1])
+        self.leave(self.users[2])
+        assert self.served[-1] == "d"
+        self.leave_all()
+        assert (self.slots._taken, narrow._taken) == ({}, {})
+
     def test_what_lingers(self) -> None:
         """A slot that is left with something under way is free once that has come to its end."""
         ended: Deferred[object] = Deferred()

@@ -1,10 +1,11 @@
-"""How long a client waits for what an index has to say, and how often that is asked.
+"""Deadlines of clients that wait for an index, and retries with backoff.
 
 Theory of operation
 -------------------
-Work goes on whether or not anybody waits for it; here is decided what those do who wait. Who has
-something to fall back on waits a little, and takes that. Who has not waits longer, and as long as
-bytes keep coming; meanwhile an index that failed is asked again.
+A request upstream goes on whether or not a client waits for it. A client with a stale page to fall
+back on waits :data:`PATIENCE` seconds, or :data:`TRIAL_PATIENCE` for the trial of a circuit breaker
+(:mod:`proxpi.index.breaker`): the outage is known then. A client without one waits longer, and as
+long as bytes keep coming; meanwhile an index that failed is asked again.
 """
 
 from __future__ import annotations
@@ -19,21 +20,24 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from proxpi.flights import Flight, Late
-from proxpi.index.health import Health
+from proxpi.index.breaker import Breakers
 from proxpi.upstream.body import SLOWEST
 from proxpi.upstream.errors import Offline, UpstreamFailed
 
-#: Seconds that a client waits for a refresh before it gets what was there.
+#: Seconds that a client waits for a revalidation before it gets the stale page.
 PATIENCE = 5.0
-#: The same while nothing was there, and nothing comes.
+#: The same for the trial of a circuit breaker, by which most upstreams that are back have answered.
+TRIAL_PATIENCE = 0.5
+#: The same without a stale page, while no bytes come.
 COLD_PATIENCE = 10.0
 #: Bytes in so many seconds by which an answer counts as coming; its head is worth as much.
 STEP = int(SLOWEST * PATIENCE)
 #: Seconds of pause between tries, before they are varied by half.
 PAUSES = (0.25, 0.75, 2.0)
-#: Tries for something that is missing altogether, and for something that is merely out of date.
+#: Tries without a stale page, with one, and for the trial of a circuit breaker.
 COLD_TRIES = 4
 STALE_TRIES = 2
+TRIAL_TRIES = 1
 
 T = TypeVar("T")
 
@@ -63,16 +67,16 @@ class Progress:
 
 
 async def outcome(
-    flight: Flight[T], clock: IReactorTime, progress: Progress, *, fallback: bool
+    flight: Flight[T], clock: IReactorTime, progress: Progress, patience: float | None
 ) -> T:
     """
     Wait for a flight.
 
-    :param fallback: whether there is something to fall back on
+    :param patience: seconds after its start; ``None`` if there is nothing to fall back on
     :raises Late: if it takes too long
     """
-    if fallback:
-        return await flight.wait(flight.started + PATIENCE)
+    if patience is not None:
+        return await flight.wait(flight.started + patience)
     begun = clock.seconds()
     for window in count(1):
         before = progress.received
@@ -86,12 +90,12 @@ async def outcome(
 
 
 async def persistently(
-    ask: Callable[[], Awaitable[T]], health: Health, clock: IReactorTime, tries: int
+    ask: Callable[[], Awaitable[T]], breakers: Breakers, clock: IReactorTime, tries: int
 ) -> T:
     """
     Ask, and ask again after a pause while waiting may help, as long as a client would wait.
 
-    An index that asked to be left alone is, if that fits into the time.
+    The ``Retry-After`` of an index is waited for if it fits into that time.
 
     :param tries: how often to ask at most
     :raises UpstreamFailed: as the last try did
@@ -99,10 +103,10 @@ async def persistently(
     latest = clock.seconds() + COLD_PATIENCE
     pause = 0.0
     for tried in range(1, tries + 1):
-        if (resting := health.resting) is not None:
-            pause = max(pause, resting.retry_after or 0.0)
+        if (limited := breakers.rate_limit) is not None:
+            pause = max(pause, limited.retry_after or 0.0)
             if clock.seconds() + pause > latest:
-                raise resting
+                raise limited
         if pause:
             await deferLater(clock, pause)
         try:
@@ -110,9 +114,8 @@ async def persistently(
         except UpstreamFailed as error:
             if tried == tries or not error.temporary or isinstance(error, Offline):
                 raise
-            health.heed(error)
             # Varied, to keep many proxies from knocking in step.
-            pause = PAUSES[tried - 1] * random.uniform(0.5, 1.5)
+            pause = max(PAUSES[tried - 1] * random.uniform(0.5, 1.5), error.retry_after or 0.0)
             if clock.seconds() + pause > latest:
                 raise
     raise AssertionError("some try was the last")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from proxpi.flights import Flights, Late
-from proxpi.index.patience import STEP, Progress, outcome, persistently
+from proxpi.index.retry import PATIENCE, STEP, TRIAL_PATIENCE, Progress, outcome, persistently
 from proxpi.upstream.errors import Offline, UpstreamFailed
-from tests.index.test_health import REFUSED, HealthCase
+from tests.index.test_breaker import REFUSED, BreakersCase
 from tests.support.upstreams import ROOT, run
 
 
-class OutcomeTests(HealthCase):
+class OutcomeTests(BreakersCase):
     """Waiting for work that goes on by itself."""
 
     def setUp(self) -> None:
@@ -26,34 +26,41 @@ class OutcomeTests(HealthCase):
 
         self.flight = Flights[str, str](self.clock).join("demo", fetch)
 
-    def wait(self, *, fallback: bool) -> Deferred[str]:
+    def wait(self, patience: float | None) -> Deferred[str]:
         """Wait for it."""
-        return run(outcome(self.flight, self.clock, self.progress, fallback=fallback))
+        return run(outcome(self.flight, self.clock, self.progress, patience))
 
     def test_in_time(self) -> None:
         """Whoever waits gets what comes."""
-        waits = [self.wait(fallback=True), self.wait(fallback=False)]
+        waits = [self.wait(PATIENCE), self.wait(None)]
         self.clock.advance(4.9)
         self.work.callback("page")
         assert [self.result(wait) for wait in waits] == ["page", "page"]
 
     def test_fallback(self) -> None:
         """With something to fall back on the work has 5 s, whoever joins it when."""
-        first = self.wait(fallback=True)
+        first = self.wait(PATIENCE)
         self.clock.advance(4)
-        second = self.wait(fallback=True)
+        second = self.wait(PATIENCE)
         self.clock.advance(1)
         self.error(first, Late)
         self.error(second, Late)
-        third = self.wait(fallback=True)
+        third = self.wait(PATIENCE)
         self.clock.advance(0)
         self.error(third, Late)
 
+    def test_trial(self) -> None:
+        """The client of a trial waits for half a second."""
+        assert TRIAL_PATIENCE == 0.5
+        trial = self.wait(TRIAL_PATIENCE)
+        self.clock.advance(0.5)
+        self.error(trial, Late)
+
     def test_silence(self) -> None:
         """Without anything each waits 10 s of its own while nothing comes."""
-        first = self.wait(fallback=False)
+        first = self.wait(None)
         self.clock.advance(4)
-        second = self.wait(fallback=False)
+        second = self.wait(None)
         self.clock.pump([0.5] * 12)
         self.error(first, Late)
         self.pending(second)
@@ -62,7 +69,7 @@ class OutcomeTests(HealthCase):
 
     def test_progress(self) -> None:
         """As long as bytes keep coming, a slow answer is slow and not failed."""
-        wait = self.wait(fallback=False)
+        wait = self.wait(None)
         for _ in range(60):
             self.progress.heard(STEP // 5)
             self.clock.advance(1)
@@ -75,7 +82,7 @@ class OutcomeTests(HealthCase):
         """A byte now and then is no progress."""
         self.progress.heard(0)
         assert self.progress.moves
-        wait = self.wait(fallback=False)
+        wait = self.wait(None)
         for _ in range(10):
             self.progress.heard(1)
             self.clock.advance(1)
@@ -88,7 +95,7 @@ class OutcomeTests(HealthCase):
         assert not self.progress.moves
 
 
-class PersistenceTests(HealthCase):
+class PersistenceTests(BreakersCase):
     """Asking again while waiting may help."""
 
     def ask(self, *outcomes: UpstreamFailed | str, tries: int = 4) -> Deferred[str]:
@@ -103,7 +110,7 @@ class PersistenceTests(HealthCase):
                 raise outcome
             return outcome
 
-        return run(persistently(ask, self.health, self.clock, tries))
+        return run(persistently(ask, self.breakers, self.clock, tries))
 
     def test_success(self) -> None:
         """What succeeds is asked for once, and at once."""
@@ -141,7 +148,7 @@ class PersistenceTests(HealthCase):
         async def ask() -> str:
             return await silence
 
-        asking = run(persistently(ask, self.health, self.clock, 4))
+        asking = run(persistently(ask, self.breakers, self.clock, 4))
         self.clock.advance(20)
         silence.errback(REFUSED)
         self.error(asking, UpstreamFailed)
@@ -154,14 +161,19 @@ class PersistenceTests(HealthCase):
         assert self.asked == [0.0, 6.0]
         self.error(self.ask(UpstreamFailed(ROOT, "status 503", retry_after=16.0)), UpstreamFailed)
 
-    def test_resting(self) -> None:
-        """An index that asked to be left alone is waited for, or not asked at all."""
-        self.complain(error=UpstreamFailed(ROOT, "status 429", retry_after=6.0))
+    def limit(self, seconds: float) -> None:
+        """Let the index send a 429 for another page."""
+        error = UpstreamFailed(ROOT, "status 429", retry_after=seconds, scope="rate limit")
+        self.note(error, "other")
+
+    def test_rate_limit(self) -> None:
+        """The ``Retry-After`` of a 429 is waited for, or the index is not asked at all."""
+        self.limit(6.0)
         ask = self.ask("page")
         self.clock.pump([0.5] * 13)
         assert self.result(ask) == "page"
         assert self.asked == [6.0]
-        self.complain(error=UpstreamFailed(ROOT, "status 429", retry_after=25.0))
+        self.limit(25.0)
         error = self.error(self.ask("page"), UpstreamFailed)
         assert (error.cause, error.retry_after) == ("status 429", 25.0)
         assert self.asked == []
