@@ -104,6 +104,10 @@ class Mirror:
         link = self._links.known(name, filename)
         return self._disk.open(link) if link is not None else None
 
+    async def link(self, name: str, filename: str) -> Link:
+        """Give what the page says of a file, asking for the page if need be."""
+        return await self._links.find(name, filename)
+
     async def fetch(self, name: str, filename: str) -> Copy | Reader | Elsewhere:
         """
         Give a file, whole or on its way, or a better place for it.

@@ -31,6 +31,18 @@ class Span:
     stop: int
 
 
+def decision(if_match: str | None, if_none_match: str | None, etag: str | None) -> int | None:
+    """Say whether a request's conditions make its answer a 412 or a 304 (RFC 9110, 13.2.2).
+
+    The comparison of ``If-Match`` is the strong one: ``W/"x"`` matches nothing.
+
+    :param etag: of what is there; ``None`` is one that is not known
+    """
+    if if_match is not None and not parse_etags(if_match.strip()).contains(etag or ""):
+        return 412
+    return 304 if etag is not None and none_match(if_none_match, etag) else None
+
+
 def none_match(if_none_match: str | None, etag: str) -> bool:
     """Say whether ``If-None-Match`` lists this tag (or is ``*``), so that the answer is a 304.
 

@@ -15,7 +15,7 @@ from twisted.web.server import Request
 from proxpi.files.locate import NotUpstream
 from proxpi.index.pages import NoSuchFile, NoSuchProject
 from proxpi.index.projects import NoSuchList
-from proxpi.simple import freshness
+from proxpi.simple import conditional, freshness
 from proxpi.simple.listing import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 
@@ -160,6 +160,15 @@ def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[s
     return headers
 
 
-def file_caching(etag: str) -> dict[str, str]:
-    """Give the cache headers of a file, which never changes under its name."""
-    return {"ETag": f'"{etag}"', "Cache-Control": "public, max-age=31536000, immutable"}
+def file_caching(etag: str | None, verified: bool) -> dict[str, str]:
+    """Give the cache headers of a file; one that is verified never changes under its name."""
+    if not verified:
+        headers = {"Cache-Control": f"public, max-age={freshness.LONGEST}", "X-Verified": "no"}
+    else:
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"} if etag else {}
+    return {**headers, "ETag": f'"{etag}"'} if etag else headers
+
+
+def decision(request: Request, etag: str | None) -> int | None:
+    """Say whether the conditions of a request make its answer a 412 or a 304."""
+    return conditional.decision(field(request, b"If-Match"), field(request, b"If-None-Match"), etag)

@@ -40,14 +40,20 @@ class Files:
         copy = self._mirror.ready(wanted.name, wanted.filename)
         if copy is not None:
             metrics.FILE_HITS.inc()
-            about = (wanted.name, copy.place)
-            request.draft = Draft(about, hold=lambda: self._mirror.hold(copy))
+            if copy.verified:  # anything else may have to be revalidated the next time
+                about = (wanted.name, copy.place)
+                request.draft = Draft(about, hold=lambda: self._mirror.hold(copy))
             self._send(request, wanted, copy, "HIT")
         else:
             answers.later(request, self._answer(request, wanted))
 
     async def _answer(self, request: Request, wanted: FileOf) -> None:
         found: Copy | Reader | Part | Head | Elsewhere
+        if answers.field(request, b"If-Match") or answers.field(request, b"If-None-Match"):
+            link = await self._mirror.link(wanted.name, wanted.filename)
+            if link.sha256 is not None and _decided(request, link, "MISS"):
+                metrics.FILE_MISSES.inc()
+                return
         if request.method == b"HEAD":
             found = await self._mirror.head(wanted.name, wanted.filename)
         elif answers.field(request, b"Range") and not answers.field(request, b"If-None-Match"):
@@ -75,11 +81,16 @@ class Files:
                 self._send_body(request, wanted, found)
             case Part(reader, span, size):
                 metrics.FILE_MISSES.inc()
+                if _decided(request, reader.spool.link, "MISS"):
+                    reader.close()
+                    return
                 self._set_head(request, wanted, size, reader.spool.link, "MISS")
                 _set_part(request, span, size)
                 follow(request, reader, span.stop, self._clock)
             case Head(size, link):
                 metrics.FILE_MISSES.inc()
+                if _decided(request, link, "MISS"):
+                    return
                 self._set_head(request, wanted, size, link, "MISS")
                 request.finish()  # type: ignore[no-untyped-call]
             case Elsewhere():
@@ -95,18 +106,15 @@ class Files:
     def _send_body(self, request: Request, wanted: FileOf, reader: Reader) -> None:
         """Send a file that is on its way, all of it."""
         spool = reader.spool
-        etag = spool.link.sha256
-        if etag and conditional.none_match(answers.field(request, b"If-None-Match"), etag):
+        if _decided(request, spool.link, "MISS"):
             reader.close()
-            _confirm(request, etag, "MISS")
             return
         self._set_head(request, wanted, spool.size, spool.link, "MISS")
         follow(request, reader, spool.size, self._clock)
 
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256
-        if conditional.none_match(answers.field(request, b"If-None-Match"), etag):
-            _confirm(request, etag, status)
+        if _decided(request, copy, status):
             copy.close()
             return
         try:
@@ -139,10 +147,7 @@ class Files:
         }
         if size is not None:  # else Twisted sends it so that its end shows
             headers["Content-Length"] = str(size)
-        if of.sha256 is not None:
-            headers.update(answers.file_caching(of.sha256))
-        if not of.verified:  # no hash vouches for it
-            headers["X-Verified"] = "no"
+        headers.update(answers.file_caching(of.sha256, of.verified))
         answers.set_headers(request, headers)
 
 
@@ -151,10 +156,17 @@ def _needs_length(request: Request) -> bool:
     return bool(request.clientproto == b"HTTP/1.0")
 
 
-def _confirm(request: Request, etag: str, status: str) -> None:
-    """Answer a client that has the file already."""
-    headers = {**answers.file_caching(etag), "X-Cache": status}
-    answers.finish(request, answers.empty(request, 304, headers))
+def _decided(request: Request, of: Copy | Link, status: str) -> bool:
+    """Answer a request whose conditions decide; tell whether they do."""
+    decided = answers.decision(request, of.sha256)
+    if decided == 304:
+        headers = {**answers.file_caching(of.sha256, of.verified), "X-Cache": status}
+        answers.finish(request, answers.empty(request, 304, headers))
+    elif decided == 412:
+        request.draft = None
+        text = "The file is not the one that If-Match names."
+        answers.finish(request, answers.line(request, 412, text, {"X-Cache": status}))
+    return decided is not None
 
 
 def _refuse_range(request: Request, size: int, status: str) -> None:

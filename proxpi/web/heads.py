@@ -13,7 +13,7 @@ from typing import TypeAlias
 LONGEST = 16 * 1024
 MOST = 500
 #: The fields on which an answer from the cache depends, besides the target.
-ASKING = (b"accept", b"accept-encoding", b"if-none-match", b"range", b"if-range")
+ASKING = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
 #: Those with which a request brings something, or wants more than an answer.
 BRINGING = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 

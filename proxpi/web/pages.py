@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from proxpi.index.pages import NoSuchProject, Page, Pages
 from proxpi.index.projects import ProjectList, Projects
-from proxpi.simple import conditional, negotiate
+from proxpi.simple import negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
 from proxpi.web.known import Draft
@@ -142,17 +142,20 @@ def _set_head(
     """Set the head of a page or of the list; tell whether there is a body to send."""
     headers = answers.page_caching(etag, page.remaining, page.age, page.status == "STALE")
     headers["X-Cache"] = page.status
-    unchanged = conditional.none_match(answers.field(request, b"If-None-Match"), etag)
-    if unchanged:
-        request.setResponseCode(304)
-    else:
+    decided = answers.decision(request, etag)
+    if decided is not None:
+        request.setResponseCode(decided)
+    if decided == 412:
+        request.draft = None
+        headers["Content-Length"] = "0"
+    if decided is None:
         headers["Content-Type"] = form.content_type
         headers["Content-Length"] = str(size)
         headers["X-Content-Type-Options"] = "nosniff"
         if compressed:
             headers["Content-Encoding"] = "gzip"
     answers.set_headers(request, headers)
-    return not unchanged
+    return decided is None
 
 
 def _format(request: Request) -> str | None:

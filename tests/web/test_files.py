@@ -54,6 +54,11 @@ class Whole(FileCase):
         for method in ("HEAD", "GET", "GET", "HEAD"):
             answer = self.ask(method, "/index/demo/bare-1.0.whl")
             assert (answer.status, answer.headers["x-verified"]) == (200, "no")
+            assert answer.headers["cache-control"] == "public, max-age=60"
+            tag = answer.headers.get("etag")
+        unchanged = self.get("/index/demo/bare-1.0.whl", f"If-None-Match: {tag}")
+        assert unchanged.status == 304
+        assert unchanged.headers["cache-control"] == "public, max-age=60"
         self.serve(NAME, DATA)
         self.pages.forget("demo")
         assert "x-verified" not in self.get(PATH).headers
@@ -129,11 +134,88 @@ class Unchanged(FileCase):
         lines = (f"If-None-Match: {CACHING['etag']}", 'If-None-Match: "a"')
         assert self.get(PATH, *lines).status == 304
 
+    def test_not_cached(self) -> None:
+        """A file that is not cached is not fetched for that, as the page names its digest."""
+        for capacity in (100_000, 0):
+            self.build(capacity=capacity)
+            for tag in (CACHING["etag"], f"W/{CACHING['etag']}", f'"a", {CACHING["etag"]}'):
+                for method in ("GET", "HEAD"):
+                    answer = self.ask(method, PATH, f"If-None-Match: {tag}", "Range: bytes=0-1")
+                    assert (answer.status, answer.body) == (304, b"")
+                    for name in ("etag", "cache-control"):
+                        assert answer.headers[name] == CACHING[name]
+        assert FILES + NAME not in self.internet.urls() + self.internet.urls("HEAD")
+
+    def test_not_cached_sidecar(self) -> None:
+        """The same for core metadata whose digest is advertised."""
+        metadata = b"Metadata-Version: 2.1\n"
+        self.serve(NAME, DATA, metadata={"sha256": sha256(metadata)})
+        answer = self.get(PATH + ".metadata", f'If-None-Match: "{sha256(metadata)}"')
+        assert (answer.status, self.internet.urls()[1:]) == (304, [])
+
     def test_other(self) -> None:
         """Another tag, or something odd, is no match."""
         self.warm()
         for tag in ('"a"', "a", "", '"'):
             assert self.get(PATH, f"If-None-Match: {tag}").status == 200
+
+
+class Matching(FileCase):
+    """``If-Match`` (RFC 9110, 13.1.1): a client that wants this very file, or none."""
+
+    def test_match(self) -> None:
+        """This file, cached or not, is sent."""
+        for tag in ("*", CACHING["etag"], f'"a", {CACHING["etag"]}', f'{CACHING["etag"]} , W/"a"'):
+            for _ in ("cold", "warm", "warm"):
+                assert self.get(PATH, f"If-Match: {tag}").body == DATA
+                part = self.get(PATH, f"If-Match: {tag}", "Range: bytes=1-2")
+                assert (part.status, part.body) == (206, DATA[1:3])
+                assert self.ask("HEAD", PATH, f"If-Match: {tag}").status == 200
+            self.mirror.forget("demo", NAME)
+
+    def test_no_match(self) -> None:
+        """Another file is a 412, cached or not, whatever else is asked for; none is fetched."""
+        for cached in (False, True):
+            if cached:
+                self.warm()
+                self.get(PATH)
+            for tag in (
+                '"a"',
+                f"W/{CACHING['etag']}",
+                '"a", "b"',
+                "a",
+                CACHING["etag"].strip('"')[:9],
+            ):
+                for more in ("X: y", "Range: bytes=0-1", f"If-None-Match: {CACHING['etag']}"):
+                    for method in ("GET", "HEAD", "GET"):
+                        answer = self.ask(method, PATH, f"If-Match: {tag}", more)
+                        assert answer.status == 412, (cached, tag, more)
+                        assert "max-age=31536000" not in answer.headers.get("cache-control", "")
+            assert FILES + NAME not in self.internet.urls()
+            if cached:
+                assert self.get(PATH).body == DATA
+        assert self.open_files() == []
+
+    def test_several_lines(self) -> None:
+        """Several lines are one list."""
+        self.warm()
+        for status, lines in ((200, ('"a"', CACHING["etag"])), (412, ('"a"', '"b"'))):
+            assert self.get(PATH, *(f"If-Match: {tag}" for tag in lines)).status == status
+
+    def test_unmodified_since(self) -> None:
+        """A file has no date here, so ``If-Unmodified-Since`` is ignored (RFC 9110, 13.1.4)."""
+        for date in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 2094 08:49:37 GMT", "odd"):
+            for _ in ("cold", "warm", "warm"):
+                assert self.get(PATH, f"If-Unmodified-Since: {date}").body == DATA
+
+    def test_page(self) -> None:
+        """A page that is another one by now is a 412 as well."""
+        tag = self.get("/index/demo/").headers["etag"]
+        for _ in range(3):
+            assert self.get("/index/demo/", f"If-Match: {tag}").status == 200
+            answer = self.get("/index/demo/", 'If-Match: "a"')
+            assert (answer.status, answer.body) == (412, b"")
+            assert self.get("/index/demo/").status == 200
 
 
 class Parts(FileCase):

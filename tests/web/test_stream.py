@@ -189,19 +189,26 @@ class Streaming(StreamCase):
             assert ("retry-after" in answer.headers) == (status == 503)
 
     def test_unchanged(self) -> None:
-        """A client that has it already gets nothing of it; the download goes on."""
-        exchange = self.begin(f'If-None-Match: "{sha256(DATA)}"')
-        answer = exchange.answer()
-        assert answer is not None
+        """A client that has it already gets nothing of a download that is under way."""
+        exchange = self.begin()
+        answer = self.get(PATH, f'If-None-Match: "{sha256(DATA)}"')
         assert (answer.status, answer.body) == (304, b"")
         self.finish()
-        self.assert_whole(self.begin_again())
+        self.assert_whole(exchange)
 
-    def begin_again(self) -> Exchange:
-        """Ask for what is here."""
-        exchange = self.connect()
-        exchange.ask("GET", PATH)
-        return exchange
+    def test_another_file(self) -> None:
+        """A client that wants another file, or one that nobody can name yet, gets a 412."""
+        answer = self.get(PATH, 'If-Match: "other"')
+        assert (answer.status, self.internet.urls()[1:]) == (412, [])
+        self.pages.forget("demo")
+        self.serve(NAME, DATA, self.reply, hashes={})
+        exchange = self.begin(f'If-Match: "{sha256(DATA)}"')
+        answer_ = exchange.answer()
+        assert answer_ is not None
+        assert answer_.status == 412
+        self.finish()
+        assert self.get(PATH, f'If-Match: "{sha256(DATA)}"').status == 200
+        assert self.open_files() == []
 
 
 class Pace(StreamCase):
