@@ -47,7 +47,7 @@ def test_plain() -> None:
     """The fields that matter are in it, in one order, however they are written."""
     assert question(PLAIN) == (b"GET", b"/index/demo/", (b"a/b", *[None] * (len(ASKING) - 1)))
     other = b"GET /index/demo/ HTTP/1.1\r\naccept:a/b  \r\nUser-Agent: x y/1\r\nRange: \r\n\r\n"
-    assert question(other) == (b"GET", b"/index/demo/", (b"a/b", None, None, b"", None))
+    assert question(other) == (b"GET", b"/index/demo/", (b"a/b", None, None, None, b"", None))
     twice = PLAIN[:-2] + b"ACCEPT: c/d\r\nConnection: Keep-Alive\r\n\r\n"
     assert question(twice) == (b"GET", b"/index/demo/", (b"a/b, c/d", *[None] * (len(ASKING) - 1)))
 
