@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.threadpool import ThreadPool
 
 from proxpi.web.known import FILES
+
+T = TypeVar("T")
 
 #: Threads for what takes a while: so many for pages, and as many each to write and to read files.
 THREADS = 4
@@ -64,6 +68,28 @@ def daemons(name: str) -> ThreadPool:
     made = pool(f"proxpi {name}")
     made.threadFactory = _Daemon
     return made
+
+
+class Share:
+    """A part of the threads of a pool: one user of the pool cannot keep all of its threads.
+
+    A job is *waiting* (first in, first out) or *running*. A job whose Deferred was cancelled is
+    left out if it waits, and keeps its thread of the share for as long as it runs.
+
+    :param work: runs a job in the pool
+    :param threads: jobs that may run at once
+    """
+
+    def __init__(self, work: Callable[[Callable[[], Any]], Deferred[Any]], threads: int) -> None:
+        self._work = work
+        self._slots = DeferredSemaphore(threads)
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give what `job` will have returned."""
+        result: Deferred[T] = Deferred()
+        done: Deferred[Any] = self._slots.run(lambda: None if result.called else self._work(job))
+        done.chainDeferred(result)
+        return result
 
 
 def temporary_place() -> str:

@@ -39,7 +39,16 @@ from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
-from proxpi.process import StartFailed, daemons, make_folder, pool, room, temporary_place
+from proxpi.process import (
+    THREADS,
+    Share,
+    StartFailed,
+    daemons,
+    make_folder,
+    pool,
+    room,
+    temporary_place,
+)
 from proxpi.row import SettingsError
 from proxpi.settings import Settings
 from proxpi.simple import urls
@@ -277,7 +286,7 @@ class Proxpi(Service):
         upstream = self._way_out()
         ttls = (settings.index_ttl, *settings.extra_index_ttls)
         self._sources = [
-            Source(url, ttl, upstream, self._in_thread)
+            Source(url, ttl, upstream, Share(self._in_thread, THREADS // 2))
             for url, ttl in zip(self._index_urls, ttls, strict=True)
         ]
         store = Store(self._disk.own / "pages", reactor)

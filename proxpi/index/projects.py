@@ -285,7 +285,12 @@ class Projects:
             wanted = list(self._wanted) if len(self._sources) == 1 else []
             self._wanted.clear()
             names, forms = await list_intake.take(
-                answer, self._upstream, self._work, self._folder.draft, self._progress.heard, wanted
+                answer,
+                self._upstream,
+                source.work,
+                self._folder.draft,
+                self._progress.heard,
+                wanted,
             )
             etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
             return Share(Part(True, asked_at, etag, last_modified, served=True), names, forms)

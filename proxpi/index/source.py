@@ -8,7 +8,6 @@ nowhere else: an index that fails must never look like one that lacks a project.
 from __future__ import annotations
 
 import hashlib
-from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -106,13 +105,14 @@ class Source:
 
     :ivar url: its root, with a trailing slash, maybe with credentials
     :ivar ttl: seconds for which a page of it stays fresh
+    :ivar work: runs what parses its answers, in its share of the threads
     :ivar breakers: whether it is asked while it fails
     """
 
     url: str = attrs.field(repr=urls.public)
     ttl: float
     _upstream: Upstream
-    _work: Work
+    work: Work
     breakers: Breakers = attrs.field(
         init=False,
         default=attrs.Factory(
@@ -169,8 +169,9 @@ class Source:
             self.check(answer)
             heard(0)
             body, ended = await self._upstream.body(answer, heard=heard)
-        page = await self._work(lambda: self._page(body, answer, name, ended))
+        page = await self.work(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)
+        self._note_unlisted(answer.url, page.project.unlisted)
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
         return Said(Part(True, asked_at, etag, last_modified, served=True), page)
 
@@ -186,7 +187,7 @@ class Source:
         except parse.NotAnIndexPage as error:
             # An end that nobody announced may have been none.
             raise UpstreamFailed(answer.url, error.reason, temporary=not ended) from error
-        if not ended and _is_html(body) and not parse.is_complete_html(body):
+        if not ended and not parse.is_whole(body):
             raise UpstreamFailed(answer.url, "the answer was cut short")
         return Page(project, model.encode(project))
 
@@ -205,7 +206,8 @@ class Source:
 
         :raises UpstreamFailed: for every other status
         """
-        if answer.status == 200:
+        # 203: what a proxy on the way has changed (RFC 9110 15.3.4); clients take it as well.
+        if answer.status in (200, 203):
             return
         if answer.status in (401, 403):
             _log.error(
@@ -226,6 +228,14 @@ class Source:
                 known=KNOWN_MINOR,
             )
 
-
-def _is_html(body: bytes) -> bool:
-    return body.removeprefix(BOM_UTF8).lstrip().startswith(b"<")
+    def _note_unlisted(self, url: str, unlisted: model.Unlisted) -> None:
+        if unlisted.count:
+            # Hidden before it is cut: what is cut off may be what shows that it holds a password.
+            first = urls.hidden(unlisted.first).partition("?")[0]
+            _log.warn(
+                "{url}: {count} links are not listed, since they lead to no file by http or "
+                "https; the first is {first}",
+                url=urls.shown(url),
+                count=unlisted.count,
+                first=ascii(first[:200]),
+            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,7 +22,14 @@ from proxpi.simple.entries import UNSAFE
 from proxpi.simple.markup import Anchor, Markup, is_complete_html
 from proxpi.simple.model import Entry, Project, Unlisted
 
-__all__ = ["UNSAFE", "NotAnIndexPage", "UnsupportedVersion", "is_complete_html", "parse_project"]
+__all__ = [
+    "UNSAFE",
+    "NotAnIndexPage",
+    "UnsupportedVersion",
+    "is_complete_html",
+    "is_whole",
+    "parse_project",
+]
 
 _MAJOR = 1
 _VERSION = re.compile(r"([0-9]{1,9})\.[0-9]{1,9}")
@@ -32,6 +40,11 @@ _TYPE_MAJOR = re.compile(r"application/vnd\.pypi\.simple\.v([0-9]{1,9})\+(?:json
 _CHARSETS = re.compile(
     r"(?:iso-?8859-|latin|windows-|cp|koi8-|gb|big5|shift_jis|euc-)[0-9a-z_-]*", re.IGNORECASE
 )
+
+_META_CHARSET = re.compile(
+    rb"""<meta\s[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([a-z0-9_-]{1,40})""", re.IGNORECASE
+)
+_MARKS = ((BOM_UTF8, "utf-8"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF16_BE, "utf-16"))
 
 _NOT_PASSED_ON = {"name", "files", "meta", "namespaces", "tracks", "alternate-locations"}
 _NOT_PASSED_ON_OF_META = {"api-version", "namespaces", "tracks"}
@@ -77,12 +90,36 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
     stated = _TYPE_MAJOR.fullmatch(media_type.lower())
     if stated and int(stated[1]) > _MAJOR:
         raise _unsupported(stated[1])
-    body = body.removeprefix(b"\xef\xbb\xbf").strip()
+    body, charset = _without_mark(body)
     if body.startswith(b"{"):
         return _from_json(body, url, name)
-    if body.startswith(b"<"):
-        return _from_html(_decoded(body, parameters.get("charset", "utf-8")), url, name)
+    # Text may come first, such as the notices of a server's programs.
+    if b"<" in body:
+        charset = charset or parameters.get("charset") or _declared(body)
+        return _from_html(_decoded(body, charset), url, name)
     raise NotAnIndexPage("The answer is neither JSON nor HTML." if body else "The answer is empty.")
+
+
+def is_whole(body: bytes) -> bool:
+    """Say whether a page that was read ends as a page does, so that it was not cut short."""
+    return _without_mark(body)[0].startswith(b"{") or is_complete_html(body)
+
+
+def _without_mark(body: bytes) -> tuple[bytes, str]:
+    """Drop white space and a byte order mark; give what the mark says about the charset."""
+    body = body.strip()
+    for mark, charset in _MARKS:
+        if body.startswith(mark):
+            if charset != "utf-8":
+                body = body.decode(charset, "replace").encode()
+            return body.removeprefix(BOM_UTF8).strip(), "utf-8"
+    return body, ""
+
+
+def _declared(body: bytes) -> str:
+    """Give the charset that the page itself declares, as browsers look for it."""
+    found = _META_CHARSET.search(body, 0, 1024)
+    return found[1].decode("ascii") if found else "utf-8"
 
 
 def _unsupported(version: str) -> UnsupportedVersion:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
@@ -107,6 +108,60 @@ class AnswerTests(SourceCase):
         self.indexes.says(elsewhere, Reply(200, (HTML,)))
         said = self.said(Reply(301, headers={"Location": elsewhere}))
         assert project_of(said).files[0]["url"] == f"{elsewhere}demo-1.0.tar.gz"
+
+    def test_answers_that_clients_take(self) -> None:
+        """A page under status 203, behind text, or with codings that change no byte is a page."""
+        utf16 = HTML.decode().encode("utf-16")
+        for body in (
+            HTML,
+            b"\nNotice: undefined index in a.php\n" + HTML,
+            b" \xef\xbb\xbf" + HTML,
+            utf16,
+        ):
+            for coding in ("aws-chunked", "binary", "UTF-8", "none", "identity,", ""):
+                reply = Reply(203, (body,), {"Content-Encoding": coding})
+                assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
+        for coding in ("gzip, aws-chunked", "aws-chunked,X-GZIP"):
+            reply = Reply(200, (gzip.compress(HTML),), {"Content-Encoding": coding})
+            assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
+        reply = Reply(200, (zlib.compress(HTML),), {"Content-Encoding": "deflate"})
+        assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
+
+    def test_codings_that_are_not_known(self) -> None:
+        """A coding that nobody asked for is named as the reason, and waiting does not help."""
+        for coding in ("br", "gzip, zstd"):
+            error = self.refusal(Reply(200, (HTML,), {"Content-Encoding": coding}))
+            assert coding.rpartition(" ")[2] in error.cause
+            assert not error.temporary
+
+    def test_hostile_pages(self) -> None:
+        """Deep nesting, and too many marked sections or gzip members, are no page at once."""
+        for body, fields in (
+            (b"<![CDATA[ >" * 50_000, {}),
+            (b'{"files": ' + b"[" * 200_000, {}),
+            (b'{"files": [], "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", {}),
+            (b'{"a":' * 200_000, {}),
+            (gzip.compress(b"") * 50_000, {"Content-Encoding": "gzip"}),
+        ):
+            assert not self.refusal(Reply(200, (body,), fields)).temporary
+
+    def test_what_is_not_listed(self) -> None:
+        """One line says how many links are not listed, without what they hold of credentials."""
+        links = (
+            b"git+https://user:secret@h.example/demo?token=x#egg=demo",
+            b"ftp://h.example/\x1b[1m",
+        )
+        page = b"".join(b"<a href='%s'>demo</a>" % link for link in links)
+        for body, count in ((HTML + page, 2), (HTML, 0)):
+            with capturedLogs() as events:
+                self.said(Reply(200, (body,)))
+            lines = [
+                formatEvent(event) for event in events if "links are not" in formatEvent(event)
+            ]
+            assert len(lines) == (1 if count else 0)
+            assert not count or f"{count} links" in lines[0]
+            assert all(line.isprintable() and "secret" not in line for line in lines)
+            assert all("token" not in line and "***@h.example/demo" in line for line in lines)
 
     def test_compressed(self) -> None:
         """A compressed page is understood."""
