@@ -1,7 +1,11 @@
-"""Single flight: one piece of work for all who want its result, each with an own deadline.
+"""Single flight: one piece of work for all who wait for its result, each with a deadline.
 
-A flight is never ended by those who wait for it: a client that goes away, or whose time is
-up, takes only itself off the list, and the work goes on for the others and for the cache.
+A :class:`Flight` is *joinable* until it is forgotten or has *landed*; a forgotten flight goes on
+for those who joined it before. A waiter ends in one of three ways: it gets the result, its
+deadline comes (:class:`Late`), or it *leaves* (its Deferred is cancelled). No waiter ends the work.
+But a flight that all waiters have left is not *wanted*, and work that has not begun to use an
+upstream may look at that and end itself with :class:`Abandoned`. A waiter that was late still
+wants it: it was given something older meanwhile, and the result is for the next request.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ class Late(Exception):
     """The deadline of a waiter has come before the result."""
 
 
+class Abandoned(Exception):
+    """Work ended before it began, since all who waited for it have left."""
+
+
 @attrs.define(eq=False)
 class Flight(Generic[T]):
     """Work under way.
@@ -33,6 +41,12 @@ class Flight(Generic[T]):
     started: float
     _waiters: list[Deferred[T]] = attrs.field(init=False, factory=list)
     _outcome: Callable[[], Deferred[T]] | None = attrs.field(init=False, default=None)
+    _late: bool = attrs.field(init=False, default=False)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anyone waits for the result, or was late."""
+        return bool(self._waiters) or self._late
 
     def wait(self, until: float | None = None) -> Deferred[T]:
         """
@@ -46,8 +60,12 @@ class Flight(Generic[T]):
         self._waiters.append(waiter)
         if until is not None:
             left = max(0.0, until - self._clock.seconds())
-            waiter.addTimeout(left, self._clock, onTimeoutCancel=_late)
+            waiter.addTimeout(left, self._clock, onTimeoutCancel=self._timed_out)
         return waiter
+
+    def _timed_out(self, result: object, timeout: float) -> Any:
+        self._late = True
+        raise Late()
 
     def _succeeded(self, result: T) -> None:
         self._outcome = lambda: succeed(result)
@@ -69,38 +87,46 @@ class Flight(Generic[T]):
 
 @attrs.define(eq=False)
 class Flights(Generic[K, T]):
-    """The flights under way, by what they are for, of which it gives an iterator."""
+    """The flights of one kind by key; iterates over the keys of those that can be joined."""
 
     _clock: IReactorTime
-    _flights: dict[K, Flight[T]] = attrs.field(init=False, factory=dict)
+    _joinable: dict[K, Flight[T]] = attrs.field(init=False, factory=dict)
+    _under_way: set[Flight[T]] = attrs.field(init=False, factory=set)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any flight has not landed yet, forgotten ones included."""
+        return bool(self._under_way)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any flight that has not landed is wanted."""
+        return any(flight.wanted for flight in self._under_way)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(list(self._joinable))
 
     def join(self, key: K, work: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> Flight[T]:
         """Give the flight for `key`; if there is none, start `work` as one."""
-        flight = self._flights.get(key)
+        flight = self._joinable.get(key)
         if flight is None:
-            flight = self._flights[key] = Flight(self._clock, self._clock.seconds())
+            flight = self._joinable[key] = Flight(self._clock, self._clock.seconds())
+            self._under_way.add(flight)
             result = Deferred.fromCoroutine(work())
             result.addBoth(self._landed, key, flight)
             result.addCallbacks(flight._succeeded, flight._failed)
         return flight
 
-    def __iter__(self) -> Iterator[K]:
-        return iter(list(self._flights))
-
     def forget(self, key: K, flight: Flight[T] | None = None) -> None:
         """
-        Let the next who asks start anew; those who wait already get what they wait for.
+        Let the next request start anew; those who wait already get what they wait for.
 
-        :param flight: the one that is meant, if not whichever is under way
+        :param flight: the one that is meant, if not whichever is joinable
         """
-        if flight is None or self._flights.get(key) is flight:
-            self._flights.pop(key, None)
+        if flight is None or self._joinable.get(key) is flight:
+            self._joinable.pop(key, None)
 
     def _landed(self, result: Any, key: K, flight: Flight[T]) -> Any:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+        self._under_way.discard(flight)
+        self.forget(key, flight)
         return result
-
-
-def _late(result: object, timeout: float) -> Any:
-    raise Late()

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -55,11 +56,17 @@ def begin(folder: Path) -> tuple[Path, FileIO]:
     raise FileNotFoundError(errno.ENOENT, "it is removed as soon as it is made", str(path))
 
 
-def write_whole(path: Path, data: bytes, folder: Path | None = None) -> None:
+def write_whole(
+    path: Path,
+    data: bytes,
+    folder: Path | None = None,
+    replace: Callable[[Path, Path], None] = os.replace,
+) -> None:
     """
     Write a file: whole, or as it was before.
 
     :param folder: where it lies until it is whole, if not beside
+    :param replace: gives it its name; the file is removed again if that raises
     :raises OSError: if the disk does not let it
     """
     partial, file = begin(folder or path.parent)
@@ -68,11 +75,36 @@ def write_whole(path: Path, data: bytes, folder: Path | None = None) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
-            os.replace(partial, path)
+            replace(partial, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def overwrite(path: Path, beginning: bytes) -> None:
+    """
+    Change the first bytes of a file in place, if there is one: all of them, or none.
+
+    This needs no space on the disk; ``kill -9`` cannot divide it.
+
+    :raises OSError: if the disk does not let it
+    """
+    with suppress(FileNotFoundError), FileIO(path, "r+") as file:
+        os.pwrite(file.fileno(), beginning, 0)
+
+
+def discard(folder: Path) -> Path:
+    """
+    Rename a folder, if there is one, to what is removed at the next start at the latest.
+
+    :return: its new name
+    :raises OSError: if the disk does not let it
+    """
+    gone = folder.parent / name_for_one()
+    with suppress(FileNotFoundError):
+        os.rename(folder, gone)
+    return gone
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -291,7 +291,9 @@ class Proxpi(Service):
         ]
         store = Store(self._disk.own / "pages", reactor)
         pages = Pages(self._sources, reactor, store, self._in_thread)
-        projects = Projects(self._sources, upstream, reactor, self._lists, self._in_thread)
+        projects = Projects(
+            self._sources, upstream, reactor, self._disk.own / "projects", self._in_thread
+        )
         mirror = Mirror(
             pages,
             upstream,
@@ -319,11 +321,6 @@ class Proxpi(Service):
         self._counting = LoopingCall(count_uses)
         self._counting.clock = reactor
         return site
-
-    def _lists(self) -> Path | None:
-        """Give the folder of the project list, if there can be one."""
-        own = self._disk.scratch()
-        return own / "projects" if own is not None else None
 
     def _writing(self, job: Callable[[], T]) -> Deferred[T]:
         return cast("Deferred[T]", deferToThreadPool(self._reactor, self._write_threads, job))

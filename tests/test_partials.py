@@ -57,7 +57,7 @@ class AnotherStarts(FolderCase):
         stored = store.save("demo", {}, {"json": b"data"})
         assert stored.image is None
         self.starts = 3
-        draft = ListFolder(lambda: self.own / "projects").draft()
+        draft = ListFolder(self.own / "projects").draft()
         draft.finish_as(self.own / "list")
         assert (self.own / "list").exists()
 

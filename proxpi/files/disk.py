@@ -120,10 +120,6 @@ class Disk:
         """Bytes of all that is in the folder, finished or not."""
         return self._room.used
 
-    def scratch(self) -> Path | None:
-        """Give a folder for files without a name; ``None`` is the system's own for such."""
-        return self.own if os.access(self.own, os.W_OK) else None
-
     def prepare(self) -> None:
         """
         Try the folder, scan what lies there, and remove what a crash left behind.

@@ -1,12 +1,15 @@
 """What is held of the root list: each index's names, those of all, and the forms in demand.
 
-It is taken up from the folder when it is first wanted, and kept there whenever it changes.
+It is read from the folder when it is first wanted, and kept there whenever it changes. Each
+``DELETE`` begins a new *generation*, on disk first. What indexes were asked for in an earlier
+generation is *superseded*: it is merged for those who wait for it, and neither held nor kept.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from shutil import rmtree
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock
@@ -59,7 +62,8 @@ class Contents:
     @property
     def age(self) -> float:
         """Seconds since the index that was asked longest ago was asked."""
-        return self._clock.seconds() - min(s.part.asked_at for s in self.shares.values())
+        now = self._clock.seconds()
+        return now - min((share.part.asked_at for share in self.shares.values()), default=now)
 
     @property
     def remaining(self) -> float:
@@ -77,6 +81,7 @@ class Contents:
             await self._loading.join(None, self._load).wait()
 
     async def _load(self) -> None:
+        generation = self.generation
         content = await self._work(self.folder.load)
         now = self._clock.seconds()
         shares = {}
@@ -96,29 +101,33 @@ class Contents:
             return
         self.shares, self.names, self.forms = shares, names, forms
         self._loaded = True
-        if self.generation:  # to be forgotten before it was known
+        if self.generation != generation:
             self._mark_due()
-            self._keep()
 
     def forget(self) -> None:
-        """Ask every index again before what it said is used again, except in an outage."""
-        self.generation += 1
-        self._mark_due()
-        if self._loaded:
-            self._keep()
-        else:
-            self._loading.join(None, self._load)
+        """
+        Ask every index again before what it said is used again, except in an outage.
+
+        :raises OSError: if that would not outlive the process; then nothing has changed
+        """
+        with self.folder.lock:
+            self.folder.invalidate()
+            self.generation += 1
+            self._mark_due()
 
     def clear(self) -> Deferred[None]:
         """
         Forget it all for good, what is being fetched included.
 
         :return: a Deferred of its end on disk; nothing of it is used from now on
+        :raises OSError: if the folder does not let it; then nothing has changed
         """
-        self.generation += 1
-        self.shares, self.names, self.forms = {}, None, {}
-        self._loaded = True
-        return self._keep()
+        with self.folder.lock:
+            gone = self.folder.clear()
+            self.generation += 1
+            self.shares, self.names, self.forms = {}, None, {}
+            self._loaded = True
+        return self._work(lambda: rmtree(gone, ignore_errors=True))
 
     def _mark_due(self) -> None:
         # That includes validators: whoever forgets the list on purpose may mistrust them, too.
@@ -127,19 +136,24 @@ class Contents:
             for source, share in self.shares.items()
         }
 
-    async def take(self, said: Mapping[Source, Share], generation: int) -> None:
+    async def take(
+        self, said: Mapping[Source, Share], generation: int, before: Mapping[Source, Share]
+    ) -> ListFile | None:
         """
         Take over what indexes said.
 
-        :param generation: the one in which they were asked; what is older is of no use
+        :param generation: the one in which they were asked
+        :param before: what was held then
+        :return: the names of all indexes together
         """
-        work = self._changing.run(
-            lambda: Deferred.fromCoroutine(self._take(said, generation))  # one after the other
+        return await self._changing.run(
+            lambda: Deferred.fromCoroutine(self._take(said, generation, before))
         )
-        await work
 
-    async def _take(self, said: Mapping[Source, Share], generation: int) -> None:
-        shares = dict(self.shares)
+    async def _take(
+        self, said: Mapping[Source, Share], generation: int, before: Mapping[Source, Share]
+    ) -> ListFile | None:
+        shares = dict(self.shares if generation == self.generation else before)
         forms: dict[Form, ListFile] = {}
         for source, new in said.items():
             # Of two flights the older one may come home later.
@@ -154,6 +168,7 @@ class Contents:
                 self.names, self.forms = names, {}
             self.forms |= forms
             self._keep()
+        return names
 
     async def _merged(self, shares: Mapping[Source, Share]) -> ListFile | None:
         known = [shares[source].names for source in self._sources if source in shares]
@@ -192,8 +207,8 @@ class Contents:
             )
             for source, share in self.shares.items()
         }
-        content = Content(shares, self.names, dict(self.forms))
-        return self._work(lambda: self.folder.save(content))
+        content, generation = Content(shares, self.names, dict(self.forms)), self.generation
+        return self._work(lambda: self.folder.save(content, lambda: generation == self.generation))
 
 
 def _digests(lists: Sequence[ListFile | None]) -> list[str | None]:

@@ -6,8 +6,11 @@ A file is written under a partial name, or under none where the folder cannot be
 open for as long as somebody has a use for it, whatever becomes of its name. What is to outlive
 the process is then given the name of its digest, and last of all ``state.json`` is replaced, which
 says what each index said when, and which files hold the list. So a crash leaves the list before
-or the list after. Nothing is flushed to disk: sizes and digests are checked at the start, and
-what does not fit, is of another version, or was put there by others, is as good as nothing.
+or the list after. The state begins with a word: *current*, or *invalid* after a ``DELETE``, which
+changes that word in place. To remove all of it is to rename the folder. A state that a thread is
+writing meanwhile is given up: the state changes under one lock. Nothing is flushed to disk: sizes
+and digests are checked at the start, and what does not fit, is of another version, or was put
+there by others, is as good as nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import attrs
 import msgspec
@@ -31,7 +35,10 @@ from proxpi.index.source import Part
 from proxpi.simple.negotiate import Serialization
 
 #: Of the format of the state; another version has another number.
-VERSION = 2
+VERSION = 3
+#: What the state begins with after a DELETE, as long as what it begins with before.
+INVALID = b'{"state":"invalid"'
+STATE = "state.json"
 #: Bytes that are read or hashed in one go.
 BLOCK = 256 * 1024
 #: Seconds after which a file that is not part of the list is nobody's.
@@ -212,6 +219,7 @@ class _Share(msgspec.Struct):
 
 
 class _State(msgspec.Struct):
+    state: Literal["current", "invalid"]
     version: int
     shares: dict[str, _Share]
     names: _File | None
@@ -222,25 +230,24 @@ class _State(msgspec.Struct):
 class ListFolder:
     """The folder, all of whose methods may take a while: call them in a thread.
 
-    :ivar path: tells where it is; ``None`` if nothing can be kept
+    :ivar path: it is made when it is needed
+    :ivar lock: is held while the state changes
     """
 
-    path: Callable[[], Path | None]
+    path: Path
+    lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
     # Names of files that are this process's own.
     _given: set[str] = attrs.field(init=False, factory=set)
 
     def draft(self) -> Draft:
         """Begin a file."""
-        return Draft(self.path())
+        return Draft(self.path)
 
     def load(self) -> Content:
         """Give what is kept, as far as it is whole."""
-        nothing = Content({}, None, {})
-        folder = self.path()
-        if folder is None:
-            return nothing
+        nothing, folder = Content({}, None, {}), self.path
         try:
-            state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State)
+            state = msgspec.json.decode((folder / STATE).read_bytes(), type=_State)
         except (OSError, ValueError):
             return nothing
         if state.version != VERSION:
@@ -260,7 +267,8 @@ class ListFolder:
         for identity, said in state.shares.items():
             names = file(said.names)
             if said.part.present == (names is not None):
-                shares[identity] = Share(said.part, names)
+                part = attrs.evolve(said.part, due=said.part.due or state.state == "invalid")
+                shares[identity] = Share(part, names)
         forms = {_form(key): file(found) for key, found in state.forms.items()}
         return Content(
             shares,
@@ -276,18 +284,24 @@ class ListFolder:
                 if _is_digest(path.stem) and path.stat().st_mtime < latest:
                     self._given.add(path.name)
 
-    def save(self, content: Content) -> None:
+    def save(self, content: Content, current: Callable[[], bool]) -> None:
         """
         Keep this, and remove what was kept before.
 
+        :param current: tells whether it still is; otherwise nothing is done
         :raises OSError: if the folder does not let it
         """
-        folder = self.path()
         files = [share.names for share in content.shares.values()]
         files += [content.names, *content.forms.values()]
         kept = [file for file in files if file is not None]
-        if folder is None or any(file.nameless for file in kept):
+        if any(file.nameless for file in kept):
             return
+        with self.lock:
+            if current():
+                self._save(content, kept)
+
+    def _save(self, content: Content, kept: list[ListFile]) -> None:
+        folder = self.path
         for file in kept:
             file.keep(folder)
         self._given.update(file.name for file in kept)
@@ -298,16 +312,33 @@ class ListFolder:
             for identity, share in content.shares.items()
         }
         forms = {_key(form): _File(file.size, file.digest) for form, file in content.forms.items()}
-        state = _State(VERSION, shares, _described(content.names), forms)
+        state = _State("current", VERSION, shares, _described(content.names), forms)
         draft = Draft(folder)
         try:
             draft.write(msgspec.json.encode(state))
-            draft.finish_as(folder / "state.json")
+            draft.finish_as(folder / STATE)
         finally:
             draft.abandon()
         for name in self._given - {file.name for file in kept}:
             self._given.remove(name)
             (folder / name).unlink(missing_ok=True)
+
+    def invalidate(self) -> None:
+        """
+        Let the list be asked for again before it is used again; the caller holds the lock.
+
+        :raises OSError: if the disk does not let it; then nothing has changed
+        """
+        partials.overwrite(self.path / STATE, INVALID)
+
+    def clear(self) -> Path:
+        """
+        Forget the list for good, by renaming the folder; the caller holds the lock.
+
+        :return: the new name, to be removed
+        :raises OSError: if the disk does not let it; then nothing has changed
+        """
+        return partials.discard(self.path)
 
 
 def _described(file: ListFile | None) -> _File | None:

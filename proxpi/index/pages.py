@@ -16,19 +16,16 @@ indexes could send a client to the wrong file of the right name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from shutil import rmtree
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxpi.index.press import Form, Lost
-from proxpi.index.record import Body, Record, Records
-from proxpi.index.renewal import Renewals, Status
+from proxpi.index.record import Body, Record, Records, Status
+from proxpi.index.renewal import Renewals
 from proxpi.index.source import Source, Work
-from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
+from proxpi.index.store import DOCUMENT, Store
 from proxpi.simple import model
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
@@ -40,9 +37,6 @@ YOUNG = 5.0
 MISSES = 1000
 #: Pages of indexes that are held as they were encoded: a client asks for many files of one.
 DOCUMENTS = 4
-
-
-_log = Logger(namespace="proxpi.index")
 
 
 class NoSuchProject(NotListed):
@@ -83,7 +77,13 @@ class Pages:
     _records: Records = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Records(self._sources, self._store, lambda name: self.changed(name)),
+            lambda self: Records(
+                self._sources,
+                self._clock,
+                self._store,
+                self._work,
+                lambda name: self.changed(name),
+            ),
             takes_self=True,
         ),
     )
@@ -91,7 +91,7 @@ class Pages:
     _renewals: Renewals = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Renewals(self._sources, self._clock, self._records, self._work),
+            lambda self: Renewals(self._sources, self._clock, self._records),
             takes_self=True,
         ),
     )
@@ -128,7 +128,7 @@ class Pages:
             if not record.present:
                 raise NoSuchProject(name)
             try:
-                body = await self._renewals.body(record, form)
+                body = await self._body(record, form)
             except Lost:
                 self._records.lose(record)
                 continue
@@ -178,55 +178,34 @@ class Pages:
         """Advertise no core metadata of a file any more, until the page changes: it has none."""
         record = self._records.get(name)
         try:
-            await self._renewals.withdraw(record, filename)
+            await self._records.withdraw(record, filename)
         except Lost:
             self._records.lose(record)
 
     def forget(self, name: str) -> None:
-        """Ask for a project again before its page is used again, except in an outage."""
-        old = self._records.get(name)
-        # A new record: a fetch that is under way fills in the old one. Without validators:
-        # whoever forgets a page on purpose may mistrust them, too.
-        parts = [part and attrs.evolve(part, due=True) for part in old.parts]
-        record = Record(name, parts, old.stored, failure=old.failure, lock=old.lock, wished=True)
-        self._records.put(record)
-        # On disk as well: neither a restart nor a want of memory may bring it back. Whoever holds
-        # the lock now writes before that.
-        record.lock.run(self._mark_due, record).addErrback(_note)
+        """
+        Ask for a project again before its page is used again, except in an outage.
 
-    def _mark_due(self, record: Record) -> Deferred[None]:
-        def mark() -> Stored | None:
-            stored = self._store.load(record.name)
-            sections = stored.read() if stored is not None else None
-            if stored is None or sections is None:
-                return stored
-            if WITHDRAWN in sections:  # mistrusted, too
-                sections = {key: sections[key] for key in stored.documents}
-            due = {key: attrs.evolve(part, due=True) for key, part in stored.parts.items()}
-            return self._store.save(record.name, due, sections)
-
-        def take(stored: Stored | None) -> None:
-            if stored is not None and record.stored is not None:
-                record.stored = stored
-
-        return self._work(mark).addCallback(take)
+        :raises OSError: if that would not outlive the process; then nothing has changed
+        """
+        self._records.invalidate(name)
 
     def clear(self) -> Deferred[None]:
         """
         Forget all projects for good, what is being fetched included.
 
         :return: a Deferred of the end of it; nothing of them is used from now on
-        :raises OSError: if the folder does not let it
+        :raises OSError: if the folder does not let it; then nothing has changed
         """
-        gone = self._store.clear()
-        self._records.clear()
-        return self._work(lambda: rmtree(gone, ignore_errors=True))
+        return self._records.clear()
 
     async def _current(
         self, name: str, anyway: bool = False, form: Form | None = None
     ) -> tuple[Record, Status]:
         """
-        Give a record that may be used now, and how it came to be.
+        Give a record that may be used for this request, and how it came to be.
+
+        It may be superseded by the end of the flight that the request joined.
 
         :param anyway: whether to ask the indexes even if it is fresh
         :param form: what is wanted of it, to be made in one go
@@ -237,10 +216,18 @@ class Pages:
                 return record, "HIT"
             if form is not None:
                 record.wanted.add(form)
-            status = await self._renewals.renew(record, "all" if anyway else "due")
-            # Forgotten meanwhile: what was under way is older than the operator's wish.
-            if self._records.lives(record):
-                return record, status
+            try:
+                return record, await self._renewals.renew(record, "all" if anyway else "due")
+            except Lost:
+                # The new record has no validators for what is lost.
+                self._records.lose(record)
+
+    async def _body(self, record: Record, form: Form) -> Body:
+        body = self._records.body(record, form)
+        if body is not None:
+            return body
+        render = record.renders.join(form, lambda: self._records.render(record, form))
+        return await render.wait()
 
     async def _look_up(
         self, name: str, filename: str, anyway: bool = False
@@ -306,7 +293,3 @@ class Pages:
     def _age(self, record: Record) -> float:
         now = self._clock.seconds()
         return max((now - part.asked_at for part in record.parts if part), default=0.0)
-
-
-def _note(failure: Failure) -> None:
-    _log.failure("while forgetting a page", failure=failure)

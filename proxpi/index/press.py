@@ -7,7 +7,7 @@ nothing but its arguments and the disk.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import attrs
 import msgspec
@@ -82,6 +82,7 @@ def keep(
     parts: Mapping[str, Part],
     pages: Mapping[str, Page],
     wanted: Collection[Form],
+    current: Callable[[], bool],
 ) -> tuple[Stored | None, dict[str, bytes]]:
     """
     Keep what the indexes said of a project, with the forms of it that are wanted.
@@ -89,12 +90,13 @@ def keep(
     :param before: what was kept until now
     :param parts: what they said, by identity of the index, in order of precedence
     :param pages: those pages that are new
+    :param current: see :meth:`proxpi.index.store.Store.save`
     :return: what is kept now, and the forms that were made; no project, nothing kept
     :raises Lost: if a page that still holds is not there any more
     """
     present = [key for key, part in parts.items() if part.present]
     if not present:
-        store.remove(name)
+        store.remove(name, current)
         return None, {}
     old = (before.read() if before is not None else None) or {}
     sections = {}
@@ -107,7 +109,7 @@ def keep(
         else:
             raise Lost(name)
     if sections == {key: data for key, data in old.items() if key.startswith(DOCUMENT)}:
-        return store.save(name, parts, old), {}
+        return store.save(name, parts, old, current), {}
     made: dict[str, bytes] = {}
     if wanted:
         projects = [
@@ -115,11 +117,16 @@ def keep(
             for key in present
         ]
         made = press(projects, wanted)
-    return store.save(name, parts, sections | made), made
+    return store.save(name, parts, sections | made, current), made
 
 
 def add(
-    store: Store, name: str, kept: Stored, parts: Mapping[str, Part], form: Form
+    store: Store,
+    name: str,
+    kept: Stored,
+    parts: Mapping[str, Part],
+    form: Form,
+    current: Callable[[], bool],
 ) -> tuple[Stored, bytes]:
     """
     Make one more form of a page that is kept.
@@ -132,11 +139,16 @@ def add(
     documents = [sections[DOCUMENT + key] for key, part in parts.items() if part.present]
     withdrawn = _withdrawn(sections)
     made = press([model.decode(document) for document in documents], [form], withdrawn)
-    return store.save(name, parts, sections | made), made[form.name]
+    return store.save(name, parts, sections | made, current), made[form.name]
 
 
 def withdraw(
-    store: Store, name: str, kept: Stored, parts: Mapping[str, Part], filename: str
+    store: Store,
+    name: str,
+    kept: Stored,
+    parts: Mapping[str, Part],
+    filename: str,
+    current: Callable[[], bool],
 ) -> Stored:
     """
     Let the forms of a page that is kept advertise no core metadata of a file, until it changes.
@@ -148,7 +160,7 @@ def withdraw(
         raise Lost(name)
     withdrawn = model.to_json(sorted({filename, *_withdrawn(sections)}))
     documents = {key: data for key, data in sections.items() if key.startswith(DOCUMENT)}
-    return store.save(name, parts, documents | {WITHDRAWN: withdrawn})
+    return store.save(name, parts, documents | {WITHDRAWN: withdrawn}, current)
 
 
 def _withdrawn(sections: Mapping[str, bytes]) -> list[str]:

@@ -27,7 +27,7 @@ from proxpi.flights import Flight, Flights, Late
 from proxpi.index import list_intake
 from proxpi.index.list_contents import Contents
 from proxpi.index.list_folder import Form, ListFile, ListFolder, Share
-from proxpi.index.renewal import Status
+from proxpi.index.record import Status
 from proxpi.index.retry import (
     COLD_TRIES,
     PATIENCE,
@@ -49,6 +49,8 @@ FULL = 60.0
 
 #: The list, as the circuit breakers of an index name it.
 ROOT = ""
+#: The names of all indexes, after where they come from.
+Refreshed = tuple[Status, ListFile | None]
 
 _log = Logger(namespace="proxpi.index")
 
@@ -97,7 +99,7 @@ class Projects:
     )
     _asked: list[Source] = attrs.field(init=False, factory=list)
     _progress: Progress = attrs.field(init=False, factory=Progress)
-    _flights: Flights[None, Status] = attrs.field(
+    _flights: Flights[None, Refreshed] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
 
@@ -119,23 +121,22 @@ class Projects:
         """
         form = serialization, compressed
         await self._held.load()
-        while True:
-            generation = self._held.generation
-            status: Status = "HIT"
-            if self._held.remaining <= 0:
-                self._wanted.add(form)
-                status = await self._renewed()
-            # Forgotten meanwhile: what was under way is older than the operator's wish.
-            if self._held.generation != generation:
-                continue
-            names = self._held.names
-            if names is None:
-                raise NoSuchList()
-            found = self._list(names, status)
-            return attrs.evolve(found, file=await self._held.form(names, form))
+        status: Status = "HIT"
+        names = self._held.names
+        if self._held.remaining <= 0:
+            self._wanted.add(form)
+            status, names = await self._renewed()
+        if names is None:
+            raise NoSuchList()
+        found = self._list(names, status)
+        return attrs.evolve(found, file=await self._held.form(names, form))
 
     def forget(self) -> None:
-        """Ask for the list again before it is used again, except in an outage."""
+        """
+        Ask for the list again before it is used again, except in an outage.
+
+        :raises OSError: as :meth:`proxpi.index.list_contents.Contents.forget`
+        """
         self._held.forget()
         self._wished = True
         self._full = None
@@ -143,8 +144,9 @@ class Projects:
 
     def clear(self) -> Deferred[None]:
         """Forget the list for good; see :meth:`proxpi.index.list_contents.Contents.clear`."""
+        cleared = self._held.clear()
         self._flights.forget(None)
-        return self._held.clear()
+        return cleared
 
     @property
     def _stale(self) -> list[Source]:
@@ -159,14 +161,16 @@ class Projects:
         remaining = 0.0 if status == "STALE" else self._held.remaining
         return ProjectList(file, status, remaining, max(0.0, self._held.age))
 
-    async def _renewed(self) -> Status:
-        """Ask those indexes whose word is over its time, as far as that can be had in time."""
-        usable = self._held.names is not None
+    async def _renewed(self) -> Refreshed:
+        """Ask those indexes whose part is stale, as far as that can be had in time."""
+        # Also if the list is removed before the flight lands.
+        fallback = self._held.names
+        usable = fallback is not None
         if usable and self._blocked():
-            return "STALE"
+            return "STALE", fallback
         if self._full is not None and self._clock.seconds() < self._full[1]:
             if usable:
-                return "STALE"
+                return "STALE", fallback
             raise OSError(*self._full[0])
         patience = None
         if usable:
@@ -184,7 +188,6 @@ class Projects:
             error = self._note_late(flight, patience)
             if not usable:
                 raise error from None
-            return "STALE"
         except Exception as error:
             if isinstance(error, OSError):
                 self._note_full(error)
@@ -192,9 +195,9 @@ class Projects:
                 raise
             if not isinstance(error, (UpstreamFailed, OSError)):
                 _log.failure("project list: an error of proxpi's own")
-            return "STALE"
+        return "STALE", self._held.names or fallback
 
-    def _note_late(self, flight: Flight[Status], patience: float | None) -> UpstreamFailed:
+    def _note_late(self, flight: Flight[Refreshed], patience: float | None) -> UpstreamFailed:
         """Let a flight go on by itself; unless bytes come, later requests do not join it."""
         error = self._sources[0].late(ROOT, flight.started)
         if self._progress.moves or patience == TRIAL_PATIENCE:
@@ -220,7 +223,7 @@ class Projects:
             _log.warn("project list: {error}", error=error.again())
         source.breakers.failed(ROOT, error, since)
 
-    async def _refresh(self) -> Status:
+    async def _refresh(self) -> Refreshed:
         """Ask the indexes whose part is stale, and make one list of all."""
         self._progress.begin()
         generation, before = self._held.generation, self._held.shares
@@ -231,9 +234,10 @@ class Projects:
             for source, answer in zip(asked, answers, strict=True)
             if not isinstance(answer, UpstreamFailed)
         }
+        names = None
         if said:
             self._progress.heard(0)
-            await self._held.take(said, generation)
+            names = await self._held.take(said, generation, before)
         for answer in answers:
             if isinstance(answer, UpstreamFailed):
                 raise answer
@@ -242,7 +246,7 @@ class Projects:
             and (source not in before or share.names is not before[source].names)
             for source, share in said.items()
         )
-        return "MISS" if new else "REVALIDATED"
+        return "MISS" if new else "REVALIDATED", names
 
     async def _ask(self, source: Source) -> Share:
         """Ask one index, unless its breaker is open and there is a stale part to fall back on."""

@@ -14,17 +14,16 @@ a client with a stale page gets that at once, and the index is not asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Sequence
 
 import attrs
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.flights import Flight, Flights, Late
-from proxpi.index.press import Form, Lost, add, keep, withdraw
-from proxpi.index.record import Body, Record, Records
+from proxpi.flights import Flight, Late
+from proxpi.index.press import Lost
+from proxpi.index.record import Ask, Record, Records, Status
 from proxpi.index.retry import (
     COLD_TRIES,
     PATIENCE,
@@ -34,15 +33,9 @@ from proxpi.index.retry import (
     outcome,
     persistently,
 )
-from proxpi.index.source import Part, Said, Source, Work
-from proxpi.index.store import digest
+from proxpi.index.source import Part, Said, Source
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 
-Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
-#: Whom to ask: those whose part is stale, or all.
-Ask = Literal["due", "all"]
-
-T = TypeVar("T")
 _log = Logger(namespace="proxpi.index")
 
 
@@ -53,13 +46,6 @@ class Renewals:
     _sources: Sequence[Source]
     _clock: IReactorTime
     _records: Records
-    _work: Work
-    _flights: Flights[tuple[Record, Ask], Status] = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
-    )
-    _presses: Flights[tuple[Record, Form], Body] = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
-    )
 
     def remaining(self, record: Record) -> float:
         """Seconds for which a page stays fresh."""
@@ -77,34 +63,26 @@ class Renewals:
         ]
         return next(iter(errors), None) if all(errors) else None
 
-    async def body(self, record: Record, form: Form) -> Body:
-        """
-        Give a form of a page, and make it if nobody wanted it before.
-
-        :raises Lost: if what was kept of the page is not there any more
-        """
-        body = self._records.body(record, form)
-        if body is not None:
-            return body
-        return await self._presses.join((record, form), lambda: self._press(record, form)).wait()
-
     async def renew(self, record: Record, ask: Ask) -> Status:
         """
         Bring a record up to date, as far as that can be had in time.
 
         :return: how: ``STALE`` if it is as it was
         :raises UpstreamFailed: if there is nothing to fall back on
+        :raises Lost: if an index confirmed a page that is not there any more
         """
         if ask == "due" and self.blocked(record):
             return "STALE"
         patience = self._patience(record, ask)
         if patience == TRIAL_PATIENCE and not record.progress.moves:
             # The request that is under way hangs; if it is answered yet, that counts.
-            self._flights.forget((record, ask))
-        flight = self._flights.join((record, ask), lambda: self._refresh(record, ask))
+            record.refreshes.forget(ask)
+            for source in record.asked:
+                record.asks.forget(source)
+        flight = record.refreshes.join(ask, lambda: self._refresh(record, ask))
         try:
             return await outcome(flight, self._clock, record.progress, patience)
-        except CancelledError:
+        except (CancelledError, Lost):
             raise
         except Late:
             error = self._note_late(flight, record, ask, patience)
@@ -136,8 +114,9 @@ class Renewals:
         error = self._sources[0].late(record.name, flight.started)
         if record.progress.moves or patience == TRIAL_PATIENCE:
             return error
-        self._flights.forget((record, ask), flight)
+        record.refreshes.forget(ask, flight)
         for source in record.asked:
+            record.asks.forget(source)
             error = source.late(record.name, flight.started)
             self._note_failure(record, source, error, flight.started)
         return error
@@ -157,23 +136,24 @@ class Renewals:
         """Ask those indexes that are to be asked, and make of it what is wanted."""
         record.progress.begin()
         answers = await all_settled(
-            self._ask(record, source, part, ask)
+            self._answer(record, source, part, ask)
             for source, part in zip(self._sources, record.parts, strict=True)
             if ask == "all" or source.remaining(part) <= 0
         )
         failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
         said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
-        try:
-            if said:
-                await self._take(record, said)
-        except Lost:
-            # What was confirmed is not there any more: whoever waits finds another record, and asks
-            # for that without a condition.
-            self._records.lose(record)
+        if said:
+            await self._records.take(record, said)
         record.failure = failures[0].again() if failures else None
         if failures:
             raise failures[0]
         return "MISS" if any(answer.page for answer in said.values()) else "REVALIDATED"
+
+    async def _answer(
+        self, record: Record, source: Source, part: Part | None, ask: Ask
+    ) -> tuple[Source, Said]:
+        """Give what an index says; refreshes that ask it at the same time share the answer."""
+        return await record.asks.join(source, lambda: self._ask(record, source, part, ask)).wait()
 
     async def _ask(
         self, record: Record, source: Source, part: Part | None, ask: Ask
@@ -201,87 +181,3 @@ class Renewals:
             record.asked.remove(source)
         source.breakers.succeeded(record.name)
         return source, said
-
-    async def _take(self, record: Record, said: Mapping[Source, Said]) -> None:
-        """Take over what indexes said, in memory and on disk."""
-        await record.lock.acquire()
-        try:
-            parts, pages = [], {}
-            for source, old in zip(self._sources, record.parts, strict=True):
-                new = said.get(source)
-                # Of two flights the older one may come home later, or confirm what is replaced.
-                if new is None or (
-                    old is not None and (old.asked_at > new.part.asked_at or not new.is_about(old))
-                ):
-                    parts.append(old)
-                else:
-                    parts.append(new.part)
-                    if new.page is not None:
-                        pages[source.identity] = new.page
-            if not self._records.lives(record):
-                return  # forgotten meanwhile, and so is this
-            wanted, record.wanted = record.wanted, set()
-            before = record.stored
-            named = self._records.named(parts)
-            after, made = await self._kept(
-                record,
-                lambda: keep(self._records.store, record.name, before, named, pages, wanted),
-            )
-            if before is None or after is None or before.documents != after.documents:
-                record.forms.clear()
-                record.files.clear()
-            record.parts, record.stored = parts, after
-            self._records.changed(record.name)
-            record.forms |= {form: _body(made[form.name]) for form in wanted if form.name in made}
-            self._records.weigh(record)
-        finally:
-            record.lock.release()
-
-    async def _press(self, record: Record, form: Form) -> Body:
-        await record.lock.acquire()
-        try:
-            kept, named = record.stored, self._records.named(record.parts)
-            if kept is None:
-                raise Lost(record.name)
-            after, data = await self._kept(
-                record, lambda: add(self._records.store, record.name, kept, named, form)
-            )
-            if record.stored is kept:
-                record.stored = after
-            body = record.forms[form] = _body(data)
-            self._records.weigh(record)
-            return body
-        finally:
-            record.lock.release()
-
-    async def withdraw(self, record: Record, filename: str) -> None:
-        """
-        Advertise no core metadata of a file any more, until the page changes.
-
-        :raises Lost: if what was kept of the page is not there any more
-        """
-        await record.lock.acquire()
-        try:
-            kept, named = record.stored, self._records.named(record.parts)
-            if kept is None:
-                return
-            record.stored = await self._kept(
-                record, lambda: withdraw(self._records.store, record.name, kept, named, filename)
-            )
-            record.forms.clear()
-            self._records.changed(record.name)
-            self._records.weigh(record)
-        finally:
-            record.lock.release()
-
-    async def _kept(self, record: Record, job: Callable[[], T]) -> T:
-        """Let a job keep something of a record."""
-        done: T = await self._work(job)
-        if not self._records.lives(record):
-            # Everything was forgotten meanwhile, but for what the job has just put there.
-            self._records.store.remove(record.name)
-        return done
-
-
-def _body(data: bytes) -> Body:
-    return Body(data, digest(data))

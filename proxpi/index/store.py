@@ -2,6 +2,13 @@
 
 Theory of operation
 -------------------
+A file is in one of two states, which its first bytes tell: *current*, or *invalid*, which means
+that the page was forgotten after the indexes were asked for it: it is only the fallback of the
+next request. ``DELETE`` changes these bytes in place, so it needs neither space nor time. A page
+that a thread is writing meanwhile gets no name: names are given, and states changed, under one
+lock. The generation of all pages is the name of their folder: to forget all of them is to rename
+it.
+
 A file begins with a line that says what it is and how long its header is; the header, JSON, says
 what each index said when, and which *sections* follow: the pages of the indexes (``document …``,
 as they are: to compress them would take longer than all else that is done with them), the forms
@@ -18,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,8 +44,8 @@ from proxpi.index.source import Part
 DOCUMENT = "document "
 #: The section that names the files whose core metadata is not to be had: a list, JSON.
 WITHDRAWN = "withdrawn"
-#: What a file begins with; another version of the format gets another number.
-MAGIC = b"proxpi page 2"
+#: What a file begins with, by its state; another version of the format gets another number.
+CURRENT, INVALID = b"proxpi page 3 current", b"proxpi page 3 invalid"
 #: Bytes that are read first; most headers are shorter.
 BEGINNING = 4096
 #: Bytes beyond which nothing is a header.
@@ -96,6 +104,14 @@ class Stored:
         sections = self.sections.items()
         return {name: found.digest for name, found in sections if name.startswith(DOCUMENT)}
 
+    def invalidated(self) -> Stored:
+        """Give the same as it is after a DELETE: due, and with nothing suppressed."""
+        sections = self.sections
+        if WITHDRAWN in sections:
+            sections = {name: sections[name] for name in self.documents}
+        parts = {key: attrs.evolve(part, due=True) for key, part in self.parts.items()}
+        return attrs.evolve(self, parts=parts, sections=sections)
+
     def read(self, *names: str) -> dict[str, bytes] | None:
         """Give sections, all of them if none is named; ``None`` if one is not there any more."""
         found = {}
@@ -112,6 +128,14 @@ class Stored:
         return found
 
 
+class Superseded(Exception):
+    """A page that is no longer current was to be kept."""
+
+
+def _always() -> bool:
+    return True
+
+
 def digest(data: bytes) -> str:
     """Give the digest by which a section is known."""
     return hashlib.sha256(data).hexdigest()[:32]
@@ -123,11 +147,13 @@ class Store:
 
     :ivar folder: where they lie; it is made when it is needed
     :ivar wall: tells the seconds since the epoch
+    :ivar lock: is held while a page gets its name, or another state
     """
 
     folder: Path
     _clock: IReactorTime
     wall: Callable[[], float] = time.time
+    lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
     _elapsed: float = attrs.field(
         init=False,
         # Taken once: a wall clock that is set while proxpi runs has no say.
@@ -146,7 +172,7 @@ class Store:
                 magic, length, checksum = data.partition(b"\n")[0].rsplit(b" ", 2)
                 start = data.index(b"\n") + 1
                 end = start + int(length)
-                if magic != MAGIC or end - start > LONGEST_HEADER:
+                if magic not in (CURRENT, INVALID) or end - start > LONGEST_HEADER:
                     return None
                 if end > len(data):
                     data = os.pread(file.fileno(), end, 0)
@@ -164,15 +190,23 @@ class Store:
             end += section.size
         if header.name != name or end != size:
             return None
-        return Stored(
-            path, {key: self._remembered(part) for key, part in header.parts.items()}, sections
-        )
+        parts = {key: self._remembered(part) for key, part in header.parts.items()}
+        stored = Stored(path, parts, sections)
+        return stored if magic == CURRENT else stored.invalidated()
 
-    def save(self, name: str, parts: Mapping[str, Part], sections: Mapping[str, bytes]) -> Stored:
+    def save(
+        self,
+        name: str,
+        parts: Mapping[str, Part],
+        sections: Mapping[str, bytes],
+        current: Callable[[], bool] = _always,
+    ) -> Stored:
         """
         Write a file; if the disk does not let it, it is kept in memory, and the log says so.
 
         This may take a while: call it in a thread.
+
+        :param current: tells whether the page still is; one that is not is given, and not kept
         """
         said = {
             key: attrs.evolve(part, asked_at=part.asked_at + self._elapsed)
@@ -180,7 +214,7 @@ class Store:
         }
         described = [_Section(key, len(data), digest(data)) for key, data in sections.items()]
         raw = msgspec.json.encode(_Header(__version__, name, said, described))
-        head = b"%b %d %b\n%b" % (MAGIC, len(raw), digest(raw).encode(), raw)
+        head = b"%b %d %b\n%b" % (CURRENT, len(raw), digest(raw).encode(), raw)
         image = b"".join([head, *sections.values()])
         start = len(head)
         places = {}
@@ -189,7 +223,9 @@ class Store:
             start += section.size
         path = self._path(name)
         try:
-            self._write(path, image)
+            self._write(path, image, current)
+        except Superseded:
+            return Stored(path, parts, places, image)
         except OSError as error:
             self._complain(error)
             return Stored(path, parts, places, image)
@@ -199,34 +235,46 @@ class Store:
             self._tidy()
         return Stored(path, parts, places)
 
-    def remove(self, name: str) -> None:
-        """Forget a project for good."""
-        with suppress(OSError):
-            self._path(name).unlink()
+    def remove(self, name: str, current: Callable[[], bool] = _always) -> None:
+        """Forget a project for good, unless what is known of it is no longer current."""
+        with self.lock, suppress(OSError):
+            if current():
+                self._path(name).unlink()
+
+    def invalidate(self, name: str) -> None:
+        """
+        Let a page be asked for again before it is used again; the caller holds the lock.
+
+        :raises OSError: if the disk does not let it; then nothing has changed
+        """
+        partials.overwrite(self._path(name), INVALID)
 
     def clear(self) -> Path:
         """
-        Forget all projects for good: their folder loses its name, and with it what is in it.
+        Forget all projects for good, by renaming their folder; the caller holds the lock.
 
-        :return: what it is called now, to be removed; so is what a crash leaves, at the start
-        :raises OSError: if the disk does not let it
+        :return: the new name, to be removed
+        :raises OSError: if the disk does not let it; then nothing has changed
         """
-        gone = self.folder.parent / partials.name_for_one()
-        with suppress(FileNotFoundError):
-            os.rename(self.folder, gone)
-        return gone
+        return partials.discard(self.folder)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.page"
 
-    def _write(self, path: Path, image: bytes) -> None:
+    def _write(self, path: Path, image: bytes, current: Callable[[], bool]) -> None:
+        def replace(partial: Path, path: Path) -> None:
+            with self.lock:
+                if not current():
+                    raise Superseded()
+                os.replace(partial, path)
+
         # Beside the folder of pages, where what a crash leaves behind is removed at the start.
         beside = self.folder.parent
         try:
-            partials.write_whole(path, image, beside)
+            partials.write_whole(path, image, beside, replace)
         except FileNotFoundError:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partials.write_whole(path, image, beside)
+            partials.write_whole(path, image, beside, replace)
 
     def _tidy(self) -> None:
         found = []

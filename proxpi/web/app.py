@@ -107,7 +107,8 @@ class App:
     async def delete_all(self, request: Request) -> bytes:
         """Remove everything: list, files and pages."""
         _check_site(request)
-        parts = [self._projects.clear(), self._mirror.clear(), maybeDeferred(self._pages.clear)]
+        clears = (self._projects.clear, self._mirror.clear, self._pages.clear)
+        parts = [maybeDeferred(clear) for clear in clears]
         try:
             await gatherResults(parts, consumeErrors=True)
         except FirstError as error:

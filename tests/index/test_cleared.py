@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.index.pages import NoSuchProject
+from proxpi import partials
+from proxpi.index.projects import NoSuchList
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_ROOT, JSON, PagesCase, files
 from tests.index.test_list_kept import KeptCase
 from tests.index.test_projects import names
-from tests.support.upstreams import ROOT, Reply, project_page, run
+from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list, run
 
 
 class Jobs:
@@ -93,55 +95,46 @@ class PagesTests(PagesCase):
         assert self.kept() == [beside.name]
 
     def test_while_asking(self) -> None:
-        """An answer that was under way is not used: the index is asked anew."""
+        """An answer that was under way is for those who asked before; it is not kept."""
         self.clock.advance(1801)
         self.agents.silent.add(AT_ROOT)
         ask = self.ask()
         self.clear()
         self.agents.release(AT_ROOT)
         assert files(self.result(ask)) == ["old.zip"]
+        assert self.kept() == []
+        assert self.pages.ready("demo", JSON, False) is None
+        self.page()
         assert [asked.header("If-None-Match") for asked in self.agents.asked] == ['"x"', None]
 
     def test_while_keeping(self) -> None:
         """A page that is being written as all is removed does not stay."""
+        self.clear()
         for late in (False, True):
             jobs = Jobs()
-            self.clear()
-            self.pages._renewals._work = jobs
+            self.pages._records._work = jobs
             ask = self.ask()
             if late:  # written, and nobody knows it yet
                 jobs.run()
-            self.clear()
+            cleared = self.pages.clear()
             jobs.end()
-            assert self.kept() == ["demo.page"], "asked for anew"
-            assert self.agents.asked.pop().header("If-None-Match") is None
+            self.result(cleared)
+            assert self.kept() == []
             assert files(self.result(ask)) == ["old.zip"]
-            assert len(self.agents.asked) == 1
-            self.agents.asked.clear()
+            assert self.pages.ready("demo", JSON, False) is None
 
-    def test_while_keeping_what_is_gone(self) -> None:
-        """The same if the index has the project no more: the page does not come back."""
-        jobs = Jobs()
+    def test_while_it_gets_its_name(self) -> None:
+        """Nor does one whose file is whole, and only lacks its name."""
+
+        def clear(path: Path, data: bytes, folder: Path, replace: Callable[..., None]) -> None:
+            self.clear()
+            write_whole(path, data, folder, replace)
+
         self.clear()
-        self.pages._renewals._work = jobs
-        ask = self.ask()
-        jobs.run()
-        self.clear()
-        self.indexes.says(AT_ROOT, Reply(404))
-        jobs.end()
-        self.error(ask, NoSuchProject)
+        write_whole = partials.write_whole
+        self.put(partials, "write_whole", clear)
+        assert files(self.page()) == ["old.zip"]
         assert self.kept() == []
-
-    def test_evicted_record(self) -> None:
-        """A page that had no place in memory while it was fetched does not come back either."""
-        self.clock.advance(1801)
-        self.agents.silent.add(AT_ROOT)
-        ask = self.ask()
-        self.pages._records._records.clear()
-        self.clear()
-        self.agents.release(AT_ROOT)
-        assert files(self.result(ask)) == ["old.zip"]
-        assert len(self.agents.asked) == 2
 
 
 class ListTests(KeptCase):
@@ -150,7 +143,7 @@ class ListTests(KeptCase):
     def test_gone(self) -> None:
         """Nothing of it is left, and the index is asked without a condition."""
         self.projects.clear()
-        assert [path.name for path in self.files()] == ["state.json"]
+        assert not list(self.folder.rglob("*.*/*"))
         assert names(self.list()) == ["b", "a"]
         assert self.agents.asked[-1].header("If-None-Match") is None
         assert self.asks == 1
@@ -188,12 +181,41 @@ class ListTests(KeptCase):
         self.error(ask, UpstreamFailed)
 
     def test_while_asking(self) -> None:
-        """An answer that was under way is not used: the index is asked anew."""
+        """An answer that was under way is for those who asked before; it is not kept."""
         self.clock.advance(1801)
         self.agents.silent.add(ROOT)
         ask = run(self.projects.fetch(JSON, False))
         self.projects.clear()
         self.agents.release(ROOT)
         assert names(self.result(ask)) == ["b", "a"]
+        assert self.projects.ready(JSON, False) is None
+        self.list()
         asked = self.agents.asked[self.asked :]
         assert [one.header("If-None-Match") for one in asked] == ['"x"', None]
+
+    def test_while_asking_several(self) -> None:
+        """What another index had said before is part of such an answer, and of no later one."""
+        self.build(ROOT, EXTRA)
+        self.indexes.says(ROOT, root_list(["b", "a"]))
+        self.indexes.says(EXTRA, root_list(["c"]))
+        self.list()
+        self.clock.advance(200)
+        self.agents.silent.add(EXTRA)
+        ask = run(self.projects.fetch(JSON, False))
+        self.projects.clear()
+        self.agents.release(EXTRA)
+        assert sorted(names(self.result(ask))) == ["a", "b", "c"]
+        self.agents.replies.clear()
+        self.error(self.ask(), NoSuchList)
+
+    def test_outage_meanwhile(self) -> None:
+        """Who asked before gets the old list, if the indexes fail then."""
+        self.clock.advance(1801)
+        self.agents.silent.add(ROOT)
+        ask = run(self.projects.fetch(JSON, False))
+        self.projects.clear()
+        self.indexes.says(ROOT, Reply(500))
+        self.agents.release(ROOT)
+        self.clock.pump([0.5] * 20)
+        found = self.result(ask)
+        assert (found.status, names(found)) == ("STALE", ["b", "a"])

@@ -61,7 +61,7 @@ class PaceTests(ListCase):
         self.network = Network(PLAIN)
         source = Source(PLAIN, 60.0, self.network.upstream, at_once)
         self.slow = Projects(
-            [source], self.network.upstream, self.network.reactor, lambda: self.place, at_once
+            [source], self.network.upstream, self.network.reactor, self.place, at_once
         )
 
     def send(self, size: int) -> Deferred[ProjectList]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs
 
@@ -13,7 +12,7 @@ from proxpi.simple import parse
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, PagesCase, files
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, run
+from tests.support.upstreams import EXTRA, ROOT, Reply, project_page
 
 FAILURES = (
     ConnectionRefusedError(),
@@ -328,77 +327,3 @@ class SeveralTests(PagesCase):
             assert self.fails(self.ask()).url == AT_ROOT
         assert {event["error"].url for event in events} == {AT_ROOT, AT_EXTRA}
         assert len(events) == 2
-
-
-class ForgetTests(PagesCase):
-    """Pages that an operator wants to be asked for again."""
-
-    def setUp(self) -> None:
-        """Hold a page that is fresh."""
-        super().setUp()
-        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
-        self.page()
-
-    def test_asked_again(self) -> None:
-        """A page that is forgotten is asked for before it is used again, and plainly."""
-        self.pages.forget("demo")
-        assert self.pages.ready("demo", Serialization.JSON, False) is None
-        self.indexes.says(AT_ROOT, project_page("b.zip"))
-        assert files(self.page()) == ["b.zip"]
-        assert self.agents.asked[-1].header("If-None-Match") is None
-        assert self.page().status == "HIT"
-
-    def test_others_stay(self) -> None:
-        """Another project's page is not touched, nor is it an error if there is none."""
-        self.pages.forget("other")
-        assert self.page().status == "HIT"
-
-    def test_fallback(self) -> None:
-        """If the upstream fails, the forgotten page is the fallback that it was."""
-        self.pages.forget("demo")
-        self.indexes.says(AT_ROOT, Reply(500))
-        page = self.slow_page()
-        assert (page.status, files(page)) == ("STALE", ["a.zip"])
-        assert self.page().status == "STALE"
-        self.indexes.says(AT_ROOT, project_page("b.zip"))
-        self.clock.pump([0.5] * 12)
-        assert files(self.page()) == ["b.zip"]
-
-    def test_forgotten_under_way(self) -> None:
-        """What was asked before a page was forgotten is not used, by whoever waits for it."""
-        self.clock.advance(1801)
-        self.agents.silent.add(AT_ROOT)
-        early = self.ask()
-        self.pages.forget("demo")
-        late = self.ask()
-        assert self.agents.waiting == 2
-        self.indexes.says(AT_ROOT, project_page("b.zip"))
-        self.agents.release(AT_ROOT)
-        assert files(self.result(early)) == ["b.zip"]
-        assert files(self.result(late)) == ["b.zip"]
-        assert files(self.page()) == ["b.zip"]
-
-    def test_old_answer_comes_last(self) -> None:
-        """An answer that was under way does not replace the newer one, if it comes after it."""
-        self.clock.advance(1801)
-        self.agents.silent.add(AT_ROOT)
-        early = self.ask()
-        self.pages.forget("demo")
-        self.agents.silent.clear()
-        self.indexes.says(AT_ROOT, project_page("new.zip"))
-        assert files(self.page()) == ["new.zip"]
-        self.indexes.says(AT_ROOT, project_page("old.zip"))
-        self.agents.release(AT_ROOT)
-        assert files(self.page()) == ["new.zip"]
-        assert files(self.result(early)) == ["new.zip"]
-
-    def test_forgotten_before_it_was_ever_held(self) -> None:
-        """The same for a project that is asked for the first time."""
-        other = f"{ROOT}other/"
-        self.agents.silent.add(other)
-        ask: Deferred[Page] = run(self.pages.fetch("other", Serialization.JSON, False))
-        self.indexes.says(other, project_page("old.zip"))
-        self.pages.forget("other")
-        self.agents.release(other)
-        assert files(self.result(ask)) == ["old.zip"]
-        assert self.agents.count(other) == 2

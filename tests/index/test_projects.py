@@ -67,7 +67,7 @@ class ListCase(FolderCase):
         """Begin with one index, which is asked again without a pause if it fails."""
         super().setUp()
         self.put(retry, "PAUSES", (0.0, 0.0, 0.0))
-        self.place: Path | None = self.folder / ".proxpi" / "projects"
+        self.place: Path = self.folder / ".proxpi" / "projects"
         self.build(ROOT)
 
     def build(self, *urls: str, ttls: tuple[float, ...] = (1800.0, 180.0, 60.0)) -> None:
@@ -87,7 +87,7 @@ class ListCase(FolderCase):
             self.indexes.sources,
             self.indexes.upstream,
             self.clock,
-            lambda: self.place,
+            self.place,
             at_once,
             lambda: self.clock.seconds() + self.skew,
         )

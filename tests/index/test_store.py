@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from proxpi.index import store as store_module
 from proxpi.index.source import Part
-from proxpi.index.store import DOCUMENT, MAGIC, UNKNOWN_AGE, Store, Stored
+from proxpi.index.store import CURRENT, DOCUMENT, UNKNOWN_AGE, Store, Stored
 from tests.support.house import FolderCase
 from tests.support.logs import Log, logged
 
@@ -156,12 +156,12 @@ class DamageTests(StoreCase):
             b"\0" * 5000,
             head,
             head + b"\n",
-            b"%b 999999999 0\n{}" % MAGIC,
-            b"%b -1 0\n{}" % MAGIC,
-            b"%b x y\n{}" % MAGIC,
+            b"%b 999999999 0\n{}" % CURRENT,
+            b"%b -1 0\n{}" % CURRENT,
+            b"%b x y\n{}" % CURRENT,
             whole[:-1],
             whole + b"x",
-            whole.replace(MAGIC, b"proxpi page 9"),
+            whole.replace(CURRENT, b"proxpi page 9"),
             whole.replace(b'"name":"demo"', b'"name":"else"'),
         ):
             self.path().write_bytes(foreign)

@@ -73,7 +73,7 @@ class SomePagesTests(PagesCase):
             self.indexes.says(f"{ROOT}{name}/", Reply(401))
             self.stale(name)
             held.append(weakref.ref(records.get(name)))
-            records.put(record_module.Record(name, [None]))
+            del records._records[name]
         gc.collect()
         # The newest error may still be known to somebody, with all that led to it.
         assert sum(record() is not None for record in held) <= 2
@@ -87,6 +87,8 @@ class SomePagesTests(PagesCase):
         self.agents.silent.add(AT_ROOT)
         self.ask()
         self.clock.advance(1)
+        records: Any = self.pages._records
+        records.get("demo").asks.forget(self.indexes.sources[0])  # as when it is late
         run(self.pages.ask_again("demo", "old.zip"))
         (first, wait), (second, wait_again) = self.agents._waiting
         self.agents._waiting.clear()
@@ -138,8 +140,8 @@ class ForgottenTests(PagesCase):
         """What a thread was writing meanwhile does not count after a restart."""
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         work = Later()
-        renewals: Any = self.pages._renewals
-        renewals._work = work
+        records: Any = self.pages._records
+        records._work = work
         work.waits = True
         self.ask()
         assert len(work.jobs) == 1

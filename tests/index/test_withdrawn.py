@@ -134,7 +134,7 @@ class WithdrawnTests(PagesCase):
             jobs.append((job, Deferred()))
             return jobs[-1][1]
 
-        self.pages._renewals._work = later
+        self.pages._records._work = later
         form = run(self.pages.fetch("demo", JSON, True))
         withdrawn = run(self.pages.withdraw("demo", ONE))
         while jobs:

@@ -124,7 +124,7 @@ class HouseCase(FolderCase):
         store = Store(self.disk.own / "pages", self.clock)
         self.pages = Pages(sources, self.clock, store, at_once)
         self.projects = Projects(
-            sources, self.upstream, self.clock, lambda: self.disk.own / "projects", at_once
+            sources, self.upstream, self.clock, self.disk.own / "projects", at_once
         )
         self.mirror = Mirror(
             self.pages, self.upstream, self.disk, self.clock, timeout, at_once, stream

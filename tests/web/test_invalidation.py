@@ -258,7 +258,7 @@ class Everything(FilesCase):
         self.clock.advance(0)
 
     def test_pages_under_way(self) -> None:
-        """A page or a list that was being asked for is asked for anew, and then answered."""
+        """Who waits for a page or a list gets that; it is not kept, and asked for anew."""
         for url, path, new in (
             (INDEX + "demo/", "/index/demo/", page(entry("new.whl", b"x"))),
             (INDEX, "/index/", root_list("new")),
@@ -272,5 +272,7 @@ class Everything(FilesCase):
             self.clock.pump([0.5] * 8)
             answer = waiting.answer()
             assert answer is not None
+            assert b"old" in answer.body
+            answer = self.get(path)
+            assert answer.headers["x-cache"] == "MISS"
             assert b"new" in answer.body
-            assert b"old" not in answer.body

@@ -1,0 +1,465 @@
+"""Generations: ``DELETE`` outlives the process, and each request gets its own flight's result."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import attrs
+import pytest
+from twisted.internet.defer import Deferred
+
+from proxpi import partials
+from proxpi.index import record as record_module
+from proxpi.index.pages import NoSuchProject, Page
+from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
+from tests.index.test_list_kept import KeptCase
+from tests.index.test_projects import names
+from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list, run
+
+
+def refuse(*_: object) -> None:
+    """Do as a disk does that has turned read-only."""
+    raise OSError(30, "Read-only file system")
+
+
+class ForgetTests(PagesCase):
+    """Pages that an operator wants to be asked for again."""
+
+    def setUp(self) -> None:
+        """Hold a page that is fresh."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+        self.page()
+
+    def test_asked_again(self) -> None:
+        """A page that is forgotten is asked for before it is used again, and plainly."""
+        self.pages.forget("demo")
+        assert self.pages.ready("demo", JSON, False) is None
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        assert files(self.page()) == ["b.zip"]
+        assert self.agents.asked[-1].header("If-None-Match") is None
+        assert self.page().status == "HIT"
+
+    def test_others_stay(self) -> None:
+        """Another project's page is not touched, nor is it an error if there is none."""
+        self.pages.forget("other")
+        assert self.page().status == "HIT"
+
+    def test_fallback(self) -> None:
+        """If the upstream fails, the forgotten page is the fallback that it was."""
+        self.pages.forget("demo")
+        self.indexes.says(AT_ROOT, Reply(500))
+        page = self.slow_page()
+        assert (page.status, files(page)) == ("STALE", ["a.zip"])
+        assert self.page().status == "STALE"
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        self.clock.pump([0.5] * 12)
+        assert files(self.page()) == ["b.zip"]
+
+    def test_forgotten_under_way(self) -> None:
+        """A request gets what its own flight brings; a later one joins none from before."""
+        self.clock.advance(1801)
+        self.agents.silent.add(AT_ROOT)
+        early = self.ask()
+        self.pages.forget("demo")
+        late = self.ask()
+        assert self.agents.waiting == 2
+        (first, wait), (second, wait_again) = self.agents._waiting
+        self.agents._waiting.clear()
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        self.agents._answer(first).chainDeferred(wait)
+        assert files(self.result(early)) == ["b.zip"]
+        self.pending(late)
+        self.indexes.says(AT_ROOT, project_page("c.zip"))
+        self.agents._answer(second).chainDeferred(wait_again)
+        assert files(self.result(late)) == ["c.zip"]
+        assert files(self.page()) == ["c.zip"]
+        assert len(self.agents.asked) == 3
+
+    def test_old_answer_comes_last(self) -> None:
+        """An answer that was under way does not replace the newer one, if it comes after it."""
+        self.clock.advance(1801)
+        self.agents.silent.add(AT_ROOT)
+        early = self.ask()
+        self.pages.forget("demo")
+        self.agents.silent.clear()
+        self.indexes.says(AT_ROOT, project_page("new.zip"))
+        assert files(self.page()) == ["new.zip"]
+        self.indexes.says(AT_ROOT, project_page("old.zip"))
+        self.agents.release(AT_ROOT)
+        assert files(self.result(early)) == ["old.zip"]
+        for _ in range(2):
+            assert files(self.page()) == ["new.zip"]
+            self.start()
+
+    def test_forgotten_before_it_was_ever_held(self) -> None:
+        """The same for a project that is asked for the first time."""
+        other = f"{ROOT}other/"
+        self.agents.silent.add(other)
+        ask: Deferred[Page] = run(self.pages.fetch("other", JSON, False))
+        self.indexes.says(other, project_page("old.zip"))
+        self.pages.forget("other")
+        self.agents.release(other)
+        assert files(self.result(ask)) == ["old.zip"]
+        assert self.agents.count(other) == 1
+        assert self.page("other").status == "MISS"
+        assert self.agents.count(other) == 2
+
+
+class DeleteTests(PagesCase):
+    """What ``DELETE`` leaves on disk, as a new process finds it."""
+
+    def setUp(self) -> None:
+        """Hold a fresh page in two forms, and another project's."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+        self.indexes.says(f"{ROOT}other/", project_page("o.zip"))
+        self.page()
+        self.result(self.ask(form=HTML))
+        self.page("other")
+        self.agents.asked.clear()
+
+    def assert_due(self) -> None:
+        """Check that a new process asks, without a condition, before it uses the page."""
+        self.start()
+        assert self.pages.ready("demo", JSON, False) is None
+        assert self.pages.ready_file("demo", "a.zip") is None
+        assert self.page().status == "MISS"
+        assert [asked.header("If-None-Match") for asked in self.agents.asked] == [None]
+        assert self.page("other").status == "HIT"
+
+    def test_forgotten(self) -> None:
+        """At once after DELETE the page on disk is no hit; other pages are."""
+        self.pages.forget("demo")
+        self.assert_due()
+
+    def test_not_in_memory(self) -> None:
+        """The same if no request wanted it since the start."""
+        self.start()
+        self.pages.forget("demo")
+        self.assert_due()
+
+    def test_evicted(self) -> None:
+        """Nor does a want of memory bring it back."""
+        self.pages.forget("demo")
+        records: Any = self.pages._records
+        records._records.clear()
+        assert self.page().status == "MISS"
+
+    def test_twice(self) -> None:
+        """Each DELETE counts, whatever was fetched in between."""
+        self.pages.forget("demo")
+        self.page()
+        self.agents.asked.clear()
+        self.pages.forget("demo")
+        self.pages.forget("demo")
+        self.assert_due()
+
+    def test_fetched_again(self) -> None:
+        """What is fetched after DELETE is a hit, for the next process as well."""
+        self.pages.forget("demo")
+        self.page()
+        self.start()
+        assert self.page().status == "HIT"
+
+    def test_fallback(self) -> None:
+        """The page on disk is the fallback that it was."""
+        self.pages.forget("demo")
+        self.start()
+        self.indexes.says(AT_ROOT, Reply(500))
+        page = self.slow_page()
+        assert (page.status, files(page)) == ("STALE", ["a.zip"])
+
+    def test_one_index_fails(self) -> None:
+        """A page of which one index was asked since is still due for the other one."""
+        self.build(ROOT, EXTRA)
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.indexes.says(AT_EXTRA, project_page("b.zip"))
+        self.page()
+        self.pages.forget("demo")
+        self.indexes.says(AT_EXTRA, Reply(500))
+        assert self.slow_page().status == "STALE"
+        self.indexes = attrs.evolve(self.indexes)  # as a new process, which knows of no trouble
+        self.start()
+        self.agents.asked.clear()
+        self.indexes.says(AT_EXTRA, project_page("c.zip"))
+        assert files(self.page()) == ["a.zip", "c.zip"]
+        assert [asked.url for asked in self.agents.asked] == [AT_EXTRA]
+
+    def test_being_written(self) -> None:
+        """A page that lacks only its name as DELETE comes never gets it."""
+
+        def forget(*arguments: Any) -> None:
+            self.pages.forget("demo")
+            write_whole(*arguments)
+
+        write_whole = partials.write_whole
+        self.clock.advance(1801)
+        patch = self.patch(partials, "write_whole", forget)  # type: ignore[no-untyped-call]
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        assert files(self.page()) == ["b.zip"], "the flight that the request joined"
+        patch.restore()
+        assert self.pages.ready("demo", JSON, False) is None
+        self.agents.asked.clear()
+        self.page("other")
+        self.agents.asked.clear()
+        self.assert_due()
+
+    def test_form_being_written(self) -> None:
+        """Nor does a page to which a form is added meanwhile."""
+        write_whole = partials.write_whole
+
+        def forget(*arguments: Any) -> None:
+            self.pages.forget("demo")
+            write_whole(*arguments)
+
+        patch = self.patch(partials, "write_whole", forget)  # type: ignore[no-untyped-call]
+        assert self.result(run(self.pages.fetch("demo", HTML, True))).status == "HIT"
+        patch.restore()
+        self.assert_due()
+
+    def test_absent_meanwhile(self) -> None:
+        """An index that lacks the project takes nothing away that came after DELETE."""
+        self.clock.advance(1801)
+        self.agents.silent.add(AT_ROOT)
+        early = self.ask()
+        self.pages.forget("demo")
+        self.agents.silent.clear()
+        assert self.page().status == "MISS"
+        self.indexes.says(AT_ROOT, Reply(404))
+        self.agents.release(AT_ROOT)
+        self.error(early, NoSuchProject)
+        for _ in range(2):
+            assert self.page().status == "HIT"
+            self.start()
+
+    def test_nothing_kept(self) -> None:
+        """Where there is no page there is nothing to mark, and no file is made."""
+        before = sorted(self.folder.rglob("*"))
+        for number in range(10):
+            self.pages.forget(f"unknown-{number}")
+        assert sorted(self.folder.rglob("*")) == before
+
+    def test_refused(self) -> None:
+        """If the disk refuses, that is an error, and the page stays as it was."""
+        self.put(partials, "overwrite", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            self.pages.forget("demo")
+        assert self.page().status == "HIT"
+        self.put(partials, "discard", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            self.pages.clear()
+        assert self.page().status == "HIT"
+
+    def test_page_that_could_not_be_written(self) -> None:
+        """A newer page that is in memory alone takes nothing back either."""
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.clock.advance(1801)
+        patch = self.patch(partials, "write_whole", full)  # type: ignore[no-untyped-call]
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        assert files(self.page()) == ["b.zip"]
+        patch.restore()
+        self.pages.forget("demo")
+        self.page("other")
+        self.agents.asked.clear()
+        self.assert_due()
+
+
+class FlightTests(PagesCase):
+    """Flights of one generation and the next."""
+
+    def setUp(self) -> None:
+        """Have an index that takes its time."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.agents.silent.add(AT_ROOT)
+
+    def answer(self, place: int, reply: Reply) -> None:
+        """Answer one of the requests that wait, by its place among them."""
+        asked, waiting = self.agents._waiting.pop(place)
+        self.indexes.says(AT_ROOT, reply)
+        self.agents._answer(asked).chainDeferred(waiting)
+
+    def test_many_deletes(self) -> None:
+        """Five clients and hundreds of DELETEs: each client gets what it joined, asked once."""
+        asks = []
+        for _ in range(5):
+            asks.append(self.ask())
+            for _ in range(100):
+                self.pages.forget("demo")
+        assert self.agents.waiting == 5
+        for number in range(5):
+            self.answer(0, project_page(f"{number}.zip"))
+            for _ in range(100):
+                self.pages.forget("demo")
+            assert files(self.result(asks[number])) == [f"{number}.zip"]
+        assert len(self.agents.asked) == 5
+
+    def test_one_flight_a_generation(self) -> None:
+        """Clients that come between two DELETEs share one request to the index."""
+        asks = []
+        for _ in range(3):
+            asks += [self.ask(form=form) for form in (JSON, HTML, JSON)]
+            self.pages.forget("demo")
+        assert self.agents.waiting == 3
+        self.agents.release(AT_ROOT)
+        assert {self.result(ask).status for ask in asks} == {"MISS"}
+
+    def test_any_order(self) -> None:
+        """Whichever order they land in, only the latest generation is held and kept."""
+        for order in ((0, 0, 0), (2, 1, 0), (1, 1, 0), (2, 0, 0)):
+            self.build(ROOT)
+            self.agents.silent.add(AT_ROOT)
+            asks = []
+            for number in range(3):
+                if number:
+                    self.pages.forget("demo")
+                asks.append(self.ask())
+            pages = [project_page(f"{number}.zip") for number in range(3)]
+            for place in order:
+                self.answer(place, pages.pop(place))
+            assert [files(self.result(ask)) for ask in asks] == [["0.zip"], ["1.zip"], ["2.zip"]]
+            for _ in range(2):
+                held = self.page()
+                assert (held.status, files(held)) == ("HIT", ["2.zip"])
+                self.start()
+
+    def test_confirmed_and_replaced(self) -> None:
+        """If a flight confirms a page that is gone by then, its client gets the newer one."""
+        self.agents.silent.clear()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+        self.page()
+        self.start()
+        self.clock.advance(1801)
+        self.agents.silent.add(AT_ROOT)
+        early = self.ask(form=HTML)
+        self.pages.forget("demo")
+        self.ask()
+        self.answer(1, project_page("b.zip"))
+        self.answer(0, Reply(304))
+        assert b"b.zip" in self.result(early).body.data
+
+    def test_one_request_an_index(self) -> None:
+        """Two kinds of refresh at a time share the request to each index."""
+        self.build(ROOT, EXTRA)
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.indexes.says(AT_EXTRA, project_page("b.zip"))
+        self.page()
+        self.clock.advance(200)
+        self.agents.silent |= {AT_ROOT, AT_EXTRA}
+        one = self.ask()
+        other = run(self.pages.ask_again("demo", "a.zip"))
+        assert (self.agents.count(AT_ROOT), self.agents.count(AT_EXTRA)) == (2, 2)
+        self.agents.release(AT_ROOT)
+        self.agents.release(AT_EXTRA)
+        assert files(self.result(one)) == ["a.zip", "b.zip"]
+        assert self.result(other) is not None
+
+    def test_pinned(self) -> None:
+        """However large the pages that come meanwhile, a slow page is asked for once."""
+        self.put(record_module, "MEMORY", 4 * record_module.OVERHEAD)
+        asks = [self.ask()]
+        for number in range(4):
+            large = [hashlib.sha256(b"%d" % each).hexdigest() for each in range(400)]
+            self.indexes.says(f"{ROOT}large-{number}/", project_page(*large))
+            self.page(f"large-{number}")
+            asks.append(self.ask())
+        assert self.agents.waiting == 1
+        self.agents.release(AT_ROOT)
+        assert [files(self.result(ask)) for ask in asks] == [["a.zip"]] * 5
+        assert self.page().status == "HIT"
+
+    def test_pinned_no_longer(self) -> None:
+        """What has landed is evicted like any other."""
+        self.put(record_module, "MEMORY", 4 * record_module.OVERHEAD)
+        self.ask()
+        self.agents.release(AT_ROOT)
+        for number in range(6):
+            self.indexes.says(f"{ROOT}p-{number}/", project_page("p.zip"))
+            self.page(f"p-{number}")
+        records: Any = self.pages._records
+        assert "demo" not in records._records
+
+
+class ListTests(KeptCase):
+    """The same for the project list."""
+
+    def assert_due(self) -> None:
+        """Check that a new process asks, without a condition, before it uses the list."""
+        self.restart()
+        self.indexes.says(ROOT, root_list(["c"]))
+        assert names(self.list()) == ["c"]
+        assert self.agents.asked[-1].header("If-None-Match") is None
+
+    def test_forgotten(self) -> None:
+        """At once after DELETE the list on disk is no hit."""
+        self.projects.forget()
+        self.assert_due()
+
+    def test_not_read_yet(self) -> None:
+        """The same if no request wanted it since the start."""
+        self.restart()
+        self.projects.forget()
+        self.assert_due()
+
+    def test_fallback(self) -> None:
+        """The list on disk is the fallback that it was."""
+        self.projects.forget()
+        self.restart()
+        self.indexes.says(ROOT, Reply(500))
+        ask = self.ask()
+        self.clock.pump([0.5] * 20)
+        found = self.result(ask)
+        assert (found.status, names(found)) == ("STALE", ["b", "a"])
+
+    def test_fetched_again(self) -> None:
+        """What is fetched after DELETE is a hit, for the next process as well."""
+        self.projects.forget()
+        self.list()
+        self.restart()
+        assert self.list().status == "HIT"
+
+    def test_being_written(self) -> None:
+        """A state that lacks only its name as DELETE comes is not kept."""
+        folder = self.projects._held.folder
+        save = type(folder).save
+
+        def forget(*arguments: Any) -> None:
+            self.projects.forget()
+            save(*arguments)
+
+        self.clock.advance(1801)
+        patch = self.patch(type(folder), "save", forget)  # type: ignore[no-untyped-call]
+        self.indexes.says(ROOT, root_list(["d"]))
+        assert names(self.list()) == ["d"]
+        patch.restore()
+        self.assert_due()
+
+    def test_refused(self) -> None:
+        """If the disk refuses, that is an error, and the list stays as it was."""
+        self.put(partials, "overwrite", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            self.projects.forget()
+        self.put(partials, "discard", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            self.projects.clear()
+        assert self.list().status == "HIT"
+        assert self.asks == 0
+
+    def test_many_deletes(self) -> None:
+        """Each client gets what it joined, asked once, however often the list is forgotten."""
+        self.clock.advance(1801)
+        self.agents.silent.add(ROOT)
+        asks = []
+        for _ in range(5):
+            asks.append(self.ask())
+            for _ in range(100):
+                self.projects.forget()
+        assert self.agents.waiting == 5
+        self.agents.release(ROOT)
+        assert [names(self.result(ask)) for ask in asks] == [["b", "a"]] * 5
+        assert self.asks == 5
