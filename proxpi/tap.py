@@ -302,6 +302,7 @@ class Proxpi(Service):
             settings.download_timeout,
             self._reading,
             settings.slow_download == "stream",
+            settings.index_ttl,
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)

@@ -7,7 +7,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 from twisted.logger import Logger
@@ -17,8 +17,8 @@ from proxpi.files.link import Link
 from proxpi.files.partial import BUFFER
 from proxpi.simple import urls
 
-#: What the origin is called beside the digests; no algorithm is called so.
-_ORIGIN = "origin"
+#: What is noted beside the digests; no algorithm is called so.
+_NOTED = ("origin", "version", "etag", "modified", "current")
 
 _log = Logger(namespace="proxpi.files")
 
@@ -39,18 +39,26 @@ class Checked:
     """A file whose bytes are known.
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
-    :ivar origin: what tells the URL where it was fetched; ``None`` for one that was found
+    :ivar origin: what tells the URL where it was fetched; empty for one that was found
+    :ivar version: that of the link, see :attr:`Link.version`
+    :ivar etag: what the upstream said of it, as far as it has no digest: its entity tag,
+        `modified`: the date of its last change; empty if there is none
+    :ivar current: seconds of the clock when the upstream last had this version
     """
 
     identity: Identity
     digests: dict[str, str]
-    origin: str | None = None
+    origin: str = ""
+    version: str = ""
+    etag: str = ""
+    modified: str = ""
+    current: float = 0.0
 
     def written(self) -> str:
         """Write down what tells, after a restart, that the bytes are still those."""
         identity = self.identity
-        told = self.digests if self.origin is None else {**self.digests, _ORIGIN: self.origin}
-        pairs = [f"{name}={value}" for name, value in told.items()]
+        noted = {name: quote(str(value), "") for name in _NOTED if (value := getattr(self, name))}
+        pairs = [f"{name}={value}" for name, value in {**self.digests, **noted}.items()]
         return " ".join([f"{identity.inode}", f"{identity.size}", f"{identity.changed_ns}", *pairs])
 
     @classmethod
@@ -60,17 +68,20 @@ class Checked:
             inode, size, changed_ns, *told = note.split(" ")
             pairs = dict(pair.split("=") for pair in told)
             identity = Identity(int(inode), int(size), int(changed_ns))
+            current = float(pairs.pop("current", 0))
         except ValueError:
             return None
-        origin = pairs.pop(_ORIGIN, None)
-        return cls(identity, pairs, origin) if "sha256" in pairs else None
+        noted = {name: unquote(pairs.pop(name)) for name in _NOTED if name in pairs}
+        return cls(identity, pairs, **noted, current=current) if "sha256" in pairs else None
 
     def suits(self, link: Link) -> bool:
         """Tell whether this is the file of a link."""
         if link.digest is not None:
             return self.digests.get(link.digest[0]) == link.digest[1]
+        if self.version != link.version:
+            return False
         # Port and query are not in the name: without a hash, only the URL tells files apart.
-        if self.origin is None:
+        if not self.origin:
             return link.size == self.identity.size and not _has_more_than_its_name(link.url)
         return self.origin == origin_of(link.url) and link.size in (None, self.identity.size)
 
@@ -125,4 +136,5 @@ def check(path: Path, link: Link) -> Checked | None:
             os.fsync(file.fileno())
         if identity != Identity.of(os.fstat(file.fileno())):
             return None
-    return Checked(identity, {name: digest.hexdigest() for name, digest in hashes.items()})
+    digests = {name: digest.hexdigest() for name, digest in hashes.items()}
+    return Checked(identity, digests, version=link.version)

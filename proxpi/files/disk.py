@@ -147,9 +147,8 @@ class Disk:
 
     def open(self, link: Link) -> Copy | None:
         """Open the file if it is here and was checked against what the link says."""
-        place = link.place
-        checked = self._known(place) if place is not None else None
-        if place is None or checked is None or not checked.suits(link):
+        place, checked = link.place, self.checked(link)
+        if place is None or checked is None:
             return None
         try:
             file = layout.open_file(self.folder / place)
@@ -239,6 +238,18 @@ class Disk:
                 _log.warn("{place} is not what the index names: removed", place=place)
         return False
 
+    def checked(self, link: Link) -> Checked | None:
+        """Give what is known of the cached file of a link."""
+        checked = self._known(link.place) if link.place is not None else None
+        return checked if checked is not None and checked.suits(link) else None
+
+    def confirm(self, link: Link, now: float) -> None:
+        """Note that the upstream still has the version of a file that is cached."""
+        if link.place is not None and (checked := self.checked(link)) is not None:
+            checked = self._checked[link.place] = attrs.evolve(checked, current=now)
+            self._stock.annotate(link.place, checked.written())
+            self._uses.changed()
+
     def partial(self, link: Link) -> Partial:
         """
         Begin a file.
@@ -296,12 +307,15 @@ class Disk:
             ended.addCallback(lambda _: self._uses.finish())
         return ended
 
-    def adopt(self, partial: Partial, link: Link) -> Copy | None:
+    def adopt(
+        self, partial: Partial, link: Link, etag: str = "", modified: str = "", now: float = 0.0
+    ) -> Copy | None:
         """
         Give a finished file its name, if it is what the link says.
 
         It is flushed to disk before, unless :meth:`Partial.sync` has been called already.
 
+        :param etag: its validators, for a revalidation; see :class:`Checked`
         :return: ``None`` once it is kept; if it may not be, an open copy that has no name
         :raises Mismatch: if the bytes are wrong
         :raises OSError: if the disk does not let it
@@ -317,7 +331,10 @@ class Disk:
         # Asked of the open file: another program may have replaced it under its name already.
         identity = Identity.of(os.fstat(partial.fileno()))
         self._room.settle(partial)
-        self._keep(place, Checked(identity, digests, origin_of(link.url)))
+        checked = Checked(identity, digests, origin_of(link.url), link.version)
+        if link.digest is None:
+            checked = attrs.evolve(checked, etag=etag, modified=modified, current=now)
+        self._keep(place, checked)
         return None
 
     async def forget_named(self, filenames: Collection[str]) -> None:

@@ -9,6 +9,7 @@ cache folder is checked here, too, by a single flight, before its first answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -16,17 +17,20 @@ from twisted.logger import Logger
 
 from proxpi import metrics
 from proxpi.files.disk import Copy, Disk
-from proxpi.files.fetch import Fetch, Gone
+from proxpi.files.fetch import Fetch, Gone, is_whole, validators_of
 from proxpi.files.link import Link
 from proxpi.files.locate import Links
 from proxpi.files.passthrough import pass_on
 from proxpi.files.room import TooLarge
 from proxpi.files.spool import Spool
 from proxpi.files.wheel import Wheels, Work
-from proxpi.flights import Flight, Flights
-from proxpi.simple import urls
+from proxpi.flights import Flight, Flights, Late
+from proxpi.simple import freshness, urls
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
+
+#: Seconds that clients wait for a revalidation before they get the cached version.
+REVALIDATION = 5.0
 
 _log = Logger(namespace="proxpi.files")
 
@@ -36,6 +40,7 @@ class Downloads:
     """The downloads under way, of which it gives an iterator of links.
 
     :ivar in_thread: runs a function that takes a while off the reactor's thread
+    :ivar ttl: seconds for which a cached file without a digest is taken to be current
     """
 
     _links: Links
@@ -43,6 +48,7 @@ class Downloads:
     _disk: Disk
     _clock: IReactorTime
     _in_thread: Work
+    ttl: float
     _flights: Flights[Link, Copy | None] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
     )
@@ -51,6 +57,7 @@ class Downloads:
     )
     _spools: dict[Link, Spool] = attrs.field(init=False, factory=dict)
     _taken_out: set[Link] = attrs.field(init=False, factory=set)
+    _outdated: set[Link] = attrs.field(init=False, factory=set)
     _wheels: Wheels = attrs.field(
         init=False,
         default=attrs.Factory(
@@ -64,11 +71,61 @@ class Downloads:
 
     async def here(self, link: Link) -> Copy | None:
         """Give a file that is here, even if it has to be checked first: nobody is sent away."""
+        if self._is_due(link):
+            flight = self._checks.join(link, lambda: self._revalidate(link))
+            if flight.started + REVALIDATION > self._clock.seconds():
+                with suppress(Late):
+                    await flight.wait(flight.started + REVALIDATION)
+        if link in self._outdated:
+            return None
         copy = self._disk.open(link)
         if copy is None and self._disk.found(link):
             await self._checks.join(link, lambda: self._check(link)).wait()
             copy = self._disk.open(link)
         return copy
+
+    def ready(self, link: Link) -> Copy | None:
+        """Give a file that is here and current, without waiting."""
+        if self._is_due(link) or link in self._outdated:
+            return None
+        return self._disk.open(link)
+
+    def outdated(self, link: Link) -> Copy | None:
+        """Give an outdated version of a file, for when the current one is not to be had."""
+        return self._disk.open(link) if link in self._outdated else None
+
+    def _is_due(self, link: Link) -> bool:
+        """Tell whether the upstream has to be asked if it still has a version that is cached."""
+        if link.digest is not None or link in self._outdated or self._upstream.offline:
+            return False
+        checked = self._disk.checked(link)
+        if checked is None or not (checked.etag or checked.modified):
+            return False
+        return not freshness.remaining(checked.current, self.ttl, self._clock.seconds())
+
+    async def _revalidate(self, link: Link) -> None:
+        """Ask the upstream whether it still has the version that is cached."""
+        checked = self._disk.checked(link)
+        assert checked is not None
+        conditions = {"If-None-Match": checked.etag, "If-Modified-Since": checked.modified}
+        headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
+        try:
+            async with self._upstream.file(link.url, headers) as answer:
+                # Some upstreams know no conditions.
+                same = validators_of(answer) == (checked.etag, checked.modified)
+                if is_whole(link, answer) and not same:
+                    self._outdated.add(link)
+                    return
+                status = answer.status
+        except UpstreamFailed as error:
+            _log.warn("{error}; the cached version is served", error=error)
+        else:
+            if status not in (200, 203, 206, 304):
+                url = urls.shown(link.url)
+                _log.warn(
+                    "{url}: status {status}; the cached version is served", url=url, status=status
+                )
+        self._disk.confirm(link, self._clock.seconds())
 
     async def whole(self, link: Link, until: float | None) -> Copy:
         """
@@ -81,7 +138,13 @@ class Downloads:
         :raises OSError: if the disk does not take it
         :raises TooLarge: if it may not take it
         """
-        unkept = await self.join(link).wait(until)
+        try:
+            unkept = await self.join(link).wait(until)
+        except (UpstreamFailed, OSError, TooLarge):
+            copy = self.outdated(link)
+            if copy is None:
+                raise
+            return copy
         copy = unkept.share() if unkept is not None else self._disk.open(link)
         if copy is None:
             raise UpstreamFailed(link.url, "its copy is gone already")
@@ -112,6 +175,7 @@ class Downloads:
         self._flights.forget(link)
         self._checks.forget(link)
         self._spools.pop(link, None)
+        self._outdated.discard(link)
 
     def clear(self) -> None:
         """Do so with all of them."""
@@ -196,7 +260,8 @@ class Downloads:
                 await room
             partial.finish()
             await self._disk.in_thread(partial.sync)
-            return self._disk.adopt(partial, link)
+            etag, modified = fetch.validators
+            return self._disk.adopt(partial, link, etag, modified, self._clock.seconds())
 
         spool.keep_in(partial, admit, reserve, lambda: self._disk.end(partial))
         fetch = Fetch(link, self._upstream, spool, self._links.moved)
@@ -213,6 +278,7 @@ class Downloads:
         if spool.followed:
             source = unkept.share() if unkept is not None else self._disk.open(link)
         spool.complete(source)
+        self._outdated.discard(link)
         return unkept
 
 

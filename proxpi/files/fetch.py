@@ -126,7 +126,7 @@ class Fetch:
     validator: str | None = attrs.field(init=False, default=None)
     total: int | None = attrs.field(init=False, default=None)
     all_came: bool = attrs.field(init=False, default=False)
-    validators: tuple[str | None, str | None] = attrs.field(init=False, default=(None, None))
+    validators: tuple[str, str] = attrs.field(init=False, default=("", ""))
 
     async def run(self, finish: Callable[[], Awaitable[T]]) -> T:
         """
@@ -237,7 +237,7 @@ class Fetch:
             raise Mismatch("changed", f"now it has {size} bytes")
         self.total = size
         self.validator = validator_of(answer)
-        self.validators = answer.header("ETag"), answer.header("Last-Modified")
+        self.validators = validators_of(answer)
         filtered: _Compared | _Sniffed | None = None
         if self.spool.arrived:
             filtered = _Compared(self.spool)
@@ -394,6 +394,11 @@ def is_doubtful(link: Link, answer: Answer) -> bool:
 def _says_page(link: Link, answer: Answer) -> bool:
     content_type = (answer.header("Content-Type") or "").lower()
     return content_type.startswith("text/html") and not link.url.endswith((".html", ".htm"))
+
+
+def validators_of(answer: Answer) -> tuple[str, str]:
+    """Give the entity tag and the date of the last change, as they stand; empty if missing."""
+    return answer.header("ETag") or "", answer.header("Last-Modified") or ""
 
 
 def belongs(answer: Answer, validator: str | None, *, sure: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -22,13 +23,16 @@ class Link:
     """A file upstream.
 
     Two links are equal if they lead to the same bytes: those with the same hash and the same place
-    in the cache, as signed URLs have that change with each page, else those with the same URL.
+    in the cache, as signed URLs have that change with each page, else those with the same URL and
+    version.
 
     :ivar url: where it is, exactly as the index gave it
     :ivar digest: algorithm and hexadecimal digest that its bytes must have, if known
     :ivar size: bytes that the index says it has
     :ivar private: whether only proxpi may fetch it, being behind credentials
     :ivar of: the listed file whose advertised core metadata this is; ``None`` for anything else
+    :ivar version: what tells a file without a digest from another one at the same URL, as far as
+        the page says anything: its size, its upload time, and the digests of what lies beside it
     :ivar wanted: the project and the file name under which it was asked for, where anyone waits
     :ivar place: where it lies below the cache folder; ``None`` if it cannot lie there
     """
@@ -39,6 +43,7 @@ class Link:
     private: bool
     of: Listed | None = attrs.field(default=None, eq=False, repr=False)
     wanted: tuple[str, str] | None = attrs.field(default=None, eq=False, repr=False)
+    version: str = attrs.field(default="", eq=False, repr=False)
     place: str | None = attrs.field(
         init=False, default=attrs.Factory(lambda self: _place(self.url), takes_self=True)
     )
@@ -46,7 +51,8 @@ class Link:
         init=False,
         repr=False,
         default=attrs.Factory(
-            lambda self: None if self.digest and self.place else self.url, takes_self=True
+            lambda self: None if self.digest and self.place else f"{self.url} {self.version}",
+            takes_self=True,
         ),
     )
 
@@ -85,8 +91,9 @@ def _place(url: str) -> str | None:
 @lru_cache(maxsize=4096)
 def link_to(listed: Listed) -> Link:
     """Give the link to a file that an index lists."""
-    entry = listed.entry
-    return Link(entry["url"], model.best_hash(entry), entry.get("size"), listed.private)
+    entry, digest = listed.entry, model.best_hash(listed.entry)
+    version = "" if digest else _version(listed)
+    return Link(entry["url"], digest, entry.get("size"), listed.private, version=version)
 
 
 @lru_cache(maxsize=4096)
@@ -102,4 +109,19 @@ def link_beside(listed: Listed, suffix: str) -> Link:
             digest = model.best_hash({"hashes": hashes})
         advertised = listed
     url = urls.with_suffix(listed.entry["url"], suffix)
-    return Link(url, digest, None, listed.private, advertised)
+    version = "" if digest else _version(listed)
+    return Link(url, digest, None, listed.private, advertised, version=version)
+
+
+def _version(listed: Listed) -> str:
+    """Give what the page says of the version of a file, and so of what lies beside it."""
+    entry, metadata = listed.entry, model.metadata_hash(listed.entry)
+    digests = [each for each in (entry.get("hashes"), metadata) if isinstance(each, dict) and each]
+    told = [
+        entry.get("size"),
+        entry.get("upload-time"),
+        *(sorted(each.items()) for each in digests),
+    ]
+    if not any(told):
+        return ""
+    return hashlib.sha256(repr(told).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -72,6 +72,7 @@ class Mirror:
 
     :ivar timeout: seconds that a client waits for a file before it is sent upstream
     :ivar in_thread: runs a function that takes a while off the reactor's thread
+    :ivar ttl: seconds for which a cached file without a digest is taken to be current
     :ivar stream: whether nobody is sent upstream; clients get files while they come
     """
 
@@ -82,6 +83,7 @@ class Mirror:
     timeout: float
     in_thread: Work
     stream: bool = False
+    ttl: float = 1800.0
     _links: Links = attrs.field(
         init=False, default=attrs.Factory(lambda self: Links(self._locate), takes_self=True)
     )
@@ -89,7 +91,7 @@ class Mirror:
         init=False,
         default=attrs.Factory(
             lambda self: Downloads(
-                self._links, self._upstream, self._disk, self._clock, self.in_thread
+                self._links, self._upstream, self._disk, self._clock, self.in_thread, self.ttl
             ),
             takes_self=True,
         ),
@@ -102,7 +104,7 @@ class Mirror:
         :param name: the normalized name of the project
         """
         link = self._links.known(name, filename)
-        return self._disk.open(link) if link is not None else None
+        return self._downloads.ready(link) if link is not None else None
 
     async def link(self, name: str, filename: str) -> Link:
         """Give what the page says of a file, asking for the page if need be."""
@@ -253,6 +255,11 @@ class Mirror:
                     raise
         except (OSError, TooLarge):
             return await self._pass(link)
+        except UpstreamFailed:
+            copy = self._downloads.outdated(link)
+            if copy is None:
+                raise
+            return copy
         copy = self._disk.open(link) if reader.complete else None
         if copy is None:
             return reader
@@ -316,7 +323,7 @@ class Mirror:
         return await self._obtain(link, until, True)
 
     async def _length(self, link: Link) -> Copy | Head:
-        copy = self._disk.open(link)
+        copy = await self._downloads.here(link)
         if copy is not None:
             return copy
         if link.of is None:  # else it may be out of the wheel, whatever the upstream says
