@@ -24,6 +24,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
     LegacyLogObserverWrapper,
@@ -31,13 +32,16 @@ from twisted.logger import (
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    eventAsText,
+    formatEvent,
     formatTime,
-    textFileLogObserver,
 )
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
+
+from proxpi.simple.text import shown
 
 #: The namespace of the access log.
 ACCESS = "proxpi.access"
@@ -64,7 +68,7 @@ class Text:
     def __init__(self, file: IO[Any], clock: IReactorTime) -> None:
         self._file = file
         self._clock = clock
-        self._observer = textFileLogObserver(file)
+        self._observer = FileLogObserver(file, _text)
         # Events come from other threads as well, lines from the reactor's alone.
         self._lines: deque[str] = deque()
         self._due = False
@@ -92,6 +96,14 @@ class Text:
         self._due = False
         with suppress(OSError, ValueError):  # there is no place to tell of it
             self.write()
+
+
+def _text(event: LogEvent) -> str | None:
+    """Write an event as Twisted does, but its message in one line of printable characters."""
+    message = {"log_format": "{message}", "message": shown(formatEvent(event))}
+    text = eventAsText({**event, **message})
+    # What other lines there are are those of a traceback.
+    return "\n\t".join(map(shown, text.rstrip("\n").split("\n"))) + "\n" if text else None
 
 
 @lru_cache(maxsize=2)

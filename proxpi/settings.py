@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -52,6 +53,14 @@ def _level(text: str) -> str:
     if level not in _LEVELS:
         raise ValueError(text)
     return level
+
+
+def _host_name(text: str) -> str:
+    """Read a name as in ``Host``; its port says nothing."""
+    host: str = urlsplit(f"//{text.strip()}").hostname or ""
+    if not re.fullmatch(r"[a-z0-9._~:-]+", host):
+        raise ValueError(text)
+    return host.removesuffix(".")
 
 
 def _slow_download(text: str) -> str:
@@ -230,6 +239,13 @@ SETTINGS: tuple[Setting, ...] = (
         "addresses, networks, comma-separated.",
     ),
     Setting(
+        name="hosts",
+        parse=_each(_host_name),
+        accepts="a comma-separated list of host names",
+        explains="Names of this proxpi under which a browser may change something, besides "
+        "addresses, localhost, names without a dot and the machine's own; comma-separated.",
+    ),
+    Setting(
         name="offline",
         default="off",
         parse=_switch,
@@ -286,6 +302,7 @@ class Settings:
     page_limit: int
     list_limit: int
     allow_hosts: tuple[str, ...]
+    hosts: tuple[str, ...]
     offline: bool
     drain_timeout: float
     logging_level: str

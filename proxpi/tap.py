@@ -62,6 +62,7 @@ from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.reach import Reach
 from proxpi.upstream.routes import Routes
 from proxpi.web.files import Files
+from proxpi.web.origin import machine_names
 from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
 
@@ -89,9 +90,11 @@ class _Rest(Resource):
 
     isLeaf = True
 
-    def __init__(self, pages: Pages, projects: Projects, mirror: Mirror) -> None:
+    def __init__(
+        self, pages: Pages, projects: Projects, mirror: Mirror, hosts: frozenset[str]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._parts = pages, projects, mirror
+        self._parts = pages, projects, mirror, hosts
         self._made: IResource | None = None
 
     def render(self, request: IRequest) -> Any:
@@ -307,7 +310,8 @@ class Proxpi(Service):
         files = Files(mirror, reactor, settings.binary_file_mime_type)
         tree = IndexTree(pages, projects, files, reactor)
         clients, held = room(len(self._index_urls), settings.upstream_connections)
-        site = Site(tree, _Rest(pages, projects, mirror), reactor, clients)
+        hosts = machine_names().union(settings.hosts)
+        site = Site(tree, _Rest(pages, projects, mirror, hosts), reactor, clients)
         site.access = self._access
         site.known.files = held
         pages.changed = self._disk.changed = site.known.drop

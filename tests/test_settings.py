@@ -54,6 +54,7 @@ def test_nothing_given() -> None:
         page_limit=64 * 1024 * 1024,
         list_limit=256 * 1024 * 1024,
         allow_hosts=(),
+        hosts=(),
         offline=False,
         drain_timeout=8.0,
         logging_level="INFO",

@@ -11,6 +11,9 @@ from functools import lru_cache
 import attrs
 from werkzeug.http import parse_accept_header
 
+#: Characters of header values up to which a decision is remembered.
+LONGEST_REMEMBERED = 512
+
 
 class Serialization(enum.Enum):
     """The two ways to write a page."""
@@ -46,7 +49,6 @@ _PREFERENCE = (JSON, HTML_V1, TEXT_HTML)
 _PREFERENCE_OF_ANYTHING = (TEXT_HTML, JSON, HTML_V1)
 
 
-@lru_cache(maxsize=256)
 def choose_form(accept: str | None, format: str | None = None) -> Form | None:
     """Choose the form of a page, or None when the client accepts none of them (406).
 
@@ -55,6 +57,12 @@ def choose_form(accept: str | None, format: str | None = None) -> Form | None:
     :param format: The value of ``?format=``, decoded, a ``+`` that became a space included. It
         precedes the header; a type that is not known leaves the decision to the header.
     """
+    decide = _choose_form if _is_short(accept, format) else _choose_form.__wrapped__
+    return decide(accept, format)
+
+
+@lru_cache(maxsize=256)
+def _choose_form(accept: str | None, format: str | None) -> Form | None:
     if format is not None:
         named = _NAMES.get(format.strip().replace(" ", "+").lower())
         if named is not None:
@@ -83,12 +91,22 @@ def _asked(form: Form, qualities: dict[str, float]) -> float | None:
     return max(named) if named else qualities.get(form.content_type.partition("/")[0] + "/*")
 
 
-@lru_cache(maxsize=256)
 def accepts_gzip(accept_encoding: str | None) -> bool:
     """Say whether to send gzip: the client must ask for it, and not prefer ``identity`` to it."""
+    decide = _accepts_gzip if _is_short(accept_encoding) else _accepts_gzip.__wrapped__
+    return decide(accept_encoding)
+
+
+@lru_cache(maxsize=256)
+def _accepts_gzip(accept_encoding: str | None) -> bool:
     qualities: dict[str, float] = {}
     for coding, quality in parse_accept_header(accept_encoding):
         name = "gzip" if coding.lower() == "x-gzip" else coding.lower()
         qualities[name] = max(quality, qualities.get(name, 0.0))
     gzip = qualities.get("gzip", qualities.get("*", 0.0))
     return gzip > 0.0 and gzip >= qualities.get("identity", 0.0)
+
+
+def _is_short(*values: str | None) -> bool:
+    """Tell whether header values are short enough for what is decided by them to be remembered."""
+    return sum(len(value or "") for value in values) <= LONGEST_REMEMBERED

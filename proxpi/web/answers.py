@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Coroutine, Mapping
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from proxpi.files.locate import NotUpstream
@@ -17,6 +20,7 @@ from proxpi.index.pages import NoSuchFile, NoSuchProject
 from proxpi.index.projects import NoSuchList
 from proxpi.simple import conditional, freshness
 from proxpi.simple.listing import NotListed
+from proxpi.simple.text import shown
 from proxpi.upstream.errors import UpstreamFailed
 
 #: Seconds after which a client is asked to try again, if the upstream says nothing else.
@@ -24,13 +28,22 @@ RETRY_AFTER = 5
 #: Seconds beyond which no client is asked to wait.
 LONGEST_RETRY_AFTER = 30
 
+#: Of what says how it is at this moment.
+UNSTORED = {"Cache-Control": "no-store"}
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
 _log = Logger(namespace="proxpi.web")
 
 
 def set_headers(request: Request, headers: Mapping[str, str]) -> None:
-    """Set header fields, replacing those of the same name."""
+    """Set header fields, replacing those of the same name.
+
+    In ``Location`` whatever is not printable ASCII is percent-encoded.
+    """
     for name, value in headers.items():
-        request.setHeader(name.encode("ascii"), value.encode("latin-1"))
+        if name == "Location":
+            value = quote(value, _PRINTABLE, "utf-8", "replace")
+        request.setHeader(name.encode("ascii"), shown(value).encode("latin-1", "replace"))
 
 
 def field(request: Request, name: bytes) -> str | None:
@@ -64,20 +77,38 @@ def line(
     request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
 ) -> bytes:
     """Answer with one plain line; its head is set, its body given."""
-    body = f"{text}\n".encode("utf-8", "replace")
+    body = f"{shown(text)}\n".encode()
     return whole(request, status, body, "text/plain; charset=utf-8", headers)
 
 
-def succeeded(request: Request) -> bytes:
+def succeeded(request: Request, headers: Mapping[str, str] | None = None) -> bytes:
     """Answer as the cache API does when all is well; its head is set, its body given."""
     body = msgspec.json.encode({"status": "success", "data": None})
-    return whole(request, 200, body, "application/json")
+    return whole(request, 200, body, "application/json", headers)
 
 
 def error(request: Request, status: int, message: str) -> bytes:
     """Answer as the cache API does when something is wrong; its head is set, its body given."""
-    body = msgspec.json.encode({"status": "error", "message": message})
+    body = msgspec.json.encode({"status": "error", "message": shown(message)})
     return whole(request, status, body, "application/json")
+
+
+def complete(
+    status: int, text: str, fields: Mapping[str, str] | None = None
+) -> tuple[bytes, bytes]:
+    """Give head and body of one plain line for a request that was never made; then it closes."""
+    body = f"{text}\n".encode()
+    lines = {
+        "Date": datetimeToString().decode("ascii"),
+        "Connection": "close",
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "X-Content-Type-Options": "nosniff",
+        **(fields or {}),
+    }
+    head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    head += [f"{name}: {value}" for name, value in lines.items()]
+    return "\r\n".join([*head, "", ""]).encode("latin-1"), body
 
 
 def empty(request: Request, status: int, headers: Mapping[str, str]) -> bytes:

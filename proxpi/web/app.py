@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import attrs
 from klein import Klein
@@ -25,12 +25,16 @@ from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers
 from proxpi.web.admin.home import render_home
-from proxpi.web.origin import is_cross_site
+from proxpi.web.channel import BODY
+from proxpi.web.origin import is_cross_site, is_known_host, is_of_browser
 from proxpi.web.target import can_name
 
 #: Bytes that a form may have.
 FORM_LIMIT = 4096
 CROSS_SITE = "Pages of other sites may not change anything here."
+STRANGE_HOST = "A browser may only change something under a name of PROXPI_HOSTS or an address."
+TOO_LARGE = f"The body of a request has at most {BODY} bytes here."
+NOTHING = "There is nothing here; the home page is at /."
 NO_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
 NO_FILENAME = "This is no file name."
 
@@ -43,21 +47,25 @@ _HOME_HEADERS = {
 }
 
 
-class _CrossSite(Exception):
-    """Another site wants something changed."""
+@attrs.define(eq=False)
+class _Refused(Exception):
+    """A request that changes nothing."""
 
-
-class _BadName(Exception):
-    """What was given is no name; its text says of what."""
+    status: int
+    text: str
 
 
 @attrs.define(eq=False)
 class App:
-    """What is neither a page nor a file."""
+    """What is neither a page nor a file.
+
+    :ivar hosts: names in ``Host`` under which a browser may change something
+    """
 
     _pages: Pages
     _projects: Projects
     _mirror: Mirror
+    _hosts: frozenset[str] = frozenset()
 
     app = Klein()
     app.url_map.strict_slashes = False
@@ -71,17 +79,18 @@ class App:
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
         """Answer at once, whatever the upstream does."""
-        return answers.succeeded(request)
+        return answers.succeeded(request, answers.UNSTORED)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:
         """Tell what was counted, as Prometheus reads it."""
-        return answers.whole(request, 200, metrics.text(), metrics.CONTENT_TYPE)
+        body = metrics.text()
+        return answers.whole(request, 200, body, metrics.CONTENT_TYPE, answers.UNSTORED)
 
     @app.route("/cache/list", methods=["DELETE"])
     def delete_list(self, request: Request) -> bytes:
         """Forget the project list, and a project called ``list``."""
-        _check_site(request)
+        self._check_change(request, "cache", "list")
         self._projects.forget()
         self._pages.forget("list")
         return answers.succeeded(request)
@@ -89,24 +98,26 @@ class App:
     @app.route("/cache/<name>", methods=["DELETE"])
     def delete_project(self, request: Request, name: str) -> bytes:
         """Forget the pages of a project."""
-        _check_site(request)
-        self._pages.forget(_project(name))
+        self._check_change(request, "cache", name)
+        self._pages.forget(_project(name, 404))
         return answers.succeeded(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
     async def delete_file(self, request: Request, name: str, filename: str) -> bytes:
         """Forget a file and what lies beside it, also while it is being fetched or sent."""
-        _check_site(request)
-        project = _project(name)
+        self._check_change(request, "cache", name, filename)
+        project = _project(name, 404)
         if not can_name(filename):
-            raise _BadName(NO_FILENAME)
+            raise _Refused(404, NO_FILENAME)
         await self._mirror.forget(project, filename)
         return answers.succeeded(request)
 
     @app.route("/cache", methods=["DELETE"])
     async def delete_all(self, request: Request) -> bytes:
         """Remove everything: list, files and pages."""
-        _check_site(request)
+        self._check_change(request, "cache")
+        if request.uri != b"/cache":
+            raise _Refused(404, NOTHING)  # whatever a query was to say
         clears = (self._projects.clear, self._mirror.clear, self._pages.clear)
         parts = [maybeDeferred(clear) for clear in clears]
         try:
@@ -118,29 +129,36 @@ class App:
     @app.route("/admin/forget-list", methods=["POST"])
     def post_forget_list(self, request: Request) -> bytes:
         """Do what the home page's first form asks for."""
-        _check_site(request)
+        self._check_change(request, "admin", "forget-list")
         self._projects.forget()
         return _back_home(request, "list=forgotten")
 
     @app.route("/admin/forget-project", methods=["POST"])
     def post_forget_project(self, request: Request) -> bytes:
         """Do what the home page's second form asks for."""
-        _check_site(request)
+        self._check_change(request, "admin", "forget-project")
         fields = parse_qs(_form(request))
-        name = _project(fields.get("project", [""])[-1].strip())
+        name = _project(fields.get("project", [""])[-1].strip(), 400)
         self._pages.forget(name)
         return _back_home(request, f"project={name}")
 
-    @app.handle_errors(_CrossSite)
-    def refuse_other_site(self, request: Any, failure: Failure) -> bytes:
-        """Answer what another site's page wants."""
-        return answers.error(request, 403, CROSS_SITE)
+    def _check_change(self, request: Request, *segments: str) -> None:
+        """Refuse what may not change anything, or is not quite the URL of what it would change."""
+        if [unquote(one) for one in request.path.decode("latin-1").split("/")[1:]] != [*segments]:
+            raise _Refused(404, NOTHING)
+        if is_cross_site(request):
+            raise _Refused(403, CROSS_SITE)
+        if is_of_browser(request) and not is_known_host(request, self._hosts):
+            raise _Refused(403, STRANGE_HOST)
+        if request.too_large:  # type: ignore[attr-defined]
+            raise _Refused(413, TOO_LARGE)
 
-    @app.handle_errors(_BadName)
-    def refuse_name(self, request: Any, failure: Failure) -> bytes:
-        """Answer what names nothing."""
-        status = 404 if request.method == b"DELETE" else 400
-        return answers.error(request, status, str(failure.value))
+    @app.handle_errors(_Refused)
+    def refuse_change(self, request: Any, failure: Failure) -> bytes:
+        """Answer a request that changes nothing."""
+        error = failure.value
+        assert isinstance(error, _Refused)
+        return answers.error(request, error.status, error.text)
 
     @app.handle_errors(UpstreamFailed, OSError)
     def refuse_for_now(self, request: Any, failure: Failure) -> bytes:
@@ -164,7 +182,7 @@ class App:
     @app.handle_errors(HTTPException)
     def refuse_rest(self, request: Any, failure: Failure) -> bytes:
         """Answer what Klein's routes do not know."""
-        return _refused(request, 404, "There is nothing here; the home page is at /.", {})
+        return _refused(request, 404, NOTHING, {})
 
 
 def _refused(request: Any, status: int, text: str, headers: Mapping[str, str]) -> bytes:
@@ -175,11 +193,6 @@ def _refused(request: Any, status: int, text: str, headers: Mapping[str, str]) -
     return answers.line(request, status, text, headers)
 
 
-def _check_site(request: Request) -> None:
-    if is_cross_site(request):
-        raise _CrossSite()
-
-
 def _form(request: Request) -> str:
     """Give the text of a form."""
     content = request.content
@@ -188,10 +201,10 @@ def _form(request: Request) -> str:
     return text
 
 
-def _project(name: str) -> str:
+def _project(name: str, status: int) -> str:
     normalized = names.canonical(name)
     if normalized is None:
-        raise _BadName(NO_NAME)
+        raise _Refused(status, NO_NAME)
     return normalized
 
 

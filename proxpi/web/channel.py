@@ -1,11 +1,31 @@
-"""One connection of a client: how long it may take, and how much it may bring.
+"""One connection of a client: requests are read, answered one after the other, and it ends.
 
+States
+------
+``HEAD``
+    The head of a request is due, or a part of it is here. Whole heads in the input are taken one
+    by one, as long as the client takes the responses.
+``BODY``
+    A resource reads the body of the request, and a part of it is due.
+``RESPONSE``
+    The response to a request is under way. What comes meanwhile is kept, up to :data:`AHEAD` bytes.
+``LINGER``
+    The last response is written and the sending side is closed. What still comes is discarded, so
+    that a client that writes all of a request before it reads can read the response (RFC 9112 9.6).
+``CLOSED``
+    The connection is lost.
+
+Limits
+------
 * A whole request, from its first byte (or from the connection's beginning) to its last, has to
   come within :data:`HEAD` seconds, however it is spread over them.
 * Between two requests a connection may be silent for :data:`IDLE` seconds.
 * A client that takes nothing of what is sent for a minute is dropped, and one that asks without
   taking the answers is not read from, nor is what it has asked answered.
-* A request's body, for which nothing here has much use, has at most :data:`BODY` bytes.
+* Only a ``POST`` outside the index has a body that is read: :data:`BODY` bytes at most. Any other
+  request is answered by its head, and its body is discarded.
+* A client that has closed its sending side gets its responses. Whether it has only done that, or
+  is gone, shows once something is sent to it: after :data:`GRACE` seconds a ``100 Continue``.
 
 What was answered from the cache before is answered again without all this, as
 :mod:`proxpi.web.known` has it: on a plain TCP connection, if nothing is under way on it.
@@ -13,19 +33,23 @@ What was answered from the cache before is answered again without all this, as
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.web.http import NOT_MODIFIED, HTTPChannel
 from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
-from proxpi.web import direct
-from proxpi.web.heads import Question, question
+from proxpi.web import answers, direct
 from proxpi.web.known import Answer
 from proxpi.web.line import described
+from proxpi.web.request_body import Chunks
+from proxpi.web.request_head import LONGEST, BadRequest, CacheKey, Head, check_beginning, parse
 from proxpi.web.send import LOOK, Uptake
+from proxpi.web.target import in_tree
 
 #: Seconds for a whole request to come.
 HEAD = 30.0
@@ -33,10 +57,28 @@ HEAD = 30.0
 IDLE = 75.0
 #: Bytes that the body of a request may have.
 BODY = 64 * 1024
+#: Bytes that are kept of what comes while a response is under way.
+AHEAD = 16 * 1024
+#: Seconds, and bytes, of what is discarded behind a last response.
+LINGER = 30.0
+LINGER_BYTES = 128 * 1024 * 1024
+#: Seconds after which a client that has closed its sending side is tried.
+GRACE = 1.0
 
-_TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+class State(enum.Enum):
+    """See the module."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    RESPONSE = enum.auto()
+    LINGER = enum.auto()
+    CLOSED = enum.auto()
+
+
+@implementer(IHalfCloseableProtocol)
 class Channel(HTTPChannel):
     """Parses requests one after the other, and no faster than their answers are taken.
 
@@ -52,35 +94,75 @@ class Channel(HTTPChannel):
     uptake: Uptake
     closed_at: float | None = None
     client = "-"
+    _state = State.HEAD
     #: Whether ready answers can be handed to the socket itself.
     _plain = False
-    #: Whether Twisted's parser has something of a request, or a request that is not done.
-    _parsing = False
-    #: What is asked on it now, if the answer may be kept.
-    _question: Question | None = None
+    #: Whether the transport has as much to send as it takes.
+    _clogged = False
+    #: Whether :meth:`_advance` is at work, and need not be called.
+    _advancing = False
+    #: Whether the client has closed its sending side.
+    _half_closed = False
+    #: Whether the body of the request that is answered may still come, after the response.
+    _unread = False
+    #: Bytes that come and belong to a body that no resource reads.
+    _skip = 0
+    #: What a response that is under way may be kept for.
+    _key: CacheKey | None = None
+    _head: Head
+    _chunks: Chunks | None = None
     #: When its timer rings.
     _rings = 0.0
     #: Whether a request is due: some of it has come, or nothing at all since the beginning.
     _due = True
     _until = 0.0
-    _refused = False
 
     def connectionMade(self) -> None:
         """See `IProtocol`."""
         self.timeOut = HEAD  # type: ignore[assignment]
         super().connectionMade()  # type: ignore[no-untyped-call]
+        self._input = bytearray()
         self.uptake = Uptake(self.transport, self.site.clock)
-        self.client = getattr(self.transport.getPeer(), "host", None) or "-"
         self._plain = isinstance(self.transport, Connection) and not ISSLTransport.providedBy(
             self.transport
         )
+        self._note_client()
         self._until = self.site.clock.seconds() + HEAD
         self.admitted = self.site.enter(self)
 
+    def _note_client(self) -> None:
+        self.client = getattr(self.transport.getPeer(), "host", None) or "-"
+
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """See `IProtocol`."""
+        self._state = State.CLOSED
         self.site.leave(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def readConnectionLost(self) -> None:
+        """The client has closed its sending side, or is gone; see `IHalfCloseableProtocol`."""
+        if self._half_closed:
+            return
+        self._half_closed = True
+        if self._state is State.RESPONSE:
+            self.site.clock.callLater(GRACE, self._try_client)
+        else:
+            self._advance()
+
+    def writeConnectionLost(self) -> None:
+        """See `IHalfCloseableProtocol`; this side closes only to linger."""
+
+    def _try_client(self) -> None:
+        """Find out whether a client whose sending side is closed is gone."""
+        if self._state is not State.RESPONSE:
+            return
+        if self.uptake.gone():
+            self.transport.abortConnection()
+            return
+        request = self.requests[0]
+        if not request.startedWriting and request.clientproto == b"HTTP/1.1":
+            self.transport.write(_CONTINUE)
+        self.site.clock.callLater(LOOK, self._try_client)
 
     def resetTimeout(self) -> None:
         """Do nothing: with a byte now and then, a request would never have to be whole."""
@@ -92,20 +174,13 @@ class Channel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
-        if self._parsing or not self._may_give():
-            self._parse(data)
-            return
-        now, known, asked = self.site.clock.seconds(), self.site.known, None
-        answer = known.find(data, now)
-        if answer is None:
-            asked = question(data)
-            answer = known.ask(asked, now) if asked is not None else None
-        if answer is None:
-            self._parse(data, asked)
-            return
-        self._give(answer, now)
-        if asked is not None:
-            known.recognize(data, answer)  # not before: to make room, it may have to go itself
+        if self._state is State.HEAD and not (self._input or self._skip) and self._may_give():
+            now = self.site.clock.seconds()
+            answer = self.site.known.find(data, now)
+            if answer is not None:
+                self._give(answer, now)
+                return
+        self._parse(data)
 
     def _may_give(self) -> bool:
         """Tell whether a ready answer could be handed to the socket now, as far as that goes."""
@@ -134,13 +209,9 @@ class Channel(HTTPChannel):
             if self._rings > now + LOOK:  # whether the client takes it
                 self.setTimeout(LOOK)
         else:
-            # As Twisted has it for a request that is being answered.
-            self._savedTimeOut = self.setTimeout(None)
-            self._handlingRequest = self._parsing = True
-            self.setRawMode()  # type: ignore[no-untyped-call]
+            self._begin_response()
             rest = direct.Rest(self, answer, now)
             self.requests[:] = [rest]
-            self.site.busy.add(self)
             rest.begin(head, sent, self.site.clock)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
@@ -152,85 +223,215 @@ class Channel(HTTPChannel):
         sequence.append(b"\r\n")
         request = self.requests[0]
         draft = request.draft
-        if draft is not None and self._question is not None:
+        if draft is not None and self._key is not None:
             if request.method == b"HEAD" or request.code == NOT_MODIFIED:
                 draft = draft.bare()
             line = described(request.method, request.path, request.code, draft.size, "HIT")
-            self.site.known.learn(self._question, b"".join(sequence), line, draft)
+            self.site.known.learn(self._key, b"".join(sequence), line, draft)
         self.transport.writeSequence(sequence)
 
-    def _parse(self, data: bytes, asked: Question | None = None) -> None:
-        self._parsing = self._parsing or bool(data)
-        self._question = asked
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
-        if self._waitingForTransport:
-            # Twisted would go on reading, and keep what it must not answer yet.
-            self._networkProducer.pauseProducing()
+    def _parse(self, data: bytes) -> None:
+        """Take what came, and handle as much of it as the state allows."""
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        self._input += data[skipped:]
+        self._advance()
+
+    def _advance(self) -> None:
+        """Go from state to state as far as the input, and the client's uptake, allow."""
+        if self._advancing or self._state is State.CLOSED:
+            return
+        self._advancing = True
+        try:
+            while not (self._clogged or self.site.draining) and (
+                (self._state is State.HEAD and self._read_head())
+                or (self._state is State.BODY and self._read_body())
+            ):
+                pass
+        except BadRequest as error:
+            self._refuse(error)
+        finally:
+            self._advancing = False
+        if self._state is State.LINGER:
+            self._discard()
+        elif self._state is not State.RESPONSE and self._half_closed and not self._clogged:
+            self.loseConnection()  # type: ignore[no-untyped-call]
+        self._regulate()
         self._await_request()
+
+    def _read_head(self) -> bool:
+        """Begin with the next request, if its head is here; tell whether it is."""
+        while self._input.startswith(b"\r\n"):
+            del self._input[:2]  # RFC 9112 2.2: behind a body, where nothing should be
+        end = self._input.find(b"\r\n\r\n", 0, LONGEST) + 4
+        if end < 4:
+            check_beginning(self._input)
+            return False
+        raw = bytes(self._input[:end])
+        head = self._head = parse(raw)
+        del self._input[:end]
+        self._key = head.key if self._may_give() else None
+        if self._key is not None:
+            known, now = self.site.known, self.site.clock.seconds()
+            answer = known.ask(self._key, now)
+            if answer is not None:
+                self._give(answer, now)
+                known.recognize(raw, answer)  # not before: to make room, it may have to go itself
+                return True
+        self._begin(head)
+        return True
+
+    def _begin(self, head: Head) -> None:
+        """Read the body of a request, or answer it by its head."""
+        if not self._plain:
+            self._note_client()  # in front of it may be a proxy that says who asks
+        self.persistent = head.persistent
+        request: Any = self.requestFactory(self)
+        for name, value in head.fields:
+            request.requestHeaders.addRawHeader(name, value)
+        self.requests.append(request)
+        request.gotLength(head.length)
+        self._chunks = Chunks() if head.length is None else None
+        request.too_large = (head.length or 0) > BODY
+        if head.length == 0:
+            self._answer()
+        elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
+            self._state = State.BODY
+            if head.expects_continue:
+                self.transport.write(_CONTINUE)
+        else:
+            if head.length is None or request.too_large or head.expects_continue:
+                self._close_after()
+            else:
+                skipped = min(head.length, len(self._input))
+                del self._input[:skipped]
+                self._skip = head.length - skipped
+            self._answer()
+
+    def _read_body(self) -> bool:
+        """Answer a request if its body is here; tell whether it is."""
+        request: Any = self.requests[0]
+        length = self._head.length
+        if self._chunks is not None:
+            request.handleContentChunk(self._chunks.feed(self._input))
+            whole = self._chunks.state == "done"
+            request.too_large = request.content.tell() > BODY
+        else:
+            assert length is not None
+            part = self._input[: length - request.content.tell()]
+            del self._input[: len(part)]
+            request.handleContentChunk(bytes(part))
+            whole = request.content.tell() == length
+        if request.too_large:
+            self._close_after()
+            whole = True
+        if whole:
+            self._answer()
+        return bool(whole)
+
+    def _close_after(self) -> None:
+        """Close behind the response, because more of the request may come than is discarded."""
+        self._unread = True
+        self.persistent = False
+
+    def _answer(self) -> None:
+        request, head = self.requests[0], self._head
+        if not self.persistent:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        self._begin_response()
+        request.requestReceived(head.method, head.target, head.version)
+
+    def _begin_response(self) -> None:
+        self._state = State.RESPONSE
+        self._due = False
+        self.setTimeout(None)
+        self.site.busy.add(self)
+
+    def requestDone(self, request: Any) -> None:
+        """Go on with the next request, if the client takes the answers."""
+        self.requests.remove(request)
+        self.site.busy.discard(self)
+        self._until = self.site.clock.seconds() + IDLE
+        self._state = State.HEAD
+        self.setTimeout(LOOK)
+        # While it drains, it is closed once the client has all of it: see `Site.drain`.
+        if self.persistent or self.site.draining:
+            self._advance()
+        elif self._unread or self._input:
+            self._linger()
+        else:
+            # It closes once the client has taken the rest: Twisted would wait for that for ever.
+            self.loseConnection()  # type: ignore[no-untyped-call]
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer a request that is malformed, and close: nobody knows where the next one begins."""
+        self.requests.clear()
+        bare = self._state is State.HEAD and self._input.startswith(b"HEAD ")
+        head, body = answers.complete(error.status, error.text, dict(error.fields))
+        self.transport.write(head if bare else head + body)
+        line = described(b"-", b"-", error.status, 0 if bare else len(body), "-")
+        self.site.access(f"{self.client} {line} 0.000s")
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close the sending side once all is sent, and discard what comes."""
+        self._state = State.LINGER
+        self.persistent = False
+        self._due = False
+        self._until = self.site.clock.seconds() + LINGER
+        self._skip = 0
+        self._left = LINGER_BYTES
+        self.transport.unregisterProducer()
+        if hasattr(self.transport, "loseWriteConnection") and self._plain:
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()  # TLS waits for the client's end of its own accord
+        self.setTimeout(LOOK)
+        self._discard()
+
+    def _discard(self) -> None:
+        """Discard what came, and close once the client has closed, or has sent too much."""
+        self._left -= len(self._input)
+        self._input.clear()
+        if self._half_closed:
+            self.transport.loseConnection()
+        elif self._left < 0:
+            self.transport.abortConnection()
+
+    def _regulate(self) -> None:
+        """Read from the client, or let it wait."""
+        ahead = self._state is State.RESPONSE and len(self._input) > AHEAD
+        if self._clogged or ahead:
+            self.transport.pauseProducing()
+        elif not self._half_closed:
+            self.transport.resumeProducing()
 
     def _await_request(self) -> None:
         """Set the timer for the rest of a request once some of it is here."""
-        if not (self._due or self._handlingRequest) and (self.requests or self._buffer):
+        waits = self._state is State.BODY or (
+            self._state is State.HEAD and (self._input or self._skip)
+        )
+        if waits and not self._due:
             self._due = True
             self._until = self.site.clock.seconds() + HEAD
             # Soon, because this may as well be a client that does not take its answers.
             self.setTimeout(LOOK)
 
-    def allHeadersReceived(self) -> None:
-        """Refuse a body that is too large before any of it is asked for or kept."""
-        if self.length is not None and self.length > BODY:
-            self.refuse_body()
-        else:
-            super().allHeadersReceived()  # type: ignore[no-untyped-call]
-
-    def refuse_body(self) -> None:
-        """Answer that a body is too large, and close."""
-        if not self._refused:
-            self._refused = True
-            self.transport.write(_TOO_LARGE)
-            self.loseConnection()  # type: ignore[no-untyped-call]
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """Take a part of a body, unless there has been too much of it."""
-        if not self._refused:
-            super().rawDataReceived(data)
-
-    def allContentReceived(self) -> None:
-        """Begin to answer a request that has come whole."""
-        if not self._refused:
-            self._due = False
-            self.site.busy.add(self)
-            super().allContentReceived()  # type: ignore[no-untyped-call]
-
-    def requestDone(self, request: Any) -> None:
-        """Go on with the next request, if the client takes the answers."""
-        self.site.busy.discard(self)
-        self._until = self.site.clock.seconds() + IDLE
-        self._savedTimeOut = LOOK
-        if self.site.draining:
-            self.persistent = True  # closed once the client has all of it: see `Site.drain`
-        # Nor is what has been read already parsed: a packet may hold a thousand requests.
-        self.paused = self._waitingForTransport or self.site.draining
-        # What was kept meanwhile comes now, and may be a head that is known.
-        self._parsing = bool(self._buffer)
-        super().requestDone(request)  # type: ignore[no-untyped-call]
-        self._parsing = bool(self._buffer or self.requests)
-        if not self.persistent:
-            # It closes once the client has taken the rest: Twisted would wait for that for ever.
-            self.setTimeout(LOOK)
-        self._await_request()
+    def pauseProducing(self) -> None:
+        """Wait for the client to take what is to be sent; see `IPushProducer`."""
+        self._clogged = True
+        super().pauseProducing()  # type: ignore[no-untyped-call]
 
     def resumeProducing(self) -> None:
         """Go on with what was not parsed for want of a client that takes the answers."""
+        self._clogged = False
         super().resumeProducing()  # type: ignore[no-untyped-call]
-        if self.paused and not self.site.draining:
-            self.paused = False
-            self.dataReceived(b"")
+        self._advance()
 
     def timeoutConnection(self) -> None:
         """Drop the client if its time is over; look again later if it is not."""
         now, pending = self.site.clock.seconds(), self.uptake.pending()
-        if pending:
+        if pending and self._state is not State.LINGER:
             left = self.uptake.patience()
             self._until = now + (HEAD if self._due else IDLE)
         else:

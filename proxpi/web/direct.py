@@ -68,6 +68,7 @@ class Rest:
     started: float
     sentLength: int = 0
     method: bytes = b"GET"
+    startedWriting: bool = True
     responseHeaders: Headers = attrs.field(factory=Headers)
 
     def begin(self, head: bytes, sent: int, clock: IReactorTime) -> None:

@@ -8,7 +8,7 @@ ordinary way, its :class:`Answer` is kept: the head that was written, split wher
 it, and the body, in memory or as part of an open file. It is found again
 
 * by the *head*, the very bytes of a request (:meth:`Known.find`);
-* by the *question*, what matters of a head that was never seen (:mod:`proxpi.web.heads`,
+* by the *question*, what matters of a head that was never seen (:mod:`proxpi.web.request_head`,
   :meth:`Known.ask`): ``Accept``, say, matters, and ``User-Agent`` does not. From then on that head
   is known as well.
 
@@ -36,7 +36,7 @@ from twisted.web.http import datetimeToString
 
 from proxpi.files.copies import Held
 from proxpi.simple import freshness
-from proxpi.web.heads import Question
+from proxpi.web.request_head import CacheKey
 
 #: Answers that are kept, bytes that they take, and open files among them.
 ANSWERS = 8192
@@ -103,7 +103,7 @@ class Answer:
     start: int
     stop: int
     line: str
-    question: Question
+    question: CacheKey
     heads: list[bytes] = attrs.field(init=False, factory=list)
     hits: int = attrs.field(init=False, default=0)
     used_at: float = attrs.field(init=False, default=0.0)
@@ -157,7 +157,7 @@ class Known:
     files: int = FILES
     _heads: dict[bytes, Answer] = attrs.field(init=False, factory=dict)
     # In the order in which they came, or were looked at and left.
-    _answers: dict[Question, Answer] = attrs.field(init=False, factory=dict)
+    _answers: dict[CacheKey, Answer] = attrs.field(init=False, factory=dict)
     _about: dict[str, list[Answer]] = attrs.field(init=False, factory=dict)
     _cost: int = attrs.field(init=False, default=0)
     # Those that keep a descriptor.
@@ -189,12 +189,12 @@ class Known:
         answer = self._heads.get(head)
         return answer if answer is not None and self.holds(answer, now) else None
 
-    def ask(self, question: Question, now: float) -> Answer | None:
+    def ask(self, question: CacheKey, now: float) -> Answer | None:
         """Give the answer to a question, if it may be given now."""
         answer = self._answers.get(question)
         return answer if answer is not None and self.holds(answer, now) else None
 
-    def learn(self, question: Question, head: bytes, line: str, draft: Draft) -> None:
+    def learn(self, question: CacheKey, head: bytes, line: str, draft: Draft) -> None:
         """
         Keep the answer to a question, if that can be.
 
@@ -230,9 +230,12 @@ class Known:
         body = len(answer.body)
         if answer.held is not None and not answer.of_disk:
             body = answer.stop
+        method, target, fields = answer.question
+        asked = len(method) + len(target) + sum(len(field or b"") for field in fields)
+        said = len(answer.line) + sum(map(len, answer.about))
         parts = len(answer.before) + len(answer.between) + len(answer.after)
         # A small body is there once more, with the head that was given last.
-        answer.cost = OVERHEAD + 2 * parts + body * (2 if body <= SMALL else 1)
+        answer.cost = OVERHEAD + asked + said + 2 * parts + body * (2 if body <= SMALL else 1)
         self._answers[answer.question] = answer
         for each in answer.about:
             self._about.setdefault(each, []).append(answer)
@@ -244,7 +247,7 @@ class Known:
     def recognize(self, head: bytes, answer: Answer) -> None:
         """Find an answer by a head from now on, if it is still kept."""
         if self._answers.get(answer.question) is not answer or head in self._heads:
-            return
+            return  # (the channel gives no head that is longer than LONGEST_LEARNED)
         if len(answer.heads) >= HEADS:
             self._unlearn(answer, answer.heads[0])
         answer.heads.append(head)

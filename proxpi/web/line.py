@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+#: Bytes of a path that the access log shows.
+LONGEST = 2048
+
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
@@ -13,7 +16,8 @@ def described(method: bytes, path: bytes, status: int, size: int, cache: str) ->
     :param path: without its query, in which people put tokens
     :param size: bytes of the body that were sent
     """
-    return f"{printable(method)} {printable(path)} {status} {size} {cache}"
+    name = printable(path[:LONGEST]) + ("..." if len(path) > LONGEST else "")
+    return f"{printable(method[:LONGEST])} {name} {status} {size} {cache}"
 
 
 def printable(data: bytes) -> str:

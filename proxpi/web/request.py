@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import cast
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
 
 from proxpi.web import answers
-from proxpi.web.channel import BODY, Channel
 from proxpi.web.known import Draft
 from proxpi.web.line import printable
 from proxpi.web.send import cut_off
@@ -19,31 +17,23 @@ _log = Logger(namespace="proxpi.web")
 
 
 class Request(server.Request):
-    """A request that knows when it began, and how to fail."""
+    """A request that knows when it began, and how to fail.
+
+    :ivar too_large: whether its body is longer than anything reads
+    """
 
     started = 0.0
     draft: Draft | None = None
+    too_large = False
 
     def gotLength(self, length: int | None) -> None:
-        """Keep the body in memory: it is bounded, also one that does not say how long it is."""
+        """Keep the body in memory: the channel bounds it."""
         self.content = BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Keep a part of the body, or refuse it."""
-        assert self.content is not None
-        if self.content.tell() + len(data) > BODY:
-            cast(Channel, self.channel).refuse_body()
-        else:
-            self.content.write(data)
 
     def process(self) -> None:
         """Begin to answer."""
-        if not self.uri.startswith(b"/"):
-            # A proxy is asked with the whole URL (RFC 9112 3.2.2); it is no proxy's here.
-            _, _, rest = self.uri.partition(b"://")
-            _, slash, path = rest.partition(b"/")
-            self.uri = slash + path
-            self.path = self.uri.partition(b"?")[0]
+        if self.uri == b"*":
+            self.uri = self.path = b"/"
         super().process()  # type: ignore[no-untyped-call]
 
     def getRequestHostname(self) -> bytes:

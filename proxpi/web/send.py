@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import sys
 import termios
@@ -294,6 +295,15 @@ class Uptake:
         if below is None:
             return False
         return bool(below.dataBuffer or below._tempDataBuffer or _in_kernel(below.getHandle()))
+
+    def gone(self) -> bool:
+        """Tell whether the client has answered something with the end of its connection."""
+        below = _descriptor(self.transport)
+        if below is None:
+            return False
+        poll = select.poll()
+        poll.register(below.fileno(), 0)
+        return bool(poll.poll(0))
 
     def patience(self, progress: int = 0) -> float:
         """

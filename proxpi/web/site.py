@@ -98,7 +98,7 @@ class _Health(Resource):
 
     def render(self, request: Any) -> int:
         """See `IResource`."""
-        answers.finish(request, answers.succeeded(request))
+        answers.finish(request, answers.succeeded(request, answers.UNSTORED))
         return NOT_DONE_YET
 
 

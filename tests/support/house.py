@@ -35,6 +35,7 @@ INDEX = "https://index.example/simple/"
 PRIVATE_INDEX = "https://user:secret@index.example/simple/"
 FILES = "https://files.example/packages/"
 MIB = 1 << 20
+HOSTS = frozenset({"proxpi.example"})
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -131,7 +132,7 @@ class HouseCase(FolderCase):
         )
         files = Files(self.mirror, self.clock, any_type)
         tree = IndexTree(self.pages, self.projects, files, self.clock)
-        rest = rest or App(self.pages, self.projects, self.mirror).app.resource()
+        rest = rest or App(self.pages, self.projects, self.mirror, HOSTS).app.resource()
         self.site = Site(tree, rest, self.clock)
         self.pages.changed = self.disk.changed = self.site.known.drop
         self.disk.prepare()

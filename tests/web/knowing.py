@@ -65,15 +65,11 @@ class KnownCase(HouseCase):
         return client.received
 
     def known(self, head: bytes, client: Client | None = None) -> bool:
-        """Tell whether a request would be answered without being parsed."""
+        """Tell whether a request would be answered by the response cache."""
         client = client or self.client()
-        parsed: list[int] = []
-
-        def parse(data: bytes, asked: object = None) -> None:
-            parsed.extend(data)
-
-        client.transport.protocol._parse = parse
+        begun: list[object] = []
+        client.transport.protocol._begin = begun.append
         client.send(head)
         client.settle()
-        del client.transport.protocol._parse
-        return not parsed
+        del client.transport.protocol._begin
+        return not begun

@@ -1,0 +1,217 @@
+"""The head of a request, read as strictly as RFC 9112 asks: pure functions over bytes.
+
+A head has no states: :func:`parse` gives a :class:`Head` or raises a :exc:`BadRequest`, and
+:func:`check_beginning` refuses the beginning of what cannot become a head. Whatever proxies and
+servers are known to read differently (a missing or second ``Host``, blanks around names, bare line
+feeds, folded lines, two lengths) is a 400. This one parser reads ordinary requests and those that
+the response cache answers.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from ipaddress import AddressValueError, IPv6Address
+from typing import NoReturn, TypeAlias
+
+import attrs
+
+#: Bytes, and fields, that a head may have, and bytes of the name of a field.
+LONGEST = 16 * 1024
+MOST = 500
+LONGEST_NAME = 256
+#: Bytes of a head up to which the response cache takes note of it.
+LONGEST_LEARNED = 2048
+#: The fields on which a response from the cache depends, besides the target.
+ASKING = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
+#: Fields with which the response cache answers no request.
+_UNCACHED = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+_INTERPRETED = _UNCACHED.union(ASKING, (b"host", b"connection"))
+
+#: Method, target, and the fields of :data:`ASKING`: what a cached response depends on.
+CacheKey: TypeAlias = tuple[bytes, bytes, tuple[bytes | None, ...]]
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_LINE = re.compile(rb"(" + _TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
+_NAME = re.compile(_TOKEN)
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TARGET = re.compile(rb"[!-~]+")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+
+@attrs.define(eq=False)
+class BadRequest(Exception):
+    """A request that gets an error as its response, after which the connection closes.
+
+    :ivar text: one sentence that says what is wrong
+    """
+
+    status: int
+    text: str
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class Head:
+    """A head.
+
+    :ivar target: the path with its query, or ``*``
+    :ivar version: ``HTTP/1.1``, or ``HTTP/1.0``
+    :ivar persistent: whether the connection may stay open after the response
+    :ivar length: bytes of the body; ``None`` for one that comes in chunks
+    :ivar expects_continue: whether the client waits for a 100 before it sends the body
+    :ivar key: what the response cache finds a response by, if it may
+    """
+
+    method: bytes
+    target: bytes
+    version: bytes
+    fields: list[tuple[bytes, bytes]]
+    persistent: bool
+    length: int | None
+    expects_continue: bool
+    key: CacheKey | None
+
+
+def parse(raw: bytes) -> Head:
+    """
+    Read a head.
+
+    :param raw: all of it, with the empty line at its end
+    :raises BadRequest: for one that RFC 9112 or the limits here do not allow
+    """
+    line, *lines = raw[:-4].split(b"\r\n")
+    method, target, version = _request_line(line)
+    if len(lines) > MOST:
+        _refuse(f"A request has at most {MOST} header fields.", 431)
+    fields, said = _fields(lines)
+    hosts = said.get(b"host", [])
+    if len(hosts) != 1 and (hosts or version == b"HTTP/1.1"):
+        _refuse("A request of HTTP/1.1 has exactly one Host field.")
+    if hosts:
+        check_authority(hosts[0], "Host")
+    target, authority = _path(method, target)
+    if authority is not None:  # RFC 9112 3.2.2: it takes the place of the field
+        fields = [field for field in fields if field[0].lower() != b"host"]
+        fields.append((b"Host", authority))
+    tokens = {
+        token.strip(b" \t").lower()
+        for value in said.get(b"connection", ())
+        for token in value.split(b",")
+    }
+    persistent = version == b"HTTP/1.1" and b"close" not in tokens
+    length = _length(said, version)
+    expects = said.get(b"expect", [b""])[0].lower() == b"100-continue" and version == b"HTTP/1.1"
+    key = None
+    if (
+        persistent
+        and method in (b"GET", b"HEAD")
+        and len(raw) <= LONGEST_LEARNED
+        and authority is None
+        and _UNCACHED.isdisjoint(said)
+    ):
+        asking = (b", ".join(said[name]) if name in said else None for name in ASKING)
+        key = method, target, tuple(asking)
+    return Head(method, target, version, fields, persistent, length, expects, key)
+
+
+def check_beginning(data: bytes | bytearray) -> None:
+    """
+    Refuse the beginning of a request that is too long for a head, or cannot become one.
+
+    :raises BadRequest: if it is
+    """
+    if len(data) > LONGEST:
+        if data.find(b"\r\n", 0, LONGEST) < 0:
+            _refuse(f"A request line has at most {LONGEST} bytes.", 414)
+        _refuse(f"The head of a request has at most {LONGEST} bytes.", 431)
+    if data and not _NAME.match(data):
+        _refuse("A request begins with its method.")
+    if _BARE_LINE_FEED.search(data):
+        _refuse("Each line of a head ends with CR LF.")
+
+
+def check_authority(value: bytes, what: str) -> None:
+    """
+    Refuse what is no host with an optional port.
+
+    :raises BadRequest: if it is none
+    """
+    match = _AUTHORITY.fullmatch(value)
+    try:
+        if match is None or int(match[2] or 0) > 0xFFFF:
+            raise ValueError
+        if match[1]:
+            IPv6Address(match[1].decode("ascii"))
+    except (ValueError, AddressValueError):
+        _refuse(f"{what} is a host name or an address, and a port where it has one.")
+
+
+def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        _refuse("The first line is a method, a target and HTTP/1.1, with one space between them.")
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        _refuse("Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505)
+    if not _TARGET.fullmatch(target):
+        _refuse("The target of a request is ASCII; all else in it is percent-encoded.")
+    return method, target, b"HTTP/1.0" if minor == b"0" else b"HTTP/1.1"
+
+
+def _fields(lines: list[bytes]) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]]:
+    """Give all fields, and the values of those that are interpreted, by their lower-case names."""
+    fields = []
+    said: dict[bytes, list[bytes]] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        # Not with the name in one expression: blanks would be tried with each part of it.
+        value = value.strip(b" \t")
+        if not (colon and _NAME.fullmatch(name)):
+            _refuse("Each line of a head is a name, a colon right behind it, and a value.")
+        if len(name) > LONGEST_NAME:
+            _refuse(f"The name of a header field has at most {LONGEST_NAME} bytes.")
+        if not _VALUE.fullmatch(value):
+            _refuse("The value of a header field has no control characters.")
+        fields.append((name, value))
+        name = name.lower()
+        if name in _INTERPRETED:
+            said.setdefault(name, []).append(value)
+    return fields, said
+
+
+def _path(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
+    """Give the path and query of a target, and its authority where it has one."""
+    if method == b"CONNECT":
+        allow = (("Allow", "DELETE, GET, HEAD, OPTIONS, POST"),)
+        raise BadRequest(405, "proxpi is no forward proxy: CONNECT leads nowhere.", allow)
+    if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
+        return target, None
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        _refuse("The target of a request is a path that begins with a slash, or a URL.")
+    authority, path = match.groups()
+    check_authority(authority, "The host of the target")
+    return path if path.startswith(b"/") else b"/" + path.partition(b"#")[0], authority
+
+
+def _length(said: dict[bytes, list[bytes]], version: bytes) -> int | None:
+    """Give the length of the body; ``None`` if it comes in chunks."""
+    lengths, codings = said.get(b"content-length", []), said.get(b"transfer-encoding", [])
+    if len(lengths) > 1 or (lengths and (codings or not _LENGTH.fullmatch(lengths[0]))):
+        _refuse("A request states the length of its body once, as a number.")
+    if not codings:
+        return int(lengths[0]) if lengths else 0
+    names = [name.strip(b" \t").lower() for name in b",".join(codings).split(b",")]
+    if version == b"HTTP/1.0" or names[-1] != b"chunked" or names.count(b"chunked") > 1:
+        _refuse("A body with a transfer coding ends with the coding chunked, in HTTP/1.1.")
+    if len(names) > 1:
+        _refuse("The only transfer coding that is understood is chunked.", 501)
+    return None
+
+
+def _refuse(text: str, status: int = HTTPStatus.BAD_REQUEST) -> NoReturn:
+    raise BadRequest(status, text)

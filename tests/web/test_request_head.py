@@ -1,0 +1,340 @@
+"""Heads of requests: what RFC 9112 allows is read, and all else is refused with a sentence."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxpi.web.request_head import (
+    ASKING,
+    LONGEST,
+    LONGEST_LEARNED,
+    LONGEST_NAME,
+    MOST,
+    BadRequest,
+    check_beginning,
+    parse,
+)
+
+PLAIN = b"GET /index/demo/ HTTP/1.1\r\nHost: h\r\nAccept: a/b\r\n\r\n"
+FIELD = b"Accept: a/b"
+NONE = [None] * (len(ASKING) - 1)
+
+
+def with_field(field: bytes) -> bytes:
+    """Give a plain head with another field in it."""
+    return PLAIN.replace(FIELD, field)
+
+
+def with_line(line: bytes) -> bytes:
+    """Give a plain head with another request line."""
+    return PLAIN.replace(b"GET /index/demo/ HTTP/1.1", line)
+
+
+def with_host(*values: bytes) -> bytes:
+    """Give a plain head with other ``Host`` fields."""
+    return PLAIN.replace(b"Host: h\r\n", b"".join(b"Host: %s\r\n" % value for value in values))
+
+
+def refused(raw: bytes) -> int:
+    """Give the status with which a head is refused."""
+    with pytest.raises(BadRequest) as caught:
+        parse(raw)
+    assert caught.value.text.endswith(".")
+    return caught.value.status
+
+
+def test_cache_key() -> None:
+    """The fields that matter are in the cache key, in one order, however they are written."""
+    assert parse(PLAIN).key == (b"GET", b"/index/demo/", (b"a/b", *NONE))
+    other = with_line(b"HEAD /x?y HTTP/1.1").replace(FIELD, b"accept:a/b  \r\nRange: \r\nX: y")
+    assert parse(other).key == (b"HEAD", b"/x?y", (b"a/b", None, None, None, b"", None))
+    twice = with_field(FIELD + b"\r\nACCEPT: c/d\r\nConnection: Keep-Alive, TE")
+    assert parse(twice).key == (b"GET", b"/index/demo/", (b"a/b, c/d", *NONE))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        with_line(b"POST /index/demo/ HTTP/1.1"),
+        with_line(b"GET /index/demo/ HTTP/1.0"),
+        with_line(b"GET http://other/index/demo/ HTTP/1.1"),
+        with_field(b"Connection: keep-alive, close"),
+        with_field(b"Content-Length: 0"),
+        with_field(b"Content-Length: 5"),
+        with_field(b"Transfer-Encoding: chunked"),
+        with_field(b"Expect: 100-continue"),
+        with_field(b"Upgrade: h2c"),
+        with_field(b"X: " + b"x" * LONGEST_LEARNED),
+    ],
+)
+def test_no_cache_key(head: bytes) -> None:
+    """The response cache answers no request with a body, or a large head."""
+    assert parse(head).key is None
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET foo HTTP/1.1", 400),
+        (b"GET index/demo/ HTTP/1.1", 400),
+        (b"GET ?x HTTP/1.1", 400),
+        (b"GET * HTTP/1.1", 400),
+        (b"GET h:80 HTTP/1.1", 400),
+        (b"GET ftp://h/ HTTP/1.1", 400),
+        (b"GET http:///x HTTP/1.1", 400),
+        (b"GET http://u:p@h/ HTTP/1.1", 400),
+        (b"GET http://h:99999/ HTTP/1.1", 400),
+        (b"GET  / HTTP/1.1", 400),
+        (b"GET /  HTTP/1.1", 400),
+        (b" GET / HTTP/1.1", 400),
+        (b"GET\t/ HTTP/1.1", 400),
+        (b"GET / HTTP/1.1 ", 400),
+        (b"GET /", 400),
+        (b"GET", 400),
+        (b"", 400),
+        (b"G@T / HTTP/1.1", 400),
+        (b"G\xc9T / HTTP/1.1", 400),
+        (b"GET / http/1.1", 400),
+        (b"GET / HTTP/1.10", 400),
+        (b"GET / HTTP/11", 400),
+        (b"GET / HTTQ/1.1", 400),
+        (b"GET /a b HTTP/1.1", 400),
+        (b"GET /\xc3\xa9 HTTP/1.1", 400),
+        (b"GET /\x00 HTTP/1.1", 400),
+        (b"GET /\x7f HTTP/1.1", 400),
+        (b"GET / HTTP/2.0", 505),
+        (b"PRI * HTTP/2.0", 505),
+        (b"GET / HTTP/0.9", 505),
+        (b"CONNECT h:443 HTTP/1.1", 405),
+    ],
+)
+def test_bad_line(line: bytes, status: int) -> None:
+    """A first line that is no request line of HTTP/1 is refused."""
+    assert refused(with_line(line)) == status
+
+
+@pytest.mark.parametrize(
+    ("target", "read", "host"),
+    [
+        (b"/index/demo/?x=http://h/", b"/index/demo/?x=http://h/", b"h"),
+        (b"//cache", b"//cache", b"h"),
+        (b"http://other:81/index/?y", b"/index/?y", b"other:81"),
+        (b"HTTPS://[::1]/x", b"/x", b"[::1]"),
+        (b"http://x?y=/cache/demo", b"/?y=/cache/demo", b"x"),
+        (b"http://x#y=/cache/demo", b"/", b"x"),
+        (b"http://x", b"/", b"x"),
+    ],
+)
+def test_target(target: bytes, read: bytes, host: bytes) -> None:
+    """A URL as the target is its path and query, and its authority takes the place of ``Host``."""
+    head = parse(with_line(b"GET " + target + b" HTTP/1.1"))
+    hosts = [value for name, value in head.fields if name == b"Host"]
+    assert (head.target, hosts) == (read, [host])
+
+
+def test_asterisk() -> None:
+    """``*`` is the target of ``OPTIONS`` alone."""
+    assert parse(with_line(b"OPTIONS * HTTP/1.1")).target == b"*"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"a b",
+        b"a,b",
+        b"a/b",
+        b"u@h",
+        b"u:p@h",
+        b"http://h",
+        b"h:x",
+        b"h:-1",
+        b"h:65536",
+        b"h:123456",
+        b"h:1:2",
+        b"::1",
+        b"[::1",
+        b"::1]",
+        b"[::1]x",
+        b"[::g]",
+        b"[1.2.3.4]",
+        b"[]",
+        b"h\xe9",
+        b"h?x",
+        b"h#x",
+        b"<h>",
+        b"h%00",
+    ],
+)
+def test_odd_host(value: bytes) -> None:
+    """``Host`` is a name or an address with an optional port, and never empty."""
+    assert refused(with_host(value)) == 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"h", b"h:", b"h:80", b"H.Example.", b"1.2.3.4:5", b"[::1]", b"[fe80::1]:65535", b"a_b", b"~"],
+)
+def test_good_host(value: bytes) -> None:
+    """Names, addresses and ports in any usual spelling are taken."""
+    assert parse(with_host(value)).key is not None
+
+
+def test_hosts() -> None:
+    """There is one ``Host``; only HTTP/1.0 may do without."""
+    assert refused(with_host()) == 400
+    assert refused(with_host(b"h", b"h")) == 400
+    old = b"GET / HTTP/1.0"
+    assert parse(with_line(old).replace(b"Host: h\r\n", b"")).version == b"HTTP/1.0"
+    assert refused(with_line(old).replace(b"Host: h", b"Host: h\r\nHost: h")) == 400
+    assert refused(with_line(old).replace(b"Host: h", b"Host: a/b")) == 400
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        (b"Accept : a/b", 400),
+        (b" Accept: a/b", 400),
+        (b"Accept\t: a/b", 400),
+        (b"X: y\r\n folded", 400),
+        (b"X: y\r\n\tfolded", 400),
+        (b"Accept", 400),
+        (b": a/b", 400),
+        (b"Ac(cept: a/b", 400),
+        (b"Acc\xe9pt: a/b", 400),
+        (b"X: a\nY: b", 400),
+        (b"X: a\rb", 400),
+        (b"X: a\0b", 400),
+        (b"X: a\x1b[2Jb", 400),
+        (b"X: a\x7fb", 400),
+        (b"X" * (LONGEST_NAME + 1) + b": a", 400),
+        (b"Content-Length: 1\r\nContent-Length: 1", 400),
+        (b"Content-Length: 1\r\nContent-Length: 2", 400),
+        (b"Content-Length: 1, 1", 400),
+        (b"Content-Length: +1", 400),
+        (b"Content-Length: -1", 400),
+        (b"Content-Length: 0x1", 400),
+        (b"Content-Length: 1 1", 400),
+        (b"Content-Length: \xb2", 400),
+        (b"Content-Length:", 400),
+        (b"Content-Length: " + b"9" * 19, 400),
+        (b"Content-Length: 1\r\nTransfer-Encoding: chunked", 400),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 1", 400),
+        (b"Transfer-Encoding: identity", 400),
+        (b"Transfer-Encoding: xchunked", 400),
+        (b"Transfer-Encoding: chunked, gzip", 400),
+        (b"Transfer-Encoding: chunked, chunked", 400),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
+        (b"Transfer-Encoding:", 400),
+        (b"Transfer-Encoding: gzip, chunked", 501),
+        (b"\r\n".join([b"A: b"] * MOST), 431),
+    ],
+)
+def test_bad_field(field: bytes, status: int) -> None:
+    """Fields that others may read differently, and too many of them, are refused."""
+    assert refused(with_field(field)) == status
+
+
+def test_coding_in_an_old_version() -> None:
+    """HTTP/1.0 has no transfer codings."""
+    raw = with_field(b"Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert refused(raw) == 400
+
+
+@pytest.mark.parametrize(
+    ("connection", "persistent"),
+    [
+        (b"Connection: close", False),
+        (b"Connection: CLOSE", False),
+        (b"Connection: TE,close", False),
+        (b"Connection: te ,\tClose , x", False),
+        (b"Connection: keep-alive\r\nConnection: close", False),
+        (b"Connection: keep-alive", True),
+        (b"Connection: closed", True),
+        (b"Connection: x-close", True),
+        (b"Connection:", True),
+    ],
+)
+def test_connection(connection: bytes, persistent: bool) -> None:
+    """``close`` is one item of a list, in any case, in any of several fields."""
+    assert parse(with_field(connection)).persistent is persistent
+
+
+@pytest.mark.parametrize(
+    ("field", "length"),
+    [(b"X: y", 0), (b"Content-Length: 17", 17), (b"Transfer-Encoding: Chunked", None)],
+)
+def test_length(field: bytes, length: int | None) -> None:
+    """The length of the body is stated, or its chunks say it."""
+    assert parse(with_field(field)).length == length
+
+
+def test_later_minor_version() -> None:
+    """HTTP/1.2 is answered as the highest version that is spoken (RFC 9110 2.5)."""
+    assert parse(with_line(b"GET / HTTP/1.2")).version == b"HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /" + b"x" * LONGEST, 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * LONGEST, 431),
+        (b"GET / HTTP/1.1\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: h\n\n", 400),
+        (b"\x16\x03\x01", 400),
+        (b"\0", 400),
+        (b" ", 400),
+    ],
+)
+def test_beginning(data: bytes, status: int) -> None:
+    """What cannot become a head is refused before more of it comes."""
+    with pytest.raises(BadRequest) as caught:
+        check_beginning(data)
+    assert caught.value.status == status
+
+
+@given(st.integers(min_value=0, max_value=len(PLAIN) - 1))
+def test_beginnings_of_heads(count: int) -> None:
+    """The beginning of a head is waited for."""
+    check_beginning(PLAIN[:count])
+
+
+names = st.sampled_from([*ASKING, b"Accept", b"HOST", b"User-Agent", b"X_y", b"Connection"])
+values = st.one_of(
+    st.sampled_from([b"", b"gzip", b"close", b"keep-alive", b"bytes=0-1", b"a\tb", b" x "]),
+    st.binary(max_size=4),
+)
+
+
+@given(st.binary(max_size=60), st.lists(st.tuples(names, values), max_size=5))
+def test_read_or_refused(line: bytes, fields: list[tuple[bytes, bytes]]) -> None:
+    """Whatever comes is read or refused; nothing with a line end inside is ever read."""
+    for first in (line, b"GET / HTTP/1.1"):
+        raw = b"\r\n".join([first, b"Host: h", *(n + b":" + v for n, v in fields), b"", b""])
+        try:
+            head = parse(raw)
+        except BadRequest:
+            continue
+        assert all(not {0, 10, 13} & set(name + value) for name, value in head.fields)
+
+
+def test_linear() -> None:
+    """Twice as many blanks take about twice the time, whatever stands behind them."""
+
+    def seconds(count: int, blank: bytes, odd: bytes) -> float:
+        raw = with_field(b"X:" + blank * count + odd)
+        best = float("inf")
+        for _ in range(5):
+            begin = time.perf_counter()
+            with pytest.raises(BadRequest):
+                parse(raw)
+            best = min(best, time.perf_counter() - begin)
+        return best
+
+    for odd in (b"\x00", b" x\x01"):
+        for blank in (b" ", b"\t", b" a"):
+            assert seconds(14_000, blank, odd) < 40 * seconds(1400, blank, odd) + 1e-4
