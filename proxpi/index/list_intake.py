@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from proxpi.index.list_folder import BLOCK, Draft, Form, ListFile
 from proxpi.index.list_names import Press
 from proxpi.index.scanner import NameScanner, NotAList
-from proxpi.index.source import Work
+from proxpi.index.source import Work, note_unlisted
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.body import Limit
 from proxpi.upstream.codings import Decoder
@@ -68,6 +68,7 @@ async def take(
         announced = await upstream.stream(answer, write, limit, LIST_TIME)
         await searching.finish()
         names = await work(lambda: search.finish(announced))
+        note_unlisted(answer.url, search.scanner.unlisted, "project")
         for batches in printing:
             await batches.finish()
         return names, {form: await work(press.finish) for form, press in presses.items()}
@@ -187,13 +188,15 @@ class _Search:
     """What is done in a thread: bytes come in, and their names go to a file."""
 
     def __init__(self, codings: Sequence[str], draft: Callable[[], Draft], limit: Limit) -> None:
-        self._scanner = NameScanner()
+        self.scanner = NameScanner()
         self._decoder = Decoder(codings, self._take, limit) if codings else None
         self._new_draft = draft
         self._draft: Draft | None = None
         self._found: list[bytes] = []
         self._limit = limit
         self._size = 0
+        self._pieces: list[bytes] = []
+        self._pending = 0
 
     def feed(self, data: bytes) -> bytes:
         """
@@ -204,13 +207,24 @@ class _Search:
         self._found.clear()
         for place in range(0, len(data), BLOCK):
             (self._decoder.write if self._decoder else self._take)(data[place : place + BLOCK])
+        self._scan()
         return b"".join(self._found)
 
     def _take(self, data: bytes) -> None:
         self._size += len(data)
         self._limit.check(self._size)
+        self._pieces.append(data)
+        self._pending += len(data)
+        if self._pending >= BLOCK:
+            self._scan()
+
+    def _scan(self) -> None:
+        """Search what has gathered: the scanner looks at the end of each piece again."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._pending = 0
         for place in range(0, len(data), BLOCK):
-            names = self._scanner.feed(data[place : place + BLOCK])
+            names = self.scanner.feed(data[place : place + BLOCK])
             self._output.write(names)
             self._found.append(names)
 
@@ -225,10 +239,10 @@ class _Search:
             if not self._decoder.ended:
                 raise BodyCut()
             announced = True  # What is compressed has its own end.
-        if not (self._scanner.complete if announced else self._scanner.closed):
+        if not (self.scanner.complete if announced else self.scanner.closed):
             # An end that nobody announced may have been none.
             raise _CutShort(temporary=not announced)
-        self._scanner.check()
+        self.scanner.check()
         return self._output.finish()
 
     def abandon(self) -> None:

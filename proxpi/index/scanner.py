@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from html import unescape
-from urllib.parse import unquote
 
 import msgspec
 
 from proxpi.simple import markup, names
+from proxpi.simple.model import Unlisted
+from proxpi.simple.tokenizer import Kind, Tokenizer
 
 #: Bytes that are searched again with the next chunk, because a name may have begun in them.
 OVERLAP = 64 * 1024
@@ -37,15 +38,20 @@ _BEFORE_REST = (
     b'{"projects":[{"":{"name":""',
     b'{"":{"name":""',
 )
-_ANCHOR = re.compile(rb"<a\b([^<>]*+)>([^<]*+)</a\s*+>", re.IGNORECASE)
 _END = re.compile(rb"</a\s*+>", re.IGNORECASE)
-_HREF = re.compile(rb"""\bhref\s*+=\s*+["']?+([^"'\s]++)""", re.IGNORECASE)
+#: What is in no list whose anchors all look alike: it begins a comment or raw text.
+_BEGINS = re.compile(
+    rb"<(?:[!?]|script|style|title|textarea|xmp|iframe|noembed|noframes)", re.IGNORECASE
+)
+_ELSEWHERE = re.compile(r"[#?]|(?!https?:)[a-z][a-z0-9+.-]*:|\.{0,2}/?\Z", re.IGNORECASE)
 #: An anchor as nearly all are, after _FOLDED: the last folder of its link is its text.
 _USUAL_ANCHOR = re.compile(
     rb"""(<a[ ](?:[a-z]++="[a-z]*+"[ ])?+href="(?:[^"'\s<>?\#&%/]*+/)*?)
     ([a-z0-9-]++)(/?"[^<>]*+>\s*+)\2(/?\s*+</a\s*+>)""",
     re.VERBOSE,
 )
+#: Characters of the text of an anchor; a name is shorter.
+_LONGEST_TEXT = 1000
 #: Bytes beyond which what stands around a name in an anchor is not usual any more.
 _LONGEST_USUAL = 500
 #: Letters in lower case, and the separators of a name as the one of its normal form (PEP 503).
@@ -60,6 +66,55 @@ class NotAList(ValueError):
     """What comes is no list of projects; its text says why."""
 
 
+class _Anchors:
+    """Reads the names of projects off anchors, which is *between* two of them or in one.
+
+    The text content of an anchor names the project (PEP 503), wherever its link leads.
+    """
+
+    def __init__(self) -> None:
+        self._tokenizer = Tokenizer()
+        self._href = ""
+        self._text: str | None = None
+        self.unlisted = Unlisted()
+
+    @property
+    def between(self) -> bool:
+        """Whether nothing has begun that has not ended."""
+        return self._text is None and self._tokenizer.in_data
+
+    def feed(self, text: str) -> Iterator[str]:
+        """
+        Give the names in a piece of a page.
+
+        :raises NotAList: if it has too many marked sections
+        """
+        tokens = self._tokenizer.feed(text)
+        while True:
+            try:
+                kind, value, attributes = next(tokens)
+            except StopIteration:
+                return
+            except ValueError as error:
+                raise NotAList(str(error)) from error
+            if kind is Kind.TEXT:
+                if self._text is not None and len(self._text) < _LONGEST_TEXT:
+                    self._text += value[:_LONGEST_TEXT]
+            elif value == "a":
+                if self._text is not None and (name := self._name(self._text)):
+                    yield name
+                self._href = (attributes.get("href") or "").strip()
+                self._text = "" if kind is Kind.START else None
+
+    def _name(self, text: str) -> str | None:
+        if _ELSEWHERE.match(self._href) or not self._href:
+            return None
+        name = _canonical(unescape(text).strip().removesuffix("/"))
+        if name is None:
+            self.unlisted.add(self._href)
+        return name
+
+
 class NameScanner:
     """Finds the names in a root list."""
 
@@ -70,6 +125,12 @@ class NameScanner:
         self._json: bool | None = None
         self._listing = False  # whether the array of projects has begun
         self._found = False
+        self._anchors = _Anchors()
+
+    @property
+    def unlisted(self) -> Unlisted:
+        """The links that name no project."""
+        return self._anchors.unlisted
 
     def feed(self, chunk: bytes) -> bytes:
         """
@@ -91,9 +152,16 @@ class NameScanner:
 
     @property
     def complete(self) -> bool:
-        """Whether what has come ends as a list does, if a list ends at all here."""
+        """Whether what has come ends as a list does, if a list ends at all here.
+
+        :raises NotAList: if this is no root list
+        """
+        if self._json is None:
+            if self._rest.strip():
+                raise NotAList("it is neither JSON nor HTML")
+            return False
         if not self._json:
-            return self._json is not None and self._tail.rstrip().endswith(b">")
+            return self._tail.rstrip().endswith(b">")
         if not self._found:
             return _is_json(self._tail)
         searched = max((name.end() for name in _JSON_NAME.finditer(self._tail)), default=0)
@@ -129,10 +197,13 @@ class NameScanner:
         start = data.lstrip(_BLANKS).removeprefix(BOM_UTF8).lstrip(_BLANKS)
         if not start or BOM_UTF8.startswith(start):
             return False
-        if start[:1] not in (b"{", b"<"):
-            raise NotAList("it is neither JSON nor HTML")
         self._json = start.startswith(b"{")
-        return True
+        if self._json or b"<" in start:
+            return True
+        self._json = None  # text may come first
+        if len(start) > BEGINNING:
+            raise NotAList("it is neither JSON nor HTML")
+        return False
 
     def _names_in_json(self, data: bytes) -> bytes:
         if b'"api-version"' in data and (version := _JSON_VERSION.search(data)) is not None:
@@ -153,11 +224,14 @@ class NameScanner:
         return lines
 
     def _names_in_html(self, data: bytes) -> bytes:
-        end = _END.match(data, max(data.rfind(b"</a"), data.rfind(b"</A"), 0))
-        data = self._searchable(data, end.end() if end else 0, _ANCHOR)
-        lines = _usual_lines(data)
+        found = _END.match(data, max(data.rfind(b"</a"), data.rfind(b"</A"), 0))
+        end = found.end() if found else 0
+        # An element may be longer than all that is kept: its reader knows how it began.
+        end = len(data) if len(data) - end > OVERLAP else end
+        data, self._rest = data[:end], data[end:]
+        lines = _usual_lines(data) if self._anchors.between else None
         if lines is None:
-            lines = _canonical_lines(map(_html_name, _ANCHOR.finditer(data)))
+            lines = _canonical_lines(self._anchors.feed(data.decode("latin-1")))
         self._found = self._found or bool(lines)
         return lines
 
@@ -205,6 +279,9 @@ def _usual_lines(data: bytes) -> bytes | None:
     before, _, between, after = first.groups()
     start, end = first.start(2), folded.rfind(after)
     gap = folded.find(before, first.end())
+    around = (folded[:start], folded[first.end(1) : max(gap, 0)], folded[end:])
+    if any(map(_BEGINS.search, around)):
+        return None
     # Where all that is around the names is the same, it can be cut out in a few steps.
     parted = folded[start:end].replace(after + folded[first.end() : gap] + before, b"\n")
     twice = parted.replace(between, b"\n").split(b"\n")
@@ -214,9 +291,9 @@ def _usual_lines(data: bytes) -> bytes | None:
     return _judged(found, b"\n".join(found) + b"\n")
 
 
-def _canonical_lines(found: Iterable[str | None]) -> bytes:
+def _canonical_lines(found: Iterable[str]) -> bytes:
     """Do the same name by name, and leave out those that are none."""
-    valid = (_canonical(name) for name in found if name is not None)
+    valid = map(_canonical, found)
     return "".join(f"{name}\n" for name in valid if name is not None).encode("ascii")
 
 
@@ -235,18 +312,9 @@ def _is_json(data: bytes) -> bool:
         msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
+    except RecursionError:
+        raise NotAList("it is nested too deeply") from None
     return True
-
-
-def _html_name(match: re.Match[bytes]) -> str | None:
-    """Read a project's name off a link that leads to it; any other link has no name."""
-    link = _HREF.search(match[1])
-    if link is None:
-        return None
-    href, text = (unescape(part.decode("utf-8", "replace")) for part in (link[1], match[2]))
-    name = _canonical(text.strip().removesuffix("/"))
-    folder = unquote(href.split("#")[0].split("?")[0].rstrip("/").rpartition("/")[2])
-    return name if name is not None and name == _canonical(folder) else None
 
 
 def _check_major(version: str) -> None:

@@ -171,7 +171,7 @@ class Source:
             body, ended = await self._upstream.body(answer, heard=heard)
         page = await self.work(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)
-        self._note_unlisted(answer.url, page.project.unlisted)
+        note_unlisted(answer.url, page.project.unlisted, "file")
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
         return Said(Part(True, asked_at, etag, last_modified, served=True), page)
 
@@ -228,14 +228,20 @@ class Source:
                 known=KNOWN_MINOR,
             )
 
-    def _note_unlisted(self, url: str, unlisted: model.Unlisted) -> None:
-        if unlisted.count:
-            # Hidden before it is cut: what is cut off may be what shows that it holds a password.
-            first = urls.hidden(unlisted.first).partition("?")[0]
-            _log.warn(
-                "{url}: {count} links are not listed, since they lead to no file by http or "
-                "https; the first is {first}",
-                url=urls.shown(url),
-                count=unlisted.count,
-                first=ascii(first[:200]),
-            )
+
+def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
+    """Say in one line how many links of a page are not listed.
+
+    :param what: what the others lead to
+    """
+    if unlisted.count:
+        # Hidden before it is cut: what is cut off may be what shows that it holds a password.
+        first = urls.hidden(unlisted.first).partition("?")[0]
+        _log.warn(
+            "{url}: {count} links are not listed, since they lead to no {what}; "
+            "the first is {first}",
+            url=urls.shown(url),
+            count=unlisted.count,
+            what=what,
+            first=ascii(first[:200]),
+        )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from proxpi.index import scanner as scanner_module
 from proxpi.index.scanner import NameScanner
 from proxpi.simple.names import normalize
+from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic, project_names
 
 few = settings(deterministic, max_examples=40)
@@ -86,6 +87,74 @@ def test_links(href: bytes) -> None:
     assert scan(data) == ["foo-bar"]
 
 
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        b'<a href="demo/index.html">demo</a>',
+        b'<a href="demo/"><b>demo</b></a>',
+        b'<a href="demo/"><span><i></i> Demo</span>\n</a>',
+        b'<a href="demo/"><b>de</b>mo<br></a>',
+        b'<a href="/p/17?x=1">demo</a>',
+        b'<a href="https://h.example/other/">demo/</a>',
+        b"<a title='</a>' href=x>demo</a>",
+    ],
+)
+def test_the_text_names_the_project(anchor: bytes) -> None:
+    """The text content of an anchor is the name, wherever its link leads (PEP 503)."""
+    data = b"<!DOCTYPE html><html>" + anchor + b"</html>"
+    assert scan(data) == ["demo"]
+    assert scan(*(data[at : at + 1] for at in range(len(data)))) == ["demo"]
+    usual = b'<a href="a/">a</a>\n<a href="b/">b</a>\n'
+    assert scan(b"Notice: a < b\n" + usual, data, usual) == ["a", "b", "demo", "a", "b"]
+
+
+def test_links_without_a_name_are_counted() -> None:
+    """A list says how many links name no project; those that only navigate do not count."""
+    scanner = NameScanner()
+    scanner.feed(b'<html><a href="../">..</a><a href="x y/">x y</a><a href="z">&gt;</a></html>')
+    assert (scanner.unlisted.count, scanner.unlisted.first) == (2, "x y/")
+
+
+def test_nested_too_deeply() -> None:
+    """A list that is nested too deeply to be looked at is none."""
+    for data in (b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000):
+        for whole in (b'{"projects": %s}' % data, b'{"projects": [{"name": "a", "b": %s}]}' % data):
+            scanner = NameScanner()
+            with pytest.raises(ValueError, match="nested"):
+                scanner.feed(whole)
+                assert scanner.complete
+
+
+HOSTILE = (
+    *(b'<a href="x/">x</a>', b"<a>", b"<a x>", b"</a>", b"<a <b", b"<![CDATA[ >", b"<!--"),
+    *(b"<title>", b"<a href='", b"&", b"<", b"<a href=x>x", b"<script>"),
+    b"<a href=x>" + b"&#9" * 50 + b"</a>",
+    *(b'{"name":"', b'{"name":"\\', b'"name"   ', b'"projects"  ', b"[", b'{"a":', b'"'),
+    *(b"\\", b" ", b'"name":"x",', b'{"name":"x"},', b'"api-version":"1', b"{", b"}", b"-"),
+    b'{"name":"a--',
+)
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_scanning_is_linear(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is repeated, and in whatever chunks it comes, four times as much takes no longer."""
+    monkeypatch.setattr("proxpi.simple.tokenizer.MARKED_SECTIONS", 1 << 30)
+
+    def work(data: bytes) -> None:
+        scanner = NameScanner()
+        for place in range(0, len(data), 65536):
+            scanner.feed(data[place : place + 65536])
+        assert scanner.closed
+        scanner.check()
+
+    for before in (b"<html>", b'{"projects": ['):
+
+        def made(size: int, before: bytes = before) -> bytes:
+            return before + piece * (size // len(piece))
+
+        assert_linear(work, made, 200_000)
+
+
 def test_entities() -> None:
     """References in text and link are what they stand for."""
     assert scan(b'<html><a href="foo&#45;bar/">foo&#x2d;bar</a></html>') == ["foo-bar"]
@@ -96,7 +165,10 @@ def test_entities() -> None:
     "anchor",
     [
         b'<a href="../">Parent directory</a>',
-        b'<a href="/about/">foo</a>',
+        b'<a href="?C=N">foo</a> <a href="#top">foo</a> <a href="">foo</a>',
+        b'<a href="mailto:foo">foo</a> <a href="javascript:foo">foo</a>',
+        b'<a href="../">foo</a> <a href="/">foo</a>',
+        b'<!-- <a href="foo/">foo</a> --><script><a href="foo/">foo</a></script>',
         b'<a name="foo">foo</a> <a>foo</a>',
         b'<a href="-foo/">-foo</a>',
         b'<a href="f%C3%B6%C3%B6/">f\xc3\xb6\xc3\xb6</a>',
