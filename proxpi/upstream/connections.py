@@ -1,6 +1,7 @@
 """The connections to upstreams: one pool of them, and no head of an answer without an end.
 
 Twisted's client takes a head of any length; here there is a limit (RFC 9110 5.4 leaves it open).
+It fails for a transfer coding but ``chunked``; here ``identity``, which old servers send, is none.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ class _Connection(HTTP11ClientProtocol):
         """Send a request; its Deferred may fail with :class:`HeadTooLong`, too."""
         self._left = HEAD_LIMIT
         self._asked = super().request(request)
+        # Nothing public gives the parser of an answer, whose own method is public.
+        parser = self._parser
+        if parser is not None:
+            received = parser.headerReceived
+            parser.headerReceived = lambda name, value: _header(received, name, value)  # type: ignore[method-assign]
         return self._asked.addBoth(self._answered)
 
     def _answered(self, outcome: IResponse | Failure) -> IResponse | Failure:
@@ -87,3 +93,13 @@ class _Connection(HTTP11ClientProtocol):
     def _gives_up(self) -> bool:
         """Whether a single line was too long for Twisted, which then waits for the other side."""
         return bool(getattr(self.transport, "disconnecting", False))
+
+
+def _header(received: Callable[[bytes, bytes], object], name: bytes, value: bytes) -> None:
+    """Leave ``identity`` out of ``Transfer-Encoding``: Twisted does not know that it is nothing."""
+    if name.strip().lower() == b"transfer-encoding":
+        codings = [coding.strip().lower() for coding in value.split(b",")]
+        value = b", ".join(coding for coding in codings if coding not in (b"", b"identity"))
+        if not value:
+            return
+    received(name, value)

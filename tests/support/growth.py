@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 #: Seconds below which a measurement is mostly noise.
 _NOISE = 0.001
+#: Measurements of each size, at most.
+_ROUNDS = 8
 
 
 def assert_linear(work: Callable[[T], object], made: Callable[[int], T], size: int) -> None:
@@ -20,9 +22,14 @@ def assert_linear(work: Callable[[T], object], made: Callable[[int], T], size: i
     :param made: gives the input of a size
     """
     inputs = {factor: made(factor * size) for factor in (1, 2, 4)}
-    times = {factor: min(_seconds(work, inputs[factor]) for _ in range(3)) for factor in inputs}
-    assert times[2] <= 4 * max(times[1], _NOISE), times
-    assert times[4] <= 8 * max(times[1], _NOISE), times
+    times = dict.fromkeys(inputs, float("inf"))
+    for _ in range(_ROUNDS):
+        # The least of several: what other processes do only adds to it.
+        times = {each: min(times[each], _seconds(work, inputs[each])) for each in inputs}
+        least = max(times[1], _NOISE)
+        if times[2] <= 4 * least and times[4] <= 8 * least:
+            return
+    raise AssertionError(f"seconds by size: {times}")
 
 
 def _seconds(work: Callable[[Any], object], value: Any) -> float:

@@ -104,3 +104,31 @@ class HeadTests(Case):
         ask = self.ask()
         line.send(b"HTTP/1.1 200 OK\r\n" + LINE * 100)
         self.assert_too_long(ask, line)
+
+    def test_identity(self) -> None:
+        """The transfer coding ``identity``, in any case and list, is none (RFC 2616 3.6.2)."""
+        for coding in (b"identity", b" Identity ", b"identity, identity", b""):
+            ask, line = self.asked()
+            fields = b"Transfer-Encoding: %s\r\nContent-Length: 4\r\n" % coding
+            line.send(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\npage")
+            assert self.result(ask) == b"page"
+            assert line.open
+            line.close()
+        ask, line = self.asked()
+        line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\npage")
+        self.pending(ask)
+        line.close()
+        assert self.result(ask) == b"page"
+
+    def test_chunked(self) -> None:
+        """``chunked`` stays what it is, in any case and beside ``identity``."""
+        for coding in (b"Chunked", b"identity, chunked", b"chunked\r\nTransfer-Encoding: identity"):
+            ask, line = self.asked()
+            head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n" % coding
+            line.send(head + b"4\r\npage\r\n0\r\n\r\n")
+            assert self.result(ask) == b"page"
+            line.close()
+        ask, line = self.asked()
+        line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n")
+        self.error(ask, UpstreamFailed)
+        assert self.unhandled() == []
