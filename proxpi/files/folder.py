@@ -282,11 +282,11 @@ def set_aside(folder: Path, place: str, meant: Identity | None) -> tuple[str, in
             return False
         reserved = os.path.join(os.path.dirname(path), RESERVED + secrets.token_hex(8))
         os.rename(path, reserved)
+        after = os.lstat(reserved)
     except OSError as error:
         if not says_no_file(error):
             raise
         return True
-    after = os.lstat(reserved)
     if _unrenamed(after) == _unrenamed(before):
         return reserved, after.st_size
     try:
