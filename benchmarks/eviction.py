@@ -308,7 +308,8 @@ class Proxpi(Policy):
 
     def victim(self) -> int:
         (place,) = self.stock.choose(1, ())
-        self.stock.evict(place)
+        self.stock.age(place)
+        self.stock.drop(place)
         return int(place)
 
 

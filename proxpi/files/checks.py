@@ -7,18 +7,15 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
-import attrs
+import msgspec
 from twisted.logger import Logger
 
 from proxpi.files.folder import Identity, open_file
 from proxpi.files.link import Link
 from proxpi.files.partial import BUFFER
 from proxpi.simple import urls
-
-#: What is noted beside the digests; no algorithm is called so.
-_NOTED = ("origin", "version", "etag", "modified", "current")
 
 _log = Logger(namespace="proxpi.files")
 
@@ -34,8 +31,7 @@ class Mismatch(Exception):
         self.kind = kind
 
 
-@attrs.frozen
-class Checked:
+class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file whose bytes are known.
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
@@ -53,26 +49,6 @@ class Checked:
     etag: str = ""
     modified: str = ""
     current: float = 0.0
-
-    def written(self) -> str:
-        """Write down what tells, after a restart, that the bytes are still those."""
-        identity = self.identity
-        noted = {name: quote(str(value), "") for name in _NOTED if (value := getattr(self, name))}
-        pairs = [f"{name}={value}" for name, value in {**self.digests, **noted}.items()]
-        return " ".join([f"{identity.inode}", f"{identity.size}", f"{identity.changed_ns}", *pairs])
-
-    @classmethod
-    def read(cls, note: str) -> Checked | None:
-        """Read what :meth:`written` gave; ``None`` if it is something else."""
-        try:
-            inode, size, changed_ns, *told = note.split(" ")
-            pairs = dict(pair.split("=") for pair in told)
-            identity = Identity(int(inode), int(size), int(changed_ns))
-            current = float(pairs.pop("current", 0))
-        except ValueError:
-            return None
-        noted = {name: unquote(pairs.pop(name)) for name in _NOTED if name in pairs}
-        return cls(identity, pairs, **noted, current=current) if "sha256" in pairs else None
 
     def suits(self, link: Link) -> bool:
         """Tell whether this is the file of a link."""

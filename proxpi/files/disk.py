@@ -41,6 +41,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 
@@ -80,7 +81,6 @@ class Disk:
     seconds: Callable[[], float] = time.monotonic
     changed: Callable[[str], None] = lambda _: None
     _stock: Stock = attrs.field(init=False, factory=Stock)
-    _checked: dict[str, Checked] = attrs.field(init=False, factory=dict)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
     _room: Room = attrs.field(init=False)
     _complaints: Complaints = attrs.field(init=False)
@@ -188,7 +188,7 @@ class Disk:
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
         place = link.place
-        if place is None or not self.capacity or self._clearing or self._known(place):
+        if place is None or not self.capacity or self._clearing or self._stock.verified(place):
             return False
         try:
             status = layout.look(self.folder, place)
@@ -240,14 +240,13 @@ class Disk:
 
     def checked(self, link: Link) -> Checked | None:
         """Give what is known of the cached file of a link."""
-        checked = self._known(link.place) if link.place is not None else None
+        checked = self._stock.verified(link.place) if link.place is not None else None
         return checked if checked is not None and checked.suits(link) else None
 
     def confirm(self, link: Link, now: float) -> None:
         """Note that the upstream still has the version of a file that is cached."""
         if link.place is not None and (checked := self.checked(link)) is not None:
-            checked = self._checked[link.place] = attrs.evolve(checked, current=now)
-            self._stock.annotate(link.place, checked.written())
+            self._stock.verify(link.place, replace(checked, current=now))
             self._uses.changed()
 
     def partial(self, link: Link) -> Partial:
@@ -333,7 +332,7 @@ class Disk:
         self._room.settle(partial)
         checked = Checked(identity, digests, origin_of(link.url), link.version)
         if link.digest is None:
-            checked = attrs.evolve(checked, etag=etag, modified=modified, current=now)
+            checked = replace(checked, etag=etag, modified=modified, current=now)
         self._keep(place, checked)
         return None
 
@@ -385,7 +384,7 @@ class Disk:
             files |= dict(scan.files)
             for number, (place, meant) in enumerate(files.items()):
                 # What was verified by its download came since.
-                if (checked := self._checked.get(place)) is None or checked.origin is None:
+                if (checked := self._stock.verified(place)) is None or not checked.origin:
                     try:
                         self._remove(place, meant)
                     except OSError as error:
@@ -404,35 +403,23 @@ class Disk:
         self._queue.start()
         return ended
 
-    def _known(self, place: str) -> Checked | None:
-        """Give what is known of a file's bytes, now or from an earlier process."""
-        checked = self._checked.get(place)
-        if checked is None and (note := self._stock.note(place)):
-            checked = Checked.read(note)
-            if checked is not None:
-                self._checked[place] = checked
-        return checked
-
     def _is_verified(self, place: str, identity: Identity) -> bool:
         """Tell whether this very file is verified."""
-        checked = self._known(place)
+        checked = self._stock.verified(place)
         return checked is not None and checked.identity == identity
 
     def _mark_unverified(self, place: str) -> None:
         """Let a file be checked before it is served again."""
-        self._checked.pop(place, None)
-        self._stock.annotate(place, "")
+        self._stock.verify(place, None)
         self.changed(place)
 
     def _keep(self, place: str, checked: Checked) -> None:
-        self._checked[place] = checked
         if self._stock.size(place) != checked.identity.size or place not in self._stock:
             self._stock.add(place, checked.identity.size)
-        self._stock.annotate(place, checked.written())
+        self._stock.verify(place, checked)
         self._note(place)
 
     def _lost(self, place: str) -> None:
-        self._checked.pop(place, None)
         self._stock.drop(place)
         self._note(place)
 
@@ -469,6 +456,7 @@ class Disk:
 
     def _evict(self, place: str) -> None:
         """Remove a file to make room."""
+        self._stock.age(place)
         metrics.EVICTED.inc(self._remove(place))
 
     def _remove(self, place: str, meant: Identity | None = None) -> bool:

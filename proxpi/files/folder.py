@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import attrs
+import msgspec
 
 from proxpi import partials
 
@@ -58,8 +59,7 @@ _CACHE_PATH = re.compile(
 )
 
 
-@attrs.frozen
-class Identity:
+class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What tells a file from another one under the same name, and from its own past."""
 
     inode: int

@@ -16,19 +16,21 @@ from itertools import count
 import attrs
 import msgspec
 
+from proxpi.files.checks import Checked
 from proxpi.files.eviction import victims, worth
 
 #: The version of the document.
-VERSION = 2
+VERSION = 3
 
-_Row = tuple[str, int, int, float, str]
+_Row = tuple[str, int, int, float, Checked | None]
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     """
     The stock as it is written.
 
-    `files` are places, bytes, uses, ranks and notes, the least recently used first.
+    `files` are cache paths, bytes, uses, ranks, and which file was verified, the least recently
+    used first.
     """
 
     version: int
@@ -44,14 +46,14 @@ class Kept:
     :ivar uses: how often it was used since it came
     :ivar rank: how late it goes
     :ivar turn: when it was last used, to tell equal ranks apart
-    :ivar note: what somebody else wants to know of it after a restart
+    :ivar verified: the file whose bytes are known; ``None`` if that is none
     """
 
     size: int
     uses: int
     rank: float
     turn: int
-    note: str = ""
+    verified: Checked | None = None
 
 
 @attrs.define(eq=False)
@@ -82,16 +84,16 @@ class Stock:
         kept = self._kept.get(place)
         return kept.size if kept is not None else 0
 
-    def note(self, place: str) -> str:
-        """Give the note on a file; an empty one if it is not kept."""
+    def verified(self, place: str) -> Checked | None:
+        """Give what is known of a file's bytes, now or from an earlier process."""
         kept = self._kept.get(place)
-        return kept.note if kept is not None else ""
+        return kept.verified if kept is not None else None
 
-    def annotate(self, place: str, note: str) -> None:
-        """Write a note on a file, if it is kept."""
+    def verify(self, place: str, verified: Checked | None) -> None:
+        """Take note that a file's bytes are known, or, with ``None``, that they are not."""
         kept = self._kept.get(place)
         if kept is not None:
-            kept.note = note
+            kept.verified = verified
 
     def add(self, place: str, size: int) -> None:
         """Take in a file that has not been used yet; it replaces one of the same place."""
@@ -108,24 +110,15 @@ class Stock:
         kept.turn = next(self._turns)
         self._rank(place, kept)
 
-    def drop(self, place: str) -> Kept | None:
-        """Forget a file, if it is kept, and give what was known of it."""
+    def drop(self, place: str) -> None:
+        """Forget a file, if it is kept."""
         kept = self._kept.pop(place, None)
         if kept is not None:
             self.used -= kept.size
-        return kept
 
-    def restore(self, place: str, kept: Kept) -> None:
-        """Take in what was dropped, as it was before."""
-        self.drop(place)
-        self._put(place, kept)
-
-    def evict(self, place: str) -> Kept:
-        """Forget a file that has to go, and give what was known of it."""
-        kept = self._kept[place]
-        self._level = max(self._level, kept.rank)
-        self.drop(place)
-        return kept
+    def age(self, place: str) -> None:
+        """Let the level rise to the rank of a file that has to go, so that all others age."""
+        self._level = max(self._level, self._kept[place].rank)
 
     def choose(self, excess: int, busy: Container[str], most: int | None = None) -> list[str]:
         """Give what has to go for so many bytes; fewer if all else is busy, or at most so many."""
@@ -151,7 +144,7 @@ class Stock:
     def dump(self) -> bytes:
         """Write down what is known."""
         rows = sorted(self._kept.items(), key=lambda item: item[1].turn)
-        files = [(place, kept.size, kept.uses, kept.rank, kept.note) for place, kept in rows]
+        files = [(place, kept.size, kept.uses, kept.rank, kept.verified) for place, kept in rows]
         return msgspec.json.encode(_Document(VERSION, self._level, files))
 
     def load(self, document: bytes) -> None:
@@ -163,13 +156,17 @@ class Stock:
         read = msgspec.json.decode(document, type=_Document)
         if read.version != VERSION or not math.isfinite(read.level):
             raise ValueError("another version, or no numbers")
-        for _, size, uses, rank, _ in read.files:
+        for _, size, uses, rank, verified in read.files:
             if size < 0 or uses < 0 or not math.isfinite(rank):
                 raise ValueError("a number that cannot be")
+            if verified is not None and "sha256" not in verified.digests:
+                raise ValueError("a digest is missing")
         self._level = read.level
         self._put_all(
-            (place, Kept(size, uses, rank, turn, note))
-            for (place, size, uses, rank, note), turn in zip(read.files, self._turns, strict=False)
+            (place, Kept(size, uses, rank, turn, verified))
+            for (place, size, uses, rank, verified), turn in zip(
+                read.files, self._turns, strict=False
+            )
         )
 
     def _put(self, place: str, kept: Kept) -> None:

@@ -254,6 +254,17 @@ class Room(DiskCase):
         assert self.content(links[2]) is not None
         assert self.held() == 80
 
+    def test_what_was_wanted_once_goes(self) -> None:
+        """A file that was used often, and is not any more, goes after others went."""
+        often = link_of("often.whl", bytes(40))
+        self.keep(often, bytes(40))
+        for _ in range(4):
+            self.content(often)
+        for number in range(12):
+            self.keep(link_of(f"{number}.whl", bytes(40)), bytes(40))
+            assert number > 2 or self.content(often)
+        assert self.content(often) is None
+
     def test_being_sent_stays(self) -> None:
         """A file that is being sent is not removed, however long ago that began."""
         old, newer, newest = (link_of(f"{name}.whl", bytes(40)) for name in "abc")

@@ -235,8 +235,8 @@ class Remembered(DiskCase):
         self.assert_to_be_checked()
 
     def test_damaged(self) -> None:
-        """A note that cannot be read is none."""
-        for note in ("x", "1 2 3", "1 2 3 md5=0", "1 2 x sha256=0", "1 2 3 sha256"):
+        """Digests that cannot be read are none."""
+        for note in ("x", [], [[1, 2, 3]], [[1, 2, 3], {"md5": "0"}], [[1, 2], {"sha256": "0"}]):
             self.restart()
             self.disk.close()
             document = msgspec.json.decode((self.disk.own / uses.NAME).read_bytes())

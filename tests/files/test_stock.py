@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxpi.files.checks import Checked
+from proxpi.files.folder import Identity
 from proxpi.files.stock import VERSION, Stock
 
 PLACES = st.sampled_from([f"h/{name}" for name in "abcdef"])
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["add", "use", "drop", "evict"]), PLACES, st.integers(0, 10**7)),
+    st.tuples(st.sampled_from(["add", "use", "drop", "age"]), PLACES, st.integers(0, 10**7)),
     max_size=60,
 )
 
@@ -72,7 +74,8 @@ def test_scan() -> None:
         stock.add(f"h/{number}", 1000)
         stock.use(f"h/{number}")
         if stock.used > 50_000:
-            stock.evict(stock.choose(1, ())[0])
+            stock.age(first := stock.choose(1, ())[0])
+            stock.drop(first)
     assert "h/wanted" in stock
 
 
@@ -86,7 +89,8 @@ def test_aging() -> None:
         stock.add(f"h/{number}", 1000)
         stock.use(f"h/{number}")
         if stock.used > 50_000:
-            stock.evict(stock.choose(1, ())[0])
+            stock.age(first := stock.choose(1, ())[0])
+            stock.drop(first)
     assert "h/once-loved" not in stock
 
 
@@ -116,15 +120,16 @@ def test_found_by_age() -> None:
         {"level": "high"},
         {"level": 1e999},
         {"files": [["h/a", 1]]},
-        {"files": [["h/a", -1, 1, 1.0, ""]]},
-        {"files": [["h/a", 1, -1, 1.0, ""]]},
-        {"files": [["h/a", 1, 1, 1e999, ""]]},
+        {"files": [["h/a", -1, 1, 1.0, None]]},
+        {"files": [["h/a", 1, -1, 1.0, None]]},
+        {"files": [["h/a", 1, 1, 1e999, None]]},
+        {"files": [["h/a", 1, 1, 1.0, ""]]},
         {"more": 1},
     ],
 )
 def test_foreign(change: dict[str, object]) -> None:
     """A document that is none of these is refused, and nothing of it is taken in."""
-    document = {"version": VERSION, "level": 0.0, "files": [["h/b", 1, 1, 1.0, ""]]}
+    document = {"version": VERSION, "level": 0.0, "files": [["h/b", 1, 1, 1.0, None]]}
     Stock().load(json.dumps(document).encode())
     stock = Stock()
     document |= change
@@ -145,9 +150,11 @@ def test_damaged(data: st.DataObject) -> None:
 
 def test_a_place_twice() -> None:
     """A file that is written down twice, or is known already, counts once, as it was told last."""
-    rows = [["h/a", 1, 0, 1.0, ""], ["h/b", 2, 0, 2.0, ""], ["h/a", 4, 0, 3.0, "note"]]
+    verified = Checked(Identity(1, 4, 2), {"sha256": "0"})
+    told = [[1, 4, 2], {"sha256": "0"}]
+    rows = [["h/a", 1, 0, 1.0, None], ["h/b", 2, 0, 2.0, None], ["h/a", 4, 0, 3.0, told]]
     stock = after([("add", "h/b", 100)])
     stock.load(json.dumps({"version": VERSION, "level": 0.0, "files": rows}).encode())
     assert stock.used == 6
     assert order(stock) == ["h/b", "h/a"]
-    assert stock.note("h/a") == "note"
+    assert stock.verified("h/a") == verified
