@@ -48,7 +48,6 @@ from twisted.logger import Logger
 from proxpi import metrics, partials
 from proxpi.files import folder as layout
 from proxpi.files.checks import Checked, Mismatch, check, compare, origin_of
-from proxpi.files.complaints import STAYS, UNREAD, Complaints
 from proxpi.files.copies import Copy, Held
 from proxpi.files.deletion_queue import SOME, DeletionQueue
 from proxpi.files.folder import Identity
@@ -57,6 +56,7 @@ from proxpi.files.partial import Partial
 from proxpi.files.room import Full, Room, Unknown
 from proxpi.files.stock import Stock
 from proxpi.files.stocktaking import Stocktaking
+from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.uses import Uses
 
 __all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
@@ -83,7 +83,7 @@ class Disk:
     _stock: Stock = attrs.field(init=False, factory=Stock)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
     _room: Room = attrs.field(init=False)
-    _complaints: Complaints = attrs.field(init=False)
+    _throttled: ThrottledLog = attrs.field(init=False)
     _queue: DeletionQueue = attrs.field(init=False)
     _uses: Uses = attrs.field(init=False)
     _stocktaking: Stocktaking = attrs.field(init=False)
@@ -91,9 +91,9 @@ class Disk:
     _clearing: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        self._complaints = Complaints(self.folder, self.seconds)
+        self._throttled = ThrottledLog(self.folder, self.seconds)
         self._queue = DeletionQueue(
-            self.folder, self.in_thread, lambda error: self._complaints.say(error, STAYS)
+            self.folder, self.in_thread, lambda error: self._throttled.say(error, STAYS)
         )
         self._room = Room(self.capacity, self._stock, self._readers, self._queue, self._evict)
         self._uses = Uses(self.own, self._stock, self.in_thread, self.seconds)
@@ -193,7 +193,7 @@ class Disk:
         try:
             status = layout.look(self.folder, place)
         except OSError as error:
-            self._complaints.say(error, UNREAD)
+            self._throttled.say(error, UNREAD)
             return False
         return status is not None and stat.S_ISREG(status.st_mode)
 
@@ -279,9 +279,9 @@ class Disk:
     def complain(self, error: OSError) -> None:
         """Write to the log that a file cannot be kept: one line a minute."""
         if isinstance(error, Unknown):
-            self._complaints.wait()
+            self._throttled.wait()
         else:
-            self._complaints.say(error)
+            self._throttled.say(error)
 
     def end(self, partial: Partial) -> None:
         """Let go of a partial file, and of its bytes if it was not adopted."""
@@ -429,7 +429,7 @@ class Disk:
             self._lost(place)
         else:
             self._mark_unverified(place)
-            self._complaints.say(error, UNREAD)
+            self._throttled.say(error, UNREAD)
 
     def _note(self, place: str) -> None:
         self.changed(place)
@@ -470,7 +470,7 @@ class Disk:
         try:
             gone = self._queue.take(place, meant)
         except OSError as error:
-            self._complaints.say(error, STAYS)
+            self._throttled.say(error, STAYS)
             raise
         if gone:
             self._lost(place)

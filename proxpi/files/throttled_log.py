@@ -20,8 +20,8 @@ _log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False)
-class Complaints:
-    """Complaints about one folder.
+class ThrottledLog:
+    """ThrottledLog about one folder.
 
     :ivar seconds: tells the time, from any beginning
     """
