@@ -25,12 +25,12 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.files.copies import Held
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.downloads import Downloads
 from proxpi.files.fetch import Gone, is_whole
 from proxpi.files.link import METADATA, SIGNATURE, Link
 from proxpi.files.locate import Links, Locate, NotUpstream
+from proxpi.files.open_file import Held
 from proxpi.files.passthrough import Misfit, Part, pass_part_through, pass_through
 from proxpi.files.room import TooLarge
 from proxpi.files.spool import Reader

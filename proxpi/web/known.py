@@ -34,7 +34,7 @@ from functools import lru_cache
 import attrs
 from twisted.web.http import datetimeToString
 
-from proxpi.files.copies import Held
+from proxpi.files.open_file import Held
 from proxpi.simple import freshness
 from proxpi.web.request_head import CacheKey
 
