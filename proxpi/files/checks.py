@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from twisted.logger import Logger
 
-from proxpi.files.folder import Identity, open_file
+from proxpi.files.layout import Identity, open_file
 from proxpi.files.link import Link
 from proxpi.files.partial import BUFFER
 from proxpi.simple import urls

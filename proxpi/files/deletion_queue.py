@@ -18,8 +18,8 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
-from proxpi.files import folder as layout
-from proxpi.files.folder import Identity
+from proxpi.files import layout
+from proxpi.files.layout import Identity
 
 #: Files that are renamed, and unlinked, in one go.
 SOME = 100

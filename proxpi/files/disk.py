@@ -46,10 +46,10 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 
 from proxpi import metrics, partials
-from proxpi.files import folder as layout
+from proxpi.files import layout
 from proxpi.files.checks import Checked, Mismatch, check, compare, origin_of
 from proxpi.files.deletion_queue import SOME, DeletionQueue
-from proxpi.files.folder import Identity
+from proxpi.files.layout import Identity
 from proxpi.files.link import Link
 from proxpi.files.open_file import Copy, Held
 from proxpi.files.partial import Partial

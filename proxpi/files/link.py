@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from proxpi.files.folder import is_place
+from proxpi.files.layout import is_place
 from proxpi.simple import model, urls
 from proxpi.simple.listing import Listed
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import attrs
 
-from proxpi.files.folder import Identity
+from proxpi.files.layout import Identity
 
 
 @attrs.define(eq=False)

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxpi.files import folder as layout
+from proxpi.files import layout
 from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.room import Room
 from proxpi.files.stock import Stock

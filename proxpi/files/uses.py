@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from proxpi import partials
-from proxpi.files import folder as layout
+from proxpi.files import layout
 from proxpi.files.stock import Stock
 
 #: The name of the document.

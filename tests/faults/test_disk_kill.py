@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from proxpi.files.disk import Disk
-from proxpi.files.folder import RESERVED
+from proxpi.files.layout import RESERVED
 from tests.faults.conftest import StartProxy
 from tests.faults.sweep import FILES, contents, link_of, name_of, work
 from tests.support.distributions import make_wheel

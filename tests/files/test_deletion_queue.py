@@ -19,7 +19,7 @@ from proxpi.files import partial as partial_module
 from proxpi.files import room as room_module
 from proxpi.files import uses as usage_module
 from proxpi.files.disk import Disk, Full
-from proxpi.files.folder import RESERVED
+from proxpi.files.layout import RESERVED
 from proxpi.files.link import Link
 from proxpi.files.mirror import Mirror
 from proxpi.upstream.credentials import Credentials

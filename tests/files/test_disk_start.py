@@ -14,7 +14,7 @@ import pytest
 
 from proxpi import partials
 from proxpi.files.disk import Disk
-from proxpi.files.folder import RESERVED
+from proxpi.files.layout import RESERVED
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from proxpi.files import folder as layout
+from proxpi.files import layout
 from proxpi.files.disk import Disk
 from tests.files.test_disk import DiskCase, bare, link_of
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.files.checks import Checked
-from proxpi.files.folder import Identity
+from proxpi.files.layout import Identity
 from proxpi.files.stock import VERSION, Stock
 
 PLACES = st.sampled_from([f"h/{name}" for name in "abcdef"])

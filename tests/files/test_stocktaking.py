@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from proxpi.files import folder as folder_module
+from proxpi.files import layout
 from proxpi.files import uses
 from proxpi.files.disk import Disk, Full
 from tests.files.test_disk import DiskCase, link_of
@@ -25,7 +25,7 @@ class Behind(DiskCase):
         for link in self.links:
             self.keep(link, bytes(30))
         self.disk.close()
-        self.put(folder_module, "MANY", 2)
+        self.put(layout, "MANY", 2)
         self.jobs: list[tuple[Any, Deferred[Any]]] = []
 
     def begin(self, capacity: int) -> None:

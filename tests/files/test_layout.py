@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files import folder as layout
-from proxpi.files.folder import is_place
+from proxpi.files import layout
+from proxpi.files.layout import is_place
 
 #: Names that no URL leads to: reserved ones, the original's partial files, and what is no text.
 ODD = [
