@@ -47,7 +47,6 @@ from twisted.logger import Logger
 
 from proxpi import metrics, partials
 from proxpi.files import layout
-from proxpi.files.checks import Checked, Mismatch, check, compare, origin_of
 from proxpi.files.deletion_queue import SOME, DeletionQueue
 from proxpi.files.layout import Identity
 from proxpi.files.link import Link
@@ -58,6 +57,7 @@ from proxpi.files.stock import Stock
 from proxpi.files.stocktaking import Stocktaking
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.uses import Uses
+from proxpi.files.verify import Checked, Mismatch, check, compare, origin_of
 
 __all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
 

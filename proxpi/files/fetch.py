@@ -29,10 +29,10 @@ from twisted.logger import Logger
 from werkzeug.http import parse_date
 
 from proxpi import metrics
-from proxpi.files.checks import Mismatch
 from proxpi.files.link import Link
 from proxpi.files.partial import Digests
 from proxpi.files.spool import Spool
+from proxpi.files.verify import Mismatch
 from proxpi.simple import urls
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.body import Limit

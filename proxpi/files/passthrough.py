@@ -13,7 +13,6 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from proxpi.files.checks import compare
 from proxpi.files.fetch import (
     PATIENCE,
     TRIES,
@@ -26,6 +25,7 @@ from proxpi.files.fetch import (
 )
 from proxpi.files.link import Link
 from proxpi.files.spool import WINDOW, Reader, Spool
+from proxpi.files.verify import compare
 from proxpi.simple.conditional import Span
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed

@@ -16,8 +16,8 @@ from itertools import count
 import attrs
 import msgspec
 
-from proxpi.files.checks import Checked
 from proxpi.files.eviction import victims, worth
+from proxpi.files.verify import Checked
 
 #: The version of the document.
 VERSION = 3

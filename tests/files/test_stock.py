@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.checks import Checked
 from proxpi.files.layout import Identity
 from proxpi.files.stock import VERSION, Stock
+from proxpi.files.verify import Checked
 
 PLACES = st.sampled_from([f"h/{name}" for name in "abcdef"])
 STEPS = st.lists(

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from proxpi.files import layout
-from proxpi.files import uses
+from proxpi.files import layout, uses
 from proxpi.files.disk import Disk, Full
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
