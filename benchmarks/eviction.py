@@ -23,7 +23,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
-from proxpi.files.stock import Stock
+from proxpi.files.eviction_index import EvictionIndex
 
 Trace = list[tuple[int, int]]
 Shares = tuple[float, float]
@@ -297,7 +297,7 @@ class Proxpi(Policy):
     """What proxpi does, by its own code."""
 
     def prepare(self) -> None:
-        self.stock = Stock()
+        self.stock = EvictionIndex()
 
     def add(self, file: int) -> None:
         self.stock.add(str(file), self.files[file])

@@ -48,12 +48,12 @@ from twisted.logger import Logger
 from proxpi import metrics, partials
 from proxpi.files import layout
 from proxpi.files.deletion_queue import SOME, DeletionQueue
+from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import Identity
 from proxpi.files.link import Link
 from proxpi.files.open_file import Copy, Held
 from proxpi.files.partial import Partial
 from proxpi.files.room import Full, Room, Unknown
-from proxpi.files.stock import Stock
 from proxpi.files.stocktaking import Stocktaking
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.uses import Uses
@@ -80,7 +80,7 @@ class Disk:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]] = execute
     seconds: Callable[[], float] = time.monotonic
     changed: Callable[[str], None] = lambda _: None
-    _stock: Stock = attrs.field(init=False, factory=Stock)
+    _index: EvictionIndex = attrs.field(init=False, factory=EvictionIndex)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
     _room: Room = attrs.field(init=False)
     _throttled: ThrottledLog = attrs.field(init=False)
@@ -95,11 +95,11 @@ class Disk:
         self._queue = DeletionQueue(
             self.folder, self.in_thread, lambda error: self._throttled.say(error, STAYS)
         )
-        self._room = Room(self.capacity, self._stock, self._readers, self._queue, self._evict)
-        self._uses = Uses(self.own, self._stock, self.in_thread, self.seconds)
+        self._room = Room(self.capacity, self._index, self._readers, self._queue, self._evict)
+        self._uses = Uses(self.own, self._index, self.in_thread, self.seconds)
         self._stocktaking = Stocktaking(
             self.folder,
-            self._stock,
+            self._index,
             self._room,
             self._queue,
             self._uses,
@@ -176,7 +176,7 @@ class Disk:
 
     def count(self, place: str, uses: int = 1) -> None:
         """Count uses of a file that is here."""
-        self._stock.use(place, uses)
+        self._index.use(place, uses)
         self._stocktaking.changed(place)
         self._uses.changed()
 
@@ -188,7 +188,7 @@ class Disk:
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
         place = link.place
-        if place is None or not self.capacity or self._clearing or self._stock.verified(place):
+        if place is None or not self.capacity or self._clearing or self._index.verified(place):
             return False
         try:
             status = layout.look(self.folder, place)
@@ -240,13 +240,13 @@ class Disk:
 
     def checked(self, link: Link) -> Checked | None:
         """Give what is known of the cached file of a link."""
-        checked = self._stock.verified(link.place) if link.place is not None else None
+        checked = self._index.verified(link.place) if link.place is not None else None
         return checked if checked is not None and checked.suits(link) else None
 
     def confirm(self, link: Link, now: float) -> None:
         """Note that the upstream still has the version of a file that is cached."""
         if link.place is not None and (checked := self.checked(link)) is not None:
-            self._stock.verify(link.place, replace(checked, current=now))
+            self._index.verify(link.place, replace(checked, current=now))
             self._uses.changed()
 
     def partial(self, link: Link) -> Partial:
@@ -343,7 +343,7 @@ class Disk:
         The names are compared decoded, once the startup scan tells what lies there.
         """
         await self._stocktaking.ended()
-        for place in self._stock:
+        for place in self._index:
             if unquote(place.rpartition("/")[2]) in filenames:
                 self.forget(place)
 
@@ -372,7 +372,7 @@ class Disk:
 
     async def _clear(self) -> None:
         self._room.unwanted()
-        known = frozenset(self._stock)
+        known = frozenset(self._index)
         for place in known:
             self._mark_unverified(place)
         self._queue.retry()
@@ -384,7 +384,7 @@ class Disk:
             files |= dict(scan.files)
             for number, (place, meant) in enumerate(files.items()):
                 # What was verified by its download came since.
-                if (checked := self._stock.verified(place)) is None or not checked.origin:
+                if (checked := self._index.verified(place)) is None or not checked.origin:
                     try:
                         self._remove(place, meant)
                     except OSError as error:
@@ -405,22 +405,22 @@ class Disk:
 
     def _is_verified(self, place: str, identity: Identity) -> bool:
         """Tell whether this very file is verified."""
-        checked = self._stock.verified(place)
+        checked = self._index.verified(place)
         return checked is not None and checked.identity == identity
 
     def _mark_unverified(self, place: str) -> None:
         """Let a file be checked before it is served again."""
-        self._stock.verify(place, None)
+        self._index.verify(place, None)
         self.changed(place)
 
     def _keep(self, place: str, checked: Checked) -> None:
-        if self._stock.size(place) != checked.identity.size or place not in self._stock:
-            self._stock.add(place, checked.identity.size)
-        self._stock.verify(place, checked)
+        if self._index.size(place) != checked.identity.size or place not in self._index:
+            self._index.add(place, checked.identity.size)
+        self._index.verify(place, checked)
         self._note(place)
 
     def _lost(self, place: str) -> None:
-        self._stock.drop(place)
+        self._index.drop(place)
         self._note(place)
 
     def _missed(self, place: str, error: OSError) -> None:
@@ -445,7 +445,7 @@ class Disk:
             os.rename(partial.path, path)
         except OSError:
             # A folder may be gone again, or a file be where a folder has to be, or the reverse.
-            for other in self._stock:
+            for other in self._index:
                 if place.startswith(f"{other}/") or other.startswith(f"{place}/"):
                     self._remove(other)
             self._queue.start()
@@ -456,7 +456,7 @@ class Disk:
 
     def _evict(self, place: str) -> None:
         """Remove a file to make room."""
-        self._stock.age(place)
+        self._index.age(place)
         metrics.EVICTED.inc(self._remove(place))
 
     def _remove(self, place: str, meant: Identity | None = None) -> bool:

@@ -9,9 +9,9 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from proxpi.files.deletion_queue import SOME, DeletionQueue
+from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
-from proxpi.files.stock import Stock
 
 #: How often in a row nothing of what should go could be removed, before a file is refused.
 IN_VAIN = 10
@@ -72,7 +72,7 @@ class Room:
     """
 
     capacity: int
-    stock: Stock
+    stock: EvictionIndex
     busy: Collection[str]
     queue: DeletionQueue
     evict: Callable[[str], object]

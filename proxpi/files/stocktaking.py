@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 
 from proxpi.files import layout
 from proxpi.files.deletion_queue import DeletionQueue
+from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.room import Room
-from proxpi.files.stock import Stock
 from proxpi.files.uses import Uses
 
 _log = Logger(namespace="proxpi.files")
@@ -34,7 +34,7 @@ class Stocktaking:
     """
 
     folder: Path
-    _stock: Stock
+    _index: EvictionIndex
     _room: Room
     _queue: DeletionQueue
     _uses: Uses
@@ -79,10 +79,10 @@ class Stocktaking:
         self._room.known = True
         found = [(place, found.size) for place, found in scan.files if place not in touched]
         sizes = dict(found)
-        for place in self._stock:
-            if place not in touched and self._stock.size(place) != sizes.get(place):
+        for place in self._index:
+            if place not in touched and self._index.size(place) != sizes.get(place):
                 self.lost(place)
-        self._stock.fill((place, size) for place, size in found if place not in self._stock)
+        self._index.fill((place, size) for place, size in found if place not in self._index)
         for reserved, size in scan.leftovers:
             self._queue.add(reserved, size)
         self._queue.start()

@@ -1,7 +1,7 @@
-"""What is known of the cache's files, written down so that it outlasts the process.
+"""The usage log: what is known of the cached files, written down so that it outlasts the process.
 
-It is one document in the folder of proxpi's own: what :class:`proxpi.files.stock.Stock` makes of
-itself. It is replaced whole, now and then and at the end; one that is damaged is not used.
+It is one document in the folder of proxpi's own, the eviction index as it is. It is replaced whole,
+now and then and at the end, one document after the other; one that is damaged is not used.
 
 Most files are known by what they are called. Those that are not are written down before they get
 their names, in a list beside: else nobody could tell after a crash that they are the cache's own.
@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from proxpi import partials
 from proxpi.files import layout
-from proxpi.files.stock import Stock
+from proxpi.files.eviction_index import EvictionIndex
 
 #: The name of the document.
 NAME = "uses.json"
@@ -46,7 +46,7 @@ class Uses:
     """
 
     own: Path
-    _stock: Stock
+    _index: EvictionIndex
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     seconds: Callable[[], float]
     _changes: int = attrs.field(init=False, default=0)
@@ -58,18 +58,18 @@ class Uses:
     def recall(self) -> frozenset[str]:
         """Take in what was written down by the last process; give the places that it knew."""
         try:
-            self._stock.load((self.own / NAME).read_bytes())
+            self._index.load((self.own / NAME).read_bytes())
         except OSError:
             pass  # the first start, most likely
         except ValueError as error:
             _log.warn("{name} is damaged, and not used: {error}", name=NAME, error=error)
-        for place in self._stock:
+        for place in self._index:
             if not layout.is_place(place):
-                self._stock.drop(place)
+                self._index.drop(place)
         places: list[str] = []
         with suppress(OSError, ValueError):
             places = (self.own / PLACES).read_text("utf-8", "surrogateescape").split("\n")
-        return frozenset(self._stock) | frozenset(filter(layout.is_place, places))
+        return frozenset(self._index) | frozenset(filter(layout.is_place, places))
 
     def mark(self, place: str) -> None:
         """
@@ -77,7 +77,7 @@ class Uses:
 
         :raises OSError: if the disk does not let it
         """
-        if place not in self._stock and not layout.is_called_own(place):
+        if place not in self._index and not layout.is_called_own(place):
             with open(self.own / PLACES, "ab", buffering=0) as places:
                 places.write(f"{place}\n".encode())
 
@@ -85,14 +85,14 @@ class Uses:
         """Take what is not there any more out of a list that has become long."""
         with suppress(OSError):
             if (self.own / PLACES).stat().st_size > LONG:
-                places = [place for place in self._stock if not layout.is_called_own(place)]
+                places = [place for place in self._index if not layout.is_called_own(place)]
                 text = "".join(f"{place}\n" for place in places)
                 partials.write_whole(self.own / PLACES, text.encode())
 
     def changed(self) -> None:
         """Count a change, and write all of them down now and then."""
         self._changes += 1
-        due = max(CHANGES, len(self._stock))
+        due = max(CHANGES, len(self._index))
         if self._changes >= due or self.seconds() >= self._written_at + LONGEST:
             self._write()
 
@@ -105,7 +105,7 @@ class Uses:
     def _write(self) -> None:
         """Write, after what is being written: an older document replaces no newer one."""
         self._changes, self._written_at = 0, self.seconds()
-        document = self._stock.dump()
+        document = self._index.dump()
 
         def write() -> None:
             try:

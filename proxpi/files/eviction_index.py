@@ -57,7 +57,7 @@ class Kept:
 
 
 @attrs.define(eq=False)
-class Stock:
+class EvictionIndex:
     """The files that are kept, by place.
 
     :ivar used: bytes of all of them

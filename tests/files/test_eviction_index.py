@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxpi.files.eviction_index import VERSION, EvictionIndex
 from proxpi.files.layout import Identity
-from proxpi.files.stock import VERSION, Stock
 from proxpi.files.verify import Checked
 
 PLACES = st.sampled_from([f"h/{name}" for name in "abcdef"])
@@ -20,9 +20,9 @@ STEPS = st.lists(
 )
 
 
-def after(steps: list[tuple[str, str, int]]) -> Stock:
+def after(steps: list[tuple[str, str, int]]) -> EvictionIndex:
     """The stock after these steps, as far as they are possible."""
-    stock = Stock()
+    stock = EvictionIndex()
     for what, place, size in steps:
         if what == "add":
             stock.add(place, size)
@@ -31,7 +31,7 @@ def after(steps: list[tuple[str, str, int]]) -> Stock:
     return stock
 
 
-def order(stock: Stock) -> list[str]:
+def order(stock: EvictionIndex) -> list[str]:
     """In which order all of it would go."""
     return stock.choose(stock.used + 1, ())
 
@@ -57,7 +57,7 @@ def test_choosing_changes_nothing(steps: list[tuple[str, str, int]]) -> None:
 @given(STEPS)
 def test_restart(steps: list[tuple[str, str, int]]) -> None:
     """What is read is what was written: the same files go in the same order."""
-    stock, new = after(steps), Stock()
+    stock, new = after(steps), EvictionIndex()
     new.load(stock.dump())
     assert order(new) == order(stock)
     assert new.dump() == stock.dump()
@@ -66,7 +66,7 @@ def test_restart(steps: list[tuple[str, str, int]]) -> None:
 
 def test_scan() -> None:
     """What was used again outlasts many files that are asked for once."""
-    stock = Stock()
+    stock = EvictionIndex()
     stock.add("h/wanted", 1000)
     for _ in range(3):
         stock.use("h/wanted")
@@ -81,7 +81,7 @@ def test_scan() -> None:
 
 def test_aging() -> None:
     """What was used often goes nevertheless, once nobody uses it any more."""
-    stock = Stock()
+    stock = EvictionIndex()
     stock.add("h/once-loved", 1000)
     for _ in range(50):
         stock.use("h/once-loved")
@@ -96,7 +96,7 @@ def test_aging() -> None:
 
 def test_many_uses_take_no_memory() -> None:
     """Ranks of the past are let go of."""
-    stock = Stock()
+    stock = EvictionIndex()
     stock.add("h/a", 1)
     for _ in range(5000):
         stock.use("h/a")
@@ -106,7 +106,7 @@ def test_many_uses_take_no_memory() -> None:
 
 def test_found_by_age() -> None:
     """Of files of which only their age is known the oldest goes first, if they are alike."""
-    stock = Stock()
+    stock = EvictionIndex()
     stock.fill((f"h/{number}", 1000) for number in range(5))
     assert order(stock) == [f"h/{number}" for number in range(5)]
     stock.add("h/new", 1000)
@@ -130,8 +130,8 @@ def test_found_by_age() -> None:
 def test_foreign(change: dict[str, object]) -> None:
     """A document that is none of these is refused, and nothing of it is taken in."""
     document = {"version": VERSION, "level": 0.0, "files": [["h/b", 1, 1, 1.0, None]]}
-    Stock().load(json.dumps(document).encode())
-    stock = Stock()
+    EvictionIndex().load(json.dumps(document).encode())
+    stock = EvictionIndex()
     document |= change
     with pytest.raises(ValueError):
         stock.load(json.dumps(document).encode())
@@ -145,7 +145,7 @@ def test_damaged(data: st.DataObject) -> None:
     document = stock.dump()
     cut = data.draw(st.integers(0, len(document) - 1))
     with pytest.raises(ValueError):
-        Stock().load(document[:cut])
+        EvictionIndex().load(document[:cut])
 
 
 def test_a_place_twice() -> None:
