@@ -214,7 +214,7 @@ class Aged(Ranked):
 
 
 class PerByte(Ranked):
-    """Uses for each byte, with aging (GDSF)."""
+    """UsageLog for each byte, with aging (GDSF)."""
 
     def rank(self, file: int) -> float:
         return self.level + self.uses[file] / self.files[file]

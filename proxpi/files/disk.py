@@ -20,7 +20,7 @@ asks for room first (:meth:`Disk.reserve`); room is made by removing what
 :mod:`proxpi.files.eviction` chooses, and if that does not do, :class:`Full` says so before a byte
 is written. What is known of sizes and uses is written
 down now and then, and read at the next start; the folder itself is looked at behind that
-(:mod:`proxpi.files.stocktaking`), since it may hold a lot.
+(:mod:`proxpi.files.startup_scan`), since it may hold a lot.
 
 A cached file is *unverified* (it was found, and was not compared yet) or *verified*. It leaves by
 :meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`). All renames into and out of
@@ -53,10 +53,10 @@ from proxpi.files.layout import Identity
 from proxpi.files.link import Link
 from proxpi.files.open_file import Copy, Held
 from proxpi.files.partial import Partial
-from proxpi.files.room import Full, Room, Unknown
-from proxpi.files.stocktaking import Stocktaking
+from proxpi.files.quota import Full, Quota, Unknown
+from proxpi.files.startup_scan import StartupScan
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
-from proxpi.files.uses import Uses
+from proxpi.files.usage_log import UsageLog
 from proxpi.files.verify import Checked, Mismatch, check, compare, origin_of
 
 __all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
@@ -82,11 +82,11 @@ class Disk:
     changed: Callable[[str], None] = lambda _: None
     _index: EvictionIndex = attrs.field(init=False, factory=EvictionIndex)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
-    _room: Room = attrs.field(init=False)
+    _quota: Quota = attrs.field(init=False)
     _throttled: ThrottledLog = attrs.field(init=False)
     _queue: DeletionQueue = attrs.field(init=False)
-    _uses: Uses = attrs.field(init=False)
-    _stocktaking: Stocktaking = attrs.field(init=False)
+    _usage_log: UsageLog = attrs.field(init=False)
+    _scan: StartupScan = attrs.field(init=False)
     # How many times all files are being removed at the moment; no found file is used meanwhile.
     _clearing: int = attrs.field(init=False, default=0)
 
@@ -95,14 +95,14 @@ class Disk:
         self._queue = DeletionQueue(
             self.folder, self.in_thread, lambda error: self._throttled.say(error, STAYS)
         )
-        self._room = Room(self.capacity, self._index, self._readers, self._queue, self._evict)
-        self._uses = Uses(self.own, self._index, self.in_thread, self.seconds)
-        self._stocktaking = Stocktaking(
+        self._quota = Quota(self.capacity, self._index, self._readers, self._queue, self._evict)
+        self._usage_log = UsageLog(self.own, self._index, self.in_thread, self.seconds)
+        self._scan = StartupScan(
             self.folder,
             self._index,
-            self._room,
+            self._quota,
             self._queue,
-            self._uses,
+            self._usage_log,
             self.in_thread,
             self._lost,
         )
@@ -118,7 +118,7 @@ class Disk:
     @property
     def used(self) -> int:
         """Bytes of all that is in the folder, finished or not."""
-        return self._room.used
+        return self._quota.used
 
     def prepare(self) -> None:
         """
@@ -139,11 +139,11 @@ class Disk:
                 advice=layout.advice(error),
             )
         if self.capacity:
-            self._stocktaking.begin()
+            self._scan.begin()
 
     def fits(self, size: int | None) -> bool:
         """Whether a file of this size may be kept."""
-        return self._room.fits(size)
+        return self._quota.fits(size)
 
     def open(self, link: Link) -> Copy | None:
         """Open the file if it is here and was checked against what the link says."""
@@ -166,7 +166,7 @@ class Disk:
 
     def count_uses_by(self, count: Callable[[], object]) -> None:
         """Let the uses of files in the response cache be counted before an eviction."""
-        self._room.count_uses = count
+        self._quota.count_uses = count
 
     def hold(self, copy: Copy) -> Held | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
@@ -177,8 +177,8 @@ class Disk:
     def count(self, place: str, uses: int = 1) -> None:
         """Count uses of a file that is here."""
         self._index.use(place, uses)
-        self._stocktaking.changed(place)
-        self._uses.changed()
+        self._scan.changed(place)
+        self._usage_log.changed()
 
     def doubt(self, copy: Copy) -> None:
         """Mark a file unverified of which a copy could not be read."""
@@ -247,7 +247,7 @@ class Disk:
         """Note that the upstream still has the version of a file that is cached."""
         if link.place is not None and (checked := self.checked(link)) is not None:
             self._index.verify(link.place, replace(checked, current=now))
-            self._uses.changed()
+            self._usage_log.changed()
 
     def partial(self, link: Link) -> Partial:
         """
@@ -262,19 +262,19 @@ class Disk:
         if not os.path.isdir(self.own):  # it may have been emptied meanwhile
             self.own.mkdir(parents=True, exist_ok=True)
         partial = Partial(self.own, {link.digest[0]} if link.digest else set())
-        self._room.enter(partial, link)
+        self._quota.enter(partial, link)
         if link.place is None:
             partial.unlink()
         return partial
 
     def reserve(self, partial: Partial, size: int) -> None:
         """
-        Take note of the length that an upstream announces; see :meth:`Room.reserve`.
+        Take note of the length that an upstream announces; see :meth:`Quota.reserve`.
 
         :param size: bytes of the whole file
         :raises Full: if there is no room for it, and none can be made; nothing was removed then
         """
-        self._room.reserve(partial, size)
+        self._quota.reserve(partial, size)
 
     def complain(self, error: OSError) -> None:
         """Write to the log that a file cannot be kept: one line a minute."""
@@ -286,7 +286,7 @@ class Disk:
     def end(self, partial: Partial) -> None:
         """Let go of a partial file, and of its bytes if it was not adopted."""
         partial.close()
-        self._room.leave(partial)
+        self._quota.leave(partial)
 
     def close(self) -> Deferred[None]:
         """
@@ -294,16 +294,16 @@ class Disk:
 
         What is not finished may still be written to. A disk that hangs holds up the Deferred alone.
         """
-        partials = list(self._room)
+        partials = list(self._quota)
 
         def unlink() -> None:
             for partial in partials:
                 partial.unlink()
 
         ended: Deferred[None] = self.in_thread(unlink)
-        if self.capacity and self._room.known:
-            self._room.count_uses()
-            ended.addCallback(lambda _: self._uses.finish())
+        if self.capacity and self._quota.known:
+            self._quota.count_uses()
+            ended.addCallback(lambda _: self._usage_log.finish())
         return ended
 
     def adopt(
@@ -322,14 +322,14 @@ class Disk:
         digests = partial.finish()
         compare(partial.size, digests, link)
         place, sha256 = link.place, digests["sha256"]
-        if place is None or not self._room[partial].kept:
+        if place is None or not self._quota[partial].kept:
             return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
         partial.sync()
-        self._uses.mark(place)
+        self._usage_log.mark(place)
         self._name(partial, place)
         # Asked of the open file: another program may have replaced it under its name already.
         identity = Identity.of(os.fstat(partial.fileno()))
-        self._room.settle(partial)
+        self._quota.settle(partial)
         checked = Checked(identity, digests, origin_of(link.url), link.version)
         if link.digest is None:
             checked = replace(checked, etag=etag, modified=modified, current=now)
@@ -342,7 +342,7 @@ class Disk:
 
         The names are compared decoded, once the startup scan tells what lies there.
         """
-        await self._stocktaking.ended()
+        await self._scan.ended()
         for place in self._index:
             if unquote(place.rpartition("/")[2]) in filenames:
                 self.forget(place)
@@ -357,7 +357,7 @@ class Disk:
         place = what.place if isinstance(what, Link) else what
         if place is None or not layout.is_place(place):
             return
-        self._room.unwanted(place)
+        self._quota.unwanted(place)
         self._mark_unverified(place)  # if it stays
         self._remove(place)
         self._queue.start()
@@ -371,7 +371,7 @@ class Disk:
         return Deferred.fromCoroutine(self._clear())
 
     async def _clear(self) -> None:
-        self._room.unwanted()
+        self._quota.unwanted()
         known = frozenset(self._index)
         for place in known:
             self._mark_unverified(place)
@@ -433,8 +433,8 @@ class Disk:
 
     def _note(self, place: str) -> None:
         self.changed(place)
-        self._stocktaking.changed(place)
-        self._uses.changed()
+        self._scan.changed(place)
+        self._usage_log.changed()
 
     def _name(self, partial: Partial, place: str) -> None:
         """Give a file its name; what is in its way goes, if it is the cache's own."""

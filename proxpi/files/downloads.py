@@ -21,7 +21,7 @@ from proxpi.files.fetch import Fetch, Gone, is_whole, validators_of
 from proxpi.files.link import Link
 from proxpi.files.locate import Links
 from proxpi.files.passthrough import pass_on
-from proxpi.files.room import TooLarge
+from proxpi.files.quota import TooLarge
 from proxpi.files.spool import Spool
 from proxpi.files.wheel import Wheels, Work
 from proxpi.flights import Flight, Flights, Late

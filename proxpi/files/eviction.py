@@ -8,7 +8,7 @@ nobody uses any more sinks below it (the aging of GreedyDual). What goes is the 
 
 A file is worth what its absence costs for each byte that its removal gains. A miss costs the
 bytes themselves and a request, which weighs as much as some megabytes: so of small files one
-goes for many uses, while large ones, among themselves, are judged by their uses alone. Uses
+goes for many uses, while large ones, among themselves, are judged by their uses alone. UsageLog
 beyond the fourth tell nothing: four jobs of one pipeline are soon done, and a file that is wanted
 for good is used again before it sinks.
 
@@ -25,7 +25,7 @@ from collections.abc import Container, Iterable
 
 #: Bytes that cost as much as the request for them: a tenth of a second at 30 MB/s.
 REQUEST = 3_000_000
-#: Uses beyond which a file is worth no more.
+#: UsageLog beyond which a file is worth no more.
 MOST_USES = 4
 #: Bytes that a file takes at least, as file systems have it.
 LEAST = 1024

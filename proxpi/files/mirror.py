@@ -32,7 +32,7 @@ from proxpi.files.link import METADATA, SIGNATURE, Link
 from proxpi.files.locate import Links, Locate, NotUpstream
 from proxpi.files.open_file import Held
 from proxpi.files.passthrough import Misfit, Part, pass_part_through, pass_through
-from proxpi.files.room import TooLarge
+from proxpi.files.quota import TooLarge
 from proxpi.files.spool import Reader
 from proxpi.files.wheel import WheelFailed, Work
 from proxpi.flights import Late

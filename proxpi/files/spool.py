@@ -74,15 +74,15 @@ class Window:
     start: int = 0
     below: Partial | None = None
     _bytes: bytearray = attrs.field(factory=bytearray)
-    _room: Deferred[None] | None = attrs.field(init=False, default=None)
+    _quota: Deferred[None] | None = attrs.field(init=False, default=None)
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """Add bytes; give a Deferred of when there is room for more, if the window is full."""
         self.digests.add(data)
         self._bytes += data
-        if len(self._bytes) > WINDOW and self._room is None:
-            self._room = Deferred()
-        return self._room
+        if len(self._bytes) > WINDOW and self._quota is None:
+            self._quota = Deferred()
+        return self._quota
 
     def read(self, start: int, count: int) -> bytes:
         """Read at most `count` bytes at an offset."""
@@ -97,8 +97,8 @@ class Window:
         if offset > self.start:
             del self._bytes[: offset - self.start]
             self.start = offset
-        if self._room is not None and len(self._bytes) <= WINDOW:
-            room, self._room = self._room, None
+        if self._quota is not None and len(self._bytes) <= WINDOW:
+            room, self._quota = self._quota, None
             room.callback(None)
 
 

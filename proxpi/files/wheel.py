@@ -30,7 +30,7 @@ from proxpi.files.disk import Copy, Disk
 from proxpi.files.fetch import Gone
 from proxpi.files.link import Link, link_to
 from proxpi.files.partial import Digests
-from proxpi.files.room import TooLarge
+from proxpi.files.quota import TooLarge
 from proxpi.files.verify import Mismatch, compare
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed

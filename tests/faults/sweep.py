@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from proxpi.files import partial as partial_module
-from proxpi.files import uses
+from proxpi.files import usage_log
 from proxpi.files.disk import Disk
 from proxpi.files.link import Link
 from tests.support.house import sha256
@@ -72,7 +72,7 @@ def work(folder: str, capacity: int, step: int | None, order: int) -> None:
     """Fill the folder, write down what is known, and end, unless it is killed before."""
     # Small enough that each file takes several steps.
     partial_module.BUFFER = 3000
-    uses.CHANGES = 5
+    usage_log.CHANGES = 5
     if step is not None:
         die_at(step)
     disk = Disk(Path(folder), capacity)

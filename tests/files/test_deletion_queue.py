@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from proxpi.files import deletion_queue as queue_module
 from proxpi.files import disk as disk_module
 from proxpi.files import partial as partial_module
-from proxpi.files import room as room_module
-from proxpi.files import uses as usage_module
+from proxpi.files import quota as quota_module
+from proxpi.files import usage_log
 from proxpi.files.disk import Disk, Full
 from proxpi.files.layout import RESERVED
 from proxpi.files.link import Link
@@ -83,7 +83,7 @@ class Threaded(DiskCase):
 
 
 class Leave(Threaded):
-    """Room is made for a file that needs half of it."""
+    """Quota is made for a file that needs half of it."""
 
     def test_waits(self) -> None:
         """Nothing is removed by who asks, and nothing written before there is room for it."""
@@ -123,7 +123,7 @@ class Leave(Threaded):
     def test_given_up(self) -> None:
         """Once a download has ended, no more goes for it than is on its way already."""
         self.put(queue_module, "SOME", 2)
-        self.put(room_module, "SOME", 2)
+        self.put(quota_module, "SOME", 2)
         partial = self.disk.partial(bare("new.whl", 50))
         self.disk.reserve(partial, 50)
         self.disk.end(partial)
@@ -333,7 +333,7 @@ class Windows(Threaded):
 
     def test_older_usage_log(self) -> None:
         """What was to be written first is written first, and the end waits for the last."""
-        self.put(usage_module, "CHANGES", 1)
+        self.put(usage_log, "CHANGES", 1)
         for _ in range(12):
             self.content(self.links[0])
         self.disk.forget(self.links[0])
@@ -341,7 +341,7 @@ class Windows(Threaded):
         assert len([job for job, _ in self.jobs]) <= 3, "one at a time"
         self.run_threads()
         self.successResultOf(ended)
-        assert b"/0.whl" not in (self.disk.own / usage_module.NAME).read_bytes()
+        assert b"/0.whl" not in (self.disk.own / usage_log.NAME).read_bytes()
 
     def test_hung_disk(self) -> None:
         """The end of a process does not wait for threads, other than by the Deferred."""

@@ -239,7 +239,7 @@ class Found(DiskCase):
         assert self.open_files() == []
 
 
-class Room(DiskCase):
+class Quota(DiskCase):
     """The folder never holds more than it may."""
 
     def test_least_recently_used_goes(self) -> None:
@@ -324,7 +324,7 @@ class Room(DiskCase):
         assert self.open_files() == []
 
     def test_unwanted_is_gone_already(self) -> None:
-        """Room is made also when somebody else was faster to remove a file."""
+        """Quota is made also when somebody else was faster to remove a file."""
         self.keep(link_of("a.whl", bytes(60)), bytes(60))
         (self.folder / "h-example/a.whl").unlink()
         link = link_of("b.whl", bytes(60))

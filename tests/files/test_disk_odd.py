@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 from twisted.internet.defer import Deferred
 
-from proxpi.files import uses
+from proxpi.files import usage_log
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.link import Link
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
@@ -165,7 +165,7 @@ class Names(DiskCase):
             self.keep(link_of("y.kind", bytes(96)), bytes(96))
             self.disk.forget("h-example/y.kind")
             self.disk.close()
-            assert (self.disk.own / uses.NAME).exists()
+            assert (self.disk.own / usage_log.NAME).exists()
         self.result(self.disk.clear())
         assert self.count() == len(self.ODD)
         assert self.disk.used == 0
@@ -195,11 +195,11 @@ class Names(DiskCase):
         self.keep(link_of("y.kind", b"data"), b"data")
         self.disk.close()
         theirs = self.lay("theirs.kind", b"theirs")
-        document = self.disk.own / uses.NAME
+        document = self.disk.own / usage_log.NAME
         read = document.read_bytes()
         for name in (rb"y\n.kind", rb"y\udcff", rb"y\u001b", b"y\xff"):
             document.write_bytes(read.replace(b"y.kind", name))
-            places = self.disk.own / uses.PLACES
+            places = self.disk.own / usage_log.PLACES
             places.write_bytes(places.read_bytes() + b"h-example/\xff\nh-example/\x1b[0m\n")
             self.disk = self.prepared(100)
             assert self.disk.used == 8

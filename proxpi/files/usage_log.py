@@ -37,7 +37,7 @@ _log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False)
-class Uses:
+class UsageLog:
     """The stock of one cache folder, on paper.
 
     :ivar own: the folder of proxpi's own

@@ -19,14 +19,14 @@ from twisted.python.failure import Failure
 from proxpi.files import layout
 from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.eviction_index import EvictionIndex
-from proxpi.files.room import Room
-from proxpi.files.uses import Uses
+from proxpi.files.quota import Quota
+from proxpi.files.usage_log import UsageLog
 
 _log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False)
-class Stocktaking:
+class StartupScan:
     """The first look at one cache folder.
 
     :ivar in_thread: runs a function that takes a while
@@ -35,9 +35,9 @@ class Stocktaking:
 
     folder: Path
     _index: EvictionIndex
-    _room: Room
+    _quota: Quota
     _queue: DeletionQueue
-    _uses: Uses
+    _usage_log: UsageLog
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     lost: Callable[[str], None]
     # What changed since the start, until the folder has been looked at.
@@ -46,9 +46,9 @@ class Stocktaking:
 
     def begin(self) -> None:
         """Look; in a thread, if that takes a while."""
-        known = self._uses.recall()
+        known = self._usage_log.recall()
         self._touched = set()
-        self._room.known = False
+        self._quota.known = False
         try:
             run = self.in_thread if layout.holds_many(self.folder) else execute
         except OSError:
@@ -69,14 +69,14 @@ class Stocktaking:
 
     def _cannot_look(self, failure: Failure) -> None:
         failure.trap(OSError)
-        self._touched, self._room.known = None, True
+        self._touched, self._quota.known = None, True
         _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=failure.value)
 
     def _take(self, scan: layout.Scan) -> None:
         """Bring what is known in line with what lies there, and remove what is too much."""
         touched, self._touched = self._touched or set(), None
-        self._uses.changed()
-        self._room.known = True
+        self._usage_log.changed()
+        self._quota.known = True
         found = [(place, found.size) for place, found in scan.files if place not in touched]
         sizes = dict(found)
         for place in self._index:
@@ -93,5 +93,5 @@ class Stocktaking:
                 first=scan.ignored[0],
                 more=f", and {len(scan.ignored) - 1} more" if scan.ignored[1:] else "",
             )
-        self._uses.tidy()
-        self._room.shrink()
+        self._usage_log.tidy()
+        self._quota.shrink()

@@ -1,4 +1,4 @@
-"""Room in the cache: what finished and unfinished files take of it together, and who may grow."""
+"""Quota in the cache: what finished and unfinished files take of it together, and who may grow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TooLarge(Exception):
 
 
 @attrs.define
-class Claim:
+class Reservation:
     """What a partial file takes of the room.
 
     :ivar place: where it is to lie, if it can
@@ -56,7 +56,7 @@ class Claim:
 
 
 @attrs.define(eq=False)
-class Room:
+class Quota:
     """The room of one cache folder.
 
     What has to go for a file is renamed at once, and unlinked in a thread. Its bytes count until it
@@ -78,7 +78,7 @@ class Room:
     evict: Callable[[str], object]
     count_uses: Callable[[], object] = lambda: None
     known: bool = True
-    _claims: dict[Partial, Claim] = attrs.field(init=False, factory=dict)
+    _claims: dict[Partial, Reservation] = attrs.field(init=False, factory=dict)
     _unfinished: int = attrs.field(init=False, default=0)
     # What could not be removed; it is tried again once nothing else is left.
     _aside: set[str] = attrs.field(init=False, factory=set)
@@ -99,10 +99,10 @@ class Room:
     def enter(self, partial: Partial, link: Link) -> None:
         """Let a partial file begin, and count it from now on unless it is too large."""
         size = 0 if self.fits(link.size) else None
-        self._claims[partial] = Claim(link.place, link.size, link.size, size)
+        self._claims[partial] = Reservation(link.place, link.size, link.size, size)
         partial.room = lambda size: self.grow(partial, size)
 
-    def __getitem__(self, partial: Partial) -> Claim:
+    def __getitem__(self, partial: Partial) -> Reservation:
         return self._claims[partial]
 
     def __iter__(self) -> Iterator[Partial]:
@@ -192,7 +192,7 @@ class Room:
         """Bytes of which nobody has seen yet that they go."""
         return self.used - self.queue.leaving - self.capacity
 
-    def _claim(self, claim: Claim, size: int) -> None:
+    def _claim(self, claim: Reservation, size: int) -> None:
         self._unfinished += size - (claim.size or 0)
         claim.size = size
 

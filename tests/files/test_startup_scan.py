@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from proxpi.files import layout, uses
+from proxpi.files import layout, usage_log
 from proxpi.files.disk import Disk, Full
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
@@ -52,7 +52,9 @@ class Behind(DiskCase):
         self.run_threads()
         self.keep(link_of("new.whl", bytes(40)), bytes(40))
         self.run_threads()
-        assert self.disk.used == self.held() - (self.disk.own / uses.NAME).stat().st_size == 100
+        assert (
+            self.disk.used == self.held() - (self.disk.own / usage_log.NAME).stat().st_size == 100
+        )
         assert self.content(link_of("new.whl", bytes(40))) is not None
 
     def test_served_at_once(self) -> None:
@@ -99,7 +101,7 @@ class Behind(DiskCase):
 
     def test_many_unknown_files(self) -> None:
         """A large folder that nobody knows is served from at once; it grows once it is known."""
-        (self.disk.own / uses.NAME).unlink()
+        (self.disk.own / usage_log.NAME).unlink()
         self.begin(100)
         assert self.check(self.links[0])
         assert self.content(self.links[0]) == bytes(30)
@@ -135,7 +137,7 @@ class Behind(DiskCase):
 
     def test_cleared_before_it_is_known(self) -> None:
         """What is cleared while the folder is looked at does not count afterwards."""
-        (self.disk.own / uses.NAME).unlink()
+        (self.disk.own / usage_log.NAME).unlink()
         self.begin(100)
         cleared = self.disk.clear()
         self.run_threads()
@@ -144,8 +146,8 @@ class Behind(DiskCase):
 
     def test_ends_before_it_is_known(self) -> None:
         """A process that ends that early writes nothing down that is not so."""
-        (self.disk.own / uses.NAME).unlink()
+        (self.disk.own / usage_log.NAME).unlink()
         self.begin(100)
         assert self.check(self.links[0])
         self.disk.close()
-        assert not (self.disk.own / uses.NAME).exists()
+        assert not (self.disk.own / usage_log.NAME).exists()

@@ -1,4 +1,4 @@
-"""Room: finished and unfinished files together never take more than there is."""
+"""Quota: finished and unfinished files together never take more than there is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from proxpi.files import partial as partial_module
 from proxpi.files.disk import Disk, Full
 from proxpi.files.link import Link
-from proxpi.files.room import IN_VAIN
+from proxpi.files.quota import IN_VAIN
 from tests.files.test_disk import DiskCase, bare, link_of
 from tests.support.logs import logged
 
@@ -63,7 +63,7 @@ class Unfinished(DiskCase):
         assert self.disk.used == 60
 
     def test_reserved(self) -> None:
-        """Room for a file whose length is known is made before it comes, or refused at once."""
+        """Quota for a file whose length is known is made before it comes, or refused at once."""
         old = link_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
         first = self.disk.partial(bare("one.whl", 80))

@@ -7,14 +7,14 @@ import os
 import msgspec
 from twisted.internet.task import Clock
 
-from proxpi.files import uses
+from proxpi.files import usage_log
 from proxpi.files.disk import Disk
 from proxpi.files.link import Link
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
 
 
-class Uses(DiskCase):
+class UsageLog(DiskCase):
     """Three files for which there is just room, one of them used often and long ago."""
 
     def setUp(self) -> None:
@@ -30,7 +30,7 @@ class Uses(DiskCase):
         for age, name in enumerate("cba"):
             path = self.folder / f"h-example/{name}.whl"
             os.utime(path, (1e9 - age, 1e9 - age))
-        self.uses = self.disk.own / uses.NAME
+        self.uses = self.disk.own / usage_log.NAME
 
     def first_to_go(self, disk: Disk) -> set[str]:
         """What goes when one more file comes."""
@@ -71,7 +71,7 @@ class Uses(DiskCase):
 
     def test_written_now_and_then(self) -> None:
         """It is written while the process runs, for when it is killed."""
-        self.put(uses, "CHANGES", 5)
+        self.put(usage_log, "CHANGES", 5)
         assert not self.uses.exists()
         for _ in range(5):
             self.keep(self.links["a"], bytes(30))
@@ -103,7 +103,7 @@ class Uses(DiskCase):
     def test_any_kind_of_odd_places(self) -> None:
         """A list of these that somebody meddled with does no harm."""
         self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
-        places = self.disk.own / uses.PLACES
+        places = self.disk.own / usage_log.PLACES
         outside = self.folder / "README"
         outside.write_bytes(b"x")
         for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n"):
@@ -114,7 +114,7 @@ class Uses(DiskCase):
 
     def test_any_kind_once(self) -> None:
         """Each of them is written down once, and not for ever."""
-        places = self.disk.own / uses.PLACES
+        places = self.disk.own / usage_log.PLACES
         for _ in range(3):
             for name in ("one.kind", "two.kind"):
                 self.keep(link_of(name, bytes(10)), bytes(10))
@@ -122,7 +122,7 @@ class Uses(DiskCase):
         self.disk.forget("h-example/one.kind")
         self.prepared(100)
         assert len(places.read_bytes().split()) == 2
-        self.put(uses, "LONG", 30)
+        self.put(usage_log, "LONG", 30)
         self.prepared(100)
         assert places.read_bytes() == b"h-example/two.kind\n"
 
@@ -225,7 +225,7 @@ class Remembered(DiskCase):
         link = Link("https://h.example/a.whl?token=secret", None, 5, private=False)
         self.keep(link, b"right")
         self.disk.close()
-        assert b"secret" not in (self.disk.own / uses.NAME).read_bytes()
+        assert b"secret" not in (self.disk.own / usage_log.NAME).read_bytes()
 
     def test_forgotten(self) -> None:
         """What was removed is not, whatever lies there now."""
@@ -239,22 +239,22 @@ class Remembered(DiskCase):
         for note in ("x", [], [[1, 2, 3]], [[1, 2, 3], {"md5": "0"}], [[1, 2], {"sha256": "0"}]):
             self.restart()
             self.disk.close()
-            document = msgspec.json.decode((self.disk.own / uses.NAME).read_bytes())
+            document = msgspec.json.decode((self.disk.own / usage_log.NAME).read_bytes())
             document["files"][0][4] = note
-            (self.disk.own / uses.NAME).write_bytes(msgspec.json.encode(document))
+            (self.disk.own / usage_log.NAME).write_bytes(msgspec.json.encode(document))
             self.disk = self.prepared(100)
             self.assert_to_be_checked()
             self.disk.trust(self.link, self.disk.check(self.link))
 
     def test_written_after_a_while(self) -> None:
         """A process that does little writes it down all the same, with the next use."""
-        document = self.disk.own / uses.NAME
+        document = self.disk.own / usage_log.NAME
         clock = Clock()
         self.disk = Disk(self.folder, 100, seconds=clock.seconds)
         self.disk.prepare()
         self.check(self.link)
         assert not document.exists()
-        clock.advance(uses.LONGEST)
+        clock.advance(usage_log.LONGEST)
         self.content(self.link)
         assert document.exists()
         assert not self.prepared(100).found(self.link)
