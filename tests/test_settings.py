@@ -235,6 +235,8 @@ def test_logging_level() -> None:
         (" https://h/simple// ", "https://h/simple/"),
         ("https://u:p%40w@h:8443/a/", "https://u:p%40w@h:8443/a/"),
         ("http://[::1]:80/a", "http://[::1]:80/a/"),
+        ("https://bücher.example/simple", "https://xn--bcher-kva.example/simple/"),
+        ("https://u:pß@Bücher.example:81", "https://u:pß@xn--bcher-kva.example:81/"),
     ],
 )
 def test_index_url(text: str, url: str) -> None:
@@ -255,6 +257,8 @@ def test_index_url(text: str, url: str) -> None:
         "http://h /",
         "http://h/#a",
         "http://h/a?key=b",
+        "http://\u2488.example/",
+        f"http://{'é' * 300}.example/",
         "x",
     ],
 )

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from packaging.utils import (
-    InvalidSdistFilename,
-    InvalidWheelFilename,
-    parse_sdist_filename,
-    parse_wheel_filename,
-)
-from packaging.version import InvalidVersion
+from packaging.utils import InvalidSdistFilename, parse_sdist_filename
+from packaging.version import InvalidVersion, Version
 
 from proxpi.simple.model import Entry, Project
+
+#: Characters of a file name in which a version is looked for; no folder takes as many.
+_LONGEST_NAME = 1000
 
 
 def merge(projects: Sequence[Project]) -> Project:
@@ -58,9 +56,13 @@ def _all_versions(projects: Sequence[Project]) -> list[str]:
 def _version_of(entry: Entry) -> str | None:
     """Read the version out of a distribution's file name (PEP 427, PEP 625)."""
     filename = entry["filename"]
+    if len(filename) > _LONGEST_NAME:
+        return None
     try:
-        if filename.endswith(".whl"):
-            return str(parse_wheel_filename(filename)[1])
-        return str(parse_sdist_filename(filename)[1])
-    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        if not filename.endswith(".whl"):
+            return str(parse_sdist_filename(filename)[1])
+        # packaging's own parser of wheels multiplies the tags of a name, of which some have many.
+        parts = filename.removesuffix(".whl").split("-")
+        return str(Version(parts[1])) if len(parts) in (5, 6) else None
+    except (InvalidSdistFilename, InvalidVersion):
         return None

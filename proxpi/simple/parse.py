@@ -58,6 +58,8 @@ _SUFFIXES = (
 #: Attributes of anchors that say what the key of that name says in JSON.
 _SAME = ("requires-python", "gpg-sig", "provenance", "size", "upload-time")
 _METADATA = ("core-metadata", "dist-info-metadata")
+#: Characters of the URL that relative links repeat; a short page must not become a long one.
+_LONGEST_BASE = 4096
 _FOLDERS = ("", ".", "..")
 
 
@@ -261,10 +263,10 @@ def _from_html(text: str, url: str, name: str) -> Project:
         raise NotAnIndexPage("The answer is an HTML page, but not a list of files.")
     base = url
     if page.base is not None:
-        try:
+        with suppress(ValueError):
             base = urls.join(url, page.base)
-        except ValueError:
-            base = url
+    if len(base) > _LONGEST_BASE:
+        raise NotAnIndexPage("The URL to which the links of the answer are relative is too long.")
     keys: dict[str, Any] = {}
     if status := page.metas.get("pypi:project-status", "").strip():
         keys["project-status"] = {"status": status}

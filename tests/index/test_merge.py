@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxpi.index import merge
 from proxpi.simple import model
 from proxpi.simple.model import Project
+from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic, projects
 
 few = settings(deterministic, max_examples=25)
@@ -117,3 +119,29 @@ def test_versions() -> None:
         versions = merge.merge(order).keys["versions"]
         assert set(versions) == expected
         assert len(versions) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("before", "piece", "after"),
+    [
+        ("f-", "1.", "1-py3-none-any.whl"),
+        ("f-", "9", "-py3-none-any.whl"),
+        ("f-", "9", ".tar.gz"),
+        ("f-1-", "py3.", "py3-none-any.whl"),
+        ("f-1-" + "a." * 400 + "a-" + "b." * 50 + "b-", "c.", "any.whl"),
+        ("f-1+", "a.", "a.tar.gz"),
+        ("f", "-", "1.zip"),
+        ("f-1", "_", ".zip"),
+    ],
+)
+def test_a_version_in_any_file_name(before: str, piece: str, after: str) -> None:
+    """No file name, however long or odd, is an error or takes more time than its length."""
+
+    def work(filename: str) -> None:
+        versions = merge.merge([project("f-7.zip", versions=["7"]), project(filename)]).keys
+        assert "7" in versions["versions"]
+
+    work(before + piece * 300 + after)
+    work(before + piece * 10_000 + after)
+    assert_linear(work, lambda size: before + piece * size + after, 200)
+    assert_linear(work, lambda size: before + piece * size + after, 5_000)

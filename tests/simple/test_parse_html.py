@@ -226,6 +226,12 @@ def test_digest_in_the_link(fragment: str, hashes: dict[str, str]) -> None:
     assert (entry["hashes"], entry["url"]) == (hashes, URL + "foo-1.0.whl")
 
 
+def test_a_base_that_is_too_long() -> None:
+    """A page whose links would each become very long is refused: it would fill the memory."""
+    with pytest.raises(NotAnIndexPage, match="too long"):
+        _parse(f"<base href='/{'a' * 5000}/'><a href=foo-1.0.whl>x</a>")
+
+
 def test_the_better_digest_wins() -> None:
     """A file that stands on the page twice, first without a digest, has the digest."""
     page = f"<a href=foo-1.0.whl>x</a><a href='b/foo-1.0.whl#sha256={SHA}'>x</a>"
