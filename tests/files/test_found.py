@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from unittest import mock
+
 from proxpi.files.disk import Copy
 from proxpi.files.link import link_to
 from proxpi.simple.listing import Listed
@@ -47,3 +50,42 @@ class FoundTests(MirrorCase):
         self.assert_bytes(copy)
         assert self.internet.urls() == [URL]
         self.assert_served()
+
+    def test_forgotten_while_it_is_read(self) -> None:
+        """A wrong file that is deleted and fetched anew while it is read: the new one stays."""
+        self.lay(b"x" * len(DATA))
+        first = self.fetch()
+        [(read, done)], self.threads = self.threads, []
+        looks = iter([None, self.forget_and_fetch])
+        look = os.fstat
+
+        def then(descriptor: int) -> os.stat_result:
+            if (act := next(looks, None)) is not None:
+                act()
+            return look(descriptor)
+
+        with mock.patch.object(os, "fstat", then):
+            done.callback(read())
+        self.run_threads()
+        self.assert_served()
+        self.assert_bytes(self.result(first))
+        assert self.internet.urls() == [URL]
+
+    def forget_and_fetch(self) -> None:
+        """Delete the wheel, and fetch it anew."""
+        self.mirror.forget("demo", NAME)
+        asked = self.fetch()
+        self.run_threads()
+        self.assert_bytes(self.result(asked))
+
+    def test_forgotten_before_it_is_read(self) -> None:
+        """The same if the thread that reads it runs after that, and reads the new one."""
+        self.lay(b"x" * len(DATA))
+        first = self.fetch()
+        reading, self.threads = self.threads, []
+        self.forget_and_fetch()
+        self.threads = reading
+        self.run_threads()
+        self.assert_served()
+        self.assert_bytes(self.result(first))
+        assert self.internet.urls() == [URL]
