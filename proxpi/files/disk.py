@@ -172,7 +172,9 @@ class Disk:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
         if copy.identity is None or not self._is_verified(copy.place, copy.identity):
             return None
-        return Held.of(copy, str(self.folder / copy.place), copy.identity, lambda: self.doubt(copy))
+        return Held.of(
+            copy, str(self.folder / copy.place), copy.identity, lambda: self.mark_unverified(copy)
+        )
 
     def count(self, place: str, uses: int = 1) -> None:
         """Count uses of a file that is here."""
@@ -180,7 +182,7 @@ class Disk:
         self._scan.changed(place)
         self._usage_log.changed()
 
-    def doubt(self, copy: Copy) -> None:
+    def mark_unverified(self, copy: Copy) -> None:
         """Mark a file unverified of which a copy could not be read."""
         if copy.identity is not None and self._is_verified(copy.place, copy.identity):
             self._mark_unverified(copy.place)

@@ -8,7 +8,7 @@ nobody uses any more sinks below it (the aging of GreedyDual). What goes is the 
 
 A file is worth what its absence costs for each byte that its removal gains. A miss costs the
 bytes themselves and a request, which weighs as much as some megabytes: so of small files one
-goes for many uses, while large ones, among themselves, are judged by their uses alone. UsageLog
+goes for many uses, while large ones, among themselves, are judged by their uses alone. Uses
 beyond the fourth tell nothing: four jobs of one pipeline are soon done, and a file that is wanted
 for good is used again before it sinks.
 

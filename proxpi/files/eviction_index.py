@@ -1,8 +1,8 @@
-"""What lies in the cache folder: how much, how often used, and which of it goes first.
+"""The eviction index: the cached files with their bytes, their uses, and which is evicted first.
 
-It knows names and numbers, and touches no file. What it knows is written as one JSON document, so
-that recency and frequency outlast the process; one that is damaged, or no such document at all,
-is as good as none.
+A cached file is *unverified* (nothing is known of its bytes) or *verified* (see
+:class:`~proxpi.files.verify.Checked`). The index touches no file. It is written as one JSON
+document, so that recency, frequency and verifications outlast the process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Row = tuple[str, int, int, float, Checked | None]
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     """
-    The stock as it is written.
+    The index as it is written.
 
     `files` are cache paths, bytes, uses, ranks, and which file was verified, the least recently
     used first.
@@ -58,7 +58,7 @@ class Kept:
 
 @attrs.define(eq=False)
 class EvictionIndex:
-    """The files that are kept, by place.
+    """The cached files, by cache path.
 
     :ivar used: bytes of all of them
     """

@@ -171,9 +171,9 @@ class Mirror:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
         return self._disk.hold(copy)
 
-    def doubt(self, copy: Copy) -> None:
+    def mark_unverified(self, copy: Copy) -> None:
         """Take note that a copy could not be read: the next one is checked before it is served."""
-        self._disk.doubt(copy)
+        self._disk.mark_unverified(copy)
 
     def forget(self, name: str, filename: str) -> Deferred[None]:
         """

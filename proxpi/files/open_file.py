@@ -1,4 +1,8 @@
-"""Open files: what is sent of the cache, whatever becomes of their names meanwhile."""
+"""Open files: a cached file can be sent to its end, whatever happens to its cache path meanwhile.
+
+A :class:`Copy` is an open file that is being sent, so its cache path is not evicted. A
+:class:`Held` is a kept descriptor of the response cache, which keeps nothing from eviction.
+"""
 
 from __future__ import annotations
 
@@ -56,22 +60,24 @@ class Copy:
 
 @attrs.define(eq=False)
 class Held:
-    """A file of the cache that is kept open between answers, without being one that is sent.
+    """A kept descriptor: a cached file that stays open between responses.
 
     :ivar descriptor: reads it, at any place
-    :ivar path: where it lay when it was opened
-    :ivar identity: which file that was; ``None`` for one that has no name, so nobody can change it
-    :ivar doubt: is called if it cannot be read
+    :ivar path: its cache path
+    :ivar identity: of the file; ``None`` for one without a name, which nobody can change
+    :ivar mark_unverified: is called if it cannot be read
     """
 
     descriptor: int
     path: str
     identity: Identity | None
-    doubt: Callable[[], None]
+    mark_unverified: Callable[[], None]
     _copy: Callable[[BinaryIO], Copy]
 
     @classmethod
-    def of(cls, copy: Copy, path: str, identity: Identity, doubt: Callable[[], None]) -> Held:
+    def of(
+        cls, copy: Copy, path: str, identity: Identity, mark_unverified: Callable[[], None]
+    ) -> Held:
         """Hold the file of a copy that lies there."""
         readers, place = copy._readers, copy.place
         size, sha256, verified = copy.size, copy.sha256, copy.verified
@@ -80,7 +86,7 @@ class Held:
             return Copy(file, size, sha256, readers, place, verified, identity=identity)
 
         descriptor = os.dup(copy.file.fileno())
-        return cls(descriptor, path, identity, doubt, again)
+        return cls(descriptor, path, identity, mark_unverified, again)
 
     @classmethod
     def alone(cls, descriptor: int, size: int) -> Held:

@@ -1,4 +1,12 @@
-"""Quota in the cache: what finished and unfinished files take of it together, and who may grow."""
+"""The quota: cached files, partial files and reserved files together never exceed the capacity.
+
+A partial file has a reservation from its beginning to its end. It is *counted* (its bytes, or those
+that are announced, count), *too large* (nothing of it counts, and it is not kept), *unwanted* (it
+was deleted while it was downloaded: it counts, and is not kept), or *settled* (it is a cached file
+now, and counts as one). A write that needs more bytes than are free evicts cached files first, and
+waits until they are unlinked; if that cannot free enough, the write is refused before a byte of it
+is written.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +21,34 @@ from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
 
-#: How often in a row nothing of what should go could be removed, before a file is refused.
+#: Files that could not be evicted, after which a write is refused.
 IN_VAIN = 10
 
 
 class Full(OSError):
-    """There is no room: all that could make it is in use, or the file is too large for it."""
+    """The quota is exhausted: all that could be evicted is being sent, or is not enough."""
 
     def __str__(self) -> str:
         return "there is no room in the cache that could be made"
 
 
 class Unknown(Full):
-    """It is not known yet whether there is room: a large folder has not been looked at."""
+    """The startup scan has not ended, so nobody knows yet what is free."""
 
 
 class TooLarge(Exception):
-    """A file is larger than all that may be kept."""
+    """A file is larger than the capacity."""
 
 
 @attrs.define
 class Reservation:
-    """What a partial file takes of the room.
+    """The reservation of a partial file.
 
-    :ivar place: where it is to lie, if it can
-    :ivar stated: bytes that the index says it has, if it does
-    :ivar told: the same, or else what its upstream said first
-    :ivar size: bytes that are counted for it; ``None`` if it is counted no more, or too large
-    :ivar wanted: whether it may be kept, as far as anyone said meanwhile
+    :ivar place: its cache path, if it has one
+    :ivar stated: its size by the index, if the index states one
+    :ivar told: the same, or else its length by the first response of the upstream
+    :ivar size: bytes that count; ``None`` if it is settled or too large
+    :ivar wanted: whether it was not deleted meanwhile
     """
 
     place: str | None
@@ -51,24 +59,23 @@ class Reservation:
 
     @property
     def kept(self) -> bool:
-        """Whether the file is to have its name once it is whole."""
+        """Whether the file is to be cached once it is whole."""
         return self.place is not None and self.size is not None and self.wanted
 
 
 @attrs.define(eq=False)
 class Quota:
-    """The room of one cache folder.
+    """The quota of one cache folder.
 
-    What has to go for a file is renamed at once, and unlinked in a thread. Its bytes count until it
-    is gone, and so do those for which it goes, from the beginning; as long as both are too much,
-    nobody writes.
+    An evicted file counts until it is unlinked, and the write that evicts it counts from the
+    beginning; as long as both exceed the capacity, nothing is written.
 
-    :ivar capacity: bytes of files that there may be
-    :ivar busy: places of files that must not be removed now
-    :ivar queue: the files that are about to be unlinked
-    :ivar evict: renames a file of the stock into the queue; it may raise an `OSError`
+    :ivar capacity: bytes that all files may have
+    :ivar busy: cache paths of files that are being sent
+    :ivar queue: the files that are to be unlinked
+    :ivar evict: removes a cached file; it may raise an `OSError`
     :ivar count_uses: counts the uses of files in the response cache; called before an eviction
-    :ivar known: whether it is known how much there is; as long as it is not, nothing may grow
+    :ivar known: whether the startup scan has ended; until then no file may grow
     """
 
     capacity: int
@@ -80,7 +87,7 @@ class Quota:
     known: bool = True
     _claims: dict[Partial, Reservation] = attrs.field(init=False, factory=dict)
     _unfinished: int = attrs.field(init=False, default=0)
-    # What could not be removed; it is tried again once nothing else is left.
+    # What could not be evicted; it is tried again once nothing else is left.
     _aside: set[str] = attrs.field(init=False, factory=set)
     _waiting: list[Deferred[None]] = attrs.field(init=False, factory=list)
 
@@ -89,7 +96,7 @@ class Quota:
 
     @property
     def used(self) -> int:
-        """Bytes of all files, finished or not, and of those that are on their way out."""
+        """Bytes of all files: cached, partial and reserved ones."""
         return self.stock.used + self._unfinished + self.queue.used
 
     def fits(self, size: int | None) -> bool:
@@ -189,7 +196,7 @@ class Quota:
 
     @property
     def _excess(self) -> int:
-        """Bytes of which nobody has seen yet that they go."""
+        """Bytes to evict, besides those that are about to be unlinked."""
         return self.used - self.queue.leaving - self.capacity
 
     def _claim(self, claim: Reservation, size: int) -> None:
@@ -197,14 +204,14 @@ class Quota:
         claim.size = size
 
     def _evict(self) -> None:
-        """Let go of what is too much; only some at a time, as each is renamed here."""
+        """Evict what exceeds the capacity; some files at a time, as each is renamed here."""
         failures = 0
         try:
             while (excess := self._excess) > 0:
                 staying = self._aside.union(self.busy)
                 if excess > self.stock.used - sum(map(self.stock.size, staying)):
                     self._aside.clear()
-                    raise Full  # and nothing goes in vain
+                    raise Full  # and nothing is evicted in vain
                 self.count_uses()
                 for place in self.stock.choose(excess, staying, SOME):
                     try:
@@ -220,7 +227,7 @@ class Quota:
             self.queue.start()
 
     def _look(self) -> None:
-        """Let those ask once more who wait, if there is room, or nothing comes of waiting."""
+        """Let waiting writes ask once more: bytes are free, or waiting frees none."""
         if self.used <= self.capacity or not self.queue:
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:

@@ -1,8 +1,10 @@
-"""The look at the cache folder with which a process begins: what lies there, and how much it is.
+"""The startup scan: what lies in the cache folder, and how many bytes it has.
 
-A large folder is looked at in a thread, while requests are answered. Until that has come to its
-end nothing may be added: what the last process wrote down is served from, but it may have been
-killed later, or files may have come from elsewhere, so nobody knows whether there is room.
+The usage log of the last process may be older than its end, and other programs may have added
+files. So the scan is *running* first: what the usage log knows is served, and no file is added, as
+nobody knows how much of the quota is free. A large folder is scanned in a thread. Once the scan has
+*ended*, the eviction index is brought in line with it, except for the cache paths that changed
+while it ran: the scan may have seen them before or after that.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False)
 class StartupScan:
-    """The first look at one cache folder.
+    """The startup scan of one cache folder.
 
     :ivar in_thread: runs a function that takes a while
-    :ivar lost: is told of files that are not there any more, or not as they were
+    :ivar lost: is told of cache paths at which no file lies any more, or another one
     """
 
     folder: Path
@@ -40,12 +42,12 @@ class StartupScan:
     _usage_log: UsageLog
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     lost: Callable[[str], None]
-    # What changed since the start, until the folder has been looked at.
+    # The cache paths that changed since the start; ``None`` once the scan has ended.
     _touched: set[str] | None = attrs.field(init=False, default=None)
     _looked: Deferred[Any] = attrs.field(init=False, factory=lambda: succeed(None))
 
     def begin(self) -> None:
-        """Look; in a thread, if that takes a while."""
+        """Scan; in a thread, if that takes a while."""
         known = self._usage_log.recall()
         self._touched = set()
         self._quota.known = False
@@ -57,13 +59,13 @@ class StartupScan:
         self._looked.addCallbacks(self._take, self._cannot_look)
 
     def ended(self) -> Deferred[None]:
-        """Give a Deferred of when it is known what lies there."""
+        """Give a Deferred of when the scan has ended."""
         ended: Deferred[None] = Deferred()
         self._looked.addCallback(ended.callback)
         return ended
 
     def changed(self, place: str) -> None:
-        """Take note that a file is no longer as it was at the start."""
+        """Note that what lies at a cache path has changed since the start."""
         if self._touched is not None:
             self._touched.add(place)
 
@@ -73,7 +75,7 @@ class StartupScan:
         _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=failure.value)
 
     def _take(self, scan: layout.Scan) -> None:
-        """Bring what is known in line with what lies there, and remove what is too much."""
+        """Bring the index in line with the scan, and evict what exceeds the quota."""
         touched, self._touched = self._touched or set(), None
         self._usage_log.changed()
         self._quota.known = True

@@ -1,4 +1,4 @@
-"""What the log is told of a disk that refuses: clearly, and not once for each request."""
+"""The throttled log: a disk that refuses is logged once a minute, not once for each request."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from twisted.logger import Logger
 
 #: Seconds from one line to the next that says the same.
 PAUSE = 60.0
-#: What comes of it that a file cannot be written, not be read, or not be removed.
+#: The consequence of a file that cannot be written, read, or removed.
 UNKEPT = "what comes passes through without being kept"
 UNREAD = "what lies there is fetched all the same"
-STAYS = "it stays, and something else has to go"
+STAYS = "the file stays, and counts"
 
 _log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False)
 class ThrottledLog:
-    """ThrottledLog about one folder.
+    """What is logged of one cache folder.
 
     :ivar seconds: tells the time, from any beginning
     """
@@ -33,7 +33,7 @@ class ThrottledLog:
     _waiting: bool = attrs.field(init=False, default=False)
 
     def wait(self) -> None:
-        """Write, once, that nothing is kept before the folder has been looked at."""
+        """Log once that no file is kept before the startup scan has ended."""
         if not self._waiting:
             self._waiting = True
             _log.info(
@@ -43,7 +43,7 @@ class ThrottledLog:
             )
 
     def say(self, error: OSError, consequence: str = UNKEPT) -> None:
-        """Write what comes of an error, unless the same was written within a minute."""
+        """Log an error and its consequence, unless the same one was logged within a minute."""
         now = self.seconds()
         if now < self._last.get(consequence, float("-inf")) + PAUSE:
             self._unsaid[consequence] += 1

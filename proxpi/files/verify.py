@@ -1,4 +1,4 @@
-"""Whether bytes are those that an index names: of files that come, and of those that were found."""
+"""Verification: whether the bytes of a downloaded or a found file are those that an index names."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Rest:
                 stop,
                 clock,
                 copy.close,
-                answer.held.doubt,
+                answer.held.mark_unverified,
             )
 
     def write(self, data: bytes) -> None:

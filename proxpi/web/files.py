@@ -131,7 +131,7 @@ class Files:
             _set_part(request, span, copy.size)
         if request.draft is not None:
             request.draft = attrs.evolve(request.draft, start=start, stop=stop)
-        descriptor, spoilt = copy.file.fileno(), lambda: self._mirror.doubt(copy)
+        descriptor, spoilt = copy.file.fileno(), lambda: self._mirror.mark_unverified(copy)
         send_file(request, descriptor, start, stop, self._clock, copy.close, spoilt)
 
     def _set_head(

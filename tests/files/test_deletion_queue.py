@@ -83,7 +83,7 @@ class Threaded(DiskCase):
 
 
 class Leave(Threaded):
-    """Quota is made for a file that needs half of it."""
+    """Room is made for a file that needs half of it."""
 
     def test_waits(self) -> None:
         """Nothing is removed by who asks, and nothing written before there is room for it."""
@@ -303,14 +303,14 @@ class Windows(Threaded):
         assert before is not None
         self.again()
         assert self.disk.hold(before) is None
-        self.disk.doubt(before)
+        self.disk.mark_unverified(before)
         before.close()
         after = self.disk.open(self.link)
         assert after is not None, "it is not to be checked"
         held = self.disk.hold(after)
         assert held is not None
         held.close()
-        self.disk.doubt(after)
+        self.disk.mark_unverified(after)
         assert self.disk.open(self.link) is None
         after.close()
 

@@ -324,7 +324,7 @@ class Quota(DiskCase):
         assert self.open_files() == []
 
     def test_unwanted_is_gone_already(self) -> None:
-        """Quota is made also when somebody else was faster to remove a file."""
+        """Room is made also when somebody else was faster to remove a file."""
         self.keep(link_of("a.whl", bytes(60)), bytes(60))
         (self.folder / "h-example/a.whl").unlink()
         link = link_of("b.whl", bytes(60))

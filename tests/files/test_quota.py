@@ -63,7 +63,7 @@ class Unfinished(DiskCase):
         assert self.disk.used == 60
 
     def test_reserved(self) -> None:
-        """Quota for a file whose length is known is made before it comes, or refused at once."""
+        """Room for a file whose length is known is made before it comes, or refused at once."""
         old = link_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
         first = self.disk.partial(bare("one.whl", 80))
