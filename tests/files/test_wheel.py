@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.files.wheel import LIMIT, STEP, TAIL, Needed, Pieces, Unfit, View, core_metadata
+from tests.support.growth import assert_linear
 
 NAME = "demo_app-1.0-py3-none-any.whl"
 MEMBER = "demo_app-1.0.dist-info/METADATA"
@@ -242,3 +243,33 @@ def test_any_members(members: list[tuple[str, bytes]], place: int) -> None:
     data = archive(*listed)
     assert read(data) == METADATA
     assert read_in_pieces(data, tail=100)[0] == METADATA
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        (b"f%d", b""),
+        (b"f%d", bytes(65_532)),
+        (MEMBER.encode(), b""),
+        (b".dist-info" * 6000, b""),
+        (MEMBER.encode() + b"/" * 60_000, b""),
+    ],
+)
+def test_a_hostile_directory_takes_linear_time(name: bytes, extra: bytes) -> None:
+    """Reading the directory of an archive takes time in proportion to its length."""
+
+    def made(count: int) -> bytes:
+        names = [name.replace(b"%d", str(number).encode()) for number in range(count)]
+        directory = b"".join(
+            struct.pack("<4s24x3H12x", b"PK\x01\x02", len(each), len(extra), 0) + each + extra
+            for each in names
+        )
+        return directory + struct.pack(
+            "<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, len(directory), 0, 0
+        )
+
+    def work(data: bytes) -> None:
+        with pytest.raises(Unfit):
+            read(data)
+
+    assert_linear(work, made, 1_000 if len(name + extra) < 1_000 else 8)
