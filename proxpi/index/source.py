@@ -238,8 +238,7 @@ def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
         # Hidden before it is cut: what is cut off may be what shows that it holds a password.
         first = urls.hidden(unlisted.first).partition("?")[0]
         _log.warn(
-            "{url}: {count} links are not listed, since they lead to no {what}; "
-            "the first is {first}",
+            "{url}: {count} link(s) not listed that lead to no {what}; the first is {first}",
             url=urls.shown(url),
             count=unlisted.count,
             what=what,

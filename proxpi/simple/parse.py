@@ -152,7 +152,9 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
     unlisted = Unlisted()
     try:
         page, files = _read(body, url, unlisted)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise NotAnIndexPage("The answer is JSON that is nested too deeply.") from None
+    except ValueError:
         raise NotAnIndexPage("The answer is broken or truncated JSON.") from None
     if files is None:
         raise NotAnIndexPage("The answer is JSON, but not a project page: it lists no files.")
@@ -286,7 +288,7 @@ def _file(anchor: Anchor) -> dict[str, Any] | None:
     yanked = attributes.get("data-yanked")
     file: dict[str, Any] = {
         "filename": filename,
-        "url": f"{link}#{fragment}",
+        "url": f"{link}#{fragment}" if fragment else link,
         "yanked": (yanked or True) if "data-yanked" in attributes else None,
     }
     for key in _SAME:

@@ -110,7 +110,7 @@ def hidden(text: str) -> str:
 
     Nobody can tell where in it a password ends, so all before the last ``@`` is taken for one.
     """
-    return re.sub(r"^(\s*\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
+    return re.sub(r"^(\s*(?:\w+\+)?\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
 
 
 def origin(url: str) -> tuple[str, str, int]:

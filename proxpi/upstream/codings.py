@@ -52,27 +52,19 @@ class Decoder:
     ) -> None:
         if len(codings) > CODINGS:
             raise BodyGarbled(f"it has {len(codings)} content codings")
+        if unknown := [each for each in codings if each not in ("gzip", "deflate")]:
+            raise BodyGarbled(f"its content coding is {unknown[0]}, which was not asked for")
         self._stages: list[_Stage] = []
         for coding in codings:
-            if coding not in ("gzip", "deflate"):
-                raise BodyGarbled(f"its content coding is {coding}, which was not asked for")
             self._stages.append(_Stage(coding == "gzip", write, limit))
             write = self._stages[-1].write
-        self._write = write
-
-    def write(self, data: bytes) -> None:
-        """
-        Take encoded bytes.
-
-        :raises BodyGarbled: if they are not what the coding says
-        :raises BodyTooLong: if more comes out than the limit allows
-        """
-        self._write(data)
+        self.write = write
+        """Take encoded bytes; may raise :class:`BodyGarbled` and :class:`BodyTooLong`."""
 
     @property
     def ended(self) -> bool:
         """Whether every coding has come to its end."""
-        return all(stage.ended for stage in self._stages)
+        return all(stage.inflate is not None and stage.inflate.eof for stage in self._stages)
 
 
 class _Stage:
@@ -84,45 +76,39 @@ class _Stage:
         self._limit = limit
         self._size = 0
         self._members = 1
-        self._begun = b""  # of a deflate body: less than the two bytes that tell its kind
-        self._inflate = zlib.decompressobj(_GZIP) if gzip else None
         self._padded = False
+        self._begun = b""  # of a deflate body: less than the two bytes that tell its kind
+        self.inflate = zlib.decompressobj(_GZIP) if gzip else None
 
     def write(self, data: bytes) -> None:
-        for start in range(0, len(data), _SLICE):
-            self._decode(data[start : start + _SLICE])
-
-    def _decode(self, data: bytes) -> None:
-        if self._inflate is None:
-            data = self._begun + data
-            if len(data) < 2:
-                self._begun = data
-                return
-            # Some servers send deflate without the header of zlib that RFC 9110 8.4.1.2 asks for.
-            wrapped = data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0
-            self._inflate = zlib.decompressobj(_ZLIB if wrapped else _RAW)
         try:
-            while data and not self._padded:
-                if self._inflate.eof:
-                    if not (self._gzip and data.startswith(b"\x1f")):
-                        self._padded = True
-                        return
-                    self._members += 1
-                    if self._members > MEMBERS:
-                        raise BodyGarbled(f"it has more than {MEMBERS} gzip members")
-                    self._inflate = zlib.decompressobj(_GZIP)
-                decoded = self._inflate.decompress(data, _PIECE)
-                data = self._inflate.unconsumed_tail or self._inflate.unused_data
-                self._size += len(decoded)
-                self._limit.check(self._size)
-                if decoded:
-                    self._write(decoded)
+            for start in range(0, len(data), _SLICE):
+                self._decode(data[start : start + _SLICE])
         except zlib.error as error:
             raise BodyGarbled() from error
 
-    @property
-    def ended(self) -> bool:
-        return self._inflate is not None and self._inflate.eof
+    def _decode(self, data: bytes) -> None:
+        if self.inflate is None:
+            data = self._begun = self._begun + data
+            if len(data) < 2:
+                return
+            # Some servers send deflate without the header of zlib that RFC 9110 8.4.1.2 asks for.
+            wrapped = data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0
+            self.inflate = zlib.decompressobj(_ZLIB if wrapped else _RAW)
+        while data and not self._padded:
+            if self.inflate.eof:
+                self._padded = not (self._gzip and data.startswith(b"\x1f"))
+                self._members += 1
+                if self._members > MEMBERS and not self._padded:
+                    raise BodyGarbled(f"it has more than {MEMBERS} gzip members")
+                self.inflate = self.inflate if self._padded else zlib.decompressobj(_GZIP)
+                continue
+            piece = self.inflate.decompress(data, _PIECE)
+            data = self.inflate.unconsumed_tail or self.inflate.unused_data
+            self._size += len(piece)
+            self._limit.check(self._size)
+            if piece:
+                self._write(piece)
 
 
 def decoded(data: bytes, codings: Sequence[str], limit: Limit) -> bytes:

@@ -155,13 +155,13 @@ class AnswerTests(SourceCase):
         for body, count in ((HTML + page, 2), (HTML, 0)):
             with capturedLogs() as events:
                 self.said(Reply(200, (body,)))
-            lines = [
-                formatEvent(event) for event in events if "links are not" in formatEvent(event)
-            ]
+            lines = [line for line in map(formatEvent, events) if "not listed" in line]
             assert len(lines) == (1 if count else 0)
-            assert not count or f"{count} links" in lines[0]
+            assert not count or f"{count} link(s)" in lines[0]
             assert all(line.isprintable() and "secret" not in line for line in lines)
-            assert all("token" not in line and "***@h.example/demo" in line for line in lines)
+            assert all(
+                "token" not in line and "git+https://***@h.example/demo'" in line for line in lines
+            )
 
     def test_compressed(self) -> None:
         """A compressed page is understood."""
