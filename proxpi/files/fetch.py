@@ -24,6 +24,8 @@ from datetime import timedelta
 from typing import TypeVar
 
 import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from werkzeug.http import parse_date
@@ -47,6 +49,8 @@ GOOD_WAY = 1 << 20
 PAUSE = 0.25
 #: Seconds for which an upstream that asked to be left alone is; if it wants more, clients are told.
 PATIENCE = 10.0
+#: Seconds after which a client that reads nothing has no connection upstream any more.
+STALLED = 5.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
 
@@ -81,6 +85,17 @@ class Gone(Exception):
         super().__init__(f"{urls.shown(link.url)}: status {status}")
         self.link = link
         self.status = status
+
+
+class Stalled(Exception):
+    """The readers took no byte for so long that the connection upstream was closed.
+
+    :ivar room: has its result once there is room for more bytes
+    """
+
+    def __init__(self, room: Deferred[None]) -> None:
+        super().__init__("no reader takes a byte")
+        self.room = room
 
 
 #: Gives a fresh link to a file that is gone from where it was; it may raise the `Gone` it is given.
@@ -144,6 +159,9 @@ class Fetch:
                 if not (self.all_came or self.total == self.spool.arrived > 0):
                     await self._ask()
                 return await finish()
+            except Stalled as stalled:
+                await stalled.room
+                continue
             except Mismatch as error:
                 failure = UpstreamFailed(self.link.url, f"wrong bytes: {error}", kind=error.kind)
                 wrong += 1
@@ -205,11 +223,17 @@ class Fetch:
             if part is None or not self._continues(part, answer):
                 return False
             self.total = self.total if part.size is None else part.size
-            self._check_end(await self.upstream.stream(answer, self.spool.write))
+            self._check_end(await self._stream(answer, self.spool.write))
             return True
 
     def _answer(self, headers: dict[str, str]) -> AbstractAsyncContextManager[Answer]:
         return self.upstream.file(self.link.url, {"Accept": "*/*", **headers}, paced=self.paced)
+
+    async def _stream(
+        self, answer: Answer, write: Callable[[bytes], object], limit: Limit | None = None
+    ) -> bool:
+        resumable = self.paced and bool(self.validator or self.link.digest)
+        return await stream(self.upstream, answer, write, limit, resumable=resumable)
 
     def _continues(self, part: ContentRange, answer: Answer) -> bool:
         """Tell whether a part is that of the same version which is missing."""
@@ -246,7 +270,7 @@ class Fetch:
             if _says_page(self.link, answer) and self.link.digest is None:
                 filtered = _Sniffed(self.spool, answer)
         write = self.spool.write if filtered is None else filtered.write
-        ended = await self.upstream.stream(answer, write, self._limit(answer))
+        ended = await self._stream(answer, write, self._limit(answer))
         if filtered is not None:
             filtered.end(ended)
         self._check_end(ended)
@@ -271,6 +295,55 @@ class Fetch:
         if self.link.size is None or answer.length is not None:
             return None
         return Limit(2 * self.link.size + MARGIN)
+
+
+async def stream(
+    upstream: Upstream,
+    answer: Answer,
+    write: Callable[[bytes], object],
+    limit: Limit | None,
+    *,
+    resumable: bool,
+) -> bool:
+    """
+    Stream a body, as :meth:`Upstream.stream` does.
+
+    :param resumable: whether the rest can be asked for later; then the connection is closed when
+        there is no room for bytes for long, as clients of other files may wait for it
+    :raises Stalled: if that was done
+    """
+    gives_parts = (answer.header("Accept-Ranges") or "").strip().lower() == "bytes"
+    if not resumable or not (gives_parts or answer.status == 206):
+        return await upstream.stream(answer, write, limit)
+    timer: IDelayedCall | None = None
+    stalled: Stalled | None = None
+
+    def stop_timer(_: object = None) -> None:
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def stall(room: Deferred[None]) -> None:
+        nonlocal stalled
+        stalled = Stalled(room)
+        streaming.cancel()
+
+    def take(data: bytes) -> object:
+        nonlocal timer
+        room = write(data)
+        if isinstance(room, Deferred) and not (timer is not None and timer.active()):
+            timer = upstream.clock.callLater(STALLED, stall, room)
+            room.addCallback(stop_timer)
+        return room
+
+    streaming = Deferred.fromCoroutine(upstream.stream(answer, take, limit))
+    try:
+        return await streaming
+    except CancelledError:
+        if stalled is not None:
+            raise stalled from None
+        raise
+    finally:
+        stop_timer()
 
 
 def pause_after(failure: UpstreamFailed) -> float:

@@ -19,8 +19,10 @@ from proxpi.files.fetch import (
     ContentRange,
     Fetch,
     Moved,
+    Stalled,
     belongs,
     pause_after,
+    stream,
     validator_of,
 )
 from proxpi.files.link import Link
@@ -119,7 +121,9 @@ async def _fetch_part(spool: Spool, upstream: Upstream, span: Span, size: int, p
     url = spool.link.url
     headers = {"Accept": "*/*"}
     validator: str | None = None
-    for tries_left in reversed(range(TRIES)):
+    tries_left = TRIES
+    spool.begin(span.stop)
+    while True:
         at = spool.arrived
         headers["Range"] = f"bytes={at}-{span.stop - 1}"
         refused = False
@@ -138,12 +142,19 @@ async def _fetch_part(spool: Spool, upstream: Upstream, span: Span, size: int, p
                 if at > span.start and not belongs(answer, validator, sure=True):
                     raise UpstreamFailed(url, "it has changed meanwhile", temporary=False)
                 validator = validator_of(answer)
-                await upstream.stream(answer, spool.write, Limit(span.stop - at))
+                resumable = paced and validator is not None
+                limit = Limit(span.stop - at)
+                await stream(upstream, answer, spool.write, limit, resumable=resumable)
             if spool.arrived == span.stop:
                 return
             failure = UpstreamFailed(url, "the answer was cut short")
+        except Stalled as stalled:
+            await stalled.room
+            headers["If-Range"] = validator or ""
+            continue
         except UpstreamFailed as error:
             failure = error
+        tries_left -= 1
         begun = spool.arrived > span.start
         pause = 0.0 if begun else pause_after(failure)
         if not (failure.temporary and tries_left) or pause > PATIENCE:

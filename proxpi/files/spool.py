@@ -205,11 +205,11 @@ class Spool:
     def restart(self) -> bool:
         """Forget the bytes and cut off their readers; not possible for bytes in memory."""
         if isinstance(self._storage, Partial):
+            self._cut_off()
             self._storage.restart()
         elif self.arrived > self.start:
             return False
         self.size, self.readable = None, self.start
-        self._cut_off()
         return True
 
     def fall_back(self, error: Exception) -> bool:
@@ -321,7 +321,8 @@ class Spool:
         if self.followed:
             return
         if self.state is State.GROWING:
-            if isinstance(self._storage, Window):
+            # What has arrived as a whole ends by itself, and its connection serves on.
+            if isinstance(self._storage, Window) and self.arrived != self.size:
                 self.abandon()
         else:
             release, self._release = self._release, _nothing

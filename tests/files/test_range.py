@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from proxpi.files.disk import Copy
+from proxpi.files.fetch import STALLED
 from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.passthrough import Part
@@ -294,6 +295,44 @@ class Failing(PartCase):
         first.cut()
         assert reading.cut
         assert len(self.internet.asked) == 1
+
+    def test_client_that_reads_nothing(self) -> None:
+        """A client that reads nothing holds no connection for long, and may read on later."""
+        data = bytes(range(256)) * 4096
+        span, at = Span(1, len(data)), WINDOW + 2
+        told = {"Content-Range": f"bytes 1-{len(data) - 1}/{len(data)}", "ETag": '"x"'}
+        first = Reply(206, b"", told, whole=False, length=len(data) - 1)
+        told = {"Content-Range": f"bytes {at + 1}-{len(data) - 1}/{len(data)}", "ETag": '"x"'}
+        rest = Reply(206, data[at + 1 :], told)
+        self.locate.lists(entry(NAME, data))
+        self.internet.at(URL, first, rest)
+        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
+        first.bring(data[1:2])
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        reading = Reading(found.reader)
+        reading.paused = True
+        first.bring(data[2 : at + 1])
+        assert first.paused
+        self.clock.advance(STALLED)
+        assert (first.closed, len(self.internet.asked)) == (True, 1)
+        reading.go_on()
+        assert (reading.data == data[1:], reading.whole) == (True, True)
+        assert self.ranges()[-1] == f"bytes={at + 1}-{len(data) - 1}"
+        assert self.clock.getDelayedCalls() == []
+
+    def test_connection_serves_on(self) -> None:
+        """A client that has its part leaves a connection that can be used again."""
+        reply = part(SIZE - 5, SIZE)
+        reply.whole = False
+        self.listed(reply)
+        found = self.result(self.ask())
+        assert isinstance(found, Part)
+        reading = Reading(found.reader)
+        reading.hang_up()
+        assert (reading.data, reply.closed) == (DATA[-5:], False)
+        reply.end()
+        assert self.clock.getDelayedCalls() == []
 
     def test_client_gone(self) -> None:
         """Nothing is asked for any more when the client is gone, before the first byte or after."""

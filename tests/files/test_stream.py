@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from proxpi.files.disk import Copy
+from proxpi.files.fetch import STALLED
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.partial import Partial
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
@@ -354,6 +355,98 @@ class Passing(StreamCase):
         self.finish(self.reply, WINDOW + 20)
         assert (reading.data == LARGE, reading.whole) == (True, True)
         self.assert_clean()
+
+    def begin_and_stall(self, reply: Reply, asked: Deferred[Any]) -> Reading:
+        """Let a file begin to pass for a client that reads its first bytes, and no more."""
+        reply.bring(LARGE[:10])
+        reading = self.read(asked)
+        reading.paused = True
+        reply.bring(LARGE[10 : WINDOW + 10])
+        assert not reply.paused
+        reply.bring(LARGE[WINDOW + 10 : WINDOW + 20])
+        assert reply.paused
+        return reading
+
+    def test_client_that_reads_nothing_for_long(self) -> None:
+        """Its connection is closed after 5 seconds; the rest is asked for when it reads again."""
+        first, rest = self.slow(Accept_Ranges="bytes", ETag='"x"'), self.slow(WINDOW + 20)
+        self.serve(first, rest)
+        reading = self.begin_and_stall(first, self.fetch())
+        self.clock.advance(STALLED - 0.1)
+        assert not first.closed
+        self.clock.advance(0.2)
+        assert first.closed
+        self.clock.advance(50)
+        assert len(self.internet.asked) == 1
+        reading.go_on()
+        asked = self.internet.asked[-1]
+        assert (asked.header("Range"), asked.header("If-Range")) == (f"bytes={WINDOW + 20}-", '"x"')
+        self.finish(rest, WINDOW + 20)
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+        self.assert_clean()
+
+    def test_client_that_pauses(self) -> None:
+        """A client that reads again before that keeps its connection."""
+        reply = self.slow(Accept_Ranges="bytes")
+        self.serve(reply)
+        reading = self.begin_and_stall(reply, self.fetch())
+        for start in range(WINDOW + 20, 3 * WINDOW, 2 * WINDOW):
+            self.clock.advance(STALLED - 0.1)
+            reading.go_on()
+            assert not reply.paused
+            reading.paused = True
+            reply.bring(LARGE[start : start + 2 * WINDOW])
+            assert reply.paused
+        self.clock.advance(STALLED - 0.1)
+        reading.go_on()
+        self.finish(reply, len(reading.data))
+        assert (reading.data == LARGE, reading.whole) == (True, True)
+        assert len(self.internet.asked) == 1
+        self.assert_clean()
+
+    def test_client_that_leaves_after_long(self) -> None:
+        """Nothing is asked for a client that leaves instead."""
+        reply = self.slow(Accept_Ranges="bytes")
+        self.serve(reply)
+        reading = self.begin_and_stall(reply, self.fetch())
+        self.clock.advance(STALLED)
+        reading.hang_up()
+        assert len(self.internet.asked) == 1
+        self.assert_clean()
+
+    def test_upstream_without_parts(self) -> None:
+        """Where the rest could not be asked for, the connection stays open."""
+        cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({}, {}),
+            ({"Accept_Ranges": "none"}, {}),
+            ({"Accept_Ranges": "bytes"}, {"hashes": {}}),
+        ]
+        for headers, keys in cases:
+            reply = self.slow(**headers)
+            self.serve(reply, **keys)
+            reading = self.begin_and_stall(reply, self.fetch())
+            self.clock.advance(50)
+            assert not reply.closed
+            reading.hang_up()
+
+    def test_clients_that_read_nothing(self) -> None:
+        """However many clients read nothing, the next one gets its file after 5 seconds."""
+        replies = [self.slow(Accept_Ranges="bytes") for _ in range(CONNECTIONS)]
+        self.serve(*replies)
+        asked = [self.fetch() for _ in replies]
+        readings = [
+            self.begin_and_stall(reply, one)
+            for reply, one in zip(replies, asked, strict=True)
+            if reply.began
+        ]
+        assert len(readings) == CONNECTIONS * 3 // 4
+        other = entry("other.whl", LARGE, url=URL + ".other")
+        self.locate.lists(other)
+        self.internet.at(other["url"], Reply(200, LARGE))
+        wanted = self.fetch("other.whl")
+        self.clock.advance(STALLED)
+        assert self.read(wanted).whole
+        assert not any(reading.cut for reading in readings)
 
     def test_redirected_clients_that_read_nothing(self) -> None:
         """Clients that read nothing hold no slot of the origin that redirected them."""

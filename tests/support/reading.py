@@ -22,6 +22,7 @@ class Reading:
     data: bytes = attrs.field(init=False, default=b"")
     whole: bool = attrs.field(init=False, default=False)
     cut: bool = attrs.field(init=False, default=False)
+    _reading: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self.reader.changed = self.read
@@ -29,8 +30,12 @@ class Reading:
 
     def read(self) -> None:
         """Read all that there is."""
+        if self._reading:
+            return  # what was read made room for more to come
+        self._reading = True
         while not (self.paused or self.whole or self.cut) and self._read_piece():
             pass
+        self._reading = False
 
     def go_on(self) -> None:
         """Pause no longer."""
