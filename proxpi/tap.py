@@ -33,8 +33,11 @@ from twisted.web.resource import IResource, Resource
 from proxpi import __version__, metrics
 from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
+from proxpi.flights import Flights
+from proxpi.index.breaker import Breakers
 from proxpi.index.pages import Pages
 from proxpi.index.projects import Projects
+from proxpi.index.root import Root
 from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
@@ -289,7 +292,14 @@ class Proxpi(Service):
         upstream = self._way_out()
         ttls = (settings.index_ttl, *settings.extra_index_ttls)
         self._sources = [
-            Source(url, ttl, upstream, Share(self._in_thread, THREADS // 2))
+            Source(
+                url,
+                ttl,
+                upstream,
+                Share(self._in_thread, THREADS // 2),
+                Breakers(urls.public(url), reactor),
+                Root(url, upstream, reactor, Flights(reactor)),
+            )
             for url, ttl in zip(self._index_urls, ttls, strict=True)
         ]
         store = Store(self._disk.own / "pages", reactor)

@@ -38,7 +38,7 @@ from proxpi.index.retry import (
     outcome,
     persistently,
 )
-from proxpi.index.source import ACCEPT, Part, Source, Work
+from proxpi.index.source import Part, Source, Work
 from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
@@ -272,17 +272,15 @@ class Projects:
         return said
 
     async def _ask_once(self, source: Source, share: Share | None, asked_at: float) -> Share:
-        served = share is not None and share.part.served
-        validators = share.part.validators() if share is not None else {}
-        async with self._upstream.page(
-            source.url,
-            {"Accept": ACCEPT, **validators},
-            lambda status: source.breakers.answered(status, asked_at),
-        ) as answer:
+        part = share.part if share is not None else None
+        served = part is not None and part.served
+        async with source.answer(source.url, part, asked_at) as answer:
             self._progress.heard(0)
-            if answer.status == 304 and share is not None and validators:
+            source.root.note(answer.status)
+            if answer.status == 304 and share is not None and share.part.validators():
                 return attrs.evolve(share, part=attrs.evolve(share.part, asked_at=asked_at))
-            if source.lacks(answer.status, served):
+            # A list that was there does not go away; some hosts hide it from old credentials.
+            if source.lacks(answer.status, served) and not (served and source.private):
                 return Share(Part(False, asked_at, served=served), None)
             source.check(answer)
             # With only one index its names are those of the list.

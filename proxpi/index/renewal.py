@@ -166,12 +166,17 @@ class Renewals:
             if source.breakers.admit(page):
                 tries = TRIAL_TRIES
 
+        known = part
+
         async def ask_once() -> Said:
+            nonlocal known
             since = self._clock.seconds()
             try:
-                return await source.project(record.name, part, record.progress.heard)
+                return await source.project(record.name, known, record.progress.heard)
             except UpstreamFailed as error:
                 self._note_failure(record, source, error, since)
+                # Some servers fail because of the validators: the next try is without them.
+                known = known and attrs.evolve(known, due=True)
                 raise
 
         record.asked.append(source)

@@ -8,8 +8,9 @@ nowhere else: an index that fails must never look like one that lacks a project.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxpi.index.breaker import Breakers
+from proxpi.index.root import Root
 from proxpi.simple import freshness, model, parse, urls
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.codings import decoded
@@ -24,6 +26,7 @@ from proxpi.upstream.errors import (
     BodyCut,
     BodyGarbled,
     BodyTooLong,
+    CredentialsRejected,
     UpstreamFailed,
     failed,
 )
@@ -37,6 +40,9 @@ ACCEPT = (
 ABSENT_TTL = 60.0
 #: The newest minor version of the API that is understood in full.
 KNOWN_MINOR = 4
+
+#: Statuses of the 4xx class that do not depend on validators.
+_UNCONDITIONAL = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 451})
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.index")
@@ -57,6 +63,7 @@ class Part:
     :ivar asked_at: the clock's seconds when it was asked for
     :ivar served: whether it ever had it
     :ivar due: whether it is to be asked for again however fresh it is, and without validators
+    :ivar root_answered: whether the root of the index had answered by then (:class:`Root`)
     """
 
     present: bool
@@ -65,6 +72,7 @@ class Part:
     last_modified: str | None = None
     served: bool = False
     due: bool = False
+    root_answered: bool = False
 
     def validators(self) -> dict[str, str]:
         """Give the header fields by which the index may confirm its page (RFC 9110 13.1)."""
@@ -107,18 +115,15 @@ class Source:
     :ivar ttl: seconds for which a page of it stays fresh
     :ivar work: runs what parses its answers, in its share of the threads
     :ivar breakers: whether it is asked while it fails
+    :ivar root: whether it is to be believed that it lacks a project
     """
 
     url: str = attrs.field(repr=urls.public)
     ttl: float
     _upstream: Upstream
     work: Work
-    breakers: Breakers = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: Breakers(urls.public(self.url), self._upstream.clock), takes_self=True
-        ),
-    )
+    breakers: Breakers
+    root: Root
     _warned: bool = attrs.field(init=False, default=False)
 
     @property
@@ -156,24 +161,63 @@ class Source:
         :raises UpstreamFailed: if it gives no answer that means anything
         """
         served = part is not None and part.served
-        validators = part.validators() if part is not None else {}
+        if part is not None and part.root_answered:
+            self.root.answered = True  # before a restart
         asked_at = self._upstream.clock.seconds()
-        headers = {"Accept": ACCEPT, **validators}
-        async with self._upstream.page(
-            f"{self.url}{name}/", headers, lambda status: self.breakers.answered(status, asked_at)
-        ) as answer:
-            if answer.status == 304 and part is not None and validators:
-                return Said(attrs.evolve(part, asked_at=asked_at))
-            if self.lacks(answer.status, served):
-                return Said(Part(False, asked_at, served=served))
-            self.check(answer)
-            heard(0)
-            body, ended = await self._upstream.body(answer, heard=heard)
+        async with self.answer(f"{self.url}{name}/", part, asked_at) as answer:
+            if answer.status == 304 and part is not None and part.validators():
+                rooted = self.root.answered
+                return Said(attrs.evolve(part, asked_at=asked_at, root_answered=rooted))
+            absent = self.lacks(answer.status, served)
+            if not absent:
+                self.check(answer)
+                heard(0)
+                body, ended = await self._upstream.body(answer, heard=heard)
+        if absent:
+            await self._check_absence(part, answer, asked_at)
+            _behind(self.root.lacks(name))
+            return Said(Part(False, asked_at, served=served))
         page = await self.work(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)
         note_unlisted(answer.url, page.project.unlisted, "file")
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
-        return Said(Part(True, asked_at, etag, last_modified, served=True), page)
+        _behind(self.root.served(self.private))
+        rooted = self.root.answered
+        return Said(Part(True, asked_at, etag, last_modified, True, root_answered=rooted), page)
+
+    @asynccontextmanager
+    async def answer(self, url: str, part: Part | None, asked_at: float) -> AsyncIterator[Answer]:
+        """
+        Ask for a page or the root list.
+
+        Where the index does not take the validators, it is asked once more without them.
+
+        :raises UpstreamFailed: if no answer comes
+        """
+
+        def head(status: int) -> None:
+            self.breakers.answered(status, asked_at)
+
+        accept = {"Accept": ACCEPT}
+        if part is not None and (validators := part.validators()):
+            async with self._upstream.page(url, accept | validators, head) as answer:
+                if not 400 <= answer.status < 500 or answer.status in _UNCONDITIONAL:
+                    yield answer
+                    return
+        async with self._upstream.page(url, accept, head) as answer:
+            yield answer
+
+    async def _check_absence(self, part: Part | None, answer: Answer, since: float) -> None:
+        """
+        Make sure that a project that was there is absent, and not hidden from old credentials.
+
+        :raises UpstreamFailed: if it is hidden
+        """
+        if part is None or not part.present or not self.private:
+            return
+        if self.root.answered and not await self.root.answers(since):
+            cause = f"status {answer.status}, as for its root: do the credentials still hold?"
+            raise CredentialsRejected(answer.url, cause, temporary=False)
 
     def _page(self, body: bytes, answer: Answer, name: str, ended: bool) -> Page:
         content_type = answer.header("Content-Type")
@@ -244,3 +288,10 @@ def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
             what=what,
             first=ascii(first[:200]),
         )
+
+
+def _behind(work: Coroutine[Deferred[Any], Any, None]) -> None:
+    """Do some work that is not waited for."""
+    Deferred.fromCoroutine(work).addErrback(
+        lambda failure: _log.failure("while the root of an index was asked", failure=failure)
+    )

@@ -6,11 +6,10 @@ from twisted.internet.defer import Deferred
 
 from proxpi.index import retry
 from proxpi.index.projects import ProjectList, Projects
-from proxpi.index.source import Source
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.test_projects import ListCase, names
-from tests.support.upstreams import ROOT, Network, Reply, at_once, root_list, run
+from tests.support.upstreams import ROOT, Network, Reply, at_once, root_list, run, source
 
 PLAIN = "http://index.example/simple/"
 
@@ -59,9 +58,9 @@ class PaceTests(ListCase):
         """Have a connection."""
         super().setUp()
         self.network = Network(PLAIN)
-        source = Source(PLAIN, 60.0, self.network.upstream, at_once)
+        index = source(PLAIN, 60.0, self.network.upstream)
         self.slow = Projects(
-            [source], self.network.upstream, self.network.reactor, self.place, at_once
+            [index], self.network.upstream, self.network.reactor, self.place, at_once
         )
 
     def send(self, size: int) -> Deferred[ProjectList]:

@@ -168,6 +168,22 @@ class StaleTests(PagesCase):
         assert (page.status, files(page)) == ("REVALIDATED", ["a.zip"])
         assert page.remaining > 1790.0
 
+    def test_refused_validators(self) -> None:
+        """Where the index fails at conditional requests, the page is fresh all the same."""
+        for status in (400, 402, 405, 406, 409, 411, 412, 416, 417, 422, 428, 500, 501, 502, 503):
+            self.build(ROOT)
+            self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+            self.page()
+            self.agents.conditional = Reply(status)
+            for number in range(3):
+                self.clock.advance(2000)
+                self.indexes.says(AT_ROOT, project_page(f"{number}.zip").having(ETag='"x"'))
+                ask = self.ask()
+                self.clock.advance(0.4)
+                page = self.result(ask)
+                assert (page.status, files(page)) == ("MISS", [f"{number}.zip"]), status
+            assert self.agents.count(AT_ROOT) == 7
+
     def test_empty_page_is_an_answer(self) -> None:
         """A good answer without files replaces the page: quarantine is no outage (PEP 792)."""
         status: dict[str, Any] = {"project-status": {"status": "quarantined"}}

@@ -149,8 +149,9 @@ class PageTests(ScopeCase):
             self.hold()
             self.break_(failure)
             self.stale()
-            hops = 11 if failure == LOOP else 1
-            assert 1 <= self.hammer(30) / hops <= 12, failure
+            # A 4xx may be due to the validators: the index is asked once more without them.
+            hops = 11 if failure == LOOP else 2
+            assert 1 <= self.hammer(30) <= 12 * hops, failure
             rejected = isinstance(failure, Reply) and failure.status in (401, 403)
             self.break_(project_page("b.zip"))
             self.fresh_after("demo", 30.0 if rejected or _retry_after(failure) else 4.0)

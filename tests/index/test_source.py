@@ -13,7 +13,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
-from proxpi.index.source import ABSENT_TTL, Part, Said, Source
+from proxpi.index.source import ABSENT_TTL, Part, Said
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
@@ -23,9 +23,9 @@ from tests.support.upstreams import (
     Case,
     Indexes,
     Reply,
-    at_once,
     project_page,
     run,
+    source,
 )
 
 PAGE = f"{ROOT}demo/"
@@ -366,7 +366,7 @@ class FreshnessTests(SourceCase):
         """That there is nothing is believed for a minute, or for a shorter time to live."""
         absent = self.part(Reply(404))
         assert self.source.remaining(absent) == ABSENT_TTL == 60.0
-        short = Source(ROOT, 10.0, self.indexes.upstream, at_once)
+        short = source(ROOT, 10.0, self.indexes.upstream)
         assert short.remaining(absent) == 10.0
 
     def test_nothing(self) -> None:

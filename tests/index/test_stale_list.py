@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, capturedLogs
 from proxpi.index.projects import ProjectList
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
-from tests.index.test_projects import ListCase, names
+from tests.index.test_projects import PRIVATE, ListCase, names
 from tests.support.upstreams import EXTRA, ROOT, Reply, root_list
 
 FAILURES = (
@@ -161,6 +161,28 @@ class ConfirmedTests(ListCase):
         assert asked.header("If-Modified-Since") == fields["Last-Modified"]
         assert (found.status, found.remaining, found.age) == ("REVALIDATED", 1800.0, 0.0)
         assert found.file is first.file
+
+    def test_refused_validators(self) -> None:
+        """An index that does not take validators is asked once more without them."""
+        for status in (400, 412):
+            self.build(ROOT)
+            self.indexes.says(ROOT, root_list(["a"]).having(ETag='"x"'))
+            self.list()
+            self.clock.advance(1801)
+            self.agents.conditional = Reply(status)
+            self.indexes.says(ROOT, root_list(["b"]))
+            found = self.list()
+            assert (found.status, names(found)) == ("MISS", ["b"])
+
+    def test_hidden(self) -> None:
+        """A list that was there does not go away with credentials: that is a failure."""
+        self.build(PRIVATE)
+        self.indexes.says(ROOT, root_list(["a"]))
+        self.list()
+        self.clock.advance(1801)
+        self.indexes.says(ROOT, Reply(404))
+        found = self.list()
+        assert (found.status, names(found)) == ("STALE", ["a"])
 
     def test_without_validators(self) -> None:
         """Who was not asked whether anything changed cannot say that nothing did."""

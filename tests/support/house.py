@@ -19,7 +19,6 @@ from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.pages import Pages
 from proxpi.index.projects import Projects
-from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.pool import Upstream
@@ -29,7 +28,7 @@ from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
-from tests.support.upstreams import Case, at_once
+from tests.support.upstreams import Case, at_once, source
 
 INDEX = "https://index.example/simple/"
 PRIVATE_INDEX = "https://user:secret@index.example/simple/"
@@ -121,7 +120,7 @@ class HouseCase(FolderCase):
         """Build a house on the folder, as ``proxpi.tap`` does."""
         self.upstream = Upstream(self.internet, self.clock, Credentials.gather([index]), 3, 20)
         self.disk = Disk(self.folder, capacity)
-        sources = [Source(index, ttl, self.upstream, at_once)]
+        sources = [source(index, ttl, self.upstream)]
         store = Store(self.disk.own / "pages", self.clock)
         self.pages = Pages(sources, self.clock, store, at_once)
         self.projects = Projects(

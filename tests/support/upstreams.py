@@ -24,7 +24,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IClientRequest, IResponse
 from zope.interface import implementer
 
+from proxpi.flights import Flights
+from proxpi.index.breaker import Breakers
+from proxpi.index.root import Root
 from proxpi.index.source import Source
+from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials
@@ -157,11 +161,13 @@ class Agents:
 
     :ivar replies: what to answer; an exception makes the request fail; any other URL is a 404
     :ivar silent: the URLs that are not answered until :meth:`release`
+    :ivar conditional: what to answer to a request with ``If-None-Match``, if not the same
     """
 
     replies: dict[str, Reply | Exception] = attrs.field(factory=dict)
     silent: set[str] = attrs.field(factory=set)
     asked: list[Asked] = attrs.field(factory=list)
+    conditional: Reply | None = None
     _waiting: list[tuple[Asked, Deferred[IResponse]]] = attrs.field(factory=list)
 
     def request(
@@ -199,6 +205,8 @@ class Agents:
 
     def _answer(self, asked: Asked) -> Deferred[IResponse]:
         reply = self.replies.get(asked.url, Reply(404))
+        if self.conditional is not None and asked.header("If-None-Match"):
+            reply = self.conditional
         return fail(reply) if isinstance(reply, Exception) else succeed(_Response(reply, asked))
 
     def _leave(self, waiting: Deferred[IResponse]) -> None:
@@ -217,6 +225,12 @@ def upstream(agent: IAgent, clock: IReactorTime, *index_urls: str) -> Upstream:
     return Upstream(agent, clock, credentials, CONNECT_TIMEOUT, READ_TIMEOUT, reach=reach)
 
 
+def source(url: str, ttl: float, through: Upstream) -> Source:
+    """Give an index that is asked through a way out."""
+    root = Root(url, through, through.clock, Flights(through.clock))
+    return Source(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
+
+
 @attrs.define(eq=False)
 class Indexes:
     """Some indexes that proxpi stands before, in order of precedence."""
@@ -231,8 +245,7 @@ class Indexes:
     def __attrs_post_init__(self) -> None:
         self.upstream = upstream(self.agents, self.clock, *self.urls)
         self.sources = [
-            Source(url, ttl, self.upstream, at_once)
-            for url, ttl in zip(self.urls, self.ttls, strict=False)
+            source(url, ttl, self.upstream) for url, ttl in zip(self.urls, self.ttls, strict=False)
         ]
 
     def says(self, url: str, reply: Reply | Exception) -> None:
