@@ -59,13 +59,8 @@ class _Daemon(Thread):
 
 
 def pool(name: str) -> ThreadPool:
-    """Make a pool, whose threads begin when they are needed."""
-    return ThreadPool(0, THREADS, name)
-
-
-def daemons(name: str) -> ThreadPool:
-    """Make a pool of threads that the end of the process does not wait for."""
-    made = pool(f"proxpi {name}")
+    """Make a pool whose threads begin when they are needed, and hold up no end of the process."""
+    made = ThreadPool(0, THREADS, f"proxpi {name}")
     made.threadFactory = _Daemon
     return made
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -42,18 +41,10 @@ from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
-from proxpi.process import (
-    THREADS,
-    Share,
-    StartFailed,
-    daemons,
-    make_folder,
-    pool,
-    room,
-    temporary_place,
-)
+from proxpi.process import THREADS, Share, StartFailed, make_folder, pool, room, temporary_place
 from proxpi.row import SettingsError
 from proxpi.settings import Settings
+from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
 from proxpi.upstream import netrc, tls
 from proxpi.upstream.connections import persistent_pool
@@ -144,10 +135,11 @@ class Proxpi(Service):
             client_cert=settings.path("client_cert"),
             shown_to=self._credentials.certificate_for,
         )
-        self._threads = pool("proxpi")
-        # What is done with files takes as long as the disk: pages do not wait for it, nor does the
-        # end of the process. And a disk that writes slowly may still read well.
-        self._write_threads, self._read_threads = daemons("writes"), daemons("reads")
+        # What is done with files takes as long as the disk: pages do not wait for it. And a disk
+        # that writes slowly may still read well.
+        self._threads, self._write_threads, self._read_threads = map(
+            pool, ("pages", "writes", "reads")
+        )
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
         if settings.cache_dir is None:
@@ -227,34 +219,20 @@ class Proxpi(Service):
         )
 
     async def _stop(self) -> None:
-        await self._drain()
+        await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
+        await self._built.drain(self._settings.drain_timeout)
         if self._counting.running:
             self._counting.stop()
-        await self._pool.closeCachedConnections()
-        if self._threads.started:
-            self._threads.stop()
+        # Idle connections say goodbye; the answer of an upstream is not waited for.
+        self._pool.closeCachedConnections()
         closed = self._disk.close()
         with suppress(TimeoutError):  # a disk that hangs does not hold up the end
             await closed.addTimeout(CLOSING, self._reactor)
-        self._remove_temporary()
+        self.remove_temporary()
 
-    async def _drain(self) -> None:
-        """Close the doors, and finish what is being sent; one more signal ends the waiting."""
-        site = self._built
-
-        def hurry(*_: object) -> None:
-            self._reactor.callFromThread(site.hurry)
-
-        before = {
-            number: signal.signal(number, hurry) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            seconds = self._settings.drain_timeout
-            await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
-            await site.drain(seconds)
-        finally:
-            for number, action in before.items():
-                signal.signal(number, action)
+    def abort_drain(self) -> None:
+        """End the waiting for what is being sent."""
+        self._built.hurry()
 
     def stopService(self) -> Deferred[None]:
         """Close the doors once all is sent, and remove what was made for this run alone."""
@@ -346,7 +324,8 @@ class Proxpi(Service):
     def _in_thread(self, job: Callable[[], T]) -> Deferred[T]:
         return cast("Deferred[T]", deferToThreadPool(self._reactor, self._threads, job))
 
-    def _remove_temporary(self) -> None:
+    def remove_temporary(self) -> None:
+        """Remove the folder that was made for this run alone."""
         if self._temporary is not None:
             rmtree(self._temporary, ignore_errors=True)
 
@@ -373,6 +352,12 @@ def makeService(options: Options) -> IService:
         proxpi = Proxpi(settings, options.proxies, reactor, service.access, owner)
     except SettingsError as error:
         raise StartFailed(f"proxpi: {error}") from None
+    if options.parent is not None:
+        # twistd runs, so signals are for this service. It starts first.
+        shutdown = Shutdown(
+            reactor, settings.drain_timeout, proxpi.abort_drain, proxpi.remove_temporary
+        )
+        shutdown.setServiceParent(service)  # type: ignore[no-untyped-call]
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
 

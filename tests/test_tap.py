@@ -204,15 +204,16 @@ class Life(TapCase):
         self.stop(service)
 
     def test_work_off_the_reactor(self) -> None:
-        """What takes a while is done in a thread, which ends with the service."""
+        """What takes a while is done in threads that the end of the process does not wait for."""
         service = self.start()
         [proxpi] = service
-        done = proxpi._in_thread(threading.current_thread)
+        for run in (proxpi._in_thread, proxpi._reading, proxpi._writing):
+            done = run(threading.current_thread)
+            self.reactor.wait(done)
+            thread = self.result(done)
+            assert thread is not threading.current_thread()
+            assert thread.daemon
         self.stop(service)
-        self.reactor.wait(done)
-        thread = self.result(done)
-        assert thread is not threading.current_thread()
-        assert not thread.is_alive()
 
 
 class Limits(TapCase):
@@ -265,33 +266,42 @@ class Limits(TapCase):
 class Stop(TapCase):
     """SIGTERM, and one more."""
 
-    def stopping(self, *arguments: str) -> tuple[Any, Exchange]:
+    def stopping(self, *arguments: str) -> tuple[Any, Any, Exchange]:
         """Start, and stop while a client waits for its answer."""
         service = self.start(*arguments)
         del self.reactor.seconds  # the machine's time, which twistd is given
         exchange = Exchange(self.reactor.tcpServers[-1][1], self.reactor)
         exchange.ask("GET", "/index/demo/")
-        return service.stopService(), exchange
+        return service, service.stopService(), exchange
 
     def test_drained(self) -> None:
         """The end waits for what is being answered, for as long as the setting says."""
-        stopped, exchange = self.stopping("--drain-timeout=3")
+        _, stopped, exchange = self.stopping("--drain-timeout=3")
         self.reactor.pump([0.1] * 29)
         self.pending(stopped)
         self.reactor.pump([0.1] * 3)
         self.ended(stopped)
         assert exchange.aborted
 
-    def test_second_signal(self) -> None:
-        """A second signal ends the waiting; then signals mean again what they did."""
+    def test_aborted(self) -> None:
+        """The waiting can be ended."""
+        service, stopped, exchange = self.stopping()
+        self.pending(stopped)
+        [proxpi] = service
+        proxpi.abort_drain()
+        self.reactor.pump([0.1] * 2)
+        self.reactor.wait(stopped)
+        self.result(stopped)
+        assert exchange.aborted
+
+    def test_signals_of_others(self) -> None:
+        """Where twistd does not run, no signal is taken from whoever does."""
         before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-        for number in (signal.SIGTERM, signal.SIGINT):
-            stopped, _ = self.stopping()
-            self.pending(stopped)
-            signal.raise_signal(number)
-            self.reactor.pump([0.1] * 2)
-            self.ended(stopped)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        service = self.start()
         assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        self.stop(service)
 
 
 class Announcement(TapCase):

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from twisted.application.service import Service
 from twisted.python import usage
 
 from proxpi import tap
@@ -76,7 +77,8 @@ class CacheFolder(TapCase):
         options.parent = usage.Options()
         options.parent["uid"] = 4711
         for _ in range(2):
-            service: Any = tap.makeService(options)
+            with mock.patch.object(tap, "Shutdown", lambda *_: Service()):
+                service: Any = tap.makeService(options)
             with mock.patch("os.chown", lambda path, user, _: given.append((path, user))):
                 service.privilegedStartService()
             service.startService()

@@ -1,4 +1,4 @@
-"""What is brought into a process of proxpi from outside: an ear, and another clock on the wall.
+"""What is brought into a process of proxpi: an ear, another clock on the wall, threads that hang.
 
 Python imports ``sitecustomize`` before anything else. The folder ``insertions`` has one that does
 what the environment says; nothing of proxpi knows of it.
@@ -27,6 +27,11 @@ def overheard(notes: Path) -> dict[str, str]:
     Each connection, datagram and lookup of a name is a line, written before it happens.
     """
     return _environment(OVERHEARD=str(notes))
+
+
+def hung(threads: str) -> dict[str, str]:
+    """The environment of a process whose threads do nothing if a pattern matches their names."""
+    return _environment(HUNG_THREADS=threads)
 
 
 @attrs.frozen

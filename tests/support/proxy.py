@@ -117,6 +117,8 @@ class Proxy:
         self._lines: list[str] = []
         self._rest = b""
         self._more = threading.Condition()
+        self._reads = threading.Event()
+        self._reads.set()
         self._ended = False
         self.origin = ""
         self.url = ""
@@ -168,9 +170,15 @@ class Proxy:
         written = select.poll()
         written.register(self._pipe, select.POLLIN)
         while not self._ended:
+            self._reads.wait()
             written.poll()
-            with self._more:
-                self._take()
+            if self._reads.is_set():
+                with self._more:
+                    self._take()
+
+    def stop_reading(self) -> None:
+        """Leave what it writes in the pipe, until it has ended."""
+        self._reads.clear()
 
     def _take(self) -> None:
         """Take what it has written by now; whoever calls holds the lock."""
@@ -221,6 +229,7 @@ class Proxy:
     def wait(self) -> int:
         """Wait for its end; the exit status, negative for a signal."""
         returncode = self._process.wait(GUARD_SECONDS)
+        self._reads.set()
         self._reader.join(GUARD_SECONDS)
         return returncode
 
@@ -233,6 +242,7 @@ class Proxy:
         finally:
             self._process.kill()
             self._process.wait()
+            self._reads.set()
 
     def request(
         self,

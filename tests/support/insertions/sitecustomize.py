@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import _socket
 import os
+import re
 import sys
+import threading
 import time
 
 #: What Python tells of before it happens: whatever goes out to somebody else.
@@ -44,7 +46,21 @@ def _hang_up_clock(path: str) -> None:
     time.time = wall_clock
 
 
+def _hang(threads: str) -> None:
+    """Let new threads with such names never end, and never do what they are for."""
+
+    def hang(*_: object) -> None:
+        if re.search(threads, threading.current_thread().name):
+            while True:
+                time.sleep(0.01)
+        sys.setprofile(None)
+
+    threading.setprofile(hang)
+
+
 if notes := os.environ.get("OVERHEARD"):
     _listen_in(notes)
 if clock := os.environ.get("WALL_CLOCK"):
     _hang_up_clock(clock)
+if threads := os.environ.get("HUNG_THREADS"):
+    _hang(threads)
