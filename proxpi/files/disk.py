@@ -132,10 +132,10 @@ class Disk:
             layout.try_to_write(self.own, self.folder)
         except OSError as error:
             _log.critical(
-                "{folder} cannot be written ({error}): no new file is kept in it until it can be, "
-                "though what lies there is served; {advice}",
+                "{folder} cannot be written ({error}): {advice}; until then cached files are "
+                "served, and new ones pass through",
                 folder=self.folder,
-                error=error.strerror,
+                error=error,
                 advice=layout.advice(error),
             )
         if self.capacity:

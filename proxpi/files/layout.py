@@ -52,6 +52,8 @@ _NO_FILE = frozenset(
         errno.ENAMETOOLONG,
     }
 )
+#: What the system says where a folder takes no further name, or no longer one.
+_NO_NEW_NAME = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
 _HOST_FOLDER = re.compile(r"[a-z0-9-]+")
 _RESERVED_NAME = re.compile(re.escape(RESERVED) + "[0-9a-f]{16}")
 _CACHE_PATH = re.compile(
@@ -115,7 +117,7 @@ def look(folder: Path, place: str) -> os.stat_result | None:
     path = str(folder)
     *above, name = place.split("/")
     longest = max(len(os.fsencode(segment)) for segment in (*above, name))
-    if longest >= LONGEST_NAME or _is_too_long(f"{path}/{place}"):
+    if longest >= LONGEST_NAME or len(os.fsencode(f"{path}/{place}")) >= LONGEST_PATH:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), f"{path}/{place}")
     try:
         for segment in above:
@@ -125,13 +127,6 @@ def look(folder: Path, place: str) -> os.stat_result | None:
         return os.lstat(f"{path}/{name}")
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _is_too_long(path: str) -> bool:
-    """Tell whether a path, or a reserved name beside it, is longer than systems take."""
-    above, _, name = path.rpartition("/")
-    longest = max(len(os.fsencode(name)), len(RESERVED) + 16)
-    return len(os.fsencode(above)) + 1 + longest >= LONGEST_PATH
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -176,7 +171,7 @@ def survey(folder: Path, known: Container[str]) -> Scan:
             place = entry.path[start:]
             if _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL):
                 _unlink_leftover(entry, scan)
-            elif not is_place(place) or _is_too_long(entry.path):
+            elif not is_place(place):
                 scan.ignored.append(f"{place!a} (no name that a cached file can have)")
             elif is_called_own(place) or place in known:
                 with suppress(OSError):  # gone meanwhile
@@ -230,7 +225,7 @@ def _unlink_leftover(entry: os.DirEntry[str], scan: Scan) -> None:
 
 def try_to_write(own: Path, folder: Path) -> None:
     """
-    Write a small file, and give it a name in the cache folder, as a download does.
+    Write a small file, and rename it into the cache folder and each host's, as a download does.
 
     Permission bits do not tell: root ignores them, and a disk may be read-only or full.
 
@@ -242,9 +237,11 @@ def try_to_write(own: Path, folder: Path) -> None:
         with file:
             file.write(bytes(BLOCK))
             os.fsync(file.fileno())
-        reserved = os.path.join(folder, RESERVED + secrets.token_hex(8))
-        os.rename(path, reserved)
-        path = reserved
+        hosts = [host.path for host in _hosts(folder) if host.is_dir(follow_symlinks=False)]
+        for target in (str(folder), *hosts):
+            reserved = os.path.join(target, partial.name.replace(partials.PARTIAL, RESERVED))
+            os.rename(path, reserved)
+            path = reserved
     finally:
         os.unlink(path)
 
@@ -257,7 +254,9 @@ def advice(error: OSError) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             return "free space on its disk, or raise the quota"
         case errno.EXDEV:
-            return f"let {OWN_FOLDER} lie on the same disk as the rest of it"
+            return "let all of it lie on one disk"
+        case errno.EEXIST | errno.ENOTDIR:
+            return f"{OWN_FOLDER} in it has to be a folder"
     return f"let the user with the number {os.geteuid()} write there"
 
 
@@ -281,7 +280,13 @@ def set_aside(folder: Path, place: str, meant: Identity | None) -> tuple[str, in
         if meant is not None and Identity.of(before) != meant:
             return False
         reserved = os.path.join(os.path.dirname(path), RESERVED + secrets.token_hex(8))
-        os.rename(path, reserved)
+        try:
+            os.rename(path, reserved)
+        except OSError as error:
+            if error.errno not in _NO_NEW_NAME:
+                raise
+            os.unlink(path)  # here, where no other file can have come
+            return True
         after = os.lstat(reserved)
     except OSError as error:
         if not says_no_file(error):

@@ -143,7 +143,7 @@ class Tried(DiskCase):
             (partials, "FileIO", errno.EPERM, "the user with the number"),
             (os, "fsync", errno.ENOSPC, "free space"),
             (os, "fsync", errno.EDQUOT, "quota"),
-            (os, "rename", errno.EXDEV, "the same disk"),
+            (os, "rename", errno.EXDEV, "on one disk"),
             (os, "rename", errno.EACCES, "the user with the number"),
         ):
             text = self.start(module, name, number)
@@ -155,12 +155,40 @@ class Tried(DiskCase):
             assert self.content(link_of("y.whl", b"data")) == b"data", "it is tried again"
             self.disk.forget(link_of("y.whl", b"data"))
 
+    def test_own_folder(self) -> None:
+        """A file where proxpi's own folder belongs is named."""
+        (self.folder / ".proxpi").rmdir()
+        (self.folder / ".proxpi").write_bytes(b"x")
+        with logged("proxpi.files") as log:
+            self.prepared(100)
+        assert log.levels == ["critical"]
+        assert ".proxpi in it has to be a folder" in log.text
+
+    def test_one_host(self) -> None:
+        """A host's folder that cannot be written is noticed, and named."""
+        for host in ("a-example", "b-example", "c-example"):
+            (self.folder / host).mkdir()
+        rename = os.rename
+
+        def refuse(old: Any, new: Any) -> None:
+            if "/b-example/" in os.fspath(new):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES), old, None, new)
+            rename(old, new)
+
+        with mock.patch.object(os, "rename", refuse), logged("proxpi.files") as log:
+            self.prepared(100)
+        assert log.levels == ["critical"]
+        assert "/b-example/" in log.text
+        assert not list(self.folder.rglob(f"{RESERVED}*"))
+
     def test_silent(self) -> None:
         """Nothing is said of one that can be written, and nothing stays there of that."""
+        (self.folder / "h-example").mkdir()
         with logged("proxpi.files") as log:
             self.prepared(100)
         assert log.levels == []
-        assert os.listdir(self.folder) == [".proxpi"]
+        assert sorted(os.listdir(self.folder)) == [".proxpi", "h-example"]
+        assert os.listdir(self.folder / "h-example") == []
         assert os.listdir(self.folder / ".proxpi") == []
 
     def test_killed_meanwhile(self) -> None:
