@@ -32,6 +32,7 @@ from twisted.logger import (
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     eventAsText,
     formatEvent,
     formatTime,
@@ -154,8 +155,17 @@ class Logged(MultiService):
                 level = LogLevelFilterPredicate(_LEVELS[self._level])
                 # It has a line for every connection to an upstream.
                 level.setLogLevelForNamespace("twisted.web.client", LogLevel.warn)
-                parent.setComponent(ILogObserver, FilteringLogObserver(place, [level]))
+                predicates: list[Any] = [_about_plugins, level]
+                parent.setComponent(ILogObserver, FilteringLogObserver(place, predicates))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+
+def _about_plugins(event: LogEvent) -> Any:
+    """Drop what twistd says of its list of plugins, which a user without rights cannot keep."""
+    # `twisted.plugin` logs by the older interface, in which this is the text.
+    if str(event.get("format")).startswith("Unable to write to plugin cache"):
+        return PredicateResult.no
+    return PredicateResult.maybe
 
 
 def _place(twistd: Mapping[str, Any], reactor: Any) -> ILogObserver | None:

@@ -96,5 +96,5 @@ class Options(usage.Options):
                 given = Given(
                     _LISTEN.variable, endpoint, by_option="listen" in self.settings.by_option
                 )
-                why = " ".join(f"not understood ({error})".split())
+                why = f"not understood ({' '.join(str(error).split()).rstrip('.')})"
                 raise _LISTEN.refusal(given, why) from None

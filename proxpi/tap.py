@@ -21,6 +21,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -167,7 +168,7 @@ class Proxpi(Service):
             listening.addErrback(failures.append)
             if failures:
                 raise StartFailed(
-                    f"proxpi: PROXPI_LISTEN={description!r}: {failures[0].value}; "
+                    f"proxpi: PROXPI_LISTEN={description!r}: {_why(failures[0])}; "
                     "an endpoint that is free and may be used is accepted"
                 )
 
@@ -360,6 +361,14 @@ def makeService(options: Options) -> IService:
         shutdown.setServiceParent(service)  # type: ignore[no-untyped-call]
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
+
+
+def _why(failure: Failure) -> str:
+    """Write why an address cannot be listened on, as a part of a sentence."""
+    error = failure.value
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return " ".join(text.split()).rstrip(".").lower()
 
 
 def _address(description: str, port: IListeningPort) -> str:

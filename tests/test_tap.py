@@ -363,9 +363,27 @@ class Refused(TapCase):
         service = self.make(f"--listen=tcp:{TAKEN}:interface=127.0.0.1")
         text = self.refusal(service.privilegedStartService)
         assert f"PROXPI_LISTEN='tcp:{TAKEN}:interface=127.0.0.1'" in text
-        assert "in use" in text
+        assert "': address already in use; an endpoint" in text
         assert "accepted" in text
         assert list(self.folder.glob("proxpi-*")) == []
+
+    def test_one_sentence(self) -> None:
+        """However an endpoint refuses, its reason is a part of one sentence."""
+        for error, why in [
+            (
+                CannotListenError("", 1, OSError(errno.EACCES, "Permission denied")),
+                "permission denied",
+            ),
+            (CannotListenError("::", 1, OSError("odd thing.")), "odd thing"),
+            (OSError(errno.ENOENT, "No such file or directory", "/a"), "no such file or directory"),
+            (ValueError("not\nthis."), "not this"),
+        ]:
+            with mock.patch.object(self.reactor, "listenTCP", mock.Mock(side_effect=error)):
+                text = self.refusal(self.make("--listen=tcp:1").privilegedStartService)
+            assert text == (
+                f"proxpi: PROXPI_LISTEN='tcp:1': {why}; an endpoint that is free and may be used "
+                "is accepted"
+            )
 
     def test_second_port_in_use(self) -> None:
         """So does the second of two."""

@@ -79,7 +79,11 @@ class Site(Crowd, server.Site):
         cache = (request.responseHeaders.getRawHeaders(b"X-Cache") or [b"-"])[0].decode("latin-1")
         seconds = self.clock.seconds() - request.started
         line = described(request.method, request.path, request.code, request.sentLength, cache)
-        self.access(f"{request.channel.client} {line} {seconds:.3f}s")
+        text = f"{request.channel.client} {line} {seconds:.3f}s"
+        if request.path.strip(b"/") == b"health" and request.code == 200:
+            _access.debug("{line}", line=text)  # they come every few seconds
+        else:
+            self.access(text)
 
     def given(self, channel: Channel, answer: Answer, seconds: float = 0.0) -> None:
         """Count, and log, a ready answer that was given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,6 +107,28 @@ def test_a_port_in_use_stops_the_start(tmp_path: Path) -> None:
         _assert_refused(tmp_path, {"PROXPI_LISTEN": value}, [], "PROXPI_LISTEN", value)
 
 
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_health_checks_are_not_logged(tmp_path: Path, level: str) -> None:
+    """A successful check, which comes every few seconds, has a line at DEBUG alone."""
+    with Proxy({"PROXPI_LOGGING_LEVEL": level}, folder=tmp_path) as proxy:
+        assert proxy.get("/health").status == 200
+        assert proxy.request("HEAD", "/health").status == 200
+        assert proxy.request("POST", "/health").status == 405
+        proxy.wait_for_line("POST /health 405")
+        checks = [line for line in proxy.output.splitlines() if "/health 200" in line]
+        assert bool(checks) == (level == "DEBUG")
+
+
+def test_a_list_of_plugins_that_cannot_be_kept(tmp_path: Path) -> None:
+    """Where twistd may not write down its plugins, as for another user, no line says so."""
+    plugins = tmp_path / "path" / "twisted" / "plugins"
+    (plugins / "dropin.cache").mkdir(parents=True)
+    (plugins / "proxpi_other.py").write_text("")
+    paths = [str(tmp_path / "path"), *filter(None, [measured().get("PYTHONPATH")])]
+    with Proxy({"PYTHONPATH": os.pathsep.join(paths)}, folder=tmp_path) as proxy:
+        assert "plugin cache" not in proxy.output
+
+
 def _assert_refused(
     folder: Path, settings: dict[str, str], options: list[str], variable: str, value: str
 ) -> None:
@@ -114,6 +137,7 @@ def _assert_refused(
         (line,) = (line for line in proxy.output.splitlines() if variable in line)
         assert value in line
         assert "accepted" in line
+        assert re.search(r"[.;:,][.;]|;;", line.replace(value, "")) is None, "one sentence"
         assert "Traceback" not in proxy.output
         assert "Usage:" not in proxy.output
 
