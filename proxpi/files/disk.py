@@ -4,23 +4,15 @@ Theory of operation
 -------------------
 Files lie where the original proxpi puts them (:attr:`proxpi.files.link.Link.place`), so that
 a volume it filled is of use. What is proxpi's own lies in one folder beside them, ``.proxpi``:
-partial files, each locked by the process that writes it, what is known of uses, and the lists.
+partial files, each locked by the process that writes it, the usage log, and the lists.
 
-No file is served before its bytes were compared with the page: those that were downloaded are
-hashed on the way, those that were found are read once. (Where the page has no hash, a found file
-is compared by size, which is all that there is; and if its URL has a port or a query, which its
-name does not tell, it is fetched anew.) What was checked is remembered, over a
-restart as well, together with the file's inode, size and time of change, and its URL; a file that
-is no longer the one that was checked is checked again. A file is flushed to disk before it gets
-its name, so after a power failure a name stands for all of the bytes, or is not there. (The name
-itself is not flushed: a file that lost it is fetched again.)
-
-Finished and unfinished files count together, and so does what is on its way out. Whoever writes
-asks for room first (:meth:`Disk.reserve`); room is made by removing what
-:mod:`proxpi.files.eviction` chooses, and if that does not do, :class:`Full` says so before a byte
-is written. What is known of sizes and uses is written
-down now and then, and read at the next start; the folder itself is looked at behind that
-(:mod:`proxpi.files.startup_scan`), since it may hold a lot.
+No file is served before its bytes were compared with the page. A downloaded file is hashed while
+it arrives, a found file is read once. (Where the page has no hash, a found file is compared by its
+size; and if its URL has a port or a query, which its cache path does not tell, it is downloaded
+anew.) A verification is remembered, over a restart as well, with the file's identity and URL; a
+file with another identity is verified again. A file is flushed to disk before it gets its cache
+path, so after a power failure a cache path stands for all of the bytes, or is not there. (The name
+itself is not flushed: a file that lost it is downloaded again.)
 
 A cached file is *unverified* (it was found, and was not compared yet) or *verified*. It leaves by
 :meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`). All renames into and out of
@@ -172,9 +164,8 @@ class Disk:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
         if copy.identity is None or not self._is_verified(copy.place, copy.identity):
             return None
-        return Held.of(
-            copy, str(self.folder / copy.place), copy.identity, lambda: self.mark_unverified(copy)
-        )
+        path = str(self.folder / copy.place)
+        return Held.of(copy, path, lambda: self.mark_unverified(copy))
 
     def count(self, place: str, uses: int = 1) -> None:
         """Count uses of a file that is here."""

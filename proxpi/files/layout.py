@@ -54,6 +54,13 @@ _NO_FILE = frozenset(
 )
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
+_ADVICE = {
+    errno.EROFS: "mount it for writing",
+    errno.ENOSPC: "free space on its disk",
+    errno.EDQUOT: "free space on its disk, or raise the quota",
+    errno.EXDEV: "let all of it lie on one disk",
+    errno.EEXIST: f"{OWN_FOLDER} in it has to be a folder",
+}
 _HOST_FOLDER = re.compile(r"[a-z0-9-]+")
 _RESERVED_NAME = re.compile(re.escape(RESERVED) + "[0-9a-f]{16}")
 _CACHE_PATH = re.compile(
@@ -248,16 +255,8 @@ def try_to_write(own: Path, folder: Path) -> None:
 
 def advice(error: OSError) -> str:
     """Say what to do about a cache folder that cannot be written."""
-    match error.errno:
-        case errno.EROFS:
-            return "mount it for writing"
-        case errno.ENOSPC | errno.EDQUOT:
-            return "free space on its disk, or raise the quota"
-        case errno.EXDEV:
-            return "let all of it lie on one disk"
-        case errno.EEXIST | errno.ENOTDIR:
-            return f"{OWN_FOLDER} in it has to be a folder"
-    return f"let the user with the number {os.geteuid()} write there"
+    user = f"let the user with the number {os.geteuid()} write there"
+    return _ADVICE.get(error.errno or 0, user)
 
 
 def set_aside(folder: Path, place: str, meant: Identity | None) -> tuple[str, int] | bool:

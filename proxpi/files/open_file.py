@@ -63,55 +63,39 @@ class Held:
     """A kept descriptor: a cached file that stays open between responses.
 
     :ivar descriptor: reads it, at any place
-    :ivar path: its cache path
-    :ivar identity: of the file; ``None`` for one without a name, which nobody can change
+    :ivar path: its path; empty for a file without a name, which nobody can change
     :ivar mark_unverified: is called if it cannot be read
     """
 
     descriptor: int
     path: str
-    identity: Identity | None
     mark_unverified: Callable[[], None]
-    _copy: Callable[[BinaryIO], Copy]
+    _like: Copy
 
     @classmethod
-    def of(
-        cls, copy: Copy, path: str, identity: Identity, mark_unverified: Callable[[], None]
-    ) -> Held:
-        """Hold the file of a copy that lies there."""
-        readers, place = copy._readers, copy.place
-        size, sha256, verified = copy.size, copy.sha256, copy.verified
-
-        def again(file: BinaryIO) -> Copy:
-            return Copy(file, size, sha256, readers, place, verified, identity=identity)
-
-        descriptor = os.dup(copy.file.fileno())
-        return cls(descriptor, path, identity, mark_unverified, again)
+    def of(cls, copy: Copy, path: str, mark_unverified: Callable[[], None]) -> Held:
+        """Keep a descriptor of the file of a copy."""
+        return cls(os.dup(copy.file.fileno()), path, mark_unverified, copy)
 
     @classmethod
     def alone(cls, descriptor: int, size: int) -> Held:
-        """Hold a file that has no name, and is nobody else's."""
-        readers: Counter[str] = Counter()
+        """Keep the descriptor of a file that has no name, and is nobody else's."""
+        file = open(descriptor, "rb", buffering=0, closefd=False)
+        return cls(descriptor, "", lambda: None, Copy(file, size, "", Counter(), ""))
 
-        def again(file: BinaryIO) -> Copy:
-            return Copy(file, size, "", readers, "")
-
-        return cls(descriptor, "", None, lambda: None, again)
+    @property
+    def identity(self) -> Identity | None:
+        """The identity of a cached file; ``None`` for one without a name."""
+        return self._like.identity
 
     def unchanged(self) -> bool:
-        """Tell whether this is still what lies there, as it was."""
-        known = self.identity
-        if known is None:
+        """Tell whether the same file, as it was, still has its name."""
+        if self.identity is None:
             return True
         try:
-            status = os.lstat(self.path)
+            return Identity.of(os.lstat(self.path)) == self.identity
         except OSError:
             return False
-        return (
-            status.st_ino == known.inode
-            and status.st_size == known.size
-            and status.st_ctime_ns == known.changed_ns
-        )
 
     def read(self, start: int, stop: int) -> bytes:
         """Give a part of it; less if it cannot be read."""
@@ -122,7 +106,7 @@ class Held:
 
     def copy(self) -> Copy:
         """Give a copy to be sent."""
-        return self._copy(open(os.dup(self.descriptor), "rb", buffering=0))
+        return attrs.evolve(self._like, file=open(os.dup(self.descriptor), "rb", buffering=0))
 
     def close(self) -> None:
         """Let go of it."""
