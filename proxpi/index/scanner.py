@@ -87,16 +87,9 @@ class _Anchors:
         """
         Give the names in a piece of a page.
 
-        :raises NotAList: if it has too many marked sections
+        :raises ValueError: if it has too many marked sections
         """
-        tokens = self._tokenizer.feed(text)
-        while True:
-            try:
-                kind, value, attributes = next(tokens)
-            except StopIteration:
-                return
-            except ValueError as error:
-                raise NotAList(str(error)) from error
+        for kind, value, attributes in self._tokenizer.feed(text):
             if kind is Kind.TEXT:
                 if self._text is not None and len(self._text) < _LONGEST_TEXT:
                     self._text += value[:_LONGEST_TEXT]
@@ -143,11 +136,10 @@ class NameScanner:
         self._tail = (self._tail + chunk if len(chunk) < OVERLAP else chunk)[-OVERLAP:]
         data = self._rest + chunk
         if self._json is None and not self._recognize(data):
-            self._rest = data
             return b""
         if self._json:
             return self._names_in_json(data)
-        self._beginning += data[len(self._rest) :][: BEGINNING - len(self._beginning)]
+        self._beginning += chunk[: BEGINNING - len(self._beginning)]
         return self._names_in_html(data)
 
     @property
@@ -194,7 +186,7 @@ class NameScanner:
 
     def _recognize(self, data: bytes) -> bool:
         """Tell from the first bytes what this is; false while they tell nothing."""
-        start = data.lstrip(_BLANKS).removeprefix(BOM_UTF8).lstrip(_BLANKS)
+        start = self._rest = data.lstrip(_BLANKS).removeprefix(BOM_UTF8).lstrip(_BLANKS)
         if not start or BOM_UTF8.startswith(start):
             return False
         self._json = start.startswith(b"{")
@@ -231,7 +223,10 @@ class NameScanner:
         data, self._rest = data[:end], data[end:]
         lines = _usual_lines(data) if self._anchors.between else None
         if lines is None:
-            lines = _canonical_lines(self._anchors.feed(data.decode("latin-1")))
+            try:
+                lines = _canonical_lines(self._anchors.feed(data.decode("latin-1")))
+            except ValueError as error:
+                raise NotAList(str(error)) from error
         self._found = self._found or bool(lines)
         return lines
 
@@ -319,5 +314,5 @@ def _is_json(data: bytes) -> bool:
 
 def _check_major(version: str) -> None:
     """Refuse a major version that is not known (PEP 629)."""
-    if version.isdecimal() and int(version) > 1:
+    if version.isdecimal() and (len(version) > 9 or int(version) > 1):
         raise NotAList(f"it is written in version {version} of the API, which is not known here")

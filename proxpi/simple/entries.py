@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -143,7 +144,9 @@ def start(base: str, link: str) -> str:
 
 def linked_name(link: str) -> str:
     """Give the name of the file to which a link of a page leads, or nothing."""
-    return urls.filename(link if _CLEAN.match(link) else urls.join("", link))
+    with suppress(ValueError):  # of a link to nowhere the name is of no use
+        link = link if _CLEAN.match(link) else urls.join("", link)
+    return urls.filename(link)
 
 
 def passed_on(values: dict[str, Any], left_out: Collection[str] = ()) -> dict[str, Any]:

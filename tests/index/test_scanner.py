@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxpi.index import scanner as scanner_module
-from proxpi.index.scanner import NameScanner
+from proxpi.index.scanner import NameScanner, NotAList
 from proxpi.simple.names import normalize
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic, project_names
@@ -115,6 +115,19 @@ def test_links_without_a_name_are_counted() -> None:
     assert (scanner.unlisted.count, scanner.unlisted.first) == (2, "x y/")
 
 
+@pytest.mark.parametrize("version", ["2", "9" * 5000])
+def test_a_version_that_is_not_known(version: str) -> None:
+    """A major version that is not known, of any length, is a refusal."""
+    for page in (
+        f'{{"meta": {{"api-version": "{version}.0"}}, "projects": []}}',
+        f'<html><meta name="pypi:repository-version" content="{version}.0"></html>',
+    ):
+        scanner = NameScanner()
+        with pytest.raises(NotAList, match="version"):
+            scanner.feed(page.encode())
+            scanner.check()
+
+
 def test_nested_too_deeply() -> None:
     """A list that is nested too deeply to be looked at is none."""
     for data in (b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000):
@@ -147,12 +160,12 @@ def test_scanning_is_linear(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> No
         assert scanner.closed
         scanner.check()
 
-    for before in (b"<html>", b'{"projects": ['):
+    for before in (b"", b"<html>", b'{"projects": ['):
 
         def made(size: int, before: bytes = before) -> bytes:
             return before + piece * (size // len(piece))
 
-        assert_linear(work, made, 200_000)
+        assert_linear(work, made, 200_000, (NotAList, AssertionError))
 
 
 def test_entities() -> None:

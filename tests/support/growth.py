@@ -15,25 +15,32 @@ _NOISE = 0.001
 _ROUNDS = 8
 
 
-def assert_linear(work: Callable[[T], object], made: Callable[[int], T], size: int) -> None:
+def assert_linear(
+    work: Callable[[T], object],
+    made: Callable[[int], T],
+    size: int,
+    refusals: tuple[type[Exception], ...] = (),
+) -> None:
     """Check that four times the input takes at most eight times the processor time.
 
-    :param work: may raise; what it does until then counts
     :param made: gives the input of a size
+    :param refusals: what the work may raise; what it does until then counts
     """
     inputs = {factor: made(factor * size) for factor in (1, 2, 4)}
     times = dict.fromkeys(inputs, float("inf"))
     for _ in range(_ROUNDS):
         # The least of several: what other processes do only adds to it.
-        times = {each: min(times[each], _seconds(work, inputs[each])) for each in inputs}
+        times = {each: min(times[each], _seconds(work, inputs[each], refusals)) for each in inputs}
         least = max(times[1], _NOISE)
         if times[2] <= 4 * least and times[4] <= 8 * least:
             return
     raise AssertionError(f"seconds by size: {times}")
 
 
-def _seconds(work: Callable[[Any], object], value: Any) -> float:
+def _seconds(
+    work: Callable[[Any], object], value: Any, refusals: tuple[type[Exception], ...]
+) -> float:
     began = time.thread_time()
-    with suppress(Exception):  # a refusal is an answer as well
+    with suppress(*refusals):
         work(value)
     return time.thread_time() - began
