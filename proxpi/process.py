@@ -96,7 +96,9 @@ def temporary_place() -> str:
     try:
         return tempfile.gettempdir()
     except OSError as error:
-        raise StartFailed(f"proxpi: {error.strerror or error}; set TMPDIR, or PROXPI_CACHE_DIR") from None
+        raise StartFailed(
+            f"proxpi: {error.strerror or error}; set TMPDIR, or PROXPI_CACHE_DIR"
+        ) from None
 
 
 def make_folder(folder: Path, variable: str, mode: int, owner: int | None = None) -> None:

@@ -24,9 +24,9 @@ from proxpi.files.eviction_index import EvictionIndex
 
 #: The name of the document.
 NAME = "uses.json"
-#: The name of the list of the places that their names do not tell to be the cache's own.
+#: The name of the list of the cache paths that do not look like one of the cache's own files.
 PLACES = "places"
-#: Bytes beyond which those are taken out of the list, at a start, where nothing lies any more.
+#: Bytes of that list beyond which a start drops the cache paths at which no file lies.
 LONG = 1 << 20
 #: Changes after which it is written, unless there are more files than that.
 CHANGES = 1000
@@ -38,7 +38,7 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False)
 class UsageLog:
-    """The stock of one cache folder, on paper.
+    """The usage log of one cache folder.
 
     :ivar own: the folder of proxpi's own
     :ivar in_thread: runs a function that takes a while
@@ -51,12 +51,13 @@ class UsageLog:
     seconds: Callable[[], float]
     _changes: int = attrs.field(init=False, default=0)
     _writing: Deferred[None] = attrs.field(init=False, factory=lambda: succeed(None))
+    _next: bytes | None = attrs.field(init=False, default=None)
     _written_at: float = attrs.field(
         init=False, default=attrs.Factory(lambda self: self.seconds(), takes_self=True)
     )
 
     def recall(self) -> frozenset[str]:
-        """Take in what was written down by the last process; give the places that it knew."""
+        """Load what the last process wrote; give the cache paths that it knew."""
         try:
             self._index.load((self.own / NAME).read_bytes())
         except OSError:
@@ -82,7 +83,7 @@ class UsageLog:
                 places.write(f"{place}\n".encode())
 
     def tidy(self) -> None:
-        """Take what is not there any more out of a list that has become long."""
+        """Drop the cache paths at which no file lies from a list that has become long."""
         with suppress(OSError):
             if (self.own / PLACES).stat().st_size > LONG:
                 places = [place for place in self._index if not layout.is_called_own(place)]
@@ -105,7 +106,12 @@ class UsageLog:
     def _write(self) -> None:
         """Write, after what is being written: an older document replaces no newer one."""
         self._changes, self._written_at = 0, self.seconds()
-        document = self._index.dump()
+        waits, self._next = self._next is not None, self._index.dump()
+        if not waits:
+            self._writing.addCallback(self._write_next)
+
+    def _write_next(self, _: object) -> Deferred[None]:
+        document, self._next = self._next or b"", None
 
         def write() -> None:
             try:
@@ -113,4 +119,4 @@ class UsageLog:
             except OSError as error:
                 _log.debug("uses are not written down: {error}", error=error)
 
-        self._writing.addCallback(lambda _: self.in_thread(write))
+        return self.in_thread(write)
