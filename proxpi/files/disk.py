@@ -348,7 +348,7 @@ class Disk:
         :raises OSError: if it cannot be removed (it is checked again before it is served)
         """
         place = what.place if isinstance(what, Link) else what
-        if place is None or not layout.is_place(place):
+        if place is None or not layout.is_cache_path(place):
             return
         self._quota.unwanted(place)
         self._mark_unverified(place)  # if it stays

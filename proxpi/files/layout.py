@@ -95,7 +95,7 @@ class Scan:
     leftovers: list[tuple[str, int]]
 
 
-def is_place(text: str) -> bool:
+def is_cache_path(text: str) -> bool:
     """
     Tell whether a text is a cache path.
 
@@ -178,7 +178,7 @@ def survey(folder: Path, known: Container[str]) -> Scan:
             place = entry.path[start:]
             if _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL):
                 _unlink_leftover(entry, scan)
-            elif not is_place(place):
+            elif not is_cache_path(place):
                 scan.ignored.append(f"{place!a} (no name that a cached file can have)")
             elif is_called_own(place) or place in known:
                 with suppress(OSError):  # gone meanwhile

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from proxpi.files.layout import is_place
+from proxpi.files.layout import is_cache_path
 from proxpi.simple import model, urls
 from proxpi.simple.listing import Listed
 
@@ -85,7 +85,7 @@ def _place(url: str) -> str | None:
     if folder in ("", "-"):
         return None
     place = "/".join([folder, *segments])
-    return place if is_place(place) else None
+    return place if is_cache_path(place) else None
 
 
 @lru_cache(maxsize=4096)

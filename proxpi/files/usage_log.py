@@ -65,12 +65,12 @@ class UsageLog:
         except ValueError as error:
             _log.warn("{name} is damaged, and not used: {error}", name=NAME, error=error)
         for place in self._index:
-            if not layout.is_place(place):
+            if not layout.is_cache_path(place):
                 self._index.drop(place)
         places: list[str] = []
         with suppress(OSError, ValueError):
             places = (self.own / PLACES).read_text("utf-8", "surrogateescape").split("\n")
-        return frozenset(self._index) | frozenset(filter(layout.is_place, places))
+        return frozenset(self._index) | frozenset(filter(layout.is_cache_path, places))
 
     def mark(self, place: str) -> None:
         """

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.files import layout
-from proxpi.files.layout import is_place
+from proxpi.files.layout import is_cache_path
 
 #: Names that no URL leads to: reserved ones, the original's partial files, and what is no text.
 ODD = [
@@ -29,7 +29,7 @@ ODD = [
 @pytest.mark.parametrize("text", ["a/b", "files-example/a b/..c", "127-0-0-1/.../x", "a/b/é"])
 def test_places(text: str) -> None:
     """Below a host's folder any printable name that is no step up, down or aside is one."""
-    assert is_place(text)
+    assert is_cache_path(text)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_places(text: str) -> None:
 )
 def test_no_places(text: str) -> None:
     """Nothing else has: not above, not in the folder of proxpi's own, not beside the hosts."""
-    assert not is_place(text)
+    assert not is_cache_path(text)
 
 
 @given(st.text("a./-", max_size=9))
@@ -46,4 +46,4 @@ def test_by_the_segment(text: str) -> None:
     """A place is the folder of a host, and segments each of which is a name."""
     host, *path = text.split("/")
     named = bool(path) and not {"", ".", ".."} & set(path)
-    assert is_place(text) == (named and bool(host) and set(host) <= set("a-"))
+    assert is_cache_path(text) == (named and bool(host) and set(host) <= set("a-"))
