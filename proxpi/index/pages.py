@@ -6,7 +6,7 @@ A :class:`proxpi.index.record.Record` holds when each index was last asked for o
 what it said about it, and the forms of the merged page that are in demand, ready to be sent; the
 pages of the indexes themselves, and the forms, too, lie in the
 :class:`proxpi.index.store.Store`. A page is fresh as long as every index's part is; else it is
-renewed.
+revalidated.
 
 When an index fails, what it said last stands in for it, however old; so an outage never
 changes a page. If there is nothing to stand in, there is no page: a merge without one of its
@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.press import Form, Lost
 from proxpi.index.record import Body, Record, Records, Status
-from proxpi.index.renewal import Renewals
+from proxpi.index.revalidation import Ask, Revalidation
 from proxpi.index.source import Source, Work
 from proxpi.index.store import DOCUMENT, Store
 from proxpi.simple import model
@@ -88,10 +88,10 @@ class Pages:
         ),
     )
     _documents: dict[str, bytes] = attrs.field(init=False, factory=dict)
-    _renewals: Renewals = attrs.field(
+    _revalidation: Revalidation = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Renewals(self._sources, self._clock, self._records),
+            lambda self: Revalidation(self._sources, self._clock, self._records),
             takes_self=True,
         ),
     )
@@ -106,8 +106,8 @@ class Pages:
         """
         record = self._records.get(name)
         status: Status = "HIT"
-        if self._renewals.remaining(record) <= 0:
-            if self._renewals.blocked(record) is None:
+        if self._revalidation.remaining(record) <= 0:
+            if self._revalidation.blocked(record) is None:
                 return None
             status = "STALE"
         if not record.present:
@@ -212,12 +212,14 @@ class Pages:
         """
         while True:
             record = self._records.get(name)
-            if not anyway and self._renewals.remaining(record) > 0:
+            if not anyway and self._revalidation.remaining(record) > 0:
                 return record, "HIT"
             if form is not None:
                 record.wanted.add(form)
             try:
-                return record, await self._renewals.renew(record, "all" if anyway else "due")
+                return record, await self._revalidation.revalidate(
+                    record, "all" if anyway else "due"
+                )
             except Lost:
                 # The new record has no validators for what is lost.
                 self._records.lose(record)
@@ -240,7 +242,7 @@ class Pages:
                 self._records.lose(record)
 
     def _page(self, record: Record, body: Body, status: Status) -> Page:
-        remaining = 0.0 if status == "STALE" else self._renewals.remaining(record)
+        remaining = 0.0 if status == "STALE" else self._revalidation.remaining(record)
         return Page(body, status, remaining, self._age(record))
 
     def _listed(self, record: Record, filename: str) -> Listed | None:

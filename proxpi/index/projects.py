@@ -125,7 +125,7 @@ class Projects:
         names = self._held.names
         if self._held.remaining <= 0:
             self._wanted.add(form)
-            status, names = await self._renewed()
+            status, names = await self._revalidated()
         if names is None:
             raise NoSuchList()
         found = self._list(names, status)
@@ -161,7 +161,7 @@ class Projects:
         remaining = 0.0 if status == "STALE" else self._held.remaining
         return ProjectList(file, status, remaining, max(0.0, self._held.age))
 
-    async def _renewed(self) -> Refreshed:
+    async def _revalidated(self) -> Refreshed:
         """Ask those indexes whose part is stale, as far as that can be had in time."""
         # Also if the list is removed before the flight lands.
         fallback = self._held.names

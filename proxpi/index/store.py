@@ -52,7 +52,7 @@ BEGINNING = 4096
 LONGEST_HEADER = 1 << 20
 #: The age of what was asked for in the future: nobody can tell, so it is old.
 UNKNOWN_AGE = 10 * 365 * 86_400.0
-#: Bytes that the folder may hold; beyond them, what was not renewed for longest is removed.
+#: Bytes that the folder may hold; beyond them, what was not revalidated for longest is removed.
 ROOM = 1024 * 1024 * 1024
 #: Seconds between two lines of the log about a folder that cannot be written.
 COMPLAINT = 60.0

@@ -101,7 +101,7 @@ class RoomTests(StoreCase):
     """The folder does not grow for ever."""
 
     def test_room(self) -> None:
-        """Beyond a bound what was not renewed for longest goes."""
+        """Beyond a bound what was not revalidated for longest goes."""
         self.put(store_module, "ROOM", 16_000)
         for number in range(40):
             self.store.save(f"demo-{number}", PARTS, {"json": b"x" * 1000})

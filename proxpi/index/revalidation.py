@@ -40,8 +40,8 @@ _log = Logger(namespace="proxpi.index")
 
 
 @attrs.define(eq=False)
-class Renewals:
-    """Renews records, as many at once as are asked for."""
+class Revalidation:
+    """Revalidates cache entries, as many at once as are asked for."""
 
     _sources: Sequence[Source]
     _clock: IReactorTime
@@ -63,9 +63,9 @@ class Renewals:
         ]
         return next(iter(errors), None) if all(errors) else None
 
-    async def renew(self, record: Record, ask: Ask) -> Status:
+    async def revalidate(self, record: Record, ask: Ask) -> Status:
         """
-        Bring a record up to date, as far as that can be had in time.
+        Revalidate a record, as far as that can be had in time.
 
         :return: how: ``STALE`` if it is as it was
         :raises UpstreamFailed: if there is nothing to fall back on
