@@ -35,10 +35,10 @@ from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.flights import Flights
 from proxpi.index.breaker import Breakers
+from proxpi.index.client import IndexClient
 from proxpi.index.pages import Pages
 from proxpi.index.projects import Projects
 from proxpi.index.root import Root
-from proxpi.index.source import Source
 from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
@@ -271,7 +271,7 @@ class Proxpi(Service):
         upstream = self._way_out()
         ttls = (settings.index_ttl, *settings.extra_index_ttls)
         self._sources = [
-            Source(
+            IndexClient(
                 url,
                 ttl,
                 upstream,

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 
 from proxpi.flights import Flights
 from proxpi.index import list_names
+from proxpi.index.client import IndexClient, Part, Work
 from proxpi.index.list_folder import Content, Form, ListFile, ListFolder, Share
-from proxpi.index.source import Part, Source, Work
 
 _log = Logger(namespace="proxpi.index")
 
@@ -35,7 +35,7 @@ class Contents:
     :ivar generation: how often the list was to be forgotten
     """
 
-    _sources: Sequence[Source]
+    _sources: Sequence[IndexClient]
     _clock: IReactorTime
     folder: ListFolder
     _work: Work
@@ -45,7 +45,7 @@ class Contents:
         # Taken once: a wall clock that is set while proxpi runs has no say.
         default=attrs.Factory(lambda self: self._wall() - self._clock.seconds(), takes_self=True),
     )
-    shares: dict[Source, Share] = attrs.field(init=False, factory=dict)
+    shares: dict[IndexClient, Share] = attrs.field(init=False, factory=dict)
     names: ListFile | None = attrs.field(init=False, default=None)
     forms: dict[Form, ListFile] = attrs.field(init=False, factory=dict)
     generation: int = attrs.field(init=False, default=0)
@@ -70,7 +70,7 @@ class Contents:
         """Seconds for which the list stays fresh."""
         return min(source.remaining(self.part(source)) for source in self._sources)
 
-    def part(self, source: Source) -> Part | None:
+    def part(self, source: IndexClient) -> Part | None:
         """Give when an index was asked and what it said about its list."""
         share = self.shares.get(source)
         return share.part if share is not None else None
@@ -137,7 +137,10 @@ class Contents:
         }
 
     async def take(
-        self, said: Mapping[Source, Share], generation: int, before: Mapping[Source, Share]
+        self,
+        said: Mapping[IndexClient, Share],
+        generation: int,
+        before: Mapping[IndexClient, Share],
     ) -> ListFile | None:
         """
         Take over what indexes said.
@@ -151,7 +154,10 @@ class Contents:
         )
 
     async def _take(
-        self, said: Mapping[Source, Share], generation: int, before: Mapping[Source, Share]
+        self,
+        said: Mapping[IndexClient, Share],
+        generation: int,
+        before: Mapping[IndexClient, Share],
     ) -> ListFile | None:
         shares = dict(self.shares if generation == self.generation else before)
         forms: dict[Form, ListFile] = {}
@@ -170,7 +176,7 @@ class Contents:
             self._keep()
         return names
 
-    async def _merged(self, shares: Mapping[Source, Share]) -> ListFile | None:
+    async def _merged(self, shares: Mapping[IndexClient, Share]) -> ListFile | None:
         known = [shares[source].names for source in self._sources if source in shares]
         lists = [names for names in known if names is not None]
         if len(known) < len(self._sources) or not lists:

@@ -31,7 +31,7 @@ import attrs
 import msgspec
 
 from proxpi import partials
-from proxpi.index.source import Part
+from proxpi.index.client import Part
 from proxpi.simple.negotiate import Serialization
 
 #: Of the format of the state; another version has another number.
@@ -198,7 +198,7 @@ class Share:
 class Content:
     """What is kept.
 
-    :ivar shares: by :attr:`proxpi.index.source.Source.identity`; their times are the wall clock's
+    :ivar shares: by the identity of their index client; their times are the wall clock's
     :ivar names: those of all these indexes together, in the list's order
     :ivar forms: ready to be sent
     """

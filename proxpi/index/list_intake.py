@@ -16,10 +16,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
+from proxpi.index.client import Work, note_unlisted
 from proxpi.index.list_folder import BLOCK, Draft, Form, ListFile
 from proxpi.index.list_names import Press
 from proxpi.index.scanner import NameScanner, NotAList
-from proxpi.index.source import Work, note_unlisted
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.body import Limit
 from proxpi.upstream.codings import Decoder

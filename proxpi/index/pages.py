@@ -21,10 +21,10 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from proxpi.index.client import IndexClient, Work
 from proxpi.index.press import Form, Lost
 from proxpi.index.record import Body, Record, Records, Status
-from proxpi.index.revalidation import Ask, Revalidation
-from proxpi.index.source import Source, Work
+from proxpi.index.revalidation import Revalidation
 from proxpi.index.store import DOCUMENT, Store
 from proxpi.simple import model
 from proxpi.simple.listing import Listed, NotListed
@@ -69,7 +69,7 @@ class Pages:
         than before; of ``None`` when that is so for all
     """
 
-    _sources: Sequence[Source]
+    _sources: Sequence[IndexClient]
     _clock: IReactorTime
     _store: Store
     _work: Work
@@ -266,7 +266,7 @@ class Pages:
                 self._records.weigh(record)
         return listed
 
-    def _document(self, record: Record, source: Source) -> bytes:
+    def _document(self, record: Record, source: IndexClient) -> bytes:
         """
         Give an index's page as it was encoded; large ones take a while to read and to check.
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import attrs
 import msgspec
 
+from proxpi.index.client import Page, Part
 from proxpi.index.merge import merge
-from proxpi.index.source import Page, Part
 from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
 from proxpi.simple import model
 from proxpi.simple.negotiate import Serialization

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 
 from proxpi.flights import Flight, Flights, Late
 from proxpi.index import list_intake
+from proxpi.index.client import IndexClient, Part, Work
 from proxpi.index.list_contents import Contents
 from proxpi.index.list_folder import Form, ListFile, ListFolder, Share
 from proxpi.index.record import Status
@@ -38,7 +39,6 @@ from proxpi.index.retry import (
     outcome,
     persistently,
 )
-from proxpi.index.source import Part, Source, Work
 from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
@@ -77,7 +77,7 @@ class Projects:
     :ivar wall: tells the seconds since the epoch
     """
 
-    _sources: Sequence[Source]
+    _sources: Sequence[IndexClient]
     _upstream: Upstream
     _clock: IReactorTime
     _folder: ListFolder = attrs.field(converter=ListFolder)
@@ -97,7 +97,7 @@ class Projects:
     _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(
         init=False, default=None
     )
-    _asked: list[Source] = attrs.field(init=False, factory=list)
+    _asked: list[IndexClient] = attrs.field(init=False, factory=list)
     _progress: Progress = attrs.field(init=False, factory=Progress)
     _flights: Flights[None, Refreshed] = attrs.field(
         init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
@@ -149,7 +149,7 @@ class Projects:
         return cleared
 
     @property
-    def _stale(self) -> list[Source]:
+    def _stale(self) -> list[IndexClient]:
         """The indexes whose part of the list is stale."""
         return [each for each in self._sources if each.remaining(self._held.part(each)) <= 0]
 
@@ -215,7 +215,7 @@ class Projects:
             _log.error("project list: it cannot be written: {error}", error=str(error))
             self._full = (error.errno, error.strerror), now + FULL
 
-    def _note_failure(self, source: Source, error: UpstreamFailed, since: float) -> None:
+    def _note_failure(self, source: IndexClient, error: UpstreamFailed, since: float) -> None:
         if isinstance(error, Offline):
             return
         self._wished = False
@@ -248,7 +248,7 @@ class Projects:
         )
         return "MISS" if new else "REVALIDATED", names
 
-    async def _ask(self, source: Source) -> Share:
+    async def _ask(self, source: IndexClient) -> Share:
         """Ask one index, unless its breaker is open and there is a stale part to fall back on."""
         share = self._held.shares.get(source)
         tries = STALE_TRIES if share is not None else COLD_TRIES
@@ -271,7 +271,7 @@ class Projects:
         source.breakers.succeeded(ROOT)
         return said
 
-    async def _ask_once(self, source: Source, share: Share | None, asked_at: float) -> Share:
+    async def _ask_once(self, source: IndexClient, share: Share | None, asked_at: float) -> Share:
         part = share.part if share is not None else None
         served = part is not None and part.served
         async with source.answer(source.url, part, asked_at) as answer:

@@ -21,9 +21,9 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.flights import Flights
+from proxpi.index.client import IndexClient, Part, Said, Work
 from proxpi.index.press import Form, Lost, add, keep, withdraw
 from proxpi.index.retry import Progress
-from proxpi.index.source import Part, Said, Source, Work
 from proxpi.index.store import DOCUMENT, Store, Stored, digest
 from proxpi.simple.listing import Listed
 from proxpi.upstream.errors import UpstreamFailed
@@ -73,14 +73,14 @@ class Record:
     name: str
     parts: list[Part | None]
     refreshes: Flights[Ask, Status]
-    asks: Flights[Source, tuple[Source, Said]]
+    asks: Flights[IndexClient, tuple[IndexClient, Said]]
     renders: Flights[Form, Body]
     stored: Stored | None = None
     forms: dict[Form, Body] = attrs.field(factory=dict)
     files: dict[str, Listed | None] = attrs.field(factory=dict)
     failure: UpstreamFailed | None = None
     wanted: set[Form] = attrs.field(factory=set)
-    asked: list[Source] = attrs.field(factory=list)
+    asked: list[IndexClient] = attrs.field(factory=list)
     progress: Progress = attrs.field(factory=Progress)
     lock: DeferredLock = attrs.field(factory=DeferredLock)
     wished: bool = False
@@ -112,7 +112,7 @@ class Records:
         than before; of ``None`` when that is so for all
     """
 
-    _sources: Sequence[Source]
+    _sources: Sequence[IndexClient]
     _clock: IReactorTime
     store: Store
     _work: Work
@@ -186,7 +186,7 @@ class Records:
                 self.weigh(record)
         return body
 
-    async def take(self, record: Record, said: Mapping[Source, Said]) -> None:
+    async def take(self, record: Record, said: Mapping[IndexClient, Said]) -> None:
         """
         Take over what indexes said, and make the forms that are waited for.
 
@@ -326,7 +326,7 @@ class Records:
 
     @staticmethod
     def _part(
-        source: Source, parts: Mapping[str, Part], documents: Mapping[str, str]
+        source: IndexClient, parts: Mapping[str, Part], documents: Mapping[str, str]
     ) -> Part | None:
         part = parts.get(source.identity)
         if part is not None and part.present and DOCUMENT + source.identity not in documents:

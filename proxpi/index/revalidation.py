@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.flights import Flight, Late
+from proxpi.index.client import IndexClient, Part, Said
 from proxpi.index.press import Lost
 from proxpi.index.record import Ask, Record, Records, Status
 from proxpi.index.retry import (
@@ -33,7 +34,6 @@ from proxpi.index.retry import (
     outcome,
     persistently,
 )
-from proxpi.index.source import Part, Said, Source
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 
 _log = Logger(namespace="proxpi.index")
@@ -43,7 +43,7 @@ _log = Logger(namespace="proxpi.index")
 class Revalidation:
     """Revalidates cache entries, as many at once as are asked for."""
 
-    _sources: Sequence[Source]
+    _sources: Sequence[IndexClient]
     _clock: IReactorTime
     _records: Records
 
@@ -122,7 +122,7 @@ class Revalidation:
         return error
 
     def _note_failure(
-        self, record: Record, source: Source, error: UpstreamFailed, since: float
+        self, record: Record, source: IndexClient, error: UpstreamFailed, since: float
     ) -> None:
         part = record.parts[self._sources.index(source)]
         if isinstance(error, Offline) or (part is not None and part.asked_at > since):
@@ -150,14 +150,14 @@ class Revalidation:
         return "MISS" if any(answer.page for answer in said.values()) else "REVALIDATED"
 
     async def _answer(
-        self, record: Record, source: Source, part: Part | None, ask: Ask
-    ) -> tuple[Source, Said]:
+        self, record: Record, source: IndexClient, part: Part | None, ask: Ask
+    ) -> tuple[IndexClient, Said]:
         """Give what an index says; refreshes that ask it at the same time share the answer."""
         return await record.asks.join(source, lambda: self._ask(record, source, part, ask)).wait()
 
     async def _ask(
-        self, record: Record, source: Source, part: Part | None, ask: Ask
-    ) -> tuple[Source, Said]:
+        self, record: Record, source: IndexClient, part: Part | None, ask: Ask
+    ) -> tuple[IndexClient, Said]:
         """Ask one index, unless its breaker is open and there is a stale page to fall back on."""
         tries = STALE_TRIES if record.usable else COLD_TRIES
         if record.usable and not record.wished:

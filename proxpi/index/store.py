@@ -38,7 +38,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi import __version__, partials
-from proxpi.index.source import Part
+from proxpi.index.client import Part
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
 DOCUMENT = "document "
@@ -89,7 +89,7 @@ class Section:
 class Stored:
     """What is kept of one project.
 
-    :ivar parts: what the indexes said, by :attr:`proxpi.index.source.Source.identity`
+    :ivar parts: what the indexes said, by :attr:`proxpi.index.client.IndexClient.identity`
     :ivar image: the whole file, if it is in memory because it could not be written
     """
 

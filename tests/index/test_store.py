@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from proxpi.index import store as store_module
-from proxpi.index.source import Part
+from proxpi.index.client import Part
 from proxpi.index.store import CURRENT, DOCUMENT, UNKNOWN_AGE, Store, Stored
 from tests.support.house import FolderCase
 from tests.support.logs import Log, logged

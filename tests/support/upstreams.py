@@ -26,8 +26,8 @@ from zope.interface import implementer
 
 from proxpi.flights import Flights
 from proxpi.index.breaker import Breakers
+from proxpi.index.client import IndexClient
 from proxpi.index.root import Root
-from proxpi.index.source import Source
 from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.connections import persistent_pool
@@ -225,10 +225,10 @@ def upstream(agent: IAgent, clock: IReactorTime, *index_urls: str) -> Upstream:
     return Upstream(agent, clock, credentials, CONNECT_TIMEOUT, READ_TIMEOUT, reach=reach)
 
 
-def source(url: str, ttl: float, through: Upstream) -> Source:
+def source(url: str, ttl: float, through: Upstream) -> IndexClient:
     """Give an index that is asked through a way out."""
     root = Root(url, through, through.clock, Flights(through.clock))
-    return Source(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
+    return IndexClient(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
 
 
 @attrs.define(eq=False)
@@ -240,7 +240,7 @@ class Indexes:
     clock: Clock = attrs.field(factory=Clock)
     agents: Agents = attrs.field(factory=Agents)
     upstream: Upstream = attrs.field(init=False)
-    sources: list[Source] = attrs.field(init=False)
+    sources: list[IndexClient] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.upstream = upstream(self.agents, self.clock, *self.urls)

@@ -108,7 +108,7 @@ class Said:
 
 
 @attrs.define(eq=False)
-class Source:
+class IndexClient:
     """An index that is asked for projects.
 
     :ivar url: its root, with a trailing slash, maybe with credentials

@@ -13,7 +13,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
-from proxpi.index.source import ABSENT_TTL, Part, Said
+from proxpi.index.client import ABSENT_TTL, Part, Said
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
@@ -47,7 +47,7 @@ def listed(said: Said) -> list[str]:
     return [entry["filename"] for entry in project_of(said).files]
 
 
-class SourceCase(Case):
+class ClientCase(Case):
     """Tests of one index."""
 
     def setUp(self) -> None:
@@ -82,7 +82,7 @@ class SourceCase(Case):
         return self.error(self.ask(reply, part), UpstreamFailed)
 
 
-class AnswerTests(SourceCase):
+class AnswerTests(ClientCase):
     """What answers mean."""
 
     def test_request(self) -> None:
@@ -269,7 +269,7 @@ class AnswerTests(SourceCase):
         assert self.refusal(Reply(200, (cut,), end=PotentialDataLoss)).temporary
 
 
-class RetryAfterTests(SourceCase):
+class RetryAfterTests(ClientCase):
     """When the upstream wants to be asked again."""
 
     def test_seconds(self) -> None:
@@ -293,7 +293,7 @@ class RetryAfterTests(SourceCase):
             assert self.refusal(Reply(503, headers=headers)).retry_after is None
 
 
-class ValidatorTests(SourceCase):
+class ValidatorTests(ClientCase):
     """Asking again for what is held."""
 
     def test_sent(self) -> None:
@@ -350,7 +350,7 @@ class ValidatorTests(SourceCase):
         assert self.result(asking).part.asked_at == 0.0
 
 
-class FreshnessTests(SourceCase):
+class FreshnessTests(ClientCase):
     """How long an answer counts."""
 
     def test_ttl(self) -> None:
@@ -375,7 +375,7 @@ class FreshnessTests(SourceCase):
         assert self.source.remaining(Part(True, 0.0, due=True)) == 0.0
 
 
-class VersionTests(SourceCase):
+class VersionTests(ClientCase):
     """Versions of the API (PEP 629)."""
 
     def test_newer_minor(self) -> None:
