@@ -25,6 +25,7 @@ _UPLOAD_TIME = re.compile(
 )
 _OFFSET = re.compile("[Zz]")
 _NUMBER = re.compile("[0-9]{1,18}")
+_USUAL_DIGEST = re.compile("sha256=([0-9a-f]{64})")
 _DIGEST = re.compile(r"([A-Za-z0-9_]+)=([0-9A-Fa-f]+)")
 _PARTS = re.compile("[&;]")
 #: What no file name may have in it.
@@ -88,6 +89,8 @@ def digests_in(text: str) -> dict[str, str]:
 
     Of two of one kind the first counts that can be one.
     """
+    if (usual := _USUAL_DIGEST.fullmatch(text)) is not None:
+        return {"sha256": usual[1]}
     found: dict[str, str] = {}
     for part in _PARTS.split(unquote(text) if "%" in text else text):
         if (stated := _DIGEST.fullmatch(part.strip())) is not None:

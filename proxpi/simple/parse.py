@@ -58,6 +58,8 @@ _SUFFIXES = (
 #: Attributes of anchors that say what the key of that name says in JSON.
 _SAME = ("requires-python", "gpg-sig", "provenance", "size", "upload-time")
 _METADATA = ("core-metadata", "dist-info-metadata")
+#: Values of a JSON page, or tags of an HTML page: each takes far more memory than its bytes.
+ELEMENTS = 2_000_000
 #: Characters of the URL that relative links repeat; a short page must not become a long one.
 _LONGEST_BASE = 4096
 _FOLDERS = ("", ".", "..")
@@ -93,6 +95,8 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
     if stated and int(stated[1]) > _MAJOR:
         raise _unsupported(stated[1])
     body, charset = _without_mark(body)
+    if max(body.count(b","), body.count(b"<")) > ELEMENTS:
+        raise NotAnIndexPage(f"The answer has more than {ELEMENTS} elements.")
     if body.startswith(b"{"):
         return _from_json(body, url, name)
     # Text may come first, such as the notices of a server's programs.

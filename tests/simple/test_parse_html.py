@@ -229,6 +229,13 @@ def test_digest_in_the_link(fragment: str, hashes: dict[str, str]) -> None:
     assert (entry["hashes"], entry["url"]) == (hashes, URL + "foo-1.0.whl")
 
 
+@pytest.mark.parametrize("body", [b'{"files": [%s]}' % (b"1," * 3_000_000), b"<a>" * 3_000_000])
+def test_too_many_elements(body: bytes) -> None:
+    """A page with more values or tags than any index has is refused before each is an object."""
+    with pytest.raises(NotAnIndexPage, match="more than"):
+        parse_project(body, None, URL, "foo")
+
+
 def test_a_base_that_is_too_long() -> None:
     """A page whose links would each become very long is refused: it would fill the memory."""
     with pytest.raises(NotAnIndexPage, match="too long"):
@@ -264,10 +271,12 @@ def test_what_cannot_be_listed_is_counted() -> None:
         ("é".encode(), "text/html; charset=undefined", "é"),
         ("é".encode(), "text/html; charset=iso-8859-99", "é"),
         (b"+2AA-", "text/html; charset=utf-7", "+2AA-"),
+        (b"<meta charset='Latin-1'>\xe9", "text/html", "<meta charset='Latin-1'>é"),
+        (b"<meta charset=latin-1>\xc3\xa9", "text/html; charset=utf-8", "<meta charset=latin-1>é"),
     ],
 )
 def test_charset(body: bytes, content_type: str, yanked: str) -> None:
-    """The charset of the header counts; otherwise it is UTF-8, and no byte is fatal."""
+    """The charset of the header counts, then the declared one, then UTF-8; no byte is fatal."""
     page = b'<h1>Links for foo</h1><a href=foo-1.0.whl data-yanked="%s">x</a>' % body
     (entry,) = parse_project(page, content_type, URL, "foo").files
     assert entry["yanked"] == yanked
