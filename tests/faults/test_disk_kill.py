@@ -156,3 +156,59 @@ def test_the_whole_program(fake_index: FakeIndex, start_proxy: StartProxy, tmp_p
     assert 0 < len(seen)
     asked = [request.path for request in fake_index.files_asked()]
     assert len(asked) >= len(seen)
+
+
+def _churn(
+    proxy: Proxy, paths: dict[str, str], first: int, served: threading.Semaphore, stop: list[bool]
+) -> int:
+    """Ask for files, and delete some and all of them, until the proxy dies; count the answers."""
+    chosen, answers = random.Random(first), 0
+    with suppress(OSError, HTTPException):
+        while not stop:
+            path = chosen.choice(sorted(paths))
+            act = chosen.random()
+            if act < 0.2:
+                deleted = "/cache" if act < 0.02 else path.replace("/index/", "/cache/")
+                assert proxy.request("DELETE", deleted).status == 200
+                continue
+            reply = proxy.get(path)
+            # One for which nothing can be evicted is redirected.
+            assert reply.status == 302 or (reply.status, sha256(reply.body)) == (200, paths[path])
+            answers += reply.status == 200
+            served.release()
+    return answers
+
+
+def test_removals_of_the_whole_program(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """Deletions, evictions and downloads at once, and a kill: right bytes, and the right sum."""
+    paths = {}
+    for number in range(REAL_FILES):
+        file = make_wheel("demo", f"1.{number}", padding=30_000)
+        fake_index.add(file)
+        paths[f"/index/demo/{file.filename}"] = file.sha256
+    size = max(len(make_wheel("demo", "1.10", padding=30_000).data), 30_000)
+    capacity = size * REAL_FILES // 4
+    cache = tmp_path / "cache"
+    moments, answers = random.Random(3), 0
+    for number in range(REAL_ROUNDS):
+        proxy = start_proxy(fake_index, cache_dir=cache, cache_size=capacity)
+        assert not list(cache.rglob(f"{RESERVED}*"))
+        files = [path for path in cache.rglob("*.whl") if path.is_file()]
+        told = proxy.get("/metrics").text.partition("\nproxpi_cache_bytes ")[2].split()[0]
+        assert float(told) == sum(path.stat().st_size for path in files) <= capacity
+        served, stop = threading.Semaphore(0), list[bool]()
+        with ThreadPoolExecutor(4) as pool:
+            asking = [
+                pool.submit(_churn, proxy, paths, 4 * number + lane, served, stop)
+                for lane in range(4)
+            ]
+            for _ in range(moments.randint(1, 3 * REAL_ANSWERS)):
+                assert served.acquire(timeout=GUARD_SECONDS)
+            # Not just when an answer has come; nothing is waited for.
+            threading.Event().wait(moments.uniform(0, 0.02))
+            proxy.stop(signal.SIGKILL)
+            stop.append(True)
+            answers += sum(each.result() for each in asking)
+    assert answers > REAL_ROUNDS
