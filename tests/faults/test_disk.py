@@ -6,9 +6,10 @@ sees (``unshare --mount``). That needs root.
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -50,6 +51,16 @@ class SmallDisk:
         """Let so many bytes be taken by something else."""
         path = self.seen / "ballast"
         path.write_bytes(bytes(size))
+        yield
+        path.unlink()
+
+    @contextmanager
+    def filled(self) -> Iterator[None]:
+        """Let nothing be left of its space."""
+        path = self.seen / "ballast"
+        with open(path, "wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
         yield
         path.unlink()
 
@@ -209,3 +220,35 @@ def test_folder_removed(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path
     assert proxy.get_cached(f"/index/demo/{coming.filename}").body == coming.data
     _assert_kept(proxy, coming)
     assert proxy.get("/health").status == 200
+
+
+@pytest.mark.parametrize("path", ["/cache/demo", "/cache"])
+def test_delete_read_only(fake_index: FakeIndex, small_disk: SmallDisk, path: str) -> None:
+    """A DELETE that would not outlive the process is a 503 with a sentence; it changes no page."""
+    _add(fake_index, "1.0")
+    proxy = small_disk.proxy
+    proxy.get("/index/demo/")
+    small_disk.remount("ro")
+    reply = proxy.request("DELETE", path)
+    assert reply.status == 503
+    answer = json.loads(reply.body)
+    assert answer["status"] == "error"
+    assert answer["message"].endswith("Read-only file system")
+    assert proxy.get("/index/demo/").headers["x-cache"] == "HIT"
+    small_disk.remount("rw")
+    assert proxy.request("DELETE", path).status == 200
+    assert proxy.get("/index/demo/").headers["x-cache"] == "MISS"
+
+
+@pytest.mark.parametrize("path", ["/cache/demo", "/cache/list", "/cache"])
+def test_delete_full(fake_index: FakeIndex, small_disk: SmallDisk, path: str) -> None:
+    """A DELETE needs no space: on a full disk it does what it says."""
+    _add(fake_index, "1.0")
+    pages = ["/index/", "/index/demo/"]
+    proxy = small_disk.proxy
+    for page in pages:
+        proxy.get(page)
+    with small_disk.filled():
+        assert proxy.request("DELETE", path).status == 200
+        # (A list is fetched through a file, so a full disk leaves it stale.)
+        assert [proxy.get(page).headers.get("x-cache") for page in pages] != ["HIT", "HIT"]
