@@ -19,6 +19,7 @@ import msgspec
 
 from proxpi.simple import markup, names
 from proxpi.simple.model import Unlisted
+from proxpi.simple.parse import BINARY
 from proxpi.simple.tokenizer import Kind, Tokenizer
 
 #: Bytes that are searched again with the next chunk, because a name may have begun in them.
@@ -190,10 +191,10 @@ class NameScanner:
         if not start or BOM_UTF8.startswith(start):
             return False
         self._json = start.startswith(b"{")
-        if self._json or b"<" in start:
+        if self._json or BINARY.search(start, 0, start.find(b"<") + 1) is None and b"<" in start:
             return True
         self._json = None  # text may come first
-        if len(start) > BEGINNING:
+        if len(start) > BEGINNING or BINARY.search(start):
             raise NotAList("it is neither JSON nor HTML")
         return False
 

@@ -55,6 +55,8 @@ _SUFFIXES = (
 )
 
 
+#: What is in no text, but in images and archives.
+BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 #: Attributes of anchors that say what the key of that name says in JSON.
 _SAME = ("requires-python", "gpg-sig", "provenance", "size", "upload-time")
 _METADATA = ("core-metadata", "dist-info-metadata")
@@ -100,7 +102,7 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
     if body.startswith(b"{"):
         return _from_json(body, url, name)
     # Text may come first, such as the notices of a server's programs.
-    if b"<" in body:
+    if (start := body.find(b"<")) >= 0 and BINARY.search(body, 0, start) is None:
         charset = charset or parameters.get("charset") or _declared(body)
         return _from_html(_decoded(body, charset), url, name)
     raise NotAnIndexPage("The answer is neither JSON nor HTML." if body else "The answer is empty.")

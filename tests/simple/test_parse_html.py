@@ -229,6 +229,16 @@ def test_digest_in_the_link(fragment: str, hashes: dict[str, str]) -> None:
     assert (entry["hashes"], entry["url"]) == (hashes, URL + "foo-1.0.whl")
 
 
+@pytest.mark.parametrize("before", [b"GIF89a\x01\x00", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n\x00"])
+def test_binary_before_markup(before: bytes) -> None:
+    """Text may come before the markup, but an image or an archive with a tag in it is no page."""
+    for start in (b"Warning: x in y.php on line 1\n\n", b"\x1b[1m \xe9"):
+        page = start + b"<h1>Links for foo</h1><a href=foo-1.0.zip>x</a>"
+        assert len(parse_project(page, None, URL, "foo").files) == 1
+        with pytest.raises(NotAnIndexPage, match="neither"):
+            parse_project(before + page, None, URL, "foo")
+
+
 @pytest.mark.parametrize("body", [b'{"files": [%s]}' % (b"1," * 3_000_000), b"<a>" * 3_000_000])
 def test_too_many_elements(body: bytes) -> None:
     """A page with more values or tags than any index has is refused before each is an object."""
