@@ -20,10 +20,10 @@ from proxpi.simple.model import Entry, Unlisted
 _NESTED = (dict, list)
 _DEEPEST = 16  # Levels of an unknown value; a page must not be able to exhaust the stack.
 _UPLOAD_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})"
-    r"([.,][0-9]{1,18})? ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}(?::[0-9]{2})?)"
+    r"([.,][0-9]{1,18})? ?([Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)"
 )
-_OFFSET = re.compile("[Zz]")
+_OFFSET = re.compile("[Zz]|UTC|GMT")
 _NUMBER = re.compile("[0-9]{1,18}")
 _USUAL_DIGEST = re.compile("sha256=([0-9a-f]{64})")
 _DIGEST = re.compile(r"([A-Za-z0-9_]+)=([0-9A-Fa-f]+)")
@@ -181,9 +181,10 @@ def _pruned(value: Any) -> Any:
 
 def _digests(value: object) -> dict[str, str]:
     """Give digests with names and hexadecimal digits in lower case."""
-    if not isinstance(value, dict):
-        return {}
-    return {name.lower(): hex.lower() for name, hex in value.items() if isinstance(hex, str)}
+    if isinstance(value, str):
+        return digests_in(value)
+    found = value.items() if isinstance(value, dict) else ()
+    return {name.lower(): hex.strip().lower() for name, hex in found if isinstance(hex, str)}
 
 
 def _metadata(value: object) -> dict[str, str] | bool | None:
