@@ -99,9 +99,6 @@ class Disk:
             self._lost,
         )
 
-    #: Compares what came with what the index names.
-    compare = staticmethod(compare)
-
     @property
     def own(self) -> Path:
         """The folder for what is proxpi's own."""

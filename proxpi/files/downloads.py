@@ -86,7 +86,7 @@ class Downloads:
 
     def ready(self, link: Link) -> Copy | None:
         """Give a file that is here and current, without waiting."""
-        if self._is_due(link) or link in self._outdated:
+        if link.digest is None and (self._is_due(link) or link in self._outdated):
             return None
         return self._disk.open(link)
 
@@ -179,7 +179,7 @@ class Downloads:
 
     def clear(self) -> None:
         """Do so with all of them."""
-        for link in [*self._flights, *self._checks, *self._spools]:
+        for link in [*self._flights, *self._checks, *self._spools, *self._outdated]:
             self.forget(link)
 
     async def _kept_whole(self, link: Link) -> Copy | None:
@@ -248,12 +248,11 @@ class Downloads:
             spool.fail(error)
             raise
 
-        def admit(size: int) -> None:
+        def admit(size: int, announced: bool) -> None:
             if not self._disk.fits(size):
                 raise TooLarge(f"it is larger than the cache ({size} bytes or more)")
-
-        def reserve(size: int) -> None:
-            self._disk.reserve(partial, size)
+            if announced:
+                self._disk.reserve(partial, size)
 
         async def adopt() -> Copy | None:
             while (room := partial.flush()) is not None:
@@ -263,7 +262,7 @@ class Downloads:
             etag, modified = fetch.validators
             return self._disk.adopt(partial, link, etag, modified, self._clock.seconds())
 
-        spool.keep_in(partial, admit, reserve, lambda: self._disk.end(partial))
+        spool.keep_in(partial, admit, lambda: self._disk.end(partial))
         fetch = Fetch(link, self._upstream, spool, self._links.moved)
         try:
             unkept = await fetch.run(adopt)
@@ -276,7 +275,8 @@ class Downloads:
             raise
         source = None
         if spool.followed:
-            source = unkept.share() if unkept is not None else self._disk.open(link)
+            with suppress(OSError):  # there is no descriptor for it: the partial file stays open
+                source = unkept.share() if unkept is not None else self._disk.open(link)
         spool.complete(source)
         self._outdated.discard(link)
         return unkept

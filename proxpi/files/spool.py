@@ -22,17 +22,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from proxpi.files.link import Link
+from proxpi.files.open_file import Copy
 from proxpi.files.partial import Digests, Partial
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
 TAIL = 64 * 1024
+#: Raises an error if a file of so many bytes may not be kept; where these are announced, and not
+#: what has arrived, it makes room for them.
+Admit = Callable[[int, bool], None]
 #: Bytes in memory that wait for a reader before the download pauses; more than a tail.
 WINDOW = 256 * 1024
 
@@ -40,21 +43,11 @@ _log = Logger(namespace="proxpi.files")
 
 
 class State(Enum):
-    """See above."""
+    """The states of a spool, see above."""
 
     GROWING = "growing"
     COMPLETE = "complete"
     FAILED = "failed"
-
-
-class Source(Protocol):
-    """An open file to read a complete spool from."""
-
-    def read(self, start: int, count: int) -> bytes:
-        """Read at most `count` bytes at an offset."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 def before_tail(size: int) -> int:
@@ -106,7 +99,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-def _any_size(size: int) -> None:
+def _any_size(size: int, announced: bool) -> None:
     """Admit a file of any size."""
 
 
@@ -128,9 +121,8 @@ class Spool:
     state: State = attrs.field(init=False, default=State.GROWING)
     readable: int = attrs.field(init=False, default=0)
     abandon: Callable[[], object] = attrs.field(init=False, default=_nothing)
-    _storage: Partial | Window | Source = attrs.field(init=False)
-    _admit: Callable[[int], None] = attrs.field(init=False, default=_any_size)
-    _reserve: Callable[[int], None] = attrs.field(init=False, default=_any_size)
+    _storage: Partial | Window | Copy = attrs.field(init=False)
+    _admit: Admit = attrs.field(init=False, default=_any_size)
     _release: Callable[[], None] = attrs.field(init=False, default=_nothing)
     _withheld: bool = attrs.field(init=False, default=False)
     _readers: list[Reader] = attrs.field(init=False, factory=list)
@@ -143,22 +135,13 @@ class Spool:
 
     # The download's side.
 
-    def keep_in(
-        self,
-        partial: Partial,
-        admit: Callable[[int], None],
-        reserve: Callable[[int], None],
-        release: Callable[[], None],
-    ) -> None:
+    def keep_in(self, partial: Partial, admit: Admit, release: Callable[[], None]) -> None:
         """
         Let the bytes go to a partial file.
 
-        :param admit: raises an error if a file of so many bytes is too large
-        :param reserve: makes room for so many bytes, which are announced, or raises an error
         :param release: is called once the partial file is needed no more
         """
-        self._storage, self._admit = partial, admit
-        self._reserve, self._release = reserve, release
+        self._storage, self._admit, self._release = partial, admit, release
 
     @property
     def digests(self) -> Digests:
@@ -181,13 +164,12 @@ class Spool:
         Note that a response begins.
 
         :param size: bytes of the whole file, if they are announced
-        :param withheld: whether nobody may read before all is verified
+        :param withheld: whether nobody may read before all is verified, as far as there is room
         """
         if size is not None:
-            self._admit(size)
-            self._reserve(size)
+            self._admit(size, True)
         self.size = size
-        self._withheld = withheld
+        self._withheld = withheld and isinstance(self._storage, Partial)
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """
@@ -196,7 +178,7 @@ class Spool:
         :return: a Deferred of when there is room for more, unless there is
         :raises OSError: if the disk does not take them
         """
-        self._admit(self.arrived + len(data))
+        self._admit(self.arrived + len(data), False)
         assert isinstance(self._storage, Partial | Window)
         room = self._storage.write(data)
         self._grow()
@@ -226,11 +208,11 @@ class Spool:
         self._refuse(error)
         partial.unlink()
         self._storage = Window(partial.digests, partial.written, partial, partial.unwritten())
-        self._admit = self._reserve = _any_size
+        self._admit = _any_size
         self._grow()
         return True
 
-    def complete(self, source: Source | None = None) -> None:
+    def complete(self, source: Copy | None = None) -> None:
         """
         Note that all bytes have arrived and are right.
 

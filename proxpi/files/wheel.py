@@ -27,7 +27,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from proxpi.files.disk import Copy, Disk
-from proxpi.files.fetch import Gone
+from proxpi.files.fetch import ContentRange, Gone
 from proxpi.files.link import Link, link_to
 from proxpi.files.partial import Digests
 from proxpi.files.quota import TooLarge
@@ -49,7 +49,6 @@ TURNS = 6
 #: Bytes of an archive's entry before its content, as most have it.
 ENTRY = 1024
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
 _log = Logger(namespace="proxpi.files")
 
@@ -326,15 +325,14 @@ class Wheels:
         """
         headers = {"Accept": "*/*", "Range": wanted}
         async with self._upstream.file(wheel.url, headers) as answer:
-            if answer.status != 206:
+            part = ContentRange.of(answer)
+            if part is None or part.size is None:
                 raise _NoRanges
-            found = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
-            start, last, size = map(int, found.groups()) if found else (0, -1, 0)
-            if not start <= last < min(size, start + most):
+            if not part.start < part.stop <= min(part.size, part.start + most):
                 raise _NoRanges
             chunks: list[bytes] = []
             await self._upstream.stream(answer, chunks.append, Limit(most))
         data = b"".join(chunks)
-        if len(data) != last + 1 - start:
+        if len(data) != part.stop - part.start:
             raise UpstreamFailed(answer.url, "a part of another length than announced")
-        return start, data, size
+        return part.start, data, part.size

@@ -466,6 +466,23 @@ class Passing(StreamCase):
         self.internet.at(other["url"], Reply(200, LARGE))
         assert self.read(self.fetch("other.whl")).whole
 
+    def test_does_not_look_right(self) -> None:
+        """What does not look like the file is read at once, too, as nothing holds all of it."""
+        cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({"Content_Type": "text/html"}, {}),
+            ({"Content_Encoding": "gzip"}, {}),
+            ({}, {"size": 5}),
+        ]
+        for headers, keys in cases:
+            reply = self.slow(**headers)
+            self.serve(reply, **keys)
+            asked = self.fetch()
+            reply.bring(LARGE[: 2 * MIB])
+            reading = self.read(asked)
+            assert not reply.paused
+            self.finish(reply, 2 * MIB)
+            assert (reading.data == LARGE, reading.whole) == (True, True)
+
     def test_cut(self) -> None:
         """If it breaks off, it is gone on with, and compared as a whole."""
         rest = self.slow(MIB)

@@ -356,9 +356,11 @@ class Trouble(TakenCase):
             assert error.temporary == (status != 401)
 
     def test_cut(self) -> None:
-        """A part that is shorter than it says is none."""
-        self.ranges.lie = {"body": WHEEL[-100:]}
-        assert "part" in self.failing().cause
+        """A part that is shorter than it says is none, whether it tells its length or not."""
+        self.ranges.whole = 503
+        for length, cause in ((100, "status 503"), (None, "a part of another length")):
+            self.ranges.lie = {"body": WHEEL[-100:], "length": length}
+            assert cause in self.failing().cause
 
     def test_other_wheel_meanwhile(self) -> None:
         """Parts of two wheels are not put together; that there is another one is trouble."""
