@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -31,6 +31,7 @@ from proxpi.index.retry import (
     STALE_TRIES,
     TRIAL_PATIENCE,
     TRIAL_TRIES,
+    Progress,
     outcome,
     persistently,
 )
@@ -179,10 +180,22 @@ class Revalidation:
                 known = known and attrs.evolve(known, due=True)
                 raise
 
+        asking = Deferred.fromCoroutine(persistently(ask_once, source.breakers, self._clock, tries))
+        if tries == TRIAL_TRIES and source in record.asked:
+            # The older request may be slow. Of those that follow it, few may hold connections.
+            self._clock.callLater(PATIENCE, _end_unless, record.progress, asking)
         record.asked.append(source)
+        began = self._clock.seconds()
         try:
-            said = await persistently(ask_once, source.breakers, self._clock, tries)
+            said = await asking
+        except CancelledError:
+            raise source.late(record.name, began) from None
         finally:
             record.asked.remove(source)
         source.breakers.succeeded(record.name)
         return source, said
+
+
+def _end_unless(moving: Progress, asking: Deferred[Said]) -> None:
+    if not moving.moves:
+        asking.cancel()

@@ -192,6 +192,17 @@ class PageTests(ScopeCase):
         assert self.result(ask).status == "STALE"
         assert self.page("cold").status == "MISS"
 
+    def test_connections(self) -> None:
+        """However long a page hangs, few requests for it are under way; a slow one may end."""
+        self.hold()
+        self.agents.silent.add(AT_ROOT)
+        self.stale()
+        for _ in range(60):
+            self.hammer(1)
+            assert self.agents.waiting <= 4
+        self.agents.release(AT_ROOT)
+        assert files(self.page()) == ["b.zip"]
+
     def test_silence_of_a_page(self) -> None:
         """A page that hangs, asked for all the time, holds others up for a few seconds at most."""
         self.hold()
