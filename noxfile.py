@@ -16,6 +16,8 @@ _AT_A_TIME = 2 * (os.cpu_count() or 1)
 # Each module in one process, for what its tests share, in the order of `tests/conftest.py`.
 _SIDE_BY_SIDE = [f"--numprocesses={_AT_A_TIME}", "--dist=loadfile", "--no-loadscope-reorder"]
 
+_WITHOUT_PROCESSES = [f"--ignore=tests/{name}" for name in ("integration", "faults", "egress")]
+
 
 def _python(session: nox.Session, *arguments: str) -> None:
     # Tests that were compiled once start sooner, whatever the machine says of other programs.
@@ -46,8 +48,14 @@ def types(session: nox.Session) -> None:
 @nox.session
 def fast(session: nox.Session) -> None:
     """Run the tests that need no process of their own."""
-    slow = [f"--ignore=tests/{folder}" for folder in ("integration", "faults", "egress")]
-    _python(session, "pytest", "--numprocesses=auto", *slow, *session.posargs)
+    _python(session, "pytest", "--numprocesses=auto", *_WITHOUT_PROCESSES, *session.posargs)
+
+
+@nox.session(venv_backend="uv", default=False)
+def lowest(session: nox.Session) -> None:
+    """Run the tests that need no process of their own, with the oldest dependencies allowed."""
+    session.install("--resolution=lowest-direct", "--editable=.[dev]")
+    session.run("pytest", "--numprocesses=auto", *_WITHOUT_PROCESSES, *session.posargs)
 
 
 @nox.session

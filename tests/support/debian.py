@@ -1,4 +1,8 @@
-"""Programs of Debian's that tests need: they are installed when the first test asks for them."""
+"""Programs of Debian's that tests need: downloaded and unpacked when the first test asks for them.
+
+Nothing is installed. A package would enable the daemon that it brings, and stay behind; unpacked
+into the environment that runs the tests, it goes with that. It takes no rights, either.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +10,89 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-_INSTALL = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"]
+#: Where programs are in a system, and in an unpacked package.
+_FOLDERS = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/squid"]
+_PLACE = Path(sys.prefix, "debian")
 
 
-def need(package: str, program: str) -> str:
+def need(package: str, program: str, place: Path = _PLACE) -> str:
     """
-    Give the path of a program, after installing the package that has it if it is missing.
+    Give the path of a program: the system's own, else that of a package, unpacked in a folder.
 
     :raises AssertionError: with a sentence that says what to install, if that is not possible
     """
-    # One at a time: a program that another test is just installing is there before its libraries.
-    turn = os.open(Path(__file__).parent, os.O_RDONLY)
+    known = [os.environ.get("PATH", os.defpath), *(f"/{folder}" for folder in _FOLDERS)]
+    path = shutil.which(program, path=os.pathsep.join(known))
+    return path or unpacked(package, program, place)
+
+
+def unpacked(package: str, program: str, place: Path) -> str:
+    """
+    Give the path of a program of a package that is unpacked in a folder.
+
+    :raises AssertionError: with a sentence that says what to install, if that is not possible
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    # One at a time: a program that another test is just unpacking is there before its libraries.
+    turn = os.open(place, os.O_RDONLY)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        path = shutil.which(program, path=_PATH)
-        if path is None:
-            wrote = _install(package)
-            path = shutil.which(program, path=_PATH)
-            if path is None:
-                raise AssertionError(
-                    f"this test needs {program}: as root, apt-get install {package} ({wrote})"
-                )
-        return path
+        root = place / package
+        wrote = "" if root.exists() else _unpack(package, root)
+        found = shutil.which(program, path=os.pathsep.join(f"{root}/{one}" for one in _FOLDERS))
+        if found is None:
+            raise AssertionError(f"this test needs {program}: apt-get install {package} ({wrote})")
+        return str(_launcher(Path(found), root))
     finally:
         os.close(turn)
 
 
-def _install(package: str) -> str:
-    """Install a package; what apt-get wrote last, if it could not."""
+def beside(program: str) -> Path:
+    """Give the folder that is ``/`` to a program that :func:`need` has found."""
+    path = Path(program)
+    return path.parent if path.suffix == ".sh" else Path("/")
+
+
+def _launcher(program: Path, root: Path) -> Path:
+    """Make a program that starts another one with the libraries that are unpacked beside it."""
+    libraries = sorted({str(path.parent) for path in root.rglob("*.so*")})
+    launcher = root / f"{program.name}.sh"
+    made = root / f"{program.name}.new"
+    made.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH="{":".join(libraries)}" exec "{program}" "$@"\n')
+    made.chmod(0o755)
+    made.replace(launcher)
+    return launcher
+
+
+def _unpack(package: str, root: Path) -> str:
+    """Unpack a package and what it depends on; give what apt-get wrote last, if it could not."""
     if shutil.which("apt-get") is None:
         return "there is no apt-get"
-    if os.geteuid() != 0:
-        return "only root may install it"
-    wrote = _run([*_INSTALL, package])
-    if wrote:  # the lists of packages are missing, or too old
-        wrote = _run(["apt-get", "-o", "DPkg::Lock::Timeout=300", "update"])
-        wrote = _run([*_INSTALL, package]) or wrote
+    cache = root.parent / "apt"
+    packages = cache / "archives" / package
+    (packages / "partial").mkdir(parents=True, exist_ok=True)
+    (cache / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    apt = ["apt-get", "-y", "-o", "Debug::NoLocking=1", "-o", f"Dir::Cache={cache}"]
+    apt += ["-o", f"Dir::Cache::archives={packages}"]
+    own_lists = ["-o", f"Dir::State::lists={cache}/lists"]
+    download = ["install", "--download-only", "--no-install-recommends", package]
+    wrote = _run([*apt, *download])
+    if wrote:  # the system's lists of packages are missing, or too old
+        wrote = _run([*apt, *own_lists, "update"]) or _run([*apt, *own_lists, *download])
+    made = root.with_suffix(".new")
+    for archive in packages.glob("*.deb"):
+        wrote = wrote or _run(["dpkg-deb", "--extract", str(archive), str(made)])
+    if made.exists() and not wrote:
+        made.replace(root)
+    shutil.rmtree(cache)
     return wrote
 
 
 def _run(command: list[str]) -> str:
-    # A package that brings a daemon does not start it in this mode.
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     ended = subprocess.run(
         command,
         env=environment,

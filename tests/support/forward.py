@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from tests.support.debian import need
+from tests.support.debian import beside, need
 from tests.support.proxy import GUARD_SECONDS, plain_environment
 
 USER = "traveler"
@@ -219,11 +219,18 @@ class Squid(Forward):
             "pinger_enable off",
             "shutdown_lifetime 0 seconds",
         ]
+        root = beside(need("squid-openssl", "squid"))
+        if root != Path("/"):
+            lines.append(f"error_directory {root}/usr/share/squid/errors/templates")
+            lines.append(f"mime_table {root}/usr/share/squid/mime.conf")
+            lines.append(f"icon_directory {root}/usr/share/squid/icons")
+            lines.append(f"err_page_stylesheet {root}/etc/squid/errorpage.css")
         if self._denied:
             lines += ["acl denied port " + " ".join(self._denied), "http_access deny denied"]
         if self._locked:
-            helper = f"/usr/lib/squid/basic_ncsa_auth {folder}/users"
-            lines += [f"auth_param basic program {helper}", "acl known proxy_auth REQUIRED"]
+            helper = need("squid-openssl", "basic_ncsa_auth")
+            lines.append(f"auth_param basic program {helper} {folder}/users")
+            lines.append("acl known proxy_auth REQUIRED")
             lines.append("http_access deny !known")
         return [*lines, "http_access allow all"]
 
