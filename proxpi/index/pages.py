@@ -22,11 +22,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, Work
+from proxpi.index.merge import find
 from proxpi.index.press import Form, Lost
 from proxpi.index.record import Body, Record, Records, Status
 from proxpi.index.revalidation import Revalidation
 from proxpi.index.store import DOCUMENT, Store
-from proxpi.simple import model
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -253,11 +253,11 @@ class Pages:
         """
         listed = record.files.get(filename)
         if filename not in record.files and record.usable:
-            # The first index that has the name has the file, as on the merged page.
+            # The first index that offers the name has the file, as on the merged page.
             for source, part in zip(self._sources, record.parts, strict=True):
                 if part is None or not part.present:
                     continue
-                entry = model.find(self._document(record, source), filename)
+                entry = find(self._document(record, source), filename)
                 if entry is not None:
                     listed = Listed(entry, source.guards(entry["url"]))
                     break

@@ -186,6 +186,11 @@ def find(data: bytes, filename: str) -> Entry | None:
     return entry_of(data[start : data.find(b"\n", start)]) if start else None
 
 
+def keys_of(data: bytes) -> Mapping[str, Any]:
+    """Give the top-level keys out of what ``encode`` wrote, and leave the files undecoded."""
+    return _HEAD.decode(data[: data.index(b"\n")]).keys
+
+
 def is_usable(name: str, digest: object) -> bool:
     """Say whether a digest has the form and the length of those of its algorithm."""
     return name in _HEX and isinstance(digest, str) and _HEX[name].fullmatch(digest) is not None

@@ -59,10 +59,10 @@ def test_nothing_is_lost(found: list[Project]) -> None:
 @few
 @given(several)
 def test_keys(found: list[Project]) -> None:
-    """A key is taken from the first index that has it; versions are those of all, each once."""
+    """Other keys are the first index's that has them; versions are those of all, each once."""
     merged = merge.merge(found)
     for key, value in merged.keys.items():
-        if key != "versions":
+        if key not in ("versions", "project-status"):
             assert value == next(each.keys[key] for each in found if key in each.keys)
     versions = merged.keys.get("versions", [])
     assert len(set(versions)) == len(versions)
@@ -145,3 +145,51 @@ def test_a_version_in_any_file_name(before: str, piece: str, after: str) -> None
     work(before + piece * 10_000 + after)
     assert_linear(work, lambda size: before + piece * size + after, 200)
     assert_linear(work, lambda size: before + piece * size + after, 5_000)
+
+
+STATUSES = ["quarantined", "archived", "deprecated", "of-tomorrow", "active"]
+
+
+@pytest.mark.parametrize(
+    ("strong", "weak"),
+    [pair for n, one in enumerate(STATUSES) for pair in zip([one] * 4, STATUSES[n + 1 :])],
+)
+def test_strongest_status(strong: str, weak: str) -> None:
+    """Of two statuses the stronger one is passed on, with its own reason, in either order."""
+    one = project("a.zip", **{"project-status": {"status": strong, "reason": "x"}})
+    other = project("b.zip", **{"project-status": {"status": weak, "reason": "y"}})
+    for found in ([one, other], [other, one], [project(), other, project("c.zip"), one]):
+        assert merge.merge(found).keys["project-status"] == {"status": strong, "reason": "x"}
+
+
+def test_equal_statuses() -> None:
+    """Of two equally strong statuses that of the first index is passed on."""
+    one, other = (
+        project(**{"project-status": {"status": status}}) for status in ("of-tomorrow", "new")
+    )
+    assert merge.merge([project(), one, other]).keys["project-status"] == {"status": "of-tomorrow"}
+    assert "project-status" not in merge.merge([project(), project()]).keys
+
+
+def test_quarantined_files() -> None:
+    """Files of a quarantined index are left out, of whichever index; those of others stay."""
+    bad = project("a.zip", "b.zip", versions=["1"], **{"project-status": {"status": "quarantined"}})
+    good = project("b.zip", "c.zip", versions=["2"])
+    for found in ([bad, good], [good, bad]):
+        merged = merge.merge(found)
+        assert names(merged) == ["b.zip", "c.zip"]
+        assert merged.files[0] is good.files[0]
+        assert merged.keys["project-status"] == {"status": "quarantined"}
+        assert set(merged.keys["versions"]) == {"1", "2"}
+    for found in ([bad], [bad, bad]):
+        assert names(merge.merge(found)) == []
+
+
+@pytest.mark.parametrize("status", [*STATUSES, "Quarantined "])
+def test_single_file(status: str) -> None:
+    """The look-up of one file follows the same rule as the page."""
+    one = project("a.zip", **{"project-status": {"status": status}})
+    listed = names(merge.merge([one, project("b.zip")]))
+    for name in ("a.zip", "none.zip"):
+        found = merge.find(model.encode(one), name)
+        assert (found is not None) == (name in listed)

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectError
 
 from proxpi.index import record
-from proxpi.index.pages import NoSuchProject, Page
+from proxpi.index.pages import NoSuchFile, NoSuchProject, Page
 from proxpi.simple import urls
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -208,6 +208,26 @@ class MergeTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page(versions=["1"]))
         self.indexes.says(AT_EXTRA, project_page(versions=["2", "1"]))
         assert json.loads(self.page().body.data)["versions"] == ["1", "2"]
+
+    def test_quarantined(self) -> None:
+        """Files of a quarantined index are in no form and found by no name; the mark is in both."""
+        status: dict[str, Any] = {"project-status": {"status": "quarantined", "reason": "malware"}}
+        for bad, good in ((AT_ROOT, AT_EXTRA), (AT_EXTRA, AT_ROOT)):
+            self.setUp()
+            self.indexes.says(bad, project_page("a.zip", "b.zip", host="bad.example", **status))
+            self.indexes.says(good, project_page("b.zip", "c.zip", host="good.example"))
+            page = self.page()
+            assert files(page) == ["b.zip", "c.zip"]
+            assert json.loads(page.body.data)["project-status"] == status["project-status"]
+            html = self.result(self.ask(form=HTML)).body.data
+            assert b'<meta name="pypi:project-status" content="quarantined">' in html
+            assert b'<meta name="pypi:project-status-reason" content="malware">' in html
+            assert b"a.zip" not in html
+            listed = self.pages.ready_file("demo", "b.zip")
+            assert listed is not None
+            assert "good.example" in listed.entry["url"]
+            assert self.pages.ready_file("demo", "a.zip") is None
+            self.error(run(self.pages.fetch_file("demo", "a.zip")), NoSuchFile)
 
     def test_one_lacks_it(self) -> None:
         """A project that one index lacks is no error, whichever it is."""
