@@ -41,6 +41,9 @@ _HEX = {
 }
 
 
+_LONGEST_LINK = 2000
+
+
 @attrs.define
 class Unlisted:
     """Links of a page that cannot be listed as files.
@@ -52,8 +55,9 @@ class Unlisted:
     first: str = ""
 
     def add(self, link: str) -> None:
-        """Count a link."""
-        self.first = self.first if self.count else link
+        """Count a link; of a long one only the length is kept."""
+        if not self.count:
+            self.first = link if len(link) <= _LONGEST_LINK else f"({len(link)} characters)"
         self.count += 1
 
 

@@ -14,6 +14,7 @@ from proxpi.simple import model, render
 from proxpi.simple.model import (
     Entry,
     Project,
+    Unlisted,
     best_hash,
     decode,
     encode,
@@ -216,3 +217,12 @@ def test_core_metadata(stated: object, expected: object) -> None:
     """Usable digests, or whether there is metadata, or nothing where the index says nothing."""
     assert metadata_hash(_entry(**{"core-metadata": stated})) == expected
     assert metadata_hash(_entry()) is None
+
+
+def test_unlisted() -> None:
+    """The first link that cannot be listed is kept, unless it is long, and all are counted."""
+    for link, first in (("a", "a"), ("a" * 2001, "(2001 characters)")):
+        unlisted = Unlisted()
+        unlisted.add(link)
+        unlisted.add("b")
+        assert (unlisted.count, unlisted.first) == (2, first)
