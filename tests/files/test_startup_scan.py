@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from proxpi.files import layout, usage_log
 from proxpi.files.disk import Disk, Full
 from tests.files.test_disk import DiskCase, link_of
+from tests.files.test_disk_odd import refused
 from tests.support.logs import logged
 
 
@@ -98,6 +99,16 @@ class Behind(DiskCase):
         assert "cannot be read" in log.text
         assert self.check(self.links[0])
         assert callable(job)
+
+    def test_folder_cannot_be_read_at_all(self) -> None:
+        """The same where not even its size can be told; once it can be read, it is used."""
+        with refused(self.folder, "scandir"), logged("proxpi.files") as log:
+            self.begin(100)
+        assert "cannot be read" in log.text
+        assert set(log.levels) == {"critical"}
+        assert self.check(self.links[0])
+        self.keep(link_of("new.whl", bytes(10)), bytes(10))
+        assert self.content(link_of("new.whl", bytes(10))) is not None
 
     def test_many_unknown_files(self) -> None:
         """A large folder that nobody knows is served from at once; it grows once it is known."""
