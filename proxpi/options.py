@@ -7,6 +7,7 @@ that twistd knows would have it print its whole help around that line.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -15,12 +16,40 @@ from typing import ClassVar
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
-from proxpi import __version__, gunicorn
+from proxpi import __version__
 from proxpi.row import Given, Setting, SettingsError
 from proxpi.settings import SETTINGS, Settings, setting
 from proxpi.upstream.proxies import Proxies
 
 _LISTEN = setting("listen")
+
+
+#: Options of gunicorn, which ran the program that proxpi replaces.
+_GUNICORN = re.compile(
+    r"-[bktw].*|(--(access-?log\w*|backlog|bind|certfile|config|error-?log\w*|graceful-timeout|"
+    r"keep-alive|keyfile|log-(config|file|level)|max-requests(-jitter)?|preload|reload|threads|"
+    r"timeout|worker-(class|connections|tmp-dir)|workers))(=.*)?"
+)
+
+
+def _of_gunicorn(arguments: Sequence[str] | None) -> str:
+    """Give the line that answers options of gunicorn; nothing if there are none."""
+    found = [
+        match[1] or match[0][:2] for match in map(_GUNICORN.fullmatch, arguments or ()) if match
+    ]
+    what = (
+        f"{', '.join(found)} {'is' if len(found) == 1 else 'are'} for gunicorn, which does not run"
+    )
+    instead = "--listen tcp:5000 is what --bind 0.0.0.0:5000 was; leave the rest out"
+    return f"{what} proxpi; {instead}" if found else ""
+
+
+def _nearest(error: str) -> str:
+    """Give an error, and the question whether an option was meant that has almost the same name."""
+    names = [f"--{row.option}" for row in SETTINGS]
+    words = [word for word in error.split() if word.startswith("--") and word not in names]
+    nearest = [name for word in words for name in get_close_matches(word, names, n=1)]
+    return f"{error}; did you mean {nearest[0]}?" if nearest else error
 
 
 def _help(row: Setting) -> str:
@@ -70,20 +99,12 @@ class Options(usage.Options):
         except SettingsError as error:
             raise SystemExit(f"proxpi: {error}") from None
         except usage.UsageError as error:
-            line = gunicorn.answer(options or ()) or f"{error}{self._nearest(str(error))}"
-            raise SystemExit(f"proxpi: {line}") from None
+            raise SystemExit(f"proxpi: {_of_gunicorn(options) or _nearest(str(error))}") from None
 
     def parseArgs(self, *arguments: str) -> None:
         """Refuse what is no option."""
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r} is not understood; only options are accepted")
-
-    def _nearest(self, error: str) -> str:
-        """Give the question whether an option was meant that has almost the name of an error."""
-        names = [f"--{row.option}" for row in SETTINGS]
-        nearest = [get_close_matches(word, names, n=1) for word in error.split()]
-        found = [name for names in nearest for name in names if name not in error.split()]
-        return f"; did you mean {found[0]}?" if found else ""
 
     def postOptions(self) -> None:
         """Read the settings from these options and the environment."""

@@ -20,7 +20,7 @@ FLOORS = [
     {"upstream"},
     {"index", "files"},
     {"web"},
-    {"options", "gunicorn", "logs", "process", "shutdown"},
+    {"options", "logs", "process", "shutdown"},
     {"tap"},
 ]
 #: Rooms on one floor whose doors are walled up.

@@ -146,7 +146,7 @@ def test_no_times(text: str) -> None:
     assert not isinstance(refused.value, NotAccepted)
 
 
-@pytest.mark.parametrize("text", ["1e999", "9" * 400, "9" * 400 + "s"])
+@pytest.mark.parametrize("text", ["1e999", "9" * 400])
 def test_too_long(text: str) -> None:
     """What no clock counts is refused, with that reason."""
     with pytest.raises(NotAccepted):
