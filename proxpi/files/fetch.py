@@ -24,8 +24,6 @@ from datetime import timedelta
 from typing import TypeVar
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from werkzeug.http import parse_date
@@ -38,7 +36,7 @@ from proxpi.files.verify import Mismatch
 from proxpi.simple import urls
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.body import Limit
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import BodyStalled, UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 #: How often a file may fail, and how often it may turn out wrong, before that is reported.
@@ -85,17 +83,6 @@ class Gone(Exception):
         super().__init__(f"{urls.shown(link.url)}: status {status}")
         self.link = link
         self.status = status
-
-
-class Stalled(Exception):
-    """The readers took no byte for so long that the connection upstream was closed.
-
-    :ivar room: has its result once there is room for more bytes
-    """
-
-    def __init__(self, room: Deferred[None]) -> None:
-        super().__init__("no reader takes a byte")
-        self.room = room
 
 
 #: Gives a fresh link to a file that is gone from where it was; it may raise the `Gone` it is given.
@@ -159,7 +146,7 @@ class Fetch:
                 if not (self.all_came or self.total == self.spool.arrived > 0):
                     await self._ask()
                 return await finish()
-            except Stalled as stalled:
+            except BodyStalled as stalled:
                 await stalled.room
                 continue
             except Mismatch as error:
@@ -233,7 +220,8 @@ class Fetch:
         self, answer: Answer, write: Callable[[bytes], object], limit: Limit | None = None
     ) -> bool:
         resumable = self.paced and bool(self.validator or self.link.digest)
-        return await stream(self.upstream, answer, write, limit, resumable=resumable)
+        stall = stall_timeout(answer, resumable=resumable)
+        return await self.upstream.stream(answer, write, limit, stall_timeout=stall)
 
     def _continues(self, part: ContentRange, answer: Answer) -> bool:
         """Tell whether a part is that of the same version which is missing."""
@@ -297,53 +285,15 @@ class Fetch:
         return Limit(2 * self.link.size + MARGIN)
 
 
-async def stream(
-    upstream: Upstream,
-    answer: Answer,
-    write: Callable[[bytes], object],
-    limit: Limit | None,
-    *,
-    resumable: bool,
-) -> bool:
+def stall_timeout(answer: Answer, *, resumable: bool) -> float | None:
     """
-    Stream a body, as :meth:`Upstream.stream` does.
+    Give the seconds after which a client that reads nothing loses the connection upstream.
 
-    :param resumable: whether the rest can be asked for later; then the connection is closed when
-        there is no room for bytes for long, as clients of other files may wait for it
-    :raises Stalled: if that was done
+    :param resumable: whether the rest of these bytes can be proven to be of the same version
     """
+    # Clients of other files may wait for the connection.
     gives_parts = (answer.header("Accept-Ranges") or "").strip().lower() == "bytes"
-    if not resumable or not (gives_parts or answer.status == 206):
-        return await upstream.stream(answer, write, limit)
-    timer: IDelayedCall | None = None
-    stalled: Stalled | None = None
-
-    def stop_timer(_: object = None) -> None:
-        if timer is not None and timer.active():
-            timer.cancel()
-
-    def stall(room: Deferred[None]) -> None:
-        nonlocal stalled
-        stalled = Stalled(room)
-        streaming.cancel()
-
-    def take(data: bytes) -> object:
-        nonlocal timer
-        room = write(data)
-        if isinstance(room, Deferred) and not (timer is not None and timer.active()):
-            timer = upstream.clock.callLater(STALLED, stall, room)
-            room.addCallback(stop_timer)
-        return room
-
-    streaming = Deferred.fromCoroutine(upstream.stream(answer, take, limit))
-    try:
-        return await streaming
-    except CancelledError:
-        if stalled is not None:
-            raise stalled from None
-        raise
-    finally:
-        stop_timer()
+    return STALLED if resumable and (gives_parts or answer.status == 206) else None
 
 
 def pause_after(failure: UpstreamFailed) -> float:

@@ -19,10 +19,9 @@ from proxpi.files.fetch import (
     ContentRange,
     Fetch,
     Moved,
-    Stalled,
     belongs,
     pause_after,
-    stream,
+    stall_timeout,
     validator_of,
 )
 from proxpi.files.link import Link
@@ -30,7 +29,7 @@ from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.files.verify import compare
 from proxpi.simple.conditional import Span
 from proxpi.upstream.body import Limit
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import BodyStalled, UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 
@@ -142,13 +141,13 @@ async def _fetch_part(spool: Spool, upstream: Upstream, span: Span, size: int, p
                 if at > span.start and not belongs(answer, validator, sure=True):
                     raise UpstreamFailed(url, "it has changed meanwhile", temporary=False)
                 validator = validator_of(answer)
-                resumable = paced and validator is not None
+                stall = stall_timeout(answer, resumable=paced and validator is not None)
                 limit = Limit(span.stop - at)
-                await stream(upstream, answer, spool.write, limit, resumable=resumable)
+                await upstream.stream(answer, spool.write, limit, stall_timeout=stall)
             if spool.arrived == span.stop:
                 return
             failure = UpstreamFailed(url, "the answer was cut short")
-        except Stalled as stalled:
+        except BodyStalled as stalled:
             await stalled.room
             headers["If-Range"] = validator or ""
             continue

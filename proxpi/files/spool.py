@@ -181,6 +181,10 @@ class Spool:
         self._admit(self.arrived + len(data), False)
         assert isinstance(self._storage, Partial | Window)
         room = self._storage.write(data)
+        if self.size is not None and self.arrived > self.size:
+            self._cut_off()  # these readers were promised another length
+            self.size = None
+            self._settle()
         self._grow()
         return room
 

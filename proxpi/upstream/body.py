@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.upstream.errors import BodyCut, BodyTimeout, BodyTooLong
+from proxpi.upstream.errors import BodyCut, BodyStalled, BodyTimeout, BodyTooLong
 
 #: Bytes of an answer nobody needs that are read to keep its connection; a longer one is closed.
 DRAIN_LIMIT = 64 * 1024
@@ -52,11 +52,13 @@ class _Receiver(Protocol):
         clock: IReactorTime,
         idle_timeout: float,
         limit: int | None,
+        stall_timeout: float | None,
     ) -> None:
         self._write = write
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._left = limit
+        self._stall_timeout = stall_timeout
         self._timer: IDelayedCall | None = None
         self._open = True
         self._paused = False
@@ -88,7 +90,8 @@ class _Receiver(Protocol):
         except Exception:  # noqa: BLE001 (whoever writes may fail in any way)
             self._stop(Failure())
             return
-        if isinstance(room, Deferred) and not room.called and not self._paused:
+        # What is written may end the body: its last reader leaves.
+        if self._open and isinstance(room, Deferred) and not room.called and not self._paused:
             self._pause(room)
 
     def _pause(self, room: Deferred[None]) -> None:
@@ -97,12 +100,18 @@ class _Receiver(Protocol):
         assert self._timer is not None  # it runs whenever the body is open and not paused
         self._timer.cancel()
         self._timer = None
+        if self._stall_timeout is not None:
+            self._timer = self._clock.callLater(
+                self._stall_timeout, lambda: self._stop(Failure(BodyStalled(room)))
+            )
         self.transport.pauseProducing()  # type: ignore[union-attr]
         room.addCallback(self._resume)
 
     def _resume(self, _: object) -> None:
         self._paused = False
         if self._open:
+            if self._timer is not None:
+                self._timer.cancel()
             self._start_timer()
             self.transport.resumeProducing()  # type: ignore[union-attr]
 
@@ -150,6 +159,7 @@ def receive(
     clock: IReactorTime,
     idle_timeout: float,
     limit: int | None = None,
+    stall_timeout: float | None = None,
 ) -> Deferred[bool]:
     """
     Give each chunk of a body to `write`.
@@ -157,12 +167,13 @@ def receive(
     :param write: may give a Deferred; until it has its result nothing more is read
     :param idle_timeout: seconds between two chunks
     :param limit: the most bytes that may come
+    :param stall_timeout: seconds for which `write` may have nothing more read, ``None``: any time
     :return: a Deferred of whether the end was announced (by length or chunks); ``False`` means
         that the connection just closed, which may be the end or not. It fails with
-        :class:`BodyTimeout`, :class:`BodyTooLong`, :class:`BodyCut`, or with what `write` raised.
-        Cancelling it closes the connection.
+        :class:`BodyTimeout`, :class:`BodyTooLong`, :class:`BodyCut`, :class:`BodyStalled`, or with
+        what `write` raised. Cancelling it closes the connection.
     """
-    receiver = _Receiver(write, clock, idle_timeout, limit)
+    receiver = _Receiver(write, clock, idle_timeout, limit, stall_timeout)
     try:
         response.deliverBody(receiver)
     except Exception:  # noqa: BLE001 (what is between may refuse what came with the head)

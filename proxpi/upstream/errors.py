@@ -123,6 +123,17 @@ class BodyTimeout(Exception):
     """An answer, its head or its body, took too long or was silent for too long."""
 
 
+class BodyStalled(Exception):
+    """Nobody took the bytes of a body for so long that its connection was closed.
+
+    :ivar room: has its result once there is room for more bytes
+    """
+
+    def __init__(self, room: Deferred[None]) -> None:
+        super().__init__("nobody takes its bytes")
+        self.room = room
+
+
 class BodyTooLong(Exception):
     """A body brings more bytes than it may; its text says which setting allows how many."""
 

@@ -30,6 +30,7 @@ from proxpi.upstream.answer import ENCODING, Answer, Once
 from proxpi.upstream.body import Limit, Pace, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
+    BodyStalled,
     BodyTimeout,
     Offline,
     ProxyFailed,
@@ -179,6 +180,7 @@ class Upstream:
         write: Callable[[bytes], object],
         limit: Limit | None = None,
         within: float | None = None,
+        stall_timeout: float | None = None,
     ) -> bool:
         """
         Give each chunk of a body, as it is encoded, to `write`, whose own errors go through.
@@ -187,8 +189,10 @@ class Upstream:
         :param limit: the most that may come
         :param within: the most seconds that they may take, if not just silence is to end it; then
             they have to keep a pace, too
+        :param stall_timeout: the most seconds that `write` may have nothing more read
         :return: whether the end was announced
         :raises UpstreamFailed: if the body is cut, too long, or silent for too long
+        :raises BodyStalled: if nothing more was to be read for too long
         """
         sink = Sink(write, limit)
         pace = Pace(self.clock) if within is not None else None
@@ -206,11 +210,12 @@ class Upstream:
                 take_at_a_pace,
                 clock=self.clock,
                 idle_timeout=self.read_timeout,
+                stall_timeout=stall_timeout,
             )
             if within is not None:
                 received.addTimeout(within, self.clock, _timed_out)
             return await received
-        except CancelledError:
+        except (CancelledError, BodyStalled):
             raise
         except Exception as error:
             if error is sink.error:

@@ -193,6 +193,23 @@ class Versions(MirrorCase):
                 assert reading.cut or other.startswith(OLD[:AT])
                 self.clock.advance(0)
 
+    def test_passing_through_longer(self) -> None:
+        """A version that turns out longer than announced ends there for its reader."""
+        longer = Reply(200, b"", whole=False, length=None)
+        self.build(stream=True, capacity=0)
+        self.locate.lists(entry(NAME, OLD, **UNKNOWN))
+        first = Reply(200, b"", whole=False, length=len(OLD))
+        self.internet.at(URL, first, longer)
+        asked = self.fetch()
+        first.bring(OLD[:AT])
+        body = self.result(asked)
+        assert isinstance(body, Reader)
+        reading = Reading(body)
+        first.cut()
+        longer.bring(OLD + bytes(500_000))
+        assert (reading.cut, longer.closed) == (True, True)
+        assert self.clock.getDelayedCalls() == []
+
     def test_refused_part(self) -> None:
         """A refused rest is asked for once as the whole file, at any status."""
         tag = {"ETag": '"x"'}

@@ -12,7 +12,7 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
 from proxpi.upstream.body import DRAIN_LIMIT, discard, receive
-from proxpi.upstream.errors import BodyCut, BodyTimeout, BodyTooLong
+from proxpi.upstream.errors import BodyCut, BodyStalled, BodyTimeout, BodyTooLong
 from tests.support.upstreams import Case
 
 
@@ -146,6 +146,45 @@ class BodyTests(Case):
             raise OSError("too late to matter")
 
         ended = receive(self.response, enough, clock=self.clock, idle_timeout=20.0)
+        self.response.receiver.dataReceived(b"one")
+        self.error(ended, CancelledError)
+        assert self.response.closed
+        self.assert_over()
+
+    def test_stalled(self) -> None:
+        """A body that is not read for too long closes its connection, and gives the wait back."""
+        for late in (False, True):
+            room: Deferred[None] = Deferred()
+            ended = receive(
+                self.response,
+                lambda _, room=room: room,  # type: ignore[misc]
+                clock=self.clock,
+                idle_timeout=20.0,
+                stall_timeout=5.0,
+            )
+            self.response.receiver.dataReceived(b"one")
+            self.clock.advance(4.9)
+            if late:
+                self.clock.advance(0.1)
+                assert self.response.closed
+                assert self.error(ended, BodyStalled).room is room
+                room.callback(None)
+                self.assert_over()
+            else:
+                room.callback(None)
+                self.clock.advance(15)
+                assert not self.response.closed
+                self.response.end(ResponseDone())
+                assert self.result(ended) is True
+
+    def test_write_cancels_and_waits(self) -> None:
+        """A body that is cancelled by whoever takes its bytes waits for no room."""
+
+        def take(_: bytes) -> Deferred[None]:
+            ended.cancel()
+            return Deferred()
+
+        ended = receive(self.response, take, clock=self.clock, idle_timeout=20.0)
         self.response.receiver.dataReceived(b"one")
         self.error(ended, CancelledError)
         assert self.response.closed
