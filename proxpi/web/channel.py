@@ -34,6 +34,7 @@ What was answered from the cache before is answered again without all this, as
 from __future__ import annotations
 
 import enum
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
@@ -99,6 +100,8 @@ class Channel(HTTPChannel):
     _plain = False
     #: Whether the transport has as much to send as it takes.
     _clogged = False
+    #: Whether reading is paused because enough has come ahead.
+    _ahead = False
     #: Whether :meth:`_advance` is at work, and need not be called.
     _advancing = False
     #: Whether the client has closed its sending side.
@@ -131,7 +134,11 @@ class Channel(HTTPChannel):
         self.admitted = self.site.enter(self)
 
     def _note_client(self) -> None:
-        self.client = getattr(self.transport.getPeer(), "host", None) or "-"
+        """Note who asks; a PROXY header may say anything, and only an address is shown."""
+        try:
+            self.client = str(ip_address(getattr(self.transport.getPeer(), "host", "-")))
+        except ValueError:
+            self.client = "-"
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """See `IProtocol`."""
@@ -232,6 +239,8 @@ class Channel(HTTPChannel):
 
     def _parse(self, data: bytes) -> None:
         """Take what came, and handle as much of it as the state allows."""
+        if not self._plain:
+            self._note_client()  # a PROXY header may have come before
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         self._input += data[skipped:]
@@ -283,8 +292,6 @@ class Channel(HTTPChannel):
 
     def _begin(self, head: Head) -> None:
         """Read the body of a request, or answer it by its head."""
-        if not self._plain:
-            self._note_client()  # in front of it may be a proxy that says who asks
         self.persistent = head.persistent
         request: Any = self.requestFactory(self)
         for name, value in head.fields:
@@ -401,9 +408,12 @@ class Channel(HTTPChannel):
     def _regulate(self) -> None:
         """Read from the client, or let it wait."""
         ahead = self._state is State.RESPONSE and len(self._input) > AHEAD
-        if self._clogged or ahead:
+        if ahead == self._ahead:
+            return
+        self._ahead = ahead
+        if ahead:
             self.transport.pauseProducing()
-        elif not self._half_closed:
+        elif not (self._clogged or self._half_closed):
             self.transport.resumeProducing()
 
     def _await_request(self) -> None:
@@ -425,6 +435,7 @@ class Channel(HTTPChannel):
     def resumeProducing(self) -> None:
         """Go on with what was not parsed for want of a client that takes the answers."""
         self._clogged = False
+        self._ahead = False
         super().resumeProducing()  # type: ignore[no-untyped-call]
         self._advance()
 

@@ -53,6 +53,7 @@ def is_known_host(request: Request, names: Collection[str]) -> bool:
 
     :param names: in lower case
     """
+    host = ""
     try:
         host = urlsplit(f"//{field(request, b'Host') or ''}").hostname or ""
         host = host.removesuffix(".")

@@ -54,7 +54,7 @@ class BadRequest(Exception):
     fields: tuple[tuple[str, str], ...] = ()
 
 
-@attrs.frozen
+@attrs.define
 class Head:
     """A head.
 
@@ -97,14 +97,16 @@ def parse(raw: bytes) -> Head:
     if authority is not None:  # RFC 9112 3.2.2: it takes the place of the field
         fields = [field for field in fields if field[0].lower() != b"host"]
         fields.append((b"Host", authority))
-    tokens = {
-        token.strip(b" \t").lower()
-        for value in said.get(b"connection", ())
-        for token in value.split(b",")
-    }
-    persistent = version == b"HTTP/1.1" and b"close" not in tokens
-    length = _length(said, version)
-    expects = said.get(b"expect", [b""])[0].lower() == b"100-continue" and version == b"HTTP/1.1"
+    persistent = version == b"HTTP/1.1"
+    if b"connection" in said:
+        tokens = b",".join(said[b"connection"]).lower().split(b",")
+        persistent = persistent and b"close" not in [token.strip(b" \t") for token in tokens]
+    length: int | None = 0
+    expects = False
+    if not _UNCACHED.isdisjoint(said):
+        length = _length(said, version)
+        expect = said.get(b"expect", [b""])[0].lower()
+        expects = expect == b"100-continue" and version == b"HTTP/1.1"
     key = None
     if (
         persistent
@@ -113,8 +115,8 @@ def parse(raw: bytes) -> Head:
         and authority is None
         and _UNCACHED.isdisjoint(said)
     ):
-        asking = (b", ".join(said[name]) if name in said else None for name in ASKING)
-        key = method, target, tuple(asking)
+        asking = tuple([b", ".join(said[name]) if name in said else None for name in ASKING])
+        key = method, target, asking
     return Head(method, target, version, fields, persistent, length, expects, key)
 
 
@@ -178,8 +180,10 @@ def _fields(lines: list[bytes]) -> tuple[list[tuple[bytes, bytes]], dict[bytes, 
             _refuse("The value of a header field has no control characters.")
         fields.append((name, value))
         name = name.lower()
-        if name in _INTERPRETED:
-            said.setdefault(name, []).append(value)
+        if name in said:
+            said[name].append(value)
+        elif name in _INTERPRETED:
+            said[name] = [value]
     return fields, said
 
 

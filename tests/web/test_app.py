@@ -12,6 +12,7 @@ from tests.support.internet import Reply, Silence
 from tests.web.test_pages import root_list
 
 SUCCESS = {"status": "success", "data": None}
+REBOUND = ("Origin: http://evil.example:5000", "Host: evil.example:5000")
 OTHER_SITES = (
     ["Sec-Fetch-Site: cross-site"],
     ["Sec-Fetch-Site: same-site"],
@@ -144,6 +145,34 @@ class CacheApi(AppCase):
             assert self.ask("DELETE", "/cache/demo", *headers).status == 200
             assert self.asked("/index/demo/")
 
+    def test_rebound_name(self) -> None:
+        """Nor does a page whose name was made to lead here; a browser is told which setting may."""
+        for origin in (REBOUND, ("Sec-Fetch-Site: same-origin", REBOUND[1])):
+            for path in ("/cache", "/cache/demo", "/cache/list", "/cache/demo/x.whl"):
+                self.get("/index/demo/")
+                answer = self.ask("DELETE", path, *origin)
+                assert answer.status == 403
+                assert "PROXPI_HOSTS" in json.loads(answer.body)["message"]
+                assert not self.asked("/index/demo/")
+        assert self.ask("DELETE", "/cache/demo", REBOUND[1]).status == 200
+
+    def test_not_quite(self) -> None:
+        """What is not quite the URL of something removes nothing."""
+        paths = (
+            *("/cache/", "/cache//", "//cache", "/cache?", "/cache?x", "/cache/?x", "/%63ache"),
+            *("/cache/%20", "/cache/%2F", "/cache/%2f%2F", "/cache/.", "/cache/./", "/cache/.."),
+            *("/cache//demo", "/cache/demo/", "/cache/demo//", "/cache/demo%2F", "//cache/demo"),
+            *("/cache/list/", "/cache/list%2F", "/cache//list", "/cache/demo/%20", "/x/../cache"),
+            *("/cache/demo/x.whl/", "/cache/demo//x.whl", "/cache/demo/%2F", "/cache/demo/."),
+            *("/cache/demo/..", "/cache/demo/../", "/cache/%2e", "/cache/*", "/cache/a/b/c"),
+        )
+        self.get("/index/demo/")
+        self.get("/index/")
+        for path in paths:
+            expected = (200,) if path == "/cache/demo/%20" else (404,)
+            assert self.ask("DELETE", path).status in expected, path
+        assert not (self.asked("/index/demo/") or self.asked("/index/"))
+
 
 class FormPosts(AppCase):
     """What the home page's forms do."""
@@ -178,7 +207,9 @@ class FormPosts(AppCase):
                 assert not self.asked("/index/demo/")
 
     def test_own_site(self) -> None:
-        """A form on this site's page works."""
+        """A form on this site's page works, unless its name was made to lead here."""
+        answer = self.ask("POST", "/admin/forget-project", FORM, *REBOUND, body="project=demo")
+        assert answer.status == 403
         for headers in OWN_SITE:
             self.get("/index/demo/")
             path = "/admin/forget-project"

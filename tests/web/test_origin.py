@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from twisted.web.test.requesthelper import DummyRequest
 
-from proxpi.web.origin import is_cross_site
+from proxpi.web import origin as csrf
+from proxpi.web.origin import is_cross_site, is_known_host, is_of_browser, machine_names
 
 
 def crossing(**headers: str) -> bool:
@@ -82,3 +85,57 @@ def test_other_origin(origin: str, host: str) -> None:
 def test_origin_without_host() -> None:
     """An origin that cannot be compared is another site's."""
     assert crossing(Origin="http://h.example")
+
+
+def host_is_known(host: str | None) -> bool:
+    """Tell whether a browser may change something under a name."""
+    request = DummyRequest([b""])
+    if host is not None:
+        request.requestHeaders.addRawHeader("Host", host)
+    return is_known_host(request, {"proxpi.example", "box.lan"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:5000", "192.0.2.7:80", "[::1]", "[::1]:5000", "[2001:db8::1]:1"]
+    + ["localhost", "LOCALHOST:5000", "localhost.", "x.localhost:1", "proxpi", "proxpi:5000"]
+    + ["Proxpi.Example", "proxpi.example.:5000", "box.lan"],
+)
+def test_known_host(host: str) -> None:
+    """Addresses, names without a dot, ``localhost``, and the names that are given are known."""
+    assert host_is_known(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [None, "", ":5000", "evil.example", "evil.example:5000", "127.0.0.1.evil.example", "127.1."]
+    + ["x.proxpi.example", "proxpi.example.evil", "localhost.evil.example", "1.2.3.4.5", ".", "..x"]
+    + ["notlocalhost.example", "proxpi.example..", "box.lan.evil.example", "[x"],
+)
+def test_strange_host(host: str | None) -> None:
+    """Any other name may have been made to lead here."""
+    assert not host_is_known(host)
+
+
+def test_of_browser() -> None:
+    """A browser tells where a change comes from, in one field or the other."""
+    for fields, expected in (
+        ({}, False),
+        ({"Origin": "null"}, True),
+        ({"Sec-Fetch-Site": "x"}, True),
+    ):
+        request = DummyRequest([b""])
+        for name, value in fields.items():
+            request.requestHeaders.addRawHeader(name, value)
+        assert is_of_browser(request) is expected  # type: ignore[arg-type]
+
+
+def test_machine_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine's names are its host name, and those beside it in the file of hosts."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n10.0.0.5 Box.Lan box other # x.y\n10.0.0.6 not.lan\n")
+    monkeypatch.setattr(csrf, "_NAMES", hosts)
+    monkeypatch.setattr("socket.gethostname", lambda: "Box")
+    assert machine_names() == {"box", "box.lan", "other"}
+    monkeypatch.setattr(csrf, "_NAMES", tmp_path / "none")
+    assert machine_names() == {"box"}
