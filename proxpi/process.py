@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.threadpool import ThreadPool
 
-from proxpi.web.known import FILES
+from proxpi.web.response_cache import FILES
 
 T = TypeVar("T")
 

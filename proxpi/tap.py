@@ -56,8 +56,8 @@ from proxpi.upstream.pool import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, Upstream
 from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.reach import Reach
 from proxpi.upstream.routes import Routes
+from proxpi.web.csrf import machine_names
 from proxpi.web.files import Files
-from proxpi.web.origin import machine_names
 from proxpi.web.pages import IndexTree
 from proxpi.web.site import Site
 

@@ -26,8 +26,8 @@ from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers
 from proxpi.web.admin.home import render_home
 from proxpi.web.channel import BODY
-from proxpi.web.origin import is_cross_site, is_known_host, is_of_browser
-from proxpi.web.target import can_name
+from proxpi.web.csrf import is_cross_site, is_known_host, is_of_browser
+from proxpi.web.routes import can_name
 
 #: Bytes that a form may have.
 FORM_LIMIT = 4096

@@ -28,7 +28,7 @@ Limits
   is gone, shows once something is sent to it: after :data:`GRACE` seconds a ``100 Continue``.
 
 What was answered from the cache before is answered again without all this, as
-:mod:`proxpi.web.known` has it: on a plain TCP connection, if nothing is under way on it.
+:mod:`proxpi.web.response_cache` has it: on a plain TCP connection, if nothing is under way on it.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from proxpi.web import answers, direct
-from proxpi.web.known import Answer
-from proxpi.web.line import described
+from proxpi.web.access_log import described
 from proxpi.web.request_body import Chunks
 from proxpi.web.request_head import LONGEST, BadRequest, CacheKey, Head, check_beginning, parse
+from proxpi.web.response_cache import Answer
+from proxpi.web.routes import in_tree
 from proxpi.web.send import LOOK, Uptake
-from proxpi.web.target import in_tree
 
 #: Seconds for a whole request to come.
 HEAD = 30.0

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from proxpi.web.known import Answer
+from proxpi.web.response_cache import Answer
 from proxpi.web.send import TURN, send, send_file
 
 #: Says that more follows, so that a head and the beginning of a file share a packet (Linux).

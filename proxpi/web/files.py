@@ -16,10 +16,10 @@ from proxpi.files.spool import Reader
 from proxpi.simple import conditional
 from proxpi.web import answers
 from proxpi.web.follow import follow
-from proxpi.web.known import Draft
 from proxpi.web.request import Request
+from proxpi.web.response_cache import Draft
+from proxpi.web.routes import FileOf
 from proxpi.web.send import send_file
-from proxpi.web.target import FileOf
 
 OCTETS = "application/octet-stream"
 

@@ -16,10 +16,10 @@ from proxpi.index.projects import ProjectList, Projects
 from proxpi.simple import negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
-from proxpi.web.known import Draft
 from proxpi.web.request import Request
+from proxpi.web.response_cache import Draft
+from proxpi.web.routes import FileOf, ListPage, Moved, ProjectPage, Target, target
 from proxpi.web.send import send_bytes, send_file
-from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, Target, target
 
 ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
 VARY = {"Vary": "Accept, Accept-Encoding"}

@@ -9,8 +9,8 @@ from twisted.python.failure import Failure
 from twisted.web import server
 
 from proxpi.web import answers
-from proxpi.web.known import Draft
-from proxpi.web.line import printable
+from proxpi.web.access_log import printable
+from proxpi.web.response_cache import Draft
 from proxpi.web.send import cut_off
 
 _log = Logger(namespace="proxpi.web")

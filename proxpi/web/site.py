@@ -12,17 +12,17 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.web import answers
+from proxpi.web.access_log import described
 from proxpi.web.channel import Channel
-from proxpi.web.crowd import ROOM, Crowd
-from proxpi.web.known import Answer, Known
-from proxpi.web.line import described
+from proxpi.web.connection_limiter import ROOM, ConnectionLimiter
 from proxpi.web.request import Request
-from proxpi.web.target import in_tree
+from proxpi.web.response_cache import Answer, ResponseCache
+from proxpi.web.routes import in_tree
 
 _access = Logger(namespace="proxpi.access")
 
 
-class Site(Crowd, server.Site):
+class Site(ConnectionLimiter, server.Site):
     """Gives each request its resource.
 
     :ivar clock: tells how long a request took
@@ -43,12 +43,12 @@ class Site(Crowd, server.Site):
         :param room: descriptors for clients: each connection takes one, and each request that is
             being answered may take one more, for a file
         """
-        Crowd.__init__(self, clock, room)
+        ConnectionLimiter.__init__(self, clock, room)
         server.Site.__init__(self, rest, reactor=clock, parsePOSTFormSubmission=False)
         self._tree = tree
         self._rest = rest
         self.access: Callable[[str], object] = lambda line: _access.info("{line}", line=line)
-        self.known = Known()
+        self.known = ResponseCache()
         self._full = _Full()  # type: ignore[no-untyped-call]
         self._health = _Health()  # type: ignore[no-untyped-call]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxpi.web.known import MEMORY
+from proxpi.web.response_cache import MEMORY
 from tests.integration.conftest import StartProxy
 from tests.support import sockets
 from tests.support.distributions import make_wheel

@@ -7,7 +7,7 @@ import os
 import re
 import time
 
-from proxpi.web import known
+from proxpi.web import response_cache
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
 from tests.support.logs import logged
@@ -92,7 +92,7 @@ class Bounds(KnownCase):
 
     def test_answers(self) -> None:
         """Of more answers than there is room for, those go that are not asked for."""
-        self.put(known, "ANSWERS", 3)
+        self.put(response_cache, "ANSWERS", 3)
         wanted = written("GET", PAGE)
         self.ask_with(self.client(), wanted, wanted)
         for number in range(10):
@@ -103,7 +103,7 @@ class Bounds(KnownCase):
 
     def test_memory(self) -> None:
         """Heads count, too: a client with a new one each time drives out nothing else."""
-        self.put(known, "HEADS", 4)
+        self.put(response_cache, "HEADS", 4)
         wanted = written("GET", PAGE + SMALL)
         self.ask_with(self.client(), wanted, wanted)
         for number in range(20):
@@ -113,7 +113,7 @@ class Bounds(KnownCase):
         assert self.known(wanted)
         cost = sum(each.cost for each in self.site.known)
         assert self.site.known._cost == cost
-        self.put(known, "MEMORY", cost)
+        self.put(response_cache, "MEMORY", cost)
         self.ask_with(self.client(), *[written("GET", PAGE, JSON)] * 2)
         assert self.site.known._cost <= cost
 
@@ -136,10 +136,10 @@ class Bounds(KnownCase):
         """An answer that has to go for want of room is given first, to whoever just asked."""
         for target in (PAGE + LARGE, PAGE + SMALL):
             self.ask_with(self.client(), written("GET", target))
-        self.put(known, "MEMORY", sum(each.cost for each in self.site.known))
+        self.put(response_cache, "MEMORY", sum(each.cost for each in self.site.known))
         answer = self.ask_with(self.client(), written("GET", PAGE + LARGE, "User-Agent: another"))
         assert answer.endswith(DATA[LARGE])
-        assert self.site.known._cost <= known.MEMORY
+        assert self.site.known._cost <= response_cache.MEMORY
 
     def test_no_descriptor(self) -> None:
         """What cannot be kept open is given in the ordinary way, to the last byte."""

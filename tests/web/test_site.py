@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index.pages import Pages
-from proxpi.web.line import printable
+from proxpi.web.access_log import printable
 from tests.support.house import FILES, HouseCase
 from tests.support.internet import Reply
 from tests.support.logs import logged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxpi.web.crowd import FAREWELL, POLL, REFUSALS
+from proxpi.web.connection_limiter import FAREWELL, POLL, REFUSALS
 from proxpi.web.site import Site
 from tests.support.exchange import Exchange
 from tests.support.house import MIB, HouseCase

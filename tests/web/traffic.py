@@ -7,12 +7,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from proxpi.web.known import Known
+from proxpi.web.response_cache import ResponseCache
 from tests.support.exchange import request as written
 from tests.web.knowing import JSON, LARGE, PAGE, SMALL, KnownCase, undated
 
 
-class NothingKnown(Known):
+class NothingKnown(ResponseCache):
     """Never knows anything: all goes the ordinary way."""
 
     def learn(self, *_: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.web.target import FileOf, ListPage, Moved, ProjectPage, Target, in_tree, target
+from proxpi.web.routes import FileOf, ListPage, Moved, ProjectPage, Target, in_tree, target
 
 WHEEL = "demo-1.0-py3-none-any.whl"
 

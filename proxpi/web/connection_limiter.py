@@ -27,7 +27,7 @@ FAREWELL = 1.0
 _log = Logger(namespace="proxpi.web")
 
 
-class Crowd:
+class ConnectionLimiter:
     """Counts connections in and out.
 
     :ivar clock: tells the time

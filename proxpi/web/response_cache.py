@@ -1,26 +1,24 @@
-"""Requests that were answered from the cache before, and the answers to them, ready to go out.
+"""The response cache: responses from the cache of pages and files, ready to go out again.
 
-Theory of operation
--------------------
-The clients of one image send the same bytes, run after run: all of what Twisted, the tree and the
-cache find out about such a request has been found out before. When a hit is answered in the
-ordinary way, its :class:`Answer` is kept: the head that was written, split where the time stands in
-it, and the body, in memory or as part of an open file. It is found again
+Clients of one image send the same bytes, run after run. When a hit is answered in the ordinary way,
+its :class:`Answer` is stored: the head that was written, split where the time stands in it, and the
+body, in memory or as part of an open file. An entry is found
 
-* by the *head*, the very bytes of a request (:meth:`Known.find`);
-* by the *question*, what matters of a head that was never seen (:mod:`proxpi.web.request_head`,
-  :meth:`Known.ask`): ``Accept``, say, matters, and ``User-Agent`` does not. From then on that head
-  is known as well.
+* by the *head*, the very bytes of a request (:meth:`ResponseCache.find`);
+* by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_head`,
+  :meth:`ResponseCache.ask`). That head then becomes an alias of the entry.
 
-An answer is never older than what it was made of. The page or file it is about tells when it
-changes, is forgotten or evicted, and :meth:`Known.drop` takes away all that was made of it. A
-page's answer ends with the page's freshness, and says how much of that is left. A file's is given
-only if a look at the disk (one ``lstat``) shows the file that is open. Whatever is no hit, or not
-to be kept open (``Connection: close``, HTTP/1.0, a body), is never kept; nor is anything but plain
-TCP answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.direct` sends).
+States of an entry: *stored* (given as long as :meth:`ResponseCache.holds` is true) and *forgotten*
+(invalidated, expired, replaced or evicted; its descriptor is closed). Invalidating a page or file
+(:meth:`ResponseCache.drop`) forgets every entry built from it. A page's entry ends with the page's
+freshness, and says how much of that is left. A file's is given only if a look at the disk (one
+``lstat``) shows the file that is open. Responses that are no hits, or after which the connection
+closes, are not stored; only plain TCP is answered so (:mod:`proxpi.web.channel` decides;
+:mod:`proxpi.web.direct` sends).
 
-There are at most :data:`ANSWERS` of them with :data:`MEMORY` bytes and :data:`FILES` open files;
-beyond that the oldest goes that was not given since it was last looked at.
+There are at most :data:`ANSWERS` entries with :data:`MEMORY` bytes, keys, aliases and log lines
+included, and :data:`FILES` open files; beyond that the oldest entry goes that was not given since it
+was last looked at.
 """
 
 from __future__ import annotations
@@ -148,7 +146,7 @@ class Answer:
 
 
 @attrs.define(eq=False)
-class Known:
+class ResponseCache:
     """The answers that are kept.
 
     :ivar files: how many files may be kept open
