@@ -6,6 +6,7 @@ it. It is waited for by reading what it writes, never by sleeping.
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import re
@@ -13,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -179,6 +181,12 @@ class Proxy:
     def stop_reading(self) -> None:
         """Leave what it writes in the pipe, until it has ended."""
         self._reads.clear()
+
+    @property
+    def unread(self) -> int:
+        """The bytes that it has written and nobody has read."""
+        count = fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(4))
+        return int.from_bytes(count, sys.byteorder)
 
     def _take(self) -> None:
         """Take what it has written by now; whoever calls holds the lock."""
