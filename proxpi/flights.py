@@ -3,9 +3,9 @@
 A :class:`Flight` is *joinable* until it is forgotten or has *landed*; a forgotten flight goes on
 for those who joined it before. A waiter ends in one of three ways: it gets the result, its
 deadline comes (:class:`Late`), or it *leaves* (its Deferred is cancelled). No waiter ends the work.
-But a flight that all waiters have left is not *wanted*, and work that has not begun to use an
-upstream may look at that and end itself with :class:`Abandoned`. A waiter that was late still
-wants it: it was given something older meanwhile, and the result is for the next request.
+But a flight that all waiters have left is not *wanted*: work that only waits for its turn may then
+be given up. A waiter that was late still wants it: it was given something older meanwhile, and the
+result is for the next request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 K = TypeVar("K", bound=Hashable)
@@ -24,10 +24,6 @@ T = TypeVar("T")
 
 class Late(Exception):
     """The deadline of a waiter has come before the result."""
-
-
-class Abandoned(Exception):
-    """Work ended before it began, since all who waited for it have left."""
 
 
 @attrs.define(eq=False)
@@ -39,6 +35,7 @@ class Flight(Generic[T]):
 
     _clock: IReactorTime
     started: float
+    _left: Callable[[], object]
     _waiters: list[Deferred[T]] = attrs.field(init=False, factory=list)
     _outcome: Callable[[], Deferred[T]] | None = attrs.field(init=False, default=None)
     _late: bool = attrs.field(init=False, default=False)
@@ -48,24 +45,35 @@ class Flight(Generic[T]):
         """Whether anyone waits for the result, or was late."""
         return bool(self._waiters) or self._late
 
-    def wait(self, until: float | None = None) -> Deferred[T]:
+    def wait(self, until: float | None = None, *, final: bool = True) -> Deferred[T]:
         """
         Give a Deferred of the result that belongs to the caller alone.
 
         :param until: the clock's seconds at which it fails with :class:`Late`; ``None``: never
+        :param final: whether the caller is late then, and does not just look how far it is
         """
         if self._outcome is not None:
             return self._outcome()
-        waiter: Deferred[T] = Deferred(self._waiters.remove)
+        waiter: Deferred[T] = Deferred(self._leave)
         self._waiters.append(waiter)
         if until is not None:
             left = max(0.0, until - self._clock.seconds())
-            waiter.addTimeout(left, self._clock, onTimeoutCancel=self._timed_out)
+            timer = self._clock.callLater(left, self._end_wait, waiter, final)
+            waiter.addBoth(_stop, timer)
         return waiter
 
-    def _timed_out(self, result: object, timeout: float) -> Any:
+    def _leave(self, waiter: Deferred[T]) -> None:
+        self._waiters.remove(waiter)
+        self._left()
+
+    def be_late(self) -> None:
+        """Note that a waiter is late: the flight stays wanted."""
         self._late = True
-        raise Late()
+
+    def _end_wait(self, waiter: Deferred[T], final: bool) -> None:
+        self._late |= final
+        self._waiters.remove(waiter)
+        waiter.errback(Late())
 
     def _succeeded(self, result: T) -> None:
         self._outcome = lambda: succeed(result)
@@ -87,9 +95,13 @@ class Flight(Generic[T]):
 
 @attrs.define(eq=False)
 class Flights(Generic[K, T]):
-    """The flights of one kind by key; iterates over the keys of those that can be joined."""
+    """The flights of one kind by key; iterates over the keys of those that can be joined.
+
+    :ivar abandoned: is called when a waiter leaves and no flight is wanted any more
+    """
 
     _clock: IReactorTime
+    abandoned: Callable[[], object] = lambda: None
     _joinable: dict[K, Flight[T]] = attrs.field(init=False, factory=dict)
     _under_way: set[Flight[T]] = attrs.field(init=False, factory=set)
 
@@ -110,7 +122,7 @@ class Flights(Generic[K, T]):
         """Give the flight for `key`; if there is none, start `work` as one."""
         flight = self._joinable.get(key)
         if flight is None:
-            flight = self._joinable[key] = Flight(self._clock, self._clock.seconds())
+            flight = self._joinable[key] = Flight(self._clock, self._clock.seconds(), self._left)
             self._under_way.add(flight)
             result = Deferred.fromCoroutine(work())
             result.addBoth(self._landed, key, flight)
@@ -126,7 +138,17 @@ class Flights(Generic[K, T]):
         if flight is None or self._joinable.get(key) is flight:
             self._joinable.pop(key, None)
 
+    def _left(self) -> None:
+        if not self.wanted:
+            self.abandoned()
+
     def _landed(self, result: Any, key: K, flight: Flight[T]) -> Any:
         self._under_way.discard(flight)
         self.forget(key, flight)
         return result
+
+
+def _stop(result: T, timer: IDelayedCall) -> T:
+    if timer.active():
+        timer.cancel()
+    return result

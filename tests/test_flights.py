@@ -200,3 +200,21 @@ class FlightsTests(Case):
         for key in self.flights:
             self.flights.forget(key)
         assert list(self.flights) == []
+
+    def test_abandoned(self) -> None:
+        """When the last waiter of all leaves, that is told; not if one was late, or has it."""
+        told: list[str] = []
+        self.flights.abandoned = lambda: told.append("abandoned")
+        waiters = [self.join(key).wait() for key in ("a", "a", "b")]
+        for waiter in waiters:
+            assert told == []
+            waiter.cancel()
+            self.error(waiter, CancelledError)
+        assert told == ["abandoned"]
+        late, leaves = self.join("a").wait(1.0), self.join("a").wait()
+        self.clock.advance(1)
+        self.error(late, Late)
+        leaves.cancel()
+        self.error(leaves, CancelledError)
+        assert told == ["abandoned"]
+        assert self.flights.wanted

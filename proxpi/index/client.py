@@ -31,6 +31,7 @@ from proxpi.upstream.errors import (
     failed,
 )
 from proxpi.upstream.pool import Upstream
+from proxpi.upstream.slots import Queue
 
 ACCEPT = (
     "application/vnd.pypi.simple.v1+json, "
@@ -151,20 +152,27 @@ class IndexClient:
         ttl = self.ttl if part.present else min(self.ttl, ABSENT_TTL)
         return freshness.remaining(part.asked_at, ttl, self._upstream.clock.seconds())
 
-    async def project(self, name: str, part: Part | None, heard: Callable[[int], object]) -> Said:
+    async def project(
+        self,
+        name: str,
+        part: Part | None,
+        heard: Callable[[int], object],
+        queue: Queue | None = None,
+    ) -> Said:
         """
         Ask for the page of a project.
 
         :param name: the normalized name
         :param part: what it said before, to be confirmed if it has not changed
         :param heard: is told how many bytes come, while they come; 0 for the head
+        :param queue: see :meth:`proxpi.upstream.slots.Slots.slot`
         :raises UpstreamFailed: if it gives no answer that means anything
         """
         served = part is not None and part.served
         if part is not None and part.root_answered:
             self.root.answered = True  # before a restart
         asked_at = self._upstream.clock.seconds()
-        async with self.answer(f"{self.url}{name}/", part, asked_at) as answer:
+        async with self.answer(f"{self.url}{name}/", part, asked_at, queue) as answer:
             if answer.status == 304 and part is not None and part.validators():
                 rooted = self.root.answered
                 return Said(attrs.evolve(part, asked_at=asked_at, root_answered=rooted))
@@ -186,7 +194,9 @@ class IndexClient:
         return Said(Part(True, asked_at, etag, last_modified, True, root_answered=rooted), page)
 
     @asynccontextmanager
-    async def answer(self, url: str, part: Part | None, asked_at: float) -> AsyncIterator[Answer]:
+    async def answer(
+        self, url: str, part: Part | None, asked_at: float, queue: Queue | None = None
+    ) -> AsyncIterator[Answer]:
         """
         Ask for a page or the root list.
 
@@ -200,11 +210,11 @@ class IndexClient:
 
         accept = {"Accept": ACCEPT}
         if part is not None and (validators := part.validators()):
-            async with self._upstream.page(url, accept | validators, head) as answer:
+            async with self._upstream.page(url, accept | validators, head, queue) as answer:
                 if not 400 <= answer.status < 500 or answer.status in _UNCONDITIONAL:
                     yield answer
                     return
-        async with self._upstream.page(url, accept, head) as answer:
+        async with self._upstream.page(url, accept, head, queue) as answer:
             yield answer
 
     async def _check_absence(self, part: Part | None, answer: Answer, since: float) -> None:

@@ -27,6 +27,7 @@ from proxpi.index.retry import Progress
 from proxpi.index.store import DOCUMENT, Store, Stored, digest
 from proxpi.simple.listing import Listed
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.slots import Queue
 
 Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
 #: Whom to ask: those whose part is stale, or all.
@@ -58,6 +59,8 @@ class Record:
     :ivar refreshes: the flights that bring it up to date
     :ivar asks: the flights to each index, which refreshes share
     :ivar renders: the flights that make a form of it
+    :ivar queue: the requests to indexes that wait for a slot; when all clients that wait have
+        left, they are cancelled
     :ivar stored: what of it is kept
     :ivar forms: the merged page, ready to be sent
     :ivar files: what it says of those files that were asked for
@@ -75,6 +78,7 @@ class Record:
     refreshes: Flights[Ask, Status]
     asks: Flights[IndexClient, tuple[IndexClient, Said]]
     renders: Flights[Form, Body]
+    queue: Queue
     stored: Stored | None = None
     forms: dict[Form, Body] = attrs.field(factory=dict)
     files: dict[str, Listed | None] = attrs.field(factory=dict)
@@ -295,8 +299,18 @@ class Records:
         return record
 
     def _new(self, name: str, parts: list[Part | None], stored: Stored | None = None) -> Record:
-        clock = self._clock
-        return Record(name, parts, Flights(clock), Flights(clock), Flights(clock), stored)
+        clock, queue = self._clock, Queue()
+
+        def abandon() -> None:
+            if queue:
+                # What waits for a slot ends; what an index is asked for already goes on.
+                for ask in refreshes:
+                    refreshes.forget(ask)
+                for waiting in list(queue):
+                    waiting.cancel()
+
+        refreshes: Flights[Ask, Status] = Flights(clock, abandon)
+        return Record(name, parts, refreshes, Flights(clock), Flights(clock), queue, stored)
 
     def _changed(self, record: Record) -> None:
         """Note that a record says something else, or stands for something else, than before."""

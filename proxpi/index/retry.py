@@ -81,10 +81,11 @@ async def outcome(
     for window in count(1):
         before = progress.received
         try:
-            return await flight.wait(begun + window * PATIENCE)
+            return await flight.wait(begun + window * PATIENCE, final=False)
         except Late:
             waited = window * PATIENCE
             if waited >= COLD_PATIENCE and progress.received - before < STEP:
+                flight.be_late()
                 raise
     raise AssertionError("there is always another window")
 

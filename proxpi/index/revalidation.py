@@ -173,7 +173,7 @@ class Revalidation:
             nonlocal known
             since = self._clock.seconds()
             try:
-                return await source.project(record.name, known, record.progress.heard)
+                return await source.project(record.name, known, record.progress.heard, record.queue)
             except UpstreamFailed as error:
                 self._note_failure(record, source, error, since)
                 # Some servers fail because of the validators: the next try is without them.

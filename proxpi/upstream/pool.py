@@ -39,7 +39,7 @@ from proxpi.upstream.errors import (
 )
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
 from proxpi.upstream.reach import Reach
-from proxpi.upstream.slots import Slot, Slots
+from proxpi.upstream.slots import Queue, Slot, Slots
 from proxpi.upstream.with_treq import Send, sender
 
 #: Connections to one origin for files, and as many again for pages.
@@ -103,7 +103,11 @@ class Upstream:
 
     @asynccontextmanager
     async def page(
-        self, url: str, headers: Mapping[str, str], head: Head = lambda status: None
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        head: Head = lambda status: None,
+        queue: Queue | None = None,
     ) -> AsyncIterator[Answer]:
         """
         Ask for an index page with treq; the connection is held until the context ends.
@@ -111,10 +115,11 @@ class Upstream:
         A body that nobody took by then is let go of.
 
         :param head: is called with the status of each response head, those of redirects included
+        :param queue: see :meth:`proxpi.upstream.slots.Slots.slot`
         :raises UpstreamFailed: if no answer comes
         """
         async with (
-            self._page_slots.slot(url) as slot,
+            self._page_slots.slot(url, queue=queue) as slot,
             self._answer(slot, url, "GET", headers, self._send_page, head) as answer,
         ):
             yield answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -12,6 +13,8 @@ from proxpi.simple import urls
 from proxpi.upstream.errors import UpstreamFailed
 
 Origin = tuple[str, str, int]
+#: What waits for a slot; a request that is cancelled here has not been sent.
+Queue = set[Deferred[Any]]
 
 
 @attrs.define(eq=False)
@@ -25,14 +28,19 @@ class Slots:
     _taken: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
 
     @asynccontextmanager
-    async def slot(self, url: str, within: Slots | None = None) -> AsyncIterator[Slot]:
+    async def slot(
+        self, url: str, within: Slots | None = None, queue: Queue | None = None
+    ) -> AsyncIterator[Slot]:
         """
         Wait for a slot of a URL's origin, first come first served, and hold it.
 
         :param within: a narrower limit, of which a slot is held as well
+        :param queue: has what is waited for, while it is
         :raises UpstreamFailed: if it is not the URL of a server
         """
-        slot = Slot((self,) if within is None else (within, self))
+        slot = Slot(
+            (self,) if within is None else (within, self), set() if queue is None else queue
+        )
         try:
             await slot.move(url)
             yield slot
@@ -44,9 +52,14 @@ class Slots:
         taken = self._taken.get(urls.origin(url))
         return taken is not None and taken.tokens == 0
 
-    async def take(self, origin: Origin) -> None:
+    async def take(self, origin: Origin, queue: Queue) -> None:
         """Wait for a slot; whoever is cancelled leaves the row."""
-        await self._taken.setdefault(origin, DeferredSemaphore(self.number)).acquire()
+        acquired = self._taken.setdefault(origin, DeferredSemaphore(self.number)).acquire()
+        queue.add(acquired)
+        try:
+            await acquired
+        finally:
+            queue.remove(acquired)
 
     def give_back(self, origin: Origin) -> None:
         """Let go of a slot, for whoever has waited longest."""
@@ -62,6 +75,7 @@ class Slot:
     """A slot of each of some limits that is held, of one origin after the other."""
 
     _limits: tuple[Slots, ...]
+    _queue: Queue
     _origin: Origin | None = attrs.field(init=False, default=None)
     _held: list[tuple[Slots, Origin]] = attrs.field(init=False, factory=list)
 
@@ -79,7 +93,7 @@ class Slot:
         if origin != self._origin:
             self.leave()
             for limit in self._limits:
-                await limit.take(origin)
+                await limit.take(origin, self._queue)
                 self._held.append((limit, origin))
             self._origin = origin
 

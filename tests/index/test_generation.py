@@ -7,11 +7,12 @@ from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi import partials
 from proxpi.index import record as record_module
 from proxpi.index.pages import NoSuchProject, Page
+from proxpi.upstream.pool import CONNECTIONS
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
 from tests.index.test_list_kept import KeptCase
 from tests.index.test_projects import names
@@ -383,6 +384,81 @@ class FlightTests(PagesCase):
             self.page(f"p-{number}")
         records: Any = self.pages._records
         assert "demo" not in records._records
+
+
+class AbandonedTests(PagesCase):
+    """Requests that wait for a slot, as all slots of the index are taken."""
+
+    def setUp(self) -> None:
+        """Take them, by pages that are slow."""
+        super().setUp()
+        self.names = [f"p-{number}" for number in range(2 * CONNECTIONS)]
+        for name in self.names:
+            self.agents.silent.add(f"{ROOT}{name}/")
+            self.indexes.says(f"{ROOT}{name}/", project_page("p.zip"))
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.asks = [self.ask(name) for name in self.names]
+        assert len(self.agents.asked) == CONNECTIONS
+
+    def leave(self) -> None:
+        """Let all clients leave."""
+        for ask in self.asks:
+            ask.cancel()
+            self.error(ask, CancelledError)
+
+    def test_all_leave(self) -> None:
+        """What waits ends with its last client; what is being answered goes on."""
+        ask = self.ask()
+        self.leave()
+        self.agents.release(f"{ROOT}{self.names[0]}/")
+        assert files(self.result(ask)) == ["a.zip"]
+        for name in self.names[1:CONNECTIONS]:
+            self.agents.release(f"{ROOT}{name}/")
+        assert len(self.agents.asked) == CONNECTIONS + 1
+        assert self.page(self.names[0]).status == "HIT"
+        assert not self.unhandled()
+
+    def test_after_a_while(self) -> None:
+        """The same when they have waited for some seconds."""
+        self.clock.advance(7)
+        self.leave()
+        for name in self.names[:CONNECTIONS]:
+            self.agents.release(f"{ROOT}{name}/")
+        assert len(self.agents.asked) == CONNECTIONS
+
+    def test_one_stays(self) -> None:
+        """As long as one of several clients waits, so does the request."""
+        stays = self.ask(self.names[-1])
+        self.leave()
+        self.agents.silent.clear()
+        self.agents.release(f"{ROOT}{self.names[0]}/")
+        assert files(self.result(stays)) == ["p.zip"]
+
+    def test_next_client(self) -> None:
+        """The next client is not told of it: it gets the page."""
+        self.leave()
+        ask = self.ask(self.names[-1])
+        self.agents.silent.clear()
+        self.agents.release(f"{ROOT}{self.names[0]}/")
+        assert files(self.result(ask)) == ["p.zip"]
+
+    def test_late(self) -> None:
+        """A revalidation goes on behind a client that got the stale page meanwhile."""
+        for name in self.names:
+            self.agents.release(f"{ROOT}{name}/")
+        self.page()
+        self.clock.advance(2000)
+        self.agents.silent |= {f"{ROOT}{name}/" for name in self.names}
+        self.asks = [self.ask(name) for name in self.names[:CONNECTIONS]]
+        stale = self.ask()
+        self.clock.advance(5.1)
+        assert self.result(stale).status == "STALE"
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        for name in self.names:
+            self.agents.release(f"{ROOT}{name}/")
+        held = self.pages.ready("demo", JSON, False)
+        assert held is not None
+        assert (held.status, files(held)) == ("HIT", ["b.zip"])
 
 
 class ListTests(KeptCase):
