@@ -17,8 +17,8 @@ closes, are not stored; only plain TCP is answered so (:mod:`proxpi.web.channel`
 :mod:`proxpi.web.direct` sends).
 
 There are at most :data:`ANSWERS` entries with :data:`MEMORY` bytes, keys, aliases and log lines
-included, and :data:`FILES` open files; beyond that the oldest entry goes that was not given since it
-was last looked at.
+included, and :data:`FILES` open files; beyond that the oldest entry goes that was not given since
+it was last looked at.
 """
 
 from __future__ import annotations
