@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from proxpi.files import layout
 from proxpi.files.layout import Identity
+from proxpi.files.throttled_log import STAYS, ThrottledLog
 
 #: Files that are renamed, and unlinked, in one go.
 SOME = 100
@@ -30,16 +31,12 @@ class DeletionQueue:
     """The reserved files of one cache folder.
 
     :ivar in_thread: runs a function that takes a while
-    :ivar failed: is told why a file could not be unlinked
-    :ivar progress: is called when some were unlinked, or could not be
-    :ivar leaving: bytes of the files that are about to be unlinked
     """
 
     folder: Path
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
-    failed: Callable[[OSError], None]
-    progress: Callable[[], None] = lambda: None
-    leaving: int = attrs.field(init=False, default=0)
+    _log: ThrottledLog
+    # Bytes by reserved name: of the files about to be unlinked, and of those that could not be.
     _files: dict[str, int] = attrs.field(init=False, factory=dict)
     _stuck: dict[str, int] = attrs.field(init=False, factory=dict)
     _running: bool = attrs.field(init=False, default=False)
@@ -47,6 +44,11 @@ class DeletionQueue:
 
     def __bool__(self) -> bool:
         return bool(self._files)
+
+    @property
+    def leaving(self) -> int:
+        """Bytes of the files that are about to be unlinked."""
+        return sum(self._files.values())
 
     @property
     def used(self) -> int:
@@ -70,33 +72,23 @@ class DeletionQueue:
     def add(self, reserved: str, size: int) -> None:
         """Add a file under a reserved name."""
         self._files[reserved] = size
-        self.leaving += size
 
-    def start(self) -> None:
-        """Have the reserved files unlinked."""
-        if self._running:
-            return
-        some = list(islice(self._files, SOME))
-        if not some:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                waiter.callback(None)
-            return
-        self._running = True
-        self.in_thread(lambda: self._unlink(some)).addCallback(self._unlinked, some)
+    def start(self) -> Deferred[None]:
+        """Have the reserved files unlinked; give a Deferred of when some of them were tried."""
+        if not self._files:
+            return succeed(None)
+        progress: Deferred[None] = Deferred()
+        self._waiting.append(progress)
+        if not self._running:
+            self._running = True
+            some = list(islice(self._files, SOME))
+            self.in_thread(lambda: self._unlink(some)).addCallback(self._unlinked, some)
+        return progress
 
     def retry(self) -> None:
         """Try again what could not be unlinked."""
-        stuck, self._stuck = self._stuck, {}
-        for reserved, size in stuck.items():
-            self.add(reserved, size)
-
-    def empty(self) -> Deferred[None]:
-        """Give a Deferred of when all were tried."""
-        if not self._files:
-            return succeed(None)
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
+        self._files |= self._stuck
+        self._stuck.clear()
 
     def _unlink(self, some: list[str]) -> dict[str, OSError]:
         """Unlink files, in a thread; give those that stay."""
@@ -112,9 +104,10 @@ class DeletionQueue:
         self._running = False
         for reserved in some:
             size = self._files.pop(reserved)
-            self.leaving -= size
             if reserved in stay:
                 self._stuck[reserved] = size
-                self.failed(stay[reserved])
-        self.progress()
+                self._log.say(stay[reserved], STAYS)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
         self.start()

@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -84,10 +85,8 @@ class Disk:
 
     def __attrs_post_init__(self) -> None:
         self._throttled = ThrottledLog(self.folder, self.seconds)
-        self._queue = DeletionQueue(
-            self.folder, self.in_thread, lambda error: self._throttled.say(error, STAYS)
-        )
-        self._quota = Quota(self.capacity, self._index, self._readers, self._queue, self._evict)
+        self._queue = DeletionQueue(self.folder, self.in_thread, self._throttled)
+        self._quota = Quota(self.capacity, self._index, self._queue, self._readers, self._evict)
         self._usage_log = UsageLog(self.own, self._index, self.in_thread, self.seconds)
         self._scan = StartupScan(
             self.folder,
@@ -268,9 +267,7 @@ class Disk:
 
     def complain(self, error: OSError) -> None:
         """Write to the log that a file cannot be kept: one line a minute."""
-        if isinstance(error, Unknown):
-            self._throttled.wait()
-        else:
+        if not isinstance(error, Unknown):  # the startup scan said so
             self._throttled.say(error)
 
     def end(self, partial: Partial) -> None:
@@ -319,7 +316,7 @@ class Disk:
         self._name(partial, place)
         # Asked of the open file: another program may have replaced it under its name already.
         identity = Identity.of(os.fstat(partial.fileno()))
-        self._quota.settle(partial)
+        self._quota.leave(partial)
         checked = Checked(identity, digests, origin_of(link.url), link.version)
         if link.digest is None:
             checked = replace(checked, etag=etag, modified=modified, current=now)
@@ -371,27 +368,20 @@ class Disk:
         try:
             scan = await self.in_thread(lambda: layout.survey(self.folder, known))
             files: dict[str, Identity | None] = dict.fromkeys(known)
-            files |= dict(scan.files)
-            for number, (place, meant) in enumerate(files.items()):
-                # What was verified by its download came since.
-                if (checked := self._index.verified(place)) is None or not checked.origin:
-                    try:
-                        self._remove(place, meant)
-                    except OSError as error:
-                        failures.append(error)
-                if number % SOME == SOME - 1:
-                    await self._unlinked()
-            await self._unlinked()
+            rest = iter((files | dict(scan.files)).items())
+            while (some := list(islice(rest, SOME))) or self._queue:
+                for place, meant in some:
+                    # What was verified by its download came since.
+                    if (checked := self._index.verified(place)) is None or not checked.origin:
+                        try:
+                            self._remove(place, meant)
+                        except OSError as error:
+                            failures.append(error)
+                await self._queue.start()
         finally:
             self._clearing -= 1
         if failures:
             raise failures[0]
-
-    def _unlinked(self) -> Deferred[None]:
-        """Have unlinked what is in the deletion queue; give a Deferred of its end."""
-        ended = self._queue.empty()
-        self._queue.start()
-        return ended
 
     def _is_verified(self, place: str, identity: Identity) -> bool:
         """Tell whether this very file is verified."""

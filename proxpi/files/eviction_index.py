@@ -3,24 +3,34 @@
 A cached file is *unverified* (nothing is known of its bytes) or *verified* (see
 :class:`~proxpi.files.verify.Checked`). The index touches no file. It is written as one JSON
 document, so that recency, frequency and verifications outlast the process.
+
+The file with the lowest *rank* is evicted first. A rank is the level at the file's last use, plus
+the file's worth. The level is the rank of the last evicted file, so it rises, and files that are
+not used any more sink below it (the aging of GreedyDual). The worth of a file is the cost of a
+miss (its bytes and one request) per byte that its removal frees, times its uses, of which the
+fifth and later ones tell nothing. ``benchmarks/eviction.py`` compares this with other policies.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Container, Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Container, Iterable, Iterator
 from itertools import count
 
 import attrs
 import msgspec
 
-from proxpi.files.eviction import victims, worth
 from proxpi.files.verify import Checked
 
 #: The version of the document.
 VERSION = 3
+#: Bytes that cost as much as the request for them: a tenth of a second at 30 MB/s.
+REQUEST = 3_000_000
+#: Uses beyond which a file is worth no more.
+MOST_USES = 4
+#: Bytes that a file takes at least, as file systems have it.
+LEAST = 1024
 
 _Row = tuple[str, int, int, float, Checked | None]
 
@@ -36,6 +46,11 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     level: float
     files: list[_Row]
+
+
+def worth(uses: int, size: int) -> float:
+    """Give the worth of a file of so many bytes, for each of its bytes."""
+    return min(max(uses, 1), MOST_USES) * (1 / max(size, LEAST) + 1 / REQUEST)
 
 
 @attrs.define(eq=False)
@@ -121,9 +136,29 @@ class EvictionIndex:
         self._level = max(self._level, self._kept[place].rank)
 
     def choose(self, excess: int, busy: Container[str], most: int | None = None) -> list[str]:
-        """Give what has to go for so many bytes; fewer if all else is busy, or at most so many."""
-        with closing(self._by_rank()) as ranked:
-            return victims(ranked, excess, busy, most)
+        """
+        Choose what to evict: the lowest ranks.
+
+        :param excess: bytes to free
+        :param busy: cache paths that have to stay
+        :param most: how many are chosen at most
+        :return: fewer bytes than `excess` if all else is busy
+        """
+        chosen: list[str] = []
+        passed = []
+        while excess > 0 and self._ranked and len(chosen) != most:
+            entry = heapq.heappop(self._ranked)
+            _, turn, place = entry
+            kept = self._kept.get(place)
+            if kept is None or kept.turn != turn:
+                continue
+            passed.append(entry)
+            if place not in busy:
+                chosen.append(place)
+                excess -= kept.size
+        for entry in passed:
+            heapq.heappush(self._ranked, entry)
+        return chosen
 
     def fill(self, found: Iterable[tuple[str, int]]) -> None:
         """
@@ -192,17 +227,3 @@ class EvictionIndex:
     def _rank_all(self) -> None:
         self._ranked = [(kept.rank, kept.turn, place) for place, kept in self._kept.items()]
         heapq.heapify(self._ranked)
-
-    def _by_rank(self) -> Generator[tuple[str, int], None, None]:
-        """Give places and bytes, the lowest rank first."""
-        passed = []
-        try:
-            while self._ranked:
-                entry = heapq.heappop(self._ranked)
-                kept = self._kept.get(entry[2])
-                if kept is not None and kept.turn == entry[1]:
-                    passed.append(entry)
-                    yield entry[2], kept.size
-        finally:
-            for entry in passed:
-                heapq.heappush(self._ranked, entry)

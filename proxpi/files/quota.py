@@ -1,11 +1,10 @@
 """The quota: cached files, partial files and reserved files together never exceed the capacity.
 
-A partial file has a reservation from its beginning to its end. It is *counted* (its bytes, or those
-that are announced, count), *too large* (nothing of it counts, and it is not kept), *unwanted* (it
-was deleted while it was downloaded: it counts, and is not kept), or *settled* (it is a cached file
-now, and counts as one). A write that needs more bytes than are free evicts cached files first, and
-waits until they are unlinked; if that cannot free enough, the write is refused before a byte of it
-is written.
+A partial file has a reservation from its beginning until it is cached or given up. It is *counted*
+(its bytes, or those that are announced, count), *too large* (nothing of it counts, and it is not
+kept), or *unwanted* (it was deleted while it was downloaded: it counts, and is not kept). A write
+that needs more bytes than are free evicts cached files first, and waits until they are unlinked; if
+that cannot free enough, the write is refused before a byte of it is written.
 """
 
 from __future__ import annotations
@@ -44,23 +43,20 @@ class TooLarge(Exception):
 class Reservation:
     """The reservation of a partial file.
 
-    :ivar place: its cache path, if it has one
-    :ivar stated: its size by the index, if the index states one
-    :ivar told: the same, or else its length by the first response of the upstream
-    :ivar size: bytes that count; ``None`` if it is settled or too large
+    :ivar size: bytes that count; ``None`` if it is too large
+    :ivar expected: its size by the index, or else by the first response of the upstream
     :ivar wanted: whether it was not deleted meanwhile
     """
 
-    place: str | None
-    stated: int | None
-    told: int | None
+    link: Link
     size: int | None
+    expected: int | None
     wanted: bool = True
 
     @property
     def kept(self) -> bool:
         """Whether the file is to be cached once it is whole."""
-        return self.place is not None and self.size is not None and self.wanted
+        return self.link.place is not None and self.size is not None and self.wanted
 
 
 @attrs.define(eq=False)
@@ -72,32 +68,25 @@ class Quota:
 
     :ivar capacity: bytes that all files may have
     :ivar busy: cache paths of files that are being sent
-    :ivar queue: the files that are to be unlinked
-    :ivar evict: removes a cached file; it may raise an `OSError`
+    :ivar evict: renames a cached file into the queue; it may raise an `OSError`
     :ivar count_uses: counts the uses of files in the response cache; called before an eviction
     :ivar known: whether the startup scan has ended; until then no file may grow
     """
 
     capacity: int
-    stock: EvictionIndex
+    _index: EvictionIndex
+    _queue: DeletionQueue
     busy: Collection[str]
-    queue: DeletionQueue
     evict: Callable[[str], object]
     count_uses: Callable[[], object] = lambda: None
     known: bool = True
-    _claims: dict[Partial, Reservation] = attrs.field(init=False, factory=dict)
-    _unfinished: int = attrs.field(init=False, default=0)
-    # What could not be evicted; it is tried again once nothing else is left.
-    _aside: set[str] = attrs.field(init=False, factory=set)
-    _waiting: list[Deferred[None]] = attrs.field(init=False, factory=list)
-
-    def __attrs_post_init__(self) -> None:
-        self.queue.progress = self._look
+    _reservations: dict[Partial, Reservation] = attrs.field(init=False, factory=dict)
 
     @property
     def used(self) -> int:
         """Bytes of all files: cached, partial and reserved ones."""
-        return self.stock.used + self._unfinished + self.queue.used
+        partial = sum(each.size or 0 for each in self._reservations.values())
+        return self._index.used + partial + self._queue.used
 
     def fits(self, size: int | None) -> bool:
         """Whether a file of so many bytes may be kept."""
@@ -106,47 +95,39 @@ class Quota:
     def enter(self, partial: Partial, link: Link) -> None:
         """Let a partial file begin, and count it from now on unless it is too large."""
         size = 0 if self.fits(link.size) else None
-        self._claims[partial] = Reservation(link.place, link.size, link.size, size)
+        self._reservations[partial] = Reservation(link, size, link.size)
         partial.room = lambda size: self.grow(partial, size)
 
     def __getitem__(self, partial: Partial) -> Reservation:
-        return self._claims[partial]
+        return self._reservations[partial]
 
     def __iter__(self) -> Iterator[Partial]:
-        return iter(list(self._claims))
+        return iter(list(self._reservations))
 
     def leave(self, partial: Partial) -> None:
         """Count a partial file no longer."""
-        claim = self._claims.pop(partial, None)
-        self._unfinished -= (claim.size or 0) if claim is not None else 0
-        self._look()
-
-    def settle(self, partial: Partial) -> None:
-        """Count a partial file among the finished ones from now on."""
-        claim = self._claims[partial]
-        self._unfinished -= claim.size or 0
-        claim.size = None
+        self._reservations.pop(partial, None)
 
     def unwanted(self, place: str | None = None) -> None:
-        """Let what is on its way to a place, or to any, not be kept."""
-        for claim in self._claims.values():
-            if place in (None, claim.place):
-                claim.wanted = False
+        """Do not keep the partial file of a cache path; ``None``: of any."""
+        for each in self._reservations.values():
+            if place in (None, each.link.place):
+                each.wanted = False
 
     def reserve(self, partial: Partial, size: int) -> None:
         """
         Take note of the length that an upstream announces.
 
-        If the index says the same, room for all of it is made before it comes. One of them alone
-        may be wrong, and nothing is to go for bytes that never come.
+        If the index states the same, room for all of it is made before it arrives. One of them
+        alone may be wrong, and evicts nothing in advance.
 
         :raises Full: if there is none
         """
-        claim = self._claims[partial]
-        if claim.stated == size:
+        reservation = self._reservations[partial]
+        if reservation.link.size == size:
             self.grow(partial, size)
-        elif claim.told is None:
-            claim.told = size
+        elif reservation.expected is None:
+            reservation.expected = size
 
     def grow(self, partial: Partial, size: int) -> Deferred[None] | None:
         """
@@ -155,80 +136,67 @@ class Quota:
         :return: ``None`` if there is; else a Deferred of when it is time to ask once more
         :raises Full: if there is none, and none can be made
         """
-        claim = self._claims.get(partial)
-        if claim is None or claim.size is None:
+        reservation = self._reservations.get(partial)
+        if reservation is None or reservation.size is None:
             return None
-        before = claim.size
+        before = reservation.size
         if size > before:
             if not self.known:
                 raise Unknown
-            more = size - before
-            if self._excess + more > 0 and size > (claim.told or 0) and 2 * size > self.capacity:
-                # It may be endless: it drives out half of the rest at most.
-                raise Full
-            self._claim(claim, size)
+            endless = size > (reservation.expected or 0) and 2 * size > self.capacity
+            if endless and self._excess + size - before > 0:
+                raise Full  # it evicts half of the rest at most
+            reservation.size = size
         try:
-            return self.make()
+            return self.make_room()
         except Full:
-            self._claim(claim, before)
+            reservation.size = before
             raise
 
-    def make(self) -> Deferred[None] | None:
+    def make_room(self) -> Deferred[None] | None:
         """
-        Make room until there is no more in the folder than there may be.
+        Evict what exceeds the capacity.
 
-        :return: ``None`` if that is so; else a Deferred of when it is time to ask once more
-        :raises Full: if it cannot be
+        :return: ``None`` if nothing does; else a Deferred of when it is time to ask once more
+        :raises Full: if not enough can be evicted
         """
         while self.used > self.capacity:
-            self._evict()
-            if self.queue:
-                self._waiting.append(Deferred())
-                return self._waiting[-1]
+            try:
+                self._evict()
+            finally:
+                progress = self._queue.start()
+            if self._queue:
+                return progress
         return None
 
     def shrink(self, _: object = None) -> None:
-        """Have as much removed as is too much, without anyone's waiting for it."""
+        """Evict what exceeds the capacity, while nothing waits for it."""
         with suppress(Full):  # all that is left is being sent, or cannot be removed
-            room = self.make()
+            room = self.make_room()
             if room is not None:
                 room.addCallback(self.shrink)
 
     @property
     def _excess(self) -> int:
         """Bytes to evict, besides those that are about to be unlinked."""
-        return self.used - self.queue.leaving - self.capacity
-
-    def _claim(self, claim: Reservation, size: int) -> None:
-        self._unfinished += size - (claim.size or 0)
-        claim.size = size
+        return self.used - self._queue.leaving - self.capacity
 
     def _evict(self) -> None:
-        """Evict what exceeds the capacity; some files at a time, as each is renamed here."""
-        failures = 0
-        try:
-            while (excess := self._excess) > 0:
-                staying = self._aside.union(self.busy)
-                if excess > self.stock.used - sum(map(self.stock.size, staying)):
-                    self._aside.clear()
-                    raise Full  # and nothing is evicted in vain
-                self.count_uses()
-                for place in self.stock.choose(excess, staying, SOME):
-                    try:
-                        self.evict(place)
-                    except OSError:
-                        self._aside.add(place)
-                        failures += 1
-                        if failures == IN_VAIN:
-                            raise Full
-                if self.queue:
-                    break
-        finally:
-            self.queue.start()
-
-    def _look(self) -> None:
-        """Let waiting writes ask once more: bytes are free, or waiting frees none."""
-        if self.used <= self.capacity or not self.queue:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                waiter.callback(None)
+        """Evict some files of those that exceed the capacity; the queue has to be started."""
+        failed: set[str] = set()
+        while (excess := self._excess) > 0:
+            staying = failed.union(self.busy)
+            evictable = self._index.used - sum(map(self._index.size, staying))
+            if excess > evictable or len(failed) == IN_VAIN:
+                raise Full  # and nothing is evicted in vain
+            self.count_uses()
+            for place in self._index.choose(excess, staying, SOME):
+                try:
+                    self.evict(place)
+                except OSError:
+                    failed.add(place)
+                    self._index.use(place, 0)  # the next eviction tries others first
+                    if len(failed) == IN_VAIN:
+                        break
+            if self._queue:
+                return

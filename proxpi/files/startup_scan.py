@@ -10,6 +10,7 @@ while it ran: the scan may have seen them before or after that.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,15 @@ class StartupScan:
         known = self._usage_log.recall()
         self._touched = set()
         self._quota.known = False
-        try:
-            run = self.in_thread if layout.holds_many(self.folder) else execute
-        except OSError:
-            run = execute  # and the same once more, to be told of
+        run: Callable[[Callable[[], Any]], Deferred[Any]] = execute
+        with suppress(OSError):  # the scan meets it once more
+            if layout.holds_many(self.folder):
+                run = self.in_thread
+                _log.info(
+                    "cache folder {folder}: there are many files; until the startup scan has "
+                    "ended, new ones pass through without being kept",
+                    folder=self.folder,
+                )
         self._looked = run(lambda: layout.survey(self.folder, known))
         self._looked.addCallbacks(self._take, self._cannot_look)
 

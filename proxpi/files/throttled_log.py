@@ -30,17 +30,6 @@ class ThrottledLog:
     seconds: Callable[[], float]
     _last: dict[str, float] = attrs.field(init=False, factory=dict)
     _unsaid: Counter[str] = attrs.field(init=False, factory=Counter)
-    _waiting: bool = attrs.field(init=False, default=False)
-
-    def wait(self) -> None:
-        """Log once that no file is kept before the startup scan has ended."""
-        if not self._waiting:
-            self._waiting = True
-            _log.info(
-                "cache folder {folder}: there is much to be looked at; until that is done, "
-                "what comes passes through",
-                folder=self.folder,
-            )
 
     def say(self, error: OSError, consequence: str = UNKEPT) -> None:
         """Log an error and its consequence, unless the same one was logged within a minute."""

@@ -130,9 +130,9 @@ class Behind(DiskCase):
         self.run_threads()
         for number in range(3, 6):
             self.lay(f"{number}.whl", bytes(30))
-        self.begin(200)
         new = link_of("new.whl", bytes(40))
         with logged("proxpi.files") as log:
+            self.begin(200)
             for _ in range(3):
                 partial = self.disk.partial(new)
                 with pytest.raises(Full) as refusal:
