@@ -33,13 +33,12 @@ from twisted.web.resource import IResource, Resource
 from proxpi import __version__, metrics
 from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
-from proxpi.flights import Flights
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient
-from proxpi.index.pages import Pages
+from proxpi.index.page_cache import PageCache
+from proxpi.index.page_store import PageStore
 from proxpi.index.projects import Projects
 from proxpi.index.root import Root
-from proxpi.index.store import Store
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.process import THREADS, Share, StartFailed, make_folder, pool, room, temporary_place
@@ -47,6 +46,7 @@ from proxpi.row import SettingsError
 from proxpi.settings import Settings
 from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
+from proxpi.single_flight import Flights
 from proxpi.upstream import netrc, tls
 from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials
@@ -86,7 +86,7 @@ class _Rest(Resource):
     isLeaf = True
 
     def __init__(
-        self, pages: Pages, projects: Projects, mirror: Mirror, hosts: frozenset[str]
+        self, pages: PageCache, projects: Projects, mirror: Mirror, hosts: frozenset[str]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._parts = pages, projects, mirror, hosts
@@ -281,8 +281,8 @@ class Proxpi(Service):
             )
             for url, ttl in zip(self._index_urls, ttls, strict=True)
         ]
-        store = Store(self._disk.own / "pages", reactor)
-        pages = Pages(self._sources, reactor, store, self._in_thread)
+        store = PageStore(self._disk.own / "pages", reactor)
+        pages = PageCache(self._sources, reactor, store, self._in_thread)
         projects = Projects(
             self._sources, upstream, reactor, self._disk.own / "projects", self._in_thread
         )

@@ -13,7 +13,7 @@ import pytest
 from proxpi import partials
 from proxpi.files.partial import Partial
 from proxpi.index.list_folder import ListFolder
-from proxpi.index.store import Store
+from proxpi.index.page_store import PageStore
 from tests.support.house import FolderCase
 
 
@@ -53,7 +53,7 @@ class AnotherStarts(FolderCase):
 
     def test_pages_and_lists(self) -> None:
         """So are the pages and lists of the indexes."""
-        store = Store(self.own / "pages", mock.Mock(seconds=lambda: 0.0))
+        store = PageStore(self.own / "pages", mock.Mock(seconds=lambda: 0.0))
         stored = store.save("demo", {}, {"json": b"data"})
         assert stored.image is None
         self.starts = 3

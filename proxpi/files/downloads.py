@@ -24,8 +24,8 @@ from proxpi.files.passthrough import pass_on
 from proxpi.files.quota import TooLarge
 from proxpi.files.spool import Spool
 from proxpi.files.wheel import Wheels, Work
-from proxpi.flights import Flight, Flights, Late
 from proxpi.simple import freshness, urls
+from proxpi.single_flight import Flight, Flights, Late
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 

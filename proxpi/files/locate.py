@@ -24,7 +24,7 @@ class Locate(Protocol):
     async def ask_again(self, name: str, filename: str) -> Listed | None:
         """Give what the page says after it was asked for anew."""
 
-    async def withdraw(self, name: str, filename: str) -> None:
+    async def suppress_metadata(self, name: str, filename: str) -> None:
         """Let the page advertise no core metadata of a file any more: there is none."""
 
 
@@ -98,10 +98,10 @@ class Links:
             raise gone
         return link
 
-    async def withdraw(self, name: str, link: Link) -> None:
+    async def suppress_metadata(self, name: str, link: Link) -> None:
         """Let a page advertise core metadata no more that is not to be had."""
         if link.of is not None:
-            await self._locate.withdraw(name, link.of.entry["filename"])
+            await self._locate.suppress_metadata(name, link.of.entry["filename"])
 
 
 def _beside(filename: str) -> tuple[str, str]:

@@ -35,9 +35,9 @@ from proxpi.files.passthrough import Misfit, Part, pass_part_through, pass_throu
 from proxpi.files.quota import TooLarge
 from proxpi.files.spool import Reader
 from proxpi.files.wheel import WheelFailed, Work
-from proxpi.flights import Late
 from proxpi.simple import urls
 from proxpi.simple.conditional import Span, Unsatisfiable
+from proxpi.single_flight import Late
 from proxpi.upstream.errors import Offline, UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
@@ -213,7 +213,7 @@ class Mirror:
                 link = await self._links.again(name, filename, gone)
                 return await ask(link)
         except Gone as gone:
-            await self._links.withdraw(name, link)
+            await self._links.suppress_metadata(name, link)
             failure = _explained(gone)
             if isinstance(failure, NotUpstream):
                 raise failure from gone

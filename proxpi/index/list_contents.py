@@ -17,10 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxpi.flights import Flights
 from proxpi.index import list_names
 from proxpi.index.client import IndexClient, Part, Work
 from proxpi.index.list_folder import Content, Form, ListFile, ListFolder, Share
+from proxpi.single_flight import Flights
 
 _log = Logger(namespace="proxpi.index")
 

@@ -23,12 +23,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.flights import Flight, Flights, Late
 from proxpi.index import list_intake
 from proxpi.index.client import IndexClient, Part, Work
 from proxpi.index.list_contents import Contents
 from proxpi.index.list_folder import Form, ListFile, ListFolder, Share
-from proxpi.index.record import Status
+from proxpi.index.page_entry import Status
 from proxpi.index.retry import (
     COLD_TRIES,
     PATIENCE,
@@ -41,6 +40,7 @@ from proxpi.index.retry import (
 )
 from proxpi.simple.listing import NotListed
 from proxpi.simple.negotiate import Serialization
+from proxpi.single_flight import Flight, Flights, Late
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 from proxpi.upstream.pool import Upstream
 
@@ -61,7 +61,7 @@ class NoSuchList(NotListed):
 
 @attrs.frozen
 class ProjectList:
-    """The list as it is to be sent; see :class:`proxpi.index.pages.Page`."""
+    """The list as it is to be sent; see :class:`proxpi.index.page_cache.Page`."""
 
     file: ListFile
     status: Status
@@ -92,7 +92,7 @@ class Projects:
     )
     _wanted: set[Form] = attrs.field(init=False, factory=set)
     # Whether an operator wants it asked for, and nobody has tried since.
-    _wished: bool = attrs.field(init=False, default=False)
+    _forced: bool = attrs.field(init=False, default=False)
     # Why it could not be written, and until when nobody tries again.
     _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(
         init=False, default=None
@@ -138,7 +138,7 @@ class Projects:
         :raises OSError: as :meth:`proxpi.index.list_contents.Contents.forget`
         """
         self._held.forget()
-        self._wished = True
+        self._forced = True
         self._full = None
         self._flights.forget(None)
 
@@ -155,7 +155,7 @@ class Projects:
 
     def _blocked(self) -> bool:
         """Tell whether no index can be asked now whose part is stale."""
-        return not self._wished and all(source.breakers.error(ROOT) for source in self._stale)
+        return not self._forced and all(source.breakers.error(ROOT) for source in self._stale)
 
     def _list(self, file: ListFile, status: Status) -> ProjectList:
         remaining = 0.0 if status == "STALE" else self._held.remaining
@@ -175,7 +175,7 @@ class Projects:
         patience = None
         if usable:
             trial = any(source.breakers.half_open(ROOT) for source in self._stale)
-            patience = TRIAL_PATIENCE if trial and not self._wished else PATIENCE
+            patience = TRIAL_PATIENCE if trial and not self._forced else PATIENCE
         if patience == TRIAL_PATIENCE and not self._progress.moves:
             # The request that is under way hangs; if it is answered yet, that counts.
             self._flights.forget(None)
@@ -218,7 +218,7 @@ class Projects:
     def _note_failure(self, source: IndexClient, error: UpstreamFailed, since: float) -> None:
         if isinstance(error, Offline):
             return
-        self._wished = False
+        self._forced = False
         if not source.breakers.fails(ROOT):
             _log.warn("project list: {error}", error=error.again())
         source.breakers.failed(ROOT, error, since)
@@ -252,7 +252,7 @@ class Projects:
         """Ask one index, unless its breaker is open and there is a stale part to fall back on."""
         share = self._held.shares.get(source)
         tries = STALE_TRIES if share is not None else COLD_TRIES
-        if share is not None and not self._wished and source.breakers.admit(ROOT):
+        if share is not None and not self._forced and source.breakers.admit(ROOT):
             tries = TRIAL_TRIES
 
         async def ask_once() -> Share:

@@ -19,8 +19,8 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from proxpi.flights import Flight, Late
 from proxpi.index.breaker import Breakers
+from proxpi.single_flight import Flight, Late
 from proxpi.upstream.body import SLOWEST
 from proxpi.upstream.errors import Offline, UpstreamFailed
 

@@ -21,10 +21,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.flights import Flight, Late
 from proxpi.index.client import IndexClient, Part, Said
-from proxpi.index.press import Lost
-from proxpi.index.record import Ask, Record, Records, Status
+from proxpi.index.page_entry import Ask, PageEntries, PageEntry, Status
+from proxpi.index.representations import Lost
 from proxpi.index.retry import (
     COLD_TRIES,
     PATIENCE,
@@ -35,6 +34,7 @@ from proxpi.index.retry import (
     outcome,
     persistently,
 )
+from proxpi.single_flight import Flight, Late
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 
 _log = Logger(namespace="proxpi.index")
@@ -46,124 +46,124 @@ class Revalidation:
 
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
-    _records: Records
+    _entries: PageEntries
 
-    def remaining(self, record: Record) -> float:
+    def remaining(self, entry: PageEntry) -> float:
         """Seconds for which a page stays fresh."""
-        parts = zip(self._sources, record.parts, strict=True)
+        parts = zip(self._sources, entry.parts, strict=True)
         return min(source.remaining(part) for source, part in parts)
 
-    def blocked(self, record: Record) -> UpstreamFailed | None:
+    def blocked(self, entry: PageEntry) -> UpstreamFailed | None:
         """Give why no index can be asked now whose part is stale, if there is a page without it."""
-        if record.wished or not record.usable:
+        if entry.forced or not entry.usable:
             return None
         errors = [
-            source.breakers.error(record.name)
-            for source, part in zip(self._sources, record.parts, strict=True)
+            source.breakers.error(entry.name)
+            for source, part in zip(self._sources, entry.parts, strict=True)
             if source.remaining(part) <= 0
         ]
         return next(iter(errors), None) if all(errors) else None
 
-    async def revalidate(self, record: Record, ask: Ask) -> Status:
+    async def revalidate(self, entry: PageEntry, ask: Ask) -> Status:
         """
-        Revalidate a record, as far as that can be had in time.
+        Revalidate a entry, as far as that can be had in time.
 
         :return: how: ``STALE`` if it is as it was
         :raises UpstreamFailed: if there is nothing to fall back on
         :raises Lost: if an index confirmed a page that is not there any more
         """
-        if ask == "due" and self.blocked(record):
+        if ask == "due" and self.blocked(entry):
             return "STALE"
-        patience = self._patience(record, ask)
-        if patience == TRIAL_PATIENCE and not record.progress.moves:
+        patience = self._patience(entry, ask)
+        if patience == TRIAL_PATIENCE and not entry.progress.moves:
             # The request that is under way hangs; if it is answered yet, that counts.
-            record.refreshes.forget(ask)
-            for source in record.asked:
-                record.asks.forget(source)
-        flight = record.refreshes.join(ask, lambda: self._refresh(record, ask))
+            entry.refreshes.forget(ask)
+            for source in entry.asked:
+                entry.asks.forget(source)
+        flight = entry.refreshes.join(ask, lambda: self._refresh(entry, ask))
         try:
-            return await outcome(flight, self._clock, record.progress, patience)
+            return await outcome(flight, self._clock, entry.progress, patience)
         except (CancelledError, Lost):
             raise
         except Late:
-            error = self._note_late(flight, record, ask, patience)
-            if not record.usable:
+            error = self._note_late(flight, entry, ask, patience)
+            if not entry.usable:
                 raise error from None
             return "STALE"
         except Exception as error:
-            if not record.usable:
+            if not entry.usable:
                 raise
             if not isinstance(error, UpstreamFailed):
-                _log.failure("page of {name}: an error of proxpi's own", name=record.name)
+                _log.failure("page of {name}: an error of proxpi's own", name=entry.name)
             return "STALE"
 
-    def _patience(self, record: Record, ask: Ask) -> float | None:
+    def _patience(self, entry: PageEntry, ask: Ask) -> float | None:
         """Give the seconds that a client waits for a flight; see :func:`outcome`."""
-        if not record.usable:
+        if not entry.usable:
             return None
         trial = ask == "due" and any(
-            source.breakers.half_open(record.name)
-            for source, part in zip(self._sources, record.parts, strict=True)
+            source.breakers.half_open(entry.name)
+            for source, part in zip(self._sources, entry.parts, strict=True)
             if source.remaining(part) <= 0
         )
-        return TRIAL_PATIENCE if trial and not record.wished else PATIENCE
+        return TRIAL_PATIENCE if trial and not entry.forced else PATIENCE
 
     def _note_late(
-        self, flight: Flight[Status], record: Record, ask: Ask, patience: float | None
+        self, flight: Flight[Status], entry: PageEntry, ask: Ask, patience: float | None
     ) -> UpstreamFailed:
         """Let a flight go on by itself; unless bytes come, later requests do not join it."""
-        error = self._sources[0].late(record.name, flight.started)
-        if record.progress.moves or patience == TRIAL_PATIENCE:
+        error = self._sources[0].late(entry.name, flight.started)
+        if entry.progress.moves or patience == TRIAL_PATIENCE:
             return error
-        record.refreshes.forget(ask, flight)
-        for source in record.asked:
-            record.asks.forget(source)
-            error = source.late(record.name, flight.started)
-            self._note_failure(record, source, error, flight.started)
+        entry.refreshes.forget(ask, flight)
+        for source in entry.asked:
+            entry.asks.forget(source)
+            error = source.late(entry.name, flight.started)
+            self._note_failure(entry, source, error, flight.started)
         return error
 
     def _note_failure(
-        self, record: Record, source: IndexClient, error: UpstreamFailed, since: float
+        self, entry: PageEntry, source: IndexClient, error: UpstreamFailed, since: float
     ) -> None:
-        part = record.parts[self._sources.index(source)]
+        part = entry.parts[self._sources.index(source)]
         if isinstance(error, Offline) or (part is not None and part.asked_at > since):
             return  # what was asked for later has been answered well
-        record.wished = False
-        if not source.breakers.fails(record.name):
-            _log.warn("page of {name}: {error}", name=record.name, error=error.again())
-        source.breakers.failed(record.name, error, since)
+        entry.forced = False
+        if not source.breakers.fails(entry.name):
+            _log.warn("page of {name}: {error}", name=entry.name, error=error.again())
+        source.breakers.failed(entry.name, error, since)
 
-    async def _refresh(self, record: Record, ask: Ask) -> Status:
+    async def _refresh(self, entry: PageEntry, ask: Ask) -> Status:
         """Ask those indexes that are to be asked, and make of it what is wanted."""
-        record.progress.begin()
+        entry.progress.begin()
         answers = await all_settled(
-            self._answer(record, source, part, ask)
-            for source, part in zip(self._sources, record.parts, strict=True)
+            self._answer(entry, source, part, ask)
+            for source, part in zip(self._sources, entry.parts, strict=True)
             if ask == "all" or source.remaining(part) <= 0
         )
         failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
         said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
         if said:
-            await self._records.take(record, said)
-        record.failure = failures[0].again() if failures else None
+            await self._entries.take(entry, said)
+        entry.failure = failures[0].again() if failures else None
         if failures:
             raise failures[0]
         return "MISS" if any(answer.page for answer in said.values()) else "REVALIDATED"
 
     async def _answer(
-        self, record: Record, source: IndexClient, part: Part | None, ask: Ask
+        self, entry: PageEntry, source: IndexClient, part: Part | None, ask: Ask
     ) -> tuple[IndexClient, Said]:
         """Give what an index says; refreshes that ask it at the same time share the answer."""
-        return await record.asks.join(source, lambda: self._ask(record, source, part, ask)).wait()
+        return await entry.asks.join(source, lambda: self._ask(entry, source, part, ask)).wait()
 
     async def _ask(
-        self, record: Record, source: IndexClient, part: Part | None, ask: Ask
+        self, entry: PageEntry, source: IndexClient, part: Part | None, ask: Ask
     ) -> tuple[IndexClient, Said]:
         """Ask one index, unless its breaker is open and there is a stale page to fall back on."""
-        tries = STALE_TRIES if record.usable else COLD_TRIES
-        if record.usable and not record.wished:
+        tries = STALE_TRIES if entry.usable else COLD_TRIES
+        if entry.usable and not entry.forced:
             # A stale page is no help to a client that wants a file that it does not list.
-            page = record.name if ask == "due" else None
+            page = entry.name if ask == "due" else None
             if source.breakers.admit(page):
                 tries = TRIAL_TRIES
 
@@ -173,26 +173,26 @@ class Revalidation:
             nonlocal known
             since = self._clock.seconds()
             try:
-                return await source.project(record.name, known, record.progress.heard, record.queue)
+                return await source.project(entry.name, known, entry.progress.heard, entry.queue)
             except UpstreamFailed as error:
-                self._note_failure(record, source, error, since)
+                self._note_failure(entry, source, error, since)
                 # Some servers fail because of the validators: the next try is without them.
                 known = known and attrs.evolve(known, due=True)
                 raise
 
         asking = Deferred.fromCoroutine(persistently(ask_once, source.breakers, self._clock, tries))
-        if tries == TRIAL_TRIES and source in record.asked:
+        if tries == TRIAL_TRIES and source in entry.asked:
             # The older request may be slow. Of those that follow it, few may hold connections.
-            self._clock.callLater(PATIENCE, _end_unless, record.progress, asking)
-        record.asked.append(source)
+            self._clock.callLater(PATIENCE, _end_unless, entry.progress, asking)
+        entry.asked.append(source)
         began = self._clock.seconds()
         try:
             said = await asking
         except CancelledError:
-            raise source.late(record.name, began) from None
+            raise source.late(entry.name, began) from None
         finally:
-            record.asked.remove(source)
-        source.breakers.succeeded(record.name)
+            entry.asked.remove(source)
+        source.breakers.succeeded(entry.name)
         return source, said
 
 

@@ -15,8 +15,8 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.flights import Flights
 from proxpi.simple import urls
+from proxpi.single_flight import Flights
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 

@@ -16,7 +16,7 @@ from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from proxpi.files.locate import NotUpstream
-from proxpi.index.pages import NoSuchFile, NoSuchProject
+from proxpi.index.page_cache import NoSuchFile, NoSuchProject
 from proxpi.index.projects import NoSuchList
 from proxpi.simple import conditional, freshness
 from proxpi.simple.listing import NotListed

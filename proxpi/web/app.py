@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from proxpi import metrics
 from proxpi.files.mirror import Mirror
-from proxpi.index.pages import Pages
+from proxpi.index.page_cache import PageCache
 from proxpi.index.projects import Projects
 from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
@@ -62,7 +62,7 @@ class App:
     :ivar hosts: names in ``Host`` under which a browser may change something
     """
 
-    _pages: Pages
+    _pages: PageCache
     _projects: Projects
     _mirror: Mirror
     _hosts: frozenset[str] = frozenset()

@@ -11,7 +11,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from proxpi.index.pages import NoSuchProject, Page, Pages
+from proxpi.index.page_cache import NoSuchProject, Page, PageCache
 from proxpi.index.projects import ProjectList, Projects
 from proxpi.simple import negotiate
 from proxpi.web import answers
@@ -30,7 +30,7 @@ VARY = {"Vary": "Accept, Accept-Encoding"}
 class IndexTree:
     """Answers whatever is asked for under a root of the tree."""
 
-    _pages: Pages
+    _pages: PageCache
     _projects: Projects
     _files: Files
     _clock: IReactorTime

@@ -37,14 +37,14 @@ class Sidecar(MirrorCase):
         self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
 
     def test_wrong(self) -> None:
-        """Metadata without the advertised digest is never served, whoever asks, but withdrawn."""
+        """Metadata without the advertised digest is never served, whoever asks, but suppressed."""
         for private in (False, True):
             self.advertise(Reply(200, b"other"), private=private)
             asked = self.fetch(SIDECAR)
             self.run_threads()  # where the wheel, which is none, is looked at
             self.error(asked, NotUpstream)
             assert self.internet.urls().count(URL + ".metadata") >= 2
-            assert self.locate.withdrawn.pop() == ("demo", NAME)
+            assert self.locate.suppressed.pop() == ("demo", NAME)
             assert self.mirror.ready("demo", SIDECAR) is None
 
     def test_without_digest(self) -> None:
@@ -62,7 +62,7 @@ class Sidecar(MirrorCase):
         self.advertise(Reply(404), digest=False)
         self.error(self.fetch(SIDECAR), NotUpstream)
         assert self.locate.asked_again == [("demo", NAME)]
-        assert self.locate.withdrawn == []
+        assert self.locate.suppressed == []
 
     def test_of_an_unknown_file(self) -> None:
         """There is no metadata of a file that no page lists."""

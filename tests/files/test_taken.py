@@ -95,12 +95,12 @@ class TakenCase(MirrorCase):
         """Check that metadata is served, and that it is here from then on."""
         self.assert_bytes(self.result(self.fetch(SIDECAR)), data)
         self.assert_served(SIDECAR, data)
-        assert self.locate.withdrawn == []
+        assert self.locate.suppressed == []
 
     def refused(self) -> None:
         """Check that there is none, and that the page is told."""
         self.error(self.fetch(SIDECAR), NotUpstream)
-        assert self.locate.withdrawn == [("demo", NAME)]
+        assert self.locate.suppressed == [("demo", NAME)]
         assert self.mirror.ready("demo", SIDECAR) is None
 
 
@@ -300,7 +300,7 @@ class NotToBeHad(TakenCase):
         for status in (403, 404, 410):
             self.ranges.lie, self.ranges.whole = {"status": status}, status
             self.refused()
-            self.locate.withdrawn.clear()
+            self.locate.suppressed.clear()
 
     def test_whole_wheel_gone(self) -> None:
         """The same if it has no parts, and is gone when it is asked for."""
@@ -319,7 +319,7 @@ class NotToBeHad(TakenCase):
         name, url = "demo-1.0.tar.gz", URL.replace(NAME, "demo-1.0.tar.gz")
         self.locate.lists(entry(name, WHEEL, metadata={"sha256": sha256(METADATA)}))
         self.error(self.fetch(name + ".metadata"), NotUpstream)
-        assert self.locate.withdrawn == [("demo", name)]
+        assert self.locate.suppressed == [("demo", name)]
         assert self.internet.urls() == [url + ".metadata"] * len(self.internet.asked)
 
     def test_too_much_to_read(self) -> None:
@@ -344,7 +344,7 @@ class Trouble(TakenCase):
         """Check that a client is told so, and that the page goes on advertising it."""
         asked = self.fetch(SIDECAR)
         self.clock.pump([1] * 60)
-        assert self.locate.withdrawn == []
+        assert self.locate.suppressed == []
         return self.error(asked, UpstreamFailed)
 
     def test_wheel_fails(self) -> None:
@@ -373,7 +373,7 @@ class Trouble(TakenCase):
         self.internet.at(URL + ".metadata", Reply(503))
         self.ranges.lie, self.ranges.whole = {"status": 503}, 503
         assert self.result(self.fetch(SIDECAR)) == Elsewhere(URL + ".metadata")
-        assert self.locate.withdrawn == []
+        assert self.locate.suppressed == []
 
     def test_both_fail_private(self) -> None:
         """Behind credentials it is told why it does not come."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.index.pages import Page, Pages
-from proxpi.index.store import Store
+from proxpi.index.page_cache import Page, PageCache
+from proxpi.index.page_store import PageStore
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.house import FolderCase
@@ -42,8 +42,8 @@ class PagesCase(FolderCase):
 
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
-        self.store = Store(self.folder / ".proxpi/pages", self.clock, self.wall)
-        self.pages = Pages(self.indexes.sources, self.clock, self.store, at_once)
+        self.store = PageStore(self.folder / ".proxpi/pages", self.clock, self.wall)
+        self.pages = PageCache(self.indexes.sources, self.clock, self.store, at_once)
 
     def wall(self) -> float:
         """Tell the time of day: another one than the clock's."""

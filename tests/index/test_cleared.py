@@ -112,7 +112,7 @@ class PagesTests(PagesCase):
         self.clear()
         for late in (False, True):
             jobs = Jobs()
-            self.pages._records._work = jobs
+            self.pages._entries._work = jobs
             ask = self.ask()
             if late:  # written, and nobody knows it yet
                 jobs.run()

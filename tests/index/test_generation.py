@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi import partials
-from proxpi.index import record as record_module
-from proxpi.index.pages import NoSuchProject, Page
+from proxpi.index import page_entry
+from proxpi.index.page_cache import NoSuchProject, Page
 from proxpi.upstream.pool import CONNECTIONS
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
 from tests.index.test_list_kept import KeptCase
@@ -144,8 +144,8 @@ class DeleteTests(PagesCase):
     def test_evicted(self) -> None:
         """Nor does a want of memory bring it back."""
         self.pages.forget("demo")
-        records: Any = self.pages._records
-        records._records.clear()
+        entries: Any = self.pages._entries
+        entries._entries.clear()
         assert self.page().status == "MISS"
 
     def test_twice(self) -> None:
@@ -362,7 +362,7 @@ class FlightTests(PagesCase):
 
     def test_pinned(self) -> None:
         """However large the pages that come meanwhile, a slow page is asked for once."""
-        self.put(record_module, "MEMORY", 4 * record_module.OVERHEAD)
+        self.put(page_entry, "MEMORY", 4 * page_entry.OVERHEAD)
         asks = [self.ask()]
         for number in range(4):
             large = [hashlib.sha256(b"%d" % each).hexdigest() for each in range(400)]
@@ -376,14 +376,14 @@ class FlightTests(PagesCase):
 
     def test_pinned_no_longer(self) -> None:
         """What has landed is evicted like any other."""
-        self.put(record_module, "MEMORY", 4 * record_module.OVERHEAD)
+        self.put(page_entry, "MEMORY", 4 * page_entry.OVERHEAD)
         self.ask()
         self.agents.release(AT_ROOT)
         for number in range(6):
             self.indexes.says(f"{ROOT}p-{number}/", project_page("p.zip"))
             self.page(f"p-{number}")
-        records: Any = self.pages._records
-        assert "demo" not in records._records
+        entries: Any = self.pages._entries
+        assert "demo" not in entries._entries
 
 
 class AbandonedTests(PagesCase):

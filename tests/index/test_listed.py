@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.index.pages import YOUNG, NoSuchFile, NoSuchProject
+from proxpi.index.page_cache import YOUNG, NoSuchFile, NoSuchProject
 from proxpi.simple.listing import Listed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, PagesCase

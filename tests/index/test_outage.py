@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs
 
-from proxpi.index.pages import NoSuchProject, Page
+from proxpi.index.page_cache import NoSuchProject, Page
 from proxpi.simple import parse
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 
-from proxpi.index import pages as pages_module
-from proxpi.index.store import DOCUMENT
+from proxpi.index import page_cache as pages_module
+from proxpi.index.page_store import DOCUMENT
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
 from tests.support.upstreams import EXTRA, ROOT, Indexes, Reply, project_page, run
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.flights import Flights, Late
 from proxpi.index.retry import PATIENCE, STEP, TRIAL_PATIENCE, Progress, outcome, persistently
+from proxpi.single_flight import Flights, Late
 from proxpi.upstream.errors import Offline, UpstreamFailed
 from tests.index.test_breaker import REFUSED, BreakersCase
 from tests.support.upstreams import ROOT, run

@@ -6,7 +6,7 @@ import attrs
 from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs
 
-from proxpi.index.pages import NoSuchProject
+from proxpi.index.page_cache import NoSuchProject
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_ROOT, PagesCase, files
 from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list

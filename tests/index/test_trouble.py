@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from proxpi.index import record as record_module
-from proxpi.index.store import DOCUMENT, Store
+from proxpi.index import page_entry
+from proxpi.index.page_store import DOCUMENT, PageStore
 from tests.index.paged import AT_ROOT, HTML, JSON, PagesCase, files
 from tests.support.upstreams import ROOT, Reply, project_page, run
 
@@ -63,7 +63,7 @@ class SomePagesTests(PagesCase):
 
     def test_trouble_holds_no_pages(self) -> None:
         """What is remembered of trouble keeps no page in memory."""
-        records: Any = self.pages._records
+        entries: Any = self.pages._entries
         held = []
         for number in range(20):
             name = f"many-{number}"
@@ -72,11 +72,11 @@ class SomePagesTests(PagesCase):
             self.clock.advance(2000)
             self.indexes.says(f"{ROOT}{name}/", Reply(401))
             self.stale(name)
-            held.append(weakref.ref(records.get(name)))
-            del records._records[name]
+            held.append(weakref.ref(entries.get(name)))
+            del entries._entries[name]
         gc.collect()
         # The newest error may still be known to somebody, with all that led to it.
-        assert sum(record() is not None for record in held) <= 2
+        assert sum(entry() is not None for entry in held) <= 2
 
     def test_an_older_page_is_confirmed(self) -> None:
         """A 304 for what is replaced already changes nothing."""
@@ -87,8 +87,8 @@ class SomePagesTests(PagesCase):
         self.agents.silent.add(AT_ROOT)
         self.ask()
         self.clock.advance(1)
-        records: Any = self.pages._records
-        records.get("demo").asks.forget(self.indexes.sources[0])  # as when it is late
+        entries: Any = self.pages._entries
+        entries.get("demo").asks.forget(self.indexes.sources[0])  # as when it is late
         run(self.pages.ask_again("demo", "old.zip"))
         (first, wait), (second, wait_again) = self.agents._waiting
         self.agents._waiting.clear()
@@ -140,8 +140,8 @@ class ForgottenTests(PagesCase):
         """What a thread was writing meanwhile does not count after a restart."""
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         work = Later()
-        records: Any = self.pages._records
-        records._work = work
+        entries: Any = self.pages._entries
+        entries._work = work
         work.waits = True
         self.ask()
         assert len(work.jobs) == 1
@@ -156,8 +156,8 @@ class ForgottenTests(PagesCase):
         self.agents.silent.add(AT_ROOT)
         self.ask()
         self.pages.forget("demo")
-        records: Any = self.pages._records
-        records._records.clear()
+        entries: Any = self.pages._entries
+        entries._entries.clear()
         asked = self.agents.count(AT_ROOT)
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         self.agents.release(AT_ROOT)
@@ -196,8 +196,8 @@ class DamagedTests(PagesCase):
         def refuse(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        self.put(Store, "_write", refuse)
-        self.put(Store, "remove", lambda store, name: None)
+        self.put(PageStore, "_write", refuse)
+        self.put(PageStore, "remove", lambda store, name: None)
         self.start()
 
     def test_page(self) -> None:
@@ -225,7 +225,7 @@ class MemoryTests(PagesCase):
 
     def test_after_a_restart(self) -> None:
         """The bound holds whatever way a page came into memory."""
-        self.put(record_module, "MEMORY", 20_000)
+        self.put(page_entry, "MEMORY", 20_000)
         names = [f"page-{number}" for number in range(30)]
         for name in names:
             self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}-{'x' * 5000}.zip"))
@@ -233,6 +233,6 @@ class MemoryTests(PagesCase):
         self.start()
         for name in names:
             assert self.pages.ready(name, JSON, False) is not None
-        records: Any = self.pages._records
-        held = [body for record in records._records.values() for body in record.forms.values()]
+        entries: Any = self.pages._entries
+        held = [body for entry in entries._entries.values() for body in entry.forms.values()]
         assert sum(len(body.data) for body in held) <= 20_000

@@ -17,9 +17,9 @@ from twisted.web.resource import IResource
 from proxpi.files import fetch
 from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
-from proxpi.index.pages import Pages
+from proxpi.index.page_cache import PageCache
+from proxpi.index.page_store import PageStore
 from proxpi.index.projects import Projects
-from proxpi.index.store import Store
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.pool import Upstream
 from proxpi.web.app import App
@@ -121,8 +121,8 @@ class HouseCase(FolderCase):
         self.upstream = Upstream(self.internet, self.clock, Credentials.gather([index]), 3, 20)
         self.disk = Disk(self.folder, capacity)
         sources = [source(index, ttl, self.upstream)]
-        store = Store(self.disk.own / "pages", self.clock)
-        self.pages = Pages(sources, self.clock, store, at_once)
+        store = PageStore(self.disk.own / "pages", self.clock)
+        self.pages = PageCache(sources, self.clock, store, at_once)
         self.projects = Projects(
             sources, self.upstream, self.clock, self.disk.own / "projects", at_once
         )

@@ -15,7 +15,7 @@ class FakePages:
     :ivar known: the files of each page that is at hand, by project and name
     :ivar fresh: the files that pages turn out to list once they are asked
     :ivar asked_again: which pages were asked anew
-    :ivar withdrawn: the files that are not said to have metadata any more
+    :ivar suppressed: the files that are not said to have metadata any more
     :ivar slow: what asking a page waits for
     :ivar failure: what asking a page raises
     """
@@ -24,7 +24,7 @@ class FakePages:
         self.known: dict[tuple[str, str], Listed] = {}
         self.fresh: dict[tuple[str, str], Listed] = {}
         self.asked_again: list[tuple[str, str]] = []
-        self.withdrawn: list[tuple[str, str]] = []
+        self.suppressed: list[tuple[str, str]] = []
         self.slow: Deferred[None] | None = None
         self.failure: Exception | None = None
 
@@ -52,9 +52,9 @@ class FakePages:
         await self._ask()
         return self.ready_file(name, filename)
 
-    async def withdraw(self, name: str, filename: str) -> None:
+    async def suppress_metadata(self, name: str, filename: str) -> None:
         """See `Locate`."""
-        self.withdrawn.append((name, filename))
+        self.suppressed.append((name, filename))
 
     async def _ask(self) -> None:
         if self.slow is not None:

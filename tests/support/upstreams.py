@@ -24,11 +24,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IClientRequest, IResponse
 from zope.interface import implementer
 
-from proxpi.flights import Flights
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient
 from proxpi.index.root import Root
 from proxpi.simple import urls
+from proxpi.single_flight import Flights
 from proxpi.upstream import tls
 from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.credentials import Credentials

@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 from twisted.web.test.requesthelper import DummyRequest
 
 from proxpi.files.locate import NotUpstream
-from proxpi.index.pages import NoSuchFile, NoSuchProject
+from proxpi.index.page_cache import NoSuchFile, NoSuchProject
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from proxpi.index.pages import Pages
+from proxpi.index.page_cache import PageCache
 from proxpi.simple import freshness
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
@@ -31,14 +31,14 @@ class NotGiven(KnownCase):
     def test_forgotten_meanwhile(self) -> None:
         """A page that is forgotten while one of its forms is made is not known by that form."""
         head = written("GET", PAGE, JSON, "Accept-Encoding: gzip")
-        fetch = Pages.fetch
+        fetch = PageCache.fetch
 
         async def forget(*given: Any) -> Any:
             made = await fetch(*given)
             self.pages.forget("demo")
             return made
 
-        self.put(Pages, "fetch", forget)
+        self.put(PageCache, "fetch", forget)
         self.ask_with(self.client(), head)
         assert not self.known(head)
         asked = len(self.internet.urls())

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from proxpi.index.pages import Pages
+from proxpi.index.page_cache import PageCache
 from proxpi.web.access_log import printable
 from tests.support.house import FILES, HouseCase
 from tests.support.internet import Reply
@@ -187,7 +187,7 @@ class OwnErrors(HouseCase):
         async def buggy(*_: object) -> None:
             raise Bug("secret")
 
-        self.put(Pages, "fetch", buggy)
+        self.put(PageCache, "fetch", buggy)
         for method in ("GET", "HEAD"):
             answer = self.ask(method, "/index/demo/")
             assert answer.status == 500
@@ -201,7 +201,7 @@ class OwnErrors(HouseCase):
         def buggy(*_: object) -> None:
             raise Bug("secret")
 
-        self.put(Pages, "forget", buggy)
+        self.put(PageCache, "forget", buggy)
         answer = self.ask("DELETE", "/cache/demo")
         assert (answer.status, answer.text.count("\n")) == (500, 1)
         assert "secret" not in answer.text
@@ -229,7 +229,7 @@ class OwnErrors(HouseCase):
             finally:
                 raise Bug("secret")
 
-        self.put(Pages, "fetch", buggy)
+        self.put(PageCache, "fetch", buggy)
         exchange = self.connect()
         exchange.ask("GET", "/index/demo/")
         exchange.hang_up()

@@ -1,7 +1,7 @@
-"""The merged page of a project in the forms that clients ask for, made in one go and kept.
+"""Representations of a merged page: JSON and HTML, plain and gzip, rendered once and kept.
 
-This is what takes time with a page of thousands of files: it is called in a thread, and touches
-nothing but its arguments and the disk.
+Rendering a page of thousands of files takes a while: these functions run in a thread, and touch
+nothing but their arguments and the disk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from proxpi.index.client import Page, Part
 from proxpi.index.merge import merge
-from proxpi.index.store import DOCUMENT, WITHDRAWN, Store, Stored
+from proxpi.index.page_store import DOCUMENT, SUPPRESSED, PageStore, StoredPage
 from proxpi.simple import model
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
@@ -29,7 +29,7 @@ class Lost(Exception):
 
 
 @attrs.frozen
-class Form:
+class Representation:
     """One of the four ways to write a page.
 
     :ivar compressed: whether with gzip
@@ -44,53 +44,55 @@ class Form:
         return self.serialization.value + (".gz" if self.compressed else "")
 
 
-def press(
-    projects: Sequence[model.Project], forms: Iterable[Form], withdrawn: Collection[str] = ()
+def render(
+    projects: Sequence[model.Project],
+    forms: Iterable[Representation],
+    suppressed: Collection[str] = (),
 ) -> dict[str, bytes]:
     """
-    Merge what the indexes say, and write it down in some forms.
+    Merge what the indexes say, and render some representations of it.
 
     :param projects: in order of precedence; at least one
-    :param withdrawn: names of the files whose core metadata is not advertised
+    :param suppressed: names of the files whose core metadata is not advertised
     :return: the forms by name
     """
     merged = merge(projects)
-    if withdrawn:
+    if suppressed:
         files = [
             {key: value for key, value in entry.items() if key != "core-metadata"}
-            if entry["filename"] in withdrawn
+            if entry["filename"] in suppressed
             else entry
             for entry in merged.files
         ]
         merged = attrs.evolve(merged, files=files)
     written: dict[Serialization, bytes] = {}
-    pressed = {}
+    rendered = {}
     for form in forms:
         data = written.get(form.serialization)
         if data is None:
-            render = render_json if form.serialization is Serialization.JSON else render_html
-            data = written[form.serialization] = render(merged)
+            write = render_json if form.serialization is Serialization.JSON else render_html
+            data = written[form.serialization] = write(merged)
         # Without a time in it, the same page compresses to the same bytes: one tag for them.
-        pressed[form.name] = gzip.compress(data, LEVEL, mtime=0) if form.compressed else data
-    return pressed
+        rendered[form.name] = gzip.compress(data, LEVEL, mtime=0) if form.compressed else data
+    return rendered
 
 
 def keep(
-    store: Store,
+    store: PageStore,
     name: str,
-    before: Stored | None,
+    before: StoredPage | None,
     parts: Mapping[str, Part],
     pages: Mapping[str, Page],
-    wanted: Collection[Form],
+    wanted: Collection[Representation],
     current: Callable[[], bool],
-) -> tuple[Stored | None, dict[str, bytes]]:
+) -> tuple[StoredPage | None, dict[str, bytes]]:
     """
     Keep what the indexes said of a project, with the forms of it that are wanted.
 
     :param before: what was kept until now
     :param parts: what they said, by identity of the index, in order of precedence
     :param pages: those pages that are new
-    :param current: see :meth:`proxpi.index.store.Store.save`
+    :param current: see :meth:`proxpi.index.page_store.PageStore.save`
     :return: what is kept now, and the forms that were made; no project, nothing kept
     :raises Lost: if a page that still holds is not there any more
     """
@@ -116,18 +118,18 @@ def keep(
             pages[key].project if key in pages else model.decode(sections[DOCUMENT + key])
             for key in present
         ]
-        made = press(projects, wanted)
+        made = render(projects, wanted)
     return store.save(name, parts, sections | made, current), made
 
 
 def add(
-    store: Store,
+    store: PageStore,
     name: str,
-    kept: Stored,
+    kept: StoredPage,
     parts: Mapping[str, Part],
-    form: Form,
+    form: Representation,
     current: Callable[[], bool],
-) -> tuple[Stored, bytes]:
+) -> tuple[StoredPage, bytes]:
     """
     Make one more form of a page that is kept.
 
@@ -137,19 +139,19 @@ def add(
     if sections is None:
         raise Lost(name)
     documents = [sections[DOCUMENT + key] for key, part in parts.items() if part.present]
-    withdrawn = _withdrawn(sections)
-    made = press([model.decode(document) for document in documents], [form], withdrawn)
+    suppressed = _suppressed(sections)
+    made = render([model.decode(document) for document in documents], [form], suppressed)
     return store.save(name, parts, sections | made, current), made[form.name]
 
 
-def withdraw(
-    store: Store,
+def suppress_metadata(
+    store: PageStore,
     name: str,
-    kept: Stored,
+    kept: StoredPage,
     parts: Mapping[str, Part],
     filename: str,
     current: Callable[[], bool],
-) -> Stored:
+) -> StoredPage:
     """
     Let the forms of a page that is kept advertise no core metadata of a file, until it changes.
 
@@ -158,10 +160,10 @@ def withdraw(
     sections = kept.read()
     if sections is None:
         raise Lost(name)
-    withdrawn = model.to_json(sorted({filename, *_withdrawn(sections)}))
+    suppressed = model.to_json(sorted({filename, *_suppressed(sections)}))
     documents = {key: data for key, data in sections.items() if key.startswith(DOCUMENT)}
-    return store.save(name, parts, documents | {WITHDRAWN: withdrawn}, current)
+    return store.save(name, parts, documents | {SUPPRESSED: suppressed}, current)
 
 
-def _withdrawn(sections: Mapping[str, bytes]) -> list[str]:
-    return msgspec.json.decode(sections.get(WITHDRAWN, b"[]"), type=list[str])
+def _suppressed(sections: Mapping[str, bytes]) -> list[str]:
+    return msgspec.json.decode(sections.get(SUPPRESSED, b"[]"), type=list[str])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from proxpi.flights import Flight, Flights, Late
+from proxpi.single_flight import Flight, Flights, Late
 from tests.support.upstreams import Case
 
 

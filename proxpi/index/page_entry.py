@@ -1,12 +1,12 @@
-"""What is known of each project's page: an LRU of entries in memory, over the store on disk.
+"""Cache entries of project pages: an LRU in memory over the page store on disk.
 
-A :class:`Record` is one *generation* of a project's page. It is *fresh*, *stale* (past its time to
-live) or *due* (invalidated: asked for before it is used, without validators), which its parts tell.
-The one that :class:`Records` names for the project is *current*. ``DELETE`` makes another one
-current, whose parts are due, and marks the file on disk before that. The one before is then
-*superseded*: its flights go on, and their results are for those who joined them; but nothing of
-it is written to disk, used for a later request, or told to the response cache. Memory evicts the
-least recently used record, except one with work under way, which is *pinned*.
+A :class:`PageEntry` is one *generation* of a project's page. It is *fresh*, *stale* (past its time
+to live) or *due* (asked for before it is used, without validators); its parts tell which. The entry
+that :class:`PageEntries` has for the project is *current*. ``DELETE`` marks the file on disk, and
+then makes another entry current, whose parts are due. The one before is *superseded*: its flights
+go on, and their results are for the requests that joined them, but they are neither written to disk
+nor used for later requests. Memory evicts the least recently used entry, unless that is *pinned* by
+work under way.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.flights import Flights
 from proxpi.index.client import IndexClient, Part, Said, Work
-from proxpi.index.press import Form, Lost, add, keep, withdraw
+from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage, digest
+from proxpi.index.representations import Lost, Representation, add, keep, suppress_metadata
 from proxpi.index.retry import Progress
-from proxpi.index.store import DOCUMENT, Store, Stored, digest
 from proxpi.simple.listing import Listed
+from proxpi.single_flight import Flights
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.slots import Queue
 
@@ -35,7 +35,7 @@ Ask = Literal["due", "all"]
 
 #: Bytes of pages that are held in memory.
 MEMORY = 16 * 1024 * 1024
-#: Bytes that a record is taken to cost beside its content, and each of its files.
+#: Bytes that a entry is taken to cost beside its content, and each of its files.
 OVERHEAD = 4096
 FILE_OVERHEAD = 1024
 
@@ -52,7 +52,7 @@ class Body:
 
 
 @attrs.define(eq=False)
-class Record:
+class PageEntry:
     """One generation of a project's page.
 
     :ivar parts: what each index said last, in order of precedence
@@ -69,7 +69,7 @@ class Record:
     :ivar asked: the indexes that have not answered yet
     :ivar progress: how much of the answers has come
     :ivar lock: is held while what is kept changes
-    :ivar wished: whether an operator wants it asked for, and nobody has tried since
+    :ivar forced: whether an operator wants it asked for, and nobody has tried since
     :ivar cost: bytes
     """
 
@@ -77,17 +77,17 @@ class Record:
     parts: list[Part | None]
     refreshes: Flights[Ask, Status]
     asks: Flights[IndexClient, tuple[IndexClient, Said]]
-    renders: Flights[Form, Body]
+    renders: Flights[Representation, Body]
     queue: Queue
-    stored: Stored | None = None
-    forms: dict[Form, Body] = attrs.field(factory=dict)
+    stored: StoredPage | None = None
+    forms: dict[Representation, Body] = attrs.field(factory=dict)
     files: dict[str, Listed | None] = attrs.field(factory=dict)
     failure: UpstreamFailed | None = None
-    wanted: set[Form] = attrs.field(factory=set)
+    wanted: set[Representation] = attrs.field(factory=set)
     asked: list[IndexClient] = attrs.field(factory=list)
     progress: Progress = attrs.field(factory=Progress)
     lock: DeferredLock = attrs.field(factory=DeferredLock)
-    wished: bool = False
+    forced: bool = False
     cost: int = 0
 
     @property
@@ -108,36 +108,36 @@ class Record:
 
 
 @attrs.define(eq=False)
-class Records:
-    """The current records, by name of the project.
+class PageEntries:
+    """The current entries, by name of the project.
 
     :ivar store: where they are kept
-    :ivar changed: is told of a project when what its record says, or stands for, may be another
+    :ivar changed: is told of a project when what its entry says, or stands for, may be another
         than before; of ``None`` when that is so for all
     """
 
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
-    store: Store
+    store: PageStore
     _work: Work
     changed: Callable[[str | None], None] = lambda _: None
-    _records: OrderedDict[str, Record] = attrs.field(init=False, factory=OrderedDict)
+    _entries: OrderedDict[str, PageEntry] = attrs.field(init=False, factory=OrderedDict)
     _cost: int = attrs.field(init=False, default=0)
 
-    def get(self, name: str) -> Record:
-        """Give the current record of a project; a new one if nothing is known of it."""
-        record = self._records.get(name)
-        if record is None:
-            record = self._put(self._kept(name))
-        self._records.move_to_end(name)
-        return record
+    def get(self, name: str) -> PageEntry:
+        """Give the current entry of a project; a new one if nothing is known of it."""
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._put(self._kept(name))
+        self._entries.move_to_end(name)
+        return entry
 
-    def current(self, record: Record) -> bool:
-        """Tell whether a record is current; any thread may ask."""
-        return self._records.get(record.name) is record
+    def current(self, entry: PageEntry) -> bool:
+        """Tell whether a entry is current; any thread may ask."""
+        return self._entries.get(entry.name) is entry
 
-    def _test(self, record: Record) -> Callable[[], bool]:
-        return lambda: self.current(record)
+    def _is_current(self, entry: PageEntry) -> Callable[[], bool]:
+        return lambda: self.current(entry)
 
     def invalidate(self, name: str) -> None:
         """
@@ -151,7 +151,7 @@ class Records:
             # Validators are not used either: an operator who forgets a page may mistrust them.
             parts = [part and attrs.evolve(part, due=True) for part in old.parts]
             new = self._new(name, parts, old.stored and old.stored.invalidated())
-            new.failure, new.wished = old.failure, True
+            new.failure, new.forced = old.failure, True
             self._put(new)
 
     def clear(self) -> Deferred[None]:
@@ -163,43 +163,43 @@ class Records:
         """
         with self.store.lock:
             gone = self.store.clear()
-            self._records.clear()
+            self._entries.clear()
             self._cost = 0
         self.changed(None)
         return self._work(lambda: rmtree(gone, ignore_errors=True))
 
-    def lose(self, record: Record) -> None:
-        """Put another record in the place of one whose file is gone or is not what it was."""
-        if not self.current(record):
+    def lose(self, entry: PageEntry) -> None:
+        """Put another entry in the place of one whose file is gone or is not what it was."""
+        if not self.current(entry):
             return
-        found = self._kept(record.name)
-        if found.stored and record.stored and found.stored.sections == record.stored.sections:
+        found = self._kept(entry.name)
+        if found.stored and entry.stored and found.stored.sections == entry.stored.sections:
             # Damaged, and maybe not to be removed; otherwise another process has put its own there.
-            self.store.remove(record.name)
-            found = self._new(record.name, [None] * len(self._sources))
+            self.store.remove(entry.name)
+            found = self._new(entry.name, [None] * len(self._sources))
         self._put(found)
 
-    def body(self, record: Record, form: Form) -> Body | None:
+    def body(self, entry: PageEntry, form: Representation) -> Body | None:
         """Give a form of a page if it has been made."""
-        body = record.forms.get(form)
-        if body is None and record.stored is not None and form.name in record.stored.sections:
-            found = record.stored.read(form.name)
+        body = entry.forms.get(form)
+        if body is None and entry.stored is not None and form.name in entry.stored.sections:
+            found = entry.stored.read(form.name)
             if found is not None:
-                body = Body(found[form.name], record.stored.sections[form.name].digest)
-                record.forms[form] = body
-                self.weigh(record)
+                body = Body(found[form.name], entry.stored.sections[form.name].digest)
+                entry.forms[form] = body
+                self.weigh(entry)
         return body
 
-    async def take(self, record: Record, said: Mapping[IndexClient, Said]) -> None:
+    async def take(self, entry: PageEntry, said: Mapping[IndexClient, Said]) -> None:
         """
         Take over what indexes said, and make the forms that are waited for.
 
         :raises Lost: if an index confirmed a page that is not there any more
         """
-        await record.lock.acquire()
+        await entry.lock.acquire()
         try:
             parts, pages = [], {}
-            for source, old in zip(self._sources, record.parts, strict=True):
+            for source, old in zip(self._sources, entry.parts, strict=True):
                 new = said.get(source)
                 # Of two flights the older one may come home later, or confirm what is replaced.
                 if new is None or (
@@ -210,95 +210,99 @@ class Records:
                     parts.append(new.part)
                     if new.page is not None:
                         pages[source.identity] = new.page
-            wanted, record.wanted = record.wanted, set()
-            before, named = record.stored, self._named(parts)
+            wanted, entry.wanted = entry.wanted, set()
+            before, named = entry.stored, self._named(parts)
             after, made = await self._work(
                 lambda: keep(
-                    self.store, record.name, before, named, pages, wanted, self._test(record)
+                    self.store, entry.name, before, named, pages, wanted, self._is_current(entry)
                 )
             )
             if before is None or after is None or before.documents != after.documents:
-                record.forms.clear()
-                record.files.clear()
-            record.parts, record.stored = parts, after
-            record.forms |= {form: _body(made[form.name]) for form in wanted if form.name in made}
-            self._changed(record)
+                entry.forms.clear()
+                entry.files.clear()
+            entry.parts, entry.stored = parts, after
+            entry.forms |= {form: _body(made[form.name]) for form in wanted if form.name in made}
+            self._changed(entry)
         finally:
-            record.lock.release()
+            entry.lock.release()
 
-    async def render(self, record: Record, form: Form) -> Body:
+    async def render(self, entry: PageEntry, form: Representation) -> Body:
         """
         Make a form of a page that nobody wanted before.
 
         :raises Lost: if what was kept of the page is not there any more
         """
-        await record.lock.acquire()
+        await entry.lock.acquire()
         try:
-            kept, named = record.stored, self._named(record.parts)
+            kept, named = entry.stored, self._named(entry.parts)
             if kept is None:
-                raise Lost(record.name)
-            record.stored, data = await self._work(
-                lambda: add(self.store, record.name, kept, named, form, self._test(record))
+                raise Lost(entry.name)
+            entry.stored, data = await self._work(
+                lambda: add(self.store, entry.name, kept, named, form, self._is_current(entry))
             )
-            body = record.forms[form] = _body(data)
-            self.weigh(record)
+            body = entry.forms[form] = _body(data)
+            self.weigh(entry)
             return body
         finally:
-            record.lock.release()
+            entry.lock.release()
 
-    async def withdraw(self, record: Record, filename: str) -> None:
+    async def suppress_metadata(self, entry: PageEntry, filename: str) -> None:
         """
         Advertise no core metadata of a file any more, until the page changes.
 
         :raises Lost: if what was kept of the page is not there any more
         """
-        await record.lock.acquire()
+        await entry.lock.acquire()
         try:
-            kept, named = record.stored, self._named(record.parts)
+            kept, named = entry.stored, self._named(entry.parts)
             if kept is None:
                 return
-            record.stored = await self._work(
-                lambda: withdraw(self.store, record.name, kept, named, filename, self._test(record))
+            entry.stored = await self._work(
+                lambda: suppress_metadata(
+                    self.store, entry.name, kept, named, filename, self._is_current(entry)
+                )
             )
-            record.forms.clear()
-            self._changed(record)
+            entry.forms.clear()
+            self._changed(entry)
         finally:
-            record.lock.release()
+            entry.lock.release()
 
-    def weigh(self, record: Record) -> None:
-        """Count the bytes of a record anew, and evict others to make room for them."""
-        if not self.current(record):
+    def weigh(self, entry: PageEntry) -> None:
+        """Count the bytes of a entry anew, and evict others to make room for them."""
+        if not self.current(entry):
             return
-        image = record.stored.image if record.stored is not None else None
-        self._cost -= record.cost
-        record.cost = (
+        image = entry.stored.image if entry.stored is not None else None
+        self._cost -= entry.cost
+        entry.cost = (
             OVERHEAD
-            + FILE_OVERHEAD * len(record.files)
-            + sum(len(body.data) for body in record.forms.values())
+            + FILE_OVERHEAD * len(entry.files)
+            + sum(len(body.data) for body in entry.forms.values())
             + len(image or b"")
         )
-        self._cost += record.cost
-        for _ in range(len(self._records) - 1):
+        self._cost += entry.cost
+        for _ in range(len(self._entries) - 1):
             if self._cost <= MEMORY:
                 break
-            name, least = next(iter(self._records.items()))
-            if least is record or least.pinned:
-                self._records.move_to_end(name)
+            name, least = next(iter(self._entries.items()))
+            if least is entry or least.pinned:
+                self._entries.move_to_end(name)
             else:
-                del self._records[name]
+                del self._entries[name]
                 self._cost -= least.cost
 
-    def _put(self, record: Record) -> Record:
-        """Make a record current, in place of any other."""
-        old = self._records.pop(record.name, None)
-        self._records[record.name] = record
+    def _put(self, entry: PageEntry) -> PageEntry:
+        """Make a entry current, in place of any other."""
+        old = self._entries.pop(entry.name, None)
+        self._entries[entry.name] = entry
         if old is not None:
             self._cost -= old.cost
-            self.changed(record.name)
-        self.weigh(record)
-        return record
+            self.changed(entry.name)
+        self.weigh(entry)
+        return entry
 
-    def _new(self, name: str, parts: list[Part | None], stored: Stored | None = None) -> Record:
+    def _new(
+        self, name: str, parts: list[Part | None], stored: StoredPage | None = None
+    ) -> PageEntry:
         clock, queue = self._clock, Queue()
 
         def abandon() -> None:
@@ -310,13 +314,13 @@ class Records:
                     waiting.cancel()
 
         refreshes: Flights[Ask, Status] = Flights(clock, abandon)
-        return Record(name, parts, refreshes, Flights(clock), Flights(clock), queue, stored)
+        return PageEntry(name, parts, refreshes, Flights(clock), Flights(clock), queue, stored)
 
-    def _changed(self, record: Record) -> None:
-        """Note that a record says something else, or stands for something else, than before."""
-        if self.current(record):
-            self.weigh(record)
-            self.changed(record.name)
+    def _changed(self, entry: PageEntry) -> None:
+        """Note that a entry says something else, or stands for something else, than before."""
+        if self.current(entry):
+            self.weigh(entry)
+            self.changed(entry.name)
 
     def _named(self, parts: Sequence[Part | None]) -> dict[str, Part]:
         """Give what the indexes said by their identities, as it is kept."""
@@ -326,7 +330,7 @@ class Records:
             if part is not None
         }
 
-    def _kept(self, name: str) -> Record:
+    def _kept(self, name: str) -> PageEntry:
         """Read from disk what is known of a project."""
         stored = self.store.load(name)
         if stored is None:

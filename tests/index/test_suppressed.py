@@ -37,9 +37,9 @@ class WithdrawnTests(PagesCase):
         self.indexes.says(AT_ROOT, self.answer)
         self.first = self.page(), self.result(self.ask(form=HTML))
 
-    def withdraw(self, filename: str) -> None:
+    def suppress_metadata(self, filename: str) -> None:
         """Let it be known that a wheel has no metadata."""
-        self.result(run(self.pages.withdraw("demo", filename)))
+        self.result(run(self.pages.suppress_metadata("demo", filename)))
 
     def advertised(self) -> list[str]:
         """Give the wheels with metadata; both forms have to agree."""
@@ -55,7 +55,7 @@ class WithdrawnTests(PagesCase):
 
     def test_one(self) -> None:
         """The next answer does not advertise it, in neither form, and each has a new tag."""
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         assert self.advertised() == [TWO]
         for before, form in zip(self.first, (JSON, HTML), strict=True):
             after = self.result(self.ask(form=form))
@@ -66,19 +66,19 @@ class WithdrawnTests(PagesCase):
     def test_both(self) -> None:
         """One after the other, and one twice."""
         for filename in (ONE, TWO, ONE):
-            self.withdraw(filename)
+            self.suppress_metadata(filename)
         assert self.advertised() == []
 
     def test_the_file_stays(self) -> None:
         """The wheel itself is listed and found as before."""
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         listed = self.pages.ready_file("demo", ONE)
         assert listed is not None
         assert listed.entry["url"] == wheel(1)["url"]
 
     def test_confirmed(self) -> None:
         """It stays so while the index confirms its page, or says the same once more."""
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         for answer in (Reply(304), self.answer):
             self.clock.advance(1801)
             self.indexes.says(AT_ROOT, answer)
@@ -86,27 +86,27 @@ class WithdrawnTests(PagesCase):
 
     def test_changed(self) -> None:
         """A page that changes is believed anew."""
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         self.clock.advance(1801)
         self.indexes.says(AT_ROOT, project_page(wheel(1), wheel(2), versions=["1", "2"]))
         assert self.advertised() == [ONE, TWO]
 
     def test_restart(self) -> None:
         """It stays so over a restart."""
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         self.start()
         assert self.advertised() == [TWO]
         assert len(self.agents.asked) == 1
 
     def test_forgotten(self) -> None:
         """Whoever forgets a page mistrusts that, too."""
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         self.pages.forget("demo")
         assert self.advertised() == [ONE, TWO]
 
     def test_outage(self) -> None:
         """An old page that stands in advertises no more than it did before."""
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         self.clock.advance(1801)
         self.indexes.says(AT_ROOT, Reply(503))
         page = self.slow_page()
@@ -115,13 +115,13 @@ class WithdrawnTests(PagesCase):
 
     def test_of_nothing(self) -> None:
         """Where there is no page there is nothing to do."""
-        self.result(run(self.pages.withdraw("other", ONE)))
+        self.result(run(self.pages.suppress_metadata("other", ONE)))
         assert len(self.agents.asked) == 1
 
     def test_lost(self) -> None:
         """If the page is gone from disk, it is asked for again, and says what it says."""
         self.store.remove("demo")
-        self.withdraw(ONE)
+        self.suppress_metadata(ONE)
         assert self.advertised() == [ONE, TWO]
         assert len(self.agents.asked) == 2
 
@@ -134,13 +134,13 @@ class WithdrawnTests(PagesCase):
             jobs.append((job, Deferred()))
             return jobs[-1][1]
 
-        self.pages._records._work = later
+        self.pages._entries._work = later
         form = run(self.pages.fetch("demo", JSON, True))
-        withdrawn = run(self.pages.withdraw("demo", ONE))
+        suppressed = run(self.pages.suppress_metadata("demo", ONE))
         while jobs:
             job, done = jobs.pop(0)
             done.callback(job())
-        self.result(withdrawn)
+        self.result(suppressed)
         self.result(form)
         assert self.pages.ready("demo", JSON, True) is None
         self.start()
@@ -156,6 +156,6 @@ class TwoIndexesTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page(wheel(1)))
         self.indexes.says(AT_EXTRA, project_page(wheel(2)))
         self.page()
-        self.result(run(self.pages.withdraw("demo", TWO)))
+        self.result(run(self.pages.suppress_metadata("demo", TWO)))
         listed = json.loads(self.page().body.data)["files"]
         assert [file.get("core-metadata") for file in listed] == [DIGEST, None]

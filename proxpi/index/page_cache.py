@@ -1,16 +1,14 @@
-"""Project pages: fresh, stale, or asked for, once however many want one.
+"""The page cache: project pages by name, fresh or stale, with one revalidation for all requests.
 
 Theory of operation
 -------------------
-A :class:`proxpi.index.record.Record` holds when each index was last asked for one project and
-what it said about it, and the forms of the merged page that are in demand, ready to be sent; the
-pages of the indexes themselves, and the forms, too, lie in the
-:class:`proxpi.index.store.Store`. A page is fresh as long as every index's part is; else it is
-revalidated.
-
-When an index fails, what it said last stands in for it, however old; so an outage never
-changes a page. If there is nothing to stand in, there is no page: a merge without one of its
-indexes could send a client to the wrong file of the right name.
+A page is *absent*, *fresh*, *stale* (the time to live of an index's part is over) or *due*
+(invalidated by ``DELETE``), as its current :class:`proxpi.index.page_entry.PageEntry` tells. A
+fresh page is given at once, without a Deferred. For any other one the request joins the
+revalidation that the current entry has under way, or starts one, and gets the result of that,
+whichever ``DELETE`` comes meanwhile: it does not ask again. While an index fails, its last part
+stands in for it (stale-if-error), however old. Without one there is no page: a merge that lacks an
+index could send a client to the wrong file of the right name.
 """
 
 from __future__ import annotations
@@ -23,10 +21,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, Work
 from proxpi.index.merge import find
-from proxpi.index.press import Form, Lost
-from proxpi.index.record import Body, Record, Records, Status
+from proxpi.index.page_entry import Body, PageEntries, PageEntry, Status
+from proxpi.index.page_store import DOCUMENT, PageStore
+from proxpi.index.representations import Lost, Representation
 from proxpi.index.revalidation import Revalidation
-from proxpi.index.store import DOCUMENT, Store
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -62,7 +60,7 @@ class Page:
 
 
 @attrs.define(eq=False)
-class Pages:
+class PageCache:
     """The project pages of all indexes together.
 
     :ivar changed: is told of a project when its page, or whether it may be given, may be another
@@ -71,13 +69,13 @@ class Pages:
 
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
-    _store: Store
+    _store: PageStore
     _work: Work
     changed: Callable[[str | None], None] = lambda _: None
-    _records: Records = attrs.field(
+    _entries: PageEntries = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Records(
+            lambda self: PageEntries(
                 self._sources,
                 self._clock,
                 self._store,
@@ -91,7 +89,7 @@ class Pages:
     _revalidation: Revalidation = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Revalidation(self._sources, self._clock, self._records),
+            lambda self: Revalidation(self._sources, self._clock, self._entries),
             takes_self=True,
         ),
     )
@@ -104,16 +102,16 @@ class Pages:
         :param compressed: whether the client takes gzip
         :raises NoSuchProject: if it is known that there is none
         """
-        record = self._records.get(name)
+        entry = self._entries.get(name)
         status: Status = "HIT"
-        if self._revalidation.remaining(record) <= 0:
-            if self._revalidation.blocked(record) is None:
+        if self._revalidation.remaining(entry) <= 0:
+            if self._revalidation.blocked(entry) is None:
                 return None
             status = "STALE"
-        if not record.present:
+        if not entry.present:
             raise NoSuchProject(name)
-        body = self._records.body(record, Form(serialization, compressed))
-        return self._page(record, body, status) if body is not None else None
+        body = self._entries.body(entry, Representation(serialization, compressed))
+        return self._page(entry, body, status) if body is not None else None
 
     async def fetch(self, name: str, serialization: Serialization, compressed: bool) -> Page:
         """
@@ -122,27 +120,27 @@ class Pages:
         :raises NoSuchProject: if no index has it
         :raises UpstreamFailed: if an index failed and there is nothing to stand in for it
         """
-        form = Form(serialization, compressed)
+        form = Representation(serialization, compressed)
         while True:
-            record, status = await self._current(name, form=form)
-            if not record.present:
+            entry, status = await self._current(name, form=form)
+            if not entry.present:
                 raise NoSuchProject(name)
             try:
-                body = await self._body(record, form)
+                body = await self._body(entry, form)
             except Lost:
-                self._records.lose(record)
+                self._entries.lose(entry)
                 continue
-            return self._page(record, body, status)
+            return self._page(entry, body, status)
 
     def ready_file(self, name: str, filename: str) -> Listed | None:
         """Give what the page that is held says of a file; it may be past its time."""
-        record = self._records.get(name)
-        if any(part is not None and part.due for part in record.parts):
+        entry = self._entries.get(name)
+        if any(part is not None and part.due for part in entry.parts):
             return None
         try:
-            return self._listed(record, filename)
+            return self._listed(entry, filename)
         except Lost:
-            self._records.lose(record)
+            self._entries.lose(entry)
             return None
 
     async def fetch_file(self, name: str, filename: str) -> Listed:
@@ -153,15 +151,15 @@ class Pages:
         :raises NoSuchFile: if no index lists the file
         :raises UpstreamFailed: as :meth:`fetch`
         """
-        record, status, listed = await self._look_up(name, filename)
-        if listed is None and self._age(record) > YOUNG:
+        entry, status, listed = await self._look_up(name, filename)
+        if listed is None and self._age(entry) > YOUNG:
             # A release may be younger than the page: a client that knows its name is believed.
-            record, status, listed = await self._look_up(name, filename, anyway=True)
+            entry, status, listed = await self._look_up(name, filename, anyway=True)
         if listed is not None:
             return listed
         if status == "STALE":
-            raise self._failure(record)
-        raise NoSuchFile(filename) if record.present else NoSuchProject(name)
+            raise self._failure(entry)
+        raise NoSuchFile(filename) if entry.present else NoSuchProject(name)
 
     async def ask_again(self, name: str, filename: str) -> Listed | None:
         """
@@ -169,18 +167,18 @@ class Pages:
 
         :raises UpstreamFailed: if they cannot be
         """
-        record, status, listed = await self._look_up(name, filename, anyway=True)
+        entry, status, listed = await self._look_up(name, filename, anyway=True)
         if status == "STALE":
-            raise self._failure(record)
+            raise self._failure(entry)
         return listed
 
-    async def withdraw(self, name: str, filename: str) -> None:
+    async def suppress_metadata(self, name: str, filename: str) -> None:
         """Advertise no core metadata of a file any more, until the page changes: it has none."""
-        record = self._records.get(name)
+        entry = self._entries.get(name)
         try:
-            await self._records.withdraw(record, filename)
+            await self._entries.suppress_metadata(entry, filename)
         except Lost:
-            self._records.lose(record)
+            self._entries.lose(entry)
 
     def forget(self, name: str) -> None:
         """
@@ -188,7 +186,7 @@ class Pages:
 
         :raises OSError: if that would not outlive the process; then nothing has changed
         """
-        self._records.invalidate(name)
+        self._entries.invalidate(name)
 
     def clear(self) -> Deferred[None]:
         """
@@ -197,13 +195,13 @@ class Pages:
         :return: a Deferred of the end of it; nothing of them is used from now on
         :raises OSError: if the folder does not let it; then nothing has changed
         """
-        return self._records.clear()
+        return self._entries.clear()
 
     async def _current(
-        self, name: str, anyway: bool = False, form: Form | None = None
-    ) -> tuple[Record, Status]:
+        self, name: str, anyway: bool = False, form: Representation | None = None
+    ) -> tuple[PageEntry, Status]:
         """
-        Give a record that may be used for this request, and how it came to be.
+        Give a entry that may be used for this request, and how it came to be.
 
         It may be superseded by the end of the flight that the request joined.
 
@@ -211,87 +209,85 @@ class Pages:
         :param form: what is wanted of it, to be made in one go
         """
         while True:
-            record = self._records.get(name)
-            if not anyway and self._revalidation.remaining(record) > 0:
-                return record, "HIT"
+            entry = self._entries.get(name)
+            if not anyway and self._revalidation.remaining(entry) > 0:
+                return entry, "HIT"
             if form is not None:
-                record.wanted.add(form)
+                entry.wanted.add(form)
             try:
-                return record, await self._revalidation.revalidate(
-                    record, "all" if anyway else "due"
-                )
+                return entry, await self._revalidation.revalidate(entry, "all" if anyway else "due")
             except Lost:
-                # The new record has no validators for what is lost.
-                self._records.lose(record)
+                # The new entry has no validators for what is lost.
+                self._entries.lose(entry)
 
-    async def _body(self, record: Record, form: Form) -> Body:
-        body = self._records.body(record, form)
+    async def _body(self, entry: PageEntry, form: Representation) -> Body:
+        body = self._entries.body(entry, form)
         if body is not None:
             return body
-        render = record.renders.join(form, lambda: self._records.render(record, form))
+        render = entry.renders.join(form, lambda: self._entries.render(entry, form))
         return await render.wait()
 
     async def _look_up(
         self, name: str, filename: str, anyway: bool = False
-    ) -> tuple[Record, Status, Listed | None]:
+    ) -> tuple[PageEntry, Status, Listed | None]:
         while True:
-            record, status = await self._current(name, anyway)
+            entry, status = await self._current(name, anyway)
             try:
-                return record, status, self._listed(record, filename)
+                return entry, status, self._listed(entry, filename)
             except Lost:
-                self._records.lose(record)
+                self._entries.lose(entry)
 
-    def _page(self, record: Record, body: Body, status: Status) -> Page:
-        remaining = 0.0 if status == "STALE" else self._revalidation.remaining(record)
-        return Page(body, status, remaining, self._age(record))
+    def _page(self, entry: PageEntry, body: Body, status: Status) -> Page:
+        remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
+        return Page(body, status, remaining, self._age(entry))
 
-    def _listed(self, record: Record, filename: str) -> Listed | None:
+    def _listed(self, entry: PageEntry, filename: str) -> Listed | None:
         """
         Give what the page says of a file.
 
         :raises Lost: if the page is not there any more
         """
-        listed = record.files.get(filename)
-        if filename not in record.files and record.usable:
+        listed = entry.files.get(filename)
+        if filename not in entry.files and entry.usable:
             # The first index that offers the name has the file, as on the merged page.
-            for source, part in zip(self._sources, record.parts, strict=True):
+            for source, part in zip(self._sources, entry.parts, strict=True):
                 if part is None or not part.present:
                     continue
-                entry = find(self._document(record, source), filename)
-                if entry is not None:
-                    listed = Listed(entry, source.guards(entry["url"]))
+                file = find(self._document(entry, source), filename)
+                if file is not None:
+                    listed = Listed(file, source.guards(file["url"]))
                     break
-            if listed is not None or len(record.files) < MISSES:
-                record.files[filename] = listed
-                self._records.weigh(record)
+            if listed is not None or len(entry.files) < MISSES:
+                entry.files[filename] = listed
+                self._entries.weigh(entry)
         return listed
 
-    def _document(self, record: Record, source: IndexClient) -> bytes:
+    def _document(self, entry: PageEntry, source: IndexClient) -> bytes:
         """
         Give an index's page as it was encoded; large ones take a while to read and to check.
 
         :raises Lost: if it is not there any more
         """
         section = DOCUMENT + source.identity
-        if record.stored is None or section not in record.stored.sections:
-            raise Lost(record.name)
-        digest = record.stored.sections[section].digest
+        if entry.stored is None or section not in entry.stored.sections:
+            raise Lost(entry.name)
+        digest = entry.stored.sections[section].digest
         document = self._documents.get(digest)
         if document is None:
-            found = record.stored.read(section)
+            found = entry.stored.read(section)
             if found is None:
-                raise Lost(record.name)
+                raise Lost(entry.name)
             if len(self._documents) >= DOCUMENTS:
                 del self._documents[next(iter(self._documents))]
             document = self._documents[digest] = found[section]
         return document
 
-    def _failure(self, record: Record) -> UpstreamFailed:
+    def _failure(self, entry: PageEntry) -> UpstreamFailed:
         """Say why the page could not be asked for."""
-        errors = (source.breakers.error(record.name) for source in self._sources)
-        known = next((error for error in errors if error is not None), record.failure)
+        errors = (source.breakers.error(entry.name) for source in self._sources)
+        known = next((error for error in errors if error is not None), entry.failure)
         return known.again() if known else UpstreamFailed(self._sources[0].url, "timed out")
 
-    def _age(self, record: Record) -> float:
+    def _age(self, entry: PageEntry) -> float:
         now = self._clock.seconds()
-        return max((now - part.asked_at for part in record.parts if part), default=0.0)
+        return max((now - part.asked_at for part in entry.parts if part), default=0.0)

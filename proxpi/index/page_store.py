@@ -1,24 +1,24 @@
-"""Pages on disk: one file per project, with all that is known of it.
+"""The page store: one file per project on disk, with all that is known of its page.
 
 Theory of operation
 -------------------
-A file is in one of two states, which its first bytes tell: *current*, or *invalid*, which means
-that the page was forgotten after the indexes were asked for it: it is only the fallback of the
-next request. ``DELETE`` changes these bytes in place, so it needs neither space nor time. A page
-that a thread is writing meanwhile gets no name: names are given, and states changed, under one
-lock. The generation of all pages is the name of their folder: to forget all of them is to rename
-it.
+A file is in one of two states, which its first bytes tell: *current*, or *invalid* once ``DELETE``
+has begun a new generation. An invalid page is the fallback of the next request, and never a hit.
+``DELETE`` overwrites these bytes in place, which needs no space on the disk and which ``kill -9``
+cannot divide. A file gets its name, and its state changes, under one lock, and a page that has been
+superseded by then gets no name. The generation of all pages is their folder: to remove all of them
+is to rename it.
 
 A file begins with a line that says what it is and how long its header is; the header, JSON, says
 what each index said when, and which *sections* follow: the pages of the indexes (``document …``,
-as they are: to compress them would take longer than all else that is done with them), the forms
-of the merged page that were asked for (``json``, ``json.gz``, …), and what these leave out, each
-with its length and its digest. A file is written whole, under another name first, so that a
-reader sees the one before or the one after. Nothing is flushed to disk: the digests tell what a
-power failure, another version or anybody else has left there, and that is no page then.
+uncompressed: compression would take longer than all other work on them), the representations of the
+merged page that were asked for (``json``, ``json.gz``, …), and the files whose core metadata is
+suppressed, each with its length and its digest. A file is written whole, under another name first,
+so that a reader sees the one before or the one after. Nothing is flushed to disk: the digests tell
+what a power failure, another version or another program has left there, and that is no page then.
 
-Times in a file are those of the wall clock; in memory they are the reactor's, which no jump of
-the wall clock touches.
+Times in a file are those of the wall clock; in memory they are the reactor's, which no jump of the
+wall clock touches.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from proxpi.index.client import Part
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
 DOCUMENT = "document "
 #: The section that names the files whose core metadata is not to be had: a list, JSON.
-WITHDRAWN = "withdrawn"
+SUPPRESSED = "suppressed"
 #: What a file begins with, by its state; another version of the format gets another number.
 CURRENT, INVALID = b"proxpi page 3 current", b"proxpi page 3 invalid"
 #: Bytes that are read first; most headers are shorter.
@@ -86,7 +86,7 @@ class Section:
 
 
 @attrs.frozen(eq=False)
-class Stored:
+class StoredPage:
     """What is kept of one project.
 
     :ivar parts: what the indexes said, by :attr:`proxpi.index.client.IndexClient.identity`
@@ -104,10 +104,10 @@ class Stored:
         sections = self.sections.items()
         return {name: found.digest for name, found in sections if name.startswith(DOCUMENT)}
 
-    def invalidated(self) -> Stored:
+    def invalidated(self) -> StoredPage:
         """Give the same as it is after a DELETE: due, and with nothing suppressed."""
         sections = self.sections
-        if WITHDRAWN in sections:
+        if SUPPRESSED in sections:
             sections = {name: sections[name] for name in self.documents}
         parts = {key: attrs.evolve(part, due=True) for key, part in self.parts.items()}
         return attrs.evolve(self, parts=parts, sections=sections)
@@ -142,7 +142,7 @@ def digest(data: bytes) -> str:
 
 
 @attrs.define(eq=False)
-class Store:
+class PageStore:
     """The folder of pages.
 
     :ivar folder: where they lie; it is made when it is needed
@@ -162,7 +162,7 @@ class Store:
     _complained_at: float = attrs.field(init=False, default=float("-inf"))
     _until_tidying: int = attrs.field(init=False, default=0)
 
-    def load(self, name: str) -> Stored | None:
+    def load(self, name: str) -> StoredPage | None:
         """Give what is kept of a project; ``None`` if that is nothing, or nothing of use."""
         path = self._path(name)
         try:
@@ -191,7 +191,7 @@ class Store:
         if header.name != name or end != size:
             return None
         parts = {key: self._remembered(part) for key, part in header.parts.items()}
-        stored = Stored(path, parts, sections)
+        stored = StoredPage(path, parts, sections)
         return stored if magic == CURRENT else stored.invalidated()
 
     def save(
@@ -200,7 +200,7 @@ class Store:
         parts: Mapping[str, Part],
         sections: Mapping[str, bytes],
         current: Callable[[], bool] = _always,
-    ) -> Stored:
+    ) -> StoredPage:
         """
         Write a file; if the disk does not let it, it is kept in memory, and the log says so.
 
@@ -225,15 +225,15 @@ class Store:
         try:
             self._write(path, image, current)
         except Superseded:
-            return Stored(path, parts, places, image)
+            return StoredPage(path, parts, places, image)
         except OSError as error:
             self._complain(error)
-            return Stored(path, parts, places, image)
+            return StoredPage(path, parts, places, image)
         self._until_tidying -= len(image)
         if self._until_tidying < 0:
             self._until_tidying = ROOM // 16
             self._tidy()
-        return Stored(path, parts, places)
+        return StoredPage(path, parts, places)
 
     def remove(self, name: str, current: Callable[[], bool] = _always) -> None:
         """Forget a project for good, unless what is known of it is no longer current."""

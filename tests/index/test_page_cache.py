@@ -11,8 +11,8 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectError
 
-from proxpi.index import record
-from proxpi.index.pages import NoSuchFile, NoSuchProject, Page
+from proxpi.index import page_entry
+from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page
 from proxpi.simple import urls
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -318,14 +318,14 @@ class MemoryTests(PagesCase):
     def setUp(self) -> None:
         """Leave room for about three projects."""
         super().setUp()
-        self.put(record, "MEMORY", 4 * record.OVERHEAD)
+        self.put(page_entry, "MEMORY", 4 * page_entry.OVERHEAD)
         for name in "abcde":
             self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}.zip"))
 
     def held(self) -> list[str]:
         """Give the names of the pages that are in memory."""
-        records: Any = self.pages._records
-        return list(records._records)
+        entries: Any = self.pages._entries
+        return list(entries._entries)
 
     def test_least_recently_used(self) -> None:
         """What nobody used for longest goes first."""

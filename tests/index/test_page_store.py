@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from proxpi.index import store as store_module
+from proxpi.index import page_store as store_module
 from proxpi.index.client import Part
-from proxpi.index.store import CURRENT, DOCUMENT, UNKNOWN_AGE, Store, Stored
+from proxpi.index.page_store import CURRENT, DOCUMENT, UNKNOWN_AGE, PageStore, StoredPage
 from tests.support.house import FolderCase
 from tests.support.logs import Log, logged
 
@@ -28,17 +28,17 @@ class StoreCase(FolderCase):
         self.clock = Clock()
         self.clock.advance(100)
         self.day = 1_000_000.0
-        self.store = Store(self.folder / "own/pages", self.clock, lambda: self.day)
+        self.store = PageStore(self.folder / "own/pages", self.clock, lambda: self.day)
 
     def path(self, name: str = "demo") -> Path:
         """Give the file of a project."""
         return self.folder / f"own/pages/{name}.page"
 
-    def save(self) -> Stored:
+    def save(self) -> StoredPage:
         """Keep a page."""
         return self.store.save("demo", PARTS, SECTIONS)
 
-    def load(self) -> Stored:
+    def load(self) -> StoredPage:
         """Read it back, which has to be there."""
         stored = self.store.load("demo")
         assert stored is not None
@@ -91,7 +91,7 @@ class KeepingTests(StoreCase):
         """The folder may be moved."""
         self.save()
         os.rename(self.folder / "own", self.folder / "elsewhere")
-        elsewhere = Store(self.folder / "elsewhere/pages", self.clock, lambda: self.day)
+        elsewhere = PageStore(self.folder / "elsewhere/pages", self.clock, lambda: self.day)
         stored = elsewhere.load("demo")
         assert stored is not None
         assert stored.read() == SECTIONS
@@ -118,7 +118,7 @@ class TimeTests(StoreCase):
         """A page is as old after a restart as the wall clock says."""
         self.save()
         self.day += 30
-        later = Store(self.folder / "own/pages", Clock(), lambda: self.day)
+        later = PageStore(self.folder / "own/pages", Clock(), lambda: self.day)
         stored = later.load("demo")
         assert stored is not None
         assert stored.parts["aa"].asked_at == -90.0
@@ -127,7 +127,7 @@ class TimeTests(StoreCase):
         """A page of the future is an old page: nobody can tell how old."""
         self.save()
         self.day -= 3600
-        later = Store(self.folder / "own/pages", self.clock, lambda: self.day)
+        later = PageStore(self.folder / "own/pages", self.clock, lambda: self.day)
         stored = later.load("demo")
         assert stored is not None
         assert stored.parts["aa"].asked_at == 100 - UNKNOWN_AGE
