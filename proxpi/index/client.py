@@ -171,6 +171,8 @@ class IndexClient:
         served = part is not None and part.served
         if part is not None and part.root_answered:
             self.root.answered = True  # before a restart
+        if self.private:
+            _behind(self.root.learn())
         asked_at = self._upstream.clock.seconds()
         async with self.answer(f"{self.url}{name}/", part, asked_at, queue) as answer:
             if answer.status == 304 and part is not None and part.validators():
@@ -189,7 +191,7 @@ class IndexClient:
         self._note_version(page.project.version)
         note_unlisted(answer.url, page.project.unlisted, "file")
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
-        _behind(self.root.served(self.private))
+        self.root.served()
         rooted = self.root.answered
         return Said(Part(True, asked_at, etag, last_modified, True, root_answered=rooted), page)
 

@@ -3,7 +3,7 @@
 Two indexes answer 404 to everything: one whose URL is wrong, and one of a host that hides what it
 has from expired credentials. Their roots tell. What is known of a root is in one of three states:
 
-* *unknown*: it was not asked. It is, once a page of an index with credentials has been served;
+* *unknown*: it was not asked. It is when the first page of an index with credentials is;
 * *answered*: it has answered 200 at some time. From then on, a 404 for a page that such an index
   had before is an absence only if the root still answers;
 * *never answered*: no page is judged by it. If the first pages are 404 as well, that is logged.
@@ -64,27 +64,33 @@ class Root:
             await self._asking.join(None, self._ask).wait()
         return self._status == 200
 
-    async def served(self, private: bool) -> None:
-        """Take note that a page was served; `private`: by an index with credentials."""
-        self._absent = None
-        if private and not self.answered and self._asked_at == float("-inf"):
+    async def learn(self) -> None:
+        """Ask it, if nothing is known of it."""
+        if not self.answered and self._asked_at == float("-inf"):
             await self._asking.join(None, self._ask).wait()
+
+    def served(self) -> None:
+        """Take note that a page was served."""
+        self._absent = None
 
     async def lacks(self, name: str) -> None:
         """Take note that a page is 404, and log if everything is."""
         if self._absent is None:
             return
         self._absent.add(name)
-        if len(self._absent) == FIRST and self._status is None:
-            await self._asking.join(None, self._ask).wait()
-        if self._absent is not None and self._status in (404, 410):
-            self._absent = None
+        if len(self._absent) >= FIRST:
+            await self.learn()
+        if self._absent is None:
+            return
+        if self._status in (404, 410):
             _log.warn(
                 "{url} answers {status}, and so do its first pages: is it the root of an index? "
                 "(PROXPI_INDEX_URL, PROXPI_EXTRA_INDEX_URLS)",
                 url=urls.shown(self.url),
                 status=self._status,
             )
+        if self._status in (404, 410) or len(self._absent) >= FIRST:
+            self._absent = None
 
     async def _ask(self) -> None:
         status = None

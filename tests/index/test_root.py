@@ -79,9 +79,6 @@ class ExpiredTests(PagesCase):
     def test_restart(self) -> None:
         """That the root answered is known after a restart."""
         self.hold()
-        self.indexes.says(OTHER, Reply(304))
-        self.page("other")
-        self.clock.advance(2000)
         self.indexes = attrs.evolve(self.indexes)
         self.agents, self.clock = self.indexes.agents, self.indexes.clock
         self.start()
