@@ -307,9 +307,10 @@ class Spool:
         if self.followed:
             return
         if self.state is State.GROWING:
-            # What has arrived as a whole ends by itself, and its connection serves on.
             if isinstance(self._storage, Window) and self.arrived != self.size:
                 self.abandon()
+            elif isinstance(self._storage, Window):
+                self._storage.trim(self.arrived)  # it ends by itself, and its connection serves on
         else:
             release, self._release = self._release, _nothing
             release()

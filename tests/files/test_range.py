@@ -321,6 +321,26 @@ class Failing(PartCase):
         assert self.ranges()[-1] == f"bytes={at + 1}-{len(data) - 1}"
         assert self.clock.getDelayedCalls() == []
 
+    def test_client_leaves_what_has_arrived(self) -> None:
+        """A large part that has arrived whole comes to its end when its client leaves."""
+        data = bytes(MIB)
+        told = {"Content-Range": f"bytes 1-{MIB - 1}/{MIB}"}
+        reply = Reply(206, b"", told, whole=False, length=None)
+        self.locate.lists(entry(NAME, data))
+        self.internet.at(URL, reply)
+        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: Span(1, MIB)))
+        reply.bring(data[1:10])
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        reading = Reading(found.reader)
+        reading.paused = True
+        reply.bring(data[10:])
+        assert reply.paused
+        reading.hang_up()
+        assert (reply.paused, reply.closed) == (False, False)
+        reply.end()
+        assert self.clock.getDelayedCalls() == []
+
     def test_connection_serves_on(self) -> None:
         """A client that has its part leaves a connection that can be used again."""
         reply = part(SIZE - 5, SIZE)
