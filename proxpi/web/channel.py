@@ -272,6 +272,8 @@ class Channel(HTTPChannel):
         """Begin with the next request, if its head is here; tell whether it is."""
         while self._input.startswith(b"\r\n"):
             del self._input[:2]  # RFC 9112 2.2: behind a body, where nothing should be
+        if not self._input:
+            return False
         end = self._input.find(b"\r\n\r\n", 0, LONGEST) + 4
         if end < 4:
             check_beginning(self._input)

@@ -32,10 +32,9 @@ _INTERPRETED = _UNCACHED.union(ASKING, (b"host", b"connection"))
 CacheKey: TypeAlias = tuple[bytes, bytes, tuple[bytes | None, ...]]
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_LINE = re.compile(rb"(" + _TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
+_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/([0-9])\.([0-9])")
 _NAME = re.compile(_TOKEN)
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_TARGET = re.compile(rb"[!-~]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
@@ -155,12 +154,10 @@ def check_authority(value: bytes, what: str) -> None:
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     match = _LINE.fullmatch(line)
     if match is None:
-        _refuse("The first line is a method, a target and HTTP/1.1, with one space between them.")
+        _refuse("The first line is a method, a target in ASCII, and HTTP/1.1, with single spaces.")
     method, target, major, minor = match.groups()
     if major != b"1":
         _refuse("Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505)
-    if not _TARGET.fullmatch(target):
-        _refuse("The target of a request is ASCII; all else in it is percent-encoded.")
     return method, target, b"HTTP/1.0" if minor == b"0" else b"HTTP/1.1"
 
 
