@@ -46,7 +46,7 @@ from proxpi.files.layout import Identity
 from proxpi.files.link import Link
 from proxpi.files.open_file import Copy, Held
 from proxpi.files.partial import Partial
-from proxpi.files.quota import Full, Quota, Unknown
+from proxpi.files.quota import Full, Quota, TooLarge, Unknown
 from proxpi.files.startup_scan import StartupScan
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.usage_log import UsageLog
@@ -242,7 +242,7 @@ class Disk:
         """
         Begin a file.
 
-        What is written is counted, and refused with :class:`Full` unless it cannot be kept anyway.
+        What is written is counted, or refused with :class:`Full`.
 
         :raises OSError: if the disk does not let it
         """
@@ -256,18 +256,9 @@ class Disk:
             partial.unlink()
         return partial
 
-    def reserve(self, partial: Partial, size: int) -> None:
-        """
-        Take note of the length that an upstream announces; see :meth:`Quota.reserve`.
-
-        :param size: bytes of the whole file
-        :raises Full: if there is no room for it, and none can be made; nothing was removed then
-        """
-        self._quota.reserve(partial, size)
-
     def complain(self, error: OSError) -> None:
         """Write to the log that a file cannot be kept: one line a minute."""
-        if not isinstance(error, Unknown):  # the startup scan said so
+        if not isinstance(error, Unknown | TooLarge):  # the startup scan, or the download, said so
             self._throttled.say(error)
 
     def end(self, partial: Partial) -> None:
@@ -309,7 +300,7 @@ class Disk:
         digests = partial.finish()
         compare(partial.size, digests, link)
         place, sha256 = link.place, digests["sha256"]
-        if place is None or not self._quota[partial].kept:
+        if place is None or not self._quota[partial].wanted:
             return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
         partial.sync()
         self._usage_log.mark(place)

@@ -136,11 +136,10 @@ class Downloads:
         :raises Gone: if the upstream has none
         :raises UpstreamFailed: if it does not come, or not right
         :raises OSError: if the disk does not take it
-        :raises TooLarge: if it may not take it
         """
         try:
             unkept = await self.join(link).wait(until)
-        except (UpstreamFailed, OSError, TooLarge):
+        except (UpstreamFailed, OSError):
             copy = self.outdated(link)
             if copy is None:
                 raise
@@ -233,7 +232,7 @@ class Downloads:
         try:
             return await self._fetch(link, spool)
         except (Gone, UpstreamFailed, OSError) as error:
-            if link.of is None:
+            if link.of is None or isinstance(error, TooLarge):
                 raise
             self._taken_out.add(link)
             try:
@@ -248,12 +247,6 @@ class Downloads:
             spool.fail(error)
             raise
 
-        def admit(size: int, announced: bool) -> None:
-            if not self._disk.fits(size):
-                raise TooLarge(f"it is larger than the cache ({size} bytes or more)")
-            if announced:
-                self._disk.reserve(partial, size)
-
         async def adopt() -> Copy | None:
             while (room := partial.flush()) is not None:
                 await room
@@ -262,11 +255,11 @@ class Downloads:
             etag, modified = fetch.validators
             return self._disk.adopt(partial, link, etag, modified, self._clock.seconds())
 
-        spool.keep_in(partial, admit, lambda: self._disk.end(partial))
+        spool.keep_in(partial, lambda: self._disk.end(partial))
         fetch = Fetch(link, self._upstream, spool, self._links.moved)
         try:
             unkept = await fetch.run(adopt)
-        except (OSError, TooLarge) as error:
+        except OSError as error:
             if spool.fall_back(error):
                 pass_on(fetch)
             raise

@@ -217,7 +217,7 @@ class Mirror:
             failure = _explained(gone)
             if isinstance(failure, NotUpstream):
                 raise failure from gone
-        except (UpstreamFailed, OSError, TooLarge) as error:
+        except (UpstreamFailed, OSError) as error:
             failure = error
         if self._streams(link) or not sent or isinstance(failure, WheelFailed):
             raise failure
@@ -253,7 +253,7 @@ class Mirror:
                 except BaseException:
                     reader.close()
                     raise
-        except (OSError, TooLarge):
+        except OSError:
             return await self._pass(link)
         except UpstreamFailed:
             copy = self._downloads.outdated(link)
@@ -277,7 +277,7 @@ class Mirror:
             if self._downloads.is_only_here(link):
                 return await self._downloads.whole(link, None)
             return Elsewhere(link.public_url)
-        except (OSError, TooLarge):
+        except OSError:
             if not streamed:
                 raise
             return await self._pass(link)
@@ -318,7 +318,7 @@ class Mirror:
                 size, doubtful = misfit.size if doubtful else None, False
         # All of it, or an upstream without parts: from its beginning then, and from here.
         if self._disk.fits(link.size):
-            with suppress(Late, OSError, TooLarge):
+            with suppress(Late, OSError):
                 return await self._downloads.whole(link, until)
         return await self._obtain(link, until, True)
 
@@ -340,7 +340,7 @@ class Mirror:
                 return Head(found.spool.size, link)
             try:
                 return await self._downloads.whole(link, None)
-            except (OSError, TooLarge):
+            except OSError:
                 return Head(None, link)
         assert isinstance(found, Copy)  # nobody was to be sent upstream
         return found

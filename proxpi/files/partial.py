@@ -66,6 +66,8 @@ class Partial:
         self._written = 0
         self._synced = 0
         self._gathered = bytearray()
+        #: Told how large the file will be by its upstream; it may raise an `OSError` against it.
+        self.announce: Callable[[int], None] = lambda size: None
         #: Told how large the file is about to become; it may raise an `OSError` against it, or give
         #: a Deferred of when it is to be asked again.
         self.room: Callable[[int], Deferred[None] | None] = lambda size: None

@@ -1,10 +1,10 @@
 """The quota: cached files, partial files and reserved files together never exceed the capacity.
 
-A partial file has a reservation from its beginning until it is cached or given up. It is *counted*
-(its bytes, or those that are announced, count), *too large* (nothing of it counts, and it is not
-kept), or *unwanted* (it was deleted while it was downloaded: it counts, and is not kept). A write
-that needs more bytes than are free evicts cached files first, and waits until they are unlinked; if
-that cannot free enough, the write is refused before a byte of it is written.
+A partial file has a reservation from its beginning until it is cached or given up: its bytes count,
+or those that are announced. It is *wanted*, or *unwanted* (it was deleted while it was downloaded,
+and will not be cached). A write that needs more bytes than are free evicts cached files first, and
+waits until they are unlinked; if that cannot free enough, the write is refused before a byte of it
+is written.
 """
 
 from __future__ import annotations
@@ -35,28 +35,26 @@ class Unknown(Full):
     """The startup scan has not ended, so nobody knows yet what is free."""
 
 
-class TooLarge(Exception):
+class TooLarge(Full):
     """A file is larger than the capacity."""
+
+    def __str__(self) -> str:
+        return "it is larger than the cache"
 
 
 @attrs.define
 class Reservation:
     """The reservation of a partial file.
 
-    :ivar size: bytes that count; ``None`` if it is too large
+    :ivar size: bytes that count
     :ivar expected: its size by the index, or else by the first response of the upstream
-    :ivar wanted: whether it was not deleted meanwhile
+    :ivar wanted: whether it is to be cached once it is whole
     """
 
     link: Link
-    size: int | None
     expected: int | None
+    size: int = 0
     wanted: bool = True
-
-    @property
-    def kept(self) -> bool:
-        """Whether the file is to be cached once it is whole."""
-        return self.link.place is not None and self.size is not None and self.wanted
 
 
 @attrs.define(eq=False)
@@ -85,7 +83,7 @@ class Quota:
     @property
     def used(self) -> int:
         """Bytes of all files: cached, partial and reserved ones."""
-        partial = sum(each.size or 0 for each in self._reservations.values())
+        partial = sum(each.size for each in self._reservations.values())
         return self._index.used + partial + self._queue.used
 
     def fits(self, size: int | None) -> bool:
@@ -93,10 +91,10 @@ class Quota:
         return (size or 0) <= self.capacity and self.capacity > 0
 
     def enter(self, partial: Partial, link: Link) -> None:
-        """Let a partial file begin, and count it from now on unless it is too large."""
-        size = 0 if self.fits(link.size) else None
-        self._reservations[partial] = Reservation(link, size, link.size)
-        partial.room = lambda size: self.grow(partial, size)
+        """Let a partial file begin, and count it from now on."""
+        self._reservations[partial] = Reservation(link, link.size, wanted=self.capacity > 0)
+        partial.announce = lambda size: self._announce(partial, size)
+        partial.room = lambda size: self._grow(partial, size)
 
     def __getitem__(self, partial: Partial) -> Reservation:
         return self._reservations[partial]
@@ -114,7 +112,7 @@ class Quota:
             if place in (None, each.link.place):
                 each.wanted = False
 
-    def reserve(self, partial: Partial, size: int) -> None:
+    def _announce(self, partial: Partial, size: int) -> None:
         """
         Take note of the length that an upstream announces.
 
@@ -124,12 +122,14 @@ class Quota:
         :raises Full: if there is none
         """
         reservation = self._reservations[partial]
+        if not self.fits(size):
+            raise TooLarge
         if reservation.link.size == size:
-            self.grow(partial, size)
+            self._grow(partial, size)
         elif reservation.expected is None:
             reservation.expected = size
 
-    def grow(self, partial: Partial, size: int) -> Deferred[None] | None:
+    def _grow(self, partial: Partial, size: int) -> Deferred[None] | None:
         """
         Make room for a partial file to become so large.
 
@@ -137,10 +137,12 @@ class Quota:
         :raises Full: if there is none, and none can be made
         """
         reservation = self._reservations.get(partial)
-        if reservation is None or reservation.size is None:
+        if reservation is None:
             return None
         before = reservation.size
         if size > before:
+            if size > self.capacity:
+                raise TooLarge
             if not self.known:
                 raise Unknown
             endless = size > (reservation.expected or 0) and 2 * size > self.capacity

@@ -33,9 +33,6 @@ from proxpi.files.partial import Digests, Partial
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
 TAIL = 64 * 1024
-#: Raises an error if a file of so many bytes may not be kept; where these are announced, and not
-#: what has arrived, it makes room for them.
-Admit = Callable[[int, bool], None]
 #: Bytes in memory that wait for a reader before the download pauses; more than a tail.
 WINDOW = 256 * 1024
 
@@ -99,10 +96,6 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-def _any_size(size: int, announced: bool) -> None:
-    """Admit a file of any size."""
-
-
 @attrs.define(eq=False)
 class Spool:
     """The bytes of one file, from offset `start` on; see above.
@@ -122,7 +115,6 @@ class Spool:
     readable: int = attrs.field(init=False, default=0)
     abandon: Callable[[], object] = attrs.field(init=False, default=_nothing)
     _storage: Partial | Window | Copy = attrs.field(init=False)
-    _admit: Admit = attrs.field(init=False, default=_any_size)
     _release: Callable[[], None] = attrs.field(init=False, default=_nothing)
     _withheld: bool = attrs.field(init=False, default=False)
     _readers: list[Reader] = attrs.field(init=False, factory=list)
@@ -135,13 +127,13 @@ class Spool:
 
     # The download's side.
 
-    def keep_in(self, partial: Partial, admit: Admit, release: Callable[[], None]) -> None:
+    def keep_in(self, partial: Partial, release: Callable[[], None]) -> None:
         """
         Let the bytes go to a partial file.
 
         :param release: is called once the partial file is needed no more
         """
-        self._storage, self._admit, self._release = partial, admit, release
+        self._storage, self._release = partial, release
 
     @property
     def digests(self) -> Digests:
@@ -166,10 +158,11 @@ class Spool:
         :param size: bytes of the whole file, if they are announced
         :param withheld: whether nobody may read before all is verified, as far as there is room
         """
-        if size is not None:
-            self._admit(size, True)
-        self.size = size
-        self._withheld = withheld and isinstance(self._storage, Partial)
+        self.size, self._withheld = size, False
+        if isinstance(self._storage, Partial):
+            self._withheld = withheld
+            if size is not None:
+                self._storage.announce(size)
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """
@@ -178,7 +171,6 @@ class Spool:
         :return: a Deferred of when there is room for more, unless there is
         :raises OSError: if the disk does not take them
         """
-        self._admit(self.arrived + len(data), False)
         assert isinstance(self._storage, Partial | Window)
         room = self._storage.write(data)
         if self.size is not None and self.arrived > self.size:
@@ -212,7 +204,6 @@ class Spool:
         self._refuse(error)
         partial.unlink()
         self._storage = Window(partial.digests, partial.written, partial, partial.unwritten())
-        self._admit = _any_size
         self._grow()
         return True
 

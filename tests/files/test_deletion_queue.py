@@ -89,7 +89,7 @@ class Leave(Threaded):
         """Nothing is removed by who asks, and nothing written before there is room for it."""
         self.put(queue_module, "SOME", 2)
         partial = self.disk.partial(bare("new.whl", 50))
-        self.disk.reserve(partial, 50)
+        partial.announce(50)
         room = partial.write(bytes(50))
         assert room is not None
         assert self.names() == 10
@@ -125,7 +125,7 @@ class Leave(Threaded):
         self.put(queue_module, "SOME", 2)
         self.put(quota_module, "SOME", 2)
         partial = self.disk.partial(bare("new.whl", 50))
-        self.disk.reserve(partial, 50)
+        partial.announce(50)
         self.disk.end(partial)
         self.run_threads()
         assert self.names() == 8
@@ -133,7 +133,7 @@ class Leave(Threaded):
     def test_lives_on(self) -> None:
         """What was about to go, and comes anew, stays."""
         partial = self.disk.partial(bare("new.whl", 50))
-        self.disk.reserve(partial, 50)
+        partial.announce(50)
         assert self.disk.open(self.links[0]) is None
         self.disk.end(partial)
         self.keep(self.links[0], bytes(10))
@@ -144,7 +144,7 @@ class Leave(Threaded):
     def test_goes_twice(self) -> None:
         """What comes anew while it goes, and has to go again, counts until that is done."""
         partial = self.disk.partial(bare("new.whl", 10))
-        self.disk.reserve(partial, 10)
+        partial.announce(10)
         job, done = self.jobs.pop()
         tried = job()
         [gone] = [link for link in self.links if not (self.folder / str(link.place)).exists()]
@@ -286,7 +286,7 @@ class Windows(Threaded):
         """An eviction that ends late removes nothing that came since, whenever its thread runs."""
         for early in (True, False):
             partial = self.disk.partial(bare("new.whl", 10))
-            self.disk.reserve(partial, 10)
+            partial.announce(10)
             [gone] = [link for link in self.links if not (self.folder / str(link.place)).exists()]
             self.disk.end(partial)
             if early:
@@ -424,7 +424,7 @@ class Outside(Threaded):
     def keep_waiting(self, link: Link, data: bytes) -> None:
         """Keep a file for which something has to go."""
         partial = self.disk.partial(link)
-        self.disk.reserve(partial, len(data))
+        partial.announce(len(data))
         room = partial.write(data)
         while room is not None:
             self.run_threads()
@@ -489,7 +489,7 @@ class Names(Threaded):
         with mock.patch.object(os, "rename", side_effect=full):
             self.disk.forget(self.links[0])
             partial = self.disk.partial(bare("new.whl", 30))
-            self.disk.reserve(partial, 30)
+            partial.announce(30)
         assert self.names() == 7
         assert self.reserved() == []
         assert self.disk.used == 100, "what comes counts"

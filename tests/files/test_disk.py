@@ -10,6 +10,7 @@ import pytest
 
 from proxpi.files.disk import Copy, Disk, Mismatch
 from proxpi.files.link import Link
+from proxpi.files.quota import TooLarge
 from tests.support.house import FolderCase, sha256
 
 
@@ -288,15 +289,17 @@ class Quota(DiskCase):
         assert self.held() <= 100
 
     def test_larger_than_all(self) -> None:
-        """A file larger than the cap passes through without a name, and pushes nothing out."""
+        """A file larger than the cap is refused, announced or not, and pushes nothing out."""
         kept = link_of("a.whl", b"kept")
         self.keep(kept, b"kept")
         large = link_of("b.whl", bytes(101))
         assert not self.disk.fits(101)
-        copy = self.keep(large, bytes(101))
-        assert copy is not None
-        assert (copy.read(0, 200), copy.sha256) == (bytes(101), sha256(bytes(101)))
-        copy.close()
+        with pytest.raises(TooLarge):
+            self.keep(large, bytes(101))
+        partial = self.disk.partial(large)
+        with pytest.raises(TooLarge):
+            partial.announce(101)
+        self.disk.end(partial)
         assert self.content(kept) == b"kept"
         assert self.held() == 4
         assert self.open_files() == []

@@ -68,10 +68,10 @@ class Unfinished(DiskCase):
         self.keep(old, bytes(60))
         first = self.disk.partial(bare("one.whl", 80))
         second = self.disk.partial(bare("two.whl", 21))
-        self.disk.reserve(first, 80)
+        first.announce(80)
         assert self.content(old) is None
         with pytest.raises(Full):
-            self.disk.reserve(second, 21)
+            second.announce(21)
         second.write(bytes(20))
         assert self.disk.used == 100
         first.write(bytes(80))
@@ -91,9 +91,9 @@ class Unfinished(DiskCase):
             partial = self.disk.partial(bare("new.whl", size))
             if size > 70:
                 with pytest.raises(Full):
-                    self.disk.reserve(partial, size)
+                    partial.announce(size)
             else:
-                self.disk.reserve(partial, size)
+                partial.announce(size)
             assert (self.content(kept) is None) == (size == 70)
             self.disk.end(partial)
         sending.close()
@@ -117,11 +117,11 @@ class Unfinished(DiskCase):
             self.keep(link, bytes(10))
         for stated in (10, 90, None):
             partial = self.disk.partial(bare("lie.whl", stated))
-            self.disk.reserve(partial, 95)
+            partial.announce(95)
             self.disk.end(partial)
         assert sum(self.content(link) is not None for link in links) == 10
         partial = self.disk.partial(bare("large.whl"))
-        self.disk.reserve(partial, 95)
+        partial.announce(95)
         for _ in range(95):
             partial.write(bytes(1))
         self.disk.end(partial)
@@ -133,7 +133,7 @@ class Unfinished(DiskCase):
         for link in links:
             self.keep(link, bytes(10))
         partial = self.disk.partial(bare("longer.whl", 5))
-        self.disk.reserve(partial, 95)
+        partial.announce(95)
         with pytest.raises(Full):
             for _ in range(95):
                 partial.write(bytes(1))
@@ -162,7 +162,7 @@ class Unfinished(DiskCase):
             for _ in range(3):
                 partial = self.disk.partial(bare("new.whl", 50))
                 with pytest.raises(Full):
-                    self.disk.reserve(partial, 50)
+                    partial.announce(50)
                 self.disk.end(partial)
         assert log.levels == ["error"]
         assert "Permission denied" in log.text

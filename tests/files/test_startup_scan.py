@@ -136,7 +136,7 @@ class Behind(DiskCase):
             for _ in range(3):
                 partial = self.disk.partial(new)
                 with pytest.raises(Full) as refusal:
-                    self.disk.reserve(partial, 40)
+                    partial.announce(40)
                 self.disk.complain(refusal.value)
                 self.disk.end(partial)
         assert log.levels == ["info"]
