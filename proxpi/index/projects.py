@@ -200,12 +200,16 @@ class Projects:
     def _note_late(self, flight: Flight[Refreshed], patience: float | None) -> UpstreamFailed:
         """Let a flight go on by itself; unless bytes come, later requests do not join it."""
         error = self._sources[0].late(ROOT, flight.started)
-        if self._progress.moves or patience == TRIAL_PATIENCE:
+        if self._progress.moves:
             return error
-        self._flights.forget(None, flight)
+        trial = patience == TRIAL_PATIENCE
+        if not trial:
+            self._flights.forget(None, flight)
         for source in self._asked:
-            error = source.late(ROOT, flight.started)
-            self._note_failure(source, error, flight.started)
+            # Beside a trial, another index may be asked that has not been silent for long.
+            if not trial or source.breakers.error(ROOT):
+                error = source.late(ROOT, flight.started)
+                self._note_failure(source, error, flight.started)
         return error
 
     def _note_full(self, error: OSError) -> None:

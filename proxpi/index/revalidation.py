@@ -113,13 +113,17 @@ class Revalidation:
     ) -> UpstreamFailed:
         """Let a flight go on by itself; unless bytes come, later requests do not join it."""
         error = self._sources[0].late(entry.name, flight.started)
-        if entry.progress.moves or patience == TRIAL_PATIENCE:
+        if entry.progress.moves:
             return error
-        entry.refreshes.forget(ask, flight)
+        trial = patience == TRIAL_PATIENCE
+        if not trial:
+            entry.refreshes.forget(ask, flight)
         for source in entry.asked:
-            entry.asks.forget(source)
-            error = source.late(entry.name, flight.started)
-            self._note_failure(entry, source, error, flight.started)
+            # Beside a trial, another index may be asked that has not been silent for long.
+            if not trial or source.breakers.error(entry.name):
+                entry.asks.forget(source)
+                error = source.late(entry.name, flight.started)
+                self._note_failure(entry, source, error, flight.started)
         return error
 
     def _note_failure(

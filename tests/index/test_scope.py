@@ -275,6 +275,26 @@ class IndexTests(ScopeCase):
         assert self.fresh_after("other", 4.0) <= 4.0
         assert self.fresh_after("demo", 4.0) <= 4.0
 
+    def test_return_of_many_pages(self) -> None:
+        """After a silence every page is fresh a few seconds later, those of trials included."""
+        names = [f"page-{number}" for number in range(20)]
+        self.build(ROOT)
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", project_page("a.zip"))
+            self.page(name)
+        self.clock.advance(2000)
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", project_page("b.zip"))
+        self.agents.silent |= {f"{ROOT}{name}/" for name in names}
+        self.stale(names[0])
+        for first in range(40):
+            for number in range(20):
+                assert self.at_once(names[(first + number) % 20]) == "STALE"
+            self.clock.advance(0.3)
+        self.agents.silent.clear()
+        self.clock.advance(5)
+        assert [self.at_once(name) for name in names] == ["MISS"] * 20
+
     def test_a_hundred_clients(self) -> None:
         """Once the time has passed, one request is sent for a hundred clients; 99 do not wait."""
         for failure in INDEX_FAILURES[:2] + PAGE_FAILURES[:2]:
