@@ -17,11 +17,12 @@ from twisted.logger import Logger
 
 from proxpi import metrics
 from proxpi.files.disk import Copy, Disk
-from proxpi.files.fetch import Fetch, Gone, is_whole, validators_of
+from proxpi.files.fetch import Fetch
 from proxpi.files.link import Link
 from proxpi.files.locate import Links
 from proxpi.files.passthrough import pass_on
 from proxpi.files.quota import TooLarge
+from proxpi.files.response import Gone, is_whole, validators_of
 from proxpi.files.spool import Spool
 from proxpi.files.wheel import Wheels, Work
 from proxpi.simple import freshness, urls

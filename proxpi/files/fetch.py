@@ -17,23 +17,32 @@ page.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TypeVar
 
 import attrs
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from werkzeug.http import parse_date
 
 from proxpi import metrics
 from proxpi.files.link import Link
-from proxpi.files.partial import Digests
+from proxpi.files.response import (
+    ContentRange,
+    Gone,
+    Use,
+    begins_as_file,
+    check_head,
+    is_doubtful,
+    length_of,
+    may_be_same,
+    says_page,
+    use_of_rest,
+    validator_of,
+    validators_of,
+)
 from proxpi.files.spool import Spool
 from proxpi.files.verify import Mismatch
-from proxpi.simple import urls
 from proxpi.upstream.answer import Answer
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import BodyStalled, UpstreamFailed
@@ -51,72 +60,24 @@ PATIENCE = 10.0
 STALLED = 5.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
-
-#: How the files of packages begin: archives, core metadata, signatures.
-_BEGINNINGS = (
-    b"PK\3\4",
-    b"PK\5\6",
-    b"\x1f\x8b",
-    b"\x1f\x9d",
-    b"BZh",
-    b"\xfd7zXZ\0",
-    b"\x28\xb5\x2f\xfd",
-    b"MZ",
-    b"Metadata-Version:",
-    b"-----BEGIN PGP",
-)
-#: Where a tar archive says that it is one.
-_TAR = slice(257, 262)
-
-_CONTENT_RANGE = re.compile(
-    r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", re.IGNORECASE | re.ASCII
-)
+#: Bytes that tell how a file begins.
+BEGINNING = 262
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
-
-
-class Gone(Exception):
-    """The upstream says that there is no such file, or not any more."""
-
-    def __init__(self, link: Link, status: int) -> None:
-        super().__init__(f"{urls.shown(link.url)}: status {status}")
-        self.link = link
-        self.status = status
-
 
 #: Gives a fresh link to a file that is gone from where it was; it may raise the `Gone` it is given.
 Moved = Callable[[Gone], Awaitable[Link]]
 
 
-@attrs.frozen
-class ContentRange:
-    """What a 206 says that it has: bytes from `start` to before `stop` of so many, if it knows."""
-
-    start: int
-    stop: int
-    size: int | None
-
-    @classmethod
-    def of(cls, answer: Answer) -> ContentRange | None:
-        """Read it from an answer that is a single range of the bytes as they are."""
-        match = _CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
-        if answer.status != 206 or match is None or answer.codings:
-            return None
-        start, last, size = match.groups()
-        found = cls(int(start), int(last) + 1, None if size == "*" else int(size))
-        return found if answer.length in (None, found.stop - found.start) else None
-
-
 @attrs.define(eq=False)
 class Fetch:
-    """A file that is being fetched.
+    """A file that is being fetched; each :meth:`ask` is one attempt.
 
     :ivar moved: gives a fresh link where one stopped being valid on the way
     :ivar paced: whether the bytes arrive no faster than some client takes them
     :ivar validator: what tells this version from another one at the upstream, for ``If-Range``
-    :ivar total: bytes that the upstream says the file has
-    :ivar all_came: whether the end has come, so that nothing is left to be asked for
+    :ivar total: the offset at which the bytes end, as far as it is known
     :ivar validators: the values of ``ETag`` and ``Last-Modified``, for a later revalidation
     """
 
@@ -127,12 +88,11 @@ class Fetch:
     paced: bool = False
     validator: str | None = attrs.field(init=False, default=None)
     total: int | None = attrs.field(init=False, default=None)
-    all_came: bool = attrs.field(init=False, default=False)
     validators: tuple[str, str] = attrs.field(init=False, default=("", ""))
 
     async def run(self, finish: Callable[[], Awaitable[T]]) -> T:
         """
-        Fetch the file, or the rest of it, and give what `finish` makes of it.
+        Fetch all that is missing, and give what `finish` makes of it.
 
         :param finish: is called when all bytes have arrived; it may raise `Mismatch`
         :raises Gone: if the upstream has none
@@ -143,8 +103,8 @@ class Fetch:
             before = self.spool.arrived
             pause = 0.0
             try:
-                if not (self.all_came or self.total == self.spool.arrived > 0):
-                    await self._ask()
+                if self.total is None or self.spool.arrived < self.total:
+                    await self.ask()
                 return await finish()
             except BodyStalled as stalled:
                 await stalled.room
@@ -152,16 +112,17 @@ class Fetch:
             except Mismatch as error:
                 failure = UpstreamFailed(self.link.url, f"wrong bytes: {error}", kind=error.kind)
                 wrong += 1
-                hopeless = not self._restart()
+                hopeless = not self.restart()
             except UpstreamFailed as error:
                 failure = error
                 hopeless = not error.temporary
                 if self.spool.arrived - before < GOOD_WAY:
                     failures += 1
                 if self.spool.arrived == before:
-                    pause = pause_after(failure)
+                    # Varied, to keep many proxies from knocking in step.
+                    pause = failure.retry_after or PAUSE * random.uniform(0.5, 1.5)
             given_up = hopeless or TRIES in (failures, wrong) or pause > PATIENCE
-            if self.spool.arrived and not given_up:
+            if self.spool.arrived > self.spool.start and not given_up:
                 metrics.RESUMED.inc()
             else:
                 metrics.DISCARDED.labels(failure.kind).inc()
@@ -172,80 +133,76 @@ class Fetch:
             if pause:
                 await deferLater(self.upstream.clock, pause)
 
-    def _restart(self) -> bool:
+    def restart(self) -> bool:
+        """Begin anew; tell whether that can be."""
         self.validator = self.total = None
-        self.all_came = False
         return self.spool.restart()
 
-    async def _ask(self) -> None:
-        """Ask for what is missing: as a part if that can be, else as the whole file."""
+    def answer(self, wanted: str | None = None) -> AbstractAsyncContextManager[Answer]:
+        """Ask for the file, or for a range of it, of the version that has begun to arrive."""
+        headers = {"Accept": "*/*"}
+        if wanted is not None:
+            headers["Range"] = wanted
+            if self.validator is not None:
+                headers["If-Range"] = self.validator
+        return self.upstream.file(self.link.url, headers, paced=self.paced)
+
+    async def stream(
+        self,
+        answer: Answer,
+        write: Callable[[bytes], object],
+        limit: Limit | None = None,
+        *,
+        resumable: bool,
+    ) -> bool:
+        """
+        Write the body of a response, and tell whether its end was announced.
+
+        :param resumable: whether the rest of these bytes can be proven to be of the same version;
+            then a client that reads nothing loses the connection, as others may wait for it
+        """
+        gives_parts = (answer.header("Accept-Ranges") or "").strip().lower() == "bytes"
+        stalls = self.paced and resumable and (gives_parts or answer.status == 206)
+        timeout = STALLED if stalls else None
+        return await self.upstream.stream(answer, write, limit, stall_timeout=timeout)
+
+    @property
+    def _resumable(self) -> bool:
         # Without a validator only the digest tells whether the parts fit together.
-        if self.spool.arrived and (self.validator or self.link.digest):
-            try:
-                if await self._ask_for_rest():
-                    return
-            except Gone as gone:
-                try:
-                    self.link = await self.moved(gone)
-                except Gone:
-                    pass  # a refused part must not lose the whole
-                else:
-                    if await self._ask_for_rest():
-                        return
-        async with self._answer({}) as answer:
+        return bool(self.validator or self.link.digest)
+
+    async def ask(self) -> None:
+        """Ask for what is missing: as a part if that can be, else as the whole file."""
+        if self.spool.arrived and self._resumable:
+            use = await self._ask_for_rest()
+            if use is Use.GONE:
+                with suppress(Gone):
+                    self.link = await self.moved(Gone(self.link, 404))
+                    use = await self._ask_for_rest()
+            if use in (Use.WHOLE, Use.APPEND):
+                return
+        async with self.answer() as answer:
             await self._take_whole(answer)
 
-    async def _ask_for_rest(self) -> bool:
-        """Ask for the part that is missing; tell whether the answer could be used."""
-        headers = {"Range": f"bytes={self.spool.arrived}-"}
-        if self.validator is not None:
-            headers["If-Range"] = self.validator
-        async with self._answer(headers) as answer:
-            if answer.status in (403, 404, 410):
-                raise Gone(self.link, answer.status)
-            if is_whole(self.link, answer):
+    async def _ask_for_rest(self) -> Use:
+        """Ask for the part that is missing; tell what the response was good for."""
+        arrived = self.spool.arrived
+        async with self.answer(f"bytes={arrived}-") as answer:
+            use = use_of_rest(self.link, answer, arrived, self.total, self.validator)
+            if use is Use.WHOLE:
                 await self._take_whole(answer)
-                return True
-            part = ContentRange.of(answer)
-            if part is None or not self._continues(part, answer):
-                return False
-            self.total = self.total if part.size is None else part.size
-            self._check_end(await self._stream(answer, self.spool.write))
-            return True
-
-    def _answer(self, headers: dict[str, str]) -> AbstractAsyncContextManager[Answer]:
-        return self.upstream.file(self.link.url, {"Accept": "*/*", **headers}, paced=self.paced)
-
-    async def _stream(
-        self, answer: Answer, write: Callable[[bytes], object], limit: Limit | None = None
-    ) -> bool:
-        resumable = self.paced and bool(self.validator or self.link.digest)
-        stall = stall_timeout(answer, resumable=resumable)
-        return await self.upstream.stream(answer, write, limit, stall_timeout=stall)
-
-    def _continues(self, part: ContentRange, answer: Answer) -> bool:
-        """Tell whether a part is that of the same version which is missing."""
-        sure = self.link.digest is None
-        # Where nobody tells how long the file is, a part may be any part of the rest.
-        if sure and part.size is None and self.total is None:
-            return False
-        return (
-            part.start == self.spool.arrived
-            and self._fits(part.size)
-            and belongs(answer, self.validator, sure=sure)
-        )
-
-    def _fits(self, size: int | None) -> bool:
-        """Tell whether a version of so many bytes may be the one that has begun to arrive."""
-        if size is None:
-            return True
-        return size >= self.spool.arrived and self.total in (None, size)
+            elif use is Use.APPEND:
+                part = ContentRange.of(answer)
+                self.total = (part and part.size) or self.total
+                write = self.spool.write
+                self._check_end(await self.stream(answer, write, resumable=self._resumable))
+        return use
 
     async def _take_whole(self, answer: Answer) -> None:
         """Take a file from its first byte on."""
         check_head(self.link, answer)
-        size = length_of(answer)
-        if self.spool.arrived and not self._fits(size) and not self._restart():
+        size, arrived = length_of(answer), self.spool.arrived
+        if arrived and not may_be_same(size, arrived, self.total) and not self.restart():
             raise Mismatch("changed", f"now it has {size} bytes")
         self.total = size
         self.validator = validator_of(answer)
@@ -255,10 +212,14 @@ class Fetch:
             filtered = _Compared(self.spool)
         else:
             self.spool.begin(size, withheld=is_doubtful(self.link, answer))
-            if _says_page(self.link, answer) and self.link.digest is None:
-                filtered = _Sniffed(self.spool, answer)
+            if self.link.digest is None and says_page(self.link, answer):
+                filtered = _Sniffed(self.spool, answer.url)
+        limit = None
+        if self.link.size is not None and answer.length is None:
+            # An index may be wrong about a size; a body without end is another matter.
+            limit = Limit(2 * self.link.size + MARGIN)
         write = self.spool.write if filtered is None else filtered.write
-        ended = await self._stream(answer, write, self._limit(answer))
+        ended = await self.stream(answer, write, limit, resumable=self._resumable)
         if filtered is not None:
             filtered.end(ended)
         self._check_end(ended)
@@ -266,7 +227,7 @@ class Fetch:
     def _check_end(self, ended: bool) -> None:
         size = self.spool.arrived
         if self.total is not None and size < self.total:
-            raise UpstreamFailed(self.link.url, "the answer was cut short", kind="cut")
+            raise cut_short(self.link.url)
         if self.link.digest is None:
             if self.total is not None and size > self.total:
                 raise Mismatch("length", f"{size} bytes came of {self.total}")
@@ -275,31 +236,12 @@ class Fetch:
                 raise Mismatch("cut", "the answer may be cut short")
             if size == 0:
                 raise Mismatch("empty", "the answer is empty")
-        self.all_came = True
-
-    def _limit(self, answer: Answer) -> Limit | None:
-        """Bytes beyond which this cannot be the file."""
-        # An index may be wrong about a size; a body without end is another matter.
-        if self.link.size is None or answer.length is not None:
-            return None
-        return Limit(2 * self.link.size + MARGIN)
+        self.total = size
 
 
-def stall_timeout(answer: Answer, *, resumable: bool) -> float | None:
-    """
-    Give the seconds after which a client that reads nothing loses the connection upstream.
-
-    :param resumable: whether the rest of these bytes can be proven to be of the same version
-    """
-    # Clients of other files may wait for the connection.
-    gives_parts = (answer.header("Accept-Ranges") or "").strip().lower() == "bytes"
-    return STALLED if resumable and (gives_parts or answer.status == 206) else None
-
-
-def pause_after(failure: UpstreamFailed) -> float:
-    """Give the seconds before a file of which nothing arrived is asked for again."""
-    # Varied, to keep many proxies from knocking in step.
-    return failure.retry_after or PAUSE * random.uniform(0.5, 1.5)
+def cut_short(url: str) -> UpstreamFailed:
+    """Say that an answer ended before its end."""
+    return UpstreamFailed(url, "the answer was cut short", kind="cut")
 
 
 class _Compared:
@@ -309,148 +251,43 @@ class _Compared:
         self._spool = spool
         self._known = spool.digests.hex()
         self._left = spool.digests.size
-        self._again: Digests = spool.digests.anew()
+        self._again = spool.digests.anew()
 
     def write(self, data: bytes) -> object:
-        """
-        Take bytes.
-
-        :raises Mismatch: if they are not those that arrived before
-        """
-        if self._left:
-            part, data = data[: self._left], data[self._left :]
+        part, data = data[: self._left], data[self._left :]
+        if part:
             self._again.add(part)
             self._left -= len(part)
             if self._left == 0 and self._again.hex() != self._known:
                 raise Mismatch("changed", "the answer is another one than before")
-            if not data:
-                return None
-        return self._spool.write(data)
+        return self._spool.write(data) if data else None
 
     def end(self, ended: bool) -> None:
-        """
-        Take the end of the answer.
-
-        :raises Mismatch: if it is shorter than what arrived before
-        """
         if self._left and ended:
             raise Mismatch("changed", "the answer is shorter than before")
         if self._left:
-            raise UpstreamFailed(self._spool.link.url, "the answer was cut short", kind="cut")
+            raise cut_short(self._spool.link.url)
 
 
 class _Sniffed:
     """Looks at the first bytes of what says that it is an HTML page."""
 
-    def __init__(self, spool: Spool, answer: Answer) -> None:
+    def __init__(self, spool: Spool, url: str) -> None:
         self._spool = spool
-        self._url = answer.url
-        self._begun: bytes | None = b""
+        self._url = url
+        self._beginning: bytes | None = b""
 
     def write(self, data: bytes) -> object:
-        """
-        Take bytes.
-
-        :raises UpstreamFailed: if no file of a package begins so
-        """
-        if self._begun is not None:
-            data = self._begun + data
-            if not (data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"):
-                self._begun = data
-                if len(data) >= _TAR.stop:
+        if self._beginning is not None:
+            data = self._beginning + data
+            if not begins_as_file(data):
+                self._beginning = data
+                if len(data) >= BEGINNING:
                     self.end(True)
                 return None
-            self._begun = None
+            self._beginning = None
         return self._spool.write(data)
 
     def end(self, ended: bool) -> None:
-        """Take the end of the answer; as for :meth:`write`."""
-        if self._begun is not None:
+        if self._beginning is not None:
             raise UpstreamFailed(self._url, "it is an HTML page", kind="page")
-
-
-def is_whole(link: Link, answer: Answer) -> bool:
-    """Tell whether an answer has all of a file: also a 206 that nobody asked for may."""
-    if answer.status in (200, 203):
-        return True
-    part = ContentRange.of(answer)
-    size = link.size if part is None or part.size is None else part.size
-    return part is not None and part.start == 0 and part.stop == size
-
-
-def length_of(answer: Answer) -> int | None:
-    """Give the bytes of the file that an answer has all of, if it tells."""
-    part = ContentRange.of(answer)
-    return answer.length if part is None else part.stop
-
-
-def check_head(link: Link, answer: Answer) -> None:
-    """
-    Look at what an upstream says of a file before its bytes come.
-
-    :raises Gone: if it has none
-    :raises UpstreamFailed: if this is not the file
-    """
-    if answer.status in (403, 404, 410):
-        raise Gone(link, answer.status)
-    if not is_whole(link, answer):
-        raise answer.refusal()
-    if link.digest is not None:
-        return
-    if answer.codings:
-        cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
-        raise UpstreamFailed(answer.url, cause, kind="encoded")
-    if link.size is not None and length_of(answer) not in (None, link.size):
-        if _says_page(link, answer):
-            raise UpstreamFailed(answer.url, "it is an HTML page", kind="page")
-        cause = f"it has {length_of(answer)} bytes, not {link.size}"
-        raise UpstreamFailed(answer.url, cause, kind="length")
-
-
-def is_doubtful(link: Link, answer: Answer) -> bool:
-    """Tell whether an answer does not look like the file, so that readers wait for all of it."""
-    size = length_of(answer)
-    other_size = None not in (link.size, size) and link.size != size
-    return other_size or bool(answer.codings) or _says_page(link, answer)
-
-
-def _says_page(link: Link, answer: Answer) -> bool:
-    content_type = (answer.header("Content-Type") or "").lower()
-    return content_type.startswith("text/html") and not link.url.endswith((".html", ".htm"))
-
-
-def validators_of(answer: Answer) -> tuple[str, str]:
-    """Give the entity tag and the date of the last change, as they stand; empty if missing."""
-    return answer.header("ETag") or "", answer.header("Last-Modified") or ""
-
-
-def belongs(answer: Answer, validator: str | None, *, sure: bool) -> bool:
-    """
-    Tell whether a part is one of the version that `validator` was told of.
-
-    :param sure: whether nothing else will tell, so that it has to be proven
-    """
-    if validator is None:
-        return not sure
-    theirs = validator_of(answer)
-    if theirs is None:
-        # RFC 9110 15.3.7: an answer to If-Range repeats the tag, but may leave out the date.
-        repeated = answer.header("ETag") or answer.header("Last-Modified")
-        return not sure or not (validator.startswith('"') or repeated)
-    return theirs == validator
-
-
-def validator_of(answer: Answer) -> str | None:
-    """
-    Give what ``If-Range`` may name: a strong entity tag, else the date of the last change.
-
-    A date counts if the file had not changed for a second (RFC 9110 8.8.2.2).
-    """
-    if (answer.header("Accept-Ranges") or "").strip().lower() == "none":
-        return None
-    tag = (answer.header("ETag") or "").strip()
-    if re.fullmatch(r'"[^"]*"', tag):
-        return tag
-    modified = answer.header("Last-Modified")
-    at, now = parse_date(modified), parse_date(answer.header("Date"))
-    return None if at and now and now - at < timedelta(seconds=1) else modified

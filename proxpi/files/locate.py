@@ -6,8 +6,8 @@ from typing import Protocol
 
 import attrs
 
-from proxpi.files.fetch import Gone
 from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
+from proxpi.files.response import Gone
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.upstream.errors import UpstreamFailed
 

@@ -27,12 +27,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxpi.files.disk import Copy, Disk
 from proxpi.files.downloads import Downloads
-from proxpi.files.fetch import Gone, is_whole
 from proxpi.files.link import METADATA, SIGNATURE, Link
 from proxpi.files.locate import Links, Locate, NotUpstream
 from proxpi.files.open_file import Held
 from proxpi.files.passthrough import Misfit, Part, pass_part_through, pass_through
 from proxpi.files.quota import TooLarge
+from proxpi.files.response import Gone, is_whole
 from proxpi.files.spool import Reader
 from proxpi.files.wheel import WheelFailed, Work
 from proxpi.simple import urls
@@ -312,7 +312,7 @@ class Mirror:
             if span == Span(0, size):
                 break
             try:
-                return await pass_part_through(link, self._upstream, span, size)
+                return await pass_part_through(link, self._upstream, self._links.moved, span, size)
             except Misfit as misfit:
                 # Of a file of another size, the part may be another one.
                 size, doubtful = misfit.size if doubtful else None, False

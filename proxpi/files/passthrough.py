@@ -11,25 +11,15 @@ from collections.abc import Awaitable
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
-from proxpi.files.fetch import (
-    PATIENCE,
-    TRIES,
-    ContentRange,
-    Fetch,
-    Moved,
-    belongs,
-    pause_after,
-    stall_timeout,
-    validator_of,
-)
+from proxpi.files.fetch import Fetch, Moved, cut_short
 from proxpi.files.link import Link
+from proxpi.files.response import ContentRange, belongs, validator_of
 from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.files.verify import compare
 from proxpi.simple.conditional import Span
 from proxpi.upstream.body import Limit
-from proxpi.upstream.errors import BodyStalled, UpstreamFailed
+from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 
@@ -94,7 +84,50 @@ class Part:
     size: int
 
 
-async def pass_part_through(link: Link, upstream: Upstream, span: Span, size: int) -> Part:
+@attrs.define(eq=False)
+class PartFetch(Fetch):
+    """The bytes of a file up to `total`, from some offset on; they are all of one version.
+
+    :ivar size: of the whole file, in bytes
+    :ivar refused: whether the last response was a refusal
+    """
+
+    size: int = 0
+    refused: bool = attrs.field(init=False, default=False)
+
+    async def ask(self) -> None:
+        """
+        Ask for the part, or for what is missing of it.
+
+        :raises Misfit: if the response is not that part
+        """
+        at, url = self.spool.arrived, self.link.url
+        begun = at > self.spool.start
+        if begun and self.validator is None:
+            raise UpstreamFailed(url, "nothing tells its version", temporary=False)
+        assert self.total is not None
+        async with self.answer(f"bytes={at}-{self.total - 1}") as answer:
+            self.refused = answer.status >= 400
+            if self.refused and (failure := answer.refusal()).temporary:
+                raise failure
+            part = ContentRange.of(answer)
+            if part is not None and part.size not in (None, self.size):
+                raise Misfit(part.size)
+            if part is None or (part.start, part.stop) != (at, self.total):
+                raise Misfit()
+            if begun and not belongs(answer, self.validator, sure=True):
+                raise UpstreamFailed(url, "it has changed meanwhile", temporary=False)
+            self.validator = validator_of(answer)
+            limit = Limit(self.total - at)
+            write = self.spool.write
+            await self.stream(answer, write, limit, resumable=self.validator is not None)
+        if self.spool.arrived < self.total:
+            raise cut_short(url)
+
+
+async def pass_part_through(
+    link: Link, upstream: Upstream, moved: Moved, span: Span, size: int
+) -> Part:
     """
     Fetch a part of a file for one reader, as soon as its first byte arrives.
 
@@ -103,7 +136,6 @@ async def pass_part_through(link: Link, upstream: Upstream, span: Span, size: in
     :param size: of the whole file, in bytes
     :raises Misfit: if the upstream does not give this part; it tells the size if that is another
         one. Also if there are too many clients that do not take what they asked for
-    :raises Gone: if the upstream has none
     :raises UpstreamFailed: if it does not begin to arrive
     """
     # What fits into the window comes at once, whoever takes it.
@@ -111,57 +143,17 @@ async def pass_part_through(link: Link, upstream: Upstream, span: Span, size: in
     if paced and upstream.crowded(link.url):
         raise Misfit()
     spool = Spool(link, span.start, tail=False)
-    _fill(spool, _fetch_part(spool, upstream, span, size, paced))
-    return Part(await spool.begun(), span, size)
-
-
-async def _fetch_part(spool: Spool, upstream: Upstream, span: Span, size: int, paced: bool) -> None:
-    """Ask for a part; if it breaks off, once more for what is missing of it."""
-    url = spool.link.url
-    headers = {"Accept": "*/*"}
-    validator: str | None = None
-    tries_left = TRIES
     spool.begin(span.stop)
-    while True:
-        at = spool.arrived
-        headers["Range"] = f"bytes={at}-{span.stop - 1}"
-        refused = False
-        try:
-            async with upstream.file(url, headers, paced=paced) as answer:
-                refused = answer.status >= 400
-                if refused and (failure := answer.refusal()).temporary:
-                    raise failure
-                part = ContentRange.of(answer)
-                if part is None:
-                    raise Misfit()
-                if part.size not in (None, size):
-                    raise Misfit(part.size)
-                if (part.start, part.stop) != (at, span.stop):
-                    raise Misfit()
-                if at > span.start and not belongs(answer, validator, sure=True):
-                    raise UpstreamFailed(url, "it has changed meanwhile", temporary=False)
-                validator = validator_of(answer)
-                stall = stall_timeout(answer, resumable=paced and validator is not None)
-                limit = Limit(span.stop - at)
-                await upstream.stream(answer, spool.write, limit, stall_timeout=stall)
-            if spool.arrived == span.stop:
-                return
-            failure = UpstreamFailed(url, "the answer was cut short")
-        except BodyStalled as stalled:
-            await stalled.room
-            headers["If-Range"] = validator or ""
-            continue
-        except UpstreamFailed as error:
-            failure = error
-        tries_left -= 1
-        begun = spool.arrived > span.start
-        pause = 0.0 if begun else pause_after(failure)
-        if not (failure.temporary and tries_left) or pause > PATIENCE:
-            # A refused part must not lose the whole.
-            raise Misfit() if refused and not begun else failure
-        if pause:
-            await deferLater(upstream.clock, pause)
-        if begun:
-            if validator is None:
-                raise failure
-            headers["If-Range"] = validator
+    fetch = PartFetch(link, upstream, spool, moved, paced, size)
+    fetch.total = span.stop
+    _fill(spool, fetch.run(_keep_as_it_is))
+    try:
+        return Part(await spool.begun(), span, size)
+    except UpstreamFailed:
+        if fetch.refused:  # a refused part must not lose the whole
+            raise Misfit() from None
+        raise
+
+
+async def _keep_as_it_is() -> None:
+    """Finish a part, which cannot be verified."""

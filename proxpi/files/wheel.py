@@ -27,10 +27,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from proxpi.files.disk import Copy, Disk
-from proxpi.files.fetch import ContentRange, Gone
 from proxpi.files.link import Link, link_to
 from proxpi.files.partial import Digests
 from proxpi.files.quota import TooLarge
+from proxpi.files.response import ContentRange, Gone
 from proxpi.files.verify import Mismatch, compare
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
