@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from proxpi import partials
-from proxpi.files.partial import Partial
+from proxpi.files.partial import Digests, Partial
 from proxpi.index.list_folder import ListFolder
 from proxpi.index.page_store import PageStore
 from tests.support.house import FolderCase
@@ -39,7 +39,7 @@ class AnotherStarts(FolderCase):
 
     def test_partial(self) -> None:
         """A download has a file with a name."""
-        partial = Partial(self.own, set())
+        partial = Partial(self.own, Digests())
         assert partial.path.exists()
         partial.write(b"data")
         partial.finish()

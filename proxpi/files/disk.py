@@ -1,23 +1,14 @@
-"""The cache folder: what of it may be served, how a file gets there, and how it goes.
+"""The cache folder: which of its files may be served, how a file gets there, and how it leaves.
 
-Theory of operation
--------------------
-Files lie where the original proxpi puts them (:attr:`proxpi.files.link.Link.place`), so that
-a volume it filled is of use. What is proxpi's own lies in one folder beside them, ``.proxpi``:
-partial files, each locked by the process that writes it, the usage log, and the lists.
+A cached file is *unverified* (it was found, and was not compared with the page yet) or *verified*
+(its identity, URL and digests are remembered, over a restart as well). Only verified files are
+served; a file with another identity than the remembered one is unverified. A downloaded file is
+hashed while it arrives, and flushed to disk before it gets its cache path; a found file is read
+once. A file leaves by :meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`).
 
-No file is served before its bytes were compared with the page. A downloaded file is hashed while
-it arrives, a found file is read once. (Where the page has no hash, a found file is compared by its
-size; and if its URL has a port or a query, which its cache path does not tell, it is downloaded
-anew.) A verification is remembered, over a restart as well, with the file's identity and URL; a
-file with another identity is verified again. A file is flushed to disk before it gets its cache
-path, so after a power failure a cache path stands for all of the bytes, or is not there. (The name
-itself is not flushed: a file that lost it is downloaded again.)
-
-A cached file is *unverified* (it was found, and was not compared yet) or *verified*. It leaves by
-:meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`). All renames into and out of
-cache paths happen on the reactor's thread. The outcome of a thread concerns the file with the
-identity that the thread saw; it is dropped where another file lies by then.
+All renames into and out of cache paths happen on the reactor's thread. The outcome of a thread
+concerns the file with the identity that the thread saw; it is dropped where another file lies by
+then. Partial files, the usage log and the lists lie in a folder of their own, ``.proxpi``.
 """
 
 from __future__ import annotations
@@ -45,7 +36,7 @@ from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import Identity
 from proxpi.files.link import Link
 from proxpi.files.open_file import Copy, Held
-from proxpi.files.partial import Partial
+from proxpi.files.partial import Digests, Partial
 from proxpi.files.quota import Full, Quota, TooLarge, Unknown
 from proxpi.files.startup_scan import StartupScan
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
@@ -148,9 +139,11 @@ class Disk:
             self._mark_unverified(place)
             return None
         self.count(place)
-        size, digest = checked.identity.size, checked.digests["sha256"]
-        verified = link.verified
-        return Copy(file, size, digest, self._readers, place, verified, identity=checked.identity)
+        identity, sha256 = checked.identity, checked.digests["sha256"]
+        copy = Copy(file, identity.size, sha256, self._readers, place, link.verified)
+        copy.identity = identity
+        copy.mark_unverified = lambda: self._mark_unverified(place, identity)
+        return copy
 
     def count_uses_by(self, count: Callable[[], object]) -> None:
         """Let the uses of files in the response cache be counted before an eviction."""
@@ -158,21 +151,16 @@ class Disk:
 
     def hold(self, copy: Copy) -> Held | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
-        if copy.identity is None or not self._is_verified(copy.place, copy.identity):
+        checked = self._index.verified(copy.place)
+        if checked is None or checked.identity != copy.identity:
             return None
-        path = str(self.folder / copy.place)
-        return Held.of(copy, path, lambda: self.mark_unverified(copy))
+        return Held.of(copy, str(self.folder / copy.place))
 
     def count(self, place: str, uses: int = 1) -> None:
         """Count uses of a file that is here."""
         self._index.use(place, uses)
         self._scan.changed(place)
         self._usage_log.changed()
-
-    def mark_unverified(self, copy: Copy) -> None:
-        """Mark a file unverified of which a copy could not be read."""
-        if copy.identity is not None and self._is_verified(copy.place, copy.identity):
-            self._mark_unverified(copy.place)
 
     def found(self, link: Link) -> bool:
         """Whether a file lies here that has not been checked yet."""
@@ -229,7 +217,7 @@ class Disk:
 
     def checked(self, link: Link) -> Checked | None:
         """Give what is known of the cached file of a link."""
-        checked = self._index.verified(link.place) if link.place is not None else None
+        checked = self._index.verified(link.place)
         return checked if checked is not None and checked.suits(link) else None
 
     def confirm(self, link: Link, now: float) -> None:
@@ -248,9 +236,8 @@ class Disk:
         """
         if link.place is not None:
             layout.look(self.folder, link.place)
-        if not os.path.isdir(self.own):  # it may have been emptied meanwhile
-            self.own.mkdir(parents=True, exist_ok=True)
-        partial = Partial(self.own, {link.digest[0]} if link.digest else set())
+        self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
+        partial = Partial(self.own, Digests.of(link.digest))
         self._quota.enter(partial, link)
         if link.place is None:
             partial.unlink()
@@ -268,14 +255,14 @@ class Disk:
 
     def close(self) -> Deferred[None]:
         """
-        Remove what has not been finished, and write down what is known, as the process ends.
+        Remove partial files, and write down what is known, as the process ends.
 
-        What is not finished may still be written to. A disk that hangs holds up the Deferred alone.
+        Partial files may still be written to. A disk that hangs holds up the Deferred alone.
         """
-        partials = list(self._quota)
+        unfinished = list(self._quota)
 
         def unlink() -> None:
-            for partial in partials:
+            for partial in unfinished:
                 partial.unlink()
 
         ended: Deferred[None] = self.in_thread(unlink)
@@ -374,15 +361,12 @@ class Disk:
         if failures:
             raise failures[0]
 
-    def _is_verified(self, place: str, identity: Identity) -> bool:
-        """Tell whether this very file is verified."""
+    def _mark_unverified(self, place: str, meant: Identity | None = None) -> None:
+        """Let a file be checked before it is served again, unless another one is meant."""
         checked = self._index.verified(place)
-        return checked is not None and checked.identity == identity
-
-    def _mark_unverified(self, place: str) -> None:
-        """Let a file be checked before it is served again."""
-        self._index.verify(place, None)
-        self.changed(place)
+        if meant is None or (checked is not None and checked.identity == meant):
+            self._index.verify(place, None)
+            self.changed(place)
 
     def _keep(self, place: str, checked: Checked) -> None:
         if self._index.size(place) != checked.identity.size or place not in self._index:

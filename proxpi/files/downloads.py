@@ -50,22 +50,16 @@ class Downloads:
     _clock: IReactorTime
     _in_thread: Work
     ttl: float
-    _flights: Flights[Link, Copy | None] = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
-    )
-    _checks: Flights[Link, None] = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Flights(self._clock), takes_self=True)
-    )
+    _flights: Flights[Link, Copy | None] = attrs.field(init=False)
+    _checks: Flights[Link, None] = attrs.field(init=False)
+    _wheels: Wheels = attrs.field(init=False)
     _spools: dict[Link, Spool] = attrs.field(init=False, factory=dict)
     _taken_out: set[Link] = attrs.field(init=False, factory=set)
     _outdated: set[Link] = attrs.field(init=False, factory=set)
-    _wheels: Wheels = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: Wheels(self._upstream, self._disk, self._in_thread, self._kept_whole),
-            takes_self=True,
-        ),
-    )
+
+    def __attrs_post_init__(self) -> None:
+        self._flights, self._checks = Flights(self._clock), Flights(self._clock)
+        self._wheels = Wheels(self._upstream, self._disk, self._in_thread, self._kept_whole)
 
     def __iter__(self) -> Iterator[Link]:
         return iter(self._flights)

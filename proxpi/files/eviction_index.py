@@ -99,9 +99,9 @@ class EvictionIndex:
         kept = self._kept.get(place)
         return kept.size if kept is not None else 0
 
-    def verified(self, place: str) -> Checked | None:
+    def verified(self, place: str | None) -> Checked | None:
         """Give what is known of a file's bytes, now or from an earlier process."""
-        kept = self._kept.get(place)
+        kept = self._kept.get(place or "")
         return kept.verified if kept is not None else None
 
     def verify(self, place: str, verified: Checked | None) -> None:

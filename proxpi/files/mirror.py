@@ -84,18 +84,14 @@ class Mirror:
     in_thread: Work
     stream: bool = False
     ttl: float = 1800.0
-    _links: Links = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Links(self._locate), takes_self=True)
-    )
-    _downloads: Downloads = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: Downloads(
-                self._links, self._upstream, self._disk, self._clock, self.in_thread, self.ttl
-            ),
-            takes_self=True,
-        ),
-    )
+    _links: Links = attrs.field(init=False)
+    _downloads: Downloads = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._links = Links(self._locate)
+        self._downloads = Downloads(
+            self._links, self._upstream, self._disk, self._clock, self.in_thread, self.ttl
+        )
 
     def ready(self, name: str, filename: str) -> Copy | None:
         """
@@ -170,10 +166,6 @@ class Mirror:
     def hold(self, copy: Copy) -> Held | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
         return self._disk.hold(copy)
-
-    def mark_unverified(self, copy: Copy) -> None:
-        """Take note that a copy could not be read: the next one is checked before it is served."""
-        self._disk.mark_unverified(copy)
 
     def forget(self, name: str, filename: str) -> Deferred[None]:
         """

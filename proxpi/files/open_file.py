@@ -20,12 +20,11 @@ from proxpi.files.layout import Identity
 class Copy:
     """An open file that may be sent, as it is now, whatever happens to its name.
 
-    :ivar sha256: hexadecimal
-    :ivar size: bytes
-    :ivar place: where it lies in the cache; empty for one that has no name
+    :ivar place: its cache path; empty for one that has no name
     :ivar verified: whether a hash vouches for it, and not its length alone
     :ivar fetched: whether it was fetched for whoever gets this copy
-    :ivar identity: which file of the cache that is; ``None`` for one that has no name
+    :ivar identity: which cached file that is; ``None`` for one that has no name
+    :ivar mark_unverified: is called if it cannot be read
     """
 
     file: BinaryIO
@@ -36,6 +35,7 @@ class Copy:
     verified: bool = True
     fetched: bool = False
     identity: Identity | None = None
+    mark_unverified: Callable[[], None] = lambda: None
 
     def __attrs_post_init__(self) -> None:
         self._readers[self.place] += 1
@@ -44,10 +44,10 @@ class Copy:
         """Read at a place of its own, so that several may read one file."""
         return os.pread(self.file.fileno(), count, start)
 
-    def share(self) -> Copy:
-        """Give another copy of the same open file, to be let go of by itself."""
-        file = open(os.dup(self.file.fileno()), "rb", buffering=0)
-        return attrs.evolve(self, file=file)
+    def share(self, descriptor: int | None = None) -> Copy:
+        """Give another copy of the same file, by the same descriptor or another one."""
+        descriptor = os.dup(self.file.fileno() if descriptor is None else descriptor)
+        return attrs.evolve(self, file=open(descriptor, "rb", buffering=0))
 
     def close(self) -> None:
         """Let go of it; every copy has to be let go of once."""
@@ -62,26 +62,23 @@ class Copy:
 class Held:
     """A kept descriptor: a cached file that stays open between responses.
 
-    :ivar descriptor: reads it, at any place
     :ivar path: its path; empty for a file without a name, which nobody can change
-    :ivar mark_unverified: is called if it cannot be read
     """
 
     descriptor: int
     path: str
-    mark_unverified: Callable[[], None]
     _like: Copy
 
     @classmethod
-    def of(cls, copy: Copy, path: str, mark_unverified: Callable[[], None]) -> Held:
+    def of(cls, copy: Copy, path: str) -> Held:
         """Keep a descriptor of the file of a copy."""
-        return cls(os.dup(copy.file.fileno()), path, mark_unverified, copy)
+        return cls(os.dup(copy.file.fileno()), path, copy)
 
     @classmethod
     def alone(cls, descriptor: int, size: int) -> Held:
         """Keep the descriptor of a file that has no name, and is nobody else's."""
         file = open(descriptor, "rb", buffering=0, closefd=False)
-        return cls(descriptor, "", lambda: None, Copy(file, size, "", Counter(), ""))
+        return cls(descriptor, "", Copy(file, size, "", Counter(), ""))
 
     @property
     def identity(self) -> Identity | None:
@@ -90,10 +87,8 @@ class Held:
 
     def unchanged(self) -> bool:
         """Tell whether the same file, as it was, still has its name."""
-        if self.identity is None:
-            return True
         try:
-            return Identity.of(os.lstat(self.path)) == self.identity
+            return not self.path or Identity.of(os.lstat(self.path)) == self.identity
         except OSError:
             return False
 
@@ -106,7 +101,11 @@ class Held:
 
     def copy(self) -> Copy:
         """Give a copy to be sent."""
-        return attrs.evolve(self._like, file=open(os.dup(self.descriptor), "rb", buffering=0))
+        return self._like.share(self.descriptor)
+
+    def mark_unverified(self) -> None:
+        """Take note that it cannot be read."""
+        self._like.mark_unverified()
 
     def close(self) -> None:
         """Let go of it."""

@@ -22,10 +22,7 @@ BUFFER = 1 << 20
 
 
 class Digests:
-    """Digests of bytes as they pass.
-
-    :ivar size: how many bytes passed
-    """
+    """Digests of bytes as they pass, `size` of them so far."""
 
     def __init__(self, algorithms: Iterable[str] = ()) -> None:
         names = {"sha256", *algorithms}
@@ -57,34 +54,26 @@ class Partial:
 
     What cannot be written stays at hand for those who read, so nothing is lost with a full disk.
 
-    :ivar digests: the size and digests of what has come
+    :ivar digests: the size and digests of the bytes that have arrived
+    :ivar written: how many of them are in the file, and `gathered` those that are not
+    :ivar announce: is told how large the file will be, and may raise an `OSError` against it
+    :ivar room: is told how large the file is about to become; it may do so as well, or give a
+        Deferred of when it is to be asked again
     """
 
-    def __init__(self, folder: Path, algorithms: set[str]) -> None:
+    def __init__(self, folder: Path, digests: Digests) -> None:
         self.path, self._file = partials.begin(folder)
-        self.digests = Digests(algorithms)
-        self._written = 0
+        self.digests = digests
+        self.written = 0
+        self.gathered = bytearray()
         self._synced = 0
-        self._gathered = bytearray()
-        #: Told how large the file will be by its upstream; it may raise an `OSError` against it.
         self.announce: Callable[[int], None] = lambda size: None
-        #: Told how large the file is about to become; it may raise an `OSError` against it, or give
-        #: a Deferred of when it is to be asked again.
         self.room: Callable[[int], Deferred[None] | None] = lambda size: None
 
     @property
     def size(self) -> int:
-        """Bytes that have come, whether they are on disk already or not."""
+        """Bytes that have arrived."""
         return self.digests.size
-
-    @property
-    def written(self) -> int:
-        """Bytes that are in the file."""
-        return self._written
-
-    def unwritten(self) -> bytearray:
-        """Give the bytes that arrived and are not in the file."""
-        return self._gathered
 
     def fileno(self) -> int:
         """Give the descriptor of the file, for the system."""
@@ -98,33 +87,33 @@ class Partial:
         :raises OSError: if the disk does not take them; they can be read all the same
         """
         self.digests.add(data)
-        self._gathered += data
-        return self.flush() if len(self._gathered) >= BUFFER else None
+        self.gathered += data
+        return self.flush() if len(self.gathered) >= BUFFER else None
 
     def flush(self) -> Deferred[None] | None:
         """Write what was gathered; while room is made for it, give a Deferred of when to ask."""
-        room = self.room(self._written + len(self._gathered)) if self._gathered else None
+        room = self.room(self.written + len(self.gathered)) if self.gathered else None
         if room is None:
             self._put()
         return room
 
     def _put(self) -> None:
-        while self._gathered:
-            count = os.pwrite(self.fileno(), self._gathered, self._written)
-            del self._gathered[:count]
-            self._written += count
+        while self.gathered:
+            count = os.pwrite(self.fileno(), self.gathered, self.written)
+            del self.gathered[:count]
+            self.written += count
 
     def read(self, start: int, count: int) -> bytes:
-        """Read what has come; at most `count` bytes, and fewer before the end now and then."""
-        if start < self._written:
-            return os.pread(self.fileno(), min(count, self._written - start), start)
-        start -= self._written
-        return bytes(self._gathered[start : start + count])
+        """Read at most `count` bytes of those that arrived; fewer before the end now and then."""
+        if start < self.written:
+            return os.pread(self.fileno(), min(count, self.written - start), start)
+        start -= self.written
+        return bytes(self.gathered[start : start + count])
 
     def restart(self) -> None:
         """Throw away what was written."""
-        self._gathered.clear()
-        self._written = self._synced = 0
+        self.gathered.clear()
+        self.written = self._synced = 0
         self._file.truncate(0)
         self.digests = self.digests.anew()
 
@@ -140,15 +129,13 @@ class Partial:
 
     def sync(self) -> None:
         """
-        Have what was written flushed to disk.
-
-        It may take long: call it in a thread, after :meth:`finish`. A second call does nothing.
+        Flush what was written to disk, in a thread, as it may take long; do so once.
 
         :raises OSError: if the disk does not take it
         """
-        if self._synced != self._written:
+        if self._synced != self.written:
             os.fsync(self.fileno())
-            self._synced = self._written
+            self._synced = self.written
 
     def reopen(self) -> BinaryIO:
         """Give the file to be read when this is closed, whatever became of its name."""

@@ -203,7 +203,7 @@ class Spool:
             return False
         self._refuse(error)
         partial.unlink()
-        self._storage = Window(partial.digests, partial.written, partial, partial.unwritten())
+        self._storage = Window(partial.digests, partial.written, partial, partial.gathered)
         self._grow()
         return True
 

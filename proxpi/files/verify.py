@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from proxpi.files.layout import Identity, open_file
 from proxpi.files.link import Link
-from proxpi.files.partial import BUFFER
+from proxpi.files.partial import BUFFER, Digests
 from proxpi.simple import urls
 
 _log = Logger(namespace="proxpi.files")
@@ -101,16 +101,13 @@ def check(path: Path, link: Link) -> Checked | None:
     :param link: names the algorithms
     :raises OSError: if it cannot be read
     """
-    algorithms = {"sha256"} | ({link.digest[0]} if link.digest else set())
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    digests = Digests.of(link.digest)
     with open_file(path) as file:
         identity = Identity.of(os.fstat(file.fileno()))
         while chunk := file.read(BUFFER):
-            for digest in hashes.values():
-                digest.update(chunk)
+            digests.add(chunk)
         with suppress(OSError):  # what is remembered of it holds after a power failure as well
             os.fsync(file.fileno())
         if identity != Identity.of(os.fstat(file.fileno())):
             return None
-    digests = {name: digest.hexdigest() for name, digest in hashes.items()}
-    return Checked(identity, digests, version=link.version)
+    return Checked(identity, digests.hex(), version=link.version)

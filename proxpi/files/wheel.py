@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A wheel is a zip archive, and ``zipfile`` reads it from a :class:`View`: of a file on disk, or of
-:class:`Pieces` of one that is upstream. A piece that is not at hand is :class:`Needed`; it is
+pieces of one that is upstream. A piece that is not at hand is :class:`Needed`; it is
 asked for as a range, and the archive is read anew, from the bytes that are at hand by then. Most
 wheels tell all in their last 64 KiB, as PEP 427 recommends. What is read is bounded, whatever
 an archive says of itself. An upstream that knows no ranges makes the whole wheel needed, which is
@@ -19,7 +19,8 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeVar
 
 import attrs
@@ -122,35 +123,16 @@ class View(io.RawIOBase):
         return data
 
 
-@attrs.define(eq=False)
-class Pieces:
-    """What is at hand of a file.
-
-    :ivar size: bytes of the whole file
+def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
     """
+    Read from one of the pieces of a file that are at hand, by their offsets.
 
-    size: int
-    _pieces: list[tuple[int, bytes]] = attrs.field(init=False, factory=list)
-
-    @property
-    def held(self) -> int:
-        """Bytes that are at hand."""
-        return sum(len(data) for _, data in self._pieces)
-
-    def add(self, start: int, data: bytes) -> None:
-        """Add what lies at a place."""
-        self._pieces.append((start, data))
-
-    def read(self, start: int, count: int) -> bytes:
-        """
-        Read from one piece.
-
-        :raises Needed: if none holds it all
-        """
-        for first, data in self._pieces:
-            if first <= start and start + count <= first + len(data):
-                return data[start - first : start - first + count]
-        raise Needed(start, start + count)
+    :raises Needed: if none holds it all
+    """
+    for first, data in pieces.items():
+        if first <= start and start + count <= first + len(data):
+            return data[start - first : start - first + count]
+    raise Needed(start, start + count)
 
 
 def core_metadata(wheel: View, filename: str) -> bytes:
@@ -259,18 +241,18 @@ class Wheels:
         digests.add(data)
         compare(digests.size, digests.hex(), link)
         try:
-            partial = self._disk.partial(link)
+            file = self._disk.partial(link)
             try:
-                partial.write(data)
-                return self._disk.adopt(partial, link)
+                file.write(data)
+                return self._disk.adopt(file, link)
             finally:
-                self._disk.end(partial)
+                self._disk.end(file)
         except OSError as error:
             # Nobody could get it elsewhere: it lives as long as it is sent.
             self._disk.complain(error)
-            file = tempfile.TemporaryFile(buffering=0)
-            file.write(data)
-            return Copy(file, digests.size, digests.hex()["sha256"], Counter(), "")
+            unnamed = tempfile.TemporaryFile(buffering=0)
+            unnamed.write(data)
+            return Copy(unnamed, digests.size, digests.hex()["sha256"], Counter(), "")
 
     async def _out_of(self, wheel: Link, filename: str) -> bytes:
         if not filename.endswith(".whl"):
@@ -290,29 +272,23 @@ class Wheels:
             copy.close()
 
     async def _by_ranges(self, wheel: Link, filename: str) -> bytes:
-        pieces = await self._end_of(wheel)
-        for _ in range(TURNS):
-            try:
-                return await self._read(pieces.size, pieces.read, filename)
-            except Needed as needed:
-                stop = min(max(needed.stop, needed.start + STEP), pieces.size)
-                if pieces.held + stop - needed.start > MOST:
-                    break
-                wanted = f"bytes={needed.start}-{stop - 1}"
-                start, data, size = await self._range(wheel, wanted, stop - needed.start)
-                if start != needed.start or size != pieces.size:
-                    raise _NoRanges from None
-                pieces.add(start, data)
-        raise Unfit("too much of it would have to be read")
-
-    async def _end_of(self, wheel: Link) -> Pieces:
         # Some servers know no suffixes, and most indexes tell the size.
         size = wheel.size
         wanted = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
         start, data, size = await self._range(wheel, wanted, TAIL)
-        pieces = Pieces(size)
-        pieces.add(start, data)
-        return pieces
+        pieces = {start: data}
+        for _ in range(TURNS):
+            try:
+                return await self._read(size, partial(read_pieces, pieces), filename)
+            except Needed as needed:
+                start, stop = needed.start, min(max(needed.stop, needed.start + STEP), size)
+            if sum(map(len, pieces.values())) + stop - start > MOST:
+                break
+            part = await self._range(wheel, f"bytes={start}-{stop - 1}", stop - start)
+            if (part[0], part[2]) != (start, size):
+                raise _NoRanges
+            pieces[start] = part[1]
+        raise Unfit("too much of it would have to be read")
 
     def _read(self, size: int, at: Callable[[int, int], bytes], filename: str) -> Deferred[bytes]:
         return self._work(lambda: core_metadata(View(size, at), filename))

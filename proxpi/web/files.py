@@ -131,8 +131,8 @@ class Files:
             _set_part(request, span, copy.size)
         if request.draft is not None:
             request.draft = attrs.evolve(request.draft, start=start, stop=stop)
-        descriptor, spoilt = copy.file.fileno(), lambda: self._mirror.mark_unverified(copy)
-        send_file(request, descriptor, start, stop, self._clock, copy.close, spoilt)
+        descriptor = copy.file.fileno()
+        send_file(request, descriptor, start, stop, self._clock, copy.close, copy.mark_unverified)
 
     def _set_head(
         self, request: Request, wanted: FileOf, size: int | None, of: Copy | Link, status: str

@@ -303,14 +303,14 @@ class Windows(Threaded):
         assert before is not None
         self.again()
         assert self.disk.hold(before) is None
-        self.disk.mark_unverified(before)
+        before.mark_unverified()
         before.close()
         after = self.disk.open(self.link)
         assert after is not None, "it is not to be checked"
         held = self.disk.hold(after)
         assert held is not None
         held.close()
-        self.disk.mark_unverified(after)
+        after.mark_unverified()
         assert self.disk.open(self.link) is None
         after.close()
 

@@ -161,7 +161,7 @@ class Names(DiskCase):
             assert log.text.isprintable()
             assert f"and {len(self.ODD) - 1} more" in log.text
             assert self.disk.used == 4
-            self.disk.mark_unverified(self.copy(link))
+            self.copy(link).mark_unverified()
             self.keep(link_of("y.kind", bytes(96)), bytes(96))
             self.disk.forget("h-example/y.kind")
             self.disk.close()

@@ -5,13 +5,23 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from functools import partial
 from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.wheel import LIMIT, STEP, TAIL, Needed, Pieces, Unfit, View, core_metadata
+from proxpi.files.wheel import (
+    LIMIT,
+    STEP,
+    TAIL,
+    Needed,
+    Unfit,
+    View,
+    core_metadata,
+    read_pieces,
+)
 from tests.support.growth import assert_linear
 
 NAME = "demo_app-1.0-py3-none-any.whl"
@@ -43,15 +53,16 @@ def read(data: bytes, filename: str = NAME) -> bytes:
 
 def read_in_pieces(data: bytes, tail: int = TAIL) -> tuple[bytes, int]:
     """Give the metadata of a wheel whose pieces are fetched, and the number of fetches."""
-    pieces = Pieces(len(data))
+    pieces: dict[int, bytes] = {}
+    at = partial(read_pieces, pieces)
     start = max(0, len(data) - tail)
-    pieces.add(start, data[start:])
+    pieces[start] = data[start:]
     for fetches in range(1, 20):
         try:
-            return core_metadata(View(len(data), pieces.read), NAME), fetches
+            return core_metadata(View(len(data), at), NAME), fetches
         except Needed as needed:
             stop = max(needed.stop, needed.start + STEP)
-            pieces.add(needed.start, data[needed.start : stop])
+            pieces[needed.start] = data[needed.start : stop]
     raise AssertionError("it never had enough")
 
 
