@@ -1,18 +1,14 @@
 """The file mirror: a file from disk, or from one download for all who ask.
 
-Theory of operation
--------------------
-A request for a file is a hit, or joins the flight of that file, or starts it. Each waiting
-client has a deadline of its own, a timer of the reactor: when it comes, the client is sent
-upstream, and the download goes on for the others and for the cache. Where nobody is to be sent
-upstream (``PROXPI_SLOW_DOWNLOAD=stream``, or a file behind credentials, which the client could not
-fetch there) a client gets the bytes as they come. What cannot be kept then passes through.
+A request for a file is a *hit*, or it joins the download of that file, or starts it. It *waits*
+until its deadline; then the client is *sent upstream*, and the download goes on for the others and
+for the cache. Where no client is to be sent upstream (``PROXPI_SLOW_DOWNLOAD=stream``, or a file
+behind credentials, which the client could not fetch there) the request *follows* the download, and
+what cannot be kept *passes through*. A part of a file that is not here is asked for by itself, and
+passes through as well.
 
-A part of a file that is not here is asked for upstream by itself, and passes through as well.
-
-When a file cannot be had, its page is asked anew first (signed URLs expire); then the client
-is sent upstream, whose own word may be better, unless that is not to be. A failure
-is not remembered: the next request tries again.
+When a file cannot be had, its page is asked anew first (signed URLs expire); then the client is
+sent upstream. A failure is not remembered: the next request tries again.
 """
 
 from __future__ import annotations
@@ -209,27 +205,40 @@ class Mirror:
             failure = _explained(gone)
             if isinstance(failure, NotUpstream):
                 raise failure from gone
-        except (UpstreamFailed, OSError) as error:
+        except (Late, UpstreamFailed, OSError) as error:
             failure = error
         if self._streams(link) or not sent or isinstance(failure, WheelFailed):
             raise failure
         return Elsewhere(link.public_url)
 
-    async def _obtain(
-        self, link: Link, until: float | None, streamed: bool
-    ) -> Copy | Reader | Elsewhere:
+    async def _obtain(self, link: Link, until: float | None, streamed: bool) -> Copy | Reader:
+        """
+        Give a file, whole or, if `streamed`, on its way.
+
+        :raises Late: if it is not here in time
+        :raises OSError: if it cannot be kept, unless `streamed`
+        """
         copy = await self._downloads.here(link)
         if copy is not None:
             return copy
-        if link.of is not None:
-            return await self._metadata(link, until, streamed)
-        if not self._disk.fits(link.size):
-            return await self._pass(link) if streamed else Elsewhere(link.public_url)
-        if not streamed:
+        try:
+            if link.of is None and not self._disk.fits(link.size):
+                raise TooLarge
+            if link.of is None and streamed:
+                return await self._follow(link, until)
             try:
-                return await self._downloads.whole(link, until)
+                return await self._downloads.whole(link, None if streamed else until)
             except Late:
-                return Elsewhere(link.public_url)
+                if not self._downloads.is_only_here(link):
+                    raise
+                return await self._downloads.whole(link, None)
+        except OSError:
+            if not streamed:
+                raise
+            return await self._pass(link)
+
+    async def _follow(self, link: Link, until: float | None) -> Copy | Reader:
+        """Give a file on its way: its reader, as soon as there is a first byte."""
         # A reader that waits before the download begins keeps its bytes at hand.
         spool = self._downloads.spool(link)
         begun = spool.begun()
@@ -245,8 +254,6 @@ class Mirror:
                 except BaseException:
                     reader.close()
                     raise
-        except OSError:
-            return await self._pass(link)
         except UpstreamFailed:
             copy = self._downloads.outdated(link)
             if copy is None:
@@ -259,33 +266,16 @@ class Mirror:
         copy.fetched = True
         return copy
 
-    async def _metadata(
-        self, link: Link, until: float | None, streamed: bool
-    ) -> Copy | Reader | Elsewhere:
-        """Give core metadata that a page advertises: whole, it may be out of the wheel."""
-        try:
-            return await self._downloads.whole(link, None if streamed else until)
-        except Late:
-            if self._downloads.is_only_here(link):
-                return await self._downloads.whole(link, None)
-            return Elsewhere(link.public_url)
-        except OSError:
-            if not streamed:
-                raise
-            return await self._pass(link)
-
     async def _pass(self, link: Link) -> Reader:
         return await pass_through(link, self._upstream, self._links.moved)
 
-    async def _part(
-        self, link: Link, choose: Choose, until: float
-    ) -> Copy | Reader | Part | Elsewhere:
+    async def _part(self, link: Link, choose: Choose, until: float) -> Copy | Reader | Part:
         copy = await self._downloads.here(link)
         if copy is not None:
             return copy
         streamed = self._streams(link)
         if link.of is not None:
-            return await self._metadata(link, until, streamed)
+            return await self._obtain(link, until, streamed)
         doubtful = link.size is not None  # an index may be wrong about a size
         size = link.size if doubtful else await self._told_length(link)
         while size is not None:
@@ -334,7 +324,6 @@ class Mirror:
                 return await self._downloads.whole(link, None)
             except OSError:
                 return Head(None, link)
-        assert isinstance(found, Copy)  # nobody was to be sent upstream
         return found
 
     async def _told_length(self, link: Link) -> int | None:
