@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -58,13 +58,14 @@ def begin(folder: Path) -> tuple[Path, FileIO]:
 
 def write_whole(
     path: Path,
-    data: bytes,
+    data: bytes | Iterable[bytes],
     folder: Path | None = None,
     replace: Callable[[Path, Path], None] = os.replace,
 ) -> None:
     """
     Write a file: whole, or as it was before.
 
+    :param data: all of it, or in pieces
     :param folder: where it lies until it is whole, if not beside
     :param replace: gives it its name; the file is removed again if that raises
     :raises OSError: if the disk does not let it
@@ -72,9 +73,10 @@ def write_whole(
     partial, file = begin(folder or path.parent)
     try:
         with file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
+            for piece in [data] if isinstance(data, bytes) else data:
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[file.write(rest) :]
             replace(partial, path)
     except BaseException:
         with suppress(OSError):

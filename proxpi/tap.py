@@ -37,7 +37,7 @@ from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
-from proxpi.index.projects import Projects
+from proxpi.index.project_list import Projects
 from proxpi.index.root import Root
 from proxpi.logs import Logged
 from proxpi.options import Options

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -46,6 +46,7 @@ KNOWN_MINOR = 4
 _UNCONDITIONAL = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 451})
 
 T = TypeVar("T")
+P = TypeVar("P")
 _log = Logger(namespace="proxpi.index")
 
 
@@ -92,20 +93,23 @@ class Page:
 
 
 @attrs.frozen
-class Said:
+class Said(Generic[P]):
     """An index's answer.
 
-    :ivar page: the new page; ``None`` if the old one holds, or if there is none
+    :ivar page: the new page, or list; ``None`` if the old one holds, or if there is none
     """
 
     part: Part
-    page: Page | None = None
+    page: P | None = None
 
-    def is_about(self, old: Part) -> bool:
-        """Tell whether it says anything of itself, or confirms just what `old` is."""
+    def replaces(self, old: Part | None) -> bool:
+        """Tell whether it is newer than `old`, and does not confirm something else than that."""
+        if old is None:
+            return True
         validators = (self.part.etag, self.part.last_modified)
         confirms = self.part.present and self.page is None
-        return not confirms or validators == (old.etag, old.last_modified)
+        about = not confirms or validators == (old.etag, old.last_modified)
+        return about and old.asked_at <= self.part.asked_at
 
 
 @attrs.define(eq=False)
@@ -158,7 +162,7 @@ class IndexClient:
         part: Part | None,
         heard: Callable[[int], object],
         queue: Queue | None = None,
-    ) -> Said:
+    ) -> Said[Page]:
         """
         Ask for the page of a project.
 

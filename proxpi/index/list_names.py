@@ -1,169 +1,77 @@
-"""Names of the root list in files, one a line: several lists made one, and one made a page.
+"""Names of projects in files, one a line: several lists merged, and one rendered.
 
-All of it works on blocks of many names, as bytes, and holds a few blocks at a time; what is done
-with a block in one go takes some milliseconds, since nothing else of Python runs meanwhile. It
-takes up to a second for the whole list: call it in a thread.
+All of it works on some thousand names at a time, and holds no more; it may take a second for a
+large list: call it in a thread.
 """
 
 from __future__ import annotations
 
+import heapq
 import zlib
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, compress
-from operator import ne
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby, islice
 
-import attrs
-
-from proxpi.index.list_folder import Draft, Form, ListFile
+from proxpi.index.list_store import ListFile, ListStore
 from proxpi.simple.negotiate import Serialization
-from proxpi.simple.render import list_head, list_tail
+from proxpi.simple.render import list_head, list_items, list_tail
 
-#: Bytes of names that are sorted in one go.
-RUN = 256 * 1024
-#: Bytes of names that are held of all runs together while they are merged.
-MERGED = 512 * 1024
-#: Bytes of names that are held of one run, at most and at least.
-RUN_BLOCK = (1024, 64 * 1024)
-#: Bytes of names that are made part of a page in one go.
-PIECE = 64 * 1024
-
+#: Bytes of names that are held of all sorted runs together, and at least of one.
+MERGED, LEAST = 256 * 1024, 1024
+#: Names that are written in one go.
+BATCH = 4096
 _GZIP = 31  # zlib's word for "a gzip header, and the largest window"
 
-
-@attrs.define(eq=False)
-class _Run:
-    """Names that are sorted, each there once, read block by block."""
-
-    _blocks: Iterator[bytes]
-    names: list[bytes] = attrs.field(init=False, factory=list)
-
-    def fill(self) -> bool:
-        """Read on if all names were taken; tell whether there are any left."""
-        if not self.names and (block := next(self._blocks, b"")):
-            self.names = block[:-1].split(b"\n")
-        return bool(self.names)
-
-    def up_to(self, last: bytes) -> list[bytes]:
-        """Take the names that come no later than `last`."""
-        count = bisect_right(self.names, last)
-        taken, self.names = self.names[:count], self.names[count:]
-        return taken
+#: How a list is written: as what, and whether with gzip.
+Representation = tuple[Serialization, bool]
 
 
-def merge(lists: Sequence[ListFile], draft: Callable[[], Draft]) -> ListFile:
-    """
-    Make one list of several: sorted, each name there once.
-
-    :param draft: begins a file
-    """
-    sorted_names, merged = draft(), draft()
-    try:
-        starts = _sort(lists, sorted_names.write)
-        runs_file = sorted_names.finish()
-        least, most = RUN_BLOCK
-        size = max(least, min(most, MERGED // max(1, len(starts))))
-        ends = [*starts[1:], runs_file.size]
-        runs = [
-            _Run(runs_file.lines(size, start, end))
-            for start, end in zip(starts, ends, strict=False)
-        ]
-        while runs := [run for run in runs if run.fill()]:
-            # Beyond the last name of any block there may be more to come of that run.
-            last = min(run.names[-1] for run in runs)
-            merged.write(_unique_lines(name for run in runs for name in run.up_to(last)))
-        return merged.finish()
-    finally:
-        sorted_names.abandon()
-        merged.abandon()
-
-
-def _sort(lists: Sequence[ListFile], write: Callable[[bytes], object]) -> list[int]:
-    """Write sorted runs, as few as possible, one behind the other, and give their beginnings."""
+def merge(lists: Sequence[ListFile], store: ListStore) -> ListFile:
+    """Make one list of several: sorted, each name there once."""
     starts: list[int] = []
-    place = 0
-    for names in lists:
-        last = None
-        for block in names.lines(RUN):
-            lines = _unique_lines(block[:-1].split(b"\n"))
-            first = lines[: lines.index(b"\n")]
-            if last is None or first <= last:
-                starts.append(place)
-            last = lines[lines.rindex(b"\n", 0, -1) + 1 : -1] if lines.count(b"\n") > 1 else first
-            write(lines)
-            place += len(lines)
-    return starts
+    runs = store.write(_sorted_runs(lists, starts))
+    size = max(LEAST, MERGED // max(1, len(starts)))
+    ends = [*starts[1:], runs.size]
+    merged = heapq.merge(
+        *(
+            chain.from_iterable(runs.lines(start, end, size))
+            for start, end in zip(starts, ends, strict=False)
+        )
+    )
+    unique = (name for name, _ in groupby(merged))
+    return store.write(iter(lambda: b"".join(islice(unique, BATCH)), b""))
 
 
-def _unique_lines(names: Iterable[bytes]) -> bytes:
-    # What is sorted already, wholly or in long stretches, is sorted in no time.
-    ordered = sorted(names)
-    unique = compress(ordered, map(ne, ordered, chain((b"",), ordered)))
-    return b"\n".join(unique) + b"\n"
+def _sorted_runs(lists: Sequence[ListFile], starts: list[int]) -> Iterator[bytes]:
+    """Sort block by block, and note where a run begins; a list that is sorted is one run."""
+    place, last = 0, b""
+    for lines in chain.from_iterable(names.lines() for names in lists):
+        lines.sort()  # Of what is sorted already, that takes no time.
+        if not starts or lines[0] < last:
+            starts.append(place)
+        last = lines[-1]
+        block = b"".join(lines)
+        place += len(block)
+        yield block
 
 
-def form(names: ListFile, form: Form, draft: Callable[[], Draft]) -> ListFile:
-    """Write the list as it is sent."""
-    press = Press(form, draft)
-    try:
-        for lines in names.lines():
-            press.add(lines)
-        return press.finish()
-    finally:
-        press.abandon()
+def render(names: ListFile, representation: Representation) -> Iterator[bytes]:
+    """Write the list as it is sent (PEP 503, PEP 691)."""
+    serialization, compressed = representation
+    pieces = _pieces(names, serialization)
+    return _compressed(pieces) if compressed else pieces
 
 
-class Press:
-    """Writes one form of the list (PEP 503, PEP 691)."""
-
-    def __init__(self, form: Form, draft: Callable[[], Draft]) -> None:
-        serialization, compressed = form
-        self._new_draft = draft
-        self._draft: Draft | None = None
-        # Level 1, since the list is long and the next one is never far.
-        self._gzip = zlib.compressobj(1, wbits=_GZIP) if compressed else None
-        self._json = serialization is Serialization.JSON
-        self._tail = list_tail(serialization)
-        self._before = list_head(serialization)
-
-    def add(self, lines: bytes) -> None:
-        """Add names, each with a newline behind it."""
-        items = _json_items if self._json else _html_items
-        start = 0
-        while start < len(lines):
-            # No piece is longer, so that nothing here takes long or much memory.
-            end = lines.rfind(b"\n", start, start + PIECE) + 1
-            self._write(self._before + items(lines[start:end]))
-            self._before = b"," if self._json else b""
-            start = end
-
-    def finish(self) -> ListFile:
-        """Write the end, and give the file."""
-        self._write((self._before if self._draft is None else b"") + self._tail)
-        assert self._draft is not None  # something was written
-        if self._gzip is not None:
-            self._draft.write(self._gzip.flush())
-        return self._draft.finish()
-
-    def abandon(self) -> None:
-        """Throw away what was not finished."""
-        if self._draft is not None:
-            self._draft.abandon()
-
-    def _write(self, data: bytes) -> None:
-        if self._draft is None:
-            self._draft = self._new_draft()
-        self._draft.write(self._gzip.compress(data) if self._gzip is not None else data)
+def _pieces(names: ListFile, serialization: Serialization) -> Iterator[bytes]:
+    yield list_head(serialization)
+    first = True
+    for lines in names.lines():
+        yield list_items(serialization, b"".join(lines).decode("ascii").split(), first)
+        first = False
+    yield list_tail(serialization)
 
 
-def _json_items(lines: bytes) -> bytes:
-    """Write names; they are in normal form, so they need no escaping."""
-    return b'{"name":"%b"}' % lines[:-1].replace(b"\n", b'"},{"name":"')
-
-
-def _html_items(lines: bytes) -> bytes:
-    names = lines[:-1].split(b"\n")
-    twice: list[bytes] = [b""] * (2 * len(names))
-    twice[::2] = twice[1::2] = names
-    # All in one go: nearly twice as fast as name by name.
-    return (b'<a href="%b/">%b</a><br>\n' * len(names)) % tuple(twice)
+def _compressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    # Level 1, since the list is long and the next one is never far.
+    gzip = zlib.compressobj(1, wbits=_GZIP)
+    yield from map(gzip.compress, pieces)
+    yield gzip.flush()

@@ -19,12 +19,13 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.index.client import IndexClient, Work
+from proxpi.index.client import IndexClient, Part, Said, Work
+from proxpi.index.client import Page as IndexPage
 from proxpi.index.merge import find
-from proxpi.index.page_entry import Body, PageEntries, PageEntry, Status
+from proxpi.index.page_entry import Body, PageEntries, PageEntry
 from proxpi.index.page_store import DOCUMENT, PageStore
 from proxpi.index.representations import Lost, Representation
-from proxpi.index.revalidation import Revalidation
+from proxpi.index.revalidation import Revalidation, Status
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -59,6 +60,10 @@ class Page:
     age: float
 
 
+async def _ask(source: IndexClient, entry: PageEntry, part: Part | None) -> Said[IndexPage]:
+    return await source.project(entry.name, part, entry.progress.heard, entry.queue)
+
+
 @attrs.define(eq=False)
 class PageCache:
     """The project pages of all indexes together.
@@ -86,10 +91,10 @@ class PageCache:
         ),
     )
     _documents: dict[str, bytes] = attrs.field(init=False, factory=dict)
-    _revalidation: Revalidation = attrs.field(
+    _revalidation: Revalidation[PageEntry] = attrs.field(
         init=False,
         default=attrs.Factory(
-            lambda self: Revalidation(self._sources, self._clock, self._entries),
+            lambda self: Revalidation(self._sources, self._clock, _ask, self._entries.take),
             takes_self=True,
         ),
     )

@@ -14,24 +14,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from shutil import rmtree
-from typing import Literal
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.index.client import IndexClient, Part, Said, Work
+from proxpi.index.client import IndexClient, Page, Part, Said, Work
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage, digest
 from proxpi.index.representations import Lost, Representation, add, keep, suppress_metadata
-from proxpi.index.retry import Progress
+from proxpi.index.revalidation import Entry, due, refreshes
 from proxpi.simple.listing import Listed
 from proxpi.single_flight import Flights
-from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.slots import Queue
-
-Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
-#: Whom to ask: those whose part is stale, or all.
-Ask = Literal["due", "all"]
 
 #: Bytes of pages that are held in memory.
 MEMORY = 16 * 1024 * 1024
@@ -52,53 +45,23 @@ class Body:
 
 
 @attrs.define(eq=False)
-class PageEntry:
+class PageEntry(Entry):
     """One generation of a project's page.
 
-    :ivar parts: what each index said last, in order of precedence
-    :ivar refreshes: the flights that bring it up to date
-    :ivar asks: the flights to each index, which refreshes share
     :ivar renders: the flights that make a form of it
-    :ivar queue: the requests to indexes that wait for a slot; when all clients that wait have
-        left, they are cancelled
     :ivar stored: what of it is kept
     :ivar forms: the merged page, ready to be sent
     :ivar files: what it says of those files that were asked for
-    :ivar failure: why the last refresh failed, if it did
     :ivar wanted: the forms that are waited for
-    :ivar asked: the indexes that have not answered yet
-    :ivar progress: how much of the answers has come
-    :ivar lock: is held while what is kept changes
-    :ivar forced: whether an operator wants it asked for, and nobody has tried since
     :ivar cost: bytes
     """
 
-    name: str
-    parts: list[Part | None]
-    refreshes: Flights[Ask, Status]
-    asks: Flights[IndexClient, tuple[IndexClient, Said]]
-    renders: Flights[Representation, Body]
-    queue: Queue
+    renders: Flights[Representation, Body] = attrs.field(kw_only=True)
     stored: StoredPage | None = None
     forms: dict[Representation, Body] = attrs.field(factory=dict)
     files: dict[str, Listed | None] = attrs.field(factory=dict)
-    failure: UpstreamFailed | None = None
     wanted: set[Representation] = attrs.field(factory=set)
-    asked: list[IndexClient] = attrs.field(factory=list)
-    progress: Progress = attrs.field(factory=Progress)
-    lock: DeferredLock = attrs.field(factory=DeferredLock)
-    forced: bool = False
     cost: int = 0
-
-    @property
-    def present(self) -> bool:
-        """Whether any index has the project."""
-        return any(part is not None and part.present for part in self.parts)
-
-    @property
-    def usable(self) -> bool:
-        """Whether there is a page, and no index that has never said anything of it."""
-        return self.present and None not in self.parts
 
     @property
     def pinned(self) -> bool:
@@ -148,9 +111,7 @@ class PageEntries:
         old = self.get(name)
         with self.store.lock:
             self.store.invalidate(name)
-            # Validators are not used either: an operator who forgets a page may mistrust them.
-            parts = [part and attrs.evolve(part, due=True) for part in old.parts]
-            new = self._new(name, parts, old.stored and old.stored.invalidated())
+            new = self._new(name, due(old.parts), old.stored and old.stored.invalidated())
             new.failure, new.forced = old.failure, True
             self._put(new)
 
@@ -190,7 +151,7 @@ class PageEntries:
                 self.weigh(entry)
         return body
 
-    async def take(self, entry: PageEntry, said: Mapping[IndexClient, Said]) -> None:
+    async def take(self, entry: PageEntry, said: Mapping[IndexClient, Said[Page]]) -> None:
         """
         Take over what indexes said, and make the forms that are waited for.
 
@@ -202,9 +163,7 @@ class PageEntries:
             for source, old in zip(self._sources, entry.parts, strict=True):
                 new = said.get(source)
                 # Of two flights the older one may come home later, or confirm what is replaced.
-                if new is None or (
-                    old is not None and (old.asked_at > new.part.asked_at or not new.is_about(old))
-                ):
+                if new is None or not new.replaces(old):
                     parts.append(old)
                 else:
                     parts.append(new.part)
@@ -303,18 +262,11 @@ class PageEntries:
     def _new(
         self, name: str, parts: list[Part | None], stored: StoredPage | None = None
     ) -> PageEntry:
-        clock, queue = self._clock, Queue()
-
-        def abandon() -> None:
-            if queue:
-                # What waits for a slot ends; what an index is asked for already goes on.
-                for ask in refreshes:
-                    refreshes.forget(ask)
-                for waiting in list(queue):
-                    waiting.cancel()
-
-        refreshes: Flights[Ask, Status] = Flights(clock, abandon)
-        return PageEntry(name, parts, refreshes, Flights(clock), Flights(clock), queue, stored)
+        clock = self._clock
+        flights, queue = refreshes(clock)
+        return PageEntry(
+            name, parts, flights, Flights(clock), queue, renders=Flights(clock), stored=stored
+        )
 
     def _changed(self, entry: PageEntry) -> None:
         """Note that a entry says something else, or stands for something else, than before."""

@@ -1,10 +1,10 @@
-"""Revalidation of project pages: one flight for all clients that wait, none where none helps.
+"""Revalidation of pages and of the project list: one flight for all clients that wait.
 
 Theory of operation
 -------------------
-A flight asks those indexes whose part of a page is stale, each with the validators it
-gave; what they confirm is fresh again, what they change replaces the old, and the forms that are
-waited for are made anew, all in one job in a thread.
+An :class:`Entry` is one generation of a page or of the list. A flight asks those indexes whose
+part of it is stale, each with the validators it gave; what they confirm is fresh again, and what
+they change replaces the old.
 
 A client with a stale page to fall back on waits for the flight a few seconds at most, and one
 without it waits a few more, or as long as bytes keep coming. The flight goes on without them. Its
@@ -14,15 +14,15 @@ a client with a stale page gets that at once, and the index is not asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.index.client import IndexClient, Part, Said
-from proxpi.index.page_entry import Ask, PageEntries, PageEntry, Status
 from proxpi.index.representations import Lost
 from proxpi.index.retry import (
     COLD_TRIES,
@@ -34,26 +34,104 @@ from proxpi.index.retry import (
     outcome,
     persistently,
 )
-from proxpi.single_flight import Flight, Late
+from proxpi.single_flight import Flight, Flights, Late
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
+from proxpi.upstream.slots import Queue
+
+Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
+#: Whom to ask: those whose part is stale, or all.
+Ask = Literal["due", "all"]
 
 _log = Logger(namespace="proxpi.index")
 
 
 @attrs.define(eq=False)
-class Revalidation:
-    """Revalidates cache entries, as many at once as are asked for."""
+class Entry:
+    """One generation of a page, or of the project list.
+
+    :ivar name: the project; ``""`` is the list
+    :ivar parts: what each index said last, in order of precedence
+    :ivar refreshes: the flights that bring it up to date
+    :ivar asks: the flights to each index, which refreshes share
+    :ivar queue: the requests to indexes that wait for a slot; when all clients that wait have
+        left, they are cancelled
+    :ivar failure: why the last refresh failed, if it did
+    :ivar asked: the indexes that have not answered yet
+    :ivar progress: how much of the answers has come
+    :ivar lock: is held while what is kept changes
+    :ivar forced: whether an operator wants it asked for, and nobody has tried since
+    """
+
+    name: str
+    parts: list[Part | None]
+    refreshes: Flights[Ask, Status]
+    asks: Flights[IndexClient, tuple[IndexClient, Said[Any]]]
+    queue: Queue
+    failure: UpstreamFailed | None = None
+    asked: list[IndexClient] = attrs.field(factory=list)
+    progress: Progress = attrs.field(factory=Progress)
+    lock: DeferredLock = attrs.field(factory=DeferredLock)
+    forced: bool = False
+
+    @property
+    def what(self) -> str:
+        """What it is, for the log."""
+        return f"page of {self.name}" if self.name else "project list"
+
+    @property
+    def present(self) -> bool:
+        """Whether any index has the project, or a list."""
+        return any(part is not None and part.present for part in self.parts)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a page, and no index that has never said anything of it."""
+        return self.present and None not in self.parts
+
+
+def refreshes(clock: IReactorTime) -> tuple[Flights[Ask, Status], Queue]:
+    """Give the flights of an entry, and the queue of its requests, which ends with them."""
+    queue = Queue()
+
+    def abandon() -> None:
+        if queue:
+            # What waits for a slot ends; what an index is asked for already goes on.
+            for ask in flights:
+                flights.forget(ask)
+            for waiting in list(queue):
+                waiting.cancel()
+
+    flights: Flights[Ask, Status] = Flights(clock, abandon)
+    return flights, queue
+
+
+def due(parts: Sequence[Part | None]) -> list[Part | None]:
+    """Give what indexes said as it is after a DELETE, whose sender may mistrust validators too."""
+    return [part and attrs.evolve(part, due=True) for part in parts]
+
+
+E = TypeVar("E", bound=Entry)
+
+
+@attrs.define(eq=False)
+class Revalidation(Generic[E]):
+    """Revalidates cache entries, as many at once as are asked for.
+
+    :param ask_index: asks an index for its part of an entry, given what it said before
+    :param take: takes over what indexes said
+    """
 
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
-    _entries: PageEntries
+    _ask_index: Callable[[IndexClient, E, Part | None], Awaitable[Said[Any]]]
+    _take: Callable[[E, Mapping[IndexClient, Said[Any]]], Awaitable[None]]
 
-    def remaining(self, entry: PageEntry) -> float:
+    def remaining(self, entry: E) -> float:
         """Seconds for which a page stays fresh."""
         parts = zip(self._sources, entry.parts, strict=True)
         return min(source.remaining(part) for source, part in parts)
 
-    def blocked(self, entry: PageEntry) -> UpstreamFailed | None:
+    def blocked(self, entry: E) -> UpstreamFailed | None:
         """Give why no index can be asked now whose part is stale, if there is a page without it."""
         if entry.forced or not entry.usable:
             return None
@@ -64,7 +142,7 @@ class Revalidation:
         ]
         return next(iter(errors), None) if all(errors) else None
 
-    async def revalidate(self, entry: PageEntry, ask: Ask) -> Status:
+    async def revalidate(self, entry: E, ask: Ask) -> Status:
         """
         Revalidate a entry, as far as that can be had in time.
 
@@ -93,11 +171,13 @@ class Revalidation:
         except Exception as error:
             if not entry.usable:
                 raise
-            if not isinstance(error, UpstreamFailed):
-                _log.failure("page of {name}: an error of proxpi's own", name=entry.name)
+            if isinstance(error, OSError):
+                _log.error("{what} cannot be written: {error}", what=entry.what, error=error)
+            elif not isinstance(error, UpstreamFailed):
+                _log.failure("{what}: an error of proxpi's own", what=entry.what)
             return "STALE"
 
-    def _patience(self, entry: PageEntry, ask: Ask) -> float | None:
+    def _patience(self, entry: E, ask: Ask) -> float | None:
         """Give the seconds that a client waits for a flight; see :func:`outcome`."""
         if not entry.usable:
             return None
@@ -109,7 +189,7 @@ class Revalidation:
         return TRIAL_PATIENCE if trial and not entry.forced else PATIENCE
 
     def _note_late(
-        self, flight: Flight[Status], entry: PageEntry, ask: Ask, patience: float | None
+        self, flight: Flight[Status], entry: E, ask: Ask, patience: float | None
     ) -> UpstreamFailed:
         """Let a flight go on by itself; unless bytes come, later requests do not join it."""
         error = self._sources[0].late(entry.name, flight.started)
@@ -127,17 +207,17 @@ class Revalidation:
         return error
 
     def _note_failure(
-        self, entry: PageEntry, source: IndexClient, error: UpstreamFailed, since: float
+        self, entry: E, source: IndexClient, error: UpstreamFailed, since: float
     ) -> None:
         part = entry.parts[self._sources.index(source)]
         if isinstance(error, Offline) or (part is not None and part.asked_at > since):
             return  # what was asked for later has been answered well
         entry.forced = False
         if not source.breakers.fails(entry.name):
-            _log.warn("page of {name}: {error}", name=entry.name, error=error.again())
+            _log.warn("{what}: {error}", what=entry.what, name=entry.name, error=error.again())
         source.breakers.failed(entry.name, error, since)
 
-    async def _refresh(self, entry: PageEntry, ask: Ask) -> Status:
+    async def _refresh(self, entry: E, ask: Ask) -> Status:
         """Ask those indexes that are to be asked, and make of it what is wanted."""
         entry.progress.begin()
         answers = await all_settled(
@@ -148,21 +228,21 @@ class Revalidation:
         failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
         said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
         if said:
-            await self._entries.take(entry, said)
+            await self._take(entry, said)
         entry.failure = failures[0].again() if failures else None
         if failures:
             raise failures[0]
         return "MISS" if any(answer.page for answer in said.values()) else "REVALIDATED"
 
     async def _answer(
-        self, entry: PageEntry, source: IndexClient, part: Part | None, ask: Ask
-    ) -> tuple[IndexClient, Said]:
+        self, entry: E, source: IndexClient, part: Part | None, ask: Ask
+    ) -> tuple[IndexClient, Said[Any]]:
         """Give what an index says; refreshes that ask it at the same time share the answer."""
         return await entry.asks.join(source, lambda: self._ask(entry, source, part, ask)).wait()
 
     async def _ask(
-        self, entry: PageEntry, source: IndexClient, part: Part | None, ask: Ask
-    ) -> tuple[IndexClient, Said]:
+        self, entry: E, source: IndexClient, part: Part | None, ask: Ask
+    ) -> tuple[IndexClient, Said[Any]]:
         """Ask one index, unless its breaker is open and there is a stale page to fall back on."""
         tries = STALE_TRIES if entry.usable else COLD_TRIES
         if entry.usable and not entry.forced:
@@ -173,11 +253,11 @@ class Revalidation:
 
         known = part
 
-        async def ask_once() -> Said:
+        async def ask_once() -> Said[Any]:
             nonlocal known
             since = self._clock.seconds()
             try:
-                return await source.project(entry.name, known, entry.progress.heard, entry.queue)
+                return await self._ask_index(source, entry, known)
             except UpstreamFailed as error:
                 self._note_failure(entry, source, error, since)
                 # Some servers fail because of the validators: the next try is without them.
@@ -200,6 +280,6 @@ class Revalidation:
         return source, said
 
 
-def _end_unless(moving: Progress, asking: Deferred[Said]) -> None:
+def _end_unless(moving: Progress, asking: Deferred[Said[Any]]) -> None:
     if not moving.moves:
         asking.cancel()

@@ -17,7 +17,7 @@ from twisted.web.server import Request
 
 from proxpi.files.locate import NotUpstream
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject
-from proxpi.index.projects import NoSuchList
+from proxpi.index.project_list import NoSuchList
 from proxpi.simple import conditional, freshness
 from proxpi.simple.listing import NotListed
 from proxpi.simple.text import shown

@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from proxpi import metrics
 from proxpi.files.mirror import Mirror
 from proxpi.index.page_cache import PageCache
-from proxpi.index.projects import Projects
+from proxpi.index.project_list import Projects
 from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers

@@ -12,7 +12,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from proxpi.index.page_cache import NoSuchProject, Page, PageCache
-from proxpi.index.projects import ProjectList, Projects
+from proxpi.index.project_list import ProjectList, Projects
 from proxpi.simple import negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from proxpi import partials
-from proxpi.index.projects import NoSuchList
+from proxpi.index.project_list import NoSuchList
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_ROOT, JSON, PagesCase, files
-from tests.index.test_list_kept import KeptCase
-from tests.index.test_projects import names
+from tests.index.test_list_store import KeptCase
+from tests.index.test_project_list import names
 from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list, run
 
 
@@ -36,7 +36,7 @@ class Jobs:
         """Do what is to be done."""
         while self._jobs:
             job, end = self._jobs.pop(0)
-            end.callback(job())
+            maybeDeferred(job).chainDeferred(end)
 
 
 def _giving(result: Any) -> Callable[[], Any]:
@@ -170,10 +170,10 @@ class ListTests(KeptCase):
         """What is being read from disk as all is removed does not come back."""
         self.restart()
         jobs = Jobs()
-        work, self.projects._held._work = self.projects._held._work, jobs
+        work, self.projects._work = self.projects._work, jobs
         ask = run(self.projects.fetch(JSON, False))
         jobs.run()
-        self.projects._held._work = work
+        self.projects._work = work
         self.projects.clear()
         self.indexes.says(ROOT, Reply(503))
         jobs.end()

@@ -13,7 +13,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
-from proxpi.index.client import ABSENT_TTL, Part, Said
+from proxpi.index.client import ABSENT_TTL, Page, Part, Said
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
@@ -34,7 +34,7 @@ PROJECT = project_page("demo-1.0.tar.gz")
 HTML = b'<!DOCTYPE html><html><body><a href="demo-1.0.tar.gz">demo-1.0.tar.gz</a></body></html>'
 
 
-def project_of(said: Said) -> Project:
+def project_of(said: Said[Page]) -> Project:
     """Give the project that an index told, as it is kept."""
     assert said.page is not None
     kept = model.decode(said.page.document)
@@ -42,7 +42,7 @@ def project_of(said: Said) -> Project:
     return kept
 
 
-def listed(said: Said) -> list[str]:
+def listed(said: Said[Page]) -> list[str]:
     """Give the names of the files that an index told."""
     return [entry["filename"] for entry in project_of(said).files]
 
@@ -59,13 +59,13 @@ class ClientCase(Case):
         self.indexes = Indexes((url,))
         (self.source,) = self.indexes.sources
 
-    def ask(self, reply: Reply | Exception, part: Part | None = None) -> Deferred[Said]:
+    def ask(self, reply: Reply | Exception, part: Part | None = None) -> Deferred[Said[Page]]:
         """Ask for the project of the tests, which the index answers so."""
         self.indexes.says(PAGE, reply)
         self.heard: list[int] = []
         return run(self.source.project("demo", part, self.heard.append))
 
-    def said(self, reply: Reply = PROJECT) -> Said:
+    def said(self, reply: Reply = PROJECT) -> Said[Page]:
         """Give what the index said when it answered so."""
         return self.result(self.ask(reply))
 

@@ -11,11 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi import partials
 from proxpi.index import page_entry
+from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchProject, Page
 from proxpi.upstream.pool import CONNECTIONS
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
-from tests.index.test_list_kept import KeptCase
-from tests.index.test_projects import names
+from tests.index.test_list_store import KeptCase
+from tests.index.test_project_list import names
 from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list, run
 
 
@@ -501,15 +502,14 @@ class ListTests(KeptCase):
 
     def test_being_written(self) -> None:
         """A state that lacks only its name as DELETE comes is not kept."""
-        folder = self.projects._held.folder
-        save = type(folder).save
+        save = ListStore.save
 
         def forget(*arguments: Any) -> None:
             self.projects.forget()
             save(*arguments)
 
         self.clock.advance(1801)
-        patch = self.patch(type(folder), "save", forget)  # type: ignore[no-untyped-call]
+        patch = self.patch(ListStore, "save", forget)  # type: ignore[no-untyped-call]
         self.indexes.says(ROOT, root_list(["d"]))
         assert names(self.list()) == ["d"]
         patch.restore()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from proxpi.index import retry
-from proxpi.index.projects import ProjectList, Projects
+from proxpi.index.project_list import ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
-from tests.index.test_projects import ListCase, names
+from tests.index.test_project_list import ListCase, names
 from tests.support.upstreams import ROOT, Network, Reply, at_once, root_list, run, source
 
 PLAIN = "http://index.example/simple/"

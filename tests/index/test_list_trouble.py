@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
-from proxpi.index import list_folder
-from proxpi.index.projects import FULL
-from tests.index.test_list_kept import KeptCase
-from tests.index.test_projects import HTML, names
+from proxpi.index.list_store import ListFile, ListStore
+from proxpi.index.project_list import FULL
+from tests.index.test_list_store import KeptCase
+from tests.index.test_project_list import HTML, names
 from tests.support.upstreams import ROOT, root_list
 
 
@@ -19,14 +20,14 @@ class FullDiskTests(KeptCase):
         super().setUp()
         self.indexes.says(ROOT, root_list(["new"]))
         self.full = True
-        write = list_folder.Draft.write
+        write = ListStore.write
 
-        def refuse(draft: list_folder.Draft, data: bytes) -> None:
+        def refuse(store: ListStore, pieces: Iterable[bytes]) -> ListFile:
             if self.full:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            write(draft, data)
+            return write(store, pieces)
 
-        self.put(list_folder.Draft, "write", refuse)
+        self.put(ListStore, "write", refuse)
         self.clock.advance(2000)
 
     def test_fetched_once(self) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 from twisted.logger import LogLevel, capturedLogs
 
-from proxpi.index.projects import ProjectList
+from proxpi.index.project_list import ProjectList
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
-from tests.index.test_projects import PRIVATE, ListCase, names
+from tests.index.test_project_list import PRIVATE, ListCase, names
 from tests.support.upstreams import EXTRA, ROOT, Reply, root_list
 
 FAILURES = (

@@ -19,7 +19,7 @@ from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
-from proxpi.index.projects import Projects
+from proxpi.index.project_list import Projects
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.pool import Upstream
 from proxpi.web.app import App

@@ -14,8 +14,9 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index import list_names, retry
-from proxpi.index.projects import NoSuchList, ProjectList, Projects
+from proxpi.index import retry
+from proxpi.index.list_store import ListFile, ListStore
+from proxpi.index.project_list import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
@@ -232,9 +233,8 @@ class SeveralTests(ListCase):
 
     def test_many(self) -> None:
         """The same for more names than are sorted, and merged, in one go."""
-        self.put(list_names, "RUN_BLOCK", (20, 50))
-        self.put(list_names, "MERGED", 100)
-        self.put(list_names, "RUN", 50)
+        lines = ListFile.lines
+        self.put(ListFile, "lines", lambda file, start=0, end=None, _=0: lines(file, start, end, 9))
         first = [f"p{number * 7 % 101}" for number in range(101)]
         second = [f"q-{number}" for number in range(20)] + first[:30]
         assert self.merged(first, second) == sorted({*first, *second})
@@ -366,7 +366,7 @@ class FailureTests(ListCase):
         def full(*arguments: object) -> None:
             raise OSError(28, "No space left on device")
 
-        self.put(list_names.Press, "finish", full)
+        self.put(ListStore, "write", full)
         self.indexes.says(ROOT, root_list(["a"]))
         self.error(self.ask(), OSError)
         assert not self.open_files()

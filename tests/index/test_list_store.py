@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import os
+import time
 from pathlib import Path
 
 import attrs
-import msgspec
 
-from proxpi.index import list_folder
-from proxpi.index.list_folder import SUFFIX, ListFolder
+from proxpi.index.list_store import DAY, ListStore
 from proxpi.simple.negotiate import Serialization
-from tests.index.test_projects import ListCase, content, names
+from tests.index.test_project_list import ListCase, content, names
 from tests.support.upstreams import EXTRA, ROOT, Reply, root_list
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
@@ -32,11 +30,6 @@ class KeptCase(ListCase):
     def files(self) -> list[Path]:
         """Give what lies in the list's folder."""
         return sorted(self.place.iterdir())
-
-    @property
-    def state(self) -> Path:
-        """Say where the state lies."""
-        return self.place / "state.json"
 
     @property
     def asks(self) -> int:
@@ -148,20 +141,40 @@ class FolderTests(KeptCase):
     """What lies in the folder."""
 
     def test_only_what_is_needed(self) -> None:
-        """What nothing needs any more is removed; a foreign file is nobody's business."""
-        foreign = self.state.with_name("README")
+        """There is one file for an index, whose list is replaced; a foreign file stays."""
+        foreign = self.place / "README"
         foreign.write_text("hello")
-        assert len(self.files()) == 5  # state, names, two forms, and that
+        (kept,) = set(self.files()) - {foreign}
         self.clock.advance(1801)
         self.indexes.says(ROOT, root_list(["c"]))
         old = self.list()
-        assert len(self.files()) == 4
-        assert foreign.exists()
+        assert self.files() == sorted([foreign, kept])
         assert not self.leftovers()
         self.clock.advance(1801)
         self.indexes.says(ROOT, root_list(["d"]))
         self.list()
         assert names(old) == ["c"]  # whoever sends it can go on
+
+    def test_index_that_is_configured_no_more(self) -> None:
+        """Its file is removed at a later start, but not on the day that it was written."""
+        (old,) = self.files()
+        self.build(EXTRA)
+        self.indexes.says(EXTRA, root_list(["c"]))
+        for age, left in ((DAY / 2, True), (DAY * 2, False)):
+            old.write_bytes(b"old")
+            os.utime(old, (time.time() - age, time.time() - age))
+            self.restart()
+            assert names(self.list()) == ["c"]
+            assert old.exists() is left
+
+    def test_nothing_has_a_name_while_it_comes(self) -> None:
+        """A crash while a list comes leaves nothing behind: what is not whole has no name."""
+        before = [path for path in self.folder.rglob("*") if path.is_file()]
+        self.clock.advance(1801)
+        whole = root_list(["c"]).chunks[0]
+        self.indexes.says(ROOT, Reply(200, (whole,), end=None))
+        self.pending(self.ask())
+        assert [path for path in self.folder.rglob("*") if path.is_file()] == before
 
     def test_nothing_stays_open(self) -> None:
         """What was replaced is closed once nobody sends it."""
@@ -190,17 +203,8 @@ class FolderTests(KeptCase):
 
     def test_another_version(self) -> None:
         """What another version of proxpi keeps is left aside."""
-        state = msgspec.json.decode(self.state.read_bytes())
-        self.state.write_bytes(msgspec.json.encode({**state, "version": 99}))
-        self.restart()
-        assert self.list().status == "MISS"
-
-    def test_paths_in_the_state(self) -> None:
-        """A state that names files elsewhere leads nowhere."""
-        text = self.state.read_text()
-        for path in self.files():
-            text = text.replace(path.stem, "../" * 10 + "etc/passwd")
-        self.state.write_text(text)
+        (path,) = self.files()
+        path.write_bytes(path.read_bytes().replace(b"list 4", b"list 9", 1))
         self.restart()
         assert self.list().status == "MISS"
 
@@ -279,23 +283,6 @@ class UnwritableTests(ListCase):
         def full(*arguments: object) -> None:
             raise OSError(28, "No space left on device")
 
-        self.put(ListFolder, "save", full)
+        self.put(ListStore, "save", full)
         assert names(self.list()) == ["a"]
         assert self.list().status == "HIT"
-
-    def test_unfinished_files_go(self) -> None:
-        """A file that never got a name goes with the list that it was for."""
-        self.put(ListFolder, "save", lambda *arguments: None)
-        self.list()
-        assert self.leftovers()
-        del self.projects
-        gc.collect()
-        assert not self.leftovers()
-
-    def test_suffix(self) -> None:
-        """Names on disk are digests, so that two lists never share one by mistake."""
-        self.list()
-        for path in self.place.glob("*" + SUFFIX):
-            file = list_folder.ListFile.open(path, path.stat().st_size, path.stem)
-            assert file is not None
-            assert file.name == path.name

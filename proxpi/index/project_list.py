@@ -1,0 +1,367 @@
+"""The project list of all indexes, as a resource: fresh, stale, or due, and single flights for it.
+
+The public list has several hundred thousand names and tens of megabytes, so none of it is held in
+memory. What an index sends goes into a file, from which a thread takes the names into another
+(:mod:`proxpi.index.list_parser`); those of several indexes are merged, and a representation is
+rendered of them the first time that a client asks for it (:mod:`proxpi.index.list_names`).
+
+A :class:`ListEntry` is one *generation* of the list. It is *fresh*, *stale* (past its time to
+live) or *due* (invalidated), as its parts tell, and is revalidated as a page is
+(:mod:`proxpi.index.revalidation`). The *current* one is read from disk for the first request; what
+indexes say is kept there (:mod:`proxpi.index.list_store`). ``DELETE`` makes another one current, on
+disk first. The one before is then *superseded*: its flights serve those who joined them, and
+nothing of it is kept. An index that failed keeps its last part; a list without the part of an index
+that never said anything would be a lie, so there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+from typing import IO, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxpi.index import list_names
+from proxpi.index.client import IndexClient, Part, Said, Work, note_unlisted
+from proxpi.index.list_names import Representation
+from proxpi.index.list_parser import BLOCK, NotAList, parse
+from proxpi.index.list_store import ListFile, ListStore
+from proxpi.index.page_store import UNKNOWN_AGE
+from proxpi.index.revalidation import Entry, Revalidation, Status, due, refreshes
+from proxpi.simple.listing import NotListed
+from proxpi.simple.model import Unlisted
+from proxpi.simple.negotiate import Serialization
+from proxpi.single_flight import Flights
+from proxpi.upstream.answer import Answer
+from proxpi.upstream.codings import Decoder
+from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTooLong, UpstreamFailed, failed
+from proxpi.upstream.pool import Upstream
+
+#: The list, as entries and circuit breakers name it.
+ROOT = ""
+#: Seconds that a list may take to come, however steadily it comes.
+LIST_TIME = 300.0
+#: Seconds for which no list is fetched after one could not be written.
+FULL = 60.0
+
+T = TypeVar("T")
+_log = Logger(namespace="proxpi.index")
+
+
+class NoSuchList(NotListed):
+    """No index has a list of its projects."""
+
+
+@attrs.frozen
+class ProjectList:
+    """The list as it is to be sent; see :class:`proxpi.index.page_cache.Page`."""
+
+    file: ListFile
+    status: Status
+    remaining: float
+    age: float
+
+
+@attrs.define(eq=False)
+class ListEntry(Entry):
+    """One generation of the list.
+
+    :ivar renders: the flights that render it, by the digest of its names
+    :ivar lists: the names of each index that has a list
+    :ivar names: those of all indexes, if all have said something and one of them has a list
+    :ivar representations: the list as it was sent
+    """
+
+    renders: Flights[tuple[str, Representation], ListFile] = attrs.field(kw_only=True)
+    lists: dict[IndexClient, ListFile] = attrs.field(factory=dict)
+    names: ListFile | None = None
+    representations: dict[Representation, ListFile] = attrs.field(factory=dict)
+
+
+@attrs.define(eq=False)
+class Projects:
+    """The project list of all indexes together.
+
+    :param folder: where it is kept
+    :param wall: tells the seconds since the epoch
+    """
+
+    _sources: Sequence[IndexClient]
+    _upstream: Upstream
+    _clock: IReactorTime
+    _folder: Path
+    _work: Work
+    _wall: Callable[[], float] = time.time
+    _store: ListStore = attrs.field(init=False)
+    _revalidation: Revalidation[ListEntry] = attrs.field(init=False)
+    _entry: ListEntry | None = attrs.field(init=False, default=None)
+    _loads: Flights[None, None] = attrs.field(init=False)
+    # Whether the list is to be asked for again although it was not read from disk yet.
+    _due: bool = attrs.field(init=False, default=False)
+    # Why a list could not be written, and until when none is fetched.
+    _full: tuple[OSError, float] | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        # Taken once: a wall clock that is set while proxpi runs has no say.
+        self._store = ListStore(self._folder, self._wall() - self._clock.seconds())
+        self._revalidation = Revalidation(self._sources, self._clock, self._ask, self._take)
+        self._loads = Flights(self._clock)
+
+    def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
+        """Give the list without waiting: a fresh one, or a stale one where waiting is of no use."""
+        entry = self._entry
+        if entry is None:
+            return None
+        file = entry.representations.get((serialization, compressed))
+        if file is None:
+            return None
+        if self._revalidation.remaining(entry) > 0:
+            return self._list(entry, file, "HIT")
+        return self._list(entry, file, "STALE") if self._revalidation.blocked(entry) else None
+
+    async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
+        """
+        Give the list, asking the indexes for it if need be.
+
+        :raises NoSuchList: if none of them has one
+        :raises UpstreamFailed: if one of them failed and there is nothing to fall back on
+        :raises OSError: the same, if it cannot be written
+        """
+        if self._entry is None:
+            await self._loads.join(None, self._load).wait()
+        entry = self._entry
+        assert entry is not None  # it was read, or replaced meanwhile
+        status: Status = "HIT"
+        if self._revalidation.remaining(entry) <= 0:
+            status = await self._revalidate(entry)
+        names, representation = entry.names, (serialization, compressed)
+        if names is None:
+            raise NoSuchList()
+        file = entry.representations.get(representation)
+        if file is None:
+            render = partial(self._render, entry, names, representation)
+            file = await entry.renders.join((names.digest, representation), render).wait()
+        return self._list(entry, file, status)
+
+    def forget(self) -> None:
+        """
+        Ask for the list again before it is used again, except in an outage.
+
+        :raises OSError: if that would not outlive the process; then nothing has changed
+        """
+        with self._store.lock:
+            self._store.invalidate()
+            old, self._full = self._entry, None
+            self._due = True
+            if old is not None:
+                self._entry = self._new(due(old.parts), old.lists, old.names)
+                self._entry.representations = old.representations
+                self._entry.forced, self._entry.failure = True, old.failure
+
+    def clear(self) -> Deferred[None]:
+        """
+        Forget the list for good.
+
+        :return: a Deferred of its end on disk; nothing of it is used from now on
+        :raises OSError: if the disk does not let it; then nothing has changed
+        """
+        with self._store.lock:
+            gone = self._store.clear()
+            self._entry = self._new([None] * len(self._sources), {}, None)
+        return self._work(lambda: rmtree(gone, ignore_errors=True))
+
+    def _new(
+        self,
+        parts: list[Part | None],
+        lists: Mapping[IndexClient, ListFile],
+        names: ListFile | None,
+    ) -> ListEntry:
+        flights, queue = refreshes(self._clock)
+        return ListEntry(
+            ROOT,
+            parts,
+            flights,
+            Flights(self._clock),
+            queue,
+            renders=Flights(self._clock),
+            lists=dict(lists),
+            names=names,
+        )
+
+    def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
+        remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
+        now = self._clock.seconds()
+        age = max((now - part.asked_at for part in entry.parts if part), default=0.0)
+        return ProjectList(file, status, remaining, age)
+
+    async def _load(self) -> None:
+        """Read what an earlier process kept."""
+        identities = [source.identity for source in self._sources]
+        kept = await self._work(lambda: self._store.load(identities))
+        parts: list[Part | None] = []
+        lists, now = {}, self._clock.seconds()
+        for source in self._sources:
+            part, names = kept.get(source.identity, (None, None))
+            if part is not None and part.asked_at > now:
+                part = attrs.evolve(part, asked_at=now - UNKNOWN_AGE)
+            parts.append(part)
+            if names is not None:
+                lists[source] = names
+        entry = self._new(parts, lists, await self._merged(parts, lists))
+        if self._entry is None:  # otherwise all was removed meanwhile
+            if self._due:
+                entry.parts, entry.forced = due(parts), True
+            self._entry = entry
+
+    async def _revalidate(self, entry: ListEntry) -> Status:
+        if self._full is not None and self._clock.seconds() < self._full[1]:
+            if entry.usable:
+                return "STALE"
+            raise self._full[0]
+        return await self._revalidation.revalidate(entry, "due")
+
+    async def _writing(self, work: Deferred[T]) -> T:
+        """Note it if something cannot be written: a list is not fetched over and over for that."""
+        try:
+            return await work
+        except OSError as error:
+            self._full = OSError(error.errno, error.strerror), self._clock.seconds() + FULL
+            raise
+
+    async def _ask(
+        self, source: IndexClient, entry: ListEntry, part: Part | None
+    ) -> Said[ListFile]:
+        asked_at = self._clock.seconds()
+        served = part is not None and part.served
+        async with source.answer(source.url, part, asked_at, entry.queue) as answer:
+            entry.progress.heard(0)
+            source.root.note(answer.status)
+            if answer.status == 304 and part is not None and part.validators():
+                return Said(attrs.evolve(part, asked_at=asked_at))
+            # A list that was there does not go away; some hosts hide it from old credentials.
+            if source.lacks(answer.status, served) and not (served and source.private):
+                return Said(Part(False, asked_at, served=served))
+            source.check(answer)
+            names = await self._writing(
+                Deferred.fromCoroutine(self._receive(source, answer, entry.progress.heard))
+            )
+        etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
+        return Said(Part(True, asked_at, etag, last_modified, served=True), names)
+
+    async def _receive(
+        self, source: IndexClient, answer: Answer, heard: Callable[[int], object]
+    ) -> ListFile:
+        """
+        Give the names in an answer.
+
+        :raises UpstreamFailed: if it is no list, or does not come whole
+        """
+        if "v2+" in (answer.header("Content-Type") or "").lower():
+            cause = "it is written in version 2 of the API, which is not known here"
+            raise UpstreamFailed(answer.url, cause, temporary=False)
+        announced, unlisted = True, Unlisted()
+        with self._store.temporary() as body:
+
+            def write(chunk: bytes) -> None:
+                heard(len(chunk))
+                body.write(chunk)
+
+            announced = await self._upstream.stream(
+                answer, write, self._upstream.list_limit, LIST_TIME
+            )
+            try:
+                names = await source.work(lambda: self._names(body, answer, announced, unlisted))
+            except NotAList as error:
+                # An end that nobody announced may have been none.
+                raise UpstreamFailed(answer.url, str(error), temporary=not announced) from error
+            except (BodyCut, BodyGarbled, BodyTooLong) as error:
+                raise failed(answer.url, Failure(error)) from error
+        note_unlisted(answer.url, unlisted, "project")
+        return names
+
+    def _names(
+        self, body: IO[bytes], answer: Answer, announced: bool, unlisted: Unlisted
+    ) -> ListFile:
+        """Decode and parse a body, in a thread."""
+        if not answer.codings:
+            return self._store.write(parse(_blocks(body), announced, unlisted))
+        with self._store.temporary() as decoded:
+            decoder = Decoder(answer.codings, decoded.write, self._upstream.list_limit)
+            for block in _blocks(body):
+                decoder.write(block)
+            if not decoder.ended:
+                raise BodyCut()
+            return self._store.write(parse(_blocks(decoded), True, unlisted))
+
+    async def _take(self, entry: ListEntry, said: Mapping[IndexClient, Said[ListFile]]) -> None:
+        """Take over what indexes said, and keep it if the entry is current."""
+        await entry.lock.acquire()
+        try:
+            parts, lists = list(entry.parts), dict(entry.lists)
+            for place, source in enumerate(self._sources):
+                new = said.get(source)
+                # Of two flights the older one may come home later.
+                if new is None or not new.replaces(parts[place]):
+                    continue
+                parts[place] = new.part
+                if new.page is not None:
+                    lists[source] = new.page
+                elif not new.part.present:
+                    lists.pop(source, None)
+            names = await self._merged(parts, lists, entry)
+            if names is None or entry.names is None or names.digest != entry.names.digest:
+                entry.representations = {}
+            entry.parts, entry.lists, entry.names = parts, lists, names
+            kept = [
+                (source.identity, part, lists.get(source))
+                for source, part in zip(self._sources, parts, strict=True)
+                if source in said and part is not None
+            ]
+            await self._work(lambda: self._keep(entry, kept))
+        finally:
+            entry.lock.release()
+
+    def _keep(self, entry: ListEntry, kept: Sequence[tuple[str, Part, ListFile | None]]) -> None:
+        try:
+            for identity, part, names in kept:
+                self._store.save(identity, part, names, lambda: self._entry is entry)
+        except OSError as error:
+            _log.error("the project list cannot be kept: {error}", error=error)
+
+    async def _merged(
+        self,
+        parts: Sequence[Part | None],
+        lists: Mapping[IndexClient, ListFile],
+        before: ListEntry | None = None,
+    ) -> ListFile | None:
+        """Give the names of all indexes, if all have said something and one of them has a list."""
+        known = [lists[source] for source in self._sources if source in lists]
+        if not known or None in parts:
+            return None
+        if len(parts) == 1:
+            return known[0]
+        if before is not None and before.names is not None and before.lists == lists:
+            return before.names
+        return await self._writing(self._work(lambda: list_names.merge(known, self._store)))
+
+    async def _render(
+        self, entry: ListEntry, names: ListFile, representation: Representation
+    ) -> ListFile:
+        pieces = list_names.render(names, representation)
+        file = await self._writing(self._work(lambda: self._store.write(pieces)))
+        if entry.names is not None and entry.names.digest == names.digest:
+            entry.representations[representation] = file
+        return file
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    return iter(partial(file.read, BLOCK), b"")
