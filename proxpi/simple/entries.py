@@ -23,6 +23,11 @@ _UPLOAD_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}(?::[0-9]{2})?)"
     r"([.,][0-9]{1,18})? ?([Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)"
 )
+# Most times are written so already; a leap day is looked at more closely.
+_UTC = re.compile(
+    r"[12][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+    r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?Z"
+)
 _OFFSET = re.compile("[Zz]|UTC|GMT")
 _NUMBER = re.compile("[0-9]{1,18}")
 _USUAL_DIGEST = re.compile("sha256=([0-9a-f]{64})")
@@ -72,15 +77,16 @@ def _entry(found: dict[str, Any], base: str) -> Entry | None:
     entry: Entry = {"filename": filename, "url": url, "hashes": _digests(found.get("hashes"))}
     if fragment:
         entry["hashes"] = digests_in(fragment) | entry["hashes"]
-    if not _KNOWN_OF_FILES.issuperset(found):
-        entry |= passed_on(found, _KNOWN_OF_FILES)
     for key in _METADATA_KEYS:
-        if (stated := _metadata(found.get(key))) is not None:
-            entry["core-metadata"] = stated
+        if (value := found.get(key)) is not None and (value := _metadata(value)) is not None:
+            entry["core-metadata"] = value
             break
-    for key, accept in _ACCEPT.items():
-        if (value := found.get(key)) is not None and (value := accept(value)) is not None:
-            entry[key] = value
+    for key, value in found.items():
+        if (accept := _ACCEPT.get(key)) is not None:
+            if value is not None and (value := accept(value)) is not None:
+                entry[key] = value
+        elif key not in _READ:
+            entry |= passed_on({key: value})
     return entry
 
 
@@ -181,10 +187,10 @@ def _pruned(value: Any) -> Any:
 
 def _digests(value: object) -> dict[str, str]:
     """Give digests with names and hexadecimal digits in lower case."""
-    if isinstance(value, str):
-        return digests_in(value)
-    found = value.items() if isinstance(value, dict) else ()
-    return {name.lower(): hex.strip().lower() for name, hex in found if isinstance(hex, str)}
+    if isinstance(value, dict):
+        found = value.items()
+        return {name.lower(): hex.strip().lower() for name, hex in found if isinstance(hex, str)}
+    return digests_in(value) if isinstance(value, str) else {}
 
 
 def _metadata(value: object) -> dict[str, str] | bool | None:
@@ -228,6 +234,8 @@ def _size(value: object) -> int | None:
 
 def _upload_time(value: object) -> str | None:
     """Write a time as PEP 700 wants it, in UTC: uv refuses a whole page for one that is not."""
+    if isinstance(value, str) and _UTC.fullmatch(value):
+        return value
     found = _UPLOAD_TIME.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return None
@@ -260,4 +268,4 @@ _ACCEPT: dict[str, Callable[[Any], Any]] = {
     "yanked": _yanked,
 }
 
-_KNOWN_OF_FILES = frozenset({"filename", "url", "hashes", *_METADATA_KEYS, *_ACCEPT})
+_READ = frozenset({"filename", "url", "hashes", *_METADATA_KEYS})

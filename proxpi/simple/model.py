@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 import attrs
 import msgspec
@@ -80,38 +80,6 @@ class Project:
     unlisted: Unlisted = attrs.field(factory=Unlisted, eq=False)
 
 
-class Lines(Sequence[Entry]):
-    """Files with nothing unusual about them, each an object only when it is looked at.
-
-    Each has its sha256 alone, and a name and a link in which JSON has nothing to escape.
-
-    :ivar lines: what ``encode`` writes of each
-    :ivar sized: whether all of them have their size
-    """
-
-    def __init__(self, lines: list[bytes], sized: bool) -> None:
-        self.lines = lines
-        self.sized = sized
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    @overload
-    def __getitem__(self, place: int) -> Entry: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
-
-    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
-        """Give a file, or some of them."""
-        if isinstance(place, slice):
-            return [entry_of(line) for line in self.lines[place]]
-        return entry_of(self.lines[place])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-
 class _Head(msgspec.Struct, forbid_unknown_fields=True):
     """The first line of an encoded project; ``files`` is the number of the others."""
 
@@ -142,9 +110,7 @@ def encode(project: Project) -> bytes:
         "files": len(project.files),
     }
     # A loop of Python's: other threads get their turn between two files, not in a C call for all.
-    files = project.files
-    lines = files.lines if isinstance(files, Lines) else map(_line, files)
-    return b"\n".join([to_json(head), *lines, b""])
+    return b"\n".join([to_json(head), *map(_line, project.files), b""])
 
 
 def _line(entry: Entry) -> bytes:
@@ -197,14 +163,15 @@ def keys_of(data: bytes) -> Mapping[str, Any]:
 
 def is_usable(name: str, digest: object) -> bool:
     """Say whether a digest has the form and the length of those of its algorithm."""
-    return name in _HEX and isinstance(digest, str) and _HEX[name].fullmatch(digest) is not None
+    form = _HEX.get(name)
+    return form is not None and isinstance(digest, str) and form.fullmatch(digest) is not None
 
 
 def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
     if isinstance(hashes, dict):
         for name in algorithms:
-            if name in hashes and is_usable(name, hashes[name]):
-                return name, hashes[name]
+            if (digest := hashes.get(name)) is not None and is_usable(name, digest):
+                return name, digest
     return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import entries, markup, names, urls, usual
+from proxpi.simple import entries, markup, names, urls
 from proxpi.simple.entries import UNSAFE
 from proxpi.simple.markup import Anchor, Markup, is_complete_html
 from proxpi.simple.model import Entry, Project, Unlisted
@@ -197,7 +197,7 @@ def _read(
     files: Sequence[Entry] | None = None
     with suppress(msgspec.ValidationError):
         pieces = _ITEMS.decode(page.pop("files", _NOTHING))
-        files = usual.read(pieces, url) or entries.usable(_values(pieces), url, unlisted)
+        files = entries.usable(_values(pieces), url, unlisted)
     return {key: value for key, raw in page.items() for value in _values([raw])}, files
 
 

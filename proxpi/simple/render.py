@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from proxpi.simple.model import Entry, Lines, Project, shown_digest, to_json
+from proxpi.simple.model import Entry, Project, shown_digest, to_json
 from proxpi.simple.negotiate import Serialization
 
 JSON_VERSION = "1.4"
@@ -31,7 +31,6 @@ _FORBIDDEN = re.compile(
         f"[{chr(0x10000 * plane + 0xFFFE)}{chr(0x10000 * plane + 0xFFFF)}]" for plane in range(17)
     )
 )
-_BEFORE_NAME, _BEFORE_URL = b'{"filename":"', b'","url":"'
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*")  # RFC 3986, 2.3: never percent-encoded.
 _RESERVED = re.compile(r"[^A-Za-z0-9_.~-]+")
 _PLAIN = re.compile(r"[ !#-%(-;=?-~]*")
@@ -45,34 +44,23 @@ def render_json(project: Project) -> bytes:
     all the same. One hash a file, no ``dist-info-metadata`` (it crashes pip 22.3 to 23.1).
     """
     # One by one: a single call for all would let no other thread run for as long as it takes.
-    if isinstance(project.files, Lines):
-        sized, files = project.files.sized, list(map(_usual_json_file, project.files.lines))
-    else:
-        sized = all("size" in entry for entry in project.files)
-        files = [to_json(_json_file(entry)) for entry in project.files]
+    files = [to_json(_json_file(entry)) for entry in project.files]
     keys = dict(project.keys)
-    complete = "versions" in keys and sized
+    complete = "versions" in keys and all("size" in entry for entry in project.files)
     meta = {**keys.pop("meta", {}), "api-version": JSON_VERSION if complete else _WITHOUT_SIZES}
     head = to_json({"meta": meta, "name": project.name, **keys})
     return b"".join((head.removesuffix(b"}"), b',"files":[', b",".join(files), b"]}"))
 
 
 def _json_file(entry: Entry) -> dict[str, Any]:
-    shown = shown_digest(entry.get("hashes"))
-    hashes = {shown[0]: shown[1]} if shown else {}
-    file = entry | {"url": _href(entry["filename"]), "hashes": hashes}
-    metadata = entry.get("core-metadata")
-    if isinstance(metadata, dict):
-        shown = shown_digest(metadata)
-        file["core-metadata"] = {shown[0]: shown[1]} if shown else True
+    file = entry | {"url": _href(entry["filename"]), "hashes": _shown(entry.get("hashes"))}
+    if isinstance(metadata := entry.get("core-metadata"), dict):
+        file["core-metadata"] = _shown(metadata) or True
     return file
 
 
-def _usual_json_file(line: bytes) -> bytes:
-    """Do the same with a line of usual ones, which have nothing to change but the link."""
-    name = line[len(_BEFORE_NAME) : line.index(_BEFORE_URL)]
-    start = len(_BEFORE_NAME) + len(name) + len(_BEFORE_URL)
-    return b"%b%b%b" % (line[:start], name, line[line.index(b'"', start) :])
+def _shown(hashes: object) -> dict[str, str]:
+    return dict([shown]) if (shown := shown_digest(hashes)) else {}
 
 
 def _href(filename: str) -> str:
