@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, zip_longest
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import (
     IHostnameResolver,
@@ -26,14 +26,10 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
-from twisted.web.client import URI
-from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from proxpi.upstream.names import LookUp
 from proxpi.upstream.reach import Reach, literal
-
-T = TypeVar("T")
 
 
 @attrs.frozen
@@ -133,19 +129,3 @@ class _Chosen:
             resolutionReceiver.addressResolved(address)
         resolutionReceiver.resolutionComplete()
         return self
-
-
-@implementer(IAgentEndpointFactory)
-@attrs.frozen
-class Endpoints:
-    """Gives an agent the endpoint for a URL: that of its host, with TLS if it is https."""
-
-    _dial: Dial
-    _tls: IPolicyForHTTPS
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See `IAgentEndpointFactory`."""
-        endpoint = self._dial.endpoint(uri.host, uri.port)
-        if uri.scheme == b"http":
-            return endpoint
-        return wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)

@@ -83,23 +83,17 @@ class Upstream:
     page_limit: Limit = PAGE_LIMIT
     list_limit: Limit = LIST_LIMIT
     proxies: Proxies = NO_PROXIES
-    _send_page: Send = attrs.field(
-        init=False,
-        default=attrs.Factory(lambda self: sender(self._agent, self.clock), takes_self=True),
-    )
-    _page_slots: Slots = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Slots(self.connections), takes_self=True)
-    )
-    _file_slots: Slots = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Slots(self.connections), takes_self=True)
-    )
-    # Whoever takes what it asked for slowly, or not at all, is not to keep downloads waiting.
-    _paced_slots: Slots = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: Slots(max(1, self.connections * 3 // 4)), takes_self=True
-        ),
-    )
+    _send_page: Send = attrs.field(init=False)
+    _page_slots: Slots = attrs.field(init=False)
+    _file_slots: Slots = attrs.field(init=False)
+    # Clients that take a file slowly, or not at all, leave some slots to downloads.
+    _paced_slots: Slots = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make what depends on the number of connections."""
+        self._send_page = sender(self._agent, self.clock)
+        self._page_slots, self._file_slots = Slots(self.connections), Slots(self.connections)
+        self._paced_slots = Slots(max(1, self.connections * 3 // 4))
 
     @asynccontextmanager
     async def page(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Never
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
@@ -27,7 +28,7 @@ from zope.interface import implementer
 from proxpi.simple import urls
 from proxpi.upstream.blame import blamed, own, refused
 from proxpi.upstream.body import DRAIN_TIME, discard
-from proxpi.upstream.dial import Dial, Endpoints
+from proxpi.upstream.dial import Dial
 from proxpi.upstream.proxies import Proxies, Proxy
 from proxpi.upstream.tunnel import Tunnel
 
@@ -47,11 +48,11 @@ class Routes:
     ) -> None:
         self._clock = reactor
         self._proxies = proxies
-        tunnels = _Tunnels(dial, tls, proxies, user_agent, reactor)
-        self._direct: IAgent = Agent.usingEndpointFactory(reactor, tunnels, pool)
+        endpoints = _Endpoints(dial, tls, proxies, user_agent, reactor)
+        self._direct: IAgent = Agent.usingEndpointFactory(reactor, endpoints, pool)
         self._plain: IAgent | None = None
         if proxies.http is not None:
-            self._plain = ProxyAgent(_endpoint(proxies.http, dial, tls), reactor, pool)
+            self._plain = ProxyAgent(endpoints.of_proxy(proxies.http), reactor, pool)
 
     def request(
         self,
@@ -81,50 +82,38 @@ class Routes:
 
 
 @implementer(IAgentEndpointFactory)
-class _Tunnels:
-    """Gives an agent a tunnel to the host of a URL, or a direct way if no proxy leads there."""
+@attrs.frozen
+class _Endpoints:
+    """Gives an agent the way to the host of a URL: a direct one, or a tunnel through a proxy."""
 
-    def __init__(
-        self,
-        dial: Dial,
-        tls: IPolicyForHTTPS,
-        proxies: Proxies,
-        user_agent: bytes,
-        clock: IReactorTime,
-    ) -> None:
-        self._direct = Endpoints(dial, tls)
-        self._tls = tls
-        self._proxies = proxies
-        self._user_agent = user_agent
-        self._timeout, self._clock = dial.connect_timeout, clock
-        self._to_proxy: IStreamClientEndpoint | None = None
-        if proxies.https is not None:
-            self._to_proxy = _endpoint(proxies.https, dial, tls)
+    _dial: Dial
+    _tls: IPolicyForHTTPS
+    _proxies: Proxies
+    _user_agent: bytes
+    _clock: IReactorTime
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See `IAgentEndpointFactory`."""
-        proxy = self._proxies.to("https", uri.host.decode("ascii"), uri.port)
-        if proxy is None or self._to_proxy is None or uri.scheme == b"http":
-            return self._direct.endpointForURI(uri)
-        tunnel = Tunnel(
-            proxy,
-            self._to_proxy,
-            uri.host,
-            uri.port,
-            self._user_agent,
-            self._timeout,
-            self._clock,
-        )
-        return wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), tunnel)
+        host, port = uri.host, uri.port
+        if uri.scheme == b"http":
+            return self._dial.endpoint(host, port)
+        proxy = self._proxies.to("https", host.decode("ascii"), port)
+        if proxy is None:
+            return self._secure(self._dial.endpoint(host, port), host, port)
+        timeout, to_proxy = self._dial.connect_timeout, self.of_proxy(proxy)
+        tunnel = Tunnel(proxy, to_proxy, host, port, self._user_agent, timeout, self._clock)
+        return self._secure(tunnel, host, port)
 
+    def of_proxy(self, proxy: Proxy) -> IStreamClientEndpoint:
+        """Give the endpoint of a proxy itself."""
+        host = proxy.host.encode("ascii")
+        endpoint = self._dial.endpoint(host, proxy.port, trusted=True)
+        return endpoint if proxy.scheme == "http" else self._secure(endpoint, host, proxy.port)
 
-def _endpoint(proxy: Proxy, dial: Dial, tls: IPolicyForHTTPS) -> IStreamClientEndpoint:
-    """Give the endpoint of a proxy itself."""
-    host = proxy.host.encode("ascii")
-    endpoint = dial.endpoint(host, proxy.port, trusted=True)
-    if proxy.scheme == "http":
-        return endpoint
-    return wrapClientTLS(tls.creatorForNetloc(host, proxy.port), endpoint)
+    def _secure(
+        self, endpoint: IStreamClientEndpoint, host: bytes, port: int
+    ) -> IStreamClientEndpoint:
+        return wrapClientTLS(self._tls.creatorForNetloc(host, port), endpoint)
 
 
 def _blame(failure: Failure, proxy: Proxy) -> Never:

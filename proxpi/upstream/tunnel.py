@@ -14,19 +14,19 @@ those who wait is over, and not taken for the host behind it.
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IAddress,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -71,8 +71,8 @@ class Tunnel:
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         try:
-            connected = await self._endpoint.connect(_Openings(self._proxy, self._request()))
-            opening = cast(_Opening, connected)
+            opening = _Opening(self._proxy, self._request())
+            await connectProtocol(self._endpoint, opening)
             await opening.opened
         except Exception as error:  # noqa: BLE001 (a cancelled one, too: the proxy was waited for)
             raise blamed(self._proxy, Failure(error)) from None
@@ -90,20 +90,6 @@ class Tunnel:
         return b"\r\n".join([*lines, b"", b""])
 
 
-class _Openings(Factory):
-    """Has a tunnel opened on each connection."""
-
-    noisy = False
-
-    def __init__(self, proxy: Proxy, request: bytes) -> None:
-        self._proxy = proxy
-        self._request = request
-
-    def buildProtocol(self, addr: IAddress | None) -> _Opening:
-        """See `IProtocolFactory`."""
-        return _Opening(self._proxy, self._request, addr)
-
-
 class _Opening(Protocol):
     """Opens a tunnel, and from then on is a thin wall between its transport and its user.
 
@@ -112,10 +98,9 @@ class _Opening(Protocol):
 
     transport: Any
 
-    def __init__(self, proxy: Proxy, request: bytes, address: Any) -> None:
+    def __init__(self, proxy: Proxy, request: bytes) -> None:
         self._proxy = proxy
         self._request = request
-        self._address = address
         self._head = bytearray()
         self._start = 0
         self._user: IProtocol | None = None
@@ -123,7 +108,7 @@ class _Opening(Protocol):
 
     def hand_over(self, factory: IProtocolFactory) -> IProtocol:
         """Connect a protocol to what is at the other end of the tunnel."""
-        user = factory.buildProtocol(self._address)
+        user = factory.buildProtocol(self.transport.getPeer())
         assert user is not None  # neither TLS nor an HTTP client ever refuses
         self._user = user
         user.makeConnection(self.transport)
