@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from proxpi.web.response_cache import Answer
-from proxpi.web.send import TURN, send, send_file
+from proxpi.web.send import TURN, send_bytes, send_file
 
 #: Says that more follows, so that a head and the beginning of a file share a packet (Linux).
 _MORE = getattr(socket, "MSG_MORE", 0)
@@ -86,20 +86,11 @@ class Rest:
         if begin == size:
             self.finish()
         elif answer.held is None:
-            body = answer.apart
-            send(self, lambda start, count: body[start : start + count], begin, size, clock)  # type: ignore[arg-type]
+            send_bytes(self, answer.apart, clock, begin)  # type: ignore[arg-type]
         else:
-            copy = answer.held.copy()
+            copy, spoilt = answer.held.copy(), answer.held.mark_unverified
             start, stop = answer.start + begin, answer.stop
-            send_file(
-                self,  # type: ignore[arg-type]
-                copy.file.fileno(),
-                start,
-                stop,
-                clock,
-                copy.close,
-                answer.held.mark_unverified,
-            )
+            send_file(self, copy.file.fileno(), start, stop, clock, copy.close, spoilt)  # type: ignore[arg-type]
 
     def write(self, data: bytes) -> None:
         """Send a piece."""

@@ -15,11 +15,10 @@ from proxpi.files.passthrough import Part
 from proxpi.files.spool import Reader
 from proxpi.simple import conditional
 from proxpi.web import answers
-from proxpi.web.follow import follow
 from proxpi.web.request import Request
 from proxpi.web.response_cache import Draft
 from proxpi.web.routes import FileOf
-from proxpi.web.send import send_file
+from proxpi.web.send import send, send_file
 
 OCTETS = "application/octet-stream"
 
@@ -86,7 +85,7 @@ class Files:
                     return
                 self._set_head(request, wanted, size, reader.spool.link, "MISS")
                 _set_part(request, span, size)
-                follow(request, reader, span.stop, self._clock)
+                send(request, reader, self._clock, span.stop)
             case Head(size, link):
                 metrics.FILE_MISSES.inc()
                 if _decided(request, link, "MISS"):
@@ -110,7 +109,7 @@ class Files:
             reader.close()
             return
         self._set_head(request, wanted, spool.size, spool.link, "MISS")
-        follow(request, reader, spool.size, self._clock)
+        send(request, reader, self._clock, spool.size)
 
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256

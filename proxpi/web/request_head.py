@@ -26,15 +26,23 @@ LONGEST_LEARNED = 2048
 ASKING = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
 #: Fields with which the response cache answers no request.
 _UNCACHED = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
-_INTERPRETED = _UNCACHED.union(ASKING, (b"host", b"connection"))
-
 #: Method, target, and the fields of :data:`ASKING`: what a cached response depends on.
 CacheKey: TypeAlias = tuple[bytes, bytes, tuple[bytes | None, ...]]
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/([0-9])\.([0-9])")
-_NAME = re.compile(_TOKEN)
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+_LINE = rb"(" + _TOKEN + rb"+) ([!-~]+) HTTP/([0-9])\.([0-9])"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
+#: A whole head of HTTP/1.x. What it repeats is possessive, so that the time for it is linear.
+_HEAD = re.compile(
+    rb"%b\r\n((?:%b{1,%d}+:%b\r\n){0,%d}+)\r\n" % (_LINE, _TOKEN, LONGEST_NAME, _VALUE, MOST)
+)
+#: The fields that are interpreted, with the blanks around their values.
+_INTERPRETED = re.compile(
+    rb"^(%b):(.*)\r$" % b"|".join((*ASKING, *sorted(_UNCACHED), b"host", b"connection")),
+    re.IGNORECASE | re.MULTILINE,
+)
+_REQUEST_LINE = re.compile(_LINE)
+_NAME = re.compile(_TOKEN + rb"+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
@@ -59,6 +67,7 @@ class Head:
 
     :ivar target: the path with its query, or ``*``
     :ivar version: ``HTTP/1.1``, or ``HTTP/1.0``
+    :ivar authority: what takes the place of ``Host`` (RFC 9112 3.2.2), if anything does
     :ivar persistent: whether the connection may stay open after the response
     :ivar length: bytes of the body; ``None`` for one that comes in chunks
     :ivar expects_continue: whether the client waits for a 100 before it sends the body
@@ -68,11 +77,22 @@ class Head:
     method: bytes
     target: bytes
     version: bytes
-    fields: list[tuple[bytes, bytes]]
+    authority: bytes | None
     persistent: bool
     length: int | None
     expects_continue: bool
     key: CacheKey | None
+    _block: bytes
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """All fields, with their names as they were written."""
+        parts = [line.partition(b":") for line in self._block.split(b"\r\n")[:-1]]
+        fields = [(name, value.strip(b" \t")) for name, _, value in parts]
+        if self.authority is not None:
+            fields = [field for field in fields if field[0].lower() != b"host"]
+            fields.append((b"Host", self.authority))
+        return fields
 
 
 def parse(raw: bytes) -> Head:
@@ -82,20 +102,20 @@ def parse(raw: bytes) -> Head:
     :param raw: all of it, with the empty line at its end
     :raises BadRequest: for one that RFC 9112 or the limits here do not allow
     """
-    line, *lines = raw[:-4].split(b"\r\n")
-    method, target, version = _request_line(line)
-    if len(lines) > MOST:
-        _refuse(f"A request has at most {MOST} header fields.", 431)
-    fields, said = _fields(lines)
+    match = _HEAD.fullmatch(raw)
+    if match is None or match[3] != b"1":
+        _refuse_malformed(raw)
+    method, target, _, minor, block = match.groups()
+    version = b"HTTP/1.0" if minor == b"0" else b"HTTP/1.1"
+    said: dict[bytes, list[bytes]] = {}
+    for name, value in _INTERPRETED.findall(block):
+        said.setdefault(name.lower(), []).append(value.strip(b" \t"))
     hosts = said.get(b"host", [])
     if len(hosts) != 1 and (hosts or version == b"HTTP/1.1"):
         _refuse("A request of HTTP/1.1 has exactly one Host field.")
     if hosts:
         check_authority(hosts[0], "Host")
     target, authority = _path(method, target)
-    if authority is not None:  # RFC 9112 3.2.2: it takes the place of the field
-        fields = [field for field in fields if field[0].lower() != b"host"]
-        fields.append((b"Host", authority))
     persistent = version == b"HTTP/1.1"
     if b"connection" in said:
         tokens = b",".join(said[b"connection"]).lower().split(b",")
@@ -116,7 +136,7 @@ def parse(raw: bytes) -> Head:
     ):
         asking = tuple([b", ".join(said[name]) if name in said else None for name in ASKING])
         key = method, target, asking
-    return Head(method, target, version, fields, persistent, length, expects, key)
+    return Head(method, target, version, authority, persistent, length, expects, key, block)
 
 
 def check_beginning(data: bytes | bytearray) -> None:
@@ -151,37 +171,22 @@ def check_authority(value: bytes, what: str) -> None:
         _refuse(f"{what} is a host name or an address, and a port where it has one.")
 
 
-def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
-    match = _LINE.fullmatch(line)
+def _refuse_malformed(raw: bytes) -> NoReturn:
+    """Say what is wrong with a head."""
+    line, *lines = raw[:-4].split(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         _refuse("The first line is a method, a target in ASCII, and HTTP/1.1, with single spaces.")
-    method, target, major, minor = match.groups()
-    if major != b"1":
+    if match[3] != b"1":
         _refuse("Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505)
-    return method, target, b"HTTP/1.0" if minor == b"0" else b"HTTP/1.1"
-
-
-def _fields(lines: list[bytes]) -> tuple[list[tuple[bytes, bytes]], dict[bytes, list[bytes]]]:
-    """Give all fields, and the values of those that are interpreted, by their lower-case names."""
-    fields = []
-    said: dict[bytes, list[bytes]] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        # Not with the name in one expression: blanks would be tried with each part of it.
-        value = value.strip(b" \t")
+    if len(lines) > MOST:
+        _refuse(f"A request has at most {MOST} header fields.", 431)
+    for name, colon, _ in (each.partition(b":") for each in lines):
         if not (colon and _NAME.fullmatch(name)):
             _refuse("Each line of a head is a name, a colon right behind it, and a value.")
         if len(name) > LONGEST_NAME:
             _refuse(f"The name of a header field has at most {LONGEST_NAME} bytes.")
-        if not _VALUE.fullmatch(value):
-            _refuse("The value of a header field has no control characters.")
-        fields.append((name, value))
-        name = name.lower()
-        if name in said:
-            said[name].append(value)
-        elif name in _INTERPRETED:
-            said[name] = [value]
-    return fields, said
+    _refuse("The value of a header field has no control characters.")
 
 
 def _path(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:

@@ -1,13 +1,20 @@
 """Bodies on their way to a client, never faster than it takes them.
 
-A small body is written at once. A larger one goes out through a push producer: the transport
-pauses it while the client does not read. What lies in a file goes from there to a plain socket
-without a detour through this process (``os.sendfile``), and else in pieces.
+A small body is written at once. A larger one goes out through one push producer, :class:`_Sender`,
+whatever it is read from: memory and files (:class:`Stored`), and downloads that go on
+(:class:`proxpi.files.spool.Reader`). Its states:
 
-A client that takes nothing for :data:`STALL` seconds is cut off. Whether it does, only the kernel
-knows: megabytes may wait there after the last piece was handed over, and a slow client empties
-them without anything being asked of the producer. So :class:`Uptake` looks at what the client
-has acknowledged.
+* *paused*: the transport has as much as it takes.
+* *waiting*: the transport takes more, and the source has none yet.
+* *moving*: the kernel moves a file to a plain socket (``os.sendfile``), a part each time that there
+  is room. The buffer of the transport stays empty; the transport is made to believe that it has
+  paused a producer, so that it calls as soon as the socket takes more.
+* *ended*: all is handed over, or the client is gone, or it was cut off, so that it cannot take what
+  it got for all: the source broke off, or the client took nothing for :data:`STALL` seconds.
+
+Whether a client takes something, only the kernel knows: megabytes may wait there after the last
+piece was handed over, and a slow client empties them without anything being asked of the producer.
+So :class:`Uptake` looks at what the client has acknowledged.
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.abstract import FileDescriptor
@@ -43,24 +50,83 @@ STALL = 60.0
 #: Seconds after which it is looked again whether it did.
 LOOK = 5.0
 
-#: Gives the bytes at a place: ``read(start, count)``; fewer than asked for is an error.
-Read = Callable[[int, int], bytes]
-
 #: What says that this kind of file, or of socket, cannot be sent from directly.
 _NOT_DIRECTLY = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSOCK)
 #: Where Linux counts, in its ``tcp_info``, the bytes that a peer has acknowledged.
 _ACKNOWLEDGED = slice(120, 128)
+_SHORTER = "it has become shorter"
 
 _log = Logger(namespace="proxpi.web")
 
 
-def send_bytes(request: Request, data: bytes, clock: IReactorTime) -> None:
+class Source(Protocol):
+    """What a body is read from, at its own offset.
+
+    :ivar offset: of the next byte
+    :ivar cut: whether no more bytes can be read, ever
+    :ivar changed: is called when any of this has changed
+    """
+
+    offset: int
+    cut: bool
+    changed: Callable[[], None]
+
+    @property
+    def available(self) -> int:
+        """How many bytes can be read now."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the available bytes are all that is left."""
+
+    def read(self, count: int) -> bytes:
+        """Read at most `count` bytes of those available; none, or `OSError`, if that fails."""
+
+    def close(self) -> None:
+        """Read no more."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class Stored:
+    """A part of an open file, or of memory.
+
+    :ivar spoilt: called if it cannot be read
+    """
+
+    _at: Callable[[int, int], bytes]
+    offset: int
+    _stop: int
+    close: Callable[[], object] = _nothing
+    spoilt: Callable[[], object] = _nothing
+    cut: bool = False
+    complete: bool = True
+    changed: Callable[[], None] = _nothing
+
+    @property
+    def available(self) -> int:
+        """See :class:`Source`."""
+        return self._stop - self.offset
+
+    def read(self, count: int) -> bytes:
+        """See :class:`Source`."""
+        piece = self._at(self.offset, count)
+        if len(piece) < count:
+            raise OSError(_SHORTER)
+        self.offset += count
+        return piece
+
+
+def send_bytes(request: Request, data: bytes, clock: IReactorTime, start: int = 0) -> None:
     """Send a body that is in memory, and finish."""
-    if len(data) <= AT_ONCE or request.method == b"HEAD":
-        request.write(data)
+    if len(data) - start <= AT_ONCE:
+        request.write(data[start:])
         request.finish()
     else:
-        send(request, lambda start, count: data[start : start + count], 0, len(data), clock)
+        send(request, Stored(lambda at, count: data[at : at + count], start, len(data)), clock)
 
 
 def send_file(
@@ -70,7 +136,7 @@ def send_file(
     stop: int,
     clock: IReactorTime,
     done: Callable[[], object],
-    spoilt: Callable[[], object] = lambda: None,
+    spoilt: Callable[[], object] = _nothing,
 ) -> None:
     """
     Send a part of an open file, and finish; the head must be set already.
@@ -79,83 +145,82 @@ def send_file(
     :param done: called once nothing is read any more, whatever happened
     :param spoilt: called before that if the file cannot be read
     """
-
-    def read(place: int, count: int) -> bytes:
-        return os.pread(descriptor, count, place)
-
+    part = Stored(lambda at, count: os.pread(descriptor, count, at), start, stop, done, spoilt)
     transport = _transport(request)
-    direct = isinstance(transport, FileDescriptor) and not ISSLTransport.providedBy(transport)
     if (
-        not direct
-        or request.method == b"HEAD"
-        or stop - start <= SMALL
-        or not hasattr(os, "sendfile")
+        isinstance(transport, FileDescriptor)
+        and not ISSLTransport.providedBy(transport)
+        and stop - start > SMALL
+        and hasattr(os, "sendfile")
     ):
-        send(request, read, start, stop, clock, done, spoilt)
+        send(request, part, clock, moved=descriptor)
     else:
-        _Direct(request, read, start, stop, clock, done, spoilt, transport, descriptor).begin()
+        send(request, part, clock)
 
 
 def send(
     request: Request,
-    read: Read,
-    start: int,
-    stop: int,
+    source: Source | Stored,
     clock: IReactorTime,
-    done: Callable[[], object] = lambda: None,
-    spoilt: Callable[[], object] = lambda: None,
+    stop: int | None = None,
+    moved: int | None = None,
 ) -> None:
     """
-    Send the bytes from `start` to `stop`, and finish; the head must be set already.
+    Send what a source has, close it, and finish; the head must be set already.
 
-    :param done: called once nothing is read any more, whatever happened
-    :param spoilt: called before that if they cannot be read
+    :param stop: the offset at which the body ends; ``None``: where the source does
+    :param moved: the descriptor from which the kernel can move it to the client's plain socket
     """
-    if request.method == b"HEAD" or start == stop:
+    if request.method == b"HEAD":
         try:
-            request.write(b"")
             request.finish()
         finally:
-            done()
-        return
-    _Sender(request, read, start, stop, clock, done, spoilt).begin()
+            source.close()
+    else:
+        _Sender(request, source, clock, stop, moved).begin()
 
 
 @implementer(IPushProducer)
 @attrs.define(eq=False)
 class _Sender:
-    """Gives a request its body, piece by piece."""
+    """Gives a request its body, piece by piece, as far as it is there."""
 
     _request: Request
-    _read: Read
-    _next: int
-    _stop: int
+    _source: Any
     _clock: IReactorTime
-    _done: Callable[[], object]
-    _spoilt: Callable[[], object]
+    _stop: int | None
+    _moved: int | None
     _paused: bool = attrs.field(init=False, default=True)
+    _sending: bool = attrs.field(init=False, default=False)
     _ended: bool = attrs.field(init=False, default=False)
+    _looks: int = attrs.field(init=False, default=0)
     _uptake: Uptake = attrs.field(init=False)
     _looking: IDelayedCall | None = attrs.field(init=False, default=None)
 
     def begin(self) -> None:
         """Take the request over."""
-        self._uptake = Uptake(_transport(self._request), self._clock)
+        transport = _transport(self._request)
+        self._uptake = Uptake(transport, self._clock)
+        self._source.changed = self._send
         self._request.registerProducer(self, True)
-        self._start()
+        if self._moved is None:
+            self.resumeProducing()
+        else:
+            self._request.write(b"")
+            self._call_again()
+            # At once: most clients take a head, and many a file, without a turn of the reactor.
+            if isinstance(transport.doWrite(), Exception):
+                self._cut_off()
         if not self._ended:
             self._look()
 
-    def _start(self) -> None:
-        self.resumeProducing()
-
     def resumeProducing(self) -> None:
         """Send until the transport has enough; see `IPushProducer`."""
-        if self._ended:
-            return
-        self._paused = False
-        while not (self._paused or self._ended):
-            self._send_piece()
+        if self._moved is not None:
+            self._move(self._moved)
+        else:
+            self._paused = False
+            self._send()
 
     def pauseProducing(self) -> None:
         """See `IPushProducer`."""
@@ -165,34 +230,89 @@ class _Sender:
         """The client is gone; see `IProducer`."""
         self._end()
 
-    def _send_piece(self) -> None:
-        count = min(PIECE, self._stop - self._next)
+    def _send(self) -> None:
+        if self._sending:
+            return  # reading made room for more to come
+        self._sending = True
         try:
-            piece = self._read(self._next, count)
+            while not self._ended and self._send_piece():
+                pass
+        finally:
+            self._sending = False
+
+    def _send_piece(self) -> bool:
+        """Send a piece, or finish; tell whether there may be another piece right now."""
+        source = self._source
+        if source.cut:
+            self._cut_off()
+            return False
+        left = source.available
+        if self._stop is not None:
+            left = min(left, self._stop - source.offset)
+        if source.offset == self._stop or (source.complete and not left):
+            self._finish()
+            return False
+        if self._paused or not left:
+            return False
+        try:
+            piece = source.read(min(PIECE, left))
+            if not piece:
+                raise OSError(_SHORTER)
         except OSError as error:
             self._unreadable(error)
-            return
-        if len(piece) < count:
-            self._unreadable("it has become shorter")
-            return
-        self._next += count
+            return False
         self._request.write(piece)
-        self._finish_if_done()
+        return True
 
-    def _finish_if_done(self) -> None:
-        if self._next == self._stop and not self._ended:
-            self._end()
-            self._request.unregisterProducer()
-            self._request.finish()
+    def _move(self, descriptor: int) -> None:
+        """Have the kernel move a part."""
+        if self._ended:
+            return
+        source, transport = self._source, _transport(self._request)
+        count = min(TURN, source.available)
+        try:
+            moved = os.sendfile(transport.fileno(), descriptor, source.offset, count)
+            if not moved:
+                raise OSError(_SHORTER)
+        except BlockingIOError:
+            moved = 0
+        except ConnectionError:
+            self._cut_off()
+            return
+        except OSError as error:
+            if error.errno in _NOT_DIRECTLY:
+                self._moved = None
+                self.resumeProducing()
+            else:
+                self._unreadable(error)
+            return
+        source.offset += moved
+        self._request.sentLength += moved  # for the log: no byte of these was written to it
+        if source.available:
+            self._call_again()
+        else:
+            self._finish()
+
+    def _call_again(self) -> None:
+        transport = _transport(self._request)
+        transport.producerPaused = True
+        transport.startWriting()
+
+    def _finish(self) -> None:
+        self._end()
+        self._request.unregisterProducer()
+        self._request.finish()
 
     def _unreadable(self, why: object) -> None:
-        """Give up: what was promised cannot be sent, and must not be taken for the whole."""
         _log.error("a file that is being sent cannot be read: {error}", error=why)
-        self._spoilt()
+        if isinstance(self._source, Stored):
+            self._source.spoilt()
         self._cut_off()
 
     def _look(self) -> None:
-        left = self._uptake.patience(self._next)
+        # A client that waits for the upstream has all the time in the world.
+        self._looks += not self._paused
+        left = self._uptake.patience(self._source.offset + self._looks)
         if left > 0:
             self._looking = self._clock.callLater(min(LOOK, left), self._look)
         else:
@@ -204,77 +324,10 @@ class _Sender:
 
     def _end(self) -> None:
         if not self._ended:
-            self._leave()
-            self._done()
-
-    def _leave(self) -> None:
-        self._ended = True
-        if self._looking is not None and self._looking.active():
-            self._looking.cancel()
-
-
-@attrs.define(eq=False)
-class _Direct(_Sender):
-    """Has the kernel move a file to a plain socket, a part each time that there is room.
-
-    While it does, the buffer of the transport stays empty; the transport is made to believe that
-    it has paused a producer, so that it calls as soon as the socket takes more.
-    """
-
-    _transport: Any
-    _descriptor: int
-
-    def _start(self) -> None:
-        """Send the head, through the transport, and what the socket takes of the file."""
-        self._request.write(b"")
-        self._call_again()
-        # At once: most clients take a head, and many a whole file, without a turn of the reactor.
-        if isinstance(self._transport.doWrite(), Exception):
-            self._cut_off()
-
-    def resumeProducing(self) -> None:
-        """Move a part; see `IPushProducer`."""
-        if self._ended:
-            return
-        count = min(TURN, self._stop - self._next)
-        try:
-            moved = os.sendfile(self._transport.fileno(), self._descriptor, self._next, count)
-        except BlockingIOError:
-            self._call_again()
-        except ConnectionError:
-            self._cut_off()
-        except OSError as error:
-            if error.errno in _NOT_DIRECTLY:
-                self._go_indirectly()
-            else:
-                self._unreadable(error)
-        else:
-            if not moved:
-                self._unreadable("it has become shorter")
-                return
-            self._next += moved
-            self._request.sentLength += moved  # for the log: no byte of these was written to it
-            self._finish_if_done()
-            if not self._ended:
-                self._call_again()
-
-    def _call_again(self) -> None:
-        self._transport.producerPaused = True
-        self._transport.startWriting()
-
-    def _go_indirectly(self) -> None:
-        """Leave the rest to one that reads and writes."""
-        self._leave()
-        self._request.unregisterProducer()
-        send(
-            self._request,
-            self._read,
-            self._next,
-            self._stop,
-            self._clock,
-            self._done,
-            self._spoilt,
-        )
+            self._ended = True
+            if self._looking is not None and self._looking.active():
+                self._looking.cancel()
+            self._source.close()
 
 
 @attrs.define(eq=False)
@@ -348,15 +401,8 @@ def _acknowledged(connection: socket.socket) -> int:
     return 0
 
 
-class Abortable(Protocol):
-    """A transport, plain or TLS, as far as its sudden end goes."""
-
-    def abortConnection(self) -> None:
-        """Close without sending what is still to be sent."""
-
-
 def cut_off(request: Request) -> None:
     """Close the connection at once, so that what was sent cannot be taken for the whole."""
-    channel = request.channel
-    if channel is not None and channel.transport is not None:
-        cast(Abortable, channel.transport).abortConnection()
+    transport = _transport(request)
+    if transport is not None:
+        transport.abortConnection()

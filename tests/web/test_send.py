@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from proxpi.web.send import AT_ONCE, PIECE, STALL, send
+from proxpi.web.send import AT_ONCE, PIECE, STALL, Stored, send
 from tests.support.exchange import BUFFER, Exchange
 from tests.support.house import MIB, HouseCase
 from tests.support.logs import logged
@@ -140,14 +140,10 @@ class WithoutTransport(SynchronousTestCase):
         """To be asked for more after the end is no harm."""
         request = DummyRequest([b""])
         ends: list[str] = []
-        send(
-            request,  # type: ignore[arg-type]
-            lambda start, count: b"data"[start : start + count],
-            1,
-            4,
-            Clock(),
-            lambda: ends.append("end"),
+        data = Stored(
+            lambda start, count: b"data"[start : start + count], 1, 4, lambda: ends.append("end")
         )
+        send(request, data, Clock())  # type: ignore[arg-type]
         assert (request.written, request.finished, ends) == ([b"ata"], 1, ["end"])
 
 
