@@ -32,11 +32,7 @@ def name_for_one() -> str:
 
 
 def begin(folder: Path) -> tuple[Path, FileIO]:
-    """
-    Make a file that nobody takes for whole, and nobody removes while it is open.
-
-    :raises OSError: if the disk does not let it
-    """
+    """Make a file that nobody takes for whole, and nobody removes while it is open."""
     for tries_left in reversed(range(TRIES)):
         path = folder / name_for_one()
         # Not tempfile's: its files are closed to other users, who may share the folder.
@@ -68,7 +64,6 @@ def write_whole(
     :param data: all of it, or in pieces
     :param folder: where it lies until it is whole, if not beside
     :param replace: gives it its name; the file is removed again if that raises
-    :raises OSError: if the disk does not let it
     """
     partial, file = begin(folder or path.parent)
     try:
@@ -85,24 +80,13 @@ def write_whole(
 
 
 def overwrite(path: Path, beginning: bytes) -> None:
-    """
-    Change the first bytes of a file in place, if there is one: all of them, or none.
-
-    This needs no space on the disk; ``kill -9`` cannot divide it.
-
-    :raises OSError: if the disk does not let it
-    """
+    """Change the first bytes of a file in place, if there is one: all, or none at a kill."""
     with suppress(FileNotFoundError), FileIO(path, "r+") as file:
         os.pwrite(file.fileno(), beginning, 0)
 
 
 def discard(folder: Path) -> Path:
-    """
-    Rename a folder, if there is one, to what is removed at the next start at the latest.
-
-    :return: its new name
-    :raises OSError: if the disk does not let it
-    """
+    """Rename a folder, if there is one, to what the next start removes; give its new name."""
     gone = folder.parent / name_for_one()
     with suppress(FileNotFoundError):
         os.rename(folder, gone)
@@ -110,11 +94,7 @@ def discard(folder: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """
-    Remove partial files that no process holds a lock on.
-
-    :raises OSError: if the folder cannot be read
-    """
+    """Remove partial files that no process holds a lock on."""
     for entry in os.scandir(folder):
         if not entry.name.startswith(PARTIAL):
             continue

@@ -70,7 +70,6 @@ class DeletionQueue:
         return True
 
     def add(self, reserved: str, size: int) -> None:
-        """Add a file under a reserved name."""
         self._files[reserved] = size
 
     def start(self) -> Deferred[None]:

@@ -52,11 +52,10 @@ _log = Logger(namespace="proxpi.files")
 class Disk:
     """The files in the cache folder.
 
-    :ivar folder: the cache folder
-    :ivar capacity: bytes of files that it may hold; 0 keeps none
+    :ivar capacity: bytes that all files may have; 0 keeps none
     :ivar in_thread: runs a function that takes a while; at once, if it is not given
     :ivar seconds: tells the time, from any beginning
-    :ivar changed: is told of places where a file is not, or may not be, as it was
+    :ivar changed: is told of cache paths at which a file is not, or may not be, as it was
     """
 
     folder: Path
@@ -96,15 +95,10 @@ class Disk:
 
     @property
     def used(self) -> int:
-        """Bytes of all that is in the folder, finished or not."""
         return self._quota.used
 
     def prepare(self) -> None:
-        """
-        Try the folder, scan what lies there, and remove what a crash left behind.
-
-        A folder that cannot be written is used for reading. Each new file tries it again.
-        """
+        """Try the folder, which may be for reading only, scan it, and remove what a crash left."""
         try:
             self.own.mkdir(parents=True, exist_ok=True)
             partials.remove_leftovers(self.own)
@@ -175,11 +169,7 @@ class Disk:
         return status is not None and stat.S_ISREG(status.st_mode)
 
     def check(self, link: Link) -> Checked | OSError | None:
-        """
-        Read a found file, and give its digests; ``None`` if it changed meanwhile.
-
-        This takes a while and changes nothing: call it in a thread, then :meth:`trust`.
-        """
+        """Give the digests of a found file, in a thread; ``None`` if it changed meanwhile."""
         assert link.place is not None
         try:
             return check(self.folder / link.place, link)
@@ -188,11 +178,9 @@ class Disk:
 
     def trust(self, link: Link, checked: Checked | OSError | None) -> bool:
         """
-        Take in the outcome of :meth:`check`, unless another file lies there by now.
+        Take in the outcome of :meth:`check`: verify the file, or remove one with other bytes.
 
-        A file with the link's bytes is verified; one with others is removed.
-
-        :return: whether it is verified
+        :return: whether it is verified; not if another file lies there by now
         """
         place = link.place
         assert place is not None
@@ -227,13 +215,7 @@ class Disk:
             self._usage_log.changed()
 
     def partial(self, link: Link) -> Partial:
-        """
-        Begin a file.
-
-        What is written is counted, or refused with :class:`Full`.
-
-        :raises OSError: if the disk does not let it
-        """
+        """Begin a file; raises an `OSError` if the disk does not let it."""
         if link.place is not None:
             layout.look(self.folder, link.place)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
@@ -257,7 +239,7 @@ class Disk:
         """
         Remove partial files, and write down what is known, as the process ends.
 
-        Partial files may still be written to. A disk that hangs holds up the Deferred alone.
+        A disk that hangs holds up the Deferred alone.
         """
         unfinished = list(self._quota)
 
@@ -275,14 +257,11 @@ class Disk:
         self, partial: Partial, link: Link, etag: str = "", modified: str = "", now: float = 0.0
     ) -> Copy | None:
         """
-        Give a finished file its name, if it is what the link says.
-
-        It is flushed to disk before, unless :meth:`Partial.sync` has been called already.
+        Give a finished file its cache path, flushed to disk, if its bytes are those of the link.
 
         :param etag: its validators, for a revalidation; see :class:`Checked`
-        :return: ``None`` once it is kept; if it may not be, an open copy that has no name
+        :return: ``None`` once it is cached; if it may not be, an open copy that has no name
         :raises Mismatch: if the bytes are wrong
-        :raises OSError: if the disk does not let it
         """
         digests = partial.finish()
         compare(partial.size, digests, link)
@@ -302,23 +281,14 @@ class Disk:
         return None
 
     async def forget_named(self, filenames: Collection[str]) -> None:
-        """
-        Remove the files with these names, from any host, as :meth:`forget` does.
-
-        The names are compared decoded, once the startup scan tells what lies there.
-        """
+        """Remove the files with these names, decoded, from any host, once the scan has ended."""
         await self._scan.ended()
         for place in self._index:
             if unquote(place.rpartition("/")[2]) in filenames:
                 self.forget(place)
 
     def forget(self, what: Link | str) -> None:
-        """
-        Remove a file; one that is being fetched is sent, and not kept.
-
-        :param what: its link or its place
-        :raises OSError: if it cannot be removed (it is checked again before it is served)
-        """
+        """Remove a file; a download of it is sent, and not kept. Raises `OSError` if it stays."""
         place = what.place if isinstance(what, Link) else what
         if place is None or not layout.is_cache_path(place):
             return
@@ -328,11 +298,7 @@ class Disk:
         self._queue.start()
 
     def clear(self) -> Deferred[None]:
-        """
-        Remove every file, as :meth:`forget` does; give a Deferred of when all are gone.
-
-        It fails with an `OSError` if one of them cannot be removed.
-        """
+        """Remove every file; give a Deferred of when all are gone, or of an `OSError`."""
         return Deferred.fromCoroutine(self._clear())
 
     async def _clear(self) -> None:
@@ -416,11 +382,10 @@ class Disk:
 
     def _remove(self, place: str, meant: Identity | None = None) -> bool:
         """
-        Remove a cached file: into the deletion queue, which has to be started.
+        Rename a cached file into the deletion queue, which has to be started.
 
         :param meant: the file that is meant; ``None``: whichever lies there
         :return: whether it is gone; where another file lies, that one stays
-        :raises OSError: if it stays, and counts
         """
         try:
             gone = self._queue.take(place, meant)

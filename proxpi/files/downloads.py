@@ -124,10 +124,8 @@ class Downloads:
 
     async def whole(self, link: Link, until: float | None) -> Copy:
         """
-        Give a file once all of it is here.
+        Give a file once all of it is here; raises `Late` at `until`, the clock's seconds.
 
-        :param until: the clock's seconds at which that takes too long; ``None``: never
-        :raises Late: if it takes too long
         :raises Gone: if the upstream has none
         :raises UpstreamFailed: if it does not come, or not right
         :raises OSError: if the disk does not take it
@@ -189,11 +187,7 @@ class Downloads:
         self._disk.trust(link, checked)
 
     async def _bring(self, link: Link) -> Copy | None:
-        """
-        Download a file.
-
-        :return: ``None`` once it is cached; an open file without a name if it may not be kept
-        """
+        """Download a file; give an open one without a name if it may not be cached."""
         spool = self.spool(link)
         outcome = "failed"
         try:

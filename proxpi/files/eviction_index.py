@@ -36,12 +36,7 @@ _Row = tuple[str, int, int, float, Checked | None]
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """
-    The index as it is written.
-
-    `files` are cache paths, bytes, uses, ranks, and which file was verified, the least recently
-    used first.
-    """
+    """The index as it is written; of the files, the least recently used first."""
 
     version: int
     level: float
@@ -55,14 +50,7 @@ def worth(uses: int, size: int) -> float:
 
 @attrs.define(eq=False)
 class Kept:
-    """A file that is kept.
-
-    :ivar size: in bytes
-    :ivar uses: how often it was used since it came
-    :ivar rank: how late it goes
-    :ivar turn: when it was last used, to tell equal ranks apart
-    :ivar verified: the file whose bytes are known; ``None`` if that is none
-    """
+    """A cached file: its bytes, its uses since it came, and when it was last used (`turn`)."""
 
     size: int
     uses: int
@@ -73,10 +61,7 @@ class Kept:
 
 @attrs.define(eq=False)
 class EvictionIndex:
-    """The cached files, by cache path.
-
-    :ivar used: bytes of all of them
-    """
+    """The cached files, by cache path, and the bytes of all of them."""
 
     used: int = attrs.field(init=False, default=0)
     _kept: dict[str, Kept] = attrs.field(init=False, factory=dict)
@@ -95,7 +80,6 @@ class EvictionIndex:
         return len(self._kept)
 
     def size(self, place: str) -> int:
-        """Give the bytes of a file; none if it is not kept."""
         kept = self._kept.get(place)
         return kept.size if kept is not None else 0
 
@@ -105,7 +89,7 @@ class EvictionIndex:
         return kept.verified if kept is not None else None
 
     def verify(self, place: str, verified: Checked | None) -> None:
-        """Take note that a file's bytes are known, or, with ``None``, that they are not."""
+        """Note what is known of a file's bytes; ``None``: nothing any more."""
         kept = self._kept.get(place)
         if kept is not None:
             kept.verified = verified
@@ -137,12 +121,10 @@ class EvictionIndex:
 
     def choose(self, excess: int, busy: Container[str], most: int | None = None) -> list[str]:
         """
-        Choose what to evict: the lowest ranks.
+        Choose what to evict to free `excess` bytes, the lowest ranks first.
 
-        :param excess: bytes to free
         :param busy: cache paths that have to stay
         :param most: how many are chosen at most
-        :return: fewer bytes than `excess` if all else is busy
         """
         chosen: list[str] = []
         passed = []
@@ -161,11 +143,7 @@ class EvictionIndex:
         return chosen
 
     def fill(self, found: Iterable[tuple[str, int]]) -> None:
-        """
-        Take in files of which it is only known when they were used.
-
-        :param found: places and bytes, the least recently used first
-        """
+        """Take in files of which only the order of their last use is known, the last one last."""
         files = list(found)
         # The level rises from one to the next, by what is the worth of one over all of them.
         values = [worth(0, size) for _, size in files]
@@ -183,11 +161,7 @@ class EvictionIndex:
         return msgspec.json.encode(_Document(VERSION, self._level, files))
 
     def load(self, document: bytes) -> None:
-        """
-        Take in what was written down.
-
-        :raises ValueError: if it is damaged, or something else; nothing is taken in then
-        """
+        """Take in what was written down, or nothing of it: `ValueError` if it is damaged."""
         read = msgspec.json.decode(document, type=_Document)
         if read.version != VERSION or not math.isfinite(read.level):
             raise ValueError("another version, or no numbers")

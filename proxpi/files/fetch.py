@@ -33,7 +33,6 @@ from proxpi.files.response import (
     Use,
     begins_as_file,
     check_head,
-    is_doubtful,
     length_of,
     may_be_same,
     says_page,
@@ -92,9 +91,8 @@ class Fetch:
 
     async def run(self, finish: Callable[[], Awaitable[T]]) -> T:
         """
-        Fetch all that is missing, and give what `finish` makes of it.
+        Fetch all that is missing, and give what `finish`, which may raise `Mismatch`, makes of it.
 
-        :param finish: is called when all bytes have arrived; it may raise `Mismatch`
         :raises Gone: if the upstream has none
         :raises UpstreamFailed: if it does not come, or not right
         """
@@ -200,7 +198,7 @@ class Fetch:
 
     async def _take_whole(self, answer: Answer) -> None:
         """Take a file from its first byte on."""
-        check_head(self.link, answer)
+        doubtful = check_head(self.link, answer)
         size, arrived = length_of(answer), self.spool.arrived
         if arrived and not may_be_same(size, arrived, self.total) and not self.restart():
             raise Mismatch("changed", f"now it has {size} bytes")
@@ -211,7 +209,7 @@ class Fetch:
         if self.spool.arrived:
             filtered = _Compared(self.spool)
         else:
-            self.spool.begin(size, withheld=is_doubtful(self.link, answer))
+            self.spool.begin(size, withheld=doubtful)
             if self.link.digest is None and says_page(self.link, answer):
                 filtered = _Sniffed(self.spool, answer.url)
         limit = None

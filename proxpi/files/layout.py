@@ -118,8 +118,7 @@ def look(folder: Path, place: str) -> os.stat_result | None:
     """
     Tell what lies at a cache path; ``None`` if nothing does.
 
-    :raises OSError: if it cannot be told, if a file of that name cannot lie there, or if a link is
-        on the way
+    :raises OSError: if a file of that name cannot lie there, or if a link is on the way
     """
     path = str(folder)
     *above, name = place.split("/")
@@ -137,11 +136,7 @@ def look(folder: Path, place: str) -> os.stat_result | None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """
-    Open a file for reading; whatever it was replaced by, that takes no time.
-
-    :raises OSError: if it is not to be had, or is a link, a pipe, a device or a folder
-    """
+    """Open a regular file for reading, without waiting; raises an `OSError` for anything else."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -151,11 +146,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def holds_many(folder: Path) -> bool:
-    """
-    Tell whether it takes a while to scan the folder.
-
-    :raises OSError: if the folder cannot be read
-    """
+    """Tell whether it takes a while to scan the folder."""
     entries = (entry for host in _hosts(folder) for entry in _walk(host.path, []))
     return next(islice(entries, MANY, None), None) is not None
 
@@ -165,7 +156,6 @@ def survey(folder: Path, known: Container[str]) -> Scan:
     Find the cached files, and unlink what the original has not finished, and what a crash left.
 
     :param known: cache paths of files that are the cache's own whatever they are called
-    :raises OSError: if the folder cannot be read
     """
     start = len(os.path.join(folder, ""))
     found: list[tuple[float, str, Identity]] = []
@@ -235,8 +225,6 @@ def try_to_write(own: Path, folder: Path) -> None:
     Write a small file, and rename it into the cache folder and each host's, as a download does.
 
     Permission bits do not tell: root ignores them, and a disk may be read-only or full.
-
-    :raises OSError: if the disk does not let it
     """
     partial, file = partials.begin(own)
     path: Path | str = partial
@@ -261,15 +249,13 @@ def advice(error: OSError) -> str:
 
 def set_aside(folder: Path, place: str, meant: Identity | None) -> tuple[str, int] | bool:
     """
-    Rename a cached file to a reserved name in the same folder.
+    Rename a cached file to a reserved name in the same folder, if it is the one that is meant.
 
-    Only the file that is meant is renamed. It is compared before the rename; and since a program
-    outside may replace it between the two, once more after it, and is put back then.
+    It is compared before the rename, and once more after it, as another program may have replaced
+    it between the two; then it is put back.
 
-    :param meant: the file that is meant; ``None``: whichever lies there
     :return: its reserved path and its bytes; ``True`` if nothing lies there, ``False`` if another
         file does
-    :raises OSError: if it stays
     """
     path = os.path.join(folder, place)
     try:
@@ -311,11 +297,7 @@ def _unrenamed(status: os.stat_result) -> tuple[int, ...]:
 
 
 def unlink_reserved(folder: Path, reserved: str) -> None:
-    """
-    Unlink a file under a reserved name, and the folders that held nothing else.
-
-    :raises OSError: if it stays
-    """
+    """Unlink a file under a reserved name, and the folders that held nothing else."""
     with suppress(FileNotFoundError):
         os.unlink(reserved)
     above = Path(reserved).parent

@@ -98,11 +98,7 @@ def link_to(listed: Listed) -> Link:
 
 @lru_cache(maxsize=4096)
 def link_beside(listed: Listed, suffix: str) -> Link:
-    """
-    Give the link to what lies beside a listed file.
-
-    The metadata's digest is the one that the index advertises; anything else has none.
-    """
+    """Give the link to what lies beside a file; its digest if the index advertises one."""
     digest = advertised = None
     if suffix == METADATA and (hashes := model.metadata_hash(listed.entry)):
         if isinstance(hashes, dict):

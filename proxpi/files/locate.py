@@ -71,7 +71,6 @@ class Links:
 
         :raises Gone: if the link is the same
         :raises NotUpstream: if there is none any more
-        :raises UpstreamFailed: if the page cannot be asked
         """
         base, _ = _beside(filename)
         await self._locate.ask_again(name, base)
@@ -83,11 +82,7 @@ class Links:
         return attrs.evolve(link, wanted=(name, filename))
 
     async def moved(self, gone: Gone) -> Link:
-        """
-        Give a fresh link to a file of which a part has come already.
-
-        :raises Gone: if there is none, or none of the same bytes and the same place in the cache
-        """
+        """Give a fresh link to the same bytes as those that arrived already, or raise `Gone`."""
         if gone.link.wanted is None:
             raise gone
         try:

@@ -90,11 +90,7 @@ class Mirror:
         )
 
     def ready(self, name: str, filename: str) -> Copy | None:
-        """
-        Give a file that is here, without waiting.
-
-        :param name: the normalized name of the project
-        """
+        """Give a file that is here, without waiting."""
         link = self._links.known(name, filename)
         return self._downloads.ready(link) if link is not None else None
 
@@ -104,9 +100,7 @@ class Mirror:
 
     async def fetch(self, name: str, filename: str) -> Copy | Reader | Elsewhere:
         """
-        Give a file, whole or on its way, or a better place for it.
-
-        A reader has to be closed.
+        Give a file, whole or on its way (a reader has to be closed), or a better place for it.
 
         :raises NotUpstream: if it is listed, but not there
         :raises UpstreamFailed: if it cannot be had and nobody is to be sent upstream
@@ -117,12 +111,7 @@ class Mirror:
         )
 
     async def whole(self, name: str, filename: str) -> Copy:
-        """
-        Give a file once all of it is here, however long that takes.
-
-        :raises NotUpstream: if it is listed, but not there
-        :raises UpstreamFailed: if it cannot be had, or not be kept
-        """
+        """Give a file once all of it is here, however long that takes; raises as :meth:`fetch`."""
 
         async def wait(link: Link) -> Copy:
             try:
@@ -140,21 +129,13 @@ class Mirror:
         """
         Give a part of a file; or all of it, if it is here or its upstream knows no parts.
 
-        :param choose: gives the part
-        :raises Unsatisfiable: if there is no such part
-        :raises NotUpstream: if it is listed, but not there
-        :raises UpstreamFailed: if it cannot be had and nobody is to be sent upstream
+        :raises Unsatisfiable: if there is no such part; else as :meth:`fetch`
         """
         until = self._clock.seconds() + self.timeout
         return await self._asked(name, filename, lambda link: self._part(link, choose, until))
 
     async def head(self, name: str, filename: str) -> Copy | Head:
-        """
-        Give a file if it is here; otherwise its length, without fetching it if that can be.
-
-        :raises NotUpstream: if it is listed, but not there
-        :raises UpstreamFailed: if nothing can be had of it
-        """
+        """Give a file if it is here, else its length, fetched only if need be; as :meth:`fetch`."""
         found = await self._asked(name, filename, self._length, sent=False)
         assert not isinstance(found, Elsewhere)
         return found
@@ -165,10 +146,9 @@ class Mirror:
 
     def forget(self, name: str, filename: str) -> Deferred[None]:
         """
-        Forget a file and what lies beside it; what is under way is for those who wait already.
+        Forget a file and what lies beside it; give a Deferred of when it is gone.
 
-        :return: a Deferred of the end of it, which may be an `OSError`
-        :raises OSError: if it cannot be removed
+        :raises OSError: if it cannot be removed, at once or by the Deferred
         """
         names = {filename, filename + METADATA, filename + SIGNATURE}
         links = {link for each in names if (link := self._links.known(name, each)) is not None}

@@ -104,9 +104,7 @@ class Held:
         return self._like.share(self.descriptor)
 
     def mark_unverified(self) -> None:
-        """Take note that it cannot be read."""
         self._like.mark_unverified()
 
     def close(self) -> None:
-        """Let go of it."""
         os.close(self.descriptor)

@@ -81,10 +81,9 @@ class Partial:
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """
-        Add bytes, hashing them as they pass.
+        Add bytes; those that the disk refuses, with an `OSError`, can be read all the same.
 
         :return: a Deferred of when there may be room for more, unless there is
-        :raises OSError: if the disk does not take them; they can be read all the same
         """
         self.digests.add(data)
         self.gathered += data
@@ -118,21 +117,13 @@ class Partial:
         self.digests = self.digests.anew()
 
     def finish(self) -> dict[str, str]:
-        """
-        Write all of it, and give its digests.
-
-        What :meth:`flush` would wait with is written as well: that is not much.
-        """
+        """Write all of it (also what :meth:`flush` would wait with), and give its digests."""
         self.flush()
         self._put()
         return self.digests.hex()
 
     def sync(self) -> None:
-        """
-        Flush what was written to disk, in a thread, as it may take long; do so once.
-
-        :raises OSError: if the disk does not take it
-        """
+        """Flush what was written to disk, once; in a thread, as it may take long."""
         if self._synced != self.written:
             os.fsync(self.fileno())
             self._synced = self.written

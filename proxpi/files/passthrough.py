@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute, succeed
 
 from proxpi.files.fetch import Fetch, Moved, cut_short
 from proxpi.files.link import Link
@@ -38,8 +38,8 @@ def pass_on(fetch: Fetch) -> None:
     """Let a fetch fill its spool, in memory, for as long as somebody reads it."""
     spool, link = fetch.spool, fetch.link
 
-    async def verify() -> None:
-        compare(spool.digests.size, spool.digests.hex(), link)
+    def verify() -> Deferred[None]:
+        return execute(compare, spool.digests.size, spool.digests.hex(), link)
 
     # What fits into the window comes at once, whoever takes it.
     fetch.paced = not link.size or link.size > WINDOW
@@ -59,13 +59,7 @@ def _fill(spool: Spool, work: Awaitable[None]) -> None:
 
 
 async def pass_through(link: Link, upstream: Upstream, moved: Moved) -> Reader:
-    """
-    Fetch a file for one reader, as soon as its first byte arrives.
-
-    :param moved: gives a fresh link where one stopped being valid on the way
-    :raises Gone: if the upstream has none
-    :raises UpstreamFailed: if it does not begin to arrive
-    """
+    """Fetch a file for one reader, as soon as its first byte arrives; raises as a fetch does."""
     spool = Spool(link)
     pass_on(Fetch(link, upstream, spool, moved))
     return await spool.begun()
@@ -73,11 +67,7 @@ async def pass_through(link: Link, upstream: Upstream, moved: Moved) -> Reader:
 
 @attrs.frozen
 class Part:
-    """Some bytes of a file that is not cached.
-
-    :ivar reader: reads them, from the first one on
-    :ivar size: of the whole file, in bytes
-    """
+    """Some bytes of a file of so many that is not cached; the reader starts at the first one."""
 
     reader: Reader
     span: Span
@@ -96,11 +86,7 @@ class PartFetch(Fetch):
     refused: bool = attrs.field(init=False, default=False)
 
     async def ask(self) -> None:
-        """
-        Ask for the part, or for what is missing of it.
-
-        :raises Misfit: if the response is not that part
-        """
+        """Ask for what is missing of the part; `Misfit` if the response is something else."""
         at, url = self.spool.arrived, self.link.url
         begun = at > self.spool.start
         if begun and self.validator is None:
@@ -129,13 +115,11 @@ async def pass_part_through(
     link: Link, upstream: Upstream, moved: Moved, span: Span, size: int
 ) -> Part:
     """
-    Fetch a part of a file for one reader, as soon as its first byte arrives.
+    Fetch a part of a file of `size` bytes for one reader, as soon as its first byte arrives.
 
     Only whole files can be verified; a part is believed as far as the answer says what it is.
 
-    :param size: of the whole file, in bytes
-    :raises Misfit: if the upstream does not give this part; it tells the size if that is another
-        one. Also if there are too many clients that do not take what they asked for
+    :raises Misfit: if the upstream does not give this part, or too many clients do not take theirs
     :raises UpstreamFailed: if it does not begin to arrive
     """
     # What fits into the window comes at once, whoever takes it.
@@ -146,14 +130,10 @@ async def pass_part_through(
     spool.begin(span.stop)
     fetch = PartFetch(link, upstream, spool, moved, paced, size)
     fetch.total = span.stop
-    _fill(spool, fetch.run(_keep_as_it_is))
+    _fill(spool, fetch.run(lambda: succeed(None)))
     try:
         return Part(await spool.begun(), span, size)
     except UpstreamFailed:
         if fetch.refused:  # a refused part must not lose the whole
             raise Misfit() from None
         raise
-
-
-async def _keep_as_it_is() -> None:
-    """Finish a part, which cannot be verified."""

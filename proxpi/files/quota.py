@@ -118,8 +118,6 @@ class Quota:
 
         If the index states the same, room for all of it is made before it arrives. One of them
         alone may be wrong, and evicts nothing in advance.
-
-        :raises Full: if there is none
         """
         reservation = self._reservations[partial]
         if not self.fits(size):

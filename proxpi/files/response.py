@@ -133,37 +133,28 @@ def length_of(answer: Answer) -> int | None:
     return answer.length if part is None else part.stop
 
 
-def check_head(link: Link, answer: Answer) -> None:
+def check_head(link: Link, answer: Answer) -> bool:
     """
-    Look at what an upstream says of a file before its bytes come.
+    Check the head of a response that should be the whole file.
 
-    :raises Gone: if it has none
+    :return: whether it is doubtful, so that readers have to wait until it is verified
+    :raises Gone: if the upstream has none
     :raises UpstreamFailed: if this is not the file
     """
     if answer.status in GONE:
         raise Gone(link, answer.status)
     if not is_whole(link, answer):
         raise answer.refusal()
-    if link.digest is not None:
-        return
-    if answer.codings:
+    size, page = length_of(answer), says_page(link, answer)
+    other_size = link.size is not None and size not in (None, link.size)
+    if link.digest is None and answer.codings:
         cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
         raise UpstreamFailed(answer.url, cause, kind="encoded")
-    if has_other_size(link, answer):
-        if says_page(link, answer):
-            raise UpstreamFailed(answer.url, "it is an HTML page", kind="page")
-        cause = f"it has {length_of(answer)} bytes, not {link.size}"
-        raise UpstreamFailed(answer.url, cause, kind="length")
-
-
-def is_doubtful(link: Link, answer: Answer) -> bool:
-    """Tell whether an answer does not look like the file, so that readers wait for all of it."""
-    return has_other_size(link, answer) or bool(answer.codings) or says_page(link, answer)
-
-
-def has_other_size(link: Link, answer: Answer) -> bool:
-    """Tell whether a response announces another size than the index states."""
-    return link.size is not None and length_of(answer) not in (None, link.size)
+    if link.digest is None and other_size and page:
+        raise UpstreamFailed(answer.url, "it is an HTML page", kind="page")
+    if link.digest is None and other_size:
+        raise UpstreamFailed(answer.url, f"it has {size} bytes, not {link.size}", kind="length")
+    return other_size or page or bool(answer.codings)
 
 
 def says_page(link: Link, answer: Answer) -> bool:

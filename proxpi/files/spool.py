@@ -128,11 +128,7 @@ class Spool:
     # The download's side.
 
     def keep_in(self, partial: Partial, release: Callable[[], None]) -> None:
-        """
-        Let the bytes go to a partial file.
-
-        :param release: is called once the partial file is needed no more
-        """
+        """Let the bytes go to a partial file; `release` is called once that is needed no more."""
         self._storage, self._release = partial, release
 
     @property
@@ -165,12 +161,7 @@ class Spool:
                 self._storage.announce(size)
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """
-        Add bytes.
-
-        :return: a Deferred of when there is room for more, unless there is
-        :raises OSError: if the disk does not take them
-        """
+        """Add bytes; give a Deferred of when there is room for more, unless there is."""
         assert isinstance(self._storage, Partial | Window)
         room = self._storage.write(data)
         if self.size is not None and self.arrived > self.size:
@@ -208,11 +199,7 @@ class Spool:
         return True
 
     def complete(self, source: Copy | None = None) -> None:
-        """
-        Note that all bytes have arrived and are right.
-
-        :param source: the same bytes, in place of the partial file
-        """
+        """Note that all bytes are right; `source` has them, in place of the partial file."""
         self.readable = self.arrived
         if self.size not in (None, self.readable):
             self._cut_off()  # these readers were promised another length
@@ -332,11 +319,7 @@ class Reader:
         return self.spool.state is State.COMPLETE and not self.cut
 
     def read(self, count: int) -> bytes:
-        """
-        Read at most `count` bytes of those that are available; none if the disk failed.
-
-        :raises OSError: if the disk fails
-        """
+        """Read at most `count` bytes of those that are available; raises the disk's `OSError`."""
         data = self.spool.read(self.offset, count)
         self.offset += len(data)
         self.spool.trim()

@@ -38,12 +38,7 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False)
 class UsageLog:
-    """The usage log of one cache folder.
-
-    :ivar own: the folder of proxpi's own
-    :ivar in_thread: runs a function that takes a while
-    :ivar seconds: tells the time, from any beginning
-    """
+    """The usage log in one folder of proxpi's own."""
 
     own: Path
     _index: EvictionIndex
@@ -73,11 +68,7 @@ class UsageLog:
         return frozenset(self._index) | frozenset(filter(layout.is_cache_path, places))
 
     def mark(self, place: str) -> None:
-        """
-        Write down that a file is the cache's own, if it is not called so.
-
-        :raises OSError: if the disk does not let it
-        """
+        """Write down that a file is the cache's own, if it is not called so."""
         if place not in self._index and not layout.is_called_own(place):
             with open(self.own / PLACES, "ab", buffering=0) as places:
                 places.write(f"{place}\n".encode())

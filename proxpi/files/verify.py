@@ -74,11 +74,7 @@ def _has_more_than_its_name(url: str) -> bool:
 
 
 def compare(size: int, digests: dict[str, str], link: Link) -> None:
-    """
-    Compare what came with what the index names: by the best hash, without one by size.
-
-    :raises Mismatch: if it is not the same
-    """
+    """Compare with what the index names, by the best hash, else by size; raises `Mismatch`."""
     if link.digest is not None:
         algorithm, expected = link.digest
         if digests[algorithm] != expected:
@@ -95,12 +91,7 @@ def compare(size: int, digests: dict[str, str], link: Link) -> None:
 
 
 def check(path: Path, link: Link) -> Checked | None:
-    """
-    Read a found file, and give its digests; ``None`` if it changed meanwhile.
-
-    :param link: names the algorithms
-    :raises OSError: if it cannot be read
-    """
+    """Read a found file, and give its digests; ``None`` if it changed meanwhile."""
     digests = Digests.of(link.digest)
     with open_file(path) as file:
         identity = Identity.of(os.fstat(file.fileno()))

@@ -81,11 +81,7 @@ class Work(Protocol):
 
 
 class View(io.RawIOBase):
-    """A file to read from, by a function that gives bytes of any place of it.
-
-    :param size: bytes
-    :param at: gives the bytes from a place on, so many
-    """
+    """A file to read from; `at` gives the bytes from an offset on, so many."""
 
     def __init__(self, size: int, at: Callable[[int, int], bytes]) -> None:
         self._size = size
@@ -109,11 +105,7 @@ class View(io.RawIOBase):
         return position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """
-        See `io.RawIOBase`.
-
-        :raises Unfit: if it is more than anything in a wheel may need
-        """
+        """See `io.RawIOBase`; raises `Unfit` at more than anything in a wheel may need."""
         left = max(0, self._size - self._position)
         count = left if size is None or size < 0 else min(size, left)
         if count > LIMIT:
@@ -124,11 +116,7 @@ class View(io.RawIOBase):
 
 
 def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
-    """
-    Read from one of the pieces of a file that are at hand, by their offsets.
-
-    :raises Needed: if none holds it all
-    """
+    """Read from one of the pieces at hand, by their offsets; `Needed` if none holds it all."""
     for first, data in pieces.items():
         if first <= start and start + count <= first + len(data):
             return data[start - first : start - first + count]
@@ -137,9 +125,8 @@ def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
 
 def core_metadata(wheel: View, filename: str) -> bytes:
     """
-    Read the core metadata in a wheel.
+    Read the core metadata in a wheel of this name.
 
-    :param filename: the wheel's
     :raises Unfit: if there is none to be had
     :raises Needed: if the view does not show enough
     """
@@ -206,10 +193,8 @@ class Wheels:
 
     async def instead(self, link: Link, error: Gone | UpstreamFailed | OSError) -> Copy | None:
         """
-        Give metadata out of its wheel, since it does not come by itself.
+        Give metadata out of its wheel, since it does not come by itself, by reason of `error`.
 
-        :param link: the metadata, whose :attr:`Link.of` is known
-        :param error: why it does not
         :return: ``None`` once it is cached; an open file without a name if it may not be kept
         :raises Gone: if this wheel does not give what the index advertises
         :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
@@ -294,11 +279,7 @@ class Wheels:
         return self._work(lambda: core_metadata(View(size, at), filename))
 
     async def _range(self, wheel: Link, wanted: str, most: int) -> tuple[int, bytes, int]:
-        """
-        Ask for a part of a wheel.
-
-        :return: the place of its first byte, the part, and the bytes of the whole
-        """
+        """Ask for a part of a wheel; give its offset, its bytes, and the size of the whole."""
         headers = {"Accept": "*/*", "Range": wanted}
         async with self._upstream.file(wheel.url, headers) as answer:
             part = ContentRange.of(answer)
