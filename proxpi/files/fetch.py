@@ -28,7 +28,6 @@ from twisted.logger import Logger
 from proxpi import metrics
 from proxpi.files.link import Link
 from proxpi.files.response import (
-    ContentRange,
     Gone,
     Use,
     begins_as_file,
@@ -42,7 +41,7 @@ from proxpi.files.response import (
 )
 from proxpi.files.spool import Spool
 from proxpi.files.verify import Mismatch
-from proxpi.upstream.answer import Answer
+from proxpi.upstream.answer import Answer, ContentRange
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import BodyStalled, UpstreamFailed
 from proxpi.upstream.pool import Upstream

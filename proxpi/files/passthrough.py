@@ -14,10 +14,11 @@ from twisted.internet.defer import Deferred, execute, succeed
 
 from proxpi.files.fetch import Fetch, Moved, cut_short
 from proxpi.files.link import Link
-from proxpi.files.response import ContentRange, belongs, validator_of
+from proxpi.files.response import belongs, validator_of
 from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.files.verify import compare
 from proxpi.simple.conditional import Span
+from proxpi.upstream.answer import ContentRange
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream

@@ -13,12 +13,11 @@ import re
 from datetime import timedelta
 from enum import Enum, auto
 
-import attrs
 from werkzeug.http import parse_date
 
 from proxpi.files.link import Link
 from proxpi.simple import urls
-from proxpi.upstream.answer import Answer
+from proxpi.upstream.answer import Answer, ContentRange
 from proxpi.upstream.errors import UpstreamFailed
 
 #: Statuses that say that there is no file, or not any more.
@@ -39,10 +38,6 @@ _BEGINNINGS = (
 #: Where a tar archive says that it is one.
 _TAR = slice(257, 262)
 
-_CONTENT_RANGE = re.compile(
-    r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", re.IGNORECASE | re.ASCII
-)
-
 
 class Gone(Exception):
     """The upstream says that there is no such file, or not any more."""
@@ -51,25 +46,6 @@ class Gone(Exception):
         super().__init__(f"{urls.shown(link.url)}: status {status}")
         self.link = link
         self.status = status
-
-
-@attrs.frozen
-class ContentRange:
-    """What a 206 says that it has: bytes from `start` to before `stop` of so many, if it knows."""
-
-    start: int
-    stop: int
-    size: int | None
-
-    @classmethod
-    def of(cls, answer: Answer) -> ContentRange | None:
-        """Read it from an answer that is a single range of the bytes as they are."""
-        match = _CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
-        if answer.status != 206 or match is None or answer.codings:
-            return None
-        start, last, size = match.groups()
-        found = cls(int(start), int(last) + 1, None if size == "*" else int(size))
-        return found if answer.length in (None, found.stop - found.start) else None
 
 
 class Use(Enum):

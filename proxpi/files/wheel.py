@@ -31,8 +31,9 @@ from proxpi.files.disk import Copy, Disk
 from proxpi.files.link import Link, link_to
 from proxpi.files.partial import Digests
 from proxpi.files.quota import TooLarge
-from proxpi.files.response import ContentRange, Gone
+from proxpi.files.response import Gone
 from proxpi.files.verify import Mismatch, compare
+from proxpi.upstream.answer import ContentRange
 from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from proxpi.index.breaker import Breakers
 from proxpi.index.root import Root
 from proxpi.simple import freshness, model, parse, urls
-from proxpi.upstream.answer import Answer
+from proxpi.upstream.answer import Answer, ContentRange
 from proxpi.upstream.codings import decoded
 from proxpi.upstream.errors import (
     BodyCut,
@@ -262,12 +262,13 @@ class IndexClient:
 
     def check(self, answer: Answer) -> None:
         """
-        Accept nothing but a plain success.
+        Accept nothing but a whole page: a 206 that nobody asked for may be one.
 
         :raises UpstreamFailed: for every other status
         """
         # 203: what a proxy on the way has changed (RFC 9110 15.3.4); clients take it as well.
-        if answer.status in (200, 203):
+        part = ContentRange.of(answer)
+        if answer.status in (200, 203) or (part and part.start == 0 and part.stop == part.size):
             return
         if answer.status in (401, 403):
             _log.error(

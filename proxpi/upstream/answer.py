@@ -16,6 +16,9 @@ from proxpi.upstream.errors import CredentialsRejected, UpstreamFailed
 
 #: A length that somebody may mean; Python refuses numbers of thousands of digits.
 _NUMBER = re.compile("[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(
+    r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", re.IGNORECASE | re.ASCII
+)
 #: Where the content codings of a page are kept from treq.
 ENCODING = b"X-Proxpi-Content-Encoding"
 
@@ -87,6 +90,25 @@ class Answer:
             retry_after=_seconds(self.header("Retry-After")),
             scope="rate limit" if self.status == 429 else "resource",
         )
+
+
+@attrs.frozen
+class ContentRange:
+    """What a 206 says that it has: bytes from `start` to before `stop` of so many, if it knows."""
+
+    start: int
+    stop: int
+    size: int | None
+
+    @classmethod
+    def of(cls, answer: Answer) -> ContentRange | None:
+        """Read it from an answer that is a single range of the bytes as they are."""
+        match = _CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
+        if answer.status != 206 or match is None or answer.codings:
+            return None
+        start, last, size = match.groups()
+        found = cls(int(start), int(last) + 1, None if size == "*" else int(size))
+        return found if answer.length in (None, found.stop - found.start) else None
 
 
 def _seconds(retry_after: str | None) -> float | None:

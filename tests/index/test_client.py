@@ -127,6 +127,21 @@ class AnswerTests(ClientCase):
         reply = Reply(200, (zlib.compress(HTML),), {"Content-Encoding": "deflate"})
         assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
 
+    def test_a_whole_that_is_called_a_part(self) -> None:
+        """A 206 that nobody asked for is a page if its range is the whole, else none."""
+        size = len(HTML)
+        for whole in (f"bytes 0-{size - 1}/{size}", f"BYTES 0-{size - 1}/{size} "):
+            reply = Reply(206, (HTML,), {"Content-Range": whole})
+            assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
+        for part in (
+            f"bytes 0-{size - 1}/{size + 1}",
+            f"bytes 1-{size}/{size + 1}",
+            f"bytes 0-{size - 1}/*",
+            f"bytes 0-{size}/{size + 1}",
+            "",
+        ):
+            assert self.refusal(Reply(206, (HTML,), {"Content-Range": part})).cause == "status 206"
+
     def test_codings_that_are_not_known(self) -> None:
         """A coding that nobody asked for is named as the reason, and waiting does not help."""
         for coding in ("br", "gzip, zstd"):
