@@ -268,7 +268,7 @@ class IndexClient:
         """
         # 203: what a proxy on the way has changed (RFC 9110 15.3.4); clients take it as well.
         part = ContentRange.of(answer)
-        if answer.status in (200, 203) or (part and part.start == 0 and part.stop == part.size):
+        if answer.status in (200, 203) or (part and part.stop == part.size == answer.length):
             return
         if answer.status in (401, 403):
             _log.error(

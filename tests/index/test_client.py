@@ -131,7 +131,7 @@ class AnswerTests(ClientCase):
         """A 206 that nobody asked for is a page if its range is the whole, else none."""
         size = len(HTML)
         for whole in (f"bytes 0-{size - 1}/{size}", f"BYTES 0-{size - 1}/{size} "):
-            reply = Reply(206, (HTML,), {"Content-Range": whole})
+            reply = Reply(206, (HTML,), {"Content-Range": whole, "Content-Length": f"{size}"})
             assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
         for part in (
             f"bytes 0-{size - 1}/{size + 1}",
@@ -140,7 +140,8 @@ class AnswerTests(ClientCase):
             f"bytes 0-{size}/{size + 1}",
             "",
         ):
-            assert self.refusal(Reply(206, (HTML,), {"Content-Range": part})).cause == "status 206"
+            fields = {"Content-Range": part, "Content-Length": f"{size}"}
+            assert self.refusal(Reply(206, (HTML,), fields)).cause == "status 206"
 
     def test_codings_that_are_not_known(self) -> None:
         """A coding that nobody asked for is named as the reason, and waiting does not help."""
