@@ -66,7 +66,7 @@ SCENARIOS = [
         "list",
         _measures,
         [
-            Target("list_cold", False, 0.5),
+            Target("list_cold", False, 2),
             Target("list_warm", False, 3, NGINX),
             Target("list_wait", False, 50),
             Target("list_growth", False, 60),

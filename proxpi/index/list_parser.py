@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from html import unescape
 from itertools import chain, islice
 from json import JSONDecodeError, JSONDecoder
@@ -149,11 +148,15 @@ class _Source:
         """Take the next value."""
         self.sign()
         while True:
-            with suppress(JSONDecodeError):
+            try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
-                if end < len(self._text):  # otherwise a number may go on
-                    self._at = end
-                    return value
+            except RecursionError:
+                raise NotAList("it is nested too deeply") from None
+            except JSONDecodeError:
+                end = len(self._text)
+            if end < len(self._text):  # otherwise more may belong to it
+                self._at = end
+                return value
             if not self._more():
                 raise NotAList(_CUT)
 
@@ -172,13 +175,6 @@ class _Source:
 
 
 def _in_json(source: _Source) -> Iterator[list[str]]:
-    try:
-        yield from _document(source)
-    except RecursionError:
-        raise NotAList("it is nested too deeply") from None
-
-
-def _document(source: _Source) -> Iterator[list[str]]:
     source.expect("{")
     listed = False
     while not source.take("}"):

@@ -107,7 +107,9 @@ class Projects:
     # Whether the list is to be asked for again although it was not read from disk yet.
     _due: bool = attrs.field(init=False, default=False)
     # Why a list could not be written, and until when none is fetched.
-    _full: tuple[OSError, float] | None = attrs.field(init=False, default=None)
+    _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(
+        init=False, default=None
+    )
 
     def __attrs_post_init__(self) -> None:
         # Taken once: a wall clock that is set while proxpi runs has no say.
@@ -162,9 +164,10 @@ class Projects:
             old, self._full = self._entry, None
             self._due = True
             if old is not None:
-                self._entry = self._new(due(old.parts), old.lists, old.names)
-                self._entry.representations = old.representations
-                self._entry.forced, self._entry.failure = True, old.failure
+                self._entry = entry = self._new(due(old.parts))
+                entry.lists, entry.names = old.lists, old.names
+                entry.representations = dict(old.representations)
+                entry.failure, entry.forced = old.failure, True
 
     def clear(self) -> Deferred[None]:
         """
@@ -175,26 +178,13 @@ class Projects:
         """
         with self._store.lock:
             gone = self._store.clear()
-            self._entry = self._new([None] * len(self._sources), {}, None)
+            self._entry = self._new([None] * len(self._sources))
         return self._work(lambda: rmtree(gone, ignore_errors=True))
 
-    def _new(
-        self,
-        parts: list[Part | None],
-        lists: Mapping[IndexClient, ListFile],
-        names: ListFile | None,
-    ) -> ListEntry:
-        flights, queue = refreshes(self._clock)
-        return ListEntry(
-            ROOT,
-            parts,
-            flights,
-            Flights(self._clock),
-            queue,
-            renders=Flights(self._clock),
-            lists=dict(lists),
-            names=names,
-        )
+    def _new(self, parts: list[Part | None]) -> ListEntry:
+        clock = self._clock
+        flights, queue = refreshes(clock)
+        return ListEntry(ROOT, parts, flights, Flights(clock), queue, renders=Flights(clock))
 
     def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
@@ -206,26 +196,25 @@ class Projects:
         """Read what an earlier process kept."""
         identities = [source.identity for source in self._sources]
         kept = await self._work(lambda: self._store.load(identities))
-        parts: list[Part | None] = []
-        lists, now = {}, self._clock.seconds()
+        entry, now = self._new([]), self._clock.seconds()
         for source in self._sources:
             part, names = kept.get(source.identity, (None, None))
             if part is not None and part.asked_at > now:
                 part = attrs.evolve(part, asked_at=now - UNKNOWN_AGE)
-            parts.append(part)
+            entry.parts.append(part)
             if names is not None:
-                lists[source] = names
-        entry = self._new(parts, lists, await self._merged(parts, lists))
+                entry.lists[source] = names
+        entry.names = await self._merged(entry.parts, entry.lists)
+        if self._due:
+            entry.parts, entry.forced = due(entry.parts), True
         if self._entry is None:  # otherwise all was removed meanwhile
-            if self._due:
-                entry.parts, entry.forced = due(parts), True
             self._entry = entry
 
     async def _revalidate(self, entry: ListEntry) -> Status:
         if self._full is not None and self._clock.seconds() < self._full[1]:
             if entry.usable:
                 return "STALE"
-            raise self._full[0]
+            raise OSError(*self._full[0])
         return await self._revalidation.revalidate(entry, "due")
 
     async def _writing(self, work: Deferred[T]) -> T:
@@ -233,7 +222,7 @@ class Projects:
         try:
             return await work
         except OSError as error:
-            self._full = OSError(error.errno, error.strerror), self._clock.seconds() + FULL
+            self._full = (error.errno, error.strerror), self._clock.seconds() + FULL
             raise
 
     async def _ask(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import zlib
 from collections.abc import Iterable
+from typing import IO
 
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.project_list import FULL
 from tests.index.test_list_store import KeptCase
 from tests.index.test_project_list import HTML, names
-from tests.support.upstreams import ROOT, root_list
+from tests.support.upstreams import EXTRA, ROOT, Reply, root_list
 
 
 class FullDiskTests(KeptCase):
@@ -57,6 +59,51 @@ class FullDiskTests(KeptCase):
         for _ in range(3):
             assert self.error(self.ask(), OSError).errno == errno.ENOSPC
         assert len(self.agents.asked) == 1
+
+
+class AnyFileTests(KeptCase):
+    """A list of which one file or another finds no room: what comes, what is decoded, or names."""
+
+    def setUp(self) -> None:
+        """Have two indexes, one of which sends its list coded."""
+        super().setUp()
+        self.build(ROOT, EXTRA)
+        body = root_list(["b"]).chunks[0]
+        self.indexes.says(ROOT, root_list(["a"]))
+        self.indexes.says(
+            EXTRA, Reply(200, (zlib.compress(body),), {"Content-Encoding": "deflate"})
+        )
+        self.left = 0
+        begin = ListStore.temporary
+
+        def temporary(store: ListStore) -> IO[bytes]:
+            self.left -= 1
+            return begin(store) if self.left else open("/dev/full", "r+b")
+
+        self.put(ListStore, "temporary", temporary)
+
+    def test_nothing_held(self) -> None:
+        """Whichever it is, that is the answer, nothing stays behind, and later all is well."""
+        for number in range(1, 9):
+            self.left = number
+            assert self.error(self.ask(), OSError).errno == errno.ENOSPC
+            assert not self.leftovers()
+            self.clock.advance(FULL)
+        self.left = 0
+        assert names(self.list()) == ["a", "b"]
+
+    def test_stale(self) -> None:
+        """Whichever it is, a list that is held is served meanwhile."""
+        self.list()
+        self.indexes.says(ROOT, root_list(["c"]))
+        for number in range(1, 6):
+            self.clock.advance(2000)
+            self.left = number
+            found = self.list()
+            assert (found.status, names(found)) == ("STALE", ["a", "b"])
+        self.clock.advance(2000)
+        self.left = 0
+        assert names(self.list()) == ["b", "c"]
 
 
 class TwoProcessesTests(KeptCase):
