@@ -22,16 +22,14 @@ from proxpi.files.link import Link
 from proxpi.files.locate import Links
 from proxpi.files.passthrough import pass_on
 from proxpi.files.quota import TooLarge
-from proxpi.files.response import Gone, is_whole, validators_of
+from proxpi.files.response import Gone
+from proxpi.files.revalidation import Revalidation
 from proxpi.files.spool import Spool
 from proxpi.files.wheel import Wheels, Work
-from proxpi.simple import freshness, urls
-from proxpi.single_flight import Flight, Flights, Late
+from proxpi.simple import urls
+from proxpi.single_flight import Flight, Flights
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
-
-#: Seconds that clients wait for a revalidation before they get the cached version.
-REVALIDATION = 5.0
 
 _log = Logger(namespace="proxpi.files")
 
@@ -53,25 +51,22 @@ class Downloads:
     _flights: Flights[Link, Copy | None] = attrs.field(init=False)
     _checks: Flights[Link, None] = attrs.field(init=False)
     _wheels: Wheels = attrs.field(init=False)
+    _revalidation: Revalidation = attrs.field(init=False)
     _spools: dict[Link, Spool] = attrs.field(init=False, factory=dict)
     _taken_out: set[Link] = attrs.field(init=False, factory=set)
-    _outdated: set[Link] = attrs.field(init=False, factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._flights, self._checks = Flights(self._clock), Flights(self._clock)
         self._wheels = Wheels(self._upstream, self._disk, self._in_thread, self._kept_whole)
+        self._revalidation = Revalidation(self._upstream, self._disk, self._clock, self.ttl)
 
     def __iter__(self) -> Iterator[Link]:
         return iter(self._flights)
 
     async def here(self, link: Link) -> Copy | None:
         """Give a file that is here, even if it has to be checked first: nobody is sent away."""
-        if self._is_due(link):
-            flight = self._checks.join(link, lambda: self._revalidate(link))
-            if flight.started + REVALIDATION > self._clock.seconds():
-                with suppress(Late):
-                    await flight.wait(flight.started + REVALIDATION)
-        if link in self._outdated:
+        await self._revalidation.settle(link)
+        if link in self._revalidation.outdated:
             return None
         copy = self._disk.open(link)
         if copy is None and self._disk.found(link):
@@ -81,46 +76,11 @@ class Downloads:
 
     def ready(self, link: Link) -> Copy | None:
         """Give a file that is here and current, without waiting."""
-        if link.digest is None and (self._is_due(link) or link in self._outdated):
-            return None
-        return self._disk.open(link)
+        return self._disk.open(link) if self._revalidation.is_current(link) else None
 
     def outdated(self, link: Link) -> Copy | None:
         """Give an outdated version of a file, for when the current one is not to be had."""
-        return self._disk.open(link) if link in self._outdated else None
-
-    def _is_due(self, link: Link) -> bool:
-        """Tell whether the upstream has to be asked if it still has a version that is cached."""
-        if link.digest is not None or link in self._outdated or self._upstream.offline:
-            return False
-        checked = self._disk.checked(link)
-        if checked is None or not (checked.etag or checked.modified):
-            return False
-        return not freshness.remaining(checked.current, self.ttl, self._clock.seconds())
-
-    async def _revalidate(self, link: Link) -> None:
-        """Ask the upstream whether it still has the version that is cached."""
-        checked = self._disk.checked(link)
-        assert checked is not None
-        conditions = {"If-None-Match": checked.etag, "If-Modified-Since": checked.modified}
-        headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
-        try:
-            async with self._upstream.file(link.url, headers) as answer:
-                # Some upstreams know no conditions.
-                same = validators_of(answer) == (checked.etag, checked.modified)
-                if is_whole(link, answer) and not same:
-                    self._outdated.add(link)
-                    return
-                status = answer.status
-        except UpstreamFailed as error:
-            _log.warn("{error}; the cached version is served", error=error)
-        else:
-            if status not in (200, 203, 206, 304):
-                url = urls.shown(link.url)
-                _log.warn(
-                    "{url}: status {status}; the cached version is served", url=url, status=status
-                )
-        self._disk.confirm(link, self._clock.seconds())
+        return self._disk.open(link) if link in self._revalidation.outdated else None
 
     async def whole(self, link: Link, until: float | None) -> Copy:
         """
@@ -167,12 +127,13 @@ class Downloads:
         self._flights.forget(link)
         self._checks.forget(link)
         self._spools.pop(link, None)
-        self._outdated.discard(link)
+        self._revalidation.forget(link)
 
     def clear(self) -> None:
         """Do so with all of them."""
-        for link in [*self._flights, *self._checks, *self._spools, *self._outdated]:
+        for link in [*self._flights, *self._checks, *self._spools]:
             self.forget(link)
+        self._revalidation.clear()
 
     async def _kept_whole(self, link: Link) -> Copy | None:
         """Give a file that is here, or can be kept here, without anyone's waiting for it."""
@@ -260,7 +221,7 @@ class Downloads:
             with suppress(OSError):  # there is no descriptor for it: the partial file stays open
                 source = unkept.share() if unkept is not None else self._disk.open(link)
         spool.complete(source)
-        self._outdated.discard(link)
+        self._revalidation.forget(link)
         return unkept
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from proxpi.files.disk import Copy
-from proxpi.files.fetch import STALLED
+from proxpi.files.fetch import GOOD_WAY, STALLED
 from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.passthrough import Part
@@ -17,6 +17,7 @@ from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_taken import Ranges
 from tests.support.house import FILES, MIB, entry
 from tests.support.internet import Reply
+from tests.support.logs import logged
 from tests.support.reading import Reading
 
 SIZE = len(DATA)
@@ -267,6 +268,32 @@ class Failing(PartCase):
         first.cut()
         assert (reading.data, reading.whole) == (DATA[-5:], True)
         assert self.internet.asked[1].header("If-Range") == '"x"'
+
+    def test_breaks_off_again_and_again(self) -> None:
+        """A part of which a good piece arrives each time is resumed as often; the log tells."""
+        data = bytes(range(256)) * (3 * MIB // 256)
+        replies = []
+        for at in (1, 1 + GOOD_WAY, 1 + 2 * GOOD_WAY):
+            told = f"bytes {at}-{len(data) - 1}/{len(data)}"
+            fields = {"Content-Range": told, "ETag": '"x"'}
+            replies.append(Reply(206, b"", fields, whole=False, length=len(data) - at))
+        self.locate.lists(entry(NAME, data))
+        self.internet.at(URL, *replies)
+        span = Span(1, len(data))
+        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
+        replies[0].bring(data[1:2])
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        reading = Reading(found.reader)
+        replies[0].bring(data[2 : 1 + GOOD_WAY])
+        with logged("proxpi.files") as log:
+            replies[0].cut()
+            replies[1].bring(data[1 + GOOD_WAY : 1 + 2 * GOOD_WAY])
+            replies[1].cut()
+        assert log.levels == ["warn", "warn"]
+        replies[2].bring(data[1 + 2 * GOOD_WAY :])
+        replies[2].end()
+        assert (reading.data == data[1:], reading.whole) == (True, True)
 
     def test_goes_on_with_another_file(self) -> None:
         """A rest with another tag, or with none, is not that of the same file, whatever it says."""

@@ -1,0 +1,98 @@
+"""Revalidation of cached files that have no digest: only their upstream knows whether they changed.
+
+Such a file is *current* for the time to live of its page after the upstream had it last. Then it is
+*due*: the next request asks the upstream with its validators (RFC 9110 13.1), and clients wait some
+seconds for that, else they get the cached version. If the upstream has another version, the cached
+one is *outdated*: it is downloaded anew, and served only where that fails. A file without
+validators stays current.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxpi.files.disk import Disk
+from proxpi.files.link import Link
+from proxpi.files.response import is_whole, validators_of
+from proxpi.simple import freshness, urls
+from proxpi.single_flight import Flights, Late
+from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import Upstream
+
+#: Seconds that clients wait for a revalidation before they get the cached version.
+PATIENCE = 5.0
+
+_log = Logger(namespace="proxpi.files")
+
+
+@attrs.define(eq=False)
+class Revalidation:
+    """The revalidation of all files without a digest.
+
+    :ivar ttl: seconds for which a file is current
+    :ivar outdated: files of which the upstream has another version
+    """
+
+    _upstream: Upstream
+    _disk: Disk
+    _clock: IReactorTime
+    ttl: float
+    outdated: set[Link] = attrs.field(init=False, factory=set)
+    _flights: Flights[Link, None] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._flights = Flights(self._clock)
+
+    def is_current(self, link: Link) -> bool:
+        """Tell whether a cached file may be served without asking the upstream."""
+        return link.digest is not None or not (link in self.outdated or self._is_due(link))
+
+    async def settle(self, link: Link) -> None:
+        """Revalidate a file if that is due; clients wait so long, and no longer."""
+        if not self.is_current(link) and link not in self.outdated:
+            flight = self._flights.join(link, lambda: self._ask(link))
+            until = flight.started + PATIENCE
+            if until > self._clock.seconds():
+                with suppress(Late):
+                    await flight.wait(until)
+
+    def forget(self, link: Link) -> None:
+        """Know nothing of a file any more; it was removed, or downloaded anew."""
+        self._flights.forget(link)
+        self.outdated.discard(link)
+
+    def clear(self) -> None:
+        """Know nothing of any file any more."""
+        for link in [*self._flights, *self.outdated]:
+            self.forget(link)
+
+    def _is_due(self, link: Link) -> bool:
+        checked = self._disk.checked(link)
+        if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
+            return False
+        return not freshness.remaining(checked.current, self.ttl, self._clock.seconds())
+
+    async def _ask(self, link: Link) -> None:
+        checked = self._disk.checked(link)
+        assert checked is not None
+        conditions = {"If-None-Match": checked.etag, "If-Modified-Since": checked.modified}
+        headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
+        cause: object = None
+        try:
+            async with self._upstream.file(link.url, headers) as answer:
+                # Some upstreams know no conditions.
+                same = validators_of(answer) == (checked.etag, checked.modified)
+                if is_whole(link, answer) and not same:
+                    self.outdated.add(link)
+                    return
+                if answer.status not in (200, 203, 206, 304):
+                    cause = f"{urls.shown(link.url)}: status {answer.status}"
+        except UpstreamFailed as error:
+            cause = error
+        if cause is not None:
+            _log.warn("{cause}; the cached version is served", cause=cause)
+        self._disk.confirm(link, self._clock.seconds())
