@@ -84,6 +84,8 @@ class Revalidation:
         cause: object = None
         try:
             async with self._upstream.file(link.url, headers) as answer:
+                if self._disk.checked(link) != checked:
+                    return  # it was removed meanwhile
                 # Some upstreams know no conditions.
                 same = validators_of(answer) == (checked.etag, checked.modified)
                 if is_whole(link, answer) and not same:

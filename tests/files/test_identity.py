@@ -301,3 +301,21 @@ class Revalidation(IdentityCase):
         self.assert_gives(DATA)
         self.mirror.forget("demo", NAME)
         self.assert_sent_to(self.fetch())
+
+    def test_fetched_anew_meanwhile(self) -> None:
+        """A revalidation that ends after its file was deleted says nothing of a newer one."""
+        for late in (Reply(200, NEW, {"ETag": '"y"'}), Reply(304), Reply(503)):
+            self.mirror.forget("demo", NAME)
+            self.cache(ETag='"x"')
+            self.internet.at(URL, silence := Silence())
+            self.clock.advance(TTL)
+            first = self.fetch()
+            self.mirror.forget("demo", NAME)
+            self.internet.at(URL, Reply(200, NEW, {"ETag": '"y"'}))
+            self.assert_gives(NEW)
+            before = len(self.internet.asked)
+            silence.answer(late)
+            self.assert_bytes(self.result(first), NEW)
+            assert len(self.internet.asked) == before
+            self.clock.advance(TTL - 1)
+            self.assert_gives(NEW, asked=0)
