@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-SIGTERM and SIGINT are blocked in every thread but one, which takes them: a reactor that hangs
-cannot keep them from being heeded. That thread has four states:
+SIGTERM, SIGINT and SIGHUP (a terminal was closed) are blocked in every thread but one, which takes
+them: a reactor that hangs cannot keep them from being heeded. That thread has four states:
 
 * *running*: it waits for a signal, and has the reactor stop.
 * *draining*: until the drain time-out has passed. One more signal has the drain aborted.
@@ -55,7 +55,7 @@ class Shutdown(Service):
     def startService(self) -> None:
         """Take the signals over; those that the process was started to ignore stay ignored."""
         super().startService()  # type: ignore[no-untyped-call]
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._signals = {each for each in numbers if signal.getsignal(each) != signal.SIG_IGN}
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         threading.Thread(target=self._watch, name="proxpi signals", daemon=True).start()
@@ -74,8 +74,8 @@ class Shutdown(Service):
 
     def _watch(self) -> None:
         number = signal.sigwait(self._signals)
-        by_number = {signal.SIGTERM: self._reactor.sigTerm, signal.SIGINT: self._reactor.sigInt}
-        self._reactor.callFromThread(by_number[signal.Signals(number)], number)
+        stop = self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm
+        self._reactor.callFromThread(stop, number)
         deadline = time.monotonic() + self.drain_timeout
         while time.monotonic() < deadline:
             if signal.sigpending() & self._signals:

@@ -302,11 +302,11 @@ class Proxpi(Service):
         hosts = machine_names().union(settings.hosts)
         site = Site(tree, _Rest(pages, projects, mirror, hosts), reactor, clients)
         site.access = self._access
-        site.known.files = held
-        pages.changed = self._disk.changed = site.known.drop
+        site.response_cache.files = held
+        pages.changed = self._disk.changed = site.response_cache.invalidate
 
         def count_uses() -> None:
-            for place, uses in site.known.uses():
+            for place, uses in site.response_cache.uses():
                 metrics.FILE_HITS.inc(uses)
                 self._disk.count(place, uses)
 

@@ -39,16 +39,17 @@ from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http import NOT_MODIFIED, HTTPChannel
 from twisted.web.http_headers import Headers
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from proxpi.web import answers, direct
 from proxpi.web.access_log import described
 from proxpi.web.request_body import Chunks
-from proxpi.web.request_head import LONGEST, BadRequest, CacheKey, Head, check_beginning, parse
-from proxpi.web.response_cache import Answer
+from proxpi.web.request_head import LONGEST, BadRequest, Head, check_beginning, parse
+from proxpi.web.response_cache import CachedResponse
 from proxpi.web.routes import in_tree
 from proxpi.web.send import LOOK, Uptake
 
@@ -110,8 +111,6 @@ class Channel(HTTPChannel):
     _unread = False
     #: Bytes that come and belong to a body that no resource reads.
     _skip = 0
-    #: What a response that is under way may be kept for.
-    _key: CacheKey | None = None
     _head: Head
     _chunks: Chunks | None = None
     #: When its timer rings.
@@ -126,9 +125,14 @@ class Channel(HTTPChannel):
         super().connectionMade()  # type: ignore[no-untyped-call]
         self._input = bytearray()
         self.uptake = Uptake(self.transport, self.site.clock)
-        self._plain = isinstance(self.transport, Connection) and not ISSLTransport.providedBy(
-            self.transport
-        )
+        self._tls = ISSLTransport.providedBy(self.transport)
+        self._plain = isinstance(self.transport, Connection) and not self._tls
+        if isinstance(self.transport, ProtocolWrapper) and not self._tls:
+            # The wrapper of an endpoint with PROXY headers passes on everything but this.
+            wrapper: Any = self.transport
+            wrapper.readConnectionLost = self.readConnectionLost
+            wrapper.writeConnectionLost = self.writeConnectionLost
+            alsoProvides(wrapper, IHalfCloseableProtocol)
         self._note_client()
         self._until = self.site.clock.seconds() + HEAD
         self.admitted = self.site.enter(self)
@@ -181,15 +185,19 @@ class Channel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
-        if self._state is State.HEAD and not (self._input or self._skip) and self._may_give():
+        if (
+            self._state is State.HEAD
+            and not (self._input or self._skip)
+            and self._can_send_cached()
+        ):
             now = self.site.clock.seconds()
-            answer = self.site.known.find(data, now)
+            answer = self.site.response_cache.by_head(data, now)
             if answer is not None:
-                self._give(answer, now)
+                self._send_cached(answer, now)
                 return
         self._parse(data)
 
-    def _may_give(self) -> bool:
+    def _can_send_cached(self) -> bool:
         """Tell whether a ready answer could be handed to the socket now, as far as that goes."""
         transport = self.transport
         return bool(
@@ -201,16 +209,16 @@ class Channel(HTTPChannel):
             and not (transport.dataBuffer or transport._tempDataBuffer)
         )
 
-    def _give(self, answer: Answer, now: float) -> None:
+    def _send_cached(self, answer: CachedResponse, now: float) -> None:
         """Give a ready answer to a request that nobody has parsed."""
         head = answer.head(now)
         try:
-            sent = direct.give(self.transport.socket, head, answer)
+            sent = direct.send_cached(self.transport.socket, head, answer)
         except OSError:
             self.transport.abortConnection()
             return
         if sent == len(head) + answer.size:
-            self.site.given(self, answer)
+            self.site.log_cached(self, answer)
             self._due = False
             self._until = now + IDLE
             if self._rings > now + LOOK:  # whether the client takes it
@@ -229,12 +237,13 @@ class Channel(HTTPChannel):
                 sequence.extend((name, b": ", value, b"\r\n"))
         sequence.append(b"\r\n")
         request = self.requests[0]
-        draft = request.draft
-        if draft is not None and self._key is not None:
+        cacheable = request.cacheable
+        key = self._head.key
+        if cacheable is not None and key is not None:
             if request.method == b"HEAD" or request.code == NOT_MODIFIED:
-                draft = draft.bare()
-            line = described(request.method, request.path, request.code, draft.size, "HIT")
-            self.site.known.learn(self._key, b"".join(sequence), line, draft)
+                cacheable = cacheable.bare()
+            line = described(request.method, request.path, request.code, cacheable.size, "HIT")
+            self.site.response_cache.store(key, b"".join(sequence), line, cacheable)
         self.transport.writeSequence(sequence)
 
     def _parse(self, data: bytes) -> None:
@@ -281,13 +290,14 @@ class Channel(HTTPChannel):
         raw = bytes(self._input[:end])
         head = self._head = parse(raw)
         del self._input[:end]
-        self._key = head.key if self._may_give() else None
-        if self._key is not None:
-            known, now = self.site.known, self.site.clock.seconds()
-            answer = known.ask(self._key, now)
+        if head.key is not None and not self._can_send_cached():
+            head.key = None
+        if head.key is not None:
+            cache, now = self.site.response_cache, self.site.clock.seconds()
+            answer = cache.by_key(head.key, now)
             if answer is not None:
-                self._give(answer, now)
-                known.recognize(raw, answer)  # not before: to make room, it may have to go itself
+                self._send_cached(answer, now)
+                cache.alias(raw, answer)  # not before: to make room, it may have to go itself
                 return True
         self._begin(head)
         return True
@@ -318,7 +328,7 @@ class Channel(HTTPChannel):
             self._answer()
 
     def _read_body(self) -> bool:
-        """Answer a request if its body is here; tell whether it is."""
+        """CachedResponse a request if its body is here; tell whether it is."""
         request: Any = self.requests[0]
         length = self._head.length
         if self._chunks is not None:
@@ -373,7 +383,7 @@ class Channel(HTTPChannel):
             self.loseConnection()  # type: ignore[no-untyped-call]
 
     def _refuse(self, error: BadRequest) -> None:
-        """Answer a request that is malformed, and close: nobody knows where the next one begins."""
+        """Refuse a request that is malformed, and close: its end is not known."""
         self.requests.clear()
         bare = self._state is State.HEAD and self._input.startswith(b"HEAD ")
         head, body = answers.complete(error.status, error.text, dict(error.fields))
@@ -391,10 +401,10 @@ class Channel(HTTPChannel):
         self._skip = 0
         self._left = LINGER_BYTES
         self.transport.unregisterProducer()
-        if hasattr(self.transport, "loseWriteConnection") and self._plain:
-            self.transport.loseWriteConnection()
-        else:
+        if self._tls:
             self.transport.loseConnection()  # TLS waits for the client's end of its own accord
+        else:
+            self.transport.loseWriteConnection()
         self.setTimeout(LOOK)
         self._discard()
 
@@ -444,9 +454,10 @@ class Channel(HTTPChannel):
     def timeoutConnection(self) -> None:
         """Drop the client if its time is over; look again later if it is not."""
         now, pending = self.site.clock.seconds(), self.uptake.pending()
-        if pending and self._state is not State.LINGER:
+        if pending:
             left = self.uptake.patience()
-            self._until = now + (HEAD if self._due else IDLE)
+            lingers = self._state is State.LINGER
+            self._until = now + (LINGER if lingers else HEAD if self._due else IDLE)
         else:
             left = self._until - now
         if left > 0:

@@ -18,14 +18,14 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from proxpi.web.response_cache import Answer
+from proxpi.web.response_cache import CachedResponse
 from proxpi.web.send import TURN, send_bytes, send_file
 
 #: Says that more follows, so that a head and the beginning of a file share a packet (Linux).
 _MORE = getattr(socket, "MSG_MORE", 0)
 
 
-def give(connection: socket.socket, head: bytes, answer: Answer) -> int:
+def send_cached(connection: socket.socket, head: bytes, answer: CachedResponse) -> int:
     """
     Send an answer as far as it goes.
 
@@ -64,7 +64,7 @@ class Rest:
     """
 
     channel: Any
-    answer: Answer
+    answer: CachedResponse
     started: float
     sentLength: int = 0
     method: bytes = b"GET"
@@ -108,7 +108,7 @@ class Rest:
     def finish(self) -> None:
         """Note that all was handed over."""
         site = self.channel.site
-        site.given(self.channel, self.answer, site.clock.seconds() - self.started)
+        site.log_cached(self.channel, self.answer, site.clock.seconds() - self.started)
         self.channel.requestDone(self)
 
     def connectionLost(self, reason: Failure) -> None:

@@ -16,7 +16,7 @@ from proxpi.files.spool import Reader
 from proxpi.simple import conditional
 from proxpi.web import answers
 from proxpi.web.request import Request
-from proxpi.web.response_cache import Draft
+from proxpi.web.response_cache import Cacheable
 from proxpi.web.routes import FileOf
 from proxpi.web.send import send, send_file
 
@@ -41,7 +41,7 @@ class Files:
             metrics.FILE_HITS.inc()
             if copy.verified:  # anything else may have to be revalidated the next time
                 about = (wanted.name, copy.place)
-                request.draft = Draft(about, hold=lambda: self._mirror.hold(copy))
+                request.cacheable = Cacheable(about, hold=lambda: self._mirror.hold(copy))
             self._send(request, wanted, copy, "HIT")
         else:
             answers.later(request, self._answer(request, wanted))
@@ -120,7 +120,7 @@ class Files:
             span = _span(request, etag, copy.size)
         except conditional.Unsatisfiable:
             copy.close()
-            request.draft = None
+            request.cacheable = None
             _refuse_range(request, copy.size, status)
             return
         self._set_head(request, wanted, copy.size, copy, status)
@@ -128,8 +128,8 @@ class Files:
         if span is not None:
             start, stop = span.start, span.stop
             _set_part(request, span, copy.size)
-        if request.draft is not None:
-            request.draft = attrs.evolve(request.draft, start=start, stop=stop)
+        if request.cacheable is not None:
+            request.cacheable = attrs.evolve(request.cacheable, start=start, stop=stop)
         descriptor = copy.file.fileno()
         send_file(request, descriptor, start, stop, self._clock, copy.close, copy.mark_unverified)
 
@@ -162,7 +162,7 @@ def _decided(request: Request, of: Copy | Link, status: str) -> bool:
         headers = {**answers.file_caching(of.sha256, of.verified), "X-Cache": status}
         answers.finish(request, answers.empty(request, 304, headers))
     elif decided == 412:
-        request.draft = None
+        request.cacheable = None
         text = "The file is not the one that If-Match names."
         answers.finish(request, answers.line(request, 412, text, {"X-Cache": status}))
     return decided is not None

@@ -17,7 +17,7 @@ from proxpi.simple import negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
 from proxpi.web.request import Request
-from proxpi.web.response_cache import Draft
+from proxpi.web.response_cache import Cacheable
 from proxpi.web.routes import FileOf, ListPage, Moved, ProjectPage, Target, target
 from proxpi.web.send import send_bytes, send_file
 
@@ -94,7 +94,7 @@ class IndexTree:
         if page is not None:
             if page.status == "HIT":
                 until = self._clock.seconds() + page.remaining
-                request.draft = Draft((wanted.name,), until, page.body.data)
+                request.cacheable = Cacheable((wanted.name,), until, page.body.data)
             self._send_page(request, page, form, compressed)
         else:
             answers.later(request, self._fetch_page(request, wanted.name, form, compressed))
@@ -146,7 +146,7 @@ def _set_head(
     if decided is not None:
         request.setResponseCode(decided)
     if decided == 412:
-        request.draft = None
+        request.cacheable = None
         headers["Content-Length"] = "0"
     if decided is None:
         headers["Content-Type"] = form.content_type

@@ -10,7 +10,7 @@ from twisted.web import server
 
 from proxpi.web import answers
 from proxpi.web.access_log import printable
-from proxpi.web.response_cache import Draft
+from proxpi.web.response_cache import Cacheable
 from proxpi.web.send import cut_off
 
 _log = Logger(namespace="proxpi.web")
@@ -23,7 +23,7 @@ class Request(server.Request):
     """
 
     started = 0.0
-    draft: Draft | None = None
+    cacheable: Cacheable | None = None
     too_large = False
 
     def gotLength(self, length: int | None) -> None:

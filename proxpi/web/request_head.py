@@ -21,7 +21,7 @@ LONGEST = 16 * 1024
 MOST = 500
 LONGEST_NAME = 256
 #: Bytes of a head up to which the response cache takes note of it.
-LONGEST_LEARNED = 2048
+LONGEST_ALIAS = 2048
 #: The fields on which a response from the cache depends, besides the target.
 ASKING = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
 #: Fields with which the response cache answers no request.
@@ -130,7 +130,7 @@ def parse(raw: bytes) -> Head:
     if (
         persistent
         and method in (b"GET", b"HEAD")
-        and len(raw) <= LONGEST_LEARNED
+        and len(raw) <= LONGEST_ALIAS
         and authority is None
         and _UNCACHED.isdisjoint(said)
     ):

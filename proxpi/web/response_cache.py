@@ -1,24 +1,23 @@
 """The response cache: responses from the cache of pages and files, ready to go out again.
 
 Clients of one image send the same bytes, run after run. When a hit is answered in the ordinary way,
-its :class:`Answer` is stored: the head that was written, split where the time stands in it, and the
-body, in memory or as part of an open file. An entry is found
+its :class:`CachedResponse` is stored: the head that was written, split where the time stands in it,
+and the body, in memory or as part of an open file. An entry is found
 
-* by the *head*, the very bytes of a request (:meth:`ResponseCache.find`);
+* by the very bytes of a request (:meth:`ResponseCache.by_head`);
 * by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_head`,
-  :meth:`ResponseCache.ask`). That head then becomes an alias of the entry.
+  :meth:`ResponseCache.by_key`). That head then becomes an alias of the entry.
 
-States of an entry: *stored* (given as long as :meth:`ResponseCache.holds` is true) and *forgotten*
-(invalidated, expired, replaced or evicted; its descriptor is closed). Invalidating a page or file
-(:meth:`ResponseCache.drop`) forgets every entry built from it. A page's entry ends with the page's
-freshness, and says how much of that is left. A file's is given only if a look at the disk (one
-``lstat``) shows the file that is open. Responses that are no hits, or after which the connection
-closes, are not stored; only plain TCP is answered so (:mod:`proxpi.web.channel` decides;
-:mod:`proxpi.web.direct` sends).
+States of an entry: *stored* (sent as long as it is :meth:`usable <ResponseCache.usable>`) and
+*removed* (invalidated, expired, replaced or evicted; its descriptor is closed). Invalidating a page
+or file removes every entry built from it. A page's entry ends with the page's freshness, and says
+how much of that is left. A file's is sent only if a look at the disk (one ``lstat``) shows the file
+that is open. Responses that are no hits, or after which the connection closes, are not stored; only
+plain TCP is answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.direct` sends).
 
-There are at most :data:`ANSWERS` entries with :data:`MEMORY` bytes, keys, aliases and log lines
-included, and :data:`FILES` open files; beyond that the oldest entry goes that was not given since
-it was last looked at.
+There are at most :data:`ENTRIES` entries with :data:`MEMORY` bytes, keys, aliases and log lines
+included, and :data:`FILES` open files; beyond that the oldest entry is evicted that was not used
+since the last look at it.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ from proxpi.files.open_file import Held
 from proxpi.simple import freshness
 from proxpi.web.request_head import CacheKey
 
-#: Answers that are kept, bytes that they take, and open files among them.
-ANSWERS = 8192
+#: Entries, bytes that they take, and open files among them.
+ENTRIES = 8192
 MEMORY = 24 * 1024 * 1024
 FILES = 512
-#: Heads by which one answer is found; beyond that its oldest is forgotten.
-HEADS = 64
-#: Bytes that an answer is taken to cost beside its content, and each of its heads.
+#: Aliases of an entry; beyond that its oldest one goes.
+ALIASES = 64
+#: Bytes that an entry is taken to cost beside its content, and each of its aliases.
 OVERHEAD = 1536
-HEAD_OVERHEAD = 256
+ALIAS_OVERHEAD = 256
 #: Bytes of a body up to which head and body are kept as one.
 SMALL = 16 * 1024
 #: Bytes of a page from which on it becomes a file in memory, where the system has such: so it is
@@ -53,19 +52,19 @@ LARGE = 64 * 1024
 
 
 @attrs.frozen
-class Draft:
-    """What the ordinary path knows of an answer that it is about to give, without having waited.
+class Cacheable:
+    """What may be stored of a response that is written without having waited.
 
-    (While it waits, what it is about may be forgotten.)
+    (While it waits, what it was built from may be invalidated.)
 
-    :ivar about: the project's name, and the place of the file; what it goes with
-    :ivar fresh_until: seconds of the clock at which it must not be given any more
+    :ivar keys: what invalidates it: the project's name, and a file's cache path
+    :ivar fresh_until: seconds of the clock
     :ivar body: what follows the head, unless it is a file
     :ivar hold: keeps that file open; ``None`` if it cannot be
     :ivar start: where in the file the body begins, and `stop` where it ends
     """
 
-    about: tuple[str, ...]
+    keys: tuple[str, ...]
     fresh_until: float = math.inf
     body: bytes = b""
     hold: Callable[[], Held | None] | None = None
@@ -77,39 +76,37 @@ class Draft:
         """Bytes that follow the head."""
         return len(self.body) or self.stop - self.start
 
-    def bare(self) -> Draft:
-        """Give that of the answer without its body."""
+    def bare(self) -> Cacheable:
+        """Give that of the response without its body."""
         return attrs.evolve(self, body=b"", start=0, stop=0)
 
 
 @attrs.define(eq=False)
-class Answer:
-    """All that goes out for a question.
+class CachedResponse:
+    """A response, but for the time in its head.
 
     :ivar line: what the access log says of it, after the client's address
-    :ivar hits: how often it was given, `used_at` when last (the clock's seconds)
-    :ivar told: hits that the cache was told of, and `seen` those when it was last looked at
+    :ivar keys: as in :class:`Cacheable`
+    :ivar body: the body, unless it lies in the open file, from `start` to `stop`
+    :ivar used: whether it was sent since the last look at it
     """
 
-    before: bytes
-    between: bytes
-    after: bytes
-    about: tuple[str, ...]
+    _before: bytes
+    _between: bytes
+    _after: bytes
+    key: CacheKey
+    line: str
+    keys: tuple[str, ...]
     fresh_until: float
     body: bytes
     held: Held | None
     start: int
     stop: int
-    line: str
-    question: CacheKey
-    heads: list[bytes] = attrs.field(init=False, factory=list)
-    hits: int = attrs.field(init=False, default=0)
-    used_at: float = attrs.field(init=False, default=0.0)
-    cost: int = attrs.field(init=False, default=0)
-    told: int = attrs.field(init=False, default=0)
-    seen: int = attrs.field(init=False, default=0)
-    _stamp: tuple[int, int] = attrs.field(init=False, default=(-1, -1))
-    _head: bytes = attrs.field(init=False, default=b"")
+    cost: int
+    used: bool = False
+    heads: list[bytes] = attrs.field(factory=list)
+    _stamp: tuple[int, int] = (-1, -1)
+    _head: bytes = b""
 
     def head(self, now: float) -> bytes:
         """
@@ -121,18 +118,16 @@ class Answer:
         if self.fresh_until - now < left:
             left = freshness.max_age(self.fresh_until - now)
         if self._stamp != (second, left):
-            age = b"%d" % left if self.after else b""
+            age = b"%d" % left if self._after else b""
             small = self.body if len(self.body) <= SMALL else b""
-            self._head = b"".join(
-                (self.before, _date(second), self.between, age, self.after, small)
-            )
-            self._stamp = second, left
+            parts = (self._before, _date(second), self._between, age, self._after, small)
+            self._head, self._stamp = b"".join(parts), (second, left)
         return self._head
 
     @property
-    def of_disk(self) -> bool:
-        """Whether it is of a file of the cache, with whose place `about` ends if it says any."""
-        return self.held is not None and self.held.identity is not None
+    def path(self) -> str | None:
+        """The cache path of the file whose content it is, if it is one's."""
+        return self.keys[-1] if self.held is not None and self.held.identity is not None else None
 
     @property
     def size(self) -> int:
@@ -147,159 +142,142 @@ class Answer:
 
 @attrs.define(eq=False)
 class ResponseCache:
-    """The answers that are kept.
+    """The entries.
 
     :ivar files: how many files may be kept open
     """
 
     files: int = FILES
-    _heads: dict[bytes, Answer] = attrs.field(init=False, factory=dict)
+    _by_head: dict[bytes, CachedResponse] = attrs.field(init=False, factory=dict)
     # In the order in which they came, or were looked at and left.
-    _answers: dict[CacheKey, Answer] = attrs.field(init=False, factory=dict)
-    _about: dict[str, list[Answer]] = attrs.field(init=False, factory=dict)
+    _by_key: dict[CacheKey, CachedResponse] = attrs.field(init=False, factory=dict)
+    _built_from: dict[str, list[CachedResponse]] = attrs.field(init=False, factory=dict)
     _cost: int = attrs.field(init=False, default=0)
-    # Those that keep a descriptor.
-    _open: dict[Answer, None] = attrs.field(init=False, factory=dict)
-    # Uses of files, by place: how many, and when the last one was.
-    _uses: dict[str, tuple[int, float]] = attrs.field(init=False, factory=dict)
+    _open: int = attrs.field(init=False, default=0)
+    _uses: dict[str, int] = attrs.field(init=False, factory=dict)
 
-    def __iter__(self) -> Iterator[Answer]:
-        return iter(list(self._answers.values()))
+    def __iter__(self) -> Iterator[CachedResponse]:
+        return iter(list(self._by_key.values()))
+
+    def count(self, entry: CachedResponse) -> None:
+        """Count a use of an entry."""
+        entry.used = True
+        path = entry.path
+        if path is not None:
+            self._uses[path] = self._uses.pop(path, 0) + 1
 
     def uses(self) -> list[tuple[str, int]]:
-        """Give how often files were given since this was asked last, by place, the latest last."""
-        for answer in self._open:
-            self._count(answer)
+        """Give how often files were used since the last call, by cache path, the latest last."""
         uses, self._uses = self._uses, {}
-        ordered = sorted(uses.items(), key=lambda use: use[1][1])
-        return [(place, count) for place, (count, _) in ordered]
+        return list(uses.items())
 
-    def _count(self, answer: Answer) -> None:
-        """Take note of how often a file was given."""
-        if answer.of_disk and answer.about and answer.hits > answer.told:
-            place = answer.about[-1]
-            before, _ = self._uses.get(place, (0, 0.0))
-            self._uses[place] = before + answer.hits - answer.told, answer.used_at
-            answer.told = answer.hits
+    def by_head(self, head: bytes, now: float) -> CachedResponse | None:
+        """Give the response to a request by its very bytes, if it is usable."""
+        entry = self._by_head.get(head)
+        return entry if entry is not None and self.usable(entry, now) else None
 
-    def find(self, head: bytes, now: float) -> Answer | None:
-        """Give the answer to a request by its very bytes, if it may be given now."""
-        answer = self._heads.get(head)
-        return answer if answer is not None and self.holds(answer, now) else None
+    def by_key(self, key: CacheKey, now: float) -> CachedResponse | None:
+        """Give the response to a request by its cache key, if it is usable."""
+        entry = self._by_key.get(key)
+        return entry if entry is not None and self.usable(entry, now) else None
 
-    def ask(self, question: CacheKey, now: float) -> Answer | None:
-        """Give the answer to a question, if it may be given now."""
-        answer = self._answers.get(question)
-        return answer if answer is not None and self.holds(answer, now) else None
-
-    def learn(self, question: CacheKey, head: bytes, line: str, draft: Draft) -> None:
+    def store(self, key: CacheKey, head: bytes, line: str, cacheable: Cacheable) -> None:
         """
-        Keep the answer to a question, if that can be.
+        Store a response in the place of any other with the same key, if it can be kept.
 
         :param head: the head that is sent
         :param line: what the log says of it
         """
+        body, start, stop = cacheable.body, cacheable.start, cacheable.stop
         try:
-            held = draft.hold() if draft.hold is not None else in_memory(draft.body)
+            held = in_memory(body) if cacheable.hold is None else cacheable.hold()
         except OSError:
             return  # there are no descriptors left for what can be done without
-        if draft.hold is not None and held is None:
-            return
-        parts = _split(head, dated=draft.fresh_until < math.inf)
-        body, start, stop = draft.body, draft.start, draft.stop
-        if draft.hold is None and held is not None:
+        cost = len(body)
+        if cacheable.hold is None and held is not None:
             body, stop = b"", len(body)
-        elif held is not None and stop - start <= SMALL:
-            body = held.read(start, stop)
-            if len(body) < stop - start:
-                held.close()
+        elif cacheable.hold is not None:
+            if held is None:
                 return
-            start = stop = 0
-        answer = Answer(
-            *parts, draft.about, draft.fresh_until, body, held, start, stop, line, question
-        )
-        self.keep(answer)
-
-    def keep(self, answer: Answer) -> None:
-        """Keep an answer, in the place of any other to the same question."""
-        old = self._answers.get(answer.question)
+            if stop - start <= SMALL:
+                body = held.read(start, stop)
+                if len(body) < stop - start:
+                    held.close()
+                    return
+                start, stop, cost = 0, 0, len(body)
+        old = self._by_key.get(key)
         if old is not None:
-            self.forget(old)
-        body = len(answer.body)
-        if answer.held is not None and not answer.of_disk:
-            body = answer.stop
-        method, target, fields = answer.question
-        asked = len(method) + len(target) + sum(len(field or b"") for field in fields)
-        said = len(answer.line) + sum(map(len, answer.about))
-        parts = len(answer.before) + len(answer.between) + len(answer.after)
-        # A small body is there once more, with the head that was given last.
-        answer.cost = OVERHEAD + asked + said + 2 * parts + body * (2 if body <= SMALL else 1)
-        self._answers[answer.question] = answer
-        for each in answer.about:
-            self._about.setdefault(each, []).append(answer)
-        self._cost += answer.cost
-        if answer.held is not None:
-            self._open[answer] = None
-        self._make_room()
+            self.remove(old)
+        method, target, fields = key
+        # A small body is there once more, with the head that was sent last.
+        cost = OVERHEAD + 2 * len(head) + cost * (2 if cost <= SMALL else 1)
+        cost += sum(map(len, (method, target, line, *cacheable.keys)))
+        cost += sum(len(field or b"") for field in fields)
+        parts = _split(head, dated=cacheable.fresh_until < math.inf)
+        said = line, cacheable.keys, cacheable.fresh_until
+        entry = CachedResponse(*parts, key, *said, body, held, start, stop, cost)
+        self._by_key[key] = entry
+        for each in entry.keys:
+            self._built_from.setdefault(each, []).append(entry)
+        self._cost += cost
+        self._open += held is not None
+        self._evict()
 
-    def recognize(self, head: bytes, answer: Answer) -> None:
-        """Find an answer by a head from now on, if it is still kept."""
-        if self._answers.get(answer.question) is not answer or head in self._heads:
-            return  # (the channel gives no head that is longer than LONGEST_LEARNED)
-        if len(answer.heads) >= HEADS:
-            self._unlearn(answer, answer.heads[0])
-        answer.heads.append(head)
-        self._heads[head] = answer
-        answer.cost += len(head) + HEAD_OVERHEAD
-        self._cost += len(head) + HEAD_OVERHEAD
-        self._make_room()
+    def alias(self, head: bytes, entry: CachedResponse) -> None:
+        """Find an entry by a head from now on, if it is still stored."""
+        if self._by_key.get(entry.key) is not entry or head in self._by_head:
+            return  # (the channel gives no head that is longer than LONGEST_ALIAS)
+        if len(entry.heads) >= ALIASES:
+            self._charge(entry, -len(entry.heads[0]) - ALIAS_OVERHEAD)
+            del self._by_head[entry.heads.pop(0)]
+        entry.heads.append(head)
+        self._by_head[head] = entry
+        self._charge(entry, len(head) + ALIAS_OVERHEAD)
+        self._evict()
 
-    def drop(self, about: str | None) -> None:
-        """Give no answer any more that was made of a project's page, of a file, or at all."""
-        for answer in self if about is None else self._about.get(about, [])[:]:
-            self.forget(answer)
+    def _charge(self, entry: CachedResponse, cost: int) -> None:
+        entry.cost += cost
+        self._cost += cost
 
-    def holds(self, answer: Answer, now: float) -> bool:
-        """Tell whether an answer may be given now; if not, it is forgotten."""
-        if now < answer.fresh_until and (answer.held is None or answer.held.unchanged()):
+    def invalidate(self, key: str | None) -> None:
+        """Remove what was built from a project's page, or from a file; ``None``: everything."""
+        for entry in self if key is None else self._built_from.get(key, [])[:]:
+            self.remove(entry)
+
+    def usable(self, entry: CachedResponse, now: float) -> bool:
+        """Tell whether an entry may be sent now; if not, it is removed."""
+        if now < entry.fresh_until and (entry.held is None or entry.held.unchanged()):
             return True
-        self.forget(answer)
+        self.remove(entry)
         return False
 
-    def _make_room(self) -> None:
-        """Let go of what is too much: what was not given lately first."""
+    def _evict(self) -> None:
+        """Remove what is too much, what was not used lately first."""
         while (
-            len(self._answers) > ANSWERS or self._cost > MEMORY or len(self._open) > self.files
-        ) and len(self._answers) > 1:
-            question, answer = next(iter(self._answers.items()))
-            if answer.hits != answer.seen:
-                answer.seen = answer.hits
-                self._answers[question] = self._answers.pop(question)
+            len(self._by_key) > ENTRIES or self._cost > MEMORY or self._open > self.files
+        ) and len(self._by_key) > 1:
+            key, entry = next(iter(self._by_key.items()))
+            if entry.used:
+                entry.used = False
+                self._by_key[key] = self._by_key.pop(key)
             else:
-                self.forget(answer)
+                self.remove(entry)
 
-    def _unlearn(self, answer: Answer, head: bytes) -> None:
-        answer.heads.remove(head)
-        del self._heads[head]
-        answer.cost -= len(head) + HEAD_OVERHEAD
-        self._cost -= len(head) + HEAD_OVERHEAD
-
-    def forget(self, answer: Answer) -> None:
-        """Give an answer no more."""
-        if self._answers.get(answer.question) is not answer:
+    def remove(self, entry: CachedResponse) -> None:
+        """Remove an entry, if it is still stored."""
+        if self._by_key.get(entry.key) is not entry:
             return
-        del self._answers[answer.question]
-        self._count(answer)
-        self._cost -= answer.cost
-        for head in answer.heads:
-            del self._heads[head]
-        for each in answer.about:
-            self._about[each].remove(answer)
-            if not self._about[each]:
-                del self._about[each]
-        self._open.pop(answer, None)
-        if answer.held is not None:
-            answer.held.close()
+        del self._by_key[entry.key]
+        self._cost -= entry.cost
+        for head in entry.heads:
+            del self._by_head[head]
+        for each in entry.keys:
+            self._built_from[each].remove(entry)
+            if not self._built_from[each]:
+                del self._built_from[each]
+        if entry.held is not None:
+            self._open -= 1
+            entry.held.close()
 
 
 def in_memory(body: bytes) -> Held | None:

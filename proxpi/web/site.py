@@ -16,7 +16,7 @@ from proxpi.web.access_log import described
 from proxpi.web.channel import Channel
 from proxpi.web.connection_limiter import ROOM, ConnectionLimiter
 from proxpi.web.request import Request
-from proxpi.web.response_cache import Answer, ResponseCache
+from proxpi.web.response_cache import CachedResponse, ResponseCache
 from proxpi.web.routes import in_tree
 
 _access = Logger(namespace="proxpi.access")
@@ -27,7 +27,7 @@ class Site(ConnectionLimiter, server.Site):
 
     :ivar clock: tells how long a request took
     :ivar access: writes a line of the access log
-    :ivar known: the answers that are ready
+    :ivar response_cache: responses that are ready
     """
 
     requestFactory = Request
@@ -48,7 +48,7 @@ class Site(ConnectionLimiter, server.Site):
         self._tree = tree
         self._rest = rest
         self.access: Callable[[str], object] = lambda line: _access.info("{line}", line=line)
-        self.known = ResponseCache()
+        self.response_cache = ResponseCache()
         self._full = _Full()  # type: ignore[no-untyped-call]
         self._health = _Health()  # type: ignore[no-untyped-call]
 
@@ -85,11 +85,10 @@ class Site(ConnectionLimiter, server.Site):
         else:
             self.access(text)
 
-    def given(self, channel: Channel, answer: Answer, seconds: float = 0.0) -> None:
-        """Count, and log, a ready answer that was given."""
-        answer.hits += 1
-        answer.used_at = self.clock.seconds()
-        self.access(f"{channel.client} {answer.line} {seconds:.3f}s")
+    def log_cached(self, channel: Channel, entry: CachedResponse, seconds: float = 0.0) -> None:
+        """Count, and log, a response from the response cache."""
+        self.response_cache.count(entry)
+        self.access(f"{channel.client} {entry.line} {seconds:.3f}s")
 
 
 class _Health(Resource):

@@ -74,6 +74,14 @@ def test_nobody_there(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
         assert time.monotonic() - began < 5
 
 
+def test_closed_terminal(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """SIGHUP, as from a terminal that is closed, ends it like SIGTERM: nothing is left behind."""
+    proxy = start_proxy(fake_index)
+    assert list(tmp_path.glob("proxpi-*")) != []
+    assert proxy.stop(signal.SIGHUP) == -signal.SIGHUP
+    assert list(tmp_path.glob("proxpi-*")) == []
+
+
 def test_client_that_takes_nothing(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     """A client that takes nothing is waited for as long as the setting says, and no longer."""
     large = file(16 * MIB)

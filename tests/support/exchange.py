@@ -115,6 +115,10 @@ class Wire:
         """See `IPushProducer`."""
         self.loseConnection()
 
+    def loseWriteConnection(self) -> None:
+        """See `ITCPTransport`."""
+        self.loseConnection()
+
     def loseConnection(self) -> None:
         """See `ITransport`."""
         self.disconnecting = True

@@ -133,7 +133,7 @@ class HouseCase(FolderCase):
         tree = IndexTree(self.pages, self.projects, files, self.clock)
         rest = rest or App(self.pages, self.projects, self.mirror, HOSTS).app.resource()
         self.site = Site(tree, rest, self.clock)
-        self.pages.changed = self.disk.changed = self.site.known.drop
+        self.pages.changed = self.disk.changed = self.site.response_cache.invalidate
         self.disk.prepare()
 
     def serve(

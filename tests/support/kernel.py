@@ -11,6 +11,7 @@ import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
@@ -38,7 +39,10 @@ class Readiness(Clock):
             if each.fileno() == -1 or each not in self.readers | self.writers:
                 continue
             why = getattr(each, act)()
-            if why is not None:
+            if act == "doRead" and isinstance(why, ConnectionDone):
+                self.readers.discard(each)
+                each.readConnectionLost(Failure(why))
+            elif why is not None:
                 self.readers.discard(each)
                 self.writers.discard(each)
                 each.connectionLost(Failure(why))

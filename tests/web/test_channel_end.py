@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+
+import attrs
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
+
 from proxpi.web import channel
-from proxpi.web.channel import BODY, HEAD, LINGER
+from proxpi.web.channel import BODY, HEAD, LINGER, State
 from proxpi.web.send import LOOK
 from tests.support.exchange import request as written
+from tests.support.house import page
 from tests.support.kernel import Client
-from tests.web.knowing import PAGE, KnownCase
+from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, KnownCase
 
 BAD = b"GET foo HTTP/1.1\r\nHost: h\r\n\r\n"
 UPLOAD = written("POST", PAGE, "Content-Length: 100000000")
@@ -93,3 +99,53 @@ class Lingering(KnownCase):
         assert not self.ended(client)
         self.pass_time(2 * LOOK + 1)
         assert self.ended(client)
+
+    def test_slow_client(self) -> None:
+        """A client that takes the last response slowly gets all of it."""
+        client = self.client()
+        client.send(written("GET", PAGE + LARGE, "Content-Length: 100000000"))
+        while client.transport.protocol._state is not State.LINGER:
+            assert client.read(1000)
+            self.clock.turn()
+        for _ in range(4):
+            assert client.read(40_000)
+            self.pass_time(LINGER / 3)
+            assert not self.ended(client)
+        assert client.settle().endswith(DATA[LARGE])
+
+
+class Balanced(KnownCase):
+    """Connections that begin with a PROXY header end like any other."""
+
+    def front(self) -> HAProxyWrappingFactory:
+        """See `KnownCase`."""
+        return HAProxyWrappingFactory(self.site)
+
+    def client(self, room: int | None = None) -> Client:
+        """Connect by way of a balancer."""
+        client = super().client(room)
+        client.send(b"PROXY TCP4 203.0.113.7 192.0.2.1 5555 80\r\n")
+        return client
+
+    def test_half_closed(self) -> None:
+        """A client that has closed its sending side gets its response, and then the end."""
+        client = self.client()
+        late = attrs.evolve(page(), whole=False)
+        self.internet.at(INDEX_PAGE.replace("demo", "cold"), late)
+        client.send(written("GET", "/index/cold/", JSON))
+        client._socket.shutdown(socket.SHUT_WR)
+        client.settle()
+        late.end()
+        assert client.settle().startswith(b"HTTP/1.1 200 ")
+        assert client.closed
+
+    def test_upload(self) -> None:
+        """A client that writes all of a refused body before it reads can read the response."""
+        client = self.client()
+        received = self.ask_with(client, UPLOAD)
+        assert received.startswith(b"HTTP/1.1 405 ")
+        for _ in range(3):
+            client.closed = False
+            client.send(b"x" * 50_000)
+            assert not client.closed
+        assert client.transport.connected

@@ -80,11 +80,11 @@ class Given(KnownCase):
             self.ask_with(self.client(), *[written("GET", PAGE + name)] * 3)
             self.clock.advance(1)
         self.ask_with(self.client(), written("GET", PAGE + LARGE))
-        assert self.site.known.uses() == [
+        assert self.site.response_cache.uses() == [
             (f"files-example/packages/{SMALL}", 2),
             (f"files-example/packages/{LARGE}", 3),
         ]
-        assert self.site.known.uses() == []
+        assert self.site.response_cache.uses() == []
 
 
 class Bounds(KnownCase):
@@ -92,34 +92,34 @@ class Bounds(KnownCase):
 
     def test_answers(self) -> None:
         """Of more answers than there is room for, those go that are not asked for."""
-        self.put(response_cache, "ANSWERS", 3)
+        self.put(response_cache, "ENTRIES", 3)
         wanted = written("GET", PAGE)
         self.ask_with(self.client(), wanted, wanted)
         for number in range(10):
             head = written("GET", f"{PAGE}?{number}")
             self.ask_with(self.client(), head, head, wanted)
-        assert len(list(self.site.known)) == 3
+        assert len(list(self.site.response_cache)) == 3
         assert self.known(wanted)
 
     def test_memory(self) -> None:
         """Heads count, too: a client with a new one each time drives out nothing else."""
-        self.put(response_cache, "HEADS", 4)
+        self.put(response_cache, "ALIASES", 4)
         wanted = written("GET", PAGE + SMALL)
         self.ask_with(self.client(), wanted, wanted)
         for number in range(20):
             self.ask_with(self.client(), written("GET", PAGE, f"User-Agent: {number}"))
-        [answer] = [each for each in self.site.known if each.held is None]
+        [answer] = [each for each in self.site.response_cache if each.held is None]
         assert len(answer.heads) == 4
         assert self.known(wanted)
-        cost = sum(each.cost for each in self.site.known)
-        assert self.site.known._cost == cost
+        cost = sum(each.cost for each in self.site.response_cache)
+        assert self.site.response_cache._cost == cost
         self.put(response_cache, "MEMORY", cost)
         self.ask_with(self.client(), *[written("GET", PAGE, JSON)] * 2)
-        assert self.site.known._cost <= cost
+        assert self.site.response_cache._cost <= cost
 
     def test_files(self) -> None:
         """No more files are kept open than may be."""
-        self.site.known.files = 1
+        self.site.response_cache.files = 1
         for target in (PAGE + SMALL, PAGE + LARGE):
             self.ask_with(self.client(), *[written("GET", target)] * 2)
         assert len(self.open_files()) == 1
@@ -128,18 +128,20 @@ class Bounds(KnownCase):
         """What is dropped is gone from everywhere."""
         for target in (PAGE, PAGE + SMALL, PAGE + LARGE):
             self.ask_with(self.client(), *[written("GET", target)] * 2)
-        table = self.site.known
-        table.drop("demo")
-        assert not (table._heads or table._answers or table._about or table._cost or table._open)
+        table = self.site.response_cache
+        table.invalidate("demo")
+        assert not (
+            table._by_head or table._by_key or table._built_from or table._cost or table._open
+        )
 
     def test_not_while_it_is_given(self) -> None:
         """An answer that has to go for want of room is given first, to whoever just asked."""
         for target in (PAGE + LARGE, PAGE + SMALL):
             self.ask_with(self.client(), written("GET", target))
-        self.put(response_cache, "MEMORY", sum(each.cost for each in self.site.known))
+        self.put(response_cache, "MEMORY", sum(each.cost for each in self.site.response_cache))
         answer = self.ask_with(self.client(), written("GET", PAGE + LARGE, "User-Agent: another"))
         assert answer.endswith(DATA[LARGE])
-        assert self.site.known._cost <= response_cache.MEMORY
+        assert self.site.response_cache._cost <= response_cache.MEMORY
 
     def test_no_descriptor(self) -> None:
         """What cannot be kept open is given in the ordinary way, to the last byte."""

@@ -147,7 +147,7 @@ class NotGiven(KnownCase):
         for _ in range(3):
             answers = self.ask_with(self.client(), head + head + head)
             assert answers.count(b"HTTP/1.1 200 OK") == 3
-        assert self.site.known.find(head + head + head, self.clock.seconds()) is None
+        assert self.site.response_cache.by_head(head + head + head, self.clock.seconds()) is None
 
     def test_within_another(self) -> None:
         """What looks like a head, and is the body of another, is not answered."""
@@ -180,5 +180,5 @@ class NotGiven(KnownCase):
             exchange.ask("GET", PAGE, JSON)
             answer = exchange.answer()
             assert answer is not None and answer.status == 200
-        assert not exchange.wire.protocol._may_give()
+        assert not exchange.wire.protocol._can_send_cached()
         assert self.known(head)

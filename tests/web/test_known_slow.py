@@ -35,7 +35,7 @@ class SlowClients(KnownCase):
         client.send(head)
         client.send(head)
         assert undated(client.settle()) == undated(whole) * 2
-        assert self.site.known.uses() == []  # it is none of a file
+        assert self.site.response_cache.uses() == []  # it is none of a file
 
     def test_nothing_taken(self) -> None:
         """A client that takes nothing is dropped, and its file is let go of."""

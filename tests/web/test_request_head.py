@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxpi.web.request_head import (
     ASKING,
     LONGEST,
-    LONGEST_LEARNED,
+    LONGEST_ALIAS,
     LONGEST_NAME,
     MOST,
     BadRequest,
@@ -68,7 +68,7 @@ def test_cache_key() -> None:
         with_field(b"Transfer-Encoding: chunked"),
         with_field(b"Expect: 100-continue"),
         with_field(b"Upgrade: h2c"),
-        with_field(b"X: " + b"x" * LONGEST_LEARNED),
+        with_field(b"X: " + b"x" * LONGEST_ALIAS),
     ],
 )
 def test_no_cache_key(head: bytes) -> None:

@@ -15,7 +15,7 @@ from tests.web.knowing import JSON, LARGE, PAGE, SMALL, KnownCase, undated
 class NothingKnown(ResponseCache):
     """Never knows anything: all goes the ordinary way."""
 
-    def learn(self, *_: Any) -> None:
+    def store(self, *_: Any) -> None:
         """Keep nothing."""
 
 
@@ -49,7 +49,7 @@ class TrafficCase(KnownCase):
 
     def ordinary(self) -> None:
         """From now on, let nothing be known."""
-        self.site.known = NothingKnown()
+        self.site.response_cache = NothingKnown()
 
     def anew(self) -> None:
         """Begin again with another house."""
