@@ -10,7 +10,12 @@ scan unlinks the reserved files of a process that was killed.
 
 from __future__ import annotations
 
+import errno
+import os
+import secrets
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,11 +24,13 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from proxpi.files import layout
-from proxpi.files.layout import Identity
+from proxpi.files.layout import RESERVED, Identity
 from proxpi.files.throttled_log import STAYS, ThrottledLog
 
 #: Files that are renamed, and unlinked, in one go.
 SOME = 100
+#: What the system says where a folder takes no further name, or no longer one.
+_NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 
 @attrs.define(eq=False)
@@ -59,14 +66,37 @@ class DeletionQueue:
         """
         Rename a cached file, to be unlinked after the next :meth:`start`.
 
+        It is compared with the one that is meant before the rename, and once more after it, as
+        another program may have replaced it between the two; then it is put back.
+
         :param meant: the file that is meant; ``None``: whichever lies there
         :return: whether it is not there any more; else another file is
         :raises OSError: if it stays
         """
-        taken = layout.set_aside(self.folder, place, meant)
-        if isinstance(taken, bool):
-            return taken
-        self.add(*taken)
+        path = os.path.join(self.folder, place)
+        reserved = os.path.join(os.path.dirname(path), RESERVED + secrets.token_hex(8))
+        try:
+            before = layout.look(self.folder, place)
+            if before is None or stat.S_ISDIR(before.st_mode):
+                return True
+            if meant is not None and Identity.of(before) != meant:
+                return False
+            try:
+                os.rename(path, reserved)
+            except OSError as error:
+                if error.errno not in _NO_NEW_NAME:
+                    raise
+                os.unlink(path)  # here, where no other file can have come
+                return True
+            after = os.lstat(reserved)
+        except OSError as error:
+            if not layout.says_no_file(error):
+                raise
+            return True
+        if _unrenamed(after) != _unrenamed(before):
+            _put_back(reserved, path)
+            return False
+        self.add(reserved, after.st_size)
         return True
 
     def add(self, reserved: str, size: int) -> None:
@@ -94,10 +124,20 @@ class DeletionQueue:
         stay = {}
         for reserved in some:
             try:
-                layout.unlink_reserved(self.folder, reserved)
+                with suppress(FileNotFoundError):
+                    os.unlink(reserved)
             except OSError as error:
                 stay[reserved] = error
+            else:
+                self._remove_folders(Path(reserved).parent)
         return stay
+
+    def _remove_folders(self, path: Path) -> None:
+        """Remove the folders that held nothing else; the first one that does stays."""
+        with suppress(OSError):
+            while path != self.folder and path.parent != self.folder:
+                path.rmdir()
+                path = path.parent
 
     def _unlinked(self, stay: dict[str, OSError], some: list[str]) -> None:
         self._running = False
@@ -110,3 +150,21 @@ class DeletionQueue:
         for waiter in waiting:
             waiter.callback(None)
         self.start()
+
+
+def _unrenamed(status: os.stat_result) -> tuple[int, ...]:
+    """Give what a rename leaves as it is; it changes the time of change."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _put_back(reserved: str, path: str) -> None:
+    """Give a file its cache path again, unless a third one, which is newer, lies there."""
+    try:
+        os.link(reserved, path, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not os.path.lexists(path):
+            os.rename(reserved, path)
+            return
+    os.unlink(reserved)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Container, Iterator
 from contextlib import suppress
@@ -42,18 +41,7 @@ RESERVED = ".proxpi-removed-"
 
 _OWN_NAME = re.compile(r"\.(whl|zip|egg|exe|msi|rpm|deb|dmg|tgz|tbz|tar(\.\w+)?|metadata|asc)$")
 #: What the system says where there is no file, or none that is the cache's.
-_NO_FILE = frozenset(
-    {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ELOOP,
-        errno.ENXIO,
-        errno.ESTALE,
-        errno.ENAMETOOLONG,
-    }
-)
-#: What the system says where a folder takes no further name, or no longer one.
-_NO_NEW_NAME = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE, errno.ENAMETOOLONG)
 _ADVICE = {
     errno.EROFS: "mount it for writing",
     errno.ENOSPC: "free space on its disk",
@@ -245,63 +233,3 @@ def advice(error: OSError) -> str:
     """Say what to do about a cache folder that cannot be written."""
     user = f"let the user with the number {os.geteuid()} write there"
     return _ADVICE.get(error.errno or 0, user)
-
-
-def set_aside(folder: Path, place: str, meant: Identity | None) -> tuple[str, int] | bool:
-    """
-    Rename a cached file to a reserved name in the same folder, if it is the one that is meant.
-
-    It is compared before the rename, and once more after it, as another program may have replaced
-    it between the two; then it is put back.
-
-    :return: its reserved path and its bytes; ``True`` if nothing lies there, ``False`` if another
-        file does
-    """
-    path = os.path.join(folder, place)
-    try:
-        before = look(folder, place)
-        if before is None or stat.S_ISDIR(before.st_mode):
-            return True
-        if meant is not None and Identity.of(before) != meant:
-            return False
-        reserved = os.path.join(os.path.dirname(path), RESERVED + secrets.token_hex(8))
-        try:
-            os.rename(path, reserved)
-        except OSError as error:
-            if error.errno not in _NO_NEW_NAME:
-                raise
-            os.unlink(path)  # here, where no other file can have come
-            return True
-        after = os.lstat(reserved)
-    except OSError as error:
-        if not says_no_file(error):
-            raise
-        return True
-    if _unrenamed(after) == _unrenamed(before):
-        return reserved, after.st_size
-    try:
-        os.link(reserved, path, follow_symlinks=False)
-    except FileExistsError:
-        pass  # a third file, which is newer; a rename would replace it
-    except OSError:  # a file system without hard links
-        if not os.path.lexists(path):
-            os.rename(reserved, path)
-            return False
-    os.unlink(reserved)
-    return False
-
-
-def _unrenamed(status: os.stat_result) -> tuple[int, ...]:
-    """Give what a rename leaves as it is; it changes the time of change."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def unlink_reserved(folder: Path, reserved: str) -> None:
-    """Unlink a file under a reserved name, and the folders that held nothing else."""
-    with suppress(FileNotFoundError):
-        os.unlink(reserved)
-    above = Path(reserved).parent
-    with suppress(OSError):  # the first one that holds something stays, and all above it
-        while above != folder and above.parent != folder:
-            above.rmdir()
-            above = above.parent
