@@ -47,9 +47,13 @@ _NORMAL_LINES = re.compile(r"(?:[a-z0-9]++(?:-[a-z0-9]++)*+\n)*+")
 #: A link that leads to no project, but up, elsewhere on the page, or to another scheme.
 _ELSEWHERE = re.compile(r"[#?]|(?!https?:)[a-z][a-z0-9+.-]*:|\.{0,2}/?\Z", re.IGNORECASE)
 #: An anchor as most are; the tokenizer would take ten times as long.
+_OTHERS = r"""(?:\s++(?!href)[a-z-]++=(?:"[^"<>&]*+"|'[^'<>&]*+'))*+"""
 _USUAL_ANCHOR = re.compile(
-    r"""\s*+<a href="(?:https?:)?[\w.~%/-]*\w/?"[ ]?>([\w.-]++)/?</a>(?:<br[ ]?/?>)?""", re.ASCII
+    rf"""\s*+<a{_OTHERS}\s++href=(?P<quote>["'])(?:https?:)?[\w.~%/-]*\w/?(?P=quote){_OTHERS}\s*+>"""
+    r"""\s*+(?P<name>[\w.-]++)/?\s*+</a>(?:<br\s*+/?>)?""",
+    re.ASCII | re.IGNORECASE,
 )
+_ANCHOR_END = re.compile("</a>|\\Z", re.IGNORECASE)
 
 
 class NotAList(ValueError):
@@ -232,13 +236,13 @@ class _Anchors:
         while at < len(text):
             between = self._text is None and self._tokenizer.in_data
             if between and (usual := _USUAL_ANCHOR.match(text, at)):
-                yield usual[1]
+                yield usual["name"]
                 at = usual.end()
             else:
-                end = text.find("</a>", at) + 4
-                end = end if end > at else len(text)
-                yield from self._tokenized(text[at:end])
-                at = end
+                found = _ANCHOR_END.search(text, at)
+                assert found is not None  # it matches the end, too
+                yield from self._tokenized(text[at : found.end()])
+                at = found.end()
 
     def _tokenized(self, text: str) -> Iterator[str]:
         for kind, value, attributes in self._tokenizer.feed(text):

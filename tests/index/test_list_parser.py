@@ -177,6 +177,13 @@ def test_scanning_is_linear(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> No
         assert_linear(work, made, 200_000, (NotAList,))
 
 
+def test_references_to_huge_numbers() -> None:
+    """A reference to a number of any length names no project, and is no error."""
+    for huge in ("&#" + "9" * 10_000, "&#x" + "f" * 10_000 + ";"):
+        page = f'<title>Simple index {huge}</title><a href="{huge}">{huge}</a><a href=b>b{huge}</a>'
+        assert scan(f"<html>{page}<a href=a>a</a></html>".encode()) == ["a"]
+
+
 def test_entities() -> None:
     """References in text and link are what they stand for."""
     assert scan(b'<html><a href="foo&#45;bar/">foo&#x2d;bar</a></html>') == ["foo-bar"]
@@ -302,6 +309,9 @@ ANCHORS = (
     '<abbr><a href="{0}/?a#b">{1}</a></abbr>',
     '<a href="other/">{1}</a>',
     '<a data-href="{0}/" href="x/">{1}</a>',
+    '<a href="../" href="{0}/">{1}</a>',
+    """<a href="{0}' class='x'>{1}</a>""",
+    "<a CLASS='x' hreF='https://h.example/{0}/' title=\"y\" >\n{1}\n</a><br />",
 )
 
 
@@ -316,13 +326,14 @@ def test_all_at_once_or_one_by_one_in_html(
 ) -> None:
     """The same in HTML, in which anchors may look alike or not."""
     anchors = [usual.format(link, link if text is None else text) for link, text in pairs]
-    data = f"<html>{''.join(anchors)}{odd.format('demo', 'Demo')}</html>".encode()
+    page = "".join(["<title>Simple index</title>", *anchors, odd.format("demo", "Demo")])
+    data = f"<html>{page}</html>".encode()
     assert scan(data) == one_by_one(data)
 
 
 @pytest.mark.parametrize("filler", [b'"x": "%s", ' % (b"y" * 100_000), b" " * 100_000])
 def test_long_elements_in_json(filler: bytes) -> None:
-    """What is longer than all that is kept is passed over, without the name beside it."""
+    """A value, or a gap, may be longer than a block."""
     data = b'{"projects": [{"name": "a", %s"z": 1}, {%s"name": "b"}]}' % (filler, filler)
     for size in (1000, 70_000, 300_000):
         chunks = [data[place : place + size] for place in range(0, len(data), size)]
