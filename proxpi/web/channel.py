@@ -48,7 +48,7 @@ from zope.interface import alsoProvides, implementer
 from proxpi.web import answers, direct
 from proxpi.web.access_log import described
 from proxpi.web.request_body import Chunks
-from proxpi.web.request_head import LONGEST, BadRequest, Head, check_beginning, parse
+from proxpi.web.request_head import LONGEST, BadRequest, Head, cache_key, check_beginning, parse
 from proxpi.web.response_cache import CachedResponse
 from proxpi.web.routes import in_tree
 from proxpi.web.send import LOOK, Uptake
@@ -185,23 +185,28 @@ class Channel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
-        if (
-            self._state is State.HEAD
-            and not (self._input or self._skip)
-            and self._can_send_cached()
-        ):
-            now = self.site.clock.seconds()
-            answer = self.site.response_cache.by_head(data, now)
-            if answer is not None:
-                self._send_cached(answer, now)
-                return
-        self._parse(data)
+        if not (self._state is State.HEAD and self._can_send_cached()):
+            self._parse(data)
+            return
+        cache, now = self.site.response_cache, self.site.clock.seconds()
+        entry = cache.by_head(data, now)
+        if entry is not None:
+            self._send_cached(entry, now)
+            return
+        key = cache_key(data)
+        entry = cache.by_key(key, now) if key is not None else None
+        if entry is not None:
+            self._send_cached(entry, now)
+            cache.alias(data, entry)  # not before: to make room, it may have to go itself
+        else:
+            self._parse(data)
 
     def _can_send_cached(self) -> bool:
-        """Tell whether a ready answer could be handed to the socket now, as far as that goes."""
+        """Tell whether a cached response could be handed to the socket now."""
         transport = self.transport
         return bool(
             self._plain
+            and not (self._input or self._skip)
             and self.persistent
             and self.admitted
             and not (self.site.draining or transport.disconnecting)
@@ -210,7 +215,7 @@ class Channel(HTTPChannel):
         )
 
     def _send_cached(self, answer: CachedResponse, now: float) -> None:
-        """Give a ready answer to a request that nobody has parsed."""
+        """Send a cached response to a request of which nothing else is known."""
         head = answer.head(now)
         try:
             sent = direct.send_cached(self.transport.socket, head, answer)
@@ -239,7 +244,7 @@ class Channel(HTTPChannel):
         request = self.requests[0]
         cacheable = request.cacheable
         key = self._head.key
-        if cacheable is not None and key is not None:
+        if cacheable is not None and key is not None and self._plain:
             if request.method == b"HEAD" or request.code == NOT_MODIFIED:
                 cacheable = cacheable.bare()
             line = described(request.method, request.path, request.code, cacheable.size, "HIT")
@@ -287,19 +292,9 @@ class Channel(HTTPChannel):
         if end < 4:
             check_beginning(self._input)
             return False
-        raw = bytes(self._input[:end])
-        head = self._head = parse(raw)
+        self._head = parse(bytes(self._input[:end]))
         del self._input[:end]
-        if head.key is not None and not self._can_send_cached():
-            head.key = None
-        if head.key is not None:
-            cache, now = self.site.response_cache, self.site.clock.seconds()
-            answer = cache.by_key(head.key, now)
-            if answer is not None:
-                self._send_cached(answer, now)
-                cache.alias(raw, answer)  # not before: to make room, it may have to go itself
-                return True
-        self._begin(head)
+        self._begin(self._head)
         return True
 
     def _begin(self, head: Head) -> None:

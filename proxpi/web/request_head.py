@@ -139,6 +139,16 @@ def parse(raw: bytes) -> Head:
     return Head(method, target, version, authority, persistent, length, expects, key, block)
 
 
+def cache_key(data: bytes) -> CacheKey | None:
+    """Give the cache key of what is one whole head, and one that the response cache may answer."""
+    if len(data) > LONGEST_ALIAS or data.find(b"\r\n\r\n") != len(data) - 4:
+        return None
+    try:
+        return parse(data).key
+    except BadRequest:
+        return None
+
+
 def check_beginning(data: bytes | bytearray) -> None:
     """
     Refuse the beginning of a request that is too long for a head, or cannot become one.
