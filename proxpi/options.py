@@ -17,8 +17,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from proxpi import __version__
-from proxpi.row import Given, Setting, SettingsError
-from proxpi.settings import SETTINGS, Settings, setting
+from proxpi.settings import SETTINGS, Given, Setting, Settings, SettingsError, setting
 from proxpi.upstream.proxies import Proxies
 
 _LISTEN = setting("listen")

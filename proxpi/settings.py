@@ -1,9 +1,8 @@
 """The one table of settings: environment, options, help and README come from it.
 
-A row of :data:`SETTINGS` (:mod:`proxpi.row`) says how a setting is called, what it is when nothing
-is given, how its text is understood and how it is explained. :class:`Settings` holds the values,
-typed.
-Nothing here knows Twisted, and nothing is read but the files that ``PROXPI_…_FILE``
+A :class:`Setting` of :data:`SETTINGS` says how a setting is called, what it is when nothing is
+given, how its text is understood and how it is explained. :class:`Settings` holds the values,
+typed. Nothing here knows Twisted, and nothing is read but the files that ``PROXPI_…_FILE``
 variables name. Run as a module, it prints the README's table.
 """
 
@@ -18,7 +17,6 @@ from urllib.parse import urlsplit
 import attrs
 
 from proxpi.quantities import NotAccepted, count, seconds, size
-from proxpi.row import Given, Setting, SettingsError
 from proxpi.simple import urls
 from proxpi.unknown import ineffective
 
@@ -28,6 +26,66 @@ _EXTRA_INDEX_TTL = 180.0
 _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
 _SIZES = "also with a unit such as 500MB or 5GiB,"
 _TIMES = "also with a unit such as 500ms, 30m or 2 days,"
+_HOST_NAME = re.compile(r"[a-z0-9._~:-]+")
+
+
+class SettingsError(Exception):
+    """A setting that cannot be understood; its text is one line that says what is accepted."""
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """One row of the table.
+
+    :ivar default: as a user would write it; if it is empty, `otherwise` says what happens
+    :ivar parse: makes the value of a text, or raises :exc:`ValueError` (:exc:`NotAccepted` with
+        the reason where that is not plain); `accepts` tells what it understands
+    :ivar secret: whether it may be given as a file, and is never shown with a password in it
+    :ivar repeatable: whether it may be given several times as an option: its value is a tuple
+    """
+
+    name: str
+    default: str = ""
+    otherwise: str = "none"
+    parse: Callable[[str], Any] = str
+    accepts: str
+    explains: str
+    secret: bool = False
+    repeatable: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: ``PROXPI_INDEX_URL``."""
+        return f"PROXPI_{self.name.upper()}"
+
+    @property
+    def option(self) -> str:
+        """The option of ``twistd proxpi``, without its dashes: ``index-url``."""
+        return self.name.replace("_", "-")
+
+    def refusal(self, given: Given, why: str = "not understood") -> SettingsError:
+        """The error that says what was given where, and what is accepted instead."""
+        text = urls.hidden(given.text) if self.secret else given.text
+        also = f" (--{self.option})" if given.by_option else ""
+        return SettingsError(f"{given.variable}={text!r}{also}: {why}; {self.accepts} is accepted")
+
+    def value(self, given: Given) -> Any:
+        """What a text means; :exc:`SettingsError` if it means nothing."""
+        try:
+            return self.parse(given.text)
+        except NotAccepted as reason:
+            raise self.refusal(given, str(reason)) from None
+        except ValueError:
+            raise self.refusal(given) from None
+
+
+@attrs.frozen
+class Given:
+    """A text somebody gave for a setting, and where: in which variable, or as its option."""
+
+    variable: str
+    text: str
+    by_option: bool = False
 
 
 def _switch(text: str) -> bool:
@@ -48,26 +106,22 @@ def _some(parse: Callable[[str], int]) -> Callable[[str], int]:
     return some
 
 
-def _level(text: str) -> str:
-    level = text.strip().upper()
-    if level not in _LEVELS:
-        raise ValueError(text)
-    return level
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def one_of(text: str) -> str:
+        named = {choice.lower(): choice for choice in choices}
+        if text.strip().lower() not in named:
+            raise ValueError(text)
+        return named[text.strip().lower()]
+
+    return one_of
 
 
 def _host_name(text: str) -> str:
     """Read a name as in ``Host``; its port says nothing."""
     host: str = urlsplit(f"//{text.strip()}").hostname or ""
-    if not re.fullmatch(r"[a-z0-9._~:-]+", host):
+    if not _HOST_NAME.fullmatch(host):
         raise ValueError(text)
     return host.removesuffix(".")
-
-
-def _slow_download(text: str) -> str:
-    way = text.strip().lower()
-    if way not in ("redirect", "stream"):
-        raise ValueError(text)
-    return way
 
 
 def _path(text: str) -> str | None:
@@ -96,6 +150,17 @@ def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(item) for item in text.split(",") if item.strip())
 
 
+# What several rows have in common.
+_A_TIME: dict[str, Any] = {
+    "parse": seconds,
+    "accepts": f"a number of seconds, 0 or more, {_TIMES}",
+}
+_A_LIMIT: dict[str, Any] = {
+    "parse": _some(size),
+    "accepts": f"a whole number of bytes, 1 or more, {_SIZES}",
+}
+_A_SWITCH: dict[str, Any] = {"default": "off", "parse": _switch, "accepts": "on or off"}
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="listen",
@@ -117,8 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="index_ttl",
         default="1800",
-        parse=seconds,
-        accepts=f"a number of seconds, 0 or more, {_TIMES}",
+        **_A_TIME,
         explains="Seconds that a page of the main index stays fresh; 0 asks each time.",
     ),
     Setting(
@@ -153,16 +217,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="binary_file_mime_type",
-        default="off",
-        parse=_switch,
-        accepts="on or off",
+        **_A_SWITCH,
         explains="Serve every file as application/octet-stream instead of its guessed type.",
     ),
     Setting(
         name="disable_index_ssl_verification",
-        default="off",
-        parse=_switch,
-        accepts="on or off",
+        **_A_SWITCH,
         explains="Check no certificate of an upstream: whoever is between can then change "
         "what is installed.",
     ),
@@ -183,15 +243,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="download_timeout",
         default="0.9",
-        parse=seconds,
-        accepts=f"a number of seconds, 0 or more, {_TIMES}",
+        **_A_TIME,
         explains="Seconds that a client waits for a file that is not cached yet before it is "
         "redirected to the upstream.",
     ),
     Setting(
         name="slow_download",
         default="redirect",
-        parse=_slow_download,
+        parse=_one_of("redirect", "stream"),
         accepts="redirect or stream",
         explains="What happens to a client whose file is not cached in time. redirect: it is sent "
         "to the upstream. stream: it gets the bytes as they arrive, while they are cached.",
@@ -220,15 +279,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="page_limit",
         default="67108864",
-        parse=_some(size),
-        accepts=f"a whole number of bytes, 1 or more, {_SIZES}",
+        **_A_LIMIT,
         explains="Bytes that a page of an index may have, decompressed.",
     ),
     Setting(
         name="list_limit",
         default="268435456",
-        parse=_some(size),
-        accepts=f"a whole number of bytes, 1 or more, {_SIZES}",
+        **_A_LIMIT,
         explains="Bytes that an index's list of projects may have, decompressed.",
     ),
     Setting(
@@ -247,22 +304,19 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="offline",
-        default="off",
-        parse=_switch,
-        accepts="on or off",
+        **_A_SWITCH,
         explains="Connect to nobody: serve what is cached, however old; the rest is a 503.",
     ),
     Setting(
         name="drain_timeout",
         default="8",
-        parse=seconds,
-        accepts=f"a number of seconds, 0 or more, {_TIMES}",
+        **_A_TIME,
         explains="Seconds that SIGTERM leaves to what is being sent; a second one leaves none.",
     ),
     Setting(
         name="logging_level",
         default="INFO",
-        parse=_level,
+        parse=_one_of(*_LEVELS),
         accepts="one of " + ", ".join(_LEVELS) + " in any case",
         explains="The least level that is logged: " + ", ".join(_LEVELS) + ".",
     ),

@@ -42,8 +42,7 @@ from proxpi.index.root import Root
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.process import THREADS, Share, StartFailed, make_folder, pool, room, temporary_place
-from proxpi.row import SettingsError
-from proxpi.settings import Settings
+from proxpi.settings import Settings, SettingsError
 from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
 from proxpi.single_flight import Flights

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.row import SettingsError
-from proxpi.settings import SETTINGS, Settings, table
+from proxpi.settings import SETTINGS, Settings, SettingsError, table
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 SECONDS = ["index_ttl", "download_timeout", "connect_timeout", "read_timeout"]

@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_network
 
 import attrs
 
-from proxpi.row import Given, SettingsError
+from proxpi.settings import Given, SettingsError
 from proxpi.simple import urls
 from proxpi.upstream.credentials import basic
 

@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from proxpi.row import Given
+from proxpi.settings import Given
 from proxpi.upstream import trust
 from proxpi.upstream.handshake import Handshake
 

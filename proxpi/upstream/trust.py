@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
 
-from proxpi.row import Given
-from proxpi.settings import setting
+from proxpi.settings import Given, setting
 
 _CA_BUNDLE = setting("ca_bundle")
 _CLIENT_CERT = setting("client_cert")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.row import SettingsError
+from proxpi.settings import SettingsError
 from proxpi.upstream.proxies import Proxies, Proxy
 
 PROXY = "http://proxy.example:3128"

@@ -12,7 +12,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface.verify import verifyObject
 
-from proxpi.row import Given
+from proxpi.settings import Given
 from proxpi.upstream import tls
 from tests.support.certificates import Authority
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL, crypto
 
-from proxpi.row import Given, SettingsError
+from proxpi.settings import Given, SettingsError
 from proxpi.upstream import trust
 from tests.support.certificates import Authority
 
