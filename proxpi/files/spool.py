@@ -64,15 +64,15 @@ class Window:
     start: int = 0
     below: Partial | None = None
     _bytes: bytearray = attrs.field(factory=bytearray)
-    _quota: Deferred[None] | None = attrs.field(init=False, default=None)
+    _room: Deferred[None] | None = attrs.field(init=False, default=None)
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """Add bytes; give a Deferred of when there is room for more, if the window is full."""
         self.digests.add(data)
         self._bytes += data
-        if len(self._bytes) > WINDOW and self._quota is None:
-            self._quota = Deferred()
-        return self._quota
+        if len(self._bytes) > WINDOW and self._room is None:
+            self._room = Deferred()
+        return self._room
 
     def read(self, start: int, count: int) -> bytes:
         """Read at most `count` bytes at an offset."""
@@ -87,8 +87,8 @@ class Window:
         if offset > self.start:
             del self._bytes[: offset - self.start]
             self.start = offset
-        if self._quota is not None and len(self._bytes) <= WINDOW:
-            room, self._quota = self._quota, None
+        if self._room is not None and len(self._bytes) <= WINDOW:
+            room, self._room = self._room, None
             room.callback(None)
 
 

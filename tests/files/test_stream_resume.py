@@ -214,6 +214,13 @@ class Differing(ResumeCase):
         self.assert_bytes(self.result(asked))
         assert len(self.internet.asked) == 2
 
+    def test_other_length_while_passing(self) -> None:
+        """What passes through, and has another length by now, is cut off: it cannot begin anew."""
+        for other in (LARGE[:-1], LARGE + b"more", LARGE[: AT - 1]):
+            self.build(stream=True, capacity=MIB)
+            assert self.break_off(Reply(200, other)).cut
+            self.assert_nothing_kept()
+
     def test_without_digest(self) -> None:
         """Without digest or validator nothing tells whether a rest fits: all is asked for."""
         self.locate.lists(entry(NAME, DATA, hashes={}))
