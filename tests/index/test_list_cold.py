@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.index import retry
 from proxpi.index.project_list import ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.pool import CONNECTIONS
 from tests.index.test_project_list import ListCase, names
-from tests.support.upstreams import ROOT, Network, Reply, at_once, root_list, run, source
+from tests.support.upstreams import (
+    ROOT,
+    Network,
+    Reply,
+    at_once,
+    project_page,
+    root_list,
+    run,
+    source,
+)
 
 PLAIN = "http://index.example/simple/"
 
@@ -49,6 +59,30 @@ class ColdTests(ListCase):
         self.error(self.ask(), UpstreamFailed)
         self.indexes.says(ROOT, root_list(["a"]))
         assert self.list().status == "MISS"
+
+
+class SlotTests(ListCase):
+    """A list that has to wait for a slot of its index."""
+
+    def test_all_leave(self) -> None:
+        """Once all clients have left it is not asked for; a later client has it as ever."""
+        (index,) = self.indexes.sources
+        pages = [f"{ROOT}p-{number}/" for number in range(CONNECTIONS)]
+        for page in pages:
+            self.agents.silent.add(page)
+            self.indexes.says(page, project_page("p.zip"))
+        slow = [run(index.project(f"p-{number}", None, int)) for number in range(CONNECTIONS)]
+        self.indexes.says(ROOT, root_list(["a"]))
+        asks = [self.ask() for _ in range(3)]
+        for ask in asks:
+            ask.cancel()
+            self.error(ask, CancelledError)
+        for page in pages:
+            self.agents.release(page)
+        assert all(self.result(each).page for each in slow)
+        assert self.agents.count(ROOT) == 0
+        assert names(self.list()) == ["a"]
+        assert not self.unhandled()
 
 
 class PaceTests(ListCase):
