@@ -35,6 +35,7 @@ from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient
+from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
@@ -282,9 +283,8 @@ class Proxpi(Service):
         ]
         store = PageStore(self._disk.own / "pages", reactor)
         pages = PageCache(self._sources, reactor, store, self._in_thread)
-        projects = Projects(
-            self._sources, upstream, reactor, self._disk.own / "projects", self._in_thread
-        )
+        lists = ListStore(self._disk.own / "projects", time.time() - reactor.seconds())
+        projects = Projects(self._sources, upstream, reactor, lists, self._in_thread)
         mirror = Mirror(
             pages,
             upstream,

@@ -83,7 +83,8 @@ class ListStore:
     """The folder of project lists; all but `invalidate` and `clear` may take a while.
 
     :ivar folder: it is made when it is needed
-    :ivar wall_offset: seconds from the reactor's clock to the wall clock, by which files go
+    :ivar wall_offset: seconds from the reactor's clock to the wall clock, by which files go; it is
+        taken once, so that a wall clock that is set while proxpi runs has no say
     :ivar lock: is held while a file gets its name, or another state
     """
 

@@ -16,10 +16,8 @@ that never said anything would be a lie, so there is none.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from shutil import rmtree
 from typing import IO, TypeVar
 
@@ -88,19 +86,13 @@ class ListEntry(Entry):
 
 @attrs.define(eq=False)
 class Projects:
-    """The project list of all indexes together.
-
-    :param folder: where it is kept
-    :param wall: tells the seconds since the epoch
-    """
+    """The project list of all indexes together."""
 
     _sources: Sequence[IndexClient]
     _upstream: Upstream
     _clock: IReactorTime
-    _folder: Path
+    _store: ListStore
     _work: Work
-    _wall: Callable[[], float] = time.time
-    _store: ListStore = attrs.field(init=False)
     _revalidation: Revalidation[ListEntry] = attrs.field(init=False)
     _entry: ListEntry | None = attrs.field(init=False, default=None)
     _loads: Flights[None, None] = attrs.field(init=False)
@@ -112,8 +104,6 @@ class Projects:
     )
 
     def __attrs_post_init__(self) -> None:
-        # Taken once: a wall clock that is set while proxpi runs has no say.
-        self._store = ListStore(self._folder, self._wall() - self._clock.seconds())
         self._revalidation = Revalidation(self._sources, self._clock, self._ask, self._take)
         self._loads = Flights(self._clock)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.index import retry
+from proxpi.index.list_store import ListStore
 from proxpi.index.project_list import ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -93,9 +94,8 @@ class PaceTests(ListCase):
         super().setUp()
         self.network = Network(PLAIN)
         index = source(PLAIN, 60.0, self.network.upstream)
-        self.slow = Projects(
-            [index], self.network.upstream, self.network.reactor, self.place, at_once
-        )
+        store, network = ListStore(self.place, 0.0), self.network
+        self.slow = Projects([index], network.upstream, network.reactor, store, at_once)
 
     def send(self, size: int) -> Deferred[ProjectList]:
         """Ask for a list, and let so many bytes of it come in a second."""

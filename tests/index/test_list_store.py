@@ -89,13 +89,6 @@ class RestartTests(KeptCase):
         assert self.list().status == "MISS"
         assert self.asks == 1
 
-    def test_wall_clock_during_a_run(self) -> None:
-        """Inside a run the wall clock means nothing."""
-        self.skew += 1e6
-        assert self.list().status == "HIT"
-        self.skew -= 1e7
-        assert self.list().status == "HIT"
-
     def test_forgotten(self) -> None:
         """A list that was forgotten is not brought back by a restart, except in an outage."""
         self.projects.forget()

@@ -88,9 +88,8 @@ class ListCase(FolderCase):
             self.indexes.sources,
             self.indexes.upstream,
             self.clock,
-            self.place,
+            ListStore(self.place, self.skew),
             at_once,
-            lambda: self.clock.seconds() + self.skew,
         )
 
     def ask(self, form: Serialization = JSON, compressed: bool = False) -> Deferred[ProjectList]:

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from proxpi.files import fetch
 from proxpi.files.disk import Disk
 from proxpi.files.mirror import Mirror
+from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
@@ -123,9 +124,8 @@ class HouseCase(FolderCase):
         sources = [source(index, ttl, self.upstream)]
         store = PageStore(self.disk.own / "pages", self.clock)
         self.pages = PageCache(sources, self.clock, store, at_once)
-        self.projects = Projects(
-            sources, self.upstream, self.clock, self.disk.own / "projects", at_once
-        )
+        lists = ListStore(self.disk.own / "projects", 0.0)
+        self.projects = Projects(sources, self.upstream, self.clock, lists, at_once)
         self.mirror = Mirror(
             self.pages, self.upstream, self.disk, self.clock, timeout, at_once, stream
         )
