@@ -10,8 +10,10 @@ States
 ``RESPONSE``
     The response to a request is under way. What comes meanwhile is kept, up to :data:`AHEAD` bytes.
 ``LINGER``
-    The last response is written and the sending side is closed. What still comes is discarded, so
-    that a client that writes all of a request before it reads can read the response (RFC 9112 9.6).
+    The last response is written, and the connection is closed once the client has taken it. What
+    still comes is discarded. If a part of a request may still come, only the sending side is closed
+    first, so that a client that writes all of a request before it reads can read the response
+    (RFC 9112 9.6).
 ``CLOSED``
     The connection is lost.
 
@@ -47,7 +49,7 @@ from zope.interface import alsoProvides, implementer
 
 from proxpi.web import answers, direct
 from proxpi.web.access_log import described
-from proxpi.web.request_body import Chunks
+from proxpi.web.request_body import Chunks, Counted
 from proxpi.web.request_head import LONGEST, BadRequest, Head, cache_key, check_beginning, parse
 from proxpi.web.response_cache import CachedResponse
 from proxpi.web.routes import in_tree
@@ -107,12 +109,9 @@ class Channel(HTTPChannel):
     _advancing = False
     #: Whether the client has closed its sending side.
     _half_closed = False
-    #: Whether the body of the request that is answered may still come, after the response.
-    _unread = False
-    #: Bytes that come and belong to a body that no resource reads.
-    _skip = 0
     _head: Head
-    _chunks: Chunks | None = None
+    #: The body of the last request; what is left of it may also come after the response.
+    _body: Counted | Chunks = Counted(0)
     #: When its timer rings.
     _rings = 0.0
     #: Whether a request is due: some of it has come, or nothing at all since the beginning.
@@ -156,24 +155,26 @@ class Channel(HTTPChannel):
             return
         self._half_closed = True
         if self._state is State.RESPONSE:
-            self.site.clock.callLater(GRACE, self._try_client)
+            self._try_later(GRACE, self.requests[0])
         else:
             self._advance()
 
     def writeConnectionLost(self) -> None:
         """See `IHalfCloseableProtocol`; this side closes only to linger."""
 
-    def _try_client(self) -> None:
+    def _try_later(self, seconds: float, request: Any) -> None:
+        self.site.clock.callLater(seconds, self._try_client, request)
+
+    def _try_client(self, request: Any) -> None:
         """Find out whether a client whose sending side is closed is gone."""
-        if self._state is not State.RESPONSE:
+        if request not in self.requests:
             return
         if self.uptake.gone():
             self.transport.abortConnection()
             return
-        request = self.requests[0]
         if not request.startedWriting and request.clientproto == b"HTTP/1.1":
             self.transport.write(_CONTINUE)
-        self.site.clock.callLater(LOOK, self._try_client)
+        self._try_later(LOOK, request)
 
     def resetTimeout(self) -> None:
         """Do nothing: with a byte now and then, a request would never have to be whole."""
@@ -206,7 +207,8 @@ class Channel(HTTPChannel):
         transport = self.transport
         return bool(
             self._plain
-            and not (self._input or self._skip)
+            and self._body.done
+            and not self._input
             and self.persistent
             and self.admitted
             and not (self.site.draining or transport.disconnecting)
@@ -229,9 +231,9 @@ class Channel(HTTPChannel):
             if self._rings > now + LOOK:  # whether the client takes it
                 self.setTimeout(LOOK)
         else:
-            self._begin_response()
             rest = direct.Rest(self, answer, now)
             self.requests[:] = [rest]
+            self._begin_response(rest)
             rest.begin(head, sent, self.site.clock)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
@@ -255,10 +257,14 @@ class Channel(HTTPChannel):
         """Take what came, and handle as much of it as the state allows."""
         if not self._plain:
             self._note_client()  # a PROXY header may have come before
-        skipped = min(self._skip, len(data))
-        self._skip -= skipped
-        self._input += data[skipped:]
+        self._input += data
+        self._skip_body()
         self._advance()
+
+    def _skip_body(self) -> None:
+        """Discard a short body that no resource reads."""
+        if self.persistent and self._state is not State.BODY:
+            self._body.feed(self._input)
 
     def _advance(self) -> None:
         """Go from state to state as far as the input, and the client's uptake, allow."""
@@ -305,9 +311,9 @@ class Channel(HTTPChannel):
             request.requestHeaders.addRawHeader(name, value)
         self.requests.append(request)
         request.gotLength(head.length)
-        self._chunks = Chunks() if head.length is None else None
+        self._body = Chunks() if head.length is None else Counted(head.length)
         request.too_large = (head.length or 0) > BODY
-        if head.length == 0:
+        if self._body.done:
             self._answer()
         elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
             self._state = State.BODY
@@ -315,51 +321,36 @@ class Channel(HTTPChannel):
                 self.transport.write(_CONTINUE)
         else:
             if head.length is None or request.too_large or head.expects_continue:
-                self._close_after()
-            else:
-                skipped = min(head.length, len(self._input))
-                del self._input[:skipped]
-                self._skip = head.length - skipped
+                self.persistent = False
+            self._skip_body()
             self._answer()
 
     def _read_body(self) -> bool:
         """CachedResponse a request if its body is here; tell whether it is."""
         request: Any = self.requests[0]
-        length = self._head.length
-        if self._chunks is not None:
-            request.handleContentChunk(self._chunks.feed(self._input))
-            whole = self._chunks.state == "done"
-            request.too_large = request.content.tell() > BODY
-        else:
-            assert length is not None
-            part = self._input[: length - request.content.tell()]
-            del self._input[: len(part)]
-            request.handleContentChunk(bytes(part))
-            whole = request.content.tell() == length
+        request.handleContentChunk(self._body.feed(self._input))
+        request.too_large = request.content.tell() > BODY
         if request.too_large:
-            self._close_after()
-            whole = True
-        if whole:
-            self._answer()
-        return bool(whole)
-
-    def _close_after(self) -> None:
-        """Close behind the response, because more of the request may come than is discarded."""
-        self._unread = True
-        self.persistent = False
+            self.persistent = False
+        elif not self._body.done:
+            return False
+        self._answer()
+        return True
 
     def _answer(self) -> None:
         request, head = self.requests[0], self._head
         if not self.persistent:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        self._begin_response()
+        self._begin_response(request)
         request.requestReceived(head.method, head.target, head.version)
 
-    def _begin_response(self) -> None:
+    def _begin_response(self, request: Any) -> None:
         self._state = State.RESPONSE
         self._due = False
         self.setTimeout(None)
         self.site.busy.add(self)
+        if self._half_closed:
+            self._try_later(GRACE, request)
 
     def requestDone(self, request: Any) -> None:
         """Go on with the next request, if the client takes the answers."""
@@ -371,11 +362,8 @@ class Channel(HTTPChannel):
         # While it drains, it is closed once the client has all of it: see `Site.drain`.
         if self.persistent or self.site.draining:
             self._advance()
-        elif self._unread or self._input:
-            self._linger()
         else:
-            # It closes once the client has taken the rest: Twisted would wait for that for ever.
-            self.loseConnection()  # type: ignore[no-untyped-call]
+            self._linger(reads=bool(self._input or not self._body.done))
 
     def _refuse(self, error: BadRequest) -> None:
         """Refuse a request that is malformed, and close: its end is not known."""
@@ -387,16 +375,15 @@ class Channel(HTTPChannel):
         self.site.access(f"{self.client} {line} 0.000s")
         self._linger()
 
-    def _linger(self) -> None:
-        """Close the sending side once all is sent, and discard what comes."""
+    def _linger(self, *, reads: bool = True) -> None:
+        """Close once all is sent: the sending side alone, if more than the head may still come."""
         self._state = State.LINGER
         self.persistent = False
         self._due = False
         self._until = self.site.clock.seconds() + LINGER
-        self._skip = 0
         self._left = LINGER_BYTES
         self.transport.unregisterProducer()
-        if self._tls:
+        if self._tls or not reads:
             self.transport.loseConnection()  # TLS waits for the client's end of its own accord
         else:
             self.transport.loseWriteConnection()
@@ -426,7 +413,7 @@ class Channel(HTTPChannel):
     def _await_request(self) -> None:
         """Set the timer for the rest of a request once some of it is here."""
         waits = self._state is State.BODY or (
-            self._state is State.HEAD and (self._input or self._skip)
+            self._state is State.HEAD and (self._input or not self._body.done)
         )
         if waits and not self._due:
             self._due = True

@@ -1,7 +1,8 @@
-"""The body of a request in chunks (RFC 9112, section 7.1), decoded as it comes.
+"""The body of a request, of a stated length or in chunks (RFC 9112, section 7.1), as it comes.
 
-States: *size* (the line before a chunk is due), *data* (bytes of a chunk are due), *end* (the line
-end behind them is due), *trailer* (lines behind the last chunk are due; they are not used), *done*.
+States of one in chunks: *size* (the line before a chunk is due), *data* (bytes of a chunk are due),
+*end* (the line end behind them is due), *trailer* (lines behind the last chunk are due; they are
+not used), *done*.
 """
 
 from __future__ import annotations
@@ -20,8 +21,27 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 @attrs.define(eq=False)
+class Counted:
+    """A body of a stated length, of which so much is still to come."""
+
+    _left: int
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it has come."""
+        return not self._left
+
+    def feed(self, data: bytearray) -> bytes:
+        """Take what belongs to the body away from the beginning of the data, and give it."""
+        part = bytes(data[: self._left])
+        del data[: self._left]
+        self._left -= len(part)
+        return part
+
+
+@attrs.define(eq=False)
 class Chunks:
-    """Decodes one body.
+    """A body in chunks.
 
     :ivar state: see above
     """
@@ -30,6 +50,11 @@ class Chunks:
     _left: int = 0
     _lines: int = 0
 
+    @property
+    def done(self) -> bool:
+        """Whether all of it has come."""
+        return self.state == "done"
+
     def feed(self, data: bytearray) -> bytes:
         """
         Take what belongs to the body away from the beginning of the data, and give its content.
@@ -37,7 +62,7 @@ class Chunks:
         :raises BadRequest: for chunks that are malformed
         """
         content = bytearray()
-        while self.state != "done":
+        while not self.done:
             if self.state == "data":
                 part = data[: self._left]
                 del data[: self._left]

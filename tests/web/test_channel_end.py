@@ -8,11 +8,12 @@ import attrs
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 
 from proxpi.web import channel
-from proxpi.web.channel import BODY, HEAD, LINGER, State
+from proxpi.web.channel import BODY, GRACE, HEAD, LINGER, State
 from proxpi.web.send import LOOK
 from tests.support.exchange import request as written
-from tests.support.house import page
+from tests.support.house import HouseCase, page
 from tests.support.kernel import Client
+from tests.support.logs import logged
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, KnownCase
 
 BAD = b"GET foo HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -149,3 +150,45 @@ class Balanced(KnownCase):
             client.send(b"x" * 50_000)
             assert not client.closed
         assert client.transport.connected
+
+
+class AfterTheLast(HouseCase):
+    """Requests behind the last one of a connection (RFC 9112 9.6)."""
+
+    def test_not_answered(self) -> None:
+        """What a client sends after its ``Connection: close`` is neither done nor answered."""
+        for method in ("GET", "DELETE", "POST"):
+            exchange = self.connect(tls=True)
+            exchange.ask("GET", "/health", "Connection: close")
+            exchange.send(written(method, "/cache/demo"))
+            exchange.send(b"x" * 100_000)
+            with logged("proxpi.access") as log:
+                received = exchange.receive()
+            assert received.count(b"HTTP/1.1 ") == 1
+            assert log.lines == []
+            assert exchange.closed
+
+
+class HalfClosed(KnownCase):
+    """Clients whose sending side is closed, and who may be gone."""
+
+    def test_second_of_two(self) -> None:
+        """A client that is gone is found out whichever of its requests is being answered."""
+        late = [attrs.evolve(page(), whole=False) for _ in range(2)]
+        for number, reply in enumerate(late):
+            self.internet.at(INDEX_PAGE.replace("demo", f"cold{number}"), reply)
+        client = self.client()
+        client.send(written("GET", "/index/cold0/") + written("GET", "/index/cold1/"))
+        client._socket.shutdown(socket.SHUT_WR)
+        client.settle()
+        late[0].end()
+        client.settle()
+        for _ in range(3):
+            self.clock.advance(GRACE)
+            client.settle()
+        assert client.received.endswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.hang_up()
+        for _ in range(int(LOOK) + 1):
+            self.clock.advance(1)
+            self.clock.turn()
+        assert not client.transport.connected
