@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import attrs
 from twisted.application.service import IService, Service
@@ -73,7 +74,6 @@ CLOSING = 0.5
 #: Connections that may wait to be accepted; the system may allow fewer.
 BACKLOG = 4096
 
-T = TypeVar("T")
 _log = Logger(namespace="proxpi")
 
 
@@ -138,8 +138,9 @@ class Proxpi(Service):
         )
         # What is done with files takes as long as the disk: pages do not wait for it. And a disk
         # that writes slowly may still read well.
-        self._threads, self._write_threads, self._read_threads = map(
-            pool, ("pages", "writes", "reads")
+        self._pools = [pool(name) for name in ("pages", "writes", "reads")]
+        self._in_thread, self._writing, self._reading = (
+            partial(deferToThreadPool, reactor, each) for each in self._pools
         )
         self._ports: list[tuple[str, IListeningPort]] = []
         self._temporary: Path | None = None
@@ -189,9 +190,8 @@ class Proxpi(Service):
         if self._temporary is not None:
             # Not earlier: twistd may have been told to become another user by now.
             make_folder(self._temporary, "TMPDIR", 0o700)
-        self._threads.start()
-        self._write_threads.start()
-        self._read_threads.start()
+        for each in self._pools:
+            each.start()
         self._disk.prepare()
         self._counting.start(COUNTING, now=False)
         for warning in self._settings.warnings:
@@ -314,15 +314,6 @@ class Proxpi(Service):
         self._counting = LoopingCall(count_uses)
         self._counting.clock = reactor
         return site
-
-    def _writing(self, job: Callable[[], T]) -> Deferred[T]:
-        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._write_threads, job))
-
-    def _reading(self, job: Callable[[], T]) -> Deferred[T]:
-        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._read_threads, job))
-
-    def _in_thread(self, job: Callable[[], T]) -> Deferred[T]:
-        return cast("Deferred[T]", deferToThreadPool(self._reactor, self._threads, job))
 
     def remove_temporary(self) -> None:
         """Remove the folder that was made for this run alone."""

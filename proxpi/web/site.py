@@ -49,8 +49,8 @@ class Site(ConnectionLimiter, server.Site):
         self._rest = rest
         self.access: Callable[[str], object] = lambda line: _access.info("{line}", line=line)
         self.response_cache = ResponseCache()
-        self._full = _Full()  # type: ignore[no-untyped-call]
-        self._health = _Health()  # type: ignore[no-untyped-call]
+        self._full = _Fixed(_full)
+        self._health = _Fixed(_healthy)
 
     def acceptableProtocols(self) -> list[bytes]:
         """See `IProtocolNegotiationFactory`: HTTP/2 would get past all limits of a connection."""
@@ -91,31 +91,29 @@ class Site(ConnectionLimiter, server.Site):
         self.access(f"{channel.client} {entry.line} {seconds:.3f}s")
 
 
-class _Health(Resource):
-    """Says that all is well, at once, also before Klein is there.
-
-    What else may be asked of ``/health`` is Klein's to answer.
-    """
+class _Fixed(Resource):
+    """Answers the same to everybody, at once, also before Klein is there."""
 
     isLeaf = True
 
-    def render(self, request: Any) -> int:
-        """See `IResource`."""
-        answers.finish(request, answers.succeeded(request, answers.UNSTORED))
-        return NOT_DONE_YET
-
-
-class _Full(Resource):
-    """Refuses, because there are too many clients."""
-
-    isLeaf = True
+    def __init__(self, body: Callable[[Any], bytes]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._body = body
 
     def render(self, request: Any) -> int:
         """See `IResource`."""
-        headers = {"Retry-After": str(answers.RETRY_AFTER)}
-        text = "proxpi has as many clients as it can take; try again in a moment."
-        answers.finish(request, answers.line(request, 503, text, headers))
+        answers.finish(request, self._body(request))
         return NOT_DONE_YET
+
+
+def _healthy(request: Any) -> bytes:
+    return answers.succeeded(request, answers.UNSTORED)
+
+
+def _full(request: Any) -> bytes:
+    headers = {"Retry-After": str(answers.RETRY_AFTER)}
+    text = "proxpi has as many clients as it can take; try again in a moment."
+    return answers.line(request, 503, text, headers)
 
 
 def _is_text(segments: list[bytes]) -> bool:
