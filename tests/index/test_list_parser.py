@@ -17,6 +17,7 @@ from proxpi.index import list_parser
 from proxpi.index.list_parser import BLOCK, LONGEST_VALUE, NotAList, parse
 from proxpi.simple.model import Unlisted
 from proxpi.simple.names import normalize
+from proxpi.simple.tokenizer import MARKED_SECTIONS
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic, project_names
 
@@ -338,6 +339,20 @@ def test_long_elements_in_json(filler: bytes) -> None:
     for size in (1000, 70_000, 300_000):
         chunks = [data[place : place + size] for place in range(0, len(data), size)]
         assert scan(*chunks) == ["a", "b"]
+
+
+def test_many_odd_projects() -> None:
+    """A list of projects that have more in them than a name is read like any other."""
+    numbers = range(2 * list_parser.BATCH + 1)
+    odd = ",".join(f'{{"x": [{{"name": "x"}}, {{}}], "name": "p{number}"}}' for number in numbers)
+    found = scan(*in_blocks(f'{{"projects": [{odd}]}}'.encode()))
+    assert found == [f"p{number}" for number in numbers]
+
+
+def test_marked_sections_are_limited() -> None:
+    """HTML with too many marked sections is no list, and the refusal says so."""
+    sections = b"<![CDATA[ >" * (MARKED_SECTIONS + 1)
+    assert "marked sections" in refusal(b"<html>" + sections + b"<a href=a>a</a></html>")
 
 
 @pytest.mark.parametrize("begin", [b'{"a": "', b'{"projects": [{"name": "', b'{"a": [0'])
