@@ -22,9 +22,9 @@ from twisted.internet.interfaces import IReactorTime
 from proxpi.index.client import IndexClient, Part, Said, Work
 from proxpi.index.client import Page as IndexPage
 from proxpi.index.merge import find
-from proxpi.index.page_entry import Body, PageEntries, PageEntry
+from proxpi.index.page_entry import PageEntries, PageEntry
 from proxpi.index.page_store import DOCUMENT, PageStore
-from proxpi.index.representations import Lost, Representation
+from proxpi.index.representations import Body, Lost, Representation
 from proxpi.index.revalidation import Revalidation, Status
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
@@ -77,27 +77,15 @@ class PageCache:
     _store: PageStore
     _work: Work
     changed: Callable[[str | None], None] = lambda _: None
-    _entries: PageEntries = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: PageEntries(
-                self._sources,
-                self._clock,
-                self._store,
-                self._work,
-                lambda name: self.changed(name),
-            ),
-            takes_self=True,
-        ),
-    )
     _documents: dict[str, bytes] = attrs.field(init=False, factory=dict)
-    _revalidation: Revalidation[PageEntry] = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: Revalidation(self._sources, self._clock, _ask, self._entries.take),
-            takes_self=True,
-        ),
-    )
+    _entries: PageEntries = attrs.field(init=False)
+    _revalidation: Revalidation[PageEntry] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._entries = PageEntries(
+            self._sources, self._clock, self._store, self._work, lambda name: self.changed(name)
+        )
+        self._revalidation = Revalidation(self._sources, self._clock, _ask, self._entries.take)
 
     def ready(self, name: str, serialization: Serialization, compressed: bool) -> Page | None:
         """

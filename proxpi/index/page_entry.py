@@ -12,7 +12,8 @@ work under way.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from shutil import rmtree
 
 import attrs
@@ -20,8 +21,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, Page, Part, Said, Work
-from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage, digest
-from proxpi.index.representations import Lost, Representation, add, keep, suppress_metadata
+from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
+from proxpi.index.representations import Body, Lost, Representation, update
 from proxpi.index.revalidation import Entry, due, refreshes
 from proxpi.simple.listing import Listed
 from proxpi.single_flight import Flights
@@ -31,17 +32,6 @@ MEMORY = 16 * 1024 * 1024
 #: Bytes that a entry is taken to cost beside its content, and each of its files.
 OVERHEAD = 4096
 FILE_OVERHEAD = 1024
-
-
-@attrs.frozen
-class Body:
-    """The bytes of one form of a page.
-
-    :ivar etag: the entity tag, without quotes; it is of these very bytes
-    """
-
-    data: bytes
-    etag: str
 
 
 @attrs.define(eq=False)
@@ -99,9 +89,6 @@ class PageEntries:
         """Tell whether a entry is current; any thread may ask."""
         return self._entries.get(entry.name) is entry
 
-    def _is_current(self, entry: PageEntry) -> Callable[[], bool]:
-        return lambda: self.current(entry)
-
     def invalidate(self, name: str) -> None:
         """
         Begin a new generation of a project's page, on disk and in memory.
@@ -157,8 +144,7 @@ class PageEntries:
 
         :raises Lost: if an index confirmed a page that is not there any more
         """
-        await entry.lock.acquire()
-        try:
+        async with entry.lock:
             parts, pages = [], {}
             for source, old in zip(self._sources, entry.parts, strict=True):
                 new = said.get(source)
@@ -170,20 +156,8 @@ class PageEntries:
                     if new.page is not None:
                         pages[source.identity] = new.page
             wanted, entry.wanted = entry.wanted, set()
-            before, named = entry.stored, self._named(parts)
-            after, made = await self._work(
-                lambda: keep(
-                    self.store, entry.name, before, named, pages, wanted, self._is_current(entry)
-                )
-            )
-            if before is None or after is None or before.documents != after.documents:
-                entry.forms.clear()
-                entry.files.clear()
-            entry.parts, entry.stored = parts, after
-            entry.forms |= {form: _body(made[form.name]) for form in wanted if form.name in made}
+            await self._update(entry, parts, pages, wanted)
             self._changed(entry)
-        finally:
-            entry.lock.release()
 
     async def render(self, entry: PageEntry, form: Representation) -> Body:
         """
@@ -191,19 +165,12 @@ class PageEntries:
 
         :raises Lost: if what was kept of the page is not there any more
         """
-        await entry.lock.acquire()
-        try:
-            kept, named = entry.stored, self._named(entry.parts)
-            if kept is None:
+        async with entry.lock:
+            await self._update(entry, entry.parts, {}, {form})
+            if form not in entry.forms:  # no index has the project any more
                 raise Lost(entry.name)
-            entry.stored, data = await self._work(
-                lambda: add(self.store, entry.name, kept, named, form, self._is_current(entry))
-            )
-            body = entry.forms[form] = _body(data)
             self.weigh(entry)
-            return body
-        finally:
-            entry.lock.release()
+            return entry.forms[form]
 
     async def suppress_metadata(self, entry: PageEntry, filename: str) -> None:
         """
@@ -211,20 +178,31 @@ class PageEntries:
 
         :raises Lost: if what was kept of the page is not there any more
         """
-        await entry.lock.acquire()
-        try:
-            kept, named = entry.stored, self._named(entry.parts)
-            if kept is None:
-                return
-            entry.stored = await self._work(
-                lambda: suppress_metadata(
-                    self.store, entry.name, kept, named, filename, self._is_current(entry)
-                )
-            )
+        async with entry.lock:
+            if entry.stored is not None:
+                await self._update(entry, entry.parts, {}, (), filename)
+                entry.forms.clear()
+                self._changed(entry)
+
+    async def _update(
+        self,
+        entry: PageEntry,
+        parts: list[Part | None],
+        pages: Mapping[str, Page],
+        wanted: Collection[Representation],
+        suppress: str | None = None,
+    ) -> None:
+        """Store an entry with what has changed; see :func:`proxpi.index.representations.update`."""
+        name, before, named = entry.name, entry.stored, self._named(parts)
+        current = partial(self.current, entry)
+        after, made = await self._work(
+            lambda: update(self.store, name, before, named, pages, wanted, suppress, current)
+        )
+        if before is None or after is None or before.documents != after.documents:
             entry.forms.clear()
-            self._changed(entry)
-        finally:
-            entry.lock.release()
+            entry.files.clear()
+        entry.parts, entry.stored = parts, after
+        entry.forms = made | entry.forms
 
     def weigh(self, entry: PageEntry) -> None:
         """Count the bytes of a entry anew, and evict others to make room for them."""
@@ -302,7 +280,3 @@ class PageEntries:
         if part is not None and part.present and DOCUMENT + source.identity not in documents:
             return None
         return part
-
-
-def _body(data: bytes) -> Body:
-    return Body(data, digest(data))

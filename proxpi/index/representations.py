@@ -44,6 +44,17 @@ class Representation:
         return self.serialization.value + (".gz" if self.compressed else "")
 
 
+@attrs.frozen
+class Body:
+    """The bytes of one form of a page.
+
+    :ivar etag: the entity tag, without quotes; it is of these very bytes
+    """
+
+    data: bytes
+    etag: str
+
+
 def render(
     projects: Sequence[model.Project],
     forms: Iterable[Representation],
@@ -77,23 +88,26 @@ def render(
     return rendered
 
 
-def keep(
+def update(
     store: PageStore,
     name: str,
     before: StoredPage | None,
     parts: Mapping[str, Part],
     pages: Mapping[str, Page],
     wanted: Collection[Representation],
+    suppress: str | None,
     current: Callable[[], bool],
-) -> tuple[StoredPage | None, dict[str, bytes]]:
+) -> tuple[StoredPage | None, dict[Representation, Body]]:
     """
-    Keep what the indexes said of a project, with the forms of it that are wanted.
+    Store what the indexes said of a project, with its representations.
 
-    :param before: what was kept until now
+    :param before: what was stored until now
     :param parts: what they said, by identity of the index, in order of precedence
     :param pages: those pages that are new
+    :param wanted: the representations to add
+    :param suppress: a file whose core metadata is not advertised any more, until a page changes
     :param current: see :meth:`proxpi.index.page_store.PageStore.save`
-    :return: what is kept now, and the forms that were made; no project, nothing kept
+    :return: what is stored now, and the wanted representations; of no project, nothing
     :raises Lost: if a page that still holds is not there any more
     """
     present = [key for key, part in parts.items() if part.present]
@@ -101,69 +115,26 @@ def keep(
         store.remove(name, current)
         return None, {}
     old = (before.read() if before is not None else None) or {}
-    sections = {}
-    for key in present:
-        section = DOCUMENT + key
-        if key in pages:
-            sections[section] = pages[key].document
-        elif section in old:
-            sections[section] = old[section]
-        else:
+    documents = {}
+    for section in [DOCUMENT + key for key in present]:
+        key = section.removeprefix(DOCUMENT)
+        if key not in pages and section not in old:
             raise Lost(name)
-    if sections == {key: data for key, data in old.items() if key.startswith(DOCUMENT)}:
-        return store.save(name, parts, old, current), {}
-    made: dict[str, bytes] = {}
-    if wanted:
+        documents[section] = pages[key].document if key in pages else old[section]
+    unchanged = documents == {key: data for key, data in old.items() if key.startswith(DOCUMENT)}
+    sections = old if unchanged else documents
+    suppressed = msgspec.json.decode(sections.get(SUPPRESSED, b"[]"), type=list[str])
+    if suppress is not None:
+        suppressed = sorted({suppress, *suppressed})
+        sections = documents | {SUPPRESSED: model.to_json(suppressed)}
+    missing = [form for form in wanted if form.name not in sections]
+    if missing:
         projects = [
-            pages[key].project if key in pages else model.decode(sections[DOCUMENT + key])
+            pages[key].project if key in pages else model.decode(documents[DOCUMENT + key])
             for key in present
         ]
-        made = render(projects, wanted)
-    return store.save(name, parts, sections | made, current), made
-
-
-def add(
-    store: PageStore,
-    name: str,
-    kept: StoredPage,
-    parts: Mapping[str, Part],
-    form: Representation,
-    current: Callable[[], bool],
-) -> tuple[StoredPage, bytes]:
-    """
-    Make one more form of a page that is kept.
-
-    :raises Lost: if it is not there any more
-    """
-    sections = kept.read()
-    if sections is None:
-        raise Lost(name)
-    documents = [sections[DOCUMENT + key] for key, part in parts.items() if part.present]
-    suppressed = _suppressed(sections)
-    made = render([model.decode(document) for document in documents], [form], suppressed)
-    return store.save(name, parts, sections | made, current), made[form.name]
-
-
-def suppress_metadata(
-    store: PageStore,
-    name: str,
-    kept: StoredPage,
-    parts: Mapping[str, Part],
-    filename: str,
-    current: Callable[[], bool],
-) -> StoredPage:
-    """
-    Let the forms of a page that is kept advertise no core metadata of a file, until it changes.
-
-    :raises Lost: if it is not there any more
-    """
-    sections = kept.read()
-    if sections is None:
-        raise Lost(name)
-    suppressed = model.to_json(sorted({filename, *_suppressed(sections)}))
-    documents = {key: data for key, data in sections.items() if key.startswith(DOCUMENT)}
-    return store.save(name, parts, documents | {SUPPRESSED: suppressed}, current)
-
-
-def _suppressed(sections: Mapping[str, bytes]) -> list[str]:
-    return msgspec.json.decode(sections.get(SUPPRESSED, b"[]"), type=list[str])
+        sections = sections | render(projects, missing, suppressed)
+    stored = store.save(name, parts, sections, current)
+    return stored, {
+        form: Body(sections[form.name], stored.sections[form.name].digest) for form in wanted
+    }
