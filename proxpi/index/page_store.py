@@ -28,8 +28,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from io import BytesIO
+from contextlib import ExitStack, suppress
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import attrs
@@ -263,10 +263,15 @@ class PageStore:
 
     def _write(self, path: Path, image: bytes, current: Callable[[], bool]) -> None:
         def replace(partial: Path, path: Path) -> None:
-            with self.lock:
-                if not current():
-                    raise Superseded()
-                os.replace(partial, path)
+            with ExitStack() as held:
+                # The disk frees the bytes of the file before once that is closed: after the lock,
+                # for which the reactor may wait.
+                with suppress(OSError):
+                    held.enter_context(FileIO(path))
+                with self.lock:
+                    if not current():
+                        raise Superseded()
+                    os.replace(partial, path)
 
         # Beside the folder of pages, where what a crash leaves behind is removed at the start.
         beside = self.folder.parent

@@ -202,12 +202,12 @@ def _read(
 
 
 def _values(pieces: Iterable[msgspec.Raw]) -> Iterator[object]:
-    """Decode what can be decoded."""
+    """Decode pieces of JSON; one that cannot be decoded is nothing."""
     for piece in pieces:
         try:
             yield _VALUE.decode(piece)
         except (ValueError, RecursionError):
-            continue
+            yield None
 
 
 def _read_leniently(
@@ -220,7 +220,8 @@ def _read_leniently(
     values = {key: value for key, value in page.items() if _is_sound([key, value])}
     if not isinstance(files, list):
         return values, None
-    return values, entries.usable(filter(_is_sound, files), url, unlisted)
+    sound = (file if _is_sound(file) else None for file in files)
+    return values, entries.usable(sound, url, unlisted)
 
 
 def _is_sound(value: object) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,29 @@ class KeepingTests(StoreCase):
         assert stored.read() == SECTIONS
         assert stored.read("json") == {"json": b"{}"}
         assert list(stored.documents) == [DOCUMENT + "aa"]
+
+    def test_no_bytes_are_freed_under_the_lock(self) -> None:
+        """The file that another one replaces is open until the reactor may have the lock again."""
+        self.save()
+        before = self.path().stat().st_ino
+        store, kept = self.store, []
+
+        class Watched:
+            """The lock, which looks at its end whether the file before is held."""
+
+            def __enter__(self) -> None:
+                pass
+
+            def __exit__(self, *_: object) -> None:
+                descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+                for descriptor in descriptors:
+                    with contextlib.suppress(OSError):
+                        kept.append(os.fstat(descriptor).st_ino == before)
+
+        store.lock = cast(Any, Watched())
+        self.save()
+        assert self.path().stat().st_ino != before
+        assert any(kept)
 
     def test_order(self) -> None:
         """The order of the indexes is kept: it is their precedence."""

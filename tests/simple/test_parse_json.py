@@ -301,6 +301,7 @@ def test_an_odd_value_costs_its_file_alone(value: bytes, more: bytes) -> None:
     project = parse_project(page % (more, value, files), None, URL, "foo")
     good = {"filename": "good.whl", "url": URL + "good.whl", "hashes": {}, "size": 7}
     assert project == Project("foo", [good], {"versions": ["1"]}, "1.3")
+    assert project.unlisted.count == 2
 
 
 def test_an_odd_key_of_the_page_is_dropped() -> None:
