@@ -103,8 +103,6 @@ class Channel(HTTPChannel):
     _plain = False
     #: Whether the transport has as much to send as it takes.
     _clogged = False
-    #: Whether reading is paused because enough has come ahead.
-    _ahead = False
     #: Whether :meth:`_advance` is at work, and need not be called.
     _advancing = False
     #: Whether the client has closed its sending side.
@@ -401,11 +399,7 @@ class Channel(HTTPChannel):
 
     def _regulate(self) -> None:
         """Read from the client, or let it wait."""
-        ahead = self._state is State.RESPONSE and len(self._input) > AHEAD
-        if ahead == self._ahead:
-            return
-        self._ahead = ahead
-        if ahead:
+        if self._state is State.RESPONSE and len(self._input) > AHEAD:
             self.transport.pauseProducing()
         elif not (self._clogged or self._half_closed):
             self.transport.resumeProducing()
@@ -429,7 +423,6 @@ class Channel(HTTPChannel):
     def resumeProducing(self) -> None:
         """Go on with what was not parsed for want of a client that takes the answers."""
         self._clogged = False
-        self._ahead = False
         super().resumeProducing()  # type: ignore[no-untyped-call]
         self._advance()
 

@@ -68,32 +68,22 @@ class Files:
         if isinstance(found, Reader) and found.spool.size is None and _needs_length(request):
             found.close()
             found = await self._mirror.whole(wanted.name, wanted.filename)
+        hit = isinstance(found, Copy) and not found.fetched
+        redirected = isinstance(found, Elsewhere)
+        outcome = metrics.FILE_REDIRECTS if redirected else metrics.FILE_MISSES
+        (metrics.FILE_HITS if hit else outcome).inc()
         match found:
-            case Copy(fetched=False):
-                metrics.FILE_HITS.inc()
-                self._send(request, wanted, found, "HIT")
             case Copy():
-                metrics.FILE_MISSES.inc()
-                self._send(request, wanted, found, "MISS")
+                self._send(request, wanted, found, "HIT" if hit else "MISS")
             case Reader():
-                metrics.FILE_MISSES.inc()
-                self._send_body(request, wanted, found)
+                self._send_spool(request, wanted, found, None, found.spool.size)
             case Part(reader, span, size):
-                metrics.FILE_MISSES.inc()
-                if _decided(request, reader.spool.link, "MISS"):
-                    reader.close()
-                    return
-                self._set_head(request, wanted, size, reader.spool.link, "MISS")
-                _set_part(request, span, size)
-                send(request, reader, self._clock, span.stop)
+                self._send_spool(request, wanted, reader, span, size)
             case Head(size, link):
-                metrics.FILE_MISSES.inc()
-                if _decided(request, link, "MISS"):
-                    return
-                self._set_head(request, wanted, size, link, "MISS")
-                request.finish()  # type: ignore[no-untyped-call]
+                if not _decided(request, link, "MISS"):
+                    self._set_head(request, wanted, size, link, "MISS")
+                    request.finish()  # type: ignore[no-untyped-call]
             case Elsewhere():
-                metrics.FILE_REDIRECTS.inc()
                 headers = {
                     "Location": found.url,
                     "Content-Length": "0",
@@ -102,14 +92,23 @@ class Files:
                 }
                 answers.finish(request, answers.empty(request, 302, headers))
 
-    def _send_body(self, request: Request, wanted: FileOf, reader: Reader) -> None:
-        """Send a file that is on its way, all of it."""
-        spool = reader.spool
-        if _decided(request, spool.link, "MISS"):
+    def _send_spool(
+        self,
+        request: Request,
+        wanted: FileOf,
+        reader: Reader,
+        span: conditional.Span | None,
+        size: int | None,
+    ) -> None:
+        """Send a file that is on its way, or a part of it."""
+        if _decided(request, reader.spool.link, "MISS"):
             reader.close()
             return
-        self._set_head(request, wanted, spool.size, spool.link, "MISS")
-        send(request, reader, self._clock, spool.size)
+        self._set_head(request, wanted, size, reader.spool.link, "MISS")
+        if span is not None:
+            assert size is not None
+            _set_part(request, span, size)
+        send(request, reader, self._clock, size if span is None else span.stop)
 
     def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
         etag = copy.sha256

@@ -7,9 +7,8 @@ import os
 import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
+from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from proxpi.index.page_cache import NoSuchProject, Page, PageCache
 from proxpi.index.project_list import ProjectList, Projects
@@ -25,9 +24,8 @@ ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
 VARY = {"Vary": "Accept, Accept-Encoding"}
 
 
-@implementer(IResource)
-@attrs.define(eq=False)
-class IndexTree:
+@attrs.define(eq=False, slots=False)
+class IndexTree(Resource):
     """Answers whatever is asked for under a root of the tree."""
 
     _pages: PageCache
@@ -35,15 +33,6 @@ class IndexTree:
     _files: Files
     _clock: IReactorTime
     isLeaf = True
-    server = None
-
-    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
-        """See `IResource`; a leaf is never asked."""
-        raise RuntimeError("a leaf has no children")
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """See `IResource`; a leaf is never asked."""
-        raise RuntimeError("a leaf has no children")
 
     def render(self, request: Request) -> int:
         """See `IResource`."""

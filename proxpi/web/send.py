@@ -28,7 +28,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 from twisted.internet.abstract import FileDescriptor
@@ -36,6 +36,8 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from twisted.logger import Logger
 from twisted.web.server import Request
 from zope.interface import implementer
+
+from proxpi.files.spool import Reader
 
 #: Bytes up to which a body is written at once.
 AT_ONCE = 256 * 1024
@@ -59,40 +61,13 @@ _SHORTER = "it has become shorter"
 _log = Logger(namespace="proxpi.web")
 
 
-class Source(Protocol):
-    """What a body is read from, at its own offset.
-
-    :ivar offset: of the next byte
-    :ivar cut: whether no more bytes can be read, ever
-    :ivar changed: is called when any of this has changed
-    """
-
-    offset: int
-    cut: bool
-    changed: Callable[[], None]
-
-    @property
-    def available(self) -> int:
-        """How many bytes can be read now."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether the available bytes are all that is left."""
-
-    def read(self, count: int) -> bytes:
-        """Read at most `count` bytes of those available; none, or `OSError`, if that fails."""
-
-    def close(self) -> None:
-        """Read no more."""
-
-
 def _nothing() -> None:
     pass
 
 
 @attrs.define(eq=False)
 class Stored:
-    """A part of an open file, or of memory.
+    """A part of an open file, or of memory; it is read like a spool.
 
     :ivar spoilt: called if it cannot be read
     """
@@ -108,11 +83,11 @@ class Stored:
 
     @property
     def available(self) -> int:
-        """See :class:`Source`."""
+        """See :class:`proxpi.files.spool.Reader`."""
         return self._stop - self.offset
 
     def read(self, count: int) -> bytes:
-        """See :class:`Source`."""
+        """See :class:`proxpi.files.spool.Reader`."""
         piece = self._at(self.offset, count)
         if len(piece) < count:
             raise OSError(_SHORTER)
@@ -160,7 +135,7 @@ def send_file(
 
 def send(
     request: Request,
-    source: Source | Stored,
+    source: Reader | Stored,
     clock: IReactorTime,
     stop: int | None = None,
     moved: int | None = None,
@@ -186,7 +161,7 @@ class _Sender:
     """Gives a request its body, piece by piece, as far as it is there."""
 
     _request: Request
-    _source: Any
+    _source: Reader | Stored
     _clock: IReactorTime
     _stop: int | None
     _moved: int | None
