@@ -13,7 +13,8 @@ index could send a client to the wrong file of the right name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -25,7 +26,7 @@ from proxpi.index.merge import find
 from proxpi.index.page_entry import PageEntries, PageEntry
 from proxpi.index.page_store import DOCUMENT, PageStore
 from proxpi.index.representations import Body, Lost, Representation
-from proxpi.index.revalidation import Revalidation, Status
+from proxpi.index.revalidation import Ask, Revalidation, Status
 from proxpi.simple.listing import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -36,6 +37,10 @@ YOUNG = 5.0
 MISSES = 1000
 #: Pages of indexes that are held as they were encoded: a client asks for many files of one.
 DOCUMENTS = 4
+#: How often a page is asked for anew, for one request, because what is stored of it is gone.
+LOSSES = 5
+
+T = TypeVar("T")
 
 
 class NoSuchProject(NotListed):
@@ -114,16 +119,14 @@ class PageCache:
         :raises UpstreamFailed: if an index failed and there is nothing to stand in for it
         """
         form = Representation(serialization, compressed)
-        while True:
-            entry, status = await self._current(name, form=form)
+
+        async def body_of(entry: PageEntry) -> Body:
             if not entry.present:
                 raise NoSuchProject(name)
-            try:
-                body = await self._body(entry, form)
-            except Lost:
-                self._entries.lose(entry)
-                continue
-            return self._page(entry, body, status)
+            return await self._body(entry, form)
+
+        entry, status, body = await self._use(name, body_of, form=form)
+        return self._page(entry, body, status)
 
     def ready_file(self, name: str, filename: str) -> Listed | None:
         """Give what the page that is held says of a file; it may be past its time."""
@@ -190,28 +193,36 @@ class PageCache:
         """
         return self._entries.clear()
 
-    async def _current(
-        self, name: str, anyway: bool = False, form: Representation | None = None
-    ) -> tuple[PageEntry, Status]:
+    async def _use(
+        self,
+        name: str,
+        use: Callable[[PageEntry], Awaitable[T]],
+        anyway: bool = False,
+        form: Representation | None = None,
+    ) -> tuple[PageEntry, Status, T]:
         """
-        Give a entry that may be used for this request, and how it came to be.
+        Give an entry that may be used for this request, how it came to be, and what `use` gives.
 
         It may be superseded by the end of the flight that the request joined.
 
         :param anyway: whether to ask the indexes even if it is fresh
         :param form: what is wanted of it, to be made in one go
+        :raises UpstreamFailed: also if what is stored of it is lost over and over
         """
-        while True:
+        for _ in range(LOSSES):
             entry = self._entries.get(name)
-            if not anyway and self._revalidation.remaining(entry) > 0:
-                return entry, "HIT"
-            if form is not None:
-                entry.wanted.add(form)
+            status: Status = "HIT"
             try:
-                return entry, await self._revalidation.revalidate(entry, "all" if anyway else "due")
+                if anyway or self._revalidation.remaining(entry) <= 0:
+                    if form is not None:
+                        entry.wanted.add(form)
+                    ask: Ask = "all" if anyway else "due"
+                    status = await self._revalidation.revalidate(entry, ask)
+                return entry, status, await use(entry)
             except Lost:
                 # The new entry has no validators for what is lost.
                 self._entries.lose(entry)
+        raise UpstreamFailed(self._sources[0].url, "its page cannot be read from disk")
 
     async def _body(self, entry: PageEntry, form: Representation) -> Body:
         body = self._entries.body(entry, form)
@@ -223,12 +234,10 @@ class PageCache:
     async def _look_up(
         self, name: str, filename: str, anyway: bool = False
     ) -> tuple[PageEntry, Status, Listed | None]:
-        while True:
-            entry, status = await self._current(name, anyway)
-            try:
-                return entry, status, self._listed(entry, filename)
-            except Lost:
-                self._entries.lose(entry)
+        async def listed(entry: PageEntry) -> Listed | None:
+            return self._listed(entry, filename)
+
+        return await self._use(name, listed, anyway)
 
     def _page(self, entry: PageEntry, body: Body, status: Status) -> Page:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.index.page_cache import YOUNG, NoSuchFile, NoSuchProject
+from proxpi.index.page_cache import LOSSES, YOUNG, NoSuchFile, NoSuchProject
+from proxpi.index.page_store import StoredPage
 from proxpi.simple.listing import Listed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, PagesCase
@@ -60,6 +61,13 @@ class ListedTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page("a.zip", "b.zip"))
         assert self.result(self.file("b.zip")).entry["filename"] == "b.zip"
         assert self.agents.count(AT_ROOT) == 2
+
+    def test_a_disk_that_cannot_be_read(self) -> None:
+        """A page that is lost whenever it is read is a failure, after a few tries."""
+        self.put(StoredPage, "read", lambda *_: None)
+        assert self.error(self.file(), UpstreamFailed).temporary
+        assert self.agents.count(AT_ROOT) <= LOSSES
+        assert "a.zip" in self.page().body.data.decode()
 
     def test_unknown_file(self) -> None:
         """A file that no page lists costs one question more, not two."""
