@@ -22,7 +22,6 @@ from proxpi.upstream.proxies import Proxies
 
 _LISTEN = setting("listen")
 
-
 #: Options of gunicorn, which ran the program that proxpi replaces.
 _GUNICORN = re.compile(
     r"-[bktw].*|(--(access-?log\w*|backlog|bind|certfile|config|error-?log\w*|graceful-timeout|"
@@ -33,14 +32,11 @@ _GUNICORN = re.compile(
 
 def _of_gunicorn(arguments: Sequence[str] | None) -> str:
     """Give the line that answers options of gunicorn; nothing if there are none."""
-    found = [
-        match[1] or match[0][:2] for match in map(_GUNICORN.fullmatch, arguments or ()) if match
-    ]
-    what = (
-        f"{', '.join(found)} {'is' if len(found) == 1 else 'are'} for gunicorn, which does not run"
-    )
+    matches = map(_GUNICORN.fullmatch, arguments or ())
+    found = [match[1] or match[0][:2] for match in matches if match]
+    what = f"{', '.join(found)} {'is' if len(found) == 1 else 'are'} for gunicorn"
     instead = "--listen tcp:5000 is what --bind 0.0.0.0:5000 was; leave the rest out"
-    return f"{what} proxpi; {instead}" if found else ""
+    return f"{what}, which does not run proxpi; {instead}" if found else ""
 
 
 def _nearest(error: str) -> str:

@@ -30,6 +30,7 @@ LONGEST_RETRY_AFTER = 30
 
 #: Of what says how it is at this moment.
 UNSTORED = {"Cache-Control": "no-store"}
+_TEXT = "text/plain; charset=utf-8"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 _log = Logger(namespace="proxpi.web")
@@ -52,6 +53,15 @@ def field(request: Request, name: bytes) -> str | None:
     return b", ".join(values).decode("latin-1") if values else None
 
 
+def _fields(body: bytes, content_type: str, others: Mapping[str, str] | None) -> dict[str, str]:
+    return {
+        "Content-Type": content_type,
+        "Content-Length": str(len(body)),
+        "X-Content-Type-Options": "nosniff",
+        **(others or {}),
+    }
+
+
 def whole(
     request: Request,
     status: int,
@@ -61,15 +71,7 @@ def whole(
 ) -> bytes:
     """Set the head of a whole answer, and give its body."""
     request.setResponseCode(status)
-    set_headers(
-        request,
-        {
-            "Content-Type": content_type,
-            "Content-Length": str(len(body)),
-            "X-Content-Type-Options": "nosniff",
-            **(headers or {}),
-        },
-    )
+    set_headers(request, _fields(body, content_type, headers))
     return body
 
 
@@ -77,8 +79,7 @@ def line(
     request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
 ) -> bytes:
     """Answer with one plain line; its head is set, its body given."""
-    body = f"{shown(text)}\n".encode()
-    return whole(request, status, body, "text/plain; charset=utf-8", headers)
+    return whole(request, status, f"{shown(text)}\n".encode(), _TEXT, headers)
 
 
 def succeeded(request: Request, headers: Mapping[str, str] | None = None) -> bytes:
@@ -98,14 +99,8 @@ def complete(
 ) -> tuple[bytes, bytes]:
     """Give head and body of one plain line for a request that was never made; then it closes."""
     body = f"{text}\n".encode()
-    lines = {
-        "Date": datetimeToString().decode("ascii"),
-        "Connection": "close",
-        "Content-Type": "text/plain; charset=utf-8",
-        "Content-Length": str(len(body)),
-        "X-Content-Type-Options": "nosniff",
-        **(fields or {}),
-    }
+    lines = {"Date": datetimeToString().decode("ascii"), "Connection": "close"}
+    lines |= _fields(body, _TEXT, fields)
     head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     head += [f"{name}: {value}" for name, value in lines.items()]
     return "\r\n".join([*head, "", ""]).encode("latin-1"), body

@@ -137,7 +137,8 @@ class App:
     def post_forget_project(self, request: Request) -> bytes:
         """Do what the home page's second form asks for."""
         self._check_change(request, "admin", "forget-project")
-        fields = parse_qs(_form(request))
+        assert request.content is not None  # a request that is being answered has come whole
+        fields = parse_qs(request.content.read(FORM_LIMIT).decode("utf-8", "replace"))
         name = _project(fields.get("project", [""])[-1].strip(), 400)
         self._pages.forget(name)
         return _back_home(request, f"project={name}")
@@ -191,14 +192,6 @@ def _refused(request: Any, status: int, text: str, headers: Mapping[str, str]) -
         answers.set_headers(request, headers)
         return answers.error(request, status, text)
     return answers.line(request, status, text, headers)
-
-
-def _form(request: Request) -> str:
-    """Give the text of a form."""
-    content = request.content
-    assert content is not None  # a request that is being answered has come whole
-    text: str = content.read(FORM_LIMIT).decode("utf-8", "replace")
-    return text
 
 
 def _project(name: str, status: int) -> str:

@@ -29,8 +29,8 @@ Limits
 * A client that has closed its sending side gets its responses. Whether it has only done that, or
   is gone, shows once something is sent to it: after :data:`GRACE` seconds a ``100 Continue``.
 
-What was answered from the cache before is answered again without all this, as
-:mod:`proxpi.web.response_cache` has it: on a plain TCP connection, if nothing is under way on it.
+On a plain TCP connection with nothing under way, the response cache
+(:mod:`proxpi.web.response_cache`) answers first.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Channel(HTTPChannel):
     closed_at: float | None = None
     client = "-"
     _state = State.HEAD
-    #: Whether ready answers can be handed to the socket itself.
+    #: Whether cached responses can be handed to the socket itself.
     _plain = False
     #: Whether the transport has as much to send as it takes.
     _clogged = False
@@ -135,7 +135,7 @@ class Channel(HTTPChannel):
         self.admitted = self.site.enter(self)
 
     def _note_client(self) -> None:
-        """Note who asks; a PROXY header may say anything, and only an address is shown."""
+        """Note the client's address; a PROXY header may say anything else."""
         try:
             self.client = str(ip_address(getattr(self.transport.getPeer(), "host", "-")))
         except ValueError:
@@ -235,7 +235,7 @@ class Channel(HTTPChannel):
             rest.begin(head, sent, self.site.clock)
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Write a head; and keep the answer that it begins, if it may be kept."""
+        """Write a head, and store the response that it begins, if it is cacheable."""
         sequence = [version, b" ", code, b" ", reason, b"\r\n"]
         for name, values in headers.getAllRawHeaders():
             for value in values:

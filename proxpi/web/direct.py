@@ -1,10 +1,9 @@
-"""Ready answers on their way to plain TCP sockets: at once, as far as the socket takes them.
+"""Cached responses go straight to plain sockets, as far as the socket takes them.
 
-A transport of Twisted's buffers what is written, and sends it with the next turn of the reactor;
-for an answer that is ready this costs more than all else. So it is handed to the kernel here and
-now, which is right as long as nothing waits in the transport's buffer. What the kernel does not
-take goes out as any other body does (:mod:`proxpi.web.send`), with a :class:`Rest` in the place of
-the request that there is none of.
+A transport of Twisted's buffers what is written, and sends it in the next turn of the reactor; for
+a cached response this costs more than all else. So it is handed to the kernel here and now, which
+is right as long as nothing waits in the transport's buffer. The rest goes out as any other body
+does (:mod:`proxpi.web.send`), with a :class:`Rest` in the place of a request.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _MORE = getattr(socket, "MSG_MORE", 0)
 
 def send_cached(connection: socket.socket, head: bytes, answer: CachedResponse) -> int:
     """
-    Send an answer as far as it goes.
+    Send a response as far as it goes.
 
-    :param head: the answer's head, of now
+    :param head: the response's head, of now
     :return: the bytes that the socket took
     :raises OSError: if the client is gone
     """
@@ -46,7 +45,7 @@ def send_cached(connection: socket.socket, head: bytes, answer: CachedResponse) 
 
 
 def _move(connection: socket.socket, descriptor: int, start: int, stop: int) -> int:
-    """Send from a file; what goes wrong here is left to whoever sends the rest."""
+    """Send from a file; an error here is left to the sender of the rest."""
     try:
         return os.sendfile(connection.fileno(), descriptor, start, min(stop - start, TURN))
     except OSError:
@@ -55,11 +54,9 @@ def _move(connection: socket.socket, descriptor: int, start: int, stop: int) -> 
 
 @attrs.define(eq=False)
 class Rest:
-    """Stands for a request while the rest of a ready answer goes out.
+    """What a channel and a producer need of a request while the rest of a response goes out.
 
-    It has what a channel and a producer want of one.
-
-    :ivar started: when it was asked for, in seconds of the clock
+    :ivar started: when the request came, in seconds of the clock
     :ivar sentLength: bytes of the body that were sent
     """
 

@@ -1,4 +1,4 @@
-"""One request: how its answer is found, or fails; and how it is told of in the log."""
+"""One request as Twisted has it, with the errors of proxpi."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ _log = Logger(namespace="proxpi.web")
 
 
 class Request(server.Request):
-    """A request that knows when it began, and how to fail.
+    """A request.
 
+    :ivar started: in seconds of the clock
+    :ivar cacheable: what the response cache may store of its response
     :ivar too_large: whether its body is longer than anything reads
     """
 
@@ -37,11 +39,7 @@ class Request(server.Request):
         super().process()  # type: ignore[no-untyped-call]
 
     def getRequestHostname(self) -> bytes:
-        """
-        Give a name that Klein can bind its routes to.
-
-        It has no use for the real one, but stumbles over what some clients send.
-        """
+        """Give a name that Klein can bind its routes to: it fails on some that clients send."""
         return b"proxpi"
 
     def processingFailed(self, reason: Failure) -> Failure:
