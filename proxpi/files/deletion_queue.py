@@ -1,11 +1,12 @@
 """The deletion queue: cached files are renamed first, then unlinked.
 
 An unlink may take long, so a thread does it; but by the time that a thread runs, another file may
-lie under the same cache path. Hence a file is *cached* (under its cache path), then *reserved*
-(renamed, on the reactor's thread, to a reserved name in the same folder), then *gone*. Threads
-unlink reserved names only. A reserved file is served to nobody, and counts against the quota until
-it is gone; one that cannot be unlinked counts on, and is tried again by :meth:`retry`. The startup
-scan unlinks the reserved files of a process that was killed.
+lie under the same cache path. Hence a file is *cached* (under its cache path), then *queued*
+(renamed, on the reactor's thread, to a reserved name in the same folder), then *unlinked*. Threads
+unlink reserved names only. A queued file is never served, and counts against the quota. One that
+cannot be unlinked is *stuck*: it counts, and :meth:`retry` queues it again. The startup scan
+unlinks the queued files of a process that was killed. Where the folder takes no further name (full
+disk, quota, name too long), the reactor's thread unlinks the cached file at once.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from proxpi.files import layout
 from proxpi.files.layout import RESERVED, Identity
 from proxpi.files.throttled_log import STAYS, ThrottledLog
 
-#: Files that are renamed, and unlinked, in one go.
-SOME = 100
+#: Files that are renamed, and unlinked, at once.
+BATCH = 100
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 
 @attrs.define(eq=False)
 class DeletionQueue:
-    """The reserved files of one cache folder.
+    """The queued and the stuck files of one cache folder.
 
     :ivar in_thread: runs a function that takes a while
     """
@@ -43,35 +44,35 @@ class DeletionQueue:
     folder: Path
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     _log: ThrottledLog
-    # Bytes by reserved name: of the files about to be unlinked, and of those that could not be.
-    _files: dict[str, int] = attrs.field(init=False, factory=dict)
+    # Bytes by reserved name.
+    _queued: dict[str, int] = attrs.field(init=False, factory=dict)
     _stuck: dict[str, int] = attrs.field(init=False, factory=dict)
     _running: bool = attrs.field(init=False, default=False)
     _waiting: list[Deferred[None]] = attrs.field(init=False, factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self._files)
+        return bool(self._queued)
 
     @property
-    def leaving(self) -> int:
-        """Bytes of the files that are about to be unlinked."""
-        return sum(self._files.values())
+    def pending(self) -> int:
+        """Bytes of the queued files."""
+        return sum(self._queued.values())
 
     @property
     def used(self) -> int:
-        """Bytes of all reserved files."""
-        return self.leaving + sum(self._stuck.values())
+        """Bytes of the queued and the stuck files."""
+        return self.pending + sum(self._stuck.values())
 
-    def take(self, place: str, meant: Identity | None = None) -> bool:
+    def take(self, place: str, expected: Identity | None = None) -> bool:
         """
         Rename a cached file, to be unlinked after the next :meth:`start`.
 
-        It is compared with the one that is meant before the rename, and once more after it, as
-        another program may have replaced it between the two; then it is put back.
+        It is compared with the expected one before the rename, and once more after it: another
+        program may have replaced it between the two, and its file is put back.
 
-        :param meant: the file that is meant; ``None``: whichever lies there
-        :return: whether it is not there any more; else another file is
-        :raises OSError: if it stays
+        :param expected: the identity that the file must have; ``None``: any
+        :return: true if the cache path is free now, false if it holds another file
+        :raises OSError: if the file stays
         """
         path = os.path.join(self.folder, place)
         reserved = os.path.join(os.path.dirname(path), RESERVED + secrets.token_hex(8))
@@ -79,14 +80,14 @@ class DeletionQueue:
             before = layout.look(self.folder, place)
             if before is None or stat.S_ISDIR(before.st_mode):
                 return True
-            if meant is not None and Identity.of(before) != meant:
+            if expected is not None and Identity.of(before) != expected:
                 return False
             try:
                 os.rename(path, reserved)
             except OSError as error:
                 if error.errno not in _NO_NEW_NAME:
                     raise
-                os.unlink(path)  # here, where no other file can have come
+                os.unlink(path)  # on this thread no other file can come in between
                 return True
             after = os.lstat(reserved)
         except OSError as error:
@@ -100,29 +101,33 @@ class DeletionQueue:
         return True
 
     def add(self, reserved: str, size: int) -> None:
-        self._files[reserved] = size
+        self._queued[reserved] = size
 
     def start(self) -> Deferred[None]:
-        """Have the reserved files unlinked; give a Deferred of when some of them were tried."""
-        if not self._files:
+        """
+        Unlink the queued files in a thread.
+
+        :return: fires after the next batch of at most :data:`BATCH`
+        """
+        if not self._queued:
             return succeed(None)
         progress: Deferred[None] = Deferred()
         self._waiting.append(progress)
         if not self._running:
             self._running = True
-            some = list(islice(self._files, SOME))
-            self.in_thread(lambda: self._unlink(some)).addCallback(self._unlinked, some)
+            batch = list(islice(self._queued, BATCH))
+            self.in_thread(lambda: self._unlink(batch)).addCallback(self._unlinked, batch)
         return progress
 
     def retry(self) -> None:
-        """Try again what could not be unlinked."""
-        self._files |= self._stuck
+        """Queue the stuck files again."""
+        self._queued |= self._stuck
         self._stuck.clear()
 
-    def _unlink(self, some: list[str]) -> dict[str, OSError]:
-        """Unlink files, in a thread; give those that stay."""
+    def _unlink(self, batch: list[str]) -> dict[str, OSError]:
+        """Unlink files, in a thread; give the errors of those that stay."""
         stay = {}
-        for reserved in some:
+        for reserved in batch:
             try:
                 with suppress(FileNotFoundError):
                     os.unlink(reserved)
@@ -139,10 +144,10 @@ class DeletionQueue:
                 path.rmdir()
                 path = path.parent
 
-    def _unlinked(self, stay: dict[str, OSError], some: list[str]) -> None:
+    def _unlinked(self, stay: dict[str, OSError], batch: list[str]) -> None:
         self._running = False
-        for reserved in some:
-            size = self._files.pop(reserved)
+        for reserved in batch:
+            size = self._queued.pop(reserved)
             if reserved in stay:
                 self._stuck[reserved] = size
                 self._log.say(stay[reserved], STAYS)
@@ -153,12 +158,12 @@ class DeletionQueue:
 
 
 def _unrenamed(status: os.stat_result) -> tuple[int, ...]:
-    """Give what a rename leaves as it is; it changes the time of change."""
+    """Give what a rename does not change; it changes the ctime."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _put_back(reserved: str, path: str) -> None:
-    """Give a file its cache path again, unless a third one, which is newer, lies there."""
+    """Give a file its cache path again, unless a third, newer one lies there."""
     try:
         os.link(reserved, path, follow_symlinks=False)
     except FileExistsError:

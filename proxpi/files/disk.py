@@ -1,10 +1,12 @@
 """The cache folder: which of its files may be served, how a file gets there, and how it leaves.
 
-A cached file is *unverified* (it was found, and was not compared with the page yet) or *verified*
+A cached file is *unverified* (it was found, and was not compared with its page yet) or *verified*
 (its identity, URL and digests are remembered, over a restart as well). Only verified files are
-served; a file with another identity than the remembered one is unverified. A downloaded file is
-hashed while it arrives, and flushed to disk before it gets its cache path; a found file is read
-once. A file leaves by :meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`).
+served; a file with another identity than the remembered one is unverified. A file without a digest
+is verified by its size alone; its response says ``X-Verified: no``. A downloaded file is hashed
+while it arrives, and flushed to disk before it gets its cache path; a found file is read once. A
+file is removed by :meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`). While the
+folder is being *cleared*, found files are neither checked nor served.
 
 All renames into and out of cache paths happen on the reactor's thread. The outcome of a thread
 concerns the file with the identity that the thread saw; it is dropped where another file lies by
@@ -31,17 +33,17 @@ from twisted.logger import Logger
 
 from proxpi import metrics, partials
 from proxpi.files import layout
-from proxpi.files.deletion_queue import SOME, DeletionQueue
+from proxpi.files.deletion_queue import BATCH, DeletionQueue
 from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import Identity
 from proxpi.files.link import Link
 from proxpi.files.open_file import Copy, Held
 from proxpi.files.partial import Digests, Partial
-from proxpi.files.quota import Full, Quota, TooLarge, Unknown
+from proxpi.files.quota import Full, Quota, ScanRunning, TooLarge
 from proxpi.files.startup_scan import StartupScan
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.usage_log import UsageLog
-from proxpi.files.verify import Checked, Mismatch, check, compare, origin_of
+from proxpi.files.verify import Checked, Mismatch, check, compare, digest_of_url
 
 __all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
 
@@ -53,9 +55,9 @@ class Disk:
     """The files in the cache folder.
 
     :ivar capacity: bytes that all files may have; 0 keeps none
-    :ivar in_thread: runs a function that takes a while; at once, if it is not given
-    :ivar seconds: tells the time, from any beginning
-    :ivar changed: is told of cache paths at which a file is not, or may not be, as it was
+    :ivar in_thread: runs a slow function in a thread; by default on the caller's
+    :ivar seconds: a monotonic clock
+    :ivar changed: is called with each cache path whose file has changed, or may have
     """
 
     folder: Path
@@ -70,7 +72,7 @@ class Disk:
     _queue: DeletionQueue = attrs.field(init=False)
     _usage_log: UsageLog = attrs.field(init=False)
     _scan: StartupScan = attrs.field(init=False)
-    # How many times all files are being removed at the moment; no found file is used meanwhile.
+    # Calls of :meth:`clear` under way.
     _clearing: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -134,7 +136,7 @@ class Disk:
             return None
         self.count(place)
         identity, sha256 = checked.identity, checked.digests["sha256"]
-        copy = Copy(file, identity.size, sha256, self._readers, place, link.verified)
+        copy = Copy(file, identity.size, sha256, self._readers, place, link.has_digest)
         copy.identity = identity
         copy.mark_unverified = lambda: self._mark_unverified(place, identity)
         return copy
@@ -211,7 +213,7 @@ class Disk:
     def confirm(self, link: Link, now: float) -> None:
         """Note that the upstream still has the version of a file that is cached."""
         if link.place is not None and (checked := self.checked(link)) is not None:
-            self._index.verify(link.place, replace(checked, current=now))
+            self._index.verify(link.place, replace(checked, confirmed_at=now))
             self._usage_log.changed()
 
     def partial(self, link: Link) -> Partial:
@@ -220,20 +222,22 @@ class Disk:
             layout.look(self.folder, link.place)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         partial = Partial(self.own, Digests.of(link.digest))
-        self._quota.enter(partial, link)
+        self._quota.reserve(partial, link)
         if link.place is None:
             partial.unlink()
         return partial
 
     def complain(self, error: OSError) -> None:
         """Write to the log that a file cannot be kept: one line a minute."""
-        if not isinstance(error, Unknown | TooLarge):  # the startup scan, or the download, said so
+        if not isinstance(
+            error, ScanRunning | TooLarge
+        ):  # the startup scan, or the download, said so
             self._throttled.say(error)
 
     def end(self, partial: Partial) -> None:
         """Let go of a partial file, and of its bytes if it was not adopted."""
         partial.close()
-        self._quota.leave(partial)
+        self._quota.release(partial)
 
     def close(self) -> Deferred[None]:
         """
@@ -248,7 +252,7 @@ class Disk:
                 partial.unlink()
 
         ended: Deferred[None] = self.in_thread(unlink)
-        if self.capacity and self._quota.known:
+        if self.capacity and self._quota.scanned:
             self._quota.count_uses()
             ended.addCallback(lambda _: self._usage_log.finish())
         return ended
@@ -266,17 +270,17 @@ class Disk:
         digests = partial.finish()
         compare(partial.size, digests, link)
         place, sha256 = link.place, digests["sha256"]
-        if place is None or not self._quota[partial].wanted:
-            return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.verified)
+        if place is None or not self._quota[partial].cacheable:
+            return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.has_digest)
         partial.sync()
         self._usage_log.mark(place)
         self._name(partial, place)
         # Asked of the open file: another program may have replaced it under its name already.
         identity = Identity.of(os.fstat(partial.fileno()))
-        self._quota.leave(partial)
-        checked = Checked(identity, digests, origin_of(link.url), link.version)
+        self._quota.release(partial)
+        checked = Checked(identity, digests, digest_of_url(link.url), link.version)
         if link.digest is None:
-            checked = replace(checked, etag=etag, modified=modified, current=now)
+            checked = replace(checked, etag=etag, modified=modified, confirmed_at=now)
         self._keep(place, checked)
         return None
 
@@ -292,7 +296,7 @@ class Disk:
         place = what.place if isinstance(what, Link) else what
         if place is None or not layout.is_cache_path(place):
             return
-        self._quota.unwanted(place)
+        self._quota.forbid_caching(place)
         self._mark_unverified(place)  # if it stays
         self._remove(place)
         self._queue.start()
@@ -302,23 +306,23 @@ class Disk:
         return Deferred.fromCoroutine(self._clear())
 
     async def _clear(self) -> None:
-        self._quota.unwanted()
-        known = frozenset(self._index)
-        for place in known:
+        self._quota.forbid_caching()
+        owned = frozenset(self._index)
+        for place in owned:
             self._mark_unverified(place)
         self._queue.retry()
         self._clearing += 1
         failures: list[OSError] = []
         try:
-            scan = await self.in_thread(lambda: layout.survey(self.folder, known))
-            files: dict[str, Identity | None] = dict.fromkeys(known)
+            scan = await self.in_thread(lambda: layout.survey(self.folder, owned))
+            files: dict[str, Identity | None] = dict.fromkeys(owned)
             rest = iter((files | dict(scan.files)).items())
-            while (some := list(islice(rest, SOME))) or self._queue:
-                for place, meant in some:
-                    # What was verified by its download came since.
-                    if (checked := self._index.verified(place)) is None or not checked.origin:
+            while (batch := list(islice(rest, BATCH))) or self._queue:
+                for place, expected in batch:
+                    # A downloaded file that is verified came after the call.
+                    if (checked := self._index.verified(place)) is None or not checked.downloaded:
                         try:
-                            self._remove(place, meant)
+                            self._remove(place, expected)
                         except OSError as error:
                             failures.append(error)
                 await self._queue.start()
@@ -327,10 +331,10 @@ class Disk:
         if failures:
             raise failures[0]
 
-    def _mark_unverified(self, place: str, meant: Identity | None = None) -> None:
-        """Let a file be checked before it is served again, unless another one is meant."""
+    def _mark_unverified(self, place: str, expected: Identity | None = None) -> None:
+        """Have a file checked before it is served again, if it is the expected one."""
         checked = self._index.verified(place)
-        if meant is None or (checked is not None and checked.identity == meant):
+        if expected is None or (checked is not None and checked.identity == expected):
             self._index.verify(place, None)
             self.changed(place)
 
@@ -380,15 +384,15 @@ class Disk:
         self._index.age(place)
         metrics.EVICTED.inc(self._remove(place))
 
-    def _remove(self, place: str, meant: Identity | None = None) -> bool:
+    def _remove(self, place: str, expected: Identity | None = None) -> bool:
         """
         Rename a cached file into the deletion queue, which has to be started.
 
-        :param meant: the file that is meant; ``None``: whichever lies there
-        :return: whether it is gone; where another file lies, that one stays
+        :param expected: the identity that the file must have; ``None``: any
+        :return: true if the cache path is free now, false if it holds another file
         """
         try:
-            gone = self._queue.take(place, meant)
+            gone = self._queue.take(place, expected)
         except OSError as error:
             self._throttled.say(error, STAYS)
             raise

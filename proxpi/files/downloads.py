@@ -2,8 +2,9 @@
 
 A download is *under way* from the first request for its file until its flight lands: the file is
 cached, passed on without being kept, or failed. If the disk fails meanwhile, the flight fails at
-once, and its spool goes on in memory for those that read it already. A file that was found in the
-cache folder is checked here, too, by a single flight, before its first answer.
+once, and its spool goes on in memory for those that read it already. Core metadata that is gone
+upstream is *extracted* from its wheel; clients wait for that without a deadline. A file that was
+found in the cache folder is checked here, too, by a single flight, before its first response.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Downloads:
     _wheels: Wheels = attrs.field(init=False)
     _revalidation: Revalidation = attrs.field(init=False)
     _spools: dict[Link, Spool] = attrs.field(init=False, factory=dict)
-    _taken_out: set[Link] = attrs.field(init=False, factory=set)
+    _extracting: set[Link] = attrs.field(init=False, factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._flights, self._checks = Flights(self._clock), Flights(self._clock)
@@ -118,9 +119,9 @@ class Downloads:
         """Give the spool of a file's download, if one is under way."""
         return self._spools.get(link)
 
-    def is_only_here(self, link: Link) -> bool:
-        """Whether this is metadata that is being taken out of its wheel, as it is gone upstream."""
-        return link in self._taken_out
+    def is_being_extracted(self, link: Link) -> bool:
+        """Whether this is core metadata that is being extracted from its wheel."""
+        return link in self._extracting
 
     def forget(self, link: Link) -> None:
         """Let the next who asks start anew; what is under way is for those who wait already."""
@@ -184,11 +185,11 @@ class Downloads:
         except (Gone, UpstreamFailed, OSError) as error:
             if link.of is None or isinstance(error, TooLarge):
                 raise
-            self._taken_out.add(link)
+            self._extracting.add(link)
             try:
                 return await self._wheels.instead(link, error)
             finally:
-                self._taken_out.discard(link)
+                self._extracting.discard(link)
 
     async def _fetch(self, link: Link, spool: Spool) -> Copy | None:
         try:
@@ -226,13 +227,13 @@ class Downloads:
 
 
 def _outcome(link: Link, unkept: Copy | None) -> str:
-    """Say what became of a file that came; tell of one that nobody could vouch for."""
+    """Give the outcome of a successful download; log a file without a digest."""
     if unkept is not None:
         return "not_kept"
-    if link.verified:
+    if link.has_digest:
         return "kept"
     _log.warn(
-        "{url} is kept unverified: its index names no hash that is known here",
+        "{url} is cached without a digest: its index names none that is known here",
         url=urls.shown(link.url),
     )
     return "kept_unverified"

@@ -11,7 +11,9 @@ Each attempt is one of
 
 So bytes of two versions are never mixed: a response that differs, or is shorter, restarts the
 spool. A link that stops being valid on the way (signed URLs expire) is replaced by that of a fresh
-page.
+page. Between two attempts the fetch may be *parked*: the client reads nothing for 5 seconds; the
+connection is closed, and the fetch resumes once the client reads. A response that says it is HTML
+is held back until its first bytes show an archive.
 """
 
 from __future__ import annotations
@@ -48,13 +50,13 @@ from proxpi.upstream.pool import Upstream
 
 #: How often a file may fail, and how often it may turn out wrong, before that is reported.
 TRIES = 2
-#: Bytes after which a body that breaks off counts as one that has come a good way: no failure.
-GOOD_WAY = 1 << 20
+#: Bytes by which an attempt that breaks off is no failure.
+MIN_PROGRESS = 1 << 20
 #: Seconds before a file of which nothing arrived is asked for once more, varied by half.
 PAUSE = 0.25
-#: Seconds for which an upstream that asked to be left alone is; if it wants more, clients are told.
-PATIENCE = 10.0
-#: Seconds after which a client that reads nothing has no connection upstream any more.
+#: The longest ``Retry-After``, in seconds, that a fetch waits for; a longer one ends it.
+MAX_RETRY_AFTER = 10.0
+#: Seconds after which the fetch of a client that reads nothing is parked.
 STALLED = 5.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
@@ -64,15 +66,15 @@ BEGINNING = 262
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
 
-#: Gives a fresh link to a file that is gone from where it was; it may raise the `Gone` it is given.
-Moved = Callable[[Gone], Awaitable[Link]]
+#: Gives a fresh reference to a file that is gone, from its page; it may raise the `Gone`.
+Resolve = Callable[[Gone], Awaitable[Link]]
 
 
 @attrs.define(eq=False)
 class Fetch:
     """A file that is being fetched; each :meth:`ask` is one attempt.
 
-    :ivar moved: gives a fresh link where one stopped being valid on the way
+    :ivar resolve: gives a fresh link where one stopped being valid on the way
     :ivar paced: whether the bytes arrive no faster than some client takes them
     :ivar validator: what tells this version from another one at the upstream, for ``If-Range``
     :ivar total: the offset at which the bytes end, as far as it is known
@@ -82,7 +84,7 @@ class Fetch:
     link: Link
     upstream: Upstream
     spool: Spool
-    moved: Moved
+    resolve: Resolve
     paced: bool = False
     validator: str | None = attrs.field(init=False, default=None)
     total: int | None = attrs.field(init=False, default=None)
@@ -104,7 +106,7 @@ class Fetch:
                     await self.ask()
                 return await finish()
             except BodyStalled as stalled:
-                await stalled.room
+                await stalled.drained
                 continue
             except Mismatch as error:
                 failure = UpstreamFailed(self.link.url, f"wrong bytes: {error}", kind=error.kind)
@@ -113,12 +115,12 @@ class Fetch:
             except UpstreamFailed as error:
                 failure = error
                 hopeless = not error.temporary
-                if self.spool.arrived - before < GOOD_WAY:
+                if self.spool.arrived - before < MIN_PROGRESS:
                     failures += 1
                 if self.spool.arrived == before:
-                    # Varied, to keep many proxies from knocking in step.
+                    # Jitter: many proxies do not retry at the same time.
                     pause = failure.retry_after or PAUSE * random.uniform(0.5, 1.5)
-            given_up = hopeless or TRIES in (failures, wrong) or pause > PATIENCE
+            given_up = hopeless or TRIES in (failures, wrong) or pause > MAX_RETRY_AFTER
             if self.spool.arrived > self.spool.start and not given_up:
                 metrics.RESUMED.inc()
             else:
@@ -174,7 +176,7 @@ class Fetch:
             use = await self._ask_for_rest()
             if use is Use.GONE:
                 with suppress(Gone):
-                    self.link = await self.moved(Gone(self.link, 404))
+                    self.link = await self.resolve(Gone(self.link, 404))
                     use = await self._ask_for_rest()
             if use in (Use.WHOLE, Use.APPEND):
                 return

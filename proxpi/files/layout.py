@@ -1,7 +1,7 @@
 """The layout of the cache folder: cache paths, reserved names, and how to get at a file.
 
 A name below a host's folder is one of three: a *cache path*, under which a cached file lies; a
-*reserved name*, under which a file waits to be unlinked; or foreign, which is neither counted nor
+*reserved name*, under which a queued file waits to be unlinked; or foreign, neither counted nor
 touched. Reserved names are no cache paths, so no URL leads to one and no file is kept under one.
 
 These functions keep no state. No symbolic link below the cache folder is followed, as it may lead
@@ -57,7 +57,7 @@ _CACHE_PATH = re.compile(
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What tells a file from another one under the same name, and from its own past."""
+    """Inode, size and ctime: equal if the file has not been replaced or written."""
 
     inode: int
     size: int
@@ -65,7 +65,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
-        """Take it from what the system says of a file."""
+        """Give the identity of a file from its status."""
         return cls(status.st_ino, status.st_size, status.st_ctime_ns)
 
 
@@ -92,8 +92,8 @@ def is_cache_path(text: str) -> bool:
     return _CACHE_PATH.fullmatch(text) is not None and text.isprintable()
 
 
-def is_called_own(place: str) -> bool:
-    """Tell whether a file below a host's folder is the cache's, by what it is called."""
+def has_distribution_name(place: str) -> bool:
+    """Tell whether a file below a host's folder has a name that only the cache's own have."""
     return _OWN_NAME.search(place) is not None
 
 
@@ -139,11 +139,11 @@ def holds_many(folder: Path) -> bool:
     return next(islice(entries, MANY, None), None) is not None
 
 
-def survey(folder: Path, known: Container[str]) -> Scan:
+def survey(folder: Path, owned: Container[str]) -> Scan:
     """
     Find the cached files, and unlink what the original has not finished, and what a crash left.
 
-    :param known: cache paths of files that are the cache's own whatever they are called
+    :param owned: cache paths of files that are the cache's own whatever they are called
     """
     start = len(os.path.join(folder, ""))
     found: list[tuple[float, str, Identity]] = []
@@ -158,7 +158,7 @@ def survey(folder: Path, known: Container[str]) -> Scan:
                 _unlink_leftover(entry, scan)
             elif not is_cache_path(place):
                 scan.ignored.append(f"{place!a} (no name that a cached file can have)")
-            elif is_called_own(place) or place in known:
+            elif has_distribution_name(place) or place in owned:
                 with suppress(OSError):  # gone meanwhile
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):

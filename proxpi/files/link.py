@@ -62,8 +62,8 @@ class Link:
         return urls.public(self.url)
 
     @property
-    def verified(self) -> bool:
-        """Whether bytes that pass for this file had to have a hash that the index names."""
+    def has_digest(self) -> bool:
+        """Whether the index names a digest that the bytes of the file must have."""
         return self.digest is not None
 
     @property

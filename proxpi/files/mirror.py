@@ -209,7 +209,7 @@ class Mirror:
             try:
                 return await self._downloads.whole(link, None if streamed else until)
             except Late:
-                if not self._downloads.is_only_here(link):
+                if not self._downloads.is_being_extracted(link):
                     raise
                 return await self._downloads.whole(link, None)
         except OSError:

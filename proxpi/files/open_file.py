@@ -21,7 +21,7 @@ class Copy:
     """An open file that may be sent, as it is now, whatever happens to its name.
 
     :ivar place: its cache path; empty for one that has no name
-    :ivar verified: whether a hash vouches for it, and not its length alone
+    :ivar has_digest: whether it was verified by a digest, not by its size alone
     :ivar fetched: whether it was fetched for whoever gets this copy
     :ivar identity: which cached file that is; ``None`` for one that has no name
     :ivar mark_unverified: is called if it cannot be read
@@ -32,7 +32,7 @@ class Copy:
     sha256: str
     _readers: Counter[str]
     place: str
-    verified: bool = True
+    has_digest: bool = True
     fetched: bool = False
     identity: Identity | None = None
     mark_unverified: Callable[[], None] = lambda: None

@@ -1,4 +1,4 @@
-"""Partial files: a spool's bytes on disk, under a reserved name and a lock, hashed as they arrive.
+"""Partial files: a spool's bytes on disk, under a partial name and a lock, hashed as they arrive.
 
 A partial file is *written* up to some byte; what arrived after that is gathered in memory. It ends
 renamed into the cache, or unlinked.

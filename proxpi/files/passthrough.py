@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 import attrs
 from twisted.internet.defer import Deferred, execute, succeed
 
-from proxpi.files.fetch import Fetch, Moved, cut_short
+from proxpi.files.fetch import Fetch, Resolve, cut_short
 from proxpi.files.link import Link
 from proxpi.files.response import belongs, validator_of
 from proxpi.files.spool import WINDOW, Reader, Spool
@@ -59,10 +59,10 @@ def _fill(spool: Spool, work: Awaitable[None]) -> None:
     spool.abandon = Deferred.fromCoroutine(fill()).cancel
 
 
-async def pass_through(link: Link, upstream: Upstream, moved: Moved) -> Reader:
+async def pass_through(link: Link, upstream: Upstream, resolve: Resolve) -> Reader:
     """Fetch a file for one reader, as soon as its first byte arrives; raises as a fetch does."""
     spool = Spool(link)
-    pass_on(Fetch(link, upstream, spool, moved))
+    pass_on(Fetch(link, upstream, spool, resolve))
     return await spool.begun()
 
 
@@ -77,7 +77,7 @@ class Part:
 
 @attrs.define(eq=False)
 class PartFetch(Fetch):
-    """The bytes of a file up to `total`, from some offset on; they are all of one version.
+    """A byte range of one version of a file; `total` is its end.
 
     :ivar size: of the whole file, in bytes
     :ivar refused: whether the last response was a refusal
@@ -113,14 +113,14 @@ class PartFetch(Fetch):
 
 
 async def pass_part_through(
-    link: Link, upstream: Upstream, moved: Moved, span: Span, size: int
+    link: Link, upstream: Upstream, resolve: Resolve, span: Span, size: int
 ) -> Part:
     """
     Fetch a part of a file of `size` bytes for one reader, as soon as its first byte arrives.
 
     Only whole files can be verified; a part is believed as far as the answer says what it is.
 
-    :raises Misfit: if the upstream does not give this part, or too many clients do not take theirs
+    :raises Misfit: if the response is another range, or too many clients do not read
     :raises UpstreamFailed: if it does not begin to arrive
     """
     # What fits into the window comes at once, whoever takes it.
@@ -129,7 +129,7 @@ async def pass_part_through(
         raise Misfit()
     spool = Spool(link, span.start, tail=False)
     spool.begin(span.stop)
-    fetch = PartFetch(link, upstream, spool, moved, paced, size)
+    fetch = PartFetch(link, upstream, spool, resolve, paced, size)
     fetch.total = span.stop
     _fill(spool, fetch.run(lambda: succeed(None)))
     try:

@@ -1,10 +1,10 @@
-"""The quota: cached files, partial files and reserved files together never exceed the capacity.
+"""The quota: cached, partial and queued files together never exceed the capacity.
 
-A partial file has a reservation from its beginning until it is cached or given up: its bytes count,
-or those that are announced. It is *wanted*, or *unwanted* (it was deleted while it was downloaded,
-and will not be cached). A write that needs more bytes than are free evicts cached files first, and
-waits until they are unlinked; if that cannot free enough, the write is refused before a byte of it
-is written.
+Each partial file has a *reservation* until it is cached or given up: its bytes so far, or its whole
+size once index and upstream state the same one. It is *cacheable*, or *not cacheable* (it was
+deleted during its download). A write that needs more bytes than are free evicts cached files first,
+and waits until they are unlinked; if that cannot free enough, the write is refused before a byte of
+it is written.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from contextlib import suppress
 import attrs
 from twisted.internet.defer import Deferred
 
-from proxpi.files.deletion_queue import SOME, DeletionQueue
+from proxpi.files.deletion_queue import BATCH, DeletionQueue
 from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.link import Link
 from proxpi.files.partial import Partial
 
-#: Files that could not be evicted, after which a write is refused.
-IN_VAIN = 10
+#: Failed evictions after which a write is refused.
+MAX_FAILED_EVICTIONS = 10
 
 
 class Full(OSError):
-    """The quota is exhausted: all that could be evicted is being sent, or is not enough."""
+    """The quota is exhausted: the files that may be evicted free too little."""
 
     def __str__(self) -> str:
         return "there is no room in the cache that could be made"
 
 
-class Unknown(Full):
-    """The startup scan has not ended, so nobody knows yet what is free."""
+class ScanRunning(Full):
+    """The startup scan has not ended, so the free quota is unknown."""
 
 
 class TooLarge(Full):
@@ -48,13 +48,13 @@ class Reservation:
 
     :ivar size: bytes that count
     :ivar expected: its size by the index, or else by the first response of the upstream
-    :ivar wanted: whether it is to be cached once it is whole
+    :ivar cacheable: false once the file was deleted during its download
     """
 
     link: Link
     expected: int | None
     size: int = 0
-    wanted: bool = True
+    cacheable: bool = True
 
 
 @attrs.define(eq=False)
@@ -68,7 +68,7 @@ class Quota:
     :ivar busy: cache paths of files that are being sent
     :ivar evict: renames a cached file into the queue; it may raise an `OSError`
     :ivar count_uses: counts the uses of files in the response cache; called before an eviction
-    :ivar known: whether the startup scan has ended; until then no file may grow
+    :ivar scanned: whether the startup scan has ended; until then no file may grow
     """
 
     capacity: int
@@ -77,12 +77,12 @@ class Quota:
     busy: Collection[str]
     evict: Callable[[str], object]
     count_uses: Callable[[], object] = lambda: None
-    known: bool = True
+    scanned: bool = True
     _reservations: dict[Partial, Reservation] = attrs.field(init=False, factory=dict)
 
     @property
     def used(self) -> int:
-        """Bytes of all files: cached, partial and reserved ones."""
+        """Bytes of all files: cached, partial, queued and stuck ones."""
         partial = sum(each.size for each in self._reservations.values())
         return self._index.used + partial + self._queue.used
 
@@ -90,9 +90,9 @@ class Quota:
         """Whether a file of so many bytes may be kept."""
         return (size or 0) <= self.capacity and self.capacity > 0
 
-    def enter(self, partial: Partial, link: Link) -> None:
-        """Let a partial file begin, and count it from now on."""
-        self._reservations[partial] = Reservation(link, link.size, wanted=self.capacity > 0)
+    def reserve(self, partial: Partial, link: Link) -> None:
+        """Begin the reservation of a partial file."""
+        self._reservations[partial] = Reservation(link, link.size, cacheable=self.capacity > 0)
         partial.announce = lambda size: self._announce(partial, size)
         partial.room = lambda size: self._grow(partial, size)
 
@@ -102,15 +102,15 @@ class Quota:
     def __iter__(self) -> Iterator[Partial]:
         return iter(list(self._reservations))
 
-    def leave(self, partial: Partial) -> None:
-        """Count a partial file no longer."""
+    def release(self, partial: Partial) -> None:
+        """End the reservation of a partial file."""
         self._reservations.pop(partial, None)
 
-    def unwanted(self, place: str | None = None) -> None:
-        """Do not keep the partial file of a cache path; ``None``: of any."""
+    def forbid_caching(self, place: str | None = None) -> None:
+        """Do not cache the partial file of a cache path; ``None``: of any."""
         for each in self._reservations.values():
             if place in (None, each.link.place):
-                each.wanted = False
+                each.cacheable = False
 
     def _announce(self, partial: Partial, size: int) -> None:
         """
@@ -131,7 +131,7 @@ class Quota:
         """
         Make room for a partial file to become so large.
 
-        :return: ``None`` if there is; else a Deferred of when it is time to ask once more
+        :return: ``None`` if there is room; else a Deferred of when the caller has to ask again
         :raises Full: if there is none, and none can be made
         """
         reservation = self._reservations.get(partial)
@@ -141,11 +141,13 @@ class Quota:
         if size > before:
             if size > self.capacity:
                 raise TooLarge
-            if not self.known:
-                raise Unknown
-            endless = size > (reservation.expected or 0) and 2 * size > self.capacity
-            if endless and self._excess + size - before > 0:
-                raise Full  # it evicts half of the rest at most
+            if not self.scanned:
+                raise ScanRunning
+            oversized = size > (reservation.expected or 0) and 2 * size > self.capacity
+            # A file that exceeds its expected size, or has none, evicts others up to half of the
+            # capacity; beyond that it gets free space only.
+            if oversized and self._excess + size - before > 0:
+                raise Full
             reservation.size = size
         try:
             return self.make_room()
@@ -157,7 +159,7 @@ class Quota:
         """
         Evict what exceeds the capacity.
 
-        :return: ``None`` if nothing does; else a Deferred of when it is time to ask once more
+        :return: ``None`` if nothing does; else a Deferred of when the caller has to ask again
         :raises Full: if not enough can be evicted
         """
         while self.used > self.capacity:
@@ -179,7 +181,7 @@ class Quota:
     @property
     def _excess(self) -> int:
         """Bytes to evict, besides those that are about to be unlinked."""
-        return self.used - self._queue.leaving - self.capacity
+        return self.used - self._queue.pending - self.capacity
 
     def _evict(self) -> None:
         """Evict some files of those that exceed the capacity; the queue has to be started."""
@@ -187,16 +189,16 @@ class Quota:
         while (excess := self._excess) > 0:
             staying = failed.union(self.busy)
             evictable = self._index.used - sum(map(self._index.size, staying))
-            if excess > evictable or len(failed) == IN_VAIN:
-                raise Full  # and nothing is evicted in vain
+            if excess > evictable or len(failed) == MAX_FAILED_EVICTIONS:
+                raise Full  # before anything is evicted for nothing
             self.count_uses()
-            for place in self._index.choose(excess, staying, SOME):
+            for place in self._index.choose(excess, staying, BATCH):
                 try:
                     self.evict(place)
                 except OSError:
                     failed.add(place)
                     self._index.use(place, 0)  # the next eviction tries others first
-                    if len(failed) == IN_VAIN:
+                    if len(failed) == MAX_FAILED_EVICTIONS:
                         break
             if self._queue:
                 return

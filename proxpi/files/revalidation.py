@@ -1,8 +1,8 @@
 """Revalidation of cached files that have no digest: only their upstream knows whether they changed.
 
 Such a file is *current* for the time to live of its page after the upstream had it last. Then it is
-*due*: the next request asks the upstream with its validators (RFC 9110 13.1), and clients wait some
-seconds for that, else they get the cached version. If the upstream has another version, the cached
+*stale*: the next request asks the upstream with its validators (RFC 9110 13.1). Clients wait some
+seconds for that; later they get the cached version. If the upstream has another version, the cached
 one is *outdated*: it is downloaded anew, and served only where that fails. A file without
 validators stays current.
 """
@@ -24,7 +24,7 @@ from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 #: Seconds that clients wait for a revalidation before they get the cached version.
-PATIENCE = 5.0
+DEADLINE = 5.0
 
 _log = Logger(namespace="proxpi.files")
 
@@ -49,13 +49,13 @@ class Revalidation:
 
     def is_current(self, link: Link) -> bool:
         """Tell whether a cached file may be served without asking the upstream."""
-        return link.digest is not None or not (link in self.outdated or self._is_due(link))
+        return link.digest is not None or not (link in self.outdated or self._is_stale(link))
 
     async def settle(self, link: Link) -> None:
-        """Revalidate a file if that is due; clients wait so long, and no longer."""
+        """Revalidate a file if it is stale; wait for that at most :data:`DEADLINE` seconds."""
         if not self.is_current(link) and link not in self.outdated:
             flight = self._flights.join(link, lambda: self._ask(link))
-            until = flight.started + PATIENCE
+            until = flight.started + DEADLINE
             if until > self._clock.seconds():
                 with suppress(Late):
                     await flight.wait(until)
@@ -70,11 +70,11 @@ class Revalidation:
         for link in [*self._flights, *self.outdated]:
             self.forget(link)
 
-    def _is_due(self, link: Link) -> bool:
+    def _is_stale(self, link: Link) -> bool:
         checked = self._disk.checked(link)
         if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
             return False
-        return not freshness.remaining(checked.current, self.ttl, self._clock.seconds())
+        return not freshness.remaining(checked.confirmed_at, self.ttl, self._clock.seconds())
 
     async def _ask(self, link: Link) -> None:
         checked = self._disk.checked(link)

@@ -4,15 +4,19 @@ A spool is in one of three states:
 
 * *growing*: bytes arrive. Readers get all but the verification tail: the last bytes are held back
   until the digest is right, so a reader of a wrong file never gets all of it.
-* *complete*: all bytes have arrived and were verified.
+* *complete*: all bytes have arrived; a whole file was verified, a part cannot be.
 * *failed*: no more bytes will arrive, and the readers are cut off.
 
-The bytes go to one of two storages:
+The bytes lie in one storage:
 
-* a partial file, for a file that may be kept: the download runs at full speed;
-* a window of memory, for a file that may not be kept, and from the moment that the disk fails or
-  the file turns out larger than the cache: the slowest reader sets the pace, and the download ends
-  with its last reader.
+* a *partial file*, for a file that may be kept: the download runs at full speed;
+* a *window* of memory, for a file that may not be kept, or above the partial file, once the disk
+  fails or the file turns out larger than the cache: the slowest reader sets the pace, and the
+  download ends with its last reader;
+* the *cached file*, after completion.
+
+A doubtful response (:mod:`proxpi.files.response`) in a partial file is *withheld*: readers get its
+first byte once all of it is verified.
 
 Wrong bytes restart the spool: their readers are cut off, and the file begins anew. Only the end of
 the download decides whether the file gets its name in the cache.
@@ -64,15 +68,19 @@ class Window:
     start: int = 0
     below: Partial | None = None
     _bytes: bytearray = attrs.field(factory=bytearray)
-    _room: Deferred[None] | None = attrs.field(init=False, default=None)
+    _drained: Deferred[None] | None = attrs.field(init=False, default=None)
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """Add bytes; give a Deferred of when there is room for more, if the window is full."""
+        """
+        Append bytes.
+
+        :return: a Deferred that fires when the window has space again; ``None`` while it has
+        """
         self.digests.add(data)
         self._bytes += data
-        if len(self._bytes) > WINDOW and self._room is None:
-            self._room = Deferred()
-        return self._room
+        if len(self._bytes) > WINDOW and self._drained is None:
+            self._drained = Deferred()
+        return self._drained
 
     def read(self, start: int, count: int) -> bytes:
         """Read at most `count` bytes at an offset."""
@@ -87,9 +95,9 @@ class Window:
         if offset > self.start:
             del self._bytes[: offset - self.start]
             self.start = offset
-        if self._room is not None and len(self._bytes) <= WINDOW:
-            room, self._room = self._room, None
-            room.callback(None)
+        if self._drained is not None and len(self._bytes) <= WINDOW:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
 
 
 def _nothing() -> None:
@@ -152,7 +160,7 @@ class Spool:
         Note that a response begins.
 
         :param size: bytes of the whole file, if they are announced
-        :param withheld: whether nobody may read before all is verified, as far as there is room
+        :param withheld: whether readers have to wait until a partial file is verified
         """
         self.size, self._withheld = size, False
         if isinstance(self._storage, Partial):
@@ -161,15 +169,15 @@ class Spool:
                 self._storage.announce(size)
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """Add bytes; give a Deferred of when there is room for more, unless there is."""
+        """Append bytes; give a Deferred that fires when the storage takes more, unless it does."""
         assert isinstance(self._storage, Partial | Window)
-        room = self._storage.write(data)
+        drained = self._storage.write(data)
         if self.size is not None and self.arrived > self.size:
             self._cut_off()  # these readers were promised another length
             self.size = None
             self._settle()
         self._grow()
-        return room
+        return drained
 
     def restart(self) -> bool:
         """Forget the bytes and cut off their readers; not possible for bytes in memory."""
@@ -199,7 +207,7 @@ class Spool:
         return True
 
     def complete(self, source: Copy | None = None) -> None:
-        """Note that all bytes are right; `source` has them, in place of the partial file."""
+        """Note that all bytes have arrived; `source` replaces the partial file."""
         self.readable = self.arrived
         if self.size not in (None, self.readable):
             self._cut_off()  # these readers were promised another length
@@ -247,7 +255,7 @@ class Spool:
             self._settle()
 
     def trim(self) -> None:
-        """Make room in memory for what comes after the slowest reader."""
+        """Drop the bytes in memory that every reader has read."""
         if self._readers and isinstance(self._storage, Window):
             self._storage.trim(min(reader.offset for reader in self._readers))
 

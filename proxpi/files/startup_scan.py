@@ -1,10 +1,10 @@
 """The startup scan: what lies in the cache folder, and how many bytes it has.
 
 The usage log of the last process may be older than its end, and other programs may have added
-files. So the scan is *running* first: what the usage log knows is served, and no file is added, as
-nobody knows how much of the quota is free. A large folder is scanned in a thread. Once the scan has
-*ended*, the eviction index is brought in line with it, except for the cache paths that changed
-while it ran: the scan may have seen them before or after that.
+files. While the scan is *running*, the files that the usage log lists are served; no file is added,
+as the free quota is unknown. A large folder is scanned in a thread. Once the scan has *ended*, the
+eviction index has what the scan found, except at the cache paths that changed meanwhile: the scan
+may have seen them before or after that.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _log = Logger(namespace="proxpi.files")
 class StartupScan:
     """The startup scan of one cache folder.
 
-    :ivar in_thread: runs a function that takes a while
-    :ivar lost: is told of cache paths at which no file lies any more, or another one
+    :ivar in_thread: runs a slow function in a thread
+    :ivar lost: is called with each cache path that is free now, or holds another file
     """
 
     folder: Path
@@ -44,14 +44,14 @@ class StartupScan:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     lost: Callable[[str], None]
     # The cache paths that changed since the start; ``None`` once the scan has ended.
-    _touched: set[str] | None = attrs.field(init=False, default=None)
-    _looked: Deferred[Any] = attrs.field(init=False, factory=lambda: succeed(None))
+    _changed: set[str] | None = attrs.field(init=False, default=None)
+    _scan_done: Deferred[Any] = attrs.field(init=False, factory=lambda: succeed(None))
 
     def begin(self) -> None:
-        """Scan; in a thread, if that takes a while."""
-        known = self._usage_log.recall()
-        self._touched = set()
-        self._quota.known = False
+        """Scan the folder; a large one in a thread."""
+        owned = self._usage_log.recall()
+        self._changed = set()
+        self._quota.scanned = False
         run: Callable[[Callable[[], Any]], Deferred[Any]] = execute
         with suppress(OSError):  # the scan meets it once more
             if layout.holds_many(self.folder):
@@ -61,34 +61,34 @@ class StartupScan:
                     "ended, new ones pass through without being kept",
                     folder=self.folder,
                 )
-        self._looked = run(lambda: layout.survey(self.folder, known))
-        self._looked.addCallbacks(self._take, self._cannot_look)
+        self._scan_done = run(lambda: layout.survey(self.folder, owned))
+        self._scan_done.addCallbacks(self._apply, self._failed)
 
     def ended(self) -> Deferred[None]:
         """Give a Deferred of when the scan has ended."""
         ended: Deferred[None] = Deferred()
-        self._looked.addCallback(ended.callback)
+        self._scan_done.addCallback(ended.callback)
         return ended
 
     def changed(self, place: str) -> None:
         """Note that what lies at a cache path has changed since the start."""
-        if self._touched is not None:
-            self._touched.add(place)
+        if self._changed is not None:
+            self._changed.add(place)
 
-    def _cannot_look(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure) -> None:
         failure.trap(OSError)
-        self._touched, self._quota.known = None, True
+        self._changed, self._quota.scanned = None, True
         _log.critical("{folder} cannot be read: {error}", folder=self.folder, error=failure.value)
 
-    def _take(self, scan: layout.Scan) -> None:
+    def _apply(self, scan: layout.Scan) -> None:
         """Bring the index in line with the scan, and evict what exceeds the quota."""
-        touched, self._touched = self._touched or set(), None
+        changed, self._changed = self._changed or set(), None
         self._usage_log.changed()
-        self._quota.known = True
-        found = [(place, found.size) for place, found in scan.files if place not in touched]
+        self._quota.scanned = True
+        found = [(place, found.size) for place, found in scan.files if place not in changed]
         sizes = dict(found)
         for place in self._index:
-            if place not in touched and self._index.size(place) != sizes.get(place):
+            if place not in changed and self._index.size(place) != sizes.get(place):
                 self.lost(place)
         self._index.fill((place, size) for place, size in found if place not in self._index)
         for reserved, size in scan.leftovers:

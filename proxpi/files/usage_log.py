@@ -69,7 +69,7 @@ class UsageLog:
 
     def mark(self, place: str) -> None:
         """Write down that a file is the cache's own, if it is not called so."""
-        if place not in self._index and not layout.is_called_own(place):
+        if place not in self._index and not layout.has_distribution_name(place):
             with open(self.own / PLACES, "ab", buffering=0) as places:
                 places.write(f"{place}\n".encode())
 
@@ -77,7 +77,7 @@ class UsageLog:
         """Drop the cache paths at which no file lies from a list that has become long."""
         with suppress(OSError):
             if (self.own / PLACES).stat().st_size > LONG:
-                places = [place for place in self._index if not layout.is_called_own(place)]
+                places = [place for place in self._index if not layout.has_distribution_name(place)]
                 text = "".join(f"{place}\n" for place in places)
                 partials.write_whole(self.own / PLACES, text.encode())
 

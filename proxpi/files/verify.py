@@ -35,20 +35,25 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file whose bytes are known.
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
-    :ivar origin: what tells the URL where it was fetched; empty for one that was found
+    :ivar url_digest: digest of the URL from which it was downloaded; empty for a found file
     :ivar version: that of the link, see :attr:`Link.version`
     :ivar etag: what the upstream said of it, as far as it has no digest: its entity tag,
         `modified`: the date of its last change; empty if there is none
-    :ivar current: seconds of the clock when the upstream last had this version
+    :ivar confirmed_at: seconds of the clock when the upstream last had this version
     """
 
     identity: Identity
     digests: dict[str, str]
-    origin: str = ""
+    url_digest: str = ""
     version: str = ""
     etag: str = ""
     modified: str = ""
-    current: float = 0.0
+    confirmed_at: float = 0.0
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether the file was downloaded by this cache, not found."""
+        return bool(self.url_digest)
 
     def suits(self, link: Link) -> bool:
         """Tell whether this is the file of a link."""
@@ -57,13 +62,16 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if self.version != link.version:
             return False
         # Port and query are not in the name: without a hash, only the URL tells files apart.
-        if not self.origin:
+        if not self.downloaded:
             return link.size == self.identity.size and not _has_more_than_its_name(link.url)
-        return self.origin == origin_of(link.url) and link.size in (None, self.identity.size)
+        return self.url_digest == digest_of_url(link.url) and link.size in (
+            None,
+            self.identity.size,
+        )
 
 
-def origin_of(url: str) -> str:
-    """Give what tells a URL from others; it may be written down, as credentials do not show."""
+def digest_of_url(url: str) -> str:
+    """Give a digest of a URL, which may be written down: it does not show credentials."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

@@ -6,8 +6,8 @@ of times, also where a page comes in chunks.
 
 A tokenizer is in one of three states: in *data*; in *raw text* (``script``, ``title``, …), which
 only its end tag ends; or in a *comment*, which is passed over (``<?``, ``<!`` and ``</`` before
-anything but a tag begin a bogus comment, and so does ``<![CDATA[``: a marked section). What has
-begun but not ended when the page ends is dropped.
+anything but a tag begin a bogus comment, and so does ``<![CDATA[``: a marked section). When the
+page ends, an open tag or comment is dropped; a lone ``<`` and the rest of raw text are text.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Tokenizer:
                 self._begin(_RAW_END[tag], raw=True)
 
     def finish(self) -> Iterator[Token]:
-        """Give the text that seemed to begin something when the page ended."""
+        """Give the text that is left when the page ends: a lone ``<``, or the rest of raw text."""
         if self._rest and (self._raw if self._until else not _NAME.match(self._rest)):
             yield Kind.TEXT, self._rest, _NONE
 

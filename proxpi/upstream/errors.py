@@ -124,14 +124,14 @@ class BodyTimeout(Exception):
 
 
 class BodyStalled(Exception):
-    """Nobody took the bytes of a body for so long that its connection was closed.
+    """The connection of a body was closed, as its consumer took no bytes for too long.
 
-    :ivar room: has its result once there is room for more bytes
+    :ivar drained: fires once the consumer takes bytes again
     """
 
-    def __init__(self, room: Deferred[None]) -> None:
-        super().__init__("nobody takes its bytes")
-        self.room = room
+    def __init__(self, drained: Deferred[None]) -> None:
+        super().__init__("its consumer takes no bytes")
+        self.drained = drained
 
 
 class BodyTooLong(Exception):

@@ -39,7 +39,7 @@ class Files:
         copy = self._mirror.ready(wanted.name, wanted.filename)
         if copy is not None:
             metrics.FILE_HITS.inc()
-            if copy.verified:  # anything else may have to be revalidated the next time
+            if copy.has_digest:  # anything else may have to be revalidated the next time
                 about = (wanted.name, copy.place)
                 request.cacheable = Cacheable(about, hold=lambda: self._mirror.hold(copy))
             self._send(request, wanted, copy, "HIT")
@@ -145,7 +145,7 @@ class Files:
         }
         if size is not None:  # else Twisted sends it so that its end shows
             headers["Content-Length"] = str(size)
-        headers.update(answers.file_caching(of.sha256, of.verified))
+        headers.update(answers.file_caching(of.sha256, of.has_digest))
         answers.set_headers(request, headers)
 
 
@@ -158,7 +158,7 @@ def _decided(request: Request, of: Copy | Link, status: str) -> bool:
     """Answer a request whose conditions decide; tell whether they do."""
     decided = answers.decision(request, of.sha256)
     if decided == 304:
-        headers = {**answers.file_caching(of.sha256, of.verified), "X-Cache": status}
+        headers = {**answers.file_caching(of.sha256, of.has_digest), "X-Cache": status}
         answers.finish(request, answers.empty(request, 304, headers))
     elif decided == 412:
         request.cacheable = None

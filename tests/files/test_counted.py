@@ -101,7 +101,7 @@ class Unverified(MirrorCase):
             with logged("proxpi.files") as log:
                 self.assert_verified(self.result(self.fetch()), False)
             assert counted.since() == {"kept_unverified": 1}
-            [line] = [line for line in log.lines if "unverified" in line]
+            [line] = [line for line in log.lines if "without a digest" in line]
             assert URL in line
             self.assert_verified(self.mirror.ready("demo", NAME), False)
             self.mirror.forget("demo", NAME)
@@ -114,5 +114,5 @@ class Unverified(MirrorCase):
     def assert_verified(self, copy: object, expected: bool) -> None:
         """Check what a copy says of itself."""
         assert isinstance(copy, Copy)
-        assert copy.verified is expected
+        assert copy.has_digest is expected
         self.assert_bytes(copy)

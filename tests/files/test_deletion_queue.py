@@ -87,7 +87,7 @@ class Leave(Threaded):
 
     def test_waits(self) -> None:
         """Nothing is removed by who asks, and nothing written before there is room for it."""
-        self.put(queue_module, "SOME", 2)
+        self.put(queue_module, "BATCH", 2)
         partial = self.disk.partial(bare("new.whl", 50))
         partial.announce(50)
         room = partial.write(bytes(50))
@@ -122,8 +122,8 @@ class Leave(Threaded):
 
     def test_given_up(self) -> None:
         """Once a download has ended, no more goes for it than is on its way already."""
-        self.put(queue_module, "SOME", 2)
-        self.put(quota_module, "SOME", 2)
+        self.put(queue_module, "BATCH", 2)
+        self.put(quota_module, "BATCH", 2)
         partial = self.disk.partial(bare("new.whl", 50))
         partial.announce(50)
         self.disk.end(partial)
@@ -208,8 +208,8 @@ class Cleared(Threaded):
 
     def test_unlinked_by_the_way(self) -> None:
         """A large cache is renamed some files at a time."""
-        self.put(queue_module, "SOME", 3)
-        self.put(disk_module, "SOME", 3)
+        self.put(queue_module, "BATCH", 3)
+        self.put(disk_module, "BATCH", 3)
         cleared = self.disk.clear()
         self.run_thread()
         assert len(self.reserved()) == 3

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from proxpi.files import partial as partial_module
 from proxpi.files.disk import Disk, Full
 from proxpi.files.link import Link
-from proxpi.files.quota import IN_VAIN
+from proxpi.files.quota import MAX_FAILED_EVICTIONS
 from tests.files.test_disk import DiskCase, bare, link_of
 from tests.support.logs import logged
 
@@ -190,7 +190,7 @@ class Unfinished(DiskCase):
         tried: list[str] = []
         with self.unremovable("", tried), pytest.raises(Full):
             self.keep(link_of("new.whl", bytes(1)), bytes(1))
-        assert len(tried) == IN_VAIN
+        assert len(tried) == MAX_FAILED_EVICTIONS
         assert self.disk.used == 100
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from proxpi.files.disk import Copy
-from proxpi.files.fetch import GOOD_WAY, STALLED
+from proxpi.files.fetch import MIN_PROGRESS, STALLED
 from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.passthrough import Part
@@ -273,7 +273,7 @@ class Failing(PartCase):
         """A part of which a good piece arrives each time is resumed as often; the log tells."""
         data = bytes(range(256)) * (3 * MIB // 256)
         replies = []
-        for at in (1, 1 + GOOD_WAY, 1 + 2 * GOOD_WAY):
+        for at in (1, 1 + MIN_PROGRESS, 1 + 2 * MIN_PROGRESS):
             told = f"bytes {at}-{len(data) - 1}/{len(data)}"
             fields = {"Content-Range": told, "ETag": '"x"'}
             replies.append(Reply(206, b"", fields, whole=False, length=len(data) - at))
@@ -285,13 +285,13 @@ class Failing(PartCase):
         found = self.result(asked)
         assert isinstance(found, Part)
         reading = Reading(found.reader)
-        replies[0].bring(data[2 : 1 + GOOD_WAY])
+        replies[0].bring(data[2 : 1 + MIN_PROGRESS])
         with logged("proxpi.files") as log:
             replies[0].cut()
-            replies[1].bring(data[1 + GOOD_WAY : 1 + 2 * GOOD_WAY])
+            replies[1].bring(data[1 + MIN_PROGRESS : 1 + 2 * MIN_PROGRESS])
             replies[1].cut()
         assert log.levels == ["warn", "warn"]
-        replies[2].bring(data[1 + 2 * GOOD_WAY :])
+        replies[2].bring(data[1 + 2 * MIN_PROGRESS :])
         replies[2].end()
         assert (reading.data == data[1:], reading.whole) == (True, True)
 

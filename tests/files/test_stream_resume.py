@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.files.fetch import GOOD_WAY
+from proxpi.files.fetch import MIN_PROGRESS
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL
 from tests.files.test_stream import LARGE, StreamCase
@@ -14,7 +14,7 @@ from tests.support.house import MIB, entry
 from tests.support.internet import Reply
 from tests.support.reading import Reading
 
-AT = GOOD_WAY - 1
+AT = MIN_PROGRESS - 1
 
 
 class ResumeCase(StreamCase):
@@ -98,12 +98,12 @@ class Resume(ResumeCase):
 
     def test_again_and_again(self) -> None:
         """A body that comes a good way each time may break off as often as it does."""
-        second, third, last = (self.slow(way * GOOD_WAY) for way in (1, 2, 2))
-        reading = self.break_off(second, third, last, at=GOOD_WAY)
-        second.bring(LARGE[GOOD_WAY : 2 * GOOD_WAY])
+        second, third, last = (self.slow(way * MIN_PROGRESS) for way in (1, 2, 2))
+        reading = self.break_off(second, third, last, at=MIN_PROGRESS)
+        second.bring(LARGE[MIN_PROGRESS : 2 * MIN_PROGRESS])
         second.cut()
         third.cut()
-        self.finish(last, 2 * GOOD_WAY)
+        self.finish(last, 2 * MIN_PROGRESS)
         self.assert_whole(reading)
 
     def test_no_progress(self) -> None:

@@ -167,7 +167,7 @@ class BodyTests(Case):
             if late:
                 self.clock.advance(0.1)
                 assert self.response.closed
-                assert self.error(ended, BodyStalled).room is room
+                assert self.error(ended, BodyStalled).drained is room
                 room.callback(None)
                 self.assert_over()
             else:
