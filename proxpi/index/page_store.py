@@ -45,7 +45,7 @@ DOCUMENT = "document "
 #: The section that names the files whose core metadata is not to be had: a list, JSON.
 SUPPRESSED = "suppressed"
 #: What a file begins with, by its state; another version of the format gets another number.
-CURRENT, INVALID = b"proxpi page 3 current", b"proxpi page 3 invalid"
+CURRENT, INVALID = b"proxpi page 4 current", b"proxpi page 4 invalid"
 #: Bytes that are read first; most headers are shorter.
 BEGINNING = 4096
 #: Bytes beyond which nothing is a header.
@@ -60,23 +60,10 @@ COMPLAINT = 60.0
 _log = Logger(namespace="proxpi.index")
 
 
-class _Section(msgspec.Struct):
-    name: str
-    size: int
-    digest: str
-
-
-class _Header(msgspec.Struct):
-    version: str
-    name: str
-    parts: dict[str, Part]
-    sections: list[_Section]
-
-
-@attrs.frozen
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """A piece of a file.
 
+    :ivar start: where it begins, behind the header
     :ivar digest: the beginning of its SHA-256, hexadecimal
     """
 
@@ -85,17 +72,26 @@ class Section:
     digest: str
 
 
+class _Header(msgspec.Struct):
+    version: str
+    name: str
+    parts: dict[str, Part]
+    sections: dict[str, Section]
+
+
 @attrs.frozen(eq=False)
 class StoredPage:
     """What is kept of one project.
 
     :ivar parts: what the indexes said, by :attr:`proxpi.index.client.IndexClient.identity`
+    :ivar start: where the sections begin
     :ivar image: the whole file, if it is in memory because it could not be written
     """
 
     path: Path
     parts: Mapping[str, Part]
     sections: Mapping[str, Section]
+    start: int
     image: bytes | None = None
 
     @property
@@ -119,7 +115,7 @@ class StoredPage:
             with BytesIO(self.image) if self.image else open(self.path, "rb", buffering=0) as file:
                 for name in names or self.sections:
                     section = self.sections[name]
-                    file.seek(section.start)
+                    file.seek(self.start + section.start)
                     found[name] = file.read(section.size)
                     if digest(found[name]) != section.digest:
                         return None
@@ -154,13 +150,13 @@ class PageStore:
     _clock: IReactorTime
     wall: Callable[[], float] = time.time
     lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
-    _elapsed: float = attrs.field(
-        init=False,
-        # Taken once: a wall clock that is set while proxpi runs has no say.
-        default=attrs.Factory(lambda self: self.wall() - self._clock.seconds(), takes_self=True),
-    )
+    _elapsed: float = attrs.field(init=False)
     _complained_at: float = attrs.field(init=False, default=float("-inf"))
     _until_tidying: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        # Taken once: a wall clock that is set while proxpi runs has no say.
+        self._elapsed = self.wall() - self._clock.seconds()
 
     def load(self, name: str) -> StoredPage | None:
         """Give what is kept of a project; ``None`` if that is nothing, or nothing of use."""
@@ -182,16 +178,17 @@ class PageStore:
             header = msgspec.json.decode(raw, type=_Header)
         except (OSError, ValueError):
             return None
-        sections = {}
-        for section in header.sections:
-            # Forms of a page are as new as the program that made them.
-            if section.name.startswith(DOCUMENT) or header.version == __version__:
-                sections[section.name] = Section(end, section.size, section.digest)
-            end += section.size
-        if header.name != name or end != size:
+        whole = end + sum(section.size for section in header.sections.values())
+        if header.name != name or whole != size:
             return None
+        # Forms of a page are as new as the program that made them.
+        sections = {
+            key: section
+            for key, section in header.sections.items()
+            if key.startswith(DOCUMENT) or header.version == __version__
+        }
         parts = {key: self._remembered(part) for key, part in header.parts.items()}
-        stored = StoredPage(path, parts, sections)
+        stored = StoredPage(path, parts, sections, end)
         return stored if magic == CURRENT else stored.invalidated()
 
     def save(
@@ -212,28 +209,26 @@ class PageStore:
             key: attrs.evolve(part, asked_at=part.asked_at + self._elapsed)
             for key, part in parts.items()
         }
-        described = [_Section(key, len(data), digest(data)) for key, data in sections.items()]
-        raw = msgspec.json.encode(_Header(__version__, name, said, described))
+        places, end = {}, 0
+        for key, data in sections.items():
+            places[key] = Section(end, len(data), digest(data))
+            end += len(data)
+        raw = msgspec.json.encode(_Header(__version__, name, said, places))
         head = b"%b %d %b\n%b" % (CURRENT, len(raw), digest(raw).encode(), raw)
         image = b"".join([head, *sections.values()])
-        start = len(head)
-        places = {}
-        for section in described:
-            places[section.name] = Section(start, section.size, section.digest)
-            start += section.size
-        path = self._path(name)
+        unwritten = StoredPage(self._path(name), parts, places, len(head), image)
         try:
-            self._write(path, image, current)
+            self._write(unwritten.path, image, current)
         except Superseded:
-            return StoredPage(path, parts, places, image)
+            return unwritten
         except OSError as error:
             self._complain(error)
-            return StoredPage(path, parts, places, image)
+            return unwritten
         self._until_tidying -= len(image)
         if self._until_tidying < 0:
             self._until_tidying = ROOM // 16
             self._tidy()
-        return StoredPage(path, parts, places)
+        return attrs.evolve(unwritten, image=None)
 
     def remove(self, name: str, current: Callable[[], bool] = _always) -> None:
         """Forget a project for good, unless what is known of it is no longer current."""

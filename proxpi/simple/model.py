@@ -186,11 +186,6 @@ def strength(entry: Entry) -> int:
     return len(ALGORITHMS) - ALGORITHMS.index(best[0]) if best else 0
 
 
-def shown_hash(entry: Entry) -> tuple[str, str] | None:
-    """Give algorithm and digest to publish: sha256 if there is one, else the strongest, or None."""
-    return shown_digest(entry.get("hashes"))
-
-
 def shown_digest(hashes: object) -> tuple[str, str] | None:
     """Give algorithm and digest to publish out of those that an index stated.
 

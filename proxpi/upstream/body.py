@@ -198,17 +198,35 @@ class Limit:
 
 
 class Sink:
-    """Takes a body: counts its bytes against a limit, and tells its own errors from others."""
+    """Takes a body: checks its size and its pace, and tells its own errors from others.
 
-    def __init__(self, write: Callable[[bytes], object], limit: Limit | None) -> None:
+    :param clock: measures the pace, if the body has to come at one
+    """
+
+    def __init__(
+        self, write: Callable[[bytes], object], limit: Limit | None, clock: IReactorTime | None
+    ) -> None:
         self._write = write
         self._limit = limit
-        self._size = 0
+        self._clock = clock
+        self._since = clock.seconds() if clock is not None else 0.0
+        self._size = self._stretch = 0
         self.error: Exception | None = None
 
     def write(self, data: bytes) -> object:
-        """Hand bytes on."""
+        """
+        Hand bytes on.
+
+        :raises BodyTooLong: if they are too many
+        :raises BodyTimeout: if they come too slowly
+        """
         self._size += len(data)
+        self._stretch += len(data)
+        if self._clock is not None and (seconds := self._clock.seconds() - self._since) >= STRETCH:
+            if self._stretch < SLOWEST * seconds:
+                raise BodyTimeout()
+            self._since += seconds
+            self._stretch = 0
         if self._limit is not None:
             self._limit.check(self._size)
         try:
@@ -216,30 +234,6 @@ class Sink:
         except Exception as error:
             self.error = error
             raise
-
-
-class Pace:
-    """Tells a body that comes slowly from one that only keeps its connection."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._since = clock.seconds()
-        self._size = 0
-
-    def note(self, size: int) -> None:
-        """
-        Note that so many bytes have come.
-
-        :raises BodyTimeout: if they come too slowly
-        """
-        self._size += size
-        seconds = self._clock.seconds() - self._since
-        if seconds < STRETCH:
-            return
-        if self._size < SLOWEST * seconds:
-            raise BodyTimeout()
-        self._since += seconds
-        self._size = 0
 
 
 def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> Deferred[object]:

@@ -27,7 +27,7 @@ from twisted.web.iweb import IAgent
 from proxpi import __version__
 from proxpi.simple import urls
 from proxpi.upstream.answer import ENCODING, Answer, Once
-from proxpi.upstream.body import Limit, Pace, Sink, discard, receive
+from proxpi.upstream.body import Limit, Sink, discard, receive
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
     BodyStalled,
@@ -193,20 +193,13 @@ class Upstream:
         :raises UpstreamFailed: if the body is cut, too long, or silent for too long
         :raises BodyStalled: if nothing more was to be read for too long
         """
-        sink = Sink(write, limit)
-        pace = Pace(self.clock) if within is not None else None
-
-        def take_at_a_pace(chunk: bytes) -> object:
-            if pace is not None:
-                pace.note(len(chunk))
-            return sink.write(chunk)
-
+        sink = Sink(write, limit, self.clock if within is not None else None)
         try:
             if limit is not None:
                 limit.check(answer.length or 0)
             received = receive(
                 answer.response,
-                take_at_a_pace,
+                sink.write,
                 clock=self.clock,
                 idle_timeout=self.read_timeout,
                 stall_timeout=stall_timeout,

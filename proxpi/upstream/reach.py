@@ -151,19 +151,14 @@ class Reach:
     allow_hosts: Iterable[str] = ()
     _look_up: LookUp = _nobody
     looks_up: Callable[[str], bool] = lambda url: True
-    _allowed: Allowed = attrs.field(
-        init=False,
-        default=attrs.Factory(lambda self: Allowed.of(self.allow_hosts), takes_self=True),
-    )
     # By the hosts of the indexes: whether they live on private addresses, once that is known.
     _lives: dict[str, bool] = attrs.field(init=False, factory=dict)
-    _doors: frozenset[tuple[str, int]] = attrs.field(
-        init=False,
-        default=attrs.Factory(
-            lambda self: frozenset(_door(*urls.origin(url)[1:]) for url in self.index_urls),
-            takes_self=True,
-        ),
-    )
+    _allowed: Allowed = attrs.field(init=False)
+    _doors: frozenset[tuple[str, int]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._allowed = Allowed.of(self.allow_hosts)
+        self._doors = frozenset(_door(*urls.origin(url)[1:]) for url in self.index_urls)
 
     async def check_literal(self, url: str) -> None:
         """

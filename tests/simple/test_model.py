@@ -20,7 +20,7 @@ from proxpi.simple.model import (
     encode,
     find,
     metadata_hash,
-    shown_hash,
+    shown_digest,
 )
 from tests.support.strategies import (
     deterministic,
@@ -158,7 +158,7 @@ def test_a_large_project_is_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -
 def test_which_digest_counts(names: tuple[str, ...], best: str | None, shown: str | None) -> None:
     """sha256 before the strongest; blake2 serves for checking, but is not published."""
     assert best_hash(_with(*names)) == (best and (best, _digest(best)))
-    assert shown_hash(_with(*names)) == (shown and (shown, _digest(shown)))
+    assert shown_digest(_with(*names)["hashes"]) == (shown and (shown, _digest(shown)))
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,14 @@ def test_which_digest_counts(names: tuple[str, ...], best: str | None, shown: st
 def test_unusable_digests_do_not_count(hashes: object) -> None:
     """A digest of the wrong length, not hexadecimal or of an unknown algorithm is none."""
     assert best_hash(_entry(hashes=hashes)) is None
-    assert shown_hash(_entry(hashes=hashes)) is None
+    assert shown_digest(hashes) is None
     assert best_hash({}) is None
 
 
 def test_an_unusable_digest_leaves_the_next_one() -> None:
     """A broken sha256 does not keep the md5 beside it from being used."""
     entry = _entry(hashes={"sha256": "broken", "md5": _digest("md5")})
-    assert best_hash(entry) == shown_hash(entry) == ("md5", _digest("md5"))
+    assert best_hash(entry) == shown_digest(entry["hashes"]) == ("md5", _digest("md5"))
 
 
 @deterministic

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.model import Entry, Project, metadata_hash, shown_hash
+from proxpi.simple.model import Entry, Project, metadata_hash, shown_digest
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import is_complete_html, parse_project
 from proxpi.simple.render import (
@@ -33,14 +33,14 @@ LINK_ALGORITHMS = {"sha256", "sha384", "sha512", "md5"}
 
 def _published(entry: Entry, algorithms: set[str] | None = None) -> Entry:
     """Give the file as a client of the page must see it; ``algorithms``: those a link may name."""
-    shown = shown_hash(entry)
+    shown = shown_digest(entry["hashes"])
     if shown and algorithms is not None and shown[0] not in algorithms:
         shown = None
     url = URL + quote(entry["filename"], safe="")
     published = entry | {"url": url, "hashes": dict([shown]) if shown else {}}
     metadata = metadata_hash(entry)
     if isinstance(metadata, dict):
-        digest = shown_hash({"hashes": metadata})
+        digest = shown_digest(metadata)
         if digest and algorithms is not None and digest[0] not in algorithms:
             digest = None
         published["core-metadata"] = dict([digest]) if digest else True
