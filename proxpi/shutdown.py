@@ -53,10 +53,11 @@ class Shutdown(Service):
     _signals: set[signal.Signals] = attrs.field(init=False, factory=set)
 
     def startService(self) -> None:
-        """Take the signals over; those that the process was started to ignore stay ignored."""
+        """Take SIGTERM over, and the others unless the process was started to ignore them."""
         super().startService()  # type: ignore[no-untyped-call]
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._signals = {each for each in numbers if signal.getsignal(each) != signal.SIG_IGN}
+        others = (signal.SIGINT, signal.SIGHUP)
+        heeded = {each for each in others if signal.getsignal(each) != signal.SIG_IGN}
+        self._signals = {signal.SIGTERM} | heeded
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         threading.Thread(target=self._watch, name="proxpi signals", daemon=True).start()
         # The reactor has put its own handlers there by then.

@@ -185,7 +185,8 @@ def fill_the_log(proxy: Proxy) -> None:
                     return
 
 
-def test_full_log_pipe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_full_log_pipe(tmp_path: Path, number: signal.Signals) -> None:
     """Where nobody reads the log, the reactor hangs, and the end comes in time all the same."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -193,9 +194,22 @@ def test_full_log_pipe(tmp_path: Path) -> None:
     with Proxy(settings, folder=tmp_path) as proxy:
         fill_the_log(proxy)
         began = time.monotonic()
-        assert proxy.stop() == -signal.SIGTERM
+        assert proxy.stop(number) == -number
         assert 1 <= time.monotonic() - began < 1 + SOON
     assert list(temporary.iterdir()) == []
+
+
+def test_started_to_ignore_signals(tmp_path: Path) -> None:
+    """SIGTERM ends it in time even if it was started to ignore that; SIGHUP then stays ignored."""
+    settings = {"PROXPI_OFFLINE": "on", "PROXPI_DRAIN_TIMEOUT": "0"}
+    within = ["sh", "-c", 'trap "" TERM HUP; exec "$@"', "sh"]
+    with Proxy(settings, folder=tmp_path, within=within) as proxy:
+        os.kill(proxy.pid, signal.SIGHUP)
+        assert proxy.get("/health").status == 200
+        fill_the_log(proxy)
+        began = time.monotonic()
+        assert proxy.stop() == -signal.SIGTERM
+        assert time.monotonic() - began < SOON
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
