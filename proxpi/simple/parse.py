@@ -18,18 +18,8 @@ import msgspec
 from werkzeug.http import parse_options_header
 
 from proxpi.simple import entries, markup, names, urls
-from proxpi.simple.entries import UNSAFE
 from proxpi.simple.markup import Anchor, Markup, is_complete_html
 from proxpi.simple.model import Entry, Project, Unlisted
-
-__all__ = [
-    "UNSAFE",
-    "NotAnIndexPage",
-    "UnsupportedVersion",
-    "is_complete_html",
-    "is_whole",
-    "parse_project",
-]
 
 _MAJOR = 1
 _VERSION = re.compile(r"([0-9]{1,9})\.[0-9]{1,9}")

@@ -7,10 +7,10 @@ It fails for a transfer coding but ``chunked``; here ``identity``, which old ser
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol, Request
@@ -36,21 +36,15 @@ def persistent_pool(reactor: Any, connections: int) -> HTTPConnectionPool:
     pool.maxPersistentPerHost = 2 * connections
     pool.cachedConnectionTimeout = KEEP_ALIVE
     # So Twisted's own tests put another one in its place.
-    pool._factory = cast(Any, _Connections)
+    pool._factory = cast(Any, _connections)
     return pool
 
 
-class _Connections(Factory):
-    """What the pool makes its connections with."""
-
-    noisy = False
-
-    def __init__(self, quiescent: Callable[[Any], object], metadata: str) -> None:
-        self._quiescent = quiescent
-
-    def buildProtocol(self, addr: IAddress | None) -> HTTP11ClientProtocol:
-        """See `IProtocolFactory`."""
-        return _Connection(self._quiescent)  # type: ignore[no-untyped-call]
+def _connections(quiescent: Callable[[Any], object], metadata: str) -> Factory[_Connection]:
+    """Give what the pool makes its connections with."""
+    factory = Factory.forProtocol(partial(_Connection, quiescent))
+    factory.noisy = False
+    return factory
 
 
 class _Connection(HTTP11ClientProtocol):

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from proxpi.simple import names
-from proxpi.simple.parse import UNSAFE
+from proxpi.simple.entries import UNSAFE
 
 #: The roots of the tree; the first is the original's, the second what many expect.
 ROOTS = (b"index", b"simple")
