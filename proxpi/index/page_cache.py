@@ -177,20 +177,11 @@ class PageCache:
             self._entries.lose(entry)
 
     def forget(self, name: str) -> None:
-        """
-        Ask for a project again before its page is used again, except in an outage.
-
-        :raises OSError: if that would not outlive the process; then nothing has changed
-        """
+        """See :meth:`proxpi.index.page_entry.PageEntries.invalidate`."""
         self._entries.invalidate(name)
 
     def clear(self) -> Deferred[None]:
-        """
-        Forget all projects for good, what is being fetched included.
-
-        :return: a Deferred of the end of it; nothing of them is used from now on
-        :raises OSError: if the folder does not let it; then nothing has changed
-        """
+        """See :meth:`proxpi.index.page_entry.PageEntries.clear`."""
         return self._entries.clear()
 
     async def _use(

@@ -135,11 +135,7 @@ class Revalidation(Generic[E]):
         """Give why no index can be asked now whose part is stale, if there is a page without it."""
         if entry.forced or not entry.usable:
             return None
-        errors = [
-            source.breakers.error(entry.name)
-            for source, part in zip(self._sources, entry.parts, strict=True)
-            if source.remaining(part) <= 0
-        ]
+        errors = [source.breakers.error(entry.name) for source, _ in self._stale(entry)]
         return next(iter(errors), None) if all(errors) else None
 
     async def revalidate(self, entry: E, ask: Ask) -> Status:
@@ -181,12 +177,14 @@ class Revalidation(Generic[E]):
         """Give the seconds that a client waits for a flight; see :func:`outcome`."""
         if not entry.usable:
             return None
-        trial = ask == "due" and any(
-            source.breakers.half_open(entry.name)
-            for source, part in zip(self._sources, entry.parts, strict=True)
-            if source.remaining(part) <= 0
-        )
-        return TRIAL_PATIENCE if trial and not entry.forced else PATIENCE
+        stale = self._stale(entry) if ask == "due" and not entry.forced else ()
+        trial = any(source.breakers.half_open(entry.name) for source, _ in stale)
+        return TRIAL_PATIENCE if trial else PATIENCE
+
+    def _stale(self, entry: E) -> list[tuple[IndexClient, Part | None]]:
+        """Give the indexes whose part is stale, with that part."""
+        parts = zip(self._sources, entry.parts, strict=True)
+        return [(source, part) for source, part in parts if source.remaining(part) <= 0]
 
     def _note_late(
         self, flight: Flight[Status], entry: E, ask: Ask, patience: float | None
@@ -220,10 +218,10 @@ class Revalidation(Generic[E]):
     async def _refresh(self, entry: E, ask: Ask) -> Status:
         """Ask those indexes that are to be asked, and make of it what is wanted."""
         entry.progress.begin()
+        every = zip(self._sources, entry.parts, strict=True)
         answers = await all_settled(
             self._answer(entry, source, part, ask)
-            for source, part in zip(self._sources, entry.parts, strict=True)
-            if ask == "all" or source.remaining(part) <= 0
+            for source, part in (every if ask == "all" else self._stale(entry))
         )
         failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
         said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
