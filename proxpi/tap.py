@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -28,8 +28,7 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 
 from proxpi import __version__, metrics
 from proxpi.files.disk import Disk
@@ -75,30 +74,6 @@ CLOSING = 0.5
 BACKLOG = 4096
 
 _log = Logger(namespace="proxpi")
-
-
-class _Rest(Resource):
-    """What is answered beside pages and files, made when it is first asked for.
-
-    Klein, of which pages and files know nothing, would take 35 ms and 2 MiB of the start.
-    """
-
-    isLeaf = True
-
-    def __init__(
-        self, pages: PageCache, projects: Projects, mirror: Mirror, hosts: frozenset[str]
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._parts = pages, projects, mirror, hosts
-        self._made: IResource | None = None
-
-    def render(self, request: IRequest) -> Any:
-        """See `IResource`."""
-        if self._made is None:
-            from proxpi.web.app import App
-
-            self._made = App(*self._parts).app.resource()
-        return self._made.render(request)
 
 
 class Proxpi(Service):
@@ -299,7 +274,16 @@ class Proxpi(Service):
         tree = IndexTree(pages, projects, files, reactor)
         clients, held = room(len(self._index_urls), settings.upstream_connections)
         hosts = machine_names().union(settings.hosts)
-        site = Site(tree, _Rest(pages, projects, mirror, hosts), reactor, clients)
+
+        @cache
+        def rest() -> IResource:
+            # Klein, of which pages and files know nothing, takes 35 ms and 2 MiB: not at the start.
+            from proxpi.web.app import App
+
+            resource: IResource = App(pages, projects, mirror, hosts).app.resource()
+            return resource
+
+        site = Site(tree, rest, reactor, clients)
         site.access = self._access
         site.response_cache.files = held
         pages.changed = self._disk.changed = site.response_cache.invalidate

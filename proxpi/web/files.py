@@ -65,7 +65,9 @@ class Files:
                 return
         else:
             found = await self._mirror.fetch(wanted.name, wanted.filename)
-        if isinstance(found, Reader) and found.spool.size is None and _needs_length(request):
+        # Only its length can tell a client of HTTP/1.0 that a response is whole.
+        needs_length = request.clientproto == b"HTTP/1.0"
+        if isinstance(found, Reader) and found.spool.size is None and needs_length:
             found.close()
             found = await self._mirror.whole(wanted.name, wanted.filename)
         hit = isinstance(found, Copy) and not found.fetched
@@ -147,11 +149,6 @@ class Files:
             headers["Content-Length"] = str(size)
         headers.update(answers.file_caching(of.sha256, of.has_digest))
         answers.set_headers(request, headers)
-
-
-def _needs_length(request: Request) -> bool:
-    """Tell whether nothing but its length can tell a client that an answer is whole."""
-    return bool(request.clientproto == b"HTTP/1.0")
 
 
 def _decided(request: Request, of: Copy | Link, status: str) -> bool:

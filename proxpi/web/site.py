@@ -35,16 +35,16 @@ class Site(ConnectionLimiter, server.Site):
     noisy = False
 
     def __init__(
-        self, tree: IResource, rest: IResource, clock: IReactorTime, room: int = ROOM
+        self, tree: IResource, rest: Callable[[], IResource], clock: IReactorTime, room: int = ROOM
     ) -> None:
         """
         :param tree: answers what lies under ``/index/``
-        :param rest: answers all else
+        :param rest: gives what answers all else; called once that is asked for
         :param room: descriptors for clients: each connection takes one, and each request that is
             being answered may take one more, for a file
         """
         ConnectionLimiter.__init__(self, clock, room)
-        server.Site.__init__(self, rest, reactor=clock, parsePOSTFormSubmission=False)
+        server.Site.__init__(self, tree, reactor=clock, parsePOSTFormSubmission=False)
         self._tree = tree
         self._rest = rest
         self.access: Callable[[str], object] = lambda line: _access.info("{line}", line=line)
@@ -72,7 +72,7 @@ class Site(ConnectionLimiter, server.Site):
             return self._tree
         # Doubled slashes count as one, here as well.
         request.postpath = [segment for segment in request.postpath if segment] or [b""]
-        return self._rest
+        return self._rest()
 
     def log(self, request: Any) -> None:
         """Write the line of the access log."""

@@ -132,7 +132,7 @@ class HouseCase(FolderCase):
         files = Files(self.mirror, self.clock, any_type)
         tree = IndexTree(self.pages, self.projects, files, self.clock)
         rest = rest or App(self.pages, self.projects, self.mirror, HOSTS).app.resource()
-        self.site = Site(tree, rest, self.clock)
+        self.site = Site(tree, lambda: rest, self.clock)
         self.pages.changed = self.disk.changed = self.site.response_cache.invalidate
         self.disk.prepare()
 
