@@ -216,13 +216,13 @@ class Disk:
             self._index.verify(link.place, replace(checked, confirmed_at=now))
             self._usage_log.changed()
 
-    def partial(self, link: Link) -> Partial:
-        """Begin a file; raises an `OSError` if the disk does not let it."""
+    def partial(self, link: Link, *, cacheable: bool = True) -> Partial:
+        """Begin a file, which may be cached or not; raises an `OSError` if the disk does."""
         if link.place is not None:
             layout.look(self.folder, link.place)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         partial = Partial(self.own, Digests.of(link.digest))
-        self._quota.reserve(partial, link)
+        self._quota.reserve(partial, link, cacheable)
         if link.place is None:
             partial.unlink()
         return partial

@@ -21,6 +21,7 @@ from proxpi.files.disk import Copy, Disk
 from proxpi.files.fetch import Fetch
 from proxpi.files.link import Link
 from proxpi.files.locate import Links
+from proxpi.files.partial import Partial
 from proxpi.files.passthrough import pass_on
 from proxpi.files.quota import TooLarge
 from proxpi.files.response import Gone
@@ -192,13 +193,12 @@ class Downloads:
                 self._extracting.discard(link)
 
     async def _fetch(self, link: Link, spool: Spool) -> Copy | None:
-        try:
-            partial = self._disk.partial(link)
-        except OSError as error:
-            spool.fail(error)
-            raise
+        def create() -> Partial:
+            # It was deleted if it has another spool, or none.
+            return self._disk.partial(link, cacheable=self._spools.get(link) is spool)
 
         async def adopt() -> Copy | None:
+            partial = spool.partial
             while (room := partial.flush()) is not None:
                 await room
             partial.finish()
@@ -206,9 +206,10 @@ class Downloads:
             etag, modified = fetch.validators
             return self._disk.adopt(partial, link, etag, modified, self._clock.seconds())
 
-        spool.keep_in(partial, lambda: self._disk.end(partial))
+        spool.keep_in(create, self._disk.end)
         fetch = Fetch(link, self._upstream, spool, self._links.moved)
         try:
+            self._disk.end(create())  # a disk that takes no file costs no request
             unkept = await fetch.run(adopt)
         except OSError as error:
             if spool.fall_back(error):

@@ -90,9 +90,10 @@ class Quota:
         """Whether a file of so many bytes may be kept."""
         return (size or 0) <= self.capacity and self.capacity > 0
 
-    def reserve(self, partial: Partial, link: Link) -> None:
+    def reserve(self, partial: Partial, link: Link, cacheable: bool = True) -> None:
         """Begin the reservation of a partial file."""
-        self._reservations[partial] = Reservation(link, link.size, cacheable=self.capacity > 0)
+        cacheable = cacheable and self.capacity > 0
+        self._reservations[partial] = Reservation(link, link.size, cacheable=cacheable)
         partial.announce = lambda size: self._announce(partial, size)
         partial.room = lambda size: self._grow(partial, size)
 

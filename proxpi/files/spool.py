@@ -9,7 +9,8 @@ A spool is in one of three states:
 
 The bytes lie in one storage:
 
-* a *partial file*, for a file that may be kept: the download runs at full speed;
+* a *partial file*, for a file that may be kept: the download runs at full speed. It is created
+  when the first response begins: a download that waits for a connection holds no descriptor;
 * a *window* of memory, for a file that may not be kept, or above the partial file, once the disk
   fails or the file turns out larger than the cache: the slowest reader sets the pace, and the
   download ends with its last reader;
@@ -124,6 +125,7 @@ class Spool:
     abandon: Callable[[], object] = attrs.field(init=False, default=_nothing)
     _storage: Partial | Window | Copy = attrs.field(init=False)
     _release: Callable[[], None] = attrs.field(init=False, default=_nothing)
+    _create: Callable[[], None] = attrs.field(init=False, default=_nothing)
     _withheld: bool = attrs.field(init=False, default=False)
     _readers: list[Reader] = attrs.field(init=False, factory=list)
     _waiting: list[Deferred[Reader]] = attrs.field(init=False, factory=list)
@@ -135,9 +137,20 @@ class Spool:
 
     # The download's side.
 
-    def keep_in(self, partial: Partial, release: Callable[[], None]) -> None:
-        """Let the bytes go to a partial file; `release` is called once that is needed no more."""
-        self._storage, self._release = partial, release
+    def keep_in(self, create: Callable[[], Partial], release: Callable[[Partial], None]) -> None:
+        """Let the bytes go to a partial file, which is created when the first response begins."""
+
+        def store() -> None:
+            self._create, partial = _nothing, create()
+            self._storage, self._release = partial, lambda: release(partial)
+
+        self._create = store
+
+    @property
+    def partial(self) -> Partial:
+        """The partial file, once a response has begun."""
+        assert isinstance(self._storage, Partial)
+        return self._storage
 
     @property
     def digests(self) -> Digests:
@@ -161,7 +174,9 @@ class Spool:
 
         :param size: bytes of the whole file, if they are announced
         :param withheld: whether readers have to wait until a partial file is verified
+        :raises OSError: if the partial file cannot be created, or may not become so large
         """
+        self._create()
         self.size, self._withheld = size, False
         if isinstance(self._storage, Partial):
             self._withheld = withheld

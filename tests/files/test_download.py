@@ -11,11 +11,47 @@ from proxpi.files import fetch
 from proxpi.files.locate import NotUpstream
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
-from tests.support.house import sha256
-from tests.support.internet import Reply
+from tests.support.house import FILES, entry, sha256
+from tests.support.internet import Reply, Silence
 from tests.support.logs import logged
 
 UNKNOWN: dict[str, Any] = {"hashes": {}, "size": None}
+
+
+class Waiting(MirrorCase):
+    """Downloads whose response has not begun."""
+
+    def test_holds_nothing(self) -> None:
+        """A download that waits for a connection or a response holds no file, whoever waits."""
+        for stream in (False, True):
+            self.build(stream=stream)
+            silences = [Silence() for _ in range(10)]
+            asked = []
+            for at, silence in enumerate(silences):
+                name = f"demo-{at}.0-py3-none-any.whl"
+                self.locate.lists(entry(name, DATA))
+                self.internet.at(FILES + name, silence)
+                asked.append(self.fetch(name))
+            assert (self.leftovers(), self.open_files()) == ([], [])
+            for silence in silences:
+                silence.answer(Reply(200, DATA))
+                self.run_threads()
+            self.clock.advance(0)
+            for each in asked:
+                self.assert_bytes(self.result(each))
+            assert self.open_files() == []
+            self.result(self.mirror.clear())
+
+    def test_deleted(self) -> None:
+        """A file that is deleted before its response begins is sent, and not kept."""
+        silence = Silence()
+        self.listed(silence)
+        asked = self.fetch()
+        self.mirror.forget("demo", NAME)
+        silence.answer(Reply(200, DATA))
+        self.assert_bytes(self.result(asked))
+        self.clock.advance(0)
+        self.assert_nothing_kept()
 
 
 class WithDigest(MirrorCase):
