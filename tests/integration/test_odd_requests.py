@@ -59,7 +59,9 @@ def test_unknown_names(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path:
     folder = tmp_path / "cache"
     proxy = start_proxy(fake_index, cache_dir=folder)
     before = sorted(folder.rglob("*"))
-    for name in ("nothing", "con", "list", "a" * 200):
+    names = ("nothing", "con", "list", "a" * 200)
+    for name in names:
         assert proxy.get(f"/index/{name}/").status == 404
-    assert len(fake_index.requests()) == 4
+    pages = [seen.path for seen in fake_index.requests() if seen.path != "/simple/"]
+    assert pages == [f"/simple/{name}/" for name in names]
     assert sorted(folder.rglob("*")) == before
