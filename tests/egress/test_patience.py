@@ -177,7 +177,9 @@ def test_a_client_that_leaves_the_row(stack: ExitStack, tmp_path: Path) -> None:
     with connect(proxy.origin) as leaves:
         ask(leaves, path, "Range: bytes=0-3")
         assert proxy.get("/health").status == 200
-    # What is sent afterwards comes later: it has been seen by then that the client is gone.
+        # A reset: a client that merely closes its sending side may still read.
+        leaves.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # The answer to a later request shows that proxpi has seen the reset.
     assert proxy.get("/health").status == 200
     path = f"/index/wanted/{wanted.filename}"
     second = clients.submit(proxy.get, path, Range="bytes=0-3")
