@@ -96,7 +96,7 @@ def is_complete_html(body: bytes) -> bool:
     return _COMPLETE.fullmatch(body, max(0, body.lower().rfind(b"</html"))) is not None
 
 
-def read(text: str) -> Markup:
+def read(page: str) -> Markup:
     """Read a page.
 
     :raises ValueError: When it has too many marked sections.
@@ -104,12 +104,14 @@ def read(text: str) -> Markup:
     tokenizer, markup = Tokenizer(), Markup()
     anchor: Anchor | None = None
     inside = ""
-    for kind, value, attributes in chain(tokenizer.feed(text), tokenizer.finish()):
+    for kind, value, attributes in chain(tokenizer.feed(page), tokenizer.finish()):
         if kind is Kind.TEXT:
             if anchor is not None and len(anchor.raw) < _LONGEST_TEXT:
                 anchor.raw += value[:_LONGEST_TEXT]
             if inside in _HEADINGS and len(markup.headings[-1]) < _LONGEST_TEXT:
-                markup.headings[-1] += _shown(value[:_LONGEST_TEXT])
+                # A title shows tags as text.
+                text = _TAGS.sub("", value[:_LONGEST_TEXT])
+                markup.headings[-1] += unescape(text).lower()
             if not markup.written and inside not in _UNSEEN:
                 markup.written = bool(unescape(value.strip()[:_LONGEST_TEXT]).strip())
         elif kind is Kind.END:
@@ -125,8 +127,3 @@ def read(text: str) -> Markup:
             if value in _HEADINGS or value in _UNSEEN:
                 inside = value
     return markup
-
-
-def _shown(heading: str) -> str:
-    """Give the text of a title or heading in lower case, without the tags that a title shows."""
-    return unescape(_TAGS.sub("", heading)).lower()
