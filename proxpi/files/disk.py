@@ -15,6 +15,7 @@ then. Partial files, the usage log and the lists lie in a folder of their own, `
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -352,9 +353,10 @@ class Disk:
         """Take note that a file cannot be opened; it counts for as long as it may be there."""
         if layout.says_no_file(error):
             self._lost(place)
-        else:
+            return
+        if error.errno not in (errno.EMFILE, errno.ENFILE):  # these say nothing of the file
             self._mark_unverified(place)
-            self._throttled.say(error, UNREAD)
+        self._throttled.say(error, UNREAD)
 
     def _note(self, place: str) -> None:
         self.changed(place)

@@ -67,14 +67,10 @@ class Downloads:
 
     async def here(self, link: Link) -> Copy | None:
         """Give a file that is here, even if it has to be checked first: nobody is sent away."""
-        await self._revalidation.settle(link)
-        if link in self._revalidation.outdated:
-            return None
-        copy = self._disk.open(link)
-        if copy is None and self._disk.found(link):
+        if self._disk.found(link):
             await self._checks.join(link, lambda: self._check(link)).wait()
-            copy = self._disk.open(link)
-        return copy
+        await self._revalidation.settle(link)
+        return None if link in self._revalidation.outdated else self._disk.open(link)
 
     def ready(self, link: Link) -> Copy | None:
         """Give a file that is here and current, without waiting."""

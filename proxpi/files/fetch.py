@@ -45,7 +45,8 @@ from proxpi.files.spool import Spool
 from proxpi.files.verify import Mismatch
 from proxpi.upstream.answer import Answer, ContentRange
 from proxpi.upstream.body import Limit
-from proxpi.upstream.errors import BodyStalled, UpstreamFailed
+from proxpi.upstream.codings import decoded
+from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyStalled, BodyTooLong, UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 #: How often a file may fail, and how often it may turn out wrong, before that is reported.
@@ -60,6 +61,8 @@ MAX_RETRY_AFTER = 10.0
 STALLED = 5.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
+#: Limit for core metadata that is encoded, also once it is decoded.
+ENCODED = Limit(4 * 1024 * 1024)
 #: Bytes that tell how a file begins.
 BEGINNING = 262
 
@@ -192,15 +195,22 @@ class Fetch:
                 await self._take_whole(answer)
             elif use is Use.APPEND:
                 part = ContentRange.of(answer)
-                self.total = (part and part.size) or self.total
-                write = self.spool.write
+                assert part is not None
+                self.total = part.size or self.total
+
+                def write(data: bytes) -> object:
+                    if self.spool.arrived + len(data) > part.stop:
+                        raise Mismatch("length", "the part is longer than announced")
+                    return self.spool.write(data)
+
                 self._check_end(await self.stream(answer, write, resumable=self._resumable))
         return use
 
     async def _take_whole(self, answer: Answer) -> None:
         """Take a file from its first byte on."""
         doubtful = check_head(self.link, answer)
-        size, arrived = length_of(answer), self.spool.arrived
+        encoded = bool(answer.codings) and self.link.of is not None
+        size, arrived = None if encoded else length_of(answer), self.spool.arrived
         if arrived and not may_be_same(size, arrived, self.total) and not self.restart():
             raise Mismatch("changed", f"now it has {size} bytes")
         self.total = size
@@ -218,10 +228,29 @@ class Fetch:
             # An index may be wrong about a size; a body without end is another matter.
             limit = Limit(2 * self.link.size + MARGIN)
         write = self.spool.write if filtered is None else filtered.write
-        ended = await self.stream(answer, write, limit, resumable=self._resumable)
+        if encoded:
+            ended = await self._decode(answer, write)
+        else:
+            ended = await self.stream(answer, write, limit, resumable=self._resumable)
         if filtered is not None:
             filtered.end(ended)
         self._check_end(ended)
+
+    async def _decode(self, answer: Answer, write: Callable[[bytes], object]) -> bool:
+        """Write core metadata that came encoded, unasked; some upstreams only say that it is."""
+        chunks: list[bytes] = []
+        ended = await self.stream(answer, chunks.append, ENCODED, resumable=False)
+        data = b"".join(chunks)
+        try:
+            data = decoded(data, answer.codings, ENCODED)
+        except BodyCut:
+            raise cut_short(self.link.url) from None
+        except (BodyGarbled, BodyTooLong) as error:
+            if not data.startswith(b"Metadata-Version:"):
+                cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
+                raise UpstreamFailed(answer.url, cause, kind="encoded") from error
+        write(data)
+        return ended
 
     def _check_end(self, ended: bool) -> None:
         size = self.spool.arrived

@@ -282,7 +282,18 @@ class Mirror:
         if self._disk.fits(link.size):
             with suppress(Late, OSError):
                 return await self._downloads.whole(link, until)
-        return await self._obtain(link, until, True)
+        found = await self._obtain(link, until, True)
+        if not isinstance(found, Reader) or found.spool.size is None:
+            return found
+        try:
+            span = choose(found.spool.size, link.sha256)
+        except Unsatisfiable:
+            found.close()
+            raise
+        if span is None:
+            return found
+        found.skip_to(span.start)
+        return Part(found, span, found.spool.size)
 
     async def _length(self, link: Link) -> Copy | Head:
         copy = await self._downloads.here(link)
@@ -307,7 +318,10 @@ class Mirror:
         return found
 
     async def _told_length(self, link: Link) -> int | None:
-        """Ask the upstream for nothing but the length of a file; some do not tell it."""
+        """Give the length of a file that its page does not state, if its upstream states it."""
+        spool = self._downloads.under_way(link)
+        if spool is not None and spool.size is not None:
+            return spool.size
         try:
             async with self._upstream.file(link.url, {}, method="HEAD") as answer:
                 told = is_whole(link, answer) and not answer.codings

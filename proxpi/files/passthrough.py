@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, execute, succeed
 
 from proxpi.files.fetch import Fetch, Resolve, cut_short
 from proxpi.files.link import Link
-from proxpi.files.response import belongs, validator_of
+from proxpi.files.response import GONE, Gone, belongs, validator_of
 from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.files.verify import compare
 from proxpi.simple.conditional import Span
@@ -88,6 +88,13 @@ class PartFetch(Fetch):
 
     async def ask(self) -> None:
         """Ask for what is missing of the part; `Misfit` if the response is something else."""
+        try:
+            await self._ask()
+        except Gone as gone:
+            self.link = await self.resolve(gone)
+            await self._ask()
+
+    async def _ask(self) -> None:
         at, url = self.spool.arrived, self.link.url
         begun = at > self.spool.start
         if begun and self.validator is None:
@@ -97,6 +104,8 @@ class PartFetch(Fetch):
             self.refused = answer.status >= 400
             if self.refused and (failure := answer.refusal()).temporary:
                 raise failure
+            if begun and answer.status in GONE:  # signed URLs expire
+                raise Gone(self.link, answer.status)
             part = ContentRange.of(answer)
             if part is not None and part.size not in (None, self.size):
                 raise Misfit(part.size)

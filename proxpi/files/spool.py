@@ -92,7 +92,8 @@ class Window:
         return bytes(self._bytes[start : start + count])
 
     def trim(self, offset: int) -> None:
-        """Forget the bytes before an offset, as the slowest reader has read them."""
+        """Drop the bytes before an offset, as far as they have arrived."""
+        offset = min(offset, self.start + len(self._bytes))
         if offset > self.start:
             del self._bytes[: offset - self.start]
             self.start = offset
@@ -187,6 +188,7 @@ class Spool:
         """Append bytes; give a Deferred that fires when the storage takes more, unless it does."""
         assert isinstance(self._storage, Partial | Window)
         drained = self._storage.write(data)
+        self.trim()
         if self.size is not None and self.arrived > self.size:
             self._cut_off()  # these readers were promised another length
             self.size = None
@@ -347,6 +349,11 @@ class Reader:
         self.offset += len(data)
         self.spool.trim()
         return data
+
+    def skip_to(self, offset: int) -> None:
+        """Read from an offset on, also where the bytes before it have not arrived yet."""
+        self.offset = offset
+        self.spool.trim()
 
     def tell(self) -> None:
         """Call :attr:`changed`; its errors are no trouble of other readers."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from twisted.logger import Logger
+from werkzeug.http import http_date
 
 from proxpi.files.layout import Identity, open_file
 from proxpi.files.link import Link
@@ -102,11 +103,14 @@ def check(path: Path, link: Link) -> Checked | None:
     """Read a found file, and give its digests; ``None`` if it changed meanwhile."""
     digests = Digests.of(link.digest)
     with open_file(path) as file:
-        identity = Identity.of(os.fstat(file.fileno()))
+        status = os.fstat(file.fileno())
+        identity = Identity.of(status)
         while chunk := file.read(BUFFER):
             digests.add(chunk)
         with suppress(OSError):  # what is remembered of it holds after a power failure as well
             os.fsync(file.fileno())
         if identity != Identity.of(os.fstat(file.fileno())):
             return None
-    return Checked(identity, digests.hex(), version=link.version)
+    # A file without a digest is revalidated by the time at which it was written.
+    modified = "" if link.has_digest else http_date(status.st_mtime)
+    return Checked(identity, digests.hex(), version=link.version, modified=modified)

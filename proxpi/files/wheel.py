@@ -86,6 +86,8 @@ class Wheels:
             data = await self._out_of(link_to(link.of), link.of.entry["filename"])
             kept = self._keep(link, data)
         except (Unfit, Mismatch, Gone, TooLarge) as unfit:
+            if _may_pass(error):
+                raise error from unfit
             _log.warn("{error}, and the wheel does not give it: {unfit}", error=error, unfit=unfit)
             raise Gone(link, 404) from unfit
         except (UpstreamFailed, OSError) as failure:
@@ -118,7 +120,9 @@ class Wheels:
             self._disk.complain(error)
             unnamed = tempfile.TemporaryFile(buffering=0)
             unnamed.write(data)
-            return Copy(unnamed, digests.size, digests.hex()["sha256"], Counter(), "")
+            return Copy(
+                unnamed, digests.size, digests.hex()["sha256"], Counter(), "", link.has_digest
+            )
 
     async def _out_of(self, wheel: Link, filename: str) -> bytes:
         if not filename.endswith(".whl"):
@@ -174,3 +178,10 @@ class Wheels:
         if len(data) != part.stop - part.start:
             raise UpstreamFailed(answer.url, "a part of another length than announced")
         return part.start, data, part.size
+
+
+def _may_pass(error: Gone | UpstreamFailed | OSError) -> bool:
+    """Tell whether metadata that did not come by itself may come the next time."""
+    if isinstance(error, UpstreamFailed):
+        return error.temporary and error.kind in ("upstream", "cut")
+    return isinstance(error, OSError)

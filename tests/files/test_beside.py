@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+
+from proxpi.files.disk import Copy
+from proxpi.files.fetch import ENCODED
 from proxpi.files.locate import NotUpstream
 from proxpi.simple.listing import NotListed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
@@ -51,6 +56,55 @@ class Sidecar(MirrorCase):
         """Metadata that is advertised without a digest is taken as it comes."""
         self.advertise(Reply(200, METADATA), digest=True)
         self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+
+    def test_encoded(self) -> None:
+        """Encoded metadata is decoded, although identity was asked for; some only say so."""
+        squeezed, raw = zlib.compress(METADATA), zlib.compressobj(wbits=-15)
+        bodies = (
+            ("gzip", gzip.compress(METADATA)),
+            ("x-gzip", gzip.compress(METADATA)),
+            ("gzip, gzip", gzip.compress(gzip.compress(METADATA))),
+            ("deflate", squeezed),
+            ("deflate", raw.compress(METADATA) + raw.flush()),
+            ("gzip", METADATA),
+            ("br", METADATA),
+        )
+        for coding, body in bodies:
+            for digest in (None, True):
+                reply = Reply(200, body, {"Content-Encoding": coding, "ETag": '"1"'})
+                self.advertise(reply, digest=digest)
+                self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+                self.assert_served(SIDECAR, METADATA)
+                self.mirror.forget("demo", SIDECAR)
+        assert self.internet.urls() == [URL + ".metadata"] * 2 * len(bodies)
+
+    def test_encoded_badly(self) -> None:
+        """Metadata that cannot be decoded, or decodes to too much, is not kept."""
+        bodies = (
+            ("br", b"no metadata"),
+            ("gzip", b"no metadata"),
+            ("gzip", gzip.compress(METADATA)[:-9]),
+            ("gzip", gzip.compress(METADATA)[:12] + b"garbled"),
+            ("gzip", gzip.compress(bytes(ENCODED.size + 1))),
+            ("gzip", bytes(ENCODED.size + 1)),
+        )
+        for coding, body in bodies:
+            for digest in (None, True):
+                reply = Reply(200, body, {"Content-Encoding": coding})
+                self.advertise(reply, reply, digest=digest)
+                asked = self.fetch(SIDECAR)
+                self.run_threads()
+                assert not isinstance(asked.result, Copy)
+                asked.addErrback(lambda _: None)
+                assert self.mirror.ready("demo", SIDECAR) is None
+
+    def test_encoded_wheel(self) -> None:
+        """A wheel is never decoded: its bytes have its digest as they come, or are refused."""
+        packed = gzip.compress(DATA)
+        self.listed(Reply(200, packed, {"Content-Encoding": "gzip"}))
+        self.assert_sent_to(self.fetch())
+        self.listed(Reply(200, DATA, {"Content-Encoding": "gzip"}))
+        self.assert_bytes(self.result(self.fetch()))
 
     def test_not_advertised(self) -> None:
         """Metadata nobody advertised is asked for all the same."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from unittest import mock
 
+from proxpi.files import layout
 from proxpi.files.disk import Copy
 from proxpi.files.link import link_to
+from proxpi.files.mirror import Elsewhere
 from proxpi.simple.listing import Listed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import entry
+from tests.support.internet import Reply
 
 
 class FoundTests(MirrorCase):
@@ -32,6 +36,38 @@ class FoundTests(MirrorCase):
         copy = self.result(asked)
         assert isinstance(copy, Copy)
         return copy
+
+    def test_version_without_digest(self) -> None:
+        """A found file without a digest is revalidated by its time, at most once per TTL."""
+        self.clock.advance(1_800_000_000)
+        for other in (False, True):
+            self.lay(DATA)
+            self.locate.lists(entry(NAME, DATA, hashes={}))
+            new = bytes(reversed(DATA))
+            said = {"Last-Modified": "Sun, 06 Nov 2095 08:49:37 GMT"}
+            again = Reply(200, new, said) if other else Reply(304)
+            self.internet.at(URL, again)
+            self.internet.asked.clear()
+            asked = self.fetch()
+            self.run_threads()
+            self.assert_bytes(self.result(asked), new if other else DATA)
+            [first, *more] = self.internet.asked
+            assert first.header("If-Modified-Since") and len(more) == other
+            self.assert_served(data=new if other else DATA)
+            self.mirror.forget("demo", NAME)
+
+    def test_no_descriptor(self) -> None:
+        """A process without a free descriptor learns nothing of a file: it is kept, and unread."""
+        self.listed(hashes={}, size=None)
+        self.result(self.fetch()).close()  # type: ignore[union-attr]
+        for number in (errno.EMFILE, errno.ENFILE):
+            self.internet.at(URL, Reply(503))
+            with mock.patch.object(layout, "open_file", side_effect=OSError(number, "too many")):
+                asked = self.fetch()
+                self.clock.pump([1] * 4)
+                assert self.result(asked) == Elsewhere(URL)
+            self.assert_served()
+            assert self.threads == []
 
     def test_right(self) -> None:
         """The right bytes are served without a question upstream, and that shows."""

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from proxpi.files.disk import Copy
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
 from proxpi.files.locate import NotUpstream
-from proxpi.files.mirror import Elsewhere
+from proxpi.files.mirror import Elsewhere, Head
 from proxpi.files.passthrough import Part
 from proxpi.files.spool import WINDOW, Reader
 from proxpi.simple.conditional import Span, Unsatisfiable, requested_span
@@ -198,29 +198,62 @@ class NoRanges(PartCase):
         assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"] * 2
 
     def test_slow(self) -> None:
-        """If that takes long, the client gets all of it as it comes, and no redirect."""
-        data = bytes(MIB)
+        """If that takes long, the client gets its part of it as that comes, and no redirect."""
+        data = bytes(range(256)) * (MIB // 256)
         slow = Reply(200, b"", whole=False, length=len(data))
         self.locate.lists(entry(NAME, data))
         self.internet.at(URL, Reply(200, b"", length=MIB), slow)
-        asked = self.ask()
+        asked = self.ask(count=MIB - 100)
         slow.bring(data[:1000])
         self.pending(asked)
         self.clock.advance(TIMEOUT)
-        body = self.result(asked)
-        assert isinstance(body, Reader)
-        reading = Reading(body)
-        assert reading.data == data[:1000]
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        assert (found.span, found.size) == (Span(100, MIB), MIB)
+        reading = Reading(found.reader)
+        assert reading.data == data[100:1000]
         slow.bring(data[1000:])
         slow.end()
-        assert reading.whole
+        assert (reading.data, reading.whole) == (data[100:], True)
 
     def test_nothing_may_be_kept(self) -> None:
-        """The same with nothing that may be kept: all of it passes through."""
+        """The same with nothing that may be kept: the part passes through, the rest is dropped."""
         self.build(capacity=0)
         self.listed(Reply(200, DATA))
-        self.assert_bytes(self.result(self.ask()))
+        self.assert_part(self.ask())
         self.assert_nothing_kept()
+
+    def test_far_into_a_file_that_may_not_be_kept(self) -> None:
+        """The bytes before the part fill no memory, and wait for no reader."""
+        data = bytes(range(256)) * (4 * WINDOW // 256)
+        size, start = len(data), 3 * WINDOW
+        self.build(capacity=0)
+        self.locate.lists(entry(NAME, data))
+        slow = Reply(200, b"", whole=False, length=size)
+        self.internet.at(URL, Reply(200, b"", length=size), slow)
+        asked = self.ask(count=size - start)
+        for at in range(0, size, WINDOW // 2):
+            assert not slow.paused
+            slow.bring(data[at : at + WINDOW // 2])
+            if at == 0:
+                found = self.result(asked)
+                assert isinstance(found, Part)
+                reading = Reading(found.reader)
+        slow.end()
+        assert (reading.data, reading.whole) == (data[start:], True)
+
+    def test_beyond_the_whole(self) -> None:
+        """A part beyond the file that comes instead is refused, and its download given up."""
+        self.build(capacity=0)
+        self.locate.lists(entry(NAME, bytes(2 * SIZE), hashes={}, size=None))
+        self.internet.at(URL, Reply(405), Reply(200, DATA))
+        asked = Deferred.fromCoroutine(
+            self.mirror.part(
+                "demo", NAME, lambda size, _: requested_span("bytes=99-", None, None, size)
+            )
+        )
+        self.error(asked, Unsatisfiable)
+        assert self.open_files() == []
 
     def test_no_length(self) -> None:
         """An upstream that tells no length cannot be asked for a part."""
@@ -308,6 +341,26 @@ class Failing(PartCase):
             reading = Reading(found.reader)
             first.cut()
             assert (reading.data, reading.cut) == (DATA[-5:-2], True)
+
+    def test_url_expires(self) -> None:
+        """A signed URL that expires within a part is replaced by that of a fresh page."""
+        data, told = bytes(range(256)) * (2 * MIN_PROGRESS // 256), {"ETag": '"1"'}
+        size, again = len(data), URL + "?again"
+        said = {"Content-Range": f"bytes 1-{size - 1}/{size}", **told}
+        first = Reply(206, b"", said, whole=False, length=size - 1)
+        self.locate.lists(entry(NAME, data))
+        self.internet.at(URL, first, Reply(403))
+        rest = {"Content-Range": f"bytes {MIN_PROGRESS}-{size - 1}/{size}", **told}
+        self.internet.at(again, Reply(206, data[MIN_PROGRESS:], rest))
+        asked = self.ask_from(1)
+        first.bring(data[1:MIN_PROGRESS])
+        found = self.result(asked)
+        assert isinstance(found, Part)
+        reading = Reading(found.reader)
+        self.locate.lists(entry(NAME, data, url=again))
+        first.cut()
+        self.clock.pump([1] * 4)
+        assert (reading.data, reading.whole) == (data[1:], True)
 
     def test_breaks_off_without_a_tag(self) -> None:
         """Without one, whoever has begun is cut off."""
@@ -431,6 +484,23 @@ class Joining(PartCase):
         found.reader.close()
         self.clock.advance(TIMEOUT)
         assert self.open_files() == []
+
+    def test_size_of_the_download(self) -> None:
+        """The length of a file that its page does not state is that of its download, if known."""
+        data = bytes(range(256)) * 4096
+        slow = Reply(200, b"", whole=False, length=len(data))
+        self.build(stream=True)
+        self.locate.lists(entry(NAME, data, size=None))
+        self.internet.at(URL, slow)
+        asked = self.fetch()
+        slow.bring(data[:1000])
+        Reading(self.result(asked))  # type: ignore[arg-type]
+        head = self.result(Deferred.fromCoroutine(self.mirror.head("demo", NAME)))
+        assert isinstance(head, Head) and head.size == len(data)
+        found = self.result(self.ask(count=len(data) - 10))
+        assert isinstance(found, Part)
+        assert Reading(found.reader).data == data[10:1000]
+        assert len(self.internet.asked) == 1
 
 
 class Crowded(MirrorCase):

@@ -291,6 +291,20 @@ class Differing(ResumeCase):
         self.resume_bare(tag, rest, size=None)
         assert len(self.internet.asked) == 3
 
+    def test_endless_rest(self) -> None:
+        """A rest that brings more than its Content-Range states ends there, also with a digest."""
+        span = {"Content-Range": f"bytes {AT}-{len(LARGE) - 1}/{len(LARGE)}", "ETag": '"x"'}
+        rest = Reply(206, b"", span, whole=False, length=None)
+        again = self.slow()
+        self.break_off(rest, again, ETag='"x"')
+        rest.bring(LARGE[AT:])
+        assert not rest.closed
+        rest.bring(b"x")
+        assert rest.closed
+        self.finish(again)
+        self.assert_served(data=LARGE)
+        self.assert_clean()
+
     def test_refuses_ranges(self) -> None:
         """An upstream that says it knows no ranges is believed, as far as there is no digest."""
         self.locate.lists(entry(NAME, DATA, hashes={}))

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
 from proxpi.files import wheel as wheel_module
+from proxpi.files.disk import Copy
 from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere, Head
 from proxpi.files.wheel import TAIL, WheelFailed
@@ -263,6 +264,17 @@ class Taken(TakenCase):
                 full.stop()
         self.taken()
 
+    def test_full_disk_without_digest(self) -> None:
+        """Metadata without a digest is not said to be verified where it cannot be kept."""
+        for metadata, expected in ((True, False), ({"sha256": sha256(METADATA)}, True)):
+            self.advertise(metadata=metadata)
+            full = self.fill_disk()
+            found = self.result(self.fetch(SIDECAR))
+            full.stop()
+            assert isinstance(found, Copy)
+            assert found.has_digest is expected
+            found.close()
+
     def test_parts_refused(self) -> None:
         """An upstream that refuses parts of a wheel gives the whole wheel."""
         for status in (400, 401, 403, 404, 405, 410, 416, 422, 500, 501, 502, 503):
@@ -373,6 +385,21 @@ class Trouble(TakenCase):
         self.internet.at(URL + ".metadata", Reply(503))
         self.ranges.lie, self.ranges.whole = {"status": 503}, 503
         assert self.result(self.fetch(SIDECAR)) == Elsewhere(URL + ".metadata")
+        assert self.locate.suppressed == []
+
+    def test_no_wheel(self) -> None:
+        """A file that has no metadata in it goes on advertising it while that fails for a time."""
+        name = "demo-1.0.tar.gz"
+        url = URL.replace(NAME, name) + ".metadata"
+        self.locate.lists(entry(name, WHEEL, metadata={"sha256": sha256(METADATA)}))
+        for reply in (Reply(503), Reply(429), ConnectionResetError(), Reply(200, b"", length=9)):
+            self.internet.at(url, reply)
+            asked = self.fetch(name + ".metadata")
+            self.clock.pump([1] * 4)
+            assert self.result(asked) == Elsewhere(url)
+        self.internet.at(url, Reply(200, METADATA))
+        self.fill_disk()
+        assert self.result(self.fetch(name + ".metadata")) == Elsewhere(url)
         assert self.locate.suppressed == []
 
     def test_both_fail_private(self) -> None:
