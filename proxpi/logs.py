@@ -11,6 +11,7 @@ is logged otherwise comes after the lines that were there before.
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -50,6 +51,7 @@ ACCESS = "proxpi.access"
 DELAY = 0.1
 
 _access = Logger(namespace=ACCESS)
+_NOISE = re.compile(r"Unable to write to plugin cache|Site.* starting on ")
 _LEVELS = {
     "DEBUG": LogLevel.debug,
     "INFO": LogLevel.info,
@@ -155,17 +157,18 @@ class Logged(MultiService):
                 level = LogLevelFilterPredicate(_LEVELS[self._level])
                 # It has a line for every connection to an upstream.
                 level.setLogLevelForNamespace("twisted.web.client", LogLevel.warn)
-                predicates: list[Any] = [_about_plugins, level]
+                # It has one for each factory that starts or stops.
+                level.setLogLevelForNamespace("twisted.protocols.haproxy", LogLevel.warn)
+                predicates: list[Any] = [_noise, level]
                 parent.setComponent(ILogObserver, FilteringLogObserver(place, predicates))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
 
-def _about_plugins(event: LogEvent) -> Any:
-    """Drop what twistd says of its list of plugins, which a user without rights cannot keep."""
-    # `twisted.plugin` logs by the older interface, in which this is the text.
-    if str(event.get("format")).startswith("Unable to write to plugin cache"):
-        return PredicateResult.no
-    return PredicateResult.maybe
+def _noise(event: LogEvent) -> Any:
+    """Drop what twistd says of its list of plugins, and of each port, which proxpi names itself."""
+    # Both are logged by the older interface, whose events have a text.
+    text = str(event.get("log_text") or event.get("format"))
+    return PredicateResult.no if _NOISE.match(text) else PredicateResult.maybe
 
 
 def _place(twistd: Mapping[str, Any], reactor: Any) -> ILogObserver | None:

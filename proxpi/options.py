@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -17,7 +18,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from proxpi import __version__
-from proxpi.settings import SETTINGS, Given, Setting, Settings, SettingsError, setting
+from proxpi.settings import SETTINGS, Setting, Settings, SettingsError, setting
 from proxpi.upstream.proxies import Proxies
 
 _LISTEN = setting("listen")
@@ -30,21 +31,69 @@ _GUNICORN = re.compile(
 )
 
 
+#: ``HOST:PORT`` as gunicorn has it: a host with a dot, ``localhost`` or none.
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]:|([\w-]*\.[\w.-]*|localhost|):|)(\d+)")
+#: A value that is rather the next option.
+_NEXT_OPTION = re.compile(r"--|-[A-Za-z]")
+
+
+def _endpoint(address: str) -> str | None:
+    """Translate ``HOST:PORT`` to an endpoint string; ``None`` if it is no such address."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        return address if address.startswith("unix:") else None
+    ipv6, host, port = match.groups("")
+    interface = (ipv6 or host).replace("localhost", "127.0.0.1").replace(":", r"\:")
+    everywhere = f"tcp{'6' if ipv6 else ''}:{port}"
+    all_addresses = interface in ("", "0.0.0.0", r"\:\:")
+    return everywhere if all_addresses else f"{everywhere}:interface={interface}"
+
+
 def _of_gunicorn(arguments: Sequence[str] | None) -> str:
     """Give the line that answers options of gunicorn; nothing if there are none."""
     matches = map(_GUNICORN.fullmatch, arguments or ())
     found = [match[1] or match[0][:2] for match in matches if match]
-    what = f"{', '.join(found)} {'is' if len(found) == 1 else 'are'} for gunicorn"
-    instead = "--listen tcp:5000 is what --bind 0.0.0.0:5000 was; leave the rest out"
+    one = len(found) == 1
+    instead = f"leave {'it' if one else 'them'} out"
+    if {"--bind", "-b"} & set(found):
+        bound = re.search(r"(?<!\S)(?:--bind[= ]|-b[= ]?)(\S+)", " ".join(arguments or ()))
+        old = bound[1] if bound and _endpoint(bound[1]) else "0.0.0.0:5000"
+        instead = f"--listen {shlex.quote(str(_endpoint(old)))} is what --bind {old} was"
+        instead += "" if one else "; leave the rest out"
+    what = f"{', '.join(found)} {'is an option' if one else 'are options'} of gunicorn"
     return f"{what}, which does not run proxpi; {instead}" if found else ""
+
+
+def _needs_value(row: Setting) -> SettingsError:
+    """The error for an option that stands without a value."""
+    example = "on" if row.default == "off" else row.default
+    such = f", such as --{row.option}={example}" if example else f"; {row.accepts} is accepted"
+    return SettingsError(f"option --{row.option} needs a value{such}")
 
 
 def _nearest(error: str) -> str:
     """Give an error, and the question whether an option was meant that has almost the same name."""
+    for row in SETTINGS:
+        if error == f"option --{row.option} requires argument":
+            return str(_needs_value(row))
+        if row.secret and error.startswith(f"option --{row.option}-file "):
+            return f"--{row.option}-file is no option; a file is named by {row.variable}_FILE alone"
     names = [f"--{row.option}" for row in SETTINGS]
     words = [word for word in error.split() if word.startswith("--") and word not in names]
     nearest = [name for word in words for name in get_close_matches(word, names, n=1)]
     return f"{error}; did you mean {nearest[0]}?" if nearest else error
+
+
+def _misread(endpoint: str, error: Exception) -> str:
+    """Say why an endpoint string is not understood."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if address := _ADDRESS.fullmatch(endpoint):
+        text = f"write {_endpoint(address[0])}"
+    elif isinstance(error, LookupError):
+        text = "systemd passed no such socket on"
+    elif isinstance(error, TypeError):  # Python's own words on the arguments of a function
+        text = "a part is missing, such as the port, or is unknown"
+    return f"not understood ({text.replace('invalid literal for int()', 'no number')})"
 
 
 def _help(row: Setting) -> str:
@@ -103,14 +152,16 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Read the settings from these options and the environment."""
+        for row in SETTINGS:
+            values = self.get(row.option) or []
+            if any(map(_NEXT_OPTION.match, values if row.repeatable else [values or ""])):
+                raise _needs_value(row)
         self.settings = Settings.read(os.environ, self)
         self.proxies = Proxies.read(os.environ)
         for endpoint in self.settings.listen:
             try:
                 serverFromString(None, endpoint)  # a reactor is only kept, for listening
             except Exception as error:  # noqa: BLE001 (each kind of endpoint refuses in its own way)
-                given = Given(
-                    _LISTEN.variable, endpoint, by_option="listen" in self.settings.by_option
-                )
-                why = f"not understood ({' '.join(str(error).split()).rstrip('.')})"
-                raise _LISTEN.refusal(given, why) from None
+                raise _LISTEN.refusal(
+                    self.settings.listened(endpoint), _misread(endpoint, error)
+                ) from None

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -26,7 +25,7 @@ _EXTRA_INDEX_TTL = 180.0
 _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
 _SIZES = "also with a unit such as 500MB or 5GiB,"
 _TIMES = "also with a unit such as 500ms, 30m or 2 days,"
-_HOST_NAME = re.compile(r"[a-z0-9._~:-]+")
+_HOST_NAME = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_~-][a-z0-9._~-]*))(?::\d+)?")
 
 
 class SettingsError(Exception):
@@ -63,11 +62,14 @@ class Setting:
         """The option of ``twistd proxpi``, without its dashes: ``index-url``."""
         return self.name.replace("_", "-")
 
-    def refusal(self, given: Given, why: str = "not understood") -> SettingsError:
+    def refusal(
+        self, given: Given, why: str = "not understood", accepts: str = ""
+    ) -> SettingsError:
         """The error that says what was given where, and what is accepted instead."""
         text = urls.hidden(given.text) if self.secret else given.text
         also = f" (--{self.option})" if given.by_option else ""
-        return SettingsError(f"{given.variable}={text!r}{also}: {why}; {self.accepts} is accepted")
+        accepts = accepts or self.accepts
+        return SettingsError(f"{given.variable}={text!r}{also}: {why}; {accepts} is accepted")
 
     def value(self, given: Given) -> Any:
         """What a text means; :exc:`SettingsError` if it means nothing."""
@@ -118,10 +120,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _host_name(text: str) -> str:
     """Read a name as in ``Host``; its port says nothing."""
-    host: str = urlsplit(f"//{text.strip()}").hostname or ""
-    if not _HOST_NAME.fullmatch(host):
+    match = _HOST_NAME.fullmatch(text.strip().lower())
+    if match is None:
         raise ValueError(text)
-    return host.removesuffix(".")
+    return (match[1] or match[2]).removesuffix(".")
 
 
 def _path(text: str) -> str | None:
@@ -206,7 +208,8 @@ SETTINGS: tuple[Setting, ...] = (
         default="5368709120",
         parse=size,
         accepts=f"a whole number of bytes, 0 or more, {_SIZES}",
-        explains="Bytes of package files to keep on disk; 0 keeps none.",
+        explains="Bytes of package files to keep on disk. 0 keeps none: clients are redirected, "
+        "unless PROXPI_SLOW_DOWNLOAD is stream.",
     ),
     Setting(
         name="cache_dir",
@@ -223,7 +226,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="disable_index_ssl_verification",
         **_A_SWITCH,
-        explains="Check no certificate of an upstream: whoever is between can then change "
+        explains="Check no certificate of an upstream: anyone on the network path can then change "
         "what is installed.",
     ),
     Setting(
@@ -231,7 +234,8 @@ SETTINGS: tuple[Setting, ...] = (
         parse=_path,
         accepts="a PEM file with certificates, or a folder of such files,",
         explains="PEM file with certificates to trust besides those of the system, or a folder of "
-        "such files. REQUESTS_CA_BUNDLE, SSL_CERT_FILE and SSL_CERT_DIR are read, too.",
+        "such files. REQUESTS_CA_BUNDLE, or else CURL_CA_BUNDLE, SSL_CERT_FILE and SSL_CERT_DIR "
+        "take the place of the system's.",
     ),
     Setting(
         name="client_cert",
@@ -298,20 +302,21 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="hosts",
         parse=_each(_host_name),
-        accepts="a comma-separated list of host names",
+        accepts="a comma-separated list of host names, each with a port or without,",
         explains="Names of this proxpi under which a browser may change something, besides "
         "addresses, localhost, names without a dot and the machine's own; comma-separated.",
     ),
     Setting(
         name="offline",
         **_A_SWITCH,
-        explains="Connect to nobody: serve what is cached, however old; the rest is a 503.",
+        explains="Make no connection upstream: cached pages and files are served, however old; "
+        "requests for anything else get a 503.",
     ),
     Setting(
         name="drain_timeout",
         default="8",
         **_A_TIME,
-        explains="Seconds that SIGTERM leaves to what is being sent; a second one leaves none.",
+        explains="Seconds that SIGTERM leaves to responses under way; a second one leaves none.",
     ),
     Setting(
         name="logging_level",
@@ -396,6 +401,10 @@ class Settings:
         plain = [setting.variable for setting in SETTINGS if not setting.secret]
         warnings = ineffective(environment, [*plain, _OLDER_EXTRA_INDEX_TTLS], secret)
         return cls(**values, by_option=frozenset(by_option), warnings=tuple(warnings))
+
+    def listened(self, endpoint: str) -> Given:
+        """One of the endpoint strings, and whether options gave them."""
+        return Given(setting("listen").variable, endpoint, by_option="listen" in self.by_option)
 
     def path(self, name: str) -> Given | None:
         """The path that was given for a setting, for those who find out whether it can be used."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -43,7 +45,7 @@ from proxpi.index.root import Root
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.process import THREADS, Share, StartFailed, make_folder, pool, room, temporary_place
-from proxpi.settings import Settings, SettingsError
+from proxpi.settings import Given, Settings, SettingsError, setting
 from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
 from proxpi.single_flight import Flights
@@ -143,10 +145,7 @@ class Proxpi(Service):
             listening.addCallback(lambda port, to=description: self._open(to, port))
             listening.addErrback(failures.append)
             if failures:
-                raise StartFailed(
-                    f"proxpi: PROXPI_LISTEN={description!r}: {_why(failures[0])}; "
-                    "an endpoint that is free and may be used is accepted"
-                )
+                raise _cannot_listen(self._settings.listened(description), failures[0])
 
     def _open(self, description: str, port: IListeningPort) -> None:
         self._ports.append((description, port))
@@ -173,6 +172,8 @@ class Proxpi(Service):
             _log.warn("{warning}", warning=warning)
         if self._settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
+        if self._settings.offline:
+            _log.info("PROXPI_OFFLINE: no connection is made upstream")
         if self._netrc.trouble is not None:
             _log.warn("{trouble}", trouble=self._netrc.trouble)
         for scheme, proxy in (("http", self._proxies.http), ("https", self._proxies.https)):
@@ -191,7 +192,7 @@ class Proxpi(Service):
             version=__version__,
             addresses=" and ".join(_address(to, port) for to, port in self._ports),
             indexes=" and ".join(urls.shown(source.url) for source in self._sources),
-            folder=self._disk.folder,
+            folder=self._disk.folder.resolve(),
         )
 
     async def _stop(self) -> None:
@@ -335,6 +336,17 @@ def makeService(options: Options) -> IService:
         shutdown.setServiceParent(service)  # type: ignore[no-untyped-call]
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
+
+
+def _cannot_listen(given: Given, failure: Failure) -> StartFailed:
+    """Make the error for an endpoint that cannot be listened on."""
+    why, accepted = _why(failure), "an endpoint that is free and may be used"
+    match = re.match(r"((?:haproxy:)?(?:tcp6?|ssl|tls):)(\d+)", given.text)
+    if match and why == "address already in use":
+        free = f"{match[1]}{int(match[2]) % 65535 + 1}{given.text[match.end() :]}"
+        why = f"port {match[2]} is in use"
+        accepted = f"a free one, such as --listen={shlex.quote(free)},"
+    return StartFailed(f"proxpi: {setting('listen').refusal(given, why, accepted)}")
 
 
 def _why(failure: Failure) -> str:

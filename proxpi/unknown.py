@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 _PREFIX = "PROXPI_"
 _FILE = "_FILE"
 _LISTEN = "PROXPI_LISTEN says where to listen"
+#: The similarity from which on a name is probably another one misspelt (1: the same).
+_ALIKE = 0.5
 #: Names whose reason is known: settings of earlier releases and of the original's surroundings.
 RETIRED = {
     "PROXPI_WORKERS": "proxpi serves from one process, which needs nothing in its place; unset it",
@@ -53,5 +55,8 @@ def _reason(name: str, known: set[str]) -> str:
         return f"only what may hold a secret is read from a file; set {name.removesuffix(_FILE)}"
     # Compared without the prefix, which would make all of them resemble each other.
     endings = [variable.removeprefix(_PREFIX) for variable in sorted(known)]
-    [nearest] = get_close_matches(name.upper().removeprefix(_PREFIX), endings, n=1, cutoff=0.0)
+    ending = name.upper().removeprefix(_PREFIX)
+    [nearest] = get_close_matches(ending, endings, n=1, cutoff=0.0)
+    if SequenceMatcher(a=nearest, b=ending).ratio() < _ALIKE:
+        return f"there is no such setting (the nearest name is {_PREFIX}{nearest})"
     return f"there is no such setting; did you mean {_PREFIX}{nearest}?"

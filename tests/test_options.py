@@ -106,29 +106,85 @@ def test_an_option_that_resembles_another_one() -> None:
     assert refusal("--idex-url=x") == (
         "proxpi: option --idex-url not recognized; did you mean --index-url?"
     )
-    assert refusal("--index-ttl") == "proxpi: option --index-ttl requires argument"
+    assert refusal("--index-url-file=/x") == (
+        "proxpi: --index-url-file is no option; a file is named by PROXPI_INDEX_URL_FILE alone"
+    )
     assert refusal("surplus") == ("proxpi: 'surplus' is not understood; only options are accepted")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "value"),
+    [
+        ("--offline --listen=tcp:47573", "--offline", "such as --offline=on"),
+        ("--listen=tcp:1 --offline", "--offline", "such as --offline=on"),
+        ("--binary-file-mime-type -n", "--binary-file-mime-type", "--binary-file-mime-type=on"),
+        ("--off --index-ttl=5", "--offline", "such as --offline=on"),
+        ("--offline=--listen=tcp:1", "--offline", "such as --offline=on"),
+        ("--index-ttl --offline=on", "--index-ttl", "such as --index-ttl=1800"),
+        ("--listen --offline=on", "--listen", "such as --listen=tcp:5000"),
+        ("--listen=tcp:1 --listen --offline=on", "--listen", "such as --listen=tcp:5000"),
+        ("--cache-dir --help", "--cache-dir", "a folder is accepted"),
+        ("--index-url", "--index-url", "--index-url=https://"),
+    ],
+)
+def test_an_option_without_a_value(arguments: str, option: str, value: str) -> None:
+    """An option does not take the next one, or nothing, as its value: the line shows a value."""
+    line = refusal(*arguments.split())
+    assert line.startswith(f"proxpi: option {option} needs a value")
+    assert value in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "instead"),
+    [
+        ("--bind 0.0.0.0:5000", "--bind is an option", "tcp:5000 is what --bind 0.0.0.0:5000 was"),
+        (
+            "--bind 127.0.0.1:8000",
+            "--bind is an option",
+            "tcp:8000:interface=127.0.0.1 is what --bind 127.0.0.1:8000 was",
+        ),
+        ("--bind=:80", "--bind is an option", "tcp:80 is what --bind :80 was"),
+        (
+            "--bind=localhost:80",
+            "--bind is an option",
+            "tcp:80:interface=127.0.0.1 is what --bind localhost:80 was",
+        ),
+        ("-b unix:/a", "-b is an option", "unix:/a is what --bind unix:/a was"),
+        (
+            "-b [::1]:80",
+            "-b is an option",
+            r"'tcp6:80:interface=\:\:1' is what --bind [::1]:80 was",
+        ),
+        (
+            "-b[::]:80 --threads 4 -w2",
+            "-b, --threads, -w are options",
+            "tcp6:80 is what --bind [::]:80 was; leave the rest out",
+        ),
+        ("--bind", "--bind is an option", "tcp:5000 is what --bind 0.0.0.0:5000 was"),
+        ("--bind fd://3", "--bind is an option", "tcp:5000 is what --bind 0.0.0.0:5000 was"),
+    ],
+)
+def test_an_address_of_gunicorn(arguments: str, names: str, instead: str) -> None:
+    """The address that gunicorn was given is answered by the endpoint string that it becomes."""
+    assert refusal(*arguments.split()) == (
+        f"proxpi: {names} of gunicorn, which does not run proxpi; --listen {instead}"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        ("--bind 0.0.0.0:5000", "--bind is"),
-        ("--bind=:80", "--bind is"),
-        ("-b unix:/a", "-b is"),
-        ("-b[::]:80 --threads 4 -w2", "-b, --threads, -w are"),
-        ("--bind", "--bind is"),
-        ("--threads 4", "--threads is"),
-        ("--index-ttl=1 --timeout=3 --workers 4", "--timeout, --workers are"),
-        ("-k gthread -t 30", "-k, -t are"),
-        ("--access-logfile - --preload proxpi.server:app", "--access-logfile, --preload are"),
+        ("--threads 4", "--threads is an option"),
+        ("--index-ttl=1 --timeout=3 --workers 4", "--timeout, --workers are options"),
+        ("-k gthread -t 30", "-k, -t are options"),
+        ("--access-logfile - --preload x:app", "--access-logfile, --preload are options"),
     ],
 )
-def test_options_of_gunicorn(arguments: str, names: str) -> None:
-    """What the original was started with is answered by a line that says what to write instead."""
+def test_other_options_of_gunicorn(arguments: str, names: str) -> None:
+    """Options of gunicorn without an address are to be left out, and no endpoint is named."""
+    left_out = "leave it out" if "is an" in names else "leave them out"
     assert refusal(*arguments.split()) == (
-        f"proxpi: {names} for gunicorn, which does not run proxpi; "
-        "--listen tcp:5000 is what --bind 0.0.0.0:5000 was; leave the rest out"
+        f"proxpi: {names} of gunicorn, which does not run proxpi; {left_out}"
     )
 
 
@@ -178,6 +234,24 @@ def test_a_bad_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     assert line.endswith("; a Twisted server endpoint string such as 'tcp:5000' is accepted")
     monkeypatch.setenv("PROXPI_LISTEN", endpoint)
     assert refusal().startswith(f"proxpi: PROXPI_LISTEN={endpoint!r}: not understood (")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("127.0.0.1:5000", "write tcp:5000:interface=127.0.0.1"),
+        ("localhost:80", "write tcp:80:interface=127.0.0.1"),
+        ("0.0.0.0:80", "write tcp:80"),
+        ("8080", "write tcp:8080"),
+        ("haproxy:tcp", "a part is missing, such as the port, or is unknown"),
+        ("ssl", "a part is missing, such as the port, or is unknown"),
+        ("systemd:domain=INET:index=0", "systemd passed no such socket on"),
+        ("haproxy:systemd:domain=INET:index=3", "systemd passed no such socket on"),
+    ],
+)
+def test_why_an_endpoint_is_bad(endpoint: str, why: str) -> None:
+    """The reason is a clear clause, which names the endpoint string that was probably meant."""
+    assert f": not understood ({why}); " in refusal(f"--listen={endpoint}")
 
 
 @given(st.text(min_size=1).filter(lambda text: text.strip()))

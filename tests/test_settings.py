@@ -220,6 +220,37 @@ def test_no_host(text: str) -> None:
     assert "PROXPI_ALLOW_HOSTS" in refusal({"PROXPI_ALLOW_HOSTS": text})
 
 
+def test_hosts() -> None:
+    """Names as they stand in ``Host``, in any case, with a port or without."""
+    text = "Proxpi.Corp.example., a:5000 ,[::1]:80,10.0.0.1"
+    assert read(HOSTS=text).hosts == ("proxpi.corp.example", "a", "::1", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://proxpi.corp.example/",
+        "http://a:80",
+        "//a",
+        "a/",
+        "a/b",
+        "a?b",
+        "u@a",
+        "a:",
+        "a:b",
+        "https:",
+        "*.corp",
+        "a b",
+        "::1",
+    ],
+)
+def test_no_hosts(text: str) -> None:
+    """Anything else is refused, as it would be the ``Host`` of no request."""
+    assert f"PROXPI_HOSTS={'b,' + text!r}: not understood; " in refusal(
+        {"PROXPI_HOSTS": f"b,{text}"}
+    )
+
+
 def test_logging_level() -> None:
     """A level is called as Python calls it, in any case, and nothing else."""
     assert read(LOGGING_LEVEL=" warning").logging_level == "WARNING"

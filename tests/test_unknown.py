@@ -44,6 +44,14 @@ def test_nothing_resembles_an_unknown_variable() -> None:
         assert warning.startswith(f"{name} has no effect: ")
 
 
+@pytest.mark.parametrize("name", ["PROXPI_FOO", "PROXPI_X", "PROXPI_123"])
+def test_the_nearest_setting_is_no_suggestion(name: str) -> None:
+    """A name that resembles no setting is not asked about; the nearest setting is named."""
+    [warning] = Settings.read({name: "1"}, {}).warnings
+    assert "did you mean" not in warning
+    assert "the nearest name is PROXPI_" in warning
+
+
 def test_a_file_for_what_is_no_secret_is_a_warning() -> None:
     """A variable that names a file for a plain setting is not read, and a line says so."""
     [warning] = Settings.read({"PROXPI_CACHE_SIZE_FILE": "/run/secrets/size"}, {}).warnings

@@ -30,7 +30,7 @@ from proxpi.files.spool import Spool
 from proxpi.files.wheel import Wheels, Work
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import Offline, UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
 _log = Logger(namespace="proxpi.files")
@@ -159,6 +159,9 @@ class Downloads:
         except TooLarge as error:
             outcome = "too_large"
             _log.info("{url}: {error}", url=urls.shown(link.url), error=error)
+            raise
+        except Offline as error:
+            _log.info("{error}", error=error)
             raise
         except UpstreamFailed as error:
             _log.error("file not to be had: {error}", error=error)

@@ -46,7 +46,14 @@ from proxpi.files.verify import Mismatch
 from proxpi.upstream.answer import Answer, ContentRange
 from proxpi.upstream.body import Limit
 from proxpi.upstream.codings import decoded
-from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyStalled, BodyTooLong, UpstreamFailed
+from proxpi.upstream.errors import (
+    BodyCut,
+    BodyGarbled,
+    BodyStalled,
+    BodyTooLong,
+    Offline,
+    UpstreamFailed,
+)
 from proxpi.upstream.pool import Upstream
 
 #: How often a file may fail, and how often it may turn out wrong, before that is reported.
@@ -115,6 +122,8 @@ class Fetch:
                 failure = UpstreamFailed(self.link.url, f"wrong bytes: {error}", kind=error.kind)
                 wrong += 1
                 hopeless = not self.restart()
+            except Offline:
+                raise
             except UpstreamFailed as error:
                 failure = error
                 hopeless = not error.temporary

@@ -81,7 +81,7 @@ class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
 
 
 class Offline(UpstreamFailed):
-    """Nobody was asked, because nobody may be (``PROXPI_OFFLINE``)."""
+    """No connection was made, because of ``PROXPI_OFFLINE``."""
 
 
 class TLSFailed(Exception):

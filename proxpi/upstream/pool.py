@@ -241,7 +241,7 @@ class Upstream:
         head: Head,
     ) -> Answer:
         if self.offline:
-            raise Offline(url, "it is not cached, and PROXPI_OFFLINE is set")
+            raise Offline(url, "not asked, as PROXPI_OFFLINE is set")
         for _ in range(REDIRECTS + 1):
             answer = await self._ask_once(url, method, headers, send)
             head(answer.status)

@@ -21,7 +21,7 @@ from proxpi.index.project_list import NoSuchList
 from proxpi.simple import conditional, freshness
 from proxpi.simple.listing import NotListed
 from proxpi.simple.text import shown
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import Offline, UpstreamFailed
 
 #: Seconds after which a client is asked to try again, if the upstream says nothing else.
 RETRY_AFTER = 5
@@ -170,9 +170,12 @@ def trouble(error: UpstreamFailed | OSError) -> tuple[int, str, dict[str, str]]:
         return 503, text, {"Retry-After": str(RETRY_AFTER)}
     if not error.temporary:
         return 502, f"Upstream failed: {error}", {}
+    text = f"Upstream failed: {error}"
+    if isinstance(error, Offline):
+        text = f"Not cached, and PROXPI_OFFLINE is set: {error.url}"
     seconds = RETRY_AFTER if error.retry_after is None else math.ceil(error.retry_after)
     seconds = min(max(1, seconds), LONGEST_RETRY_AFTER)
-    return 503, f"Upstream failed: {error}", {"Retry-After": str(seconds)}
+    return 503, text, {"Retry-After": str(seconds)}
 
 
 def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[str, str]:

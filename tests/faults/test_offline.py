@@ -84,8 +84,21 @@ def test_what_is_not_cached_is_a_503(offline: _Offline, path: str) -> None:
     """Whoever asks for more is told why there is no answer, and that there may be one later."""
     reply = offline.get(path)
     assert reply.status == 503
-    assert "offline" in reply.text.lower()
+    assert reply.text.startswith("Not cached, and PROXPI_OFFLINE is set: http://")
     assert 1 <= int(reply.headers["retry-after"]) <= 30
+
+
+def test_a_file_is_given_up_at_once(offline: _Offline) -> None:
+    """A listed file that is not cached is one line at INFO; nothing is tried once more."""
+    version = make_wheel("known", "2.0").filename
+    before = len(offline.proxy.output)
+    assert offline.get(f"/index/known/{version}").status == 503
+    offline.proxy.wait_for_line(f"/{version} 503")
+    said = offline.proxy.output[before:].splitlines()
+    [line] = [line for line in said if "PROXPI_OFFLINE" in line and version in line]
+    assert "#info]" in line
+    assert "PROXPI_OFFLINE: no connection is made upstream" in offline.proxy.output
+    assert "asking once more" not in offline.proxy.output
 
 
 def test_nobody_is_spoken_to(offline: _Offline) -> None:

@@ -89,6 +89,28 @@ def test_an_option_of_gunicorn_stops_the_start(tmp_path: Path) -> None:
     assert "--listen tcp:5000" in line
 
 
+def test_a_switch_without_a_value_stops_the_start(tmp_path: Path) -> None:
+    """The option behind it is not its value, so nothing listens elsewhere than it was told."""
+    options = ["--offline", "--listen=tcp:0:interface=127.0.0.1"]
+    with Proxy({}, options, folder=tmp_path, listens=False) as proxy:
+        assert proxy.wait() > 0
+        [line] = proxy.output.splitlines()
+    assert "option --offline needs a value, such as --offline=on" in line
+
+
+def test_one_line_says_where_it_listens(fake_index: FakeIndex, tmp_path: Path) -> None:
+    """No line of Twisted's names ports or factories, and the cache folder is shown in full."""
+    (tmp_path / "a").mkdir()
+    settings = {"PROXPI_INDEX_URL": fake_index.url}
+    settings["PROXPI_CACHE_DIR"] = str(tmp_path / "a" / ".." / "cache")
+    options = ["--listen=tcp:0:interface=127.0.0.1", "--listen=haproxy:tcp:0:interface=127.0.0.1"]
+    with Proxy(settings, options, folder=tmp_path) as proxy:
+        proxy.stop()
+        assert "starting on" not in proxy.output
+        assert "actory" not in proxy.output
+        assert f"files in {tmp_path / 'cache'}" in proxy.output
+
+
 def test_variables_without_effect(fake_index: FakeIndex, tmp_path: Path) -> None:
     """Each is one warning in the log that names it and not its value, and proxpi serves."""
     values = {"PROXPI_INDEX_URL": fake_index.url, "PROXPI_INDX_URL": "http://u:secret@h/"}
