@@ -88,7 +88,8 @@ class Fetch:
     :ivar paced: whether the bytes arrive no faster than some client takes them
     :ivar validator: what tells this version from another one at the upstream, for ``If-Range``
     :ivar total: the offset at which the bytes end, as far as it is known
-    :ivar validators: the values of ``ETag`` and ``Last-Modified``, for a later revalidation
+    :ivar validators: the values of ``ETag`` and ``Last-Modified``, else of ``Date``, for a later
+        revalidation
     """
 
     link: Link
@@ -224,7 +225,9 @@ class Fetch:
             raise Mismatch("changed", f"now it has {size} bytes")
         self.total = size
         self.validator = validator_of(answer)
-        self.validators = validators_of(answer)
+        etag, modified = validators_of(answer)
+        # Without validators, the upstream can still tell whether the file changed since then.
+        self.validators = etag, modified or ("" if etag else answer.header("Date") or "")
         filtered: _Compared | _Sniffed | None = None
         if self.spool.arrived:
             filtered = _Compared(self.spool)

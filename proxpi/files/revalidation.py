@@ -4,7 +4,8 @@ Such a file is *current* for the time to live of its page after the upstream had
 *stale*: the next request asks the upstream with its validators (RFC 9110 13.1). Clients wait some
 seconds for that; later they get the cached version. If the upstream has another version, the cached
 one is *outdated*: it is downloaded anew, and served only where that fails. A file without
-validators stays current; a found file is revalidated by the time at which it was written.
+validators is revalidated by the date of its response; a found file is stale at once, and is
+revalidated by the date of its last change. A file without any date stays current.
 """
 
 from __future__ import annotations

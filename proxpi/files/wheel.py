@@ -38,6 +38,8 @@ STEP = 16 * 1024
 MOST = 2 * LIMIT
 #: Ranges that are asked for at most, after that of the end.
 TURNS = 6
+#: Kinds of failures after which metadata is as good as gone: something else lies there.
+WRONG = frozenset({"hash", "length", "empty", "page", "encoded"})
 
 _log = Logger(namespace="proxpi.files")
 
@@ -77,16 +79,16 @@ class Wheels:
         Give metadata out of its wheel, since it does not come by itself, by reason of `error`.
 
         :return: ``None`` once it is cached; an open file without a name if it may not be kept
-        :raises Gone: if this wheel does not give what the index advertises
+        :raises Gone: if the metadata is gone or wrong, and not in this wheel either
         :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
-        :raises UpstreamFailed: or `error` itself, if neither can be had now
+        :raises UpstreamFailed: or `error` itself, if the next request may get the metadata
         """
         assert link.of is not None
         try:
             data = await self._out_of(link_to(link.of), link.of.entry["filename"])
             kept = self._keep(link, data)
         except (Unfit, Mismatch, Gone, TooLarge) as unfit:
-            if _may_pass(error):
+            if not isinstance(error, Gone) and getattr(error, "kind", "") not in WRONG:
                 raise error from unfit
             _log.warn("{error}, and the wheel does not give it: {unfit}", error=error, unfit=unfit)
             raise Gone(link, 404) from unfit
@@ -178,10 +180,3 @@ class Wheels:
         if len(data) != part.stop - part.start:
             raise UpstreamFailed(answer.url, "a part of another length than announced")
         return part.start, data, part.size
-
-
-def _may_pass(error: Gone | UpstreamFailed | OSError) -> bool:
-    """Tell whether metadata that did not come by itself may come the next time."""
-    if isinstance(error, UpstreamFailed):
-        return error.temporary and error.kind in ("upstream", "cut")
-    return isinstance(error, OSError)

@@ -17,7 +17,7 @@ from proxpi.files.wheel import TAIL, WheelFailed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_wheel import archive
-from tests.support.house import entry, sha256
+from tests.support.house import FILES, entry, sha256
 from tests.support.internet import FakeInternet, Reply, Silence
 from tests.support.upstreams import at_once
 
@@ -341,6 +341,15 @@ class NotToBeHad(TakenCase):
         self.put(wheel_module, "TURNS", 2)
         self.refused()
 
+    def test_wrong(self) -> None:
+        """Metadata with other bytes is as good as gone, whatever they are."""
+        page = Reply(200, b"<html>", {"Content-Type": "text/html"})
+        for metadata in ({"sha256": sha256(METADATA)}, True):
+            self.advertise(archive(PADDING), metadata=metadata)
+            self.internet.at(URL + ".metadata", page if metadata is True else Reply(200, b"else"))
+            self.refused()
+            self.locate.suppressed.clear()
+
     def test_it_is_tried_again(self) -> None:
         """Nothing of it is remembered here: what turns up is served."""
         self.advertise(archive(PADDING))
@@ -358,6 +367,21 @@ class Trouble(TakenCase):
         self.clock.pump([1] * 60)
         assert self.locate.suppressed == []
         return self.error(asked, UpstreamFailed)
+
+    def test_fails_and_wheel_is_unfit(self) -> None:
+        """Metadata that fails for now, beside a wheel or sdist without it, may come next time."""
+        cut = Reply(200, METADATA[:5], length=len(METADATA))
+        for reply in (Reply(503), Reply(401), Reply(429), ConnectionResetError(), cut):
+            for filename, data in ((NAME, archive(PADDING)), ("demo-1.0.tar.gz", b"x")):
+                said = {"sha256": sha256(METADATA)}
+                self.locate.lists(entry(filename, data, metadata=said), private=True)
+                self.ranges.parts[URL] = data
+                self.internet.at(FILES + filename + ".metadata", reply)
+                asked = self.fetch(filename + ".metadata")
+                self.clock.pump([1] * 60)
+                error = self.error(asked, UpstreamFailed)
+                assert error.temporary == (getattr(reply, "status", None) != 401)
+                assert self.locate.suppressed == []
 
     def test_wheel_fails(self) -> None:
         """Gone beside a wheel that cannot be read now: no client is sent to where it is gone."""
