@@ -212,7 +212,7 @@ class Disk:
         return checked if checked is not None and checked.suits(link) else None
 
     def confirm(self, link: Link, now: float) -> None:
-        """Note that the upstream still has the version of a file that is cached."""
+        """Note when the upstream had, or is taken to have had, the cached version of a file."""
         if link.place is not None and (checked := self.checked(link)) is not None:
             self._index.verify(link.place, replace(checked, confirmed_at=now))
             self._usage_log.changed()

@@ -26,6 +26,8 @@ from proxpi.upstream.pool import Upstream
 
 #: Seconds that clients wait for a revalidation before they get the cached version.
 DEADLINE = 5.0
+#: Seconds after a failed revalidation before the next one, if the time to live is not shorter.
+RETRY = 60.0
 
 _log = Logger(namespace="proxpi.files")
 
@@ -96,6 +98,8 @@ class Revalidation:
                     cause = f"{urls.shown(link.url)}: status {answer.status}"
         except UpstreamFailed as error:
             cause = error
+        confirmed_at = self._clock.seconds()
         if cause is not None:
             _log.warn("{cause}; the cached version is served", cause=cause)
-        self._disk.confirm(link, self._clock.seconds())
+            confirmed_at += min(RETRY - self.ttl, 0.0)
+        self._disk.confirm(link, confirmed_at)

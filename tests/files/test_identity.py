@@ -121,6 +121,79 @@ class OnThePage(IdentityCase):
                 self.assert_gives(b"Version: 1.1\n", filename, asked=1)
                 self.assert_gives(b"Version: 1.1\n", filename, asked=0)
 
+    def test_found(self) -> None:
+        """A file that was found is taken for the version that the page names then."""
+        path = self.folder / "files-example/packages" / NAME
+        path.parent.mkdir(parents=True)
+        path.write_bytes(DATA)
+        self.page(metadata={"sha256": "0" * 64})
+        self.assert_gives(DATA, asked=0)
+        self.page(metadata={"sha256": "1" * 64})
+        self.internet.at(URL, Reply(200, NEW[: len(DATA)]))
+        self.assert_gives(NEW[: len(DATA)], asked=1)
+
+    def test_with_a_digest(self) -> None:
+        """What has a digest is the same file whatever else the page says of it."""
+        self.listed()
+        self.assert_gives(DATA)
+        told: dict[str, Any] = {"size": 3, "upload-time": "2024-01-01T00:00:00Z"}
+        self.locate.lists(entry(NAME, DATA, **told))
+        self.assert_gives(DATA, asked=0)
+
+
+class Revalidation(IdentityCase):
+    """The page says nothing new: the upstream is asked, at most once per time to live."""
+
+    def setUp(self) -> None:
+        """List it."""
+        super().setUp()
+        self.page(size=None)
+
+    def conditions(self) -> tuple[str | None, str | None]:
+        """Give the conditions of the last request."""
+        asked = self.internet.asked[-1]
+        assert asked.method == "GET"
+        return asked.header("If-None-Match"), asked.header("If-Modified-Since")
+
+    def test_unchanged(self) -> None:
+        """A 304 confirms the cached version for another time to live, also over a restart."""
+        cases: list[tuple[dict[str, Any], tuple[str | None, str | None]]] = [
+            ({"ETag": '"x"'}, ('"x"', None)),
+            ({"ETag": 'W/"x y=%"'}, ('W/"x y=%"', None)),
+            ({"Last_Modified": DATE}, (None, DATE)),
+            ({"ETag": '"x"', "Last_Modified": DATE}, ('"x"', DATE)),
+        ]
+        for headers, expected in cases:
+            for restarted in (False, True):
+                self.mirror.forget("demo", NAME)
+                self.cache(**headers)
+                self.internet.at(URL, Reply(304))
+                for _ in range(3):
+                    self.clock.advance(TTL - 1)
+                    if restarted:
+                        self.restart()
+                    self.assert_gives(DATA, asked=0)
+                    self.clock.advance(1)
+                    assert self.mirror.ready("demo", NAME) is None
+                    self.assert_gives(DATA, asked=1)
+                    assert self.conditions() == expected
+                    self.assert_gives(DATA, asked=0)
+
+    def test_no_validators(self) -> None:
+        """A file that came without validators is revalidated by the date of its response."""
+        self.cache(Date=DATE)
+        self.clock.advance(TTL - 1)
+        self.assert_gives(DATA, asked=0)
+        self.clock.advance(1)
+        self.internet.at(URL, Reply(304))
+        self.assert_gives(DATA, asked=1)
+        assert self.conditions() == (None, DATE)
+        self.clock.advance(TTL)
+        # Nothing but the bytes tells whether it is the same, not even the same second.
+        self.internet.at(URL, Reply(200, NEW, {"Date": DATE}))
+        self.assert_gives(NEW, asked=2)
+        self.assert_gives(NEW, asked=0)
+
     def test_changed(self) -> None:
         """Another version is fetched, once, and takes the place of the cached one."""
         for stream in (False, True):
@@ -152,7 +225,7 @@ class OnThePage(IdentityCase):
         self.assert_gives(DATA, asked=0)
 
     def test_failing(self) -> None:
-        """While the upstream fails, the cached version is served, and it is not asked again."""
+        """While the upstream fails, the cached version is served; it is asked once a minute."""
         failures: list[Reply | Exception] = [ConnectionRefusedError(), ConnectionResetError()]
         failures += map(Reply, (401, 403, 404, 410, 412, 429, 451, 500, 503))
         for failure in failures:
@@ -165,6 +238,14 @@ class OnThePage(IdentityCase):
                 with logged("proxpi.files") as log:
                     self.assert_gives(DATA, asked=1)
                 assert "the cached version is served" in log.text
+                self.clock.advance(59)
+                self.assert_gives(DATA, asked=0)
+                self.clock.advance(1)
+                self.assert_gives(DATA, asked=1)
+                self.clock.advance(60)
+                self.internet.at(URL, Reply(304))
+                self.assert_gives(DATA, asked=1)
+                self.clock.advance(TTL - 1)
                 self.assert_gives(DATA, asked=0)
 
     def test_silent(self) -> None:
