@@ -1,7 +1,7 @@
-"""Files that are not whole yet: each under a name of its own, locked by who writes it.
+"""Files that are not whole yet: each has a name of its own, and its writer holds a lock on it.
 
-They lie in the folder of proxpi's own. What no process holds a lock on is what a crash left
-behind; it is removed at the next start, of whichever process.
+A file is *locked* (its writer lives) or *left over* (a crash ended its writer). The next start of
+any process on the folder removes the files that are left over.
 """
 
 from __future__ import annotations

@@ -4,11 +4,10 @@ A cached file is *unverified* (nothing is known of its bytes) or *verified* (see
 :class:`~proxpi.files.verify.Checked`). The index touches no file. It is written as one JSON
 document, so that recency, frequency and verifications outlast the process.
 
-The file with the lowest *rank* is evicted first. A rank is the level at the file's last use, plus
-the file's worth. The level is the rank of the last evicted file, so it rises, and files that are
-not used any more sink below it (the aging of GreedyDual). The worth of a file is the cost of a
-miss (its bytes and one request) per byte that its removal frees, times its uses, of which the
-fifth and later ones tell nothing. ``benchmarks/eviction.py`` compares this with other policies.
+The policy is GreedyDual-Size-Frequency (GDSF): the file with the lowest *rank* is evicted first,
+and rank = level + min(uses, 4) * cost / size. The *level* is the rank of the last evicted file; so
+it rises, and unused files age. The cost is that of a miss: the bytes of the file and one request.
+``benchmarks/eviction.py`` compares this with other policies.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ class EvictionIndex:
             self.used -= kept.size
 
     def age(self, place: str) -> None:
-        """Let the level rise to the rank of a file that has to go, so that all others age."""
+        """Raise the level to the rank of an evicted file."""
         self._level = max(self._level, self._kept[place].rank)
 
     def choose(self, excess: int, busy: Container[str], most: int | None = None) -> list[str]:

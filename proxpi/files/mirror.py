@@ -1,14 +1,14 @@
 """The file mirror: a file from disk, or from one download for all who ask.
 
-A request for a file is a *hit*, or it joins the download of that file, or starts it. It *waits*
-until its deadline; then the client is *sent upstream*, and the download goes on for the others and
-for the cache. Where no client is to be sent upstream (``PROXPI_SLOW_DOWNLOAD=stream``, or a file
-behind credentials, which the client could not fetch there) the request *follows* the download, and
-what cannot be kept *passes through*. A part of a file that is not here is asked for by itself, and
-passes through as well.
+A request for a file is a *hit*, or joins the download of that file, or starts it. It *waits* until
+its deadline; then the client is *redirected* upstream, and the download continues. Where redirects
+are off (``PROXPI_SLOW_DOWNLOAD=stream``, offline, or a file behind credentials) the client
+*follows* the download; a file that cannot be cached *passes through*. A range of a file that is not
+cached is requested by itself, and passes through; if the upstream refuses it, it is taken from the
+whole file.
 
-When a file cannot be had, its page is asked anew first (signed URLs expire); then the client is
-sent upstream. A failure is not remembered: the next request tries again.
+If a file is gone, a fresh page gives its URL first (signed URLs expire); after that the client is
+redirected. A failure is not remembered: the next request tries again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ from proxpi.single_flight import Late
 from proxpi.upstream.errors import Offline, UpstreamFailed
 from proxpi.upstream.pool import Upstream
 
-#: Bytes below which a file is not begun to be sent at once: if it turns out to be wrong and right
-#: the next time, no client has to know.
+#: Below this size a file is sent only once it is whole: a wrong first response is then invisible.
 SMALL = 64 * 1024
 #: Chooses what is asked for of a file, by its size in bytes and its SHA-256; ``None`` is all.
 #: It may raise `Unsatisfiable`.
@@ -49,7 +48,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Elsewhere:
-    """The client is better served at this URL, which bears no credentials."""
+    """A redirect of the client to the upstream; the URL has no credentials."""
 
     url: str
 
@@ -66,10 +65,10 @@ class Head:
 class Mirror:
     """The files of all indexes together.
 
-    :ivar timeout: seconds that a client waits for a file before it is sent upstream
+    :ivar timeout: seconds that a client waits for a file before it is redirected
     :ivar in_thread: runs a function that takes a while off the reactor's thread
     :ivar ttl: seconds for which a cached file without a digest is taken to be current
-    :ivar stream: whether nobody is sent upstream; clients get files while they come
+    :ivar stream: whether redirects are off; clients get files while they arrive
     """
 
     _locate: Locate
@@ -103,7 +102,7 @@ class Mirror:
         Give a file, whole or on its way (a reader has to be closed), or a better place for it.
 
         :raises NotUpstream: if it is listed, but not there
-        :raises UpstreamFailed: if it cannot be had and nobody is to be sent upstream
+        :raises UpstreamFailed: if it cannot be had and redirects are off
         """
         until = self._clock.seconds() + self.timeout
         return await self._asked(
@@ -170,7 +169,7 @@ class Mirror:
         """
         Ask for a file where its page says, and if it is gone there, where a fresh page says.
 
-        :param sent: whether the client may be sent upstream if all fails
+        :param sent: whether the client may be redirected if all fails
         """
         link = await self._links.find(name, filename)
         failure: Exception
@@ -332,7 +331,7 @@ class Mirror:
             return None  # whoever gives files need not understand this
 
     def _streams(self, link: Link) -> bool:
-        """Tell whether nobody is to be sent upstream: by choice, behind credentials, offline."""
+        """Tell whether redirects are off: by setting, behind credentials, offline."""
         return self.stream or link.private or self._upstream.offline
 
 

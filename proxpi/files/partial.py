@@ -1,7 +1,7 @@
 """Partial files: a spool's bytes on disk, under a partial name and a lock, hashed as they arrive.
 
-A partial file is *written* up to some byte; what arrived after that is gathered in memory. It ends
-renamed into the cache, or unlinked.
+A partial file is *written* up to some byte; the bytes after that are *gathered* in memory. It ends
+*adopted* (renamed into the cache) or *unlinked*.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class StartupScan:
         self._scan_done.addCallbacks(self._apply, self._failed)
 
     def ended(self) -> Deferred[None]:
-        """Give a Deferred of when the scan has ended."""
+        """Give a Deferred that fires when the scan has ended."""
         ended: Deferred[None] = Deferred()
         self._scan_done.addCallback(ended.callback)
         return ended

@@ -1,10 +1,10 @@
 """The usage log: what is known of the cached files, written down so that it outlasts the process.
 
-It is one document in the folder of proxpi's own, the eviction index as it is. It is replaced whole,
-now and then and at the end, one document after the other; one that is damaged is not used.
+It is a snapshot of the eviction index (``uses.json``), replaced atomically every 1000 changes,
+every 5 minutes and at the end; a damaged one is ignored.
 
-Most files are known by what they are called. Those that are not are written down before they get
-their names, in a list beside: else nobody could tell after a crash that they are the cache's own.
+A file name such as ``*.whl`` tells that the cache owns the file. Of every other file the cache path
+is appended to ``places`` before the rename; otherwise no process would count it after a crash.
 """
 
 from __future__ import annotations
