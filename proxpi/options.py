@@ -116,7 +116,9 @@ class Options(usage.Options):
 
     #: Ends the help: what has no option.
     longdesc = (
-        "Variables of other programs are honored, too. HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, in "
+        "Sizes and times may have a unit, such as 5GiB, 500ms or 30m. A switch needs a value, such as "
+        "--offline=on. Variables of other programs are honored, too. HTTP_PROXY, HTTPS_PROXY and "
+        "ALL_PROXY, in "
         "upper or lower case, name forward proxies, and NO_PROXY names the hosts that are "
         "connected to without. NETRC names a file with credentials for upstreams; default: "
         "~/.netrc. REQUESTS_CA_BUNDLE, or else CURL_CA_BUNDLE, and SSL_CERT_FILE and SSL_CERT_DIR "
