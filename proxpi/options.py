@@ -116,11 +116,10 @@ class Options(usage.Options):
 
     #: Ends the help: what has no option.
     longdesc = (
-        "Sizes and times may have a unit, such as 5GiB, 500ms or 30m. A switch needs a value, such as "
+        "Sizes and times may have a unit, such as 5GiB, 500ms or 30m. A switch needs a value: "
         "--offline=on. Variables of other programs are honored, too. HTTP_PROXY, HTTPS_PROXY and "
-        "ALL_PROXY, in "
-        "upper or lower case, name forward proxies, and NO_PROXY names the hosts that are "
-        "connected to without. NETRC names a file with credentials for upstreams; default: "
+        "ALL_PROXY, in upper or lower case, name forward proxies; NO_PROXY names hosts that "
+        "are connected to without one. NETRC names a file with credentials for upstreams; default: "
         "~/.netrc. REQUESTS_CA_BUNDLE, or else CURL_CA_BUNDLE, and SSL_CERT_FILE and SSL_CERT_DIR "
         "name certificates to trust in place of those of the system."
     )
