@@ -150,11 +150,11 @@ class Fetch:
         self.validator = self.total = None
         return self.spool.restart()
 
-    def answer(self, wanted: str | None = None) -> AbstractAsyncContextManager[Answer]:
+    def answer(self, byte_range: str | None = None) -> AbstractAsyncContextManager[Answer]:
         """Ask for the file, or for a range of it, of the version that has begun to arrive."""
         headers = {"Accept": "*/*"}
-        if wanted is not None:
-            headers["Range"] = wanted
+        if byte_range is not None:
+            headers["Range"] = byte_range
             if self.validator is not None:
                 headers["If-Range"] = self.validator
         return self.upstream.file(self.link.url, headers, paced=self.paced)

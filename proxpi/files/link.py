@@ -33,7 +33,7 @@ class Link:
     :ivar of: the listed file whose advertised core metadata this is; ``None`` for anything else
     :ivar version: what tells a file without a digest from another one at the same URL, as far as
         the page says anything: its size, its upload time, and the digests of what lies beside it
-    :ivar wanted: the project and the file name under which it was asked for, where anyone waits
+    :ivar requested_as: the project and the file name under which a client requested it
     :ivar place: where it lies below the cache folder; ``None`` if it cannot lie there
     """
 
@@ -42,7 +42,7 @@ class Link:
     size: int | None = attrs.field(eq=False)
     private: bool
     of: Listed | None = attrs.field(default=None, eq=False, repr=False)
-    wanted: tuple[str, str] | None = attrs.field(default=None, eq=False, repr=False)
+    requested_as: tuple[str, str] | None = attrs.field(default=None, eq=False, repr=False)
     version: str = attrs.field(default="", eq=False, repr=False)
     place: str | None = attrs.field(
         init=False, default=attrs.Factory(lambda self: _place(self.url), takes_self=True)

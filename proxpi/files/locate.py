@@ -63,7 +63,7 @@ class Links:
                 link = known
             else:
                 link = self.known(name, filename) or link_beside(listed, suffix)
-        return attrs.evolve(link, wanted=(name, filename))
+        return attrs.evolve(link, requested_as=(name, filename))
 
     async def again(self, name: str, filename: str, gone: Gone) -> Link:
         """
@@ -79,14 +79,14 @@ class Links:
             raise NotUpstream(filename)
         if link.url == gone.link.url:
             raise gone
-        return attrs.evolve(link, wanted=(name, filename))
+        return attrs.evolve(link, requested_as=(name, filename))
 
     async def moved(self, gone: Gone) -> Link:
         """Give a fresh link to the same bytes as those that arrived already, or raise `Gone`."""
-        if gone.link.wanted is None:
+        if gone.link.requested_as is None:
             raise gone
         try:
-            link = await self.again(*gone.link.wanted, gone)
+            link = await self.again(*gone.link.requested_as, gone)
         except (NotUpstream, UpstreamFailed):
             raise gone from None
         if link.digest is None or (link.digest, link.place) != (gone.link.digest, gone.link.place):

@@ -146,8 +146,8 @@ class Wheels:
     async def _by_ranges(self, wheel: Link, filename: str) -> bytes:
         # Some servers know no suffixes, and most indexes tell the size.
         size = wheel.size
-        wanted = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
-        start, data, size = await self._range(wheel, wanted, TAIL)
+        byte_range = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
+        start, data, size = await self._range(wheel, byte_range, TAIL)
         pieces = {start: data}
         for _ in range(TURNS):
             try:
@@ -165,9 +165,9 @@ class Wheels:
     def _read(self, size: int, at: Callable[[int, int], bytes], filename: str) -> Deferred[bytes]:
         return self._work(lambda: core_metadata(View(size, at), filename))
 
-    async def _range(self, wheel: Link, wanted: str, most: int) -> tuple[int, bytes, int]:
+    async def _range(self, wheel: Link, byte_range: str, most: int) -> tuple[int, bytes, int]:
         """Ask for a part of a wheel; give its offset, its bytes, and the size of the whole."""
-        headers = {"Accept": "*/*", "Range": wanted}
+        headers = {"Accept": "*/*", "Range": byte_range}
         async with self._upstream.file(wheel.url, headers) as answer:
             part = ContentRange.of(answer)
             if part is None or part.size is None:
