@@ -256,8 +256,8 @@ SETTINGS: tuple[Setting, ...] = (
         default="redirect",
         parse=_one_of("redirect", "stream"),
         accepts="redirect or stream",
-        explains="What happens to a client whose file is not cached in time. redirect: it is sent "
-        "to the upstream. stream: it gets the bytes as they arrive, while they are cached.",
+        explains="Answer to a client whose file is not cached in time. redirect: a 302 to the "
+        "upstream. stream: the bytes as they arrive, while they are cached.",
     ),
     Setting(
         name="connect_timeout",
