@@ -68,7 +68,7 @@ MAX_RETRY_AFTER = 10.0
 STALLED = 5.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
-#: Limit for core metadata that is encoded, also once it is decoded.
+#: Limit for core metadata or a signature that is encoded, also once it is decoded.
 ENCODED = Limit(4 * 1024 * 1024)
 #: Bytes that tell how a file begins.
 BEGINNING = 262
@@ -219,7 +219,7 @@ class Fetch:
     async def _take_whole(self, answer: Answer) -> None:
         """Take a file from its first byte on."""
         doubtful = check_head(self.link, answer)
-        encoded = bool(answer.codings) and self.link.of is not None
+        encoded = bool(answer.codings) and self.link.beside
         size, arrived = None if encoded else length_of(answer), self.spool.arrived
         if arrived and not may_be_same(size, arrived, self.total) and not self.restart():
             raise Mismatch("changed", f"now it has {size} bytes")
@@ -249,7 +249,7 @@ class Fetch:
         self._check_end(ended)
 
     async def _decode(self, answer: Answer, write: Callable[[bytes], object]) -> bool:
-        """Write core metadata that came encoded, unasked; some upstreams only say that it is."""
+        """Write a sidecar that came encoded, unasked; some upstreams only say that it is."""
         chunks: list[bytes] = []
         ended = await self.stream(answer, chunks.append, ENCODED, resumable=False)
         data = b"".join(chunks)
@@ -258,7 +258,7 @@ class Fetch:
         except BodyCut:
             raise cut_short(self.link.url) from None
         except (BodyGarbled, BodyTooLong) as error:
-            if not data.startswith(b"Metadata-Version:"):
+            if not data.startswith((b"Metadata-Version:", b"-----BEGIN PGP")):
                 cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
                 raise UpstreamFailed(answer.url, cause, kind="encoded") from error
         write(data)

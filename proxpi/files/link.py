@@ -31,6 +31,7 @@ class Link:
     :ivar size: bytes that the index says it has
     :ivar private: whether only proxpi may fetch it, being behind credentials
     :ivar of: the listed file whose advertised core metadata this is; ``None`` for anything else
+    :ivar beside: whether this is core metadata or a signature
     :ivar version: what tells a file without a digest from another one at the same URL, as far as
         the page says anything: its size, its upload time, and the digests of what lies beside it
     :ivar requested_as: the project and the file name under which a client requested it
@@ -42,6 +43,7 @@ class Link:
     size: int | None = attrs.field(eq=False)
     private: bool
     of: Listed | None = attrs.field(default=None, eq=False, repr=False)
+    beside: bool = attrs.field(default=False, eq=False, repr=False)
     requested_as: tuple[str, str] | None = attrs.field(default=None, eq=False, repr=False)
     version: str = attrs.field(default="", eq=False, repr=False)
     place: str | None = attrs.field(
@@ -106,7 +108,7 @@ def link_beside(listed: Listed, suffix: str) -> Link:
         advertised = listed
     url = urls.with_suffix(listed.entry["url"], suffix)
     version = "" if digest else _version(listed)
-    return Link(url, digest, None, listed.private, advertised, version=version)
+    return Link(url, digest, None, listed.private, advertised, True, version=version)
 
 
 def _version(listed: Listed) -> str:

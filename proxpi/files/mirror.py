@@ -282,17 +282,18 @@ class Mirror:
             with suppress(Late, OSError):
                 return await self._downloads.whole(link, until)
         found = await self._obtain(link, until, True)
-        if not isinstance(found, Reader) or found.spool.size is None:
+        size = (found.spool.size or link.size) if isinstance(found, Reader) else None
+        if not isinstance(found, Reader) or size is None:
             return found
         try:
-            span = choose(found.spool.size, link.sha256)
+            span = choose(size, link.sha256)
         except Unsatisfiable:
             found.close()
             raise
         if span is None:
             return found
         found.skip_to(span.start)
-        return Part(found, span, found.spool.size)
+        return Part(found, span, size)
 
     async def _length(self, link: Link) -> Copy | Head:
         copy = await self._downloads.here(link)

@@ -103,6 +103,8 @@ class PartFetch(Fetch):
         async with self.answer(f"bytes={at}-{self.total - 1}") as answer:
             self.refused = answer.status >= 400
             if self.refused and (failure := answer.refusal()).temporary:
+                if failure.retry_after and not begun:  # the whole file may come at once
+                    raise Misfit()
                 raise failure
             if begun and answer.status in GONE:  # signed URLs expire
                 raise Gone(self.link, answer.status)

@@ -5,7 +5,7 @@ These functions are pure: they see a link and the head of a response, and decide
 A response is *gone* (403, 404, 410), *whole* (200, 203, or a 206 of all bytes), a *part* (a 206 of
 some bytes), or a refusal. A whole response is *doubtful* if it has another size than the index
 states, is encoded, or says that it is a page: only a digest tells whether it is the file. Core
-metadata alone is decoded; without a digest, any other encoded response is refused.
+metadata and signatures alone are decoded; without a digest, any other encoded response is refused.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def check_head(link: Link, answer: Answer) -> bool:
         raise answer.refusal()
     size, page = length_of(answer), says_page(link, answer)
     other_size = link.size is not None and size not in (None, link.size)
-    if link.digest is None and answer.codings and link.of is None:
+    if link.digest is None and answer.codings and not link.beside:
         cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
         raise UpstreamFailed(answer.url, cause, kind="encoded")
     if link.digest is None and other_size and page:

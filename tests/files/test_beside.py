@@ -78,6 +78,16 @@ class Sidecar(MirrorCase):
                 self.mirror.forget("demo", SIDECAR)
         assert self.internet.urls() == [URL + ".metadata"] * 2 * len(bodies)
 
+    def test_encoded_signature(self) -> None:
+        """So is a signature, and core metadata that is not advertised."""
+        signature = b"-----BEGIN PGP SIGNATURE-----"
+        self.advertise(Reply(404), digest=False)
+        for suffix, data in ((".asc", signature), (".metadata", METADATA)):
+            for body in (gzip.compress(data), data):
+                self.internet.at(URL + suffix, Reply(200, body, {"Content-Encoding": "gzip"}))
+                self.assert_bytes(self.result(self.fetch(NAME + suffix)), data)
+                self.mirror.forget("demo", NAME)
+
     def test_encoded_badly(self) -> None:
         """Metadata that cannot be decoded, or decodes to too much, is not kept."""
         bodies = (

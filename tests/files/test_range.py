@@ -191,6 +191,17 @@ class NoRanges(PartCase):
         self.listed(busy, Reply(200, DATA))
         self.assert_bytes(self.result(self.ask()))
 
+    def test_refused_for_a_while(self) -> None:
+        """Nor is a short one waited for: the whole file is asked for at once."""
+        for status in (429, 503):
+            for stream in (False, True):
+                self.build(stream=stream)
+                self.listed(Reply(status, headers={"Retry-After": "9"}), Reply(200, DATA))
+                self.internet.asked.clear()
+                self.assert_bytes(self.result(self.ask()))
+                assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}", None]
+                self.mirror.forget("demo", NAME)
+
     def test_upstream_down(self) -> None:
         """An upstream that cannot be reached is not asked for the whole file on top of that."""
         self.listed(ConnectionResetError(), private=True)
@@ -219,9 +230,10 @@ class NoRanges(PartCase):
     def test_nothing_may_be_kept(self) -> None:
         """The same with nothing that may be kept: the part passes through, the rest is dropped."""
         self.build(capacity=0)
-        self.listed(Reply(200, DATA))
-        self.assert_part(self.ask())
-        self.assert_nothing_kept()
+        for length in (SIZE, None):
+            self.listed(Reply(200, DATA, length=length))
+            self.assert_part(self.ask())
+            self.assert_nothing_kept()
 
     def test_far_into_a_file_that_may_not_be_kept(self) -> None:
         """The bytes before the part fill no memory, and wait for no reader."""
