@@ -29,7 +29,7 @@ from proxpi.single_flight import Flights
 
 #: Bytes of pages that are held in memory.
 MEMORY = 16 * 1024 * 1024
-#: Bytes that a entry is taken to cost beside its content, and each of its files.
+#: Bytes that an entry is taken to cost beside its content, and each of its files.
 OVERHEAD = 4096
 FILE_OVERHEAD = 1024
 
@@ -86,7 +86,7 @@ class PageEntries:
         return entry
 
     def current(self, entry: PageEntry) -> bool:
-        """Tell whether a entry is current; any thread may ask."""
+        """Tell whether an entry is current; any thread may ask."""
         return self._entries.get(entry.name) is entry
 
     def invalidate(self, name: str) -> None:
@@ -205,7 +205,7 @@ class PageEntries:
         entry.forms = made | entry.forms
 
     def weigh(self, entry: PageEntry) -> None:
-        """Count the bytes of a entry anew, and evict others to make room for them."""
+        """Count the bytes of an entry anew, and evict others to make room for them."""
         if not self.current(entry):
             return
         image = entry.stored.image if entry.stored is not None else None
@@ -228,7 +228,7 @@ class PageEntries:
                 self._cost -= least.cost
 
     def _put(self, entry: PageEntry) -> PageEntry:
-        """Make a entry current, in place of any other."""
+        """Make an entry current, in place of any other."""
         old = self._entries.pop(entry.name, None)
         self._entries[entry.name] = entry
         if old is not None:
@@ -247,7 +247,7 @@ class PageEntries:
         )
 
     def _changed(self, entry: PageEntry) -> None:
-        """Note that a entry says something else, or stands for something else, than before."""
+        """Note that an entry says something else, or stands for something else, than before."""
         if self.current(entry):
             self.weigh(entry)
             self.changed(entry.name)

@@ -59,7 +59,8 @@ class Entry:
     :ivar asked: the indexes that have not answered yet
     :ivar progress: how much of the answers has come
     :ivar lock: is held while what is kept changes
-    :ivar forced: whether an operator wants it asked for, and nobody has tried since
+    :ivar forced: whether a forced refresh (``DELETE``) is outstanding: breakers are ignored until
+        one request has ended
     """
 
     name: str
@@ -140,7 +141,7 @@ class Revalidation(Generic[E]):
 
     async def revalidate(self, entry: E, ask: Ask) -> Status:
         """
-        Revalidate a entry, as far as that can be had in time.
+        Revalidate an entry, as far as that can be had in time.
 
         :return: how: ``STALE`` if it is as it was
         :raises UpstreamFailed: if there is nothing to fall back on
@@ -225,6 +226,7 @@ class Revalidation(Generic[E]):
         )
         failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
         said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
+        entry.forced = False
         if said:
             await self._take(entry, said)
         entry.failure = failures[0].again() if failures else None

@@ -244,6 +244,22 @@ class IndexTests(ScopeCase):
             assert ready.status == "STALE"
             assert len(self.agents.asked) == asked
 
+    def test_after_a_forced_refresh(self) -> None:
+        """A forced refresh ignores the breakers once; later requests of that page heed them."""
+        self.put(retry, "PAUSES", (0.0, 0.0, 0.0))
+        for failure in INDEX_FAILURES:
+            self.hold()
+            self.pages.forget("demo")
+            assert self.page("demo").status == "MISS"
+            self.clock.advance(2000)
+            self.break_(failure)
+            ask = self.ask("other")
+            while not ask.called:
+                self.clock.advance(0.1)
+            ready = self.pages.ready("demo", JSON, False)
+            assert ready is not None
+            assert ready.status == "STALE"
+
     def test_upstream_requests(self) -> None:
         """The index is asked once in two seconds, however many pages are wanted."""
         for failure in INDEX_FAILURES:
