@@ -29,8 +29,6 @@ _GUNICORN = re.compile(
     r"keep-alive|keyfile|log-(config|file|level)|max-requests(-jitter)?|preload|reload|threads|"
     r"timeout|worker-(class|connections|tmp-dir)|workers))(=.*)?"
 )
-
-
 #: ``HOST:PORT`` as gunicorn has it: a host with a dot, ``localhost`` or none.
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]:|([\w-]*\.[\w.-]*|localhost|):|)(\d+)")
 #: A value that is rather the next option.
@@ -44,9 +42,8 @@ def _endpoint(address: str) -> str | None:
         return address if address.startswith("unix:") else None
     ipv6, host, port = match.groups("")
     interface = (ipv6 or host).replace("localhost", "127.0.0.1").replace(":", r"\:")
-    everywhere = f"tcp{'6' if ipv6 else ''}:{port}"
-    all_addresses = interface in ("", "0.0.0.0", r"\:\:")
-    return everywhere if all_addresses else f"{everywhere}:interface={interface}"
+    one = "" if interface in ("", "0.0.0.0", r"\:\:") else f":interface={interface}"
+    return f"tcp{'6' if ipv6 else ''}:{port}{one}"
 
 
 def _of_gunicorn(arguments: Sequence[str] | None) -> str:
@@ -163,6 +160,5 @@ class Options(usage.Options):
             try:
                 serverFromString(None, endpoint)  # a reactor is only kept, for listening
             except Exception as error:  # noqa: BLE001 (each kind of endpoint refuses in its own way)
-                raise _LISTEN.refusal(
-                    self.settings.listened(endpoint), _misread(endpoint, error)
-                ) from None
+                given = self.settings.given("listen", endpoint)
+                raise _LISTEN.refusal(given, _misread(endpoint, error)) from None

@@ -402,16 +402,14 @@ class Settings:
         warnings = ineffective(environment, [*plain, _OLDER_EXTRA_INDEX_TTLS], secret)
         return cls(**values, by_option=frozenset(by_option), warnings=tuple(warnings))
 
-    def listened(self, endpoint: str) -> Given:
-        """One of the endpoint strings, and whether options gave them."""
-        return Given(setting("listen").variable, endpoint, by_option="listen" in self.by_option)
+    def given(self, name: str, text: str) -> Given:
+        """A text that was given for a setting, and whether by option."""
+        return Given(setting(name).variable, text, by_option=name in self.by_option)
 
     def path(self, name: str) -> Given | None:
         """The path that was given for a setting, for those who find out whether it can be used."""
         text: str | None = getattr(self, name)
-        if text is None:
-            return None
-        return Given(setting(name).variable, text, by_option=name in self.by_option)
+        return None if text is None else self.given(name, text)
 
 
 def _given(

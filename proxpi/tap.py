@@ -145,7 +145,7 @@ class Proxpi(Service):
             listening.addCallback(lambda port, to=description: self._open(to, port))
             listening.addErrback(failures.append)
             if failures:
-                raise _cannot_listen(self._settings.listened(description), failures[0])
+                raise _cannot_listen(self._settings.given("listen", description), failures[0])
 
     def _open(self, description: str, port: IListeningPort) -> None:
         self._ports.append((description, port))

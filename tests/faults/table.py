@@ -162,7 +162,7 @@ FAILURES = [
     Failure("expired-certificate", "shows a certificate that has expired",
             Trouble(gate="expired"), NEVER,
             "certificate",                              HIT,  STALE, HIT,   STALE),
-    Failure("untrusted-certificate", "shows a certificate that nobody vouches for",
+    Failure("untrusted-certificate", "shows a certificate of an unknown authority",
             Trouble(gate="untrusted"), NEVER,
             "certificate",                              HIT,  STALE, HIT,   STALE),
     Failure("name-absent", "has a name that is not found",
