@@ -2,9 +2,10 @@
 
 A download is *under way* from the first request for its file until its flight lands: the file is
 cached, passed on without being kept, or failed. If the disk fails meanwhile, the flight fails at
-once, and its spool goes on in memory for those that read it already. Core metadata that is gone
-upstream is *extracted* from its wheel; clients wait for that without a deadline. A file that was
-found in the cache folder is checked here, too, by a single flight, before its first response.
+once, and its spool goes on in memory for those that read it already. A deleted download is
+*abandoned* once no client follows it. Core metadata that is gone upstream is *extracted* from its
+wheel; clients wait for that without a deadline. A file that was found in the cache folder is
+checked here, too, by a single flight, before its first response.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -124,7 +126,8 @@ class Downloads:
         """Let the next who asks start anew; what is under way is for those who wait already."""
         self._flights.forget(link)
         self._checks.forget(link)
-        self._spools.pop(link, None)
+        if (spool := self._spools.pop(link, None)) is not None:
+            spool.settle()
         self._revalidation.forget(link)
 
     def clear(self) -> None:
@@ -205,11 +208,18 @@ class Downloads:
             etag, modified = fetch.validators
             return self._disk.adopt(partial, link, etag, modified, self._clock.seconds())
 
+        def abandon() -> None:
+            # A deleted download without clients is of no use; any other is for the cache.
+            if self._spools.get(link) is not spool and not flight.wanted:
+                running.cancel()
+
         spool.keep_in(create, self._disk.end)
-        fetch = Fetch(link, self._upstream, spool, self._links.moved)
+        fetch, flight = Fetch(link, self._upstream, spool, self._links.moved), self.join(link)
         try:
             self._disk.end(create())  # a disk that takes no file costs no request
-            unkept = await fetch.run(adopt)
+            running = Deferred.fromCoroutine(fetch.run(adopt))
+            spool.abandon = abandon
+            unkept = await running
         except OSError as error:
             if spool.fall_back(error):
                 pass_on(fetch)

@@ -114,7 +114,7 @@ class Spool:
     :ivar tail: whether a verification tail is held back; parts have none
     :ivar size: bytes of the whole file, as far as the upstream announced them
     :ivar readable: the offset up to which readers may read now
-    :ivar abandon: is called when the last reader leaves a spool that grows in memory
+    :ivar abandon: is called when the last reader leaves a spool that grows
     """
 
     link: Link
@@ -192,7 +192,7 @@ class Spool:
         if self.size is not None and self.arrived > self.size:
             self._cut_off()  # these readers were promised another length
             self.size = None
-            self._settle()
+            self.settle()
         self._grow()
         return drained
 
@@ -234,14 +234,14 @@ class Spool:
             self._release()
             self._storage, self._release = source, source.close
         self._tell()
-        self._settle()
+        self.settle()
 
     def fail(self, error: Exception) -> None:
         """Note that no more bytes will arrive."""
         self.state, self._error = State.FAILED, error
         self._refuse(error)
         self._cut_off()
-        self._settle()
+        self.settle()
 
     # The readers' side.
 
@@ -269,7 +269,7 @@ class Spool:
         if reader in self._readers:
             self._readers.remove(reader)
             self.trim()
-            self._settle()
+            self.settle()
 
     def trim(self) -> None:
         """Drop the bytes in memory that every reader has read."""
@@ -278,7 +278,7 @@ class Spool:
 
     def _leave(self, waiter: Deferred[Reader]) -> None:
         self._waiting.remove(waiter)
-        self._settle()
+        self.settle()
 
     def _refuse(self, error: Exception) -> None:
         while self._waiting:
@@ -305,12 +305,12 @@ class Spool:
         for reader in list(self._readers):
             reader.tell()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """End what nobody needs any more."""
         if self.followed:
             return
         if self.state is State.GROWING:
-            if isinstance(self._storage, Window) and self.arrived != self.size:
+            if self.arrived != self.size:
                 self.abandon()
             elif isinstance(self._storage, Window):
                 self._storage.trim(self.arrived)  # it ends by itself, and its connection serves on

@@ -240,6 +240,42 @@ class Wrong(StreamCase):
         self.assert_nothing_kept()
 
 
+class Deleted(StreamCase):
+    """A download that is deleted."""
+
+    def begin(self) -> Reading:
+        """Give a client that reads the first bytes of a new download."""
+        self.serve(slow := self.slow())
+        self.reply = slow
+        asked = self.fetch()
+        slow.bring(LARGE[:MIB])
+        return self.read(asked)
+
+    def test_without_clients(self) -> None:
+        """It ends with its last client, or at once if no client is left."""
+        for left in (False, True):
+            first, second = self.begin(), self.read()
+            first.hang_up()
+            if left:
+                second.hang_up()
+            assert not self.reply.closed
+            self.mirror.forget("demo", NAME)
+            second.hang_up()
+            assert self.reply.closed
+            self.assert_clean()
+            assert self.disk.used == 0
+
+    def test_waited_for(self) -> None:
+        """It goes on for a client that waits for the whole file."""
+        reading = self.begin()
+        whole = Deferred.fromCoroutine(self.mirror.whole("demo", NAME))
+        self.mirror.forget("demo", NAME)
+        reading.hang_up()
+        self.finish(self.reply, MIB)
+        self.assert_bytes(self.result(whole), LARGE)
+        self.assert_clean()
+
+
 class FullDisk(StreamCase):
     """A disk that fails while a file is being sent: the clients get the rest without it."""
 
