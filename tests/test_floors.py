@@ -16,7 +16,7 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 FLOORS = [
-    {"simple", "single_flight", "partials", "row", "settings", "metrics", "quantities", "unknown"},
+    {"simple", "single_flight", "partials", "settings", "metrics", "quantities", "unknown"},
     {"upstream"},
     {"index", "files"},
     {"web"},
