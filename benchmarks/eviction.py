@@ -23,7 +23,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
-from proxpi.files.eviction_index import EvictionIndex
+from proxpi.files.quota import EvictionIndex
 
 Trace = list[tuple[int, int]]
 Shares = tuple[float, float]

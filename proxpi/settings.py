@@ -1,4 +1,18 @@
-"""The one table of settings: environment, options, help and README come from it.
+"""Sizes and times as people write them. Pure functions, without state.
+
+A size is a whole number of bytes (``5368709120``) or a number with a unit (``5GB``, ``1.5 GiB``). A
+time is a number of seconds (``0.9``), a number with a unit (``500ms``, ``2 days``), or several of
+these (``1h30m``). Case does not matter. ``kB``, ``MB``, ``GB``, ``TB`` and ``PB`` are powers of
+1000. ``KiB`` to ``PiB`` are powers of 1024, and so are the bare letters ``K`` to ``P``, as for
+``docker --memory`` and in systemd's units.
+
+Environment variables that look like settings and have no effect.
+
+A misspelt variable would start proxpi with a default that nobody wanted. So the start logs one
+warning for each such variable, with the name of the setting that was probably meant. Values are
+never shown: a misspelt name may hold a password. Pure functions, without state.
+
+The one table of settings: environment, options, help and README come from it.
 
 A :class:`Setting` of :data:`SETTINGS` says how a setting is called, what it is when nothing is
 given, how its text is understood and how it is explained. :class:`Settings` holds the values,
@@ -8,16 +22,154 @@ variables name. Run as a module, it prints the README's table.
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 import attrs
 
-from proxpi.quantities import NotAccepted, count, seconds, size
 from proxpi.simple import urls
-from proxpi.unknown import ineffective
+
+#: Bytes that a size can mean at most: no file system holds a larger file.
+MOST_BYTES = 2**63 - 1
+
+_WHOLE = re.compile(r"[0-9]+")
+_SECONDS = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
+# A few digits say more than any disk or calendar holds, and keep arithmetic short.
+_PART = r"([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})\s*([a-z]+)"
+_SIZE = re.compile(_PART)
+_PARTS = re.compile(rf"{_PART}(?:\s*{_PART})*")
+
+_BYTES = {"b": 1, "byte": 1, "bytes": 1}
+for _power, _letter in enumerate("kmgtp", 1):
+    _BYTES[f"{_letter}b"] = 1000**_power
+    _BYTES[f"{_letter}ib"] = _BYTES[_letter] = 1024**_power
+
+_UNITS_OF_TIME = {
+    "0.001": "ms msec msecs millisecond milliseconds",
+    "1": "s sec secs second seconds",
+    "60": "m min mins minute minutes",
+    "3600": "h hr hrs hour hours",
+    "86400": "d day days",
+    "604800": "w week weeks",
+}
+_LENGTHS = {
+    name: Decimal(length) for length, names in _UNITS_OF_TIME.items() for name in names.split()
+}
+
+
+class NotAccepted(ValueError):
+    """A text that is refused for a reason that the user needs to know: the exception's text."""
+
+
+def count(text: str) -> int:
+    """
+    Read a whole number, 0 or more.
+
+    :raises ValueError: if the text is anything else
+    """
+    digits = text.strip()
+    if not _WHOLE.fullmatch(digits):
+        raise ValueError(text)
+    return int(digits)
+
+
+def size(text: str) -> int:
+    """
+    Read a size, in bytes; a fraction of a byte is dropped.
+
+    :raises ValueError: if the text is no size
+    :raises NotAccepted: if the size is larger than any disk
+    """
+    found = _SIZE.fullmatch(text.strip().lower())
+    if found is None:
+        number = count(text)
+    else:
+        digits, unit = found.groups()
+        if unit not in _BYTES or (_BYTES[unit] == 1 and not _WHOLE.fullmatch(digits)):
+            raise ValueError(text)
+        number = int(Decimal(digits) * _BYTES[unit])
+    if number > MOST_BYTES:
+        raise NotAccepted("too large")
+    return number
+
+
+def seconds(text: str) -> float:
+    """
+    Read a time, in seconds.
+
+    :raises ValueError: if the text is no time
+    :raises NotAccepted: if it is too long to count
+    """
+    written = text.strip().lower()
+    if _SECONDS.fullmatch(written):
+        total = float(written)
+    elif _PARTS.fullmatch(written):
+        parts = re.findall(_PART, written)
+        if not all(unit in _LENGTHS for _, unit in parts):
+            raise ValueError(text)
+        total = float(sum(Decimal(digits) * _LENGTHS[unit] for digits, unit in parts))
+    else:
+        raise ValueError(text)
+    if not math.isfinite(total):
+        raise NotAccepted("too long")
+    return total
+
+
+_PREFIX = "PROXPI_"
+_FILE = "_FILE"
+_LISTEN = "PROXPI_LISTEN says where to listen"
+#: The similarity from which on a name is probably another one misspelt (1: the same).
+_ALIKE = 0.5
+#: Names whose reason is known: settings of earlier releases and of the original's surroundings.
+RETIRED = {
+    "PROXPI_WORKERS": "proxpi serves from one process, which needs nothing in its place; unset it",
+    "PROXPI_BIND": _LISTEN,
+    "PROXPI_HOST": _LISTEN,
+    "PROXPI_PORT": _LISTEN,
+    "GUNICORN_CMD_ARGS": f"gunicorn is not what runs proxpi; {_LISTEN}",
+}
+# Kubernetes sets these for a service that is called proxpi, and Docker for a linked container.
+_OF_THE_PLATFORM = re.compile(
+    r"PROXPI_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)=|"
+    r"PROXPI_PORT=\w+://"
+)
+
+
+def ineffective(
+    environment: Mapping[str, str], plain: Iterable[str], secret: Iterable[str]
+) -> Iterator[str]:
+    """
+    Give one line for each variable that is set to something and has no effect.
+
+    :param plain: the variables of settings
+    :param secret: the variables of settings that may be given as a file, too
+    """
+    known = {*plain, *secret, *(variable + _FILE for variable in secret)}
+    for name, value in sorted(environment.items()):
+        if not value or name in known or _OF_THE_PLATFORM.match(f"{name}={value}"):
+            continue
+        if name in RETIRED or name.upper().startswith(_PREFIX):
+            yield f"{name} has no effect: {_reason(name, known)}"
+
+
+def _reason(name: str, known: set[str]) -> str:
+    if name in RETIRED:
+        return RETIRED[name]
+    if name.removesuffix(_FILE) in known:
+        return f"only what may hold a secret is read from a file; set {name.removesuffix(_FILE)}"
+    # Compared without the prefix, which would make all of them resemble each other.
+    endings = [variable.removeprefix(_PREFIX) for variable in sorted(known)]
+    ending = name.upper().removeprefix(_PREFIX)
+    [nearest] = get_close_matches(ending, endings, n=1, cutoff=0.0)
+    if SequenceMatcher(a=nearest, b=ending).ratio() < _ALIKE:
+        return f"there is no such setting (the nearest name is {_PREFIX}{nearest})"
+    return f"there is no such setting; did you mean {_PREFIX}{nearest}?"
+
 
 _OFF = {"0", "no", "off", "false"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

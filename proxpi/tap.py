@@ -33,31 +33,38 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from proxpi import __version__, metrics
-from proxpi.files.disk import Disk
+from proxpi.files.cache_dir import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.breaker import Breakers
-from proxpi.index.client import IndexClient
+from proxpi.index.client import IndexClient, Root
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
-from proxpi.index.root import Root
 from proxpi.logs import Logged
 from proxpi.options import Options
-from proxpi.process import THREADS, Share, StartFailed, make_folder, pool, room, temporary_place
+from proxpi.process import (
+    THREADS,
+    Share,
+    Shutdown,
+    StartFailed,
+    make_folder,
+    pool,
+    room,
+    temporary_place,
+)
 from proxpi.settings import Given, Settings, SettingsError, setting
-from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
 from proxpi.single_flight import Flights
-from proxpi.upstream import netrc, tls
+from proxpi.upstream import credentials, tls
+from proxpi.upstream.address_policy import Reach
+from proxpi.upstream.client import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, Upstream
 from proxpi.upstream.connections import persistent_pool
+from proxpi.upstream.connector import Dial
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.dial import Dial
-from proxpi.upstream.names import Names
-from proxpi.upstream.pool import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, Upstream
+from proxpi.upstream.dns import Names
 from proxpi.upstream.proxies import Proxies
-from proxpi.upstream.reach import Reach
-from proxpi.upstream.routes import Routes
+from proxpi.upstream.proxy_agent import Routes
 from proxpi.web.csrf import machine_names
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
@@ -102,7 +109,7 @@ class Proxpi(Service):
         self._pool = persistent_pool(reactor, settings.upstream_connections)
         self._index_urls = (settings.index_url, *settings.extra_index_urls)
         # Read here, while the process still is who, and where, it was started.
-        self._netrc = netrc.read(os.environ)
+        self._netrc = credentials.read(os.environ)
         self._credentials = Credentials.gather(
             self._index_urls, self._netrc, certificate=settings.client_cert is not None
         )

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from proxpi import partials
+from proxpi import atomic_files
 from proxpi.files.partial import Digests, Partial
 from proxpi.index.client import Part
 from proxpi.index.list_store import ListStore
@@ -33,7 +33,7 @@ class AnotherStarts(FolderCase):
             if self.starts:
                 self.starts -= 1
                 with mock.patch.object(fcntl, "flock", flock):
-                    partials.remove_leftovers(self.own)
+                    atomic_files.remove_leftovers(self.own)
             flock(file, how)
 
         self.put(fcntl, "flock", lock)
@@ -49,7 +49,7 @@ class AnotherStarts(FolderCase):
 
     def test_whole(self) -> None:
         """What is written whole is written."""
-        partials.write_whole(self.own / "uses.json", b"data")
+        atomic_files.write_whole(self.own / "uses.json", b"data")
         assert (self.own / "uses.json").read_bytes() == b"data"
 
     def test_pages_and_lists(self) -> None:
@@ -67,18 +67,18 @@ class AnotherStarts(FolderCase):
         replace = os.replace
 
         def then(*paths: Any) -> None:
-            partials.remove_leftovers(self.own)
+            atomic_files.remove_leftovers(self.own)
             replace(*paths)
 
         self.put(os, "replace", then)
-        partials.write_whole(self.own / "uses.json", b"data")
+        atomic_files.write_whole(self.own / "uses.json", b"data")
         assert (self.own / "uses.json").read_bytes() == b"data"
 
     def test_again_and_again(self) -> None:
         """Somebody who never stops to remove it is a disk that refuses."""
         self.starts = 1000
         with pytest.raises(FileNotFoundError):
-            partials.begin(self.own)
+            atomic_files.begin(self.own)
         assert self.leftovers() == self.open_files() == []
 
     def test_locked_by_the_other(self) -> None:
@@ -92,12 +92,12 @@ class AnotherStarts(FolderCase):
                 raise OSError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
 
         self.put(fcntl, "flock", lock)
-        path, file = partials.begin(self.own)
+        path, file = atomic_files.begin(self.own)
         assert path.exists()
         file.close()
         refusals = 1000
         with pytest.raises(BlockingIOError):
-            partials.begin(self.own)
+            atomic_files.begin(self.own)
         assert self.open_files() == []
 
     def test_no_locks(self) -> None:
@@ -108,11 +108,11 @@ class AnotherStarts(FolderCase):
 
         self.put(fcntl, "flock", lock)
         with pytest.raises(OSError, match="No locks"):
-            partials.begin(self.own)
+            atomic_files.begin(self.own)
         assert self.leftovers() == self.open_files() == []
 
     def test_pipe(self) -> None:
         """A pipe that somebody left there stops no start."""
         os.mkfifo(self.own / "partial-pipe")
-        partials.remove_leftovers(self.own)
+        atomic_files.remove_leftovers(self.own)
         assert self.leftovers() == []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxpi.settings import SETTINGS, Settings
-from proxpi.unknown import RETIRED
+from proxpi.settings import RETIRED, SETTINGS, Settings
 
 
 @pytest.mark.parametrize("name", RETIRED)

@@ -19,21 +19,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi import metrics
-from proxpi.files.disk import Copy, Disk
+from proxpi.files.cache_dir import Copy, Disk
 from proxpi.files.fetch import Fetch
-from proxpi.files.link import Link
-from proxpi.files.locate import Links
 from proxpi.files.partial import Partial
 from proxpi.files.passthrough import pass_on
 from proxpi.files.quota import TooLarge
-from proxpi.files.response import Gone
+from proxpi.files.resolver import Gone, Link, Links
 from proxpi.files.revalidation import Revalidation
 from proxpi.files.spool import Spool
-from proxpi.files.wheel import Wheels, Work
+from proxpi.files.wheel_metadata import Wheels, Work
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.errors import Offline, UpstreamFailed
-from proxpi.upstream.pool import Upstream
 
 _log = Logger(namespace="proxpi.files")
 

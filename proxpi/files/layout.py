@@ -23,7 +23,7 @@ from typing import BinaryIO
 import attrs
 import msgspec
 
-from proxpi import partials
+from proxpi import atomic_files
 
 #: The folder of proxpi's own below the cache folder. No host's folder begins with a dot.
 OWN_FOLDER = ".proxpi"
@@ -214,7 +214,7 @@ def try_to_write(own: Path, folder: Path) -> None:
 
     Permission bits do not tell: root ignores them, and a disk may be read-only or full.
     """
-    partial, file = partials.begin(own)
+    partial, file = atomic_files.begin(own)
     path: Path | str = partial
     try:
         with file:
@@ -222,7 +222,7 @@ def try_to_write(own: Path, folder: Path) -> None:
             os.fsync(file.fileno())
         hosts = [host.path for host in _hosts(folder) if host.is_dir(follow_symlinks=False)]
         for target in (str(folder), *hosts):
-            reserved = os.path.join(target, partial.name.replace(partials.PARTIAL, RESERVED))
+            reserved = os.path.join(target, partial.name.replace(atomic_files.PARTIAL, RESERVED))
             os.rename(path, reserved)
             path = reserved
     finally:

@@ -21,21 +21,20 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.files.disk import Copy, Disk
+from proxpi.files.cache_dir import Copy, Disk
 from proxpi.files.downloads import Downloads
-from proxpi.files.link import METADATA, SIGNATURE, Link
-from proxpi.files.locate import Links, Locate, NotUpstream
+from proxpi.files.fetch import is_whole
 from proxpi.files.open_file import Held
 from proxpi.files.passthrough import Misfit, Part, pass_part_through, pass_through
 from proxpi.files.quota import TooLarge
-from proxpi.files.response import Gone, is_whole
+from proxpi.files.resolver import METADATA, SIGNATURE, Gone, Link, Links, Locate, NotUpstream
 from proxpi.files.spool import Reader
-from proxpi.files.wheel import WheelFailed, Work
+from proxpi.files.wheel_metadata import WheelFailed, Work
 from proxpi.simple import urls
-from proxpi.simple.conditional import Span, Unsatisfiable
+from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.single_flight import Late
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.errors import Offline, UpstreamFailed
-from proxpi.upstream.pool import Upstream
 
 #: Below this size a file is sent only once it is whole: a wrong first response is then invisible.
 SMALL = 64 * 1024

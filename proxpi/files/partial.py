@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
 
-from proxpi import partials
+from proxpi import atomic_files
 
 #: Bytes that are gathered before they are written.
 BUFFER = 1 << 20
@@ -62,7 +62,7 @@ class Partial:
     """
 
     def __init__(self, folder: Path, digests: Digests) -> None:
-        self.path, self._file = partials.begin(folder)
+        self.path, self._file = atomic_files.begin(folder)
         self.digests = digests
         self.written = 0
         self.gathered = bytearray()

@@ -12,16 +12,14 @@ from collections.abc import Awaitable
 import attrs
 from twisted.internet.defer import Deferred, execute, succeed
 
-from proxpi.files.fetch import Fetch, Resolve, cut_short
-from proxpi.files.link import Link
-from proxpi.files.response import GONE, Gone, belongs, validator_of
+from proxpi.files.fetch import GONE, Fetch, Resolve, belongs, cut_short, validator_of
+from proxpi.files.resolver import Gone, Link
 from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.files.verify import compare
-from proxpi.simple.conditional import Span
-from proxpi.upstream.answer import ContentRange
-from proxpi.upstream.body import Limit
+from proxpi.simple.caching import Span
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import Upstream
+from proxpi.upstream.response import ContentRange, Limit
 
 
 class Misfit(Exception):

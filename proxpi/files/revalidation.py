@@ -16,13 +16,13 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.files.disk import Disk
-from proxpi.files.link import Link
-from proxpi.files.response import is_whole, validators_of
-from proxpi.simple import freshness, urls
+from proxpi.files.cache_dir import Disk
+from proxpi.files.fetch import is_whole, validators_of
+from proxpi.files.resolver import Link
+from proxpi.simple import caching, urls
 from proxpi.single_flight import Flights, Late
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import Upstream
 
 #: Seconds that clients wait for a revalidation before they get the cached version.
 DEADLINE = 5.0
@@ -77,7 +77,7 @@ class Revalidation:
         checked = self._disk.checked(link)
         if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
             return False
-        return not freshness.remaining(checked.confirmed_at, self.ttl, self._clock.seconds())
+        return not caching.remaining(checked.confirmed_at, self.ttl, self._clock.seconds())
 
     async def _ask(self, link: Link) -> None:
         checked = self._disk.checked(link)

@@ -16,7 +16,7 @@ The bytes lie in one storage:
   download ends with its last reader;
 * the *cached file*, after completion.
 
-A doubtful response (:mod:`proxpi.files.response`) in a partial file is *withheld*: readers get its
+A doubtful response (:mod:`proxpi.files.fetch`) in a partial file is *withheld*: readers get its
 first byte once all of it is verified.
 
 Wrong bytes restart the spool: their readers are cut off, and the file begins anew. Only the end of
@@ -32,9 +32,9 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from proxpi.files.link import Link
 from proxpi.files.open_file import Copy
 from proxpi.files.partial import Digests, Partial
+from proxpi.files.resolver import Link
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
 TAIL = 64 * 1024

@@ -21,8 +21,7 @@ from twisted.python.failure import Failure
 
 from proxpi.files import layout
 from proxpi.files.deletion_queue import DeletionQueue
-from proxpi.files.eviction_index import EvictionIndex
-from proxpi.files.quota import Quota
+from proxpi.files.quota import EvictionIndex, Quota
 from proxpi.files.usage_log import UsageLog
 
 _log = Logger(namespace="proxpi.files")

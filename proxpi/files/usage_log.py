@@ -18,9 +18,9 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from proxpi import partials
+from proxpi import atomic_files
 from proxpi.files import layout
-from proxpi.files.eviction_index import EvictionIndex
+from proxpi.files.quota import EvictionIndex
 
 #: The name of the document.
 NAME = "uses.json"
@@ -79,7 +79,7 @@ class UsageLog:
             if (self.own / PLACES).stat().st_size > LONG:
                 places = [place for place in self._index if not layout.has_distribution_name(place)]
                 text = "".join(f"{place}\n" for place in places)
-                partials.write_whole(self.own / PLACES, text.encode())
+                atomic_files.write_whole(self.own / PLACES, text.encode())
 
     def changed(self) -> None:
         """Count a change, and write all of them down now and then."""
@@ -106,7 +106,7 @@ class UsageLog:
 
         def write() -> None:
             try:
-                partials.write_whole(self.own / NAME, document)
+                atomic_files.write_whole(self.own / NAME, document)
             except OSError as error:
                 _log.debug("uses are not written down: {error}", error=error)
 

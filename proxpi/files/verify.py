@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from werkzeug.http import http_date
 
 from proxpi.files.layout import Identity, open_file
-from proxpi.files.link import Link
 from proxpi.files.partial import BUFFER, Digests
+from proxpi.files.resolver import Link
 from proxpi.simple import urls
 
 _log = Logger(namespace="proxpi.files")

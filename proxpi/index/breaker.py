@@ -25,7 +25,7 @@ those of a page: between two trials of the bad page, a good one gets its turn an
 breaker of the index; and the trials of a page do not open that again.
 
 Requests without a stale page ignore all breakers, except that they heed the ``Retry-After`` of a
-429 (:mod:`proxpi.index.retry`).
+429 (:mod:`proxpi.index.revalidation`).
 """
 
 from __future__ import annotations

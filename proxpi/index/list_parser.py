@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from proxpi.simple import markup, names
+from proxpi.simple import html, names
+from proxpi.simple.html import Kind, Tokenizer
 from proxpi.simple.model import Unlisted
 from proxpi.simple.parse import BINARY
-from proxpi.simple.tokenizer import Kind, Tokenizer
 
 #: Bytes that are read and parsed in one go, which takes some milliseconds.
 BLOCK = 128 * 1024
@@ -265,10 +265,10 @@ def _in_html(blocks: Iterator[bytes], announced: bool, unlisted: Unlisted) -> It
             lines = _lines(list(anchors.feed(block.decode("latin-1"))), unlisted)
             found = found or bool(lines)
             yield lines
-        page = markup.read(beginning.decode("utf-8", "replace"))
+        page = html.read(beginning.decode("utf-8", "replace"))
     except ValueError as error:
         raise NotAList(str(error)) from error
-    if not (ending.rstrip().endswith(b">") if announced else markup.is_complete_html(ending)):
+    if not (ending.rstrip().endswith(b">") if announced else html.is_complete_html(ending)):
         raise NotAList(_CUT)
     version = page.metas.get("pypi:repository-version")
     if version is not None:

@@ -11,25 +11,29 @@ are checked at the start, and what does not fit, or is of another version, is no
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import IO
 
 import attrs
 import msgspec
 
-from proxpi import partials
+from proxpi import atomic_files
 from proxpi.index.client import Part
 from proxpi.index.list_parser import BLOCK
 from proxpi.index.page_store import LONGEST_HEADER, Superseded, digest
+from proxpi.simple.negotiate import Serialization
+from proxpi.simple.render import list_head, list_items, list_tail
 
 #: What a file begins with, by its state; another version of the format gets another number.
 CURRENT, INVALID = b"proxpi list 4 current", b"proxpi list 4 invalid"
@@ -101,7 +105,7 @@ class ListStore:
         beside = self.folder.parent
         with suppress(OSError):
             beside.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(prefix=partials.PARTIAL, dir=beside)
+            return tempfile.TemporaryFile(prefix=atomic_files.PARTIAL, dir=beside)
         return tempfile.TemporaryFile()
 
     def write(self, pieces: Iterable[bytes]) -> ListFile:
@@ -171,7 +175,7 @@ class ListStore:
         pieces = chain([head], (b"".join(each) for each in lines))
         with suppress(Superseded):
             # Beside the folder, where what a crash leaves behind is removed at the start.
-            partials.write_whole(self._path(identity), pieces, self.folder.parent, replace)
+            atomic_files.write_whole(self._path(identity), pieces, self.folder.parent, replace)
 
     def invalidate(self) -> None:
         """
@@ -182,7 +186,7 @@ class ListStore:
         with suppress(FileNotFoundError):
             for path in list(os.scandir(self.folder)):
                 if path.name.endswith(SUFFIX):
-                    partials.overwrite(Path(path.path), INVALID)
+                    atomic_files.overwrite(Path(path.path), INVALID)
 
     def clear(self) -> Path:
         """
@@ -191,7 +195,69 @@ class ListStore:
         :return: the new name, to be removed
         :raises OSError: if the disk does not let it; then nothing has changed
         """
-        return partials.discard(self.folder)
+        return atomic_files.discard(self.folder)
 
     def _path(self, identity: str) -> Path:
         return self.folder / (identity + SUFFIX)
+
+
+#: Bytes of names that are held of all sorted runs together, and at least of one.
+MERGED, LEAST = 256 * 1024, 1024
+#: Names that are written in one go.
+MERGE_BATCH = 4096
+_GZIP = 31  # zlib's word for "a gzip header, and the largest window"
+
+#: How a list is written: as what, and whether with gzip.
+Representation = tuple[Serialization, bool]
+
+
+def merge(lists: Sequence[ListFile], store: ListStore) -> ListFile:
+    """Make one list of several: sorted, each name there once."""
+    starts: list[int] = []
+    runs = store.write(_sorted_runs(lists, starts))
+    size = max(LEAST, MERGED // max(1, len(starts)))
+    ends = [*starts[1:], runs.size]
+    merged = heapq.merge(
+        *(
+            chain.from_iterable(runs.lines(start, end, size))
+            for start, end in zip(starts, ends, strict=False)
+        )
+    )
+    unique = (name for name, _ in groupby(merged))
+    return store.write(iter(lambda: b"".join(islice(unique, MERGE_BATCH)), b""))
+
+
+def _sorted_runs(lists: Sequence[ListFile], starts: list[int]) -> Iterator[bytes]:
+    """Sort block by block, and note where a run begins; a list that is sorted is one run."""
+    place, last = 0, b""
+    for lines in chain.from_iterable(each.lines() for each in lists):
+        lines.sort()  # Of what is sorted already, that takes no time.
+        if not starts or lines[0] < last:
+            starts.append(place)
+        last = lines[-1]
+        block = b"".join(lines)
+        place += len(block)
+        yield block
+
+
+def render(names: ListFile, representation: Representation) -> Iterator[bytes]:
+    """Write the list as it is sent (PEP 503, PEP 691)."""
+    serialization, compressed = representation
+    pieces = _pieces(names, serialization)
+    return _compressed(pieces) if compressed else pieces
+
+
+def _pieces(names: ListFile, serialization: Serialization) -> Iterator[bytes]:
+    yield list_head(serialization)
+    first = True
+    for lines in names.lines():
+        yield list_items(serialization, b"".join(lines).decode("ascii").split(), first)
+        first = False
+    yield list_tail(serialization)
+
+
+def _compressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    # Level 1, since the list is long and the next one is never far.
+    gzip = zlib.compressobj(1, wbits=_GZIP)
+    yield from map(gzip.compress, pieces)
+    yield gzip.flush()

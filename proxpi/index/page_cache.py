@@ -27,7 +27,7 @@ from proxpi.index.page_entry import PageEntries, PageEntry
 from proxpi.index.page_store import DOCUMENT, PageStore
 from proxpi.index.representations import Body, Lost, Representation
 from proxpi.index.revalidation import Ask, Revalidation, Status
-from proxpi.simple.listing import Listed, NotListed
+from proxpi.simple.model import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 

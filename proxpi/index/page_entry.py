@@ -24,7 +24,7 @@ from proxpi.index.client import IndexClient, Page, Part, Said, Work
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from proxpi.index.representations import Body, Lost, Representation, update
 from proxpi.index.revalidation import Entry, due, refreshes
-from proxpi.simple.listing import Listed
+from proxpi.simple.model import Listed
 from proxpi.single_flight import Flights
 
 #: Bytes of pages that are held in memory.

@@ -37,7 +37,7 @@ import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi import __version__, partials
+from proxpi import __version__, atomic_files
 from proxpi.index.client import Part
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
@@ -242,7 +242,7 @@ class PageStore:
 
         :raises OSError: if the disk does not let it; then nothing has changed
         """
-        partials.overwrite(self._path(name), INVALID)
+        atomic_files.overwrite(self._path(name), INVALID)
 
     def clear(self) -> Path:
         """
@@ -251,7 +251,7 @@ class PageStore:
         :return: the new name, to be removed
         :raises OSError: if the disk does not let it; then nothing has changed
         """
-        return partials.discard(self.folder)
+        return atomic_files.discard(self.folder)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.page"
@@ -271,10 +271,10 @@ class PageStore:
         # Beside the folder of pages, where what a crash leaves behind is removed at the start.
         beside = self.folder.parent
         try:
-            partials.write_whole(path, image, beside, replace)
+            atomic_files.write_whole(path, image, beside, replace)
         except FileNotFoundError:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partials.write_whole(path, image, beside, replace)
+            atomic_files.write_whole(path, image, beside, replace)
 
     def _tidy(self) -> None:
         found = []

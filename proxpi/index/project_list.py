@@ -3,7 +3,7 @@
 The public list has several hundred thousand names and tens of megabytes, so none of it is held in
 memory. What an index sends goes into a file, from which a thread takes the names into another
 (:mod:`proxpi.index.list_parser`); those of several indexes are merged, and a representation is
-rendered of them the first time that a client asks for it (:mod:`proxpi.index.list_names`).
+rendered of them the first time that a client asks for it (:mod:`proxpi.index.list_store`).
 
 A :class:`ListEntry` is one *generation* of the list. It is *fresh*, *stale* (past its time to
 live) or *due* (invalidated), as its parts tell, and is revalidated as a page is
@@ -27,21 +27,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxpi.index import list_names
+from proxpi.index import list_store
 from proxpi.index.client import IndexClient, Part, Said, Work, note_unlisted
-from proxpi.index.list_names import Representation
 from proxpi.index.list_parser import BLOCK, NotAList, parse
-from proxpi.index.list_store import ListFile, ListStore
+from proxpi.index.list_store import ListFile, ListStore, Representation
 from proxpi.index.page_store import UNKNOWN_AGE
 from proxpi.index.revalidation import Entry, Revalidation, Status, due, refreshes
-from proxpi.simple.listing import NotListed
-from proxpi.simple.model import Unlisted
+from proxpi.simple.model import NotListed, Unlisted
 from proxpi.simple.negotiate import Serialization
 from proxpi.single_flight import Flights
-from proxpi.upstream.answer import Answer
-from proxpi.upstream.codings import Decoder
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTooLong, UpstreamFailed, failed
-from proxpi.upstream.pool import Upstream
+from proxpi.upstream.response import Answer, Decoder
 
 #: The list, as entries and circuit breakers name it.
 ROOT = ""
@@ -329,12 +326,12 @@ class Projects:
             return known[0]
         if before is not None and before.names is not None and before.lists == lists:
             return before.names
-        return await self._writing(self._work(lambda: list_names.merge(known, self._store)))
+        return await self._writing(self._work(lambda: list_store.merge(known, self._store)))
 
     async def _render(
         self, entry: ListEntry, names: ListFile, representation: Representation
     ) -> ListFile:
-        pieces = list_names.render(names, representation)
+        pieces = list_store.render(names, representation)
         file = await self._writing(self._work(lambda: self._store.write(pieces)))
         if entry.names is not None and entry.names.digest == names.digest:
             entry.representations[representation] = file

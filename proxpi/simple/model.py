@@ -2,6 +2,8 @@
 
 A file is kept as the specification's own JSON object, so that a key that does not exist yet
 passes through by itself; the functions here read the keys that proxpi acts upon.
+
+What the merged page of a project says of one file: the word between index and mirror.
 """
 
 from __future__ import annotations
@@ -206,3 +208,20 @@ def metadata_hash(entry: Entry) -> dict[str, str] | bool | None:
         usable = {name: stated[name] for name in _HEX if is_usable(name, stated.get(name))}
         return usable or True
     return stated if isinstance(stated, bool) else None
+
+
+class NotListed(Exception):
+    """No index lists what is asked for; its subclasses say what that is."""
+
+
+@attrs.frozen(eq=False)
+class Listed:
+    """A file that an index lists.
+
+    :ivar entry: its entry on the page of the index that won
+    :ivar private: whether that index needs credentials, so that a client could not fetch the
+        file from it directly
+    """
+
+    entry: Entry
+    private: bool

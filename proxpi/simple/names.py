@@ -1,6 +1,8 @@
 """Project names: which ones are valid and what their normal form is (PEP 503, PEP 508).
 
 A name taken from a request reaches an upstream URL and the disk only through ``canonical``.
+
+Foreign text, made fit to be shown: in a log, in a response, on a page.
 """
 
 from __future__ import annotations
@@ -26,3 +28,18 @@ def canonical(name: str) -> str | None:
         return canonicalize_name(name, validate=True)
     except InvalidName:
         return None
+
+
+def shown(text: str) -> str:
+    """
+    Write text in one line of printable characters; what is not printable is escaped.
+
+    That goes for control characters (C0, C1, DEL), line ends, marks that turn the direction of
+    text, and surrogates: what a terminal, or the reader of a log, could be deceived with.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import entries, markup, names, urls
-from proxpi.simple.markup import Anchor, Markup, is_complete_html
+from proxpi.simple import entries, html, names, urls
+from proxpi.simple.html import Anchor, Markup, is_complete_html
 from proxpi.simple.model import Entry, Project, Unlisted
 
 _MAJOR = 1
@@ -254,7 +254,7 @@ def _decoded(body: bytes, charset: str) -> str:
 
 def _from_html(text: str, url: str, name: str) -> Project:
     try:
-        page = markup.read(text)
+        page = html.read(text)
     except ValueError as error:
         raise NotAnIndexPage(f"The answer is HTML that cannot be read: {error}.") from None
     version = _api_version(page.metas.get("pypi:repository-version", "").strip())

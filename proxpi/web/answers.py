@@ -15,12 +15,12 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
-from proxpi.files.locate import NotUpstream
+from proxpi.files.resolver import NotUpstream
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject
 from proxpi.index.project_list import NoSuchList
-from proxpi.simple import conditional, freshness
-from proxpi.simple.listing import NotListed
-from proxpi.simple.text import shown
+from proxpi.simple import caching
+from proxpi.simple.model import NotListed
+from proxpi.simple.names import shown
 from proxpi.upstream.errors import Offline, UpstreamFailed
 
 #: Seconds after which a client is asked to try again, if the upstream says nothing else.
@@ -185,14 +185,14 @@ def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[s
         headers["Cache-Control"] = "max-age=0, must-revalidate"
         headers["Age"] = str(int(age))
     else:
-        headers["Cache-Control"] = f"public, max-age={freshness.max_age(remaining)}"
+        headers["Cache-Control"] = f"public, max-age={caching.max_age(remaining)}"
     return headers
 
 
 def file_caching(etag: str | None, verified: bool) -> dict[str, str]:
     """Give the cache headers of a file; one that is verified never changes under its name."""
     if not verified:
-        headers = {"Cache-Control": f"public, max-age={freshness.LONGEST}", "X-Verified": "no"}
+        headers = {"Cache-Control": f"public, max-age={caching.LONGEST}", "X-Verified": "no"}
     else:
         headers = {"Cache-Control": "public, max-age=31536000, immutable"} if etag else {}
     return {**headers, "ETag": f'"{etag}"'} if etag else headers
@@ -200,4 +200,4 @@ def file_caching(etag: str | None, verified: bool) -> dict[str, str]:
 
 def decision(request: Request, etag: str | None) -> int | None:
     """Say whether the conditions of a request make its answer a 412 or a 304."""
-    return conditional.decision(field(request, b"If-Match"), field(request, b"If-None-Match"), etag)
+    return caching.decision(field(request, b"If-Match"), field(request, b"If-None-Match"), etag)

@@ -8,12 +8,12 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi import metrics
-from proxpi.files.disk import Copy
-from proxpi.files.link import Link
+from proxpi.files.cache_dir import Copy
 from proxpi.files.mirror import Elsewhere, Head, Mirror
 from proxpi.files.passthrough import Part
+from proxpi.files.resolver import Link
 from proxpi.files.spool import Reader
-from proxpi.simple import conditional
+from proxpi.simple import caching
 from proxpi.web import answers
 from proxpi.web.request import Request
 from proxpi.web.response_cache import Cacheable
@@ -60,7 +60,7 @@ class Files:
                 found = await self._mirror.part(
                     wanted.name, wanted.filename, lambda size, etag: _span(request, etag, size)
                 )
-            except conditional.Unsatisfiable as error:
+            except caching.Unsatisfiable as error:
                 _refuse_range(request, error.size, "MISS")
                 return
         else:
@@ -99,7 +99,7 @@ class Files:
         request: Request,
         wanted: FileOf,
         reader: Reader,
-        span: conditional.Span | None,
+        span: caching.Span | None,
         size: int | None,
     ) -> None:
         """Send a file that is on its way, or a part of it."""
@@ -119,7 +119,7 @@ class Files:
             return
         try:
             span = _span(request, etag, copy.size)
-        except conditional.Unsatisfiable:
+        except caching.Unsatisfiable:
             copy.close()
             request.cacheable = None
             _refuse_range(request, copy.size, status)
@@ -170,7 +170,7 @@ def _refuse_range(request: Request, size: int, status: str) -> None:
     answers.finish(request, answers.line(request, 416, text, headers))
 
 
-def _set_part(request: Request, span: conditional.Span, size: int) -> None:
+def _set_part(request: Request, span: caching.Span, size: int) -> None:
     """Make the head of a whole file that of a part."""
     request.setResponseCode(206)
     headers = {
@@ -180,11 +180,11 @@ def _set_part(request: Request, span: conditional.Span, size: int) -> None:
     answers.set_headers(request, headers)
 
 
-def _span(request: Request, etag: str | None, size: int) -> conditional.Span | None:
+def _span(request: Request, etag: str | None, size: int) -> caching.Span | None:
     """Give the part that is asked for; only ``GET`` can ask for one (RFC 9110 14.2)."""
     if request.method != b"GET":
         return None
-    return conditional.requested_span(
+    return caching.requested_span(
         answers.field(request, b"Range"), answers.field(request, b"If-Range"), etag, size
     )
 

@@ -32,7 +32,7 @@ import attrs
 from twisted.web.http import datetimeToString
 
 from proxpi.files.open_file import Held
-from proxpi.simple import freshness
+from proxpi.simple import caching
 from proxpi.web.request_head import CacheKey
 
 #: Entries, bytes that they take, and open files among them.
@@ -114,9 +114,9 @@ class CachedResponse:
 
         :param now: seconds of the clock
         """
-        second, left = int(time.time()), freshness.LONGEST
+        second, left = int(time.time()), caching.LONGEST
         if self.fresh_until - now < left:
-            left = freshness.max_age(self.fresh_until - now)
+            left = caching.max_age(self.fresh_until - now)
         if self._stamp != (second, left):
             age = b"%d" % left if self._after else b""
             small = self.body if len(self.body) <= SMALL else b""

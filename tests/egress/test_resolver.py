@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from proxpi.upstream.names import LOOKUPS
+from proxpi.upstream.dns import LOOKUPS
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex

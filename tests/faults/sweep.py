@@ -17,8 +17,8 @@ from typing import Any
 
 from proxpi.files import partial as partial_module
 from proxpi.files import usage_log
-from proxpi.files.disk import Disk
-from proxpi.files.link import Link
+from proxpi.files.cache_dir import Disk
+from proxpi.files.resolver import Link
 from tests.support.house import sha256
 
 FILES = 5

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from proxpi.upstream.pool import CONNECTIONS
+from proxpi.upstream.client import CONNECTIONS
 from tests.faults.conftest import StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel

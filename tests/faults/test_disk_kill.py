@@ -12,7 +12,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from proxpi.files.disk import Disk
+from proxpi.files.cache_dir import Disk
 from proxpi.files.layout import RESERVED
 from tests.faults.conftest import StartProxy
 from tests.faults.sweep import FILES, contents, link_of, name_of, work

@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from proxpi.files import fetch
-from proxpi.files.disk import Copy, Disk
+from proxpi.files.cache_dir import Copy, Disk
 from proxpi.files.mirror import Elsewhere, Mirror
 from proxpi.files.partial import Partial
 from proxpi.files.spool import Reader
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.pool import Upstream
 from tests.support.house import FILES, MIB, FolderCase, entry
 from tests.support.internet import FakeInternet, Reply, Silence
 from tests.support.listing import FakePages

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from proxpi.files.disk import Copy
+from proxpi.files.cache_dir import Copy
 from proxpi.files.fetch import ENCODED
-from proxpi.files.locate import NotUpstream
-from proxpi.simple.listing import NotListed
+from proxpi.files.resolver import NotUpstream
+from proxpi.simple.model import NotListed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import entry, sha256
 from tests.support.internet import Reply

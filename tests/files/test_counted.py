@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from proxpi.files.disk import Copy
+from proxpi.files.cache_dir import Copy
 from proxpi.files.mirror import Elsewhere
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_stream_resume import AT, ResumeCase

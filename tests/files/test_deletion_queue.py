@@ -13,17 +13,17 @@ from unittest import mock
 import pytest
 from twisted.internet.defer import Deferred
 
+from proxpi.files import cache_dir as disk_module
 from proxpi.files import deletion_queue as queue_module
-from proxpi.files import disk as disk_module
 from proxpi.files import layout, usage_log
 from proxpi.files import partial as partial_module
 from proxpi.files import quota as quota_module
-from proxpi.files.disk import Disk, Full
+from proxpi.files.cache_dir import Disk, Full
 from proxpi.files.layout import RESERVED
-from proxpi.files.link import Link
 from proxpi.files.mirror import Mirror
+from proxpi.files.resolver import Link
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.pool import Upstream
 from tests.files.mirrored import TIMEOUT, URL, MirrorCase
 from tests.files.test_disk import DiskCase, bare, link_of
 from tests.support.house import entry, sha256

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from proxpi.files.disk import Copy, Disk, Mismatch
-from proxpi.files.link import Link
+from proxpi.files.cache_dir import Copy, Disk, Mismatch
 from proxpi.files.quota import TooLarge
+from proxpi.files.resolver import Link
 from tests.support.house import FolderCase, sha256
 
 

@@ -17,8 +17,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import usage_log
-from proxpi.files.disk import Copy, Disk
-from proxpi.files.link import Link
+from proxpi.files.cache_dir import Copy, Disk
+from proxpi.files.resolver import Link
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.house import entry

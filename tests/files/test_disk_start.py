@@ -12,8 +12,8 @@ from unittest import mock
 
 import pytest
 
-from proxpi import partials
-from proxpi.files.disk import Disk
+from proxpi import atomic_files
+from proxpi.files.cache_dir import Disk
 from proxpi.files.layout import RESERVED
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
@@ -139,8 +139,8 @@ class Tried(DiskCase):
         self.lay("x.whl", b"data")
         for module, name, number, advice in (
             (Path, "mkdir", errno.EACCES, f"the user with the number {os.geteuid()}"),
-            (partials, "FileIO", errno.EROFS, "mount it for writing"),
-            (partials, "FileIO", errno.EPERM, "the user with the number"),
+            (atomic_files, "FileIO", errno.EROFS, "mount it for writing"),
+            (atomic_files, "FileIO", errno.EPERM, "the user with the number"),
             (os, "fsync", errno.ENOSPC, "free space"),
             (os, "fsync", errno.EDQUOT, "quota"),
             (os, "rename", errno.EXDEV, "on one disk"),
@@ -207,7 +207,7 @@ class ReadOnly(DiskCase):
         super().setUp()
         self.path = self.lay("x.whl", b"data")
         self.refuse(Path, "mkdir")
-        self.refuse(partials, "FileIO")
+        self.refuse(atomic_files, "FileIO")
         self.refuse(os, "rename")
         self.refuse(os, "unlink")
         self.refuse(Path, "unlink")

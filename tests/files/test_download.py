@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.web.http import PotentialDataLoss
 
 from proxpi.files import fetch
-from proxpi.files.locate import NotUpstream
+from proxpi.files.resolver import NotUpstream
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import FILES, entry, sha256

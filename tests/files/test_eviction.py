@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.eviction_index import MOST_USES, EvictionIndex, worth
+from proxpi.files.quota import MOST_USES, EvictionIndex, worth
 
 SIZES = st.dictionaries(st.text(max_size=3), st.integers(0, 100), max_size=12)
 BYTES = st.integers(0, 10**10)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.eviction_index import VERSION, EvictionIndex
 from proxpi.files.layout import Identity
+from proxpi.files.quota import VERSION, EvictionIndex
 from proxpi.files.verify import Checked
 
 PLACES = st.sampled_from([f"h/{name}" for name in "abcdef"])

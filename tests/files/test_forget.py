@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import layout
-from proxpi.files.disk import Disk
+from proxpi.files.cache_dir import Disk
 from tests.files.test_disk import DiskCase, bare, link_of
 
 

@@ -7,10 +7,10 @@ import os
 from unittest import mock
 
 from proxpi.files import layout
-from proxpi.files.disk import Copy
-from proxpi.files.link import link_to
+from proxpi.files.cache_dir import Copy
 from proxpi.files.mirror import Elsewhere
-from proxpi.simple.listing import Listed
+from proxpi.files.resolver import link_to
+from proxpi.simple.model import Listed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import entry
 from tests.support.internet import Reply

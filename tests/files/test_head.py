@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.disk import Copy
-from proxpi.files.locate import NotUpstream
+from proxpi.files.cache_dir import Copy
 from proxpi.files.mirror import Head
-from proxpi.simple.listing import NotListed
+from proxpi.files.resolver import NotUpstream
+from proxpi.simple.model import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import FILES, entry, sha256

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.disk import Copy
+from proxpi.files.cache_dir import Copy
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.spool import Reader
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.link import METADATA, SIGNATURE, Link, link_beside, link_to
-from proxpi.simple.listing import Listed
+from proxpi.files.resolver import METADATA, SIGNATURE, Link, link_beside, link_to
+from proxpi.simple.model import Listed
 from tests.support.house import entry, sha256
 
 DIGEST = "a" * 64

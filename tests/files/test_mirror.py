@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi.files.locate import NotUpstream
-from proxpi.simple.listing import NotListed
+from proxpi.files.resolver import NotUpstream
+from proxpi.simple.model import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import FILES, entry

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxpi.files import partial as partial_module
-from proxpi.files.disk import Disk, Full
-from proxpi.files.link import Link
+from proxpi.files.cache_dir import Disk, Full
 from proxpi.files.quota import MAX_FAILED_EVICTIONS
+from proxpi.files.resolver import Link
 from tests.files.test_disk import DiskCase, bare, link_of
 from tests.support.logs import logged
 

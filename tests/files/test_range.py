@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.disk import Copy
+from proxpi.files.cache_dir import Copy
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
-from proxpi.files.locate import NotUpstream
 from proxpi.files.mirror import Elsewhere, Head
 from proxpi.files.passthrough import Part
+from proxpi.files.resolver import NotUpstream
 from proxpi.files.spool import WINDOW, Reader
-from proxpi.simple.conditional import Span, Unsatisfiable, requested_span
+from proxpi.simple.caching import Span, Unsatisfiable, requested_span
+from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import CONNECTIONS
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_taken import Ranges
 from tests.support.house import FILES, MIB, entry

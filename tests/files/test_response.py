@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from twisted.web.http_headers import Headers
 
-from proxpi.files.link import Link
-from proxpi.files.response import GONE, Gone, Use, check_head, use_of_rest
-from proxpi.upstream.answer import Answer, Once
+from proxpi.files.fetch import GONE, Use, check_head, use_of_rest
+from proxpi.files.resolver import Gone, Link
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.response import Answer, Once
 
 URL = "https://files.example/demo-1.0.tar.gz"
 SIZE, ARRIVED = 100, 40

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import layout, usage_log
-from proxpi.files.disk import Disk, Full
+from proxpi.files.cache_dir import Disk, Full
 from tests.files.test_disk import DiskCase, link_of
 from tests.files.test_disk_odd import refused
 from tests.support.logs import logged

@@ -7,13 +7,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.disk import Copy
+from proxpi.files.cache_dir import Copy
 from proxpi.files.fetch import STALLED
 from proxpi.files.mirror import Elsewhere
 from proxpi.files.partial import Partial
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
+from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import CONNECTIONS
 from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
 from tests.support.house import MIB, entry
 from tests.support.internet import Reply

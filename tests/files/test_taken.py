@@ -9,11 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
-from proxpi.files import wheel as wheel_module
-from proxpi.files.disk import Copy
-from proxpi.files.locate import NotUpstream
+from proxpi.files import wheel_metadata as wheel_module
+from proxpi.files.cache_dir import Copy
 from proxpi.files.mirror import Elsewhere, Head
-from proxpi.files.wheel import TAIL, WheelFailed
+from proxpi.files.resolver import NotUpstream
+from proxpi.files.wheel_metadata import TAIL, WheelFailed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_wheel import archive

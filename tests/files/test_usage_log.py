@@ -8,8 +8,8 @@ import msgspec
 from twisted.internet.task import Clock
 
 from proxpi.files import usage_log
-from proxpi.files.disk import Disk
-from proxpi.files.link import Link
+from proxpi.files.cache_dir import Disk
+from proxpi.files.resolver import Link
 from tests.files.test_disk import DiskCase, link_of
 from tests.support.logs import logged
 

@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.wheel import STEP, TAIL
-from proxpi.files.wheel_archive import LIMIT, Needed, Unfit, View, core_metadata, read_pieces
+from proxpi.files.wheel_metadata import (
+    LIMIT,
+    STEP,
+    TAIL,
+    Needed,
+    Unfit,
+    View,
+    core_metadata,
+    read_pieces,
+)
 from tests.support.growth import assert_linear
 
 NAME = "demo_app-1.0-py3-none-any.whl"

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from proxpi import partials
+from proxpi import atomic_files
 from proxpi.index.project_list import NoSuchList
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_ROOT, JSON, PagesCase, files
@@ -131,8 +131,8 @@ class PagesTests(PagesCase):
             write_whole(path, data, folder, replace)
 
         self.clear()
-        write_whole = partials.write_whole
-        self.put(partials, "write_whole", clear)
+        write_whole = atomic_files.write_whole
+        self.put(atomic_files, "write_whole", clear)
         assert files(self.page()) == ["old.zip"]
         assert self.kept() == []
 

@@ -9,11 +9,11 @@ import attrs
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi import partials
+from proxpi import atomic_files
 from proxpi.index import page_entry
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchProject, Page
-from proxpi.upstream.pool import CONNECTIONS
+from proxpi.upstream.client import CONNECTIONS
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
 from tests.index.test_list_store import KeptCase
 from tests.index.test_project_list import names
@@ -196,9 +196,9 @@ class DeleteTests(PagesCase):
             self.pages.forget("demo")
             write_whole(*arguments)
 
-        write_whole = partials.write_whole
+        write_whole = atomic_files.write_whole
         self.clock.advance(1801)
-        patch = self.patch(partials, "write_whole", forget)  # type: ignore[no-untyped-call]
+        patch = self.patch(atomic_files, "write_whole", forget)  # type: ignore[no-untyped-call]
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         assert files(self.page()) == ["b.zip"], "the flight that the request joined"
         patch.restore()
@@ -210,13 +210,13 @@ class DeleteTests(PagesCase):
 
     def test_form_being_written(self) -> None:
         """Nor does a page to which a form is added meanwhile."""
-        write_whole = partials.write_whole
+        write_whole = atomic_files.write_whole
 
         def forget(*arguments: Any) -> None:
             self.pages.forget("demo")
             write_whole(*arguments)
 
-        patch = self.patch(partials, "write_whole", forget)  # type: ignore[no-untyped-call]
+        patch = self.patch(atomic_files, "write_whole", forget)  # type: ignore[no-untyped-call]
         assert self.result(run(self.pages.fetch("demo", HTML, True))).status == "HIT"
         patch.restore()
         self.assert_due()
@@ -245,11 +245,11 @@ class DeleteTests(PagesCase):
 
     def test_refused(self) -> None:
         """If the disk refuses, that is an error, and the page stays as it was."""
-        self.put(partials, "overwrite", refuse)
+        self.put(atomic_files, "overwrite", refuse)
         with pytest.raises(OSError, match="Read-only"):
             self.pages.forget("demo")
         assert self.page().status == "HIT"
-        self.put(partials, "discard", refuse)
+        self.put(atomic_files, "discard", refuse)
         with pytest.raises(OSError, match="Read-only"):
             self.pages.clear()
         assert self.page().status == "HIT"
@@ -261,7 +261,7 @@ class DeleteTests(PagesCase):
             raise OSError(28, "No space left on device")
 
         self.clock.advance(1801)
-        patch = self.patch(partials, "write_whole", full)  # type: ignore[no-untyped-call]
+        patch = self.patch(atomic_files, "write_whole", full)  # type: ignore[no-untyped-call]
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         assert files(self.page()) == ["b.zip"]
         patch.restore()
@@ -517,10 +517,10 @@ class ListTests(KeptCase):
 
     def test_refused(self) -> None:
         """If the disk refuses, that is an error, and the list stays as it was."""
-        self.put(partials, "overwrite", refuse)
+        self.put(atomic_files, "overwrite", refuse)
         with pytest.raises(OSError, match="Read-only"):
             self.projects.forget()
-        self.put(partials, "discard", refuse)
+        self.put(atomic_files, "discard", refuse)
         with pytest.raises(OSError, match="Read-only"):
             self.projects.clear()
         assert self.list().status == "HIT"

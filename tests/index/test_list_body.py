@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from proxpi.index import list_names
+from proxpi.index import list_store
 from proxpi.index.list_parser import BLOCK, parse
 from proxpi.index.list_store import ListStore
 from proxpi.index.project_list import ProjectList
 from proxpi.simple.model import Unlisted
 from proxpi.simple.negotiate import Serialization
-from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.response import Limit
 from tests.index.test_cleared import Jobs
 from tests.index.test_project_list import ListCase, names
 from tests.support.upstreams import ROOT, Reply, root_list
@@ -119,7 +119,7 @@ def test_memory(made: object, tmp_path: Path) -> None:
         try:
             found = store.write(parse(blocks, True, Unlisted()))
             for packed in (False, True):
-                store.write(list_names.render(found, (Serialization.HTML, packed)))
+                store.write(list_store.render(found, (Serialization.HTML, packed)))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

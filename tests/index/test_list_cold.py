@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi.index import retry
+from proxpi.index import revalidation
 from proxpi.index.list_store import ListStore
 from proxpi.index.project_list import ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
+from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import CONNECTIONS
 from tests.index.test_project_list import ListCase, names
 from tests.support.upstreams import (
     ROOT,
@@ -30,7 +30,7 @@ class ColdTests(ListCase):
 
     def test_tries_again(self) -> None:
         """What may help is tried: an index that fails once does not fail a client."""
-        self.put(retry, "PAUSES", (1.0, 1.0, 1.0))
+        self.put(revalidation, "PAUSES", (1.0, 1.0, 1.0))
         self.indexes.says(ROOT, Reply(503))
         ask = self.ask()
         self.indexes.says(ROOT, root_list(["a"]))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxpi.index import list_names
+from proxpi.index import list_store
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import list_head, list_items, list_tail
@@ -31,9 +31,9 @@ def file(names: Iterable[str]) -> ListFile:
     return STORE.write(f"{name}\n".encode() for name in names)
 
 
-def rendered(names: ListFile, representation: list_names.Representation) -> bytes:
+def rendered(names: ListFile, representation: list_store.Representation) -> bytes:
     """Render names."""
-    return b"".join(list_names.render(names, representation))
+    return b"".join(list_store.render(names, representation))
 
 
 def in_blocks(patch: pytest.MonkeyPatch, size: int) -> None:
@@ -54,7 +54,7 @@ def test_merge(lists: list[list[str]], block: int) -> None:
     """Whatever the lists and however small the blocks: sorted, and each name once."""
     with pytest.MonkeyPatch.context() as patch:
         in_blocks(patch, block)
-        merged = list_names.merge([file(names) for names in lists], STORE)
+        merged = list_store.merge([file(names) for names in lists], STORE)
     found = b"".join(line for lines in merged.lines() for line in lines).decode().splitlines()
     # As bytes: that is the order of names in normal form, which are ASCII.
     assert found == sorted(set[str]().union(*lists))
@@ -65,7 +65,7 @@ def test_sorted_lists_are_merged_without_being_sorted() -> None:
     ordered = [f"p{number:06}" for number in range(100_000)]
     for names, runs in ((ordered, 1), (ordered[::-1], 7)):
         starts: list[int] = []
-        assert sum(map(len, list_names._sorted_runs([file(names)], starts))) == 800_000
+        assert sum(map(len, list_store._sorted_runs([file(names)], starts))) == 800_000
         assert len(starts) == runs
 
 
@@ -73,7 +73,7 @@ def test_sorted_lists_are_merged_without_being_sorted() -> None:
 @given(
     st.lists(normalized_names, max_size=30), st.sampled_from(REPRESENTATIONS), st.integers(1, 200)
 )
-def test_render(names: list[str], representation: list_names.Representation, block: int) -> None:
+def test_render(names: list[str], representation: list_store.Representation, block: int) -> None:
     """A list is rendered the same in whatever pieces."""
     with pytest.MonkeyPatch.context() as patch:
         in_blocks(patch, block)
@@ -93,7 +93,7 @@ def test_memory_of_a_merge() -> None:
         del many
         tracemalloc.start()
         try:
-            merged = list_names.merge(both, STORE)
+            merged = list_store.merge(both, STORE)
             taken = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from proxpi.index import list_parser
 from proxpi.index.list_parser import BLOCK, LONGEST_VALUE, NotAList, parse
+from proxpi.simple.html import MARKED_SECTIONS
 from proxpi.simple.model import Unlisted
 from proxpi.simple.names import normalize
-from proxpi.simple.tokenizer import MARKED_SECTIONS
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic, project_names
 
@@ -165,7 +165,7 @@ HOSTILE = (
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_scanning_is_linear(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is repeated, and in whatever chunks it comes, four times as much takes no longer."""
-    monkeypatch.setattr("proxpi.simple.tokenizer.MARKED_SECTIONS", 1 << 30)
+    monkeypatch.setattr("proxpi.simple.html.MARKED_SECTIONS", 1 << 30)
 
     def work(data: bytes) -> None:
         b"".join(parse(in_blocks(data), True, Unlisted()))

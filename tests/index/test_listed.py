@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.index.page_cache import LOSSES, YOUNG, NoSuchFile, NoSuchProject
 from proxpi.index.page_store import StoredPage
-from proxpi.simple.listing import Listed
+from proxpi.simple.model import Listed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, PagesCase
 from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, run

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from proxpi.index.breaker import INDEX_PAUSES, PAGE_PAUSES
 from proxpi.index.page_cache import NoSuchProject, Page
-from proxpi.index.retry import TRIAL_PATIENCE
+from proxpi.index.revalidation import TRIAL_PATIENCE
 from proxpi.simple import parse
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed

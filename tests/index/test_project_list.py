@@ -14,12 +14,12 @@ from pathlib import Path
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index import retry
+from proxpi.index import revalidation
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.project_list import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
-from proxpi.upstream.body import Limit
 from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.response import Limit
 from tests.support.house import FolderCase
 from tests.support.upstreams import (
     EXTRA,
@@ -67,7 +67,7 @@ class ListCase(FolderCase):
     def setUp(self) -> None:
         """Begin with one index, which is asked again without a pause if it fails."""
         super().setUp()
-        self.put(retry, "PAUSES", (0.0, 0.0, 0.0))
+        self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
         self.place: Path = self.folder / ".proxpi" / "projects"
         self.build(ROOT)
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.index.retry import PATIENCE, STEP, TRIAL_PATIENCE, Progress, outcome, persistently
+from proxpi.index.revalidation import (
+    PATIENCE,
+    STEP,
+    TRIAL_PATIENCE,
+    Progress,
+    outcome,
+    persistently,
+)
 from proxpi.single_flight import Flights, Late
 from proxpi.upstream.errors import Offline, UpstreamFailed
 from tests.index.test_breaker import REFUSED, BreakersCase

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 from werkzeug.http import http_date
 
-from proxpi.index import retry
+from proxpi.index import revalidation
 from proxpi.upstream.errors import TLSFailed, UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, JSON, PagesCase, files
 from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, run
@@ -231,7 +231,7 @@ class IndexTests(ScopeCase):
 
     def test_other_pages(self) -> None:
         """What one page has found out, no client of another one has to."""
-        self.put(retry, "PAUSES", (0.0, 0.0, 0.0))
+        self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
         for failure in INDEX_FAILURES:
             self.hold()
             self.break_(failure)
@@ -246,7 +246,7 @@ class IndexTests(ScopeCase):
 
     def test_after_a_forced_refresh(self) -> None:
         """A forced refresh ignores the breakers once; later requests of that page heed them."""
-        self.put(retry, "PAUSES", (0.0, 0.0, 0.0))
+        self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
         for failure in INDEX_FAILURES:
             self.hold()
             self.pages.forget("demo")
@@ -330,7 +330,7 @@ class IndexTests(ScopeCase):
 
     def test_files_of_other_pages(self) -> None:
         """A link that expired meanwhile fails with the error of the index, not of another page."""
-        self.put(retry, "PAUSES", (0.0, 0.0, 0.0))
+        self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
         self.hold()
         self.break_(INDEX_FAILURES[0])
         self.stale()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxpi.simple.conditional import Span, Unsatisfiable, none_match, requested_span
+from proxpi.simple.caching import Span, Unsatisfiable, none_match, requested_span
 from tests.support.strategies import deterministic
 
 

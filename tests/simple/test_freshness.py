@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.freshness import LONGEST, max_age, remaining
+from proxpi.simple.caching import LONGEST, max_age, remaining
 from tests.support.strategies import deterministic
 
 _times = st.floats(min_value=-1e9, max_value=1e9, allow_nan=False)

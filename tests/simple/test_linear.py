@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxpi.index.merge import merge
-from proxpi.simple import conditional, negotiate, urls
+from proxpi.simple import caching, negotiate, urls
 from proxpi.simple.model import Project, decode, encode, find
 from proxpi.simple.parse import NotAnIndexPage, is_whole, parse_project
 from proxpi.simple.render import render_html, render_json
@@ -159,11 +159,11 @@ def test_a_header_takes_linear_time(piece: str) -> None:
     readers: tuple[Callable[[str], Any], ...] = (
         negotiate.choose_form,
         negotiate.accepts_gzip,
-        lambda value: conditional.none_match(value, "x"),
-        lambda value: conditional.requested_span(value, None, None, 10),
-        lambda value: conditional.requested_span(f"bytes={value}", value, "x", 10),
+        lambda value: caching.none_match(value, "x"),
+        lambda value: caching.requested_span(value, None, None, 10),
+        lambda value: caching.requested_span(f"bytes={value}", value, "x", 10),
         lambda value: parse_project(b"{}", f"text/html; {value}", URL, "foo"),
     )
-    refusals = (NotAnIndexPage, conditional.Unsatisfiable)
+    refusals = (NotAnIndexPage, caching.Unsatisfiable)
     for reader in readers:
         assert_linear(reader, lambda size: piece * (size // len(piece)), 4_000, refusals)

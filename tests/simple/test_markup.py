@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxpi.simple.markup import is_complete_html, read
+from proxpi.simple.html import is_complete_html, read
 
 
 @pytest.mark.parametrize(

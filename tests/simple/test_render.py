@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.markup import is_complete_html
+from proxpi.simple.html import is_complete_html
 from proxpi.simple.model import Entry, Project, metadata_hash, shown_digest
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import parse_project

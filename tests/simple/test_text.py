@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.text import shown
+from proxpi.simple.names import shown
 
 
 @pytest.mark.parametrize(

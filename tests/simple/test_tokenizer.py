@@ -8,13 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.tokenizer import (
-    LONGEST_TAG,
-    MARKED_SECTIONS,
-    Kind,
-    Tokenizer,
-    unescape_attribute,
-)
+from proxpi.simple.html import LONGEST_TAG, MARKED_SECTIONS, Kind, Tokenizer, unescape_attribute
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic
 
@@ -182,7 +176,7 @@ HOSTILE = (
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_reading_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is repeated, and in whatever chunks it comes, four times as much takes no longer."""
-    monkeypatch.setattr("proxpi.simple.tokenizer.MARKED_SECTIONS", 1 << 30)
+    monkeypatch.setattr("proxpi.simple.html.MARKED_SECTIONS", 1 << 30)
     for before, size in (("", 1 << 30), ("", 64 * 1024), ("<a x=\"y' ", 1 << 30)):
         assert_linear(
             lambda page, size=size: tokens(page, size),  # type: ignore[misc]

@@ -15,14 +15,14 @@ from twisted.internet.task import Clock
 from twisted.web.resource import IResource
 
 from proxpi.files import fetch
-from proxpi.files.disk import Disk
+from proxpi.files.cache_dir import Disk
 from proxpi.files.mirror import Mirror
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
+from proxpi.upstream.client import Upstream
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.pool import Upstream
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree

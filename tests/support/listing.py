@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.simple.listing import Listed, NotListed
+from proxpi.simple.model import Listed, NotListed
 
 
 class FakePages:

@@ -25,18 +25,17 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IClientRequest, IResponse
 from zope.interface import implementer
 
 from proxpi.index.breaker import Breakers
-from proxpi.index.client import IndexClient
-from proxpi.index.root import Root
+from proxpi.index.client import IndexClient, Root
 from proxpi.simple import urls
 from proxpi.single_flight import Flights
 from proxpi.upstream import tls
+from proxpi.upstream.address_policy import Reach
+from proxpi.upstream.client import CONNECTIONS, USER_AGENT, Upstream
 from proxpi.upstream.connections import persistent_pool
+from proxpi.upstream.connector import Dial
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.dial import Dial
-from proxpi.upstream.pool import CONNECTIONS, USER_AGENT, Upstream
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
-from proxpi.upstream.reach import Reach
-from proxpi.upstream.routes import Routes
+from proxpi.upstream.proxy_agent import Routes
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)

@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.upstream.body import DRAIN_LIMIT, discard, receive
 from proxpi.upstream.errors import BodyCut, BodyStalled, BodyTimeout, BodyTooLong
+from proxpi.upstream.response import DRAIN_LIMIT, discard, receive
 from tests.support.upstreams import Case
 
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from proxpi.upstream.body import Limit
-from proxpi.upstream.codings import CODINGS, MEMBERS, Decoder, decoded, transforming
 from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTooLong
+from proxpi.upstream.response import CODINGS, MEMBERS, Decoder, Limit, decoded, transforming
 from tests.support.growth import assert_linear
 
 DATA = b"a page" * 1000
@@ -136,5 +135,5 @@ def test_decoding_is_linear(
     coding: str, made: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Doubling the members, the padding, the zeros or the empty blocks doubles the time."""
-    monkeypatch.setattr("proxpi.upstream.codings.MEMBERS", 1 << 30)
+    monkeypatch.setattr("proxpi.upstream.response.MEMBERS", 1 << 30)
     assert_linear(lambda body: decoded(body, (coding,), LIMIT), made, 5000, (BodyGarbled, BodyCut))

@@ -7,10 +7,10 @@ import gzip
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError, TimeoutError
 
-from proxpi.upstream.body import Limit
+from proxpi.upstream.client import CONNECTIONS, PAGE_TIME
 from proxpi.upstream.connections import KEEP_ALIVE
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import CONNECTIONS, PAGE_TIME
+from proxpi.upstream.response import Limit
 from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
 
 PAGE = "http://index.example/simple/demo/"

@@ -7,8 +7,7 @@ import base64
 import pytest
 
 from proxpi.simple import urls
-from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.netrc import Netrc
+from proxpi.upstream.credentials import Credentials, Netrc
 
 INDEX = "https://user:pass%20word@index.example/simple/"
 EXPECTED = b"Basic " + base64.b64encode(b"user:pass word")

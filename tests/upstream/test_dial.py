@@ -11,9 +11,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from proxpi.upstream.dial import Dial
+from proxpi.upstream.address_policy import Reach
+from proxpi.upstream.connector import Dial
 from proxpi.upstream.errors import Barred
-from proxpi.upstream.reach import Reach
 from tests.support.upstreams import CONNECT_TIMEOUT, PUBLIC, Case
 
 #: Seconds from one attempt to the next.

@@ -16,7 +16,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from proxpi.upstream.errors import TLSFailed
-from proxpi.upstream.handshake import Handshake
+from proxpi.upstream.tls import Handshake
 from tests.support.certificates import Authority
 
 HOST = "index.example"

@@ -11,9 +11,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 
-from proxpi.upstream import names
+from proxpi.upstream import dns
+from proxpi.upstream.dns import LOOKUPS, MOST_THREADS, Names
 from proxpi.upstream.errors import NameTimeout
-from proxpi.upstream.names import LOOKUPS, MOST_THREADS, Names
 from tests.support.upstreams import Case
 
 TIMEOUT = 3.0
@@ -215,6 +215,6 @@ class ThreadTests(Case):
             daemons.append(threading.current_thread().daemon)
             done.set()
 
-        names._in_thread(job)
+        dns._in_thread(job)
         assert done.wait(60)
         assert daemons == [True]

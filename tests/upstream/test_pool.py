@@ -12,11 +12,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
-from proxpi.upstream.answer import Answer
-from proxpi.upstream.body import DRAIN_TIME
+from proxpi.upstream.client import CONNECTIONS, REDIRECTS, USER_AGENT, Upstream
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.pool import CONNECTIONS, REDIRECTS, USER_AGENT, Upstream
+from proxpi.upstream.response import DRAIN_TIME, Answer
 from tests.support.upstreams import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import DNSLookupError
 
 from proxpi.simple import urls
+from proxpi.upstream.address_policy import Reach, kind, literal
 from proxpi.upstream.errors import Barred
-from proxpi.upstream.reach import Reach, kind, literal
 from tests.support.upstreams import PUBLIC, Case, run
 
 OUTSIDE = "https://index.example/simple/"

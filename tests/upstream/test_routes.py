@@ -13,10 +13,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.web.client import HTTPConnectionPool
 
 from proxpi.upstream import tls
-from proxpi.upstream.dial import Dial
+from proxpi.upstream.connector import Dial
 from proxpi.upstream.errors import ProxyFailed, UpstreamFailed
 from proxpi.upstream.proxies import Proxies
-from proxpi.upstream.routes import Routes
+from proxpi.upstream.proxy_agent import Routes
 from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
 
 PROXY = "proxy http://proxy.example:3128"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from proxpi.upstream.connections import Slots
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.slots import Slots
 from tests.support.upstreams import Case, run
 
 ONE, OTHER = "https://one.example/a", "https://other.example/a"

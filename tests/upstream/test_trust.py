@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import SSL, crypto
 
 from proxpi.settings import Given, SettingsError
-from proxpi.upstream import trust
+from proxpi.upstream import tls
 from tests.support.certificates import Authority
 
 FILE = "a PEM file with certificates, or a folder of such files, is accepted"
@@ -31,7 +31,7 @@ def trusts(
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     named = {name: str(value) for name, value in environment.items()}
     given = Given("PROXPI_CA_BUNDLE", str(ca_bundle)) if ca_bundle is not None else None
-    trust.trust(context, named, given)
+    tls.trust(context, named, given)
     store = context.get_cert_store()
     assert store is not None
     found = []
@@ -174,7 +174,7 @@ def test_no_trust(tmp_path: Path, variable: str) -> None:
 def shown(path: Path) -> SSL.Context:
     """Give a context that shows what is in a file."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    trust.show(context, Given("PROXPI_CLIENT_CERT", str(path)))
+    tls.show(context, Given("PROXPI_CLIENT_CERT", str(path)))
     return context
 
 

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.test.requesthelper import DummyRequest
 
-from proxpi.files.locate import NotUpstream
+from proxpi.files.resolver import NotUpstream
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers

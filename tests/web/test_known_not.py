@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from proxpi.index.page_cache import PageCache
-from proxpi.simple import freshness
+from proxpi.simple import caching
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, PAGE, SMALL, KnownCase
@@ -64,7 +64,7 @@ class NotGiven(KnownCase):
     def test_expired(self) -> None:
         """A page is given until it is no longer fresh, and says how much is left."""
         head = self.learned(PAGE)
-        self.clock.advance(1800 - freshness.LONGEST)
+        self.clock.advance(1800 - caching.LONGEST)
         assert b"max-age=60\r\n" in self.ask_with(self.client(), head)
         self.clock.advance(50)
         assert b"max-age=10\r\n" in self.ask_with(self.client(), head)

@@ -8,7 +8,7 @@ import os
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import alsoProvides
 
-from proxpi.files import disk
+from proxpi.files import cache_dir
 from proxpi.web.send import LOOK, PIECE, SMALL, STALL
 from tests.support.house import MIB, HouseCase
 from tests.support.logs import logged
@@ -202,7 +202,7 @@ class Broken(DirectCase):
         def refuse(*_: object) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
-        self.put(disk, "check", refuse)
+        self.put(cache_dir, "check", refuse)
         for expected in ("MISS", "HIT"):
             answer = self.get(PATH)
             assert (answer.body == DATA, answer.headers["x-cache"]) == (True, expected)

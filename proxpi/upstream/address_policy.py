@@ -9,7 +9,7 @@ one of the indexes lives on such an address itself, or the operator has named th
 (link-local ones, and their like) are left alone unless they are named, in any case.
 
 A name says nothing: it may stand for any address, and for another one a moment later. What is
-judged is each address that is about to be connected to (:mod:`proxpi.upstream.dial`). Behind a
+judged is each address that is about to be connected to (:mod:`proxpi.upstream.connector`). Behind a
 forward proxy there is none to be seen; so a host that is an address is judged in each URL, too.
 
 An index's own host and port may always be connected to, that is what the operator wants.
@@ -29,8 +29,8 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.error import DNSLookupError
 
 from proxpi.simple import urls
+from proxpi.upstream.dns import LookUp
 from proxpi.upstream.errors import Barred
-from proxpi.upstream.names import LookUp
 
 #: *public*: anybody reaches it. *private*: only those inside do. *special*: nobody has a reason to.
 Kind = Literal["public", "private", "special"]

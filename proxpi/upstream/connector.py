@@ -1,9 +1,9 @@
 """How a connection to an upstream begins: from a host's name to an open socket.
 
-The addresses of a host are looked up (:mod:`proxpi.upstream.names`), those that nothing may lead to
-are left out (:mod:`proxpi.upstream.reach`), and the others are tried, the next one soon after the
-one before, until one is connected (RFC 8305, as Twisted has it). All of that together takes no
-longer than connecting may take.
+The DNS resolver (:mod:`proxpi.upstream.dns`) finds the addresses of a host, the address policy
+(:mod:`proxpi.upstream.address_policy`) leaves out those that are blocked, and the others are tried,
+the next one soon after the one before, until one is connected (RFC 8305, as Twisted has it). All of
+that together takes no longer than the connect timeout.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from proxpi.upstream.names import LookUp
-from proxpi.upstream.reach import Reach, literal
+from proxpi.upstream.address_policy import Reach, literal
+from proxpi.upstream.dns import LookUp
 
 
 @attrs.frozen

@@ -1,4 +1,10 @@
-"""The way out: one persistent pool of connections for the whole process.
+"""How pages are asked for with treq, which offers compression, on the agent that files use as well.
+
+What treq would do beyond that is not left to it: redirects, for each hop decides anew which
+credentials may go along (:mod:`proxpi.upstream.client`), and decompression, for treq takes a stream
+that ends early for a whole one.
+
+The way out: one persistent pool of connections for the whole process.
 
 Theory of operation
 -------------------
@@ -6,28 +12,41 @@ Index pages are asked for through treq, which offers compression; files through 
 ``Agent``, since treq always does and a file is wanted as it is. Both stand on
 the same ``HTTPConnectionPool``. Redirects are followed here, for both alike, because each hop
 decides anew whether it may be asked and which credentials may go along. A pool of Twisted's does
-not limit how many connections are open, so slots do (:mod:`proxpi.upstream.slots`), of which pages
-have their own: slow files never starve them.
+not limit how many connections are open, so :mod:`proxpi.upstream.connections` does. Pages have
+connections of their own: slow files never starve them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-from urllib.parse import quote
+from collections.abc import Callable
+from functools import cache
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from hyperlink import EncodedURL
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from proxpi.upstream.response import ENCODING
+
+if TYPE_CHECKING:
+    from treq.client import HTTPClient
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from urllib.parse import quote
+
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
 
 from proxpi import __version__
 from proxpi.simple import urls
-from proxpi.upstream.answer import ENCODING, Answer, Once
-from proxpi.upstream.body import Limit, Sink, discard, receive
+from proxpi.upstream.address_policy import Reach
+from proxpi.upstream.connections import Queue, Slot, Slots
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
     BodyStalled,
@@ -38,9 +57,79 @@ from proxpi.upstream.errors import (
     failed,
 )
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
-from proxpi.upstream.reach import Reach
-from proxpi.upstream.slots import Queue, Slot, Slots
-from proxpi.upstream.with_treq import Send, sender
+from proxpi.upstream.response import Answer, Limit, Once, Sink, discard, receive
+
+#: Sends a request: method, URL, header fields.
+Send = Callable[[bytes, bytes, Headers], "Deferred[IResponse]"]
+
+
+def sender(agent: IAgent, clock: IReactorTime) -> Send:
+    """Give what sends requests for pages."""
+    made = cache(lambda: _client(agent))
+
+    def send(method: bytes, url: bytes, headers: Headers) -> Deferred[IResponse]:
+        # treq means a reactor by `reactor`, but uses it for its own timeout only, unused here.
+        return cast(
+            "Deferred[IResponse]",
+            made().request(
+                method.decode("ascii"),
+                _Verbatim.from_text(url.decode("ascii")),
+                headers=headers,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=cast(Any, clock),
+            ),
+        )
+
+    return send
+
+
+def _client(agent: IAgent) -> HTTPClient:
+    """Make treq's client, which all indexes share: it keeps no cookie of any of them."""
+    # Not before a page is asked for: until then it would take 1 MiB, and 20 ms of the start.
+    from treq.client import HTTPClient
+    from treq.cookies import IndexableCookieJar
+
+    cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return HTTPClient(_Compressed(agent), cookies)
+
+
+class _Verbatim(EncodedURL):
+    """A URL that treq leaves as it is; it would take an IPv6 address for a name to encode."""
+
+    def to_uri(self) -> EncodedURL:
+        """Give the URL itself."""
+        return self
+
+
+@implementer(IAgent)
+@attrs.frozen
+class _Compressed:
+    """An agent whose answers look to treq as if they were not compressed.
+
+    treq would decompress them, but take a stream that ends early for a whole one.
+    """
+
+    _agent: IAgent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """See `IAgent`."""
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_renamed)
+
+
+def _renamed(response: IResponse) -> IResponse:
+    """Put the content codings, if there are any, where treq does not look."""
+    encodings = response.headers.getRawHeaders(b"Content-Encoding", [])
+    response.headers.removeHeader(b"Content-Encoding")
+    response.headers.setRawHeaders(ENCODING, encodings)
+    return response
+
 
 #: Connections to one origin for files, and as many again for pages.
 CONNECTIONS = 32
@@ -109,7 +198,7 @@ class Upstream:
         A body that nobody took by then is let go of.
 
         :param head: is called with the status of each response head, those of redirects included
-        :param queue: see :meth:`proxpi.upstream.slots.Slots.slot`
+        :param queue: see :meth:`proxpi.upstream.connections.Slots.slot`
         :raises UpstreamFailed: if no answer comes
         """
         async with (

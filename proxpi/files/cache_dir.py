@@ -32,15 +32,14 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 
-from proxpi import metrics, partials
+from proxpi import atomic_files, metrics
 from proxpi.files import layout
 from proxpi.files.deletion_queue import BATCH, DeletionQueue
-from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import Identity
-from proxpi.files.link import Link
 from proxpi.files.open_file import Copy, Held
 from proxpi.files.partial import Digests, Partial
-from proxpi.files.quota import Full, Quota, ScanRunning, TooLarge
+from proxpi.files.quota import EvictionIndex, Full, Quota, ScanRunning, TooLarge
+from proxpi.files.resolver import Link
 from proxpi.files.startup_scan import StartupScan
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.usage_log import UsageLog
@@ -104,7 +103,7 @@ class Disk:
         """Try the folder, which may be for reading only, scan it, and remove what a crash left."""
         try:
             self.own.mkdir(parents=True, exist_ok=True)
-            partials.remove_leftovers(self.own)
+            atomic_files.remove_leftovers(self.own)
             layout.try_to_write(self.own, self.folder)
         except OSError as error:
             _log.critical(
