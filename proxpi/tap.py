@@ -68,7 +68,7 @@ from proxpi.upstream.proxy_agent import Routes
 from proxpi.web.csrf import machine_names
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
-from proxpi.web.site import Site
+from proxpi.web.server import Site
 
 __all__ = ["Options", "makeService"]
 
@@ -216,7 +216,7 @@ class Proxpi(Service):
 
     def abort_drain(self) -> None:
         """End the waiting for what is being sent."""
-        self._built.hurry()
+        self._built.abort_drain()
 
     def stopService(self) -> Deferred[None]:
         """Close the doors once all is sent, and remove what was made for this run alone."""

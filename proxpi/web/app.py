@@ -25,7 +25,7 @@ from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import answers
 from proxpi.web.admin.home import render_home
-from proxpi.web.channel import BODY
+from proxpi.web.channel import MAX_BODY
 from proxpi.web.csrf import is_cross_site, is_known_host, is_of_browser
 from proxpi.web.routes import can_name
 
@@ -33,7 +33,7 @@ from proxpi.web.routes import can_name
 FORM_LIMIT = 4096
 CROSS_SITE = "Pages of other sites may not change anything here."
 STRANGE_HOST = "A browser may only change something under a name of PROXPI_HOSTS or an address."
-TOO_LARGE = f"The body of a request has at most {BODY} bytes here."
+TOO_LARGE = f"The body of a request has at most {MAX_BODY} bytes here."
 NOTHING = "There is nothing here; the home page is at /."
 NO_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
 NO_FILENAME = "This is no file name."

@@ -8,7 +8,8 @@ States
 ``BODY``
     A resource reads the body of the request, and a part of it is due.
 ``RESPONSE``
-    The response to a request is under way. What comes meanwhile is kept, up to :data:`AHEAD` bytes.
+    The response to a request is under way. What comes meanwhile is kept, up to
+    :data:`MAX_PIPELINED` bytes.
 ``LINGER``
     The last response is written, and the connection is closed once the client has taken it. What
     still comes is discarded. If a part of a request may still come, only the sending side is closed
@@ -20,14 +21,15 @@ States
 Limits
 ------
 * A whole request, from its first byte (or from the connection's beginning) to its last, has to
-  come within :data:`HEAD` seconds, however it is spread over them.
-* Between two requests a connection may be silent for :data:`IDLE` seconds.
+  come within :data:`REQUEST_TIMEOUT` seconds, however it is spread over them.
+* Between two requests a connection may be silent for :data:`IDLE_TIMEOUT` seconds.
 * A client that takes nothing of what is sent for a minute is dropped, and one that asks without
   taking the answers is not read from, nor is what it has asked answered.
-* Only a ``POST`` outside the index has a body that is read: :data:`BODY` bytes at most. Any other
-  request is answered by its head, and its body is discarded.
+* Only a ``POST`` outside the index has a body that is read: :data:`MAX_BODY` bytes at most.
+  Any other request is answered by its head, and its body is discarded.
 * A client that has closed its sending side gets its responses. Whether it has only done that, or
-  is gone, shows once something is sent to it: after :data:`GRACE` seconds a ``100 Continue``.
+  is gone, shows once something is sent to it: after :data:`HALF_CLOSE_GRACE` seconds a
+  ``100 Continue``.
 
 On a plain TCP connection with nothing under way, the response cache
 (:mod:`proxpi.web.response_cache`) answers first.
@@ -47,27 +49,34 @@ from twisted.web.http import NOT_MODIFIED, HTTPChannel
 from twisted.web.http_headers import Headers
 from zope.interface import alsoProvides, implementer
 
-from proxpi.web import answers, direct
-from proxpi.web.access_log import described
-from proxpi.web.request_body import Chunks, Counted
-from proxpi.web.request_head import LONGEST, BadRequest, Head, cache_key, check_beginning, parse
+from proxpi.web import answers
+from proxpi.web.request_parser import (
+    MAX_HEAD,
+    BadRequest,
+    Chunks,
+    Counted,
+    Head,
+    cache_key,
+    check_beginning,
+    parse,
+)
 from proxpi.web.response_cache import CachedResponse
 from proxpi.web.routes import in_tree
-from proxpi.web.send import LOOK, Uptake
+from proxpi.web.transfer import POLL, Rest, SendProgress, send_cached
 
 #: Seconds for a whole request to come.
-HEAD = 30.0
+REQUEST_TIMEOUT = 30.0
 #: Seconds between two requests; longer than what is in front of a server keeps its connections.
-IDLE = 75.0
+IDLE_TIMEOUT = 75.0
 #: Bytes that the body of a request may have.
-BODY = 64 * 1024
+MAX_BODY = 64 * 1024
 #: Bytes that are kept of what comes while a response is under way.
-AHEAD = 16 * 1024
+MAX_PIPELINED = 16 * 1024
 #: Seconds, and bytes, of what is discarded behind a last response.
-LINGER = 30.0
-LINGER_BYTES = 128 * 1024 * 1024
+LINGER_TIMEOUT = 30.0
+MAX_LINGER = 128 * 1024 * 1024
 #: Seconds after which a client that has closed its sending side is tried.
-GRACE = 1.0
+HALF_CLOSE_GRACE = 1.0
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -87,7 +96,7 @@ class Channel(HTTPChannel):
     """Parses requests one after the other, and no faster than their answers are taken.
 
     :ivar admitted: whether there is room for more than refusals
-    :ivar uptake: whether the client takes what it is sent
+    :ivar send_progress: whether the client takes what it is sent
     :ivar closed_at: when it was told to close for a shutdown, in seconds of the clock
     :ivar client: the client's address, for the log
     """
@@ -95,14 +104,14 @@ class Channel(HTTPChannel):
     site: Any
     transport: Any
     admitted = True
-    uptake: Uptake
+    send_progress: SendProgress
     closed_at: float | None = None
     client = "-"
     _state = State.HEAD
     #: Whether cached responses can be handed to the socket itself.
     _plain = False
     #: Whether the transport has as much to send as it takes.
-    _clogged = False
+    _backpressure = False
     #: Whether :meth:`_advance` is at work, and need not be called.
     _advancing = False
     #: Whether the client has closed its sending side.
@@ -111,17 +120,17 @@ class Channel(HTTPChannel):
     #: The body of the last request; what is left of it may also come after the response.
     _body: Counted | Chunks = Counted(0)
     #: When its timer rings.
-    _rings = 0.0
+    _timer_at = 0.0
     #: Whether a request is due: some of it has come, or nothing at all since the beginning.
-    _due = True
-    _until = 0.0
+    _expects_request = True
+    _deadline = 0.0
 
     def connectionMade(self) -> None:
         """See `IProtocol`."""
-        self.timeOut = HEAD  # type: ignore[assignment]
+        self.timeOut = REQUEST_TIMEOUT  # type: ignore[assignment]
         super().connectionMade()  # type: ignore[no-untyped-call]
         self._input = bytearray()
-        self.uptake = Uptake(self.transport, self.site.clock)
+        self.send_progress = SendProgress(self.transport, self.site.clock)
         self._tls = ISSLTransport.providedBy(self.transport)
         self._plain = isinstance(self.transport, Connection) and not self._tls
         if isinstance(self.transport, ProtocolWrapper) and not self._tls:
@@ -131,8 +140,8 @@ class Channel(HTTPChannel):
             wrapper.writeConnectionLost = self.writeConnectionLost
             alsoProvides(wrapper, IHalfCloseableProtocol)
         self._note_client()
-        self._until = self.site.clock.seconds() + HEAD
-        self.admitted = self.site.enter(self)
+        self._deadline = self.site.clock.seconds() + REQUEST_TIMEOUT
+        self.admitted = self.site.admit(self)
 
     def _note_client(self) -> None:
         """Note the client's address; a PROXY header may say anything else."""
@@ -144,7 +153,7 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """See `IProtocol`."""
         self._state = State.CLOSED
-        self.site.leave(self)
+        self.site.release(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     def readConnectionLost(self) -> None:
@@ -153,33 +162,33 @@ class Channel(HTTPChannel):
             return
         self._half_closed = True
         if self._state is State.RESPONSE:
-            self._try_later(GRACE, self.requests[0])
+            self._probe_later(HALF_CLOSE_GRACE, self.requests[0])
         else:
             self._advance()
 
     def writeConnectionLost(self) -> None:
         """See `IHalfCloseableProtocol`; this side closes only to linger."""
 
-    def _try_later(self, seconds: float, request: Any) -> None:
-        self.site.clock.callLater(seconds, self._try_client, request)
+    def _probe_later(self, seconds: float, request: Any) -> None:
+        self.site.clock.callLater(seconds, self._probe_client, request)
 
-    def _try_client(self, request: Any) -> None:
+    def _probe_client(self, request: Any) -> None:
         """Find out whether a client whose sending side is closed is gone."""
         if request not in self.requests:
             return
-        if self.uptake.gone():
+        if self.send_progress.gone():
             self.transport.abortConnection()
             return
         if not request.startedWriting and request.clientproto == b"HTTP/1.1":
             self.transport.write(_CONTINUE)
-        self._try_later(LOOK, request)
+        self._probe_later(POLL, request)
 
     def resetTimeout(self) -> None:
         """Do nothing: with a byte now and then, a request would never have to be whole."""
 
     def setTimeout(self, period: float | None) -> float | None:
         """Set the timer, and note when it rings."""
-        self._rings = self.site.clock.seconds() + (period or 0.0)
+        self._timer_at = self.site.clock.seconds() + (period or 0.0)
         return super().setTimeout(period)  # type: ignore[no-untyped-call, no-any-return]
 
     def dataReceived(self, data: bytes) -> None:
@@ -218,18 +227,18 @@ class Channel(HTTPChannel):
         """Send a cached response to a request of which nothing else is known."""
         head = answer.head(now)
         try:
-            sent = direct.send_cached(self.transport.socket, head, answer)
+            sent = send_cached(self.transport.socket, head, answer)
         except OSError:
             self.transport.abortConnection()
             return
         if sent == len(head) + answer.size:
             self.site.log_cached(self, answer)
-            self._due = False
-            self._until = now + IDLE
-            if self._rings > now + LOOK:  # whether the client takes it
-                self.setTimeout(LOOK)
+            self._expects_request = False
+            self._deadline = now + IDLE_TIMEOUT
+            if self._timer_at > now + POLL:  # whether the client takes it
+                self.setTimeout(POLL)
         else:
-            rest = direct.Rest(self, answer, now)
+            rest = Rest(self, answer, now)
             self.requests[:] = [rest]
             self._begin_response(rest)
             rest.begin(head, sent, self.site.clock)
@@ -247,7 +256,9 @@ class Channel(HTTPChannel):
         if cacheable is not None and key is not None and self._plain:
             if request.method == b"HEAD" or request.code == NOT_MODIFIED:
                 cacheable = cacheable.bare()
-            line = described(request.method, request.path, request.code, cacheable.size, "HIT")
+            line = self.site.describe(
+                request.method, request.path, request.code, cacheable.size, "HIT"
+            )
             self.site.response_cache.store(key, b"".join(sequence), line, cacheable)
         self.transport.writeSequence(sequence)
 
@@ -265,12 +276,12 @@ class Channel(HTTPChannel):
             self._body.feed(self._input)
 
     def _advance(self) -> None:
-        """Go from state to state as far as the input, and the client's uptake, allow."""
+        """Go from state to state as far as the input, and the client's send_progress, allow."""
         if self._advancing or self._state is State.CLOSED:
             return
         self._advancing = True
         try:
-            while not (self._clogged or self.site.draining) and (
+            while not (self._backpressure or self.site.draining) and (
                 (self._state is State.HEAD and self._read_head())
                 or (self._state is State.BODY and self._read_body())
             ):
@@ -281,9 +292,9 @@ class Channel(HTTPChannel):
             self._advancing = False
         if self._state is State.LINGER:
             self._discard()
-        elif self._state is not State.RESPONSE and self._half_closed and not self._clogged:
+        elif self._state is not State.RESPONSE and self._half_closed and not self._backpressure:
             self.loseConnection()  # type: ignore[no-untyped-call]
-        self._regulate()
+        self._pause_or_resume_reading()
         self._await_request()
 
     def _read_head(self) -> bool:
@@ -292,7 +303,7 @@ class Channel(HTTPChannel):
             del self._input[:2]  # RFC 9112 2.2: behind a body, where nothing should be
         if not self._input:
             return False
-        end = self._input.find(b"\r\n\r\n", 0, LONGEST) + 4
+        end = self._input.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
         if end < 4:
             check_beginning(self._input)
             return False
@@ -310,7 +321,7 @@ class Channel(HTTPChannel):
         self.requests.append(request)
         request.gotLength(head.length)
         self._body = Chunks() if head.length is None else Counted(head.length)
-        request.too_large = (head.length or 0) > BODY
+        request.too_large = (head.length or 0) > MAX_BODY
         if self._body.done:
             self._answer()
         elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
@@ -324,10 +335,10 @@ class Channel(HTTPChannel):
             self._answer()
 
     def _read_body(self) -> bool:
-        """CachedResponse a request if its body is here; tell whether it is."""
+        """Read the body of a request; once it is whole, answer. Tell whether it is whole."""
         request: Any = self.requests[0]
         request.handleContentChunk(self._body.feed(self._input))
-        request.too_large = request.content.tell() > BODY
+        request.too_large = request.content.tell() > MAX_BODY
         if request.too_large:
             self.persistent = False
         elif not self._body.done:
@@ -344,19 +355,19 @@ class Channel(HTTPChannel):
 
     def _begin_response(self, request: Any) -> None:
         self._state = State.RESPONSE
-        self._due = False
+        self._expects_request = False
         self.setTimeout(None)
         self.site.busy.add(self)
         if self._half_closed:
-            self._try_later(GRACE, request)
+            self._probe_later(HALF_CLOSE_GRACE, request)
 
     def requestDone(self, request: Any) -> None:
         """Go on with the next request, if the client takes the answers."""
         self.requests.remove(request)
         self.site.busy.discard(self)
-        self._until = self.site.clock.seconds() + IDLE
+        self._deadline = self.site.clock.seconds() + IDLE_TIMEOUT
         self._state = State.HEAD
-        self.setTimeout(LOOK)
+        self.setTimeout(POLL)
         # While it drains, it is closed once the client has all of it: see `Site.drain`.
         if self.persistent or self.site.draining:
             self._advance()
@@ -369,7 +380,7 @@ class Channel(HTTPChannel):
         bare = self._state is State.HEAD and self._input.startswith(b"HEAD ")
         head, body = answers.complete(error.status, error.text, dict(error.fields))
         self.transport.write(head if bare else head + body)
-        line = described(b"-", b"-", error.status, 0 if bare else len(body), "-")
+        line = self.site.describe(b"-", b"-", error.status, 0 if bare else len(body), "-")
         self.site.access(f"{self.client} {line} 0.000s")
         self._linger()
 
@@ -377,15 +388,15 @@ class Channel(HTTPChannel):
         """Close once all is sent: the sending side alone, if more than the head may still come."""
         self._state = State.LINGER
         self.persistent = False
-        self._due = False
-        self._until = self.site.clock.seconds() + LINGER
-        self._left = LINGER_BYTES
+        self._expects_request = False
+        self._deadline = self.site.clock.seconds() + LINGER_TIMEOUT
+        self._left = MAX_LINGER
         self.transport.unregisterProducer()
         if self._tls or not reads:
             self.transport.loseConnection()  # TLS waits for the client's end of its own accord
         else:
             self.transport.loseWriteConnection()
-        self.setTimeout(LOOK)
+        self.setTimeout(POLL)
         self._discard()
 
     def _discard(self) -> None:
@@ -397,11 +408,11 @@ class Channel(HTTPChannel):
         elif self._left < 0:
             self.transport.abortConnection()
 
-    def _regulate(self) -> None:
+    def _pause_or_resume_reading(self) -> None:
         """Read from the client, or let it wait."""
-        if self._state is State.RESPONSE and len(self._input) > AHEAD:
+        if self._state is State.RESPONSE and len(self._input) > MAX_PIPELINED:
             self.transport.pauseProducing()
-        elif not (self._clogged or self._half_closed):
+        elif not (self._backpressure or self._half_closed):
             self.transport.resumeProducing()
 
     def _await_request(self) -> None:
@@ -409,37 +420,43 @@ class Channel(HTTPChannel):
         waits = self._state is State.BODY or (
             self._state is State.HEAD and (self._input or not self._body.done)
         )
-        if waits and not self._due:
-            self._due = True
-            self._until = self.site.clock.seconds() + HEAD
+        if waits and not self._expects_request:
+            self._expects_request = True
+            self._deadline = self.site.clock.seconds() + REQUEST_TIMEOUT
             # Soon, because this may as well be a client that does not take its answers.
-            self.setTimeout(LOOK)
+            self.setTimeout(POLL)
 
     def pauseProducing(self) -> None:
         """Wait for the client to take what is to be sent; see `IPushProducer`."""
-        self._clogged = True
+        self._backpressure = True
         super().pauseProducing()  # type: ignore[no-untyped-call]
 
     def resumeProducing(self) -> None:
         """Go on with what was not parsed for want of a client that takes the answers."""
-        self._clogged = False
+        self._backpressure = False
         super().resumeProducing()  # type: ignore[no-untyped-call]
         self._advance()
 
     def timeoutConnection(self) -> None:
         """Drop the client if its time is over; look again later if it is not."""
-        now, pending = self.site.clock.seconds(), self.uptake.pending()
+        now, pending = self.site.clock.seconds(), self.send_progress.pending()
         if pending:
-            left = self.uptake.patience()
+            left = self.send_progress.stall_deadline()
             lingers = self._state is State.LINGER
-            self._until = now + (LINGER if lingers else HEAD if self._due else IDLE)
+            self._deadline = now + (
+                LINGER_TIMEOUT
+                if lingers
+                else REQUEST_TIMEOUT
+                if self._expects_request
+                else IDLE_TIMEOUT
+            )
         else:
-            left = self._until - now
+            left = self._deadline - now
         if left > 0:
-            self.setTimeout(min(left, LOOK) if pending else left)
+            self.setTimeout(min(left, POLL) if pending else left)
         elif pending or self.transport.disconnecting:
             self.transport.abortConnection()
         else:
             self.loseConnection()  # type: ignore[no-untyped-call]
-            self._until = now + LOOK
-            self.setTimeout(LOOK)
+            self._deadline = now + POLL
+            self.setTimeout(POLL)

@@ -15,10 +15,10 @@ from proxpi.files.resolver import Link
 from proxpi.files.spool import Reader
 from proxpi.simple import caching
 from proxpi.web import answers
-from proxpi.web.request import Request
 from proxpi.web.response_cache import Cacheable
 from proxpi.web.routes import FileOf
-from proxpi.web.send import send, send_file
+from proxpi.web.server import Request
+from proxpi.web.transfer import send, send_file
 
 OCTETS = "application/octet-stream"
 

@@ -15,10 +15,10 @@ from proxpi.index.project_list import ProjectList, Projects
 from proxpi.simple import negotiate
 from proxpi.web import answers
 from proxpi.web.files import Files
-from proxpi.web.request import Request
 from proxpi.web.response_cache import Cacheable
 from proxpi.web.routes import FileOf, ListPage, Moved, ProjectPage, Target, target
-from proxpi.web.send import send_bytes, send_file
+from proxpi.web.server import Request
+from proxpi.web.transfer import send_bytes, send_file
 
 ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
 VARY = {"Vary": "Accept, Accept-Encoding"}

@@ -5,7 +5,7 @@ its :class:`CachedResponse` is stored: the head that was written, split where th
 and the body, in memory or as part of an open file. An entry is found
 
 * by the very bytes of a request (:meth:`ResponseCache.by_head`);
-* by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_head`,
+* by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_parser`,
   :meth:`ResponseCache.by_key`). That head then becomes an alias of the entry.
 
 States of an entry: *stored* (sent as long as it is :meth:`usable <ResponseCache.usable>`) and
@@ -13,7 +13,7 @@ States of an entry: *stored* (sent as long as it is :meth:`usable <ResponseCache
 or file removes every entry built from it. A page's entry ends with the page's freshness, and says
 how much of that is left. A file's is sent only if a look at the disk (one ``lstat``) shows the file
 that is open. Responses that are no hits, or after which the connection closes, are not stored; only
-plain TCP is answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.direct` sends).
+plain TCP is answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.transfer` sends).
 
 There are at most :data:`ENTRIES` entries with :data:`MEMORY` bytes, keys, aliases and log lines
 included, and :data:`FILES` open files; beyond that the oldest entry is evicted that was not used
@@ -33,7 +33,7 @@ from twisted.web.http import datetimeToString
 
 from proxpi.files.open_file import Held
 from proxpi.simple import caching
-from proxpi.web.request_head import CacheKey
+from proxpi.web.request_parser import CacheKey
 
 #: Entries, bytes that they take, and open files among them.
 ENTRIES = 8192
@@ -226,7 +226,7 @@ class ResponseCache:
     def alias(self, head: bytes, entry: CachedResponse) -> None:
         """Find an entry by a head from now on, if it is still stored."""
         if self._by_key.get(entry.key) is not entry or head in self._by_head:
-            return  # (the channel gives no head that is longer than LONGEST_ALIAS)
+            return  # (the channel gives no head that is longer than MAX_ALIAS)
         if len(entry.heads) >= ALIASES:
             self._charge(entry, -len(entry.heads[0]) - ALIAS_OVERHEAD)
             del self._by_head[entry.heads.pop(0)]

@@ -26,7 +26,7 @@ from proxpi.upstream.credentials import Credentials
 from proxpi.web.app import App
 from proxpi.web.files import Files
 from proxpi.web.pages import IndexTree
-from proxpi.web.site import Site
+from proxpi.web.server import Site
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
 from tests.support.upstreams import Case, at_once, source

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from proxpi.web import send
+from proxpi.web import transfer
 from tests.support.exchange import Exchange
 from tests.support.upstreams import Case
 
@@ -169,5 +169,5 @@ def play_kernel(case: Case, *pipes: Pipe) -> None:
         return pipe.sendfile(descriptor, start, count)
 
     case.put(os, "sendfile", sendfile)
-    case.put(send, "_in_kernel", lambda pipe: len(pipe.kernel))
-    case.put(send, "_acknowledged", lambda pipe: pipe.acknowledged)
+    case.put(transfer, "_in_kernel", lambda pipe: len(pipe.kernel))
+    case.put(transfer, "_acknowledged", lambda pipe: pipe.acknowledged)

@@ -8,8 +8,8 @@ import attrs
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 
 from proxpi.web import channel
-from proxpi.web.channel import BODY, GRACE, HEAD, LINGER, State
-from proxpi.web.send import LOOK
+from proxpi.web.channel import HALF_CLOSE_GRACE, LINGER_TIMEOUT, MAX_BODY, REQUEST_TIMEOUT, State
+from proxpi.web.transfer import POLL
 from tests.support.exchange import request as written
 from tests.support.house import HouseCase, page
 from tests.support.kernel import Client
@@ -55,14 +55,14 @@ class Lingering(KnownCase):
         """It may do so for some seconds."""
         client = self.client()
         self.ask_with(client, BAD)
-        self.pass_time(LINGER - 1)
+        self.pass_time(LINGER_TIMEOUT - 1)
         assert not self.ended(client)
-        self.pass_time(2 * LOOK + 1)
+        self.pass_time(2 * POLL + 1)
         assert self.ended(client)
 
     def test_bytes(self) -> None:
         """And it may write so many bytes."""
-        self.put(channel, "LINGER_BYTES", 200_000)
+        self.put(channel, "MAX_LINGER", 200_000)
         client = self.client()
         self.ask_with(client, UPLOAD)
         for _ in range(2):
@@ -83,7 +83,7 @@ class Lingering(KnownCase):
 
     def test_short_body(self) -> None:
         """A short body that no resource reads is discarded, and the connection stays."""
-        for count in (1, 1000, BODY):
+        for count in (1, 1000, MAX_BODY):
             client = self.client()
             head = written("POST", PAGE, f"Content-Length: {count}")
             assert self.ask_with(client, head).startswith(b"HTTP/1.1 405 ")
@@ -96,9 +96,9 @@ class Lingering(KnownCase):
         """It has to come in the time that a request has."""
         client = self.client()
         self.ask_with(client, written("POST", PAGE, "Content-Length: 10"))
-        self.pass_time(HEAD - 1)
+        self.pass_time(REQUEST_TIMEOUT - 1)
         assert not self.ended(client)
-        self.pass_time(2 * LOOK + 1)
+        self.pass_time(2 * POLL + 1)
         assert self.ended(client)
 
     def test_slow_client(self) -> None:
@@ -110,7 +110,7 @@ class Lingering(KnownCase):
             self.clock.turn()
         for _ in range(4):
             assert client.read(40_000)
-            self.pass_time(LINGER / 3)
+            self.pass_time(LINGER_TIMEOUT / 3)
             assert not self.ended(client)
         assert client.settle().endswith(DATA[LARGE])
 
@@ -184,11 +184,11 @@ class HalfClosed(KnownCase):
         late[0].end()
         client.settle()
         for _ in range(3):
-            self.clock.advance(GRACE)
+            self.clock.advance(HALF_CLOSE_GRACE)
             client.settle()
         assert client.received.endswith(b"HTTP/1.1 100 Continue\r\n\r\n")
         client.hang_up()
-        for _ in range(int(LOOK) + 1):
+        for _ in range(int(POLL) + 1):
             self.clock.advance(1)
             self.clock.turn()
         assert not client.transport.connected

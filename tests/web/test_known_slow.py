@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxpi.web.send import LOOK, STALL
+from proxpi.web.transfer import POLL, STALL_TIMEOUT
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, SMALL, KnownCase, undated
@@ -54,9 +54,9 @@ class SlowClients(KnownCase):
         head = written("GET", PAGE + SMALL)
         client = self.client()
         self.ask_with(client, head, head)
-        self.clock.advance(LOOK)
+        self.clock.advance(POLL)
         client.send(head)
-        for _ in range(int(LOOK + STALL + 6)):
+        for _ in range(int(POLL + STALL_TIMEOUT + 6)):
             self.clock.advance(1)
             self.clock.turn()
         assert not client.transport.connected

@@ -8,7 +8,7 @@ import re
 
 from twisted.internet.error import ConnectionRefusedError
 
-from proxpi.web import send as send_module
+from proxpi.web import transfer
 from tests.support.exchange import Response
 from tests.support.house import INDEX, JSON, PRIVATE_INDEX, HouseCase, entry, page
 from tests.support.internet import Reply, Silence
@@ -314,7 +314,7 @@ class LongPages(PageCase):
         entries = [entry(f"demo-{number}.tar.gz", b"sdist") for number in range(4000)]
         self.internet.at(INDEX + "demo/", page(*entries))
         answer = self.get(PAGE, PIP)
-        assert len(answer.body) > send_module.AT_ONCE
+        assert len(answer.body) > transfer.AT_ONCE
         assert len(json.loads(answer.body)["files"]) == 4000
         exchange = self.connect()
         exchange.ask("GET", PAGE, PIP)

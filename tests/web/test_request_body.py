@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxpi.web.request_body import LONGEST_LINE, MOST_LINES, Chunks
-from proxpi.web.request_head import BadRequest
+from proxpi.web.request_parser import MAX_LINE, MAX_TRAILERS, BadRequest, Chunks
 from tests.support.exchange import request as written
 from tests.support.house import HouseCase
 
@@ -40,9 +39,9 @@ def test_pieces(size: int) -> None:
         b"1\nx\r\n",
         b"1\r\nxy\r\n",
         b"1\r\nx\n0\r\n",
-        b"1;" + b"x" * LONGEST_LINE,
-        b"0\r\n" + b"A: b\r\n" * (MOST_LINES + 1),
-        b"0\r\nA: " + b"x" * LONGEST_LINE,
+        b"1;" + b"x" * MAX_LINE,
+        b"0\r\n" + b"A: b\r\n" * (MAX_TRAILERS + 1),
+        b"0\r\nA: " + b"x" * MAX_LINE,
     ],
 )
 def test_malformed(raw: bytes) -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.web.request_head import (
-    ASKING,
-    LONGEST,
-    LONGEST_ALIAS,
-    LONGEST_NAME,
-    MOST,
+from proxpi.web.request_parser import (
+    KEY_FIELDS,
+    MAX_ALIAS,
+    MAX_FIELDS,
+    MAX_HEAD,
+    MAX_NAME,
     BadRequest,
     check_beginning,
     parse,
@@ -21,7 +21,7 @@ from proxpi.web.request_head import (
 
 PLAIN = b"GET /index/demo/ HTTP/1.1\r\nHost: h\r\nAccept: a/b\r\n\r\n"
 FIELD = b"Accept: a/b"
-NONE = [None] * (len(ASKING) - 1)
+NONE = [None] * (len(KEY_FIELDS) - 1)
 
 
 def with_field(field: bytes) -> bytes:
@@ -68,7 +68,7 @@ def test_cache_key() -> None:
         with_field(b"Transfer-Encoding: chunked"),
         with_field(b"Expect: 100-continue"),
         with_field(b"Upgrade: h2c"),
-        with_field(b"X: " + b"x" * LONGEST_ALIAS),
+        with_field(b"X: " + b"x" * MAX_ALIAS),
     ],
 )
 def test_no_cache_key(head: bytes) -> None:
@@ -211,7 +211,7 @@ def test_hosts() -> None:
         (b"X: a\0b", 400),
         (b"X: a\x1b[2Jb", 400),
         (b"X: a\x7fb", 400),
-        (b"X" * (LONGEST_NAME + 1) + b": a", 400),
+        (b"X" * (MAX_NAME + 1) + b": a", 400),
         (b"Content-Length: 1\r\nContent-Length: 1", 400),
         (b"Content-Length: 1\r\nContent-Length: 2", 400),
         (b"Content-Length: 1, 1", 400),
@@ -231,7 +231,7 @@ def test_hosts() -> None:
         (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
         (b"Transfer-Encoding:", 400),
         (b"Transfer-Encoding: gzip, chunked", 501),
-        (b"\r\n".join([b"A: b"] * MOST), 431),
+        (b"\r\n".join([b"A: b"] * MAX_FIELDS), 431),
     ],
 )
 def test_bad_field(field: bytes, status: int) -> None:
@@ -281,8 +281,8 @@ def test_later_minor_version() -> None:
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"GET /" + b"x" * LONGEST, 414),
-        (b"GET / HTTP/1.1\r\nX: " + b"x" * LONGEST, 431),
+        (b"GET /" + b"x" * MAX_HEAD, 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD, 431),
         (b"GET / HTTP/1.1\n", 400),
         (b"GET / HTTP/1.1\r\nHost: h\n\n", 400),
         (b"\x16\x03\x01", 400),
@@ -303,7 +303,7 @@ def test_beginnings_of_heads(count: int) -> None:
     check_beginning(PLAIN[:count])
 
 
-names = st.sampled_from([*ASKING, b"Accept", b"HOST", b"User-Agent", b"X_y", b"Connection"])
+names = st.sampled_from([*KEY_FIELDS, b"Accept", b"HOST", b"User-Agent", b"X_y", b"Connection"])
 values = st.one_of(
     st.sampled_from([b"", b"gzip", b"close", b"keep-alive", b"bytes=0-1", b"a\tb", b" x "]),
     st.binary(max_size=4),

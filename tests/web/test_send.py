@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from proxpi.web.send import AT_ONCE, PIECE, STALL, Stored, send
+from proxpi.web.transfer import AT_ONCE, CHUNK, STALL_TIMEOUT, Stored, send
 from tests.support.exchange import BUFFER, Exchange
 from tests.support.house import MIB, HouseCase
 from tests.support.logs import logged
@@ -42,7 +42,7 @@ class Pace(SendCase):
         exchange = self.begin()
         received = b""
         while exchange.wire.unsent:
-            assert len(exchange.wire.unsent) <= BUFFER + PIECE + 1000
+            assert len(exchange.wire.unsent) <= BUFFER + CHUNK + 1000
             received += exchange.wire.take()
         assert received.endswith(DATA)
         assert self.open_files() == []
@@ -69,7 +69,7 @@ class Pace(SendCase):
         exchange = self.connect()
         for start in (0, 10, 20):
             exchange.ask("GET", PATH, f"Range: bytes={start}-{start + MIB}")
-        assert len(exchange.wire.unsent) <= BUFFER + PIECE + 1000
+        assert len(exchange.wire.unsent) <= BUFFER + CHUNK + 1000
         for start in (0, 10, 20):
             answer = exchange.answer()
             assert answer is not None
@@ -103,7 +103,7 @@ class Slow(SendCase):
     def test_stalled(self) -> None:
         """A client that takes nothing for a minute is cut off, and the file let go of."""
         exchange = self.begin()
-        self.clock.advance(STALL - 1)
+        self.clock.advance(STALL_TIMEOUT - 1)
         assert not exchange.closed
         assert self.open_files() != []
         self.clock.advance(1)
@@ -117,7 +117,7 @@ class Slow(SendCase):
         exchange = self.begin()
         received = b""
         while exchange.wire.unsent:
-            self.clock.advance(STALL - 1)
+            self.clock.advance(STALL_TIMEOUT - 1)
             received += exchange.wire.take()
         assert received.endswith(DATA)
         assert not exchange.closed

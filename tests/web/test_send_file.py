@@ -9,7 +9,7 @@ from twisted.internet.interfaces import ISSLTransport
 from zope.interface import alsoProvides
 
 from proxpi.files import cache_dir
-from proxpi.web.send import LOOK, PIECE, SMALL, STALL
+from proxpi.web.transfer import CHUNK, POLL, SMALL, STALL_TIMEOUT
 from tests.support.house import MIB, HouseCase
 from tests.support.logs import logged
 from tests.support.pipe import KERNEL, PipeExchange, play_kernel
@@ -115,7 +115,7 @@ class Moved(DirectCase):
         alsoProvides(self.client.wire, ISSLTransport)
         self.begin()
         self.client.wire.go_on()
-        assert self.client.wire.buffered <= 2 * PIECE
+        assert self.client.wire.buffered <= 2 * CHUNK
         assert self.body() == DATA
         assert self.client.wire.moved == 0
 
@@ -216,7 +216,7 @@ class Slow(DirectCase):
         self.begin()
         received = len(self.client.wire.take(1000))
         while received < 600_000:
-            self.clock.pump([LOOK] * 11)
+            self.clock.pump([POLL] * 11)
             received += len(self.client.wire.take(20_000))
             assert not self.client.closed
 
@@ -224,9 +224,9 @@ class Slow(DirectCase):
         """One that takes nothing any more is dropped after a minute."""
         self.begin()
         self.client.wire.take(100_000)
-        self.clock.pump([LOOK] * int(STALL / LOOK))
+        self.clock.pump([POLL] * int(STALL_TIMEOUT / POLL))
         assert not self.client.closed
-        self.clock.pump([LOOK] * 2)
+        self.clock.pump([POLL] * 2)
         assert self.client.wire.aborted
         assert self.open_files() == []
         assert self.clock.getDelayedCalls() == []
@@ -237,7 +237,7 @@ class Slow(DirectCase):
         self.begin()
         for _ in range(20):
             self.client.wire.take(1000)
-            self.clock.pump([LOOK] * 11)
+            self.clock.pump([POLL] * 11)
             assert not self.client.closed
-        self.clock.pump([LOOK] * 14)
+        self.clock.pump([POLL] * 14)
         assert self.client.wire.aborted

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index.page_cache import PageCache
-from proxpi.web.access_log import printable
+from proxpi.web.server import printable
 from tests.support.house import FILES, HouseCase
 from tests.support.internet import Reply
 from tests.support.logs import logged

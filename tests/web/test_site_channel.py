@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from proxpi.web.channel import BODY, HEAD, IDLE
-from proxpi.web.send import AT_ONCE, LOOK, STALL
+from proxpi.web.channel import IDLE_TIMEOUT, MAX_BODY, REQUEST_TIMEOUT
+from proxpi.web.transfer import AT_ONCE, POLL, STALL_TIMEOUT
 from tests.support.exchange import Exchange
 from tests.support.exchange import request as written
 from tests.support.house import FILES, MIB, HouseCase
@@ -44,12 +44,12 @@ class Time(ChannelCase):
 
     def test_silent(self) -> None:
         """One on which nothing ever comes is closed when a request should be here."""
-        self.open_for(self.connect(), HEAD)
+        self.open_for(self.connect(), REQUEST_TIMEOUT)
 
     def test_byte_by_byte(self) -> None:
         """A head that comes byte by byte has no more time than any other."""
         client = self.connect()
-        for byte in HEALTH[: int(HEAD) - 1]:
+        for byte in HEALTH[: int(REQUEST_TIMEOUT) - 1]:
             client.send(bytes([byte]))
             self.clock.advance(1)
         assert not client.closed
@@ -60,7 +60,7 @@ class Time(ChannelCase):
         """Nor has a body."""
         client = self.connect()
         client.send(b"POST /index/ HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n")
-        for _ in range(int(HEAD) - 1):
+        for _ in range(int(REQUEST_TIMEOUT) - 1):
             client.send(b"x")
             self.clock.advance(1)
         assert not client.closed
@@ -71,7 +71,7 @@ class Time(ChannelCase):
         """A head that takes its time, and comes, is answered."""
         client = self.connect()
         client.send(HEALTH[:10])
-        self.clock.advance(HEAD - 1)
+        self.clock.advance(REQUEST_TIMEOUT - 1)
         client.send(HEALTH[10:])
         answer = client.answer()
         assert answer is not None and answer.status == 200
@@ -81,9 +81,9 @@ class Time(ChannelCase):
         client = self.connect()
         for _ in range(3):
             assert self.served(client)
-            self.clock.pump([1] * int(IDLE - 1))
+            self.clock.pump([1] * int(IDLE_TIMEOUT - 1))
         assert self.served(client)
-        self.open_for(client, IDLE)
+        self.open_for(client, IDLE_TIMEOUT)
 
     def test_next_head(self) -> None:
         """The time of a later head counts from its first byte."""
@@ -91,14 +91,14 @@ class Time(ChannelCase):
         assert self.served(client)
         self.clock.pump([1] * 20)
         client.send(HEALTH[:5])
-        self.open_for(client, HEAD)
+        self.open_for(client, REQUEST_TIMEOUT)
 
     def test_next_head_in_one_packet(self) -> None:
         """Also if that byte came with the request before."""
         client = self.connect()
         client.send(HEALTH + HEALTH[:5])
         assert client.answer() is not None
-        self.open_for(client, HEAD)
+        self.open_for(client, REQUEST_TIMEOUT)
 
     def test_waiting_for_an_answer(self) -> None:
         """A client that waits for its answer is not dropped, however long that takes."""
@@ -115,7 +115,7 @@ class Time(ChannelCase):
     def test_gone_while_closing(self) -> None:
         """A client that does not take part in the end of its connection is dropped."""
         client = self.connect()
-        self.clock.pump([1] * int(HEAD + LOOK + 1))
+        self.clock.pump([1] * int(REQUEST_TIMEOUT + POLL + 1))
         assert client.aborted
         assert self.clock.getDelayedCalls() == []
 
@@ -133,9 +133,9 @@ class Taking(ChannelCase):
     def test_stalled(self) -> None:
         """One that takes nothing is dropped after a minute, and not before."""
         self.client.wire.take(5000)
-        self.clock.pump([1] * int(STALL - 1))
+        self.clock.pump([1] * int(STALL_TIMEOUT - 1))
         assert not self.client.closed
-        self.clock.pump([1] * int(2 * LOOK + 2))
+        self.clock.pump([1] * int(2 * POLL + 2))
         assert self.client.wire.aborted
         assert self.clock.getDelayedCalls() == []
 
@@ -144,16 +144,16 @@ class Taking(ChannelCase):
         client = self.plain(10_000)
         client.ask("GET", "/index/small/small.whl", "Connection: close")
         client.wire.take(5000)
-        self.clock.pump([1] * int(STALL - 1))
+        self.clock.pump([1] * int(STALL_TIMEOUT - 1))
         assert not client.wire.aborted
-        self.clock.pump([1] * int(2 * LOOK + 2))
+        self.clock.pump([1] * int(2 * POLL + 2))
         assert client.wire.aborted and client.wire.ended
 
     def test_slow_but_steady(self) -> None:
         """One that takes a little each minute gets all of it, and may ask again."""
         taken = b""
         while len(taken) < AT_ONCE:
-            self.clock.pump([LOOK] * 11)
+            self.clock.pump([POLL] * 11)
             assert not self.client.closed
             taken += self.client.wire.take(9000)
         assert taken.endswith(b"x" * (AT_ONCE - 1))
@@ -164,14 +164,14 @@ class Taking(ChannelCase):
         """The time of a next head does not run while the answer before it is taken."""
         self.client.send(HEALTH[:5])
         for _ in range(10):
-            self.clock.pump([LOOK] * 11)
+            self.clock.pump([POLL] * 11)
             assert not self.client.closed
             self.client.wire.take(9000)
         while self.client.wire.take():
             pass
-        self.clock.pump([1] * int(HEAD - LOOK - 1))
+        self.clock.pump([1] * int(REQUEST_TIMEOUT - POLL - 1))
         assert not self.client.closed
-        self.clock.pump([1] * int(2 * LOOK + 2))
+        self.clock.pump([1] * int(2 * POLL + 2))
         assert self.client.closed
 
 
@@ -221,9 +221,9 @@ class Pipelined(ChannelCase):
         """A client that takes none of them is dropped like any other."""
         client = self.plain(20_000)
         client.send(HEALTH * 1000)
-        self.clock.pump([1] * int(STALL - 1))
+        self.clock.pump([1] * int(STALL_TIMEOUT - 1))
         assert not client.closed
-        self.clock.pump([1] * int(2 * LOOK + 2))
+        self.clock.pump([1] * int(2 * POLL + 2))
         assert client.wire.aborted
 
 
@@ -240,7 +240,7 @@ class Bodies(ChannelCase):
         """A body that says to be too long is refused before it comes, after the method is."""
         for method, status in (("POST", 405), ("DELETE", 413), ("GET", 405), ("PUT", 405)):
             client = self.connect()
-            client.send(written(method, "/cache", f"Content-Length: {BODY + 1}"))
+            client.send(written(method, "/cache", f"Content-Length: {MAX_BODY + 1}"))
             answer = client.answer()
             assert answer is not None and answer.status == status
             assert status == 413 or answer.headers["allow"] == "DELETE, OPTIONS"
@@ -256,7 +256,7 @@ class Bodies(ChannelCase):
 
     def test_longest(self) -> None:
         """One that is just not too long is taken, whatever becomes of it."""
-        client = self.upload(f"Content-Length: {BODY}", body=b"x" * BODY)
+        client = self.upload(f"Content-Length: {MAX_BODY}", body=b"x" * MAX_BODY)
         answer = client.answer()
         assert answer is not None and answer.status == 405
         assert self.served(client)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxpi.web.connection_limiter import FAREWELL, POLL, REFUSALS
-from proxpi.web.site import Site
+from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED, Site
 from tests.support.exchange import Exchange
 from tests.support.house import MIB, HouseCase
 from tests.support.internet import Reply
@@ -62,9 +61,9 @@ class Connections(CrowdCase):
 
     def test_flood(self) -> None:
         """Of those that are refused only a few are kept: the oldest goes, the newest is heard."""
-        flood = [self.connect() for _ in range(6 + 3 * REFUSALS)]
+        flood = [self.connect() for _ in range(6 + 3 * MAX_REFUSED)]
         self.clock.advance(0)
-        assert sum(not client.closed for client in flood) == 6 + REFUSALS
+        assert sum(not client.closed for client in flood) == 6 + MAX_REFUSED
         assert self.said(self.connect(), "/health") == 200
 
     def test_logged_once(self) -> None:
@@ -120,7 +119,7 @@ class Drain(HouseCase):
         for client in (silent, served):
             assert client.closed
             client.receive()
-        self.clock.advance(POLL)
+        self.clock.advance(DRAIN_POLL)
         self.result(drained)
 
     def test_half_a_head(self) -> None:
@@ -129,7 +128,7 @@ class Drain(HouseCase):
         client.send(b"GET /health")
         drained = self.drain()
         client.receive()
-        self.clock.advance(POLL)
+        self.clock.advance(DRAIN_POLL)
         self.result(drained)
 
     def test_file(self) -> None:
@@ -143,13 +142,13 @@ class Drain(HouseCase):
         drained = self.drain()
         taken = b""
         while not taken.endswith(data):
-            self.clock.advance(POLL)
+            self.clock.advance(DRAIN_POLL)
             self.pending(drained)
             taken += client.wire.take(20_000)
-        self.clock.advance(POLL)
+        self.clock.advance(DRAIN_POLL)
         client.wire.go_on()
         assert client.wire.ended and not client.wire.aborted
-        self.clock.advance(POLL)
+        self.clock.advance(DRAIN_POLL)
         self.result(drained)
 
     def test_in_the_kernel(self) -> None:
@@ -162,12 +161,12 @@ class Drain(HouseCase):
         self.clock.pump([0.25] * 4)
         client.wire.go_on()
         assert b" 302 " in client.wire.kernel
-        self.clock.pump([POLL] * 10)
+        self.clock.pump([DRAIN_POLL] * 10)
         self.pending(drained)
         client.wire.take()
-        self.clock.pump([POLL])
+        self.clock.pump([DRAIN_POLL])
         client.wire.go_on()
-        self.clock.pump([POLL])
+        self.clock.pump([DRAIN_POLL])
         self.result(drained)
 
     def test_announced(self) -> None:
@@ -181,10 +180,10 @@ class Drain(HouseCase):
         answer = client.answer()
         assert answer is not None
         assert (answer.status, answer.headers["connection"]) == (302, "close")
-        self.clock.pump([POLL] * 2)
+        self.clock.pump([DRAIN_POLL] * 2)
         assert client.answer() is None
         assert client.closed
-        self.clock.pump([POLL] * 2)
+        self.clock.pump([DRAIN_POLL] * 2)
         self.result(drained)
 
     def stuck(self) -> Exchange:
@@ -199,9 +198,9 @@ class Drain(HouseCase):
         """What is not sent by then is cut off."""
         client = self.stuck()
         drained = self.drain(8)
-        self.clock.pump([POLL] * int(7.9 / POLL))
+        self.clock.pump([DRAIN_POLL] * int(7.9 / DRAIN_POLL))
         self.pending(drained)
-        self.clock.pump([POLL] * 4)
+        self.clock.pump([DRAIN_POLL] * 4)
         self.result(drained)
         assert client.aborted
         assert self.open_files() == []
@@ -210,8 +209,8 @@ class Drain(HouseCase):
         """Whoever asks a second time waits for nothing."""
         client = self.stuck()
         drained = self.drain(8)
-        self.site.hurry()
-        self.clock.pump([POLL] * 2)
+        self.site.abort_drain()
+        self.clock.pump([DRAIN_POLL] * 2)
         self.result(drained)
         assert client.aborted
 
@@ -226,6 +225,6 @@ class Drain(HouseCase):
         """A client that takes no part in the end of its idle connection is not waited for."""
         client = self.connect()
         drained = self.drain(8)
-        self.clock.pump([POLL] * (int(FAREWELL / POLL) + 4))
+        self.clock.pump([DRAIN_POLL] * (int(CLOSE_TIMEOUT / DRAIN_POLL) + 4))
         assert client.aborted
         self.result(drained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from proxpi.web.send import PIECE, STALL
+from proxpi.web.transfer import CHUNK, STALL_TIMEOUT
 from tests.support.exchange import BUFFER, Exchange
 from tests.support.house import MIB, PRIVATE_INDEX, HouseCase, sha256
 from tests.support.internet import Reply
@@ -219,11 +219,11 @@ class Pace(StreamCase):
         exchange, fast = self.begin(), self.connect()
         fast.ask("GET", PATH)
         self.reply.bring(DATA[1000:-1])
-        assert len(exchange.wire.unsent) <= BUFFER + PIECE + 1000
+        assert len(exchange.wire.unsent) <= BUFFER + CHUNK + 1000
         fast.receive()
         self.reply.bring(DATA[-1:])
         self.reply.end()
-        assert len(exchange.wire.unsent) <= BUFFER + PIECE + 1000
+        assert len(exchange.wire.unsent) <= BUFFER + CHUNK + 1000
         answer = fast.answer()
         assert answer is not None
         assert (answer.body == DATA, answer.whole) == (True, True)
@@ -233,7 +233,7 @@ class Pace(StreamCase):
         """A client that takes nothing is cut off in time, and stops nothing."""
         exchange = self.begin()
         self.finish()
-        for _ in range(int(STALL) + 5):
+        for _ in range(int(STALL_TIMEOUT) + 5):
             self.clock.advance(1)
         assert exchange.aborted
         assert self.open_files() == []

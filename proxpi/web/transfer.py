@@ -10,11 +10,12 @@ whatever it is read from: memory and files (:class:`Stored`), and downloads that
   is room. The buffer of the transport stays empty; the transport is made to believe that it has
   paused a producer, so that it calls as soon as the socket takes more.
 * *ended*: all is handed over, or the client is gone, or it was cut off, so that it cannot take what
-  it got for all: the source broke off, or the client took nothing for :data:`STALL` seconds.
+  it got for all: the source broke off, or the client took nothing for
+  :data:`STALL_TIMEOUT` seconds.
 
 Whether a client takes something, only the kernel knows: megabytes may wait there after the last
 piece was handed over, and a slow client empties them without anything being asked of the producer.
-So :class:`Uptake` looks at what the client has acknowledged.
+So :class:`SendProgress` looks at what the client has acknowledged.
 """
 
 from __future__ import annotations
@@ -34,23 +35,26 @@ import attrs
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ISSLTransport
 from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 from zope.interface import implementer
 
 from proxpi.files.spool import Reader
+from proxpi.web.response_cache import CachedResponse
 
 #: Bytes up to which a body is written at once.
 AT_ONCE = 256 * 1024
 #: Bytes of one piece.
-PIECE = 128 * 1024
+CHUNK = 128 * 1024
 #: Bytes of a file up to which head and body are better off in one write than apart.
 SMALL = 16 * 1024
 #: Bytes that one connection may be given directly from a file before others have their turn.
-TURN = 1024 * 1024
+MAX_SENDFILE = 1024 * 1024
 #: Seconds in which a client has to take something.
-STALL = 60.0
+STALL_TIMEOUT = 60.0
 #: Seconds after which it is looked again whether it did.
-LOOK = 5.0
+POLL = 5.0
 
 #: What says that this kind of file, or of socket, cannot be sent from directly.
 _NOT_DIRECTLY = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSOCK)
@@ -169,13 +173,13 @@ class _Sender:
     _sending: bool = attrs.field(init=False, default=False)
     _ended: bool = attrs.field(init=False, default=False)
     _looks: int = attrs.field(init=False, default=0)
-    _uptake: Uptake = attrs.field(init=False)
+    _progress: SendProgress = attrs.field(init=False)
     _looking: IDelayedCall | None = attrs.field(init=False, default=None)
 
     def begin(self) -> None:
         """Take the request over."""
         transport = _transport(self._request)
-        self._uptake = Uptake(transport, self._clock)
+        self._progress = SendProgress(transport, self._clock)
         self._source.changed = self._send
         self._request.registerProducer(self, True)
         if self._moved is None:
@@ -230,7 +234,7 @@ class _Sender:
         if self._paused or not left:
             return False
         try:
-            piece = source.read(min(PIECE, left))
+            piece = source.read(min(CHUNK, left))
             if not piece:
                 raise OSError(_SHORTER)
         except OSError as error:
@@ -244,7 +248,7 @@ class _Sender:
         if self._ended:
             return
         source, transport = self._source, _transport(self._request)
-        count = min(TURN, source.available)
+        count = min(MAX_SENDFILE, source.available)
         try:
             moved = os.sendfile(transport.fileno(), descriptor, source.offset, count)
             if not moved:
@@ -287,9 +291,9 @@ class _Sender:
     def _look(self) -> None:
         # A client that waits for the upstream has all the time in the world.
         self._looks += not self._paused
-        left = self._uptake.patience(self._source.offset + self._looks)
+        left = self._progress.stall_deadline(self._source.offset + self._looks)
         if left > 0:
-            self._looking = self._clock.callLater(min(LOOK, left), self._look)
+            self._looking = self._clock.callLater(min(POLL, left), self._look)
         else:
             self._cut_off()
 
@@ -306,7 +310,7 @@ class _Sender:
 
 
 @attrs.define(eq=False)
-class Uptake:
+class SendProgress:
     """Whether a client takes what is sent to it.
 
     :ivar transport: that of its connection, TLS or not
@@ -333,7 +337,7 @@ class Uptake:
         poll.register(below.fileno(), 0)
         return bool(poll.poll(0))
 
-    def patience(self, progress: int = 0) -> float:
+    def stall_deadline(self, progress: int = 0) -> float:
         """
         Give the seconds after which it is to be dropped if it takes nothing more.
 
@@ -343,7 +347,7 @@ class Uptake:
         seen = (progress, _acknowledged(below.getHandle()) if below is not None else 0)
         if seen != self._seen or (below is not None and not self.pending()):
             self._seen, self._since = seen, now
-        return self._since + STALL - now
+        return self._since + STALL_TIMEOUT - now
 
 
 def _transport(request: Request) -> Any:
@@ -381,3 +385,95 @@ def cut_off(request: Request) -> None:
     transport = _transport(request)
     if transport is not None:
         transport.abortConnection()
+
+
+#: Says that more follows, so that a head and the beginning of a file share a packet (Linux).
+_MORE = getattr(socket, "MSG_MORE", 0)
+
+
+def send_cached(connection: socket.socket, head: bytes, answer: CachedResponse) -> int:
+    """
+    Send a response as far as it goes.
+
+    :param head: the response's head, of now
+    :return: the bytes that the socket took
+    :raises OSError: if the client is gone
+    """
+    try:
+        if answer.held is not None and answer.stop:
+            sent = connection.send(head, _MORE)
+            if sent == len(head):
+                sent += _move(connection, answer.held.descriptor, answer.start, answer.stop)
+            return sent
+        apart = answer.apart
+        return connection.sendmsg([head, apart]) if apart else connection.send(head)
+    except BlockingIOError:
+        return 0
+
+
+def _move(connection: socket.socket, descriptor: int, start: int, stop: int) -> int:
+    """Send from a file; an error here is left to the sender of the rest."""
+    try:
+        return os.sendfile(connection.fileno(), descriptor, start, min(stop - start, MAX_SENDFILE))
+    except OSError:
+        return 0
+
+
+@attrs.define(eq=False)
+class Rest:
+    """What a channel and a producer need of a request while the rest of a response goes out.
+
+    :ivar started: when the request came, in seconds of the clock
+    :ivar sentLength: bytes of the body that were sent
+    """
+
+    channel: Any
+    answer: CachedResponse
+    started: float
+    sentLength: int = 0
+    method: bytes = b"GET"
+    startedWriting: bool = True
+    responseHeaders: Headers = attrs.field(factory=Headers)
+
+    def begin(self, head: bytes, sent: int, clock: IReactorTime) -> None:
+        """
+        Send what is left.
+
+        :param head: the head of which, and of what follows, `sent` bytes went out already
+        """
+        answer = self.answer
+        size = answer.size
+        if sent < len(head):
+            self.channel.write(head[sent:])
+        begin = max(0, sent - len(head))
+        self.sentLength = begin
+        if begin == size:
+            self.finish()
+        elif answer.held is None:
+            send_bytes(self, answer.apart, clock, begin)  # type: ignore[arg-type]
+        else:
+            copy, spoilt = answer.held.copy(), answer.held.mark_unverified
+            start, stop = answer.start + begin, answer.stop
+            send_file(self, copy.file.fileno(), start, stop, clock, copy.close, spoilt)  # type: ignore[arg-type]
+
+    def write(self, data: bytes) -> None:
+        """Send a piece."""
+        self.sentLength += len(data)
+        self.channel.write(data)
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """See `IConsumer`."""
+        self.channel.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+        self.channel.unregisterProducer()
+
+    def finish(self) -> None:
+        """Note that all was handed over."""
+        site = self.channel.site
+        site.log_cached(self.channel, self.answer, site.clock.seconds() - self.started)
+        self.channel.requestDone(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone; the producer is told by the transport."""

@@ -1,10 +1,15 @@
-"""The head of a request, read as strictly as RFC 9112 asks: pure functions over bytes.
+"""HTTP/1.1 request heads and bodies from bytes, read as strictly as RFC 9112 asks; no I/O.
 
 A head has no states: :func:`parse` gives a :class:`Head` or raises a :exc:`BadRequest`, and
-:func:`check_beginning` refuses the beginning of what cannot become a head. Whatever proxies and
-servers are known to read differently (a missing or second ``Host``, blanks around names, bare line
-feeds, folded lines, two lengths) is a 400. This one parser reads ordinary requests and those that
-the response cache answers.
+:func:`check_beginning` rejects input that no further bytes can turn into a valid head. Input that
+proxies and servers are known to read differently (a missing or second ``Host``, blanks around
+names, bare line feeds, folded lines, two lengths) is a 400. This one parser reads ordinary requests
+and those that the response cache answers.
+
+A body has a stated length (:class:`Counted`) or comes in chunks (:class:`Chunks`, RFC 9112 7.1).
+States of one in chunks: *size* (the line before a chunk is due), *data* (bytes of a chunk are due),
+*end* (the line end behind them is due), *trailer* (lines behind the last chunk are due; they are
+not used), *done*.
 """
 
 from __future__ import annotations
@@ -17,16 +22,16 @@ from typing import NoReturn, TypeAlias
 import attrs
 
 #: Bytes, and fields, that a head may have, and bytes of the name of a field.
-LONGEST = 16 * 1024
-MOST = 500
-LONGEST_NAME = 256
+MAX_HEAD = 16 * 1024
+MAX_FIELDS = 500
+MAX_NAME = 256
 #: Bytes of a head up to which the response cache takes note of it.
-LONGEST_ALIAS = 2048
+MAX_ALIAS = 2048
 #: The fields on which a response from the cache depends, besides the target.
-ASKING = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
+KEY_FIELDS = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
 #: Fields with which the response cache answers no request.
 _UNCACHED = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
-#: Method, target, and the fields of :data:`ASKING`: what a cached response depends on.
+#: Method, target, and the fields of :data:`KEY_FIELDS`: what a cached response depends on.
 CacheKey: TypeAlias = tuple[bytes, bytes, tuple[bytes | None, ...]]
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
@@ -34,11 +39,11 @@ _LINE = rb"(" + _TOKEN + rb"+) ([!-~]+) HTTP/([0-9])\.([0-9])"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 #: A whole head of HTTP/1.x. What it repeats is possessive, so that the time for it is linear.
 _HEAD = re.compile(
-    rb"%b\r\n((?:%b{1,%d}+:%b\r\n){0,%d}+)\r\n" % (_LINE, _TOKEN, LONGEST_NAME, _VALUE, MOST)
+    rb"%b\r\n((?:%b{1,%d}+:%b\r\n){0,%d}+)\r\n" % (_LINE, _TOKEN, MAX_NAME, _VALUE, MAX_FIELDS)
 )
 #: The fields that are interpreted, with the blanks around their values.
 _INTERPRETED = re.compile(
-    rb"^(%b):(.*)\r$" % b"|".join((*ASKING, *sorted(_UNCACHED), b"host", b"connection")),
+    rb"^(%b):(.*)\r$" % b"|".join((*KEY_FIELDS, *sorted(_UNCACHED), b"host", b"connection")),
     re.IGNORECASE | re.MULTILINE,
 )
 _REQUEST_LINE = re.compile(_LINE)
@@ -130,18 +135,18 @@ def parse(raw: bytes) -> Head:
     if (
         persistent
         and method in (b"GET", b"HEAD")
-        and len(raw) <= LONGEST_ALIAS
+        and len(raw) <= MAX_ALIAS
         and authority is None
         and _UNCACHED.isdisjoint(said)
     ):
-        asking = tuple([b", ".join(said[name]) if name in said else None for name in ASKING])
+        asking = tuple([b", ".join(said[name]) if name in said else None for name in KEY_FIELDS])
         key = method, target, asking
     return Head(method, target, version, authority, persistent, length, expects, key, block)
 
 
 def cache_key(data: bytes) -> CacheKey | None:
     """Give the cache key of what is one whole head, and one that the response cache may answer."""
-    if len(data) > LONGEST_ALIAS or data.find(b"\r\n\r\n") != len(data) - 4:
+    if len(data) > MAX_ALIAS or data.find(b"\r\n\r\n") != len(data) - 4:
         return None
     try:
         return parse(data).key
@@ -155,10 +160,10 @@ def check_beginning(data: bytes | bytearray) -> None:
 
     :raises BadRequest: if it is
     """
-    if len(data) > LONGEST:
-        if data.find(b"\r\n", 0, LONGEST) < 0:
-            _refuse(f"A request line has at most {LONGEST} bytes.", 414)
-        _refuse(f"The head of a request has at most {LONGEST} bytes.", 431)
+    if len(data) > MAX_HEAD:
+        if data.find(b"\r\n", 0, MAX_HEAD) < 0:
+            _refuse(f"A request line has at most {MAX_HEAD} bytes.", 414)
+        _refuse(f"The head of a request has at most {MAX_HEAD} bytes.", 431)
     if data and not _NAME.match(data):
         _refuse("A request begins with its method.")
     if _BARE_LINE_FEED.search(data):
@@ -189,13 +194,13 @@ def _refuse_malformed(raw: bytes) -> NoReturn:
         _refuse("The first line is a method, a target in ASCII, and HTTP/1.1, with single spaces.")
     if match[3] != b"1":
         _refuse("Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505)
-    if len(lines) > MOST:
-        _refuse(f"A request has at most {MOST} header fields.", 431)
+    if len(lines) > MAX_FIELDS:
+        _refuse(f"A request has at most {MAX_FIELDS} header fields.", 431)
     for name, colon, _ in (each.partition(b":") for each in lines):
         if not (colon and _NAME.fullmatch(name)):
             _refuse("Each line of a head is a name, a colon right behind it, and a value.")
-        if len(name) > LONGEST_NAME:
-            _refuse(f"The name of a header field has at most {LONGEST_NAME} bytes.")
+        if len(name) > MAX_NAME:
+            _refuse(f"The name of a header field has at most {MAX_NAME} bytes.")
     _refuse("The value of a header field has no control characters.")
 
 
@@ -231,3 +236,96 @@ def _length(said: dict[bytes, list[bytes]], version: bytes) -> int | None:
 
 def _refuse(text: str, status: int = HTTPStatus.BAD_REQUEST) -> NoReturn:
     raise BadRequest(status, text)
+
+
+#: Bytes of a line: a size with its extensions, or a trailer field; and lines of a trailer.
+MAX_LINE = 1024
+MAX_TRAILERS = 100
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+@attrs.define(eq=False)
+class Counted:
+    """A body of a stated length, of which so much is still to come."""
+
+    _left: int
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it has come."""
+        return not self._left
+
+    def feed(self, data: bytearray) -> bytes:
+        """Take what belongs to the body away from the beginning of the data, and give it."""
+        part = bytes(data[: self._left])
+        del data[: self._left]
+        self._left -= len(part)
+        return part
+
+
+@attrs.define(eq=False)
+class Chunks:
+    """A body in chunks.
+
+    :ivar state: see above
+    """
+
+    state: str = "size"
+    _left: int = 0
+    _lines: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it has come."""
+        return self.state == "done"
+
+    def feed(self, data: bytearray) -> bytes:
+        """
+        Take what belongs to the body away from the beginning of the data, and give its content.
+
+        :raises BadRequest: for chunks that are malformed
+        """
+        content = bytearray()
+        while not self.done:
+            if self.state == "data":
+                part = data[: self._left]
+                del data[: self._left]
+                content += part
+                self._left -= len(part)
+                if self._left:
+                    break
+                self.state = "end"
+            line = self._line(data)
+            if line is None:
+                break
+            self._take(line)
+        return bytes(content)
+
+    def _line(self, data: bytearray) -> bytes | None:
+        end = data.find(b"\n", 0, MAX_LINE)
+        if end < 0 and len(data) < MAX_LINE:
+            return None
+        line = bytes(data[: end + 1])
+        if not line.endswith(b"\r\n"):
+            raise BadRequest(400, "A line of a body in chunks is too long, or ends without CR LF.")
+        del data[: end + 1]
+        return line[:-2]
+
+    def _take(self, line: bytes) -> None:
+        if self.state == "size":
+            match = _SIZE.fullmatch(line)
+            if match is None:
+                raise BadRequest(400, "The size of a chunk is a hexadecimal number.")
+            self._left = int(match[1], 16)
+            self.state = "data" if self._left else "trailer"
+        elif self.state == "end":
+            if line:
+                raise BadRequest(400, "A chunk is longer than it says.")
+            self.state = "size"
+        elif not line:
+            self.state = "done"
+        else:
+            self._lines += 1
+            if self._lines > MAX_TRAILERS:
+                raise BadRequest(431, f"A trailer has at most {MAX_TRAILERS} lines.")
