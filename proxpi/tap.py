@@ -65,10 +65,10 @@ from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.dns import Names
 from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.proxy_agent import Routes
-from proxpi.web.csrf import machine_names
+from proxpi.web.admin.csrf import machine_names
 from proxpi.web.files import Files
-from proxpi.web.pages import IndexTree
 from proxpi.web.server import Site
+from proxpi.web.simple_api import IndexTree
 
 __all__ = ["Options", "makeService"]
 
@@ -286,7 +286,7 @@ class Proxpi(Service):
         @cache
         def rest() -> IResource:
             # Klein, of which pages and files know nothing, takes 35 ms and 2 MiB: not at the start.
-            from proxpi.web.app import App
+            from proxpi.web.admin.api import App
 
             resource: IResource = App(pages, projects, mirror, hosts).app.resource()
             return resource

@@ -49,7 +49,7 @@ from twisted.web.http import NOT_MODIFIED, HTTPChannel
 from twisted.web.http_headers import Headers
 from zope.interface import alsoProvides, implementer
 
-from proxpi.web import answers
+from proxpi.web import responses
 from proxpi.web.request_parser import (
     MAX_HEAD,
     BadRequest,
@@ -378,7 +378,7 @@ class Channel(HTTPChannel):
         """Refuse a request that is malformed, and close: its end is not known."""
         self.requests.clear()
         bare = self._state is State.HEAD and self._input.startswith(b"HEAD ")
-        head, body = answers.complete(error.status, error.text, dict(error.fields))
+        head, body = responses.complete(error.status, error.text, dict(error.fields))
         self.transport.write(head if bare else head + body)
         line = self.site.describe(b"-", b"-", error.status, 0 if bare else len(body), "-")
         self.site.access(f"{self.client} {line} 0.000s")

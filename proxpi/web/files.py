@@ -14,7 +14,7 @@ from proxpi.files.passthrough import Part
 from proxpi.files.resolver import Link
 from proxpi.files.spool import Reader
 from proxpi.simple import caching
-from proxpi.web import answers
+from proxpi.web import responses
 from proxpi.web.response_cache import Cacheable
 from proxpi.web.routes import FileOf
 from proxpi.web.server import Request
@@ -44,18 +44,18 @@ class Files:
                 request.cacheable = Cacheable(about, hold=lambda: self._mirror.hold(copy))
             self._send(request, wanted, copy, "HIT")
         else:
-            answers.later(request, self._answer(request, wanted))
+            responses.later(request, self._answer(request, wanted))
 
     async def _answer(self, request: Request, wanted: FileOf) -> None:
         found: Copy | Reader | Part | Head | Elsewhere
-        if answers.field(request, b"If-Match") or answers.field(request, b"If-None-Match"):
+        if responses.field(request, b"If-Match") or responses.field(request, b"If-None-Match"):
             link = await self._mirror.link(wanted.name, wanted.filename)
             if link.sha256 is not None and _decided(request, link, "MISS"):
                 metrics.FILE_MISSES.inc()
                 return
         if request.method == b"HEAD":
             found = await self._mirror.head(wanted.name, wanted.filename)
-        elif answers.field(request, b"Range") and not answers.field(request, b"If-None-Match"):
+        elif responses.field(request, b"Range") and not responses.field(request, b"If-None-Match"):
             try:
                 found = await self._mirror.part(
                     wanted.name, wanted.filename, lambda size, etag: _span(request, etag, size)
@@ -92,7 +92,7 @@ class Files:
                     "Cache-Control": "no-store",
                     "X-Cache": "MISS",
                 }
-                answers.finish(request, answers.empty(request, 302, headers))
+                responses.finish(request, responses.empty(request, 302, headers))
 
     def _send_spool(
         self,
@@ -147,27 +147,27 @@ class Files:
         }
         if size is not None:  # else Twisted sends it so that its end shows
             headers["Content-Length"] = str(size)
-        headers.update(answers.file_caching(of.sha256, of.has_digest))
-        answers.set_headers(request, headers)
+        headers.update(responses.file_caching(of.sha256, of.has_digest))
+        responses.set_headers(request, headers)
 
 
 def _decided(request: Request, of: Copy | Link, status: str) -> bool:
     """Answer a request whose conditions decide; tell whether they do."""
-    decided = answers.decision(request, of.sha256)
+    decided = responses.decision(request, of.sha256)
     if decided == 304:
-        headers = {**answers.file_caching(of.sha256, of.has_digest), "X-Cache": status}
-        answers.finish(request, answers.empty(request, 304, headers))
+        headers = {**responses.file_caching(of.sha256, of.has_digest), "X-Cache": status}
+        responses.finish(request, responses.empty(request, 304, headers))
     elif decided == 412:
         request.cacheable = None
         text = "The file is not the one that If-Match names."
-        answers.finish(request, answers.line(request, 412, text, {"X-Cache": status}))
+        responses.finish(request, responses.line(request, 412, text, {"X-Cache": status}))
     return decided is not None
 
 
 def _refuse_range(request: Request, size: int, status: str) -> None:
     headers = {"Content-Range": f"bytes */{size}", "X-Cache": status}
     text = "The range begins behind the last byte."
-    answers.finish(request, answers.line(request, 416, text, headers))
+    responses.finish(request, responses.line(request, 416, text, headers))
 
 
 def _set_part(request: Request, span: caching.Span, size: int) -> None:
@@ -177,7 +177,7 @@ def _set_part(request: Request, span: caching.Span, size: int) -> None:
         "Content-Range": f"bytes {span.start}-{span.stop - 1}/{size}",
         "Content-Length": str(span.stop - span.start),
     }
-    answers.set_headers(request, headers)
+    responses.set_headers(request, headers)
 
 
 def _span(request: Request, etag: str | None, size: int) -> caching.Span | None:
@@ -185,7 +185,7 @@ def _span(request: Request, etag: str | None, size: int) -> caching.Span | None:
     if request.method != b"GET":
         return None
     return caching.requested_span(
-        answers.field(request, b"Range"), answers.field(request, b"If-Range"), etag, size
+        responses.field(request, b"Range"), responses.field(request, b"If-Range"), etag, size
     )
 
 

@@ -22,7 +22,7 @@ from twisted.web import server
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
-from proxpi.web import answers
+from proxpi.web import responses
 from proxpi.web.channel import Channel
 from proxpi.web.response_cache import Cacheable, CachedResponse, ResponseCache
 from proxpi.web.routes import in_tree
@@ -96,7 +96,7 @@ class Request(server.Request):
             cut_off(self)
         else:
             text = "Something is wrong with proxpi itself; its log says more."
-            answers.finish(self, answers.line(self, 500, text))
+            responses.finish(self, responses.line(self, 500, text))
         return reason
 
 
@@ -279,18 +279,18 @@ class _Fixed(Resource):
 
     def render(self, request: Any) -> int:
         """See `IResource`."""
-        answers.finish(request, self._body(request))
+        responses.finish(request, self._body(request))
         return NOT_DONE_YET
 
 
 def _healthy(request: Any) -> bytes:
-    return answers.succeeded(request, answers.UNSTORED)
+    return responses.succeeded(request, responses.UNSTORED)
 
 
 def _full(request: Any) -> bytes:
-    headers = {"Retry-After": str(answers.RETRY_AFTER)}
+    headers = {"Retry-After": str(responses.RETRY_AFTER)}
     text = "proxpi has as many clients as it can take; try again in a moment."
-    return answers.line(request, 503, text, headers)
+    return responses.line(request, 503, text, headers)
 
 
 def _is_text(segments: list[bytes]) -> bool:

@@ -23,10 +23,10 @@ from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
 from proxpi.upstream.client import Upstream
 from proxpi.upstream.credentials import Credentials
-from proxpi.web.app import App
+from proxpi.web.admin.api import App
 from proxpi.web.files import Files
-from proxpi.web.pages import IndexTree
 from proxpi.web.server import Site
+from proxpi.web.simple_api import IndexTree
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
 from tests.support.upstreams import Case, at_once, source

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.support.house import FILES, INDEX, entry, page, sha256
 from tests.support.internet import Reply, Silence
-from tests.web.test_app import OTHER_SITES, OWN_SITE, SUCCESS, AppCase
-from tests.web.test_pages import root_list
+from tests.web.admin.test_api import OTHER_SITES, OWN_SITE, SUCCESS, AppCase
+from tests.web.test_simple_api import root_list
 
 NAME = "demo-1.0-py3-none-any.whl"
 DATA = b"a wheel " * 1000

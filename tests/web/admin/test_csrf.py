@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from twisted.web.test.requesthelper import DummyRequest
 
-from proxpi.web import csrf
-from proxpi.web.csrf import is_cross_site, is_known_host, is_of_browser, machine_names
+from proxpi.web.admin import csrf
+from proxpi.web.admin.csrf import is_cross_site, is_known_host, is_of_browser, machine_names
 
 
 def crossing(**headers: str) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from twisted.web.server import Request
 
-from proxpi.web.answers import field
+from proxpi.web.responses import field
 
 _PORTS = {"http": 80, "https": 443}
 _NAMES = Path("/etc/hosts")

@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET
 from proxpi.index.page_cache import NoSuchProject, Page, PageCache
 from proxpi.index.project_list import ProjectList, Projects
 from proxpi.simple import negotiate
-from proxpi.web import answers
+from proxpi.web import responses
 from proxpi.web.files import Files
 from proxpi.web.response_cache import Cacheable
 from proxpi.web.routes import FileOf, ListPage, Moved, ProjectPage, Target, target
@@ -38,15 +38,15 @@ class IndexTree(Resource):
         """See `IResource`."""
         wanted = target(request.uri.partition(b"?")[0])
         if wanted is None:
-            body = answers.line(request, 404, "There is nothing of this name.")
-            answers.finish(request, body)
+            body = responses.line(request, 404, "There is nothing of this name.")
+            responses.finish(request, body)
         elif request.method in (b"GET", b"HEAD"):
             self._answer(request, wanted)
         elif request.method == b"OPTIONS":
-            answers.finish(request, answers.empty(request, 204, ALLOW))
+            responses.finish(request, responses.empty(request, 204, ALLOW))
         else:
             text = "An index only takes GET and HEAD; nothing can be uploaded here."
-            answers.finish(request, answers.line(request, 405, text, ALLOW))
+            responses.finish(request, responses.line(request, 405, text, ALLOW))
         return NOT_DONE_YET
 
     def _answer(self, request: Request, wanted: Target) -> None:
@@ -55,30 +55,30 @@ class IndexTree(Resource):
                 _, question_mark, query = request.uri.partition(b"?")
                 location += (question_mark + query).decode("latin-1")
                 headers = {"Location": location, "Content-Length": "0", **VARY}
-                answers.finish(request, answers.empty(request, 301, headers))
+                responses.finish(request, responses.empty(request, 301, headers))
             case FileOf():
                 self._files.answer(request, wanted)
             case ListPage() | ProjectPage():
                 self._answer_form(request, wanted)
 
     def _answer_form(self, request: Request, wanted: ListPage | ProjectPage) -> None:
-        answers.set_headers(request, VARY)
-        form = negotiate.choose_form(answers.field(request, b"Accept"), _format(request))
+        responses.set_headers(request, VARY)
+        form = negotiate.choose_form(responses.field(request, b"Accept"), _format(request))
         if form is None:
-            answers.finish(request, answers.line(request, 406, negotiate.ACCEPTABLE))
+            responses.finish(request, responses.line(request, 406, negotiate.ACCEPTABLE))
             return
-        compressed = negotiate.accepts_gzip(answers.field(request, b"Accept-Encoding"))
+        compressed = negotiate.accepts_gzip(responses.field(request, b"Accept-Encoding"))
         if isinstance(wanted, ListPage):
             projects = self._projects.ready(form.serialization, compressed)
             if projects is not None:
                 self._send_list(request, projects, form, compressed)
             else:
-                answers.later(request, self._fetch_list(request, form, compressed))
+                responses.later(request, self._fetch_list(request, form, compressed))
             return
         try:
             page = self._pages.ready(wanted.name, form.serialization, compressed)
         except NoSuchProject:
-            answers.refuse(request, Failure())
+            responses.refuse(request, Failure())
             return
         if page is not None:
             if page.status == "HIT":
@@ -86,7 +86,7 @@ class IndexTree(Resource):
                 request.cacheable = Cacheable((wanted.name,), until, page.body.data)
             self._send_page(request, page, form, compressed)
         else:
-            answers.later(request, self._fetch_page(request, wanted.name, form, compressed))
+            responses.later(request, self._fetch_page(request, wanted.name, form, compressed))
 
     async def _fetch_page(
         self, request: Request, name: str, form: negotiate.Form, compressed: bool
@@ -129,9 +129,9 @@ def _set_head(
     compressed: bool,
 ) -> bool:
     """Set the head of a page or of the list; tell whether there is a body to send."""
-    headers = answers.page_caching(etag, page.remaining, page.age, page.status == "STALE")
+    headers = responses.page_caching(etag, page.remaining, page.age, page.status == "STALE")
     headers["X-Cache"] = page.status
-    decided = answers.decision(request, etag)
+    decided = responses.decision(request, etag)
     if decided is not None:
         request.setResponseCode(decided)
     if decided == 412:
@@ -143,7 +143,7 @@ def _set_head(
         headers["X-Content-Type-Options"] = "nosniff"
         if compressed:
             headers["Content-Encoding"] = "gzip"
-    answers.set_headers(request, headers)
+    responses.set_headers(request, headers)
     return decided is None
 
 

@@ -9,7 +9,7 @@ from tests.support.counted import Counted, samples
 from tests.support.exchange import HOST
 from tests.support.house import INDEX, HouseCase, entry, page
 from tests.support.internet import Reply, Silence
-from tests.web.test_pages import root_list
+from tests.web.test_simple_api import root_list
 
 SUCCESS = {"status": "success", "data": None}
 REBOUND = ("Origin: http://evil.example:5000", "Host: evil.example:5000")

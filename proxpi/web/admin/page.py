@@ -10,9 +10,9 @@ from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
 from proxpi.simple import names
-from proxpi.web.answers import field
+from proxpi.web.responses import field
 
-_TEMPLATE = XMLFile(FilePath(__file__).sibling("home.xml"))
+_TEMPLATE = XMLFile(FilePath(__file__).sibling("page.xml"))
 
 
 async def render_home(request: Request) -> bytes:

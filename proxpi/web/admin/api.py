@@ -23,10 +23,10 @@ from proxpi.index.page_cache import PageCache
 from proxpi.index.project_list import Projects
 from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.web import answers
-from proxpi.web.admin.home import render_home
+from proxpi.web import responses
+from proxpi.web.admin.csrf import is_cross_site, is_known_host, is_of_browser
+from proxpi.web.admin.page import render_home
 from proxpi.web.channel import MAX_BODY
-from proxpi.web.csrf import is_cross_site, is_known_host, is_of_browser
 from proxpi.web.routes import can_name
 
 #: Bytes that a form may have.
@@ -74,18 +74,18 @@ class App:
     async def home(self, request: Request) -> bytes:
         """Say what this is and how to use it."""
         body = await render_home(request)
-        return answers.whole(request, 200, body, "text/html; charset=utf-8", _HOME_HEADERS)
+        return responses.whole(request, 200, body, "text/html; charset=utf-8", _HOME_HEADERS)
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
         """Answer at once, whatever the upstream does."""
-        return answers.succeeded(request, answers.UNSTORED)
+        return responses.succeeded(request, responses.UNSTORED)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:
         """Tell what was counted, as Prometheus reads it."""
         body = metrics.text()
-        return answers.whole(request, 200, body, metrics.CONTENT_TYPE, answers.UNSTORED)
+        return responses.whole(request, 200, body, metrics.CONTENT_TYPE, responses.UNSTORED)
 
     @app.route("/cache/list", methods=["DELETE"])
     def delete_list(self, request: Request) -> bytes:
@@ -93,14 +93,14 @@ class App:
         self._check_change(request, "cache", "list")
         self._projects.forget()
         self._pages.forget("list")
-        return answers.succeeded(request)
+        return responses.succeeded(request)
 
     @app.route("/cache/<name>", methods=["DELETE"])
     def delete_project(self, request: Request, name: str) -> bytes:
         """Forget the pages of a project."""
         self._check_change(request, "cache", name)
         self._pages.forget(_project(name, 404))
-        return answers.succeeded(request)
+        return responses.succeeded(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
     async def delete_file(self, request: Request, name: str, filename: str) -> bytes:
@@ -110,7 +110,7 @@ class App:
         if not can_name(filename):
             raise _Refused(404, NO_FILENAME)
         await self._mirror.forget(project, filename)
-        return answers.succeeded(request)
+        return responses.succeeded(request)
 
     @app.route("/cache", methods=["DELETE"])
     async def delete_all(self, request: Request) -> bytes:
@@ -124,7 +124,7 @@ class App:
             await gatherResults(parts, consumeErrors=True)
         except FirstError as error:
             error.subFailure.raiseException()
-        return answers.succeeded(request)
+        return responses.succeeded(request)
 
     @app.route("/admin/forget-list", methods=["POST"])
     def post_forget_list(self, request: Request) -> bytes:
@@ -159,16 +159,16 @@ class App:
         """Answer a request that changes nothing."""
         error = failure.value
         assert isinstance(error, _Refused)
-        return answers.error(request, error.status, error.text)
+        return responses.error(request, error.status, error.text)
 
     @app.handle_errors(UpstreamFailed, OSError)
     def refuse_for_now(self, request: Any, failure: Failure) -> bytes:
         """Answer what cannot be done, for want of an upstream or of a folder that can be used."""
         error = failure.value
         assert isinstance(error, (UpstreamFailed, OSError))
-        status, text, headers = answers.trouble(error)
-        answers.set_headers(request, headers)
-        return answers.error(request, status, text)
+        status, text, headers = responses.trouble(error)
+        responses.set_headers(request, headers)
+        return responses.error(request, status, text)
 
     @app.handle_errors(MethodNotAllowed)
     def refuse_method(self, request: Any, failure: Failure) -> bytes:
@@ -177,7 +177,7 @@ class App:
         assert isinstance(error, MethodNotAllowed)
         allow = {"Allow": ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))}
         if request.method == b"OPTIONS":
-            return answers.empty(request, 204, allow)
+            return responses.empty(request, 204, allow)
         return _refused(request, 405, f"Only {allow['Allow']} can be used here.", allow)
 
     @app.handle_errors(HTTPException)
@@ -189,9 +189,9 @@ class App:
 def _refused(request: Any, status: int, text: str, headers: Mapping[str, str]) -> bytes:
     """Refuse in the form that the part of the tree has."""
     if request.path.startswith(b"/cache"):
-        answers.set_headers(request, headers)
-        return answers.error(request, status, text)
-    return answers.line(request, status, text, headers)
+        responses.set_headers(request, headers)
+        return responses.error(request, status, text)
+    return responses.line(request, status, text, headers)
 
 
 def _project(name: str, status: int) -> str:
@@ -203,4 +203,4 @@ def _project(name: str, status: int) -> str:
 
 def _back_home(request: Request, done: str) -> bytes:
     """Lead a browser back, so that a reload repeats nothing."""
-    return answers.empty(request, 303, {"Location": f"../?{done}", "Content-Length": "0"})
+    return responses.empty(request, 303, {"Location": f"../?{done}", "Content-Length": "0"})
