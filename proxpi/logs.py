@@ -43,7 +43,7 @@ from twisted.python.logfile import LogFile
 from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
-from proxpi.simple.names import shown
+from proxpi.simple.names import printable
 
 #: The namespace of the access log.
 ACCESS = "proxpi.access"
@@ -103,10 +103,10 @@ class Text:
 
 def _text(event: LogEvent) -> str | None:
     """Write an event as Twisted does, but its message in one line of printable characters."""
-    message = {"log_format": "{message}", "message": shown(formatEvent(event))}
+    message = {"log_format": "{message}", "message": printable(formatEvent(event))}
     text = eventAsText({**event, **message})
     # What other lines there are are those of a traceback.
-    return "\n\t".join(map(shown, text.rstrip("\n").split("\n"))) + "\n" if text else None
+    return "\n\t".join(map(printable, text.rstrip("\n").split("\n"))) + "\n" if text else None
 
 
 @lru_cache(maxsize=2)

@@ -218,7 +218,7 @@ class Setting:
         self, given: Given, why: str = "not understood", accepts: str = ""
     ) -> SettingsError:
         """The error that says what was given where, and what is accepted instead."""
-        text = urls.hidden(given.text) if self.secret else given.text
+        text = urls.redacted(given.text) if self.secret else given.text
         also = f" (--{self.option})" if given.by_option else ""
         accepts = accepts or self.accepts
         return SettingsError(f"{given.variable}={text!r}{also}: {why}; {accepts} is accepted")

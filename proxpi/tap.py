@@ -198,7 +198,7 @@ class Proxpi(Service):
             "proxpi {version} listening on {addresses} for {indexes} with files in {folder}",
             version=__version__,
             addresses=" and ".join(_address(to, port) for to, port in self._ports),
-            indexes=" and ".join(urls.shown(source.url) for source in self._sources),
+            indexes=" and ".join(urls.loggable(source.url) for source in self._sources),
             folder=self._disk.folder.resolve(),
         )
 

@@ -159,7 +159,7 @@ class Downloads:
             raise
         except TooLarge as error:
             outcome = "too_large"
-            _log.info("{url}: {error}", url=urls.shown(link.url), error=error)
+            _log.info("{url}: {error}", url=urls.loggable(link.url), error=error)
             raise
         except Offline as error:
             _log.info("{error}", error=error)
@@ -242,6 +242,6 @@ def _outcome(link: Link, unkept: Copy | None) -> str:
         return "kept"
     _log.warn(
         "{url} is cached without a digest: its index names none that is known here",
-        url=urls.shown(link.url),
+        url=urls.loggable(link.url),
     )
     return "kept_unverified"

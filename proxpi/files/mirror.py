@@ -339,4 +339,4 @@ def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:
     """Say what it means that a file is gone where its page, asked anew, says it is."""
     if gone.status == 403:
         return UpstreamFailed(gone.link.url, "status 403", temporary=False)
-    return NotUpstream(urls.shown(gone.link.url))
+    return NotUpstream(urls.loggable(gone.link.url))

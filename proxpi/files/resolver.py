@@ -134,7 +134,7 @@ class Gone(Exception):
     """The upstream says that there is no such file, or not any more."""
 
     def __init__(self, link: Link, status: int) -> None:
-        super().__init__(f"{urls.shown(link.url)}: status {status}")
+        super().__init__(f"{urls.loggable(link.url)}: status {status}")
         self.link = link
         self.status = status
 

@@ -95,7 +95,7 @@ class Revalidation:
                     self.outdated.add(link)
                     return
                 if answer.status not in (200, 203, 206, 304):
-                    cause = f"{urls.shown(link.url)}: status {answer.status}"
+                    cause = f"{urls.loggable(link.url)}: status {answer.status}"
         except UpstreamFailed as error:
             cause = error
         confirmed_at = self._clock.seconds()

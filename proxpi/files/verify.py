@@ -91,7 +91,7 @@ def compare(size: int, digests: dict[str, str], link: Link) -> None:
         if link.size is not None and size != link.size:
             _log.warn(
                 "{url} has {size} bytes and the right hash; the index says {stated} bytes",
-                url=urls.shown(link.url),
+                url=urls.loggable(link.url),
                 size=size,
                 stated=link.size,
             )

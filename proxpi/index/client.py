@@ -109,7 +109,7 @@ class Root:
             _log.warn(
                 "{url} answers {status}, and so do its first pages: is it the root of an index? "
                 "(PROXPI_INDEX_URL, PROXPI_EXTRA_INDEX_URLS)",
-                url=urls.shown(self.url),
+                url=urls.loggable(self.url),
                 status=self._status,
             )
         if self._status in (404, 410) or len(self._absent) >= FIRST:
@@ -365,7 +365,7 @@ class IndexClient:
         if answer.status in (401, 403):
             _log.error(
                 "credentials rejected by {url} (status {status})",
-                url=urls.shown(answer.url),
+                url=urls.loggable(answer.url),
                 status=answer.status,
             )
         raise answer.refusal()
@@ -376,7 +376,7 @@ class IndexClient:
             self._warned = True
             _log.warn(
                 "{url} speaks version {version} of the API; what is new since 1.{known} is ignored",
-                url=urls.shown(self.url),
+                url=urls.loggable(self.url),
                 version=version,
                 known=KNOWN_MINOR,
             )
@@ -389,10 +389,10 @@ def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
     """
     if unlisted.count:
         # Hidden before it is cut: what is cut off may be what shows that it holds a password.
-        first = urls.hidden(unlisted.first).partition("?")[0]
+        first = urls.redacted(unlisted.first).partition("?")[0]
         _log.warn(
             "{url}: {count} link(s) not listed that lead to no {what}; the first is {first}",
-            url=urls.shown(url),
+            url=urls.loggable(url),
             count=unlisted.count,
             what=what,
             first=ascii(first[:200]),

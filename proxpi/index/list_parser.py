@@ -89,13 +89,13 @@ def _lines(found: Sequence[str], unlisted: Unlisted) -> bytes:
     if (
         text.isascii()
         and lines.count("\n") == len(found)
-        and max(map(len, found)) <= names.LONGEST
+        and max(map(len, found)) <= names.MAX_LENGTH
         and _NORMAL_LINES.fullmatch(lines)
     ):
         return lines.encode()
     valid = []
     for name in found:
-        if (normal := names.canonical(name)) is not None:
+        if (normal := names.normalize(name)) is not None:
             valid.append(f"{normal}\n")
         else:
             unlisted.add(name)

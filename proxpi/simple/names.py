@@ -1,28 +1,22 @@
-"""Project names: which ones are valid and what their normal form is (PEP 503, PEP 508).
+"""Text from outside: project names in normalized form (PEP 503, PEP 508), and printable text.
 
-A name taken from a request reaches an upstream URL and the disk only through ``canonical``.
-
-Foreign text, made fit to be shown: in a log, in a response, on a page.
+A project name of a request reaches an upstream URL and the disk only through :func:`normalize`;
+text of an upstream or a client reaches a log or a response only through :func:`printable`.
 """
 
 from __future__ import annotations
 
 from packaging.utils import InvalidName, canonicalize_name
 
-LONGEST = 200
-"""Characters that a project name may have; real ones stay far below."""
+#: Characters that a project name may have; real ones stay far below.
+MAX_LENGTH = 200
 
 
-def normalize(name: str) -> str:
-    """Give the normal form of a name (PEP 503) without asking whether the name is valid."""
-    return canonicalize_name(name)
-
-
-def canonical(name: str) -> str | None:
-    """Give the normal form of ``name``, or None where it cannot be the name of a project."""
-    # The validation of older releases of packaging lets a last newline and the few letters
-    # through that become ASCII when their case is ignored.
-    if len(name) > LONGEST or not (name.isascii() and name.isprintable()):
+def normalize(name: str) -> str | None:
+    """Give the normalized form of a project name; ``None`` if the name is not valid."""
+    # The validation of older releases of packaging lets a last newline through, and the few
+    # letters that become ASCII when their case is ignored.
+    if len(name) > MAX_LENGTH or not (name.isascii() and name.isprintable()):
         return None
     try:
         return canonicalize_name(name, validate=True)
@@ -30,12 +24,12 @@ def canonical(name: str) -> str | None:
         return None
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """
-    Write text in one line of printable characters; what is not printable is escaped.
+    Write text in one line of printable characters; the others are escaped.
 
-    That goes for control characters (C0, C1, DEL), line ends, marks that turn the direction of
-    text, and surrogates: what a terminal, or the reader of a log, could be deceived with.
+    Control characters (C0, C1, DEL), line ends, marks that turn the direction of text, and
+    surrogates could deceive a terminal or the reader of a log.
     """
     if text.isprintable():
         return text

@@ -15,9 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from packaging.utils import canonicalize_name
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import entries, html, names, urls
+from proxpi.simple import entries, html, urls
 from proxpi.simple.html import Anchor, Markup, is_complete_html
 from proxpi.simple.model import Entry, Project, Unlisted
 
@@ -317,7 +318,7 @@ def _is_listing(page: Markup, name: str) -> bool:
         return True
     if page.barred:
         return False
-    named = any(names.normalize(heading.strip()) == name for heading in page.headings)
+    named = any(canonicalize_name(heading.strip()) == name for heading in page.headings)
     return page.titled or named or (page.tagged and not (page.written or page.scripted))
 
 
@@ -326,6 +327,6 @@ def _is_distribution(anchor: Anchor, name: str) -> bool:
     _, fragment, filename = _link(anchor)
     return bool(filename) and (
         bool(entries.digests_in(fragment))
-        or names.normalize(filename).startswith(name + "-")
+        or canonicalize_name(filename).startswith(name + "-")
         or (filename.lower().endswith(_SUFFIXES) and anchor.text.strip() == filename)
     )

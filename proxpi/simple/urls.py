@@ -1,7 +1,8 @@
-"""URLs: joining, hiding credentials, and the few parts that proxpi needs (RFC 3986).
+"""URLs of web servers: parsing, joining, and hiding of credentials (RFC 3986).
 
-A URL that an index gave is otherwise kept to the byte: a signed URL that has been quoted anew
-is refused by its server. Hence URLs are cut here, not taken apart and put together.
+The URL of an index is kept to the byte otherwise: a server refuses a signed URL that has been
+quoted anew. Hence these functions cut URLs; they do not take them apart and put them together.
+A :class:`URL` is parsed once and travels with a request, from one redirect to the next.
 """
 
 from __future__ import annotations
@@ -9,47 +10,91 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+import attrs
 import idna
 
-#: What a host may be instead of a name, and what an operator may name instead of hosts.
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)")
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
-_NOT_OF_A_SERVER = re.compile(r"[\s\x00-\x20\x7f\\]")
-_NOT_OF_A_HOST = re.compile(r"[\"<>^`{|}]")
-_NAME = re.compile(r"(?:[A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*\.?")
-_LONGEST_HOST = 253
-_DROPPED = str.maketrans("", "", "\t\r\n")
-_BLANK = "".join(map(chr, range(0x21)))
+_NOT_IN_SERVER = re.compile(r"[\s\x00-\x20\x7f\\]")
+_NOT_IN_HOST = re.compile(r"[\"<>^`{|}]")
+_HOST_NAME = re.compile(r"(?:[A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*\.?")
+_MAX_HOST_LENGTH = 253
+_LINE_BREAKS = str.maketrans("", "", "\t\r\n")
+_BLANKS = "".join(map(chr, range(0x21)))
+
+
+class Origin(NamedTuple):
+    """Scheme, lower-case host and port of a server (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+@attrs.frozen
+class URL:
+    """The URL of an http or https server, kept to the byte, with its origin.
+
+    >>> URL.parse("https://user:secret@index.example/simple/").public
+    'https://index.example/simple/'
+    """
+
+    text: str = attrs.field(repr=lambda text: repr(public(text)))
+    origin: Origin
+
+    @classmethod
+    def parse(cls, text: str) -> URL:
+        """:raises ValueError: if this is not the URL of an http or https server"""
+        return cls(text, origin(text))
+
+    def join(self, ref: str) -> URL:
+        """
+        Resolve a link or a redirect; see :func:`join`.
+
+        :raises ValueError: if it does not lead to an http or https server
+        """
+        return self.parse(join(self.text, ref))
+
+    @property
+    def public(self) -> str:
+        """The URL without credentials and fragment."""
+        return public(self.text)
+
+    @property
+    def path(self) -> str:
+        """The path, percent-encoded as it stands."""
+        return self.text[_authority(self.text)[1] : _path_end(self.text)]
 
 
 def _authority(url: str) -> tuple[int, int]:
-    """Say where the authority (``user:password@host:port``) begins and ends; (0, 0) for none."""
+    """Give start and end of the authority (``user:password@host:port``); (0, 0) for none."""
     found = _AUTHORITY.match(url)
     return found.span(1) if found else (0, 0)
 
 
 def _path_end(url: str) -> int:
-    """Say where the path ends: at the query, at the fragment or with the URL."""
+    """Give the end of the path: query, fragment, or end of the URL."""
     return len(re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 def join(base: str, ref: str) -> str:
     """Resolve a link against the absolute URL of its page.
 
-    Blanks around the link and line breaks in it are dropped, and backslashes in its path are
-    slashes, as the URL Standard has it; behind the host, what may not stand in a URL (spaces,
-    controls, non-ASCII) is percent-encoded as UTF-8. A host that is not ASCII is written in IDNA.
-    Nothing else is touched.
+    As in the URL Standard: blanks around the link and line breaks within it are dropped, and
+    backslashes in its path are slashes; behind the host, characters that may not stand in a URL
+    (spaces, controls, non-ASCII) are percent-encoded as UTF-8. A host that is not ASCII is
+    written in IDNA. Nothing else changes.
 
-    :raises ValueError: When the two cannot be joined.
+    :raises ValueError: if the two cannot be joined
     """
-    ref = ref.strip(_BLANK).translate(_DROPPED)
+    ref = ref.strip(_BLANKS).translate(_LINE_BREAKS)
     if "\\" in ref:
         start, end = _authority(ref)[1], _path_end(ref)
         ref = ref[:start] + ref[start:end].replace("\\", "/") + ref[end:]
@@ -59,16 +104,16 @@ def join(base: str, ref: str) -> str:
 
 
 def with_ascii_host(url: str) -> str:
-    """Write the host of a URL as the DNS has it: in IDNA (UTS 46).
+    """Write the host of a URL in IDNA (UTS 46).
 
-    :raises ValueError: When no host can have this name.
+    :raises ValueError: if no host can have this name
     """
     start, end = _authority(url)
     at = max(start, url.rfind("@", start, end) + 1)
     host, colon, port = url[at:end].partition(":")
     if host.isascii():
         return url
-    if len(host) > _LONGEST_HOST:
+    if len(host) > _MAX_HOST_LENGTH:
         raise ValueError("a host whose name is too long")
     try:
         name = idna.encode(host, uts46=True).decode("ascii")
@@ -85,64 +130,61 @@ def without_fragment(url: str) -> str:
 def public(url: str) -> str:
     """Give the only form in which a URL may be logged or sent to a client.
 
-    User, password and fragment are taken off. Of a text that is no URL, or whose port is empty
-    (a password that begins with a slash looks so), only what stands behind the last ``@`` is
-    left, since nobody can tell where a password ends in it.
+    User, password and fragment are taken off. Where the end of a password is unclear (no URL, or
+    an empty port, as of a password that begins with a slash), only the text behind the last ``@``
+    is left.
     """
     start, end = _authority(url)
     try:
         origin(url)
-        doubtful = url[:end].endswith(":")
+        unclear = url[:end].endswith(":")
     except ValueError:
-        doubtful = True
-    if doubtful:
+        unclear = True
+    if unclear:
         return without_fragment(url.rpartition("@")[2])
     return url[:start] + url[start:end].rpartition("@")[2] + without_fragment(url[end:])
 
 
-def shown(url: str) -> str:
-    """Give the form for logs and messages: public, and without a query, in which tokens are."""
+def loggable(url: str) -> str:
+    """Give the public form without the query, which may hold a token: for logs and messages."""
     return public(url).partition("?")[0]
 
 
-def hidden(text: str) -> str:
-    """Give the form for messages of a text that may have been meant as a URL, or as several.
-
-    Nobody can tell where in it a password ends, so all before the last ``@`` is taken for one.
-    """
+def redacted(text: str) -> str:
+    """Hide all before the last ``@`` of a text that may be meant as a URL, or as several."""
     return re.sub(r"^(\s*(?:\w+\+)?\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
 
 
-def origin(url: str) -> tuple[str, str, int]:
-    """Give scheme, lower-case host and port (the scheme's own where the URL states none).
+def origin(url: str) -> Origin:
+    """Give the origin of a URL, with the port of the scheme where the URL states none.
 
-    :raises ValueError: When this is not the URL of an http or https server.
+    :raises ValueError: if this is not the URL of an http or https server
     """
     return _origin(url[: _authority(url)[1]])
 
 
 @lru_cache(maxsize=256)
-def _origin(server: str) -> tuple[str, str, int]:
+def _origin(server: str) -> Origin:
     # The standard library overlooks line breaks, and browsers read a backslash as a slash.
-    if _NOT_OF_A_SERVER.search(server):
+    if _NOT_IN_SERVER.search(server):
         raise ValueError("characters that the address of a server cannot have")
     parts = urlsplit(server)
     host, port = parts.hostname, parts.port
-    if parts.scheme not in _PORTS or not host or _NOT_OF_A_HOST.search(host):
+    if parts.scheme not in _PORTS or not host or _NOT_IN_HOST.search(host):
         raise ValueError("not the URL of an http or https server")
-    return parts.scheme, host, _PORTS[parts.scheme] if port is None else port
+    return Origin(parts.scheme, host, _PORTS[parts.scheme] if port is None else port)
 
 
 def host(text: str) -> str:
-    """Read a host by itself: its name, its address, or the network that it is in.
+    """Normalize the name of a host, an address, or a network.
 
-    :raises ValueError: When it is none of these.
+    :raises ValueError: if it is none of these
     """
     text = text.strip()
     try:
         return str(ip_network(text.removeprefix("[").removesuffix("]"), strict=False))
     except ValueError:
-        if not _NAME.fullmatch(text):
+        if not _HOST_NAME.fullmatch(text):
             raise
     return text.lower().rstrip(".")
 
@@ -160,7 +202,7 @@ def with_suffix(url: str, suffix: str) -> str:
 
 
 def userinfo(url: str) -> tuple[str, str] | None:
-    """Give user and password of a URL, percent-decoded, or None where it has neither."""
+    """Give user and password of a URL, percent-decoded; ``None`` without either."""
     start, end = _authority(url)
     credentials, found, _ = url[start:end].rpartition("@")
     user, _, password = credentials.partition(":")

@@ -22,9 +22,9 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IResponse
 
 from proxpi.simple import urls
+from proxpi.simple.urls import Origin
 from proxpi.upstream.errors import HeadTooLong, UpstreamFailed
 
-Origin = tuple[str, str, int]
 #: What waits for a slot; a request that is cancelled here has not been sent.
 Queue = set[Deferred[Any]]
 

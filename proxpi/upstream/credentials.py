@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from proxpi.simple import urls
+from proxpi.simple.urls import Origin
 
 #: Where it may be, if ``NETRC`` does not say so.
 NAMES = (".netrc", "_netrc")
@@ -75,9 +76,6 @@ def read(environment: Mapping[str, str]) -> Netrc:
         for host, (user, account, password) in entries.hosts.items()
     }
     return Netrc(logins, logins.pop("default", None))
-
-
-Origin = tuple[str, str, int]
 
 
 @attrs.frozen(repr=False)

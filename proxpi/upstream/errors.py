@@ -46,7 +46,7 @@ class UpstreamFailed(Exception):
         kind: str = "upstream",
         scope: Scope = "resource",
     ) -> None:
-        self.url = urls.shown(url)
+        self.url = urls.loggable(url)
         super().__init__(f"{self.url}: {cause}")
         self.cause = cause
         self.temporary = temporary

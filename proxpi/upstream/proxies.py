@@ -166,7 +166,7 @@ def _proxy(variables: Mapping[str, str], name: str) -> Proxy | None:
 
 def _refusal(given: Given, why: str) -> SettingsError:
     """Refuse a proxy in the words of a setting, which it is not: it has no prefix and no option."""
-    text = urls.hidden(given.text)
+    text = urls.redacted(given.text)
     return SettingsError(
         f"{given.variable}={text!r}: {why}; an http or https URL with a host is accepted"
     )

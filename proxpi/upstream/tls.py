@@ -40,6 +40,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from proxpi.settings import Given, setting
+from proxpi.simple.urls import Origin
 from proxpi.upstream.errors import TLSFailed
 
 _CA_BUNDLE = setting("ca_bundle")
@@ -290,9 +291,6 @@ def _plain(text: str) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
-Origin = tuple[str, str, int]
-
-
 def policy(
     *,
     verify: bool,
@@ -343,7 +341,7 @@ class _Policy:
         # The dot that ends a full name is no part of what is in a certificate.
         host = hostname.decode("ascii").lower().removesuffix(".")
         showing = None
-        if self._shown_to(("https", hostname.decode("ascii").lower(), port)):
+        if self._shown_to(Origin("https", hostname.decode("ascii").lower(), port)):
             showing = self._showing
         return _Creator(
             showing or self._plain,

@@ -20,7 +20,7 @@ from proxpi.index.page_cache import NoSuchFile, NoSuchProject
 from proxpi.index.project_list import NoSuchList
 from proxpi.simple import caching
 from proxpi.simple.model import NotListed
-from proxpi.simple.names import shown
+from proxpi.simple.names import printable
 from proxpi.upstream.errors import Offline, UpstreamFailed
 
 #: Seconds after which a client is asked to try again, if the upstream says nothing else.
@@ -44,7 +44,7 @@ def set_headers(request: Request, headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if name == "Location":
             value = quote(value, _PRINTABLE, "utf-8", "replace")
-        request.setHeader(name.encode("ascii"), shown(value).encode("latin-1", "replace"))
+        request.setHeader(name.encode("ascii"), printable(value).encode("latin-1", "replace"))
 
 
 def field(request: Request, name: bytes) -> str | None:
@@ -79,7 +79,7 @@ def line(
     request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
 ) -> bytes:
     """Answer with one plain line; its head is set, its body given."""
-    return whole(request, status, f"{shown(text)}\n".encode(), _TEXT, headers)
+    return whole(request, status, f"{printable(text)}\n".encode(), _TEXT, headers)
 
 
 def succeeded(request: Request, headers: Mapping[str, str] | None = None) -> bytes:
@@ -90,7 +90,7 @@ def succeeded(request: Request, headers: Mapping[str, str] | None = None) -> byt
 
 def error(request: Request, status: int, message: str) -> bytes:
     """Answer as the cache API does when something is wrong; its head is set, its body given."""
-    body = msgspec.json.encode({"status": "error", "message": shown(message)})
+    body = msgspec.json.encode({"status": "error", "message": printable(message)})
     return whole(request, status, body, "application/json")
 
 

@@ -67,7 +67,7 @@ def target(path: bytes) -> Target | None:
         return None
     if len(segments) == 1:
         return ListPage() if folder else Moved(f"{segments[0]}/")
-    name = names.canonical(segments[1]) if segments[1] is not None else None
+    name = names.normalize(segments[1]) if segments[1] is not None else None
     if name is None:
         return None
     if len(segments) == 2:

@@ -12,12 +12,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from packaging.utils import canonicalize_name
 
 from proxpi.index import list_parser
 from proxpi.index.list_parser import BLOCK, LONGEST_VALUE, NotAList, parse
 from proxpi.simple.html import MARKED_SECTIONS
 from proxpi.simple.model import Unlisted
-from proxpi.simple.names import normalize
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic, project_names
 
@@ -75,7 +75,7 @@ cuts = st.lists(st.integers(min_value=0, max_value=10_000), max_size=12)
 def test_any_chunks_of_json(names: list[str], cuts: list[int], indent: int | None) -> None:
     """However JSON is cut, its names are found, in order and in normal form."""
     data = in_json(names, indent)
-    assert scan(*pieces(data, cuts)) == [normalize(name) for name in names]
+    assert scan(*pieces(data, cuts)) == [canonicalize_name(name) for name in names]
 
 
 @few
@@ -83,7 +83,7 @@ def test_any_chunks_of_json(names: list[str], cuts: list[int], indent: int | Non
 @example(["a", "b"], list(range(200)))
 def test_any_chunks_of_html(names: list[str], cuts: list[int]) -> None:
     """The same for HTML."""
-    assert scan(*pieces(in_html(names), cuts)) == [normalize(name) for name in names]
+    assert scan(*pieces(in_html(names), cuts)) == [canonicalize_name(name) for name in names]
 
 
 @pytest.mark.parametrize("before", [b"", b" \r\n\t", b"\xef\xbb\xbf"])

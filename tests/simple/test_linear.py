@@ -144,7 +144,7 @@ def test_a_link_takes_linear_time(before: str, piece: str) -> None:
         page = {"files": [{"filename": "f", "url": link, "hashes": {}}]}
         parsed(json.dumps(page).encode())
         parsed(f"<h1>Links for foo</h1><a href='{link}'>f</a>".encode())
-        for function in (urls.public, urls.shown, urls.hidden, urls.filename, urls.userinfo):
+        for function in (urls.public, urls.loggable, urls.redacted, urls.filename, urls.userinfo):
             function(link)
 
     assert_linear(work, lambda size: before + piece * (size // len(piece)), 20_000)

@@ -1,4 +1,4 @@
-"""Names of projects: PEP 503 and the grammar of valid names."""
+"""Names of projects (PEP 503, PEP 508) and printable text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.names import LONGEST, canonical, normalize
+from proxpi.simple.names import MAX_LENGTH, normalize, printable
 from tests.support.strategies import deterministic, project_names
 
 VALID = re.compile(r"([A-Z0-9]|[A-Z0-9][A-Z0-9._-]*[A-Z0-9])\Z", re.IGNORECASE | re.ASCII)
@@ -16,36 +16,42 @@ VALID = re.compile(r"([A-Z0-9]|[A-Z0-9][A-Z0-9._-]*[A-Z0-9])\Z", re.IGNORECASE |
 
 @deterministic
 @given(project_names)
-def test_any_spelling_has_the_normal_form(name: str) -> None:
-    """A valid name gets the normal form that PEP 503 defines by a regular expression."""
+def test_normalized(name: str) -> None:
+    """A valid name gets the form that PEP 503 defines; normalizing that again changes nothing."""
     expected = re.sub(r"[-_.]+", "-", name).lower()
-    assert normalize(name) == canonical(name) == expected
-
-
-@deterministic
-@given(project_names)
-def test_the_normal_form_is_stable(name: str) -> None:
-    """Normalizing twice is normalizing once, so a redirect to the normal form cannot loop."""
-    assert canonical(normalize(name)) == normalize(name)
+    assert normalize(name) == normalize(expected) == expected
 
 
 @deterministic
 @given(st.text(st.sampled_from("aB9._-/\\%\n\x00 é\u017f\u212a"), max_size=6))
-def test_validity_is_that_of_the_grammar(name: str) -> None:
-    """A name is refused exactly when the grammar of names does not match it."""
-    assert (canonical(name) is not None) == (VALID.match(name) is not None)
+def test_valid(name: str) -> None:
+    """A name is refused exactly if the grammar of names does not match it."""
+    assert (normalize(name) is not None) == (VALID.match(name) is not None)
+
+
+def test_length() -> None:
+    """A name of absurd length is refused."""
+    assert normalize("a" * MAX_LENGTH) == "a" * MAX_LENGTH
+    assert normalize("a" * (MAX_LENGTH + 1)) is None
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["", "-foo", "foo-", "foo\n", "föö", "../x", "a/b", "a%2Fb", "a b", "..", "a\x00b", "\u212a"],
+    ("text", "expected"),
+    [
+        ("plain text, ünïcode, 日本", "plain text, ünïcode, 日本"),
+        ("\x1b[2J\x9b2J\x00\x07\x7f", "\\x1b[2J\\x9b2J\\x00\\x07\\x7f"),
+        ("a\r\nb\tc\x85b\u2028c\u2029", "a\\r\\nb\\tc\\x85b\\u2028c\\u2029"),
+        ("\u202egnp.exe\u2066\u200b\ufeff\xad", "\\u202egnp.exe\\u2066\\u200b\\ufeff\\xad"),
+        ("\udc80\U000e0001", "\\udc80\\U000e0001"),
+    ],
 )
-def test_what_is_no_name_is_refused(name: str) -> None:
-    """What could reach another path, or is no name, never becomes one."""
-    assert canonical(name) is None
+def test_printable(text: str, expected: str) -> None:
+    """Control characters, line ends, direction marks and surrogates are escaped, the rest stays."""
+    assert printable(text) == expected
 
 
-def test_length_is_limited() -> None:
-    """A name of absurd length is refused before anything is done with it."""
-    assert canonical("a" * LONGEST) == "a" * LONGEST
-    assert canonical("a" * (LONGEST + 1)) is None
+@given(st.text(st.characters()))
+def test_always_printable(text: str) -> None:
+    """Any text becomes one line that can be encoded."""
+    assert printable(text).isprintable()
+    printable(text).encode()

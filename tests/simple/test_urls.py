@@ -207,11 +207,22 @@ def test_without_fragment() -> None:
         ("nothing to hide", "nothing to hide"),
     ],
 )
-def test_hidden(text: str, expected: str) -> None:
+def test_redacted(text: str, expected: str) -> None:
     """Of what is no URL yet, all that may be a password is hidden."""
-    assert urls.hidden(text) == expected
+    assert urls.redacted(text) == expected
 
 
-def test_shown() -> None:
+def test_loggable() -> None:
     """Logs and messages have neither credentials nor the query, in which tokens are."""
-    assert urls.shown("https://u:p@h/a/x.whl?X-Signature=secret#f") == "https://h/a/x.whl"
+    assert urls.loggable("https://u:p@h/a/x.whl?X-Signature=secret#f") == "https://h/a/x.whl"
+
+
+def test_url_value() -> None:
+    """A parsed URL has an origin and a path, and follows a redirect; `repr` hides a password."""
+    url = urls.URL.parse("https://user:secret@index.example/simple/?a#b")
+    assert (url.origin, url.path) == (("https", "index.example", 443), "/simple/")
+    assert url.public == "https://index.example/simple/?a"
+    assert "secret" not in repr(url)
+    assert url.join("//h.example/f%2B.whl") == urls.URL.parse("https://h.example/f%2B.whl")
+    with pytest.raises(ValueError, match="server"):
+        url.join("ftp://index.example/")

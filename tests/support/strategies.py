@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from hypothesis import settings
 from hypothesis import strategies as st
+from packaging.utils import canonicalize_name
 
 from proxpi.simple.model import Entry, Project
-from proxpi.simple.names import normalize
 
 deterministic = settings(max_examples=60, derandomize=True, deadline=None, database=None)
 
@@ -27,7 +27,7 @@ project_names = st.builds(
 )
 """Valid names in any spelling."""
 
-normalized_names = project_names.map(normalize)
+normalized_names = project_names.map(canonicalize_name)
 
 
 def _is_character(text: str) -> bool:

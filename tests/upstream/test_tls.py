@@ -13,6 +13,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface.verify import verifyObject
 
 from proxpi.settings import Given
+from proxpi.simple.urls import Origin
 from proxpi.upstream import tls
 from tests.support.certificates import Authority
 
@@ -64,9 +65,9 @@ def test_one_context(verify: bool) -> None:
 @pytest.mark.parametrize("verify", VERIFYING)
 def test_client_certificate(tmp_path: Path, verify: bool) -> None:
     """Only the origins that may see the client certificate are shown it."""
-    asked: list[tls.Origin] = []
+    asked: list[Origin] = []
 
-    def shown_to(origin: tls.Origin) -> bool:
+    def shown_to(origin: Origin) -> bool:
         asked.append(origin)
         return origin[1] == "index.example"
 

@@ -195,7 +195,7 @@ def _refused(request: Any, status: int, text: str, headers: Mapping[str, str]) -
 
 
 def _project(name: str, status: int) -> str:
-    normalized = names.canonical(name)
+    normalized = names.normalize(name)
     if normalized is None:
         raise _Refused(status, NO_NAME)
     return normalized

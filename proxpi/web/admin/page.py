@@ -46,7 +46,7 @@ def _done(request: Request) -> str:
     if b"list" in arguments:
         return "The project list is forgotten: it is asked for again when it is next wanted."
     for given in arguments.get(b"project", []):
-        name = names.canonical(given.decode("utf-8", "replace"))
+        name = names.normalize(given.decode("utf-8", "replace"))
         if name is not None:
             return f"{name} is forgotten: its page is asked for again when it is next wanted."
     return ""
