@@ -57,14 +57,14 @@ from proxpi.settings import Given, Settings, SettingsError, setting
 from proxpi.simple import urls
 from proxpi.single_flight import Flights
 from proxpi.upstream import credentials, tls
-from proxpi.upstream.address_policy import Reach
-from proxpi.upstream.client import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, Upstream
+from proxpi.upstream.address_policy import AddressPolicy
+from proxpi.upstream.client import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, UpstreamClient
 from proxpi.upstream.connections import persistent_pool
-from proxpi.upstream.connector import Dial
+from proxpi.upstream.connector import Connector
 from proxpi.upstream.credentials import Credentials
-from proxpi.upstream.dns import Names
+from proxpi.upstream.dns import DNSResolver
 from proxpi.upstream.proxies import Proxies
-from proxpi.upstream.proxy_agent import Routes
+from proxpi.upstream.proxy_agent import ProxyAgent
 from proxpi.web.admin.csrf import machine_names
 from proxpi.web.files import Files
 from proxpi.web.server import Site
@@ -223,30 +223,37 @@ class Proxpi(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
-    def _way_out(self) -> Upstream:
+    def _way_out(self) -> UpstreamClient:
         settings, reactor = self._settings, self._reactor
         hosts = {urls.origin(url)[1] for url in self._index_urls}
         hosts |= {proxy.host for proxy in (self._proxies.http, self._proxies.https) if proxy}
-        names = Names(reactor, settings.connect_timeout, frozenset(hosts))
-        reach = Reach(
+        resolver = DNSResolver(reactor, settings.connect_timeout, frozenset(hosts))
+        address_policy = AddressPolicy(
             self._index_urls,
             settings.allow_hosts,
-            names.look_up,
+            resolver.look_up,
             lambda url: self._proxies.to(*urls.origin(url)) is None,
         )
-        dial = Dial(reactor, settings.connect_timeout, names.look_up, reach)
-        return Upstream(
-            Routes(reactor, self._pool, self._tls, dial, self._proxies, USER_AGENT),
-            reactor,
-            self._credentials,
-            settings.connect_timeout,
-            settings.read_timeout,
-            settings.offline,
-            settings.upstream_connections,
-            reach,
-            attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
-            attrs.evolve(LIST_LIMIT, size=settings.list_limit),
-            self._proxies,
+        connector = Connector(reactor, settings.connect_timeout, resolver.look_up, address_policy)
+        return UpstreamClient(
+            agent=ProxyAgent(
+                reactor=reactor,
+                pool=self._pool,
+                tls=self._tls,
+                connector=connector,
+                proxies=self._proxies,
+                user_agent=USER_AGENT,
+            ),
+            clock=reactor,
+            credentials=self._credentials,
+            address_policy=address_policy,
+            proxies=self._proxies,
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.read_timeout,
+            offline=settings.offline,
+            connections=settings.upstream_connections,
+            page_limit=attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
+            list_limit=attrs.evolve(LIST_LIMIT, size=settings.list_limit),
         )
 
     def _site(self) -> Site:

@@ -30,7 +30,7 @@ from proxpi.files.spool import Spool
 from proxpi.files.wheel_metadata import Wheels, Work
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights
-from proxpi.upstream.client import Upstream
+from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import Offline, UpstreamFailed
 
 _log = Logger(namespace="proxpi.files")
@@ -45,7 +45,7 @@ class Downloads:
     """
 
     _links: Links
-    _upstream: Upstream
+    _upstream: UpstreamClient
     _disk: Disk
     _clock: IReactorTime
     _in_thread: Work

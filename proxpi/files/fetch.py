@@ -44,16 +44,16 @@ from proxpi import metrics
 from proxpi.files.resolver import Gone, Link
 from proxpi.files.spool import Spool
 from proxpi.files.verify import Mismatch
-from proxpi.upstream.client import Upstream
+from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import (
-    BodyCut,
-    BodyGarbled,
     BodyStalled,
     BodyTooLong,
+    BodyTruncated,
+    BodyUndecodable,
     Offline,
     UpstreamFailed,
 )
-from proxpi.upstream.response import Answer, ContentRange, Limit, decoded
+from proxpi.upstream.response import ContentRange, Response, SizeLimit, decode
 
 #: Statuses that say that there is no file, or not any more.
 GONE = (403, 404, 410)
@@ -88,7 +88,7 @@ class Use(Enum):
 
 
 def use_of_rest(
-    link: Link, answer: Answer, arrived: int, total: int | None, validator: str | None
+    link: Link, answer: Response, arrived: int, total: int | None, validator: str | None
 ) -> Use:
     """
     Decide what a response to a request for the rest of a file is good for.
@@ -120,7 +120,7 @@ def begins_as_file(data: bytes) -> bool:
     return data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"
 
 
-def is_whole(link: Link, answer: Answer) -> bool:
+def is_whole(link: Link, answer: Response) -> bool:
     """Tell whether an answer has all of a file: also a 206 that nobody asked for may."""
     if answer.status in (200, 203):
         return True
@@ -129,13 +129,13 @@ def is_whole(link: Link, answer: Answer) -> bool:
     return part is not None and part.start == 0 and part.stop == size
 
 
-def length_of(answer: Answer) -> int | None:
+def length_of(answer: Response) -> int | None:
     """Give the bytes of the file that an answer has all of, if it tells."""
     part = ContentRange.of(answer)
     return answer.length if part is None else part.stop
 
 
-def check_head(link: Link, answer: Answer) -> bool:
+def check_head(link: Link, answer: Response) -> bool:
     """
     Check the head of a response that should be the whole file.
 
@@ -146,7 +146,7 @@ def check_head(link: Link, answer: Answer) -> bool:
     if answer.status in GONE:
         raise Gone(link, answer.status)
     if not is_whole(link, answer):
-        raise answer.refusal()
+        raise answer.status_error()
     size, page = length_of(answer), says_page(link, answer)
     other_size = link.size is not None and size not in (None, link.size)
     if link.digest is None and answer.codings and not link.beside:
@@ -159,18 +159,18 @@ def check_head(link: Link, answer: Answer) -> bool:
     return other_size or page or bool(answer.codings)
 
 
-def says_page(link: Link, answer: Answer) -> bool:
+def says_page(link: Link, answer: Response) -> bool:
     """Tell whether a response says that it is an HTML page, where the link is to another file."""
     content_type = (answer.header("Content-Type") or "").lower()
     return content_type.startswith("text/html") and not link.url.endswith((".html", ".htm"))
 
 
-def validators_of(answer: Answer) -> tuple[str, str]:
+def validators_of(answer: Response) -> tuple[str, str]:
     """Give the entity tag and the date of the last change, as they stand; empty if missing."""
     return answer.header("ETag") or "", answer.header("Last-Modified") or ""
 
 
-def belongs(answer: Answer, validator: str | None, *, sure: bool) -> bool:
+def belongs(answer: Response, validator: str | None, *, sure: bool) -> bool:
     """
     Tell whether a part is one of the version that `validator` was told of.
 
@@ -186,7 +186,7 @@ def belongs(answer: Answer, validator: str | None, *, sure: bool) -> bool:
     return theirs == validator
 
 
-def validator_of(answer: Answer) -> str | None:
+def validator_of(answer: Response) -> str | None:
     """
     Give what ``If-Range`` may name: a strong entity tag, else the date of the last change.
 
@@ -215,7 +215,7 @@ STALLED = 5.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
 #: Limit for core metadata or a signature that is encoded, also once it is decoded.
-ENCODED = Limit(4 * 1024 * 1024)
+ENCODED = SizeLimit(4 * 1024 * 1024)
 #: Bytes that tell how a file begins.
 BEGINNING = 262
 
@@ -239,7 +239,7 @@ class Fetch:
     """
 
     link: Link
-    upstream: Upstream
+    upstream: UpstreamClient
     spool: Spool
     resolve: Resolve
     paced: bool = False
@@ -296,20 +296,20 @@ class Fetch:
         self.validator = self.total = None
         return self.spool.restart()
 
-    def answer(self, byte_range: str | None = None) -> AbstractAsyncContextManager[Answer]:
+    def answer(self, byte_range: str | None = None) -> AbstractAsyncContextManager[Response]:
         """Ask for the file, or for a range of it, of the version that has begun to arrive."""
         headers = {"Accept": "*/*"}
         if byte_range is not None:
             headers["Range"] = byte_range
             if self.validator is not None:
                 headers["If-Range"] = self.validator
-        return self.upstream.file(self.link.url, headers, paced=self.paced)
+        return self.upstream.file(self.link.url, headers, backpressure=self.paced)
 
     async def stream(
         self,
-        answer: Answer,
+        answer: Response,
         write: Callable[[bytes], object],
-        limit: Limit | None = None,
+        limit: SizeLimit | None = None,
         *,
         resumable: bool,
     ) -> bool:
@@ -362,7 +362,7 @@ class Fetch:
                 self._check_end(await self.stream(answer, write, resumable=self._resumable))
         return use
 
-    async def _take_whole(self, answer: Answer) -> None:
+    async def _take_whole(self, answer: Response) -> None:
         """Take a file from its first byte on."""
         doubtful = check_head(self.link, answer)
         encoded = bool(answer.codings) and self.link.beside
@@ -384,7 +384,7 @@ class Fetch:
         limit = None
         if self.link.size is not None and answer.length is None:
             # An index may be wrong about a size; a body without end is another matter.
-            limit = Limit(2 * self.link.size + MARGIN)
+            limit = SizeLimit(2 * self.link.size + MARGIN)
         write = self.spool.write if filtered is None else filtered.write
         if encoded:
             ended = await self._decode(answer, write)
@@ -394,16 +394,16 @@ class Fetch:
             filtered.end(ended)
         self._check_end(ended)
 
-    async def _decode(self, answer: Answer, write: Callable[[bytes], object]) -> bool:
+    async def _decode(self, answer: Response, write: Callable[[bytes], object]) -> bool:
         """Write a sidecar that came encoded, unasked; some upstreams only say that it is."""
         chunks: list[bytes] = []
         ended = await self.stream(answer, chunks.append, ENCODED, resumable=False)
         data = b"".join(chunks)
         try:
-            data = decoded(data, answer.codings, ENCODED)
-        except BodyCut:
+            data = decode(data, answer.codings, ENCODED)
+        except BodyTruncated:
             raise cut_short(self.link.url) from None
-        except (BodyGarbled, BodyTooLong) as error:
+        except (BodyUndecodable, BodyTooLong) as error:
             if not data.startswith((b"Metadata-Version:", b"-----BEGIN PGP")):
                 cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
                 raise UpstreamFailed(answer.url, cause, kind="encoded") from error

@@ -33,7 +33,7 @@ from proxpi.files.wheel_metadata import WheelFailed, Work
 from proxpi.simple import urls
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.single_flight import Late
-from proxpi.upstream.client import Upstream
+from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import Offline, UpstreamFailed
 
 #: Below this size a file is sent only once it is whole: a wrong first response is then invisible.
@@ -71,7 +71,7 @@ class Mirror:
     """
 
     _locate: Locate
-    _upstream: Upstream
+    _upstream: UpstreamClient
     _disk: Disk
     _clock: IReactorTime
     timeout: float

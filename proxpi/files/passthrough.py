@@ -17,9 +17,9 @@ from proxpi.files.resolver import Gone, Link
 from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.files.verify import compare
 from proxpi.simple.caching import Span
-from proxpi.upstream.client import Upstream
+from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import ContentRange, Limit
+from proxpi.upstream.response import ContentRange, SizeLimit
 
 
 class Misfit(Exception):
@@ -57,7 +57,7 @@ def _fill(spool: Spool, work: Awaitable[None]) -> None:
     spool.abandon = Deferred.fromCoroutine(fill()).cancel
 
 
-async def pass_through(link: Link, upstream: Upstream, resolve: Resolve) -> Reader:
+async def pass_through(link: Link, upstream: UpstreamClient, resolve: Resolve) -> Reader:
     """Fetch a file for one reader, as soon as its first byte arrives; raises as a fetch does."""
     spool = Spool(link)
     pass_on(Fetch(link, upstream, spool, resolve))
@@ -100,7 +100,7 @@ class PartFetch(Fetch):
         assert self.total is not None
         async with self.answer(f"bytes={at}-{self.total - 1}") as answer:
             self.refused = answer.status >= 400
-            if self.refused and (failure := answer.refusal()).temporary:
+            if self.refused and (failure := answer.status_error()).temporary:
                 if failure.retry_after and not begun:  # the whole file may come at once
                     raise Misfit()
                 raise failure
@@ -114,7 +114,7 @@ class PartFetch(Fetch):
             if begun and not belongs(answer, self.validator, sure=True):
                 raise UpstreamFailed(url, "it has changed meanwhile", temporary=False)
             self.validator = validator_of(answer)
-            limit = Limit(self.total - at)
+            limit = SizeLimit(self.total - at)
             write = self.spool.write
             await self.stream(answer, write, limit, resumable=self.validator is not None)
         if self.spool.arrived < self.total:
@@ -122,7 +122,7 @@ class PartFetch(Fetch):
 
 
 async def pass_part_through(
-    link: Link, upstream: Upstream, resolve: Resolve, span: Span, size: int
+    link: Link, upstream: UpstreamClient, resolve: Resolve, span: Span, size: int
 ) -> Part:
     """
     Fetch a part of a file of `size` bytes for one reader, as soon as its first byte arrives.
@@ -134,7 +134,7 @@ async def pass_part_through(
     """
     # What fits into the window comes at once, whoever takes it.
     paced = span.stop - span.start > WINDOW
-    if paced and upstream.crowded(link.url):
+    if paced and upstream.backpressure_full(link.url):
         raise Misfit()
     spool = Spool(link, span.start, tail=False)
     spool.begin(span.stop)

@@ -21,7 +21,7 @@ from proxpi.files.fetch import is_whole, validators_of
 from proxpi.files.resolver import Link
 from proxpi.simple import caching, urls
 from proxpi.single_flight import Flights, Late
-from proxpi.upstream.client import Upstream
+from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import UpstreamFailed
 
 #: Seconds that clients wait for a revalidation before they get the cached version.
@@ -40,7 +40,7 @@ class Revalidation:
     :ivar outdated: files of which the upstream has another version
     """
 
-    _upstream: Upstream
+    _upstream: UpstreamClient
     _disk: Disk
     _clock: IReactorTime
     ttl: float

@@ -32,9 +32,9 @@ from proxpi.files.partial import Digests
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import Gone, Link, link_to
 from proxpi.files.verify import Mismatch, compare
-from proxpi.upstream.client import Upstream
+from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import ContentRange, Limit
+from proxpi.upstream.response import ContentRange, SizeLimit
 
 #: Bytes beyond which neither the list of an archive nor metadata is believed to be one.
 LIMIT = 4 * 1024 * 1024
@@ -190,7 +190,7 @@ class Wheels:
     :ivar whole: gives a wheel as the mirror gives any file; ``None`` if it is not to be had whole
     """
 
-    _upstream: Upstream
+    _upstream: UpstreamClient
     _disk: Disk
     _work: Work
     _whole: Callable[[Link], Awaitable[Copy | None]]
@@ -296,7 +296,7 @@ class Wheels:
             if not part.start < part.stop <= min(part.size, part.start + most):
                 raise _NoRanges
             chunks: list[bytes] = []
-            await self._upstream.stream(answer, chunks.append, Limit(most))
+            await self._upstream.stream(answer, chunks.append, SizeLimit(most))
         data = b"".join(chunks)
         if len(data) != part.stop - part.start:
             raise UpstreamFailed(answer.url, "a part of another length than announced")

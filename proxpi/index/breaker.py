@@ -68,7 +68,7 @@ class Breaker:
 
     def fail(self, error: UpstreamFailed, now: float) -> None:
         """Open it, if it is closed, and heed ``Retry-After``."""
-        closed, self.error, self.failed_at = self.error is None, error.again(), now
+        closed, self.error, self.failed_at = self.error is None, error.copy(), now
         if closed:
             self.back_off(now)
         if error.retry_after:
@@ -114,7 +114,7 @@ class Breakers:
         own = self._pages.get(page) if page is not None else None
         if own is not None and own.is_open(now):
             assert own.error is not None
-            return own.error.again()
+            return own.error.copy()
         return self._index_error() if self._index.is_open(now) else None
 
     def half_open(self, page: str) -> bool:
@@ -175,7 +175,7 @@ class Breakers:
         own = self._pages.get(page)
         if own is None or own.error is None or own.failed_at < since:
             return None
-        return own.error.again()
+        return own.error.copy()
 
     @property
     def rate_limit(self) -> UpstreamFailed | None:
@@ -193,7 +193,7 @@ class Breakers:
     def _index_error(self) -> UpstreamFailed:
         """Give why the index fails, without the page at which that was noticed."""
         assert self._index.error is not None
-        error = self._index.error.again()
+        error = self._index.error.copy()
         if isinstance(error, ProxyFailed):
             return error
         return UpstreamFailed(

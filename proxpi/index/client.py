@@ -31,17 +31,17 @@ from twisted.python.failure import Failure
 from proxpi.index.breaker import Breakers
 from proxpi.simple import caching, model, parse, urls
 from proxpi.single_flight import Flights
-from proxpi.upstream.client import Upstream
+from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import (
-    BodyCut,
-    BodyGarbled,
     BodyTooLong,
+    BodyTruncated,
+    BodyUndecodable,
     CredentialsRejected,
     UpstreamFailed,
-    failed,
+    upstream_failed,
 )
-from proxpi.upstream.response import Answer, ContentRange, decoded
+from proxpi.upstream.response import ContentRange, Response, decode
 
 #: Seconds for which a root that fails is not asked again.
 FAILING = 30.0
@@ -60,7 +60,7 @@ class Root:
     """
 
     url: str = attrs.field(repr=urls.public)
-    _upstream: Upstream
+    _upstream: UpstreamClient
     _clock: IReactorTime
     _asking: Flights[None, None]
     answered: bool = False
@@ -217,7 +217,7 @@ class IndexClient:
 
     url: str = attrs.field(repr=urls.public)
     ttl: float
-    _upstream: Upstream
+    _upstream: UpstreamClient
     work: Work
     breakers: Breakers
     root: Root
@@ -231,15 +231,15 @@ class IndexClient:
     @property
     def private(self) -> bool:
         """Whether it is asked with credentials."""
-        return self._upstream.credentials.guard(self.url)
+        return self._upstream.credentials.protects(self.url)
 
     def guards(self, url: str) -> bool:
         """Whether a client could not fetch a file of this index from upstream by itself."""
-        return self.private or self._upstream.credentials.guard(url)
+        return self.private or self._upstream.credentials.protects(url)
 
     def late(self, page: str, since: float) -> UpstreamFailed:
         """Say why there is no page yet for which it is asked since then (the clock's seconds)."""
-        return self.breakers.failed_since(page, since) or self._upstream.late(self.url)
+        return self.breakers.failed_since(page, since) or self._upstream.timeout_error(self.url)
 
     def remaining(self, part: Part | None) -> float:
         """Seconds for which an answer still counts as fresh."""
@@ -278,7 +278,7 @@ class IndexClient:
             if not absent:
                 self.check(answer)
                 heard(0)
-                body, ended = await self._upstream.body(answer, heard=heard)
+                body, ended = await self._upstream.read(answer, on_bytes=heard)
         if absent:
             await self._check_absence(part, answer, asked_at)
             _behind(self.root.lacks(name))
@@ -294,7 +294,7 @@ class IndexClient:
     @asynccontextmanager
     async def answer(
         self, url: str, part: Part | None, asked_at: float, queue: Queue | None = None
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[Response]:
         """
         Ask for a page or the root list.
 
@@ -315,7 +315,7 @@ class IndexClient:
         async with self._upstream.page(url, accept, head, queue) as answer:
             yield answer
 
-    async def _check_absence(self, part: Part | None, answer: Answer, since: float) -> None:
+    async def _check_absence(self, part: Part | None, answer: Response, since: float) -> None:
         """
         Make sure that a project that was there is absent, and not hidden from old credentials.
 
@@ -327,13 +327,13 @@ class IndexClient:
             cause = f"status {answer.status}, as for its root: do the credentials still hold?"
             raise CredentialsRejected(answer.url, cause, temporary=False)
 
-    def _page(self, body: bytes, answer: Answer, name: str, ended: bool) -> Page:
+    def _page(self, body: bytes, answer: Response, name: str, ended: bool) -> Page:
         content_type = answer.header("Content-Type")
         if answer.codings:
             try:
-                body, ended = decoded(body, answer.codings, self._upstream.page_limit), True
-            except (BodyCut, BodyGarbled, BodyTooLong) as error:
-                raise failed(answer.url, Failure(error)) from error
+                body, ended = decode(body, answer.codings, self._upstream.page_limit), True
+            except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
+                raise upstream_failed(answer.url, Failure(error)) from error
         try:
             project = parse.parse_project(body, content_type, answer.url, name)
         except parse.NotAnIndexPage as error:
@@ -352,7 +352,7 @@ class IndexClient:
         """
         return status in (404, 410) or (status == 403 and not self.private and not served)
 
-    def check(self, answer: Answer) -> None:
+    def check(self, answer: Response) -> None:
         """
         Accept nothing but a whole page: a 206 that nobody asked for may be one.
 
@@ -368,7 +368,7 @@ class IndexClient:
                 url=urls.loggable(answer.url),
                 status=answer.status,
             )
-        raise answer.refusal()
+        raise answer.status_error()
 
     def _note_version(self, version: str) -> None:
         minor = int(version.partition(".")[2] or 0)

@@ -279,7 +279,7 @@ class PageCache:
         """Say why the page could not be asked for."""
         errors = (source.breakers.error(entry.name) for source in self._sources)
         known = next((error for error in errors if error is not None), entry.failure)
-        return known.again() if known else UpstreamFailed(self._sources[0].url, "timed out")
+        return known.copy() if known else UpstreamFailed(self._sources[0].url, "timed out")
 
     def _age(self, entry: PageEntry) -> float:
         now = self._clock.seconds()

@@ -36,9 +36,15 @@ from proxpi.index.revalidation import Entry, Revalidation, Status, due, refreshe
 from proxpi.simple.model import NotListed, Unlisted
 from proxpi.simple.negotiate import Serialization
 from proxpi.single_flight import Flights
-from proxpi.upstream.client import Upstream
-from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTooLong, UpstreamFailed, failed
-from proxpi.upstream.response import Answer, Decoder
+from proxpi.upstream.client import UpstreamClient
+from proxpi.upstream.errors import (
+    BodyTooLong,
+    BodyTruncated,
+    BodyUndecodable,
+    UpstreamFailed,
+    upstream_failed,
+)
+from proxpi.upstream.response import Decoder, Response
 
 #: The list, as entries and circuit breakers name it.
 ROOT = ""
@@ -86,7 +92,7 @@ class Projects:
     """The project list of all indexes together."""
 
     _sources: Sequence[IndexClient]
-    _upstream: Upstream
+    _upstream: UpstreamClient
     _clock: IReactorTime
     _store: ListStore
     _work: Work
@@ -233,7 +239,7 @@ class Projects:
         return Said(Part(True, asked_at, etag, last_modified, served=True), names)
 
     async def _receive(
-        self, source: IndexClient, answer: Answer, heard: Callable[[int], object]
+        self, source: IndexClient, answer: Response, heard: Callable[[int], object]
     ) -> ListFile:
         """
         Give the names in an answer.
@@ -258,13 +264,13 @@ class Projects:
             except NotAList as error:
                 # An end that nobody announced may have been none.
                 raise UpstreamFailed(answer.url, str(error), temporary=not announced) from error
-            except (BodyCut, BodyGarbled, BodyTooLong) as error:
-                raise failed(answer.url, Failure(error)) from error
+            except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
+                raise upstream_failed(answer.url, Failure(error)) from error
         note_unlisted(answer.url, unlisted, "project")
         return names
 
     def _names(
-        self, body: IO[bytes], answer: Answer, announced: bool, unlisted: Unlisted
+        self, body: IO[bytes], answer: Response, announced: bool, unlisted: Unlisted
     ) -> ListFile:
         """Decode and parse a body, in a thread."""
         if not answer.codings:
@@ -274,7 +280,7 @@ class Projects:
             for block in _blocks(body):
                 decoder.write(block)
             if not decoder.ended:
-                raise BodyCut()
+                raise BodyTruncated()
             return self._store.write(parse(_blocks(decoded), True, unlisted))
 
     async def _take(self, entry: ListEntry, said: Mapping[IndexClient, Said[ListFile]]) -> None:

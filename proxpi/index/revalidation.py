@@ -40,7 +40,7 @@ from proxpi.index.representations import Lost
 from proxpi.single_flight import Flight, Flights, Late
 from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
-from proxpi.upstream.response import SLOWEST
+from proxpi.upstream.response import MIN_RATE
 
 #: Seconds that a client waits for a revalidation before it gets the stale page.
 PATIENCE = 5.0
@@ -49,7 +49,7 @@ TRIAL_PATIENCE = 0.5
 #: The same without a stale page, while no bytes come.
 COLD_PATIENCE = 10.0
 #: Bytes in so many seconds by which an answer counts as coming; its head is worth as much.
-STEP = int(SLOWEST * PATIENCE)
+STEP = int(MIN_RATE * PATIENCE)
 #: Seconds of pause between tries, before they are varied by half.
 PAUSES = (0.25, 0.75, 2.0)
 #: Tries without a stale page, with one, and for the trial of a circuit breaker.
@@ -315,7 +315,7 @@ class Revalidation(Generic[E]):
             return  # what was asked for later has been answered well
         entry.forced = False
         if not source.breakers.fails(entry.name):
-            _log.warn("{what}: {error}", what=entry.what, name=entry.name, error=error.again())
+            _log.warn("{what}: {error}", what=entry.what, name=entry.name, error=error.copy())
         source.breakers.failed(entry.name, error, since)
 
     async def _refresh(self, entry: E, ask: Ask) -> Status:
@@ -331,7 +331,7 @@ class Revalidation(Generic[E]):
         entry.forced = False
         if said:
             await self._take(entry, said)
-        entry.failure = failures[0].again() if failures else None
+        entry.failure = failures[0].copy() if failures else None
         if failures:
             raise failures[0]
         return "MISS" if any(answer.page for answer in said.values()) else "REVALIDATED"

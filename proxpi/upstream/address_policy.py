@@ -30,7 +30,7 @@ from twisted.internet.error import DNSLookupError
 
 from proxpi.simple import urls
 from proxpi.upstream.dns import LookUp
-from proxpi.upstream.errors import Barred
+from proxpi.upstream.errors import AddressBlocked
 
 #: *public*: anybody reaches it. *private*: only those inside do. *special*: nobody has a reason to.
 Kind = Literal["public", "private", "special"]
@@ -139,7 +139,7 @@ class Allowed:
 
 
 @attrs.define(eq=False)
-class Reach:
+class AddressPolicy:
     """What may be connected to.
 
     :ivar index_urls: the indexes
@@ -196,7 +196,9 @@ class Reach:
         if not passable:
             address = addresses[0]
             what = "private" if kinds[address] == "private" else "link-local or special"
-            raise Barred(_nameable(host, address), address, what, certain=inside is not None)
+            raise AddressBlocked(
+                _nameable(host, address), address, what, certain=inside is not None
+            )
         return passable
 
     async def _live_inside(self) -> bool | None:

@@ -45,8 +45,8 @@ from twisted.python.failure import Failure
 
 from proxpi import __version__
 from proxpi.simple import urls
-from proxpi.upstream.address_policy import Reach
-from proxpi.upstream.connections import Queue, Slot, Slots
+from proxpi.upstream.address_policy import AddressPolicy
+from proxpi.upstream.connections import ConnectionLimit, ConnectionPermit, Queue
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
     BodyStalled,
@@ -54,10 +54,10 @@ from proxpi.upstream.errors import (
     Offline,
     ProxyFailed,
     UpstreamFailed,
-    failed,
+    upstream_failed,
 )
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
-from proxpi.upstream.response import Answer, Limit, Once, Sink, discard, receive
+from proxpi.upstream.response import Once, Response, Sink, SizeLimit, discard, receive
 
 #: Sends a request: method, URL, header fields.
 Send = Callable[[bytes, bytes, Headers], "Deferred[IResponse]"]
@@ -136,8 +136,8 @@ CONNECTIONS = 32
 #: Redirects that one request may take (RFC 9110 15.4 leaves the number open).
 REDIRECTS = 10
 #: Bytes of an index page, decompressed, and of a list of projects.
-PAGE_LIMIT = Limit(64 * 1024 * 1024, "PROXPI_PAGE_LIMIT")
-LIST_LIMIT = Limit(256 * 1024 * 1024, "PROXPI_LIST_LIMIT")
+PAGE_LIMIT = SizeLimit(64 * 1024 * 1024, "PROXPI_PAGE_LIMIT")
+LIST_LIMIT = SizeLimit(256 * 1024 * 1024, "PROXPI_LIST_LIMIT")
 #: Seconds that the body of a page may take, however steadily it comes; a page is short.
 PAGE_TIME = 60.0
 
@@ -148,15 +148,15 @@ Head = Callable[[int], object]
 T = TypeVar("T")
 
 
-@attrs.define
-class Upstream:
+@attrs.define(kw_only=True)
+class UpstreamClient:
     """Asks upstreams for pages and files.
 
     :ivar connect_timeout: seconds to connect
     :ivar read_timeout: seconds that an upstream may be silent, before the head and within the body
     :ivar offline: whether nobody may be asked at all (``PROXPI_OFFLINE``)
     :ivar connections: to one origin for files, and as many again for pages
-    :ivar reach: where links and redirects may lead
+    :ivar address_policy: the addresses that links and redirects may lead to
     :ivar proxies: through which it goes
     :ivar page_limit: for an index page, decompressed; ``list_limit``: for a list of projects
     """
@@ -164,25 +164,28 @@ class Upstream:
     _agent: IAgent
     clock: IReactorTime
     credentials: Credentials
+    address_policy: AddressPolicy
     connect_timeout: float
     read_timeout: float
     offline: bool = False
     connections: int = CONNECTIONS
-    reach: Reach = attrs.field(factory=Reach)
-    page_limit: Limit = PAGE_LIMIT
-    list_limit: Limit = LIST_LIMIT
+    page_limit: SizeLimit = PAGE_LIMIT
+    list_limit: SizeLimit = LIST_LIMIT
     proxies: Proxies = NO_PROXIES
     _send_page: Send = attrs.field(init=False)
-    _page_slots: Slots = attrs.field(init=False)
-    _file_slots: Slots = attrs.field(init=False)
+    _page_slots: ConnectionLimit = attrs.field(init=False)
+    _file_slots: ConnectionLimit = attrs.field(init=False)
     # Clients that take a file slowly, or not at all, leave some slots to downloads.
-    _paced_slots: Slots = attrs.field(init=False)
+    _backpressure_limit: ConnectionLimit = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Make what depends on the number of connections."""
         self._send_page = sender(self._agent, self.clock)
-        self._page_slots, self._file_slots = Slots(self.connections), Slots(self.connections)
-        self._paced_slots = Slots(max(1, self.connections * 3 // 4))
+        self._page_slots, self._file_slots = (
+            ConnectionLimit(self.connections),
+            ConnectionLimit(self.connections),
+        )
+        self._backpressure_limit = ConnectionLimit(max(1, self.connections * 3 // 4))
 
     @asynccontextmanager
     async def page(
@@ -191,14 +194,14 @@ class Upstream:
         headers: Mapping[str, str],
         head: Head = lambda status: None,
         queue: Queue | None = None,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[Response]:
         """
         Ask for an index page with treq; the connection is held until the context ends.
 
         A body that nobody took by then is let go of.
 
         :param head: is called with the status of each response head, those of redirects included
-        :param queue: see :meth:`proxpi.upstream.connections.Slots.slot`
+        :param queue: see :meth:`proxpi.upstream.connections.ConnectionLimit.slot`
         :raises UpstreamFailed: if no answer comes
         """
         async with (
@@ -209,23 +212,28 @@ class Upstream:
 
     @asynccontextmanager
     async def file(
-        self, url: str, headers: Mapping[str, str], method: str = "GET", *, paced: bool = False
-    ) -> AsyncIterator[Answer]:
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        method: str = "GET",
+        *,
+        backpressure: bool = False,
+    ) -> AsyncIterator[Response]:
         """
         Ask for a file with the bare agent, as it is; otherwise as :meth:`page`.
 
-        :param paced: whether it comes no faster than some client takes it
+        :param backpressure: whether it comes no faster than some client takes it
         :raises UpstreamFailed: if no answer comes
         """
         asked = {"Accept-Encoding": "identity", **headers}
         async with (
-            self._file_slots.slot(url, self._paced_slots if paced else None) as slot,
+            self._file_slots.slot(url, self._backpressure_limit if backpressure else None) as slot,
             self._answer(slot, url, method, asked, self._agent.request) as answer,
         ):
             answer.headers.removeHeader(ENCODING)  # a file is taken as it is
             yield answer
 
-    def late(self, url: str) -> UpstreamFailed:
+    def timeout_error(self, url: str) -> UpstreamFailed:
         """Say what it means that nothing has come from a URL for too long."""
         scheme, host, port = urls.origin(url)
         proxy = self.proxies.to(scheme, host, port)
@@ -234,21 +242,21 @@ class Upstream:
             return UpstreamFailed(url, "timed out", scope="connection")
         return ProxyFailed(proxy.name, "timed out", scope="connection")
 
-    def crowded(self, url: str) -> bool:
+    def backpressure_full(self, url: str) -> bool:
         """Tell whether one more file that comes at a client's pace would have to wait."""
-        return self._paced_slots.full(url)
+        return self._backpressure_limit.full(url)
 
-    async def body(
+    async def read(
         self,
-        answer: Answer,
-        limit: Limit | None = None,
-        heard: Callable[[int], object] = lambda size: None,
+        answer: Response,
+        limit: SizeLimit | None = None,
+        on_bytes: Callable[[int], object] = lambda size: None,
     ) -> tuple[bytes, bool]:
         """
         Read a whole body, as it is encoded.
 
         :param limit: the most that may come; that of an index page, if no other is given
-        :param heard: is told how many bytes come, while they come
+        :param on_bytes: is told how many bytes come, while they come
         :return: the body, and whether its end was announced
         :raises UpstreamFailed: if it is cut, too long, or silent for too long
         """
@@ -256,7 +264,7 @@ class Upstream:
 
         def take(chunk: bytes) -> None:
             chunks.append(chunk)
-            heard(len(chunk))
+            on_bytes(len(chunk))
 
         limit = limit or self.page_limit
         ended = await self.stream(answer, take, limit, PAGE_TIME)
@@ -264,9 +272,9 @@ class Upstream:
 
     async def stream(
         self,
-        answer: Answer,
+        answer: Response,
         write: Callable[[bytes], object],
-        limit: Limit | None = None,
+        limit: SizeLimit | None = None,
         within: float | None = None,
         stall_timeout: float | None = None,
     ) -> bool:
@@ -301,18 +309,18 @@ class Upstream:
         except Exception as error:
             if error is sink.error:
                 raise
-            raise failed(answer.url, Failure(error)) from error
+            raise upstream_failed(answer.url, Failure(error)) from error
 
     @asynccontextmanager
     async def _answer(
         self,
-        slot: Slot,
+        slot: ConnectionPermit,
         url: str,
         method: str,
         headers: Mapping[str, str],
         send: Send,
         head: Head = lambda status: None,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[Response]:
         answer = await self._follow(slot, url, method, headers, send, head)
         try:
             yield answer
@@ -322,13 +330,13 @@ class Upstream:
 
     async def _follow(
         self,
-        slot: Slot,
+        slot: ConnectionPermit,
         url: str,
         method: str,
         headers: Mapping[str, str],
         send: Send,
         head: Head,
-    ) -> Answer:
+    ) -> Response:
         if self.offline:
             raise Offline(url, "not asked, as PROXPI_OFFLINE is set")
         for _ in range(REDIRECTS + 1):
@@ -354,7 +362,7 @@ class Upstream:
 
     async def _ask_once(
         self, url: str, method: str, headers: Mapping[str, str], send: Send
-    ) -> Answer:
+    ) -> Response:
         fields = Headers()
         fields.setRawHeaders(b"User-Agent", [USER_AGENT])
         for name, value in headers.items():
@@ -363,17 +371,17 @@ class Upstream:
         if authorization is not None:
             fields.setRawHeaders(b"Authorization", [authorization])
         try:
-            await self.reach.check_literal(url)
+            await self.address_policy.check_literal(url)
             sent = send(method.encode("ascii"), _wire(url), fields)
             sent.addTimeout(self.connect_timeout + self.read_timeout, self.clock, _timed_out)
             response = await _cancellable(sent)
         except CancelledError:
             raise
         except Exception as error:
-            raise failed(url, Failure(error)) from error
-        return Answer(method, urls.public(url), response.code, response.headers, Once(response))
+            raise upstream_failed(url, Failure(error)) from error
+        return Response(method, urls.public(url), response.code, response.headers, Once(response))
 
-    def _discard(self, answer: Answer) -> Deferred[object]:
+    def _discard(self, answer: Response) -> Deferred[object]:
         return discard(answer.response, clock=self.clock, idle_timeout=self.read_timeout)
 
 

@@ -30,7 +30,7 @@ Queue = set[Deferred[Any]]
 
 
 @attrs.define(eq=False)
-class Slots:
+class ConnectionLimit:
     """Slots of each origin.
 
     :ivar number: how many each of them has
@@ -41,8 +41,8 @@ class Slots:
 
     @asynccontextmanager
     async def slot(
-        self, url: str, within: Slots | None = None, queue: Queue | None = None
-    ) -> AsyncIterator[Slot]:
+        self, url: str, within: ConnectionLimit | None = None, queue: Queue | None = None
+    ) -> AsyncIterator[ConnectionPermit]:
         """
         Wait for a slot of a URL's origin, first come first served, and hold it.
 
@@ -50,7 +50,7 @@ class Slots:
         :param queue: has what is waited for, while it is
         :raises UpstreamFailed: if it is not the URL of a server
         """
-        slot = Slot(
+        slot = ConnectionPermit(
             (self,) if within is None else (within, self), set() if queue is None else queue
         )
         try:
@@ -83,13 +83,13 @@ class Slots:
 
 
 @attrs.define(eq=False)
-class Slot:
+class ConnectionPermit:
     """A slot of each of some limits that is held, of one origin after the other."""
 
-    _limits: tuple[Slots, ...]
+    _limits: tuple[ConnectionLimit, ...]
     _queue: Queue
     _origin: Origin | None = attrs.field(init=False, default=None)
-    _held: list[tuple[Slots, Origin]] = attrs.field(init=False, factory=list)
+    _held: list[tuple[ConnectionLimit, Origin]] = attrs.field(init=False, factory=list)
 
     async def move(self, url: str) -> None:
         """
@@ -120,7 +120,7 @@ class Slot:
         _give_back(held)
 
 
-def _give_back(held: list[tuple[Slots, Origin]]) -> None:
+def _give_back(held: list[tuple[ConnectionLimit, Origin]]) -> None:
     for limit, origin in held:
         limit.give_back(origin)
 

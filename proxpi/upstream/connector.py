@@ -28,22 +28,22 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from proxpi.upstream.address_policy import Reach, literal
+from proxpi.upstream.address_policy import AddressPolicy, literal
 from proxpi.upstream.dns import LookUp
 
 
 @attrs.frozen
-class Dial:
+class Connector:
     """Makes endpoints for hosts.
 
     :ivar connect_timeout: seconds that it may take to connect, from the name on
-    :ivar reach: where links and redirects may lead
+    :ivar address_policy: the addresses that links and redirects may lead to
     """
 
     _reactor: Any
     connect_timeout: float
     _look_up: LookUp
-    reach: Reach
+    address_policy: AddressPolicy
 
     def endpoint(self, host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
         """
@@ -66,7 +66,7 @@ class Dial:
         looked_up = self._look_up(host) if address is None else succeed([address])
         addresses: Sequence[str] = await looked_up
         if not trusted:
-            addresses = await self.reach.passable(host, port, addresses)
+            addresses = await self.address_policy.passable(host, port, addresses)
         left = max(0.0, self.connect_timeout - (self._reactor.seconds() - began))
         chosen = _Chosen(self._reactor, [_address(each, port) for each in _mixed(addresses)])
         # Nobody asks for the name any more; it may be one that Twisted takes for none (``a_b``).
@@ -94,7 +94,7 @@ def _mixed(addresses: Sequence[str]) -> list[str]:
 class _Endpoint:
     """A port of a host."""
 
-    _dial: Dial
+    _dial: Connector
     _host: str
     _port: int
     _trusted: bool

@@ -142,7 +142,7 @@ class Credentials:
         known = origin in self._headers or host in self._hosts
         return self._certificate and scheme == "https" and known
 
-    def guard(self, url: str) -> bool:
+    def protects(self, url: str) -> bool:
         """Tell whether an upstream may give proxpi what it would give nobody else."""
         return self.header_for(url) is not None or self.certificate_for(urls.origin(url))
 

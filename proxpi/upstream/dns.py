@@ -20,7 +20,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 
-from proxpi.upstream.errors import NameTimeout
+from proxpi.upstream.errors import DNSTimeout
 
 #: Names that are looked up at a time for somebody who waits, besides those that come first.
 LOOKUPS = 32
@@ -36,7 +36,7 @@ def _in_thread(job: Callable[[], None]) -> None:
 
 
 @attrs.define(eq=False)
-class Names:
+class DNSResolver:
     """Looks names up.
 
     :ivar timeout: seconds that anybody waits
@@ -57,7 +57,7 @@ class Names:
         """
         Give the addresses of a host, the best ones first (RFC 6724).
 
-        The Deferred fails with `DNSLookupError` if there are none, with :class:`NameTimeout` if
+        The Deferred fails with `DNSLookupError` if there are none, with :class:`DNSTimeout` if
         they take too long. Cancelling it concerns nobody else.
         """
         waiter: Deferred[list[str]] = Deferred(lambda waiter: self._leave(host, waiter))
@@ -122,4 +122,4 @@ class Names:
 
 
 def _timed_out(result: object, timeout: float) -> Any:
-    raise NameTimeout()
+    raise DNSTimeout()

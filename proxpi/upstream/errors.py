@@ -1,7 +1,7 @@
 """What can go wrong on the way out, in one exception with one plain sentence.
 
 Twisted reports the same trouble in many shapes (a refused connection bare, a failed
-handshake inside ``ResponseNeverReceived``, …). :func:`failed` turns each of them into
+handshake inside ``ResponseNeverReceived``, …). :func:`upstream_failed` turns each of them into
 :class:`UpstreamFailed`, so that the floors above need to know only whether waiting may help.
 """
 
@@ -54,7 +54,7 @@ class UpstreamFailed(Exception):
         self.kind = kind
         self.scope = scope
 
-    def again(self) -> UpstreamFailed:
+    def copy(self) -> UpstreamFailed:
         """Give the same error anew: one that was raised holds on to all that led to it."""
         return type(self)(
             self.url,
@@ -96,7 +96,7 @@ class TLSFailed(Exception):
         self.temporary = temporary
 
 
-class Barred(Exception):
+class AddressBlocked(Exception):
     """A link or a redirect leads to where none may lead; its text is one clause that says so.
 
     :ivar certain: whether all is known that there is to know
@@ -111,7 +111,7 @@ class Barred(Exception):
         self.certain = certain
 
 
-class NameTimeout(Exception):
+class DNSTimeout(Exception):
     """The addresses of a host took too long to look up."""
 
 
@@ -138,11 +138,11 @@ class BodyTooLong(Exception):
     """A body brings more bytes than it may; its text says which setting allows how many."""
 
 
-class BodyCut(Exception):
+class BodyTruncated(Exception):
     """A body ended before its end."""
 
 
-class BodyGarbled(Exception):
+class BodyUndecodable(Exception):
     """A body cannot be decoded; its text, if it has one, says why."""
 
 
@@ -170,7 +170,7 @@ async def settled(work: Awaitable[T]) -> T | UpstreamFailed:
         return error
 
 
-def failed(url: str, failure: Failure) -> UpstreamFailed:
+def upstream_failed(url: str, failure: Failure) -> UpstreamFailed:
     """
     Say in one sentence why a request or its body failed.
 
@@ -179,9 +179,9 @@ def failed(url: str, failure: Failure) -> UpstreamFailed:
     reason = _innermost(failure).value
     if isinstance(reason, UpstreamFailed):
         return reason
-    if isinstance(reason, Barred):
+    if isinstance(reason, AddressBlocked):
         return UpstreamFailed(url, str(reason), temporary=not reason.certain)
-    if isinstance(reason, BodyTooLong | BodyGarbled):
+    if isinstance(reason, BodyTooLong | BodyUndecodable):
         long = isinstance(reason, BodyTooLong)
         what = "the answer is too long" if long else "the answer cannot be decompressed"
         cause = ": ".join(filter(None, (what, str(reason))))
@@ -217,12 +217,12 @@ _NOT_TLS = ("wrong version number", "packet length too long", "http request", "u
 # The order matters: the first line that fits says it.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
     ((error.DNSLookupError,), "host name not found", True),
-    ((NameTimeout,), "timed out while its name was looked up", True),
+    ((DNSTimeout,), "timed out while its name was looked up", True),
     ((error.ConnectionRefusedError,), "connection refused", True),
     ((error.TimeoutError, error.TCPTimedOutError), "timed out while connecting", True),
     ((BodyTimeout, DeferTimeoutError), "timed out", True),
     ((HeadTooLong,), "the head of the answer is too long", False),
-    ((BodyCut,), "the answer was cut short", True),
+    ((BodyTruncated,), "the answer was cut short", True),
     ((error.ConnectError,), "could not connect", True),
     ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", True),
     ((SSL.SysCallError, SSL.ZeroReturnError), "the connection was closed", True),
@@ -232,7 +232,7 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
 #: closed before the head is the fault of the request as likely as of the server.
 _NOT_CONNECTED = (
     error.DNSLookupError,
-    NameTimeout,
+    DNSTimeout,
     error.ConnectError,
     BodyTimeout,
     DeferTimeoutError,

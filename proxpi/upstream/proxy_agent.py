@@ -40,7 +40,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.client import ProxyAgent as PlainProxyAgent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import (
     IAgent,
@@ -52,15 +53,15 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from proxpi.simple import urls
-from proxpi.upstream.connector import Dial
-from proxpi.upstream.errors import ProxyCredentialsRejected, ProxyFailed, failed
+from proxpi.upstream.connector import Connector
+from proxpi.upstream.errors import ProxyCredentialsRejected, ProxyFailed, upstream_failed
 from proxpi.upstream.proxies import Proxies, Proxy
 from proxpi.upstream.response import DRAIN_TIME, discard
 
 
 def blamed(proxy: Proxy, failure: Failure) -> ProxyFailed:
     """Give the exception that says why a proxy, or the connection to it, failed."""
-    error = failed(proxy.name, failure)
+    error = upstream_failed(proxy.name, failure)
     if isinstance(error, ProxyFailed):
         return error
     return ProxyFailed(proxy.name, error.cause, temporary=error.temporary, scope=error.scope)
@@ -221,25 +222,26 @@ class _Opening(Protocol):
 
 
 @implementer(IAgent)
-class Routes:
+class ProxyAgent:
     """Asks each URL over the way that the proxies say."""
 
     def __init__(
         self,
+        *,
         reactor: Any,
         pool: HTTPConnectionPool,
         tls: IPolicyForHTTPS,
-        dial: Dial,
+        connector: Connector,
         proxies: Proxies,
         user_agent: bytes,
     ) -> None:
         self._clock = reactor
         self._proxies = proxies
-        endpoints = _Endpoints(dial, tls, proxies, user_agent, reactor)
+        endpoints = _Endpoints(connector, tls, proxies, user_agent, reactor)
         self._direct: IAgent = Agent.usingEndpointFactory(reactor, endpoints, pool)
         self._plain: IAgent | None = None
         if proxies.http is not None:
-            self._plain = ProxyAgent(endpoints.of_proxy(proxies.http), reactor, pool)
+            self._plain = PlainProxyAgent(endpoints.of_proxy(proxies.http), reactor, pool)
 
     def request(
         self,
@@ -273,7 +275,7 @@ class Routes:
 class _Endpoints:
     """Gives an agent the way to the host of a URL: a direct one, or a tunnel through a proxy."""
 
-    _dial: Dial
+    _connector: Connector
     _tls: IPolicyForHTTPS
     _proxies: Proxies
     _user_agent: bytes
@@ -283,18 +285,18 @@ class _Endpoints:
         """See `IAgentEndpointFactory`."""
         host, port = uri.host, uri.port
         if uri.scheme == b"http":
-            return self._dial.endpoint(host, port)
+            return self._connector.endpoint(host, port)
         proxy = self._proxies.to("https", host.decode("ascii"), port)
         if proxy is None:
-            return self._secure(self._dial.endpoint(host, port), host, port)
-        timeout, to_proxy = self._dial.connect_timeout, self.of_proxy(proxy)
+            return self._secure(self._connector.endpoint(host, port), host, port)
+        timeout, to_proxy = self._connector.connect_timeout, self.of_proxy(proxy)
         tunnel = Tunnel(proxy, to_proxy, host, port, self._user_agent, timeout, self._clock)
         return self._secure(tunnel, host, port)
 
     def of_proxy(self, proxy: Proxy) -> IStreamClientEndpoint:
         """Give the endpoint of a proxy itself."""
         host = proxy.host.encode("ascii")
-        endpoint = self._dial.endpoint(host, proxy.port, trusted=True)
+        endpoint = self._connector.endpoint(host, proxy.port, trusted=True)
         return endpoint if proxy.scheme == "http" else self._secure(endpoint, host, proxy.port)
 
     def _secure(

@@ -40,11 +40,11 @@ from twisted.web.iweb import IResponse
 from werkzeug.http import parse_date
 
 from proxpi.upstream.errors import (
-    BodyCut,
-    BodyGarbled,
     BodyStalled,
     BodyTimeout,
     BodyTooLong,
+    BodyTruncated,
+    BodyUndecodable,
     CredentialsRejected,
     UpstreamFailed,
 )
@@ -60,7 +60,7 @@ _PIECE = 1 << 20
 _SLICE = 16 * 1024  # zlib copies the rest of its input at the end of each member and each piece
 
 
-def transforming(fields: Iterable[str]) -> tuple[str, ...]:
+def content_codings(fields: Iterable[str]) -> tuple[str, ...]:
     """
     Give the codings in ``Content-Encoding`` that change the bytes, in the order of application.
 
@@ -73,25 +73,25 @@ def transforming(fields: Iterable[str]) -> tuple[str, ...]:
 class Decoder:
     """Decodes a body that comes in chunks.
 
-    :param codings: as :func:`transforming` gives them
+    :param codings: as :func:`content_codings` gives them
     :param write: gets what comes out, in pieces of bounded size
     :param limit: for what comes out, also of each coding
     :raises BodyGarbled: if a coding cannot be decoded here
     """
 
     def __init__(
-        self, codings: Sequence[str], write: Callable[[bytes], object], limit: Limit
+        self, codings: Sequence[str], write: Callable[[bytes], object], limit: SizeLimit
     ) -> None:
         if len(codings) > CODINGS:
-            raise BodyGarbled(f"it has {len(codings)} content codings")
+            raise BodyUndecodable(f"it has {len(codings)} content codings")
         if unknown := [each for each in codings if each not in ("gzip", "deflate")]:
-            raise BodyGarbled(f"its content coding is {unknown[0]}, which was not asked for")
+            raise BodyUndecodable(f"its content coding is {unknown[0]}, which was not asked for")
         self._stages: list[_Stage] = []
         for coding in codings:
             self._stages.append(_Stage(coding == "gzip", write, limit))
             write = self._stages[-1].write
         self.write = write
-        """Take encoded bytes; may raise :class:`BodyGarbled` and :class:`BodyTooLong`."""
+        """Take encoded bytes; may raise :class:`BodyUndecodable` and :class:`BodyTooLong`."""
 
     @property
     def ended(self) -> bool:
@@ -102,7 +102,7 @@ class Decoder:
 class _Stage:
     """Decodes one coding."""
 
-    def __init__(self, gzip: bool, write: Callable[[bytes], object], limit: Limit) -> None:
+    def __init__(self, gzip: bool, write: Callable[[bytes], object], limit: SizeLimit) -> None:
         self._gzip = gzip
         self._write = write
         self._limit = limit
@@ -117,7 +117,7 @@ class _Stage:
             for start in range(0, len(data), _SLICE):
                 self._decode(data[start : start + _SLICE])
         except zlib.error as error:
-            raise BodyGarbled() from error
+            raise BodyUndecodable() from error
 
     def _decode(self, data: bytes) -> None:
         if self.inflate is None:
@@ -132,7 +132,7 @@ class _Stage:
                 self._padded = not (self._gzip and data.startswith(b"\x1f"))
                 self._members += 1
                 if self._members > MEMBERS and not self._padded:
-                    raise BodyGarbled(f"it has more than {MEMBERS} gzip members")
+                    raise BodyUndecodable(f"it has more than {MEMBERS} gzip members")
                 self.inflate = self.inflate if self._padded else zlib.decompressobj(_GZIP)
                 continue
             piece = self.inflate.decompress(data, _PIECE)
@@ -143,7 +143,7 @@ class _Stage:
                 self._write(piece)
 
 
-def decoded(data: bytes, codings: Sequence[str], limit: Limit) -> bytes:
+def decode(data: bytes, codings: Sequence[str], limit: SizeLimit) -> bytes:
     """
     Decode a whole body; a small one may hold much, so this may take a while.
 
@@ -156,7 +156,7 @@ def decoded(data: bytes, codings: Sequence[str], limit: Limit) -> bytes:
     decoder = Decoder(codings, pieces.append, limit)
     decoder.write(data)
     if not decoder.ended:
-        raise BodyCut()
+        raise BodyTruncated()
     return b"".join(pieces)
 
 
@@ -168,7 +168,7 @@ DRAIN_TIME = 1.0
 #: the system it may have to wait for a thread: with Twisted's own 64 KiB that is most of the time.)
 READ = 512 * 1024
 #: Bytes per second of which a body has to bring more, where it has to come at a pace.
-SLOWEST = 1000
+MIN_RATE = 1000
 #: Seconds over which the pace is measured.
 STRETCH = 10.0
 
@@ -261,7 +261,7 @@ class _Receiver(Protocol):
         elif reason.check(PotentialDataLoss):
             self.ended.callback(False)
         else:
-            self.ended.errback(Failure(BodyCut()))
+            self.ended.errback(Failure(BodyTruncated()))
 
     def fail(self, failure: Failure) -> None:
         """End the body from this side with an error."""
@@ -307,8 +307,8 @@ def receive(
     :param stall_timeout: seconds for which `write` may have nothing more read, ``None``: any time
     :return: a Deferred of whether the end was announced (by length or chunks); ``False`` means
         that the connection just closed, which may be the end or not. It fails with
-        :class:`BodyTimeout`, :class:`BodyTooLong`, :class:`BodyCut`, :class:`BodyStalled`, or with
-        what `write` raised. Cancelling it closes the connection.
+        :class:`BodyTimeout`, :class:`BodyTooLong`, :class:`BodyTruncated`, :class:`BodyStalled`,
+        or with what `write` raised. Cancelling it closes the connection.
     """
     receiver = _Receiver(write, clock, idle_timeout, limit, stall_timeout)
     try:
@@ -319,7 +319,7 @@ def receive(
 
 
 @attrs.frozen
-class Limit:
+class SizeLimit:
     """The most bytes that a body may bring.
 
     :ivar setting: the variable that says so, if one does
@@ -341,7 +341,7 @@ class Sink:
     """
 
     def __init__(
-        self, write: Callable[[bytes], object], limit: Limit | None, clock: IReactorTime | None
+        self, write: Callable[[bytes], object], limit: SizeLimit | None, clock: IReactorTime | None
     ) -> None:
         self._write = write
         self._limit = limit
@@ -360,7 +360,7 @@ class Sink:
         self._size += len(data)
         self._stretch += len(data)
         if self._clock is not None and (seconds := self._clock.seconds() - self._since) >= STRETCH:
-            if self._stretch < SLOWEST * seconds:
+            if self._stretch < MIN_RATE * seconds:
                 raise BodyTimeout()
             self._since += seconds
             self._stretch = 0
@@ -410,7 +410,7 @@ class Once:
 
 
 @attrs.frozen
-class Answer:
+class Response:
     """The head of an upstream's answer; its body has not been taken yet.
 
     :ivar url: where the answer came from, after redirects, without credentials
@@ -435,7 +435,7 @@ class Answer:
             for name in (b"Content-Encoding", ENCODING)
             for value in self.headers.getRawHeaders(name, [])
         ]
-        return transforming(fields)
+        return content_codings(fields)
 
     @property
     def length(self) -> int | None:
@@ -446,7 +446,7 @@ class Answer:
         announced = self.header("Content-Length")
         return int(announced) if announced and _NUMBER.fullmatch(announced) else None
 
-    def refusal(self) -> UpstreamFailed:
+    def status_error(self) -> UpstreamFailed:
         """Say why an answer of this status is of no use."""
         if self.status in (401, 403):
             cause = f"credentials rejected (status {self.status})"
@@ -469,7 +469,7 @@ class ContentRange:
     size: int | None
 
     @classmethod
-    def of(cls, answer: Answer) -> ContentRange | None:
+    def of(cls, answer: Response) -> ContentRange | None:
         """Read it from an answer that is a single range of the bytes as they are."""
         match = _CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
         if answer.status != 206 or match is None or answer.codings:

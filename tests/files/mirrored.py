@@ -15,13 +15,11 @@ from proxpi.files.cache_dir import Copy, Disk
 from proxpi.files.mirror import Elsewhere, Mirror
 from proxpi.files.partial import Partial
 from proxpi.files.spool import Reader
-from proxpi.upstream.client import Upstream
-from proxpi.upstream.credentials import Credentials
 from tests.support.house import FILES, MIB, FolderCase, entry
 from tests.support.internet import FakeInternet, Reply, Silence
 from tests.support.listing import FakePages
 from tests.support.reading import Reading
-from tests.support.upstreams import at_once
+from tests.support.upstreams import at_once, upstream_client
 
 NAME = "demo-1.0-py3-none-any.whl"
 URL = FILES + NAME
@@ -48,7 +46,7 @@ class MirrorCase(FolderCase):
         """Make a mirror on the folder, as a new process does."""
         self.disk = Disk(self.folder, capacity)
         self.disk.prepare()
-        upstream = Upstream(self.internet, self.clock, Credentials.gather([]), 3, 20)
+        upstream = upstream_client(self.internet, self.clock)
         self.mirror = Mirror(
             self.locate, upstream, self.disk, self.clock, timeout, self.in_thread, stream
         )

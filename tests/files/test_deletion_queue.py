@@ -22,13 +22,12 @@ from proxpi.files.cache_dir import Disk, Full
 from proxpi.files.layout import RESERVED
 from proxpi.files.mirror import Mirror
 from proxpi.files.resolver import Link
-from proxpi.upstream.client import Upstream
-from proxpi.upstream.credentials import Credentials
 from tests.files.mirrored import TIMEOUT, URL, MirrorCase
 from tests.files.test_disk import DiskCase, bare, link_of
 from tests.support.house import entry, sha256
 from tests.support.internet import Reply
 from tests.support.logs import logged
+from tests.support.upstreams import upstream_client
 
 
 class Threaded(DiskCase):
@@ -549,7 +548,7 @@ class Download(MirrorCase):
         super().setUp()
         self.disk = Disk(self.folder, 100, self.in_thread)
         self.disk.prepare()
-        upstream = Upstream(self.internet, self.clock, Credentials.gather([]), 3, 20)
+        upstream = upstream_client(self.internet, self.clock)
         self.mirror = Mirror(
             self.locate, upstream, self.disk, self.clock, 2 * TIMEOUT, self.in_thread
         )

@@ -11,7 +11,7 @@ from twisted.web.http_headers import Headers
 from proxpi.files.fetch import GONE, Use, check_head, use_of_rest
 from proxpi.files.resolver import Gone, Link
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import Answer, Once
+from proxpi.upstream.response import Once, Response
 
 URL = "https://files.example/demo-1.0.tar.gz"
 SIZE, ARRIVED = 100, 40
@@ -23,16 +23,16 @@ BARE = Link(URL, None, None, private=False)
 
 def answer(
     status: int, content_range: str | None = None, length: int | None = None, **fields: Any
-) -> Answer:
+) -> Response:
     """Give the head of a response; `content_range` is told without its unit."""
     headers = Headers({name.replace("_", "-"): [value] for name, value in fields.items()})
     if content_range is not None:
         headers.setRawHeaders("Content-Range", [f"bytes {content_range}"])
     response: Any = SimpleNamespace(length=length)
-    return Answer("GET", URL, status, headers, Once(response))
+    return Response("GET", URL, status, headers, Once(response))
 
 
-def use(link: Link, head: Answer, validator: str | None = TAG, total: int | None = SIZE) -> Use:
+def use(link: Link, head: Response, validator: str | None = TAG, total: int | None = SIZE) -> Use:
     """Decide for a file of which some bytes have arrived."""
     return use_of_rest(link, head, ARRIVED, total, validator)
 
@@ -48,7 +48,7 @@ def test_gone(link: Link, status: int) -> None:
 @pytest.mark.parametrize(
     "head", [answer(200), answer(203), answer(206, "0-99/100"), answer(200, ETag=OTHER)]
 )
-def test_whole(link: Link, head: Answer) -> None:
+def test_whole(link: Link, head: Response) -> None:
     """Whatever has all of the file is compared with what arrived, whichever version it is."""
     assert use(link, head) is Use.WHOLE
 
@@ -63,7 +63,7 @@ def test_whole(link: Link, head: Answer) -> None:
         answer(206, "40-99/100", 60, ETag=TAG),
     ],
 )
-def test_rest(link: Link, head: Answer) -> None:
+def test_rest(link: Link, head: Response) -> None:
     """The rest, or its beginning, of the same version is appended."""
     assert use(link, head) is Use.APPEND
 
@@ -85,7 +85,7 @@ def test_rest(link: Link, head: Answer) -> None:
         answer(503),
     ],
 )
-def test_useless(link: Link, head: Answer) -> None:
+def test_useless(link: Link, head: Response) -> None:
     """Another range, another version, another coding, and any refusal: the whole is asked for."""
     assert use(link, head) is Use.NONE
 

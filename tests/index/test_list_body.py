@@ -18,7 +18,7 @@ from proxpi.index.project_list import ProjectList
 from proxpi.simple.model import Unlisted
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import Limit
+from proxpi.upstream.response import SizeLimit
 from tests.index.test_cleared import Jobs
 from tests.index.test_project_list import ListCase, names
 from tests.support.upstreams import ROOT, Reply, root_list
@@ -100,7 +100,7 @@ class CodedTests(ListCase):
         bomb = gzip.compress(b"{" + b" " * 9_000_000)
         for body, coding in ((bomb, "gzip"), (gzip.compress(bomb), "gzip, gzip")):
             self.build(ROOT)
-            self.indexes.upstream.list_limit = Limit(2_000_000, "X")
+            self.indexes.upstream.list_limit = SizeLimit(2_000_000, "X")
             self.indexes.says(ROOT, Reply(200, (body,), {"Content-Encoding": coding}))
             error = self.error(self.ask(), UpstreamFailed)
             assert error.cause == "the answer is too long: X allows 2000000 bytes"

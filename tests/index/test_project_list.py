@@ -19,7 +19,7 @@ from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.project_list import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import Limit
+from proxpi.upstream.response import SizeLimit
 from tests.support.house import FolderCase
 from tests.support.upstreams import (
     EXTRA,
@@ -348,7 +348,7 @@ class FailureTests(ListCase):
     def test_too_long(self) -> None:
         """A list beyond all bounds is none."""
         self.indexes.says(ROOT, root_list(f"p{number}" for number in range(100)))
-        self.indexes.upstream.list_limit = Limit(100, "X")
+        self.indexes.upstream.list_limit = SizeLimit(100, "X")
         error = self.error(self.ask(), UpstreamFailed)
         assert error.cause == "the answer is too long: X allows 100 bytes"
 

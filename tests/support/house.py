@@ -21,15 +21,13 @@ from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
-from proxpi.upstream.client import Upstream
-from proxpi.upstream.credentials import Credentials
 from proxpi.web.admin.api import App
 from proxpi.web.files import Files
 from proxpi.web.server import Site
 from proxpi.web.simple_api import IndexTree
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
-from tests.support.upstreams import Case, at_once, source
+from tests.support.upstreams import Case, at_once, source, upstream_client
 
 INDEX = "https://index.example/simple/"
 PRIVATE_INDEX = "https://user:secret@index.example/simple/"
@@ -119,7 +117,7 @@ class HouseCase(FolderCase):
         rest: IResource | None = None,
     ) -> None:
         """Build a house on the folder, as ``proxpi.tap`` does."""
-        self.upstream = Upstream(self.internet, self.clock, Credentials.gather([index]), 3, 20)
+        self.upstream = upstream_client(self.internet, self.clock, index)
         self.disk = Disk(self.folder, capacity)
         sources = [source(index, ttl, self.upstream)]
         store = PageStore(self.disk.own / "pages", self.clock)

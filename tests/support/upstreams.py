@@ -29,13 +29,13 @@ from proxpi.index.client import IndexClient, Root
 from proxpi.simple import urls
 from proxpi.single_flight import Flights
 from proxpi.upstream import tls
-from proxpi.upstream.address_policy import Reach
-from proxpi.upstream.client import CONNECTIONS, USER_AGENT, Upstream
+from proxpi.upstream.address_policy import AddressPolicy
+from proxpi.upstream.client import CONNECTIONS, USER_AGENT, UpstreamClient
 from proxpi.upstream.connections import persistent_pool
-from proxpi.upstream.connector import Dial
+from proxpi.upstream.connector import Connector
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
-from proxpi.upstream.proxy_agent import Routes
+from proxpi.upstream.proxy_agent import ProxyAgent
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -217,14 +217,23 @@ def at_once(job: Callable[[], T]) -> Deferred[T]:
     return maybeDeferred(job)
 
 
-def upstream(agent: IAgent, clock: IReactorTime, *index_urls: str) -> Upstream:
-    """Give the way out through an agent, with the credentials of some indexes."""
+def upstream_client(
+    agent: IAgent, clock: IReactorTime, *index_urls: str, **settings: Any
+) -> UpstreamClient:
+    """Give a client of upstreams on an agent, with the credentials of some indexes."""
     credentials = Credentials.gather(index_urls)
-    reach = Reach(index_urls, (), lambda host: succeed([PUBLIC]))
-    return Upstream(agent, clock, credentials, CONNECT_TIMEOUT, READ_TIMEOUT, reach=reach)
+    return UpstreamClient(
+        agent=agent,
+        clock=clock,
+        credentials=credentials,
+        address_policy=AddressPolicy(index_urls, (), lambda host: succeed([PUBLIC])),
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        **settings,
+    )
 
 
-def source(url: str, ttl: float, through: Upstream) -> IndexClient:
+def source(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
     """Give an index that is asked through a way out."""
     root = Root(url, through, through.clock, Flights(through.clock))
     return IndexClient(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
@@ -238,11 +247,11 @@ class Indexes:
     ttls: tuple[float, ...] = (1800.0, 180.0)
     clock: Clock = attrs.field(factory=Clock)
     agents: Agents = attrs.field(factory=Agents)
-    upstream: Upstream = attrs.field(init=False)
+    upstream: UpstreamClient = attrs.field(init=False)
     sources: list[IndexClient] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.upstream = upstream(self.agents, self.clock, *self.urls)
+        self.upstream = upstream_client(self.agents, self.clock, *self.urls)
         self.sources = [
             source(url, ttl, self.upstream) for url, ttl in zip(self.urls, self.ttls, strict=False)
         ]
@@ -323,14 +332,14 @@ class Network:
         self.reactor = MemoryReactorClock()
         self.names: dict[str, list[str]] = {}
         self.pool = persistent_pool(self.reactor, CONNECTIONS)
-        self.upstream = upstream(
-            Routes(
-                self.reactor,
-                self.pool,
-                tls.policy(verify=True),
-                Dial(self.reactor, CONNECT_TIMEOUT, self.look_up, Reach()),
-                proxies,
-                USER_AGENT,
+        self.upstream = upstream_client(
+            ProxyAgent(
+                reactor=self.reactor,
+                pool=self.pool,
+                tls=tls.policy(verify=True),
+                connector=Connector(self.reactor, CONNECT_TIMEOUT, self.look_up, AddressPolicy()),
+                proxies=proxies,
+                user_agent=USER_AGENT,
             ),
             self.reactor,
             *index_urls,

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.upstream.errors import BodyCut, BodyStalled, BodyTimeout, BodyTooLong
+from proxpi.upstream.errors import BodyStalled, BodyTimeout, BodyTooLong, BodyTruncated
 from proxpi.upstream.response import DRAIN_LIMIT, discard, receive
 from tests.support.upstreams import Case
 
@@ -83,7 +83,7 @@ class BodyTests(Case):
         ended = self.receive()
         self.response.receiver.dataReceived(b"one")
         self.response.end(ResponseFailed([Failure(ConnectionDone())]))
-        self.error(ended, BodyCut)
+        self.error(ended, BodyTruncated)
         self.assert_over()
 
     def test_idle(self) -> None:

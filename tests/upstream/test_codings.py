@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from proxpi.upstream.errors import BodyCut, BodyGarbled, BodyTooLong
-from proxpi.upstream.response import CODINGS, MEMBERS, Decoder, Limit, decoded, transforming
+from proxpi.upstream.errors import BodyTooLong, BodyTruncated, BodyUndecodable
+from proxpi.upstream.response import CODINGS, MEMBERS, Decoder, SizeLimit, content_codings, decode
 from tests.support.growth import assert_linear
 
 DATA = b"a page" * 1000
-LIMIT = Limit(64 * 1024 * 1024)
+LIMIT = SizeLimit(64 * 1024 * 1024)
 
 
 def deflated(data: bytes, window: int) -> bytes:
@@ -46,7 +46,7 @@ def zipped(data: bytes) -> bytes:
 )
 def test_codings_that_transform(fields: list[str], codings: tuple[str, ...]) -> None:
     """Only gzip, deflate, br and zstd change bytes, in whatever case and list they stand."""
-    assert transforming(fields) == codings
+    assert content_codings(fields) == codings
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_cut(coding: str) -> None:
     """A body that ends before its coding does is cut short."""
     body = gzip.compress(DATA) if coding == "gzip" else zlib.compress(DATA)
     for end in (0, 1, 5, len(body) - 1):
-        with pytest.raises(BodyCut):
-            decoded(body[:end], (coding,), LIMIT)
-    with pytest.raises(BodyCut):
-        decoded(body + body[:-3], ("gzip",), LIMIT) if coding == "gzip" else decoded(
+        with pytest.raises(BodyTruncated):
+            decode(body[:end], (coding,), LIMIT)
+    with pytest.raises(BodyTruncated):
+        decode(body + body[:-3], ("gzip",), LIMIT) if coding == "gzip" else decode(
             b"x", ("deflate",), LIMIT
         )
 
@@ -90,33 +90,35 @@ def test_cut(coding: str) -> None:
 @pytest.mark.parametrize("codings", [("br",), ("zstd",), ("gzip", "zstd"), ("gzip",) * 4])
 def test_codings_that_are_not_decoded(codings: tuple[str, ...]) -> None:
     """A coding that was not asked for, or too many of them, are named as the reason."""
-    with pytest.raises(BodyGarbled, match="zstd|br" if len(codings) <= CODINGS else "4"):
-        decoded(DATA, codings, LIMIT)
+    with pytest.raises(BodyUndecodable, match="zstd|br" if len(codings) <= CODINGS else "4"):
+        decode(DATA, codings, LIMIT)
 
 
 @pytest.mark.parametrize("codings", [("gzip",), ("deflate",)])
 def test_bytes_that_are_not_encoded(codings: tuple[str, ...]) -> None:
     """A body that is not what its coding says is refused."""
-    with pytest.raises(BodyGarbled):
-        decoded(DATA, codings, LIMIT)
+    with pytest.raises(BodyUndecodable):
+        decode(DATA, codings, LIMIT)
 
 
 def test_limit() -> None:
     """The limit counts what comes out, of an inner coding as well."""
     bomb = gzip.compress(bytes(10_000))
-    assert len(decoded(bomb, ("gzip",), Limit(10_000))) == 10_000
+    assert len(decode(bomb, ("gzip",), SizeLimit(10_000))) == 10_000
     with pytest.raises(BodyTooLong):
-        decoded(bomb, ("gzip",), Limit(9_999))
+        decode(bomb, ("gzip",), SizeLimit(9_999))
     with pytest.raises(BodyTooLong):
-        decoded(gzip.compress(gzip.compress(DATA) + bytes(20_000)), ("gzip", "gzip"), Limit(9_999))
+        decode(
+            gzip.compress(gzip.compress(DATA) + bytes(20_000)), ("gzip", "gzip"), SizeLimit(9_999)
+        )
 
 
 def test_members() -> None:
     """The members of a gzip body are limited in number, and so is what they cost."""
     member = gzip.compress(b"")
-    assert decoded(member * MEMBERS, ("gzip",), LIMIT) == b""
-    with pytest.raises(BodyGarbled, match="members"):
-        decoded(member * (MEMBERS + 1), ("gzip",), LIMIT)
+    assert decode(member * MEMBERS, ("gzip",), LIMIT) == b""
+    with pytest.raises(BodyUndecodable, match="members"):
+        decode(member * (MEMBERS + 1), ("gzip",), LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -136,4 +138,6 @@ def test_decoding_is_linear(
 ) -> None:
     """Doubling the members, the padding, the zeros or the empty blocks doubles the time."""
     monkeypatch.setattr("proxpi.upstream.response.MEMBERS", 1 << 30)
-    assert_linear(lambda body: decoded(body, (coding,), LIMIT), made, 5000, (BodyGarbled, BodyCut))
+    assert_linear(
+        lambda body: decode(body, (coding,), LIMIT), made, 5000, (BodyUndecodable, BodyTruncated)
+    )

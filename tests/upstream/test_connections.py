@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionRefusedError, TimeoutError
 from proxpi.upstream.client import CONNECTIONS, PAGE_TIME
 from proxpi.upstream.connections import KEEP_ALIVE
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import Limit
+from proxpi.upstream.response import SizeLimit
 from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
 
 PAGE = "http://index.example/simple/demo/"
@@ -27,7 +27,7 @@ class ConnectionCase(Case):
 
     async def _body(self, limit: int) -> tuple[bytes, bool]:
         async with self.upstream.page(PAGE, {}) as answer:
-            return await self.upstream.body(answer, Limit(limit))
+            return await self.upstream.read(answer, SizeLimit(limit))
 
     async def _status(self) -> int:
         async with self.upstream.page(PAGE, {}) as answer:

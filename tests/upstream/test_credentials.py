@@ -177,12 +177,12 @@ def test_client_certificate() -> None:
     }
     for url, expected in shown.items():
         assert credentials.certificate_for(urls.origin(url)) is expected
-        assert credentials.guard(url) is expected
+        assert credentials.protects(url) is expected
 
 
 def test_guard() -> None:
     """Without a client certificate only what has credentials is behind any."""
     credentials = Credentials.gather([INDEX, "https://open.example/"], Netrc())
-    assert credentials.guard("https://index.example/file")
-    assert not credentials.guard("https://open.example/file")
+    assert credentials.protects("https://index.example/file")
+    assert not credentials.protects("https://open.example/file")
     assert not credentials.certificate_for(urls.origin(INDEX))

@@ -11,9 +11,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from proxpi.upstream.address_policy import Reach
-from proxpi.upstream.connector import Dial
-from proxpi.upstream.errors import Barred
+from proxpi.upstream.address_policy import AddressPolicy
+from proxpi.upstream.connector import Connector
+from proxpi.upstream.errors import AddressBlocked
 from tests.support.upstreams import CONNECT_TIMEOUT, PUBLIC, Case
 
 #: Seconds from one attempt to the next.
@@ -28,7 +28,7 @@ class DialCase(Case):
         self.reactor = MemoryReactorClock()
         self.found: Deferred[list[str]] = succeed([PUBLIC])
         self.asked: list[str] = []
-        self.dial = Dial(self.reactor, CONNECT_TIMEOUT, self.look_up, Reach())
+        self.dial = Connector(self.reactor, CONNECT_TIMEOUT, self.look_up, AddressPolicy())
 
     def look_up(self, host: str) -> Deferred[list[str]]:
         """See `LookUp`."""
@@ -113,16 +113,16 @@ class BarredTests(DialCase):
     def test_private(self) -> None:
         """A private address is not so much as tried, whatever its name."""
         self.found = succeed(["127.0.0.1"])
-        self.error(self.connect(), Barred)
-        self.error(self.connect(b"127.0.0.1"), Barred)
-        self.error(self.connect(b"0x7f.1"), Barred)
+        self.error(self.connect(), AddressBlocked)
+        self.error(self.connect(b"127.0.0.1"), AddressBlocked)
+        self.error(self.connect(b"0x7f.1"), AddressBlocked)
         assert self.tried == []
 
     def test_each_time(self) -> None:
         """A name is judged whenever it is connected to: it may stand for something else by then."""
         self.connect()
         self.found = succeed(["127.0.0.1"])
-        self.error(self.connect(), Barred)
+        self.error(self.connect(), AddressBlocked)
         assert self.tried == [PUBLIC]
 
     def test_those_left(self) -> None:

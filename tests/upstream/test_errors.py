@@ -12,16 +12,16 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed, Respon
 from twisted.web.error import SchemeNotSupported
 
 from proxpi.upstream.errors import (
-    Barred,
-    BodyCut,
+    AddressBlocked,
     BodyTimeout,
     BodyTooLong,
+    BodyTruncated,
+    DNSTimeout,
     HeadTooLong,
-    NameTimeout,
     TLSFailed,
     UpstreamFailed,
-    failed,
     settled,
+    upstream_failed,
 )
 from tests.support.upstreams import run
 
@@ -60,10 +60,10 @@ BARRED = (
         (BodyTooLong(), "the answer is too long", False),
         (BodyTooLong("X allows 7 bytes"), "the answer is too long: X allows 7 bytes", False),
         (HeadTooLong(), "the head of the answer is too long", False),
-        (NameTimeout(), "timed out while its name was looked up", True),
-        (Barred("a", "::1", "private"), BARRED, False),
-        (Barred("a", "::1", "private", certain=False), BARRED, True),
-        (BodyCut(), "the answer was cut short", True),
+        (DNSTimeout(), "timed out while its name was looked up", True),
+        (AddressBlocked("a", "::1", "private"), BARRED, False),
+        (AddressBlocked("a", "::1", "private", certain=False), BARRED, True),
+        (BodyTruncated(), "the answer was cut short", True),
         (SchemeNotSupported(), "only http and https are supported", False),
         (EXPIRED, "the certificate of index.example expired on 2026-01-02", False),
         (BUSY, "index.example broke off the TLS handshake (alert 80)", True),
@@ -80,7 +80,7 @@ def test_causes(reason: Exception, cause: str, temporary: bool) -> None:
     wrappers: list[Any] = [ResponseNeverReceived, ResponseFailed, RequestTransmissionFailed]
     shapes = [reason, *(wrapper([Failure(reason)]) for wrapper in wrappers)]
     for shape in [*shapes, ResponseFailed([Failure(shapes[1])])]:
-        found = failed(URL, Failure(shape))
+        found = upstream_failed(URL, Failure(shape))
         assert (found.cause, found.temporary) == (cause, temporary)
         assert str(found) == f"{URL}: {cause}"
 
@@ -92,22 +92,22 @@ def test_causes(reason: Exception, cause: str, temporary: bool) -> None:
         (error.ConnectionRefusedError(), "connection"),
         (error.TCPTimedOutError(), "connection"),
         (error.NoRouteError(), "connection"),
-        (NameTimeout(), "connection"),
+        (DNSTimeout(), "connection"),
         (BodyTimeout(), "connection"),
         (EXPIRED, "connection"),
         (_ssl("wrong version number"), "connection"),
         (error.ConnectionLost(), "resource"),
         (error.ConnectionDone(), "resource"),
-        (BodyCut(), "resource"),
+        (BodyTruncated(), "resource"),
         (HeadTooLong(), "resource"),
-        (Barred("a", "::1", "private"), "resource"),
+        (AddressBlocked("a", "::1", "private"), "resource"),
         (ValueError(), "resource"),
     ],
 )
 def test_scope(reason: Exception, scope: str) -> None:
     """Without a connection or a response head the server fails, else the resource alone."""
-    found = failed(URL, Failure(reason))
-    assert (found.scope, found.again().scope) == (scope, scope)
+    found = upstream_failed(URL, Failure(reason))
+    assert (found.scope, found.copy().scope) == (scope, scope)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_scope(reason: Exception, scope: str) -> None:
 )
 def test_broken_tls_connection(reason: Exception) -> None:
     """A TLS connection that breaks without a word of OpenSSL's is an outage like any other."""
-    found = failed(URL, Failure(ResponseNeverReceived([Failure(reason)])))
+    found = upstream_failed(URL, Failure(ResponseNeverReceived([Failure(reason)])))
     assert found.temporary
     assert "SysCallError" not in found.cause
 
@@ -130,13 +130,13 @@ def test_broken_tls_connection(reason: Exception) -> None:
 def test_the_telling_reason(telling: Exception) -> None:
     """Of several reasons the one that tells something counts, not the lost connection beside it."""
     both = ResponseFailed([Failure(error.ConnectionLost()), Failure(telling)])
-    assert failed(URL, Failure(both)).cause == failed(URL, Failure(telling)).cause
+    assert upstream_failed(URL, Failure(both)).cause == upstream_failed(URL, Failure(telling)).cause
 
 
 def test_failed_already() -> None:
     """What has its sentence already keeps it."""
     known = UpstreamFailed(URL, "status 500", retry_after=3.0)
-    assert failed("https://other.example/", Failure(known)) is known
+    assert upstream_failed("https://other.example/", Failure(known)) is known
 
 
 def test_no_credentials() -> None:

@@ -24,7 +24,7 @@ class HeadTests(Case):
 
         async def body() -> bytes:
             async with self.network.upstream.page(PAGE, {}) as answer:
-                return (await self.network.upstream.body(answer))[0]
+                return (await self.network.upstream.read(answer))[0]
 
         return run(body())
 

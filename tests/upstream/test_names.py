@@ -12,8 +12,8 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 
 from proxpi.upstream import dns
-from proxpi.upstream.dns import LOOKUPS, MOST_THREADS, Names
-from proxpi.upstream.errors import NameTimeout
+from proxpi.upstream.dns import LOOKUPS, MOST_THREADS, DNSResolver
+from proxpi.upstream.errors import DNSTimeout
 from tests.support.upstreams import Case
 
 TIMEOUT = 3.0
@@ -36,7 +36,7 @@ class NamesCase(Case):
         self.jobs: list[Callable[[], None]] = []
         self.asked: list[bytes] = []
         self.known: dict[bytes, list[str] | Exception] = {}
-        self.names = Names(
+        self.names = DNSResolver(
             self.reactor,
             TIMEOUT,
             frozenset({"index.example"}),
@@ -96,7 +96,7 @@ class LookUpTests(NamesCase):
         def refuse(job: Callable[[], None]) -> None:
             raise RuntimeError("can't start new thread")
 
-        names = Names(self.reactor, TIMEOUT, frozenset(), self.getaddrinfo, refuse)
+        names = DNSResolver(self.reactor, TIMEOUT, frozenset(), self.getaddrinfo, refuse)
         for _ in range(2):
             found = names.look_up("a.example")
             self.reactor.advance(0)
@@ -118,7 +118,7 @@ class HangingTests(NamesCase):
         """Nobody waits longer than allowed; the thread goes on, and serves who comes later."""
         early = self.names.look_up("a.example")
         self.reactor.advance(TIMEOUT + 0.1)
-        self.error(early, NameTimeout)
+        self.error(early, DNSTimeout)
         late = self.names.look_up("a.example")
         assert len(self.jobs) == 1
         self.work()
@@ -160,7 +160,7 @@ class HangingTests(NamesCase):
         assert len(self.jobs) == LOOKUPS
         self.reactor.advance(1)
         for each in hang:
-            self.error(each, NameTimeout)
+            self.error(each, DNSTimeout)
         self.jobs.pop()()
         assert self.result(other) == ["1.2.3.4"]
         late = self.names.look_up("0.example")

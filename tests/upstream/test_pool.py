@@ -12,10 +12,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
-from proxpi.upstream.client import CONNECTIONS, REDIRECTS, USER_AGENT, Upstream
-from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.client import CONNECTIONS, REDIRECTS, USER_AGENT, UpstreamClient
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import DRAIN_TIME, Answer
+from proxpi.upstream.response import DRAIN_TIME, Response
 from tests.support.upstreams import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
@@ -24,7 +23,7 @@ from tests.support.upstreams import (
     Case,
     Reply,
     run,
-    upstream,
+    upstream_client,
 )
 
 PRIVATE = "https://user:secret@index.example/simple/"
@@ -37,16 +36,16 @@ def redirect(location: str, status: int = 302) -> Reply:
     return Reply(status, (b"moved",), {"Location": location})
 
 
-async def page(upstream: Upstream, url: str = PAGE) -> Answer:
+async def page(upstream: UpstreamClient, url: str = PAGE) -> Response:
     """Ask for a page, and leave its body."""
     async with upstream.page(url, {"Accept": "text/html"}) as answer:
         return answer
 
 
-async def file(upstream: Upstream, url: str = PAGE, method: str = "GET") -> bytes:
+async def file(upstream: UpstreamClient, url: str = PAGE, method: str = "GET") -> bytes:
     """Ask for a file and read it."""
     async with upstream.file(url, {}, method) as answer:
-        return (await upstream.body(answer))[0]
+        return (await upstream.read(answer))[0]
 
 
 class PoolCase(Case):
@@ -56,7 +55,7 @@ class PoolCase(Case):
         """Prepare an upstream with an index behind credentials."""
         self.clock = Clock()
         self.agents = Agents()
-        self.upstream = upstream(self.agents, self.clock, PRIVATE)
+        self.upstream = upstream_client(self.agents, self.clock, PRIVATE)
 
     def only(self) -> Asked:
         """Give the one request that was made."""
@@ -344,7 +343,7 @@ class SlotTests(PoolCase):
         """The limit is the one that was set."""
         self.agents.silent.add(PAGE)
         clock = self.clock
-        few = Upstream(self.agents, clock, Credentials.gather([]), 3, 20, connections=2)
+        few = upstream_client(self.agents, clock, connections=2)
         asks = [run(page(few)) for _ in range(3)]
         assert self.agents.waiting == 2
         self.agents.release(PAGE)
@@ -386,7 +385,7 @@ class SlotTests(PoolCase):
 
         async def use() -> None:
             async with self.upstream.file(PAGE, {}) as answer:
-                await self.upstream.body(answer)
+                await self.upstream.read(answer)
 
         self.agents.replies[PAGE] = Reply(200, (b"begin",), end=None)
         asks = [run(use()) for _ in range(CONNECTIONS + 1)]

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import DNSLookupError
 
 from proxpi.simple import urls
-from proxpi.upstream.address_policy import Reach, kind, literal
-from proxpi.upstream.errors import Barred
+from proxpi.upstream.address_policy import AddressPolicy, kind, literal
+from proxpi.upstream.errors import AddressBlocked
 from tests.support.upstreams import PUBLIC, Case, run
 
 OUTSIDE = "https://index.example/simple/"
@@ -144,17 +144,21 @@ class ReachCase(Case):
         found = self.names.get(host)
         return succeed(found) if found else fail(DNSLookupError())
 
-    def reach(self, *index_urls: str, allow: tuple[str, ...] = ()) -> Reach:
-        """Give the reach from some indexes."""
-        return Reach(index_urls, allow, self.look_up)
+    def policy(self, *index_urls: str, allow: tuple[str, ...] = ()) -> AddressPolicy:
+        """Give the policy from some indexes."""
+        return AddressPolicy(index_urls, allow, self.look_up)
 
-    def passable(self, reach: Reach, *addresses: str, host: str = "files.example") -> list[str]:
+    def passable(
+        self, policy: AddressPolicy, *addresses: str, host: str = "files.example"
+    ) -> list[str]:
         """Give those addresses of a host that may be connected to."""
-        return list(self.result(run(reach.passable(host, 80, addresses))))
+        return list(self.result(run(policy.passable(host, 80, addresses))))
 
-    def barred(self, reach: Reach, address: str, host: str = "files.example") -> Barred:
+    def blocked(
+        self, policy: AddressPolicy, address: str, host: str = "files.example"
+    ) -> AddressBlocked:
         """Give why nothing may lead to an address."""
-        return self.error(run(reach.passable(host, 80, [address])), Barred)
+        return self.error(run(policy.passable(host, 80, [address])), AddressBlocked)
 
 
 class PassableTests(ReachCase):
@@ -162,13 +166,13 @@ class PassableTests(ReachCase):
 
     def test_public(self) -> None:
         """Public addresses may be connected to, and no index is looked up for that."""
-        assert self.passable(self.reach(OUTSIDE), PUBLIC, "2600::1") == [PUBLIC, "2600::1"]
+        assert self.passable(self.policy(OUTSIDE), PUBLIC, "2600::1") == [PUBLIC, "2600::1"]
         assert self.asked == []
 
     def test_private(self) -> None:
         """A name for a private address leads nowhere, and the error says what to set."""
         for address in ("127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"):
-            error = self.barred(self.reach(OUTSIDE), address)
+            error = self.blocked(self.policy(OUTSIDE), address)
             assert str(error) == (
                 f"files.example is {address}, a private address, where no link or redirect may "
                 "lead unless PROXPI_ALLOW_HOSTS has files.example"
@@ -177,70 +181,70 @@ class PassableTests(ReachCase):
 
     def test_mixed(self) -> None:
         """Of a host with addresses of both kinds the public ones are left."""
-        assert self.passable(self.reach(OUTSIDE), "10.0.0.1", PUBLIC) == [PUBLIC]
+        assert self.passable(self.policy(OUTSIDE), "10.0.0.1", PUBLIC) == [PUBLIC]
 
     def test_index_inside(self) -> None:
         """If an index lives on a private address, links may lead to others."""
         for index in (INSIDE, "http://[fd00::1]/", "http://2130706433/", "http://10.1/"):
-            reach = self.reach(OUTSIDE, index)
-            assert self.passable(reach, "10.0.0.1", "127.0.0.1") == ["10.0.0.1", "127.0.0.1"]
+            policy = self.policy(OUTSIDE, index)
+            assert self.passable(policy, "10.0.0.1", "127.0.0.1") == ["10.0.0.1", "127.0.0.1"]
 
     def test_index_inside_by_name(self) -> None:
         """The same if only its name says so, which is looked up once, before it was asked."""
-        reach = self.reach(OUTSIDE, NAMED)
-        assert self.passable(reach, "10.0.0.1") == ["10.0.0.1"]
-        assert self.passable(reach, "10.0.0.1") == ["10.0.0.1"]
+        policy = self.policy(OUTSIDE, NAMED)
+        assert self.passable(policy, "10.0.0.1") == ["10.0.0.1"]
+        assert self.passable(policy, "10.0.0.1") == ["10.0.0.1"]
         assert sorted(self.asked) == ["index.corp", "index.example"]
 
     def test_index_with_both(self) -> None:
         """An index with a public address, too, does not live inside."""
         self.names["index.corp"] = ["10.2.2.2", PUBLIC]
-        self.barred(self.reach(NAMED), "10.0.0.1")
+        self.blocked(self.policy(NAMED), "10.0.0.1")
 
     def test_index_that_moves_in(self) -> None:
         """An index that was seen outside opens no door by naming a private address."""
-        reach = self.reach(OUTSIDE)
-        self.passable(reach, PUBLIC, host="index.example")
-        self.barred(reach, "127.0.0.1", host="Index.Example.")
-        self.barred(reach, "127.0.0.1")
+        policy = self.policy(OUTSIDE)
+        self.passable(policy, PUBLIC, host="index.example")
+        self.blocked(policy, "127.0.0.1", host="Index.Example.")
+        self.blocked(policy, "127.0.0.1")
 
     def test_index_that_moves_out(self) -> None:
         """One that was inside and moves out closes it."""
-        reach = self.reach(NAMED)
-        self.passable(reach, "10.0.0.1")
-        self.passable(reach, PUBLIC, host="index.corp")
-        self.barred(reach, "10.0.0.1")
+        policy = self.policy(NAMED)
+        self.passable(policy, "10.0.0.1")
+        self.passable(policy, PUBLIC, host="index.corp")
+        self.blocked(policy, "10.0.0.1")
 
     def test_index_that_is_not_found(self) -> None:
         """As long as nobody knows where the index lives, waiting may help."""
         del self.names["index.corp"]
-        reach = self.reach(NAMED)
-        assert not self.barred(reach, "10.0.0.1").certain
+        policy = self.policy(NAMED)
+        assert not self.blocked(policy, "10.0.0.1").certain
         self.names["index.corp"] = ["10.2.2.2"]
-        assert self.passable(reach, "10.0.0.1") == ["10.0.0.1"]
+        assert self.passable(policy, "10.0.0.1") == ["10.0.0.1"]
 
     def test_index_behind_a_proxy(self) -> None:
         """A name that a forward proxy looks up is not looked up here."""
-        reach = Reach([NAMED], (), self.look_up, lambda url: url != NAMED)
-        assert self.barred(reach, "10.0.0.1").certain
+        policy = AddressPolicy([NAMED], (), self.look_up, lambda url: url != NAMED)
+        assert self.blocked(policy, "10.0.0.1").certain
         assert self.asked == []
 
     def test_special(self) -> None:
         """Link-local addresses and their like are left alone wherever the indexes live."""
-        reach = self.reach(INSIDE, allow=("0.0.0.0/0", "::/0"))
+        policy = self.policy(INSIDE, allow=("0.0.0.0/0", "::/0"))
         for address in ("169.254.169.254", "0.0.0.0", "fe80::1", "fd00:ec2::254", "224.0.0.1"):
-            assert "a link-local or special address" in str(self.barred(reach, address))
-            assert self.passable(reach, address, "10.0.0.1") == ["10.0.0.1"]
+            assert "a link-local or special address" in str(self.blocked(policy, address))
+            assert self.passable(policy, address, "10.0.0.1") == ["10.0.0.1"]
 
     def test_own_door(self) -> None:
         """An index's own host and port may be anywhere."""
         for index in ("http://169.254.7.7/", "http://index.example:80/"):
-            reach = self.reach(index)
+            policy = self.policy(index)
             host = index.split("/")[2].partition(":")[0]
-            assert self.passable(reach, "169.254.7.7", host=host) == ["169.254.7.7"]
-            assert self.error(run(reach.passable(host, 81, ["169.254.7.7"])), Barred)
+            assert self.passable(policy, "169.254.7.7", host=host) == ["169.254.7.7"]
+            assert self.error(run(policy.passable(host, 81, ["169.254.7.7"])), AddressBlocked)
             # Nor is it a private network that such an index lives in.
-            assert self.error(run(reach.passable("x.example", 80, ["10.0.0.1"])), Barred)
+            assert self.error(run(policy.passable("x.example", 80, ["10.0.0.1"])), AddressBlocked)
 
 
 class AllowedTests(ReachCase):
@@ -248,49 +252,49 @@ class AllowedTests(ReachCase):
 
     def test_names(self) -> None:
         """A name opens every address that it stands for, in any case; not those below it."""
-        reach = self.reach(OUTSIDE, allow=("files.corp",))
+        policy = self.policy(OUTSIDE, allow=("files.corp",))
         for host in ("files.corp", "Files.CORP", "files.corp."):
             for address in ("10.0.0.1", "127.0.0.1", "169.254.1.1"):
-                assert self.passable(reach, address, host=host) == [address]
-        self.barred(reach, "10.0.0.1", host="more.files.corp")
+                assert self.passable(policy, address, host=host) == [address]
+        self.blocked(policy, "10.0.0.1", host="more.files.corp")
 
     def test_addresses(self) -> None:
         """An address is opened under any name, also a special one."""
-        reach = self.reach(OUTSIDE, allow=("10.0.0.1", "169.254.1.1", "fd00::1"))
+        policy = self.policy(OUTSIDE, allow=("10.0.0.1", "169.254.1.1", "fd00::1"))
         for address in ("10.0.0.1", "169.254.1.1", "fd00::1", "::ffff:10.0.0.1"):
-            assert self.passable(reach, address) == [address]
-        self.barred(reach, "10.0.0.2")
+            assert self.passable(policy, address) == [address]
+        self.blocked(policy, "10.0.0.2")
 
     def test_networks(self) -> None:
         """A network opens the private addresses in it."""
-        reach = self.reach(OUTSIDE, allow=("10.0.0.0/8", "fd00::/8", "169.254.0.0/16"))
+        policy = self.policy(OUTSIDE, allow=("10.0.0.0/8", "fd00::/8", "169.254.0.0/16"))
         for address in ("10.1.2.3", "fd12::1"):
-            assert self.passable(reach, address) == [address]
-        self.barred(reach, "192.168.0.1")
-        self.barred(reach, "169.254.1.1")
+            assert self.passable(policy, address) == [address]
+        self.blocked(policy, "192.168.0.1")
+        self.blocked(policy, "169.254.1.1")
 
 
 class LiteralTests(ReachCase):
     """Hosts of URLs that are addresses, which are judged behind forward proxies, too."""
 
-    def check(self, reach: Reach, url: str) -> Deferred[None]:
+    def check(self, policy: AddressPolicy, url: str) -> Deferred[None]:
         """Check a URL."""
-        return run(reach.check_literal(url))
+        return run(policy.check_literal(url))
 
     def test_names(self) -> None:
         """Names are nobody's business here, and are not looked up."""
-        self.result(self.check(self.reach(OUTSIDE), "http://files.corp/x"))
+        self.result(self.check(self.policy(OUTSIDE), "http://files.corp/x"))
         assert self.asked == []
 
     def test_addresses(self) -> None:
         """Addresses are judged in each of their spellings."""
-        reach = self.reach(OUTSIDE)
+        policy = self.policy(OUTSIDE)
         for host in ("127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "127.0.0.1."):
-            self.error(self.check(reach, f"http://{host}:8000/x"), Barred)
+            self.error(self.check(policy, f"http://{host}:8000/x"), AddressBlocked)
         for host in ("[::1]", "[::ffff:7f00:1]", "[fe80::1%25lo]", "127%2e0.0.1", "0"):
-            self.error(self.check(reach, f"https://{host}/x"), Barred)
-        self.result(self.check(reach, f"https://{PUBLIC}/x"))
-        self.result(self.check(reach, "https://[2600::1]/x"))
+            self.error(self.check(policy, f"https://{host}/x"), AddressBlocked)
+        self.result(self.check(policy, f"https://{PUBLIC}/x"))
+        self.result(self.check(policy, "https://[2600::1]/x"))
 
     def test_what_to_set(self) -> None:
         """The error for an odd spelling names the address, as the setting takes nothing else."""
@@ -306,23 +310,23 @@ class LiteralTests(ReachCase):
             ("X.localhost", "x.localhost"),
         ):
             url = f"http://{spelling}/x"
-            error = self.error(self.check(self.reach(OUTSIDE), url), Barred)
+            error = self.error(self.check(self.policy(OUTSIDE), url), AddressBlocked)
             assert str(error).endswith(f" unless PROXPI_ALLOW_HOSTS has {host}")
-            allowed = self.reach(OUTSIDE, allow=(urls.host(host),))
+            allowed = self.policy(OUTSIDE, allow=(urls.host(host),))
             self.result(self.check(allowed, url))
 
     def test_this_machine(self) -> None:
         """The names for loopback are its addresses, whoever would look them up."""
         for host in ("localhost", "LOCALHOST.", "x.localhost", "local%68ost", "x%2Elocalhost"):
-            self.error(self.check(self.reach(OUTSIDE), f"http://{host}/"), Barred)
-        self.result(self.check(self.reach(OUTSIDE), "http://notlocalhost/"))
-        self.result(self.check(self.reach("http://localhost:81/"), "http://localhost:81/"))
-        allowed = self.reach(OUTSIDE, allow=("localhost",))
+            self.error(self.check(self.policy(OUTSIDE), f"http://{host}/"), AddressBlocked)
+        self.result(self.check(self.policy(OUTSIDE), "http://notlocalhost/"))
+        self.result(self.check(self.policy("http://localhost:81/"), "http://localhost:81/"))
+        allowed = self.policy(OUTSIDE, allow=("localhost",))
         self.result(self.check(allowed, "http://localhost/"))
 
     def test_kept_to_itself(self) -> None:
         """What is shown of it holds no password of an index."""
-        assert "secret" not in repr(Reach(["https://user:secret@index.example/"]))
+        assert "secret" not in repr(AddressPolicy(["https://user:secret@index.example/"]))
 
 
 def test_every_embedded_form_is_parsed() -> None:

@@ -13,10 +13,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.web.client import HTTPConnectionPool
 
 from proxpi.upstream import tls
-from proxpi.upstream.connector import Dial
+from proxpi.upstream.connector import Connector
 from proxpi.upstream.errors import ProxyFailed, UpstreamFailed
 from proxpi.upstream.proxies import Proxies
-from proxpi.upstream.proxy_agent import Routes
+from proxpi.upstream.proxy_agent import ProxyAgent
 from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
 
 PROXY = "proxy http://proxy.example:3128"
@@ -45,11 +45,11 @@ class RouteCase(Case):
 
     async def _body(self, url: str) -> bytes:
         async with self.network.upstream.page(url, {}) as answer:
-            return (await self.network.upstream.body(answer))[0]
+            return (await self.network.upstream.read(answer))[0]
 
     async def _file(self, url: str) -> bytes:
         async with self.network.upstream.file(url, {}) as answer:
-            return (await self.network.upstream.body(answer))[0]
+            return (await self.network.upstream.read(answer))[0]
 
     def page(self, url: str) -> Deferred[bytes]:
         """Ask for a page and read it."""
@@ -315,8 +315,13 @@ class DialTests(Case):
         dials = Dials(reactor)
         policy = tls.policy(verify=False)
         proxies = Proxies.read(VARIABLES)
-        routes = Routes(
-            reactor, HTTPConnectionPool(reactor), policy, cast(Dial, dials), proxies, b"proxpi/2"
+        routes = ProxyAgent(
+            reactor=reactor,
+            pool=HTTPConnectionPool(reactor),
+            tls=policy,
+            connector=cast(Connector, dials),
+            proxies=proxies,
+            user_agent=b"proxpi/2",
         )
         for url in (PLAIN, SECURE, "https://direct.example/", "http://direct.example:8080/"):
             routes.request(b"GET", url.encode())

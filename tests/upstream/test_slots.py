@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi.upstream.connections import Slots
+from proxpi.upstream.connections import ConnectionLimit
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.upstreams import Case, run
 
@@ -16,7 +16,7 @@ class SlotsTests(Case):
 
     def setUp(self) -> None:
         """Have slots."""
-        self.slots = Slots(2)
+        self.slots = ConnectionLimit(2)
         self.served: list[str] = []
         self.users: list[Deferred[None]] = []
         self.addCleanup(self.leave_all)
@@ -102,7 +102,7 @@ class SlotsTests(Case):
 
     def test_narrower_limit(self) -> None:
         """A slot of a narrower limit moves along: none of an origin is held after a redirect."""
-        narrow = Slots(1)
+        narrow = ConnectionLimit(1)
 
         async def use(name: str, *urls: str) -> None:
             async with self.slots.slot(urls[0], narrow) as slot:

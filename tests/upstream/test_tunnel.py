@@ -218,7 +218,7 @@ class Refusals(TunnelCase):
             assert not error.temporary
             # Such probes are made less often: some servers count them.
             assert isinstance(error, CredentialsRejected)
-            assert str(error.again()) == str(error)
+            assert str(error.copy()) == str(error)
         # tinyproxy has this of credentials that are wrong.
         error = self.refusal(b"HTTP/1.0 401 Unauthorized\r\n\r\n", "http://u:p@proxy.example:3128")
         assert (error.cause, error.temporary) == ("it wants other credentials (status 401)", False)
