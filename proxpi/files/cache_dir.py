@@ -39,7 +39,7 @@ from proxpi.files.layout import Identity
 from proxpi.files.open_file import Copy, Held
 from proxpi.files.partial import Digests, Partial
 from proxpi.files.quota import EvictionIndex, Full, Quota, ScanRunning, TooLarge
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from proxpi.files.startup_scan import StartupScan
 from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.usage_log import UsageLog
@@ -120,9 +120,9 @@ class Disk:
         """Whether a file of this size may be kept."""
         return self._quota.fits(size)
 
-    def open(self, link: Link) -> Copy | None:
-        """Open the file if it is here and was checked against what the link says."""
-        place, checked = link.place, self.checked(link)
+    def open(self, reference: FileReference) -> Copy | None:
+        """Open the file if it is here and was checked against what the reference says."""
+        place, checked = reference.cache_path, self.checked(reference)
         if place is None or checked is None:
             return None
         try:
@@ -136,7 +136,7 @@ class Disk:
             return None
         self.count(place)
         identity, sha256 = checked.identity, checked.digests["sha256"]
-        copy = Copy(file, identity.size, sha256, self._readers, place, link.has_digest)
+        copy = Copy(file, identity.size, sha256, self._readers, place, reference.has_digest)
         copy.identity = identity
         copy.mark_unverified = lambda: self._mark_unverified(place, identity)
         return copy
@@ -158,9 +158,9 @@ class Disk:
         self._scan.changed(place)
         self._usage_log.changed()
 
-    def found(self, link: Link) -> bool:
+    def found(self, reference: FileReference) -> bool:
         """Whether a file lies here that has not been checked yet."""
-        place = link.place
+        place = reference.cache_path
         if place is None or not self.capacity or self._clearing or self._index.verified(place):
             return False
         try:
@@ -170,21 +170,21 @@ class Disk:
             return False
         return status is not None and stat.S_ISREG(status.st_mode)
 
-    def check(self, link: Link) -> Checked | OSError | None:
+    def check(self, reference: FileReference) -> Checked | OSError | None:
         """Give the digests of a found file, in a thread; ``None`` if it changed meanwhile."""
-        assert link.place is not None
+        assert reference.cache_path is not None
         try:
-            return check(self.folder / link.place, link)
+            return check(self.folder / reference.cache_path, reference)
         except OSError as error:
             return error
 
-    def trust(self, link: Link, checked: Checked | OSError | None) -> bool:
+    def trust(self, reference: FileReference, checked: Checked | OSError | None) -> bool:
         """
         Take in the outcome of :meth:`check`: verify the file, or remove one with other bytes.
 
         :return: whether it is verified; not if another file lies there by now
         """
-        place = link.place
+        place = reference.cache_path
         assert place is not None
         if isinstance(checked, OSError):
             self._missed(place, checked)
@@ -197,7 +197,7 @@ class Disk:
             return False
         if Identity.of(status) != checked.identity:
             return False
-        if checked.suits(link):
+        if checked.suits(reference):
             self._keep(place, checked)
             return True
         with suppress(OSError):
@@ -205,25 +205,25 @@ class Disk:
                 _log.warn("{place} is not what the index names: removed", place=place)
         return False
 
-    def checked(self, link: Link) -> Checked | None:
-        """Give what is known of the cached file of a link."""
-        checked = self._index.verified(link.place)
-        return checked if checked is not None and checked.suits(link) else None
+    def checked(self, reference: FileReference) -> Checked | None:
+        """Give what is known of the cached file of a reference."""
+        checked = self._index.verified(reference.cache_path)
+        return checked if checked is not None and checked.suits(reference) else None
 
-    def confirm(self, link: Link, now: float) -> None:
+    def confirm(self, reference: FileReference, now: float) -> None:
         """Note when the upstream had, or is taken to have had, the cached version of a file."""
-        if link.place is not None and (checked := self.checked(link)) is not None:
-            self._index.verify(link.place, replace(checked, confirmed_at=now))
+        if reference.cache_path is not None and (checked := self.checked(reference)) is not None:
+            self._index.verify(reference.cache_path, replace(checked, confirmed_at=now))
             self._usage_log.changed()
 
-    def partial(self, link: Link, *, cacheable: bool = True) -> Partial:
+    def partial(self, reference: FileReference, *, cacheable: bool = True) -> Partial:
         """Begin a file, which may be cached or not; raises an `OSError` if the disk does."""
-        if link.place is not None:
-            layout.look(self.folder, link.place)
+        if reference.cache_path is not None:
+            layout.look(self.folder, reference.cache_path)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
-        partial = Partial(self.own, Digests.of(link.digest))
-        self._quota.reserve(partial, link, cacheable)
-        if link.place is None:
+        partial = Partial(self.own, Digests.of(reference.digest))
+        self._quota.reserve(partial, reference, cacheable)
+        if reference.cache_path is None:
             partial.unlink()
         return partial
 
@@ -258,28 +258,35 @@ class Disk:
         return ended
 
     def adopt(
-        self, partial: Partial, link: Link, etag: str = "", modified: str = "", now: float = 0.0
+        self,
+        partial: Partial,
+        reference: FileReference,
+        etag: str = "",
+        modified: str = "",
+        now: float = 0.0,
     ) -> Copy | None:
         """
-        Give a finished file its cache path, flushed to disk, if its bytes are those of the link.
+        Give a finished file its cache path, flushed to disk, if its bytes are right.
 
         :param etag: its validators, for a revalidation; see :class:`Checked`
         :return: ``None`` once it is cached; if it may not be, an open copy that has no name
         :raises Mismatch: if the bytes are wrong
         """
         digests = partial.finish()
-        compare(partial.size, digests, link)
-        place, sha256 = link.place, digests["sha256"]
+        compare(partial.size, digests, reference)
+        place, sha256 = reference.cache_path, digests["sha256"]
         if place is None or not self._quota[partial].cacheable:
-            return Copy(partial.reopen(), partial.size, sha256, self._readers, "", link.has_digest)
+            return Copy(
+                partial.reopen(), partial.size, sha256, self._readers, "", reference.has_digest
+            )
         partial.sync()
         self._usage_log.mark(place)
         self._name(partial, place)
         # Asked of the open file: another program may have replaced it under its name already.
         identity = Identity.of(os.fstat(partial.fileno()))
         self._quota.release(partial)
-        checked = Checked(identity, digests, digest_of_url(link.url), link.version)
-        if link.digest is None:
+        checked = Checked(identity, digests, digest_of_url(reference.url), reference.version)
+        if reference.digest is None:
             checked = replace(checked, etag=etag, modified=modified, confirmed_at=now)
         self._keep(place, checked)
         return None
@@ -291,9 +298,9 @@ class Disk:
             if unquote(place.rpartition("/")[2]) in filenames:
                 self.forget(place)
 
-    def forget(self, what: Link | str) -> None:
+    def forget(self, what: FileReference | str) -> None:
         """Remove a file; a download of it is sent, and not kept. Raises `OSError` if it stays."""
-        place = what.place if isinstance(what, Link) else what
+        place = what.cache_path if isinstance(what, FileReference) else what
         if place is None or not layout.is_cache_path(place):
             return
         self._quota.forbid_caching(place)
@@ -365,7 +372,7 @@ class Disk:
     def _name(self, partial: Partial, place: str) -> None:
         """Give a file its name; what is in its way goes, if it is the cache's own."""
         path = self.folder / place
-        layout.look(self.folder, place)  # no link has come into the way
+        layout.look(self.folder, place)  # no reference has come into the way
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(partial.path, path)

@@ -24,7 +24,7 @@ from proxpi.files.fetch import Fetch
 from proxpi.files.partial import Partial
 from proxpi.files.passthrough import pass_on
 from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import Gone, Link, Links
+from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.revalidation import Revalidation
 from proxpi.files.spool import Spool
 from proxpi.files.wheel_metadata import Wheels, Work
@@ -38,49 +38,49 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False)
 class Downloads:
-    """The downloads under way, of which it gives an iterator of links.
+    """The downloads under way, of which it gives an iterator of references.
 
     :ivar in_thread: runs a function that takes a while off the reactor's thread
     :ivar ttl: seconds for which a cached file without a digest is taken to be current
     """
 
-    _links: Links
+    _resolver: Resolver
     _upstream: UpstreamClient
     _disk: Disk
     _clock: IReactorTime
     _in_thread: Work
     ttl: float
-    _flights: Flights[Link, Copy | None] = attrs.field(init=False)
-    _checks: Flights[Link, None] = attrs.field(init=False)
+    _flights: Flights[FileReference, Copy | None] = attrs.field(init=False)
+    _checks: Flights[FileReference, None] = attrs.field(init=False)
     _wheels: Wheels = attrs.field(init=False)
     _revalidation: Revalidation = attrs.field(init=False)
-    _spools: dict[Link, Spool] = attrs.field(init=False, factory=dict)
-    _extracting: set[Link] = attrs.field(init=False, factory=set)
+    _spools: dict[FileReference, Spool] = attrs.field(init=False, factory=dict)
+    _extracting: set[FileReference] = attrs.field(init=False, factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._flights, self._checks = Flights(self._clock), Flights(self._clock)
         self._wheels = Wheels(self._upstream, self._disk, self._in_thread, self._kept_whole)
         self._revalidation = Revalidation(self._upstream, self._disk, self._clock, self.ttl)
 
-    def __iter__(self) -> Iterator[Link]:
+    def __iter__(self) -> Iterator[FileReference]:
         return iter(self._flights)
 
-    async def here(self, link: Link) -> Copy | None:
+    async def here(self, reference: FileReference) -> Copy | None:
         """Give a file that is here, even if it has to be checked first: nobody is sent away."""
-        if self._disk.found(link):
-            await self._checks.join(link, lambda: self._check(link)).wait()
-        await self._revalidation.settle(link)
-        return None if link in self._revalidation.outdated else self._disk.open(link)
+        if self._disk.found(reference):
+            await self._checks.join(reference, lambda: self._check(reference)).wait()
+        await self._revalidation.settle(reference)
+        return None if reference in self._revalidation.outdated else self._disk.open(reference)
 
-    def ready(self, link: Link) -> Copy | None:
+    def ready(self, reference: FileReference) -> Copy | None:
         """Give a file that is here and current, without waiting."""
-        return self._disk.open(link) if self._revalidation.is_current(link) else None
+        return self._disk.open(reference) if self._revalidation.is_current(reference) else None
 
-    def outdated(self, link: Link) -> Copy | None:
+    def outdated(self, reference: FileReference) -> Copy | None:
         """Give an outdated version of a file, for when the current one is not to be had."""
-        return self._disk.open(link) if link in self._revalidation.outdated else None
+        return self._disk.open(reference) if reference in self._revalidation.outdated else None
 
-    async def whole(self, link: Link, until: float | None) -> Copy:
+    async def whole(self, reference: FileReference, until: float | None) -> Copy:
         """
         Give a file once all of it is here; raises `Late` at `until`, the clock's seconds.
 
@@ -89,77 +89,77 @@ class Downloads:
         :raises OSError: if the disk does not take it
         """
         try:
-            unkept = await self.join(link).wait(until)
+            unkept = await self.join(reference).wait(until)
         except (UpstreamFailed, OSError):
-            copy = self.outdated(link)
+            copy = self.outdated(reference)
             if copy is None:
                 raise
             return copy
-        copy = unkept.share() if unkept is not None else self._disk.open(link)
+        copy = unkept.share() if unkept is not None else self._disk.open(reference)
         if copy is None:
-            raise UpstreamFailed(link.url, "its copy is gone already")
+            raise UpstreamFailed(reference.url, "its copy is gone already")
         copy.fetched = True
         return copy
 
-    def join(self, link: Link) -> Flight[Copy | None]:
+    def join(self, reference: FileReference) -> Flight[Copy | None]:
         """Give the flight of a file's download, which may begin with this; see :meth:`_bring`."""
-        return self._flights.join(link, lambda: self._bring(link))
+        return self._flights.join(reference, lambda: self._bring(reference))
 
-    def spool(self, link: Link) -> Spool:
+    def spool(self, reference: FileReference) -> Spool:
         """Give the spool of a file's download; :meth:`join` has to start that."""
-        spool = self._spools.get(link)
+        spool = self._spools.get(reference)
         if spool is None:
-            spool = self._spools[link] = Spool(link)
+            spool = self._spools[reference] = Spool(reference)
         return spool
 
-    def under_way(self, link: Link) -> Spool | None:
+    def under_way(self, reference: FileReference) -> Spool | None:
         """Give the spool of a file's download, if one is under way."""
-        return self._spools.get(link)
+        return self._spools.get(reference)
 
-    def is_being_extracted(self, link: Link) -> bool:
+    def is_being_extracted(self, reference: FileReference) -> bool:
         """Whether this is core metadata that is being extracted from its wheel."""
-        return link in self._extracting
+        return reference in self._extracting
 
-    def forget(self, link: Link) -> None:
+    def forget(self, reference: FileReference) -> None:
         """Let the next who asks start anew; what is under way is for those who wait already."""
-        self._flights.forget(link)
-        self._checks.forget(link)
-        if (spool := self._spools.pop(link, None)) is not None:
+        self._flights.forget(reference)
+        self._checks.forget(reference)
+        if (spool := self._spools.pop(reference, None)) is not None:
             spool.settle()
-        self._revalidation.forget(link)
+        self._revalidation.forget(reference)
 
     def clear(self) -> None:
         """Do so with all of them."""
-        for link in [*self._flights, *self._checks, *self._spools]:
-            self.forget(link)
+        for reference in [*self._flights, *self._checks, *self._spools]:
+            self.forget(reference)
         self._revalidation.clear()
 
-    async def _kept_whole(self, link: Link) -> Copy | None:
+    async def _kept_whole(self, reference: FileReference) -> Copy | None:
         """Give a file that is here, or can be kept here, without anyone's waiting for it."""
-        copy = await self.here(link)
-        if copy is not None or not self._disk.fits(link.size):
+        copy = await self.here(reference)
+        if copy is not None or not self._disk.fits(reference.size):
             return copy
-        return await self.whole(link, None)
+        return await self.whole(reference, None)
 
-    async def _check(self, link: Link) -> None:
+    async def _check(self, reference: FileReference) -> None:
         """Compare a file that lies here already with what the page says."""
-        checked = await self._in_thread(lambda: self._disk.check(link))
-        self._disk.trust(link, checked)
+        checked = await self._in_thread(lambda: self._disk.check(reference))
+        self._disk.trust(reference, checked)
 
-    async def _bring(self, link: Link) -> Copy | None:
+    async def _bring(self, reference: FileReference) -> Copy | None:
         """Download a file; give an open one without a name if it may not be cached."""
-        spool = self.spool(link)
+        spool = self.spool(reference)
         outcome = "failed"
         try:
-            unkept = await self._download(link, spool)
-            outcome = _outcome(link, unkept)
+            unkept = await self._download(reference, spool)
+            outcome = _outcome(reference, unkept)
         except Gone as error:
             outcome = "gone"
             _log.info("no such file: {error}", error=error)
             raise
         except TooLarge as error:
             outcome = "too_large"
-            _log.info("{url}: {error}", url=urls.loggable(link.url), error=error)
+            _log.info("{url}: {error}", url=urls.loggable(reference.url), error=error)
             raise
         except Offline as error:
             _log.info("{error}", error=error)
@@ -173,29 +173,29 @@ class Downloads:
             raise
         finally:
             metrics.DOWNLOADS.labels(outcome).inc()
-            if self._spools.get(link) is spool:
-                del self._spools[link]
+            if self._spools.get(reference) is spool:
+                del self._spools[reference]
         if unkept is not None:
             # Those who wait take their share of it at once.
             self._clock.callLater(0, unkept.close)
         return unkept
 
-    async def _download(self, link: Link, spool: Spool) -> Copy | None:
+    async def _download(self, reference: FileReference, spool: Spool) -> Copy | None:
         try:
-            return await self._fetch(link, spool)
+            return await self._fetch(reference, spool)
         except (Gone, UpstreamFailed, OSError) as error:
-            if link.of is None or isinstance(error, TooLarge):
+            if reference.metadata_of is None or isinstance(error, TooLarge):
                 raise
-            self._extracting.add(link)
+            self._extracting.add(reference)
             try:
-                return await self._wheels.instead(link, error)
+                return await self._wheels.instead(reference, error)
             finally:
-                self._extracting.discard(link)
+                self._extracting.discard(reference)
 
-    async def _fetch(self, link: Link, spool: Spool) -> Copy | None:
+    async def _fetch(self, reference: FileReference, spool: Spool) -> Copy | None:
         def create() -> Partial:
             # It was deleted if it has another spool, or none.
-            return self._disk.partial(link, cacheable=self._spools.get(link) is spool)
+            return self._disk.partial(reference, cacheable=self._spools.get(reference) is spool)
 
         async def adopt() -> Copy | None:
             partial = spool.partial
@@ -204,15 +204,18 @@ class Downloads:
             partial.finish()
             await self._disk.in_thread(partial.sync)
             etag, modified = fetch.validators
-            return self._disk.adopt(partial, link, etag, modified, self._clock.seconds())
+            return self._disk.adopt(partial, reference, etag, modified, self._clock.seconds())
 
         def abandon() -> None:
             # A deleted download without clients is of no use; any other is for the cache.
-            if self._spools.get(link) is not spool and not flight.wanted:
+            if self._spools.get(reference) is not spool and not flight.wanted:
                 running.cancel()
 
         spool.keep_in(create, self._disk.end)
-        fetch, flight = Fetch(link, self._upstream, spool, self._links.moved), self.join(link)
+        fetch, flight = (
+            Fetch(reference, self._upstream, spool, self._resolver.moved),
+            self.join(reference),
+        )
         try:
             self._disk.end(create())  # a disk that takes no file costs no request
             running = Deferred.fromCoroutine(fetch.run(adopt))
@@ -228,20 +231,20 @@ class Downloads:
         source = None
         if spool.followed:
             with suppress(OSError):  # there is no descriptor for it: the partial file stays open
-                source = unkept.share() if unkept is not None else self._disk.open(link)
+                source = unkept.share() if unkept is not None else self._disk.open(reference)
         spool.complete(source)
-        self._revalidation.forget(link)
+        self._revalidation.forget(reference)
         return unkept
 
 
-def _outcome(link: Link, unkept: Copy | None) -> str:
+def _outcome(reference: FileReference, unkept: Copy | None) -> str:
     """Give the outcome of a successful download; log a file without a digest."""
     if unkept is not None:
         return "not_kept"
-    if link.has_digest:
+    if reference.has_digest:
         return "kept"
     _log.warn(
         "{url} is cached without a digest: its index names none that is known here",
-        url=urls.loggable(link.url),
+        url=urls.loggable(reference.url),
     )
     return "kept_unverified"

@@ -1,6 +1,6 @@
 """Responses: what an upstream's response to a request for a file, or for a part, is good for.
 
-These functions are pure: they see a link and the head of a response, and decide.
+These functions are pure: they see a reference and the head of a response, and decide.
 
 A response is *gone* (403, 404, 410), *whole* (200, 203, or a 206 of all bytes), a *part* (a 206 of
 some bytes), or a refusal. A whole response is *doubtful* if it has another size than the index
@@ -19,7 +19,7 @@ Each attempt is one of
   with it. The response must reach the old length; what exceeds it is appended.
 
 So bytes of two versions are never mixed: a response that differs, or is shorter, restarts the
-spool. A link that stops being valid on the way (signed URLs expire) is replaced by that of a fresh
+spool. A URL that stops being valid on the way (signed URLs expire) is replaced by that of a fresh
 page. Between two attempts the fetch may be *parked*: the client reads nothing for 5 seconds; the
 connection is closed, and the fetch resumes once the client reads. A response that says it is HTML
 is held back until its first bytes show an archive.
@@ -41,7 +41,7 @@ from twisted.logger import Logger
 from werkzeug.http import parse_date
 
 from proxpi import metrics
-from proxpi.files.resolver import Gone, Link
+from proxpi.files.resolver import FileReference, Gone
 from proxpi.files.spool import Spool
 from proxpi.files.verify import Mismatch
 from proxpi.upstream.client import UpstreamClient
@@ -77,7 +77,7 @@ _TAR = slice(257, 262)
 class Use(Enum):
     """What a response to a request for the rest of a file is good for."""
 
-    #: Nothing lies there; a fresh page may have another link.
+    #: Nothing lies there; a fresh page may have another reference.
     GONE = auto()
     #: It is the whole file; what arrived before is compared with it.
     WHOLE = auto()
@@ -88,7 +88,11 @@ class Use(Enum):
 
 
 def use_of_rest(
-    link: Link, answer: Response, arrived: int, total: int | None, validator: str | None
+    reference: FileReference,
+    answer: Response,
+    arrived: int,
+    total: int | None,
+    validator: str | None,
 ) -> Use:
     """
     Decide what a response to a request for the rest of a file is good for.
@@ -99,9 +103,9 @@ def use_of_rest(
     """
     if answer.status in GONE:
         return Use.GONE
-    if is_whole(link, answer):
+    if is_whole(reference, answer):
         return Use.WHOLE
-    part, sure = ContentRange.of(answer), link.digest is None
+    part, sure = ContentRange.of(answer), reference.digest is None
     if part is None or part.start != arrived or not may_be_same(part.size, arrived, total):
         return Use.NONE
     # Where nobody tells how long the file is, a part may be any part of the rest.
@@ -120,12 +124,12 @@ def begins_as_file(data: bytes) -> bool:
     return data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"
 
 
-def is_whole(link: Link, answer: Response) -> bool:
+def is_whole(reference: FileReference, answer: Response) -> bool:
     """Tell whether an answer has all of a file: also a 206 that nobody asked for may."""
     if answer.status in (200, 203):
         return True
     part = ContentRange.of(answer)
-    size = link.size if part is None or part.size is None else part.size
+    size = reference.size if part is None or part.size is None else part.size
     return part is not None and part.start == 0 and part.stop == size
 
 
@@ -135,7 +139,7 @@ def length_of(answer: Response) -> int | None:
     return answer.length if part is None else part.stop
 
 
-def check_head(link: Link, answer: Response) -> bool:
+def check_head(reference: FileReference, answer: Response) -> bool:
     """
     Check the head of a response that should be the whole file.
 
@@ -144,25 +148,27 @@ def check_head(link: Link, answer: Response) -> bool:
     :raises UpstreamFailed: if this is not the file
     """
     if answer.status in GONE:
-        raise Gone(link, answer.status)
-    if not is_whole(link, answer):
+        raise Gone(reference, answer.status)
+    if not is_whole(reference, answer):
         raise answer.status_error()
-    size, page = length_of(answer), says_page(link, answer)
-    other_size = link.size is not None and size not in (None, link.size)
-    if link.digest is None and answer.codings and not link.beside:
+    size, page = length_of(answer), says_page(reference, answer)
+    other_size = reference.size is not None and size not in (None, reference.size)
+    if reference.digest is None and answer.codings and not reference.is_companion:
         cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
         raise UpstreamFailed(answer.url, cause, kind="encoded")
-    if link.digest is None and other_size and page:
+    if reference.digest is None and other_size and page:
         raise UpstreamFailed(answer.url, "it is an HTML page", kind="page")
-    if link.digest is None and other_size:
-        raise UpstreamFailed(answer.url, f"it has {size} bytes, not {link.size}", kind="length")
+    if reference.digest is None and other_size:
+        raise UpstreamFailed(
+            answer.url, f"it has {size} bytes, not {reference.size}", kind="length"
+        )
     return other_size or page or bool(answer.codings)
 
 
-def says_page(link: Link, answer: Response) -> bool:
-    """Tell whether a response says that it is an HTML page, where the link is to another file."""
+def says_page(reference: FileReference, answer: Response) -> bool:
+    """Tell whether a response says that it is an HTML page, but the file is none."""
     content_type = (answer.header("Content-Type") or "").lower()
-    return content_type.startswith("text/html") and not link.url.endswith((".html", ".htm"))
+    return content_type.startswith("text/html") and not reference.url.endswith((".html", ".htm"))
 
 
 def validators_of(answer: Response) -> tuple[str, str]:
@@ -223,14 +229,14 @@ T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
 
 #: Gives a fresh reference to a file that is gone, from its page; it may raise the `Gone`.
-Resolve = Callable[[Gone], Awaitable[Link]]
+Resolve = Callable[[Gone], Awaitable[FileReference]]
 
 
 @attrs.define(eq=False)
 class Fetch:
     """A file that is being fetched; each :meth:`ask` is one attempt.
 
-    :ivar resolve: gives a fresh link where one stopped being valid on the way
+    :ivar resolve: gives a fresh reference where one stopped being valid on the way
     :ivar paced: whether the bytes arrive no faster than some client takes them
     :ivar validator: what tells this version from another one at the upstream, for ``If-Range``
     :ivar total: the offset at which the bytes end, as far as it is known
@@ -238,7 +244,7 @@ class Fetch:
         revalidation
     """
 
-    link: Link
+    reference: FileReference
     upstream: UpstreamClient
     spool: Spool
     resolve: Resolve
@@ -266,7 +272,9 @@ class Fetch:
                 await stalled.drained
                 continue
             except Mismatch as error:
-                failure = UpstreamFailed(self.link.url, f"wrong bytes: {error}", kind=error.kind)
+                failure = UpstreamFailed(
+                    self.reference.url, f"wrong bytes: {error}", kind=error.kind
+                )
                 wrong += 1
                 hopeless = not self.restart()
             except Offline:
@@ -303,7 +311,7 @@ class Fetch:
             headers["Range"] = byte_range
             if self.validator is not None:
                 headers["If-Range"] = self.validator
-        return self.upstream.file(self.link.url, headers, backpressure=self.paced)
+        return self.upstream.file(self.reference.url, headers, backpressure=self.paced)
 
     async def stream(
         self,
@@ -327,7 +335,7 @@ class Fetch:
     @property
     def _resumable(self) -> bool:
         # Without a validator only the digest tells whether the parts fit together.
-        return bool(self.validator or self.link.digest)
+        return bool(self.validator or self.reference.digest)
 
     async def ask(self) -> None:
         """Ask for what is missing: as a part if that can be, else as the whole file."""
@@ -335,7 +343,7 @@ class Fetch:
             use = await self._ask_for_rest()
             if use is Use.GONE:
                 with suppress(Gone):
-                    self.link = await self.resolve(Gone(self.link, 404))
+                    self.reference = await self.resolve(Gone(self.reference, 404))
                     use = await self._ask_for_rest()
             if use in (Use.WHOLE, Use.APPEND):
                 return
@@ -346,7 +354,7 @@ class Fetch:
         """Ask for the part that is missing; tell what the response was good for."""
         arrived = self.spool.arrived
         async with self.answer(f"bytes={arrived}-") as answer:
-            use = use_of_rest(self.link, answer, arrived, self.total, self.validator)
+            use = use_of_rest(self.reference, answer, arrived, self.total, self.validator)
             if use is Use.WHOLE:
                 await self._take_whole(answer)
             elif use is Use.APPEND:
@@ -364,8 +372,8 @@ class Fetch:
 
     async def _take_whole(self, answer: Response) -> None:
         """Take a file from its first byte on."""
-        doubtful = check_head(self.link, answer)
-        encoded = bool(answer.codings) and self.link.beside
+        doubtful = check_head(self.reference, answer)
+        encoded = bool(answer.codings) and self.reference.is_companion
         size, arrived = None if encoded else length_of(answer), self.spool.arrived
         if arrived and not may_be_same(size, arrived, self.total) and not self.restart():
             raise Mismatch("changed", f"now it has {size} bytes")
@@ -379,12 +387,12 @@ class Fetch:
             filtered = _Compared(self.spool)
         else:
             self.spool.begin(size, withheld=doubtful)
-            if self.link.digest is None and says_page(self.link, answer):
+            if self.reference.digest is None and says_page(self.reference, answer):
                 filtered = _Sniffed(self.spool, answer.url)
         limit = None
-        if self.link.size is not None and answer.length is None:
+        if self.reference.size is not None and answer.length is None:
             # An index may be wrong about a size; a body without end is another matter.
-            limit = SizeLimit(2 * self.link.size + MARGIN)
+            limit = SizeLimit(2 * self.reference.size + MARGIN)
         write = self.spool.write if filtered is None else filtered.write
         if encoded:
             ended = await self._decode(answer, write)
@@ -402,7 +410,7 @@ class Fetch:
         try:
             data = decode(data, answer.codings, ENCODED)
         except BodyTruncated:
-            raise cut_short(self.link.url) from None
+            raise cut_short(self.reference.url) from None
         except (BodyUndecodable, BodyTooLong) as error:
             if not data.startswith((b"Metadata-Version:", b"-----BEGIN PGP")):
                 cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
@@ -413,12 +421,12 @@ class Fetch:
     def _check_end(self, ended: bool) -> None:
         size = self.spool.arrived
         if self.total is not None and size < self.total:
-            raise cut_short(self.link.url)
-        if self.link.digest is None:
+            raise cut_short(self.reference.url)
+        if self.reference.digest is None:
             if self.total is not None and size > self.total:
                 raise Mismatch("length", f"{size} bytes came of {self.total}")
             # Nothing but the answer tells whether these are the bytes.
-            if not ended and self.link.size is None:
+            if not ended and self.reference.size is None:
                 raise Mismatch("cut", "the answer may be cut short")
             if size == 0:
                 raise Mismatch("empty", "the answer is empty")
@@ -452,7 +460,7 @@ class _Compared:
         if self._left and ended:
             raise Mismatch("changed", "the answer is shorter than before")
         if self._left:
-            raise cut_short(self._spool.link.url)
+            raise cut_short(self._spool.reference.url)
 
 
 class _Sniffed:

@@ -106,7 +106,7 @@ def look(folder: Path, place: str) -> os.stat_result | None:
     """
     Tell what lies at a cache path; ``None`` if nothing does.
 
-    :raises OSError: if a file of that name cannot lie there, or if a link is on the way
+    :raises OSError: if a file of that name cannot lie there, or if a reference is on the way
     """
     path = str(folder)
     *above, name = place.split("/")

@@ -25,9 +25,17 @@ from proxpi.files.cache_dir import Copy, Disk
 from proxpi.files.downloads import Downloads
 from proxpi.files.fetch import is_whole
 from proxpi.files.open_file import Held
-from proxpi.files.passthrough import Misfit, Part, pass_part_through, pass_through
+from proxpi.files.passthrough import Part, RangeNotServed, pass_part_through, pass_through
 from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import METADATA, SIGNATURE, Gone, Link, Links, Locate, NotUpstream
+from proxpi.files.resolver import (
+    METADATA,
+    SIGNATURE,
+    FileReference,
+    Gone,
+    Listings,
+    NotUpstream,
+    Resolver,
+)
 from proxpi.files.spool import Reader
 from proxpi.files.wheel_metadata import WheelFailed, Work
 from proxpi.simple import urls
@@ -46,7 +54,7 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class Elsewhere:
+class Redirect:
     """A redirect of the client to the upstream; the URL has no credentials."""
 
     url: str
@@ -57,7 +65,7 @@ class Head:
     """What is known of a file that is not here; its size in bytes, if anybody tells."""
 
     size: int | None
-    link: Link
+    reference: FileReference
 
 
 @attrs.define(eq=False)
@@ -70,7 +78,7 @@ class Mirror:
     :ivar stream: whether redirects are off; clients get files while they arrive
     """
 
-    _locate: Locate
+    _listings: Listings
     _upstream: UpstreamClient
     _disk: Disk
     _clock: IReactorTime
@@ -78,25 +86,25 @@ class Mirror:
     in_thread: Work
     stream: bool = False
     ttl: float = 1800.0
-    _links: Links = attrs.field(init=False)
+    _resolver: Resolver = attrs.field(init=False)
     _downloads: Downloads = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._links = Links(self._locate)
+        self._resolver = Resolver(self._listings)
         self._downloads = Downloads(
-            self._links, self._upstream, self._disk, self._clock, self.in_thread, self.ttl
+            self._resolver, self._upstream, self._disk, self._clock, self.in_thread, self.ttl
         )
 
     def ready(self, name: str, filename: str) -> Copy | None:
         """Give a file that is here, without waiting."""
-        link = self._links.known(name, filename)
-        return self._downloads.ready(link) if link is not None else None
+        reference = self._resolver.known(name, filename)
+        return self._downloads.ready(reference) if reference is not None else None
 
-    async def link(self, name: str, filename: str) -> Link:
+    async def reference(self, name: str, filename: str) -> FileReference:
         """Give what the page says of a file, asking for the page if need be."""
-        return await self._links.find(name, filename)
+        return await self._resolver.find(name, filename)
 
-    async def fetch(self, name: str, filename: str) -> Copy | Reader | Elsewhere:
+    async def fetch(self, name: str, filename: str) -> Copy | Reader | Redirect:
         """
         Give a file, whole or on its way (a reader has to be closed), or a better place for it.
 
@@ -105,37 +113,43 @@ class Mirror:
         """
         until = self._clock.seconds() + self.timeout
         return await self._asked(
-            name, filename, lambda link: self._obtain(link, until, self._streams(link))
+            name,
+            filename,
+            lambda reference: self._obtain(reference, until, self._streams(reference)),
         )
 
     async def whole(self, name: str, filename: str) -> Copy:
         """Give a file once all of it is here, however long that takes; raises as :meth:`fetch`."""
 
-        async def wait(link: Link) -> Copy:
+        async def wait(reference: FileReference) -> Copy:
             try:
-                return await self._downloads.here(link) or await self._downloads.whole(link, None)
+                return await self._downloads.here(reference) or await self._downloads.whole(
+                    reference, None
+                )
             except TooLarge as error:
-                raise UpstreamFailed(link.url, str(error), temporary=False) from None
+                raise UpstreamFailed(reference.url, str(error), temporary=False) from None
 
         found = await self._asked(name, filename, wait, sent=False)
-        assert not isinstance(found, Elsewhere)
+        assert not isinstance(found, Redirect)
         return found
 
     async def part(
         self, name: str, filename: str, choose: Choose
-    ) -> Copy | Reader | Part | Elsewhere:
+    ) -> Copy | Reader | Part | Redirect:
         """
         Give a part of a file; or all of it, if it is here or its upstream knows no parts.
 
         :raises Unsatisfiable: if there is no such part; else as :meth:`fetch`
         """
         until = self._clock.seconds() + self.timeout
-        return await self._asked(name, filename, lambda link: self._part(link, choose, until))
+        return await self._asked(
+            name, filename, lambda reference: self._part(reference, choose, until)
+        )
 
     async def head(self, name: str, filename: str) -> Copy | Head:
         """Give a file if it is here, else its length, fetched only if need be; as :meth:`fetch`."""
         found = await self._asked(name, filename, self._length, sent=False)
-        assert not isinstance(found, Elsewhere)
+        assert not isinstance(found, Redirect)
         return found
 
     def hold(self, copy: Copy) -> Held | None:
@@ -149,11 +163,17 @@ class Mirror:
         :raises OSError: if it cannot be removed, at once or by the Deferred
         """
         names = {filename, filename + METADATA, filename + SIGNATURE}
-        links = {link for each in names if (link := self._links.known(name, each)) is not None}
-        links |= {link for link in self._downloads if urls.filename(link.url) in names}
-        for link in links:
-            self._downloads.forget(link)
-            self._disk.forget(link)
+        references = {
+            reference
+            for each in names
+            if (reference := self._resolver.known(name, each)) is not None
+        }
+        references |= {
+            reference for reference in self._downloads if urls.filename(reference.url) in names
+        }
+        for reference in references:
+            self._downloads.forget(reference)
+            self._disk.forget(reference)
         # From whichever host: without a page at hand the URLs are not known.
         return Deferred.fromCoroutine(self._disk.forget_named(names))
 
@@ -163,67 +183,74 @@ class Mirror:
         return self._disk.clear()
 
     async def _asked(
-        self, name: str, filename: str, ask: Callable[[Link], Awaitable[T]], *, sent: bool = True
-    ) -> T | Elsewhere:
+        self,
+        name: str,
+        filename: str,
+        ask: Callable[[FileReference], Awaitable[T]],
+        *,
+        sent: bool = True,
+    ) -> T | Redirect:
         """
         Ask for a file where its page says, and if it is gone there, where a fresh page says.
 
         :param sent: whether the client may be redirected if all fails
         """
-        link = await self._links.find(name, filename)
+        reference = await self._resolver.find(name, filename)
         failure: Exception
         try:
             try:
-                return await ask(link)
+                return await ask(reference)
             except Gone as gone:
-                link = await self._links.again(name, filename, gone)
-                return await ask(link)
+                reference = await self._resolver.again(name, filename, gone)
+                return await ask(reference)
         except Gone as gone:
-            await self._links.suppress_metadata(name, link)
+            await self._resolver.suppress_metadata(name, reference)
             failure = _explained(gone)
             if isinstance(failure, NotUpstream):
                 raise failure from gone
         except (Late, UpstreamFailed, OSError) as error:
             failure = error
-        if self._streams(link) or not sent or isinstance(failure, WheelFailed):
+        if self._streams(reference) or not sent or isinstance(failure, WheelFailed):
             raise failure
-        return Elsewhere(link.public_url)
+        return Redirect(reference.public_url)
 
-    async def _obtain(self, link: Link, until: float | None, streamed: bool) -> Copy | Reader:
+    async def _obtain(
+        self, reference: FileReference, until: float | None, streamed: bool
+    ) -> Copy | Reader:
         """
         Give a file, whole or, if `streamed`, on its way.
 
         :raises Late: if it is not here in time
         :raises OSError: if it cannot be kept, unless `streamed`
         """
-        copy = await self._downloads.here(link)
+        copy = await self._downloads.here(reference)
         if copy is not None:
             return copy
         try:
-            if link.of is None and not self._disk.fits(link.size):
+            if reference.metadata_of is None and not self._disk.fits(reference.size):
                 raise TooLarge
-            if link.of is None and streamed:
-                return await self._follow(link, until)
+            if reference.metadata_of is None and streamed:
+                return await self._follow(reference, until)
             try:
-                return await self._downloads.whole(link, None if streamed else until)
+                return await self._downloads.whole(reference, None if streamed else until)
             except Late:
-                if not self._downloads.is_being_extracted(link):
+                if not self._downloads.is_being_extracted(reference):
                     raise
-                return await self._downloads.whole(link, None)
+                return await self._downloads.whole(reference, None)
         except OSError:
             if not streamed:
                 raise
-            return await self._pass(link)
+            return await self._pass(reference)
 
-    async def _follow(self, link: Link, until: float | None) -> Copy | Reader:
+    async def _follow(self, reference: FileReference, until: float | None) -> Copy | Reader:
         """Give a file on its way: its reader, as soon as there is a first byte."""
         # A reader that waits before the download begins keeps its bytes at hand.
-        spool = self._downloads.spool(link)
+        spool = self._downloads.spool(reference)
         begun = spool.begun()
-        flight = self._downloads.join(link)
+        flight = self._downloads.join(reference)
         try:
             reader = await begun
-            if (spool.size or link.size or SMALL) < SMALL and not reader.complete:
+            if (spool.size or reference.size or SMALL) < SMALL and not reader.complete:
                 try:
                     with suppress(Late):
                         await flight.wait(until)
@@ -233,59 +260,63 @@ class Mirror:
                     reader.close()
                     raise
         except UpstreamFailed:
-            copy = self._downloads.outdated(link)
+            copy = self._downloads.outdated(reference)
             if copy is None:
                 raise
             return copy
-        copy = self._disk.open(link) if reader.complete else None
+        copy = self._disk.open(reference) if reader.complete else None
         if copy is None:
             return reader
         reader.close()
         copy.fetched = True
         return copy
 
-    async def _pass(self, link: Link) -> Reader:
-        return await pass_through(link, self._upstream, self._links.moved)
+    async def _pass(self, reference: FileReference) -> Reader:
+        return await pass_through(reference, self._upstream, self._resolver.moved)
 
-    async def _part(self, link: Link, choose: Choose, until: float) -> Copy | Reader | Part:
-        copy = await self._downloads.here(link)
+    async def _part(
+        self, reference: FileReference, choose: Choose, until: float
+    ) -> Copy | Reader | Part:
+        copy = await self._downloads.here(reference)
         if copy is not None:
             return copy
-        streamed = self._streams(link)
-        if link.of is not None:
-            return await self._obtain(link, until, streamed)
-        doubtful = link.size is not None  # an index may be wrong about a size
-        size = link.size if doubtful else await self._told_length(link)
+        streamed = self._streams(reference)
+        if reference.metadata_of is not None:
+            return await self._obtain(reference, until, streamed)
+        doubtful = reference.size is not None  # an index may be wrong about a size
+        size = reference.size if doubtful else await self._announced_length(reference)
         while size is not None:
             try:
-                span = choose(size, link.sha256)
+                span = choose(size, reference.sha256)
             except Unsatisfiable:
                 if not doubtful:
                     raise
-                size, doubtful = await self._told_length(link), False
+                size, doubtful = await self._announced_length(reference), False
                 continue
             if span is None:
-                return await self._obtain(link, until, streamed)
-            spool = self._downloads.under_way(link)
+                return await self._obtain(reference, until, streamed)
+            spool = self._downloads.under_way(reference)
             if spool is not None and spool.size == size and span.start < spool.readable:
                 return Part(spool.reader(span.start), span, size)
             if span == Span(0, size):
                 break
             try:
-                return await pass_part_through(link, self._upstream, self._links.moved, span, size)
-            except Misfit as misfit:
+                return await pass_part_through(
+                    reference, self._upstream, self._resolver.moved, span, size
+                )
+            except RangeNotServed as misfit:
                 # Of a file of another size, the part may be another one.
                 size, doubtful = misfit.size if doubtful else None, False
         # All of it, or an upstream without parts: from its beginning then, and from here.
-        if self._disk.fits(link.size):
+        if self._disk.fits(reference.size):
             with suppress(Late, OSError):
-                return await self._downloads.whole(link, until)
-        found = await self._obtain(link, until, True)
-        size = (found.spool.size or link.size) if isinstance(found, Reader) else None
+                return await self._downloads.whole(reference, until)
+        found = await self._obtain(reference, until, True)
+        size = (found.spool.size or reference.size) if isinstance(found, Reader) else None
         if not isinstance(found, Reader) or size is None:
             return found
         try:
-            span = choose(size, link.sha256)
+            span = choose(size, reference.sha256)
         except Unsatisfiable:
             found.close()
             raise
@@ -294,49 +325,51 @@ class Mirror:
         found.skip_to(span.start)
         return Part(found, span, size)
 
-    async def _length(self, link: Link) -> Copy | Head:
-        copy = await self._downloads.here(link)
+    async def _length(self, reference: FileReference) -> Copy | Head:
+        copy = await self._downloads.here(reference)
         if copy is not None:
             return copy
-        if link.of is None:  # else it may be out of the wheel, whatever the upstream says
-            if link.size and not self._upstream.offline:
-                return Head(link.size, link)
-            size = await self._told_length(link)
+        if (
+            reference.metadata_of is None
+        ):  # else it may be out of the wheel, whatever the upstream says
+            if reference.size and not self._upstream.offline:
+                return Head(reference.size, reference)
+            size = await self._announced_length(reference)
             if size is not None:
-                return Head(size, link)
+                return Head(size, reference)
         # Some servers have no HEAD, or none for signed URLs; the file itself tells.
-        found = await self._obtain(link, None, True)
+        found = await self._obtain(reference, None, True)
         if isinstance(found, Reader):
             found.close()
-            if found.spool.size is not None or not self._disk.fits(link.size):
-                return Head(found.spool.size, link)
+            if found.spool.size is not None or not self._disk.fits(reference.size):
+                return Head(found.spool.size, reference)
             try:
-                return await self._downloads.whole(link, None)
+                return await self._downloads.whole(reference, None)
             except OSError:
-                return Head(None, link)
+                return Head(None, reference)
         return found
 
-    async def _told_length(self, link: Link) -> int | None:
+    async def _announced_length(self, reference: FileReference) -> int | None:
         """Give the length of a file that its page does not state, if its upstream states it."""
-        spool = self._downloads.under_way(link)
+        spool = self._downloads.under_way(reference)
         if spool is not None and spool.size is not None:
             return spool.size
         try:
-            async with self._upstream.file(link.url, {}, method="HEAD") as answer:
-                told = is_whole(link, answer) and not answer.codings
+            async with self._upstream.file(reference.url, {}, method="HEAD") as answer:
+                told = is_whole(reference, answer) and not answer.codings
                 return answer.length or None if told else None
         except Offline:
             raise
         except UpstreamFailed:
             return None  # whoever gives files need not understand this
 
-    def _streams(self, link: Link) -> bool:
+    def _streams(self, reference: FileReference) -> bool:
         """Tell whether redirects are off: by setting, behind credentials, offline."""
-        return self.stream or link.private or self._upstream.offline
+        return self.stream or reference.private or self._upstream.offline
 
 
 def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:
     """Say what it means that a file is gone where its page, asked anew, says it is."""
     if gone.status == 403:
-        return UpstreamFailed(gone.link.url, "status 403", temporary=False)
-    return NotUpstream(urls.loggable(gone.link.url))
+        return UpstreamFailed(gone.reference.url, "status 403", temporary=False)
+    return NotUpstream(urls.loggable(gone.reference.url))

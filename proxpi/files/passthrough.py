@@ -13,7 +13,7 @@ import attrs
 from twisted.internet.defer import Deferred, execute, succeed
 
 from proxpi.files.fetch import GONE, Fetch, Resolve, belongs, cut_short, validator_of
-from proxpi.files.resolver import Gone, Link
+from proxpi.files.resolver import FileReference, Gone
 from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.files.verify import compare
 from proxpi.simple.caching import Span
@@ -22,7 +22,7 @@ from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import ContentRange, SizeLimit
 
 
-class Misfit(Exception):
+class RangeNotServed(Exception):
     """An upstream does not give the part that it was asked for.
 
     :ivar size: bytes that the whole file has, if they are not as many as was thought
@@ -35,13 +35,13 @@ class Misfit(Exception):
 
 def pass_on(fetch: Fetch) -> None:
     """Let a fetch fill its spool, in memory, for as long as somebody reads it."""
-    spool, link = fetch.spool, fetch.link
+    spool, reference = fetch.spool, fetch.reference
 
     def verify() -> Deferred[None]:
-        return execute(compare, spool.digests.size, spool.digests.hex(), link)
+        return execute(compare, spool.digests.size, spool.digests.hex(), reference)
 
     # What fits into the window comes at once, whoever takes it.
-    fetch.paced = not link.size or link.size > WINDOW
+    fetch.paced = not reference.size or reference.size > WINDOW
     _fill(spool, fetch.run(verify))
 
 
@@ -57,10 +57,12 @@ def _fill(spool: Spool, work: Awaitable[None]) -> None:
     spool.abandon = Deferred.fromCoroutine(fill()).cancel
 
 
-async def pass_through(link: Link, upstream: UpstreamClient, resolve: Resolve) -> Reader:
+async def pass_through(
+    reference: FileReference, upstream: UpstreamClient, resolve: Resolve
+) -> Reader:
     """Fetch a file for one reader, as soon as its first byte arrives; raises as a fetch does."""
-    spool = Spool(link)
-    pass_on(Fetch(link, upstream, spool, resolve))
+    spool = Spool(reference)
+    pass_on(Fetch(reference, upstream, spool, resolve))
     return await spool.begun()
 
 
@@ -85,15 +87,15 @@ class PartFetch(Fetch):
     refused: bool = attrs.field(init=False, default=False)
 
     async def ask(self) -> None:
-        """Ask for what is missing of the part; `Misfit` if the response is something else."""
+        """Request the bytes that are missing of the range; raises `RangeNotServed`."""
         try:
             await self._ask()
         except Gone as gone:
-            self.link = await self.resolve(gone)
+            self.reference = await self.resolve(gone)
             await self._ask()
 
     async def _ask(self) -> None:
-        at, url = self.spool.arrived, self.link.url
+        at, url = self.spool.arrived, self.reference.url
         begun = at > self.spool.start
         if begun and self.validator is None:
             raise UpstreamFailed(url, "nothing tells its version", temporary=False)
@@ -102,15 +104,15 @@ class PartFetch(Fetch):
             self.refused = answer.status >= 400
             if self.refused and (failure := answer.status_error()).temporary:
                 if failure.retry_after and not begun:  # the whole file may come at once
-                    raise Misfit()
+                    raise RangeNotServed()
                 raise failure
             if begun and answer.status in GONE:  # signed URLs expire
-                raise Gone(self.link, answer.status)
+                raise Gone(self.reference, answer.status)
             part = ContentRange.of(answer)
             if part is not None and part.size not in (None, self.size):
-                raise Misfit(part.size)
+                raise RangeNotServed(part.size)
             if part is None or (part.start, part.stop) != (at, self.total):
-                raise Misfit()
+                raise RangeNotServed()
             if begun and not belongs(answer, self.validator, sure=True):
                 raise UpstreamFailed(url, "it has changed meanwhile", temporary=False)
             self.validator = validator_of(answer)
@@ -122,28 +124,28 @@ class PartFetch(Fetch):
 
 
 async def pass_part_through(
-    link: Link, upstream: UpstreamClient, resolve: Resolve, span: Span, size: int
+    reference: FileReference, upstream: UpstreamClient, resolve: Resolve, span: Span, size: int
 ) -> Part:
     """
     Fetch a part of a file of `size` bytes for one reader, as soon as its first byte arrives.
 
     Only whole files can be verified; a part is believed as far as the answer says what it is.
 
-    :raises Misfit: if the response is another range, or too many clients do not read
+    :raises RangeNotServed: if the response is another range, or too many clients do not read
     :raises UpstreamFailed: if it does not begin to arrive
     """
     # What fits into the window comes at once, whoever takes it.
     paced = span.stop - span.start > WINDOW
-    if paced and upstream.backpressure_full(link.url):
-        raise Misfit()
-    spool = Spool(link, span.start, tail=False)
+    if paced and upstream.backpressure_full(reference.url):
+        raise RangeNotServed()
+    spool = Spool(reference, span.start, tail=False)
     spool.begin(span.stop)
-    fetch = PartFetch(link, upstream, spool, resolve, paced, size)
+    fetch = PartFetch(reference, upstream, spool, resolve, paced, size)
     fetch.total = span.stop
     _fill(spool, fetch.run(lambda: succeed(None)))
     try:
         return Part(await spool.begun(), span, size)
     except UpstreamFailed:
         if fetch.refused:  # a refused part must not lose the whole
-            raise Misfit() from None
+            raise RangeNotServed() from None
         raise

@@ -32,7 +32,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files.deletion_queue import BATCH, DeletionQueue
 from proxpi.files.partial import Partial
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from proxpi.files.verify import Checked
 
 #: The version of the document.
@@ -246,7 +246,7 @@ class Reservation:
     :ivar cacheable: false once the file was deleted during its download
     """
 
-    link: Link
+    reference: FileReference
     expected: int | None
     size: int = 0
     cacheable: bool = True
@@ -285,10 +285,10 @@ class Quota:
         """Whether a file of so many bytes may be kept."""
         return (size or 0) <= self.capacity and self.capacity > 0
 
-    def reserve(self, partial: Partial, link: Link, cacheable: bool = True) -> None:
+    def reserve(self, partial: Partial, reference: FileReference, cacheable: bool = True) -> None:
         """Begin the reservation of a partial file."""
         cacheable = cacheable and self.capacity > 0
-        self._reservations[partial] = Reservation(link, link.size, cacheable=cacheable)
+        self._reservations[partial] = Reservation(reference, reference.size, cacheable=cacheable)
         partial.announce = lambda size: self._announce(partial, size)
         partial.room = lambda size: self._grow(partial, size)
 
@@ -305,7 +305,7 @@ class Quota:
     def forbid_caching(self, place: str | None = None) -> None:
         """Do not cache the partial file of a cache path; ``None``: of any."""
         for each in self._reservations.values():
-            if place in (None, each.link.place):
+            if place in (None, each.reference.cache_path):
                 each.cacheable = False
 
     def _announce(self, partial: Partial, size: int) -> None:
@@ -318,7 +318,7 @@ class Quota:
         reservation = self._reservations[partial]
         if not self.fits(size):
             raise TooLarge
-        if reservation.link.size == size:
+        if reservation.reference.size == size:
             self._grow(partial, size)
         elif reservation.expected is None:
             reservation.expected = size

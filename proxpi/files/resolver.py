@@ -1,13 +1,13 @@
-"""Links: from where a file comes, and what it has to be.
+"""Resolver: from where a file comes, and what it has to be.
 
-Where files are: the links that pages give, of files and of what lies beside them.
+Where files are: the references that pages give, of files and of what lies beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -23,49 +23,61 @@ METADATA = ".metadata"
 SIGNATURE = ".asc"
 
 
-@attrs.frozen
-class Link:
-    """A file upstream.
+@attrs.frozen(eq=False)
+class FileReference:
+    """A file upstream, as its page states it.
 
-    Two links are equal if they lead to the same bytes: those with the same hash and the same place
-    in the cache, as signed URLs have that change with each page, else those with the same URL and
-    version.
+    Two references are equal if they lead to the same bytes: those with the same digest and the same
+    cache path (signed URLs change with each page), else those with the same URL and version.
 
-    :ivar url: where it is, exactly as the index gave it
+    :ivar url: exactly as the index gave it
     :ivar digest: algorithm and hexadecimal digest that its bytes must have, if known
-    :ivar size: bytes that the index says it has
-    :ivar private: whether only proxpi may fetch it, being behind credentials
-    :ivar of: the listed file whose advertised core metadata this is; ``None`` for anything else
-    :ivar beside: whether this is core metadata or a signature
-    :ivar version: what tells a file without a digest from another one at the same URL, as far as
-        the page says anything: its size, its upload time, and the digests of what lies beside it
+    :ivar size: bytes that the index states
+    :ivar private: whether only proxpi may fetch it, as it is behind credentials
+    :ivar metadata_of: the listed file whose advertised core metadata this is
+    :ivar is_companion: whether this is the core metadata or the signature of a listed file
+    :ivar version: distinguishes files without a digest at one URL, as far as the page does: by
+        size, upload time and the digests of companions
     :ivar requested_as: the project and the file name under which a client requested it
-    :ivar place: where it lies below the cache folder; ``None`` if it cannot lie there
     """
 
-    url: str = attrs.field(eq=False)
+    url: str
     digest: tuple[str, str] | None
-    size: int | None = attrs.field(eq=False)
+    size: int | None
     private: bool
-    of: Listed | None = attrs.field(default=None, eq=False, repr=False)
-    beside: bool = attrs.field(default=False, eq=False, repr=False)
-    requested_as: tuple[str, str] | None = attrs.field(default=None, eq=False, repr=False)
-    version: str = attrs.field(default="", eq=False, repr=False)
-    place: str | None = attrs.field(
-        init=False, default=attrs.Factory(lambda self: _place(self.url), takes_self=True)
-    )
-    _only: str | None = attrs.field(
-        init=False,
-        repr=False,
-        default=attrs.Factory(
-            lambda self: None if self.digest and self.place else f"{self.url} {self.version}",
-            takes_self=True,
-        ),
-    )
+    metadata_of: Listed | None = attrs.field(default=None, repr=False)
+    is_companion: bool = attrs.field(default=False, repr=False)
+    requested_as: tuple[str, str] | None = attrs.field(default=None, repr=False)
+    version: str = attrs.field(default="", repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FileReference) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @cached_property
+    def _key(self) -> tuple[object, ...]:
+        if self.digest is not None and self.cache_path is not None:
+            return self.private, self.cache_path, self.digest
+        return self.private, self.cache_path, self.digest, self.url, self.version
+
+    @cached_property
+    def cache_path(self) -> str | None:
+        """
+        Where the file lies below the cache folder, as the original proxpi has it.
+
+        The host with each run of other characters than ``a-z0-9`` as one ``-``, then the path as it
+        stands; ``None`` if that is no cache path.
+        """
+        parts = urlsplit(self.url)
+        folder = re.sub(r"[^a-z0-9]+", "-", (parts.hostname or "").lower())
+        path = "/".join([folder, *filter(None, parts.path.split("/"))])
+        return path if folder not in ("", "-") and is_cache_path(path) else None
 
     @property
     def public_url(self) -> str:
-        """Where a client may be sent: without credentials."""
+        """The URL without credentials, for a redirect."""
         return urls.public(self.url)
 
     @property
@@ -75,37 +87,21 @@ class Link:
 
     @property
     def sha256(self) -> str | None:
-        """Its SHA-256, if the index tells."""
+        """Its SHA-256, if the index names it."""
         return self.digest[1] if self.digest and self.digest[0] == "sha256" else None
 
 
-def _place(url: str) -> str | None:
-    """
-    Say where the file of a URL lies below the cache folder, as the original proxpi has it.
-
-    The host with each run of other characters than ``a-z0-9`` as one ``-``, then the path
-    as it stands. ``None`` if that is no cache path.
-    """
-    parts = urlsplit(url)
-    folder = re.sub(r"[^a-z0-9]+", "-", (parts.hostname or "").lower())
-    segments = [segment for segment in parts.path.split("/") if segment]
-    if folder in ("", "-"):
-        return None
-    place = "/".join([folder, *segments])
-    return place if is_cache_path(place) else None
-
-
 @lru_cache(maxsize=4096)
-def link_to(listed: Listed) -> Link:
-    """Give the link to a file that an index lists."""
+def file_reference(listed: Listed) -> FileReference:
+    """Give the reference to a file that an index lists."""
     entry, digest = listed.entry, model.best_hash(listed.entry)
     version = "" if digest else _version(listed)
-    return Link(entry["url"], digest, entry.get("size"), listed.private, version=version)
+    return FileReference(entry["url"], digest, entry.get("size"), listed.private, version=version)
 
 
 @lru_cache(maxsize=4096)
-def link_beside(listed: Listed, suffix: str) -> Link:
-    """Give the link to what lies beside a file; its digest if the index advertises one."""
+def companion_reference(listed: Listed, suffix: str) -> FileReference:
+    """Give the reference to what lies beside a file; its digest if the index advertises one."""
     digest = advertised = None
     if suffix == METADATA and (hashes := model.metadata_hash(listed.entry)):
         if isinstance(hashes, dict):
@@ -113,7 +109,7 @@ def link_beside(listed: Listed, suffix: str) -> Link:
         advertised = listed
     url = urls.with_suffix(listed.entry["url"], suffix)
     version = "" if digest else _version(listed)
-    return Link(url, digest, None, listed.private, advertised, True, version=version)
+    return FileReference(url, digest, None, listed.private, advertised, True, version=version)
 
 
 def _version(listed: Listed) -> str:
@@ -133,13 +129,13 @@ def _version(listed: Listed) -> str:
 class Gone(Exception):
     """The upstream says that there is no such file, or not any more."""
 
-    def __init__(self, link: Link, status: int) -> None:
-        super().__init__(f"{urls.loggable(link.url)}: status {status}")
-        self.link = link
+    def __init__(self, reference: FileReference, status: int) -> None:
+        super().__init__(f"{urls.loggable(reference.url)}: status {status}")
+        self.reference = reference
         self.status = status
 
 
-class Locate(Protocol):
+class Listings(Protocol):
     """Where files are: what the mirror needs to know of pages."""
 
     def ready_file(self, name: str, filename: str) -> Listed | None:
@@ -160,70 +156,73 @@ class NotUpstream(Exception):
 
 
 @attrs.frozen(eq=False)
-class Links:
-    """The links of files, by the normalized name of the project and the name of the file."""
+class Resolver:
+    """The references of files, by the normalized name of the project and the name of the file."""
 
-    _locate: Locate
+    _listings: Listings
 
-    def known(self, name: str, filename: str) -> Link | None:
-        """Give the link of a file as far as pages at hand tell it."""
-        listed = self._locate.ready_file(name, filename)
+    def known(self, name: str, filename: str) -> FileReference | None:
+        """Give the reference of a file as far as pages at hand tell it."""
+        listed = self._listings.ready_file(name, filename)
         if listed is not None:
-            return link_to(listed)
+            return file_reference(listed)
         base, suffix = _beside(filename)
-        listed = self._locate.ready_file(name, base) if suffix else None
-        return link_beside(listed, suffix) if listed is not None else None
+        listed = self._listings.ready_file(name, base) if suffix else None
+        return companion_reference(listed, suffix) if listed is not None else None
 
-    async def find(self, name: str, filename: str) -> Link:
-        """Give the link of a file, asking for its page if need be."""
+    async def find(self, name: str, filename: str) -> FileReference:
+        """Give the reference of a file, asking for its page if need be."""
         base, suffix = _beside(filename)
         if not suffix:
-            link = link_to(await self._locate.fetch_file(name, filename))
+            reference = file_reference(await self._listings.fetch_file(name, filename))
         else:
             try:
-                listed = await self._locate.fetch_file(name, base)
+                listed = await self._listings.fetch_file(name, base)
             except NotListed:
                 # Some indexes list what lies beside a file as a file of its own.
                 known = self.known(name, filename)
                 if known is None:
                     raise
-                link = known
+                reference = known
             else:
-                link = self.known(name, filename) or link_beside(listed, suffix)
-        return attrs.evolve(link, requested_as=(name, filename))
+                reference = self.known(name, filename) or companion_reference(listed, suffix)
+        return attrs.evolve(reference, requested_as=(name, filename))
 
-    async def again(self, name: str, filename: str, gone: Gone) -> Link:
+    async def again(self, name: str, filename: str, gone: Gone) -> FileReference:
         """
-        Ask the page anew for the link of a file that is gone: signed URLs expire.
+        Ask the page anew for the reference of a file that is gone: signed URLs expire.
 
-        :raises Gone: if the link is the same
+        :raises Gone: if the reference is the same
         :raises NotUpstream: if there is none any more
         """
         base, _ = _beside(filename)
-        await self._locate.ask_again(name, base)
-        link = self.known(name, filename)
-        if link is None:
+        await self._listings.ask_again(name, base)
+        reference = self.known(name, filename)
+        if reference is None:
             raise NotUpstream(filename)
-        if link.url == gone.link.url:
+        if reference.url == gone.reference.url:
             raise gone
-        return attrs.evolve(link, requested_as=(name, filename))
+        return attrs.evolve(reference, requested_as=(name, filename))
 
-    async def moved(self, gone: Gone) -> Link:
-        """Give a fresh link to the same bytes as those that arrived already, or raise `Gone`."""
-        if gone.link.requested_as is None:
+    async def moved(self, gone: Gone) -> FileReference:
+        """Give a fresh reference to the bytes that have begun to arrive, or raise `Gone`."""
+        if gone.reference.requested_as is None:
             raise gone
         try:
-            link = await self.again(*gone.link.requested_as, gone)
+            reference = await self.again(*gone.reference.requested_as, gone)
         except (NotUpstream, UpstreamFailed):
             raise gone from None
-        if link.digest is None or (link.digest, link.place) != (gone.link.digest, gone.link.place):
+        if reference.digest is None or (reference.digest, reference.cache_path) != (
+            gone.reference.digest,
+            gone.reference.cache_path,
+        ):
             raise gone
-        return link
+        return reference
 
-    async def suppress_metadata(self, name: str, link: Link) -> None:
+    async def suppress_metadata(self, name: str, reference: FileReference) -> None:
         """Let a page advertise core metadata no more that is not to be had."""
-        if link.of is not None:
-            await self._locate.suppress_metadata(name, link.of.entry["filename"])
+        if reference.metadata_of is not None:
+            await self._listings.suppress_metadata(name, reference.metadata_of.entry["filename"])
 
 
 def _beside(filename: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from proxpi.files.cache_dir import Disk
 from proxpi.files.fetch import is_whole, validators_of
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
 from proxpi.single_flight import Flights, Late
 from proxpi.upstream.client import UpstreamClient
@@ -44,62 +44,64 @@ class Revalidation:
     _disk: Disk
     _clock: IReactorTime
     ttl: float
-    outdated: set[Link] = attrs.field(init=False, factory=set)
-    _flights: Flights[Link, None] = attrs.field(init=False)
+    outdated: set[FileReference] = attrs.field(init=False, factory=set)
+    _flights: Flights[FileReference, None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._flights = Flights(self._clock)
 
-    def is_current(self, link: Link) -> bool:
+    def is_current(self, reference: FileReference) -> bool:
         """Tell whether a cached file may be served without asking the upstream."""
-        return link.digest is not None or not (link in self.outdated or self._is_stale(link))
+        return reference.digest is not None or not (
+            reference in self.outdated or self._is_stale(reference)
+        )
 
-    async def settle(self, link: Link) -> None:
+    async def settle(self, reference: FileReference) -> None:
         """Revalidate a file if it is stale; wait for that at most :data:`DEADLINE` seconds."""
-        if not self.is_current(link) and link not in self.outdated:
-            flight = self._flights.join(link, lambda: self._ask(link))
+        if not self.is_current(reference) and reference not in self.outdated:
+            flight = self._flights.join(reference, lambda: self._ask(reference))
             until = flight.started + DEADLINE
             if until > self._clock.seconds():
                 with suppress(Late):
                     await flight.wait(until)
 
-    def forget(self, link: Link) -> None:
+    def forget(self, reference: FileReference) -> None:
         """Know nothing of a file any more; it was removed, or downloaded anew."""
-        self._flights.forget(link)
-        self.outdated.discard(link)
+        self._flights.forget(reference)
+        self.outdated.discard(reference)
 
     def clear(self) -> None:
         """Know nothing of any file any more."""
-        for link in [*self._flights, *self.outdated]:
-            self.forget(link)
+        for reference in [*self._flights, *self.outdated]:
+            self.forget(reference)
 
-    def _is_stale(self, link: Link) -> bool:
-        checked = self._disk.checked(link)
+    def _is_stale(self, reference: FileReference) -> bool:
+        checked = self._disk.checked(reference)
         if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
             return False
         return not caching.remaining(checked.confirmed_at, self.ttl, self._clock.seconds())
 
-    async def _ask(self, link: Link) -> None:
-        checked = self._disk.checked(link)
+    async def _ask(self, reference: FileReference) -> None:
+        checked = self._disk.checked(reference)
         assert checked is not None
         conditions = {"If-None-Match": checked.etag, "If-Modified-Since": checked.modified}
         headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
         cause: object = None
         try:
-            async with self._upstream.file(link.url, headers) as answer:
-                if self._disk.checked(link) != checked:
+            async with self._upstream.file(reference.url, headers) as answer:
+                if self._disk.checked(reference) != checked:
                     return  # it was removed meanwhile
                 # Some upstreams know no conditions.
                 same = validators_of(answer) == (checked.etag, checked.modified)
-                if is_whole(link, answer) and not same:
-                    self.outdated.add(link)
+                if is_whole(reference, answer) and not same:
+                    self.outdated.add(reference)
                     return
                 if answer.status not in (200, 203, 206, 304):
-                    cause = f"{urls.loggable(link.url)}: status {answer.status}"
+                    cause = f"{urls.loggable(reference.url)}: status {answer.status}"
         except UpstreamFailed as error:
             cause = error
         confirmed_at = self._clock.seconds()
         if cause is not None:
             _log.warn("{cause}; the cached version is served", cause=cause)
             confirmed_at += min(RETRY - self.ttl, 0.0)
-        self._disk.confirm(link, confirmed_at)
+        self._disk.confirm(reference, confirmed_at)

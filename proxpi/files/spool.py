@@ -34,7 +34,7 @@ from twisted.logger import Logger
 
 from proxpi.files.open_file import Copy
 from proxpi.files.partial import Digests, Partial
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
 TAIL = 64 * 1024
@@ -117,7 +117,7 @@ class Spool:
     :ivar abandon: is called when the last reader leaves a spool that grows
     """
 
-    link: Link
+    reference: FileReference
     start: int = 0
     tail: bool = True
     size: int | None = attrs.field(init=False, default=None)
@@ -134,7 +134,7 @@ class Spool:
 
     def __attrs_post_init__(self) -> None:
         self.readable = self.start
-        self._storage = Window(Digests.of(self.link.digest), self.start)
+        self._storage = Window(Digests.of(self.reference.digest), self.start)
 
     # The download's side.
 

@@ -15,7 +15,7 @@ from werkzeug.http import http_date
 
 from proxpi.files.layout import Identity, open_file
 from proxpi.files.partial import BUFFER, Digests
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from proxpi.simple import urls
 
 _log = Logger(namespace="proxpi.files")
@@ -37,7 +37,7 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
     :ivar url_digest: digest of the URL from which it was downloaded; empty for a found file
-    :ivar version: that of the link, see :attr:`Link.version`
+    :ivar version: that of the reference, see :attr:`FileReference.version`
     :ivar etag: what the upstream said of it, as far as it has no digest: its entity tag,
         `modified`: the date of its last change; empty if there is none
     :ivar confirmed_at: seconds of the clock when the upstream last had this version
@@ -56,16 +56,18 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Whether the file was downloaded by this cache, not found."""
         return bool(self.url_digest)
 
-    def suits(self, link: Link) -> bool:
-        """Tell whether this is the file of a link."""
-        if link.digest is not None:
-            return self.digests.get(link.digest[0]) == link.digest[1]
-        if self.version != link.version:
+    def suits(self, reference: FileReference) -> bool:
+        """Tell whether this is the file of a reference."""
+        if reference.digest is not None:
+            return self.digests.get(reference.digest[0]) == reference.digest[1]
+        if self.version != reference.version:
             return False
         # Port and query are not in the name: without a hash, only the URL tells files apart.
         if not self.downloaded:
-            return link.size == self.identity.size and not _has_more_than_its_name(link.url)
-        return self.url_digest == digest_of_url(link.url) and link.size in (
+            return reference.size == self.identity.size and not _has_more_than_its_name(
+                reference.url
+            )
+        return self.url_digest == digest_of_url(reference.url) and reference.size in (
             None,
             self.identity.size,
         )
@@ -82,26 +84,26 @@ def _has_more_than_its_name(url: str) -> bool:
     return bool(parts.query or re.search(r":\d*$", parts.netloc))
 
 
-def compare(size: int, digests: dict[str, str], link: Link) -> None:
+def compare(size: int, digests: dict[str, str], reference: FileReference) -> None:
     """Compare with what the index names, by the best hash, else by size; raises `Mismatch`."""
-    if link.digest is not None:
-        algorithm, expected = link.digest
+    if reference.digest is not None:
+        algorithm, expected = reference.digest
         if digests[algorithm] != expected:
             raise Mismatch("hash", f"its {algorithm} is {digests[algorithm]}, not {expected}")
-        if link.size is not None and size != link.size:
+        if reference.size is not None and size != reference.size:
             _log.warn(
                 "{url} has {size} bytes and the right hash; the index says {stated} bytes",
-                url=urls.loggable(link.url),
+                url=urls.loggable(reference.url),
                 size=size,
-                stated=link.size,
+                stated=reference.size,
             )
-    elif link.size is not None and size != link.size:
-        raise Mismatch("length", f"it has {size} bytes, not {link.size}")
+    elif reference.size is not None and size != reference.size:
+        raise Mismatch("length", f"it has {size} bytes, not {reference.size}")
 
 
-def check(path: Path, link: Link) -> Checked | None:
+def check(path: Path, reference: FileReference) -> Checked | None:
     """Read a found file, and give its digests; ``None`` if it changed meanwhile."""
-    digests = Digests.of(link.digest)
+    digests = Digests.of(reference.digest)
     with open_file(path) as file:
         status = os.fstat(file.fileno())
         identity = Identity.of(status)
@@ -112,5 +114,5 @@ def check(path: Path, link: Link) -> Checked | None:
         if identity != Identity.of(os.fstat(file.fileno())):
             return None
     # A file without a digest is revalidated by the time at which it was written.
-    modified = "" if link.has_digest else http_date(status.st_mtime)
-    return Checked(identity, digests.hex(), version=link.version, modified=modified)
+    modified = "" if reference.has_digest else http_date(status.st_mtime)
+    return Checked(identity, digests.hex(), version=reference.version, modified=modified)

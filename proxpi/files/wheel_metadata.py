@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from proxpi.files.cache_dir import Copy, Disk
 from proxpi.files.partial import Digests
 from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import Gone, Link, link_to
+from proxpi.files.resolver import FileReference, Gone, file_reference
 from proxpi.files.verify import Mismatch, compare
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import UpstreamFailed
@@ -193,9 +193,11 @@ class Wheels:
     _upstream: UpstreamClient
     _disk: Disk
     _work: Work
-    _whole: Callable[[Link], Awaitable[Copy | None]]
+    _whole: Callable[[FileReference], Awaitable[Copy | None]]
 
-    async def instead(self, link: Link, error: Gone | UpstreamFailed | OSError) -> Copy | None:
+    async def instead(
+        self, reference: FileReference, error: Gone | UpstreamFailed | OSError
+    ) -> Copy | None:
         """
         Give metadata out of its wheel, since it does not come by itself, by reason of `error`.
 
@@ -204,20 +206,22 @@ class Wheels:
         :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
         :raises UpstreamFailed: or `error` itself, if the next request may get the metadata
         """
-        assert link.of is not None
+        assert reference.metadata_of is not None
         try:
-            data = await self._out_of(link_to(link.of), link.of.entry["filename"])
-            kept = self._keep(link, data)
+            data = await self._out_of(
+                file_reference(reference.metadata_of), reference.metadata_of.entry["filename"]
+            )
+            kept = self._keep(reference, data)
         except (Unfit, Mismatch, Gone, TooLarge) as unfit:
             if not isinstance(error, Gone) and getattr(error, "kind", "") not in WRONG:
                 raise error from unfit
             _log.warn("{error}, and the wheel does not give it: {unfit}", error=error, unfit=unfit)
-            raise Gone(link, 404) from unfit
+            raise Gone(reference, 404) from unfit
         except (UpstreamFailed, OSError) as failure:
             if not isinstance(error, Gone):
                 raise error from failure
             if isinstance(failure, OSError):
-                failure = UpstreamFailed(link.url, f"gone, and the cache folder: {failure}")
+                failure = UpstreamFailed(reference.url, f"gone, and the cache folder: {failure}")
             raise WheelFailed(
                 failure.url,
                 failure.cause,
@@ -227,15 +231,15 @@ class Wheels:
         _log.info("{error}; it was taken out of the wheel", error=error)
         return kept
 
-    def _keep(self, link: Link, data: bytes) -> Copy | None:
-        digests = Digests.of(link.digest)
+    def _keep(self, reference: FileReference, data: bytes) -> Copy | None:
+        digests = Digests.of(reference.digest)
         digests.add(data)
-        compare(digests.size, digests.hex(), link)
+        compare(digests.size, digests.hex(), reference)
         try:
-            file = self._disk.partial(link)
+            file = self._disk.partial(reference)
             try:
                 file.write(data)
-                return self._disk.adopt(file, link)
+                return self._disk.adopt(file, reference)
             finally:
                 self._disk.end(file)
         except OSError as error:
@@ -244,10 +248,10 @@ class Wheels:
             unnamed = tempfile.TemporaryFile(buffering=0)
             unnamed.write(data)
             return Copy(
-                unnamed, digests.size, digests.hex()["sha256"], Counter(), "", link.has_digest
+                unnamed, digests.size, digests.hex()["sha256"], Counter(), "", reference.has_digest
             )
 
-    async def _out_of(self, wheel: Link, filename: str) -> bytes:
+    async def _out_of(self, wheel: FileReference, filename: str) -> bytes:
         if not filename.endswith(".whl"):
             raise Unfit("it is no wheel")
         copy = self._disk.open(wheel)
@@ -264,7 +268,7 @@ class Wheels:
         finally:
             copy.close()
 
-    async def _by_ranges(self, wheel: Link, filename: str) -> bytes:
+    async def _by_ranges(self, wheel: FileReference, filename: str) -> bytes:
         # Some servers know no suffixes, and most indexes tell the size.
         size = wheel.size
         byte_range = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
@@ -286,7 +290,9 @@ class Wheels:
     def _read(self, size: int, at: Callable[[int, int], bytes], filename: str) -> Deferred[bytes]:
         return self._work(lambda: core_metadata(View(size, at), filename))
 
-    async def _range(self, wheel: Link, byte_range: str, most: int) -> tuple[int, bytes, int]:
+    async def _range(
+        self, wheel: FileReference, byte_range: str, most: int
+    ) -> tuple[int, bytes, int]:
         """Ask for a part of a wheel; give its offset, its bytes, and the size of the whole."""
         headers = {"Accept": "*/*", "Range": byte_range}
         async with self._upstream.file(wheel.url, headers) as answer:

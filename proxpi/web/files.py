@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxpi import metrics
 from proxpi.files.cache_dir import Copy
-from proxpi.files.mirror import Elsewhere, Head, Mirror
+from proxpi.files.mirror import Head, Mirror, Redirect
 from proxpi.files.passthrough import Part
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from proxpi.files.spool import Reader
 from proxpi.simple import caching
 from proxpi.web import responses
@@ -47,10 +47,10 @@ class Files:
             responses.later(request, self._answer(request, wanted))
 
     async def _answer(self, request: Request, wanted: FileOf) -> None:
-        found: Copy | Reader | Part | Head | Elsewhere
+        found: Copy | Reader | Part | Head | Redirect
         if responses.field(request, b"If-Match") or responses.field(request, b"If-None-Match"):
-            link = await self._mirror.link(wanted.name, wanted.filename)
-            if link.sha256 is not None and _decided(request, link, "MISS"):
+            reference = await self._mirror.reference(wanted.name, wanted.filename)
+            if reference.sha256 is not None and _decided(request, reference, "MISS"):
                 metrics.FILE_MISSES.inc()
                 return
         if request.method == b"HEAD":
@@ -71,7 +71,7 @@ class Files:
             found.close()
             found = await self._mirror.whole(wanted.name, wanted.filename)
         hit = isinstance(found, Copy) and not found.fetched
-        redirected = isinstance(found, Elsewhere)
+        redirected = isinstance(found, Redirect)
         outcome = metrics.FILE_REDIRECTS if redirected else metrics.FILE_MISSES
         (metrics.FILE_HITS if hit else outcome).inc()
         match found:
@@ -81,11 +81,11 @@ class Files:
                 self._send_spool(request, wanted, found, None, found.spool.size)
             case Part(reader, span, size):
                 self._send_spool(request, wanted, reader, span, size)
-            case Head(size, link):
-                if not _decided(request, link, "MISS"):
-                    self._set_head(request, wanted, size, link, "MISS")
+            case Head(size, reference):
+                if not _decided(request, reference, "MISS"):
+                    self._set_head(request, wanted, size, reference, "MISS")
                     request.finish()  # type: ignore[no-untyped-call]
-            case Elsewhere():
+            case Redirect():
                 headers = {
                     "Location": found.url,
                     "Content-Length": "0",
@@ -103,10 +103,10 @@ class Files:
         size: int | None,
     ) -> None:
         """Send a file that is on its way, or a part of it."""
-        if _decided(request, reader.spool.link, "MISS"):
+        if _decided(request, reader.spool.reference, "MISS"):
             reader.close()
             return
-        self._set_head(request, wanted, size, reader.spool.link, "MISS")
+        self._set_head(request, wanted, size, reader.spool.reference, "MISS")
         if span is not None:
             assert size is not None
             _set_part(request, span, size)
@@ -135,7 +135,12 @@ class Files:
         send_file(request, descriptor, start, stop, self._clock, copy.close, copy.mark_unverified)
 
     def _set_head(
-        self, request: Request, wanted: FileOf, size: int | None, of: Copy | Link, status: str
+        self,
+        request: Request,
+        wanted: FileOf,
+        size: int | None,
+        of: Copy | FileReference,
+        status: str,
     ) -> None:
         headers = {
             "Content-Type": OCTETS if self.any_type else content_type(wanted.filename),
@@ -151,7 +156,7 @@ class Files:
         responses.set_headers(request, headers)
 
 
-def _decided(request: Request, of: Copy | Link, status: str) -> bool:
+def _decided(request: Request, of: Copy | FileReference, status: str) -> bool:
     """Answer a request whose conditions decide; tell whether they do."""
     decided = responses.decision(request, of.sha256)
     if decided == 304:

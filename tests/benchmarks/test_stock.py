@@ -26,7 +26,7 @@ def files(project: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("project", ["bulk-017-of-3", "tiny-001-of-2", "wheel-of-1", "wheel-007"])
 def test_a_file_is_what_its_page_says(project: str) -> None:
-    """Size and digest are those of the bytes, and the link ends with the name."""
+    """Size and digest are those of the bytes, and the reference ends with the name."""
     for file in files(project):
         data = content(file["filename"])
         assert data is not None

@@ -18,7 +18,7 @@ from typing import Any
 from proxpi.files import partial as partial_module
 from proxpi.files import usage_log
 from proxpi.files.cache_dir import Disk
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from tests.support.house import sha256
 
 FILES = 5
@@ -36,11 +36,11 @@ def name_of(number: int) -> str:
     return f"{number}.whl" if number else f"{number}.kind"
 
 
-def link_of(number: int) -> Link:
-    """The link of a file."""
+def reference_of(number: int) -> FileReference:
+    """The reference of a file."""
     data = contents(number)
     url = f"https://h.example/{number % 3}/{name_of(number)}"
-    return Link(url, ("sha256", sha256(data)), len(data), private=False)
+    return FileReference(url, ("sha256", sha256(data)), len(data), private=False)
 
 
 def _die() -> None:
@@ -79,18 +79,18 @@ def work(folder: str, capacity: int, step: int | None, order: int) -> None:
     disk.prepare()
     numbers = Random(order).sample(range(FILES), FILES)
     for number in numbers:
-        link = link_of(number)
-        if disk.found(link):
-            disk.trust(link, disk.check(link))
-        copy = disk.open(link)
+        reference = reference_of(number)
+        if disk.found(reference):
+            disk.trust(reference, disk.check(reference))
+        copy = disk.open(reference)
         if copy is not None:
             copy.close()
             continue
-        partial = disk.partial(link)
+        partial = disk.partial(reference)
         data = contents(number)
         for start in range(0, len(data), 500):
             partial.write(data[start : start + 500])
-        disk.adopt(partial, link)
+        disk.adopt(partial, reference)
         disk.end(partial)
-    disk.forget(link_of(numbers[0]))
+    disk.forget(reference_of(numbers[0]))
     disk.close()

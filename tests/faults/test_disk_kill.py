@@ -15,7 +15,7 @@ from pathlib import Path
 from proxpi.files.cache_dir import Disk
 from proxpi.files.layout import RESERVED
 from tests.faults.conftest import StartProxy
-from tests.faults.sweep import FILES, contents, link_of, name_of, work
+from tests.faults.sweep import FILES, contents, name_of, reference_of, work
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.house import sha256
@@ -64,11 +64,11 @@ def _check(folder: Path, capacity: int) -> None:
     assert not list(folder.rglob(f"{RESERVED}*"))
     assert disk.used == sum(map(len, named.values())) <= capacity
     for number in range(FILES):
-        link = link_of(number)
-        copy = disk.open(link)  # if it is remembered that it was checked
-        if disk.found(link):
-            disk.trust(link, disk.check(link))
-            copy = disk.open(link)
+        reference = reference_of(number)
+        copy = disk.open(reference)  # if it is remembered that it was checked
+        if disk.found(reference):
+            disk.trust(reference, disk.check(reference))
+            copy = disk.open(reference)
         assert (copy is not None) == (name_of(number) in named)
         if copy is not None:
             assert copy.read(0, copy.size) == contents(number)

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from proxpi.files import fetch
 from proxpi.files.cache_dir import Copy, Disk
-from proxpi.files.mirror import Elsewhere, Mirror
+from proxpi.files.mirror import Mirror, Redirect
 from proxpi.files.partial import Partial
 from proxpi.files.spool import Reader
 from tests.support.house import FILES, MIB, FolderCase, entry
@@ -70,7 +70,7 @@ class MirrorCase(FolderCase):
         self.locate.lists(entry(NAME, DATA, **keys), private=private, cold=cold)
         self.internet.at(URL, *(replies or [Reply(200, DATA)]))
 
-    def fetch(self, filename: str = NAME) -> Deferred[Copy | Reader | Elsewhere]:
+    def fetch(self, filename: str = NAME) -> Deferred[Copy | Reader | Redirect]:
         """Ask as a client does."""
         return Deferred.fromCoroutine(self.mirror.fetch("demo", filename))
 
@@ -84,9 +84,9 @@ class MirrorCase(FolderCase):
         assert (found.size, found.read(0, found.size + 1)) == (len(data), data)
         found.close()
 
-    def assert_sent_to(self, asked: Deferred[Copy | Reader | Elsewhere], url: str = URL) -> None:
+    def assert_sent_to(self, asked: Deferred[Copy | Reader | Redirect], url: str = URL) -> None:
         """Check that a client was sent upstream."""
-        assert self.result(asked) == Elsewhere(url)
+        assert self.result(asked) == Redirect(url)
 
     def assert_served(self, filename: str = NAME, data: bytes = DATA) -> None:
         """Check that the next client gets these bytes from disk, without a wait."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from proxpi.files.cache_dir import Copy
-from proxpi.files.mirror import Elsewhere
+from proxpi.files.mirror import Redirect
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_stream_resume import AT, ResumeCase
 from tests.support.counted import Counted
@@ -24,7 +24,7 @@ class Outcomes(MirrorCase):
         self.listed(*replies, **keys)
         counted = Counted()
         found = self.result(self.fetch())
-        if not isinstance(found, Elsewhere):
+        if not isinstance(found, Redirect):
             self.assert_bytes(found)
         self.clock.advance(0)
         return counted.since()

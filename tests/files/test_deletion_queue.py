@@ -21,9 +21,9 @@ from proxpi.files import quota as quota_module
 from proxpi.files.cache_dir import Disk, Full
 from proxpi.files.layout import RESERVED
 from proxpi.files.mirror import Mirror
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from tests.files.mirrored import TIMEOUT, URL, MirrorCase
-from tests.files.test_disk import DiskCase, bare, link_of
+from tests.files.test_disk import DiskCase, bare, reference_of
 from tests.support.house import entry, sha256
 from tests.support.internet import Reply
 from tests.support.logs import logged
@@ -40,9 +40,9 @@ class Threaded(DiskCase):
         self.jobs: list[tuple[Any, Deferred[Any]]] = []
         self.disk = Disk(self.folder, 100, self.in_thread)
         self.disk.prepare()
-        self.links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
-        for link in self.links:
-            self.keep(link, bytes(10))
+        self.references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for reference in self.references:
+            self.keep(reference, bytes(10))
 
     def in_thread(self, job: Any) -> Deferred[Any]:
         """Keep it for later."""
@@ -107,7 +107,7 @@ class Leave(Threaded):
         """Who waits for room that somebody else has taken meanwhile is told so."""
         one, two = self.disk.partial(bare("1.whl", 50)), self.disk.partial(bare("2.whl", 50))
         waiting = [partial.write(bytes(50)) for partial in (one, two)]
-        assert self.disk.open(self.links[0]) is None, "all of them are to go"
+        assert self.disk.open(self.references[0]) is None, "all of them are to go"
         with self.refused("unlink"):
             self.run_threads()
         assert [self.successResultOf(room) for room in waiting if room] == [None, None]
@@ -133,11 +133,11 @@ class Leave(Threaded):
         """What was about to go, and comes anew, stays."""
         partial = self.disk.partial(bare("new.whl", 50))
         partial.announce(50)
-        assert self.disk.open(self.links[0]) is None
+        assert self.disk.open(self.references[0]) is None
         self.disk.end(partial)
-        self.keep(self.links[0], bytes(10))
+        self.keep(self.references[0], bytes(10))
         self.run_threads()
-        assert self.content(self.links[0]) == bytes(10)
+        assert self.content(self.references[0]) == bytes(10)
         assert self.disk.used == self.held() == 60
 
     def test_goes_twice(self) -> None:
@@ -146,7 +146,11 @@ class Leave(Threaded):
         partial.announce(10)
         job, done = self.jobs.pop()
         tried = job()
-        [gone] = [link for link in self.links if not (self.folder / str(link.place)).exists()]
+        [gone] = [
+            reference
+            for reference in self.references
+            if not (self.folder / str(reference.cache_path)).exists()
+        ]
         self.disk.end(partial)
         self.keep(gone, bytes(10))
         cleared = self.disk.clear()
@@ -174,35 +178,39 @@ class Cleared(Threaded):
 
     def test_being_checked(self) -> None:
         """A check that ends at any time after that brings nothing back."""
-        link = link_of("found.whl", bytes(10))
+        reference = reference_of("found.whl", bytes(10))
         for jobs in range(4):
             self.lay("found.whl", bytes(10))
-            checked = self.disk.check(link)
+            checked = self.disk.check(reference)
             cleared = self.disk.clear()
             for _ in range(jobs):
                 if self.jobs:
                     self.run_thread()
-            self.disk.trust(link, checked)
+            self.disk.trust(reference, checked)
             self.run_threads()
             self.successResultOf(cleared)
-            assert (self.disk.used, self.disk.open(link), self.disk.found(link)) == (0, None, False)
+            assert (self.disk.used, self.disk.open(reference), self.disk.found(reference)) == (
+                0,
+                None,
+                False,
+            )
             assert self.names() == 0
 
     def test_came_while_it_was_cleared(self) -> None:
         """A file that comes at any time after that stays, and the one before it goes."""
         new = b"n" * 10
         for jobs in range(4):
-            for link in self.links[:3]:
-                self.keep(link, bytes(10))
+            for reference in self.references[:3]:
+                self.keep(reference, bytes(10))
             cleared = self.disk.clear()
             for _ in range(jobs):
                 if self.jobs:
                     self.run_thread()
-            link = link_of("0.whl", new)
-            self.keep(link, new)
+            reference = reference_of("0.whl", new)
+            self.keep(reference, new)
             self.run_threads()
             self.successResultOf(cleared)
-            assert self.content(link) == new
+            assert self.content(reference) == new
             assert self.disk.used == self.held() == 10
 
     def test_unlinked_by_the_way(self) -> None:
@@ -224,30 +232,30 @@ class Windows(Threaded):
     def setUp(self) -> None:
         """Lay a file."""
         super().setUp()
-        self.link = link_of("found.whl", bytes(10))
+        self.reference = reference_of("found.whl", bytes(10))
         self.path = self.lay("found.whl", b"w" * 10)
 
     def again(self) -> None:
         """Remove it, and fetch it anew."""
-        self.disk.forget(self.link)
-        self.keep(self.link, bytes(10))
+        self.disk.forget(self.reference)
+        self.keep(self.reference, bytes(10))
 
     def test_wrong_file_fetched_anew(self) -> None:
         """The check of a wrong file, which ends after a right one came, removes nothing."""
-        checked = self.disk.check(self.link)
+        checked = self.disk.check(self.reference)
         self.again()
-        assert not self.disk.trust(self.link, checked)
+        assert not self.disk.trust(self.reference, checked)
         self.run_threads()
-        assert self.content(self.link) == bytes(10)
+        assert self.content(self.reference) == bytes(10)
 
     def test_right_file_fetched_anew(self) -> None:
         """The check of a right file says nothing of one that came since."""
         self.path.write_bytes(bytes(10))
-        checked = self.disk.check(self.link)
+        checked = self.disk.check(self.reference)
         self.again()
         self.path.write_bytes(b"x" * 10)
-        assert not self.disk.trust(self.link, checked)
-        assert self.disk.open(self.link) is None
+        assert not self.disk.trust(self.reference, checked)
+        assert self.disk.open(self.reference) is None
 
     def test_file_removed_while_it_is_read(self) -> None:
         """The check of a file that is removed and fetched anew meanwhile gives no outcome."""
@@ -259,34 +267,38 @@ class Windows(Threaded):
                 self.again()
 
         with mock.patch.object(os, "fsync", sync):
-            assert self.disk.check(self.link) is None
-        self.disk.trust(self.link, None)
+            assert self.disk.check(self.reference) is None
+        self.disk.trust(self.reference, None)
         self.run_threads()
-        assert self.content(self.link) == bytes(10)
+        assert self.content(self.reference) == bytes(10)
 
     def test_wrong_file_replaced_from_outside(self) -> None:
         """A wrong file that another program replaced meanwhile is checked anew."""
-        checked = self.disk.check(self.link)
+        checked = self.disk.check(self.reference)
         other = self.path.with_name("other")
         other.write_bytes(bytes(10))
         other.rename(self.path)
-        assert not self.disk.trust(self.link, checked)
+        assert not self.disk.trust(self.reference, checked)
         self.run_threads()
-        assert self.check(self.link)
+        assert self.check(self.reference)
 
     def test_file_gone_when_its_check_ends(self) -> None:
         """Whatever a check says of a file that is not there any more, it is a miss."""
-        for outcome in (self.disk.check(self.link), OSError(errno.EIO, "broken")):
-            self.disk.forget(self.link)
-            assert not self.disk.trust(self.link, outcome)
-            assert not self.disk.found(self.link)
+        for outcome in (self.disk.check(self.reference), OSError(errno.EIO, "broken")):
+            self.disk.forget(self.reference)
+            assert not self.disk.trust(self.reference, outcome)
+            assert not self.disk.found(self.reference)
 
     def test_evicted_and_fetched_anew(self) -> None:
         """An eviction that ends late removes nothing that came since, whenever its thread runs."""
         for early in (True, False):
             partial = self.disk.partial(bare("new.whl", 10))
             partial.announce(10)
-            [gone] = [link for link in self.links if not (self.folder / str(link.place)).exists()]
+            [gone] = [
+                reference
+                for reference in self.references
+                if not (self.folder / str(reference.cache_path)).exists()
+            ]
             self.disk.end(partial)
             if early:
                 self.run_threads()
@@ -297,26 +309,26 @@ class Windows(Threaded):
 
     def test_copy_of_the_one_before(self) -> None:
         """A copy of a file that was fetched anew is not kept open for others, nor doubted."""
-        self.keep(self.link, bytes(10))
-        before = self.disk.open(self.link)
+        self.keep(self.reference, bytes(10))
+        before = self.disk.open(self.reference)
         assert before is not None
         self.again()
         assert self.disk.hold(before) is None
         before.mark_unverified()
         before.close()
-        after = self.disk.open(self.link)
+        after = self.disk.open(self.reference)
         assert after is not None, "it is not to be checked"
         held = self.disk.hold(after)
         assert held is not None
         held.close()
         after.mark_unverified()
-        assert self.disk.open(self.link) is None
+        assert self.disk.open(self.reference) is None
         after.close()
 
     def test_replaced_right_after_its_name(self) -> None:
         """A file that another program puts in the place of a new one is not taken for that."""
         rename = os.rename
-        self.disk.forget(self.links[0])
+        self.disk.forget(self.references[0])
         self.run_threads()
 
         def renamed(old: Any, new: Any) -> None:
@@ -326,16 +338,16 @@ class Windows(Threaded):
             rename(other, new)
 
         with mock.patch.object(os, "rename", renamed):
-            self.keep(self.link, bytes(10))
-        assert self.disk.open(self.link) is None
-        assert not self.check(self.link)
+            self.keep(self.reference, bytes(10))
+        assert self.disk.open(self.reference) is None
+        assert not self.check(self.reference)
 
     def test_older_usage_log(self) -> None:
         """What was to be written first is written first, and the end waits for the last."""
         self.put(usage_log, "CHANGES", 1)
         for _ in range(12):
-            self.content(self.links[0])
-        self.disk.forget(self.links[0])
+            self.content(self.references[0])
+        self.disk.forget(self.references[0])
         ended = self.disk.close()
         assert len(self.jobs) == 3, "what is written, what is unlinked, and what is not finished"
         self.run_threads()
@@ -344,7 +356,7 @@ class Windows(Threaded):
 
     def test_hung_disk(self) -> None:
         """The end of a process does not wait for threads, other than by the Deferred."""
-        partial = self.disk.partial(self.link)
+        partial = self.disk.partial(self.reference)
         partial.write(bytes(5))
         ended = self.disk.close()
         assert self.leftovers() != []
@@ -392,15 +404,17 @@ class Outside(Threaded):
         refusal = OSError(errno.EPERM, os.strerror(errno.EPERM))
         for changes in (replace, lambda path: path.write_bytes(b"other")):
             for no_links in (False, True):
-                self.keep(self.links[0], bytes(10))
-                link = mock.patch.object(os, "link", side_effect=refusal if no_links else os.link)
-                with self.between(changes), link:
-                    self.disk.forget(self.links[0])
+                self.keep(self.references[0], bytes(10))
+                no_link = mock.patch.object(
+                    os, "link", side_effect=refusal if no_links else os.link
+                )
+                with self.between(changes), no_link:
+                    self.disk.forget(self.references[0])
                 assert path.read_bytes() == b"other"
-                assert self.disk.open(self.links[0]) is None
-                assert self.disk.found(self.links[0])
+                assert self.disk.open(self.references[0]) is None
+                assert self.disk.found(self.references[0])
                 assert self.reserved() == []
-                self.disk.forget(self.links[0])
+                self.disk.forget(self.references[0])
                 self.run_threads()
                 assert not path.exists()
 
@@ -408,27 +422,27 @@ class Outside(Threaded):
         """One that came since is not overwritten by that."""
         path = self.folder / "h-example/0.whl"
         with self.between(lambda path: path.write_bytes(b"other"), after=True):
-            self.disk.forget(self.links[0])
+            self.disk.forget(self.references[0])
         assert path.read_bytes() == b"third"
         assert self.reserved() == []
 
     def test_evicted(self) -> None:
         """An eviction takes it for the file that it is by then."""
         with self.between(lambda path: path.write_bytes(b"other")):
-            self.keep_waiting(link_of("a.whl", bytes(20)), bytes(20))
-        assert self.content(link_of("a.whl", bytes(20))) is not None
+            self.keep_waiting(reference_of("a.whl", bytes(20)), bytes(20))
+        assert self.content(reference_of("a.whl", bytes(20))) is not None
         assert self.disk.used == self.held() == 110
         assert self.names() == 10
 
-    def keep_waiting(self, link: Link, data: bytes) -> None:
+    def keep_waiting(self, reference: FileReference, data: bytes) -> None:
         """Keep a file for which something has to go."""
-        partial = self.disk.partial(link)
+        partial = self.disk.partial(reference)
         partial.announce(len(data))
         room = partial.write(data)
         while room is not None:
             self.run_threads()
             room = partial.flush()
-        self.disk.adopt(partial, link)
+        self.disk.adopt(partial, reference)
         self.disk.end(partial)
 
 
@@ -438,14 +452,14 @@ class Stuck(Threaded):
     def test_counts(self) -> None:
         """It counts until it is gone, is said once, and goes with the next `clear`."""
         with self.refused("unlink"), logged("proxpi.files") as log:
-            for link in self.links[:3]:
-                self.disk.forget(link)
+            for reference in self.references[:3]:
+                self.disk.forget(reference)
             self.run_threads()
         assert log.levels == ["error"]
         assert self.disk.used == self.held() == 100
         assert len(self.reserved()) == 3
-        new = link_of("new.whl", bytes(10))
-        assert not self.disk.found(self.links[0])
+        new = reference_of("new.whl", bytes(10))
+        assert not self.disk.found(self.references[0])
         partial = self.disk.partial(new)
         assert partial.write(bytes(10)) is not None, "another one has to go"
         self.run_threads()
@@ -458,21 +472,26 @@ class Stuck(Threaded):
 
     def test_after_a_crash(self) -> None:
         """The next process unlinks it, or counts it if it cannot."""
-        for link in self.links[:3]:
-            self.disk.forget(link)
+        for reference in self.references[:3]:
+            self.disk.forget(reference)
         assert len(self.reserved()) == 3
         with self.refused("unlink"), mock.patch.object(layout, "try_to_write"):
             disk = Disk(self.folder, 100)
             disk.prepare()
             assert (disk.used, len(self.reserved())) == (100, 3)
-            assert [disk.found(link) for link in self.links[:4]] == [False, False, False, True]
+            assert [disk.found(reference) for reference in self.references[:4]] == [
+                False,
+                False,
+                False,
+                True,
+            ]
         disk = Disk(self.folder, 100)
         disk.prepare()
         assert (disk.used, self.reserved(), self.names()) == (70, [], 7)
 
     def test_unlinked_by_another_process(self) -> None:
         """A process that starts meanwhile may unlink it as well."""
-        self.disk.forget(self.links[0])
+        self.disk.forget(self.references[0])
         Disk(self.folder, 100).prepare()
         assert self.reserved() == []
         self.run_threads()
@@ -486,7 +505,7 @@ class Names(Threaded):
         """Where a full disk takes no further name, the file is unlinked at once."""
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with mock.patch.object(os, "rename", side_effect=full):
-            self.disk.forget(self.links[0])
+            self.disk.forget(self.references[0])
             partial = self.disk.partial(bare("new.whl", 30))
             partial.announce(30)
         assert self.names() == 7
@@ -496,13 +515,13 @@ class Names(Threaded):
 
     def test_no_cache_path(self) -> None:
         """No URL leads to one, and nothing is kept under one."""
-        self.disk.forget(self.links[0])
+        self.disk.forget(self.references[0])
         [name] = self.reserved()
         for url in (f"https://h.example/{name}", f"https://h.example/{name}/x.whl"):
-            link = Link(url, ("sha256", sha256(bytes(10))), 10, private=False)
-            assert link.place is None
-            assert not self.disk.found(link)
-            assert self.disk.open(link) is None
+            reference = FileReference(url, ("sha256", sha256(bytes(10))), 10, private=False)
+            assert reference.cache_path is None
+            assert not self.disk.found(reference)
+            assert self.disk.open(reference) is None
         self.disk.forget(f"h-example/{name}")
         assert self.reserved() == [name]
 
@@ -527,17 +546,17 @@ class Names(Threaded):
         room = 4095 - len(str(self.folder)) - len(f"/h-example/{deepest}/")
         deep = f"{deepest}/{'e' * (room - 2)}/x"
         for name in ("x" * 251 + ".whl", f"{deepest}/{'x' * 51}.whl", deep):
-            for link in self.links:
-                self.disk.forget(link)
-            link = link_of(name, bytes(10))
-            self.keep(link, bytes(10))
-            assert self.content(link) == bytes(10)
-            self.disk.forget(link)
+            for reference in self.references:
+                self.disk.forget(reference)
+            reference = reference_of(name, bytes(10))
+            self.keep(reference, bytes(10))
+            assert self.content(reference) == bytes(10)
+            self.disk.forget(reference)
             self.run_threads()
             assert self.disk.used == 0
             assert not any(path.is_file() for path in (self.folder / "h-example").rglob("*"))
         with pytest.raises(OSError, match="too long"):
-            self.disk.partial(link_of(deep.replace("/x", "e/x"), bytes(10)))
+            self.disk.partial(reference_of(deep.replace("/x", "e/x"), bytes(10)))
 
 
 class Download(MirrorCase):

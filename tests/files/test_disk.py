@@ -10,20 +10,22 @@ import pytest
 
 from proxpi.files.cache_dir import Copy, Disk, Mismatch
 from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from tests.support.house import FolderCase, sha256
 
 
-def link_of(name: str, data: bytes, *, host: str = "h.example", digest: str = "") -> Link:
-    """The link of a file with these bytes."""
-    return Link(
+def reference_of(
+    name: str, data: bytes, *, host: str = "h.example", digest: str = ""
+) -> FileReference:
+    """The reference of a file with these bytes."""
+    return FileReference(
         f"https://{host}/{name}", ("sha256", digest or sha256(data)), len(data), private=False
     )
 
 
-def bare(name: str, size: int | None = None) -> Link:
-    """The link of a file of which the index tells no hash."""
-    return Link(f"https://h.example/{name}", None, size, private=False)
+def bare(name: str, size: int | None = None) -> FileReference:
+    """The reference of a file of which the index tells no hash."""
+    return FileReference(f"https://h.example/{name}", None, size, private=False)
 
 
 class DiskCase(FolderCase):
@@ -40,12 +42,12 @@ class DiskCase(FolderCase):
         disk.prepare()
         return disk
 
-    def keep(self, link: Link, data: bytes) -> Copy | None:
+    def keep(self, reference: FileReference, data: bytes) -> Copy | None:
         """Do what a download does."""
-        partial = self.disk.partial(link)
+        partial = self.disk.partial(reference)
         try:
             partial.write(data)
-            return self.disk.adopt(partial, link)
+            return self.disk.adopt(partial, reference)
         finally:
             self.disk.end(partial)
 
@@ -58,18 +60,18 @@ class DiskCase(FolderCase):
         os.utime(path, (then, then))
         return path
 
-    def content(self, link: Link) -> bytes | None:
-        """What would be sent for a link."""
-        copy = self.disk.open(link)
+    def content(self, reference: FileReference) -> bytes | None:
+        """What would be sent for a reference."""
+        copy = self.disk.open(reference)
         if copy is None:
             return None
         data = copy.read(0, copy.size + 1)
         copy.close()
         return data
 
-    def check(self, link: Link) -> bool:
+    def check(self, reference: FileReference) -> bool:
         """Check a found file, and remember it; tell whether it is right."""
-        return self.disk.trust(link, self.disk.check(link))
+        return self.disk.trust(reference, self.disk.check(reference))
 
     def held(self) -> int:
         """Bytes of files that lie there."""
@@ -81,76 +83,76 @@ class Hits(DiskCase):
 
     def test_adopted(self) -> None:
         """A finished file has its name, and is served."""
-        link = link_of("a/x.whl", b"data")
-        assert self.keep(link, b"data") is None
+        reference = reference_of("a/x.whl", b"data")
+        assert self.keep(reference, b"data") is None
         assert (self.folder / "h-example/a/x.whl").read_bytes() == b"data"
-        assert self.content(link) == b"data"
+        assert self.content(reference) == b"data"
         assert self.leftovers() == []
         assert self.open_files() == []
 
     def test_unknown(self) -> None:
         """A file that is not here is a miss."""
-        assert self.disk.open(link_of("x.whl", b"data")) is None
-        assert not self.disk.found(link_of("x.whl", b"data"))
+        assert self.disk.open(reference_of("x.whl", b"data")) is None
+        assert not self.disk.found(reference_of("x.whl", b"data"))
 
     def test_no_place(self) -> None:
         """What cannot lie in the folder is never here."""
-        link = link_of("../x.whl", b"data")
-        assert self.disk.open(link) is None
-        assert not self.disk.found(link)
+        reference = reference_of("../x.whl", b"data")
+        assert self.disk.open(reference) is None
+        assert not self.disk.found(reference)
 
     def test_vanished(self) -> None:
         """A file somebody removed is a miss, and its bytes are room again."""
-        link = link_of("x.whl", b"d" * 60)
-        self.keep(link, b"d" * 60)
+        reference = reference_of("x.whl", b"d" * 60)
+        self.keep(reference, b"d" * 60)
         (self.folder / "h-example/x.whl").unlink()
-        assert self.disk.open(link) is None
-        other = link_of("kept.whl", b"k" * 40)
+        assert self.disk.open(reference) is None
+        other = reference_of("kept.whl", b"k" * 40)
         self.keep(other, b"k" * 40)
-        self.keep(link, b"d" * 60)
+        self.keep(reference, b"d" * 60)
         assert self.content(other) == b"k" * 40
 
     def test_shrunk(self) -> None:
         """A file that lost bytes is a miss, to be checked again; its descriptor is closed."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
         os.truncate(self.folder / "h-example/x.whl", 2)
-        assert self.disk.open(link) is None
+        assert self.disk.open(reference) is None
         assert self.open_files() == []
-        assert self.disk.found(link)
-        assert not self.check(link)
-        assert not self.disk.found(link)
+        assert self.disk.found(reference)
+        assert not self.check(reference)
+        assert not self.disk.found(reference)
 
     def test_replaced(self) -> None:
         """A file that was replaced by one of the same size is checked again, too."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
         new = self.folder / "new"
         new.write_bytes(b"DATA")
         os.replace(new, self.folder / "h-example/x.whl")
-        assert self.disk.open(link) is None
-        assert not self.check(link)
+        assert self.disk.open(reference) is None
+        assert not self.check(reference)
         assert not (self.folder / "h-example/x.whl").exists()
 
     def test_replaced_by_the_same(self) -> None:
         """A file that was replaced by the same bytes is good again once it is checked."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
         (self.folder / "h-example/x.whl").unlink()
         self.lay("x.whl", b"data", age=50)
-        assert self.disk.open(link) is None
-        assert self.check(link)
-        assert self.content(link) == b"data"
+        assert self.disk.open(reference) is None
+        assert self.check(reference)
+        assert self.content(reference) == b"data"
 
     def test_other_digest(self) -> None:
         """A file whose index names another digest by now is a miss."""
-        self.keep(link_of("x.whl", b"data"), b"data")
-        assert self.disk.open(link_of("x.whl", b"else")) is None
+        self.keep(reference_of("x.whl", b"data"), b"data")
+        assert self.disk.open(reference_of("x.whl", b"else")) is None
 
     def test_two_ports(self) -> None:
         """Of two upstreams that differ only in port each gets its own bytes."""
-        one = link_of("x.whl", b"one", host="h.example:1")
-        two = link_of("x.whl", b"two", host="h.example:2")
+        one = reference_of("x.whl", b"one", host="h.example:1")
+        two = reference_of("x.whl", b"two", host="h.example:2")
         self.keep(one, b"one")
         assert self.disk.open(two) is None
         self.keep(two, b"two")
@@ -159,9 +161,9 @@ class Hits(DiskCase):
 
     def test_two_readers(self) -> None:
         """Each reader has a place of its own, and the file stays readable when its name goes."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
-        one, two = self.disk.open(link), self.disk.open(link)
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
+        one, two = self.disk.open(reference), self.disk.open(reference)
         assert one is not None and two is not None
         (self.folder / "h-example/x.whl").unlink()
         one.close()
@@ -177,28 +179,28 @@ class Found(DiskCase):
     def test_right(self) -> None:
         """A file with the page's digest is served, and not checked again."""
         self.lay("x.whl", b"data")
-        link = link_of("x.whl", b"data")
-        assert self.disk.open(link) is None
-        assert self.disk.found(link)
-        assert self.check(link)
-        assert not self.disk.found(link)
-        assert self.content(link) == b"data"
+        reference = reference_of("x.whl", b"data")
+        assert self.disk.open(reference) is None
+        assert self.disk.found(reference)
+        assert self.check(reference)
+        assert not self.disk.found(reference)
+        assert self.content(reference) == b"data"
 
     def test_wrong(self) -> None:
         """A file with other bytes is removed."""
         path = self.lay("x.whl", b"evil")
-        link = link_of("x.whl", b"data")
-        assert not self.check(link)
+        reference = reference_of("x.whl", b"data")
+        assert not self.check(reference)
         assert not path.exists()
-        assert self.disk.open(link) is None
+        assert self.disk.open(reference) is None
 
     def test_other_algorithm(self) -> None:
         """The page's best digest decides, whichever it is."""
         self.lay("x.whl", b"data")
         md5 = "8d777f385d3dfec8815d20f7496026dc"
-        link = Link("https://h.example/x.whl", ("md5", md5), None, False)
-        assert self.check(link)
-        assert self.content(link) == b"data"
+        reference = FileReference("https://h.example/x.whl", ("md5", md5), None, False)
+        assert self.check(reference)
+        assert self.content(reference) == b"data"
 
     def test_size_alone(self) -> None:
         """Without a digest the size decides."""
@@ -218,24 +220,24 @@ class Found(DiskCase):
         inside.mkdir(parents=True)
         assert not self.disk.found(bare("x.whl"))
         with pytest.raises(OSError):
-            self.keep(link_of("x.whl", b"data"), b"data")
+            self.keep(reference_of("x.whl", b"data"), b"data")
         assert self.leftovers() == []
         inside.rmdir()
-        self.keep(link_of("x.whl", b"data"), b"data")
-        assert self.content(link_of("x.whl", b"data")) == b"data"
+        self.keep(reference_of("x.whl", b"data"), b"data")
+        assert self.content(reference_of("x.whl", b"data")) == b"data"
 
     def test_file_where_a_folder_belongs(self) -> None:
         """Of two files of which one lies where the other needs a folder, the later one is kept."""
         for first, then in (("x.whl", "x.whl/y.whl"), ("z.whl/y.whl", "z.whl")):
-            self.keep(link_of(first, b"one"), b"one")
-            self.keep(link_of(then, b"two"), b"two")
-            assert self.content(link_of(then, b"two")) == b"two"
-            assert self.content(link_of(first, b"one")) is None
+            self.keep(reference_of(first, b"one"), b"one")
+            self.keep(reference_of(then, b"two"), b"two")
+            assert self.content(reference_of(then, b"two")) == b"two"
+            assert self.content(reference_of(first, b"one")) is None
 
     def test_name_too_long_for_the_disk(self) -> None:
         """A name that the file system refuses is no file that was found, or says so."""
         with pytest.raises(OSError):
-            self.keep(link_of("x" * 300, b"data"), b"data")
+            self.keep(reference_of("x" * 300, b"data"), b"data")
         assert self.leftovers() == []
         assert self.open_files() == []
 
@@ -245,30 +247,30 @@ class Quota(DiskCase):
 
     def test_least_recently_used_goes(self) -> None:
         """What was served last stays longest."""
-        links = [link_of(f"{name}.whl", bytes(40)) for name in "abc"]
-        for link in links[:2]:
-            self.keep(link, bytes(40))
-        self.content(links[0])
-        self.keep(links[2], bytes(40))
-        assert self.content(links[0]) is not None
-        assert self.content(links[1]) is None
-        assert self.content(links[2]) is not None
+        references = [reference_of(f"{name}.whl", bytes(40)) for name in "abc"]
+        for reference in references[:2]:
+            self.keep(reference, bytes(40))
+        self.content(references[0])
+        self.keep(references[2], bytes(40))
+        assert self.content(references[0]) is not None
+        assert self.content(references[1]) is None
+        assert self.content(references[2]) is not None
         assert self.held() == 80
 
     def test_what_was_wanted_once_goes(self) -> None:
         """A file that was used often, and is not any more, goes after others went."""
-        often = link_of("often.whl", bytes(40))
+        often = reference_of("often.whl", bytes(40))
         self.keep(often, bytes(40))
         for _ in range(4):
             self.content(often)
         for number in range(12):
-            self.keep(link_of(f"{number}.whl", bytes(40)), bytes(40))
+            self.keep(reference_of(f"{number}.whl", bytes(40)), bytes(40))
             assert number > 2 or self.content(often)
         assert self.content(often) is None
 
     def test_being_sent_stays(self) -> None:
         """A file that is being sent is not removed, however long ago that began."""
-        old, newer, newest = (link_of(f"{name}.whl", bytes(40)) for name in "abc")
+        old, newer, newest = (reference_of(f"{name}.whl", bytes(40)) for name in "abc")
         self.keep(old, bytes(40))
         sending = self.disk.open(old)
         assert sending is not None
@@ -282,17 +284,17 @@ class Quota(DiskCase):
 
     def test_replaced_file_counts_once(self) -> None:
         """A file that takes the place of another one does not push the folder over its cap."""
-        old = link_of("a.whl", bytes(40), host="h.example:1")
+        old = reference_of("a.whl", bytes(40), host="h.example:1")
         self.keep(old, bytes(40))
-        self.keep(link_of("b.whl", bytes(50)), bytes(50))
-        self.keep(link_of("a.whl", b"n" * 60, host="h.example:2"), b"n" * 60)
+        self.keep(reference_of("b.whl", bytes(50)), bytes(50))
+        self.keep(reference_of("a.whl", b"n" * 60, host="h.example:2"), b"n" * 60)
         assert self.held() <= 100
 
     def test_larger_than_all(self) -> None:
         """A file larger than the cap is refused, announced or not, and pushes nothing out."""
-        kept = link_of("a.whl", b"kept")
+        kept = reference_of("a.whl", b"kept")
         self.keep(kept, b"kept")
-        large = link_of("b.whl", bytes(101))
+        large = reference_of("b.whl", bytes(101))
         assert not self.disk.fits(101)
         with pytest.raises(TooLarge):
             self.keep(large, bytes(101))
@@ -309,15 +311,15 @@ class Quota(DiskCase):
         self.lay("x.whl", b"data")
         self.disk = self.prepared(0)
         assert not (self.disk.fits(None) or self.disk.fits(0))
-        assert not self.disk.found(link_of("x.whl", b"data"))
-        copy = self.keep(link_of("y.whl", b""), b"")
+        assert not self.disk.found(reference_of("x.whl", b"data"))
+        copy = self.keep(reference_of("y.whl", b""), b"")
         assert copy is not None
         copy.close()
         assert not (self.folder / "h-example/y.whl").exists()
 
     def test_no_place_for_it(self) -> None:
         """A file whose path leads elsewhere passes through and leaves nothing behind."""
-        copy = self.keep(link_of("../x.whl", b"data"), b"data")
+        copy = self.keep(reference_of("../x.whl", b"data"), b"data")
         assert copy is not None
         shared = copy.share()
         copy.close()
@@ -328,11 +330,11 @@ class Quota(DiskCase):
 
     def test_unwanted_is_gone_already(self) -> None:
         """Room is made also when somebody else was faster to remove a file."""
-        self.keep(link_of("a.whl", bytes(60)), bytes(60))
+        self.keep(reference_of("a.whl", bytes(60)), bytes(60))
         (self.folder / "h-example/a.whl").unlink()
-        link = link_of("b.whl", bytes(60))
-        self.keep(link, bytes(60))
-        assert self.content(link) is not None
+        reference = reference_of("b.whl", bytes(60))
+        self.keep(reference, bytes(60))
+        assert self.content(reference) is not None
 
 
 class Adopting(DiskCase):
@@ -341,15 +343,15 @@ class Adopting(DiskCase):
     def test_wrong_digest(self) -> None:
         """Other bytes are refused, in words, and thrown away."""
         with pytest.raises(Mismatch, match="sha256"):
-            self.keep(link_of("x.whl", b"data"), b"evil")
+            self.keep(reference_of("x.whl", b"data"), b"evil")
         assert self.held() == 0
         assert self.open_files() == []
 
     def test_wrong_size_with_right_digest(self) -> None:
         """The digest decides, not the size."""
-        link = Link("https://h.example/x.whl", ("sha256", sha256(b"data")), 99, False)
-        assert self.keep(link, b"data") is None
-        assert self.content(link) == b"data"
+        reference = FileReference("https://h.example/x.whl", ("sha256", sha256(b"data")), 99, False)
+        assert self.keep(reference, b"data") is None
+        assert self.content(reference) == b"data"
 
     def test_size_without_digest(self) -> None:
         """Where there is no digest the size decides."""
@@ -365,19 +367,19 @@ class Adopting(DiskCase):
 
     def test_restart(self) -> None:
         """A second try begins anew, in size and digest."""
-        link = link_of("x.whl", b"data")
-        partial = self.disk.partial(link)
+        reference = reference_of("x.whl", b"data")
+        partial = self.disk.partial(reference)
         partial.write(b"something longer")
         partial.restart()
         partial.write(b"data")
         assert partial.size == 4
-        self.disk.adopt(partial, link)
+        self.disk.adopt(partial, reference)
         self.disk.end(partial)
-        assert self.content(link) == b"data"
+        assert self.content(reference) == b"data"
 
     def test_stop(self) -> None:
         """What has not been finished when the process ends is removed."""
-        partial = self.disk.partial(link_of("x.whl", b"data"))
+        partial = self.disk.partial(reference_of("x.whl", b"data"))
         partial.write(b"da")
         self.disk.close()
         assert self.leftovers() == []

@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files import usage_log
 from proxpi.files.cache_dir import Copy, Disk
-from proxpi.files.resolver import Link
+from proxpi.files.resolver import FileReference
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
-from tests.files.test_disk import DiskCase, link_of
+from tests.files.test_disk import DiskCase, reference_of
 from tests.support.house import entry
 from tests.support.internet import Reply
 from tests.support.logs import logged
@@ -50,8 +50,8 @@ class Replaced(DiskCase):
     def setUp(self) -> None:
         """Keep a file."""
         super().setUp()
-        self.link = link_of("x.whl", b"data")
-        self.keep(self.link, b"data")
+        self.reference = reference_of("x.whl", b"data")
+        self.keep(self.reference, b"data")
         self.path = self.folder / "h-example/x.whl"
         self.outside = self.folder / "outside"
         self.outside.write_bytes(b"data")
@@ -75,13 +75,13 @@ class Replaced(DiskCase):
         for put in ways:
             self.path.unlink()
             put(self.path)
-            assert self.disk.open(self.link) is None
+            assert self.disk.open(self.reference) is None
             assert self.disk.used == 0
-            assert not self.disk.found(self.link)
-            assert not self.check(self.link)
+            assert not self.disk.found(self.reference)
+            assert not self.check(self.reference)
             assert self.open_files() == []
-            self.keep(self.link, b"data")
-            assert self.content(self.link) == b"data"
+            self.keep(self.reference, b"data")
+            assert self.content(self.reference) == b"data"
             assert not self.path.is_symlink()
         assert self.outside.read_bytes() == b"data"
 
@@ -89,31 +89,31 @@ class Replaced(DiskCase):
         """The same between the look at it and its check."""
         self.path.unlink()
         self.path.write_bytes(b"data")
-        assert self.disk.open(self.link) is None
-        assert self.disk.found(self.link)
+        assert self.disk.open(self.reference) is None
+        assert self.disk.found(self.reference)
         self.path.unlink()
         os.mkfifo(self.path)
-        assert not self.check(self.link)
-        assert not self.disk.found(self.link)
+        assert not self.check(self.reference)
+        assert not self.disk.found(self.reference)
 
     def test_cannot_be_read_for_a_while(self) -> None:
         """A file that cannot be reached counts, and is checked again before it is served."""
         with refused(self.path.parent, "open", "lstat", "unlink"):
-            assert self.disk.open(self.link) is None
-            assert not self.disk.found(self.link)
-            assert not self.check(self.link)
+            assert self.disk.open(self.reference) is None
+            assert not self.disk.found(self.reference)
+            assert not self.check(self.reference)
             assert self.disk.used == 4
-        assert self.disk.found(self.link)
-        assert self.check(self.link)
-        assert self.content(self.link) == b"data"
+        assert self.disk.found(self.reference)
+        assert self.check(self.reference)
+        assert self.content(self.reference) == b"data"
 
     def test_cannot_be_read_at_all(self) -> None:
         """Of many requests for a file of somebody else's the log tells once."""
         with refused(self.path, "open"), logged("proxpi.files") as log:
             for _ in range(5):
-                assert self.disk.open(self.link) is None
-                assert self.disk.found(self.link)
-                assert not self.check(self.link)
+                assert self.disk.open(self.reference) is None
+                assert self.disk.found(self.reference)
+                assert not self.check(self.reference)
         assert log.levels == ["error"]
         assert "Permission denied" in log.text
         assert self.disk.used == 4
@@ -150,8 +150,8 @@ class Names(DiskCase):
 
     def test_ignored(self) -> None:
         """They are neither counted nor removed, and one line tells, which has no such character."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
         for name in self.ODD:
             self.lay_odd(name)
         for _ in range(2):
@@ -161,8 +161,8 @@ class Names(DiskCase):
             assert log.text.isprintable()
             assert f"and {len(self.ODD) - 1} more" in log.text
             assert self.disk.used == 4
-            self.copy(link).mark_unverified()
-            self.keep(link_of("y.kind", bytes(96)), bytes(96))
+            self.copy(reference).mark_unverified()
+            self.keep(reference_of("y.kind", bytes(96)), bytes(96))
             self.disk.forget("h-example/y.kind")
             self.disk.close()
             assert (self.disk.own / usage_log.NAME).exists()
@@ -170,10 +170,10 @@ class Names(DiskCase):
         assert self.count() == len(self.ODD)
         assert self.disk.used == 0
 
-    def copy(self, link: Link) -> Copy:
+    def copy(self, reference: FileReference) -> Copy:
         """Check a file that was found, and open it."""
-        self.check(link)
-        copy = self.disk.open(link)
+        self.check(reference)
+        copy = self.disk.open(reference)
         assert copy is not None
         copy.close()
         return copy
@@ -191,8 +191,8 @@ class Names(DiskCase):
 
     def test_in_the_state(self) -> None:
         """What somebody wrote into proxpi's own documents brings none of them back."""
-        self.keep(link_of("x.kind", b"data"), b"data")
-        self.keep(link_of("y.kind", b"data"), b"data")
+        self.keep(reference_of("x.kind", b"data"), b"data")
+        self.keep(reference_of("y.kind", b"data"), b"data")
         self.disk.close()
         theirs = self.lay("theirs.kind", b"theirs")
         document = self.disk.own / usage_log.NAME
@@ -212,12 +212,12 @@ class Names(DiskCase):
         """Names of 255 bytes, whichever they are, are served, and removed."""
         for name in ("x" * 251 + ".whl", quote("é" * 41) + "a" * 5 + ".whl"):
             assert len(name) == 255
-            link = link_of(name, b"data")
-            self.keep(link, b"data")
+            reference = reference_of(name, b"data")
+            self.keep(reference, b"data")
             self.disk = self.prepared(100)
-            assert self.check(link)
-            assert self.content(link) == b"data"
-            self.disk.forget(link)
+            assert self.check(reference)
+            assert self.content(reference) == b"data"
+            self.disk.forget(reference)
             assert self.disk.used == self.count() == 0
 
     def test_no_files(self) -> None:
@@ -302,22 +302,22 @@ class Links(DiskCase):
         self.disk = Disk(cache, 100)
         self.disk.prepare()
         (cache / "h-example").symlink_to(self.outside)
-        link = link_of("x.whl", b"theirs")
+        reference = reference_of("x.whl", b"theirs")
         with logged("proxpi.files") as log:
-            assert not self.disk.found(link)
-            assert self.disk.open(link) is None
+            assert not self.disk.found(reference)
+            assert self.disk.open(reference) is None
             with pytest.raises(OSError, match="symbolic link"):
-                self.disk.partial(link)
+                self.disk.partial(reference)
         assert log.levels == ["error"]
-        self.disk.forget(link)
+        self.disk.forget(reference)
         self.result(self.disk.clear())
         assert self.theirs.read_bytes() == b"theirs"
         assert os.listdir(self.outside) == ["x.whl"]
 
     def test_comes_into_the_way(self) -> None:
-        """A folder that a link replaces while a file comes, or before one goes."""
-        link, other = link_of("a/x.whl", b"data"), link_of("b/x.whl", b"data")
-        self.keep(link, b"data")
+        """A folder that a reference replaces while a file comes, or before one goes."""
+        reference, other = reference_of("a/x.whl", b"data"), reference_of("b/x.whl", b"data")
+        self.keep(reference, b"data")
         for name in "ab":
             (self.folder / "h-example").mkdir(exist_ok=True)
             partial = self.disk.partial(other)
@@ -330,18 +330,18 @@ class Links(DiskCase):
                 with pytest.raises(OSError, match="symbolic link"):
                     self.disk.adopt(partial, other)
             self.disk.end(partial)
-        self.disk.forget(link)
+        self.disk.forget(reference)
         assert self.theirs.read_bytes() == b"theirs"
         assert self.disk.used == 0
 
     def test_the_cache_folder_itself(self) -> None:
-        """That the cache folder is a link is the user's own choice."""
+        """That the cache folder is a reference is the user's own choice."""
         (self.folder / "link").symlink_to(self.outside)
         self.disk = Disk(self.folder / "link", 100)
         self.disk.prepare()
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
-        assert self.content(link) == b"data"
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
+        assert self.content(reference) == b"data"
         assert (self.outside / "h-example/x.whl").read_bytes() == b"data"
 
 
@@ -376,6 +376,6 @@ class Mirrored(MirrorCase):
             self.ask(URL)
 
     def test_link(self) -> None:
-        """A host's folder that is a link."""
+        """A host's folder that is a reference."""
         (self.folder / "files-example").symlink_to("/")
         self.ask(URL)

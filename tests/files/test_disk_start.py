@@ -15,7 +15,7 @@ import pytest
 from proxpi import atomic_files
 from proxpi.files.cache_dir import Disk
 from proxpi.files.layout import RESERVED
-from tests.files.test_disk import DiskCase, link_of
+from tests.files.test_disk import DiskCase, reference_of
 from tests.support.logs import logged
 
 
@@ -33,7 +33,7 @@ class Start(DiskCase):
         self.lay("old.whl", bytes(40), age=30)
         self.lay("new.whl", bytes(40), age=10)
         self.disk = self.prepared(100)
-        self.keep(link_of("x.whl", bytes(40)), bytes(40))
+        self.keep(reference_of("x.whl", bytes(40)), bytes(40))
         assert sorted(path.name for path in (self.folder / "h-example").iterdir()) == [
             "new.whl",
             "x.whl",
@@ -62,7 +62,7 @@ class Start(DiskCase):
             (self.folder / name).write_bytes(bytes(200))
         (self.folder / "link").symlink_to(self.folder / "lost+found")
         self.disk = self.prepared(100)
-        self.keep(link_of("x.whl", bytes(100)), bytes(100))
+        self.keep(reference_of("x.whl", bytes(100)), bytes(100))
         for name in foreign:
             assert (self.folder / name).exists(), name
 
@@ -86,13 +86,13 @@ class Start(DiskCase):
 
     def test_another_process_starts(self) -> None:
         """A second process takes nothing away from a download of the first."""
-        link = link_of("x.whl", b"data")
-        partial = self.disk.partial(link)
+        reference = reference_of("x.whl", b"data")
+        partial = self.disk.partial(reference)
         partial.write(b"data")
         self.prepared(100)
-        self.disk.adopt(partial, link)
+        self.disk.adopt(partial, reference)
         self.disk.end(partial)
-        assert self.content(link) == b"data"
+        assert self.content(reference) == b"data"
 
     def test_odd_leftover(self) -> None:
         """A folder that is left over is removed; what cannot be does not stop the start."""
@@ -112,7 +112,7 @@ class Start(DiskCase):
         self.disk = self.prepared(100)
         assert self.disk.used == 80
         path.unlink()
-        self.keep(link_of("y.whl", bytes(100)), bytes(100))
+        self.keep(reference_of("y.whl", bytes(100)), bytes(100))
         assert self.disk.used == 100
 
 
@@ -150,10 +150,10 @@ class Tried(DiskCase):
             assert os.strerror(number) in text
             assert advice in text
             assert str(self.folder) in text
-            assert self.check(link_of("x.whl", b"data"))
-            self.keep(link_of("y.whl", b"data"), b"data")
-            assert self.content(link_of("y.whl", b"data")) == b"data", "it is tried again"
-            self.disk.forget(link_of("y.whl", b"data"))
+            assert self.check(reference_of("x.whl", b"data"))
+            self.keep(reference_of("y.whl", b"data"), b"data")
+            assert self.content(reference_of("y.whl", b"data")) == b"data", "it is tried again"
+            self.disk.forget(reference_of("y.whl", b"data"))
 
     def test_own_folder(self) -> None:
         """A file where proxpi's own folder belongs is named."""
@@ -226,8 +226,8 @@ class ReadOnly(DiskCase):
             self.disk = self.prepared(100)
         assert "cannot be written" in log.text
         assert log.levels == ["critical"]
-        assert self.check(link_of("x.whl", b"data"))
-        assert self.content(link_of("x.whl", b"data")) == b"data"
+        assert self.check(reference_of("x.whl", b"data"))
+        assert self.content(reference_of("x.whl", b"data")) == b"data"
 
     def test_more_than_the_cap(self) -> None:
         """More files than there may be do not stop the start, though none can be removed."""
@@ -237,10 +237,10 @@ class ReadOnly(DiskCase):
     def test_wrong_file(self) -> None:
         """A wrong file that cannot be removed is not served either."""
         self.disk = self.prepared(100)
-        assert not self.check(link_of("x.whl", b"else"))
-        assert self.disk.open(link_of("x.whl", b"else")) is None
+        assert not self.check(reference_of("x.whl", b"else"))
+        assert self.disk.open(reference_of("x.whl", b"else")) is None
 
     def test_writing(self) -> None:
         """A download cannot begin."""
         with pytest.raises(OSError):
-            self.disk.partial(link_of("y.whl", b"data"))
+            self.disk.partial(reference_of("y.whl", b"data"))

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files import layout
 from proxpi.files.cache_dir import Disk
-from tests.files.test_disk import DiskCase, bare, link_of
+from tests.files.test_disk import DiskCase, bare, reference_of
 
 
 class Forget(DiskCase):
@@ -19,18 +19,18 @@ class Forget(DiskCase):
 
     def test_gone(self) -> None:
         """It is a miss, its room is free, and so are the folders that held nothing else."""
-        link, other = link_of("a/b/x.whl", b"data"), link_of("a/y.whl", b"else")
-        self.keep(link, b"data")
+        reference, other = reference_of("a/b/x.whl", b"data"), reference_of("a/y.whl", b"else")
+        self.keep(reference, b"data")
         self.keep(other, b"else")
-        self.disk.forget(link)
-        assert self.disk.open(link) is None
-        assert not self.disk.found(link)
+        self.disk.forget(reference)
+        assert self.disk.open(reference) is None
+        assert not self.disk.found(reference)
         assert self.disk.used == 4
         assert not (self.folder / "h-example/a/b").exists()
         assert self.content(other) == b"else"
 
     def test_by_place(self) -> None:
-        """A place is as good as a link, also of a file that nobody asked for yet."""
+        """A place is as good as a reference, also of a file that nobody asked for yet."""
         path = self.lay("x.whl", b"data")
         self.disk.forget("h-example/x.whl")
         assert not path.exists()
@@ -41,59 +41,59 @@ class Forget(DiskCase):
         outside.write_bytes(b"x")
         for what in ["h-example/x.whl", "README", "h-example/../README", "../x", ".proxpi/x"]:
             self.disk.forget(what)
-        self.disk.forget(link_of("../x.whl", b"data"))
+        self.disk.forget(reference_of("../x.whl", b"data"))
         assert outside.exists()
 
     def test_being_sent(self) -> None:
         """Who is being sent it gets all of it, and does not stand in the way of a new one."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
-        sending = self.disk.open(link)
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
+        sending = self.disk.open(reference)
         assert sending is not None
-        self.disk.forget(link)
-        self.keep(link, b"data")
+        self.disk.forget(reference)
+        self.keep(reference, b"data")
         assert sending.read(0, 9) == b"data"
         sending.close()
-        assert self.content(link) == b"data"
+        assert self.content(reference) == b"data"
 
     def test_being_fetched(self) -> None:
         """Who waits for it gets it, and it is not kept; the next one is."""
-        link = link_of("x.whl", b"data")
-        partial = self.disk.partial(link)
+        reference = reference_of("x.whl", b"data")
+        partial = self.disk.partial(reference)
         partial.write(b"data")
-        self.disk.forget(link)
-        copy = self.disk.adopt(partial, link)
+        self.disk.forget(reference)
+        copy = self.disk.adopt(partial, reference)
         self.disk.end(partial)
         assert copy is not None
         assert copy.read(0, 9) == b"data"
         copy.close()
         assert self.held() == self.disk.used == 0
-        self.keep(link, b"data")
-        assert self.content(link) == b"data"
+        self.keep(reference, b"data")
+        assert self.content(reference) == b"data"
 
     def test_being_checked(self) -> None:
         """A check that ends afterwards brings nothing back."""
         self.lay("x.whl", b"data")
-        link = link_of("x.whl", b"data")
-        checked = self.disk.check(link)
-        self.disk.forget(link)
-        self.disk.trust(link, checked)
-        assert self.disk.open(link) is None
-        assert not self.disk.found(link)
+        reference = reference_of("x.whl", b"data")
+        checked = self.disk.check(reference)
+        self.disk.forget(reference)
+        self.disk.trust(reference, checked)
+        assert self.disk.open(reference) is None
+        assert not self.disk.found(reference)
 
     def test_refused(self) -> None:
         """Where it cannot be removed that is said, and it is not served unchecked."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
 
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
         self.put(os, "rename", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            self.disk.forget(link)
-        assert self.disk.open(link) is None
-        assert self.disk.found(link)
+            self.disk.forget(reference)
+        assert self.disk.open(reference) is None
+        assert self.disk.found(reference)
 
 
 class Named(DiskCase):
@@ -109,13 +109,13 @@ class Named(DiskCase):
         for _ in range(2):
             for host in ("h.example", "other.example"):
                 for path in paths:
-                    self.keep(link_of(path, b"data", host=host), b"data")
-            kept = [link_of(name, b"data") for name in ("%252Bc.whl", "c.whl", "x+c.whl")]
-            for link in kept:
-                self.keep(link, b"data")
+                    self.keep(reference_of(path, b"data", host=host), b"data")
+            kept = [reference_of(name, b"data") for name in ("%252Bc.whl", "c.whl", "x+c.whl")]
+            for reference in kept:
+                self.keep(reference, b"data")
             self.forget("+c.whl")
             assert self.disk.used == self.held() == 12
-            assert [self.content(link) for link in kept] == [b"data"] * 3
+            assert [self.content(reference) for reference in kept] == [b"data"] * 3
 
     def test_other_encodings(self) -> None:
         """So are other characters: spaces, exclamation marks, and those that are not ASCII."""
@@ -127,7 +127,7 @@ class Named(DiskCase):
             ("%c3%a9.whl", "é.whl"),
             ("1%213.0-py3.whl", "1!3.0-py3.whl"),
         ]:
-            self.keep(link_of(encoded, b"data"), b"data")
+            self.keep(reference_of(encoded, b"data"), b"data")
             self.forget(name)
             assert self.disk.used == 0, encoded
 
@@ -164,15 +164,15 @@ class Clear(DiskCase):
 
     def test_gone(self) -> None:
         """All files are gone, those that nobody asked for and another process's, too."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
         self.lay("y.whl", b"else")
-        self.keep(link_of("unknown.kind", b"data"), b"data")
+        self.keep(reference_of("unknown.kind", b"data"), b"data")
         foreign = self.folder / "h-example" / "README"
         foreign.write_bytes(b"x")
         self.result(self.disk.clear())
         assert [path.name for path in (self.folder / "h-example").rglob("*")] == ["README"]
-        assert self.disk.open(link) is None
+        assert self.disk.open(reference) is None
         assert self.disk.used == 0
         assert (self.folder / ".proxpi").is_dir()
 
@@ -186,7 +186,9 @@ class Clear(DiskCase):
 
         self.disk = Disk(self.folder, 100, in_thread)
         self.disk.prepare()
-        old, new, coming = (link_of(f"{name}.whl", b"data") for name in ("old", "new", "coming"))
+        old, new, coming = (
+            reference_of(f"{name}.whl", b"data") for name in ("old", "new", "coming")
+        )
         self.keep(old, b"data")
         self.keep(new, b"data")
         partial = self.disk.partial(coming)
@@ -208,14 +210,14 @@ class Clear(DiskCase):
 
     def test_refused(self) -> None:
         """What cannot be removed is said, and checked again before it is served."""
-        link = link_of("x.whl", b"data")
-        self.keep(link, b"data")
+        reference = reference_of("x.whl", b"data")
+        self.keep(reference, b"data")
 
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
         self.put(os, "rename", refuse)
         self.error(self.disk.clear(), OSError)
-        assert self.disk.open(link) is None
-        assert self.disk.found(link)
+        assert self.disk.open(reference) is None
+        assert self.disk.found(reference)
         assert not self.disk.found(bare("y.whl"))

@@ -8,8 +8,8 @@ from unittest import mock
 
 from proxpi.files import layout
 from proxpi.files.cache_dir import Copy
-from proxpi.files.mirror import Elsewhere
-from proxpi.files.resolver import link_to
+from proxpi.files.mirror import Redirect
+from proxpi.files.resolver import file_reference
 from proxpi.simple.model import Listed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import entry
@@ -21,7 +21,7 @@ class FoundTests(MirrorCase):
 
     def lay(self, data: bytes) -> None:
         """Let a file lie where the wheel belongs, and look around as a new process does."""
-        place = link_to(Listed(entry(NAME, DATA), False)).place
+        place = file_reference(Listed(entry(NAME, DATA), False)).cache_path
         assert place is not None
         path = self.folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class FoundTests(MirrorCase):
             with mock.patch.object(layout, "open_file", side_effect=OSError(number, "too many")):
                 asked = self.fetch()
                 self.clock.pump([1] * 4)
-                assert self.result(asked) == Elsewhere(URL)
+                assert self.result(asked) == Redirect(URL)
             self.assert_served()
             assert self.threads == []
 

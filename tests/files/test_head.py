@@ -25,7 +25,7 @@ class HeadOfAFile(MirrorCase):
         """Check what is told of a file that is not here."""
         found = self.result(self.head())
         assert isinstance(found, Head)
-        assert (found.size, found.link.sha256) == (size, sha256)
+        assert (found.size, found.reference.sha256) == (size, sha256)
 
     def test_here(self) -> None:
         """A file that is here is given itself."""

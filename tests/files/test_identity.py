@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from proxpi.files.cache_dir import Copy
-from proxpi.files.mirror import Elsewhere
+from proxpi.files.mirror import Redirect
 from proxpi.files.spool import Reader
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.house import entry, sha256
@@ -288,7 +288,7 @@ class Revalidation(IdentityCase):
         self.clock.advance(TTL)
         asked = self.fetch()
         self.clock.advance(1)
-        assert self.result(asked) == Elsewhere(URL)
+        assert self.result(asked) == Redirect(URL)
         slow.bring(NEW)
         slow.end()
         self.assert_gives(NEW, asked=0)

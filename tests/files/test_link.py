@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.resolver import METADATA, SIGNATURE, Link, link_beside, link_to
+from proxpi.files.resolver import (
+    METADATA,
+    SIGNATURE,
+    FileReference,
+    companion_reference,
+    file_reference,
+)
 from proxpi.simple.model import Listed
 from tests.support.house import entry, sha256
 
@@ -17,7 +23,7 @@ DIGEST = "a" * 64
 
 def place(url: str) -> str | None:
     """Where the file of a URL lies."""
-    return Link(url, None, None, False).place
+    return FileReference(url, None, None, False).cache_path
 
 
 @pytest.mark.parametrize(
@@ -85,31 +91,33 @@ def test_never_outside(path: str, odd: str) -> None:
 
 def test_ports_share_a_place_but_are_two_links() -> None:
     """Two upstreams that differ only in port lie at one place and are never taken for one."""
-    one, other = (Link(f"http://h.example:{p}/x.whl", None, None, False) for p in (1, 2))
-    assert one.place == other.place
+    one, other = (FileReference(f"http://h.example:{p}/x.whl", None, None, False) for p in (1, 2))
+    assert one.cache_path == other.cache_path
     assert one != other
 
 
 def test_listed() -> None:
-    """The link of a listed file has its URL to the letter, its digest and its size."""
+    """The reference of a listed file has its URL to the letter, its digest and its size."""
     url = "https://files.example/x.whl?sig=a%2Fb+c"
-    link = link_to(Listed(entry("x.whl", b"x", url=url), private=True))
-    assert link == Link(url, ("sha256", sha256(b"x")), 1, True)
-    assert link.sha256 == sha256(b"x")
+    reference = file_reference(Listed(entry("x.whl", b"x", url=url), private=True))
+    assert reference == FileReference(url, ("sha256", sha256(b"x")), 1, True)
+    assert reference.sha256 == sha256(b"x")
 
 
 def test_other_digests() -> None:
     """Any algorithm that can be computed verifies; only a sha256 is given as one."""
-    link = link_to(Listed(entry("x.whl", b"x", hashes={"md5": "a" * 32}, size=None), False))
-    assert link.digest == ("md5", "a" * 32)
-    assert link.sha256 is None
-    assert Link("https://files.example/x.whl", None, None, False).sha256 is None
+    reference = file_reference(
+        Listed(entry("x.whl", b"x", hashes={"md5": "a" * 32}, size=None), False)
+    )
+    assert reference.digest == ("md5", "a" * 32)
+    assert reference.sha256 is None
+    assert FileReference("https://files.example/x.whl", None, None, False).sha256 is None
 
 
 def test_public_url() -> None:
     """A client is never sent to a URL with credentials or a fragment."""
-    link = Link("https://user:secret@files.example/x.whl?a=b#c", None, None, False)
-    assert link.public_url == "https://files.example/x.whl?a=b"
+    reference = FileReference("https://user:secret@files.example/x.whl?a=b#c", None, None, False)
+    assert reference.public_url == "https://files.example/x.whl?a=b"
 
 
 @pytest.mark.parametrize("key", [{"sha256": DIGEST}, {"sha256": DIGEST, "md5": "b" * 32}])
@@ -117,22 +125,22 @@ def test_metadata(key: dict[str, str]) -> None:
     """The metadata lies beside the file, before the query, and has the advertised digest."""
     url = "https://files.example/x.whl?sig=1"
     listed = Listed(entry("x.whl", b"x", url=url, metadata=key), False)
-    link = link_beside(listed, METADATA)
-    assert link.url == "https://files.example/x.whl.metadata?sig=1"
-    assert link.digest == ("sha256", DIGEST)
-    assert link.size is None
+    reference = companion_reference(listed, METADATA)
+    assert reference.url == "https://files.example/x.whl.metadata?sig=1"
+    assert reference.digest == ("sha256", DIGEST)
+    assert reference.size is None
 
 
 @pytest.mark.parametrize("key", [True, False, {}, {"sha256": "short"}])
 def test_metadata_without_digest(key: object) -> None:
     """Metadata that is advertised without a digest, or not at all, can still be asked for."""
     listed = Listed(entry("x.whl", b"x", metadata=key), True)
-    link = link_beside(listed, METADATA)
-    assert (link.digest, link.private) == (None, True)
+    reference = companion_reference(listed, METADATA)
+    assert (reference.digest, reference.private) == (None, True)
 
 
 def test_signature() -> None:
     """The signature lies beside the file, and the file's digest is not its own."""
     listed = Listed(entry("x.whl", b"x", metadata={"sha256": DIGEST}), False)
-    link = link_beside(listed, SIGNATURE)
-    assert (link.url[-10:], link.digest, link.size) == ("/x.whl.asc", None, None)
+    reference = companion_reference(listed, SIGNATURE)
+    assert (reference.url[-10:], reference.digest, reference.size) == ("/x.whl.asc", None, None)

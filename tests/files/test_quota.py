@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from proxpi.files import partial as partial_module
 from proxpi.files.cache_dir import Disk, Full
 from proxpi.files.quota import MAX_FAILED_EVICTIONS
-from proxpi.files.resolver import Link
-from tests.files.test_disk import DiskCase, bare, link_of
+from proxpi.files.resolver import FileReference
+from tests.files.test_disk import DiskCase, bare, reference_of
 from tests.support.logs import logged
 
 CHUNKS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=40)
@@ -34,10 +34,10 @@ class Unfinished(DiskCase):
 
     def test_what_comes_drives_out(self) -> None:
         """What is written takes the place of finished files, before it is finished."""
-        old = link_of("old.whl", bytes(60))
+        old = reference_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
-        link = link_of("new.whl", bytes(90))
-        partial = self.disk.partial(link)
+        reference = reference_of("new.whl", bytes(90))
+        partial = self.disk.partial(reference)
         partial.write(bytes(40))
         assert self.content(old) is not None
         partial.write(bytes(1))
@@ -48,7 +48,7 @@ class Unfinished(DiskCase):
 
     def test_two_that_do_not_fit_together(self) -> None:
         """The second one is refused, and the first goes on."""
-        one, two = link_of("one.whl", bytes(60)), link_of("two.whl", bytes(61))
+        one, two = reference_of("one.whl", bytes(60)), reference_of("two.whl", bytes(61))
         first, second = self.disk.partial(one), self.disk.partial(two)
         first.write(bytes(50))
         second.write(bytes(50))
@@ -64,7 +64,7 @@ class Unfinished(DiskCase):
 
     def test_reserved(self) -> None:
         """Room for a file whose length is known is made before it comes, or refused at once."""
-        old = link_of("old.whl", bytes(60))
+        old = reference_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
         first = self.disk.partial(bare("one.whl", 80))
         second = self.disk.partial(bare("two.whl", 21))
@@ -82,7 +82,7 @@ class Unfinished(DiskCase):
 
     def test_refused_and_nothing_gone(self) -> None:
         """Where room cannot be made for all of it, nothing is removed in vain."""
-        sent, kept = link_of("sent.whl", bytes(30)), link_of("kept.whl", bytes(30))
+        sent, kept = reference_of("sent.whl", bytes(30)), reference_of("kept.whl", bytes(30))
         self.keep(sent, bytes(30))
         self.keep(kept, bytes(30))
         sending = self.disk.open(sent)
@@ -100,51 +100,51 @@ class Unfinished(DiskCase):
 
     def test_endless(self) -> None:
         """What has no length drives out no more than leaves half of the cache."""
-        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
-        for link in links:
-            self.keep(link, bytes(10))
+        references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for reference in references:
+            self.keep(reference, bytes(10))
         partial = self.disk.partial(bare("endless.whl"))
         with pytest.raises(Full):
             for _ in range(100):
                 partial.write(bytes(1))
         self.disk.end(partial)
-        assert sum(self.content(link) is not None for link in links) == 5
+        assert sum(self.content(reference) is not None for reference in references) == 5
 
     def test_announced_otherwise(self) -> None:
         """Nothing goes for a length that the index does not know of, before its bytes come."""
-        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
-        for link in links:
-            self.keep(link, bytes(10))
+        references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for reference in references:
+            self.keep(reference, bytes(10))
         for stated in (10, 90, None):
             partial = self.disk.partial(bare("lie.whl", stated))
             partial.announce(95)
             self.disk.end(partial)
-        assert sum(self.content(link) is not None for link in links) == 10
+        assert sum(self.content(reference) is not None for reference in references) == 10
         partial = self.disk.partial(bare("large.whl"))
         partial.announce(95)
         for _ in range(95):
             partial.write(bytes(1))
         self.disk.end(partial)
-        assert sum(self.content(link) is not None for link in links) == 0
+        assert sum(self.content(reference) is not None for reference in references) == 0
 
     def test_longer_than_the_index_says(self) -> None:
         """What is longer than that drives out no more than leaves half of the cache."""
-        links = [link_of(f"{number}.whl", bytes(10)) for number in range(10)]
-        for link in links:
-            self.keep(link, bytes(10))
+        references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
+        for reference in references:
+            self.keep(reference, bytes(10))
         partial = self.disk.partial(bare("longer.whl", 5))
         partial.announce(95)
         with pytest.raises(Full):
             for _ in range(95):
                 partial.write(bytes(1))
         self.disk.end(partial)
-        assert sum(self.content(link) is not None for link in links) == 5
+        assert sum(self.content(reference) is not None for reference in references) == 5
 
     def test_without_a_place(self) -> None:
         """What cannot keep a name counts for as long as it comes."""
-        old = link_of("old.whl", bytes(60))
+        old = reference_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
-        first, second = (self.disk.partial(link_of("../x.whl", bytes(60))) for _ in range(2))
+        first, second = (self.disk.partial(reference_of("../x.whl", bytes(60))) for _ in range(2))
         first.write(bytes(60))
         assert self.content(old) is None
         assert (self.disk.used, self.held()) == (60, 0), "unlinked at once"
@@ -156,7 +156,7 @@ class Unfinished(DiskCase):
 
     def test_cannot_be_removed(self) -> None:
         """What cannot be removed counts as before, and is served as before; the log tells."""
-        old = link_of("old.whl", bytes(60))
+        old = reference_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
         with self.unremovable("old.whl"), logged("proxpi.files") as log:
             for _ in range(3):
@@ -168,28 +168,32 @@ class Unfinished(DiskCase):
         assert "Permission denied" in log.text
         assert self.disk.used == 60
         assert self.content(old) is not None
-        self.keep(link_of("new.whl", bytes(50)), bytes(50))
+        self.keep(reference_of("new.whl", bytes(50)), bytes(50))
         assert self.disk.used == 50, "it is tried again"
 
     def test_one_cannot_be_removed(self) -> None:
         """The next one goes in its stead."""
-        links = [link_of(f"{number}.whl", bytes(30)) for number in range(3)]
-        for link in links:
-            self.keep(link, bytes(30))
-        new = link_of("new.whl", bytes(40))
+        references = [reference_of(f"{number}.whl", bytes(30)) for number in range(3)]
+        for reference in references:
+            self.keep(reference, bytes(30))
+        new = reference_of("new.whl", bytes(40))
         with self.unremovable("0.whl"):
             self.keep(new, bytes(40))
-        assert [self.content(link) is not None for link in links] == [True, False, True]
+        assert [self.content(reference) is not None for reference in references] == [
+            True,
+            False,
+            True,
+        ]
         assert self.disk.used == self.held() == 100
 
     def test_nothing_can_be_removed(self) -> None:
         """Nobody tries all of a large cache in vain."""
-        links = [link_of(f"{number}.whl", bytes(1)) for number in range(100)]
-        for link in links:
-            self.keep(link, bytes(1))
+        references = [reference_of(f"{number}.whl", bytes(1)) for number in range(100)]
+        for reference in references:
+            self.keep(reference, bytes(1))
         tried: list[str] = []
         with self.unremovable("", tried), pytest.raises(Full):
-            self.keep(link_of("new.whl", bytes(1)), bytes(1))
+            self.keep(reference_of("new.whl", bytes(1)), bytes(1))
         assert len(tried) == MAX_FAILED_EVICTIONS
         assert self.disk.used == 100
 
@@ -239,16 +243,18 @@ def test_never_more(chunks: list[tuple[int, int]], told: bool) -> None:
         coming = {}
         for number, (lane, size) in enumerate(chunks):
             if lane not in coming:
-                link = Link(f"https://h.example/{number}.whl", None, 90 if told else None, False)
-                coming[lane] = (disk.partial(link), link)
-            partial, link = coming[lane]
+                reference = FileReference(
+                    f"https://h.example/{number}.whl", None, 90 if told else None, False
+                )
+                coming[lane] = (disk.partial(reference), reference)
+            partial, reference = coming[lane]
             try:
                 partial.write(bytes(size))
                 if partial.size >= 90:
                     del coming[lane]
                     disk.end(partial)
                 elif size % 3 == 0 and not told:
-                    assert disk.adopt(partial, link) is None
+                    assert disk.adopt(partial, reference) is None
                     del coming[lane]
                     disk.end(partial)
             except Full:

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files.cache_dir import Copy
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
-from proxpi.files.mirror import Elsewhere, Head
+from proxpi.files.mirror import Head, Redirect
 from proxpi.files.passthrough import Part
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.spool import WINDOW, Reader
@@ -32,13 +32,13 @@ def part(start: int, stop: int, size: int | str = SIZE, **keys: object) -> Reply
 class PartCase(MirrorCase):
     """Tests of someone who wants the last five bytes of a file."""
 
-    def ask(self, count: int = 5) -> Deferred[Copy | Reader | Part | Elsewhere]:
+    def ask(self, count: int = 5) -> Deferred[Copy | Reader | Part | Redirect]:
         """Ask for the last bytes, as resolvers do."""
         return Deferred.fromCoroutine(
             self.mirror.part("demo", NAME, lambda size, _: Span(size - count, size))
         )
 
-    def ask_from(self, start: int) -> Deferred[Copy | Reader | Part | Elsewhere]:
+    def ask_from(self, start: int) -> Deferred[Copy | Reader | Part | Redirect]:
         """Ask for all from a place on."""
         return Deferred.fromCoroutine(
             self.mirror.part(
@@ -50,7 +50,7 @@ class PartCase(MirrorCase):
         """Give the ranges that were asked for."""
         return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
 
-    def assert_part(self, asked: Deferred[Copy | Reader | Part | Elsewhere]) -> None:
+    def assert_part(self, asked: Deferred[Copy | Reader | Part | Redirect]) -> None:
         """Check that these very bytes would be sent."""
         found = self.result(asked)
         assert isinstance(found, Part), found
@@ -284,7 +284,7 @@ class Failing(PartCase):
     def test_for_good(self) -> None:
         """If it fails again, the client is sent upstream, or told where that is not to be."""
         self.listed(Reply(503))
-        assert self.result(self.ask()) == Elsewhere(URL)
+        assert self.result(self.ask()) == Redirect(URL)
         assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}"] * 2 + [None] * 2
         self.listed(Reply(503), private=True)
         assert self.error(self.ask(), UpstreamFailed).temporary
@@ -537,7 +537,7 @@ class Crowded(MirrorCase):
         size = span.stop - span.start
         return Reply(206, bytes(size if whole else 1), told, whole=whole, length=size)
 
-    def ask(self, span: Span) -> Deferred[Copy | Reader | Part | Elsewhere]:
+    def ask(self, span: Span) -> Deferred[Copy | Reader | Part | Redirect]:
         """Ask for a part."""
         return Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
 

@@ -9,7 +9,7 @@ import pytest
 from twisted.web.http_headers import Headers
 
 from proxpi.files.fetch import GONE, Use, check_head, use_of_rest
-from proxpi.files.resolver import Gone, Link
+from proxpi.files.resolver import FileReference, Gone
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import Once, Response
 
@@ -17,8 +17,8 @@ URL = "https://files.example/demo-1.0.tar.gz"
 SIZE, ARRIVED = 100, 40
 TAG, OTHER = '"one"', '"two"'
 DATE, LATER = "Mon, 01 Jan 2024 00:00:00 GMT", "Tue, 02 Jan 2024 00:00:00 GMT"
-HASHED = Link(URL, ("sha256", "0" * 64), SIZE, private=False)
-BARE = Link(URL, None, None, private=False)
+HASHED = FileReference(URL, ("sha256", "0" * 64), SIZE, private=False)
+BARE = FileReference(URL, None, None, private=False)
 
 
 def answer(
@@ -32,28 +32,30 @@ def answer(
     return Response("GET", URL, status, headers, Once(response))
 
 
-def use(link: Link, head: Response, validator: str | None = TAG, total: int | None = SIZE) -> Use:
+def use(
+    reference: FileReference, head: Response, validator: str | None = TAG, total: int | None = SIZE
+) -> Use:
     """Decide for a file of which some bytes have arrived."""
-    return use_of_rest(link, head, ARRIVED, total, validator)
+    return use_of_rest(reference, head, ARRIVED, total, validator)
 
 
-@pytest.mark.parametrize("link", [HASHED, BARE])
+@pytest.mark.parametrize("reference", [HASHED, BARE])
 @pytest.mark.parametrize("status", GONE)
-def test_gone(link: Link, status: int) -> None:
-    """A fresh page is asked where nothing lies at the link."""
-    assert use(link, answer(status)) is Use.GONE
+def test_gone(reference: FileReference, status: int) -> None:
+    """A fresh page is asked where nothing lies at the reference."""
+    assert use(reference, answer(status)) is Use.GONE
 
 
-@pytest.mark.parametrize("link", [HASHED, BARE])
+@pytest.mark.parametrize("reference", [HASHED, BARE])
 @pytest.mark.parametrize(
     "head", [answer(200), answer(203), answer(206, "0-99/100"), answer(200, ETag=OTHER)]
 )
-def test_whole(link: Link, head: Response) -> None:
+def test_whole(reference: FileReference, head: Response) -> None:
     """Whatever has all of the file is compared with what arrived, whichever version it is."""
-    assert use(link, head) is Use.WHOLE
+    assert use(reference, head) is Use.WHOLE
 
 
-@pytest.mark.parametrize("link", [HASHED, BARE])
+@pytest.mark.parametrize("reference", [HASHED, BARE])
 @pytest.mark.parametrize(
     "head",
     [
@@ -63,12 +65,12 @@ def test_whole(link: Link, head: Response) -> None:
         answer(206, "40-99/100", 60, ETag=TAG),
     ],
 )
-def test_rest(link: Link, head: Response) -> None:
+def test_rest(reference: FileReference, head: Response) -> None:
     """The rest, or its beginning, of the same version is appended."""
-    assert use(link, head) is Use.APPEND
+    assert use(reference, head) is Use.APPEND
 
 
-@pytest.mark.parametrize("link", [HASHED, BARE])
+@pytest.mark.parametrize("reference", [HASHED, BARE])
 @pytest.mark.parametrize(
     "head",
     [
@@ -85,9 +87,9 @@ def test_rest(link: Link, head: Response) -> None:
         answer(503),
     ],
 )
-def test_useless(link: Link, head: Response) -> None:
+def test_useless(reference: FileReference, head: Response) -> None:
     """Another range, another version, another coding, and any refusal: the whole is asked for."""
-    assert use(link, head) is Use.NONE
+    assert use(reference, head) is Use.NONE
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_doubtful(fields: dict[str, Any], length: int | None) -> None:
 
 def test_no_file() -> None:
     """Without a digest, what cannot be the file is refused at its head."""
-    sized = Link(URL, None, SIZE, private=False)
+    sized = FileReference(URL, None, SIZE, private=False)
     for head in (
         answer(200, length=SIZE + 1),
         answer(200, length=SIZE + 1, Content_Type="text/html"),

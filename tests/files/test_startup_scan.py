@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files import layout, usage_log
 from proxpi.files.cache_dir import Disk, Full
-from tests.files.test_disk import DiskCase, link_of
+from tests.files.test_disk import DiskCase, reference_of
 from tests.files.test_disk_odd import refused
 from tests.support.logs import logged
 
@@ -21,9 +21,9 @@ class Behind(DiskCase):
     def setUp(self) -> None:
         """Fill a folder, and begin anew with threads that this test lets run."""
         super().setUp()
-        self.links = [link_of(f"{number}.whl", bytes(30)) for number in range(3)]
-        for link in self.links:
-            self.keep(link, bytes(30))
+        self.references = [reference_of(f"{number}.whl", bytes(30)) for number in range(3)]
+        for reference in self.references:
+            self.keep(reference, bytes(30))
         self.disk.close()
         self.put(layout, "MANY", 2)
         self.jobs: list[tuple[Any, Deferred[Any]]] = []
@@ -49,22 +49,22 @@ class Behind(DiskCase):
         self.begin(100)
         assert self.disk.used == 90
         with pytest.raises(Full):
-            self.keep(link_of("new.whl", bytes(10)), bytes(10))
+            self.keep(reference_of("new.whl", bytes(10)), bytes(10))
         self.run_threads()
-        self.keep(link_of("new.whl", bytes(40)), bytes(40))
+        self.keep(reference_of("new.whl", bytes(40)), bytes(40))
         self.run_threads()
         assert (
             self.disk.used == self.held() - (self.disk.own / usage_log.NAME).stat().st_size == 100
         )
-        assert self.content(link_of("new.whl", bytes(40))) is not None
+        assert self.content(reference_of("new.whl", bytes(40))) is not None
 
     def test_served_at_once(self) -> None:
         """A file is checked and served before anyone has looked."""
         self.begin(100)
-        assert self.check(self.links[1])
-        assert self.content(self.links[1]) == bytes(30)
+        assert self.check(self.references[1])
+        assert self.content(self.references[1]) == bytes(30)
         self.run_threads()
-        assert self.content(self.links[1]) == bytes(30)
+        assert self.content(self.references[1]) == bytes(30)
         assert self.disk.used == 90
 
     def test_lowered_cap(self) -> None:
@@ -73,8 +73,16 @@ class Behind(DiskCase):
         job, looked = self.jobs.pop()
         looked.callback(job())
         assert self.disk.used == 90, "it counts until it is gone"
-        assert [self.disk.found(link) for link in self.links] == [False, False, False]
-        assert [self.content(link) is not None for link in self.links] == [False, False, True]
+        assert [self.disk.found(reference) for reference in self.references] == [
+            False,
+            False,
+            False,
+        ]
+        assert [self.content(reference) is not None for reference in self.references] == [
+            False,
+            False,
+            True,
+        ]
         assert len(os.listdir(self.folder / "h-example")) == 3
         self.run_threads()
         assert os.listdir(self.folder / "h-example") == ["2.whl"]
@@ -85,9 +93,9 @@ class Behind(DiskCase):
         self.begin(30)
         job, looked = self.jobs.pop()
         looked.callback(job())
-        self.keep(self.links[0], bytes(30))
+        self.keep(self.references[0], bytes(30))
         self.run_threads()
-        assert self.content(self.links[0]) == bytes(30)
+        assert self.content(self.references[0]) == bytes(30)
         assert self.disk.used == 30
 
     def test_folder_cannot_be_read(self) -> None:
@@ -97,7 +105,7 @@ class Behind(DiskCase):
         with logged("proxpi.files") as log:
             looked.errback(PermissionError(13, "Permission denied"))
         assert "cannot be read" in log.text
-        assert self.check(self.links[0])
+        assert self.check(self.references[0])
         assert callable(job)
 
     def test_folder_cannot_be_read_at_all(self) -> None:
@@ -106,17 +114,17 @@ class Behind(DiskCase):
             self.begin(100)
         assert "cannot be read" in log.text
         assert set(log.levels) == {"critical"}
-        assert self.check(self.links[0])
-        self.keep(link_of("new.whl", bytes(10)), bytes(10))
-        assert self.content(link_of("new.whl", bytes(10))) is not None
+        assert self.check(self.references[0])
+        self.keep(reference_of("new.whl", bytes(10)), bytes(10))
+        assert self.content(reference_of("new.whl", bytes(10))) is not None
 
     def test_many_unknown_files(self) -> None:
         """A large folder that nobody knows is served from at once; it grows once it is known."""
         (self.disk.own / usage_log.NAME).unlink()
         self.begin(100)
-        assert self.check(self.links[0])
-        assert self.content(self.links[0]) == bytes(30)
-        new = link_of("new.whl", bytes(40))
+        assert self.check(self.references[0])
+        assert self.content(self.references[0]) == bytes(30)
+        new = reference_of("new.whl", bytes(40))
         with pytest.raises(Full):
             self.keep(new, bytes(40))
         self.run_threads()
@@ -130,7 +138,7 @@ class Behind(DiskCase):
         self.run_threads()
         for number in range(3, 6):
             self.lay(f"{number}.whl", bytes(30))
-        new = link_of("new.whl", bytes(40))
+        new = reference_of("new.whl", bytes(40))
         with logged("proxpi.files") as log:
             self.begin(200)
             for _ in range(3):
@@ -140,7 +148,7 @@ class Behind(DiskCase):
                 self.disk.complain(refusal.value)
                 self.disk.end(partial)
         assert log.levels == ["info"]
-        assert self.check(self.links[0]), "what lies there is served"
+        assert self.check(self.references[0]), "what lies there is served"
         self.run_threads()
         self.keep(new, bytes(40))
         self.run_threads()
@@ -159,6 +167,6 @@ class Behind(DiskCase):
         """A process that ends that early writes nothing down that is not so."""
         (self.disk.own / usage_log.NAME).unlink()
         self.begin(100)
-        assert self.check(self.links[0])
+        assert self.check(self.references[0])
         self.disk.close()
         assert not (self.disk.own / usage_log.NAME).exists()

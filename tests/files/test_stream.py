@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files.cache_dir import Copy
 from proxpi.files.fetch import STALLED
-from proxpi.files.mirror import Elsewhere
+from proxpi.files.mirror import Redirect
 from proxpi.files.partial import Partial
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.client import CONNECTIONS
@@ -45,7 +45,7 @@ class StreamCase(MirrorCase):
         self.locate.lists(entry(NAME, LARGE, **keys))
         self.internet.at(URL, *replies)
 
-    def read(self, asked: Deferred[Copy | Reader | Elsewhere] | None = None) -> Reading:
+    def read(self, asked: Deferred[Copy | Reader | Redirect] | None = None) -> Reading:
         """Read as a client does that asks now."""
         body = self.result(asked or self.fetch())
         assert isinstance(body, Reader), body

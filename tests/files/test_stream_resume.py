@@ -129,12 +129,12 @@ class Resume(ResumeCase):
 
 
 class Expired(ResumeCase):
-    """The link stops being of use on the way: signed URLs do."""
+    """The reference stops being of use on the way: signed URLs do."""
 
     NEW = f"{URL}?signature=fresh"
 
     def expire(self, *replies: Reply, **keys: Any) -> Reading:
-        """Let the page name a fresh link, and the old one be refused from some byte on."""
+        """Let the page name a fresh reference, and the old one be refused from some byte on."""
         self.locate.lists(entry(NAME, LARGE, **{"url": self.NEW, **keys}), cold=True)
         self.internet.at(self.NEW, *replies)
         return self.break_off(Reply(403))
@@ -151,7 +151,7 @@ class Expired(ResumeCase):
         self.assert_whole(reading)
 
     def test_other_file(self) -> None:
-        """A link to other bytes, or one without a hash, is no way to go on."""
+        """A reference to other bytes, or one without a hash, is no way to go on."""
         others: list[dict[str, str]] = [{"sha256": "0" * 64}, {}]
         for hashes in others:
             assert self.expire(self.slow(AT), hashes=hashes).cut
@@ -159,7 +159,7 @@ class Expired(ResumeCase):
             self.locate.known.clear()
 
     def test_same_link(self) -> None:
-        """Nor is the very link that is refused; whoever had begun is cut off."""
+        """Nor is the very reference that is refused; whoever had begun is cut off."""
         assert self.expire(self.slow(AT), url=URL).cut
         self.assert_clean()
 

@@ -11,7 +11,7 @@ from twisted.web.iweb import IResponse
 
 from proxpi.files import wheel_metadata as wheel_module
 from proxpi.files.cache_dir import Copy
-from proxpi.files.mirror import Elsewhere, Head
+from proxpi.files.mirror import Head, Redirect
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.wheel_metadata import TAIL, WheelFailed
 from proxpi.upstream.errors import UpstreamFailed
@@ -238,7 +238,7 @@ class Taken(TakenCase):
         self.internet.at(URL + ".metadata", silence)
         late = self.fetch(SIDECAR)
         self.clock.advance(1)
-        assert self.result(late) == Elsewhere(URL + ".metadata")
+        assert self.result(late) == Redirect(URL + ".metadata")
         silence.answer(Reply(404))
         self.assert_served(SIDECAR, METADATA)
 
@@ -408,7 +408,7 @@ class Trouble(TakenCase):
         """In an outage a client is sent upstream for it, as for any file."""
         self.internet.at(URL + ".metadata", Reply(503))
         self.ranges.lie, self.ranges.whole = {"status": 503}, 503
-        assert self.result(self.fetch(SIDECAR)) == Elsewhere(URL + ".metadata")
+        assert self.result(self.fetch(SIDECAR)) == Redirect(URL + ".metadata")
         assert self.locate.suppressed == []
 
     def test_no_wheel(self) -> None:
@@ -420,10 +420,10 @@ class Trouble(TakenCase):
             self.internet.at(url, reply)
             asked = self.fetch(name + ".metadata")
             self.clock.pump([1] * 4)
-            assert self.result(asked) == Elsewhere(url)
+            assert self.result(asked) == Redirect(url)
         self.internet.at(url, Reply(200, METADATA))
         self.fill_disk()
-        assert self.result(self.fetch(name + ".metadata")) == Elsewhere(url)
+        assert self.result(self.fetch(name + ".metadata")) == Redirect(url)
         assert self.locate.suppressed == []
 
     def test_both_fail_private(self) -> None:

@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 
 from proxpi.files import usage_log
 from proxpi.files.cache_dir import Disk
-from proxpi.files.resolver import Link
-from tests.files.test_disk import DiskCase, link_of
+from proxpi.files.resolver import FileReference
+from tests.files.test_disk import DiskCase, reference_of
 from tests.support.logs import logged
 
 
@@ -20,13 +20,13 @@ class UsageLog(DiskCase):
     def setUp(self) -> None:
         """Use a file, then lay two others."""
         super().setUp()
-        self.links = {name: link_of(f"{name}.whl", bytes(30)) for name in "abc"}
-        self.keep(self.links["a"], bytes(30))
+        self.references = {name: reference_of(f"{name}.whl", bytes(30)) for name in "abc"}
+        self.keep(self.references["a"], bytes(30))
         for _ in range(3):
-            self.content(self.links["a"])
+            self.content(self.references["a"])
         for name in "bc":
-            self.keep(self.links[name], bytes(30))
-            self.content(self.links[name])
+            self.keep(self.references[name], bytes(30))
+            self.content(self.references[name])
         for age, name in enumerate("cba"):
             path = self.folder / f"h-example/{name}.whl"
             os.utime(path, (1e9 - age, 1e9 - age))
@@ -36,7 +36,7 @@ class UsageLog(DiskCase):
         """What goes when one more file comes."""
         before = set(os.listdir(self.folder / "h-example"))
         self.disk = disk
-        self.keep(link_of("new.whl", bytes(30)), bytes(30))
+        self.keep(reference_of("new.whl", bytes(30)), bytes(30))
         return before - set(os.listdir(self.folder / "h-example"))
 
     def test_restart(self) -> None:
@@ -74,7 +74,7 @@ class UsageLog(DiskCase):
         self.put(usage_log, "CHANGES", 5)
         assert not self.uses.exists()
         for _ in range(5):
-            self.keep(self.links["a"], bytes(30))
+            self.keep(self.references["a"], bytes(30))
         assert self.uses.exists()
         assert self.leftovers() == []
 
@@ -87,13 +87,13 @@ class UsageLog(DiskCase):
 
     def test_any_kind(self) -> None:
         """A file of a kind that nobody knows is still the cache's own after a restart."""
-        self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
         self.disk.close()
         assert self.prepared(100).used == 100
 
     def test_any_kind_and_killed(self) -> None:
         """So it is after a crash right after it came, and it is removed with the others."""
-        self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
         foreign = self.lay("theirs.kind", bytes(10))
         self.disk = self.prepared(100)
         assert self.disk.used == 100
@@ -102,7 +102,7 @@ class UsageLog(DiskCase):
 
     def test_any_kind_of_odd_places(self) -> None:
         """A list of these that somebody meddled with does no harm."""
-        self.keep(link_of("unknown.kind", bytes(10)), bytes(10))
+        self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
         places = self.disk.own / usage_log.PLACES
         outside = self.folder / "README"
         outside.write_bytes(b"x")
@@ -117,7 +117,7 @@ class UsageLog(DiskCase):
         places = self.disk.own / usage_log.PLACES
         for _ in range(3):
             for name in ("one.kind", "two.kind"):
-                self.keep(link_of(name, bytes(10)), bytes(10))
+                self.keep(reference_of(name, bytes(10)), bytes(10))
         assert places.read_bytes() == b"h-example/one.kind\nh-example/two.kind\n"
         self.disk.forget("h-example/one.kind")
         self.prepared(100)
@@ -141,9 +141,9 @@ class Remembered(DiskCase):
     def setUp(self) -> None:
         """Keep a file, and end in good order."""
         super().setUp()
-        self.link = link_of("a.whl", b"right")
+        self.reference = reference_of("a.whl", b"right")
         self.path = self.folder / "h-example/a.whl"
-        self.keep(self.link, b"right")
+        self.keep(self.reference, b"right")
 
     def restart(self) -> Disk:
         """Begin anew after an end in good order."""
@@ -153,16 +153,16 @@ class Remembered(DiskCase):
 
     def assert_to_be_checked(self) -> None:
         """Check that the file is served to nobody before it was compared once more."""
-        assert self.disk.open(self.link) is None
-        assert self.disk.found(self.link)
+        assert self.disk.open(self.reference) is None
+        assert self.disk.found(self.reference)
 
     def test_remembered(self) -> None:
         """It is there at once, after the second restart, too, and is what it was."""
         for _ in range(2):
             disk = self.restart()
-            assert not disk.found(self.link)
-            assert self.content(self.link) == b"right"
-        assert disk.open(link_of("a.whl", b"other")) is None
+            assert not disk.found(self.reference)
+            assert self.content(self.reference) == b"right"
+        assert disk.open(reference_of("a.whl", b"other")) is None
 
     def test_killed(self) -> None:
         """Without a last word it is compared again."""
@@ -184,52 +184,52 @@ class Remembered(DiskCase):
             lambda: os.truncate(self.path, 3),
         )
         for change in changes:
-            assert self.content(self.link) == b"right"
+            assert self.content(self.reference) == b"right"
             change()
             self.restart()
             self.assert_to_be_checked()
-            self.keep(self.link, b"right")
+            self.keep(self.reference, b"right")
 
     def test_found(self) -> None:
         """A file that another program laid there is compared once, not once for each start."""
         self.lay("b.whl", b"found")
-        link = link_of("b.whl", b"found")
+        reference = reference_of("b.whl", b"found")
         disk = self.restart()
-        assert disk.found(link)
-        disk.trust(link, disk.check(link))
-        assert not self.restart().found(link)
-        assert self.content(link) == b"found"
+        assert disk.found(reference)
+        disk.trust(reference, disk.check(reference))
+        assert not self.restart().found(reference)
+        assert self.content(reference) == b"found"
 
     def test_unverified(self) -> None:
         """What no hash vouches for is remembered, for its own URL alone."""
         for url in ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1"):
-            link = Link(url, None, 5, private=False)
-            self.keep(link, b"right")
+            reference = FileReference(url, None, 5, private=False)
+            self.keep(reference, b"right")
             self.restart()
-            assert self.content(link) == b"right"
+            assert self.content(reference) == b"right"
             for other in ("https://h.example:8081/a.whl", "https://h.example/a.whl?id=2"):
-                assert self.disk.open(Link(other, None, 5, private=False)) is None
+                assert self.disk.open(FileReference(other, None, 5, private=False)) is None
 
     def test_unverified_and_killed(self) -> None:
         """Without a last word, no port or query may tell it from another; it is fetched anew."""
         urls = ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1")
         for url in ("https://h.example/a.whl", *urls):
-            link = Link(url, None, 5, private=False)
-            self.keep(link, b"right")
+            reference = FileReference(url, None, 5, private=False)
+            self.keep(reference, b"right")
             self.disk = self.prepared(100)
-            assert self.check(link) == (url not in urls)
-            assert self.disk.found(link) is False
+            assert self.check(reference) == (url not in urls)
+            assert self.disk.found(reference) is False
 
     def test_no_secret_is_written(self) -> None:
         """A URL is not written down as it is: there may be credentials in it."""
-        link = Link("https://h.example/a.whl?token=secret", None, 5, private=False)
-        self.keep(link, b"right")
+        reference = FileReference("https://h.example/a.whl?token=secret", None, 5, private=False)
+        self.keep(reference, b"right")
         self.disk.close()
         assert b"secret" not in (self.disk.own / usage_log.NAME).read_bytes()
 
     def test_forgotten(self) -> None:
         """What was removed is not, whatever lies there now."""
-        self.disk.forget(self.link)
+        self.disk.forget(self.reference)
         self.lay("a.whl", b"right")
         self.restart()
         self.assert_to_be_checked()
@@ -244,7 +244,7 @@ class Remembered(DiskCase):
             (self.disk.own / usage_log.NAME).write_bytes(msgspec.json.encode(document))
             self.disk = self.prepared(100)
             self.assert_to_be_checked()
-            self.disk.trust(self.link, self.disk.check(self.link))
+            self.disk.trust(self.reference, self.disk.check(self.reference))
 
     def test_written_after_a_while(self) -> None:
         """A process that does little writes it down all the same, with the next use."""
@@ -252,9 +252,9 @@ class Remembered(DiskCase):
         clock = Clock()
         self.disk = Disk(self.folder, 100, seconds=clock.seconds)
         self.disk.prepare()
-        self.check(self.link)
+        self.check(self.reference)
         assert not document.exists()
         clock.advance(usage_log.LONGEST)
-        self.content(self.link)
+        self.content(self.reference)
         assert document.exists()
-        assert not self.prepared(100).found(self.link)
+        assert not self.prepared(100).found(self.reference)

@@ -10,7 +10,7 @@ from proxpi.simple.model import Listed, NotListed
 
 
 class FakePages:
-    """A `Locate` that a test fills.
+    """A `Listings` that a test fills.
 
     :ivar known: the files of each page that is at hand, by project and name
     :ivar fresh: the files that pages turn out to list once they are asked
@@ -34,11 +34,11 @@ class FakePages:
         (self.fresh if cold else self.known)["demo", entry["filename"]] = listed
 
     def ready_file(self, name: str, filename: str) -> Listed | None:
-        """See `Locate`."""
+        """See `Listings`."""
         return self.known.get((name, filename))
 
     async def fetch_file(self, name: str, filename: str) -> Listed:
-        """See `Locate`."""
+        """See `Listings`."""
         if (listed := self.ready_file(name, filename)) is None:
             await self._ask()
             listed = self.ready_file(name, filename)
@@ -47,13 +47,13 @@ class FakePages:
         return listed
 
     async def ask_again(self, name: str, filename: str) -> Listed | None:
-        """See `Locate`."""
+        """See `Listings`."""
         self.asked_again.append((name, filename))
         await self._ask()
         return self.ready_file(name, filename)
 
     async def suppress_metadata(self, name: str, filename: str) -> None:
-        """See `Locate`."""
+        """See `Listings`."""
         self.suppressed.append((name, filename))
 
     async def _ask(self) -> None:
