@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from proxpi import __version__, metrics
-from proxpi.files.cache_dir import Disk
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.mirror import Mirror
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
@@ -131,8 +131,8 @@ class Proxpi(Service):
         if settings.cache_dir is None:
             self._temporary = Path(temporary_place(), f"proxpi-{secrets.token_hex(8)}")
         folder = self._temporary or Path(str(settings.cache_dir))
-        self._disk = Disk(folder, settings.cache_size, self._writing)
-        metrics.CACHE_BYTES.value = lambda: self._disk.used
+        self._cache_dir = CacheDir(folder, settings.cache_size, self._writing)
+        metrics.CACHE_BYTES.value = lambda: self._cache_dir.used
         metrics.CACHE_CAPACITY.value = lambda: settings.cache_size
 
     def privilegedStartService(self) -> None:
@@ -144,7 +144,7 @@ class Proxpi(Service):
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         if self._temporary is None:
-            make_folder(self._disk.folder, "PROXPI_CACHE_DIR", 0o777, self._owner)
+            make_folder(self._cache_dir.folder, "PROXPI_CACHE_DIR", 0o777, self._owner)
         site = self._built = self._site()
         for description in self._settings.listen:
             failures: list[Failure] = []
@@ -173,7 +173,7 @@ class Proxpi(Service):
             make_folder(self._temporary, "TMPDIR", 0o700)
         for each in self._pools:
             each.start()
-        self._disk.prepare()
+        self._cache_dir.prepare()
         self._counting.start(COUNTING, now=False)
         for warning in self._settings.warnings:
             _log.warn("{warning}", warning=warning)
@@ -199,7 +199,7 @@ class Proxpi(Service):
             version=__version__,
             addresses=" and ".join(_address(to, port) for to, port in self._ports),
             indexes=" and ".join(urls.loggable(source.url) for source in self._sources),
-            folder=self._disk.folder.resolve(),
+            folder=self._cache_dir.folder.resolve(),
         )
 
     async def _stop(self) -> None:
@@ -209,7 +209,7 @@ class Proxpi(Service):
             self._counting.stop()
         # Idle connections say goodbye; the answer of an upstream is not waited for.
         self._pool.closeCachedConnections()
-        closed = self._disk.close()
+        closed = self._cache_dir.close()
         with suppress(TimeoutError):  # a disk that hangs does not hold up the end
             await closed.addTimeout(CLOSING, self._reactor)
         self.remove_temporary()
@@ -271,14 +271,14 @@ class Proxpi(Service):
             )
             for url, ttl in zip(self._index_urls, ttls, strict=True)
         ]
-        store = PageStore(self._disk.own / "pages", reactor)
+        store = PageStore(self._cache_dir.own / "pages", reactor)
         pages = PageCache(self._sources, reactor, store, self._in_thread)
-        lists = ListStore(self._disk.own / "projects", time.time() - reactor.seconds())
+        lists = ListStore(self._cache_dir.own / "projects", time.time() - reactor.seconds())
         projects = Projects(self._sources, upstream, reactor, lists, self._in_thread)
         mirror = Mirror(
             pages,
             upstream,
-            self._disk,
+            self._cache_dir,
             reactor,
             settings.download_timeout,
             self._reading,
@@ -301,14 +301,14 @@ class Proxpi(Service):
         site = Site(tree, rest, reactor, clients)
         site.access = self._access
         site.response_cache.files = held
-        pages.changed = self._disk.changed = site.response_cache.invalidate
+        pages.changed = self._cache_dir.changed = site.response_cache.invalidate
 
         def count_uses() -> None:
             for place, uses in site.response_cache.uses():
                 metrics.FILE_HITS.inc(uses)
-                self._disk.count(place, uses)
+                self._cache_dir.count(place, uses)
 
-        self._disk.count_uses_by(count_uses)
+        self._cache_dir.count_uses_by(count_uses)
         metrics.gather.append(count_uses)
         self._counting = LoopingCall(count_uses)
         self._counting.clock = reactor

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from proxpi import atomic_files
-from proxpi.files.partial import Digests, Partial
+from proxpi.files.partial import Digests, PartialFile
 from proxpi.index.client import Part
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_store import PageStore
@@ -40,7 +40,7 @@ class AnotherStarts(FolderCase):
 
     def test_partial(self) -> None:
         """A download has a file with a name."""
-        partial = Partial(self.own, Digests())
+        partial = PartialFile(self.own, Digests())
         assert partial.path.exists()
         partial.write(b"data")
         partial.finish()

@@ -5,8 +5,8 @@ A cached file is *unverified* (it was found, and was not compared with its page 
 served; a file with another identity than the remembered one is unverified. A file without a digest
 is verified by its size alone; its response says ``X-Verified: no``. A downloaded file is hashed
 while it arrives, and flushed to disk before it gets its cache path; a found file is read once. A
-file is removed by :meth:`Disk._remove` alone (see :mod:`proxpi.files.deletion_queue`). While the
-folder is being *cleared*, found files are neither checked nor served.
+file is removed by :meth:`CacheDir._remove` alone (see :mod:`proxpi.files.deletion_queue`). While
+the folder is being *cleared*, found files are neither checked nor served.
 
 All renames into and out of cache paths happen on the reactor's thread. The outcome of a thread
 concerns the file with the identity that the thread saw; it is dropped where another file lies by
@@ -36,8 +36,8 @@ from proxpi import atomic_files, metrics
 from proxpi.files import layout
 from proxpi.files.deletion_queue import BATCH, DeletionQueue
 from proxpi.files.layout import Identity
-from proxpi.files.open_file import Copy, Held
-from proxpi.files.partial import Digests, Partial
+from proxpi.files.open_file import KeptDescriptor, OpenFile
+from proxpi.files.partial import Digests, PartialFile
 from proxpi.files.quota import EvictionIndex, Full, Quota, ScanRunning, TooLarge
 from proxpi.files.resolver import FileReference
 from proxpi.files.startup_scan import StartupScan
@@ -45,13 +45,13 @@ from proxpi.files.throttled_log import STAYS, UNREAD, ThrottledLog
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.verify import Checked, Mismatch, check, compare, digest_of_url
 
-__all__ = ["Checked", "Copy", "Disk", "Full", "Identity", "Mismatch"]
+__all__ = ["CacheDir", "Checked", "Full", "Identity", "Mismatch", "OpenFile"]
 
 _log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False)
-class Disk:
+class CacheDir:
     """The files in the cache folder.
 
     :ivar capacity: bytes that all files may have; 0 keeps none
@@ -120,7 +120,7 @@ class Disk:
         """Whether a file of this size may be kept."""
         return self._quota.fits(size)
 
-    def open(self, reference: FileReference) -> Copy | None:
+    def open(self, reference: FileReference) -> OpenFile | None:
         """Open the file if it is here and was checked against what the reference says."""
         place, checked = reference.cache_path, self.checked(reference)
         if place is None or checked is None:
@@ -136,7 +136,7 @@ class Disk:
             return None
         self.count(place)
         identity, sha256 = checked.identity, checked.digests["sha256"]
-        copy = Copy(file, identity.size, sha256, self._readers, place, reference.has_digest)
+        copy = OpenFile(file, identity.size, sha256, self._readers, place, reference.has_digest)
         copy.identity = identity
         copy.mark_unverified = lambda: self._mark_unverified(place, identity)
         return copy
@@ -145,12 +145,12 @@ class Disk:
         """Let the uses of files in the response cache be counted before an eviction."""
         self._quota.count_uses = count
 
-    def hold(self, copy: Copy) -> Held | None:
+    def hold(self, copy: OpenFile) -> KeptDescriptor | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
         checked = self._index.verified(copy.place)
         if checked is None or checked.identity != copy.identity:
             return None
-        return Held.of(copy, str(self.folder / copy.place))
+        return KeptDescriptor.of(copy, str(self.folder / copy.place))
 
     def count(self, place: str, uses: int = 1) -> None:
         """Count uses of a file that is here."""
@@ -216,12 +216,12 @@ class Disk:
             self._index.verify(reference.cache_path, replace(checked, confirmed_at=now))
             self._usage_log.changed()
 
-    def partial(self, reference: FileReference, *, cacheable: bool = True) -> Partial:
+    def partial(self, reference: FileReference, *, cacheable: bool = True) -> PartialFile:
         """Begin a file, which may be cached or not; raises an `OSError` if the disk does."""
         if reference.cache_path is not None:
             layout.look(self.folder, reference.cache_path)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
-        partial = Partial(self.own, Digests.of(reference.digest))
+        partial = PartialFile(self.own, Digests.of(reference.digest))
         self._quota.reserve(partial, reference, cacheable)
         if reference.cache_path is None:
             partial.unlink()
@@ -234,7 +234,7 @@ class Disk:
         ):  # the startup scan, or the download, said so
             self._throttled.say(error)
 
-    def end(self, partial: Partial) -> None:
+    def end(self, partial: PartialFile) -> None:
         """Let go of a partial file, and of its bytes if it was not adopted."""
         partial.close()
         self._quota.release(partial)
@@ -259,12 +259,12 @@ class Disk:
 
     def adopt(
         self,
-        partial: Partial,
+        partial: PartialFile,
         reference: FileReference,
         etag: str = "",
         modified: str = "",
         now: float = 0.0,
-    ) -> Copy | None:
+    ) -> OpenFile | None:
         """
         Give a finished file its cache path, flushed to disk, if its bytes are right.
 
@@ -276,7 +276,7 @@ class Disk:
         compare(partial.size, digests, reference)
         place, sha256 = reference.cache_path, digests["sha256"]
         if place is None or not self._quota[partial].cacheable:
-            return Copy(
+            return OpenFile(
                 partial.reopen(), partial.size, sha256, self._readers, "", reference.has_digest
             )
         partial.sync()
@@ -369,7 +369,7 @@ class Disk:
         self._scan.changed(place)
         self._usage_log.changed()
 
-    def _name(self, partial: Partial, place: str) -> None:
+    def _name(self, partial: PartialFile, place: str) -> None:
         """Give a file its name; what is in its way goes, if it is the cache's own."""
         path = self.folder / place
         layout.look(self.folder, place)  # no reference has come into the way

@@ -19,9 +19,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi import metrics
-from proxpi.files.cache_dir import Copy, Disk
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.fetch import Fetch
-from proxpi.files.partial import Partial
+from proxpi.files.partial import PartialFile
 from proxpi.files.passthrough import pass_on
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
@@ -46,11 +46,11 @@ class Downloads:
 
     _resolver: Resolver
     _upstream: UpstreamClient
-    _disk: Disk
+    _cache_dir: CacheDir
     _clock: IReactorTime
     _in_thread: Work
     ttl: float
-    _flights: Flights[FileReference, Copy | None] = attrs.field(init=False)
+    _flights: Flights[FileReference, OpenFile | None] = attrs.field(init=False)
     _checks: Flights[FileReference, None] = attrs.field(init=False)
     _wheels: Wheels = attrs.field(init=False)
     _revalidation: Revalidation = attrs.field(init=False)
@@ -59,28 +59,28 @@ class Downloads:
 
     def __attrs_post_init__(self) -> None:
         self._flights, self._checks = Flights(self._clock), Flights(self._clock)
-        self._wheels = Wheels(self._upstream, self._disk, self._in_thread, self._kept_whole)
-        self._revalidation = Revalidation(self._upstream, self._disk, self._clock, self.ttl)
+        self._wheels = Wheels(self._upstream, self._cache_dir, self._in_thread, self._kept_whole)
+        self._revalidation = Revalidation(self._upstream, self._cache_dir, self._clock, self.ttl)
 
     def __iter__(self) -> Iterator[FileReference]:
         return iter(self._flights)
 
-    async def here(self, reference: FileReference) -> Copy | None:
+    async def here(self, reference: FileReference) -> OpenFile | None:
         """Give a file that is here, even if it has to be checked first: nobody is sent away."""
-        if self._disk.found(reference):
+        if self._cache_dir.found(reference):
             await self._checks.join(reference, lambda: self._check(reference)).wait()
         await self._revalidation.settle(reference)
-        return None if reference in self._revalidation.outdated else self._disk.open(reference)
+        return None if reference in self._revalidation.outdated else self._cache_dir.open(reference)
 
-    def ready(self, reference: FileReference) -> Copy | None:
+    def ready(self, reference: FileReference) -> OpenFile | None:
         """Give a file that is here and current, without waiting."""
-        return self._disk.open(reference) if self._revalidation.is_current(reference) else None
+        return self._cache_dir.open(reference) if self._revalidation.is_current(reference) else None
 
-    def outdated(self, reference: FileReference) -> Copy | None:
+    def outdated(self, reference: FileReference) -> OpenFile | None:
         """Give an outdated version of a file, for when the current one is not to be had."""
-        return self._disk.open(reference) if reference in self._revalidation.outdated else None
+        return self._cache_dir.open(reference) if reference in self._revalidation.outdated else None
 
-    async def whole(self, reference: FileReference, until: float | None) -> Copy:
+    async def whole(self, reference: FileReference, until: float | None) -> OpenFile:
         """
         Give a file once all of it is here; raises `Late` at `until`, the clock's seconds.
 
@@ -95,13 +95,13 @@ class Downloads:
             if copy is None:
                 raise
             return copy
-        copy = unkept.share() if unkept is not None else self._disk.open(reference)
+        copy = unkept.share() if unkept is not None else self._cache_dir.open(reference)
         if copy is None:
             raise UpstreamFailed(reference.url, "its copy is gone already")
         copy.fetched = True
         return copy
 
-    def join(self, reference: FileReference) -> Flight[Copy | None]:
+    def join(self, reference: FileReference) -> Flight[OpenFile | None]:
         """Give the flight of a file's download, which may begin with this; see :meth:`_bring`."""
         return self._flights.join(reference, lambda: self._bring(reference))
 
@@ -134,19 +134,19 @@ class Downloads:
             self.forget(reference)
         self._revalidation.clear()
 
-    async def _kept_whole(self, reference: FileReference) -> Copy | None:
+    async def _kept_whole(self, reference: FileReference) -> OpenFile | None:
         """Give a file that is here, or can be kept here, without anyone's waiting for it."""
         copy = await self.here(reference)
-        if copy is not None or not self._disk.fits(reference.size):
+        if copy is not None or not self._cache_dir.fits(reference.size):
             return copy
         return await self.whole(reference, None)
 
     async def _check(self, reference: FileReference) -> None:
         """Compare a file that lies here already with what the page says."""
-        checked = await self._in_thread(lambda: self._disk.check(reference))
-        self._disk.trust(reference, checked)
+        checked = await self._in_thread(lambda: self._cache_dir.check(reference))
+        self._cache_dir.trust(reference, checked)
 
-    async def _bring(self, reference: FileReference) -> Copy | None:
+    async def _bring(self, reference: FileReference) -> OpenFile | None:
         """Download a file; give an open one without a name if it may not be cached."""
         spool = self.spool(reference)
         outcome = "failed"
@@ -169,7 +169,7 @@ class Downloads:
             raise
         except OSError as error:
             outcome = "disk"
-            self._disk.complain(error)
+            self._cache_dir.complain(error)
             raise
         finally:
             metrics.DOWNLOADS.labels(outcome).inc()
@@ -180,7 +180,7 @@ class Downloads:
             self._clock.callLater(0, unkept.close)
         return unkept
 
-    async def _download(self, reference: FileReference, spool: Spool) -> Copy | None:
+    async def _download(self, reference: FileReference, spool: Spool) -> OpenFile | None:
         try:
             return await self._fetch(reference, spool)
         except (Gone, UpstreamFailed, OSError) as error:
@@ -192,32 +192,34 @@ class Downloads:
             finally:
                 self._extracting.discard(reference)
 
-    async def _fetch(self, reference: FileReference, spool: Spool) -> Copy | None:
-        def create() -> Partial:
+    async def _fetch(self, reference: FileReference, spool: Spool) -> OpenFile | None:
+        def create() -> PartialFile:
             # It was deleted if it has another spool, or none.
-            return self._disk.partial(reference, cacheable=self._spools.get(reference) is spool)
+            return self._cache_dir.partial(
+                reference, cacheable=self._spools.get(reference) is spool
+            )
 
-        async def adopt() -> Copy | None:
+        async def adopt() -> OpenFile | None:
             partial = spool.partial
             while (room := partial.flush()) is not None:
                 await room
             partial.finish()
-            await self._disk.in_thread(partial.sync)
+            await self._cache_dir.in_thread(partial.sync)
             etag, modified = fetch.validators
-            return self._disk.adopt(partial, reference, etag, modified, self._clock.seconds())
+            return self._cache_dir.adopt(partial, reference, etag, modified, self._clock.seconds())
 
         def abandon() -> None:
             # A deleted download without clients is of no use; any other is for the cache.
             if self._spools.get(reference) is not spool and not flight.wanted:
                 running.cancel()
 
-        spool.keep_in(create, self._disk.end)
+        spool.keep_in(create, self._cache_dir.end)
         fetch, flight = (
             Fetch(reference, self._upstream, spool, self._resolver.moved),
             self.join(reference),
         )
         try:
-            self._disk.end(create())  # a disk that takes no file costs no request
+            self._cache_dir.end(create())  # a disk that takes no file costs no request
             running = Deferred.fromCoroutine(fetch.run(adopt))
             spool.abandon = abandon
             unkept = await running
@@ -231,13 +233,13 @@ class Downloads:
         source = None
         if spool.followed:
             with suppress(OSError):  # there is no descriptor for it: the partial file stays open
-                source = unkept.share() if unkept is not None else self._disk.open(reference)
+                source = unkept.share() if unkept is not None else self._cache_dir.open(reference)
         spool.complete(source)
         self._revalidation.forget(reference)
         return unkept
 
 
-def _outcome(reference: FileReference, unkept: Copy | None) -> str:
+def _outcome(reference: FileReference, unkept: OpenFile | None) -> str:
     """Give the outcome of a successful download; log a file without a digest."""
     if unkept is not None:
         return "not_kept"

@@ -21,10 +21,10 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.files.cache_dir import Copy, Disk
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.downloads import Downloads
 from proxpi.files.fetch import is_whole
-from proxpi.files.open_file import Held
+from proxpi.files.open_file import KeptDescriptor
 from proxpi.files.passthrough import Part, RangeNotServed, pass_part_through, pass_through
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import (
@@ -80,7 +80,7 @@ class Mirror:
 
     _listings: Listings
     _upstream: UpstreamClient
-    _disk: Disk
+    _cache_dir: CacheDir
     _clock: IReactorTime
     timeout: float
     in_thread: Work
@@ -92,10 +92,10 @@ class Mirror:
     def __attrs_post_init__(self) -> None:
         self._resolver = Resolver(self._listings)
         self._downloads = Downloads(
-            self._resolver, self._upstream, self._disk, self._clock, self.in_thread, self.ttl
+            self._resolver, self._upstream, self._cache_dir, self._clock, self.in_thread, self.ttl
         )
 
-    def ready(self, name: str, filename: str) -> Copy | None:
+    def ready(self, name: str, filename: str) -> OpenFile | None:
         """Give a file that is here, without waiting."""
         reference = self._resolver.known(name, filename)
         return self._downloads.ready(reference) if reference is not None else None
@@ -104,7 +104,7 @@ class Mirror:
         """Give what the page says of a file, asking for the page if need be."""
         return await self._resolver.find(name, filename)
 
-    async def fetch(self, name: str, filename: str) -> Copy | Reader | Redirect:
+    async def fetch(self, name: str, filename: str) -> OpenFile | Reader | Redirect:
         """
         Give a file, whole or on its way (a reader has to be closed), or a better place for it.
 
@@ -118,10 +118,10 @@ class Mirror:
             lambda reference: self._obtain(reference, until, self._streams(reference)),
         )
 
-    async def whole(self, name: str, filename: str) -> Copy:
+    async def whole(self, name: str, filename: str) -> OpenFile:
         """Give a file once all of it is here, however long that takes; raises as :meth:`fetch`."""
 
-        async def wait(reference: FileReference) -> Copy:
+        async def wait(reference: FileReference) -> OpenFile:
             try:
                 return await self._downloads.here(reference) or await self._downloads.whole(
                     reference, None
@@ -135,7 +135,7 @@ class Mirror:
 
     async def part(
         self, name: str, filename: str, choose: Choose
-    ) -> Copy | Reader | Part | Redirect:
+    ) -> OpenFile | Reader | Part | Redirect:
         """
         Give a part of a file; or all of it, if it is here or its upstream knows no parts.
 
@@ -146,15 +146,15 @@ class Mirror:
             name, filename, lambda reference: self._part(reference, choose, until)
         )
 
-    async def head(self, name: str, filename: str) -> Copy | Head:
+    async def head(self, name: str, filename: str) -> OpenFile | Head:
         """Give a file if it is here, else its length, fetched only if need be; as :meth:`fetch`."""
         found = await self._asked(name, filename, self._length, sent=False)
         assert not isinstance(found, Redirect)
         return found
 
-    def hold(self, copy: Copy) -> Held | None:
+    def hold(self, copy: OpenFile) -> KeptDescriptor | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
-        return self._disk.hold(copy)
+        return self._cache_dir.hold(copy)
 
     def forget(self, name: str, filename: str) -> Deferred[None]:
         """
@@ -173,14 +173,14 @@ class Mirror:
         }
         for reference in references:
             self._downloads.forget(reference)
-            self._disk.forget(reference)
+            self._cache_dir.forget(reference)
         # From whichever host: without a page at hand the URLs are not known.
-        return Deferred.fromCoroutine(self._disk.forget_named(names))
+        return Deferred.fromCoroutine(self._cache_dir.forget_named(names))
 
     def clear(self) -> Deferred[None]:
         """Remove every file, as :meth:`forget` does; give a Deferred of the end of it."""
         self._downloads.clear()
-        return self._disk.clear()
+        return self._cache_dir.clear()
 
     async def _asked(
         self,
@@ -216,7 +216,7 @@ class Mirror:
 
     async def _obtain(
         self, reference: FileReference, until: float | None, streamed: bool
-    ) -> Copy | Reader:
+    ) -> OpenFile | Reader:
         """
         Give a file, whole or, if `streamed`, on its way.
 
@@ -227,7 +227,7 @@ class Mirror:
         if copy is not None:
             return copy
         try:
-            if reference.metadata_of is None and not self._disk.fits(reference.size):
+            if reference.metadata_of is None and not self._cache_dir.fits(reference.size):
                 raise TooLarge
             if reference.metadata_of is None and streamed:
                 return await self._follow(reference, until)
@@ -242,7 +242,7 @@ class Mirror:
                 raise
             return await self._pass(reference)
 
-    async def _follow(self, reference: FileReference, until: float | None) -> Copy | Reader:
+    async def _follow(self, reference: FileReference, until: float | None) -> OpenFile | Reader:
         """Give a file on its way: its reader, as soon as there is a first byte."""
         # A reader that waits before the download begins keeps its bytes at hand.
         spool = self._downloads.spool(reference)
@@ -264,7 +264,7 @@ class Mirror:
             if copy is None:
                 raise
             return copy
-        copy = self._disk.open(reference) if reader.complete else None
+        copy = self._cache_dir.open(reference) if reader.complete else None
         if copy is None:
             return reader
         reader.close()
@@ -276,7 +276,7 @@ class Mirror:
 
     async def _part(
         self, reference: FileReference, choose: Choose, until: float
-    ) -> Copy | Reader | Part:
+    ) -> OpenFile | Reader | Part:
         copy = await self._downloads.here(reference)
         if copy is not None:
             return copy
@@ -308,7 +308,7 @@ class Mirror:
                 # Of a file of another size, the part may be another one.
                 size, doubtful = misfit.size if doubtful else None, False
         # All of it, or an upstream without parts: from its beginning then, and from here.
-        if self._disk.fits(reference.size):
+        if self._cache_dir.fits(reference.size):
             with suppress(Late, OSError):
                 return await self._downloads.whole(reference, until)
         found = await self._obtain(reference, until, True)
@@ -325,7 +325,7 @@ class Mirror:
         found.skip_to(span.start)
         return Part(found, span, size)
 
-    async def _length(self, reference: FileReference) -> Copy | Head:
+    async def _length(self, reference: FileReference) -> OpenFile | Head:
         copy = await self._downloads.here(reference)
         if copy is not None:
             return copy
@@ -341,7 +341,7 @@ class Mirror:
         found = await self._obtain(reference, None, True)
         if isinstance(found, Reader):
             found.close()
-            if found.spool.size is not None or not self._disk.fits(reference.size):
+            if found.spool.size is not None or not self._cache_dir.fits(reference.size):
                 return Head(found.spool.size, reference)
             try:
                 return await self._downloads.whole(reference, None)

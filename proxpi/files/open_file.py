@@ -1,7 +1,7 @@
 """Open files: a cached file can be sent to its end, whatever happens to its cache path meanwhile.
 
-A :class:`Copy` is an open file that is being sent, so its cache path is not evicted. A
-:class:`Held` is a kept descriptor of the response cache, which keeps nothing from eviction.
+An :class:`OpenFile` is being sent, so its cache path is not evicted. A :class:`KeptDescriptor` of
+the response cache keeps nothing from eviction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from proxpi.files.layout import Identity
 
 
 @attrs.define(eq=False)
-class Copy:
+class OpenFile:
     """An open file that may be sent, as it is now, whatever happens to its name.
 
     :ivar place: its cache path; empty for one that has no name
@@ -44,7 +44,7 @@ class Copy:
         """Read at a place of its own, so that several may read one file."""
         return os.pread(self.file.fileno(), count, start)
 
-    def share(self, descriptor: int | None = None) -> Copy:
+    def share(self, descriptor: int | None = None) -> OpenFile:
         """Give another copy of the same file, by the same descriptor or another one."""
         descriptor = os.dup(self.file.fileno() if descriptor is None else descriptor)
         return attrs.evolve(self, file=open(descriptor, "rb", buffering=0))
@@ -59,7 +59,7 @@ class Copy:
 
 
 @attrs.define(eq=False)
-class Held:
+class KeptDescriptor:
     """A kept descriptor: a cached file that stays open between responses.
 
     :ivar path: its path; empty for a file without a name, which nobody can change
@@ -67,18 +67,18 @@ class Held:
 
     descriptor: int
     path: str
-    _like: Copy
+    _like: OpenFile
 
     @classmethod
-    def of(cls, copy: Copy, path: str) -> Held:
+    def of(cls, copy: OpenFile, path: str) -> KeptDescriptor:
         """Keep a descriptor of the file of a copy."""
         return cls(os.dup(copy.file.fileno()), path, copy)
 
     @classmethod
-    def alone(cls, descriptor: int, size: int) -> Held:
+    def alone(cls, descriptor: int, size: int) -> KeptDescriptor:
         """Keep the descriptor of a file that has no name, and is nobody else's."""
         file = open(descriptor, "rb", buffering=0, closefd=False)
-        return cls(descriptor, "", Copy(file, size, "", Counter(), ""))
+        return cls(descriptor, "", OpenFile(file, size, "", Counter(), ""))
 
     @property
     def identity(self) -> Identity | None:
@@ -99,7 +99,7 @@ class Held:
         except OSError:
             return b""
 
-    def copy(self) -> Copy:
+    def copy(self) -> OpenFile:
         """Give a copy to be sent."""
         return self._like.share(self.descriptor)
 

@@ -49,7 +49,7 @@ class Digests:
         return Digests(self._hashes)
 
 
-class Partial:
+class PartialFile:
     """A file that is being written; nobody else sees it, and nobody else may remove it.
 
     What cannot be written stays at hand for those who read, so nothing is lost with a full disk.

@@ -31,7 +31,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from proxpi.files.deletion_queue import BATCH, DeletionQueue
-from proxpi.files.partial import Partial
+from proxpi.files.partial import PartialFile
 from proxpi.files.resolver import FileReference
 from proxpi.files.verify import Checked
 
@@ -273,7 +273,7 @@ class Quota:
     evict: Callable[[str], object]
     count_uses: Callable[[], object] = lambda: None
     scanned: bool = True
-    _reservations: dict[Partial, Reservation] = attrs.field(init=False, factory=dict)
+    _reservations: dict[PartialFile, Reservation] = attrs.field(init=False, factory=dict)
 
     @property
     def used(self) -> int:
@@ -285,20 +285,22 @@ class Quota:
         """Whether a file of so many bytes may be kept."""
         return (size or 0) <= self.capacity and self.capacity > 0
 
-    def reserve(self, partial: Partial, reference: FileReference, cacheable: bool = True) -> None:
+    def reserve(
+        self, partial: PartialFile, reference: FileReference, cacheable: bool = True
+    ) -> None:
         """Begin the reservation of a partial file."""
         cacheable = cacheable and self.capacity > 0
         self._reservations[partial] = Reservation(reference, reference.size, cacheable=cacheable)
         partial.announce = lambda size: self._announce(partial, size)
         partial.room = lambda size: self._grow(partial, size)
 
-    def __getitem__(self, partial: Partial) -> Reservation:
+    def __getitem__(self, partial: PartialFile) -> Reservation:
         return self._reservations[partial]
 
-    def __iter__(self) -> Iterator[Partial]:
+    def __iter__(self) -> Iterator[PartialFile]:
         return iter(list(self._reservations))
 
-    def release(self, partial: Partial) -> None:
+    def release(self, partial: PartialFile) -> None:
         """End the reservation of a partial file."""
         self._reservations.pop(partial, None)
 
@@ -308,7 +310,7 @@ class Quota:
             if place in (None, each.reference.cache_path):
                 each.cacheable = False
 
-    def _announce(self, partial: Partial, size: int) -> None:
+    def _announce(self, partial: PartialFile, size: int) -> None:
         """
         Take note of the length that an upstream announces.
 
@@ -323,7 +325,7 @@ class Quota:
         elif reservation.expected is None:
             reservation.expected = size
 
-    def _grow(self, partial: Partial, size: int) -> Deferred[None] | None:
+    def _grow(self, partial: PartialFile, size: int) -> Deferred[None] | None:
         """
         Make room for a partial file to become so large.
 

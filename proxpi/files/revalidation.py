@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.files.cache_dir import Disk
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.fetch import is_whole, validators_of
 from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
@@ -41,7 +41,7 @@ class Revalidation:
     """
 
     _upstream: UpstreamClient
-    _disk: Disk
+    _cache_dir: CacheDir
     _clock: IReactorTime
     ttl: float
     outdated: set[FileReference] = attrs.field(init=False, factory=set)
@@ -76,20 +76,20 @@ class Revalidation:
             self.forget(reference)
 
     def _is_stale(self, reference: FileReference) -> bool:
-        checked = self._disk.checked(reference)
+        checked = self._cache_dir.checked(reference)
         if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
             return False
         return not caching.remaining(checked.confirmed_at, self.ttl, self._clock.seconds())
 
     async def _ask(self, reference: FileReference) -> None:
-        checked = self._disk.checked(reference)
+        checked = self._cache_dir.checked(reference)
         assert checked is not None
         conditions = {"If-None-Match": checked.etag, "If-Modified-Since": checked.modified}
         headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
         cause: object = None
         try:
             async with self._upstream.file(reference.url, headers) as answer:
-                if self._disk.checked(reference) != checked:
+                if self._cache_dir.checked(reference) != checked:
                     return  # it was removed meanwhile
                 # Some upstreams know no conditions.
                 same = validators_of(answer) == (checked.etag, checked.modified)
@@ -104,4 +104,4 @@ class Revalidation:
         if cause is not None:
             _log.warn("{cause}; the cached version is served", cause=cause)
             confirmed_at += min(RETRY - self.ttl, 0.0)
-        self._disk.confirm(reference, confirmed_at)
+        self._cache_dir.confirm(reference, confirmed_at)

@@ -32,8 +32,8 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from proxpi.files.open_file import Copy
-from proxpi.files.partial import Digests, Partial
+from proxpi.files.open_file import OpenFile
+from proxpi.files.partial import Digests, PartialFile
 from proxpi.files.resolver import FileReference
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
@@ -67,7 +67,7 @@ class Window:
 
     digests: Digests
     start: int = 0
-    below: Partial | None = None
+    below: PartialFile | None = None
     _bytes: bytearray = attrs.field(factory=bytearray)
     _drained: Deferred[None] | None = attrs.field(init=False, default=None)
 
@@ -124,7 +124,7 @@ class Spool:
     state: State = attrs.field(init=False, default=State.GROWING)
     readable: int = attrs.field(init=False, default=0)
     abandon: Callable[[], object] = attrs.field(init=False, default=_nothing)
-    _storage: Partial | Window | Copy = attrs.field(init=False)
+    _storage: PartialFile | Window | OpenFile = attrs.field(init=False)
     _release: Callable[[], None] = attrs.field(init=False, default=_nothing)
     _create: Callable[[], None] = attrs.field(init=False, default=_nothing)
     _withheld: bool = attrs.field(init=False, default=False)
@@ -138,7 +138,9 @@ class Spool:
 
     # The download's side.
 
-    def keep_in(self, create: Callable[[], Partial], release: Callable[[Partial], None]) -> None:
+    def keep_in(
+        self, create: Callable[[], PartialFile], release: Callable[[PartialFile], None]
+    ) -> None:
         """Let the bytes go to a partial file, which is created when the first response begins."""
 
         def store() -> None:
@@ -148,15 +150,15 @@ class Spool:
         self._create = store
 
     @property
-    def partial(self) -> Partial:
+    def partial(self) -> PartialFile:
         """The partial file, once a response has begun."""
-        assert isinstance(self._storage, Partial)
+        assert isinstance(self._storage, PartialFile)
         return self._storage
 
     @property
     def digests(self) -> Digests:
         """The digests of the bytes that have arrived, and how many these are."""
-        assert isinstance(self._storage, Partial | Window)
+        assert isinstance(self._storage, PartialFile | Window)
         return self._storage.digests
 
     @property
@@ -179,14 +181,14 @@ class Spool:
         """
         self._create()
         self.size, self._withheld = size, False
-        if isinstance(self._storage, Partial):
+        if isinstance(self._storage, PartialFile):
             self._withheld = withheld
             if size is not None:
                 self._storage.announce(size)
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """Append bytes; give a Deferred that fires when the storage takes more, unless it does."""
-        assert isinstance(self._storage, Partial | Window)
+        assert isinstance(self._storage, PartialFile | Window)
         drained = self._storage.write(data)
         self.trim()
         if self.size is not None and self.arrived > self.size:
@@ -198,7 +200,7 @@ class Spool:
 
     def restart(self) -> bool:
         """Forget the bytes and cut off their readers; not possible for bytes in memory."""
-        if isinstance(self._storage, Partial):
+        if isinstance(self._storage, PartialFile):
             self._cut_off()
             self._storage.restart()
         elif self.arrived > self.start:
@@ -214,7 +216,7 @@ class Spool:
         :return: whether the download has to go on
         """
         partial = self._storage
-        if not (self._readers and isinstance(partial, Partial)):
+        if not (self._readers and isinstance(partial, PartialFile)):
             self.fail(error)
             return False
         self._refuse(error)
@@ -223,7 +225,7 @@ class Spool:
         self._grow()
         return True
 
-    def complete(self, source: Copy | None = None) -> None:
+    def complete(self, source: OpenFile | None = None) -> None:
         """Note that all bytes have arrived; `source` replaces the partial file."""
         self.readable = self.arrived
         if self.size not in (None, self.readable):

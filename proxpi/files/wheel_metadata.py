@@ -27,7 +27,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from proxpi.files.cache_dir import Copy, Disk
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.partial import Digests
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
@@ -191,13 +191,13 @@ class Wheels:
     """
 
     _upstream: UpstreamClient
-    _disk: Disk
+    _cache_dir: CacheDir
     _work: Work
-    _whole: Callable[[FileReference], Awaitable[Copy | None]]
+    _whole: Callable[[FileReference], Awaitable[OpenFile | None]]
 
     async def instead(
         self, reference: FileReference, error: Gone | UpstreamFailed | OSError
-    ) -> Copy | None:
+    ) -> OpenFile | None:
         """
         Give metadata out of its wheel, since it does not come by itself, by reason of `error`.
 
@@ -231,31 +231,31 @@ class Wheels:
         _log.info("{error}; it was taken out of the wheel", error=error)
         return kept
 
-    def _keep(self, reference: FileReference, data: bytes) -> Copy | None:
+    def _keep(self, reference: FileReference, data: bytes) -> OpenFile | None:
         digests = Digests.of(reference.digest)
         digests.add(data)
         compare(digests.size, digests.hex(), reference)
         try:
-            file = self._disk.partial(reference)
+            file = self._cache_dir.partial(reference)
             try:
                 file.write(data)
-                return self._disk.adopt(file, reference)
+                return self._cache_dir.adopt(file, reference)
             finally:
-                self._disk.end(file)
+                self._cache_dir.end(file)
         except OSError as error:
             # Nobody could get it elsewhere: it lives as long as it is sent.
-            self._disk.complain(error)
+            self._cache_dir.complain(error)
             unnamed = tempfile.TemporaryFile(buffering=0)
             unnamed.write(data)
-            return Copy(
+            return OpenFile(
                 unnamed, digests.size, digests.hex()["sha256"], Counter(), "", reference.has_digest
             )
 
     async def _out_of(self, wheel: FileReference, filename: str) -> bytes:
         if not filename.endswith(".whl"):
             raise Unfit("it is no wheel")
-        copy = self._disk.open(wheel)
-        if copy is None and not self._disk.found(wheel):
+        copy = self._cache_dir.open(wheel)
+        if copy is None and not self._cache_dir.found(wheel):
             try:
                 return await self._by_ranges(wheel, filename)
             except _NoRanges:

@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi import metrics
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Head, Mirror, Redirect
 from proxpi.files.passthrough import Part
 from proxpi.files.resolver import FileReference
@@ -47,7 +47,7 @@ class Files:
             responses.later(request, self._answer(request, wanted))
 
     async def _answer(self, request: Request, wanted: FileOf) -> None:
-        found: Copy | Reader | Part | Head | Redirect
+        found: OpenFile | Reader | Part | Head | Redirect
         if responses.field(request, b"If-Match") or responses.field(request, b"If-None-Match"):
             reference = await self._mirror.reference(wanted.name, wanted.filename)
             if reference.sha256 is not None and _decided(request, reference, "MISS"):
@@ -70,12 +70,12 @@ class Files:
         if isinstance(found, Reader) and found.spool.size is None and needs_length:
             found.close()
             found = await self._mirror.whole(wanted.name, wanted.filename)
-        hit = isinstance(found, Copy) and not found.fetched
+        hit = isinstance(found, OpenFile) and not found.fetched
         redirected = isinstance(found, Redirect)
         outcome = metrics.FILE_REDIRECTS if redirected else metrics.FILE_MISSES
         (metrics.FILE_HITS if hit else outcome).inc()
         match found:
-            case Copy():
+            case OpenFile():
                 self._send(request, wanted, found, "HIT" if hit else "MISS")
             case Reader():
                 self._send_spool(request, wanted, found, None, found.spool.size)
@@ -112,7 +112,7 @@ class Files:
             _set_part(request, span, size)
         send(request, reader, self._clock, size if span is None else span.stop)
 
-    def _send(self, request: Request, wanted: FileOf, copy: Copy, status: str) -> None:
+    def _send(self, request: Request, wanted: FileOf, copy: OpenFile, status: str) -> None:
         etag = copy.sha256
         if _decided(request, copy, status):
             copy.close()
@@ -139,7 +139,7 @@ class Files:
         request: Request,
         wanted: FileOf,
         size: int | None,
-        of: Copy | FileReference,
+        of: OpenFile | FileReference,
         status: str,
     ) -> None:
         headers = {
@@ -156,7 +156,7 @@ class Files:
         responses.set_headers(request, headers)
 
 
-def _decided(request: Request, of: Copy | FileReference, status: str) -> bool:
+def _decided(request: Request, of: OpenFile | FileReference, status: str) -> bool:
     """Answer a request whose conditions decide; tell whether they do."""
     decided = responses.decision(request, of.sha256)
     if decided == 304:

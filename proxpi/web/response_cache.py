@@ -31,7 +31,7 @@ from functools import lru_cache
 import attrs
 from twisted.web.http import datetimeToString
 
-from proxpi.files.open_file import Held
+from proxpi.files.open_file import KeptDescriptor
 from proxpi.simple import caching
 from proxpi.web.request_parser import CacheKey
 
@@ -67,7 +67,7 @@ class Cacheable:
     keys: tuple[str, ...]
     fresh_until: float = math.inf
     body: bytes = b""
-    hold: Callable[[], Held | None] | None = None
+    hold: Callable[[], KeptDescriptor | None] | None = None
     start: int = 0
     stop: int = 0
 
@@ -99,7 +99,7 @@ class CachedResponse:
     keys: tuple[str, ...]
     fresh_until: float
     body: bytes
-    held: Held | None
+    held: KeptDescriptor | None
     start: int
     stop: int
     cost: int
@@ -280,7 +280,7 @@ class ResponseCache:
             entry.held.close()
 
 
-def in_memory(body: bytes) -> Held | None:
+def in_memory(body: bytes) -> KeptDescriptor | None:
     """
     Make a file in memory of a body that is large enough for it.
 
@@ -295,7 +295,7 @@ def in_memory(body: bytes) -> Held | None:
     except OSError:
         os.close(descriptor)
         raise
-    return Held.alone(descriptor, len(body))
+    return KeptDescriptor.alone(descriptor, len(body))
 
 
 def _split(head: bytes, *, dated: bool) -> tuple[bytes, bytes, bytes]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from proxpi.files import partial as partial_module
 from proxpi.files import usage_log
-from proxpi.files.cache_dir import Disk
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.resolver import FileReference
 from tests.support.house import sha256
 
@@ -75,7 +75,7 @@ def work(folder: str, capacity: int, step: int | None, order: int) -> None:
     usage_log.CHANGES = 5
     if step is not None:
         die_at(step)
-    disk = Disk(Path(folder), capacity)
+    disk = CacheDir(Path(folder), capacity)
     disk.prepare()
     numbers = Random(order).sample(range(FILES), FILES)
     for number in numbers:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from proxpi.files.cache_dir import Disk
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.layout import RESERVED
 from tests.faults.conftest import StartProxy
 from tests.faults.sweep import FILES, contents, name_of, reference_of, work
@@ -58,7 +58,7 @@ def _check(folder: Path, capacity: int) -> None:
     right = {name_of(number): contents(number) for number in range(FILES)}
     named = _named(folder)
     assert all(data == right[name] for name, data in named.items())
-    disk = Disk(folder, capacity)
+    disk = CacheDir(folder, capacity)
     disk.prepare()
     assert not list(disk.own.glob("partial-*"))
     assert not list(folder.rglob(f"{RESERVED}*"))

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from proxpi.files import fetch
-from proxpi.files.cache_dir import Copy, Disk
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.mirror import Mirror, Redirect
-from proxpi.files.partial import Partial
+from proxpi.files.partial import PartialFile
 from proxpi.files.spool import Reader
 from tests.support.house import FILES, MIB, FolderCase, entry
 from tests.support.internet import FakeInternet, Reply, Silence
@@ -44,11 +44,11 @@ class MirrorCase(FolderCase):
         self, *, capacity: int = 100 * MIB, timeout: float = TIMEOUT, stream: bool = False
     ) -> None:
         """Make a mirror on the folder, as a new process does."""
-        self.disk = Disk(self.folder, capacity)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(self.folder, capacity)
+        self.cache_dir.prepare()
         upstream = upstream_client(self.internet, self.clock)
         self.mirror = Mirror(
-            self.locate, upstream, self.disk, self.clock, timeout, self.in_thread, stream
+            self.locate, upstream, self.cache_dir, self.clock, timeout, self.in_thread, stream
         )
 
     def in_thread(self, work: Any) -> Deferred[Any]:
@@ -70,7 +70,7 @@ class MirrorCase(FolderCase):
         self.locate.lists(entry(NAME, DATA, **keys), private=private, cold=cold)
         self.internet.at(URL, *(replies or [Reply(200, DATA)]))
 
-    def fetch(self, filename: str = NAME) -> Deferred[Copy | Reader | Redirect]:
+    def fetch(self, filename: str = NAME) -> Deferred[OpenFile | Reader | Redirect]:
         """Ask as a client does."""
         return Deferred.fromCoroutine(self.mirror.fetch("demo", filename))
 
@@ -80,11 +80,11 @@ class MirrorCase(FolderCase):
             reading = Reading(found)
             assert (reading.data, reading.whole) == (data, True)
             return
-        assert isinstance(found, Copy), found
+        assert isinstance(found, OpenFile), found
         assert (found.size, found.read(0, found.size + 1)) == (len(data), data)
         found.close()
 
-    def assert_sent_to(self, asked: Deferred[Copy | Reader | Redirect], url: str = URL) -> None:
+    def assert_sent_to(self, asked: Deferred[OpenFile | Reader | Redirect], url: str = URL) -> None:
         """Check that a client was sent upstream."""
         assert self.result(asked) == Redirect(url)
 
@@ -104,7 +104,7 @@ class MirrorCase(FolderCase):
         def refuse(*_: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        full = mock.patch.object(Partial, function, refuse)
+        full = mock.patch.object(PartialFile, function, refuse)
         full.start()
         self.addCleanup(full.stop)
         return full

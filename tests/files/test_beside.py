@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import ENCODED
 from proxpi.files.resolver import NotUpstream
 from proxpi.simple.model import NotListed
@@ -104,7 +104,7 @@ class Sidecar(MirrorCase):
                 self.advertise(reply, reply, digest=digest)
                 asked = self.fetch(SIDECAR)
                 self.run_threads()
-                assert not isinstance(asked.result, Copy)
+                assert not isinstance(asked.result, OpenFile)
                 asked.addErrback(lambda _: None)
                 assert self.mirror.ready("demo", SIDECAR) is None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_stream_resume import AT, ResumeCase
@@ -113,6 +113,6 @@ class Unverified(MirrorCase):
 
     def assert_verified(self, copy: object, expected: bool) -> None:
         """Check what a copy says of itself."""
-        assert isinstance(copy, Copy)
+        assert isinstance(copy, OpenFile)
         assert copy.has_digest is expected
         self.assert_bytes(copy)

@@ -18,7 +18,7 @@ from proxpi.files import deletion_queue as queue_module
 from proxpi.files import layout, usage_log
 from proxpi.files import partial as partial_module
 from proxpi.files import quota as quota_module
-from proxpi.files.cache_dir import Disk, Full
+from proxpi.files.cache_dir import CacheDir, Full
 from proxpi.files.layout import RESERVED
 from proxpi.files.mirror import Mirror
 from proxpi.files.resolver import FileReference
@@ -38,8 +38,8 @@ class Threaded(DiskCase):
         super().setUp()
         self.put(partial_module, "BUFFER", 1)
         self.jobs: list[tuple[Any, Deferred[Any]]] = []
-        self.disk = Disk(self.folder, 100, self.in_thread)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(self.folder, 100, self.in_thread)
+        self.cache_dir.prepare()
         self.references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
         for reference in self.references:
             self.keep(reference, bytes(10))
@@ -87,7 +87,7 @@ class Leave(Threaded):
     def test_waits(self) -> None:
         """Nothing is removed by who asks, and nothing written before there is room for it."""
         self.put(queue_module, "BATCH", 2)
-        partial = self.disk.partial(bare("new.whl", 50))
+        partial = self.cache_dir.partial(bare("new.whl", 50))
         partial.announce(50)
         room = partial.write(bytes(50))
         assert room is not None
@@ -100,49 +100,52 @@ class Leave(Threaded):
         assert self.successResultOf(room) is None
         assert partial.flush() is None
         assert partial.path.stat().st_size == 50
-        assert self.disk.used == self.held() == 100
-        self.disk.end(partial)
+        assert self.cache_dir.used == self.held() == 100
+        self.cache_dir.end(partial)
 
     def test_nothing_comes_of_it(self) -> None:
         """Who waits for room that somebody else has taken meanwhile is told so."""
-        one, two = self.disk.partial(bare("1.whl", 50)), self.disk.partial(bare("2.whl", 50))
+        one, two = (
+            self.cache_dir.partial(bare("1.whl", 50)),
+            self.cache_dir.partial(bare("2.whl", 50)),
+        )
         waiting = [partial.write(bytes(50)) for partial in (one, two)]
-        assert self.disk.open(self.references[0]) is None, "all of them are to go"
+        assert self.cache_dir.open(self.references[0]) is None, "all of them are to go"
         with self.refused("unlink"):
             self.run_threads()
         assert [self.successResultOf(room) for room in waiting if room] == [None, None]
         with pytest.raises(Full):
             one.flush()
-        self.disk.end(one)
+        self.cache_dir.end(one)
         with pytest.raises(Full):
             two.flush()
-        self.disk.end(two)
-        assert self.disk.used == self.held() == 100
+        self.cache_dir.end(two)
+        assert self.cache_dir.used == self.held() == 100
 
     def test_given_up(self) -> None:
         """Once a download has ended, no more goes for it than is on its way already."""
         self.put(queue_module, "BATCH", 2)
         self.put(quota_module, "BATCH", 2)
-        partial = self.disk.partial(bare("new.whl", 50))
+        partial = self.cache_dir.partial(bare("new.whl", 50))
         partial.announce(50)
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         self.run_threads()
         assert self.names() == 8
 
     def test_lives_on(self) -> None:
         """What was about to go, and comes anew, stays."""
-        partial = self.disk.partial(bare("new.whl", 50))
+        partial = self.cache_dir.partial(bare("new.whl", 50))
         partial.announce(50)
-        assert self.disk.open(self.references[0]) is None
-        self.disk.end(partial)
+        assert self.cache_dir.open(self.references[0]) is None
+        self.cache_dir.end(partial)
         self.keep(self.references[0], bytes(10))
         self.run_threads()
         assert self.content(self.references[0]) == bytes(10)
-        assert self.disk.used == self.held() == 60
+        assert self.cache_dir.used == self.held() == 60
 
     def test_goes_twice(self) -> None:
         """What comes anew while it goes, and has to go again, counts until that is done."""
-        partial = self.disk.partial(bare("new.whl", 10))
+        partial = self.cache_dir.partial(bare("new.whl", 10))
         partial.announce(10)
         job, done = self.jobs.pop()
         tried = job()
@@ -151,14 +154,14 @@ class Leave(Threaded):
             for reference in self.references
             if not (self.folder / str(reference.cache_path)).exists()
         ]
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         self.keep(gone, bytes(10))
-        cleared = self.disk.clear()
+        cleared = self.cache_dir.clear()
         done.callback(tried)
-        assert self.disk.used == 100
+        assert self.cache_dir.used == 100
         self.run_threads()
         self.successResultOf(cleared)
-        assert self.disk.used == self.names() == 0
+        assert self.cache_dir.used == self.names() == 0
 
 
 class Cleared(Threaded):
@@ -166,30 +169,34 @@ class Cleared(Threaded):
 
     def test_counts_until_it_is_gone(self) -> None:
         """A file that comes meanwhile finds no room that is not there yet."""
-        self.disk.clear()
-        assert self.disk.used == 100
-        partial = self.disk.partial(bare("new.whl", 50))
+        self.cache_dir.clear()
+        assert self.cache_dir.used == 100
+        partial = self.cache_dir.partial(bare("new.whl", 50))
         room = partial.write(bytes(50))
         assert room is not None
         self.run_threads()
         assert self.successResultOf(room) is None
-        assert self.disk.used == 50
-        self.disk.end(partial)
+        assert self.cache_dir.used == 50
+        self.cache_dir.end(partial)
 
     def test_being_checked(self) -> None:
         """A check that ends at any time after that brings nothing back."""
         reference = reference_of("found.whl", bytes(10))
         for jobs in range(4):
             self.lay("found.whl", bytes(10))
-            checked = self.disk.check(reference)
-            cleared = self.disk.clear()
+            checked = self.cache_dir.check(reference)
+            cleared = self.cache_dir.clear()
             for _ in range(jobs):
                 if self.jobs:
                     self.run_thread()
-            self.disk.trust(reference, checked)
+            self.cache_dir.trust(reference, checked)
             self.run_threads()
             self.successResultOf(cleared)
-            assert (self.disk.used, self.disk.open(reference), self.disk.found(reference)) == (
+            assert (
+                self.cache_dir.used,
+                self.cache_dir.open(reference),
+                self.cache_dir.found(reference),
+            ) == (
                 0,
                 None,
                 False,
@@ -202,7 +209,7 @@ class Cleared(Threaded):
         for jobs in range(4):
             for reference in self.references[:3]:
                 self.keep(reference, bytes(10))
-            cleared = self.disk.clear()
+            cleared = self.cache_dir.clear()
             for _ in range(jobs):
                 if self.jobs:
                     self.run_thread()
@@ -211,13 +218,13 @@ class Cleared(Threaded):
             self.run_threads()
             self.successResultOf(cleared)
             assert self.content(reference) == new
-            assert self.disk.used == self.held() == 10
+            assert self.cache_dir.used == self.held() == 10
 
     def test_unlinked_by_the_way(self) -> None:
         """A large cache is renamed some files at a time."""
         self.put(queue_module, "BATCH", 3)
         self.put(disk_module, "BATCH", 3)
-        cleared = self.disk.clear()
+        cleared = self.cache_dir.clear()
         self.run_thread()
         assert len(self.reserved()) == 3
         assert self.names() == 10
@@ -237,25 +244,25 @@ class Windows(Threaded):
 
     def again(self) -> None:
         """Remove it, and fetch it anew."""
-        self.disk.forget(self.reference)
+        self.cache_dir.forget(self.reference)
         self.keep(self.reference, bytes(10))
 
     def test_wrong_file_fetched_anew(self) -> None:
         """The check of a wrong file, which ends after a right one came, removes nothing."""
-        checked = self.disk.check(self.reference)
+        checked = self.cache_dir.check(self.reference)
         self.again()
-        assert not self.disk.trust(self.reference, checked)
+        assert not self.cache_dir.trust(self.reference, checked)
         self.run_threads()
         assert self.content(self.reference) == bytes(10)
 
     def test_right_file_fetched_anew(self) -> None:
         """The check of a right file says nothing of one that came since."""
         self.path.write_bytes(bytes(10))
-        checked = self.disk.check(self.reference)
+        checked = self.cache_dir.check(self.reference)
         self.again()
         self.path.write_bytes(b"x" * 10)
-        assert not self.disk.trust(self.reference, checked)
-        assert self.disk.open(self.reference) is None
+        assert not self.cache_dir.trust(self.reference, checked)
+        assert self.cache_dir.open(self.reference) is None
 
     def test_file_removed_while_it_is_read(self) -> None:
         """The check of a file that is removed and fetched anew meanwhile gives no outcome."""
@@ -267,68 +274,70 @@ class Windows(Threaded):
                 self.again()
 
         with mock.patch.object(os, "fsync", sync):
-            assert self.disk.check(self.reference) is None
-        self.disk.trust(self.reference, None)
+            assert self.cache_dir.check(self.reference) is None
+        self.cache_dir.trust(self.reference, None)
         self.run_threads()
         assert self.content(self.reference) == bytes(10)
 
     def test_wrong_file_replaced_from_outside(self) -> None:
         """A wrong file that another program replaced meanwhile is checked anew."""
-        checked = self.disk.check(self.reference)
+        checked = self.cache_dir.check(self.reference)
         other = self.path.with_name("other")
         other.write_bytes(bytes(10))
         other.rename(self.path)
-        assert not self.disk.trust(self.reference, checked)
+        assert not self.cache_dir.trust(self.reference, checked)
         self.run_threads()
         assert self.check(self.reference)
 
     def test_file_gone_when_its_check_ends(self) -> None:
         """Whatever a check says of a file that is not there any more, it is a miss."""
-        for outcome in (self.disk.check(self.reference), OSError(errno.EIO, "broken")):
-            self.disk.forget(self.reference)
-            assert not self.disk.trust(self.reference, outcome)
-            assert not self.disk.found(self.reference)
+        for outcome in (self.cache_dir.check(self.reference), OSError(errno.EIO, "broken")):
+            self.cache_dir.forget(self.reference)
+            assert not self.cache_dir.trust(self.reference, outcome)
+            assert not self.cache_dir.found(self.reference)
 
     def test_evicted_and_fetched_anew(self) -> None:
         """An eviction that ends late removes nothing that came since, whenever its thread runs."""
         for early in (True, False):
-            partial = self.disk.partial(bare("new.whl", 10))
+            partial = self.cache_dir.partial(bare("new.whl", 10))
             partial.announce(10)
             [gone] = [
                 reference
                 for reference in self.references
                 if not (self.folder / str(reference.cache_path)).exists()
             ]
-            self.disk.end(partial)
+            self.cache_dir.end(partial)
             if early:
                 self.run_threads()
             self.keep(gone, bytes(10))
             self.run_threads()
             assert self.content(gone) == bytes(10)
-            assert self.disk.used == self.held() - 10, "the file that was laid is not known yet"
+            assert self.cache_dir.used == self.held() - 10, (
+                "the file that was laid is not known yet"
+            )
 
     def test_copy_of_the_one_before(self) -> None:
         """A copy of a file that was fetched anew is not kept open for others, nor doubted."""
         self.keep(self.reference, bytes(10))
-        before = self.disk.open(self.reference)
+        before = self.cache_dir.open(self.reference)
         assert before is not None
         self.again()
-        assert self.disk.hold(before) is None
+        assert self.cache_dir.hold(before) is None
         before.mark_unverified()
         before.close()
-        after = self.disk.open(self.reference)
+        after = self.cache_dir.open(self.reference)
         assert after is not None, "it is not to be checked"
-        held = self.disk.hold(after)
+        held = self.cache_dir.hold(after)
         assert held is not None
         held.close()
         after.mark_unverified()
-        assert self.disk.open(self.reference) is None
+        assert self.cache_dir.open(self.reference) is None
         after.close()
 
     def test_replaced_right_after_its_name(self) -> None:
         """A file that another program puts in the place of a new one is not taken for that."""
         rename = os.rename
-        self.disk.forget(self.references[0])
+        self.cache_dir.forget(self.references[0])
         self.run_threads()
 
         def renamed(old: Any, new: Any) -> None:
@@ -339,7 +348,7 @@ class Windows(Threaded):
 
         with mock.patch.object(os, "rename", renamed):
             self.keep(self.reference, bytes(10))
-        assert self.disk.open(self.reference) is None
+        assert self.cache_dir.open(self.reference) is None
         assert not self.check(self.reference)
 
     def test_older_usage_log(self) -> None:
@@ -347,21 +356,21 @@ class Windows(Threaded):
         self.put(usage_log, "CHANGES", 1)
         for _ in range(12):
             self.content(self.references[0])
-        self.disk.forget(self.references[0])
-        ended = self.disk.close()
+        self.cache_dir.forget(self.references[0])
+        ended = self.cache_dir.close()
         assert len(self.jobs) == 3, "what is written, what is unlinked, and what is not finished"
         self.run_threads()
         self.successResultOf(ended)
-        assert b"/0.whl" not in (self.disk.own / usage_log.NAME).read_bytes()
+        assert b"/0.whl" not in (self.cache_dir.own / usage_log.NAME).read_bytes()
 
     def test_hung_disk(self) -> None:
         """The end of a process does not wait for threads, other than by the Deferred."""
-        partial = self.disk.partial(self.reference)
+        partial = self.cache_dir.partial(self.reference)
         partial.write(bytes(5))
-        ended = self.disk.close()
+        ended = self.cache_dir.close()
         assert self.leftovers() != []
         self.pending(ended)
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         self.run_threads()
         self.successResultOf(ended)
 
@@ -372,8 +381,8 @@ class Outside(Threaded):
     def setUp(self) -> None:
         """Let there be room for more."""
         super().setUp()
-        self.disk = Disk(self.folder, 110, self.in_thread)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(self.folder, 110, self.in_thread)
+        self.cache_dir.prepare()
 
     def between(self, change: Callable[[Path], object], after: bool = False) -> Any:
         """Let it do so for the next rename into the queue."""
@@ -409,12 +418,12 @@ class Outside(Threaded):
                     os, "link", side_effect=refusal if no_links else os.link
                 )
                 with self.between(changes), no_link:
-                    self.disk.forget(self.references[0])
+                    self.cache_dir.forget(self.references[0])
                 assert path.read_bytes() == b"other"
-                assert self.disk.open(self.references[0]) is None
-                assert self.disk.found(self.references[0])
+                assert self.cache_dir.open(self.references[0]) is None
+                assert self.cache_dir.found(self.references[0])
                 assert self.reserved() == []
-                self.disk.forget(self.references[0])
+                self.cache_dir.forget(self.references[0])
                 self.run_threads()
                 assert not path.exists()
 
@@ -422,7 +431,7 @@ class Outside(Threaded):
         """One that came since is not overwritten by that."""
         path = self.folder / "h-example/0.whl"
         with self.between(lambda path: path.write_bytes(b"other"), after=True):
-            self.disk.forget(self.references[0])
+            self.cache_dir.forget(self.references[0])
         assert path.read_bytes() == b"third"
         assert self.reserved() == []
 
@@ -431,19 +440,19 @@ class Outside(Threaded):
         with self.between(lambda path: path.write_bytes(b"other")):
             self.keep_waiting(reference_of("a.whl", bytes(20)), bytes(20))
         assert self.content(reference_of("a.whl", bytes(20))) is not None
-        assert self.disk.used == self.held() == 110
+        assert self.cache_dir.used == self.held() == 110
         assert self.names() == 10
 
     def keep_waiting(self, reference: FileReference, data: bytes) -> None:
         """Keep a file for which something has to go."""
-        partial = self.disk.partial(reference)
+        partial = self.cache_dir.partial(reference)
         partial.announce(len(data))
         room = partial.write(data)
         while room is not None:
             self.run_threads()
             room = partial.flush()
-        self.disk.adopt(partial, reference)
-        self.disk.end(partial)
+        self.cache_dir.adopt(partial, reference)
+        self.cache_dir.end(partial)
 
 
 class Stuck(Threaded):
@@ -453,30 +462,30 @@ class Stuck(Threaded):
         """It counts until it is gone, is said once, and goes with the next `clear`."""
         with self.refused("unlink"), logged("proxpi.files") as log:
             for reference in self.references[:3]:
-                self.disk.forget(reference)
+                self.cache_dir.forget(reference)
             self.run_threads()
         assert log.levels == ["error"]
-        assert self.disk.used == self.held() == 100
+        assert self.cache_dir.used == self.held() == 100
         assert len(self.reserved()) == 3
         new = reference_of("new.whl", bytes(10))
-        assert not self.disk.found(self.references[0])
-        partial = self.disk.partial(new)
+        assert not self.cache_dir.found(self.references[0])
+        partial = self.cache_dir.partial(new)
         assert partial.write(bytes(10)) is not None, "another one has to go"
         self.run_threads()
         assert partial.flush() is None
-        self.disk.end(partial)
-        cleared = self.disk.clear()
+        self.cache_dir.end(partial)
+        cleared = self.cache_dir.clear()
         self.run_threads()
         self.successResultOf(cleared)
-        assert self.disk.used == self.held() == self.names() == 0
+        assert self.cache_dir.used == self.held() == self.names() == 0
 
     def test_after_a_crash(self) -> None:
         """The next process unlinks it, or counts it if it cannot."""
         for reference in self.references[:3]:
-            self.disk.forget(reference)
+            self.cache_dir.forget(reference)
         assert len(self.reserved()) == 3
         with self.refused("unlink"), mock.patch.object(layout, "try_to_write"):
-            disk = Disk(self.folder, 100)
+            disk = CacheDir(self.folder, 100)
             disk.prepare()
             assert (disk.used, len(self.reserved())) == (100, 3)
             assert [disk.found(reference) for reference in self.references[:4]] == [
@@ -485,17 +494,17 @@ class Stuck(Threaded):
                 False,
                 True,
             ]
-        disk = Disk(self.folder, 100)
+        disk = CacheDir(self.folder, 100)
         disk.prepare()
         assert (disk.used, self.reserved(), self.names()) == (70, [], 7)
 
     def test_unlinked_by_another_process(self) -> None:
         """A process that starts meanwhile may unlink it as well."""
-        self.disk.forget(self.references[0])
-        Disk(self.folder, 100).prepare()
+        self.cache_dir.forget(self.references[0])
+        CacheDir(self.folder, 100).prepare()
         assert self.reserved() == []
         self.run_threads()
-        assert self.disk.used == 90
+        assert self.cache_dir.used == 90
 
 
 class Names(Threaded):
@@ -505,38 +514,38 @@ class Names(Threaded):
         """Where a full disk takes no further name, the file is unlinked at once."""
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with mock.patch.object(os, "rename", side_effect=full):
-            self.disk.forget(self.references[0])
-            partial = self.disk.partial(bare("new.whl", 30))
+            self.cache_dir.forget(self.references[0])
+            partial = self.cache_dir.partial(bare("new.whl", 30))
             partial.announce(30)
         assert self.names() == 7
         assert self.reserved() == []
-        assert self.disk.used == 100, "what comes counts"
-        self.disk.end(partial)
+        assert self.cache_dir.used == 100, "what comes counts"
+        self.cache_dir.end(partial)
 
     def test_no_cache_path(self) -> None:
         """No URL leads to one, and nothing is kept under one."""
-        self.disk.forget(self.references[0])
+        self.cache_dir.forget(self.references[0])
         [name] = self.reserved()
         for url in (f"https://h.example/{name}", f"https://h.example/{name}/x.whl"):
             reference = FileReference(url, ("sha256", sha256(bytes(10))), 10, private=False)
             assert reference.cache_path is None
-            assert not self.disk.found(reference)
-            assert self.disk.open(reference) is None
-        self.disk.forget(f"h-example/{name}")
+            assert not self.cache_dir.found(reference)
+            assert self.cache_dir.open(reference) is None
+        self.cache_dir.forget(f"h-example/{name}")
         assert self.reserved() == [name]
 
     def test_only_these(self) -> None:
         """A name that only looks like one is foreign."""
         for name in (f"{RESERVED}x", f"{RESERVED}{'0' * 17}", f"x{RESERVED}{'0' * 16}"):
             self.lay(name, b"foreign")
-        Disk(self.folder, 100).prepare()
+        CacheDir(self.folder, 100).prepare()
         assert self.names() == 13
 
     def test_of_another_program(self) -> None:
         """A folder under such a name stops nothing."""
         (self.folder / f"h-example/{RESERVED}{'0' * 16}/x").mkdir(parents=True)
         (self.folder / f"{RESERVED}{'1' * 16}/x").mkdir(parents=True)
-        disk = Disk(self.folder, 100)
+        disk = CacheDir(self.folder, 100)
         disk.prepare()
         assert disk.used == 100
 
@@ -547,16 +556,16 @@ class Names(Threaded):
         deep = f"{deepest}/{'e' * (room - 2)}/x"
         for name in ("x" * 251 + ".whl", f"{deepest}/{'x' * 51}.whl", deep):
             for reference in self.references:
-                self.disk.forget(reference)
+                self.cache_dir.forget(reference)
             reference = reference_of(name, bytes(10))
             self.keep(reference, bytes(10))
             assert self.content(reference) == bytes(10)
-            self.disk.forget(reference)
+            self.cache_dir.forget(reference)
             self.run_threads()
-            assert self.disk.used == 0
+            assert self.cache_dir.used == 0
             assert not any(path.is_file() for path in (self.folder / "h-example").rglob("*"))
         with pytest.raises(OSError, match="too long"):
-            self.disk.partial(reference_of(deep.replace("/x", "e/x"), bytes(10)))
+            self.cache_dir.partial(reference_of(deep.replace("/x", "e/x"), bytes(10)))
 
 
 class Download(MirrorCase):
@@ -565,11 +574,11 @@ class Download(MirrorCase):
     def setUp(self) -> None:
         """Fill the folder with a file, and let another begin to come."""
         super().setUp()
-        self.disk = Disk(self.folder, 100, self.in_thread)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(self.folder, 100, self.in_thread)
+        self.cache_dir.prepare()
         upstream = upstream_client(self.internet, self.clock)
         self.mirror = Mirror(
-            self.locate, upstream, self.disk, self.clock, 2 * TIMEOUT, self.in_thread
+            self.locate, upstream, self.cache_dir, self.clock, 2 * TIMEOUT, self.in_thread
         )
         old, self.new = b"o" * 90, b"n" * 80
         files = {

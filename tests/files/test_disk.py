@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxpi.files.cache_dir import Copy, Disk, Mismatch
+from proxpi.files.cache_dir import CacheDir, Mismatch, OpenFile
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference
 from tests.support.house import FolderCase, sha256
@@ -34,22 +34,22 @@ class DiskCase(FolderCase):
     def setUp(self) -> None:
         """Prepare the folder."""
         super().setUp()
-        self.disk = self.prepared(100)
+        self.cache_dir = self.prepared(100)
 
-    def prepared(self, capacity: int) -> Disk:
+    def prepared(self, capacity: int) -> CacheDir:
         """Look at the folder as a new process does."""
-        disk = Disk(self.folder, capacity)
+        disk = CacheDir(self.folder, capacity)
         disk.prepare()
         return disk
 
-    def keep(self, reference: FileReference, data: bytes) -> Copy | None:
+    def keep(self, reference: FileReference, data: bytes) -> OpenFile | None:
         """Do what a download does."""
-        partial = self.disk.partial(reference)
+        partial = self.cache_dir.partial(reference)
         try:
             partial.write(data)
-            return self.disk.adopt(partial, reference)
+            return self.cache_dir.adopt(partial, reference)
         finally:
-            self.disk.end(partial)
+            self.cache_dir.end(partial)
 
     def lay(self, name: str, data: bytes, *, age: float = 0.0) -> Path:
         """Lay a file there as another process would, some seconds ago."""
@@ -62,7 +62,7 @@ class DiskCase(FolderCase):
 
     def content(self, reference: FileReference) -> bytes | None:
         """What would be sent for a reference."""
-        copy = self.disk.open(reference)
+        copy = self.cache_dir.open(reference)
         if copy is None:
             return None
         data = copy.read(0, copy.size + 1)
@@ -71,7 +71,7 @@ class DiskCase(FolderCase):
 
     def check(self, reference: FileReference) -> bool:
         """Check a found file, and remember it; tell whether it is right."""
-        return self.disk.trust(reference, self.disk.check(reference))
+        return self.cache_dir.trust(reference, self.cache_dir.check(reference))
 
     def held(self) -> int:
         """Bytes of files that lie there."""
@@ -92,21 +92,21 @@ class Hits(DiskCase):
 
     def test_unknown(self) -> None:
         """A file that is not here is a miss."""
-        assert self.disk.open(reference_of("x.whl", b"data")) is None
-        assert not self.disk.found(reference_of("x.whl", b"data"))
+        assert self.cache_dir.open(reference_of("x.whl", b"data")) is None
+        assert not self.cache_dir.found(reference_of("x.whl", b"data"))
 
     def test_no_place(self) -> None:
         """What cannot lie in the folder is never here."""
         reference = reference_of("../x.whl", b"data")
-        assert self.disk.open(reference) is None
-        assert not self.disk.found(reference)
+        assert self.cache_dir.open(reference) is None
+        assert not self.cache_dir.found(reference)
 
     def test_vanished(self) -> None:
         """A file somebody removed is a miss, and its bytes are room again."""
         reference = reference_of("x.whl", b"d" * 60)
         self.keep(reference, b"d" * 60)
         (self.folder / "h-example/x.whl").unlink()
-        assert self.disk.open(reference) is None
+        assert self.cache_dir.open(reference) is None
         other = reference_of("kept.whl", b"k" * 40)
         self.keep(other, b"k" * 40)
         self.keep(reference, b"d" * 60)
@@ -117,11 +117,11 @@ class Hits(DiskCase):
         reference = reference_of("x.whl", b"data")
         self.keep(reference, b"data")
         os.truncate(self.folder / "h-example/x.whl", 2)
-        assert self.disk.open(reference) is None
+        assert self.cache_dir.open(reference) is None
         assert self.open_files() == []
-        assert self.disk.found(reference)
+        assert self.cache_dir.found(reference)
         assert not self.check(reference)
-        assert not self.disk.found(reference)
+        assert not self.cache_dir.found(reference)
 
     def test_replaced(self) -> None:
         """A file that was replaced by one of the same size is checked again, too."""
@@ -130,7 +130,7 @@ class Hits(DiskCase):
         new = self.folder / "new"
         new.write_bytes(b"DATA")
         os.replace(new, self.folder / "h-example/x.whl")
-        assert self.disk.open(reference) is None
+        assert self.cache_dir.open(reference) is None
         assert not self.check(reference)
         assert not (self.folder / "h-example/x.whl").exists()
 
@@ -140,30 +140,30 @@ class Hits(DiskCase):
         self.keep(reference, b"data")
         (self.folder / "h-example/x.whl").unlink()
         self.lay("x.whl", b"data", age=50)
-        assert self.disk.open(reference) is None
+        assert self.cache_dir.open(reference) is None
         assert self.check(reference)
         assert self.content(reference) == b"data"
 
     def test_other_digest(self) -> None:
         """A file whose index names another digest by now is a miss."""
         self.keep(reference_of("x.whl", b"data"), b"data")
-        assert self.disk.open(reference_of("x.whl", b"else")) is None
+        assert self.cache_dir.open(reference_of("x.whl", b"else")) is None
 
     def test_two_ports(self) -> None:
         """Of two upstreams that differ only in port each gets its own bytes."""
         one = reference_of("x.whl", b"one", host="h.example:1")
         two = reference_of("x.whl", b"two", host="h.example:2")
         self.keep(one, b"one")
-        assert self.disk.open(two) is None
+        assert self.cache_dir.open(two) is None
         self.keep(two, b"two")
         assert self.content(two) == b"two"
-        assert self.disk.open(one) is None
+        assert self.cache_dir.open(one) is None
 
     def test_two_readers(self) -> None:
         """Each reader has a place of its own, and the file stays readable when its name goes."""
         reference = reference_of("x.whl", b"data")
         self.keep(reference, b"data")
-        one, two = self.disk.open(reference), self.disk.open(reference)
+        one, two = self.cache_dir.open(reference), self.cache_dir.open(reference)
         assert one is not None and two is not None
         (self.folder / "h-example/x.whl").unlink()
         one.close()
@@ -180,10 +180,10 @@ class Found(DiskCase):
         """A file with the page's digest is served, and not checked again."""
         self.lay("x.whl", b"data")
         reference = reference_of("x.whl", b"data")
-        assert self.disk.open(reference) is None
-        assert self.disk.found(reference)
+        assert self.cache_dir.open(reference) is None
+        assert self.cache_dir.found(reference)
         assert self.check(reference)
-        assert not self.disk.found(reference)
+        assert not self.cache_dir.found(reference)
         assert self.content(reference) == b"data"
 
     def test_wrong(self) -> None:
@@ -192,7 +192,7 @@ class Found(DiskCase):
         reference = reference_of("x.whl", b"data")
         assert not self.check(reference)
         assert not path.exists()
-        assert self.disk.open(reference) is None
+        assert self.cache_dir.open(reference) is None
 
     def test_other_algorithm(self) -> None:
         """The page's best digest decides, whichever it is."""
@@ -206,7 +206,7 @@ class Found(DiskCase):
         """Without a digest the size decides."""
         path = self.lay("x.whl", b"data")
         assert self.check(bare("x.whl", 4))
-        assert self.disk.open(bare("x.whl", 5)) is None
+        assert self.cache_dir.open(bare("x.whl", 5)) is None
         assert not self.check(bare("x.whl", 5))
         assert not path.exists()
 
@@ -218,7 +218,7 @@ class Found(DiskCase):
         """A folder under a file's name is no file; an empty one makes way, another one stays."""
         inside = self.folder / "h-example/x.whl/inside"
         inside.mkdir(parents=True)
-        assert not self.disk.found(bare("x.whl"))
+        assert not self.cache_dir.found(bare("x.whl"))
         with pytest.raises(OSError):
             self.keep(reference_of("x.whl", b"data"), b"data")
         assert self.leftovers() == []
@@ -272,7 +272,7 @@ class Quota(DiskCase):
         """A file that is being sent is not removed, however long ago that began."""
         old, newer, newest = (reference_of(f"{name}.whl", bytes(40)) for name in "abc")
         self.keep(old, bytes(40))
-        sending = self.disk.open(old)
+        sending = self.cache_dir.open(old)
         assert sending is not None
         self.keep(newer, bytes(40))
         self.keep(newest, bytes(40))
@@ -295,13 +295,13 @@ class Quota(DiskCase):
         kept = reference_of("a.whl", b"kept")
         self.keep(kept, b"kept")
         large = reference_of("b.whl", bytes(101))
-        assert not self.disk.fits(101)
+        assert not self.cache_dir.fits(101)
         with pytest.raises(TooLarge):
             self.keep(large, bytes(101))
-        partial = self.disk.partial(large)
+        partial = self.cache_dir.partial(large)
         with pytest.raises(TooLarge):
             partial.announce(101)
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         assert self.content(kept) == b"kept"
         assert self.held() == 4
         assert self.open_files() == []
@@ -309,9 +309,9 @@ class Quota(DiskCase):
     def test_no_room_at_all(self) -> None:
         """With a cap of 0 nothing is kept, not even an empty file, and nothing found is used."""
         self.lay("x.whl", b"data")
-        self.disk = self.prepared(0)
-        assert not (self.disk.fits(None) or self.disk.fits(0))
-        assert not self.disk.found(reference_of("x.whl", b"data"))
+        self.cache_dir = self.prepared(0)
+        assert not (self.cache_dir.fits(None) or self.cache_dir.fits(0))
+        assert not self.cache_dir.found(reference_of("x.whl", b"data"))
         copy = self.keep(reference_of("y.whl", b""), b"")
         assert copy is not None
         copy.close()
@@ -368,25 +368,25 @@ class Adopting(DiskCase):
     def test_restart(self) -> None:
         """A second try begins anew, in size and digest."""
         reference = reference_of("x.whl", b"data")
-        partial = self.disk.partial(reference)
+        partial = self.cache_dir.partial(reference)
         partial.write(b"something longer")
         partial.restart()
         partial.write(b"data")
         assert partial.size == 4
-        self.disk.adopt(partial, reference)
-        self.disk.end(partial)
+        self.cache_dir.adopt(partial, reference)
+        self.cache_dir.end(partial)
         assert self.content(reference) == b"data"
 
     def test_stop(self) -> None:
         """What has not been finished when the process ends is removed."""
-        partial = self.disk.partial(reference_of("x.whl", b"data"))
+        partial = self.cache_dir.partial(reference_of("x.whl", b"data"))
         partial.write(b"da")
-        self.disk.close()
+        self.cache_dir.close()
         assert self.leftovers() == []
         # A download that goes on until the very end meets no closed file.
         partial.write(b"ta")
         partial.restart()
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         assert self.open_files() == []
 
     def test_foreign_files(self) -> None:
@@ -394,5 +394,5 @@ class Adopting(DiskCase):
         foreign = self.folder / "postgres" / "base" / "1"
         foreign.parent.mkdir(parents=True)
         foreign.write_bytes(bytes(1000))
-        Disk(self.folder, 10).prepare()
+        CacheDir(self.folder, 10).prepare()
         assert foreign.read_bytes() == bytes(1000)

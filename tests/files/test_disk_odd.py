@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import usage_log
-from proxpi.files.cache_dir import Copy, Disk
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.resolver import FileReference
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_disk import DiskCase, reference_of
@@ -75,9 +75,9 @@ class Replaced(DiskCase):
         for put in ways:
             self.path.unlink()
             put(self.path)
-            assert self.disk.open(self.reference) is None
-            assert self.disk.used == 0
-            assert not self.disk.found(self.reference)
+            assert self.cache_dir.open(self.reference) is None
+            assert self.cache_dir.used == 0
+            assert not self.cache_dir.found(self.reference)
             assert not self.check(self.reference)
             assert self.open_files() == []
             self.keep(self.reference, b"data")
@@ -89,21 +89,21 @@ class Replaced(DiskCase):
         """The same between the look at it and its check."""
         self.path.unlink()
         self.path.write_bytes(b"data")
-        assert self.disk.open(self.reference) is None
-        assert self.disk.found(self.reference)
+        assert self.cache_dir.open(self.reference) is None
+        assert self.cache_dir.found(self.reference)
         self.path.unlink()
         os.mkfifo(self.path)
         assert not self.check(self.reference)
-        assert not self.disk.found(self.reference)
+        assert not self.cache_dir.found(self.reference)
 
     def test_cannot_be_read_for_a_while(self) -> None:
         """A file that cannot be reached counts, and is checked again before it is served."""
         with refused(self.path.parent, "open", "lstat", "unlink"):
-            assert self.disk.open(self.reference) is None
-            assert not self.disk.found(self.reference)
+            assert self.cache_dir.open(self.reference) is None
+            assert not self.cache_dir.found(self.reference)
             assert not self.check(self.reference)
-            assert self.disk.used == 4
-        assert self.disk.found(self.reference)
+            assert self.cache_dir.used == 4
+        assert self.cache_dir.found(self.reference)
         assert self.check(self.reference)
         assert self.content(self.reference) == b"data"
 
@@ -111,12 +111,12 @@ class Replaced(DiskCase):
         """Of many requests for a file of somebody else's the log tells once."""
         with refused(self.path, "open"), logged("proxpi.files") as log:
             for _ in range(5):
-                assert self.disk.open(self.reference) is None
-                assert self.disk.found(self.reference)
+                assert self.cache_dir.open(self.reference) is None
+                assert self.cache_dir.found(self.reference)
                 assert not self.check(self.reference)
         assert log.levels == ["error"]
         assert "Permission denied" in log.text
-        assert self.disk.used == 4
+        assert self.cache_dir.used == 4
 
 
 class Names(DiskCase):
@@ -156,24 +156,24 @@ class Names(DiskCase):
             self.lay_odd(name)
         for _ in range(2):
             with logged("proxpi.files") as log:
-                self.disk = self.prepared(100)
+                self.cache_dir = self.prepared(100)
             assert log.levels == ["warn"]
             assert log.text.isprintable()
             assert f"and {len(self.ODD) - 1} more" in log.text
-            assert self.disk.used == 4
+            assert self.cache_dir.used == 4
             self.copy(reference).mark_unverified()
             self.keep(reference_of("y.kind", bytes(96)), bytes(96))
-            self.disk.forget("h-example/y.kind")
-            self.disk.close()
-            assert (self.disk.own / usage_log.NAME).exists()
-        self.result(self.disk.clear())
+            self.cache_dir.forget("h-example/y.kind")
+            self.cache_dir.close()
+            assert (self.cache_dir.own / usage_log.NAME).exists()
+        self.result(self.cache_dir.clear())
         assert self.count() == len(self.ODD)
-        assert self.disk.used == 0
+        assert self.cache_dir.used == 0
 
-    def copy(self, reference: FileReference) -> Copy:
+    def copy(self, reference: FileReference) -> OpenFile:
         """Check a file that was found, and open it."""
         self.check(reference)
-        copy = self.disk.open(reference)
+        copy = self.cache_dir.open(reference)
         assert copy is not None
         copy.close()
         return copy
@@ -193,18 +193,18 @@ class Names(DiskCase):
         """What somebody wrote into proxpi's own documents brings none of them back."""
         self.keep(reference_of("x.kind", b"data"), b"data")
         self.keep(reference_of("y.kind", b"data"), b"data")
-        self.disk.close()
+        self.cache_dir.close()
         theirs = self.lay("theirs.kind", b"theirs")
-        document = self.disk.own / usage_log.NAME
+        document = self.cache_dir.own / usage_log.NAME
         read = document.read_bytes()
         for name in (rb"y\n.kind", rb"y\udcff", rb"y\u001b", b"y\xff"):
             document.write_bytes(read.replace(b"y.kind", name))
-            places = self.disk.own / usage_log.PLACES
+            places = self.cache_dir.own / usage_log.PLACES
             places.write_bytes(places.read_bytes() + b"h-example/\xff\nh-example/\x1b[0m\n")
-            self.disk = self.prepared(100)
-            assert self.disk.used == 8
-            self.result(Deferred.fromCoroutine(self.disk.forget_named({"none"})))
-        self.result(self.disk.clear())
+            self.cache_dir = self.prepared(100)
+            assert self.cache_dir.used == 8
+            self.result(Deferred.fromCoroutine(self.cache_dir.forget_named({"none"})))
+        self.result(self.cache_dir.clear())
         assert theirs.exists()
         assert self.count() == 1
 
@@ -214,11 +214,11 @@ class Names(DiskCase):
             assert len(name) == 255
             reference = reference_of(name, b"data")
             self.keep(reference, b"data")
-            self.disk = self.prepared(100)
+            self.cache_dir = self.prepared(100)
             assert self.check(reference)
             assert self.content(reference) == b"data"
-            self.disk.forget(reference)
-            assert self.disk.used == self.count() == 0
+            self.cache_dir.forget(reference)
+            assert self.cache_dir.used == self.count() == 0
 
     def test_no_files(self) -> None:
         """Links, pipes, sockets and folders that are called like files are not counted."""
@@ -232,13 +232,13 @@ class Names(DiskCase):
         (host / "loop.whl").symlink_to(host)
         (host / "folder.whl").mkdir()
         with logged("proxpi.files") as log:
-            self.disk = self.prepared(100)
-        assert self.disk.used == 0
-        self.result(self.disk.clear())
+            self.cache_dir = self.prepared(100)
+        assert self.cache_dir.used == 0
+        self.result(self.cache_dir.clear())
         assert len(os.listdir(host)) == 6
         assert log.levels == []
         for name in os.listdir(host):
-            self.disk.forget(f"h-example/{name}")
+            self.cache_dir.forget(f"h-example/{name}")
         assert [*host.iterdir()] == [host / "folder.whl"], "asked for by its name, each goes"
 
     def test_loops(self) -> None:
@@ -299,18 +299,18 @@ class Links(DiskCase):
     def test_host(self) -> None:
         """Nothing is read, counted, written or removed through a link that a host's folder is."""
         cache = self.folder / "cache"
-        self.disk = Disk(cache, 100)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(cache, 100)
+        self.cache_dir.prepare()
         (cache / "h-example").symlink_to(self.outside)
         reference = reference_of("x.whl", b"theirs")
         with logged("proxpi.files") as log:
-            assert not self.disk.found(reference)
-            assert self.disk.open(reference) is None
+            assert not self.cache_dir.found(reference)
+            assert self.cache_dir.open(reference) is None
             with pytest.raises(OSError, match="symbolic link"):
-                self.disk.partial(reference)
+                self.cache_dir.partial(reference)
         assert log.levels == ["error"]
-        self.disk.forget(reference)
-        self.result(self.disk.clear())
+        self.cache_dir.forget(reference)
+        self.result(self.cache_dir.clear())
         assert self.theirs.read_bytes() == b"theirs"
         assert os.listdir(self.outside) == ["x.whl"]
 
@@ -320,7 +320,7 @@ class Links(DiskCase):
         self.keep(reference, b"data")
         for name in "ab":
             (self.folder / "h-example").mkdir(exist_ok=True)
-            partial = self.disk.partial(other)
+            partial = self.cache_dir.partial(other)
             partial.write(b"data")
             if name == "a":
                 (self.folder / "h-example/a/x.whl").unlink()
@@ -328,17 +328,17 @@ class Links(DiskCase):
             (self.folder / "h-example" / name).symlink_to(self.outside)
             if name == "b":
                 with pytest.raises(OSError, match="symbolic link"):
-                    self.disk.adopt(partial, other)
-            self.disk.end(partial)
-        self.disk.forget(reference)
+                    self.cache_dir.adopt(partial, other)
+            self.cache_dir.end(partial)
+        self.cache_dir.forget(reference)
         assert self.theirs.read_bytes() == b"theirs"
-        assert self.disk.used == 0
+        assert self.cache_dir.used == 0
 
     def test_the_cache_folder_itself(self) -> None:
         """That the cache folder is a reference is the user's own choice."""
         (self.folder / "link").symlink_to(self.outside)
-        self.disk = Disk(self.folder / "link", 100)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(self.folder / "link", 100)
+        self.cache_dir.prepare()
         reference = reference_of("x.whl", b"data")
         self.keep(reference, b"data")
         assert self.content(reference) == b"data"

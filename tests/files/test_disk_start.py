@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from proxpi import atomic_files
-from proxpi.files.cache_dir import Disk
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.layout import RESERVED
 from tests.files.test_disk import DiskCase, reference_of
 from tests.support.logs import logged
@@ -24,7 +24,7 @@ class Start(DiskCase):
 
     def test_folder_is_made(self) -> None:
         """A folder that is not there is made, with what is above it."""
-        disk = Disk(self.folder / "a/b", 100)
+        disk = CacheDir(self.folder / "a/b", 100)
         disk.prepare()
         assert (self.folder / "a/b/.proxpi").is_dir()
 
@@ -32,7 +32,7 @@ class Start(DiskCase):
         """What lies there counts, and the least recently used goes first."""
         self.lay("old.whl", bytes(40), age=30)
         self.lay("new.whl", bytes(40), age=10)
-        self.disk = self.prepared(100)
+        self.cache_dir = self.prepared(100)
         self.keep(reference_of("x.whl", bytes(40)), bytes(40))
         assert sorted(path.name for path in (self.folder / "h-example").iterdir()) == [
             "new.whl",
@@ -61,7 +61,7 @@ class Start(DiskCase):
             (self.folder / name).parent.mkdir(exist_ok=True)
             (self.folder / name).write_bytes(bytes(200))
         (self.folder / "link").symlink_to(self.folder / "lost+found")
-        self.disk = self.prepared(100)
+        self.cache_dir = self.prepared(100)
         self.keep(reference_of("x.whl", bytes(100)), bytes(100))
         for name in foreign:
             assert (self.folder / name).exists(), name
@@ -87,11 +87,11 @@ class Start(DiskCase):
     def test_another_process_starts(self) -> None:
         """A second process takes nothing away from a download of the first."""
         reference = reference_of("x.whl", b"data")
-        partial = self.disk.partial(reference)
+        partial = self.cache_dir.partial(reference)
         partial.write(b"data")
         self.prepared(100)
-        self.disk.adopt(partial, reference)
-        self.disk.end(partial)
+        self.cache_dir.adopt(partial, reference)
+        self.cache_dir.end(partial)
         assert self.content(reference) == b"data"
 
     def test_odd_leftover(self) -> None:
@@ -109,11 +109,11 @@ class Start(DiskCase):
     def test_files_that_go_meanwhile(self) -> None:
         """A file that vanishes after the folder was looked at is a miss, and no room is lost."""
         path = self.lay("x.whl", bytes(80))
-        self.disk = self.prepared(100)
-        assert self.disk.used == 80
+        self.cache_dir = self.prepared(100)
+        assert self.cache_dir.used == 80
         path.unlink()
         self.keep(reference_of("y.whl", bytes(100)), bytes(100))
-        assert self.disk.used == 100
+        assert self.cache_dir.used == 100
 
 
 class Tried(DiskCase):
@@ -131,7 +131,7 @@ class Tried(DiskCase):
         assert self.leftovers() == []
         assert not list(self.folder.glob(f"{RESERVED}*"))
         assert disk.used == 4
-        self.disk = disk
+        self.cache_dir = disk
         return log.text
 
     def test_each_step(self) -> None:
@@ -153,7 +153,7 @@ class Tried(DiskCase):
             assert self.check(reference_of("x.whl", b"data"))
             self.keep(reference_of("y.whl", b"data"), b"data")
             assert self.content(reference_of("y.whl", b"data")) == b"data", "it is tried again"
-            self.disk.forget(reference_of("y.whl", b"data"))
+            self.cache_dir.forget(reference_of("y.whl", b"data"))
 
     def test_own_folder(self) -> None:
         """A file where proxpi's own folder belongs is named."""
@@ -223,7 +223,7 @@ class ReadOnly(DiskCase):
     def test_reading(self) -> None:
         """What lies there is checked and served."""
         with logged("proxpi.files") as log:
-            self.disk = self.prepared(100)
+            self.cache_dir = self.prepared(100)
         assert "cannot be written" in log.text
         assert log.levels == ["critical"]
         assert self.check(reference_of("x.whl", b"data"))
@@ -231,16 +231,16 @@ class ReadOnly(DiskCase):
 
     def test_more_than_the_cap(self) -> None:
         """More files than there may be do not stop the start, though none can be removed."""
-        self.disk = self.prepared(2)
+        self.cache_dir = self.prepared(2)
         assert self.path.exists()
 
     def test_wrong_file(self) -> None:
         """A wrong file that cannot be removed is not served either."""
-        self.disk = self.prepared(100)
+        self.cache_dir = self.prepared(100)
         assert not self.check(reference_of("x.whl", b"else"))
-        assert self.disk.open(reference_of("x.whl", b"else")) is None
+        assert self.cache_dir.open(reference_of("x.whl", b"else")) is None
 
     def test_writing(self) -> None:
         """A download cannot begin."""
         with pytest.raises(OSError):
-            self.disk.partial(reference_of("y.whl", b"data"))
+            self.cache_dir.partial(reference_of("y.whl", b"data"))

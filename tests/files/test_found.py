@@ -7,7 +7,7 @@ import os
 from unittest import mock
 
 from proxpi.files import layout
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.resolver import file_reference
 from proxpi.simple.model import Listed
@@ -29,12 +29,12 @@ class FoundTests(MirrorCase):
         self.build()
         self.listed()
 
-    def found(self) -> Copy:
+    def found(self) -> OpenFile:
         """Give the copy for a client that waits for the check."""
         asked = self.fetch()
         self.run_threads()
         copy = self.result(asked)
-        assert isinstance(copy, Copy)
+        assert isinstance(copy, OpenFile)
         return copy
 
     def test_version_without_digest(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Head
 from proxpi.files.resolver import NotUpstream
 from proxpi.simple.model import NotListed
@@ -17,7 +17,7 @@ from tests.support.internet import Reply, Silence
 class HeadOfAFile(MirrorCase):
     """Its length is told without a download, and without a wait for one."""
 
-    def head(self, filename: str = NAME) -> Deferred[Copy | Head]:
+    def head(self, filename: str = NAME) -> Deferred[OpenFile | Head]:
         """Ask as a client does."""
         return Deferred.fromCoroutine(self.mirror.head("demo", filename))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.spool import Reader
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
@@ -50,7 +50,7 @@ class IdentityCase(MirrorCase):
 
     def restart(self, **keys: Any) -> None:
         """Let another process go on with the folder."""
-        self.disk.close()
+        self.cache_dir.close()
         self.build(**keys)
 
 
@@ -313,7 +313,7 @@ class Revalidation(IdentityCase):
         self.internet.at(URL, Reply(304))
         self.clock.advance(TTL)
         found = self.result(Deferred.fromCoroutine(self.mirror.head("demo", NAME)))
-        assert isinstance(found, Copy)
+        assert isinstance(found, OpenFile)
         self.assert_bytes(found)
 
     def test_forgotten(self) -> None:

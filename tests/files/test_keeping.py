@@ -44,8 +44,8 @@ class FullDisk(MirrorCase):
 
     def test_no_folder_private(self) -> None:
         """The same where not even an unfinished file can be made in the folder."""
-        self.disk.own.rmdir()
-        self.disk.own.write_bytes(b"in the way")
+        self.cache_dir.own.rmdir()
+        self.cache_dir.own.write_bytes(b"in the way")
         self.listed(private=True)
         self.assert_bytes(self.result(self.fetch()))
         self.clock.advance(0)
@@ -208,7 +208,7 @@ class Capacity(MirrorCase):
         slow = Reply(200, DATA, whole=False)
         self.listed(slow)
         asked = self.fetch()
-        self.put(self.disk.__class__, "open", lambda *_: None)
+        self.put(self.cache_dir.__class__, "open", lambda *_: None)
         slow.end()
         self.assert_sent_to(asked)
 

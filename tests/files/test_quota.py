@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxpi.files import partial as partial_module
-from proxpi.files.cache_dir import Disk, Full
+from proxpi.files.cache_dir import CacheDir, Full
 from proxpi.files.quota import MAX_FAILED_EVICTIONS
 from proxpi.files.resolver import FileReference
 from tests.files.test_disk import DiskCase, bare, reference_of
@@ -37,65 +37,65 @@ class Unfinished(DiskCase):
         old = reference_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
         reference = reference_of("new.whl", bytes(90))
-        partial = self.disk.partial(reference)
+        partial = self.cache_dir.partial(reference)
         partial.write(bytes(40))
         assert self.content(old) is not None
         partial.write(bytes(1))
         assert self.content(old) is None
-        assert (self.held(), self.disk.used) == (41, 41)
-        self.disk.end(partial)
-        assert (self.held(), self.disk.used) == (0, 0)
+        assert (self.held(), self.cache_dir.used) == (41, 41)
+        self.cache_dir.end(partial)
+        assert (self.held(), self.cache_dir.used) == (0, 0)
 
     def test_two_that_do_not_fit_together(self) -> None:
         """The second one is refused, and the first goes on."""
         one, two = reference_of("one.whl", bytes(60)), reference_of("two.whl", bytes(61))
-        first, second = self.disk.partial(one), self.disk.partial(two)
+        first, second = self.cache_dir.partial(one), self.cache_dir.partial(two)
         first.write(bytes(50))
         second.write(bytes(50))
         with pytest.raises(Full, match="no room in the cache"):
             second.write(bytes(11))
         assert second.read(0, 100) == bytes(50)
-        self.disk.end(second)
+        self.cache_dir.end(second)
         first.write(bytes(10))
-        self.disk.adopt(first, one)
-        self.disk.end(first)
+        self.cache_dir.adopt(first, one)
+        self.cache_dir.end(first)
         assert self.content(one) == bytes(60)
-        assert self.disk.used == 60
+        assert self.cache_dir.used == 60
 
     def test_reserved(self) -> None:
         """Room for a file whose length is known is made before it comes, or refused at once."""
         old = reference_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
-        first = self.disk.partial(bare("one.whl", 80))
-        second = self.disk.partial(bare("two.whl", 21))
+        first = self.cache_dir.partial(bare("one.whl", 80))
+        second = self.cache_dir.partial(bare("two.whl", 21))
         first.announce(80)
         assert self.content(old) is None
         with pytest.raises(Full):
             second.announce(21)
         second.write(bytes(20))
-        assert self.disk.used == 100
+        assert self.cache_dir.used == 100
         first.write(bytes(80))
-        assert self.disk.used == 100
-        self.disk.end(first)
-        self.disk.end(second)
-        assert self.disk.used == 0
+        assert self.cache_dir.used == 100
+        self.cache_dir.end(first)
+        self.cache_dir.end(second)
+        assert self.cache_dir.used == 0
 
     def test_refused_and_nothing_gone(self) -> None:
         """Where room cannot be made for all of it, nothing is removed in vain."""
         sent, kept = reference_of("sent.whl", bytes(30)), reference_of("kept.whl", bytes(30))
         self.keep(sent, bytes(30))
         self.keep(kept, bytes(30))
-        sending = self.disk.open(sent)
+        sending = self.cache_dir.open(sent)
         assert sending is not None
         for size in (71, 70):
-            partial = self.disk.partial(bare("new.whl", size))
+            partial = self.cache_dir.partial(bare("new.whl", size))
             if size > 70:
                 with pytest.raises(Full):
                     partial.announce(size)
             else:
                 partial.announce(size)
             assert (self.content(kept) is None) == (size == 70)
-            self.disk.end(partial)
+            self.cache_dir.end(partial)
         sending.close()
 
     def test_endless(self) -> None:
@@ -103,11 +103,11 @@ class Unfinished(DiskCase):
         references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
         for reference in references:
             self.keep(reference, bytes(10))
-        partial = self.disk.partial(bare("endless.whl"))
+        partial = self.cache_dir.partial(bare("endless.whl"))
         with pytest.raises(Full):
             for _ in range(100):
                 partial.write(bytes(1))
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         assert sum(self.content(reference) is not None for reference in references) == 5
 
     def test_announced_otherwise(self) -> None:
@@ -116,15 +116,15 @@ class Unfinished(DiskCase):
         for reference in references:
             self.keep(reference, bytes(10))
         for stated in (10, 90, None):
-            partial = self.disk.partial(bare("lie.whl", stated))
+            partial = self.cache_dir.partial(bare("lie.whl", stated))
             partial.announce(95)
-            self.disk.end(partial)
+            self.cache_dir.end(partial)
         assert sum(self.content(reference) is not None for reference in references) == 10
-        partial = self.disk.partial(bare("large.whl"))
+        partial = self.cache_dir.partial(bare("large.whl"))
         partial.announce(95)
         for _ in range(95):
             partial.write(bytes(1))
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         assert sum(self.content(reference) is not None for reference in references) == 0
 
     def test_longer_than_the_index_says(self) -> None:
@@ -132,27 +132,29 @@ class Unfinished(DiskCase):
         references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
         for reference in references:
             self.keep(reference, bytes(10))
-        partial = self.disk.partial(bare("longer.whl", 5))
+        partial = self.cache_dir.partial(bare("longer.whl", 5))
         partial.announce(95)
         with pytest.raises(Full):
             for _ in range(95):
                 partial.write(bytes(1))
-        self.disk.end(partial)
+        self.cache_dir.end(partial)
         assert sum(self.content(reference) is not None for reference in references) == 5
 
     def test_without_a_place(self) -> None:
         """What cannot keep a name counts for as long as it comes."""
         old = reference_of("old.whl", bytes(60))
         self.keep(old, bytes(60))
-        first, second = (self.disk.partial(reference_of("../x.whl", bytes(60))) for _ in range(2))
+        first, second = (
+            self.cache_dir.partial(reference_of("../x.whl", bytes(60))) for _ in range(2)
+        )
         first.write(bytes(60))
         assert self.content(old) is None
-        assert (self.disk.used, self.held()) == (60, 0), "unlinked at once"
+        assert (self.cache_dir.used, self.held()) == (60, 0), "unlinked at once"
         with pytest.raises(Full):
             second.write(bytes(60))
-        self.disk.end(first)
-        self.disk.end(second)
-        assert self.disk.used == 0
+        self.cache_dir.end(first)
+        self.cache_dir.end(second)
+        assert self.cache_dir.used == 0
 
     def test_cannot_be_removed(self) -> None:
         """What cannot be removed counts as before, and is served as before; the log tells."""
@@ -160,16 +162,16 @@ class Unfinished(DiskCase):
         self.keep(old, bytes(60))
         with self.unremovable("old.whl"), logged("proxpi.files") as log:
             for _ in range(3):
-                partial = self.disk.partial(bare("new.whl", 50))
+                partial = self.cache_dir.partial(bare("new.whl", 50))
                 with pytest.raises(Full):
                     partial.announce(50)
-                self.disk.end(partial)
+                self.cache_dir.end(partial)
         assert log.levels == ["error"]
         assert "Permission denied" in log.text
-        assert self.disk.used == 60
+        assert self.cache_dir.used == 60
         assert self.content(old) is not None
         self.keep(reference_of("new.whl", bytes(50)), bytes(50))
-        assert self.disk.used == 50, "it is tried again"
+        assert self.cache_dir.used == 50, "it is tried again"
 
     def test_one_cannot_be_removed(self) -> None:
         """The next one goes in its stead."""
@@ -184,7 +186,7 @@ class Unfinished(DiskCase):
             False,
             True,
         ]
-        assert self.disk.used == self.held() == 100
+        assert self.cache_dir.used == self.held() == 100
 
     def test_nothing_can_be_removed(self) -> None:
         """Nobody tries all of a large cache in vain."""
@@ -195,7 +197,7 @@ class Unfinished(DiskCase):
         with self.unremovable("", tried), pytest.raises(Full):
             self.keep(reference_of("new.whl", bytes(1)), bytes(1))
         assert len(tried) == MAX_FAILED_EVICTIONS
-        assert self.disk.used == 100
+        assert self.cache_dir.used == 100
 
     @contextmanager
     def unremovable(self, name: str, tried: list[str] | None = None) -> Iterator[None]:
@@ -216,7 +218,7 @@ class Unfinished(DiskCase):
     def test_complaints(self) -> None:
         """The log says once a minute that nothing can be kept, and how often it was so."""
         now = 0.0
-        disk = Disk(self.folder, 100, seconds=lambda: now)
+        disk = CacheDir(self.folder, 100, seconds=lambda: now)
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with logged("proxpi.files") as log:
             for _ in range(5):
@@ -238,7 +240,7 @@ def test_never_more(chunks: list[tuple[int, int]], told: bool) -> None:
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(partial_module, "BUFFER", 1)
         folder = Path(name)
-        disk = Disk(folder, 100)
+        disk = CacheDir(folder, 100)
         disk.prepare()
         coming = {}
         for number, (lane, size) in enumerate(chunks):

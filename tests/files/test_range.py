@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
 from proxpi.files.mirror import Head, Redirect
 from proxpi.files.passthrough import Part
@@ -32,13 +32,13 @@ def part(start: int, stop: int, size: int | str = SIZE, **keys: object) -> Reply
 class PartCase(MirrorCase):
     """Tests of someone who wants the last five bytes of a file."""
 
-    def ask(self, count: int = 5) -> Deferred[Copy | Reader | Part | Redirect]:
+    def ask(self, count: int = 5) -> Deferred[OpenFile | Reader | Part | Redirect]:
         """Ask for the last bytes, as resolvers do."""
         return Deferred.fromCoroutine(
             self.mirror.part("demo", NAME, lambda size, _: Span(size - count, size))
         )
 
-    def ask_from(self, start: int) -> Deferred[Copy | Reader | Part | Redirect]:
+    def ask_from(self, start: int) -> Deferred[OpenFile | Reader | Part | Redirect]:
         """Ask for all from a place on."""
         return Deferred.fromCoroutine(
             self.mirror.part(
@@ -50,7 +50,7 @@ class PartCase(MirrorCase):
         """Give the ranges that were asked for."""
         return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
 
-    def assert_part(self, asked: Deferred[Copy | Reader | Part | Redirect]) -> None:
+    def assert_part(self, asked: Deferred[OpenFile | Reader | Part | Redirect]) -> None:
         """Check that these very bytes would be sent."""
         found = self.result(asked)
         assert isinstance(found, Part), found
@@ -537,7 +537,7 @@ class Crowded(MirrorCase):
         size = span.stop - span.start
         return Reply(206, bytes(size if whole else 1), told, whole=whole, length=size)
 
-    def ask(self, span: Span) -> Deferred[Copy | Reader | Part | Redirect]:
+    def ask(self, span: Span) -> Deferred[OpenFile | Reader | Part | Redirect]:
         """Ask for a part."""
         return Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
 

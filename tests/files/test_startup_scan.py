@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import layout, usage_log
-from proxpi.files.cache_dir import Disk, Full
+from proxpi.files.cache_dir import CacheDir, Full
 from tests.files.test_disk import DiskCase, reference_of
 from tests.files.test_disk_odd import refused
 from tests.support.logs import logged
@@ -24,14 +24,14 @@ class Behind(DiskCase):
         self.references = [reference_of(f"{number}.whl", bytes(30)) for number in range(3)]
         for reference in self.references:
             self.keep(reference, bytes(30))
-        self.disk.close()
+        self.cache_dir.close()
         self.put(layout, "MANY", 2)
         self.jobs: list[tuple[Any, Deferred[Any]]] = []
 
     def begin(self, capacity: int) -> None:
         """Begin anew."""
-        self.disk = Disk(self.folder, capacity, self.in_thread)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(self.folder, capacity, self.in_thread)
+        self.cache_dir.prepare()
 
     def in_thread(self, job: Any) -> Deferred[Any]:
         """Keep it for later."""
@@ -47,14 +47,16 @@ class Behind(DiskCase):
     def test_counted_at_once(self) -> None:
         """What was written down counts from the start, and nothing is added before a look."""
         self.begin(100)
-        assert self.disk.used == 90
+        assert self.cache_dir.used == 90
         with pytest.raises(Full):
             self.keep(reference_of("new.whl", bytes(10)), bytes(10))
         self.run_threads()
         self.keep(reference_of("new.whl", bytes(40)), bytes(40))
         self.run_threads()
         assert (
-            self.disk.used == self.held() - (self.disk.own / usage_log.NAME).stat().st_size == 100
+            self.cache_dir.used
+            == self.held() - (self.cache_dir.own / usage_log.NAME).stat().st_size
+            == 100
         )
         assert self.content(reference_of("new.whl", bytes(40))) is not None
 
@@ -65,15 +67,15 @@ class Behind(DiskCase):
         assert self.content(self.references[1]) == bytes(30)
         self.run_threads()
         assert self.content(self.references[1]) == bytes(30)
-        assert self.disk.used == 90
+        assert self.cache_dir.used == 90
 
     def test_lowered_cap(self) -> None:
         """What is too much goes behind: it holds up nobody, and is not served meanwhile."""
         self.begin(30)
         job, looked = self.jobs.pop()
         looked.callback(job())
-        assert self.disk.used == 90, "it counts until it is gone"
-        assert [self.disk.found(reference) for reference in self.references] == [
+        assert self.cache_dir.used == 90, "it counts until it is gone"
+        assert [self.cache_dir.found(reference) for reference in self.references] == [
             False,
             False,
             False,
@@ -86,7 +88,7 @@ class Behind(DiskCase):
         assert len(os.listdir(self.folder / "h-example")) == 3
         self.run_threads()
         assert os.listdir(self.folder / "h-example") == ["2.whl"]
-        assert self.disk.used == 30
+        assert self.cache_dir.used == 30
 
     def test_comes_anew_before_it_is_removed(self) -> None:
         """A file that is to go, and comes anew before it does, stays."""
@@ -96,7 +98,7 @@ class Behind(DiskCase):
         self.keep(self.references[0], bytes(30))
         self.run_threads()
         assert self.content(self.references[0]) == bytes(30)
-        assert self.disk.used == 30
+        assert self.cache_dir.used == 30
 
     def test_folder_cannot_be_read(self) -> None:
         """A folder that cannot be looked at is complained of, and used all the same."""
@@ -120,7 +122,7 @@ class Behind(DiskCase):
 
     def test_many_unknown_files(self) -> None:
         """A large folder that nobody knows is served from at once; it grows once it is known."""
-        (self.disk.own / usage_log.NAME).unlink()
+        (self.cache_dir.own / usage_log.NAME).unlink()
         self.begin(100)
         assert self.check(self.references[0])
         assert self.content(self.references[0]) == bytes(30)
@@ -130,7 +132,7 @@ class Behind(DiskCase):
         self.run_threads()
         self.keep(new, bytes(40))
         self.run_threads()
-        assert self.disk.used == 100
+        assert self.cache_dir.used == 100
 
     def test_more_came(self) -> None:
         """Nobody knows what came after the last word; the log does not alarm."""
@@ -142,31 +144,31 @@ class Behind(DiskCase):
         with logged("proxpi.files") as log:
             self.begin(200)
             for _ in range(3):
-                partial = self.disk.partial(new)
+                partial = self.cache_dir.partial(new)
                 with pytest.raises(Full) as refusal:
                     partial.announce(40)
-                self.disk.complain(refusal.value)
-                self.disk.end(partial)
+                self.cache_dir.complain(refusal.value)
+                self.cache_dir.end(partial)
         assert log.levels == ["info"]
         assert self.check(self.references[0]), "what lies there is served"
         self.run_threads()
         self.keep(new, bytes(40))
         self.run_threads()
-        assert self.disk.used <= 200
+        assert self.cache_dir.used <= 200
 
     def test_cleared_before_it_is_known(self) -> None:
         """What is cleared while the folder is looked at does not count afterwards."""
-        (self.disk.own / usage_log.NAME).unlink()
+        (self.cache_dir.own / usage_log.NAME).unlink()
         self.begin(100)
-        cleared = self.disk.clear()
+        cleared = self.cache_dir.clear()
         self.run_threads()
         self.result(cleared)
-        assert (self.disk.used, self.held()) == (0, 0)
+        assert (self.cache_dir.used, self.held()) == (0, 0)
 
     def test_ends_before_it_is_known(self) -> None:
         """A process that ends that early writes nothing down that is not so."""
-        (self.disk.own / usage_log.NAME).unlink()
+        (self.cache_dir.own / usage_log.NAME).unlink()
         self.begin(100)
         assert self.check(self.references[0])
-        self.disk.close()
-        assert not (self.disk.own / usage_log.NAME).exists()
+        self.cache_dir.close()
+        assert not (self.cache_dir.own / usage_log.NAME).exists()

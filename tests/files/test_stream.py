@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import STALLED
 from proxpi.files.mirror import Redirect
-from proxpi.files.partial import Partial
+from proxpi.files.partial import PartialFile
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
@@ -45,7 +45,7 @@ class StreamCase(MirrorCase):
         self.locate.lists(entry(NAME, LARGE, **keys))
         self.internet.at(URL, *replies)
 
-    def read(self, asked: Deferred[Copy | Reader | Redirect] | None = None) -> Reading:
+    def read(self, asked: Deferred[OpenFile | Reader | Redirect] | None = None) -> Reading:
         """Read as a client does that asks now."""
         body = self.result(asked or self.fetch())
         assert isinstance(body, Reader), body
@@ -119,10 +119,10 @@ class Coming(StreamCase):
         slow.paused = True
         self.finish(self.reply, MIB)
         self.clock.advance(0)
-        assert self.disk._readers.total() == 1
+        assert self.cache_dir._readers.total() == 1
         slow.go_on()
         assert slow.whole
-        assert self.disk._readers.total() == 0
+        assert self.cache_dir._readers.total() == 0
 
     def test_leaving(self) -> None:
         """Readers that leave stop nothing."""
@@ -263,7 +263,7 @@ class Deleted(StreamCase):
             second.hang_up()
             assert self.reply.closed
             self.assert_clean()
-            assert self.disk.used == 0
+            assert self.cache_dir.used == 0
 
     def test_waited_for(self) -> None:
         """It goes on for a client that waits for the whole file."""
@@ -359,7 +359,7 @@ class FullDisk(StreamCase):
         def refuse(*_: object) -> None:
             raise OSError("read-only file system")
 
-        self.put(Partial, "__init__", refuse)
+        self.put(PartialFile, "__init__", refuse)
         asked = self.fetch()
         self.reply.bring(LARGE[:MIB])
         reading = self.read(asked)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
 from proxpi.files import wheel_metadata as wheel_module
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Head, Redirect
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.wheel_metadata import TAIL, WheelFailed
@@ -271,7 +271,7 @@ class Taken(TakenCase):
             full = self.fill_disk()
             found = self.result(self.fetch(SIDECAR))
             full.stop()
-            assert isinstance(found, Copy)
+            assert isinstance(found, OpenFile)
             assert found.has_digest is expected
             found.close()
 

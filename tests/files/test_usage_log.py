@@ -8,7 +8,7 @@ import msgspec
 from twisted.internet.task import Clock
 
 from proxpi.files import usage_log
-from proxpi.files.cache_dir import Disk
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.resolver import FileReference
 from tests.files.test_disk import DiskCase, reference_of
 from tests.support.logs import logged
@@ -30,18 +30,18 @@ class UsageLog(DiskCase):
         for age, name in enumerate("cba"):
             path = self.folder / f"h-example/{name}.whl"
             os.utime(path, (1e9 - age, 1e9 - age))
-        self.uses = self.disk.own / usage_log.NAME
+        self.uses = self.cache_dir.own / usage_log.NAME
 
-    def first_to_go(self, disk: Disk) -> set[str]:
+    def first_to_go(self, disk: CacheDir) -> set[str]:
         """What goes when one more file comes."""
         before = set(os.listdir(self.folder / "h-example"))
-        self.disk = disk
+        self.cache_dir = disk
         self.keep(reference_of("new.whl", bytes(30)), bytes(30))
         return before - set(os.listdir(self.folder / "h-example"))
 
     def test_restart(self) -> None:
         """What was used often stays, though it was used long ago."""
-        self.disk.close()
+        self.cache_dir.close()
         assert self.first_to_go(self.prepared(100)) == {"b.whl"}
 
     def test_nothing_written(self) -> None:
@@ -50,7 +50,7 @@ class UsageLog(DiskCase):
 
     def test_damaged(self) -> None:
         """A document that is damaged is said to be, and the times on disk decide."""
-        self.disk.close()
+        self.cache_dir.close()
         self.uses.write_bytes(self.uses.read_bytes()[:-1])
         with logged("proxpi.files") as log:
             disk = self.prepared(100)
@@ -59,7 +59,7 @@ class UsageLog(DiskCase):
 
     def test_leads_elsewhere(self) -> None:
         """A document that names what is not the cache's does it no harm."""
-        self.disk.close()
+        self.cache_dir.close()
         outside = self.folder / "README"
         outside.write_bytes(b"x")
         document = self.uses.read_bytes().replace(b"h-example/a.whl", b"h-example/../README")
@@ -81,45 +81,45 @@ class UsageLog(DiskCase):
     def test_not_written(self) -> None:
         """Where it cannot be written, it is not, and nothing is left of it."""
         self.uses.mkdir()
-        self.disk.close()
+        self.cache_dir.close()
         assert self.leftovers() == []
         assert self.first_to_go(self.prepared(100)) == {"a.whl"}
 
     def test_any_kind(self) -> None:
         """A file of a kind that nobody knows is still the cache's own after a restart."""
         self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
-        self.disk.close()
+        self.cache_dir.close()
         assert self.prepared(100).used == 100
 
     def test_any_kind_and_killed(self) -> None:
         """So it is after a crash right after it came, and it is removed with the others."""
         self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
         foreign = self.lay("theirs.kind", bytes(10))
-        self.disk = self.prepared(100)
-        assert self.disk.used == 100
-        self.result(self.disk.clear())
+        self.cache_dir = self.prepared(100)
+        assert self.cache_dir.used == 100
+        self.result(self.cache_dir.clear())
         assert os.listdir(self.folder / "h-example") == [foreign.name]
 
     def test_any_kind_of_odd_places(self) -> None:
         """A list of these that somebody meddled with does no harm."""
         self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
-        places = self.disk.own / usage_log.PLACES
+        places = self.cache_dir.own / usage_log.PLACES
         outside = self.folder / "README"
         outside.write_bytes(b"x")
         for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n"):
             places.write_bytes(places.read_bytes() + more)
-            self.disk = self.prepared(100)
-            self.result(self.disk.clear())
+            self.cache_dir = self.prepared(100)
+            self.result(self.cache_dir.clear())
             assert outside.exists()
 
     def test_any_kind_once(self) -> None:
         """Each of them is written down once, and not for ever."""
-        places = self.disk.own / usage_log.PLACES
+        places = self.cache_dir.own / usage_log.PLACES
         for _ in range(3):
             for name in ("one.kind", "two.kind"):
                 self.keep(reference_of(name, bytes(10)), bytes(10))
         assert places.read_bytes() == b"h-example/one.kind\nh-example/two.kind\n"
-        self.disk.forget("h-example/one.kind")
+        self.cache_dir.forget("h-example/one.kind")
         self.prepared(100)
         assert len(places.read_bytes().split()) == 2
         self.put(usage_log, "LONG", 30)
@@ -128,7 +128,7 @@ class UsageLog(DiskCase):
 
     def test_changed_meanwhile(self) -> None:
         """What went, came or grew while no process ran is as the disk has it."""
-        self.disk.close()
+        self.cache_dir.close()
         (self.folder / "h-example/a.whl").unlink()
         self.lay("b.whl", bytes(20))
         self.lay("d.whl", bytes(15))
@@ -145,16 +145,16 @@ class Remembered(DiskCase):
         self.path = self.folder / "h-example/a.whl"
         self.keep(self.reference, b"right")
 
-    def restart(self) -> Disk:
+    def restart(self) -> CacheDir:
         """Begin anew after an end in good order."""
-        self.disk.close()
-        self.disk = self.prepared(100)
-        return self.disk
+        self.cache_dir.close()
+        self.cache_dir = self.prepared(100)
+        return self.cache_dir
 
     def assert_to_be_checked(self) -> None:
         """Check that the file is served to nobody before it was compared once more."""
-        assert self.disk.open(self.reference) is None
-        assert self.disk.found(self.reference)
+        assert self.cache_dir.open(self.reference) is None
+        assert self.cache_dir.found(self.reference)
 
     def test_remembered(self) -> None:
         """It is there at once, after the second restart, too, and is what it was."""
@@ -166,7 +166,7 @@ class Remembered(DiskCase):
 
     def test_killed(self) -> None:
         """Without a last word it is compared again."""
-        self.disk = self.prepared(100)
+        self.cache_dir = self.prepared(100)
         self.assert_to_be_checked()
 
     def test_changed(self) -> None:
@@ -208,7 +208,7 @@ class Remembered(DiskCase):
             self.restart()
             assert self.content(reference) == b"right"
             for other in ("https://h.example:8081/a.whl", "https://h.example/a.whl?id=2"):
-                assert self.disk.open(FileReference(other, None, 5, private=False)) is None
+                assert self.cache_dir.open(FileReference(other, None, 5, private=False)) is None
 
     def test_unverified_and_killed(self) -> None:
         """Without a last word, no port or query may tell it from another; it is fetched anew."""
@@ -216,20 +216,20 @@ class Remembered(DiskCase):
         for url in ("https://h.example/a.whl", *urls):
             reference = FileReference(url, None, 5, private=False)
             self.keep(reference, b"right")
-            self.disk = self.prepared(100)
+            self.cache_dir = self.prepared(100)
             assert self.check(reference) == (url not in urls)
-            assert self.disk.found(reference) is False
+            assert self.cache_dir.found(reference) is False
 
     def test_no_secret_is_written(self) -> None:
         """A URL is not written down as it is: there may be credentials in it."""
         reference = FileReference("https://h.example/a.whl?token=secret", None, 5, private=False)
         self.keep(reference, b"right")
-        self.disk.close()
-        assert b"secret" not in (self.disk.own / usage_log.NAME).read_bytes()
+        self.cache_dir.close()
+        assert b"secret" not in (self.cache_dir.own / usage_log.NAME).read_bytes()
 
     def test_forgotten(self) -> None:
         """What was removed is not, whatever lies there now."""
-        self.disk.forget(self.reference)
+        self.cache_dir.forget(self.reference)
         self.lay("a.whl", b"right")
         self.restart()
         self.assert_to_be_checked()
@@ -238,20 +238,20 @@ class Remembered(DiskCase):
         """Digests that cannot be read are none."""
         for note in ("x", [], [[1, 2, 3]], [[1, 2, 3], {"md5": "0"}], [[1, 2], {"sha256": "0"}]):
             self.restart()
-            self.disk.close()
-            document = msgspec.json.decode((self.disk.own / usage_log.NAME).read_bytes())
+            self.cache_dir.close()
+            document = msgspec.json.decode((self.cache_dir.own / usage_log.NAME).read_bytes())
             document["files"][0][4] = note
-            (self.disk.own / usage_log.NAME).write_bytes(msgspec.json.encode(document))
-            self.disk = self.prepared(100)
+            (self.cache_dir.own / usage_log.NAME).write_bytes(msgspec.json.encode(document))
+            self.cache_dir = self.prepared(100)
             self.assert_to_be_checked()
-            self.disk.trust(self.reference, self.disk.check(self.reference))
+            self.cache_dir.trust(self.reference, self.cache_dir.check(self.reference))
 
     def test_written_after_a_while(self) -> None:
         """A process that does little writes it down all the same, with the next use."""
-        document = self.disk.own / usage_log.NAME
+        document = self.cache_dir.own / usage_log.NAME
         clock = Clock()
-        self.disk = Disk(self.folder, 100, seconds=clock.seconds)
-        self.disk.prepare()
+        self.cache_dir = CacheDir(self.folder, 100, seconds=clock.seconds)
+        self.cache_dir.prepare()
         self.check(self.reference)
         assert not document.exists()
         clock.advance(usage_log.LONGEST)

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.files.cache_dir import Copy
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.spool import Reader
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, URL, MirrorCase
@@ -63,7 +63,7 @@ class Versions(MirrorCase):
         if copy is None:
             assert self.leftovers() == []
             return None
-        assert isinstance(copy, Copy)
+        assert isinstance(copy, OpenFile)
         with copy.file:
             data = copy.read(0, copy.size + 1)
         copy.close()

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.web.resource import IResource
 
 from proxpi.files import fetch
-from proxpi.files.cache_dir import Disk
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.mirror import Mirror
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
@@ -118,21 +118,21 @@ class HouseCase(FolderCase):
     ) -> None:
         """Build a house on the folder, as ``proxpi.tap`` does."""
         self.upstream = upstream_client(self.internet, self.clock, index)
-        self.disk = Disk(self.folder, capacity)
+        self.cache_dir = CacheDir(self.folder, capacity)
         sources = [source(index, ttl, self.upstream)]
-        store = PageStore(self.disk.own / "pages", self.clock)
+        store = PageStore(self.cache_dir.own / "pages", self.clock)
         self.pages = PageCache(sources, self.clock, store, at_once)
-        lists = ListStore(self.disk.own / "projects", 0.0)
+        lists = ListStore(self.cache_dir.own / "projects", 0.0)
         self.projects = Projects(sources, self.upstream, self.clock, lists, at_once)
         self.mirror = Mirror(
-            self.pages, self.upstream, self.disk, self.clock, timeout, at_once, stream
+            self.pages, self.upstream, self.cache_dir, self.clock, timeout, at_once, stream
         )
         files = Files(self.mirror, self.clock, any_type)
         tree = IndexTree(self.pages, self.projects, files, self.clock)
         rest = rest or App(self.pages, self.projects, self.mirror, HOSTS).app.resource()
         self.site = Site(tree, lambda: rest, self.clock)
-        self.pages.changed = self.disk.changed = self.site.response_cache.invalidate
-        self.disk.prepare()
+        self.pages.changed = self.cache_dir.changed = self.site.response_cache.invalidate
+        self.cache_dir.prepare()
 
     def serve(
         self, filename: str, data: bytes, *replies: Any, project: str = "demo", **keys: Any

@@ -6,7 +6,7 @@ import errno
 
 from twisted.internet.error import ConnectionRefusedError
 
-from proxpi.files.partial import Partial
+from proxpi.files.partial import PartialFile
 from tests.support.house import FILES, INDEX, PRIVATE_INDEX, entry, page, sha256
 from tests.support.internet import Reply
 from tests.web.test_files import DATA, NAME, PATH, SIZE, FileCase
@@ -73,7 +73,7 @@ class Elsewhere(FileCase):
         def refuse(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        self.put(Partial, "write", refuse)
+        self.put(PartialFile, "write", refuse)
         assert self.get(PATH).status == 302
         self.build(index=PRIVATE_INDEX)
         answer = self.get(PATH)

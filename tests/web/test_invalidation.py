@@ -91,7 +91,7 @@ class OneFile(FilesCase):
     def test_page_unknown(self) -> None:
         """A file whose page was removed is known by its name."""
         self.fill()
-        self.disk.prepare()
+        self.cache_dir.prepare()
         self.result(self.pages.clear())
         self.forgets(f"/cache/demo/{NAME}")
         assert not list(self.folder.rglob(f"{NAME}*"))
@@ -110,7 +110,7 @@ class OneFile(FilesCase):
         before = self.folder / "old-example" / NAME
         before.parent.mkdir()
         before.write_bytes(DATA)
-        self.disk.prepare()
+        self.cache_dir.prepare()
         self.forgets(f"/cache/demo/{NAME}")
         assert not before.exists()
         assert self.here() == [False, False, False, True]

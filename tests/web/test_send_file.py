@@ -155,7 +155,7 @@ class Broken(DirectCase):
             self.clock.advance(0)
         assert self.client.wire.aborted and self.client.wire.ended
         assert self.open_files() == []
-        assert dict(self.disk._readers) == {}
+        assert dict(self.cache_dir._readers) == {}
         assert self.clock.getDelayedCalls() == []
         return log.text
 
