@@ -12,7 +12,7 @@ import pytest
 
 from proxpi import atomic_files
 from proxpi.files.partial import Digests, PartialFile
-from proxpi.index.client import Part
+from proxpi.index.client import StoredResponse
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_store import PageStore
 from tests.support.house import FolderCase
@@ -59,7 +59,7 @@ class AnotherStarts(FolderCase):
         assert stored.image is None
         self.starts = 3
         lists = ListStore(self.own / "projects", 0.0)
-        lists.save("index", Part(False, 0.0), None, lambda: True)
+        lists.save("index", StoredResponse(False, 0.0), None, lambda: True)
         assert list(lists.load(["index"])) == ["index"]
 
     def test_while_it_is_written(self) -> None:

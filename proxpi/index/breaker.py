@@ -100,11 +100,11 @@ class Breakers:
     # Those that are not closed, the least recently failed one first.
     _pages: OrderedDict[str, Breaker] = attrs.field(init=False, factory=OrderedDict)
 
-    def fails(self, page: str) -> bool:
+    def is_failing(self, page: str) -> bool:
         """Whether the breaker of a page is not closed."""
         return page in self._pages
 
-    def error(self, page: str | None) -> UpstreamFailed | None:
+    def refusal(self, page: str | None) -> UpstreamFailed | None:
         """
         Give why no request for a page may be sent now, if none may.
 
@@ -120,7 +120,7 @@ class Breakers:
     def half_open(self, page: str) -> bool:
         """Whether the next request for a page is a trial."""
         fails = self._index.error is not None or page in self._pages
-        return fails and self.error(page) is None
+        return fails and self.refusal(page) is None
 
     def admit(self, page: str | None) -> bool:
         """
@@ -130,7 +130,7 @@ class Breakers:
         :return: whether it is a trial
         :raises UpstreamFailed: if it may not be sent now
         """
-        if (error := self.error(page)) is not None:
+        if (error := self.refusal(page)) is not None:
             raise error
         own = self._pages.get(page) if page is not None else None
         tried = [each for each in (self._index, own) if each and each.error]

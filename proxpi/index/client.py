@@ -142,7 +142,7 @@ P = TypeVar("P")
 _log = Logger(namespace="proxpi.index")
 
 
-class Work(Protocol):
+class InThread(Protocol):
     """Runs a function that takes a while, off the reactor's thread."""
 
     def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
@@ -150,13 +150,13 @@ class Work(Protocol):
 
 
 @attrs.frozen
-class Part:
+class StoredResponse:
     """What one index last said of one project, but for the page itself.
 
     :ivar present: whether it has the project
     :ivar asked_at: the clock's seconds when it was asked for
     :ivar served: whether it ever had it
-    :ivar due: whether it is to be asked for again however fresh it is, and without validators
+    :ivar invalidated: by ``DELETE``: never fresh, and revalidated without validators
     :ivar root_answered: whether the root of the index had answered by then (:class:`Root`)
     """
 
@@ -165,19 +165,19 @@ class Part:
     etag: str | None = None
     last_modified: str | None = None
     served: bool = False
-    due: bool = False
+    invalidated: bool = False
     root_answered: bool = False
 
     def validators(self) -> dict[str, str]:
         """Give the header fields by which the index may confirm its page (RFC 9110 13.1)."""
-        if not self.present or self.due:
+        if not self.present or self.invalidated:
             return {}
         fields = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
         return {name: value for name, value in fields.items() if value is not None}
 
 
 @attrs.frozen
-class Page:
+class IndexPage:
     """A page of one index, parsed, and as it is kept."""
 
     project: model.Project
@@ -185,23 +185,23 @@ class Page:
 
 
 @attrs.frozen
-class Said(Generic[P]):
+class IndexResponse(Generic[P]):
     """An index's answer.
 
-    :ivar page: the new page, or list; ``None`` if the old one holds, or if there is none
+    :ivar content: the new page, or list; ``None`` if the old one holds, or if there is none
     """
 
-    part: Part
-    page: P | None = None
+    stored: StoredResponse
+    content: P | None = None
 
-    def replaces(self, old: Part | None) -> bool:
+    def supersedes(self, old: StoredResponse | None) -> bool:
         """Tell whether it is newer than `old`, and does not confirm something else than that."""
         if old is None:
             return True
-        validators = (self.part.etag, self.part.last_modified)
-        confirms = self.part.present and self.page is None
+        validators = (self.stored.etag, self.stored.last_modified)
+        confirms = self.stored.present and self.content is None
         about = not confirms or validators == (old.etag, old.last_modified)
-        return about and old.asked_at <= self.part.asked_at
+        return about and old.asked_at <= self.stored.asked_at
 
 
 @attrs.define(eq=False)
@@ -218,7 +218,7 @@ class IndexClient:
     url: str = attrs.field(repr=urls.public)
     ttl: float
     _upstream: UpstreamClient
-    work: Work
+    in_thread: InThread
     breakers: Breakers
     root: Root
     _warned: bool = attrs.field(init=False, default=False)
@@ -237,63 +237,65 @@ class IndexClient:
         """Whether a client could not fetch a file of this index from upstream by itself."""
         return self.private or self._upstream.credentials.protects(url)
 
-    def late(self, page: str, since: float) -> UpstreamFailed:
+    def timeout_error(self, page: str, since: float) -> UpstreamFailed:
         """Say why there is no page yet for which it is asked since then (the clock's seconds)."""
         return self.breakers.failed_since(page, since) or self._upstream.timeout_error(self.url)
 
-    def remaining(self, part: Part | None) -> float:
+    def remaining(self, stored: StoredResponse | None) -> float:
         """Seconds for which an answer still counts as fresh."""
-        if part is None or part.due:
+        if stored is None or stored.invalidated:
             return 0.0
-        ttl = self.ttl if part.present else min(self.ttl, ABSENT_TTL)
-        return caching.remaining(part.asked_at, ttl, self._upstream.clock.seconds())
+        ttl = self.ttl if stored.present else min(self.ttl, ABSENT_TTL)
+        return caching.remaining(stored.asked_at, ttl, self._upstream.clock.seconds())
 
     async def project(
         self,
         name: str,
-        part: Part | None,
+        stored: StoredResponse | None,
         heard: Callable[[int], object],
         queue: Queue | None = None,
-    ) -> Said[Page]:
+    ) -> IndexResponse[IndexPage]:
         """
         Ask for the page of a project.
 
         :param name: the normalized name
-        :param part: what it said before, to be confirmed if it has not changed
+        :param stored: what it said before, to be confirmed if it has not changed
         :param heard: is told how many bytes come, while they come; 0 for the head
         :param queue: see :meth:`proxpi.upstream.connections.Slots.slot`
         :raises UpstreamFailed: if it gives no answer that means anything
         """
-        served = part is not None and part.served
-        if part is not None and part.root_answered:
+        served = stored is not None and stored.served
+        if stored is not None and stored.root_answered:
             self.root.answered = True  # before a restart
         if self.private:
-            _behind(self.root.learn())
+            _in_background(self.root.learn())
         asked_at = self._upstream.clock.seconds()
-        async with self.answer(f"{self.url}{name}/", part, asked_at, queue) as answer:
-            if answer.status == 304 and part is not None and part.validators():
+        async with self.answer(f"{self.url}{name}/", stored, asked_at, queue) as answer:
+            if answer.status == 304 and stored is not None and stored.validators():
                 rooted = self.root.answered
-                return Said(attrs.evolve(part, asked_at=asked_at, root_answered=rooted))
-            absent = self.lacks(answer.status, served)
+                return IndexResponse(attrs.evolve(stored, asked_at=asked_at, root_answered=rooted))
+            absent = self.means_absent(answer.status, served)
             if not absent:
-                self.check(answer)
+                self.require_whole_page(answer)
                 heard(0)
                 body, ended = await self._upstream.read(answer, on_bytes=heard)
         if absent:
-            await self._check_absence(part, answer, asked_at)
-            _behind(self.root.lacks(name))
-            return Said(Part(False, asked_at, served=served))
-        page = await self.work(lambda: self._page(body, answer, name, ended))
+            await self._check_absence(stored, answer, asked_at)
+            _in_background(self.root.lacks(name))
+            return IndexResponse(StoredResponse(False, asked_at, served=served))
+        page = await self.in_thread(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)
         note_unlisted(answer.url, page.project.unlisted, "file")
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
         self.root.served()
         rooted = self.root.answered
-        return Said(Part(True, asked_at, etag, last_modified, True, root_answered=rooted), page)
+        return IndexResponse(
+            StoredResponse(True, asked_at, etag, last_modified, True, root_answered=rooted), page
+        )
 
     @asynccontextmanager
     async def answer(
-        self, url: str, part: Part | None, asked_at: float, queue: Queue | None = None
+        self, url: str, stored: StoredResponse | None, asked_at: float, queue: Queue | None = None
     ) -> AsyncIterator[Response]:
         """
         Ask for a page or the root list.
@@ -307,7 +309,7 @@ class IndexClient:
             self.breakers.answered(status, asked_at)
 
         accept = {"Accept": ACCEPT}
-        if part is not None and (validators := part.validators()):
+        if stored is not None and (validators := stored.validators()):
             async with self._upstream.page(url, accept | validators, head, queue) as answer:
                 if not 400 <= answer.status < 500 or answer.status in _UNCONDITIONAL:
                     yield answer
@@ -315,19 +317,21 @@ class IndexClient:
         async with self._upstream.page(url, accept, head, queue) as answer:
             yield answer
 
-    async def _check_absence(self, part: Part | None, answer: Response, since: float) -> None:
+    async def _check_absence(
+        self, stored: StoredResponse | None, answer: Response, since: float
+    ) -> None:
         """
         Make sure that a project that was there is absent, and not hidden from old credentials.
 
         :raises UpstreamFailed: if it is hidden
         """
-        if part is None or not part.present or not self.private:
+        if stored is None or not stored.present or not self.private:
             return
         if self.root.answered and not await self.root.answers(since):
             cause = f"status {answer.status}, as for its root: do the credentials still hold?"
             raise CredentialsRejected(answer.url, cause, temporary=False)
 
-    def _page(self, body: bytes, answer: Response, name: str, ended: bool) -> Page:
+    def _page(self, body: bytes, answer: Response, name: str, ended: bool) -> IndexPage:
         content_type = answer.header("Content-Type")
         if answer.codings:
             try:
@@ -341,9 +345,9 @@ class IndexClient:
             raise UpstreamFailed(answer.url, error.reason, temporary=not ended) from error
         if not ended and not parse.is_whole(body):
             raise UpstreamFailed(answer.url, "the answer was cut short")
-        return Page(project, model.encode(project))
+        return IndexPage(project, model.encode(project))
 
-    def lacks(self, status: int, served: bool) -> bool:
+    def means_absent(self, status: int, served: bool) -> bool:
         """
         Tell whether a status means "not here".
 
@@ -352,15 +356,15 @@ class IndexClient:
         """
         return status in (404, 410) or (status == 403 and not self.private and not served)
 
-    def check(self, answer: Response) -> None:
+    def require_whole_page(self, answer: Response) -> None:
         """
         Accept nothing but a whole page: a 206 that nobody asked for may be one.
 
         :raises UpstreamFailed: for every other status
         """
         # 203: what a proxy on the way has changed (RFC 9110 15.3.4); clients take it as well.
-        part = ContentRange.of(answer)
-        if answer.status in (200, 203) or (part and part.stop == part.size == answer.length):
+        stored = ContentRange.of(answer)
+        if answer.status in (200, 203) or (stored and stored.stop == stored.size == answer.length):
             return
         if answer.status in (401, 403):
             _log.error(
@@ -399,7 +403,7 @@ def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
         )
 
 
-def _behind(work: Coroutine[Deferred[Any], Any, None]) -> None:
+def _in_background(work: Coroutine[Deferred[Any], Any, None]) -> None:
     """Do some work that is not waited for."""
     Deferred.fromCoroutine(work).addErrback(
         lambda failure: _log.failure("while the root of an index was asked", failure=failure)

@@ -29,14 +29,14 @@ import attrs
 import msgspec
 
 from proxpi import atomic_files
-from proxpi.index.client import Part
+from proxpi.index.client import StoredResponse
 from proxpi.index.list_parser import BLOCK
 from proxpi.index.page_store import LONGEST_HEADER, Superseded, digest
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import list_head, list_items, list_tail
 
 #: What a file begins with, by its state; another version of the format gets another number.
-CURRENT, INVALID = b"proxpi list 4 current", b"proxpi list 4 invalid"
+CURRENT, INVALID = b"proxpi list 5 current", b"proxpi list 5 invalid"
 #: Seconds after which a file of an index that is not configured is removed.
 DAY = 86_400.0
 SUFFIX = ".list"
@@ -78,7 +78,7 @@ class ListFile:
 
 
 class _Header(msgspec.Struct):
-    part: Part
+    stored: StoredResponse
     names: str | None
 
 
@@ -123,7 +123,7 @@ class ListStore:
             file.flush()
             return ListFile(os.dup(file.fileno()), size, found.hexdigest())
 
-    def load(self, identities: Iterable[str]) -> dict[str, tuple[Part, ListFile | None]]:
+    def load(self, identities: Iterable[str]) -> dict[str, tuple[StoredResponse, ListFile | None]]:
         """Give what is kept of indexes, and their names, as far as it is whole."""
         kept, known = {}, set(identities)
         for identity in known:
@@ -136,7 +136,7 @@ class ListStore:
                     path.unlink()
         return kept
 
-    def _load(self, file: IO[bytes]) -> tuple[Part, ListFile | None]:
+    def _load(self, file: IO[bytes]) -> tuple[StoredResponse, ListFile | None]:
         line = file.readline(LONGEST_HEADER)
         state, checksum, raw = line[: len(CURRENT)], *line[len(CURRENT) + 1 : -1].split(b" ", 1)
         if state not in (CURRENT, INVALID) or digest(raw).encode() != checksum:
@@ -146,13 +146,20 @@ class ListStore:
         names = self.write(iter(partial(file.read, BLOCK), b""))
         if names.digest != (header.names or hashlib.sha256().hexdigest()):
             raise ValueError("it is damaged")
-        part = header.part
-        asked_at, due = part.asked_at - self.wall_offset, part.due or state == INVALID
-        part = attrs.evolve(part, asked_at=asked_at, due=due)
-        return part, names if part.present else None
+        stored = header.stored
+        asked_at, invalidated = (
+            stored.asked_at - self.wall_offset,
+            stored.invalidated or state == INVALID,
+        )
+        stored = attrs.evolve(stored, asked_at=asked_at, invalidated=invalidated)
+        return stored, names if stored.present else None
 
     def save(
-        self, identity: str, part: Part, names: ListFile | None, current: Callable[[], bool]
+        self,
+        identity: str,
+        stored: StoredResponse,
+        names: ListFile | None,
+        current: Callable[[], bool],
     ) -> None:
         """
         Keep what an index said, in place of what it said before.
@@ -168,8 +175,8 @@ class ListStore:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 os.replace(path, place)
 
-        part = attrs.evolve(part, asked_at=part.asked_at + self.wall_offset)
-        raw = msgspec.json.encode(_Header(part, names.digest if names is not None else None))
+        stored = attrs.evolve(stored, asked_at=stored.asked_at + self.wall_offset)
+        raw = msgspec.json.encode(_Header(stored, names.digest if names is not None else None))
         head = b"%b %b %b\n" % (CURRENT, digest(raw).encode(), raw)
         lines = names.lines() if names is not None else ()
         pieces = chain([head], (b"".join(each) for each in lines))

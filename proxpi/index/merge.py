@@ -90,7 +90,7 @@ def _version_of(entry: Entry) -> str | None:
         if not filename.endswith(".whl"):
             return str(parse_sdist_filename(filename)[1])
         # packaging's own parser of wheels multiplies the tags of a name, of which some have many.
-        parts = filename.removesuffix(".whl").split("-")
-        return str(Version(parts[1])) if len(parts) in (5, 6) else None
+        responses = filename.removesuffix(".whl").split("-")
+        return str(Version(responses[1])) if len(responses) in (5, 6) else None
     except (InvalidSdistFilename, InvalidVersion):
         return None

@@ -2,11 +2,11 @@
 
 Theory of operation
 -------------------
-A page is *absent*, *fresh*, *stale* (the time to live of an index's part is over) or *due*
+A page is *absent*, *fresh*, *stale* (the time to live of an index's stored is over) or *due*
 (invalidated by ``DELETE``), as its current :class:`proxpi.index.page_entry.PageEntry` tells. A
 fresh page is given at once, without a Deferred. For any other one the request joins the
 revalidation that the current entry has under way, or starts one, and gets the result of that,
-whichever ``DELETE`` comes meanwhile: it does not ask again. While an index fails, its last part
+whichever ``DELETE`` comes meanwhile: it does not ask again. While an index fails, its last stored
 stands in for it (stale-if-error), however old. Without one there is no page: a merge that lacks an
 index could send a client to the wrong file of the right name.
 """
@@ -20,8 +20,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.index.client import IndexClient, Part, Said, Work
-from proxpi.index.client import Page as IndexPage
+from proxpi.index.client import IndexClient, IndexPage, IndexResponse, InThread, StoredResponse
 from proxpi.index.merge import find
 from proxpi.index.page_entry import PageEntries, PageEntry
 from proxpi.index.page_store import DOCUMENT, PageStore
@@ -65,8 +64,10 @@ class Page:
     age: float
 
 
-async def _ask(source: IndexClient, entry: PageEntry, part: Part | None) -> Said[IndexPage]:
-    return await source.project(entry.name, part, entry.progress.heard, entry.queue)
+async def _ask(
+    source: IndexClient, entry: PageEntry, stored: StoredResponse | None
+) -> IndexResponse[IndexPage]:
+    return await source.project(entry.name, stored, entry.progress.heard, entry.queue)
 
 
 @attrs.define(eq=False)
@@ -80,7 +81,7 @@ class PageCache:
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
     _store: PageStore
-    _work: Work
+    _in_thread: InThread
     changed: Callable[[str | None], None] = lambda _: None
     _documents: dict[str, bytes] = attrs.field(init=False, factory=dict)
     _entries: PageEntries = attrs.field(init=False)
@@ -88,7 +89,11 @@ class PageCache:
 
     def __attrs_post_init__(self) -> None:
         self._entries = PageEntries(
-            self._sources, self._clock, self._store, self._work, lambda name: self.changed(name)
+            self._sources,
+            self._clock,
+            self._store,
+            self._in_thread,
+            lambda name: self.changed(name),
         )
         self._revalidation = Revalidation(self._sources, self._clock, _ask, self._entries.take)
 
@@ -131,7 +136,7 @@ class PageCache:
     def ready_file(self, name: str, filename: str) -> Listed | None:
         """Give what the page that is held says of a file; it may be past its time."""
         entry = self._entries.get(name)
-        if any(part is not None and part.due for part in entry.parts):
+        if any(stored is not None and stored.invalidated for stored in entry.responses):
             return None
         try:
             return self._listed(entry, filename)
@@ -176,7 +181,7 @@ class PageCache:
         except Lost:
             self._entries.lose(entry)
 
-    def forget(self, name: str) -> None:
+    def invalidate(self, name: str) -> None:
         """See :meth:`proxpi.index.page_entry.PageEntries.invalidate`."""
         self._entries.invalidate(name)
 
@@ -207,7 +212,7 @@ class PageCache:
                 if anyway or self._revalidation.remaining(entry) <= 0:
                     if form is not None:
                         entry.wanted.add(form)
-                    ask: Ask = "all" if anyway else "due"
+                    ask: Ask = "all" if anyway else "stale"
                     status = await self._revalidation.revalidate(entry, ask)
                 return entry, status, await use(entry)
             except Lost:
@@ -243,8 +248,8 @@ class PageCache:
         listed = entry.files.get(filename)
         if filename not in entry.files and entry.usable:
             # The first index that offers the name has the file, as on the merged page.
-            for source, part in zip(self._sources, entry.parts, strict=True):
-                if part is None or not part.present:
+            for source, stored in zip(self._sources, entry.responses, strict=True):
+                if stored is None or not stored.present:
                     continue
                 file = find(self._document(entry, source), filename)
                 if file is not None:
@@ -277,10 +282,10 @@ class PageCache:
 
     def _failure(self, entry: PageEntry) -> UpstreamFailed:
         """Say why the page could not be asked for."""
-        errors = (source.breakers.error(entry.name) for source in self._sources)
+        errors = (source.breakers.refusal(entry.name) for source in self._sources)
         known = next((error for error in errors if error is not None), entry.failure)
         return known.copy() if known else UpstreamFailed(self._sources[0].url, "timed out")
 
     def _age(self, entry: PageEntry) -> float:
         now = self._clock.seconds()
-        return max((now - part.asked_at for part in entry.parts if part), default=0.0)
+        return max((now - stored.asked_at for stored in entry.responses if stored), default=0.0)

@@ -1,12 +1,12 @@
 """Cache entries of project pages: an LRU in memory over the page store on disk.
 
 A :class:`PageEntry` is one *generation* of a project's page. It is *fresh*, *stale* (past its time
-to live) or *due* (asked for before it is used, without validators); its parts tell which. The entry
-that :class:`PageEntries` has for the project is *current*. ``DELETE`` marks the file on disk, and
-then makes another entry current, whose parts are due. The one before is *superseded*: its flights
-go on, and their results are for the requests that joined them, but they are neither written to disk
-nor used for later requests. Memory evicts the least recently used entry, unless that is *pinned* by
-work under way.
+to live) or *invalidated* (revalidated before it is used, without validators). The entry that
+:class:`PageEntries` has for the project is *current*. ``DELETE`` marks the file on disk, and then
+makes another entry current, whose responses are invalidated. The one before is *superseded*: its
+flights go on, and their results are for the requests that joined them, but they are neither written
+to disk nor used for later requests. Memory evicts the least recently used entry, unless that is
+*pinned* by work under way.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.index.client import IndexClient, Page, Part, Said, Work
+from proxpi.index.client import IndexClient, IndexPage, IndexResponse, InThread, StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from proxpi.index.representations import Body, Lost, Representation, update
-from proxpi.index.revalidation import Entry, due, refreshes
+from proxpi.index.revalidation import Entry, invalidated, refreshes
 from proxpi.simple.model import Listed
 from proxpi.single_flight import Flights
 
@@ -72,7 +72,7 @@ class PageEntries:
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
     store: PageStore
-    _work: Work
+    _in_thread: InThread
     changed: Callable[[str | None], None] = lambda _: None
     _entries: OrderedDict[str, PageEntry] = attrs.field(init=False, factory=OrderedDict)
     _cost: int = attrs.field(init=False, default=0)
@@ -98,7 +98,9 @@ class PageEntries:
         old = self.get(name)
         with self.store.lock:
             self.store.invalidate(name)
-            new = self._new(name, due(old.parts), old.stored and old.stored.invalidated())
+            new = self._new(
+                name, invalidated(old.responses), old.stored and old.stored.invalidated()
+            )
             new.failure, new.forced = old.failure, True
             self._put(new)
 
@@ -114,7 +116,7 @@ class PageEntries:
             self._entries.clear()
             self._cost = 0
         self.changed(None)
-        return self._work(lambda: rmtree(gone, ignore_errors=True))
+        return self._in_thread(lambda: rmtree(gone, ignore_errors=True))
 
     def lose(self, entry: PageEntry) -> None:
         """Put another entry in the place of one whose file is gone or is not what it was."""
@@ -138,25 +140,27 @@ class PageEntries:
                 self.weigh(entry)
         return body
 
-    async def take(self, entry: PageEntry, said: Mapping[IndexClient, Said[Page]]) -> None:
+    async def take(
+        self, entry: PageEntry, said: Mapping[IndexClient, IndexResponse[IndexPage]]
+    ) -> None:
         """
         Take over what indexes said, and make the forms that are waited for.
 
         :raises Lost: if an index confirmed a page that is not there any more
         """
         async with entry.lock:
-            parts, pages = [], {}
-            for source, old in zip(self._sources, entry.parts, strict=True):
+            responses, pages = [], {}
+            for source, old in zip(self._sources, entry.responses, strict=True):
                 new = said.get(source)
                 # Of two flights the older one may come home later, or confirm what is replaced.
-                if new is None or not new.replaces(old):
-                    parts.append(old)
+                if new is None or not new.supersedes(old):
+                    responses.append(old)
                 else:
-                    parts.append(new.part)
-                    if new.page is not None:
-                        pages[source.identity] = new.page
+                    responses.append(new.stored)
+                    if new.content is not None:
+                        pages[source.identity] = new.content
             wanted, entry.wanted = entry.wanted, set()
-            await self._update(entry, parts, pages, wanted)
+            await self._update(entry, responses, pages, wanted)
             self._changed(entry)
 
     async def render(self, entry: PageEntry, form: Representation) -> Body:
@@ -166,7 +170,7 @@ class PageEntries:
         :raises Lost: if what was kept of the page is not there any more
         """
         async with entry.lock:
-            await self._update(entry, entry.parts, {}, {form})
+            await self._update(entry, entry.responses, {}, {form})
             if form not in entry.forms:  # no index has the project any more
                 raise Lost(entry.name)
             self.weigh(entry)
@@ -180,28 +184,28 @@ class PageEntries:
         """
         async with entry.lock:
             if entry.stored is not None:
-                await self._update(entry, entry.parts, {}, (), filename)
+                await self._update(entry, entry.responses, {}, (), filename)
                 entry.forms.clear()
                 self._changed(entry)
 
     async def _update(
         self,
         entry: PageEntry,
-        parts: list[Part | None],
-        pages: Mapping[str, Page],
+        responses: list[StoredResponse | None],
+        pages: Mapping[str, IndexPage],
         wanted: Collection[Representation],
         suppress: str | None = None,
     ) -> None:
         """Store an entry with what has changed; see :func:`proxpi.index.representations.update`."""
-        name, before, named = entry.name, entry.stored, self._named(parts)
+        name, before, named = entry.name, entry.stored, self._named(responses)
         current = partial(self.current, entry)
-        after, made = await self._work(
+        after, made = await self._in_thread(
             lambda: update(self.store, name, before, named, pages, wanted, suppress, current)
         )
         if before is None or after is None or before.documents != after.documents:
             entry.forms.clear()
             entry.files.clear()
-        entry.parts, entry.stored = parts, after
+        entry.responses, entry.stored = responses, after
         entry.forms = made | entry.forms
 
     def weigh(self, entry: PageEntry) -> None:
@@ -238,12 +242,12 @@ class PageEntries:
         return entry
 
     def _new(
-        self, name: str, parts: list[Part | None], stored: StoredPage | None = None
+        self, name: str, responses: list[StoredResponse | None], stored: StoredPage | None = None
     ) -> PageEntry:
         clock = self._clock
         flights, queue = refreshes(clock)
         return PageEntry(
-            name, parts, flights, Flights(clock), queue, renders=Flights(clock), stored=stored
+            name, responses, flights, Flights(clock), queue, renders=Flights(clock), stored=stored
         )
 
     def _changed(self, entry: PageEntry) -> None:
@@ -252,12 +256,12 @@ class PageEntries:
             self.weigh(entry)
             self.changed(entry.name)
 
-    def _named(self, parts: Sequence[Part | None]) -> dict[str, Part]:
+    def _named(self, responses: Sequence[StoredResponse | None]) -> dict[str, StoredResponse]:
         """Give what the indexes said by their identities, as it is kept."""
         return {
-            source.identity: part
-            for source, part in zip(self._sources, parts, strict=True)
-            if part is not None
+            source.identity: response
+            for source, response in zip(self._sources, responses, strict=True)
+            if response is not None
         }
 
     def _kept(self, name: str) -> PageEntry:
@@ -265,18 +269,24 @@ class PageEntries:
         stored = self.store.load(name)
         if stored is None:
             return self._new(name, [None] * len(self._sources))
-        parts = [self._part(source, stored.parts, stored.documents) for source in self._sources]
-        if list(stored.parts) != [source.identity for source in self._sources]:
+        responses = [
+            self._part(source, stored.responses, stored.documents) for source in self._sources
+        ]
+        if list(stored.responses) != [source.identity for source in self._sources]:
             # It was made of other indexes, or in another order of them.
             documents = {key: stored.sections[key] for key in stored.documents}
             stored = attrs.evolve(stored, sections=documents)
-        return self._new(name, parts, stored)
+        return self._new(name, responses, stored)
 
     @staticmethod
     def _part(
-        source: IndexClient, parts: Mapping[str, Part], documents: Mapping[str, str]
-    ) -> Part | None:
-        part = parts.get(source.identity)
-        if part is not None and part.present and DOCUMENT + source.identity not in documents:
+        source: IndexClient, responses: Mapping[str, StoredResponse], documents: Mapping[str, str]
+    ) -> StoredResponse | None:
+        response = responses.get(source.identity)
+        if (
+            response is not None
+            and response.present
+            and DOCUMENT + source.identity not in documents
+        ):
             return None
-        return part
+        return response

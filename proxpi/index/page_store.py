@@ -38,14 +38,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi import __version__, atomic_files
-from proxpi.index.client import Part
+from proxpi.index.client import StoredResponse
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
 DOCUMENT = "document "
 #: The section that names the files whose core metadata is not to be had: a list, JSON.
 SUPPRESSED = "suppressed"
 #: What a file begins with, by its state; another version of the format gets another number.
-CURRENT, INVALID = b"proxpi page 4 current", b"proxpi page 4 invalid"
+CURRENT, INVALID = b"proxpi page 5 current", b"proxpi page 5 invalid"
 #: Bytes that are read first; most headers are shorter.
 BEGINNING = 4096
 #: Bytes beyond which nothing is a header.
@@ -75,7 +75,7 @@ class Section(msgspec.Struct, frozen=True):
 class _Header(msgspec.Struct):
     version: str
     name: str
-    parts: dict[str, Part]
+    responses: dict[str, StoredResponse]
     sections: dict[str, Section]
 
 
@@ -83,13 +83,13 @@ class _Header(msgspec.Struct):
 class StoredPage:
     """What is kept of one project.
 
-    :ivar parts: what the indexes said, by :attr:`proxpi.index.client.IndexClient.identity`
+    :ivar responses: what the indexes said, by :attr:`proxpi.index.client.IndexClient.identity`
     :ivar start: where the sections begin
     :ivar image: the whole file, if it is in memory because it could not be written
     """
 
     path: Path
-    parts: Mapping[str, Part]
+    responses: Mapping[str, StoredResponse]
     sections: Mapping[str, Section]
     start: int
     image: bytes | None = None
@@ -105,8 +105,11 @@ class StoredPage:
         sections = self.sections
         if SUPPRESSED in sections:
             sections = {name: sections[name] for name in self.documents}
-        parts = {key: attrs.evolve(part, due=True) for key, part in self.parts.items()}
-        return attrs.evolve(self, parts=parts, sections=sections)
+        responses = {
+            key: attrs.evolve(response, invalidated=True)
+            for key, response in self.responses.items()
+        }
+        return attrs.evolve(self, responses=responses, sections=sections)
 
     def read(self, *names: str) -> dict[str, bytes] | None:
         """Give sections, all of them if none is named; ``None`` if one is not there any more."""
@@ -187,14 +190,14 @@ class PageStore:
             for key, section in header.sections.items()
             if key.startswith(DOCUMENT) or header.version == __version__
         }
-        parts = {key: self._remembered(part) for key, part in header.parts.items()}
-        stored = StoredPage(path, parts, sections, end)
+        responses = {key: self._remembered(response) for key, response in header.responses.items()}
+        stored = StoredPage(path, responses, sections, end)
         return stored if magic == CURRENT else stored.invalidated()
 
     def save(
         self,
         name: str,
-        parts: Mapping[str, Part],
+        responses: Mapping[str, StoredResponse],
         sections: Mapping[str, bytes],
         current: Callable[[], bool] = _always,
     ) -> StoredPage:
@@ -206,8 +209,8 @@ class PageStore:
         :param current: tells whether the page still is; one that is not is given, and not kept
         """
         said = {
-            key: attrs.evolve(part, asked_at=part.asked_at + self._elapsed)
-            for key, part in parts.items()
+            key: attrs.evolve(response, asked_at=response.asked_at + self._elapsed)
+            for key, response in responses.items()
         }
         places, end = {}, 0
         for key, data in sections.items():
@@ -216,7 +219,7 @@ class PageStore:
         raw = msgspec.json.encode(_Header(__version__, name, said, places))
         head = b"%b %d %b\n%b" % (CURRENT, len(raw), digest(raw).encode(), raw)
         image = b"".join([head, *sections.values()])
-        unwritten = StoredPage(self._path(name), parts, places, len(head), image)
+        unwritten = StoredPage(self._path(name), responses, places, len(head), image)
         try:
             self._write(unwritten.path, image, current)
         except Superseded:
@@ -300,9 +303,9 @@ class PageStore:
                 error=error.strerror or error,
             )
 
-    def _remembered(self, part: Part) -> Part:
+    def _remembered(self, response: StoredResponse) -> StoredResponse:
         """Give what was read, with a time of the reactor's clock."""
-        asked_at = part.asked_at - self._elapsed
+        asked_at = response.asked_at - self._elapsed
         if asked_at > self._clock.seconds():
             asked_at = self._clock.seconds() - UNKNOWN_AGE
-        return attrs.evolve(part, asked_at=asked_at)
+        return attrs.evolve(response, asked_at=asked_at)

@@ -6,11 +6,11 @@ memory. What an index sends goes into a file, from which a thread takes the name
 rendered of them the first time that a client asks for it (:mod:`proxpi.index.list_store`).
 
 A :class:`ListEntry` is one *generation* of the list. It is *fresh*, *stale* (past its time to
-live) or *due* (invalidated), as its parts tell, and is revalidated as a page is
+live) or *due* (invalidated), as its responses tell, and is revalidated as a page is
 (:mod:`proxpi.index.revalidation`). The *current* one is read from disk for the first request; what
 indexes say is kept there (:mod:`proxpi.index.list_store`). ``DELETE`` makes another one current, on
 disk first. The one before is then *superseded*: its flights serve those who joined them, and
-nothing of it is kept. An index that failed keeps its last part; a list without the part of an index
+nothing of it is kept. An index that failed keeps its last response; a list without that of an index
 that never said anything would be a lie, so there is none.
 """
 
@@ -28,11 +28,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxpi.index import list_store
-from proxpi.index.client import IndexClient, Part, Said, Work, note_unlisted
+from proxpi.index.client import IndexClient, IndexResponse, InThread, StoredResponse, note_unlisted
 from proxpi.index.list_parser import BLOCK, NotAList, parse
 from proxpi.index.list_store import ListFile, ListStore, Representation
 from proxpi.index.page_store import UNKNOWN_AGE
-from proxpi.index.revalidation import Entry, Revalidation, Status, due, refreshes
+from proxpi.index.revalidation import Entry, Revalidation, Status, invalidated, refreshes
 from proxpi.simple.model import NotListed, Unlisted
 from proxpi.simple.negotiate import Serialization
 from proxpi.single_flight import Flights
@@ -95,12 +95,12 @@ class Projects:
     _upstream: UpstreamClient
     _clock: IReactorTime
     _store: ListStore
-    _work: Work
+    _in_thread: InThread
     _revalidation: Revalidation[ListEntry] = attrs.field(init=False)
     _entry: ListEntry | None = attrs.field(init=False, default=None)
     _loads: Flights[None, None] = attrs.field(init=False)
     # Whether the list is to be asked for again although it was not read from disk yet.
-    _due: bool = attrs.field(init=False, default=False)
+    _invalidated: bool = attrs.field(init=False, default=False)
     # Why a list could not be written, and until when none is fetched.
     _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(
         init=False, default=None
@@ -146,7 +146,7 @@ class Projects:
             file = await entry.renders.join((names.digest, representation), render).wait()
         return self._list(entry, file, status)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """
         Ask for the list again before it is used again, except in an outage.
 
@@ -155,9 +155,9 @@ class Projects:
         with self._store.lock:
             self._store.invalidate()
             old, self._full = self._entry, None
-            self._due = True
+            self._invalidated = True
             if old is not None:
-                self._entry = entry = self._new(due(old.parts))
+                self._entry = entry = self._new(invalidated(old.responses))
                 entry.lists, entry.names = old.lists, old.names
                 entry.representations = dict(old.representations)
                 entry.failure, entry.forced = old.failure, True
@@ -172,34 +172,34 @@ class Projects:
         with self._store.lock:
             gone = self._store.clear()
             self._entry = self._new([None] * len(self._sources))
-        return self._work(lambda: rmtree(gone, ignore_errors=True))
+        return self._in_thread(lambda: rmtree(gone, ignore_errors=True))
 
-    def _new(self, parts: list[Part | None]) -> ListEntry:
+    def _new(self, responses: list[StoredResponse | None]) -> ListEntry:
         clock = self._clock
         flights, queue = refreshes(clock)
-        return ListEntry(ROOT, parts, flights, Flights(clock), queue, renders=Flights(clock))
+        return ListEntry(ROOT, responses, flights, Flights(clock), queue, renders=Flights(clock))
 
     def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
         now = self._clock.seconds()
-        age = max((now - part.asked_at for part in entry.parts if part), default=0.0)
+        age = max((now - stored.asked_at for stored in entry.responses if stored), default=0.0)
         return ProjectList(file, status, remaining, age)
 
     async def _load(self) -> None:
         """Read what an earlier process kept."""
         identities = [source.identity for source in self._sources]
-        kept = await self._work(lambda: self._store.load(identities))
+        kept = await self._in_thread(lambda: self._store.load(identities))
         entry, now = self._new([]), self._clock.seconds()
         for source in self._sources:
-            part, names = kept.get(source.identity, (None, None))
-            if part is not None and part.asked_at > now:
-                part = attrs.evolve(part, asked_at=now - UNKNOWN_AGE)
-            entry.parts.append(part)
+            stored, names = kept.get(source.identity, (None, None))
+            if stored is not None and stored.asked_at > now:
+                stored = attrs.evolve(stored, asked_at=now - UNKNOWN_AGE)
+            entry.responses.append(stored)
             if names is not None:
                 entry.lists[source] = names
-        entry.names = await self._merged(entry.parts, entry.lists)
-        if self._due:
-            entry.parts, entry.forced = due(entry.parts), True
+        entry.names = await self._merged(entry.responses, entry.lists)
+        if self._invalidated:
+            entry.responses, entry.forced = invalidated(entry.responses), True
         if self._entry is None:  # otherwise all was removed meanwhile
             self._entry = entry
 
@@ -208,7 +208,7 @@ class Projects:
             if entry.usable:
                 return "STALE"
             raise OSError(*self._full[0])
-        return await self._revalidation.revalidate(entry, "due")
+        return await self._revalidation.revalidate(entry, "stale")
 
     async def _writing(self, work: Deferred[T]) -> T:
         """Note it if something cannot be written: a list is not fetched over and over for that."""
@@ -219,24 +219,26 @@ class Projects:
             raise
 
     async def _ask(
-        self, source: IndexClient, entry: ListEntry, part: Part | None
-    ) -> Said[ListFile]:
+        self, source: IndexClient, entry: ListEntry, stored: StoredResponse | None
+    ) -> IndexResponse[ListFile]:
         asked_at = self._clock.seconds()
-        served = part is not None and part.served
-        async with source.answer(source.url, part, asked_at, entry.queue) as answer:
+        served = stored is not None and stored.served
+        async with source.answer(source.url, stored, asked_at, entry.queue) as answer:
             entry.progress.heard(0)
             source.root.note(answer.status)
-            if answer.status == 304 and part is not None and part.validators():
-                return Said(attrs.evolve(part, asked_at=asked_at))
+            if answer.status == 304 and stored is not None and stored.validators():
+                return IndexResponse(attrs.evolve(stored, asked_at=asked_at))
             # A list that was there does not go away; some hosts hide it from old credentials.
-            if source.lacks(answer.status, served) and not (served and source.private):
-                return Said(Part(False, asked_at, served=served))
-            source.check(answer)
+            if source.means_absent(answer.status, served) and not (served and source.private):
+                return IndexResponse(StoredResponse(False, asked_at, served=served))
+            source.require_whole_page(answer)
             names = await self._writing(
                 Deferred.fromCoroutine(self._receive(source, answer, entry.progress.heard))
             )
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
-        return Said(Part(True, asked_at, etag, last_modified, served=True), names)
+        return IndexResponse(
+            StoredResponse(True, asked_at, etag, last_modified, served=True), names
+        )
 
     async def _receive(
         self, source: IndexClient, answer: Response, heard: Callable[[int], object]
@@ -260,7 +262,9 @@ class Projects:
                 answer, write, self._upstream.list_limit, LIST_TIME
             )
             try:
-                names = await source.work(lambda: self._names(body, answer, announced, unlisted))
+                names = await source.in_thread(
+                    lambda: self._names(body, answer, announced, unlisted)
+                )
             except NotAList as error:
                 # An end that nobody announced may have been none.
                 raise UpstreamFailed(answer.url, str(error), temporary=not announced) from error
@@ -283,62 +287,66 @@ class Projects:
                 raise BodyTruncated()
             return self._store.write(parse(_blocks(decoded), True, unlisted))
 
-    async def _take(self, entry: ListEntry, said: Mapping[IndexClient, Said[ListFile]]) -> None:
+    async def _take(
+        self, entry: ListEntry, said: Mapping[IndexClient, IndexResponse[ListFile]]
+    ) -> None:
         """Take over what indexes said, and keep it if the entry is current."""
         await entry.lock.acquire()
         try:
-            parts, lists = list(entry.parts), dict(entry.lists)
+            responses, lists = list(entry.responses), dict(entry.lists)
             for place, source in enumerate(self._sources):
                 new = said.get(source)
                 # Of two flights the older one may come home later.
-                if new is None or not new.replaces(parts[place]):
+                if new is None or not new.supersedes(responses[place]):
                     continue
-                parts[place] = new.part
-                if new.page is not None:
-                    lists[source] = new.page
-                elif not new.part.present:
+                responses[place] = new.stored
+                if new.content is not None:
+                    lists[source] = new.content
+                elif not new.stored.present:
                     lists.pop(source, None)
-            names = await self._merged(parts, lists, entry)
+            names = await self._merged(responses, lists, entry)
             if names is None or entry.names is None or names.digest != entry.names.digest:
                 entry.representations = {}
-            entry.parts, entry.lists, entry.names = parts, lists, names
+            entry.responses, entry.lists, entry.names = responses, lists, names
             kept = [
-                (source.identity, part, lists.get(source))
-                for source, part in zip(self._sources, parts, strict=True)
-                if source in said and part is not None
+                (source.identity, stored, lists.get(source))
+                for source, stored in zip(self._sources, responses, strict=True)
+                if source in said and stored is not None
             ]
-            await self._work(lambda: self._keep(entry, kept))
+            await self._in_thread(lambda: self._keep(entry, kept))
         finally:
             entry.lock.release()
 
-    def _keep(self, entry: ListEntry, kept: Sequence[tuple[str, Part, ListFile | None]]) -> None:
+    def _keep(
+        self, entry: ListEntry, kept: Sequence[tuple[str, StoredResponse, ListFile | None]]
+    ) -> None:
         try:
-            for identity, part, names in kept:
-                self._store.save(identity, part, names, lambda: self._entry is entry)
+            for identity, stored, names in kept:
+                self._store.save(identity, stored, names, lambda: self._entry is entry)
         except OSError as error:
             _log.error("the project list cannot be kept: {error}", error=error)
 
     async def _merged(
         self,
-        parts: Sequence[Part | None],
+        responses: Sequence[StoredResponse | None],
         lists: Mapping[IndexClient, ListFile],
         before: ListEntry | None = None,
     ) -> ListFile | None:
         """Give the names of all indexes, if all have said something and one of them has a list."""
         known = [lists[source] for source in self._sources if source in lists]
-        if not known or None in parts:
+        if not known or None in responses:
             return None
-        if len(parts) == 1:
+        if len(responses) == 1:
             return known[0]
         if before is not None and before.names is not None and before.lists == lists:
             return before.names
-        return await self._writing(self._work(lambda: list_store.merge(known, self._store)))
+        return await self._writing(self._in_thread(lambda: list_store.merge(known, self._store)))
 
     async def _render(
         self, entry: ListEntry, names: ListFile, representation: Representation
     ) -> ListFile:
         pieces = list_store.render(names, representation)
-        file = await self._writing(self._work(lambda: self._store.write(pieces)))
+        file = await self._writing(self._in_thread(lambda: self._store.write(pieces)))
         if entry.names is not None and entry.names.digest == names.digest:
             entry.representations[representation] = file
         return file

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import attrs
 import msgspec
 
-from proxpi.index.client import Page, Part
+from proxpi.index.client import IndexPage, StoredResponse
 from proxpi.index.merge import merge
 from proxpi.index.page_store import DOCUMENT, SUPPRESSED, PageStore, StoredPage
 from proxpi.simple import model
@@ -92,8 +92,8 @@ def update(
     store: PageStore,
     name: str,
     before: StoredPage | None,
-    parts: Mapping[str, Part],
-    pages: Mapping[str, Page],
+    responses: Mapping[str, StoredResponse],
+    pages: Mapping[str, IndexPage],
     wanted: Collection[Representation],
     suppress: str | None,
     current: Callable[[], bool],
@@ -102,7 +102,7 @@ def update(
     Store what the indexes said of a project, with its representations.
 
     :param before: what was stored until now
-    :param parts: what they said, by identity of the index, in order of precedence
+    :param responses: what they said, by identity of the index, in order of precedence
     :param pages: those pages that are new
     :param wanted: the representations to add
     :param suppress: a file whose core metadata is not advertised any more, until a page changes
@@ -110,7 +110,7 @@ def update(
     :return: what is stored now, and the wanted representations; of no project, nothing
     :raises Lost: if a page that still holds is not there any more
     """
-    present = [key for key, part in parts.items() if part.present]
+    present = [key for key, response in responses.items() if response.present]
     if not present:
         store.remove(name, current)
         return None, {}
@@ -134,7 +134,7 @@ def update(
             for key in present
         ]
         sections = sections | render(projects, missing, suppressed)
-    stored = store.save(name, parts, sections, current)
+    stored = store.save(name, responses, sections, current)
     return stored, {
         form: Body(sections[form.name], stored.sections[form.name].digest) for form in wanted
     }

@@ -12,7 +12,7 @@ Revalidation of pages and of the project list: one flight for all clients that w
 Theory of operation
 -------------------
 An :class:`Entry` is one generation of a page or of the list. A flight asks those indexes whose
-part of it is stale, each with the validators it gave; what they confirm is fresh again, and what
+stored of it is stale, each with the validators it gave; what they confirm is fresh again, and what
 they change replaces the old.
 
 A client with a stale page to fall back on waits for the flight a few seconds at most, and one
@@ -35,7 +35,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxpi.index.breaker import Breakers
-from proxpi.index.client import IndexClient, Part, Said
+from proxpi.index.client import IndexClient, IndexResponse, StoredResponse
 from proxpi.index.representations import Lost
 from proxpi.single_flight import Flight, Flights, Late
 from proxpi.upstream.connections import Queue
@@ -141,8 +141,8 @@ async def persistently(
 
 
 Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
-#: Whom to ask: those whose part is stale, or all.
-Ask = Literal["due", "all"]
+#: Whom to ask: those whose response is stale, or all.
+Ask = Literal["stale", "all"]
 
 _log = Logger(namespace="proxpi.index")
 
@@ -152,7 +152,7 @@ class Entry:
     """One generation of a page, or of the project list.
 
     :ivar name: the project; ``""`` is the list
-    :ivar parts: what each index said last, in order of precedence
+    :ivar responses: what each index said last, in order of precedence
     :ivar refreshes: the flights that bring it up to date
     :ivar asks: the flights to each index, which refreshes share
     :ivar queue: the requests to indexes that wait for a slot; when all clients that wait have
@@ -166,9 +166,9 @@ class Entry:
     """
 
     name: str
-    parts: list[Part | None]
+    responses: list[StoredResponse | None]
     refreshes: Flights[Ask, Status]
-    asks: Flights[IndexClient, tuple[IndexClient, Said[Any]]]
+    asks: Flights[IndexClient, tuple[IndexClient, IndexResponse[Any]]]
     queue: Queue
     failure: UpstreamFailed | None = None
     asked: list[IndexClient] = attrs.field(factory=list)
@@ -184,12 +184,12 @@ class Entry:
     @property
     def present(self) -> bool:
         """Whether any index has the project, or a list."""
-        return any(part is not None and part.present for part in self.parts)
+        return any(stored is not None and stored.present for stored in self.responses)
 
     @property
     def usable(self) -> bool:
         """Whether there is a page, and no index that has never said anything of it."""
-        return self.present and None not in self.parts
+        return self.present and None not in self.responses
 
 
 def refreshes(clock: IReactorTime) -> tuple[Flights[Ask, Status], Queue]:
@@ -208,9 +208,9 @@ def refreshes(clock: IReactorTime) -> tuple[Flights[Ask, Status], Queue]:
     return flights, queue
 
 
-def due(parts: Sequence[Part | None]) -> list[Part | None]:
+def invalidated(responses: Sequence[StoredResponse | None]) -> list[StoredResponse | None]:
     """Give what indexes said as it is after a DELETE, whose sender may mistrust validators too."""
-    return [part and attrs.evolve(part, due=True) for part in parts]
+    return [stored and attrs.evolve(stored, invalidated=True) for stored in responses]
 
 
 E = TypeVar("E", bound=Entry)
@@ -220,25 +220,25 @@ E = TypeVar("E", bound=Entry)
 class Revalidation(Generic[E]):
     """Revalidates cache entries, as many at once as are asked for.
 
-    :param ask_index: asks an index for its part of an entry, given what it said before
+    :param ask_index: asks an index for its page, given its last response
     :param take: takes over what indexes said
     """
 
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
-    _ask_index: Callable[[IndexClient, E, Part | None], Awaitable[Said[Any]]]
-    _take: Callable[[E, Mapping[IndexClient, Said[Any]]], Awaitable[None]]
+    _ask_index: Callable[[IndexClient, E, StoredResponse | None], Awaitable[IndexResponse[Any]]]
+    _take: Callable[[E, Mapping[IndexClient, IndexResponse[Any]]], Awaitable[None]]
 
     def remaining(self, entry: E) -> float:
         """Seconds for which a page stays fresh."""
-        parts = zip(self._sources, entry.parts, strict=True)
-        return min(source.remaining(part) for source, part in parts)
+        responses = zip(self._sources, entry.responses, strict=True)
+        return min(source.remaining(stored) for source, stored in responses)
 
     def blocked(self, entry: E) -> UpstreamFailed | None:
-        """Give why no index can be asked now whose part is stale, if there is a page without it."""
+        """Give the breaker error for which the stale entry is served at once, if it is usable."""
         if entry.forced or not entry.usable:
             return None
-        errors = [source.breakers.error(entry.name) for source, _ in self._stale(entry)]
+        errors = [source.breakers.refusal(entry.name) for source, _ in self._stale(entry)]
         return next(iter(errors), None) if all(errors) else None
 
     async def revalidate(self, entry: E, ask: Ask) -> Status:
@@ -249,7 +249,7 @@ class Revalidation(Generic[E]):
         :raises UpstreamFailed: if there is nothing to fall back on
         :raises Lost: if an index confirmed a page that is not there any more
         """
-        if ask == "due" and self.blocked(entry):
+        if ask == "stale" and self.blocked(entry):
             return "STALE"
         patience = self._patience(entry, ask)
         if patience == TRIAL_PATIENCE and not entry.progress.moves:
@@ -280,20 +280,20 @@ class Revalidation(Generic[E]):
         """Give the seconds that a client waits for a flight; see :func:`outcome`."""
         if not entry.usable:
             return None
-        stale = self._stale(entry) if ask == "due" and not entry.forced else ()
+        stale = self._stale(entry) if ask == "stale" and not entry.forced else ()
         trial = any(source.breakers.half_open(entry.name) for source, _ in stale)
         return TRIAL_PATIENCE if trial else PATIENCE
 
-    def _stale(self, entry: E) -> list[tuple[IndexClient, Part | None]]:
-        """Give the indexes whose part is stale, with that part."""
-        parts = zip(self._sources, entry.parts, strict=True)
-        return [(source, part) for source, part in parts if source.remaining(part) <= 0]
+    def _stale(self, entry: E) -> list[tuple[IndexClient, StoredResponse | None]]:
+        """Give the indexes whose response is stale, with that response."""
+        responses = zip(self._sources, entry.responses, strict=True)
+        return [(source, stored) for source, stored in responses if source.remaining(stored) <= 0]
 
     def _note_late(
         self, flight: Flight[Status], entry: E, ask: Ask, patience: float | None
     ) -> UpstreamFailed:
         """Let a flight go on by itself; unless bytes come, later requests do not join it."""
-        error = self._sources[0].late(entry.name, flight.started)
+        error = self._sources[0].timeout_error(entry.name, flight.started)
         if entry.progress.moves:
             return error
         trial = patience == TRIAL_PATIENCE
@@ -301,30 +301,30 @@ class Revalidation(Generic[E]):
             entry.refreshes.forget(ask, flight)
         for source in entry.asked:
             # Beside a trial, another index may be asked that has not been silent for long.
-            if not trial or source.breakers.error(entry.name):
+            if not trial or source.breakers.refusal(entry.name):
                 entry.asks.forget(source)
-                error = source.late(entry.name, flight.started)
+                error = source.timeout_error(entry.name, flight.started)
                 self._note_failure(entry, source, error, flight.started)
         return error
 
     def _note_failure(
         self, entry: E, source: IndexClient, error: UpstreamFailed, since: float
     ) -> None:
-        part = entry.parts[self._sources.index(source)]
-        if isinstance(error, Offline) or (part is not None and part.asked_at > since):
+        stored = entry.responses[self._sources.index(source)]
+        if isinstance(error, Offline) or (stored is not None and stored.asked_at > since):
             return  # what was asked for later has been answered well
         entry.forced = False
-        if not source.breakers.fails(entry.name):
+        if not source.breakers.is_failing(entry.name):
             _log.warn("{what}: {error}", what=entry.what, name=entry.name, error=error.copy())
         source.breakers.failed(entry.name, error, since)
 
     async def _refresh(self, entry: E, ask: Ask) -> Status:
         """Ask those indexes that are to be asked, and make of it what is wanted."""
         entry.progress.begin()
-        every = zip(self._sources, entry.parts, strict=True)
+        every = zip(self._sources, entry.responses, strict=True)
         answers = await all_settled(
-            self._answer(entry, source, part, ask)
-            for source, part in (every if ask == "all" else self._stale(entry))
+            self._answer(entry, source, stored, ask)
+            for source, stored in (every if ask == "all" else self._stale(entry))
         )
         failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
         said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
@@ -334,28 +334,28 @@ class Revalidation(Generic[E]):
         entry.failure = failures[0].copy() if failures else None
         if failures:
             raise failures[0]
-        return "MISS" if any(answer.page for answer in said.values()) else "REVALIDATED"
+        return "MISS" if any(answer.content for answer in said.values()) else "REVALIDATED"
 
     async def _answer(
-        self, entry: E, source: IndexClient, part: Part | None, ask: Ask
-    ) -> tuple[IndexClient, Said[Any]]:
+        self, entry: E, source: IndexClient, stored: StoredResponse | None, ask: Ask
+    ) -> tuple[IndexClient, IndexResponse[Any]]:
         """Give what an index says; refreshes that ask it at the same time share the answer."""
-        return await entry.asks.join(source, lambda: self._ask(entry, source, part, ask)).wait()
+        return await entry.asks.join(source, lambda: self._ask(entry, source, stored, ask)).wait()
 
     async def _ask(
-        self, entry: E, source: IndexClient, part: Part | None, ask: Ask
-    ) -> tuple[IndexClient, Said[Any]]:
+        self, entry: E, source: IndexClient, stored: StoredResponse | None, ask: Ask
+    ) -> tuple[IndexClient, IndexResponse[Any]]:
         """Ask one index, unless its breaker is open and there is a stale page to fall back on."""
         tries = STALE_TRIES if entry.usable else COLD_TRIES
         if entry.usable and not entry.forced:
             # A stale page is no help to a client that wants a file that it does not list.
-            page = entry.name if ask == "due" else None
+            page = entry.name if ask == "stale" else None
             if source.breakers.admit(page):
                 tries = TRIAL_TRIES
 
-        known = part
+        known = stored
 
-        async def ask_once() -> Said[Any]:
+        async def ask_once() -> IndexResponse[Any]:
             nonlocal known
             since = self._clock.seconds()
             try:
@@ -363,7 +363,7 @@ class Revalidation(Generic[E]):
             except UpstreamFailed as error:
                 self._note_failure(entry, source, error, since)
                 # Some servers fail because of the validators: the next try is without them.
-                known = known and attrs.evolve(known, due=True)
+                known = known and attrs.evolve(known, invalidated=True)
                 raise
 
         asking = Deferred.fromCoroutine(persistently(ask_once, source.breakers, self._clock, tries))
@@ -375,13 +375,13 @@ class Revalidation(Generic[E]):
         try:
             said = await asking
         except CancelledError:
-            raise source.late(entry.name, began) from None
+            raise source.timeout_error(entry.name, began) from None
         finally:
             entry.asked.remove(source)
         source.breakers.succeeded(entry.name)
         return source, said
 
 
-def _end_unless(moving: Progress, asking: Deferred[Said[Any]]) -> None:
+def _end_unless(moving: Progress, asking: Deferred[IndexResponse[Any]]) -> None:
     if not moving.moves:
         asking.cancel()

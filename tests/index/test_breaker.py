@@ -32,7 +32,7 @@ class BreakersCase(Case):
 
     def cause(self, page: str = "demo") -> str | None:
         """Give why no request for a page may be sent now."""
-        error = self.breakers.error(page)
+        error = self.breakers.refusal(page)
         return None if error is None else error.cause
 
 
@@ -110,7 +110,7 @@ class ScopeTests(BreakersCase):
     def test_closed(self) -> None:
         """Without a failure every request is sent, and is no trial."""
         assert self.cause() is None
-        assert not self.breakers.fails("demo")
+        assert not self.breakers.is_failing("demo")
         assert not self.breakers.admit("demo")
 
     def test_responses(self) -> None:
@@ -134,7 +134,7 @@ class ScopeTests(BreakersCase):
         """Without a connection the whole index fails; its error does not name another page."""
         self.note()
         assert self.cause("demo") == self.cause("other") == "connection refused"
-        error = self.breakers.error("other")
+        error = self.breakers.refusal("other")
         assert error is not None
         assert error.url == ROOT
         assert error.scope == "connection"
@@ -142,7 +142,7 @@ class ScopeTests(BreakersCase):
     def test_proxy(self) -> None:
         """A forward proxy that fails is named as it is."""
         self.note(ProxyFailed("proxy http://p.example", "timed out", scope="connection"))
-        error = self.breakers.error("other")
+        error = self.breakers.refusal("other")
         assert isinstance(error, ProxyFailed)
         assert error.url == "proxy http://p.example"
 
@@ -213,8 +213,8 @@ class ScopeTests(BreakersCase):
         """The number of breakers does not grow with the number of pages that fail."""
         for number in range(MOST + 10):
             self.note(BROKEN, f"demo-{number}")
-        assert not self.breakers.fails("demo-9")
-        assert self.breakers.fails("demo-10")
+        assert not self.breakers.is_failing("demo-9")
+        assert self.breakers.is_failing("demo-10")
 
 
 class TrialTests(BreakersCase):
@@ -259,10 +259,10 @@ class TrialTests(BreakersCase):
     def test_without_its_page(self) -> None:
         """A request that the stale page does not help heeds the index's breaker alone."""
         self.note(BROKEN)
-        assert self.breakers.error(None) is None
+        assert self.breakers.refusal(None) is None
         assert not self.breakers.admit(None)
         self.note(REFUSED, "other")
-        assert self.breakers.error(None) is not None
+        assert self.breakers.refusal(None) is not None
 
     def test_trials_in_a_long_outage(self) -> None:
         """An index that is gone is tried every two seconds, however many pages are wanted."""

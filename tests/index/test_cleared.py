@@ -112,7 +112,7 @@ class PagesTests(PagesCase):
         self.clear()
         for late in (False, True):
             jobs = Jobs()
-            self.pages._entries._work = jobs
+            self.pages._entries._in_thread = jobs
             ask = self.ask()
             if late:  # written, and nobody knows it yet
                 jobs.run()
@@ -170,10 +170,10 @@ class ListTests(KeptCase):
         """What is being read from disk as all is removed does not come back."""
         self.restart()
         jobs = Jobs()
-        work, self.projects._work = self.projects._work, jobs
+        work, self.projects._in_thread = self.projects._in_thread, jobs
         ask = run(self.projects.fetch(JSON, False))
         jobs.run()
-        self.projects._work = work
+        self.projects._in_thread = work
         self.projects.clear()
         self.indexes.says(ROOT, Reply(503))
         jobs.end()

@@ -13,7 +13,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
-from proxpi.index.client import ABSENT_TTL, Page, Part, Said
+from proxpi.index.client import ABSENT_TTL, IndexPage, IndexResponse, StoredResponse
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
@@ -34,15 +34,15 @@ PROJECT = project_page("demo-1.0.tar.gz")
 HTML = b'<!DOCTYPE html><html><body><a href="demo-1.0.tar.gz">demo-1.0.tar.gz</a></body></html>'
 
 
-def project_of(said: Said[Page]) -> Project:
+def project_of(said: IndexResponse[IndexPage]) -> Project:
     """Give the project that an index told, as it is kept."""
-    assert said.page is not None
-    kept = model.decode(said.page.document)
-    assert kept == said.page.project
+    assert said.content is not None
+    kept = model.decode(said.content.document)
+    assert kept == said.content.project
     return kept
 
 
-def listed(said: Said[Page]) -> list[str]:
+def listed(said: IndexResponse[IndexPage]) -> list[str]:
     """Give the names of the files that an index told."""
     return [entry["filename"] for entry in project_of(said).files]
 
@@ -59,27 +59,29 @@ class ClientCase(Case):
         self.indexes = Indexes((url,))
         (self.source,) = self.indexes.sources
 
-    def ask(self, reply: Reply | Exception, part: Part | None = None) -> Deferred[Said[Page]]:
+    def ask(
+        self, reply: Reply | Exception, stored: StoredResponse | None = None
+    ) -> Deferred[IndexResponse[IndexPage]]:
         """Ask for the project of the tests, which the index answers so."""
         self.indexes.says(PAGE, reply)
         self.heard: list[int] = []
-        return run(self.source.project("demo", part, self.heard.append))
+        return run(self.source.project("demo", stored, self.heard.append))
 
-    def said(self, reply: Reply = PROJECT) -> Said[Page]:
+    def said(self, reply: Reply = PROJECT) -> IndexResponse[IndexPage]:
         """Give what the index said when it answered so."""
         return self.result(self.ask(reply))
 
-    def part(self, reply: Reply = PROJECT) -> Part:
+    def stored(self, reply: Reply = PROJECT) -> StoredResponse:
         """Give what is remembered of such an answer."""
-        return self.said(reply).part
+        return self.said(reply).stored
 
     def asked(self) -> Asked:
         """Give the newest request."""
         return self.indexes.agents.asked[-1]
 
-    def refusal(self, reply: Reply, part: Part | None = None) -> UpstreamFailed:
+    def refusal(self, reply: Reply, stored: StoredResponse | None = None) -> UpstreamFailed:
         """Give why an answer is none."""
-        return self.error(self.ask(reply, part), UpstreamFailed)
+        return self.error(self.ask(reply, stored), UpstreamFailed)
 
 
 class AnswerTests(ClientCase):
@@ -133,14 +135,14 @@ class AnswerTests(ClientCase):
         for whole in (f"bytes 0-{size - 1}/{size}", f"BYTES 0-{size - 1}/{size} "):
             reply = Reply(206, (HTML,), {"Content-Range": whole, "Content-Length": f"{size}"})
             assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
-        for part in (
+        for stored in (
             f"bytes 0-{size - 1}/{size + 1}",
             f"bytes 1-{size}/{size + 1}",
             f"bytes 0-{size - 1}/*",
             f"bytes 0-{size}/{size + 1}",
             "",
         ):
-            fields = {"Content-Range": part, "Content-Length": f"{size}"}
+            fields = {"Content-Range": stored, "Content-Length": f"{size}"}
             assert self.refusal(Reply(206, (HTML,), fields)).cause == "status 206"
 
     def test_codings_that_are_not_known(self) -> None:
@@ -209,22 +211,22 @@ class AnswerTests(ClientCase):
 
     def test_not_here(self) -> None:
         """404 and 410 mean that the index has no such project, whatever was before."""
-        for part in (None, self.part()):
+        for stored in (None, self.stored()):
             for status in (404, 410):
-                absent = self.result(self.ask(Reply(status, (b"nothing",)), part))
-                assert (absent.part.present, absent.page) == (False, None)
+                absent = self.result(self.ask(Reply(status, (b"nothing",)), stored))
+                assert (absent.stored.present, absent.content) == (False, None)
 
     def test_403_of_an_object_store(self) -> None:
         """403 without credentials, for what was never served, means the same."""
-        assert not self.part(Reply(403)).present
-        assert not self.result(self.ask(Reply(403), Part(False, 0.0))).part.present
+        assert not self.stored(Reply(403)).present
+        assert not self.result(self.ask(Reply(403), StoredResponse(False, 0.0))).stored.present
 
     def test_403_after_it_was_served(self) -> None:
         """403 for what was served before is a permission that was lost."""
-        served = self.part()
-        since_gone = self.result(self.ask(Reply(404), served)).part
-        for part in (served, since_gone):
-            error = self.refusal(Reply(403), part)
+        served = self.stored()
+        since_gone = self.result(self.ask(Reply(404), served)).stored
+        for stored in (served, since_gone):
+            error = self.refusal(Reply(403), stored)
             assert (error.temporary, error.retry_after) == (False, None)
             assert "credentials rejected" in error.cause
 
@@ -315,40 +317,44 @@ class ValidatorTests(ClientCase):
     def test_sent(self) -> None:
         """Both validators that the index gave are sent back as they were."""
         date = "Wed, 21 Oct 2015 07:28:00 GMT"
-        part = self.part(PROJECT.having(ETag='W/"x"', Last_Modified=date))
-        self.result(self.ask(PROJECT, part))
+        stored = self.stored(PROJECT.having(ETag='W/"x"', Last_Modified=date))
+        self.result(self.ask(PROJECT, stored))
         assert self.asked().header("If-None-Match") == 'W/"x"'
         assert self.asked().header("If-Modified-Since") == date
 
     def test_one_of_them(self) -> None:
         """One is enough."""
-        self.result(self.ask(PROJECT, self.part(PROJECT.having(ETag='"x"'))))
+        self.result(self.ask(PROJECT, self.stored(PROJECT.having(ETag='"x"'))))
         assert self.asked().header("If-None-Match") == '"x"'
         assert self.asked().header("If-Modified-Since") is None
 
     def test_confirmed(self) -> None:
         """304 renews what is held, and keeps the validators."""
-        part = self.part(PROJECT.having(ETag='"x"'))
+        stored = self.stored(PROJECT.having(ETag='"x"'))
         self.indexes.clock.advance(2000)
-        renewed = self.result(self.ask(Reply(304), part))
-        assert (renewed.part.asked_at, renewed.part.due, renewed.page) == (2000.0, False, None)
-        assert (renewed.part.present, renewed.part.etag) == (True, '"x"')
-        assert self.source.remaining(renewed.part) == self.source.ttl
+        renewed = self.result(self.ask(Reply(304), stored))
+        assert (renewed.stored.asked_at, renewed.stored.invalidated, renewed.content) == (
+            2000.0,
+            False,
+            None,
+        )
+        assert (renewed.stored.present, renewed.stored.etag) == (True, '"x"')
+        assert self.source.remaining(renewed.stored) == self.source.ttl
 
     def test_304_unasked(self) -> None:
         """304 to a question without validators confirms nothing."""
-        for part in (None, self.part(), Part(False, 0.0, etag='"x"')):
-            self.refusal(Reply(304), part)
+        for stored in (None, self.stored(), StoredResponse(False, 0.0, etag='"x"')):
+            self.refusal(Reply(304), stored)
 
     def test_absence_has_no_validators(self) -> None:
         """What was not there is asked for plainly."""
-        self.result(self.ask(PROJECT, Part(False, 0.0, etag='"x"')))
+        self.result(self.ask(PROJECT, StoredResponse(False, 0.0, etag='"x"')))
         assert self.asked().header("If-None-Match") is None
 
     def test_due(self) -> None:
         """What an operator forgot is asked for plainly."""
-        part = attrs.evolve(self.part(PROJECT.having(ETag='"x"')), due=True)
-        self.result(self.ask(PROJECT, part))
+        stored = attrs.evolve(self.stored(PROJECT.having(ETag='"x"')), invalidated=True)
+        self.result(self.ask(PROJECT, stored))
         assert self.asked().header("If-None-Match") is None
 
     def test_heard(self) -> None:
@@ -363,7 +369,7 @@ class ValidatorTests(ClientCase):
         asking = self.ask(PROJECT)
         self.indexes.clock.advance(15)
         self.indexes.agents.release(PAGE)
-        assert self.result(asking).part.asked_at == 0.0
+        assert self.result(asking).stored.asked_at == 0.0
 
 
 class FreshnessTests(ClientCase):
@@ -371,16 +377,16 @@ class FreshnessTests(ClientCase):
 
     def test_ttl(self) -> None:
         """A page is fresh for the index's time to live."""
-        part = self.part()
-        assert self.source.remaining(part) == 1800.0
+        stored = self.stored()
+        assert self.source.remaining(stored) == 1800.0
         self.indexes.clock.advance(1799)
-        assert self.source.remaining(part) == 1.0
+        assert self.source.remaining(stored) == 1.0
         self.indexes.clock.advance(2)
-        assert self.source.remaining(part) == 0.0
+        assert self.source.remaining(stored) == 0.0
 
     def test_absence(self) -> None:
         """That there is nothing is believed for a minute, or for a shorter time to live."""
-        absent = self.part(Reply(404))
+        absent = self.stored(Reply(404))
         assert self.source.remaining(absent) == ABSENT_TTL == 60.0
         short = source(ROOT, 10.0, self.indexes.upstream)
         assert short.remaining(absent) == 10.0
@@ -388,7 +394,7 @@ class FreshnessTests(ClientCase):
     def test_nothing(self) -> None:
         """What was never asked is not fresh, nor what is to be asked again."""
         assert self.source.remaining(None) == 0.0
-        assert self.source.remaining(Part(True, 0.0, due=True)) == 0.0
+        assert self.source.remaining(StoredResponse(True, 0.0, invalidated=True)) == 0.0
 
 
 class VersionTests(ClientCase):

@@ -36,7 +36,7 @@ class ForgetTests(PagesCase):
 
     def test_asked_again(self) -> None:
         """A page that is forgotten is asked for before it is used again, and plainly."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         assert self.pages.ready("demo", JSON, False) is None
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         assert files(self.page()) == ["b.zip"]
@@ -45,12 +45,12 @@ class ForgetTests(PagesCase):
 
     def test_others_stay(self) -> None:
         """Another project's page is not touched, nor is it an error if there is none."""
-        self.pages.forget("other")
+        self.pages.invalidate("other")
         assert self.page().status == "HIT"
 
     def test_fallback(self) -> None:
         """If the upstream fails, the forgotten page is the fallback that it was."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.indexes.says(AT_ROOT, Reply(500))
         page = self.slow_page()
         assert (page.status, files(page)) == ("STALE", ["a.zip"])
@@ -64,7 +64,7 @@ class ForgetTests(PagesCase):
         self.clock.advance(1801)
         self.agents.silent.add(AT_ROOT)
         early = self.ask()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         late = self.ask()
         assert self.agents.waiting == 2
         (first, wait), (second, wait_again) = self.agents._waiting
@@ -84,7 +84,7 @@ class ForgetTests(PagesCase):
         self.clock.advance(1801)
         self.agents.silent.add(AT_ROOT)
         early = self.ask()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.agents.silent.clear()
         self.indexes.says(AT_ROOT, project_page("new.zip"))
         assert files(self.page()) == ["new.zip"]
@@ -101,7 +101,7 @@ class ForgetTests(PagesCase):
         self.agents.silent.add(other)
         ask: Deferred[Page] = run(self.pages.fetch("other", JSON, False))
         self.indexes.says(other, project_page("old.zip"))
-        self.pages.forget("other")
+        self.pages.invalidate("other")
         self.agents.release(other)
         assert files(self.result(ask)) == ["old.zip"]
         assert self.agents.count(other) == 1
@@ -133,41 +133,41 @@ class DeleteTests(PagesCase):
 
     def test_forgotten(self) -> None:
         """At once after DELETE the page on disk is no hit; other pages are."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.assert_due()
 
     def test_not_in_memory(self) -> None:
         """The same if no request wanted it since the start."""
         self.start()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.assert_due()
 
     def test_evicted(self) -> None:
         """Nor does a want of memory bring it back."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         entries: Any = self.pages._entries
         entries._entries.clear()
         assert self.page().status == "MISS"
 
     def test_twice(self) -> None:
         """Each DELETE counts, whatever was fetched in between."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.page()
         self.agents.asked.clear()
-        self.pages.forget("demo")
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
+        self.pages.invalidate("demo")
         self.assert_due()
 
     def test_fetched_again(self) -> None:
         """What is fetched after DELETE is a hit, for the next process as well."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.page()
         self.start()
         assert self.page().status == "HIT"
 
     def test_fallback(self) -> None:
         """The page on disk is the fallback that it was."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.start()
         self.indexes.says(AT_ROOT, Reply(500))
         page = self.slow_page()
@@ -179,7 +179,7 @@ class DeleteTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         self.indexes.says(AT_EXTRA, project_page("b.zip"))
         self.page()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.indexes.says(AT_EXTRA, Reply(500))
         assert self.slow_page().status == "STALE"
         self.indexes = attrs.evolve(self.indexes)  # as a new process, which knows of no trouble
@@ -193,7 +193,7 @@ class DeleteTests(PagesCase):
         """A page that lacks only its name as DELETE comes never gets it."""
 
         def forget(*arguments: Any) -> None:
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
             write_whole(*arguments)
 
         write_whole = atomic_files.write_whole
@@ -213,7 +213,7 @@ class DeleteTests(PagesCase):
         write_whole = atomic_files.write_whole
 
         def forget(*arguments: Any) -> None:
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
             write_whole(*arguments)
 
         patch = self.patch(atomic_files, "write_whole", forget)  # type: ignore[no-untyped-call]
@@ -226,7 +226,7 @@ class DeleteTests(PagesCase):
         self.clock.advance(1801)
         self.agents.silent.add(AT_ROOT)
         early = self.ask()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.agents.silent.clear()
         assert self.page().status == "MISS"
         self.indexes.says(AT_ROOT, Reply(404))
@@ -240,14 +240,14 @@ class DeleteTests(PagesCase):
         """Where there is no page there is nothing to mark, and no file is made."""
         before = sorted(self.folder.rglob("*"))
         for number in range(10):
-            self.pages.forget(f"unknown-{number}")
+            self.pages.invalidate(f"unknown-{number}")
         assert sorted(self.folder.rglob("*")) == before
 
     def test_refused(self) -> None:
         """If the disk refuses, that is an error, and the page stays as it was."""
         self.put(atomic_files, "overwrite", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
         assert self.page().status == "HIT"
         self.put(atomic_files, "discard", refuse)
         with pytest.raises(OSError, match="Read-only"):
@@ -265,7 +265,7 @@ class DeleteTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         assert files(self.page()) == ["b.zip"]
         patch.restore()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.page("other")
         self.agents.asked.clear()
         self.assert_due()
@@ -292,12 +292,12 @@ class FlightTests(PagesCase):
         for _ in range(5):
             asks.append(self.ask())
             for _ in range(100):
-                self.pages.forget("demo")
+                self.pages.invalidate("demo")
         assert self.agents.waiting == 5
         for number in range(5):
             self.answer(0, project_page(f"{number}.zip"))
             for _ in range(100):
-                self.pages.forget("demo")
+                self.pages.invalidate("demo")
             assert files(self.result(asks[number])) == [f"{number}.zip"]
         assert len(self.agents.asked) == 5
 
@@ -306,7 +306,7 @@ class FlightTests(PagesCase):
         asks = []
         for _ in range(3):
             asks += [self.ask(form=form) for form in (JSON, HTML, JSON)]
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
         assert self.agents.waiting == 3
         self.agents.release(AT_ROOT)
         assert {self.result(ask).status for ask in asks} == {"MISS"}
@@ -319,7 +319,7 @@ class FlightTests(PagesCase):
             asks = []
             for number in range(3):
                 if number:
-                    self.pages.forget("demo")
+                    self.pages.invalidate("demo")
                 asks.append(self.ask())
             pages = [project_page(f"{number}.zip") for number in range(3)]
             for place in order:
@@ -339,7 +339,7 @@ class FlightTests(PagesCase):
         self.clock.advance(1801)
         self.agents.silent.add(AT_ROOT)
         early = self.ask(form=HTML)
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.ask()
         self.answer(1, project_page("b.zip"))
         self.answer(0, Reply(304))
@@ -474,18 +474,18 @@ class ListTests(KeptCase):
 
     def test_forgotten(self) -> None:
         """At once after DELETE the list on disk is no hit."""
-        self.projects.forget()
+        self.projects.invalidate()
         self.assert_due()
 
     def test_not_read_yet(self) -> None:
         """The same if no request wanted it since the start."""
         self.restart()
-        self.projects.forget()
+        self.projects.invalidate()
         self.assert_due()
 
     def test_fallback(self) -> None:
         """The list on disk is the fallback that it was."""
-        self.projects.forget()
+        self.projects.invalidate()
         self.restart()
         self.indexes.says(ROOT, Reply(500))
         ask = self.ask()
@@ -495,7 +495,7 @@ class ListTests(KeptCase):
 
     def test_fetched_again(self) -> None:
         """What is fetched after DELETE is a hit, for the next process as well."""
-        self.projects.forget()
+        self.projects.invalidate()
         self.list()
         self.restart()
         assert self.list().status == "HIT"
@@ -505,7 +505,7 @@ class ListTests(KeptCase):
         save = ListStore.save
 
         def forget(*arguments: Any) -> None:
-            self.projects.forget()
+            self.projects.invalidate()
             save(*arguments)
 
         self.clock.advance(1801)
@@ -519,7 +519,7 @@ class ListTests(KeptCase):
         """If the disk refuses, that is an error, and the list stays as it was."""
         self.put(atomic_files, "overwrite", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            self.projects.forget()
+            self.projects.invalidate()
         self.put(atomic_files, "discard", refuse)
         with pytest.raises(OSError, match="Read-only"):
             self.projects.clear()
@@ -534,7 +534,7 @@ class ListTests(KeptCase):
         for _ in range(5):
             asks.append(self.ask())
             for _ in range(100):
-                self.projects.forget()
+                self.projects.invalidate()
         assert self.agents.waiting == 5
         self.agents.release(ROOT)
         assert [names(self.result(ask)) for ask in asks] == [["b", "a"]] * 5

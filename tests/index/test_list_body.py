@@ -45,7 +45,7 @@ class ThreadTests(ListCase):
         """Have a thread that works when a test wants it."""
         super().setUp()
         self.jobs = Jobs()
-        self.indexes.sources[0].work = self.jobs
+        self.indexes.sources[0].in_thread = self.jobs
 
     def test_parsed_in_a_thread(self) -> None:
         """Nothing is decoded or parsed on the reactor's thread."""

@@ -80,7 +80,7 @@ class SlotTests(ListCase):
             self.error(ask, CancelledError)
         for page in pages:
             self.agents.release(page)
-        assert all(self.result(each).page for each in slow)
+        assert all(self.result(each).content for each in slow)
         assert self.agents.count(ROOT) == 0
         assert names(self.list()) == ["a"]
         assert not self.unhandled()

@@ -91,12 +91,12 @@ class RestartTests(KeptCase):
 
     def test_forgotten(self) -> None:
         """A list that was forgotten is not brought back by a restart, except in an outage."""
-        self.projects.forget()
+        self.projects.invalidate()
         self.restart()
         self.indexes.says(ROOT, root_list(["c"]))
         assert names(self.list()) == ["c"]
         self.restart()
-        self.projects.forget()  # before it was even read
+        self.projects.invalidate()  # before it was even read
         self.indexes.says(ROOT, Reply(500))
         found = self.list()
         assert (found.status, names(found)) == ("STALE", ["c"])
@@ -197,7 +197,7 @@ class FolderTests(KeptCase):
     def test_another_version(self) -> None:
         """What another version of proxpi keeps is left aside."""
         (path,) = self.files()
-        path.write_bytes(path.read_bytes().replace(b"list 4", b"list 9", 1))
+        path.write_bytes(path.read_bytes().replace(b"list 5", b"list 9", 1))
         self.restart()
         assert self.list().status == "MISS"
 

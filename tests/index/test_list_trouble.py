@@ -49,7 +49,7 @@ class FullDiskTests(KeptCase):
         """An operator need not wait for that."""
         self.list()
         self.full = False
-        self.projects.forget()
+        self.projects.invalidate()
         assert names(self.list()) == ["new"]
 
     def test_nothing_held(self) -> None:
@@ -130,7 +130,7 @@ class EarlyWishTests(KeptCase):
     def test_kept(self) -> None:
         """The wish outlives another restart."""
         self.restart()
-        self.projects.forget()
+        self.projects.invalidate()
         self.restart()
         self.list()
         assert self.asks == 1

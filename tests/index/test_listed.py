@@ -132,7 +132,7 @@ class ListedTests(PagesCase):
         """A page that was forgotten tells nothing of its files until it was asked for anew."""
         self.page()
         assert self.pages.ready_file("demo", "a.zip") is not None
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         assert self.pages.ready_file("demo", "a.zip") is None
         self.indexes.says(AT_ROOT, Reply(500))
         ask = self.file()

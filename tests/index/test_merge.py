@@ -83,7 +83,7 @@ def test_files_follow_the_page(found: list[Project]) -> None:
 @few
 @given(several)
 def test_inputs_stay(found: list[Project]) -> None:
-    """Merging changes nothing of what it is given: the parts are kept and merged again."""
+    """Merging changes nothing of what it is given: the responses are kept and merged again."""
     before = [(list(each.files), dict(each.keys)) for each in found]
     merge.merge(found)
     assert [(list(each.files), dict(each.keys)) for each in found] == before

@@ -107,7 +107,7 @@ class FreshnessTests(PagesCase):
         assert self.agents.asked[-1].header("If-None-Match") == '"x"'
 
     def test_partly_revalidated(self) -> None:
-        """A page is new when any of its parts is."""
+        """A page is new when any of its responses is."""
         self.build(ROOT, EXTRA)
         self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
         self.indexes.says(AT_EXTRA, project_page("b.zip"))

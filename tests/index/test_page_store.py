@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from proxpi.index import page_store as store_module
-from proxpi.index.client import Part
+from proxpi.index.client import StoredResponse
 from proxpi.index.page_store import CURRENT, DOCUMENT, UNKNOWN_AGE, PageStore, StoredPage
 from tests.support.house import FolderCase
 from tests.support.logs import Log, logged
 
-PARTS = {"aa": Part(True, 40.0, '"x"', "yesterday", served=True), "bb": Part(False, 50.0)}
+PARTS = {
+    "aa": StoredResponse(True, 40.0, '"x"', "yesterday", served=True),
+    "bb": StoredResponse(False, 50.0),
+}
 SECTIONS = {DOCUMENT + "aa": b"packed", "json": b"{}", "json.gz": b"\x1f\x8b", "html": b""}
 
 
@@ -54,7 +57,7 @@ class KeepingTests(StoreCase):
         """All that is known of a project comes back, section by section."""
         self.save()
         stored = self.load()
-        assert stored.parts == PARTS
+        assert stored.responses == PARTS
         assert stored.read() == SECTIONS
         assert stored.read("json") == {"json": b"{}"}
         assert list(stored.documents) == [DOCUMENT + "aa"]
@@ -86,7 +89,7 @@ class KeepingTests(StoreCase):
         """The order of the indexes is kept: it is their precedence."""
         turned = dict(reversed(PARTS.items()))
         self.store.save("demo", turned, SECTIONS)
-        assert list(self.load().parts) == ["bb", "aa"]
+        assert list(self.load().responses) == ["bb", "aa"]
 
     def test_long_header(self) -> None:
         """A header longer than what is read first is read as well."""
@@ -146,7 +149,7 @@ class TimeTests(StoreCase):
         later = PageStore(self.folder / "own/pages", Clock(), lambda: self.day)
         stored = later.load("demo")
         assert stored is not None
-        assert stored.parts["aa"].asked_at == -90.0
+        assert stored.responses["aa"].asked_at == -90.0
 
     def test_wall_clock_set_back(self) -> None:
         """A page of the future is an old page: nobody can tell how old."""
@@ -155,7 +158,7 @@ class TimeTests(StoreCase):
         later = PageStore(self.folder / "own/pages", self.clock, lambda: self.day)
         stored = later.load("demo")
         assert stored is not None
-        assert stored.parts["aa"].asked_at == 100 - UNKNOWN_AGE
+        assert stored.responses["aa"].asked_at == 100 - UNKNOWN_AGE
 
     def test_wall_clock_jumps_within_a_run(self) -> None:
         """Nothing notices, what is read back from disk included."""
@@ -163,7 +166,7 @@ class TimeTests(StoreCase):
             self.day += jump
             self.save()
             self.day -= jump / 2
-            assert self.load().parts["aa"].asked_at == 40.0
+            assert self.load().responses["aa"].asked_at == 40.0
 
 
 class DamageTests(StoreCase):

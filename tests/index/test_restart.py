@@ -82,7 +82,7 @@ class RestartTests(PagesCase):
 
     def test_forgotten(self) -> None:
         """What an operator forgot before the restart is asked for plainly after it."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.start()
         assert self.pages.ready("demo", JSON, False) is None
         assert self.pages.ready_file("demo", "a.zip") is None

@@ -25,11 +25,11 @@ class OutcomeTests(BreakersCase):
         """Begin some work."""
         super().setUp()
         self.progress = Progress()
-        self.work: Deferred[str] = Deferred()
+        self.in_thread: Deferred[str] = Deferred()
 
         async def fetch() -> str:
             self.progress.begin()
-            return await self.work
+            return await self.in_thread
 
         self.flight = Flights[str, str](self.clock).join("demo", fetch)
 
@@ -41,7 +41,7 @@ class OutcomeTests(BreakersCase):
         """Whoever waits gets what comes."""
         waits = [self.wait(PATIENCE), self.wait(None)]
         self.clock.advance(4.9)
-        self.work.callback("page")
+        self.in_thread.callback("page")
         assert [self.result(wait) for wait in waits] == ["page", "page"]
 
     def test_fallback(self) -> None:

@@ -249,7 +249,7 @@ class IndexTests(ScopeCase):
         self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
         for failure in INDEX_FAILURES:
             self.hold()
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
             assert self.page("demo").status == "MISS"
             self.clock.advance(2000)
             self.break_(failure)

@@ -100,7 +100,7 @@ class StaleTests(HeldCase):
             self.clock.advance(5.1)
             self.assert_stale(self.result(ask))
         assert self.agents.count(ROOT) == 2
-        assert self.indexes.sources[0].breakers.fails("") is False
+        assert self.indexes.sources[0].breakers.is_failing("") is False
 
     def test_silence_that_lasts(self) -> None:
         """Once an upstream is known to be silent, clients do not wait, but for a trial's."""
@@ -220,7 +220,7 @@ class ForgetTests(HeldCase):
 
     def test_asked_again(self) -> None:
         """A list that is forgotten is asked for before it is used again."""
-        self.projects.forget()
+        self.projects.invalidate()
         assert self.projects.ready(Serialization.JSON, False) is None
         self.indexes.says(ROOT, root_list(["b"]))
         assert names(self.list()) == ["b"]
@@ -229,13 +229,13 @@ class ForgetTests(HeldCase):
     def test_nothing_held(self) -> None:
         """To forget what is not there is no error."""
         self.build(ROOT)
-        self.projects.forget()
+        self.projects.invalidate()
         self.indexes.says(ROOT, root_list(["b"]))
         assert names(self.list()) == ["b"]
 
     def test_fallback(self) -> None:
         """If the upstream fails, the forgotten list is the fallback that it was."""
-        self.projects.forget()
+        self.projects.invalidate()
         self.indexes.says(ROOT, Reply(500))
         self.assert_stale(self.list())
 
@@ -244,7 +244,7 @@ class ForgetTests(HeldCase):
         self.clock.advance(2000)
         self.agents.silent.add(ROOT)
         early = self.ask()
-        self.projects.forget()
+        self.projects.invalidate()
         late = self.ask()
         assert self.agents.waiting == 2
         self.indexes.says(ROOT, root_list(["b"]))
@@ -256,7 +256,7 @@ class ForgetTests(HeldCase):
         self.clock.advance(2000)
         self.agents.silent.add(ROOT)
         early = self.ask()
-        self.projects.forget()
+        self.projects.invalidate()
         self.agents.silent.clear()
         self.indexes.says(ROOT, root_list(["new"]))
         assert names(self.list()) == ["new"]
@@ -272,7 +272,7 @@ class ForgetTests(HeldCase):
         self.build(ROOT)
         self.agents.silent.add(ROOT)
         ask = self.ask()
-        self.projects.forget()
+        self.projects.invalidate()
         self.indexes.says(ROOT, root_list(["a"]))
         self.agents.release(ROOT)
         assert names(self.result(ask)) == ["a"]
@@ -281,5 +281,5 @@ class ForgetTests(HeldCase):
         assert self.agents.count(ROOT) == 2
         self.build(ROOT)
         self.indexes.says(ROOT, Reply(500))
-        self.projects.forget()
+        self.projects.invalidate()
         self.error(self.ask(), UpstreamFailed)

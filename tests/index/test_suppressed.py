@@ -101,7 +101,7 @@ class WithdrawnTests(PagesCase):
     def test_forgotten(self) -> None:
         """Whoever forgets a page mistrusts that, too."""
         self.suppress_metadata(ONE)
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         assert self.advertised() == [ONE, TWO]
 
     def test_outage(self) -> None:
@@ -134,7 +134,7 @@ class WithdrawnTests(PagesCase):
             jobs.append((job, Deferred()))
             return jobs[-1][1]
 
-        self.pages._entries._work = later
+        self.pages._entries._in_thread = later
         form = run(self.pages.fetch("demo", JSON, True))
         suppressed = run(self.pages.suppress_metadata("demo", ONE))
         while jobs:

@@ -141,12 +141,12 @@ class ForgottenTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         work = Later()
         entries: Any = self.pages._entries
-        entries._work = work
+        entries._in_thread = work
         work.waits = True
         self.ask()
         assert len(work.jobs) == 1
         self.agents.silent.add(AT_ROOT)
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         work.go_on()
         self.start()
         assert self.pages.ready("demo", JSON, False) is None
@@ -155,7 +155,7 @@ class ForgottenTests(PagesCase):
         """Nor does what comes when the page has left memory meanwhile."""
         self.agents.silent.add(AT_ROOT)
         self.ask()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         entries: Any = self.pages._entries
         entries._entries.clear()
         asked = self.agents.count(AT_ROOT)
@@ -166,7 +166,7 @@ class ForgottenTests(PagesCase):
 
     def test_in_an_outage(self) -> None:
         """The first client waits for the index; the next ones get the old page at once."""
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.agents.silent.add(AT_ROOT)
         ask = self.ask()
         self.clock.advance(5.1)

@@ -50,7 +50,7 @@ class Whole(FileCase):
     def test_unverified(self) -> None:
         """A file that no hash vouches for says so, cold and warm, and to ``HEAD``."""
         self.serve("bare-1.0.whl", DATA, hashes={})
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         for method in ("HEAD", "GET", "GET", "HEAD"):
             answer = self.ask(method, "/index/demo/bare-1.0.whl")
             assert (answer.status, answer.headers["x-verified"]) == (200, "no")
@@ -60,7 +60,7 @@ class Whole(FileCase):
         assert unchanged.status == 304
         assert unchanged.headers["cache-control"] == "public, max-age=60"
         self.serve(NAME, DATA)
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         assert "x-verified" not in self.get(PATH).headers
 
     def test_stateless(self) -> None:
@@ -81,7 +81,7 @@ class Whole(FileCase):
         """A file is never encoded, whatever the client would take."""
         for name, kind in [("demo-1.0.tar.gz", "application/x-tar+gzip"), (NAME, None)]:
             self.serve(name, DATA)
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
             answer = self.get(f"/index/demo/{name}", "Accept-Encoding: gzip, br")
             assert "content-encoding" not in answer.headers
             assert answer.body == DATA
@@ -107,7 +107,7 @@ class Whole(FileCase):
         """Files of an unknown kind, and with odd names, are served like any other."""
         for name in ("demo-1.0.egg", "Demo 1.0 (new).exe", "démo", "README"):
             self.serve(name, DATA, url=f"{FILES}odd/{sha256(name.encode())}")
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
             path = b"/index/demo/" + name.encode().replace(b" ", b"%20")
             quoted = b"".join(b"%%%02x" % byte if byte > 0x7F else bytes([byte]) for byte in path)
             assert self.get(quoted).body == DATA, name

@@ -25,7 +25,7 @@ class NotGiven(KnownCase):
     def test_forgotten_page(self) -> None:
         """After a page is forgotten, neither it nor its files are given unasked."""
         heads = self.learned(PAGE), self.learned()
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         assert not any(map(self.known, heads))
 
     def test_forgotten_meanwhile(self) -> None:
@@ -35,7 +35,7 @@ class NotGiven(KnownCase):
 
         async def forget(*given: Any) -> Any:
             made = await fetch(*given)
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
             return made
 
         self.put(PageCache, "fetch", forget)

@@ -327,7 +327,7 @@ class LongPages(PageCase):
         self.internet.at(INDEX, root_list(*names), root_list("other"))
         exchange = self.connect()
         exchange.ask("GET", "/index/", PIP)
-        self.projects.forget()
+        self.projects.invalidate()
         assert json.loads(self.get("/index/", PIP).body)["projects"] == [{"name": "other"}]
         answer = exchange.answer()
         assert answer is not None and answer.whole

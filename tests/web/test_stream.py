@@ -107,7 +107,7 @@ class Streaming(StreamCase):
         for length, version in ((SIZE, "1.1"), (SIZE, "1.0"), (None, "1.1")):
             self.reply = Reply(200, b"", whole=False, length=length)
             self.serve(NAME, DATA, self.reply, Reply(503), size=length)
-            self.pages.forget("demo")
+            self.pages.invalidate("demo")
             exchange = self.begin(version=version)
             self.clock.advance(0)
             self.finish(WRONG)
@@ -134,7 +134,7 @@ class Streaming(StreamCase):
         self.mirror.forget("demo", NAME)
         self.reply = Reply(200, b"", whole=False, length=None)
         self.serve(NAME, DATA, self.reply, Reply(503), size=None)
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         exchange = self.begin(version="1.0")
         self.finish(WRONG)
         answer = exchange.answer()
@@ -200,7 +200,7 @@ class Streaming(StreamCase):
         """A client that wants another file, or one that nobody can name yet, gets a 412."""
         answer = self.get(PATH, 'If-Match: "other"')
         assert (answer.status, self.internet.urls()[1:]) == (412, [])
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.serve(NAME, DATA, self.reply, hashes={})
         exchange = self.begin(f'If-Match: "{sha256(DATA)}"')
         answer_ = exchange.answer()
@@ -274,7 +274,7 @@ class ColdParts(StreamCase):
     def serve_part(self, start: int, stop: int, **keys: Any) -> None:
         """Let the upstream have this part."""
         said = {"Content-Range": f"bytes {start}-{stop - 1}/{SIZE}"}
-        self.pages.forget("demo")
+        self.pages.invalidate("demo")
         self.serve(NAME, DATA, Reply(206, DATA[start:stop], said), **keys)
 
     def test_passed_through(self) -> None:

@@ -69,7 +69,7 @@ class TrafficCase(KnownCase):
                 case "connect":
                     clients.append(self.client(room))
                 case "forget":
-                    self.pages.forget("demo")
+                    self.pages.invalidate("demo")
                 case "drop":
                     self.mirror.forget("demo", SMALL)
                 case "touch":

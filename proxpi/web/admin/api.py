@@ -91,15 +91,15 @@ class App:
     def delete_list(self, request: Request) -> bytes:
         """Forget the project list, and a project called ``list``."""
         self._check_change(request, "cache", "list")
-        self._projects.forget()
-        self._pages.forget("list")
+        self._projects.invalidate()
+        self._pages.invalidate("list")
         return responses.succeeded(request)
 
     @app.route("/cache/<name>", methods=["DELETE"])
     def delete_project(self, request: Request, name: str) -> bytes:
         """Forget the pages of a project."""
         self._check_change(request, "cache", name)
-        self._pages.forget(_project(name, 404))
+        self._pages.invalidate(_project(name, 404))
         return responses.succeeded(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
@@ -130,7 +130,7 @@ class App:
     def post_forget_list(self, request: Request) -> bytes:
         """Do what the home page's first form asks for."""
         self._check_change(request, "admin", "forget-list")
-        self._projects.forget()
+        self._projects.invalidate()
         return _back_home(request, "list=forgotten")
 
     @app.route("/admin/forget-project", methods=["POST"])
@@ -140,7 +140,7 @@ class App:
         assert request.content is not None  # a request that is being answered has come whole
         fields = parse_qs(request.content.read(FORM_LIMIT).decode("utf-8", "replace"))
         name = _project(fields.get("project", [""])[-1].strip(), 400)
-        self._pages.forget(name)
+        self._pages.invalidate(name)
         return _back_home(request, f"project={name}")
 
     def _check_change(self, request: Request, *segments: str) -> None:
