@@ -68,7 +68,7 @@ from proxpi.upstream.proxy_agent import ProxyAgent
 from proxpi.web.admin.csrf import machine_names
 from proxpi.web.files import Files
 from proxpi.web.server import Site
-from proxpi.web.simple_api import IndexTree
+from proxpi.web.simple_api import SimpleApi
 
 __all__ = ["Options", "makeService"]
 
@@ -286,16 +286,16 @@ class Proxpi(Service):
             settings.index_ttl,
         )
         files = Files(mirror, reactor, settings.binary_file_mime_type)
-        tree = IndexTree(pages, projects, files, reactor)
+        tree = SimpleApi(pages, projects, files, reactor)
         clients, held = room(len(self._index_urls), settings.upstream_connections)
         hosts = machine_names().union(settings.hosts)
 
         @cache
         def rest() -> IResource:
             # Klein, of which pages and files know nothing, takes 35 ms and 2 MiB: not at the start.
-            from proxpi.web.admin.api import App
+            from proxpi.web.admin.api import AdminApi
 
-            resource: IResource = App(pages, projects, mirror, hosts).app.resource()
+            resource: IResource = AdminApi(pages, projects, mirror, hosts).app.resource()
             return resource
 
         site = Site(tree, rest, reactor, clients)

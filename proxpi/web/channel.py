@@ -378,7 +378,7 @@ class Channel(HTTPChannel):
         """Refuse a request that is malformed, and close: its end is not known."""
         self.requests.clear()
         bare = self._state is State.HEAD and self._input.startswith(b"HEAD ")
-        head, body = responses.complete(error.status, error.text, dict(error.fields))
+        head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
         self.transport.write(head if bare else head + body)
         line = self.site.describe(b"-", b"-", error.status, 0 if bare else len(body), "-")
         self.site.access(f"{self.client} {line} 0.000s")

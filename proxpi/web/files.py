@@ -1,4 +1,4 @@
-"""One file: whole or a range, conditional, or a better place for it (RFC 9110)."""
+"""The resource of one file: whole or a range, conditional, or a redirect upstream (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from proxpi.files.spool import Reader
 from proxpi.simple import caching
 from proxpi.web import responses
 from proxpi.web.response_cache import Cacheable
-from proxpi.web.routes import FileOf
+from proxpi.web.responses import Response, field
+from proxpi.web.routes import FileRoute
 from proxpi.web.server import Request
 from proxpi.web.transfer import send, send_file
 
@@ -27,108 +28,98 @@ OCTETS = "application/octet-stream"
 class Files:
     """Answers requests for files.
 
-    :ivar any_type: whether all of them are called ``application/octet-stream``
+    :ivar any_type: whether all of them have the type ``application/octet-stream``
     """
 
     _mirror: Mirror
     _clock: IReactorTime
     any_type: bool
 
-    def answer(self, request: Request, wanted: FileOf) -> None:
+    def respond(self, request: Request, route: FileRoute) -> None:
         """Answer a ``GET`` or ``HEAD``."""
-        copy = self._mirror.ready(wanted.name, wanted.filename)
-        if copy is not None:
-            metrics.FILE_HITS.inc()
-            if copy.has_digest:  # anything else may have to be revalidated the next time
-                about = (wanted.name, copy.place)
-                request.cacheable = Cacheable(about, hold=lambda: self._mirror.hold(copy))
-            self._send(request, wanted, copy, "HIT")
-        else:
-            responses.later(request, self._answer(request, wanted))
+        copy = self._mirror.ready(route.name, route.filename)
+        if copy is None:
+            responses.respond_later(request, self._fetch(request, route))
+            return
+        metrics.FILE_HITS.inc()
+        if copy.has_digest:  # anything else may have to be revalidated the next time
+            keys = (route.name, copy.place)
+            request.cacheable = Cacheable(keys, hold=lambda: self._mirror.hold(copy))
+        self._send_copy(request, route, copy, "HIT")
 
-    async def _answer(self, request: Request, wanted: FileOf) -> None:
+    async def _fetch(self, request: Request, route: FileRoute) -> None:
+        where = route.name, route.filename
         found: OpenFile | Reader | Part | Head | Redirect
-        if responses.field(request, b"If-Match") or responses.field(request, b"If-None-Match"):
-            reference = await self._mirror.reference(wanted.name, wanted.filename)
-            if reference.sha256 is not None and _decided(request, reference, "MISS"):
+        if field(request, b"If-Match") or field(request, b"If-None-Match"):
+            reference = await self._mirror.reference(*where)
+            if reference.sha256 is not None and _is_decided(request, reference, "MISS"):
                 metrics.FILE_MISSES.inc()
                 return
         if request.method == b"HEAD":
-            found = await self._mirror.head(wanted.name, wanted.filename)
-        elif responses.field(request, b"Range") and not responses.field(request, b"If-None-Match"):
+            found = await self._mirror.head(*where)
+        elif field(request, b"Range") and not field(request, b"If-None-Match"):
             try:
                 found = await self._mirror.part(
-                    wanted.name, wanted.filename, lambda size, etag: _span(request, etag, size)
+                    *where, lambda size, etag: _requested_span(request, etag, size)
                 )
             except caching.Unsatisfiable as error:
-                _refuse_range(request, error.size, "MISS")
+                _range_not_satisfiable(error.size, "MISS").send(request)
                 return
         else:
-            found = await self._mirror.fetch(wanted.name, wanted.filename)
-        # Only its length can tell a client of HTTP/1.0 that a response is whole.
+            found = await self._mirror.fetch(*where)
+        # To a client of HTTP/1.0 only the length shows that a response is whole.
         needs_length = request.clientproto == b"HTTP/1.0"
         if isinstance(found, Reader) and found.spool.size is None and needs_length:
             found.close()
-            found = await self._mirror.whole(wanted.name, wanted.filename)
+            found = await self._mirror.whole(*where)
         hit = isinstance(found, OpenFile) and not found.fetched
         redirected = isinstance(found, Redirect)
         outcome = metrics.FILE_REDIRECTS if redirected else metrics.FILE_MISSES
         (metrics.FILE_HITS if hit else outcome).inc()
         match found:
             case OpenFile():
-                self._send(request, wanted, found, "HIT" if hit else "MISS")
+                self._send_copy(request, route, found, "HIT" if hit else "MISS")
             case Reader():
-                self._send_spool(request, wanted, found, None, found.spool.size)
+                self._send_spool(request, route, found, found.spool.size)
             case Part(reader, span, size):
-                self._send_spool(request, wanted, reader, span, size)
+                self._send_spool(request, route, reader, size, span)
             case Head(size, reference):
-                if not _decided(request, reference, "MISS"):
-                    self._set_head(request, wanted, size, reference, "MISS")
+                if not _is_decided(request, reference, "MISS"):
+                    self._set_head(request, route, size, reference, "MISS")
                     request.finish()  # type: ignore[no-untyped-call]
             case Redirect():
-                headers = {
-                    "Location": found.url,
-                    "Content-Length": "0",
-                    "Cache-Control": "no-store",
-                    "X-Cache": "MISS",
-                }
-                responses.finish(request, responses.empty(request, 302, headers))
+                headers = {"Location": found.url, "Content-Length": "0", "X-Cache": "MISS"}
+                Response(302, headers | responses.NO_STORE).send(request)
 
     def _send_spool(
         self,
         request: Request,
-        wanted: FileOf,
+        route: FileRoute,
         reader: Reader,
-        span: caching.Span | None,
         size: int | None,
+        span: caching.Span | None = None,
     ) -> None:
-        """Send a file that is on its way, or a part of it."""
-        if _decided(request, reader.spool.reference, "MISS"):
+        """Send a file, or a range of it, while it arrives."""
+        if _is_decided(request, reader.spool.reference, "MISS"):
             reader.close()
             return
-        self._set_head(request, wanted, size, reader.spool.reference, "MISS")
-        if span is not None:
-            assert size is not None
-            _set_part(request, span, size)
+        self._set_head(request, route, size, reader.spool.reference, "MISS", span)
         send(request, reader, self._clock, size if span is None else span.stop)
 
-    def _send(self, request: Request, wanted: FileOf, copy: OpenFile, status: str) -> None:
-        etag = copy.sha256
-        if _decided(request, copy, status):
+    def _send_copy(self, request: Request, route: FileRoute, copy: OpenFile, status: str) -> None:
+        """Send a cached file, or a range of it."""
+        if _is_decided(request, copy, status):
             copy.close()
             return
         try:
-            span = _span(request, etag, copy.size)
+            span = _requested_span(request, copy.sha256, copy.size)
         except caching.Unsatisfiable:
             copy.close()
             request.cacheable = None
-            _refuse_range(request, copy.size, status)
+            _range_not_satisfiable(copy.size, status).send(request)
             return
-        self._set_head(request, wanted, copy.size, copy, status)
-        start, stop = 0, copy.size
-        if span is not None:
-            start, stop = span.start, span.stop
-            _set_part(request, span, copy.size)
+        self._set_head(request, route, copy.size, copy, status, span)
+        start, stop = (0, copy.size) if span is None else (span.start, span.stop)
         if request.cacheable is not None:
             request.cacheable = attrs.evolve(request.cacheable, start=start, stop=stop)
         descriptor = copy.file.fileno()
@@ -137,69 +128,62 @@ class Files:
     def _set_head(
         self,
         request: Request,
-        wanted: FileOf,
+        route: FileRoute,
         size: int | None,
         of: OpenFile | FileReference,
         status: str,
+        span: caching.Span | None = None,
     ) -> None:
-        headers = {
-            "Content-Type": OCTETS if self.any_type else content_type(wanted.filename),
+        """Set the head of a whole file, or of a range of it.
+
+        :param size: of the whole file; without it the coding of the transfer shows the end
+        """
+        headers = responses.file_headers(of.sha256, of.has_digest, status) | {
+            "Content-Type": OCTETS if self.any_type else content_type(route.filename),
             "Accept-Ranges": "bytes",
-            "X-Cache": status,
-            "X-Content-Type-Options": "nosniff",
-            # An HTML file of a stranger must not act as a page of this site.
+            **responses.NO_SNIFF,
+            # An HTML file from a package must not act as a page of this site.
             "Content-Security-Policy": "sandbox",
         }
-        if size is not None:  # else Twisted sends it so that its end shows
+        if size is not None:
             headers["Content-Length"] = str(size)
-        headers.update(responses.file_caching(of.sha256, of.has_digest))
+        if span is not None:
+            request.setResponseCode(206)
+            headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
+            headers["Content-Length"] = str(span.stop - span.start)
         responses.set_headers(request, headers)
 
 
-def _decided(request: Request, of: OpenFile | FileReference, status: str) -> bool:
-    """Answer a request whose conditions decide; tell whether they do."""
-    decided = responses.decision(request, of.sha256)
+def _is_decided(request: Request, of: OpenFile | FileReference, status: str) -> bool:
+    """Answer a request whose preconditions decide its response; tell whether they do."""
+    decided = responses.precondition(request, of.sha256)
     if decided == 304:
-        headers = {**responses.file_caching(of.sha256, of.has_digest), "X-Cache": status}
-        responses.finish(request, responses.empty(request, 304, headers))
+        Response(304, responses.file_headers(of.sha256, of.has_digest, status)).send(request)
     elif decided == 412:
         request.cacheable = None
         text = "The file is not the one that If-Match names."
-        responses.finish(request, responses.line(request, 412, text, {"X-Cache": status}))
+        responses.text(412, text, {"X-Cache": status}).send(request)
     return decided is not None
 
 
-def _refuse_range(request: Request, size: int, status: str) -> None:
+def _range_not_satisfiable(size: int, status: str) -> Response:
     headers = {"Content-Range": f"bytes */{size}", "X-Cache": status}
-    text = "The range begins behind the last byte."
-    responses.finish(request, responses.line(request, 416, text, headers))
+    return responses.text(416, "The range begins behind the last byte.", headers)
 
 
-def _set_part(request: Request, span: caching.Span, size: int) -> None:
-    """Make the head of a whole file that of a part."""
-    request.setResponseCode(206)
-    headers = {
-        "Content-Range": f"bytes {span.start}-{span.stop - 1}/{size}",
-        "Content-Length": str(span.stop - span.start),
-    }
-    responses.set_headers(request, headers)
-
-
-def _span(request: Request, etag: str | None, size: int) -> caching.Span | None:
-    """Give the part that is asked for; only ``GET`` can ask for one (RFC 9110 14.2)."""
+def _requested_span(request: Request, etag: str | None, size: int) -> caching.Span | None:
+    """Read the requested range; only ``GET`` can have one (RFC 9110, 14.2)."""
     if request.method != b"GET":
         return None
-    return caching.requested_span(
-        responses.field(request, b"Range"), responses.field(request, b"If-Range"), etag, size
-    )
+    return caching.requested_span(field(request, b"Range"), field(request, b"If-Range"), etag, size)
 
 
 def content_type(filename: str) -> str:
     """
     Guess the type of a file by its name.
 
-    What is compressed says so in its type and never as ``Content-Encoding``, which some
-    clients would undo: a ``.tar.gz`` is ``application/x-tar+gzip``.
+    A compressed file is never sent with ``Content-Encoding``, which some clients would undo: the
+    type of a ``.tar.gz`` is ``application/x-tar+gzip``.
     """
     kind, encoding = guess_type(filename)
     if kind is None:

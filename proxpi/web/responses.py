@@ -1,13 +1,20 @@
-"""Answers that are not a page or a file, and the one place where errors become a status."""
+"""Whole responses and header fields: the one place where errors become statuses.
+
+A :class:`Response` is a value: status, header fields and body. Resources send it; Klein is given
+its body; a connection whose request cannot be parsed gets it serialized. :func:`for_error` is the
+table of errors: pages and files send the sentence as text, the cache API as JSON.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Coroutine, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
+import attrs
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -23,17 +30,74 @@ from proxpi.simple.model import NotListed
 from proxpi.simple.names import printable
 from proxpi.upstream.errors import Offline, UpstreamFailed
 
-#: Seconds after which a client is asked to try again, if the upstream says nothing else.
+#: Seconds of ``Retry-After`` where the upstream states none, and the most that it may state.
 RETRY_AFTER = 5
-#: Seconds beyond which no client is asked to wait.
-LONGEST_RETRY_AFTER = 30
+MAX_RETRY_AFTER = 30
 
-#: Of what says how it is at this moment.
-UNSTORED = {"Cache-Control": "no-store"}
-_TEXT = "text/plain; charset=utf-8"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+NO_STORE = {"Cache-Control": "no-store"}
+NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
+_NOT_FOUND = {
+    NoSuchList: "No index has a list of its projects.",
+    NoSuchProject: "No index has this project.",
+    NoSuchFile: "No index lists this file.",
+    NotUpstream: "The index lists this file, but it is not there.",
+}
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 _log = Logger(namespace="proxpi.web")
+
+
+@attrs.frozen
+class Response:
+    """A whole response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    def apply(self, request: Request) -> bytes:
+        """Set status and header fields on a request; give the body, which Klein writes."""
+        request.setResponseCode(self.status)
+        set_headers(request, self.headers)
+        return self.body
+
+    def send(self, request: Request) -> None:
+        """Answer a request."""
+        request.write(self.apply(request))
+        request.finish()
+
+    def serialize(self) -> tuple[bytes, bytes]:
+        """Give head and body for a connection that closes afterwards."""
+        headers = {"Date": datetimeToString().decode("ascii"), "Connection": "close"}
+        head = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        head += [f"{name}: {value}" for name, value in (headers | {**self.headers}).items()]
+        return "\r\n".join([*head, "", ""]).encode("latin-1"), self.body
+
+
+def document(
+    status: int, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS
+) -> Response:
+    """Make a response of a body."""
+    fields = {"Content-Type": content_type, "Content-Length": str(len(body)), **NO_SNIFF}
+    return Response(status, fields | {**headers}, body)
+
+
+def text(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    """Make a response of one plain line."""
+    body = f"{printable(sentence)}\n".encode()
+    return document(status, body, "text/plain; charset=utf-8", headers)
+
+
+def success(headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    """Make the cache API's response to a request that succeeded."""
+    return document(200, b'{"status":"success","data":null}', "application/json", headers)
+
+
+def api_error(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    """Make the cache API's response to a request that failed."""
+    body = msgspec.json.encode({"status": "error", "message": printable(sentence)})
+    return document(status, body, "application/json", headers)
 
 
 def set_headers(request: Request, headers: Mapping[str, str]) -> None:
@@ -48,156 +112,89 @@ def set_headers(request: Request, headers: Mapping[str, str]) -> None:
 
 
 def field(request: Request, name: bytes) -> str | None:
-    """Give a header field of a request; several lines of it are one list (RFC 9110 5.3)."""
+    """Give a header field of a request; several lines of it are one list (RFC 9110, 5.3)."""
     values = request.requestHeaders.getRawHeaders(name)
     return b", ".join(values).decode("latin-1") if values else None
 
 
-def _fields(body: bytes, content_type: str, others: Mapping[str, str] | None) -> dict[str, str]:
-    return {
-        "Content-Type": content_type,
-        "Content-Length": str(len(body)),
-        "X-Content-Type-Options": "nosniff",
-        **(others or {}),
-    }
+def respond_later(request: Request, work: Coroutine[Deferred[Any], Any, object]) -> None:
+    """Let a coroutine answer a request; it is cancelled when the client disconnects."""
+    disconnected = False
 
-
-def whole(
-    request: Request,
-    status: int,
-    body: bytes,
-    content_type: str,
-    headers: Mapping[str, str] | None = None,
-) -> bytes:
-    """Set the head of a whole answer, and give its body."""
-    request.setResponseCode(status)
-    set_headers(request, _fields(body, content_type, headers))
-    return body
-
-
-def line(
-    request: Request, status: int, text: str, headers: Mapping[str, str] | None = None
-) -> bytes:
-    """Answer with one plain line; its head is set, its body given."""
-    return whole(request, status, f"{printable(text)}\n".encode(), _TEXT, headers)
-
-
-def succeeded(request: Request, headers: Mapping[str, str] | None = None) -> bytes:
-    """Answer as the cache API does when all is well; its head is set, its body given."""
-    body = msgspec.json.encode({"status": "success", "data": None})
-    return whole(request, 200, body, "application/json", headers)
-
-
-def error(request: Request, status: int, message: str) -> bytes:
-    """Answer as the cache API does when something is wrong; its head is set, its body given."""
-    body = msgspec.json.encode({"status": "error", "message": printable(message)})
-    return whole(request, status, body, "application/json")
-
-
-def complete(
-    status: int, text: str, fields: Mapping[str, str] | None = None
-) -> tuple[bytes, bytes]:
-    """Give head and body of one plain line for a request that was never made; then it closes."""
-    body = f"{text}\n".encode()
-    lines = {"Date": datetimeToString().decode("ascii"), "Connection": "close"}
-    lines |= _fields(body, _TEXT, fields)
-    head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-    head += [f"{name}: {value}" for name, value in lines.items()]
-    return "\r\n".join([*head, "", ""]).encode("latin-1"), body
-
-
-def empty(request: Request, status: int, headers: Mapping[str, str]) -> bytes:
-    """Answer with a head alone, which is set."""
-    request.setResponseCode(status)
-    set_headers(request, headers)
-    return b""
-
-
-def finish(request: Request, body: bytes) -> None:
-    """Send the body of a whole answer."""
-    request.write(body)
-    request.finish()
-
-
-def later(request: Request, answer: Coroutine[Deferred[Any], Any, object]) -> None:
-    """Let a coroutine answer; it is cancelled when the client goes away."""
-    gone = False
-
-    def leave(_: Failure) -> None:
-        nonlocal gone
-        gone = True
-        answered.cancel()
+    def cancel(_: Failure) -> None:
+        nonlocal disconnected
+        disconnected = True
+        deferred.cancel()
 
     def fail(failure: Failure) -> None:
-        if not gone:
+        if not disconnected:
             try:
-                refuse(request, failure)
-            except Exception:  # noqa: BLE001 (an error of proxpi's own must not leave it unanswered)
+                send_error(request, failure)
+            except Exception:  # noqa: BLE001 (a bug in proxpi must not leave the request open)
                 request.processingFailed(Failure())
         elif not failure.check(CancelledError, NotListed, NotUpstream, UpstreamFailed, OSError):
-            _log.failure("for a client that is gone", failure=failure)
+            _log.failure("for a client that has disconnected", failure=failure)
 
-    answered = Deferred.fromCoroutine(answer)
-    request.notifyFinish().addErrback(leave)
-    answered.addErrback(fail)
-
-
-def refuse(request: Request, failure: Failure) -> None:
-    """Answer with the status and the sentence that an error stands for."""
-    match failure.value:
-        case NoSuchList():
-            body = line(request, 404, "No index has a list of its projects.")
-        case NoSuchProject():
-            body = line(request, 404, "No index has this project.")
-        case NoSuchFile():
-            body = line(request, 404, "No index lists this file.")
-        case NotUpstream():
-            body = line(request, 404, "The index lists this file, but it is not there.")
-        case UpstreamFailed() | OSError() as error:
-            status, text, headers = trouble(error)
-            body = line(request, status, text, headers)
-        case _:
-            request.processingFailed(failure)
-            return
-    finish(request, body)
+    deferred = Deferred.fromCoroutine(work)
+    request.notifyFinish().addErrback(cancel)
+    deferred.addErrback(fail)
 
 
-def trouble(error: UpstreamFailed | OSError) -> tuple[int, str, dict[str, str]]:
-    """Give status, sentence and header fields for trouble upstream, or with the cache folder."""
+def send_error(request: Request, failure: Failure) -> None:
+    """Answer a request for a page or a file that failed."""
+    described = for_error(failure.value)
+    if described is None:
+        request.processingFailed(failure)
+    else:
+        text(*described).send(request)
+
+
+def for_error(error: BaseException | None) -> tuple[int, str, Mapping[str, str]] | None:
+    """Give status, sentence and header fields for an error; ``None`` for a bug in proxpi."""
+    for kind, sentence in _NOT_FOUND.items():
+        if isinstance(error, kind):
+            return 404, sentence, NO_HEADERS
     if isinstance(error, OSError):
         _log.error("cache folder: {error}", error=error)
-        text = f"The cache folder cannot be used: {error.strerror or error}"
-        return 503, text, {"Retry-After": str(RETRY_AFTER)}
+        sentence = f"The cache folder cannot be used: {error.strerror or error}"
+        return 503, sentence, {"Retry-After": str(RETRY_AFTER)}
+    if not isinstance(error, UpstreamFailed):
+        return None
+    sentence = f"Upstream failed: {error}"
     if not error.temporary:
-        return 502, f"Upstream failed: {error}", {}
-    text = f"Upstream failed: {error}"
+        return 502, sentence, NO_HEADERS
     if isinstance(error, Offline):
-        text = f"Not cached, and PROXPI_OFFLINE is set: {error.url}"
+        sentence = f"Not cached, and PROXPI_OFFLINE is set: {error.url}"
     seconds = RETRY_AFTER if error.retry_after is None else math.ceil(error.retry_after)
-    seconds = min(max(1, seconds), LONGEST_RETRY_AFTER)
-    return 503, text, {"Retry-After": str(seconds)}
+    return 503, sentence, {"Retry-After": str(min(max(1, seconds), MAX_RETRY_AFTER))}
 
 
-def page_caching(etag: str, remaining: float, age: float, stale: bool) -> dict[str, str]:
-    """Give the cache headers of a page (RFC 9111)."""
-    headers = {"ETag": f'"{etag}"', "Vary": "Accept, Accept-Encoding"}
-    if stale:
-        headers["Cache-Control"] = "max-age=0, must-revalidate"
-        headers["Age"] = str(int(age))
-    else:
-        headers["Cache-Control"] = f"public, max-age={caching.max_age(remaining)}"
-    return headers
+def page_headers(etag: str, remaining: float, age: float, status: str) -> dict[str, str]:
+    """Give the cache headers of a page (RFC 9111).
+
+    :param remaining: seconds for which it stays fresh
+    :param age: seconds since an index sent or confirmed it
+    :param status: the value of ``X-Cache``
+    """
+    headers = {"ETag": f'"{etag}"', "X-Cache": status}
+    if status == "STALE":
+        return {**headers, "Cache-Control": "max-age=0, must-revalidate", "Age": str(int(age))}
+    return {**headers, "Cache-Control": f"public, max-age={caching.max_age(remaining)}"}
 
 
-def file_caching(etag: str | None, verified: bool) -> dict[str, str]:
-    """Give the cache headers of a file; one that is verified never changes under its name."""
+def file_headers(sha256: str | None, verified: bool, status: str) -> dict[str, str]:
+    """Give the cache headers of a file; one that is verified never changes under its name.
+
+    :param status: the value of ``X-Cache``
+    """
+    headers = {"X-Cache": status}
     if not verified:
-        headers = {"Cache-Control": f"public, max-age={caching.LONGEST}", "X-Verified": "no"}
-    else:
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"} if etag else {}
-    return {**headers, "ETag": f'"{etag}"'} if etag else headers
+        headers |= {"Cache-Control": f"public, max-age={caching.LONGEST}", "X-Verified": "no"}
+    elif sha256:
+        headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return {**headers, "ETag": f'"{sha256}"'} if sha256 else headers
 
 
-def decision(request: Request, etag: str | None) -> int | None:
-    """Say whether the conditions of a request make its answer a 412 or a 304."""
+def precondition(request: Request, etag: str | None) -> int | None:
+    """Tell whether a request's preconditions make its response a 412 or a 304."""
     return caching.decision(field(request, b"If-Match"), field(request, b"If-None-Match"), etag)

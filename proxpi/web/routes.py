@@ -1,4 +1,4 @@
-"""What the path of a request under ``/index/`` means: a pure function over bytes."""
+"""Routes under ``/index/`` and ``/simple/``: a pure function from a path to what it names."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ import attrs
 from proxpi.simple import names
 from proxpi.simple.entries import UNSAFE
 
-#: The roots of the tree; the first is the original's, the second what many expect.
+#: The roots of the tree; the first is the original's, the second the usual one.
 ROOTS = (b"index", b"simple")
-#: Characters beyond which nothing is a file name. (A disk takes fewer: what is too long for it is
-#: redirected.)
-LONGEST_FILENAME = 2000
+#: Characters of the longest file name. (A disk allows fewer: the client is redirected then.)
+MAX_FILENAME = 2000
 
 
 @attrs.frozen
-class ListPage:
-    """The list of all projects."""
+class ListRoute:
+    """The project list."""
 
 
 @attrs.frozen
-class ProjectPage:
+class PageRoute:
     """The page of a project, by its normalized name."""
 
     name: str
 
 
 @attrs.frozen
-class FileOf:
+class FileRoute:
     """A file of a project, by the project's normalized name."""
 
     name: str
@@ -38,13 +37,13 @@ class FileOf:
 
 
 @attrs.frozen
-class Moved:
-    """The same page under its proper URL, relative to the one that was asked for."""
+class RedirectRoute:
+    """The normal form of a page's URL, relative to the requested one."""
 
     location: str
 
 
-Target: TypeAlias = ListPage | ProjectPage | FileOf | Moved
+Route: TypeAlias = ListRoute | PageRoute | FileRoute | RedirectRoute
 
 
 def in_tree(path: bytes) -> bool:
@@ -52,45 +51,41 @@ def in_tree(path: bytes) -> bool:
     return path.lstrip(b"/").partition(b"/")[0] in ROOTS
 
 
-def target(path: bytes) -> Target | None:
+def find_route(path: bytes) -> Route | None:
     """
-    Read a path that lies under a root.
+    Find the route of a path; each segment is percent-decoded once, a slash in it is no separator.
 
-    Each segment is percent-decoded once, and a slash in it is no separator.
-
-    :param path: as it came, without query
-    :return: ``None`` if nothing can be there
+    :param path: as the client sent it, without query
+    :return: ``None`` for a 404
     """
-    segments = [_decoded(segment) for segment in path.split(b"/") if segment]
-    folder = path.endswith(b"/")
     if not in_tree(path):
         return None
-    if len(segments) == 1:
-        return ListPage() if folder else Moved(f"{segments[0]}/")
-    name = names.normalize(segments[1]) if segments[1] is not None else None
-    if name is None:
-        return None
-    if len(segments) == 2:
-        if not folder:
-            return Moved(f"{name}/")
-        # Each slash at the end is a folder to leave, doubled ones, too.
-        up = "../" * (len(path) - len(path.rstrip(b"/")))
-        return ProjectPage(name) if name == segments[1] else Moved(f"{up}{name}/")
-    filename = segments[2]
-    if len(segments) > 3 or folder or filename is None:
-        return None
-    return FileOf(name, filename)
-
-
-def _decoded(segment: bytes) -> str | None:
-    """Decode a segment; ``None`` for one that cannot name anything."""
     try:
-        text = unquote_to_bytes(segment).decode("utf-8")
-    except UnicodeDecodeError:
+        root, *rest = (_decoded(segment) for segment in path.split(b"/") if segment)
+    except ValueError:
         return None
-    return text if can_name(text) else None
+    slashes = len(path) - len(path.rstrip(b"/"))
+    if not rest:
+        return ListRoute() if slashes else RedirectRoute(f"{root}/")
+    project, *rest = rest
+    name = names.normalize(project)
+    if name is None or len(rest) > 1 or (rest and slashes):
+        return None
+    if rest:
+        return FileRoute(name, rest[0])
+    # Each slash at the end, doubled ones included, is one folder up.
+    normal = slashes and name == project
+    return PageRoute(name) if normal else RedirectRoute(f"{'../' * slashes}{name}/")
 
 
-def can_name(text: str) -> bool:
-    """Tell whether anything can be called so."""
-    return not (text in (".", "..") or len(text) > LONGEST_FILENAME or UNSAFE.search(text))
+def _decoded(segment: bytes) -> str:
+    """Decode a segment; `ValueError` if it cannot be a name."""
+    text = unquote_to_bytes(segment).decode("utf-8")
+    if not is_safe_name(text):
+        raise ValueError(text)
+    return text
+
+
+def is_safe_name(text: str) -> bool:
+    """Tell whether a decoded segment may name a project or a file."""
+    return not (text in (".", "..") or len(text) > MAX_FILENAME or UNSAFE.search(text))

@@ -96,7 +96,7 @@ class Request(server.Request):
             cut_off(self)
         else:
             text = "Something is wrong with proxpi itself; its log says more."
-            responses.finish(self, responses.line(self, 500, text))
+            responses.text(500, text).send(self)
         return reason
 
 
@@ -273,24 +273,24 @@ class _Fixed(Resource):
 
     isLeaf = True
 
-    def __init__(self, body: Callable[[Any], bytes]) -> None:
+    def __init__(self, make: Callable[[], responses.Response]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._body = body
+        self._make = make
 
     def render(self, request: Any) -> int:
         """See `IResource`."""
-        responses.finish(request, self._body(request))
+        self._make().send(request)
         return NOT_DONE_YET
 
 
-def _healthy(request: Any) -> bytes:
-    return responses.succeeded(request, responses.UNSTORED)
+def _healthy() -> responses.Response:
+    return responses.success(responses.NO_STORE)
 
 
-def _full(request: Any) -> bytes:
+def _full() -> responses.Response:
     headers = {"Retry-After": str(responses.RETRY_AFTER)}
     text = "proxpi has as many clients as it can take; try again in a moment."
-    return responses.line(request, 503, text, headers)
+    return responses.text(503, text, headers)
 
 
 def _is_text(segments: list[bytes]) -> bool:

@@ -1,4 +1,7 @@
-"""The tree under ``/index/`` and ``/simple/``: the hot path, a leaf that Klein never sees."""
+"""The resource under ``/index/`` and ``/simple/``: project list, pages, and the way to files.
+
+It is a leaf, without Klein: a hit is answered synchronously, anything else once it is fetched.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,19 @@ from proxpi.simple import negotiate
 from proxpi.web import responses
 from proxpi.web.files import Files
 from proxpi.web.response_cache import Cacheable
-from proxpi.web.routes import FileOf, ListPage, Moved, ProjectPage, Target, target
+from proxpi.web.responses import Response, field
+from proxpi.web.routes import FileRoute, ListRoute, PageRoute, RedirectRoute, find_route
 from proxpi.web.server import Request
 from proxpi.web.transfer import send_bytes, send_file
 
 ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
 VARY = {"Vary": "Accept, Accept-Encoding"}
+READ_ONLY = "An index only takes GET and HEAD; nothing can be uploaded here."
 
 
 @attrs.define(eq=False, slots=False)
-class IndexTree(Resource):
-    """Answers whatever is asked for under a root of the tree."""
+class SimpleApi(Resource):
+    """Answers requests for the project list, for pages and for files."""
 
     _pages: PageCache
     _projects: Projects
@@ -36,115 +41,87 @@ class IndexTree(Resource):
 
     def render(self, request: Request) -> int:
         """See `IResource`."""
-        wanted = target(request.uri.partition(b"?")[0])
-        if wanted is None:
-            body = responses.line(request, 404, "There is nothing of this name.")
-            responses.finish(request, body)
-        elif request.method in (b"GET", b"HEAD"):
-            self._answer(request, wanted)
+        path, question_mark, query = request.uri.partition(b"?")
+        route = find_route(path)
+        if route is None:
+            responses.text(404, "There is nothing of this name.").send(request)
         elif request.method == b"OPTIONS":
-            responses.finish(request, responses.empty(request, 204, ALLOW))
+            Response(204, ALLOW).send(request)
+        elif request.method not in (b"GET", b"HEAD"):
+            responses.text(405, READ_ONLY, ALLOW).send(request)
         else:
-            text = "An index only takes GET and HEAD; nothing can be uploaded here."
-            responses.finish(request, responses.line(request, 405, text, ALLOW))
+            match route:
+                case RedirectRoute(location):
+                    location += (question_mark + query).decode("latin-1")
+                    headers = {"Location": location, "Content-Length": "0", **VARY}
+                    Response(301, headers).send(request)
+                case FileRoute():
+                    self._files.respond(request, route)
+                case ListRoute() | PageRoute():
+                    self._respond(request, route)
         return NOT_DONE_YET
 
-    def _answer(self, request: Request, wanted: Target) -> None:
-        match wanted:
-            case Moved(location):
-                _, question_mark, query = request.uri.partition(b"?")
-                location += (question_mark + query).decode("latin-1")
-                headers = {"Location": location, "Content-Length": "0", **VARY}
-                responses.finish(request, responses.empty(request, 301, headers))
-            case FileOf():
-                self._files.answer(request, wanted)
-            case ListPage() | ProjectPage():
-                self._answer_form(request, wanted)
-
-    def _answer_form(self, request: Request, wanted: ListPage | ProjectPage) -> None:
+    def _respond(self, request: Request, route: ListRoute | PageRoute) -> None:
         responses.set_headers(request, VARY)
-        form = negotiate.choose_form(responses.field(request, b"Accept"), _format(request))
+        form = negotiate.choose_form(field(request, b"Accept"), _format(request))
         if form is None:
-            responses.finish(request, responses.line(request, 406, negotiate.ACCEPTABLE))
+            responses.text(406, negotiate.ACCEPTABLE).send(request)
             return
-        compressed = negotiate.accepts_gzip(responses.field(request, b"Accept-Encoding"))
-        if isinstance(wanted, ListPage):
-            projects = self._projects.ready(form.serialization, compressed)
-            if projects is not None:
-                self._send_list(request, projects, form, compressed)
-            else:
-                responses.later(request, self._fetch_list(request, form, compressed))
-            return
-        try:
-            page = self._pages.ready(wanted.name, form.serialization, compressed)
-        except NoSuchProject:
-            responses.refuse(request, Failure())
-            return
-        if page is not None:
-            if page.status == "HIT":
-                until = self._clock.seconds() + page.remaining
-                request.cacheable = Cacheable((wanted.name,), until, page.body.data)
-            self._send_page(request, page, form, compressed)
+        compressed = negotiate.accepts_gzip(field(request, b"Accept-Encoding"))
+        found: Page | ProjectList | None
+        if isinstance(route, ListRoute):
+            found = self._projects.ready(form.serialization, compressed)
         else:
-            responses.later(request, self._fetch_page(request, wanted.name, form, compressed))
-
-    async def _fetch_page(
-        self, request: Request, name: str, form: negotiate.Form, compressed: bool
-    ) -> None:
-        page = await self._pages.fetch(name, form.serialization, compressed)
-        self._send_page(request, page, form, compressed)
-
-    async def _fetch_list(self, request: Request, form: negotiate.Form, compressed: bool) -> None:
-        projects = await self._projects.fetch(form.serialization, compressed)
-        self._send_list(request, projects, form, compressed)
-
-    def _send_page(
-        self, request: Request, page: Page, form: negotiate.Form, compressed: bool
-    ) -> None:
-        data = page.body.data
-        if _set_head(request, page, page.body.etag, len(data), form, compressed):
-            send_bytes(request, data, self._clock)
+            try:
+                found = self._pages.ready(route.name, form.serialization, compressed)
+            except NoSuchProject:
+                responses.send_error(request, Failure())
+                return
+            if found is not None and found.status == "HIT":
+                until = self._clock.seconds() + found.remaining
+                request.cacheable = Cacheable((route.name,), until, found.body.data)
+        if found is None:
+            responses.respond_later(request, self._fetch(request, route, form, compressed))
         else:
-            request.finish()  # type: ignore[no-untyped-call]
+            self._send(request, found, form, compressed)
 
-    def _send_list(
-        self, request: Request, projects: ProjectList, form: negotiate.Form, compressed: bool
+    async def _fetch(
+        self,
+        request: Request,
+        route: ListRoute | PageRoute,
+        form: negotiate.Form,
+        compressed: bool,
     ) -> None:
-        file = projects.file
-        # A descriptor of its own: the list may be replaced while it is sent.
-        descriptor = os.dup(file.descriptor)
-        if not _set_head(request, projects, file.etag, file.size, form, compressed):
-            os.close(descriptor)
-            request.finish()  # type: ignore[no-untyped-call]
+        found: Page | ProjectList
+        if isinstance(route, ListRoute):
+            found = await self._projects.fetch(form.serialization, compressed)
+        else:
+            found = await self._pages.fetch(route.name, form.serialization, compressed)
+        self._send(request, found, form, compressed)
+
+    def _send(
+        self, request: Request, found: Page | ProjectList, form: negotiate.Form, compressed: bool
+    ) -> None:
+        etag = found.body.etag if isinstance(found, Page) else found.file.etag
+        headers = responses.page_headers(etag, found.remaining, found.age, found.status)
+        status = responses.precondition(request, etag)
+        if status is not None:
+            if status == 412:
+                request.cacheable = None
+                headers["Content-Length"] = "0"
+            Response(status, headers).send(request)
             return
-        send_file(request, descriptor, 0, file.size, self._clock, lambda: os.close(descriptor))
-
-
-def _set_head(
-    request: Request,
-    page: Page | ProjectList,
-    etag: str,
-    size: int,
-    form: negotiate.Form,
-    compressed: bool,
-) -> bool:
-    """Set the head of a page or of the list; tell whether there is a body to send."""
-    headers = responses.page_caching(etag, page.remaining, page.age, page.status == "STALE")
-    headers["X-Cache"] = page.status
-    decided = responses.decision(request, etag)
-    if decided is not None:
-        request.setResponseCode(decided)
-    if decided == 412:
-        request.cacheable = None
-        headers["Content-Length"] = "0"
-    if decided is None:
-        headers["Content-Type"] = form.content_type
-        headers["Content-Length"] = str(size)
-        headers["X-Content-Type-Options"] = "nosniff"
+        size = len(found.body.data) if isinstance(found, Page) else found.file.size
+        headers |= {"Content-Type": form.content_type, "Content-Length": str(size)}
         if compressed:
             headers["Content-Encoding"] = "gzip"
-    responses.set_headers(request, headers)
-    return decided is None
+        responses.set_headers(request, headers | responses.NO_SNIFF)
+        if isinstance(found, Page):
+            send_bytes(request, found.body.data, self._clock)
+        else:
+            # A descriptor of its own: the list may be replaced while it is sent.
+            descriptor = os.dup(found.file.descriptor)
+            send_file(request, descriptor, 0, size, self._clock, lambda: os.close(descriptor))
 
 
 def _format(request: Request) -> str | None:

@@ -21,10 +21,10 @@ from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
-from proxpi.web.admin.api import App
+from proxpi.web.admin.api import AdminApi
 from proxpi.web.files import Files
 from proxpi.web.server import Site
-from proxpi.web.simple_api import IndexTree
+from proxpi.web.simple_api import SimpleApi
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
 from tests.support.upstreams import Case, at_once, source, upstream_client
@@ -128,8 +128,8 @@ class HouseCase(FolderCase):
             self.pages, self.upstream, self.cache_dir, self.clock, timeout, at_once, stream
         )
         files = Files(self.mirror, self.clock, any_type)
-        tree = IndexTree(self.pages, self.projects, files, self.clock)
-        rest = rest or App(self.pages, self.projects, self.mirror, HOSTS).app.resource()
+        tree = SimpleApi(self.pages, self.projects, files, self.clock)
+        rest = rest or AdminApi(self.pages, self.projects, self.mirror, HOSTS).app.resource()
         self.site = Site(tree, lambda: rest, self.clock)
         self.pages.changed = self.cache_dir.changed = self.site.response_cache.invalidate
         self.cache_dir.prepare()

@@ -18,7 +18,7 @@ URL = "https://user:secret@index.example/simple/"
 def refused(error: Exception) -> tuple[int | None, str, str | None]:
     """The status, the body and ``Retry-After`` for an error."""
     request = DummyRequest([b""])
-    responses.refuse(request, Failure(error))  # type: ignore[arg-type]
+    responses.send_error(request, Failure(error))  # type: ignore[arg-type]
     waits = request.responseHeaders.getRawHeaders("Retry-After", [None])
     return request.responseCode, b"".join(request.written).decode(), waits[0]
 
@@ -54,14 +54,14 @@ def test_retry_after(said: float | None, expected: str) -> None:
 def test_gone() -> None:
     """A client that is gone is told nothing."""
     request = DummyRequest([b""])
-    responses.refuse(request, Failure(CancelledError()))  # type: ignore[arg-type]
+    responses.send_error(request, Failure(CancelledError()))  # type: ignore[arg-type]
     assert (request.written, request.finished) == ([], 0)
 
 
 def test_page_caching() -> None:
     """A fresh page may be kept for what is left of its time, at most a minute."""
     for remaining, expected in [(10.9, 10), (0.5, 0), (5000.0, 60)]:
-        headers = responses.page_caching("tag", remaining, 3.0, stale=False)
+        headers = responses.page_headers("tag", remaining, 3.0, "HIT")
         assert headers["Cache-Control"] == f"public, max-age={expected}"
         assert "Age" not in headers
         assert headers["ETag"] == '"tag"'
@@ -78,5 +78,5 @@ def test_an_error_while_refusing() -> None:
     async def fails() -> None:
         raise UpstreamFailed(URL, "status 503", retry_after=float("inf"))
 
-    responses.later(Request([b""]), fails())  # type: ignore[arg-type]
+    responses.respond_later(Request([b""]), fails())  # type: ignore[arg-type]
     assert [type(failure.value) for failure in failed] == [OverflowError]

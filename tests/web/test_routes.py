@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.web.routes import FileOf, ListPage, Moved, ProjectPage, Target, in_tree, target
+from proxpi.web.routes import (
+    FileRoute,
+    ListRoute,
+    PageRoute,
+    RedirectRoute,
+    Route,
+    find_route,
+    in_tree,
+)
 
 WHEEL = "demo-1.0-py3-none-any.whl"
 
@@ -16,38 +24,38 @@ WHEEL = "demo-1.0-py3-none-any.whl"
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (b"/index/", ListPage()),
-        (b"/simple/", ListPage()),
-        (b"/index", Moved("index/")),
-        (b"//index", Moved("index/")),
-        (b"//simple//", ListPage()),
-        (b"/index/demo/", ProjectPage("demo")),
-        (b"/simple/demo/", ProjectPage("demo")),
-        (b"//index//demo//", ProjectPage("demo")),
-        (b"/index/%64emo/", ProjectPage("demo")),
-        (b"/index/demo", Moved("demo/")),
-        (b"/index/My.Pkg", Moved("my-pkg/")),
-        (b"/index/My.Pkg/", Moved("../my-pkg/")),
-        (b"/index/my__pkg/", Moved("../my-pkg/")),
-        (b"/index/MY-PKG/", Moved("../my-pkg/")),
-        (b"/index/MY-PKG//", Moved("../../my-pkg/")),
-        (b"/index/demo/" + WHEEL.encode(), FileOf("demo", WHEEL)),
-        (b"/index/My_Pkg/x.whl", FileOf("my-pkg", "x.whl")),
-        (b"/index/demo/x.whl.metadata", FileOf("demo", "x.whl.metadata")),
-        (b"/index/demo/x-1.0+cpu.whl", FileOf("demo", "x-1.0+cpu.whl")),
-        (b"/index/demo/x-1.0%2Bcpu.whl", FileOf("demo", "x-1.0+cpu.whl")),
-        (b"/index/demo/x-1.0%2bcpu.whl", FileOf("demo", "x-1.0+cpu.whl")),
-        (b"/index/demo/x%252B.whl", FileOf("demo", "x%2B.whl")),
-        (b"//index//demo//x.whl", FileOf("demo", "x.whl")),
-        ("/index/demo/ü.whl".encode(), FileOf("demo", "ü.whl")),
-        (b"/index/demo/%C3%BC.whl", FileOf("demo", "ü.whl")),
-        (b"/index/list/x.whl", FileOf("list", "x.whl")),
+        (b"/index/", ListRoute()),
+        (b"/simple/", ListRoute()),
+        (b"/index", RedirectRoute("index/")),
+        (b"//index", RedirectRoute("index/")),
+        (b"//simple//", ListRoute()),
+        (b"/index/demo/", PageRoute("demo")),
+        (b"/simple/demo/", PageRoute("demo")),
+        (b"//index//demo//", PageRoute("demo")),
+        (b"/index/%64emo/", PageRoute("demo")),
+        (b"/index/demo", RedirectRoute("demo/")),
+        (b"/index/My.Pkg", RedirectRoute("my-pkg/")),
+        (b"/index/My.Pkg/", RedirectRoute("../my-pkg/")),
+        (b"/index/my__pkg/", RedirectRoute("../my-pkg/")),
+        (b"/index/MY-PKG/", RedirectRoute("../my-pkg/")),
+        (b"/index/MY-PKG//", RedirectRoute("../../my-pkg/")),
+        (b"/index/demo/" + WHEEL.encode(), FileRoute("demo", WHEEL)),
+        (b"/index/My_Pkg/x.whl", FileRoute("my-pkg", "x.whl")),
+        (b"/index/demo/x.whl.metadata", FileRoute("demo", "x.whl.metadata")),
+        (b"/index/demo/x-1.0+cpu.whl", FileRoute("demo", "x-1.0+cpu.whl")),
+        (b"/index/demo/x-1.0%2Bcpu.whl", FileRoute("demo", "x-1.0+cpu.whl")),
+        (b"/index/demo/x-1.0%2bcpu.whl", FileRoute("demo", "x-1.0+cpu.whl")),
+        (b"/index/demo/x%252B.whl", FileRoute("demo", "x%2B.whl")),
+        (b"//index//demo//x.whl", FileRoute("demo", "x.whl")),
+        ("/index/demo/ü.whl".encode(), FileRoute("demo", "ü.whl")),
+        (b"/index/demo/%C3%BC.whl", FileRoute("demo", "ü.whl")),
+        (b"/index/list/x.whl", FileRoute("list", "x.whl")),
     ],
 )
-def test_meaning(path: bytes, expected: Target) -> None:
+def test_meaning(path: bytes, expected: Route) -> None:
     """Each spelling of a page or file means it; pages have one proper URL, files any."""
     assert in_tree(path)
-    assert target(path) == expected
+    assert find_route(path) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,7 @@ def test_meaning(path: bytes, expected: Target) -> None:
 )
 def test_nothing(path: bytes) -> None:
     """What can name no project or file names none."""
-    assert target(path) is None
+    assert find_route(path) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +97,7 @@ def test_nothing(path: bytes) -> None:
 def test_not_in_the_tree(path: bytes) -> None:
     """Everything else is somebody else's, and means nothing here."""
     assert not in_tree(path)
-    assert target(path) is None
+    assert find_route(path) is None
 
 
 PATHS = st.lists(
@@ -107,13 +115,13 @@ def test_any_path(root: bytes, segments: list[bytes]) -> None:
     """No path is an error, and none means anything outside its place."""
     path = b"/".join([root, *(segment.replace(b"?", b"") for segment in segments)])
     assert in_tree(path)
-    found = target(path)
-    if isinstance(found, FileOf):
+    found = find_route(path)
+    if isinstance(found, FileRoute):
         for part in (found.name, found.filename):
             assert part not in ("", ".", "..")
             assert not {"/", "\0", "\r", "\n"} & set(part)
         assert found.name == found.name.lower()
-    if isinstance(found, Moved):
+    if isinstance(found, RedirectRoute):
         assert "//" not in found.location and ":" not in found.location
 
 
@@ -121,7 +129,7 @@ def test_any_path(root: bytes, segments: list[bytes]) -> None:
 def test_moved_leads_there(root: str, name: str) -> None:
     """A redirect leads, by way of a browser's rules, to the proper page, and is the only one."""
     for path in (f"{root}/{name}", f"{root}/{name}/"):
-        found = target(path.encode())
-        if isinstance(found, Moved):
-            found = target(urljoin(path, found.location).encode())
-        assert isinstance(found, ProjectPage)
+        found = find_route(path.encode())
+        if isinstance(found, RedirectRoute):
+            found = find_route(urljoin(path, found.location).encode())
+        assert isinstance(found, PageRoute)

@@ -1,12 +1,11 @@
-"""The Klein resource tree: home page, cache API, health. Pages and files are leaves above it.
+"""The Klein resource: admin page, cache API, statistics and health; pages and files never reach it.
 
-``DELETE`` under ``/cache`` and the forms of the home page do the same; both are closed to
-pages of other sites.
+``DELETE`` under ``/cache`` and the forms of the admin page change something: each such request
+passes one check (:meth:`AdminApi._check_change`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -24,40 +23,33 @@ from proxpi.index.project_list import Projects
 from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import responses
-from proxpi.web.admin.csrf import is_cross_site, is_known_host, is_of_browser
-from proxpi.web.admin.page import render_home
+from proxpi.web.admin.csrf import is_cross_site, is_from_browser, is_known_host
+from proxpi.web.admin.page import admin_page
 from proxpi.web.channel import MAX_BODY
-from proxpi.web.routes import can_name
+from proxpi.web.responses import Response
+from proxpi.web.routes import is_safe_name
 
 #: Bytes that a form may have.
-FORM_LIMIT = 4096
+MAX_FORM = 4096
 CROSS_SITE = "Pages of other sites may not change anything here."
-STRANGE_HOST = "A browser may only change something under a name of PROXPI_HOSTS or an address."
+UNKNOWN_HOST = "A browser may only change something under a name of PROXPI_HOSTS or an address."
 TOO_LARGE = f"The body of a request has at most {MAX_BODY} bytes here."
-NOTHING = "There is nothing here; the home page is at /."
-NO_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
+NOT_FOUND = "There is nothing here; the home page is at /."
+NO_PROJECT_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
 NO_FILENAME = "This is no file name."
-
-#: The home page loads nothing, and its forms go nowhere else.
-_HOME_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
 
 
 @attrs.define(eq=False)
 class _Refused(Exception):
-    """A request that changes nothing."""
+    """A request to change something is refused."""
 
     status: int
     text: str
 
 
 @attrs.define(eq=False)
-class App:
-    """What is neither a page nor a file.
+class AdminApi:
+    """Everything but pages and files.
 
     :ivar hosts: names in ``Host`` under which a browser may change something
     """
@@ -65,142 +57,129 @@ class App:
     _pages: PageCache
     _projects: Projects
     _mirror: Mirror
-    _hosts: frozenset[str] = frozenset()
+    _hosts: frozenset[str]
 
     app = Klein()
     app.url_map.strict_slashes = False
 
     @app.route("/", methods=["GET"])
-    async def home(self, request: Request) -> bytes:
-        """Say what this is and how to use it."""
-        body = await render_home(request)
-        return responses.whole(request, 200, body, "text/html; charset=utf-8", _HOME_HEADERS)
+    async def page(self, request: Request) -> bytes:
+        """Send the admin page."""
+        return (await admin_page(request)).apply(request)
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
         """Answer at once, whatever the upstream does."""
-        return responses.succeeded(request, responses.UNSTORED)
+        return responses.success(responses.NO_STORE).apply(request)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:
-        """Tell what was counted, as Prometheus reads it."""
-        body = metrics.text()
-        return responses.whole(request, 200, body, metrics.CONTENT_TYPE, responses.UNSTORED)
+        """Send the metrics for Prometheus."""
+        body, headers = metrics.text(), responses.NO_STORE
+        return responses.document(200, body, metrics.CONTENT_TYPE, headers).apply(request)
 
     @app.route("/cache/list", methods=["DELETE"])
     def delete_list(self, request: Request) -> bytes:
-        """Forget the project list, and a project called ``list``."""
+        """Invalidate the project list, and the page of a project called ``list``."""
         self._check_change(request, "cache", "list")
         self._projects.invalidate()
         self._pages.invalidate("list")
-        return responses.succeeded(request)
+        return responses.success().apply(request)
 
     @app.route("/cache/<name>", methods=["DELETE"])
     def delete_project(self, request: Request, name: str) -> bytes:
-        """Forget the pages of a project."""
+        """Invalidate the page of a project."""
         self._check_change(request, "cache", name)
         self._pages.invalidate(_project(name, 404))
-        return responses.succeeded(request)
+        return responses.success().apply(request)
 
     @app.route("/cache/<name>/<filename>", methods=["DELETE"])
     async def delete_file(self, request: Request, name: str, filename: str) -> bytes:
-        """Forget a file and what lies beside it, also while it is being fetched or sent."""
+        """Delete a file with its metadata and signature, also during its download."""
         self._check_change(request, "cache", name, filename)
         project = _project(name, 404)
-        if not can_name(filename):
+        if not is_safe_name(filename):
             raise _Refused(404, NO_FILENAME)
         await self._mirror.forget(project, filename)
-        return responses.succeeded(request)
+        return responses.success().apply(request)
 
     @app.route("/cache", methods=["DELETE"])
     async def delete_all(self, request: Request) -> bytes:
-        """Remove everything: list, files and pages."""
+        """Delete project list, files and pages."""
         self._check_change(request, "cache")
         if request.uri != b"/cache":
-            raise _Refused(404, NOTHING)  # whatever a query was to say
+            raise _Refused(404, NOT_FOUND)  # a query could be meant to restrict this
         clears = (self._projects.clear, self._mirror.clear, self._pages.clear)
-        parts = [maybeDeferred(clear) for clear in clears]
         try:
-            await gatherResults(parts, consumeErrors=True)
+            await gatherResults([maybeDeferred(clear) for clear in clears], consumeErrors=True)
         except FirstError as error:
             error.subFailure.raiseException()
-        return responses.succeeded(request)
+        return responses.success().apply(request)
 
     @app.route("/admin/forget-list", methods=["POST"])
     def post_forget_list(self, request: Request) -> bytes:
-        """Do what the home page's first form asks for."""
+        """Invalidate the project list, as the form on the admin page."""
         self._check_change(request, "admin", "forget-list")
         self._projects.invalidate()
-        return _back_home(request, "list=forgotten")
+        return _see_admin_page("list=forgotten").apply(request)
 
     @app.route("/admin/forget-project", methods=["POST"])
     def post_forget_project(self, request: Request) -> bytes:
-        """Do what the home page's second form asks for."""
+        """Invalidate the page of a project, as the form on the admin page."""
         self._check_change(request, "admin", "forget-project")
-        assert request.content is not None  # a request that is being answered has come whole
-        fields = parse_qs(request.content.read(FORM_LIMIT).decode("utf-8", "replace"))
+        assert request.content is not None  # the channel has read the whole body
+        fields = parse_qs(request.content.read(MAX_FORM).decode("utf-8", "replace"))
         name = _project(fields.get("project", [""])[-1].strip(), 400)
         self._pages.invalidate(name)
-        return _back_home(request, f"project={name}")
+        return _see_admin_page(f"project={name}").apply(request)
 
     def _check_change(self, request: Request, *segments: str) -> None:
-        """Refuse what may not change anything, or is not quite the URL of what it would change."""
-        if [unquote(one) for one in request.path.decode("latin-1").split("/")[1:]] != [*segments]:
-            raise _Refused(404, NOTHING)
+        """Refuse a request that may not change anything, or whose URL is not exactly this one."""
+        path = request.path.decode("latin-1").split("/")[1:]
+        if [unquote(segment) for segment in path] != [*segments]:
+            raise _Refused(404, NOT_FOUND)
         if is_cross_site(request):
             raise _Refused(403, CROSS_SITE)
-        if is_of_browser(request) and not is_known_host(request, self._hosts):
-            raise _Refused(403, STRANGE_HOST)
+        if is_from_browser(request) and not is_known_host(request, self._hosts):
+            raise _Refused(403, UNKNOWN_HOST)
         if request.too_large:  # type: ignore[attr-defined]
             raise _Refused(413, TOO_LARGE)
 
     @app.handle_errors(_Refused)
     def refuse_change(self, request: Any, failure: Failure) -> bytes:
-        """Answer a request that changes nothing."""
+        """Answer a refused request."""
         error = failure.value
         assert isinstance(error, _Refused)
-        return responses.error(request, error.status, error.text)
+        return responses.api_error(error.status, error.text).apply(request)
 
     @app.handle_errors(UpstreamFailed, OSError)
-    def refuse_for_now(self, request: Any, failure: Failure) -> bytes:
-        """Answer what cannot be done, for want of an upstream or of a folder that can be used."""
-        error = failure.value
-        assert isinstance(error, (UpstreamFailed, OSError))
-        status, text, headers = responses.trouble(error)
-        responses.set_headers(request, headers)
-        return responses.error(request, status, text)
-
-    @app.handle_errors(MethodNotAllowed)
-    def refuse_method(self, request: Any, failure: Failure) -> bytes:
-        """Answer a method that is not for this URL; ``OPTIONS`` tells which are."""
-        error = failure.value
-        assert isinstance(error, MethodNotAllowed)
-        allow = {"Allow": ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))}
-        if request.method == b"OPTIONS":
-            return responses.empty(request, 204, allow)
-        return _refused(request, 405, f"Only {allow['Allow']} can be used here.", allow)
+    def send_failure(self, request: Any, failure: Failure) -> bytes:
+        """Answer a request that failed because of the upstream or the cache folder."""
+        described = responses.for_error(failure.value)
+        assert described is not None
+        return responses.api_error(*described).apply(request)
 
     @app.handle_errors(HTTPException)
-    def refuse_rest(self, request: Any, failure: Failure) -> bytes:
-        """Answer what Klein's routes do not know."""
-        return _refused(request, 404, NOTHING, {})
-
-
-def _refused(request: Any, status: int, text: str, headers: Mapping[str, str]) -> bytes:
-    """Refuse in the form that the part of the tree has."""
-    if request.path.startswith(b"/cache"):
-        responses.set_headers(request, headers)
-        return responses.error(request, status, text)
-    return responses.line(request, status, text, headers)
+    def send_route_error(self, request: Any, failure: Failure) -> bytes:
+        """Answer a request that no route takes: 404, 405, or the methods for ``OPTIONS``."""
+        error, status, text, allow = failure.value, 404, NOT_FOUND, responses.NO_HEADERS
+        if isinstance(error, MethodNotAllowed):
+            allow = {"Allow": ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))}
+            if request.method == b"OPTIONS":
+                return Response(204, allow).apply(request)
+            status, text = 405, f"Only {allow['Allow']} can be used here."
+        make = responses.api_error if request.path.startswith(b"/cache") else responses.text
+        return make(status, text, allow).apply(request)
 
 
 def _project(name: str, status: int) -> str:
+    """Normalize the name of a project; refuse an invalid one with a status."""
     normalized = names.normalize(name)
     if normalized is None:
-        raise _Refused(status, NO_NAME)
+        raise _Refused(status, NO_PROJECT_NAME)
     return normalized
 
 
-def _back_home(request: Request, done: str) -> bytes:
-    """Lead a browser back, so that a reload repeats nothing."""
-    return responses.empty(request, 303, {"Location": f"../?{done}", "Content-Length": "0"})
+def _see_admin_page(done: str) -> Response:
+    """Redirect a browser to the admin page, so that a reload repeats nothing."""
+    return Response(303, {"Location": f"../?{done}", "Content-Length": "0"})

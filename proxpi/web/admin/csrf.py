@@ -1,10 +1,8 @@
-"""The CSRF check: which requests may change something.
+"""The CSRF check: it keeps other sites' pages from changing anything through a browser.
 
-No states. A request without ``Origin`` and ``Sec-Fetch-Site`` comes from no browser and may. A
-browser says in ``Sec-Fetch-Site`` where a request comes from; an older one sends at least
-``Origin`` with whatever changes something. That tells another site's page. It does not tell a
-page whose name was made to lead here (DNS rebinding): its origin *is* the host that is asked. So a
-browser's request also needs a host that nobody else can have given out: see :func:`is_known_host`.
+A request without ``Origin`` and ``Sec-Fetch-Site`` is not from a browser: it is allowed. A
+cross-site request is refused. DNS rebinding makes another site same-origin; so the ``Host`` of a
+browser's request must be one that no other site can have pointed here: see :func:`is_known_host`.
 """
 
 from __future__ import annotations
@@ -20,36 +18,35 @@ from twisted.web.server import Request
 from proxpi.web.responses import field
 
 _PORTS = {"http": 80, "https": 443}
-_NAMES = Path("/etc/hosts")
+_HOSTS = Path("/etc/hosts")
 
 
-def is_of_browser(request: Request) -> bool:
-    """Tell whether a browser made a request that may change something."""
+def is_from_browser(request: Request) -> bool:
+    """Tell whether a browser sent a request that changes something."""
     return field(request, b"Sec-Fetch-Site") is not None or field(request, b"Origin") is not None
 
 
 def is_cross_site(request: Request) -> bool:
-    """Tell whether a request was made by another site's page."""
-    relation = field(request, b"Sec-Fetch-Site")
+    """Tell whether another site's page sent a request."""
+    relation, origin = field(request, b"Sec-Fetch-Site"), field(request, b"Origin")
     if relation is not None:
         return relation.strip().lower() not in ("same-origin", "none")
-    origin = field(request, b"Origin")
     if origin is None:
         return False
     try:
         theirs = urlsplit(origin.strip())
         ours = urlsplit(f"{theirs.scheme}://{field(request, b'Host') or ''}")
-        return not theirs.hostname or _place(theirs) != _place(ours)
+        return not theirs.hostname or _host_and_port(theirs) != _host_and_port(ours)
     except ValueError:
         return True
 
 
 def is_known_host(request: Request, names: Collection[str]) -> bool:
     """
-    Tell whether ``Host`` is a name under which nobody else can have led a browser here.
+    Tell whether no other site can have pointed the name in ``Host`` here.
 
-    These are addresses, names without a dot, ``localhost`` with what lies below it, and the names
-    given. Case, a dot at the end, and the port do not matter.
+    Known are addresses, names without a dot, ``localhost`` and what lies below it, and `names`.
+    Case, a dot at the end, and the port do not matter.
 
     :param names: in lower case
     """
@@ -64,11 +61,11 @@ def is_known_host(request: Request, names: Collection[str]) -> bool:
 
 
 def machine_names() -> frozenset[str]:
-    """Give the names of this machine, as far as it knows them without asking anybody."""
+    """Give the names of this machine: its host name, and those beside it in ``/etc/hosts``."""
     own = socket.gethostname().lower()
     names = {own}
     try:
-        lines = _NAMES.read_text("utf-8", "replace").lower().splitlines()
+        lines = _HOSTS.read_text("utf-8", "replace").lower().splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -78,5 +75,5 @@ def machine_names() -> frozenset[str]:
     return frozenset(names)
 
 
-def _place(url: SplitResult) -> tuple[str | None, int | None]:
+def _host_and_port(url: SplitResult) -> tuple[str | None, int | None]:
     return url.hostname, url.port or _PORTS.get(url.scheme)

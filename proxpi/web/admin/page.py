@@ -1,4 +1,4 @@
-"""The home page: what this is, the lines to copy, and two forms. It works without JavaScript."""
+"""The admin page: lines to copy and two forms, rendered from a template, without JavaScript."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
 from proxpi.simple import names
-from proxpi.web.responses import field
+from proxpi.web.responses import Response, document, field
 
-_TEMPLATE = XMLFile(FilePath(__file__).sibling("page.xml"))
+#: The page loads nothing, and its forms post to this site alone.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
 
 
-async def render_home(request: Request) -> bytes:
-    """Render the page for whoever asks, by the address under which they see it."""
-    return b"<!DOCTYPE html>\n" + await flattenString(request, _Home())
+async def admin_page(request: Request) -> Response:
+    """Render the page, with the address under which the client sees it."""
+    body = b"<!DOCTYPE html>\n" + await flattenString(request, _Page())
+    return document(200, body, "text/html; charset=utf-8", _HEADERS)
 
 
-class _Home(Element):
+class _Page(Element):
     """Fills the template's slots."""
 
-    loader = _TEMPLATE
+    loader = XMLFile(FilePath(__file__).sibling("page.xml"))
 
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
@@ -41,12 +48,12 @@ class _Home(Element):
 
 
 def _done(request: Request) -> str:
-    """Say what the form that led here did."""
+    """Describe the change that the form has made which led here."""
     arguments: dict[bytes, list[bytes]] = request.args or {}
     if b"list" in arguments:
         return "The project list is forgotten: it is asked for again when it is next wanted."
-    for given in arguments.get(b"project", []):
-        name = names.normalize(given.decode("utf-8", "replace"))
+    for value in arguments.get(b"project", []):
+        name = names.normalize(value.decode("utf-8", "replace"))
         if name is not None:
             return f"{name} is forgotten: its page is asked for again when it is next wanted."
     return ""

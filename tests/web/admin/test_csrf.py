@@ -8,7 +8,7 @@ import pytest
 from twisted.web.test.requesthelper import DummyRequest
 
 from proxpi.web.admin import csrf
-from proxpi.web.admin.csrf import is_cross_site, is_known_host, is_of_browser, machine_names
+from proxpi.web.admin.csrf import is_cross_site, is_from_browser, is_known_host, machine_names
 
 
 def crossing(**headers: str) -> bool:
@@ -127,15 +127,15 @@ def test_of_browser() -> None:
         request = DummyRequest([b""])
         for name, value in fields.items():
             request.requestHeaders.addRawHeader(name, value)
-        assert is_of_browser(request) is expected  # type: ignore[arg-type]
+        assert is_from_browser(request) is expected  # type: ignore[arg-type]
 
 
 def test_machine_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The machine's names are its host name, and those beside it in the file of hosts."""
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost\n10.0.0.5 Box.Lan box other # x.y\n10.0.0.6 not.lan\n")
-    monkeypatch.setattr(csrf, "_NAMES", hosts)
+    monkeypatch.setattr(csrf, "_HOSTS", hosts)
     monkeypatch.setattr("socket.gethostname", lambda: "Box")
     assert machine_names() == {"box", "box.lan", "other"}
-    monkeypatch.setattr(csrf, "_NAMES", tmp_path / "none")
+    monkeypatch.setattr(csrf, "_HOSTS", tmp_path / "none")
     assert machine_names() == {"box"}
