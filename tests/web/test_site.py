@@ -200,7 +200,7 @@ class OwnErrors(HouseCase):
         def buggy(*_: object) -> None:
             raise Bug("secret")
 
-        self.put(PageCache, "forget", buggy)
+        self.put(PageCache, "invalidate", buggy)
         answer = self.ask("DELETE", "/cache/demo")
         assert (answer.status, answer.text.count("\n")) == (500, 1)
         assert "secret" not in answer.text
