@@ -19,7 +19,6 @@ from twisted.python import usage
 
 from proxpi import __version__
 from proxpi.settings import SETTINGS, Setting, Settings, SettingsError, setting
-from proxpi.upstream.proxies import Proxies
 
 _LISTEN = setting("listen")
 
@@ -102,10 +101,7 @@ def _help(row: Setting) -> str:
 
 
 class Options(usage.Options):
-    """Options named after the settings; ``settings`` are their values once they are parsed.
-
-    ``proxies`` are the environment's forward proxies, which have no options.
-    """
+    """Options named after the settings; ``settings`` are their values once they are parsed."""
 
     optParameters: ClassVar[list[list[str | None]]] = [
         [row.option, None, None, _help(row)] for row in SETTINGS if row is not _LISTEN
@@ -122,7 +118,6 @@ class Options(usage.Options):
     )
 
     settings: Settings
-    proxies: Proxies
 
     def opt_listen(self, endpoint: str) -> None:
         self.setdefault("listen", []).append(endpoint)
@@ -155,7 +150,6 @@ class Options(usage.Options):
             if any(map(_NEXT_OPTION.match, values if row.repeatable else [values or ""])):
                 raise _needs_value(row)
         self.settings = Settings.read(os.environ, self)
-        self.proxies = Proxies.read(os.environ)
         for endpoint in self.settings.listen:
             try:
                 serverFromString(None, endpoint)  # a reactor is only kept, for listening

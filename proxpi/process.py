@@ -21,22 +21,23 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
-
-from proxpi.web.response_cache import FILES
 
 T = TypeVar("T")
 
@@ -55,13 +56,55 @@ class StartFailed(SystemExit, Exception):
     """
 
 
-def room(indexes: int, connections: int) -> tuple[int, int]:
-    """Raise the limit of descriptors as far as it goes, and give how many are for clients.
+class _DaemonThread(Thread):
+    """A thread that does not hold up the end of the process."""
 
-    :param indexes: how many there are; each has connections for pages, its files have others,
-        and each of those writes a file
-    :param connections: how many connections each of them has for either
-    :return: that, and how many are for files that are kept open between requests
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, daemon=True, **named)
+
+
+class _Pool(ThreadPool):
+    """A pool that starts its threads when a job needs them."""
+
+    threadFactory = _DaemonThread
+
+
+class RunInThread(Protocol):
+    """Runs a slow function off the reactor's thread."""
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give a Deferred of the function's result."""
+
+
+@attrs.frozen(kw_only=True)
+class Resources:
+    """The threads and descriptors of the process.
+
+    Cached files have pools of their own, because a slow disk must not delay pages; and a disk that
+    writes slowly may still read well.
+
+    :ivar pages: runs the work on pages and project lists
+    :ivar writes: runs the writes to the cache folder
+    :ivar reads: runs the reads of cached files
+    :ivar client_descriptors: descriptors for the connections and responses of clients
+    :ivar open_files: descriptors for files that the response cache keeps open
+    """
+
+    pages: RunInThread
+    writes: RunInThread
+    reads: RunInThread
+    client_descriptors: int
+    open_files: int
+
+
+def allocate(reactor: Any, *, indexes: int, connections: int, open_files: int) -> Resources:
+    """
+    Make the thread pools, raise the limit of descriptors as far as it goes, and divide them.
+
+    :param indexes: each has connections for pages and others for its files, and each connection
+        for a file has an open partial file
+    :param connections: connections of each index for pages, and as many for files
+    :param open_files: files that the response cache keeps open, if there are descriptors enough
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -69,23 +112,21 @@ def room(indexes: int, connections: int) -> tuple[int, int]:
     except (OSError, ValueError):  # macOS: less than what it calls the hard limit
         hard = soft
     limit = UNLIMITED if hard == resource.RLIM_INFINITY else hard
-    held = min(FILES, limit // 8)
-    kept = OWN_DESCRIPTORS + held + 3 * connections * (indexes + 1)
-    return limit - min(kept, limit // 2), held
+    open_files = min(open_files, limit // 8)
+    reserved = OWN_DESCRIPTORS + open_files + 3 * connections * (indexes + 1)
+    return Resources(
+        pages=_runner(reactor, "pages"),
+        writes=_runner(reactor, "writes"),
+        reads=_runner(reactor, "reads"),
+        client_descriptors=limit - min(reserved, limit // 2),
+        open_files=open_files,
+    )
 
 
-class _Daemon(Thread):
-    """A thread that the end of the process does not wait for."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, daemon=True, **named)
-
-
-def pool(name: str) -> ThreadPool:
-    """Make a pool whose threads begin when they are needed, and hold up no end of the process."""
-    made = ThreadPool(0, THREADS, f"proxpi {name}")
-    made.threadFactory = _Daemon
-    return made
+def _runner(reactor: Any, name: str) -> RunInThread:
+    pool = _Pool(0, THREADS, f"proxpi {name}")
+    pool.start()  # no thread yet: a daemon forks after this
+    return cast(RunInThread, partial(deferToThreadPool, reactor, pool))
 
 
 class Share:
@@ -98,7 +139,7 @@ class Share:
     :param threads: jobs that may run at once
     """
 
-    def __init__(self, work: Callable[[Callable[[], Any]], Deferred[Any]], threads: int) -> None:
+    def __init__(self, work: RunInThread, threads: int) -> None:
         self._work = work
         self._slots = DeferredSemaphore(threads)
 
@@ -110,14 +151,25 @@ class Share:
         return result
 
 
-def temporary_place() -> str:
+def use_monotonic_time(reactor: Any) -> None:
     """
-    Give the folder for temporary ones.
+    Have the reactor's timers run by the monotonic clock.
 
-    :raises StartFailed: with one line, if there is none
+    Twisted's reactors schedule by ``IReactorTime.seconds``, which is the wall clock: when that is
+    set back, every timer of the process stops for as long. No argument or subclass of ours helps,
+    since twistd installs the reactor before it loads a plugin, and Twisted's own timers use it.
+    """
+    reactor.seconds = time.monotonic
+
+
+def temporary_path() -> Path:
+    """
+    Give a new path for a temporary folder.
+
+    :raises StartFailed: with one line, if the system has no place for one
     """
     try:
-        return tempfile.gettempdir()
+        return Path(tempfile.gettempdir(), f"proxpi-{secrets.token_hex(8)}")
     except OSError as error:
         raise StartFailed(
             f"proxpi: {error.strerror or error}; set TMPDIR, or PROXPI_CACHE_DIR"

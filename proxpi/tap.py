@@ -1,6 +1,9 @@
-"""The twistd plugin's service, and the only place where the parts meet.
+"""The composition root: :func:`build` makes every part of proxpi and connects it to the others.
 
-``twistd proxpi`` finds :class:`Options` and :func:`makeService` here.
+Parts are made through their constructors, each after those that it uses; nothing is set on a part
+afterwards. Tests build proxpi with the same function and replace what lies outside the process:
+the agent, the reactor and the threads. ``twistd proxpi`` finds :class:`Options` and
+:func:`makeService` here. :class:`Proxpi` starts, announces and stops what was built.
 """
 
 from __future__ import annotations
@@ -8,13 +11,12 @@ from __future__ import annotations
 import gc
 import os
 import re
-import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -27,9 +29,10 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from proxpi import __version__, metrics
@@ -45,13 +48,14 @@ from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.process import (
     THREADS,
+    Resources,
     Share,
     Shutdown,
     StartFailed,
+    allocate,
     make_folder,
-    pool,
-    room,
-    temporary_place,
+    temporary_path,
+    use_monotonic_time,
 )
 from proxpi.settings import Given, Settings, SettingsError, setting
 from proxpi.simple import urls
@@ -61,285 +65,330 @@ from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.client import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, UpstreamClient
 from proxpi.upstream.connections import persistent_pool
 from proxpi.upstream.connector import Connector
-from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.credentials import Credentials, Netrc
 from proxpi.upstream.dns import DNSResolver
 from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.proxy_agent import ProxyAgent
 from proxpi.web.admin.csrf import machine_names
 from proxpi.web.files import Files
+from proxpi.web.response_cache import FILES, ResponseCache
 from proxpi.web.server import Site
 from proxpi.web.simple_api import SimpleApi
 
 __all__ = ["Options", "makeService"]
 
-#: Seconds for which a thread may keep the others waiting. (Python's own 5 ms would be paid by the
-#: reactor each time that it comes back from the system: several times for one request.)
-TURN = 0.0005
-#: Seconds between two times that the uses of ready answers are counted as those of their files.
-COUNTING = 60.0
-#: Seconds for which the end waits until the state of the cache folder is written.
-CLOSING = 0.5
-#: Connections that may wait to be accepted; the system may allow fewer.
+#: Seconds after which a thread has to release the interpreter lock. With Python's own 5 ms the
+#: reactor would wait that long after each system call: several times for one request.
+SWITCH_INTERVAL = 0.0005
+#: Seconds between two times that uses of cached responses are counted as uses of their files.
+COUNT_INTERVAL = 60.0
+#: Seconds for which the stop waits until the state of the cache folder is written.
+CLOSE_TIMEOUT = 0.5
+#: Connections that may wait to be accepted; the system may allow fewer. With Twisted's 50 most of
+#: a thousand clients that connect at once would wait for a second or more.
 BACKLOG = 4096
 
 _log = Logger(namespace="proxpi")
 
 
+@attrs.define(eq=False, kw_only=True)
 class Proxpi(Service):
-    """Builds the house from its settings, opens its doors, and closes them.
+    """Starts, announces and stops the parts that :func:`build` made.
 
-    :param access: writes a line of the access log
-    :param owner: the number of the user that the process is going to be; ``None``: who it is now
-    :raises SettingsError: for certificates that cannot be used
+    :ivar owner: the user id that the process will change to; ``None``: it keeps its own
+    :ivar sources: the indexes in order of precedence
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        proxies: Proxies,
-        reactor: Any,
-        access: Callable[[str], object],
-        owner: int | None = None,
-    ) -> None:
-        self._settings = settings
-        self._access = access
-        self._owner = owner
-        self._proxies = proxies
-        self._reactor = reactor
-        self._pool = persistent_pool(reactor, settings.upstream_connections)
-        self._index_urls = (settings.index_url, *settings.extra_index_urls)
-        # Read here, while the process still is who, and where, it was started.
-        self._netrc = credentials.read(os.environ)
-        self._credentials = Credentials.gather(
-            self._index_urls, self._netrc, certificate=settings.client_cert is not None
-        )
-        self._tls = tls.policy(
-            verify=not settings.disable_index_ssl_verification,
-            environment=os.environ,
-            ca_bundle=settings.path("ca_bundle"),
-            client_cert=settings.path("client_cert"),
-            shown_to=self._credentials.certificate_for,
-        )
-        # What is done with files takes as long as the disk: pages do not wait for it. And a disk
-        # that writes slowly may still read well.
-        self._pools = [pool(name) for name in ("pages", "writes", "reads")]
-        self._in_thread, self._writing, self._reading = (
-            partial(deferToThreadPool, reactor, each) for each in self._pools
-        )
-        self._ports: list[tuple[str, IListeningPort]] = []
-        self._temporary: Path | None = None
-        if settings.cache_dir is None:
-            self._temporary = Path(temporary_place(), f"proxpi-{secrets.token_hex(8)}")
-        folder = self._temporary or Path(str(settings.cache_dir))
-        self._cache_dir = CacheDir(folder, settings.cache_size, self._writing)
-        metrics.CACHE_BYTES.value = lambda: self._cache_dir.used
-        metrics.CACHE_CAPACITY.value = lambda: settings.cache_size
+    settings: Settings
+    reactor: Any
+    owner: int | None
+    netrc: Netrc
+    proxies: Proxies
+    pool: HTTPConnectionPool
+    upstream: UpstreamClient
+    sources: list[IndexClient]
+    pages: PageCache
+    projects: Projects
+    cache_dir: CacheDir
+    mirror: Mirror
+    site: Site
+    _counting: LoopingCall = attrs.field(init=False)
+    _ports: list[tuple[str, IListeningPort]] = attrs.field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self._counting = LoopingCall(self.cache_dir.count_uses)
+        self._counting.clock = self.reactor
 
     def privilegedStartService(self) -> None:
         """
-        Make the cache folder and listen, as root if twistd was started so.
+        Make the cache folder and listen; as root if twistd was started so.
 
-        :raises StartFailed: with one line, if the folder cannot be made, or an address cannot be
-            listened on
+        :raises StartFailed: with one line, if the folder cannot be made or an endpoint refuses
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        if self._temporary is None:
-            make_folder(self._cache_dir.folder, "PROXPI_CACHE_DIR", 0o777, self._owner)
-        site = self._built = self._site()
-        for description in self._settings.listen:
+        if self.settings.cache_dir is not None:
+            make_folder(self.cache_dir.folder, "PROXPI_CACHE_DIR", 0o777, self.owner)
+        for description in self.settings.listen:
             failures: list[Failure] = []
-            listening = serverFromString(self._reactor, description).listen(site)
-            listening.addCallback(lambda port, to=description: self._open(to, port))
+            listening = serverFromString(self.reactor, description).listen(self.site)
+            listening.addCallback(lambda port, to=description: self._listening(to, port))
             listening.addErrback(failures.append)
             if failures:
-                raise _cannot_listen(self._settings.given("listen", description), failures[0])
+                raise _cannot_listen(self.settings.given("listen", description), failures[0])
 
-    def _open(self, description: str, port: IListeningPort) -> None:
+    def _listening(self, description: str, port: IListeningPort) -> None:
         self._ports.append((description, port))
         listener = getattr(port, "socket", None)
         if listener is not None and "backlog=" not in description:
-            # Of a crowd that comes at once, Twisted's 50 would let most wait for a second or more.
             listener.listen(BACKLOG)
 
     def startService(self) -> None:
         """
-        Look at the cache folder, and say where everything is.
+        Scan the cache folder, and log the settings that matter to an operator.
 
-        :raises StartFailed: with one line, if a temporary one cannot be made
+        :raises StartFailed: with one line, if a temporary folder cannot be made
         """
         super().startService()  # type: ignore[no-untyped-call]
-        if self._temporary is not None:
-            # Not earlier: twistd may have been told to become another user by now.
-            make_folder(self._temporary, "TMPDIR", 0o700)
-        for each in self._pools:
-            each.start()
-        self._cache_dir.prepare()
-        self._counting.start(COUNTING, now=False)
-        for warning in self._settings.warnings:
-            _log.warn("{warning}", warning=warning)
-        if self._settings.disable_index_ssl_verification:
+        if self.settings.cache_dir is None:
+            # Not earlier: twistd changes the user before this.
+            make_folder(self.cache_dir.folder, "TMPDIR", 0o700)
+        self.cache_dir.prepare()
+        self._counting.start(COUNT_INTERVAL, now=False)
+        self._log_settings()
+        # The reactor handles signals once it runs, and a reader of this line may send one.
+        self.reactor.callWhenRunning(self._announce)
+        # The collector skips all objects made so far. Otherwise each full collection would take
+        # longer than any work on a large page. (They hold next to no garbage, and a collection
+        # before this would add 25 ms to the start.)
+        gc.freeze()
+
+    def _log_settings(self) -> None:
+        for warning in (*self.settings.warnings, self.netrc.trouble):
+            if warning is not None:
+                _log.warn("{warning}", warning=warning)
+        if self.settings.disable_index_ssl_verification:
             _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
-        if self._settings.offline:
+        if self.settings.offline:
             _log.info("PROXPI_OFFLINE: no connection is made upstream")
-        if self._netrc.trouble is not None:
-            _log.warn("{trouble}", trouble=self._netrc.trouble)
-        for scheme, proxy in (("http", self._proxies.http), ("https", self._proxies.https)):
+        for scheme, proxy in (("http", self.proxies.http), ("https", self.proxies.https)):
             if proxy is not None:
                 _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
-        # Once the reactor runs, it also heeds signals: whoever waits for this line may send one.
-        self._reactor.callWhenRunning(self._announce)
-        # What is there by now stays: it need not be looked at whenever garbage is collected, which
-        # would take longer than anything that a large page does. (There is next to no garbage among
-        # it, and to collect that first would take 25 ms of the start.)
-        gc.freeze()
 
     def _announce(self) -> None:
         _log.info(
             "proxpi {version} listening on {addresses} for {indexes} with files in {folder}",
             version=__version__,
             addresses=" and ".join(_address(to, port) for to, port in self._ports),
-            indexes=" and ".join(urls.loggable(source.url) for source in self._sources),
-            folder=self._cache_dir.folder.resolve(),
+            indexes=" and ".join(urls.loggable(source.url) for source in self.sources),
+            folder=self.cache_dir.folder.resolve(),
         )
 
-    async def _stop(self) -> None:
-        await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
-        await self._built.drain(self._settings.drain_timeout)
-        if self._counting.running:
-            self._counting.stop()
-        # Idle connections say goodbye; the answer of an upstream is not waited for.
-        self._pool.closeCachedConnections()
-        closed = self._cache_dir.close()
-        with suppress(TimeoutError):  # a disk that hangs does not hold up the end
-            await closed.addTimeout(CLOSING, self._reactor)
-        self.remove_temporary()
-
-    def abort_drain(self) -> None:
-        """End the waiting for what is being sent."""
-        self._built.abort_drain()
-
     def stopService(self) -> Deferred[None]:
-        """Close the doors once all is sent, and remove what was made for this run alone."""
+        """Stop listening, drain the connections, save the state, and remove a temporary folder."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
-    def _way_out(self) -> UpstreamClient:
-        settings, reactor = self._settings, self._reactor
-        hosts = {urls.origin(url)[1] for url in self._index_urls}
-        hosts |= {proxy.host for proxy in (self._proxies.http, self._proxies.https) if proxy}
-        resolver = DNSResolver(reactor, settings.connect_timeout, frozenset(hosts))
-        address_policy = AddressPolicy(
-            self._index_urls,
-            settings.allow_hosts,
-            resolver.look_up,
-            lambda url: self._proxies.to(*urls.origin(url)) is None,
-        )
-        connector = Connector(reactor, settings.connect_timeout, resolver.look_up, address_policy)
-        return UpstreamClient(
-            agent=ProxyAgent(
-                reactor=reactor,
-                pool=self._pool,
-                tls=self._tls,
-                connector=connector,
-                proxies=self._proxies,
-                user_agent=USER_AGENT,
-            ),
-            clock=reactor,
-            credentials=self._credentials,
-            address_policy=address_policy,
-            proxies=self._proxies,
-            connect_timeout=settings.connect_timeout,
-            read_timeout=settings.read_timeout,
-            offline=settings.offline,
-            connections=settings.upstream_connections,
-            page_limit=attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
-            list_limit=attrs.evolve(LIST_LIMIT, size=settings.list_limit),
-        )
+    async def _stop(self) -> None:
+        await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
+        await self.site.drain(self.settings.drain_timeout)
+        if self._counting.running:
+            self._counting.stop()
+        # An upstream may leave the close of its connection unanswered: nothing waits for that.
+        self.pool.closeCachedConnections()
+        closed = self.cache_dir.close()
+        with suppress(TimeoutError):  # a disk that hangs does not hold up the stop
+            await closed.addTimeout(CLOSE_TIMEOUT, self.reactor)
+        self.remove_temporary()
 
-    def _site(self) -> Site:
-        settings, reactor = self._settings, self._reactor
-        upstream = self._way_out()
-        ttls = (settings.index_ttl, *settings.extra_index_ttls)
-        self._sources = [
-            IndexClient(
-                url,
-                ttl,
-                upstream,
-                Share(self._in_thread, THREADS // 2),
-                Breakers(urls.public(url), reactor),
-                Root(url, upstream, reactor, Flights(reactor)),
-            )
-            for url, ttl in zip(self._index_urls, ttls, strict=True)
-        ]
-        store = PageStore(self._cache_dir.own / "pages", reactor)
-        pages = PageCache(self._sources, reactor, store, self._in_thread)
-        lists = ListStore(self._cache_dir.own / "projects", time.time() - reactor.seconds())
-        projects = Projects(self._sources, upstream, reactor, lists, self._in_thread)
-        mirror = Mirror(
-            pages,
-            upstream,
-            self._cache_dir,
-            reactor,
-            settings.download_timeout,
-            self._reading,
-            settings.slow_download == "stream",
-            settings.index_ttl,
-        )
-        files = Files(mirror, reactor, settings.binary_file_mime_type)
-        tree = SimpleApi(pages, projects, files, reactor)
-        clients, held = room(len(self._index_urls), settings.upstream_connections)
-        hosts = machine_names().union(settings.hosts)
-
-        @cache
-        def rest() -> IResource:
-            # Klein, of which pages and files know nothing, takes 35 ms and 2 MiB: not at the start.
-            from proxpi.web.admin.api import AdminApi
-
-            resource: IResource = AdminApi(pages, projects, mirror, hosts).app.resource()
-            return resource
-
-        site = Site(tree, rest, reactor, clients)
-        site.access = self._access
-        site.response_cache.files = held
-        pages.changed = self._cache_dir.changed = site.response_cache.invalidate
-
-        def count_uses() -> None:
-            for place, uses in site.response_cache.uses():
-                metrics.FILE_HITS.inc(uses)
-                self._cache_dir.count(place, uses)
-
-        self._cache_dir.count_uses_by(count_uses)
-        metrics.gather.append(count_uses)
-        self._counting = LoopingCall(count_uses)
-        self._counting.clock = reactor
-        return site
+    def abort_drain(self) -> None:
+        """Close the connections that are still being drained."""
+        self.site.abort_drain()
 
     def remove_temporary(self) -> None:
-        """Remove the folder that was made for this run alone."""
-        if self._temporary is not None:
-            rmtree(self._temporary, ignore_errors=True)
+        """Remove the cache folder if it was made for this process alone."""
+        if self.settings.cache_dir is None:
+            rmtree(self.cache_dir.folder, ignore_errors=True)
+
+
+def build(
+    settings: Settings,
+    reactor: Any,
+    *,
+    environment: Mapping[str, str],
+    resources: Resources,
+    access: Callable[[str], object],
+    agent: IAgent | None = None,
+    owner: int | None = None,
+) -> Proxpi:
+    """
+    Make the service with all of its parts. No connection is made and no folder is written yet.
+
+    :param environment: names forward proxies, netrc and certificates of other programs
+    :param access: writes a line of the access log
+    :param agent: sends requests to upstreams in place of the real agent
+    :raises SettingsError: for a proxy, or for certificates, that cannot be used
+    """
+    index_urls = (settings.index_url, *settings.extra_index_urls)
+    ttls = (settings.index_ttl, *settings.extra_index_ttls)
+    proxies, netrc = Proxies.read(environment), credentials.read(environment)
+    pool = persistent_pool(reactor, settings.upstream_connections)
+    response_cache = ResponseCache(resources.open_files)
+    upstream = _upstream(settings, reactor, environment, netrc, proxies, pool, agent)
+    # Absolute from the start: a daemon changes its working folder.
+    folder = Path(settings.cache_dir).absolute() if settings.cache_dir else temporary_path()
+    cache_dir = CacheDir(
+        folder,
+        settings.cache_size,
+        in_thread=resources.writes,
+        seconds=reactor.seconds,
+        changed=response_cache.invalidate,
+        response_uses=response_cache.uses,
+    )
+    sources = [
+        IndexClient(
+            url,
+            ttl,
+            upstream,
+            Share(resources.pages, THREADS // 2),
+            Breakers(urls.public(url), reactor),
+            Root(url, upstream, reactor, Flights(reactor)),
+        )
+        for url, ttl in zip(index_urls, ttls, strict=True)
+    ]
+    store = PageStore(cache_dir.own / "pages", reactor)
+    pages = PageCache(sources, reactor, store, resources.pages, changed=response_cache.invalidate)
+    lists = ListStore(cache_dir.own / "projects", time.time() - reactor.seconds())
+    projects = Projects(sources, upstream, reactor, lists, resources.pages)
+    mirror = Mirror(
+        pages,
+        upstream,
+        cache_dir,
+        reactor,
+        settings.download_timeout,
+        resources.reads,
+        settings.slow_download == "stream",
+        settings.index_ttl,
+    )
+    files = Files(mirror, reactor, settings.binary_file_mime_type)
+
+    def exposition() -> bytes:
+        cache_dir.count_uses()
+        gauges = {metrics.CACHE_BYTES: cache_dir.used, metrics.CACHE_CAPACITY: settings.cache_size}
+        return metrics.exposition(gauges)
+
+    @cache
+    def admin() -> IResource:
+        # Pages and files do without Klein, whose import takes 35 ms and 2 MiB: not at the start.
+        from proxpi.web.admin.api import AdminApi
+
+        hosts = machine_names().union(settings.hosts)
+        resource: IResource = AdminApi(pages, projects, mirror, hosts, exposition).app.resource()
+        return resource
+
+    site = Site(
+        SimpleApi(pages, projects, files, reactor),
+        admin,
+        reactor,
+        resources.client_descriptors,
+        access=access,
+        response_cache=response_cache,
+    )
+    return Proxpi(
+        settings=settings,
+        reactor=reactor,
+        owner=owner,
+        netrc=netrc,
+        proxies=proxies,
+        pool=pool,
+        upstream=upstream,
+        sources=sources,
+        pages=pages,
+        projects=projects,
+        cache_dir=cache_dir,
+        mirror=mirror,
+        site=site,
+    )
+
+
+def _upstream(
+    settings: Settings,
+    reactor: Any,
+    environment: Mapping[str, str],
+    netrc: Netrc,
+    proxies: Proxies,
+    pool: HTTPConnectionPool,
+    agent: IAgent | None,
+) -> UpstreamClient:
+    """Make the client of all upstreams; see :func:`build`."""
+    index_urls = (settings.index_url, *settings.extra_index_urls)
+    logins = Credentials.gather(index_urls, netrc, certificate=settings.client_cert is not None)
+    hosts = {urls.origin(url)[1] for url in index_urls}
+    hosts |= {proxy.host for proxy in (proxies.http, proxies.https) if proxy}
+    resolver = DNSResolver(reactor, settings.connect_timeout, frozenset(hosts))
+    policy = AddressPolicy(
+        index_urls,
+        settings.allow_hosts,
+        resolver.look_up,
+        lambda url: proxies.to(*urls.origin(url)) is None,
+    )
+    if agent is None:
+        trust = tls.policy(
+            verify=not settings.disable_index_ssl_verification,
+            environment=environment,
+            ca_bundle=settings.path("ca_bundle"),
+            client_cert=settings.path("client_cert"),
+            shown_to=logins.certificate_for,
+        )
+        connector = Connector(reactor, settings.connect_timeout, resolver.look_up, policy)
+        agent = ProxyAgent(
+            reactor=reactor,
+            pool=pool,
+            tls=trust,
+            connector=connector,
+            proxies=proxies,
+            user_agent=USER_AGENT,
+        )
+    return UpstreamClient(
+        agent=agent,
+        clock=reactor,
+        credentials=logins,
+        address_policy=policy,
+        proxies=proxies,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        offline=settings.offline,
+        connections=settings.upstream_connections,
+        page_limit=attrs.evolve(PAGE_LIMIT, size=settings.page_limit),
+        list_limit=attrs.evolve(LIST_LIMIT, size=settings.list_limit),
+    )
 
 
 def makeService(options: Options) -> IService:
     """
     Make the service for the options of one ``twistd proxpi``.
 
-    :raises StartFailed: with one line, if the certificates that are to be trusted or shown cannot
-        be used
+    :raises StartFailed: with one line, if proxies or certificates cannot be used
     """
-    from twisted.internet import reactor  # only now: twistd may have been told which to install
+    from twisted.internet import reactor  # only now: twistd chooses which one to install
 
-    # Twisted counts time by the wall clock: one that is set back would stop every timer.
-    reactor.seconds = time.monotonic  # type: ignore[method-assign]
-    sys.setswitchinterval(TURN)
+    use_monotonic_time(reactor)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     settings = options.settings
-    if settings.cache_dir is not None:
-        # Absolute from the start: a daemon changes its working folder.
-        settings = attrs.evolve(settings, cache_dir=str(Path(settings.cache_dir).absolute()))
     service = Logged(settings.logging_level, options.parent, reactor)
     try:
-        owner = options.parent.get("uid") if options.parent is not None else None
-        proxpi = Proxpi(settings, options.proxies, reactor, service.access, owner)
+        proxpi = build(
+            settings,
+            reactor,
+            environment=os.environ,
+            resources=allocate(
+                reactor,
+                indexes=1 + len(settings.extra_index_urls),
+                connections=settings.upstream_connections,
+                open_files=FILES,
+            ),
+            access=service.access,
+            owner=options.parent.get("uid") if options.parent is not None else None,
+        )
     except SettingsError as error:
         raise StartFailed(f"proxpi: {error}") from None
     if options.parent is not None:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from proxpi import __version__
 from proxpi.options import Options
 from proxpi.settings import SETTINGS
-from proxpi.upstream.proxies import Proxies, Proxy
 
 OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -193,22 +192,6 @@ def test_a_bad_value() -> None:
     assert refusal("--index-ttl=abc") == (
         "proxpi: PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
         "a number of seconds, 0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted"
-    )
-
-
-def test_forward_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment's proxies are read along with the settings."""
-    assert parsed().proxies == Proxies()
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
-    assert parsed().proxies == Proxies(https=Proxy("http", "proxy.example", 3128))
-
-
-def test_a_bad_forward_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that cannot be used is refused as a setting is, its password hidden."""
-    monkeypatch.setenv("all_proxy", "socks5://user:secret@proxy.example:1080")
-    assert refusal() == (
-        "proxpi: all_proxy='socks5://***@proxy.example:1080': socks5 proxies are not supported; "
-        "an http or https URL with a host is accepted"
     )
 
 

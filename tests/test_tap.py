@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from proxpi import __version__, tap
 from proxpi.logs import Logged
+from proxpi.process import allocate
 from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange
 from tests.support.house import FolderCase
@@ -203,17 +204,15 @@ class Life(TapCase):
         assert interface == "::1"
         self.stop(service)
 
-    def test_work_off_the_reactor(self) -> None:
-        """What takes a while is done in threads that the end of the process does not wait for."""
-        service = self.start()
-        [proxpi] = service
-        for run in (proxpi._in_thread, proxpi._reading, proxpi._writing):
+    def test_threads(self) -> None:
+        """Slow work runs in threads that do not hold up the end of the process."""
+        resources = allocate(self.reactor, indexes=1, connections=1, open_files=1)
+        for run in (resources.pages, resources.writes, resources.reads):
             done = run(threading.current_thread)
             self.reactor.wait(done)
             thread = self.result(done)
             assert thread is not threading.current_thread()
             assert thread.daemon
-        self.stop(service)
 
 
 class Limits(TapCase):

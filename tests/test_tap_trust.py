@@ -24,6 +24,14 @@ class ReadAtTheStart(TapCase):
             assert self.refusal(self.make).startswith(f"{given}: cannot be read")
             del os.environ[variable]
 
+    def test_forward_proxy(self) -> None:
+        """A proxy that cannot be used ends the start as a setting does, its password hidden."""
+        os.environ["all_proxy"] = "socks5://user:secret@proxy.example:1080"
+        assert self.refusal(self.make) == (
+            "proxpi: all_proxy='socks5://***@proxy.example:1080': socks5 proxies are not "
+            "supported; an http or https URL with a host is accepted"
+        )
+
     def test_broken_netrc(self) -> None:
         """That a netrc is of no use is said, and nothing of what is in it."""
         path = self.folder / "logins"

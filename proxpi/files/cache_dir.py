@@ -20,7 +20,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -58,6 +58,8 @@ class CacheDir:
     :ivar in_thread: runs a slow function in a thread; by default on the caller's
     :ivar seconds: a monotonic clock
     :ivar changed: is called with each cache path whose file has changed, or may have
+    :ivar response_uses: gives the uses of files in the response cache since its last call, by
+        cache path
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class CacheDir:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]] = execute
     seconds: Callable[[], float] = time.monotonic
     changed: Callable[[str], None] = lambda _: None
+    response_uses: Callable[[], Iterable[tuple[str, int]]] = list
     _index: EvictionIndex = attrs.field(init=False, factory=EvictionIndex)
     _readers: Counter[str] = attrs.field(init=False, factory=Counter)
     _quota: Quota = attrs.field(init=False)
@@ -78,7 +81,9 @@ class CacheDir:
     def __attrs_post_init__(self) -> None:
         self._throttled = ThrottledLog(self.folder, self.seconds)
         self._queue = DeletionQueue(self.folder, self.in_thread, self._throttled)
-        self._quota = Quota(self.capacity, self._index, self._queue, self._readers, self._evict)
+        self._quota = Quota(
+            self.capacity, self._index, self._queue, self._readers, self._evict, self.count_uses
+        )
         self._usage_log = UsageLog(self.own, self._index, self.in_thread, self.seconds)
         self._scan = StartupScan(
             self.folder,
@@ -141,10 +146,6 @@ class CacheDir:
         copy.mark_unverified = lambda: self._mark_unverified(place, identity)
         return copy
 
-    def count_uses_by(self, count: Callable[[], object]) -> None:
-        """Let the uses of files in the response cache be counted before an eviction."""
-        self._quota.count_uses = count
-
     def hold(self, copy: OpenFile) -> KeptDescriptor | None:
         """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
         checked = self._index.verified(copy.place)
@@ -157,6 +158,12 @@ class CacheDir:
         self._index.use(place, uses)
         self._scan.changed(place)
         self._usage_log.changed()
+
+    def count_uses(self) -> None:
+        """Count the uses of files in the response cache; before each eviction, too."""
+        for place, uses in self.response_uses():
+            metrics.FILE_HITS.inc(uses)
+            self.count(place, uses)
 
     def found(self, reference: FileReference) -> bool:
         """Whether a file lies here that has not been checked yet."""
@@ -253,7 +260,7 @@ class CacheDir:
 
         ended: Deferred[None] = self.in_thread(unlink)
         if self.capacity and self._quota.scanned:
-            self._quota.count_uses()
+            self.count_uses()
             ended.addCallback(lambda _: self._usage_log.finish())
         return ended
 

@@ -213,6 +213,9 @@ class Site(ConnectionLimiter, server.Site):
         rest: Callable[[], IResource],
         clock: IReactorTime,
         room: int = CONNECTIONS,
+        *,
+        access: Callable[[str], object],
+        response_cache: ResponseCache,
     ) -> None:
         """
         :param tree: answers what lies under ``/index/``
@@ -224,8 +227,8 @@ class Site(ConnectionLimiter, server.Site):
         server.Site.__init__(self, tree, reactor=clock, parsePOSTFormSubmission=False)
         self._tree = tree
         self._rest = rest
-        self.access: Callable[[str], object] = lambda line: _access.info("{line}", line=line)
-        self.response_cache = ResponseCache()
+        self.access = access
+        self.response_cache = response_cache
         self._full = _Fixed(_full)
         self._health = _Fixed(_healthy)
 

@@ -21,11 +21,11 @@ class Counted:
     """What is counted from now on."""
 
     def __init__(self) -> None:
-        self._before = samples(metrics.text().decode())
+        self._before = samples(metrics.exposition({}).decode())
 
     def since(self) -> dict[str, float]:
         """Give what was counted of files, by the last word of its name or its label."""
-        now = samples(metrics.text().decode())
+        now = samples(metrics.exposition({}).decode())
         return {
             _short(name): value - self._before.get(name, 0.0)
             for name, value in now.items()

@@ -12,28 +12,20 @@ from typing import Any
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
-from twisted.web.resource import IResource
 
 from proxpi.files import fetch
-from proxpi.files.cache_dir import CacheDir
-from proxpi.files.mirror import Mirror
-from proxpi.index.list_store import ListStore
-from proxpi.index.page_cache import PageCache
-from proxpi.index.page_store import PageStore
-from proxpi.index.project_list import Projects
-from proxpi.web.admin.api import AdminApi
-from proxpi.web.files import Files
-from proxpi.web.server import Site
-from proxpi.web.simple_api import SimpleApi
+from proxpi.process import Resources
+from proxpi.settings import Settings
+from proxpi.tap import build
 from tests.support.exchange import Exchange, Response
 from tests.support.internet import FakeInternet, Reply
-from tests.support.upstreams import Case, at_once, source, upstream_client
+from tests.support.upstreams import Case, at_once
 
 INDEX = "https://index.example/simple/"
 PRIVATE_INDEX = "https://user:secret@index.example/simple/"
 FILES = "https://files.example/packages/"
 MIB = 1 << 20
-HOSTS = frozenset({"proxpi.example"})
+HOST = "proxpi.example"
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -114,24 +106,41 @@ class HouseCase(FolderCase):
         timeout: float = 0.9,
         any_type: bool = False,
         stream: bool = False,
-        rest: IResource | None = None,
+        client_descriptors: int = 1000,
+        open_files: int = 100,
     ) -> None:
-        """Build a house on the folder, as ``proxpi.tap`` does."""
-        self.upstream = upstream_client(self.internet, self.clock, index)
-        self.cache_dir = CacheDir(self.folder, capacity)
-        sources = [source(index, ttl, self.upstream)]
-        store = PageStore(self.cache_dir.own / "pages", self.clock)
-        self.pages = PageCache(sources, self.clock, store, at_once)
-        lists = ListStore(self.cache_dir.own / "projects", 0.0)
-        self.projects = Projects(sources, self.upstream, self.clock, lists, at_once)
-        self.mirror = Mirror(
-            self.pages, self.upstream, self.cache_dir, self.clock, timeout, at_once, stream
+        """Build proxpi on the folder."""
+        settings = {
+            "INDEX_URL": index,
+            "INDEX_TTL": str(ttl),
+            "CACHE_SIZE": str(capacity),
+            "CACHE_DIR": str(self.folder),
+            "DOWNLOAD_TIMEOUT": str(timeout),
+            "BINARY_FILE_MIME_TYPE": "on" if any_type else "off",
+            "SLOW_DOWNLOAD": "stream" if stream else "redirect",
+            "HOSTS": HOST,
+        }
+        self.access_log: list[str] = []
+        proxpi = build(
+            Settings.read({f"PROXPI_{name}": text for name, text in settings.items()}, {}),
+            self.clock,
+            environment={"HOME": str(self.folder)},
+            resources=Resources(
+                pages=at_once,
+                writes=at_once,
+                reads=at_once,
+                client_descriptors=client_descriptors,
+                open_files=open_files,
+            ),
+            access=self.access_log.append,
+            agent=self.internet,
         )
-        files = Files(self.mirror, self.clock, any_type)
-        tree = SimpleApi(self.pages, self.projects, files, self.clock)
-        rest = rest or AdminApi(self.pages, self.projects, self.mirror, HOSTS).app.resource()
-        self.site = Site(tree, lambda: rest, self.clock)
-        self.pages.changed = self.cache_dir.changed = self.site.response_cache.invalidate
+        self.upstream, self.cache_dir, self.mirror = (
+            proxpi.upstream,
+            proxpi.cache_dir,
+            proxpi.mirror,
+        )
+        self.pages, self.projects, self.site = proxpi.pages, proxpi.projects, proxpi.site
         self.cache_dir.prepare()
 
     def serve(

@@ -11,21 +11,17 @@ class HealthLog(HouseCase):
 
     def test_checks(self) -> None:
         """Successful checks, however written, are logged at DEBUG alone."""
-        lines: list[str] = []
-        self.site.access = lines.append
         with logged("proxpi.access") as log:
             for path in ("/health", "/health/", "//health", "/health?x", "http://h.example/health"):
                 for method in ("GET", "HEAD"):
                     for _ in range(2):
                         assert self.ask(method, path).status == 200
-        assert lines == []
+        assert self.access_log == []
         assert log.levels == ["debug"] * 20
         assert "GET /health 200" in log.lines[0]
 
     def test_others(self) -> None:
         """Whatever else is asked, or refused, is a line as ever."""
-        lines: list[str] = []
-        self.site.access = lines.append
         for method, path in [
             ("POST", "/health"),
             ("OPTIONS", "/health"),
@@ -34,4 +30,4 @@ class HealthLog(HouseCase):
             ("GET", "/metrics"),
         ]:
             self.ask(method, path)
-            assert f"{method} {path} " in lines[-1]
+            assert f"{method} {path} " in self.access_log[-1]

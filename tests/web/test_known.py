@@ -10,7 +10,6 @@ import time
 from proxpi.web import response_cache
 from tests.support.exchange import request as written
 from tests.support.house import entry, page
-from tests.support.logs import logged
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, SMALL, KnownCase, undated
 
 
@@ -70,9 +69,8 @@ class Given(KnownCase):
         """The log has a line for each, like that of any other."""
         head = written("GET", PAGE + SMALL + "?token=secret")
         client = self.client()
-        with logged("proxpi.access") as log:
-            self.ask_with(client, head, head, head)
-        assert log.lines == [f"192.0.2.1 GET {PAGE}{SMALL} 200 500 HIT 0.000s"] * 3
+        self.ask_with(client, head, head, head)
+        assert self.access_log[-3:] == [f"192.0.2.1 GET {PAGE}{SMALL} 200 500 HIT 0.000s"] * 3
 
     def test_uses(self) -> None:
         """Each is a use of its file, told once, the latest last."""
@@ -119,7 +117,7 @@ class Bounds(KnownCase):
 
     def test_files(self) -> None:
         """No more files are kept open than may be."""
-        self.site.response_cache.files = 1
+        self.build(open_files=1)
         for target in (PAGE + SMALL, PAGE + LARGE):
             self.ask_with(self.client(), *[written("GET", target)] * 2)
         assert len(self.open_files()) == 1

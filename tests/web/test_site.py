@@ -13,7 +13,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index.page_cache import PageCache
-from proxpi.web.server import printable
+from proxpi.web.response_cache import ResponseCache
+from proxpi.web.server import Site, printable
 from tests.support.house import FILES, HouseCase
 from tests.support.internet import Reply
 from tests.support.logs import logged
@@ -67,11 +68,12 @@ class AccessLog(HouseCase):
         self, method: str, target: str | bytes, *headers: str, peer: IAddress | None = None
     ) -> str:
         """Ask, and give the line."""
+        self.access_log.clear()
         with logged("proxpi.access") as log:
             exchange = self.connect(peer=peer)
             exchange.ask(method, target, *headers)
             exchange.answer()
-        [line] = log.lines
+        [line] = self.access_log + log.lines
         return line
 
     def test_line(self) -> None:
@@ -102,10 +104,9 @@ class AccessLog(HouseCase):
         exchange = self.connect()
         self.clock.advance(5)
         self.internet.at(FILES + "demo.whl", Reply(200, b"", whole=False))
-        with logged("proxpi.access") as log:
-            exchange.ask("GET", "/index/demo/demo.whl")
-            self.clock.advance(0.9)
-        assert " 302 0 MISS 0.900s" in log.text
+        exchange.ask("GET", "/index/demo/demo.whl")
+        self.clock.advance(0.9)
+        assert " 302 0 MISS 0.900s" in self.access_log[-1]
 
     def test_no_query(self) -> None:
         """What stands behind a question mark, often a token, is not written down."""
@@ -142,7 +143,17 @@ class OwnErrors(HouseCase):
     def setUp(self) -> None:
         """Put in a resource that fails."""
         super().setUp()
-        self.build(rest=buggy())
+        self.put_in(buggy())
+
+    def put_in(self, resource: Any) -> None:
+        """Let a resource answer all that is no page."""
+        self.site = Site(
+            resource,
+            lambda: resource,
+            self.clock,
+            access=self.access_log.append,
+            response_cache=ResponseCache(),
+        )
 
     def bugs(self) -> list[Any]:
         """Give the bugs that were logged; there is nothing else."""
@@ -209,7 +220,7 @@ class OwnErrors(HouseCase):
     def test_client_goes_away(self) -> None:
         """A bug that comes up after the client went away is logged, and that is all."""
         failing = buggy()
-        self.build(rest=failing)
+        self.put_in(failing)
         for begun in (True, False):
             exchange = self.connect()
             exchange.ask("GET", "/wait")

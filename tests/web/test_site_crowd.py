@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED, Site
+from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED
 from tests.support.exchange import Exchange
 from tests.support.house import MIB, HouseCase
 from tests.support.internet import Reply
@@ -22,7 +22,7 @@ class CrowdCase(HouseCase):
     def setUp(self) -> None:
         """Build it."""
         super().setUp()
-        self.site: Any = Site(self.site._tree, self.site._rest, self.clock, self.room)
+        self.build(client_descriptors=self.room)
         self.serve("demo.whl", b"data", Reply(200, b"da", whole=False))
 
     def said(self, client: Exchange, path: str = "/nothing") -> int:

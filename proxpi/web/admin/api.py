@@ -6,6 +6,7 @@ passes one check (:meth:`AdminApi._check_change`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -58,6 +59,7 @@ class AdminApi:
     _projects: Projects
     _mirror: Mirror
     _hosts: frozenset[str]
+    _exposition: Callable[[], bytes]
 
     app = Klein()
     app.url_map.strict_slashes = False
@@ -75,7 +77,7 @@ class AdminApi:
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:
         """Send the metrics for Prometheus."""
-        body, headers = metrics.text(), responses.NO_STORE
+        body, headers = self._exposition(), responses.NO_STORE
         return responses.document(200, body, metrics.CONTENT_TYPE, headers).apply(request)
 
     @app.route("/cache/list", methods=["DELETE"])
