@@ -13,7 +13,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -257,7 +256,7 @@ def build(
     ]
     store = PageStore(cache_dir.own / "pages", reactor)
     pages = PageCache(sources, reactor, store, resources.pages, changed=response_cache.invalidate)
-    lists = ListStore(cache_dir.own / "projects", time.time() - reactor.seconds())
+    lists = ListStore(cache_dir.own / "projects", reactor)
     projects = Projects(sources, upstream, reactor, lists, resources.pages)
     mirror = Mirror(
         pages,

@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from twisted.internet.task import Clock
 
 from proxpi import atomic_files
 from proxpi.files.partial import Digests, PartialFile
@@ -54,11 +55,11 @@ class AnotherStarts(FolderCase):
 
     def test_pages_and_lists(self) -> None:
         """So are the pages and lists of the indexes."""
-        store = PageStore(self.own / "pages", mock.Mock(seconds=lambda: 0.0))
+        store = PageStore(self.own / "pages", Clock())
         stored = store.save("demo", {}, {"json": b"data"})
         assert stored.image is None
         self.starts = 3
-        lists = ListStore(self.own / "projects", 0.0)
+        lists = ListStore(self.own / "projects", Clock())
         lists.save("index", StoredResponse(False, 0.0), None, lambda: True)
         assert list(lists.load(["index"])) == ["index"]
 

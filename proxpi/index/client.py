@@ -65,14 +65,14 @@ class Root:
     _asking: Flights[None, None]
     answered: bool = False
     _status: int | None = None
-    _asked_at: float = float("-inf")
+    _requested_at: float = float("-inf")
     # The first pages that are 404, until one is served or the log has told of it.
     _absent: set[str] | None = attrs.field(init=False, factory=set)
 
     def note(self, status: int | None) -> None:
         """Take note of the status that it has now; ``None``: there was no answer."""
         self._status = 200 if status == 304 else status
-        self._asked_at = self._clock.seconds()
+        self._requested_at = self._clock.seconds()
         self.answered = self.answered or self._status == 200
 
     async def answers(self, since: float) -> bool:
@@ -82,14 +82,14 @@ class Root:
         :param since: the clock's seconds; an older success does not count
         """
         now = self._clock.seconds()
-        failing = self._status != 200 and now < self._asked_at + FAILING
-        if not failing and self._asked_at < since:
+        failing = self._status != 200 and now < self._requested_at + FAILING
+        if not failing and self._requested_at < since:
             await self._asking.join(None, self._ask).wait()
         return self._status == 200
 
     async def learn(self) -> None:
         """Ask it, if nothing is known of it."""
-        if not self.answered and self._asked_at == float("-inf"):
+        if not self.answered and self._requested_at == float("-inf"):
             await self._asking.join(None, self._ask).wait()
 
     def served(self) -> None:
@@ -154,19 +154,23 @@ class StoredResponse:
     """What one index last said of one project, but for the page itself.
 
     :ivar present: whether it has the project
-    :ivar asked_at: the clock's seconds when it was asked for
+    :ivar requested_at: the clock's seconds when it was asked for
     :ivar served: whether it ever had it
     :ivar invalidated: by ``DELETE``: never fresh, and revalidated without validators
     :ivar root_answered: whether the root of the index had answered by then (:class:`Root`)
     """
 
     present: bool
-    asked_at: float
+    requested_at: float
     etag: str | None = None
     last_modified: str | None = None
     served: bool = False
     invalidated: bool = False
     root_answered: bool = False
+
+    def invalidate(self) -> StoredResponse:
+        """Give it as it is after a ``DELETE``, whose sender may mistrust validators, too."""
+        return attrs.evolve(self, invalidated=True)
 
     def validators(self) -> dict[str, str]:
         """Give the header fields by which the index may confirm its page (RFC 9110 13.1)."""
@@ -201,7 +205,7 @@ class IndexResponse(Generic[P]):
         validators = (self.stored.etag, self.stored.last_modified)
         confirms = self.stored.present and self.content is None
         about = not confirms or validators == (old.etag, old.last_modified)
-        return about and old.asked_at <= self.stored.asked_at
+        return about and old.requested_at <= self.stored.requested_at
 
 
 @attrs.define(eq=False)
@@ -246,7 +250,7 @@ class IndexClient:
         if stored is None or stored.invalidated:
             return 0.0
         ttl = self.ttl if stored.present else min(self.ttl, ABSENT_TTL)
-        return caching.remaining(stored.asked_at, ttl, self._upstream.clock.seconds())
+        return caching.remaining(stored.requested_at, ttl, self._upstream.clock.seconds())
 
     async def project(
         self,
@@ -269,20 +273,22 @@ class IndexClient:
             self.root.answered = True  # before a restart
         if self.private:
             _in_background(self.root.learn())
-        asked_at = self._upstream.clock.seconds()
-        async with self.answer(f"{self.url}{name}/", stored, asked_at, queue) as answer:
+        requested_at = self._upstream.clock.seconds()
+        async with self.answer(f"{self.url}{name}/", stored, requested_at, queue) as answer:
             if answer.status == 304 and stored is not None and stored.validators():
                 rooted = self.root.answered
-                return IndexResponse(attrs.evolve(stored, asked_at=asked_at, root_answered=rooted))
+                return IndexResponse(
+                    attrs.evolve(stored, requested_at=requested_at, root_answered=rooted)
+                )
             absent = self.means_absent(answer.status, served)
             if not absent:
                 self.require_whole_page(answer)
                 heard(0)
                 body, ended = await self._upstream.read(answer, on_bytes=heard)
         if absent:
-            await self._check_absence(stored, answer, asked_at)
+            await self._check_absence(stored, answer, requested_at)
             _in_background(self.root.lacks(name))
-            return IndexResponse(StoredResponse(False, asked_at, served=served))
+            return IndexResponse(StoredResponse(False, requested_at, served=served))
         page = await self.in_thread(lambda: self._page(body, answer, name, ended))
         self._note_version(page.project.version)
         note_unlisted(answer.url, page.project.unlisted, "file")
@@ -290,12 +296,17 @@ class IndexClient:
         self.root.served()
         rooted = self.root.answered
         return IndexResponse(
-            StoredResponse(True, asked_at, etag, last_modified, True, root_answered=rooted), page
+            StoredResponse(True, requested_at, etag, last_modified, True, root_answered=rooted),
+            page,
         )
 
     @asynccontextmanager
     async def answer(
-        self, url: str, stored: StoredResponse | None, asked_at: float, queue: Queue | None = None
+        self,
+        url: str,
+        stored: StoredResponse | None,
+        requested_at: float,
+        queue: Queue | None = None,
     ) -> AsyncIterator[Response]:
         """
         Ask for a page or the root list.
@@ -306,7 +317,7 @@ class IndexClient:
         """
 
         def head(status: int) -> None:
-            self.breakers.answered(status, asked_at)
+            self.breakers.answered(status, requested_at)
 
         accept = {"Accept": ACCEPT}
         if stored is not None and (validators := stored.validators()):

@@ -1,11 +1,8 @@
 """Files of project lists, and what of them outlives the process.
 
 A :class:`ListFile` is written once, has no name on disk, and is open for reading as long as it is
-in use. What an index said is kept in a file of its own, which is in one of two states that its
-first bytes tell: *current*, or *invalid* after a ``DELETE``, which changes these bytes in place.
-Such a file is written whole under another name first; it gets its own, and its state changes,
-under one lock. To remove all of it is to rename the folder. Nothing is flushed to disk: digests
-are checked at the start, and what does not fit, or is of another version, is no list.
+in use. What an index sent is kept in an entry of its own (:mod:`proxpi.index.entry_store`), whose
+content are the names.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ import hashlib
 import heapq
 import os
 import tempfile
-import threading
 import time
 import weakref
 import zlib
@@ -22,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, groupby, islice
-from pathlib import Path
 from typing import IO
 
 import attrs
@@ -30,16 +25,13 @@ import msgspec
 
 from proxpi import atomic_files
 from proxpi.index.client import StoredResponse
+from proxpi.index.entry_store import EntryStore, Superseded
 from proxpi.index.list_parser import BLOCK
-from proxpi.index.page_store import LONGEST_HEADER, Superseded, digest
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import list_head, list_items, list_tail
 
-#: What a file begins with, by its state; another version of the format gets another number.
-CURRENT, INVALID = b"proxpi list 5 current", b"proxpi list 5 invalid"
 #: Seconds after which a file of an index that is not configured is removed.
 DAY = 86_400.0
-SUFFIX = ".list"
 
 
 class ListFile:
@@ -82,19 +74,13 @@ class _Header(msgspec.Struct):
     names: str | None
 
 
-@attrs.frozen(eq=False)
-class ListStore:
-    """The folder of project lists; all but `invalidate` and `clear` may take a while.
+@attrs.define(eq=False)
+class ListStore(EntryStore[_Header]):
+    """The folder of project lists; all but `invalidate` and `clear` may take a while."""
 
-    :ivar folder: it is made when it is needed
-    :ivar wall_offset: seconds from the reactor's clock to the wall clock, by which files go; it is
-        taken once, so that a wall clock that is set while proxpi runs has no say
-    :ivar lock: is held while a file gets its name, or another state
-    """
-
-    folder: Path
-    wall_offset: float
-    lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
+    FORMAT = b"proxpi list 5"
+    SUFFIX = ".list"
+    HEADER = _Header
 
     def temporary(self) -> IO[bytes]:
         """
@@ -127,32 +113,23 @@ class ListStore:
         """Give what is kept of indexes, and their names, as far as it is whole."""
         kept, known = {}, set(identities)
         for identity in known:
-            with suppress(OSError, ValueError), open(self._path(identity), "rb") as file:
+            with suppress(OSError, ValueError), open(self.path(identity), "rb") as file:
                 kept[identity] = self._load(file)
         latest = time.time() - DAY
-        for path in self.folder.glob("*" + SUFFIX):
+        for path in self.folder.glob("*" + self.SUFFIX):
             with suppress(OSError):
                 if path.stem not in known and path.stat().st_mtime < latest:
                     path.unlink()
         return kept
 
     def _load(self, file: IO[bytes]) -> tuple[StoredResponse, ListFile | None]:
-        line = file.readline(LONGEST_HEADER)
-        state, checksum, raw = line[: len(CURRENT)], *line[len(CURRENT) + 1 : -1].split(b" ", 1)
-        if state not in (CURRENT, INVALID) or digest(raw).encode() != checksum:
-            raise ValueError("it is of another version, or damaged")
-        header = msgspec.json.decode(raw, type=_Header)
+        header, valid = self.read_header(file)
         # Copied: what others do to a file with a name is of no concern afterwards.
         names = self.write(iter(partial(file.read, BLOCK), b""))
         if names.digest != (header.names or hashlib.sha256().hexdigest()):
             raise ValueError("it is damaged")
-        stored = header.stored
-        asked_at, invalidated = (
-            stored.asked_at - self.wall_offset,
-            stored.invalidated or state == INVALID,
-        )
-        stored = attrs.evolve(stored, asked_at=asked_at, invalidated=invalidated)
-        return stored, names if stored.present else None
+        stored = self.with_reactor_time(header.stored)
+        return stored if valid else stored.invalidate(), names if stored.present else None
 
     def save(
         self,
@@ -162,50 +139,25 @@ class ListStore:
         current: Callable[[], bool],
     ) -> None:
         """
-        Keep what an index said, in place of what it said before.
+        Keep what an index sent, in place of what it sent before.
 
         :param current: tells whether it still is; otherwise nothing is done
         :raises OSError: if the disk does not let it
         """
-
-        def replace(path: Path, place: Path) -> None:
-            with self.lock:
-                if not current():
-                    raise Superseded()
-                self.folder.mkdir(parents=True, exist_ok=True)
-                os.replace(path, place)
-
-        stored = attrs.evolve(stored, asked_at=stored.asked_at + self.wall_offset)
-        raw = msgspec.json.encode(_Header(stored, names.digest if names is not None else None))
-        head = b"%b %b %b\n" % (CURRENT, digest(raw).encode(), raw)
+        digest = names.digest if names is not None else None
+        head = self.head(_Header(self.with_wall_time(stored), digest))
         lines = names.lines() if names is not None else ()
-        pieces = chain([head], (b"".join(each) for each in lines))
         with suppress(Superseded):
-            # Beside the folder, where what a crash leaves behind is removed at the start.
-            atomic_files.write_whole(self._path(identity), pieces, self.folder.parent, replace)
+            self.put(identity, chain([head], (b"".join(each) for each in lines)), current)
 
     def invalidate(self) -> None:
         """
-        Let all lists be asked for again before they are used again; the caller holds the lock.
+        Begin a new generation of all lists; the caller holds the lock.
 
         :raises OSError: if the disk does not let it
         """
-        with suppress(FileNotFoundError):
-            for path in list(os.scandir(self.folder)):
-                if path.name.endswith(SUFFIX):
-                    atomic_files.overwrite(Path(path.path), INVALID)
-
-    def clear(self) -> Path:
-        """
-        Forget all lists for good, by renaming the folder; the caller holds the lock.
-
-        :return: the new name, to be removed
-        :raises OSError: if the disk does not let it; then nothing has changed
-        """
-        return atomic_files.discard(self.folder)
-
-    def _path(self, identity: str) -> Path:
-        return self.folder / (identity + SUFFIX)
+        for path in list(self.folder.glob("*" + self.SUFFIX)):
+            self.mark_invalid(path.stem)
 
 
 #: Bytes of names that are held of all sorted runs together, and at least of one.

@@ -288,4 +288,4 @@ class PageCache:
 
     def _age(self, entry: PageEntry) -> float:
         now = self._clock.seconds()
-        return max((now - stored.asked_at for stored in entry.responses if stored), default=0.0)
+        return max((now - stored.requested_at for stored in entry.responses if stored), default=0.0)

@@ -97,7 +97,7 @@ class PageEntries:
         """
         old = self.get(name)
         with self.store.lock:
-            self.store.invalidate(name)
+            self.store.mark_invalid(name)
             new = self._new(
                 name, invalidated(old.responses), old.stored and old.stored.invalidated()
             )
@@ -125,7 +125,7 @@ class PageEntries:
         found = self._kept(entry.name)
         if found.stored and entry.stored and found.stored.sections == entry.stored.sections:
             # Damaged, and maybe not to be removed; otherwise another process has put its own there.
-            self.store.remove(entry.name)
+            self.store.delete(entry.name)
             found = self._new(entry.name, [None] * len(self._sources))
         self._put(found)
 

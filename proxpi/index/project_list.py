@@ -31,7 +31,6 @@ from proxpi.index import list_store
 from proxpi.index.client import IndexClient, IndexResponse, InThread, StoredResponse, note_unlisted
 from proxpi.index.list_parser import BLOCK, NotAList, parse
 from proxpi.index.list_store import ListFile, ListStore, Representation
-from proxpi.index.page_store import UNKNOWN_AGE
 from proxpi.index.revalidation import Entry, Revalidation, Status, invalidated, refreshes
 from proxpi.simple.model import NotListed, Unlisted
 from proxpi.simple.negotiate import Serialization
@@ -182,18 +181,16 @@ class Projects:
     def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
         now = self._clock.seconds()
-        age = max((now - stored.asked_at for stored in entry.responses if stored), default=0.0)
+        age = max((now - stored.requested_at for stored in entry.responses if stored), default=0.0)
         return ProjectList(file, status, remaining, age)
 
     async def _load(self) -> None:
         """Read what an earlier process kept."""
         identities = [source.identity for source in self._sources]
         kept = await self._in_thread(lambda: self._store.load(identities))
-        entry, now = self._new([]), self._clock.seconds()
+        entry = self._new([])
         for source in self._sources:
             stored, names = kept.get(source.identity, (None, None))
-            if stored is not None and stored.asked_at > now:
-                stored = attrs.evolve(stored, asked_at=now - UNKNOWN_AGE)
             entry.responses.append(stored)
             if names is not None:
                 entry.lists[source] = names
@@ -221,23 +218,23 @@ class Projects:
     async def _ask(
         self, source: IndexClient, entry: ListEntry, stored: StoredResponse | None
     ) -> IndexResponse[ListFile]:
-        asked_at = self._clock.seconds()
+        requested_at = self._clock.seconds()
         served = stored is not None and stored.served
-        async with source.answer(source.url, stored, asked_at, entry.queue) as answer:
+        async with source.answer(source.url, stored, requested_at, entry.queue) as answer:
             entry.progress.heard(0)
             source.root.note(answer.status)
             if answer.status == 304 and stored is not None and stored.validators():
-                return IndexResponse(attrs.evolve(stored, asked_at=asked_at))
+                return IndexResponse(attrs.evolve(stored, requested_at=requested_at))
             # A list that was there does not go away; some hosts hide it from old credentials.
             if source.means_absent(answer.status, served) and not (served and source.private):
-                return IndexResponse(StoredResponse(False, asked_at, served=served))
+                return IndexResponse(StoredResponse(False, requested_at, served=served))
             source.require_whole_page(answer)
             names = await self._writing(
                 Deferred.fromCoroutine(self._receive(source, answer, entry.progress.heard))
             )
         etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
         return IndexResponse(
-            StoredResponse(True, asked_at, etag, last_modified, served=True), names
+            StoredResponse(True, requested_at, etag, last_modified, served=True), names
         )
 
     async def _receive(

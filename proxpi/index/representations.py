@@ -112,7 +112,7 @@ def update(
     """
     present = [key for key, response in responses.items() if response.present]
     if not present:
-        store.remove(name, current)
+        store.delete(name, current)
         return None, {}
     old = (before.read() if before is not None else None) or {}
     documents = {}

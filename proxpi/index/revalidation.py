@@ -210,7 +210,7 @@ def refreshes(clock: IReactorTime) -> tuple[Flights[Ask, Status], Queue]:
 
 def invalidated(responses: Sequence[StoredResponse | None]) -> list[StoredResponse | None]:
     """Give what indexes said as it is after a DELETE, whose sender may mistrust validators too."""
-    return [stored and attrs.evolve(stored, invalidated=True) for stored in responses]
+    return [stored and stored.invalidate() for stored in responses]
 
 
 E = TypeVar("E", bound=Entry)
@@ -311,7 +311,7 @@ class Revalidation(Generic[E]):
         self, entry: E, source: IndexClient, error: UpstreamFailed, since: float
     ) -> None:
         stored = entry.responses[self._sources.index(source)]
-        if isinstance(error, Offline) or (stored is not None and stored.asked_at > since):
+        if isinstance(error, Offline) or (stored is not None and stored.requested_at > since):
             return  # what was asked for later has been answered well
         entry.forced = False
         if not source.breakers.is_failing(entry.name):

@@ -333,7 +333,7 @@ class ValidatorTests(ClientCase):
         stored = self.stored(PROJECT.having(ETag='"x"'))
         self.indexes.clock.advance(2000)
         renewed = self.result(self.ask(Reply(304), stored))
-        assert (renewed.stored.asked_at, renewed.stored.invalidated, renewed.content) == (
+        assert (renewed.stored.requested_at, renewed.stored.invalidated, renewed.content) == (
             2000.0,
             False,
             None,
@@ -369,7 +369,7 @@ class ValidatorTests(ClientCase):
         asking = self.ask(PROJECT)
         self.indexes.clock.advance(15)
         self.indexes.agents.release(PAGE)
-        assert self.result(asking).stored.asked_at == 0.0
+        assert self.result(asking).stored.requested_at == 0.0
 
 
 class FreshnessTests(ClientCase):

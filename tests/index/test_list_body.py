@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from proxpi.index import list_store
 from proxpi.index.list_parser import BLOCK, parse
@@ -111,7 +112,7 @@ class CodedTests(ListCase):
 )
 def test_memory(made: object, tmp_path: Path) -> None:
     """What it takes to parse and to render a list does not grow with the list."""
-    store = ListStore(tmp_path / "projects", 0.0)
+    store = ListStore(tmp_path / "projects", Clock())
 
     def peak(body: bytes) -> int:
         blocks = (body[place : place + BLOCK] for place in range(0, len(body), BLOCK))

@@ -94,7 +94,7 @@ class PaceTests(ListCase):
         super().setUp()
         self.network = Network(PLAIN)
         index = source(PLAIN, 60.0, self.network.upstream)
-        store, network = ListStore(self.place, 0.0), self.network
+        store, network = ListStore(self.place, self.network.reactor), self.network
         self.slow = Projects([index], network.upstream, network.reactor, store, at_once)
 
     def send(self, size: int) -> Deferred[ProjectList]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from proxpi.index import list_store
 from proxpi.index.list_store import ListFile, ListStore
@@ -23,7 +24,7 @@ REPRESENTATIONS = [(form, packed) for form in Serialization for packed in (False
 #: Names of the list that shows what memory is needed.
 MANY = 150_000
 #: Its files are elsewhere, since it cannot be written.
-STORE = ListStore(Path("/proc/nowhere/projects"), 0.0)
+STORE = ListStore(Path("/proc/nowhere/projects"), Clock())
 
 
 def file(names: Iterable[str]) -> ListFile:

@@ -237,7 +237,7 @@ class MergeTests(PagesCase):
             page = self.page()
             assert (files(page), page.remaining) == (["a.zip"], 60.0)
 
-    def test_all_are_asked_at_once(self) -> None:
+    def test_all_are_requested_at_once(self) -> None:
         """The indexes are asked side by side."""
         self.agents.silent |= {AT_ROOT, AT_EXTRA}
         ask = self.ask()

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from proxpi.index import entry_store
 from proxpi.index import page_store as store_module
 from proxpi.index.client import StoredResponse
-from proxpi.index.page_store import CURRENT, DOCUMENT, UNKNOWN_AGE, PageStore, StoredPage
+from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from tests.support.house import FolderCase
 from tests.support.logs import Log, logged
 
@@ -110,8 +111,8 @@ class KeepingTests(StoreCase):
     def test_removed(self) -> None:
         """What is removed is gone, also for whom it was not there."""
         stored = self.save()
-        self.store.remove("demo")
-        self.store.remove("demo")
+        self.store.delete("demo")
+        self.store.delete("demo")
         assert self.store.load("demo") is None
         assert stored.read("json") is None
 
@@ -130,7 +131,7 @@ class RoomTests(StoreCase):
 
     def test_room(self) -> None:
         """Beyond a bound what was not revalidated for longest goes."""
-        self.put(store_module, "ROOM", 16_000)
+        self.put(store_module, "CAPACITY", 16_000)
         for number in range(40):
             self.store.save(f"demo-{number}", PARTS, {"json": b"x" * 1000})
             os.utime(self.path(f"demo-{number}"), (0, 1_000_000 + number))
@@ -149,7 +150,7 @@ class TimeTests(StoreCase):
         later = PageStore(self.folder / "own/pages", Clock(), lambda: self.day)
         stored = later.load("demo")
         assert stored is not None
-        assert stored.responses["aa"].asked_at == -90.0
+        assert stored.responses["aa"].requested_at == -90.0
 
     def test_wall_clock_set_back(self) -> None:
         """A page of the future is an old page: nobody can tell how old."""
@@ -158,7 +159,7 @@ class TimeTests(StoreCase):
         later = PageStore(self.folder / "own/pages", self.clock, lambda: self.day)
         stored = later.load("demo")
         assert stored is not None
-        assert stored.responses["aa"].asked_at == 100 - UNKNOWN_AGE
+        assert stored.responses["aa"].requested_at == 100 - entry_store.UNKNOWN_AGE
 
     def test_wall_clock_jumps_within_a_run(self) -> None:
         """Nothing notices, what is read back from disk included."""
@@ -166,7 +167,7 @@ class TimeTests(StoreCase):
             self.day += jump
             self.save()
             self.day -= jump / 2
-            assert self.load().responses["aa"].asked_at == 40.0
+            assert self.load().responses["aa"].requested_at == 40.0
 
 
 class DamageTests(StoreCase):
@@ -177,6 +178,7 @@ class DamageTests(StoreCase):
         self.save()
         whole = self.path().read_bytes()
         head = whole.partition(b"\n")[0]
+        mark = PageStore.FORMAT + b" " + entry_store.VALID
         for foreign in (
             b"",
             b"\n",
@@ -184,12 +186,12 @@ class DamageTests(StoreCase):
             b"\0" * 5000,
             head,
             head + b"\n",
-            b"%b 999999999 0\n{}" % CURRENT,
-            b"%b -1 0\n{}" % CURRENT,
-            b"%b x y\n{}" % CURRENT,
+            b"%b 999999999 0\n{}" % mark,
+            b"%b -1 0\n{}" % mark,
+            b"%b x y\n{}" % mark,
             whole[:-1],
             whole + b"x",
-            whole.replace(CURRENT, b"proxpi page 9"),
+            whole.replace(PageStore.FORMAT, b"proxpi page 9"),
             whole.replace(b'"name":"demo"', b'"name":"else"'),
         ):
             self.path().write_bytes(foreign)

@@ -88,7 +88,7 @@ class ListCase(FolderCase):
             self.indexes.sources,
             self.indexes.upstream,
             self.clock,
-            ListStore(self.place, self.skew),
+            ListStore(self.place, self.clock, lambda: self.clock.seconds() + self.skew),
             at_once,
         )
 

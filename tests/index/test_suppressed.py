@@ -120,7 +120,7 @@ class WithdrawnTests(PagesCase):
 
     def test_lost(self) -> None:
         """If the page is gone from disk, it is asked for again, and says what it says."""
-        self.store.remove("demo")
+        self.store.delete("demo")
         self.suppress_metadata(ONE)
         assert self.advertised() == [ONE, TWO]
         assert len(self.agents.asked) == 2

@@ -196,8 +196,8 @@ class DamagedTests(PagesCase):
         def refuse(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        self.put(PageStore, "_write", refuse)
-        self.put(PageStore, "remove", lambda store, name: None)
+        self.put(PageStore, "put", refuse)
+        self.put(PageStore, "delete", lambda store, name: None)
         self.start()
 
     def test_page(self) -> None:
