@@ -1,10 +1,9 @@
 """Parser of project lists: from the bytes of an index's root (PEP 503, PEP 691) to names.
 
 A list has hundreds of thousands of names, so it is read block by block and never held. Its first
-bytes tell its representation. A parser of JSON is *before*, *within* or *behind* the array of the
-projects; one of HTML is *between* two anchors or *within* one, whose text content names a project
-wherever its link leads. The nesting of JSON, the length of one value and the number of marked
-sections are limited. Every byte is looked at a bounded number of times.
+bytes tell whether it is JSON or HTML. A project of JSON is an object of the array ``projects``; one
+of HTML is an anchor, whose text content is its name wherever the link leads. The nesting of JSON,
+the length of one value and the number of marked sections are limited; the time is linear.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from html import unescape
 from itertools import chain, islice
 from json import JSONDecodeError, JSONDecoder
@@ -19,84 +19,80 @@ from typing import Any
 
 import msgspec
 
-from proxpi.simple import html, names
+from proxpi.simple import html, names, parse
 from proxpi.simple.html import Kind, Tokenizer
 from proxpi.simple.model import Unlisted
-from proxpi.simple.parse import BINARY
+from proxpi.simple.parse import NotAnIndexPage
 
 #: Bytes that are read and parsed in one go, which takes some milliseconds.
 BLOCK = 128 * 1024
 #: Characters of one value in JSON; a project takes a hundred.
-LONGEST_VALUE = 4 * 1024 * 1024
-#: Names that are put into normal form in one go.
+MAX_VALUE = 4 * 1024 * 1024
+#: Names that are normalized in one go.
 BATCH = 2000
-#: Bytes of an HTML list by which it is told from another page, and by which its end is known.
-BEGINNING = 16 * 1024
-ENDING = 64 * 1024
+#: Bytes of an HTML list that tell it from another page, and bytes that hold its end.
+HEAD, TAIL = 16 * 1024, 64 * 1024
 #: Characters of the text of an anchor; a name is shorter.
-LONGEST_TEXT = 1000
+MAX_TEXT = 1000
 
-_OTHER = "it is JSON, but not a list of projects"
-_CUT = "it is cut short"
+_TRUNCATED = "The list is cut short."
 _BLANKS = b" \t\r\n"
-_SIGN = re.compile(r"[ \t\r\n]*+(.?)", re.DOTALL)
-# Numbers are not converted: that takes long for a long one, and none is of interest.
+_NEXT = re.compile(r"[ \t\r\n]*+(.?)", re.DOTALL)
+# Numbers are not converted: a long one takes long, and none is used.
 _DECODER = JSONDecoder(parse_int=bool, parse_float=bool, parse_constant=bool)
 _SEPARATORS = re.compile(r"[-_.]+")
-_NORMAL_LINES = re.compile(r"(?:[a-z0-9]++(?:-[a-z0-9]++)*+\n)*+")
+_NORMALIZED_LINES = re.compile(r"(?:[a-z0-9]++(?:-[a-z0-9]++)*+\n)*+")
 #: A link that leads to no project, but up, elsewhere on the page, or to another scheme.
-_ELSEWHERE = re.compile(r"[#?]|(?!https?:)[a-z][a-z0-9+.-]*:|\.{0,2}/?\Z", re.IGNORECASE)
+_NAVIGATION = re.compile(r"[#?]|(?!https?:)[a-z][a-z0-9+.-]*:|\.{0,2}/?\Z", re.IGNORECASE)
 #: An anchor as most are; the tokenizer would take ten times as long.
 _OTHERS = r"""(?:\s++(?!href)[a-z-]++=(?:"[^"<>&]*+"|'[^'<>&]*+'))*+"""
 _USUAL_ANCHOR = re.compile(
-    rf"""\s*+<a{_OTHERS}\s++href=(?P<quote>["'])(?:https?:)?[\w.~%/-]*\w/?(?P=quote){_OTHERS}\s*+>"""
-    r"""\s*+(?P<name>[\w.-]++)/?\s*+</a>(?:<br\s*+/?>)?""",
+    rf"""\s*+(?:</?(?:br|li|p)\s*+/?>\s*+)*+"""
+    rf"""<a{_OTHERS}\s++href=(?P<quote>["'])(?:https?:)?[\w.~%/-]*\w/?(?P=quote){_OTHERS}\s*+>"""
+    r"""\s*+(?P<name>[\w.-]++)/?\s*+</a>""",
     re.ASCII | re.IGNORECASE,
 )
 _ANCHOR_END = re.compile("</a>|\\Z", re.IGNORECASE)
 
 
-class NotAList(ValueError):
-    """What came is no list of projects, or not all of it; the text says why."""
-
-
-def parse(blocks: Iterable[bytes], announced: bool, unlisted: Unlisted) -> Iterator[bytes]:
+def project_names(blocks: Iterable[bytes], end_known: bool, unlisted: Unlisted) -> Iterator[bytes]:
     """
-    Give the names in a list in normal form, in pieces of whole lines, a name on each.
+    Give the normalized names of a list, in pieces of whole lines, a name on each.
 
     :param blocks: the list, in blocks of about :data:`BLOCK` bytes
-    :param announced: whether its end was announced; if not, only its own end counts
+    :param end_known: whether HTTP marked the end of the body; otherwise the list must have an end
+        of its own
     :param unlisted: counts the links and names that are no names of projects
-    :raises NotAList: if it is none; what was given before is worthless then
+    :raises NotAnIndexPage: if it is none; the names that were given before are worthless then
     """
     rest, start = iter(blocks), b""
     for block in rest:
         start = (start + block).lstrip(_BLANKS).removeprefix(BOM_UTF8).lstrip(_BLANKS)
-        if len(start) >= BEGINNING:
+        if len(start) >= HEAD:
             break
     rest = chain([start], rest)
     if start.startswith(b"{"):
-        return (_lines(found, unlisted) for found in _in_json(_Source(rest)))
-    if b"<" in start and BINARY.search(start, 0, start.find(b"<")) is None:
-        return _in_html(rest, announced, unlisted)
-    raise NotAList("it is neither JSON nor HTML" if start else _CUT)
+        return (_normalized(found, unlisted) for found in _in_json(_JSONText(rest)))
+    if b"<" in start and parse.BINARY.search(start, 0, start.find(b"<")) is None:
+        return _in_html(rest, end_known, unlisted)
+    raise NotAnIndexPage("The list is neither JSON nor HTML." if start else _TRUNCATED)
 
 
-def _lines(found: Sequence[str], unlisted: Unlisted) -> bytes:
-    """Write names in normal form: all at once, or one by one if any of them has none."""
+def _normalized(found: Sequence[str], unlisted: Unlisted) -> bytes:
+    """Write names in normalized form: all at once, or one by one if any is not valid."""
     text = "\n".join(found)
     lines = _SEPARATORS.sub("-", text).lower() + "\n"
     if (
         text.isascii()
         and lines.count("\n") == len(found)
         and max(map(len, found)) <= names.MAX_LENGTH
-        and _NORMAL_LINES.fullmatch(lines)
+        and _NORMALIZED_LINES.fullmatch(lines)
     ):
         return lines.encode()
     valid = []
     for name in found:
-        if (normal := names.normalize(name)) is not None:
-            valid.append(f"{normal}\n")
+        if (normalized := names.normalize(name)) is not None:
+            valid.append(f"{normalized}\n")
         else:
             unlisted.add(name)
     return "".join(valid).encode()
@@ -106,116 +102,114 @@ class _Project(msgspec.Struct, gc=False):
     name: str = ""
 
 
-class _Source:
-    """JSON text, of which no more is held than one block and one value.
+class _JSONText:
+    """JSON text, of which one block and one value are held at most.
 
-    Its bytes are taken for Latin-1: all that counts is ASCII, and a block may end anywhere.
+    Its bytes are decoded as Latin-1: only ASCII matters, and a block may end anywhere.
     """
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self._text = ""
         self._at = 0
-        self._new = False  # whether the text has not been tried by `several`
+        self._untried = False  # whether the fast parser has not seen this text yet
 
     def _more(self) -> bool:
         """Hold twice as much, so that to read a value again takes linear time."""
         size = len(self._text) - self._at
-        if size > LONGEST_VALUE:
-            raise NotAList(f"a value in it has more than {LONGEST_VALUE} characters, or no end")
+        if size > MAX_VALUE:
+            raise NotAnIndexPage(f"The list has a value of more than {MAX_VALUE} characters.")
         more = b"".join(islice(self._blocks, 1 + size // BLOCK))
         self._text, self._at = self._text[self._at :] + more.decode("latin-1"), 0
-        self._new = True
+        self._untried = True
         return bool(more)
 
-    def sign(self) -> str:
-        """Look at the next character that is not blank; ``""`` is the end."""
+    def next(self) -> str:
+        """Give the next character that is not blank; ``""`` is the end."""
         while True:
-            found = _SIGN.match(self._text, self._at)
+            found = _NEXT.match(self._text, self._at)
             assert found is not None  # it matches anything
             self._at = found.start(1)
             if found[1] or not self._more():
                 return found[1]
 
-    def take(self, sign: str) -> bool:
-        """Take this character, if it is the next."""
-        found = self.sign() == sign
+    def skip(self, character: str) -> bool:
+        """Pass over this character, if it is the next."""
+        found = self.next() == character
         self._at += found
         return found
 
-    def expect(self, sign: str) -> None:
-        """Take this character, which must be the next."""
-        if not self.take(sign):
-            raise NotAList("it is not valid JSON" if self.sign() else _CUT)
+    def expect(self, character: str) -> None:
+        """Pass over this character, which must be the next."""
+        if not self.skip(character):
+            raise NotAnIndexPage("The list is not valid JSON." if self.next() else _TRUNCATED)
+
+    def items(self, end: str) -> Iterator[None]:
+        """Stop before each item of an array or an object, and pass over its end."""
+        comma = False
+        while not self.skip(end):
+            if comma:
+                self.expect(",")
+            yield
+            comma = True
 
     def value(self) -> Any:
-        """Take the next value."""
-        self.sign()
+        """Read the next value."""
+        self.next()
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except RecursionError:
-                raise NotAList("it is nested too deeply") from None
+                raise NotAnIndexPage("The list is JSON that is nested too deeply.") from None
             except JSONDecodeError:
                 end = len(self._text)
             if end < len(self._text):  # otherwise more may belong to it
                 self._at = end
                 return value
             if not self._more():
-                raise NotAList(_CUT)
+                raise NotAnIndexPage(_TRUNCATED)
 
     def several(self) -> list[str]:
-        """Take projects with commas behind them, as many as a fast parser can; give their names."""
-        end = self._text.rfind("},", self._at) + 1
-        if not self._new or not end:
-            return []
-        self._new = False
-        try:
-            projects = msgspec.json.decode(f"[{self._text[self._at : end]}]", type=list[_Project])
-        except (msgspec.DecodeError, RecursionError):
-            return []  # the end is within a project, or there is an odd one
-        self._at = end + 1
-        return [project.name for project in projects]
+        """Read as many projects as a fast parser can, up to a comma; give their names."""
+        end = self._text.rfind("},", self._at) + 1 if self._untried else 0
+        self._untried = False
+        # That end may lie within a project, or there is an odd one.
+        with suppress(msgspec.DecodeError, RecursionError):
+            found = msgspec.json.decode(f"[{self._text[self._at : end]}]", type=list[_Project])
+            self._at = max(end, self._at)
+            return [project.name for project in found]
+        return []
 
-
-def _in_json(source: _Source) -> Iterator[list[str]]:
-    source.expect("{")
-    listed = False
-    while not source.take("}"):
-        key = source.value()
-        source.expect(":")
-        if key == "projects" and source.take("["):
-            listed = True
-            yield from _projects(source)
-        elif isinstance(value := source.value(), dict) and key == "meta":
-            _check_major(str(value.get("api-version", "")))
-        if source.sign() != "}":
-            source.expect(",")
-    if source.sign():
-        raise NotAList("it is not valid JSON")
-    if not listed:
-        raise NotAList(_OTHER)
-
-
-def _projects(source: _Source) -> Iterator[list[str]]:
-    found: list[str] = []
-    while not source.take("]"):
-        if several := source.several():
-            yield found + several
-            found = []
-            continue
-        project = source.value()
+    def project(self) -> str:
+        """Read one project; give its name, or nothing if that is no text."""
+        project = self.value()
         if not isinstance(project, dict):
-            raise NotAList(_OTHER)
+            raise NotAnIndexPage("The list is JSON, but not a list of projects.")
         name = project.get("name")
-        found.append(name if isinstance(name, str) else "")
-        if len(found) == BATCH:
-            yield found
-            found = []
-        if source.sign() != "]":
-            source.expect(",")
-    if found:
-        yield found
+        return name if isinstance(name, str) else ""
+
+
+def _in_json(text: _JSONText) -> Iterator[list[str]]:
+    text.expect("{")
+    listed = False
+    for _ in text.items("}"):
+        key = text.value()
+        text.expect(":")
+        if key == "projects" and text.skip("["):
+            listed, found = True, list[str]()
+            for _ in text.items("]"):
+                found += text.several() or [text.project()]
+                if len(found) >= BATCH:
+                    yield found
+                    found = []
+            if found:
+                yield found
+        elif isinstance(value := text.value(), dict) and key == "meta":
+            parse.api_version(value.get("api-version"))
+    if text.next():
+        raise NotAnIndexPage("The list is not valid JSON.")
+    if not listed:
+        raise NotAnIndexPage("The list is JSON, but not a list of projects.")
 
 
 class _Anchors:
@@ -247,39 +241,31 @@ class _Anchors:
     def _tokenized(self, text: str) -> Iterator[str]:
         for kind, value, attributes in self._tokenizer.feed(text):
             if kind is Kind.TEXT:
-                if self._text is not None and len(self._text) < LONGEST_TEXT:
-                    self._text += value[:LONGEST_TEXT]
+                if self._text is not None and len(self._text) < MAX_TEXT:
+                    self._text += value[:MAX_TEXT]
             elif value == "a":
-                if self._text is not None and self._href and not _ELSEWHERE.match(self._href):
+                if self._text is not None and self._href and not _NAVIGATION.match(self._href):
                     yield unescape(self._text).strip().removesuffix("/")
                 self._href = (attributes.get("href") or "").strip()
                 self._text = "" if kind is Kind.START else None
 
 
-def _in_html(blocks: Iterator[bytes], announced: bool, unlisted: Unlisted) -> Iterator[bytes]:
-    anchors, beginning, ending, found = _Anchors(), b"", b"", False
+def _in_html(blocks: Iterator[bytes], end_known: bool, unlisted: Unlisted) -> Iterator[bytes]:
+    anchors, head, tail, found = _Anchors(), b"", b"", False
     try:
         for block in blocks:
-            beginning += block[: BEGINNING - len(beginning)]
-            ending = (ending + block)[-ENDING:]
-            lines = _lines(list(anchors.feed(block.decode("latin-1"))), unlisted)
+            head += block[: HEAD - len(head)]
+            tail = (tail + block)[-TAIL:]
+            lines = _normalized(list(anchors.feed(block.decode("latin-1"))), unlisted)
             found = found or bool(lines)
             yield lines
-        page = html.read(beginning.decode("utf-8", "replace"))
+        page = html.read(head.decode("utf-8", "replace"))
     except ValueError as error:
-        raise NotAList(str(error)) from error
-    if not (ending.rstrip().endswith(b">") if announced else html.is_complete_html(ending)):
-        raise NotAList(_CUT)
+        raise NotAnIndexPage(f"The list is HTML that cannot be read: {error}.") from None
+    if not (tail.rstrip().endswith(b">") if end_known else html.is_complete_html(tail)):
+        raise NotAnIndexPage(_TRUNCATED)
     version = page.metas.get("pypi:repository-version")
     if version is not None:
-        _check_major(version)
+        parse.api_version(version)
     elif page.barred or not (found or page.titled):
-        raise NotAList("it is an HTML page, but not a list of projects")
-
-
-def _check_major(version: str) -> None:
-    """Refuse a major version that is not known (PEP 629)."""
-    major = version.partition(".")[0]
-    if major.isdecimal() and (len(major) > 9 or int(major) > 1):
-        shown = major if len(major) <= 9 else f"{major[:9]}…"
-        raise NotAList(f"it is written in version {shown} of the API, which is not known here")
+        raise NotAnIndexPage("The list is an HTML page, but not a list of projects.")

@@ -29,11 +29,12 @@ from twisted.python.failure import Failure
 
 from proxpi.index import list_store
 from proxpi.index.client import IndexClient, IndexResponse, InThread, StoredResponse, note_unlisted
-from proxpi.index.list_parser import BLOCK, NotAList, parse
+from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore, Representation
 from proxpi.index.revalidation import Entry, Revalidation, Status, invalidated, refreshes
 from proxpi.simple.model import NotListed, Unlisted
 from proxpi.simple.negotiate import Serialization
+from proxpi.simple.parse import NotAnIndexPage
 from proxpi.single_flight import Flights
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import (
@@ -262,9 +263,9 @@ class Projects:
                 names = await source.in_thread(
                     lambda: self._names(body, answer, announced, unlisted)
                 )
-            except NotAList as error:
+            except NotAnIndexPage as error:
                 # An end that nobody announced may have been none.
-                raise UpstreamFailed(answer.url, str(error), temporary=not announced) from error
+                raise UpstreamFailed(answer.url, error.reason, temporary=not announced) from error
             except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
                 raise upstream_failed(answer.url, Failure(error)) from error
         note_unlisted(answer.url, unlisted, "project")
@@ -275,14 +276,14 @@ class Projects:
     ) -> ListFile:
         """Decode and parse a body, in a thread."""
         if not answer.codings:
-            return self._store.write(parse(_blocks(body), announced, unlisted))
+            return self._store.write(project_names(_blocks(body), announced, unlisted))
         with self._store.temporary() as decoded:
             decoder = Decoder(answer.codings, decoded.write, self._upstream.list_limit)
             for block in _blocks(body):
                 decoder.write(block)
             if not decoder.ended:
                 raise BodyTruncated()
-            return self._store.write(parse(_blocks(decoded), True, unlisted))
+            return self._store.write(project_names(_blocks(decoded), True, unlisted))
 
     async def _take(
         self, entry: ListEntry, said: Mapping[IndexClient, IndexResponse[ListFile]]

@@ -28,9 +28,9 @@ import attrs
 Attributes = dict[str, str | None]
 
 #: Marked sections that a page may have; a list of files has none.
-MARKED_SECTIONS = 1000
+MAX_MARKED_SECTIONS = 1000
 #: Characters of a tag that comes in chunks; a longer one is passed over.
-LONGEST_TAG = 64 * 1024
+MAX_TAG = 64 * 1024
 
 _SPACE = r"[\t\n\f\r ]"
 _NAME = re.compile(r"</?+([A-Za-z][^\t\n\f\r />]*+)")
@@ -112,7 +112,7 @@ class Tokenizer:
             rest = _REST_OF_TAG.match(text, name.end())
             if rest is None:
                 self._rest = text[start:]
-                if len(self._rest) > LONGEST_TAG:
+                if len(self._rest) > MAX_TAG:
                     self._begin(_BOGUS_END, raw=False)
                 return
             at = rest.end()
@@ -147,8 +147,8 @@ class Tokenizer:
         elif following[1] in "!?/":
             self._begin(_BOGUS_END, raw=False)
             self._marked += following.startswith("<![")
-            if self._marked > MARKED_SECTIONS:
-                raise ValueError(f"it has more than {MARKED_SECTIONS} marked sections")
+            if self._marked > MAX_MARKED_SECTIONS:
+                raise ValueError(f"it has more than {MAX_MARKED_SECTIONS} marked sections")
         else:
             return start + 1
         return start + 2

@@ -22,9 +22,8 @@ from proxpi.simple import entries, html, urls
 from proxpi.simple.html import Anchor, Markup, is_complete_html
 from proxpi.simple.model import Entry, Project, Unlisted
 
-_MAJOR = 1
-_VERSION = re.compile(r"([0-9]{1,9})\.[0-9]{1,9}")
-_TYPE_MAJOR = re.compile(r"application/vnd\.pypi\.simple\.v([0-9]{1,9})\+(?:json|html)")
+_VERSION = re.compile(r"0*([0-9]+)\.[0-9]{1,9}")
+_VERSIONED_TYPE = re.compile(r"application/vnd\.pypi\.simple\.v([0-9]+)\+(?:json|html)")
 
 # Charsets of the web beside UTF-8. Python knows more, and some of them (``idna``, ``utf-7``,
 # ``unicode_escape``) raise, warn, or give half a surrogate pair, which nothing can encode again.
@@ -69,10 +68,6 @@ class NotAnIndexPage(Exception):
         self.reason = reason
 
 
-class UnsupportedVersion(NotAnIndexPage):
-    """The page follows a major version of the API that is not known here (PEP 629)."""
-
-
 def parse_project(body: bytes, content_type: str | None, url: str, name: str) -> Project:
     """Read a project page.
 
@@ -84,9 +79,8 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
     :raises NotAnIndexPage: When this is no page of an index.
     """
     media_type, parameters = parse_options_header(content_type)
-    stated = _TYPE_MAJOR.fullmatch(media_type.lower())
-    if stated and int(stated[1]) > _MAJOR:
-        raise _unsupported(stated[1])
+    if versioned := _VERSIONED_TYPE.fullmatch(media_type.lower()):
+        api_version(f"{versioned[1]}.0")
     body, charset = _without_mark(body)
     if max(body.count(b","), body.count(b"<")) > ELEMENTS:
         raise NotAnIndexPage(f"The answer has more than {ELEMENTS} elements.")
@@ -121,19 +115,19 @@ def _declared(body: bytes) -> str:
     return found[1].decode("ascii") if found else "utf-8"
 
 
-def _unsupported(version: str) -> UnsupportedVersion:
-    return UnsupportedVersion(
-        f"The index speaks version {version} of the Simple API; only version 1 is understood."
-    )
+def api_version(stated: object) -> str:
+    """Give the version to assume: 1.0 if none is stated, or a malformed one (PEP 629).
 
-
-def _api_version(stated: object) -> str:
-    """Give the version to assume: what is absent or malformed is 1.0 (PEP 629)."""
+    :raises NotAnIndexPage: if the major version is not known here
+    """
     found = _VERSION.fullmatch(stated) if isinstance(stated, str) else None
     if found is None:
         return "1.0"
-    if int(found[1]) > _MAJOR:
-        raise _unsupported(found[0])
+    if found[1] not in ("0", "1"):
+        raise NotAnIndexPage(
+            f"The index speaks version {found[0][:20]} of the Simple API; "
+            "only version 1 is understood."
+        )
     return found[0]
 
 
@@ -157,7 +151,7 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
         raise NotAnIndexPage("The answer is JSON, but not a project page: it lists no files.")
     meta = page.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    version = _api_version(meta.get("api-version"))
+    version = api_version(meta.get("api-version"))
 
     keys = entries.passed_on(page, _NOT_PASSED_ON)
     if (versions := _versions(keys.pop("versions", None))) is not None:
@@ -258,7 +252,7 @@ def _from_html(text: str, url: str, name: str) -> Project:
         page = html.read(text)
     except ValueError as error:
         raise NotAnIndexPage(f"The answer is HTML that cannot be read: {error}.") from None
-    version = _api_version(page.metas.get("pypi:repository-version", "").strip())
+    version = api_version(page.metas.get("pypi:repository-version", "").strip())
     if not _is_listing(page, name):
         raise NotAnIndexPage("The answer is an HTML page, but not a list of files.")
     base = url

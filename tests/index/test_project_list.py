@@ -343,7 +343,7 @@ class FailureTests(ListCase):
         """A list that the index itself broke off is none, and waiting will not help."""
         whole = root_list(["one", "two"]).chunks[0]
         error = self.refusal(Reply(200, (whole[:-7],)))
-        assert (error.cause, error.temporary) == ("it is cut short", False)
+        assert (error.cause, error.temporary) == ("The list is cut short.", False)
 
     def test_too_long(self) -> None:
         """A list beyond all bounds is none."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxpi.simple import parse, urls
 from proxpi.simple.model import Entry, Project, decode, encode
-from proxpi.simple.parse import NotAnIndexPage, UnsupportedVersion, parse_project
+from proxpi.simple.parse import NotAnIndexPage, parse_project
 from proxpi.simple.render import render_html, render_json
 from tests.support.strategies import deterministic, json_values
 
@@ -130,7 +130,7 @@ def test_what_may_stand_before_the_page(prefix: bytes) -> None:
         ({"api-version": 2.0}, "1.0"),
         ({"api-version": "1.0\n"}, "1.0"),
         ({"api-version": "\u0662.0"}, "1.0"),
-        ({"api-version": "9" * 5000 + ".0"}, "1.0"),
+        ({"api-version": "1." + "9" * 5000}, "1.0"),
         ({"api-version": None}, "1.0"),
         ({}, "1.0"),
         (None, "1.0"),
@@ -142,18 +142,18 @@ def test_version(meta: object, expected: str) -> None:
     assert _parse({"meta": meta, "files": []}).version == expected
 
 
-@pytest.mark.parametrize("version", ["2.0", "10.4"])
+@pytest.mark.parametrize("version", ["2.0", "10.4", "9" * 5000 + ".0"])
 def test_a_new_major_version_is_refused(version: str) -> None:
     """A page of a major version that is not known may mean anything (PEP 629)."""
-    with pytest.raises(UnsupportedVersion) as caught:
+    with pytest.raises(NotAnIndexPage, match="speaks version") as caught:
         _parse({"meta": {"api-version": version}, "files": []})
-    assert version in caught.value.reason
+    assert version[:20] in caught.value.reason
 
 
 @pytest.mark.parametrize("serialization", ["json", "html", "JSON"])
 def test_a_new_major_content_type_is_refused(serialization: str) -> None:
     """The content type alone can state a major version that is not known."""
-    with pytest.raises(UnsupportedVersion):
+    with pytest.raises(NotAnIndexPage, match="speaks version"):
         _parse({"files": []}, f"application/vnd.pypi.simple.v2+{serialization}; x=y")
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.html import LONGEST_TAG, MARKED_SECTIONS, Kind, Tokenizer, unescape_attribute
+from proxpi.simple.html import MAX_MARKED_SECTIONS, MAX_TAG, Kind, Tokenizer, unescape_attribute
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic
 
@@ -136,14 +136,14 @@ def test_any_chunks(page: str, size: int) -> None:
 
 def test_marked_sections_are_counted() -> None:
     """A page with more marked sections than any has is refused, and the reason names them."""
-    assert tokens("<![CDATA[ >" * MARKED_SECTIONS) == []
+    assert tokens("<![CDATA[ >" * MAX_MARKED_SECTIONS) == []
     with pytest.raises(ValueError, match="marked sections"):
-        tokens("<![CDATA[ >" * (MARKED_SECTIONS + 1))
+        tokens("<![CDATA[ >" * (MAX_MARKED_SECTIONS + 1))
 
 
 def test_a_long_tag_in_chunks_is_passed_over() -> None:
     """A tag that is longer than what is kept costs no memory, and not what follows it."""
-    page = "<a href='" + "x" * (2 * LONGEST_TAG) + "'>t<b>"
+    page = "<a href='" + "x" * (2 * MAX_TAG) + "'>t<b>"
     assert tokens(page, 1000) == [(Kind.TEXT, "t"), (Kind.START, "b")]
 
 
@@ -176,7 +176,7 @@ HOSTILE = (
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_reading_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is repeated, and in whatever chunks it comes, four times as much takes no longer."""
-    monkeypatch.setattr("proxpi.simple.html.MARKED_SECTIONS", 1 << 30)
+    monkeypatch.setattr("proxpi.simple.html.MAX_MARKED_SECTIONS", 1 << 30)
     for before, size in (("", 1 << 30), ("", 64 * 1024), ("<a x=\"y' ", 1 << 30)):
         assert_linear(
             lambda page, size=size: tokens(page, size),  # type: ignore[misc]
