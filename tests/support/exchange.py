@@ -202,6 +202,12 @@ class Exchange:
             del self._methods[0]
         return response
 
+    def response(self) -> Response:
+        """Take the next answer, whose head must have come."""
+        answer = self.answer()
+        assert answer is not None, "no response yet"
+        return answer
+
     @property
     def closed(self) -> bool:
         """Whether the server has closed, or is about to once all is taken."""

@@ -59,6 +59,12 @@ def page(*entries: dict[str, Any], name: str = "demo") -> Reply:
     return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
 
 
+def root_list(*names: str) -> Reply:
+    """Give the response of an index that has these projects."""
+    document = {"meta": {"api-version": "1.1"}, "projects": [{"name": name} for name in names]}
+    return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
+
+
 class FolderCase(Case):
     """Tests with a folder of their own, which must not leave a file open."""
 

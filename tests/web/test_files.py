@@ -1,22 +1,30 @@
-"""Files as clients see them: whole, in part, unchanged, or elsewhere."""
+"""Files as clients see them: whole, conditional, a range, a redirect, or while they arrive."""
 
 from __future__ import annotations
 
-import pytest
+import errno
+import os
+from typing import Any
+from urllib.parse import unquote
 
-from proxpi.web.files import content_type
-from tests.support.house import FILES, INDEX, PRIVATE_INDEX, HouseCase, sha256
+from twisted.internet.error import ConnectionRefusedError
+
+from proxpi.files.partial import PartialFile
+from proxpi.web.transfer import CHUNK, STALL_TIMEOUT
+from tests.support.exchange import BUFFER, Exchange, Response
+from tests.support.house import FILES, INDEX, MIB, PRIVATE_INDEX, HouseCase, sha256
 from tests.support.internet import Reply, Silence
 
 NAME = "demo-1.0-py3-none-any.whl"
 PATH = f"/index/demo/{NAME}"
 DATA = bytes(range(256)) * 4
 SIZE = len(DATA)
-CACHING = {
-    "etag": f'"{sha256(DATA)}"',
-    "cache-control": "public, max-age=31536000, immutable",
-    "accept-ranges": "bytes",
-}
+ETAG = f'"{sha256(DATA)}"'
+CACHING = {"etag": ETAG, "cache-control": "public, max-age=31536000, immutable"}
+LARGE = os.urandom(2 * MIB)
+LARGE_ETAG = f'"{sha256(LARGE)}"'
+WRONG = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
+METADATA = b"Metadata-Version: 2.1\n"
 
 
 class FileCase(HouseCase):
@@ -28,43 +36,59 @@ class FileCase(HouseCase):
         self.serve(NAME, DATA)
 
     def warm(self) -> None:
-        """Let it be on disk."""
+        """Fetch it into the cache."""
         assert self.get(PATH).body == DATA
         self.internet.asked.clear()
 
+    def start(self, method: str = "GET", *headers: str) -> Exchange:
+        """Send a request for it on a connection of its own."""
+        exchange = self.connect()
+        exchange.ask(method, PATH, *headers)
+        return exchange
+
+    def assert_caching(self, response: Response) -> None:
+        """Check the header fields of a file that never changes."""
+        assert response.headers | CACHING == response.headers
+
+    def assert_nothing_left(self) -> None:
+        """Check that no file is open, no timer runs, and no error was logged."""
+        self.clock.advance(0)
+        assert self.open_files() == []
+        assert self.clock.getDelayedCalls() == []
+        assert self.unhandled() == []
+
 
 class Whole(FileCase):
-    """The file, all of it."""
+    """A whole file."""
 
-    def test_cold_then_warm(self) -> None:
+    def test_miss_then_hit(self) -> None:
         """The first client gets it through the cache, the next ones from it."""
         for expected in ("MISS", "HIT", "HIT"):
-            answer = self.get(PATH)
-            assert (answer.status, answer.body) == (200, DATA)
-            assert answer.headers["x-cache"] == expected
-            assert answer.headers | CACHING == answer.headers
-            assert "content-encoding" not in answer.headers
+            response = self.get(PATH)
+            assert (response.status, response.body) == (200, DATA)
+            assert response.headers["x-cache"] == expected
+            assert response.headers["accept-ranges"] == "bytes"
+            self.assert_caching(response)
         assert self.internet.urls() == [INDEX + "demo/", FILES + NAME]
         assert self.open_files() == []
 
     def test_unverified(self) -> None:
-        """A file that no hash vouches for says so, cold and warm, and to ``HEAD``."""
+        """A file without a hash says so, cold and warm, and to ``HEAD``."""
         self.serve("bare-1.0.whl", DATA, hashes={})
         self.pages.invalidate("demo")
         for method in ("HEAD", "GET", "GET", "HEAD"):
-            answer = self.ask(method, "/index/demo/bare-1.0.whl")
-            assert (answer.status, answer.headers["x-verified"]) == (200, "no")
-            assert answer.headers["cache-control"] == "public, max-age=60"
-            tag = answer.headers.get("etag")
+            response = self.ask(method, "/index/demo/bare-1.0.whl")
+            assert (response.status, response.headers["x-verified"]) == (200, "no")
+            assert response.headers["cache-control"] == "public, max-age=60"
+            tag = response.headers.get("etag")
         unchanged = self.get("/index/demo/bare-1.0.whl", f"If-None-Match: {tag}")
-        assert unchanged.status == 304
-        assert unchanged.headers["cache-control"] == "public, max-age=60"
+        assert (unchanged.status, unchanged.headers["cache-control"]) == (304, "public, max-age=60")
         self.serve(NAME, DATA)
         self.pages.invalidate("demo")
         assert "x-verified" not in self.get(PATH).headers
 
     def test_stateless(self) -> None:
-        """No page has to be asked first, whatever the spelling, and no spelling is redirected."""
+        """No page is needed first; every spelling gives the file without a redirect."""
         self.serve("demo-1.0+cpu.whl", DATA, url=FILES + "demo-1.0%2Bcpu.whl")
         for path in (
             "/index/demo/demo-1.0+cpu.whl",
@@ -74,288 +98,550 @@ class Whole(FileCase):
             "/index/DEMO/demo-1.0+cpu.whl?x=y",
             "http://proxpi.example/index/demo/demo-1.0+cpu.whl",
         ):
-            answer = self.get(path)
-            assert (answer.status, answer.body) == (200, DATA), path
+            response = self.get(path)
+            assert (response.status, response.body) == (200, DATA), path
 
-    def test_no_coding(self) -> None:
-        """A file is never encoded, whatever the client would take."""
-        for name, kind in [("demo-1.0.tar.gz", "application/x-tar+gzip"), (NAME, None)]:
-            self.serve(name, DATA)
-            self.pages.invalidate("demo")
-            answer = self.get(f"/index/demo/{name}", "Accept-Encoding: gzip, br")
-            assert "content-encoding" not in answer.headers
-            assert answer.body == DATA
-            if kind is not None:
-                assert answer.headers["content-type"] == kind
-
-    def test_one_type_for_all(self) -> None:
-        """On request every file has the type of bytes."""
-        self.build(any_type=True)
-        self.serve("demo-1.0.tar.gz", DATA)
-        answer = self.get("/index/demo/demo-1.0.tar.gz")
-        assert answer.headers["content-type"] == "application/octet-stream"
+    def test_types(self) -> None:
+        """The type is guessed by the name, or fixed; a file never has a ``Content-Encoding``."""
+        octets = "application/octet-stream"
+        for name, expected in {
+            "demo-1.0.tar.gz": "application/x-tar+gzip",
+            "demo-1.0.tar.bz2": "application/x-tar+bzip2",
+            "demo-1.0.zip": "application/zip",
+            "demo-1.0.egg": octets,
+            "demo-1.0.gz": octets,
+            "Demo%201.0%20(new).exe": None,
+            "d%c3%a9mo": octets,
+            "README": octets,
+        }.items():
+            for any_type in (False, True):
+                self.build(any_type=any_type)
+                self.pages.invalidate("demo")
+                self.serve(unquote(name), DATA, url=f"{FILES}{sha256(name.encode())}")
+                response = self.get(f"/index/demo/{name}", "Accept-Encoding: gzip, br")
+                assert response.body == DATA, name
+                assert "content-encoding" not in response.headers
+                if any_type or expected:
+                    assert response.headers["content-type"] == (octets if any_type else expected)
 
     def test_empty_file(self) -> None:
-        """A file without bytes is an answer without bytes."""
+        """A file without bytes has a response without bytes."""
         self.serve("demo-0.tar.gz", b"")
         for _ in range(2):
-            answer = self.get("/index/demo/demo-0.tar.gz")
-            assert (answer.status, answer.headers["content-length"]) == (200, "0")
+            response = self.get("/index/demo/demo-0.tar.gz")
+            assert (response.status, response.headers["content-length"]) == (200, "0")
         assert self.open_files() == []
 
-    def test_unknown_kind(self) -> None:
-        """Files of an unknown kind, and with odd names, are served like any other."""
-        for name in ("demo-1.0.egg", "Demo 1.0 (new).exe", "démo", "README"):
-            self.serve(name, DATA, url=f"{FILES}odd/{sha256(name.encode())}")
-            self.pages.invalidate("demo")
-            path = b"/index/demo/" + name.encode().replace(b" ", b"%20")
-            quoted = b"".join(b"%%%02x" % byte if byte > 0x7F else bytes([byte]) for byte in path)
-            assert self.get(quoted).body == DATA, name
+    def test_metadata(self) -> None:
+        """Advertised core metadata is served with its digest as tag; else it is a 404."""
+        assert self.get(f"{PATH}.metadata").status == 404
+        self.pages.invalidate("demo")
+        self.serve(NAME, DATA, metadata={"sha256": sha256(METADATA)})
+        self.internet.at(f"{FILES}{NAME}.metadata", Reply(200, METADATA))
+        tag = f'"{sha256(METADATA)}"'
+        assert self.get(f"{PATH}.metadata", f"If-None-Match: {tag}").status == 304
+        for expected in ("MISS", "HIT"):
+            response = self.get(f"{PATH}.metadata")
+            assert (response.status, response.body) == (200, METADATA)
+            assert (response.headers["x-cache"], response.headers["etag"]) == (expected, tag)
+        head = self.ask("HEAD", f"{PATH}.metadata")
+        assert head.headers["content-length"] == str(len(METADATA))
 
 
-class Unchanged(FileCase):
-    """A client that has the file already."""
+class Preconditions(FileCase):
+    """``If-None-Match`` and ``If-Match`` (RFC 9110, 13.1)."""
 
-    def test_matching(self) -> None:
-        """It gets a 304 that repeats the headers, and the file is let go of."""
-        self.warm()
-        for tag in (CACHING["etag"], "*", f'"a", W/{CACHING["etag"]}'):
-            for method in ("GET", "HEAD"):
-                answer = self.ask(method, PATH, f"If-None-Match: {tag}", "Range: bytes=0-1")
-                assert (answer.status, answer.body) == (304, b"")
-                for name in ("etag", "cache-control"):
-                    assert answer.headers[name] == CACHING[name]
-                assert "content-type" not in answer.headers
-        assert self.open_files() == []
-
-    def test_on_two_lines(self) -> None:
-        """Two lines of ``If-None-Match`` are one list."""
-        self.warm()
-        lines = (f"If-None-Match: {CACHING['etag']}", 'If-None-Match: "a"')
-        assert self.get(PATH, *lines).status == 304
-
-    def test_not_cached(self) -> None:
-        """A file that is not cached is not fetched for that, as the page names its digest."""
-        for capacity in (100_000, 0):
+    def test_if_none_match(self) -> None:
+        """A matching tag is a 304 with the caching fields; nothing is fetched for it."""
+        lists = (ETAG, f"W/{ETAG}", f'"a", W/{ETAG}')
+        for capacity, cached in ((MIB, True), (MIB, False), (0, False)):
             self.build(capacity=capacity)
-            for tag in (CACHING["etag"], f"W/{CACHING['etag']}", f'"a", {CACHING["etag"]}'):
+            self.cache_dir.clear()
+            if cached:
+                self.warm()
+                for tag in ('"a"', "a", "", '"'):
+                    assert self.get(PATH, f"If-None-Match: {tag}").status == 200, tag
+                assert self.get(PATH, "If-None-Match: *").status == 304
+            for tag in lists:
                 for method in ("GET", "HEAD"):
-                    answer = self.ask(method, PATH, f"If-None-Match: {tag}", "Range: bytes=0-1")
-                    assert (answer.status, answer.body) == (304, b"")
-                    for name in ("etag", "cache-control"):
-                        assert answer.headers[name] == CACHING[name]
-        assert FILES + NAME not in self.internet.urls() + self.internet.urls("HEAD")
+                    asked = (f"If-None-Match: {tag}", "Range: bytes=0-1")
+                    response = self.ask(method, PATH, *asked)
+                    assert (response.status, response.body) == (304, b"")
+                    self.assert_caching(response)
+                    assert "content-type" not in response.headers
+            assert FILES + NAME not in self.internet.urls() + self.internet.urls("HEAD")
+        assert self.open_files() == []
 
-    def test_not_cached_sidecar(self) -> None:
-        """The same for core metadata whose digest is advertised."""
-        metadata = b"Metadata-Version: 2.1\n"
-        self.serve(NAME, DATA, metadata={"sha256": sha256(metadata)})
-        answer = self.get(PATH + ".metadata", f'If-None-Match: "{sha256(metadata)}"')
-        assert (answer.status, self.internet.urls()[1:]) == (304, [])
-
-    def test_other(self) -> None:
-        """Another tag, or something odd, is no match."""
-        self.warm()
-        for tag in ('"a"', "a", "", '"'):
-            assert self.get(PATH, f"If-None-Match: {tag}").status == 200
-
-
-class Matching(FileCase):
-    """``If-Match`` (RFC 9110, 13.1.1): a client that wants this very file, or none."""
-
-    def test_match(self) -> None:
-        """This file, cached or not, is sent."""
-        for tag in ("*", CACHING["etag"], f'"a", {CACHING["etag"]}', f'{CACHING["etag"]} , W/"a"'):
-            for _ in ("cold", "warm", "warm"):
+    def test_if_match(self) -> None:
+        """The file is sent if its tag matches strongly; otherwise it is a 412, without a fetch."""
+        for cached in (False, True):
+            for tag in ('"a"', f"W/{ETAG}", '"a", "b"', "a", ETAG.strip('"')[:9]):
+                for more in ("X: y", "Range: bytes=0-1", f"If-None-Match: {ETAG}"):
+                    for method in ("GET", "HEAD", "GET"):
+                        response = self.ask(method, PATH, f"If-Match: {tag}", more)
+                        assert response.status == 412, (cached, tag, more)
+                        assert "max-age=31536000" not in response.headers.get("cache-control", "")
+            assert FILES + NAME not in self.internet.urls()
+            for tag in ("*", ETAG, f'"a", {ETAG}', f'{ETAG} , W/"a"'):
                 assert self.get(PATH, f"If-Match: {tag}").body == DATA
                 part = self.get(PATH, f"If-Match: {tag}", "Range: bytes=1-2")
                 assert (part.status, part.body) == (206, DATA[1:3])
                 assert self.ask("HEAD", PATH, f"If-Match: {tag}").status == 200
-            self.mirror.forget("demo", NAME)
-
-    def test_no_match(self) -> None:
-        """Another file is a 412, cached or not, whatever else is asked for; none is fetched."""
-        for cached in (False, True):
-            if cached:
-                self.warm()
-                self.get(PATH)
-            for tag in (
-                '"a"',
-                f"W/{CACHING['etag']}",
-                '"a", "b"',
-                "a",
-                CACHING["etag"].strip('"')[:9],
-            ):
-                for more in ("X: y", "Range: bytes=0-1", f"If-None-Match: {CACHING['etag']}"):
-                    for method in ("GET", "HEAD", "GET"):
-                        answer = self.ask(method, PATH, f"If-Match: {tag}", more)
-                        assert answer.status == 412, (cached, tag, more)
-                        assert "max-age=31536000" not in answer.headers.get("cache-control", "")
-            assert FILES + NAME not in self.internet.urls()
-            if cached:
-                assert self.get(PATH).body == DATA
+            self.internet.asked.clear()
         assert self.open_files() == []
 
     def test_several_lines(self) -> None:
-        """Several lines are one list."""
+        """Several lines of a field are one list."""
         self.warm()
-        for status, lines in ((200, ('"a"', CACHING["etag"])), (412, ('"a"', '"b"'))):
-            assert self.get(PATH, *(f"If-Match: {tag}" for tag in lines)).status == status
-
-    def test_unmodified_since(self) -> None:
-        """A file has no date here, so ``If-Unmodified-Since`` is ignored (RFC 9110, 13.1.4)."""
-        for date in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 2094 08:49:37 GMT", "odd"):
-            for _ in ("cold", "warm", "warm"):
-                assert self.get(PATH, f"If-Unmodified-Since: {date}").body == DATA
-
-    def test_page(self) -> None:
-        """A page that is another one by now is a 412 as well."""
-        tag = self.get("/index/demo/").headers["etag"]
-        for _ in range(3):
-            assert self.get("/index/demo/", f"If-Match: {tag}").status == 200
-            answer = self.get("/index/demo/", 'If-Match: "a"')
-            assert (answer.status, answer.body) == (412, b"")
-            assert self.get("/index/demo/").status == 200
+        for field, tags, status in (
+            ("If-None-Match", (ETAG, '"a"'), 304),
+            ("If-Match", ('"a"', ETAG), 200),
+            ("If-Match", ('"a"', '"b"'), 412),
+        ):
+            assert self.get(PATH, *(f"{field}: {tag}" for tag in tags)).status == status
+        # A file has no date here, so this field is ignored (RFC 9110, 13.1.4).
+        assert self.get(PATH, "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT").body == DATA
 
 
-class Parts(FileCase):
-    """Ranges (RFC 9110, section 14)."""
+class Ranges(FileCase):
+    """Ranges of cached files (RFC 9110, 14)."""
 
     def test_ranges(self) -> None:
-        """A range is answered with exactly its bytes, clamped to the file."""
+        """One range gets its bytes, clamped; none of the file is a 416; others are ignored."""
         self.warm()
-        for asked, start, stop in [
-            ("0-0", 0, 1),
-            ("10-19", 10, 20),
-            ("1000-", 1000, SIZE),
-            ("1000-99999", 1000, SIZE),
-            ("-10", SIZE - 10, SIZE),
-            ("-99999", 0, SIZE),
-            ("0-", 0, SIZE),
-        ]:
-            answer = self.get(PATH, f"Range: bytes={asked}")
-            assert (answer.status, answer.body) == (206, DATA[start:stop]), asked
-            assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/{SIZE}", asked
-            assert answer.headers | CACHING == answer.headers
+        for asked, status, start, stop in (
+            ("bytes=0-0", 206, 0, 1),
+            ("bytes=10-19", 206, 10, 20),
+            ("bytes=1000-", 206, 1000, SIZE),
+            ("bytes=1000-99999", 206, 1000, SIZE),
+            ("bytes=-10", 206, SIZE - 10, SIZE),
+            ("bytes=-99999", 206, 0, SIZE),
+            ("bytes=0-", 206, 0, SIZE),
+            (f"bytes={SIZE}-", 416, 0, 0),
+            ("bytes=99999-100000", 416, 0, 0),
+            ("bytes=-0", 416, 0, 0),
+            ("bytes=0-1,5-6", 200, 0, SIZE),
+            ("bytes=5-2", 200, 0, SIZE),
+            ("bytes=a-b", 200, 0, SIZE),
+            ("lines=0-1", 200, 0, SIZE),
+            ("bytes", 200, 0, SIZE),
+            ("", 200, 0, SIZE),
+        ):
+            response = self.get(PATH, f"Range: {asked}")
+            assert response.status == status, asked
+            content_range = response.headers.get("content-range")
+            if status == 416:
+                assert content_range == f"bytes */{SIZE}"
+                assert "max-age=31536000" not in response.headers.get("cache-control", "")
+                continue
+            assert response.body == DATA[start:stop], asked
+            assert content_range == (f"bytes {start}-{stop - 1}/{SIZE}" if status == 206 else None)
+            self.assert_caching(response)
         assert self.open_files() == []
-
-    def test_behind_the_end(self) -> None:
-        """A range behind the end is a 416 that tells the length, and is not to be kept."""
-        self.warm()
-        for asked in (f"{SIZE}-", "99999-100000", "-0"):
-            answer = self.get(PATH, f"Range: bytes={asked}")
-            assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{SIZE}")
-            assert "max-age=31536000" not in answer.headers.get("cache-control", "")
-        assert self.open_files() == []
-
-    def test_not_understood(self) -> None:
-        """What is no single range of bytes is overlooked."""
-        self.warm()
-        for asked in ("bytes=0-1,5-6", "bytes=5-2", "bytes=a-b", "lines=0-1", "bytes", ""):
-            answer = self.get(PATH, f"Range: {asked}")
-            assert (answer.status, answer.body) == (200, DATA), asked
-            assert "content-range" not in answer.headers
 
     def test_if_range(self) -> None:
-        """A range is for those who have this very file."""
+        """A range is for a client that has this very file."""
         self.warm()
-        for condition, status in [
-            (CACHING["etag"], 206),
-            ('"other"', 200),
-            (f"W/{CACHING['etag']}", 200),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", 200),
-        ]:
-            answer = self.get(PATH, "Range: bytes=0-1", f"If-Range: {condition}")
-            assert answer.status == status, condition
-
-    def test_cold(self) -> None:
-        """From an upstream that knows no ranges the file is had, and then the part of it."""
-        answer = self.get(PATH, "Range: bytes=-2")
-        assert (answer.status, answer.body) == (206, DATA[-2:])
+        for condition, status in {
+            ETAG: 206,
+            '"other"': 200,
+            f"W/{ETAG}": 200,
+            "Sun, 06 Nov 1994 08:49:37 GMT": 200,
+        }.items():
+            response = self.get(PATH, "Range: bytes=0-1", f"If-Range: {condition}")
+            assert response.status == status, condition
 
 
 class Heads(FileCase):
     """``HEAD`` equals the ``GET`` of a cached file without the body."""
 
-    def assert_head(self, *headers: str) -> None:
-        """Check that."""
-        head = self.ask("HEAD", PATH, *headers)
-        assert (head.status, head.body) == (200, b"")
-        expected = dict(self.get(PATH).headers)
-        for fields in (head.headers, expected):
-            for varying in ("x-cache", "date"):
-                fields.pop(varying)
-        assert head.headers == expected
-
-    def test_warm(self) -> None:
-        """It is not a range, either."""
-        self.warm()
-        self.assert_head()
-        self.assert_head("Range: bytes=0-1")
-        assert self.open_files() == []
-
-    def test_cold(self) -> None:
-        """A file that is not here yet has its true length, and no download begins."""
-        head = self.ask("HEAD", PATH)
-        assert (head.status, head.headers["content-length"]) == (200, str(SIZE))
+    def test_equals_get(self) -> None:
+        """It does, cold and warm, without a download, also with ``Range``."""
+        heads = [self.ask("HEAD", PATH)]
         assert self.internet.urls() == [INDEX + "demo/"]
-        self.assert_head()
-
-    def test_never_a_redirect(self) -> None:
-        """Not even for a file that cannot be kept, or takes long."""
+        expected = dict(self.get(PATH).headers)
+        heads += [self.ask("HEAD", PATH), self.ask("HEAD", PATH, "Range: bytes=0-1")]
+        for head in heads:
+            assert (head.status, head.body) == (200, b"")
+            for varying in ("x-cache", "date"):
+                head.headers[varying] = expected[varying]
+            assert head.headers == expected
         self.build(capacity=0)
         assert self.ask("HEAD", PATH).headers["content-length"] == str(SIZE)
+        assert self.open_files() == []
 
-    def test_asked_upstream(self) -> None:
-        """Without a size on the page the upstream tells it, however long that takes."""
+    def test_length_from_upstream(self) -> None:
+        """Without a size on the page the upstream states it, however long that takes."""
         silence = Silence()
         self.serve(NAME, DATA, silence, size=None)
-        exchange = self.connect()
-        exchange.ask("HEAD", PATH)
+        exchange = self.start("HEAD")
         self.clock.advance(5)
         assert exchange.answer() is None
         silence.answer(Reply(200, b"", length=SIZE))
-        answer = exchange.answer()
-        assert answer is not None
-        assert (answer.status, answer.headers["content-length"]) == (200, str(SIZE))
-        assert answer.headers | CACHING == answer.headers
+        response = exchange.response()
+        assert (response.status, response.headers["content-length"]) == (200, str(SIZE))
+        self.assert_caching(response)
 
-    def test_digest_unknown(self) -> None:
-        """A tag that is not known is not made up."""
-        self.serve(NAME, DATA, hashes={})
-        assert "etag" not in self.ask("HEAD", PATH).headers
-
-    def test_client_goes_away(self) -> None:
-        """A client that does not wait leaves nothing behind, and nothing went wrong."""
-        silence = Silence()
-        self.serve(NAME, DATA, silence, size=None)
-        exchange = self.connect()
-        exchange.ask("HEAD", PATH)
-        exchange.hang_up()
-        assert self.clock.getDelayedCalls() == []
-        assert self.unhandled() == []
-
-    def test_failing(self) -> None:
-        """An upstream that fails is a failure here."""
-        for reply, status in [(Reply(404), 404), (Reply(503), 503), (Reply(403), 502)]:
+    def test_failures(self) -> None:
+        """A failure upstream is a status; a client that disconnects leaves nothing behind."""
+        for reply, status in ((Reply(404), 404), (Reply(503), 503), (Reply(403), 502)):
             self.build(index=PRIVATE_INDEX)
             self.serve(NAME, DATA, reply, size=None)
             assert self.ask("HEAD", PATH).status == status
+        self.build()
+        self.serve(NAME, DATA, Silence(), size=None)
+        self.start("HEAD").hang_up()
+        self.assert_nothing_left()
 
 
-@pytest.mark.parametrize(
-    ("filename", "expected"),
-    [
-        ("x.tar.gz", "application/x-tar+gzip"),
-        ("x.tgz", "application/x-tar+gzip"),
-        ("x.tar.bz2", "application/x-tar+bzip2"),
-        ("x.tar.xz", "application/x-tar+xz"),
-        ("x.zip", "application/zip"),
-        ("x.whl.metadata", "application/octet-stream"),
-        ("x.gz", "application/octet-stream"),
-        ("noname", "application/octet-stream"),
-    ],
-)
-def test_content_type(filename: str, expected: str) -> None:
-    """The type is guessed by the name, and never as an encoding."""
-    assert content_type(filename) == expected
+class Redirects(FileCase):
+    """When a client is redirected upstream, and when it gets a status."""
+
+    def test_timeout(self) -> None:
+        """At its deadline the client is redirected; the download continues."""
+        url = FILES + NAME + "?signature=a%2Fb"
+        slow = Reply(200, b"", whole=False, length=SIZE)
+        self.serve(NAME, DATA, slow, url=url)
+        exchange = self.start()
+        assert exchange.answer() is None
+        self.clock.advance(0.9)
+        response = exchange.response()
+        assert (response.status, response.headers["location"]) == (302, url)
+        assert response.headers["content-length"] == "0"
+        assert response.headers["cache-control"] == "no-store"
+        slow.bring(DATA)
+        slow.end()
+        assert self.get(PATH).headers["x-cache"] == "HIT"
+
+    def test_upstream_fails(self) -> None:
+        """If the upstream fails, the client is redirected, without credentials."""
+        for reply in (Reply(503), Reply(403), ConnectionRefusedError()):
+            self.serve(NAME, DATA, url=f"https://user:secret@files.example/{NAME}")
+            self.internet.at(f"https://files.example/{NAME}", reply)
+            response = self.get(PATH)
+            assert response.status == 302
+            assert response.headers["location"] == f"https://files.example/{NAME}"
+
+    def test_behind_credentials(self) -> None:
+        """Behind credentials there is no redirect: the client waits, or gets a status."""
+        self.build(index=PRIVATE_INDEX)
+        for reply, status in ((Reply(503), 503), (Reply(401), 502), (Reply(403), 502)):
+            self.serve(NAME, DATA, reply)
+            response = self.get(PATH)
+            assert (response.status, "location" in response.headers) == (status, False)
+            assert "secret" not in response.text
+        slow = Reply(200, b"", whole=False, length=SIZE)
+        self.serve(NAME, DATA, slow)
+        exchange = self.start()
+        self.clock.advance(10)
+        assert exchange.answer() is None
+        slow.bring(DATA)
+        slow.end()
+        assert exchange.response().body == DATA
+
+    def test_full_disk(self) -> None:
+        """With a full disk the client is redirected; behind credentials the file passes through."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.put(PartialFile, "write", refuse)
+        assert self.get(PATH).status == 302
+        self.build(index=PRIVATE_INDEX)
+        response = self.get(PATH)
+        assert (response.status, response.body) == (200, DATA)
+        assert self.leftovers() == []
+
+    def test_not_found(self) -> None:
+        """A file that no server has, no page lists, or no name can be, is a 404."""
+        for name in ("..%2f..%2fetc%2fpasswd", "a%00.whl", "x" * 10_000, "%ff", "a/b", "%2e%2e"):
+            assert self.get(f"/index/demo/{name}").status == 404, name[:20]
+        assert self.internet.asked == []
+        self.serve(NAME, DATA, Reply(404))
+        for method in ("GET", "HEAD"):
+            for path in ("/index/demo/other.whl", "/index/other/other.whl"):
+                assert self.ask(method, path).status == 404
+        gone = self.get(PATH)
+        assert (gone.status, "not there" in gone.text) == (404, True)
+
+    def test_page_fails(self) -> None:
+        """A file whose page cannot be had is a 503."""
+        self.internet.at(INDEX + "demo/", Reply(503))
+        for method in ("GET", "HEAD"):
+            response = self.ask(method, PATH, within=10)
+            assert (response.status, response.headers["retry-after"]) == (503, "5")
+
+    def test_client_disconnects(self) -> None:
+        """The download goes on without its client, and no error is logged."""
+        slow = Reply(200, b"", whole=False, length=SIZE)
+        self.serve(NAME, DATA, slow)
+        self.start().hang_up()
+        slow.bring(DATA)
+        slow.end()
+        self.assert_nothing_left()
+        assert self.get(PATH).headers["x-cache"] == "HIT"
+
+
+class StreamCase(FileCase):
+    """Tests without redirects, of a large file that arrives piece by piece."""
+
+    def setUp(self) -> None:
+        """List it."""
+        super().setUp()
+        self.build(stream=True)
+        self.serve_slowly()
+
+    def serve_slowly(self, *more: Reply, size: int | None = len(LARGE), **keys: Any) -> None:
+        """Serve it, and whatever is asked for after it."""
+        self.reply = Reply(200, b"", whole=False, length=size)
+        self.pages.invalidate("demo")
+        self.serve(NAME, LARGE, self.reply, *more, size=size, **keys)
+
+    def begin(self, *headers: str, version: str = "1.1") -> Exchange:
+        """Send a request for it, and let the first 1000 bytes arrive."""
+        exchange = self.connect()
+        if version == "1.0":
+            exchange.send(f"GET {PATH} HTTP/1.0\r\n\r\n".encode())
+        else:
+            exchange.ask("GET", PATH, *headers)
+        self.reply.bring(LARGE[:1000])
+        return exchange
+
+    def finish(self, data: bytes = LARGE) -> None:
+        """Let the rest arrive."""
+        self.reply.bring(data[1000:])
+        self.reply.end()
+
+    def assert_whole(self, exchange: Exchange) -> None:
+        """Check that the response is whole, and no file is left open."""
+        response = exchange.response()
+        assert (response.status, response.body == LARGE, response.whole) == (200, True, True)
+        self.clock.advance(0)
+        assert self.open_files() == []
+
+    def assert_cut(self, exchange: Exchange) -> None:
+        """Check that the client cannot take the response for a whole one."""
+        response = exchange.answer()
+        self.clock.advance(0)
+        assert exchange.aborted
+        assert response is None or not response.whole
+        assert self.open_files() == []
+
+
+class Streaming(StreamCase):
+    """The head and the first bytes are sent with the first bytes from upstream."""
+
+    def test_at_once(self) -> None:
+        """The head of a whole file, and its first bytes; the connection serves on."""
+        exchange = self.begin()
+        head, _, body = exchange.receive().partition(b"\r\n\r\n")
+        assert body == LARGE[:1000]
+        for line in (
+            "HTTP/1.1 200 OK",
+            f"Content-Length: {len(LARGE)}",
+            f"ETag: {LARGE_ETAG}",
+            "X-Cache: MISS",
+            "Accept-Ranges: bytes",
+            "Cache-Control: public, max-age=31536000, immutable",
+        ):
+            assert line.encode() in head.splitlines(), line
+        assert self.get(PATH, f"If-None-Match: {LARGE_ETAG}").status == 304
+        self.finish()
+        self.assert_whole(exchange)
+        exchange.ask("GET", "/health")
+        assert exchange.response().status == 200
+        assert self.get(PATH).headers["x-cache"] == "HIT"
+        exchange.hang_up()
+        self.assert_nothing_left()
+
+    def test_behind_credentials(self) -> None:
+        """Files behind credentials are streamed in the other mode as well."""
+        self.build(index=PRIVATE_INDEX)
+        self.serve_slowly()
+        exchange = self.begin()
+        self.clock.advance(10)
+        assert exchange.receive().endswith(LARGE[:1000])
+        self.finish()
+        self.assert_whole(exchange)
+
+    def test_wrong(self) -> None:
+        """A wrong file is never a whole response, whether its length was announced or not."""
+        for length, version in ((len(LARGE), "1.1"), (len(LARGE), "1.0"), (None, "1.1")):
+            self.serve_slowly(Reply(503), size=length)
+            exchange = self.begin(version=version)
+            self.clock.advance(0)
+            self.finish(WRONG)
+            self.assert_cut(exchange)
+            assert self.leftovers() == []
+
+    def test_length_unknown(self) -> None:
+        """Without a length the response is chunked; a client of HTTP/1.0 waits for the whole."""
+        self.serve_slowly(size=None)
+        exchange = self.begin()
+        assert b"transfer-encoding: chunked" in exchange.receive().lower()
+        self.finish()
+        self.assert_whole(exchange)
+        for data, status in ((LARGE, 200), (WRONG, 503)):
+            self.mirror.forget("demo", NAME)
+            self.serve_slowly(Reply(503), size=None)
+            exchange = self.begin(version="1.0")
+            assert exchange.receive() == b""
+            self.finish(data)
+            assert exchange.response().status == status
+        self.build(stream=True, capacity=0)
+        self.serve_slowly(size=None)
+        exchange = self.begin(version="1.0")
+        self.finish()
+        assert exchange.response().status == 502
+
+    def test_disk_fails(self) -> None:
+        """A disk that refuses writes costs a second request; one that refuses reads, the client."""
+
+        def refuse(*_: object) -> bytes:
+            raise OSError("input/output error")
+
+        self.serve_slowly(Reply(200, LARGE))
+        exchange = self.begin()
+        with self.subTest("write"):
+            patch = self.patch(os, "pwrite", refuse)
+            self.reply.bring(LARGE[1000:-1])
+            self.assert_whole(exchange)
+            patch.restore()
+        self.serve_slowly()
+        exchange = self.begin()
+        self.reply.bring(LARGE[1000:-1])
+        self.put(os, "pread", refuse)
+        exchange.receive()
+        self.reply.bring(LARGE[-1:])
+        self.reply.end()
+        self.assert_cut(exchange)
+
+    def test_if_match(self) -> None:
+        """Another file is a 412 without a fetch; so is one whose digest is not known yet."""
+        response = self.get(PATH, 'If-Match: "other"')
+        assert (response.status, self.internet.urls()[1:]) == (412, [])
+        self.serve_slowly(hashes={})
+        assert self.begin(f"If-Match: {LARGE_ETAG}").response().status == 412
+        self.finish()
+        assert self.get(PATH, f"If-Match: {LARGE_ETAG}").status == 200
+        assert self.open_files() == []
+
+
+class Backpressure(StreamCase):
+    """Each client reads at its own rate."""
+
+    def test_bounded(self) -> None:
+        """The unsent bytes of a slow client are at most a buffer and a chunk."""
+        slow, fast = self.begin(), self.start()
+        self.reply.bring(LARGE[1000:-1])
+        assert len(slow.wire.unsent) <= BUFFER + CHUNK + 1000
+        fast.receive()
+        self.reply.bring(LARGE[-1:])
+        self.reply.end()
+        assert len(slow.wire.unsent) <= BUFFER + CHUNK + 1000
+        self.assert_whole(slow)
+        assert fast.response().body == LARGE
+
+    def test_stalled(self) -> None:
+        """A client that reads nothing is cut off; the file is cached all the same."""
+        exchange = self.begin()
+        self.finish()
+        self.clock.pump([1.0] * (int(STALL_TIMEOUT) + 5))
+        assert exchange.aborted
+        self.assert_nothing_left()
+        assert self.get(PATH).headers["x-cache"] == "HIT"
+
+    def test_slow_upstream(self) -> None:
+        """A client that waits for a slow upstream does not stall."""
+        exchange = self.begin()
+        for sent in range(1000, 1200, 10):
+            exchange.receive()
+            self.clock.pump([1.0] * 15)
+            self.reply.bring(LARGE[sent : sent + 10])
+        assert exchange.receive().endswith(LARGE[1190:1200])
+        assert not exchange.closed
+
+    def test_client_disconnects(self) -> None:
+        """The download goes on without its client."""
+        self.begin().hang_up()
+        self.finish()
+        self.clock.advance(0)
+        assert self.get(PATH).body == LARGE
+        self.assert_nothing_left()
+
+
+class RangeMisses(StreamCase):
+    """Ranges of files that are not cached."""
+
+    def serve_range(self, start: int, stop: int) -> None:
+        """Let the upstream have this range."""
+        headers = {"Content-Range": f"bytes {start}-{stop - 1}/{len(LARGE)}"}
+        self.serve(NAME, LARGE, Reply(206, LARGE[start:stop], headers))
+
+    def test_pass_through(self) -> None:
+        """Every single range is requested with both ends, and passes through, in both modes."""
+        size = len(LARGE)
+        for stream in (False, True):
+            self.build(stream=stream)
+            for asked, start, stop in (
+                ("0-0", 0, 1),
+                ("1000-1999", 1000, 2000),
+                (f"{size - 10}-", size - 10, size),
+                (f"{size - 10}-99999999", size - 10, size),
+                ("-16384", size - 16384, size),
+            ):
+                self.serve_range(start, stop)
+                response = self.get(PATH, f"Range: bytes={asked}", f"If-Range: {LARGE_ETAG}")
+                assert (response.status, response.body == LARGE[start:stop]) == (206, True), asked
+                for name, value in {
+                    "content-range": f"bytes {start}-{stop - 1}/{size}",
+                    "content-length": str(stop - start),
+                    "etag": LARGE_ETAG,
+                    "x-cache": "MISS",
+                }.items():
+                    assert response.headers[name] == value
+                sent = self.internet.asked[-1].header("Range")
+                assert sent == f"bytes={start}-{stop - 1}"
+            self.serve(NAME, LARGE)
+            self.internet.asked.clear()
+            for asked in (f"{size}-", f"{size + 5}-{size + 9}", "-0"):
+                response = self.get(PATH, f"Range: bytes={asked}")
+                assert response.status == 416, asked
+                assert response.headers["content-range"] == f"bytes */{size}"
+            assert self.internet.urls() == []
+        self.assert_nothing_left()
+
+    def test_whole_file(self) -> None:
+        """Several ranges, another unit, or another file than the client's: the whole file."""
+        for headers in (
+            ["Range: bytes=0-1,5-6"],
+            ["Range: lines=0-1"],
+            ["Range: bytes=0-1", 'If-Range: "other"'],
+        ):
+            self.serve_slowly()
+            exchange = self.begin(*headers)
+            self.finish()
+            self.assert_whole(exchange)
+            (self.folder / "files-example/packages" / NAME).unlink()
+
+    def test_upstream_without_ranges(self) -> None:
+        """Where the upstream has no ranges, the range comes from the whole file."""
+        self.build()
+        exchange = self.begin("Range: bytes=-10")
+        self.clock.advance(0.9)
+        self.finish()
+        response = exchange.response()
+        assert (response.status, response.body, response.whole) == (206, LARGE[-10:], True)
+        size = len(LARGE)
+        assert response.headers["content-range"] == f"bytes {size - 10}-{size - 1}/{size}"
+        assert self.open_files() == []
+
+    def test_cut(self) -> None:
+        """A range whose rest never arrives is cut off."""
+        self.build()
+        headers = {"Content-Range": f"bytes 0-1999/{len(LARGE)}"}
+        self.reply = Reply(206, b"", headers, whole=False, length=2000)
+        self.serve(NAME, LARGE, self.reply)
+        exchange = self.begin("Range: bytes=0-1999")
+        self.reply.cut()
+        self.assert_cut(exchange)

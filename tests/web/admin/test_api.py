@@ -1,314 +1,413 @@
-"""What is neither page nor file: the cache API, health, forms, and the rest."""
+"""The Klein resource: cache API, forms, health, metrics, and URLs that name nothing."""
 
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from typing import Any, ClassVar
 
 from tests.support.counted import Counted, samples
 from tests.support.exchange import HOST
-from tests.support.house import INDEX, HouseCase, entry, page
+from tests.support.house import FILES, INDEX, HouseCase, entry, page, root_list, sha256
 from tests.support.internet import Reply, Silence
-from tests.web.test_simple_api import root_list
 
 SUCCESS = {"status": "success", "data": None}
 REBOUND = ("Origin: http://evil.example:5000", "Host: evil.example:5000")
 OTHER_SITES = (
     ["Sec-Fetch-Site: cross-site"],
-    ["Sec-Fetch-Site: same-site"],
     ["Origin: http://evil.example"],
-    ["Origin: null"],
     [f"Origin: http://{HOST}0"],
+    [*REBOUND],
+    ["Sec-Fetch-Site: same-origin", REBOUND[1]],
 )
 OWN_SITE: tuple[list[str], ...] = (
     [],
+    [REBOUND[1]],
     ["Sec-Fetch-Site: same-origin"],
-    ["Sec-Fetch-Site: none"],
     [f"Origin: http://{HOST}"],
 )
 FORM = "Content-Type: application/x-www-form-urlencoded"
+NAME = "demo-1.0-py3-none-any.whl"
+DATA = b"a wheel " * 1000
+METADATA = b"Metadata-Version: 2.1\n"
+PATH = f"/index/demo/{NAME}"
+OTHER = "demo-1.0+local.tar.gz"
+PATHS = (PATH, f"{PATH}.metadata", f"{PATH}.asc", f"/index/demo/{OTHER}")
+PAGES = ("/index/", "/index/demo/", "/index/de-mo/", "/index/list/")
 
 
-class AppCase(HouseCase):
-    """Tests of an index with a list and two projects."""
+class ApiCase(HouseCase):
+    """Tests of an index with three projects; one has a wheel, its metadata and its signature."""
 
     def setUp(self) -> None:
         """List them."""
         super().setUp()
         self.internet.at(INDEX, root_list("demo", "list"))
-        for name in ("demo", "list", "de-mo"):
+        for name in ("list", "de-mo"):
             self.internet.at(f"{INDEX}{name}/", page(entry("x.whl", b"x"), name=name))
+        keys: dict[str, Any] = {"metadata": {"sha256": sha256(METADATA)}, "gpg-sig": True}
+        other = entry(OTHER, b"other", url=FILES + "demo-1.0%2Blocal.tar.gz")
+        self.internet.at(INDEX + "demo/", page(entry(NAME, DATA, **keys), other))
+        for url, data in (
+            (FILES + NAME, DATA),
+            (f"{FILES}{NAME}.metadata", METADATA),
+            (f"{FILES}{NAME}.asc", b"signed"),
+            (other["url"], b"other"),
+        ):
+            self.internet.at(url, Reply(200, data))
+
+    def fill(self) -> None:
+        """Fetch everything into the cache."""
+        for path in (*PAGES, *PATHS):
+            assert self.get(path).status == 200, path
 
     def asked(self, path: str) -> bool:
-        """Tell whether the index is asked for a page that was at hand."""
+        """Tell whether a request reaches the upstream."""
         self.internet.asked.clear()
         assert self.get(path).status == 200
         return bool(self.internet.asked)
 
+    def cached(self) -> list[bool]:
+        """Tell which of the files are cached."""
+        return [self.mirror.ready("demo", path[12:]) is not None for path in PATHS]
 
-class Metrics(AppCase):
-    """What was counted."""
+    def files(self) -> list[str]:
+        """Give the names of all files in the folder but those of proxpi's own state."""
+        found = [path for path in self.folder.rglob("*") if path.is_file()]
+        return sorted(path.name for path in found if path.suffix != ".json")
 
-    def test_metrics(self) -> None:
-        """It is text as Prometheus reads it, and files are in it."""
-        self.serve("x-1.0.whl", b"bytes")
-        before = samples(self.get("/metrics").body.decode())
-        for _ in range(3):
-            assert self.get("/index/demo/x-1.0.whl").status == 200
-        answer = self.get("/metrics")
-        assert (answer.status, answer.headers["content-type"][:10]) == (200, "text/plain")
-        now = samples(answer.body.decode())
-        for cache, count in (("hit", 2), ("miss", 1)):
-            name = f"proxpi_file_answers_total{{cache={cache}}}"
-            assert now[name] - before[name] == count
-        assert now["process_open_fds"] > 0
-
-    def test_redirects(self) -> None:
-        """So are clients that were sent away."""
-        self.serve("x-1.0.whl", b"bytes", Reply(503))
-        counted = Counted()
-        assert self.get("/index/demo/x-1.0.whl").status == 302
-        assert counted.since() == {"redirect": 1, "upstream": 2, "failed": 1}
+    def delete(self, path: str, *headers: str, status: int = 200) -> str:
+        """Send a ``DELETE``; give the message of the error, if it is one."""
+        response = self.ask("DELETE", path, *headers)
+        assert response.status == status, path
+        assert response.headers["content-type"] == "application/json"
+        assert int(response.headers["content-length"]) == len(response.body)
+        said = json.loads(response.body)
+        if status == 200:
+            assert said == SUCCESS
+            return ""
+        assert said["status"] == "error"
+        return str(said["message"])
 
 
-class Health(AppCase):
-    """Whether it lives."""
+class DeletePages(ApiCase):
+    """``DELETE /cache/<project>`` and ``/cache/list``."""
 
-    def test_health(self) -> None:
-        """It answers at once, though the upstream says nothing."""
-        self.internet.at(INDEX + "demo/", Silence())
-        waiting = self.connect()
-        waiting.ask("GET", "/index/demo/")
-        for path in ("/health", "/health/", "//health", "/health?x", "http://h.example/health"):
-            answer = self.get(path)
-            assert (answer.status, json.loads(answer.body)) == (200, SUCCESS)
-            assert answer.headers["content-type"] == "application/json"
-            assert int(answer.headers["content-length"]) == len(answer.body)
-        assert waiting.answer() is None
-
-    def test_head(self) -> None:
-        """``HEAD`` works as well."""
-        full, head = self.get("/health"), self.ask("HEAD", "/health")
-        assert (head.status, head.headers) == (200, full.headers)
-
-
-class CacheApi(AppCase):
-    """``DELETE /cache/…``."""
-
-    def test_project(self) -> None:
-        """A project is forgotten in any spelling, and is asked for again; no other is."""
-        for spelling in ("de-mo", "De.Mo", "DE__MO", "%64e-mo"):
-            self.get("/index/de-mo/")
-            self.get("/index/demo/")
-            answer = self.ask("DELETE", f"/cache/{spelling}")
-            assert (answer.status, json.loads(answer.body)) == (200, SUCCESS)
-            assert self.asked("/index/de-mo/"), spelling
-            assert not self.asked("/index/demo/"), spelling
-
-    def test_list(self) -> None:
-        """``list`` is the list, and the project of that name."""
-        self.get("/index/")
-        self.get("/index/list/")
-        assert not (self.asked("/index/") or self.asked("/index/list/"))
-        answer = self.ask("DELETE", "/cache/list")
-        assert (answer.status, json.loads(answer.body)) == (200, SUCCESS)
-        assert self.asked("/index/")
-        assert self.asked("/index/list/")
-
-    def test_unknown(self) -> None:
-        """To forget what is not known is no error."""
-        assert self.ask("DELETE", "/cache/unknown").status == 200
+    def test_invalidated(self) -> None:
+        """A project in any spelling, or the list, is requested anew; nothing else is."""
+        for path, invalidated in {
+            "/cache/de-mo": {"/index/de-mo/"},
+            "/cache/De.Mo": {"/index/de-mo/"},
+            "/cache/%64E__MO": {"/index/de-mo/"},
+            "/cache/list": {"/index/", "/index/list/"},
+            "/cache/unknown": set[str](),
+        }.items():
+            self.fill()
+            self.delete(path)
+            assert {each for each in PAGES if self.asked(each)} == invalidated, path
+        self.internet.at(INDEX, Reply(503))
+        self.delete("/cache/list")
 
     def test_no_name(self) -> None:
-        """What can be no project is an error, in the API's own form."""
-        for name in ("-x", "a%20b", "x" * 10_000, "..", "%00", "<b>"):
-            answer = self.ask("DELETE", f"/cache/{name}")
-            assert answer.status == 404, name[:20]
-            assert b"<b>" not in answer.body
-        said = json.loads(self.ask("DELETE", "/cache/-x").body)
-        assert said["status"] == "error"
-        assert "project name" in said["message"]
-
-    def test_other_sites(self) -> None:
-        """A page of another site forgets nothing."""
-        for path in ("/cache/demo", "/cache/list"):
-            for headers in OTHER_SITES:
-                self.get("/index/demo/")
-                answer = self.ask("DELETE", path, *headers)
-                assert (answer.status, json.loads(answer.body)["status"]) == (403, "error")
-                assert not self.asked("/index/demo/")
-
-    def test_own_site(self) -> None:
-        """This site's own pages may, and so may who is no browser."""
-        for headers in OWN_SITE:
-            self.get("/index/demo/")
-            assert self.ask("DELETE", "/cache/demo", *headers).status == 200
-            assert self.asked("/index/demo/")
-
-    def test_rebound_name(self) -> None:
-        """Nor does a page whose name was made to lead here; a browser is told which setting may."""
-        for origin in (REBOUND, ("Sec-Fetch-Site: same-origin", REBOUND[1])):
-            for path in ("/cache", "/cache/demo", "/cache/list", "/cache/demo/x.whl"):
-                self.get("/index/demo/")
-                answer = self.ask("DELETE", path, *origin)
-                assert answer.status == 403
-                assert "PROXPI_HOSTS" in json.loads(answer.body)["message"]
-                assert not self.asked("/index/demo/")
-        assert self.ask("DELETE", "/cache/demo", REBOUND[1]).status == 200
+        """What can be no name is an error that repeats none of it."""
+        for name in ("-x", "a%20b", "x" * 10_000, "%00", "<b>", "-x/x.whl", "a%20b/x.whl"):
+            assert "<b>" not in self.delete(f"/cache/{name}", status=404)
+        for name in ("demo/%00", "demo/a%5Cb", "demo/" + "x" * 3000):
+            self.delete(f"/cache/{name}", status=404)
+        assert "project name" in self.delete("/cache/-x", status=404)
 
     def test_not_quite(self) -> None:
-        """What is not quite the URL of something removes nothing."""
+        """A URL that is almost one of the cache API deletes nothing."""
         paths = (
             *("/cache/", "/cache//", "//cache", "/cache?", "/cache?x", "/cache/?x", "/%63ache"),
             *("/cache/%20", "/cache/%2F", "/cache/%2f%2F", "/cache/.", "/cache/./", "/cache/.."),
             *("/cache//demo", "/cache/demo/", "/cache/demo//", "/cache/demo%2F", "//cache/demo"),
-            *("/cache/list/", "/cache/list%2F", "/cache//list", "/cache/demo/%20", "/x/../cache"),
+            *("/cache/list/", "/cache/list%2F", "/cache//list", "/x/../cache", "/cache/a/b/c"),
             *("/cache/demo/x.whl/", "/cache/demo//x.whl", "/cache/demo/%2F", "/cache/demo/."),
-            *("/cache/demo/..", "/cache/demo/../", "/cache/%2e", "/cache/*", "/cache/a/b/c"),
+            *("/cache/demo/..", "/cache/demo/../", "/cache/%2e", "/cache/*"),
         )
-        self.get("/index/demo/")
-        self.get("/index/")
+        self.fill()
         for path in paths:
-            expected = (200,) if path == "/cache/demo/%20" else (404,)
-            assert self.ask("DELETE", path).status in expected, path
-        assert not (self.asked("/index/demo/") or self.asked("/index/"))
-
-
-class FormPosts(AppCase):
-    """What the home page's forms do."""
-
-    def test_project(self) -> None:
-        """A project is forgotten, and the browser led home by a relative link."""
-        self.get("/index/de-mo/")
-        answer = self.ask("POST", "/admin/forget-project", FORM, body="project=+De.Mo+")
-        assert (answer.status, answer.headers["location"]) == (303, "../?project=de-mo")
-        assert self.asked("/index/de-mo/")
-
-    def test_list(self) -> None:
-        """The list is forgotten, and the browser led home by a relative link."""
-        self.get("/index/")
-        answer = self.ask("POST", "/admin/forget-list", FORM)
-        assert (answer.status, answer.headers["location"]) == (303, "../?list=forgotten")
-        assert self.asked("/index/")
-
-    def test_no_name(self) -> None:
-        """What is no project's name is an error."""
-        for body in ("", "project=", "other=demo", "project=-x", "project=%FF", "x" * 60_000):
-            answer = self.ask("POST", "/admin/forget-project", FORM, body=body)
-            assert (answer.status, json.loads(answer.body)["status"]) == (400, "error")
+            assert self.ask("DELETE", path).status == 404, path
+        assert not any(self.asked(path) for path in (*PAGES, *PATHS))
 
     def test_other_sites(self) -> None:
-        """A form on another site's page does nothing."""
+        """A page of another site changes nothing, whatever it sends; this site's pages may."""
+        changes = [
+            *(("DELETE", path) for path in ("/cache", "/cache/demo", "/cache/list")),
+            ("DELETE", f"/cache/demo/{NAME}"),
+            *(("POST", path) for path in ("/admin/forget-project", "/admin/forget-list")),
+        ]
+        self.fill()
         for headers in OTHER_SITES:
-            for path in ("/admin/forget-project", "/admin/forget-list"):
-                self.get("/index/demo/")
-                answer = self.ask("POST", path, FORM, *headers, body="project=demo")
-                assert answer.status == 403
-                assert not self.asked("/index/demo/")
-
-    def test_own_site(self) -> None:
-        """A form on this site's page works, unless its name was made to lead here."""
-        answer = self.ask("POST", "/admin/forget-project", FORM, *REBOUND, body="project=demo")
-        assert answer.status == 403
+            for method, path in changes:
+                response = self.ask(method, path, FORM, *headers, body="project=demo")
+                assert (response.status, json.loads(response.body)["status"]) == (403, "error")
+                assert ("PROXPI_HOSTS" in response.text) == (REBOUND[1] in headers)
+        assert not any(self.asked(path) for path in (*PAGES, *PATHS))
         for headers in OWN_SITE:
-            self.get("/index/demo/")
-            path = "/admin/forget-project"
-            assert self.ask("POST", path, FORM, *headers, body="project=demo").status == 303
-            assert self.asked("/index/demo/")
+            for method, path in changes:
+                self.fill()
+                response = self.ask(method, path, FORM, *headers, body="project=demo")
+                assert response.status in (200, 303), headers
+                assert any(self.asked(path) for path in ("/index/", "/index/demo/", PATH))
 
 
-class Methods(AppCase):
-    """Each URL takes its methods, tells which, and no other."""
+class DeleteFile(ApiCase):
+    """``DELETE /cache/<project>/<file>``."""
 
-    ALLOWED = (
-        ("/", "GET, HEAD, OPTIONS"),
-        ("/health", "GET, HEAD, OPTIONS"),
-        ("/cache/demo", "DELETE, OPTIONS"),
-        ("/cache/list", "DELETE, OPTIONS"),
-        ("/admin/forget-list", "OPTIONS, POST"),
-        ("/admin/forget-project", "OPTIONS, POST"),
-    )
+    def test_deleted(self) -> None:
+        """A file in any spelling goes, with its metadata and signature; nothing else does."""
+        for path, cached in {
+            f"demo/{NAME}": [False, False, False, True],
+            f"%64Emo/{NAME}": [False, False, False, True],
+            f"demo/{NAME}.metadata": [True, False, True, True],
+            "demo/demo-1.0+local.tar.gz": [True, True, True, False],
+            "demo/demo-1.0%2Blocal.tar.gz": [True, True, True, False],
+            "demo/x.whl": [True] * 4,
+            "unknown/x.whl": [True] * 4,
+        }.items():
+            self.fill()
+            self.internet.asked.clear()
+            self.delete(f"/cache/{path}")
+            assert (self.cached(), self.internet.asked) == (cached, []), path
+            assert (NAME in self.files()) == cached[0]
+        assert not self.asked("/index/demo/")
 
-    def test_options(self) -> None:
-        """``OPTIONS`` says what may be done."""
-        for path, allowed in self.ALLOWED:
-            answer = self.ask("OPTIONS", path)
-            assert (answer.status, answer.headers["allow"]) == (204, allowed), path
-            assert "content-type" not in answer.headers
+    def test_page_unknown(self) -> None:
+        """Without its page a file is found by its name, encoded or not, and on earlier hosts."""
+        earlier = self.folder / "old-example" / NAME
+        for name in (NAME, "demo-1.0+local.tar.gz", "demo-1.0%2blocal.tar.gz"):
+            self.fill()
+            earlier.parent.mkdir(exist_ok=True)
+            earlier.write_bytes(DATA)
+            self.cache_dir.prepare()
+            self.result(self.pages.clear())
+            self.delete(f"/cache/demo/{name}")
+            found = [name == NAME, name != NAME]
+            assert [any(part in file for file in self.files()) for part in ("local", NAME)] == found
 
-    def test_others(self) -> None:
-        """Any other method is refused, and nothing is done."""
-        for path, allowed in self.ALLOWED:
-            for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "BREW"):
-                if method not in allowed:
-                    answer = self.ask(method, path, body="project=demo")
-                    assert (answer.status, answer.headers["allow"]) == (405, allowed), path
+    def test_during_the_download(self) -> None:
+        """Its waiting clients get it, it is not cached, and the next client starts anew."""
+        first, second = Silence(), Silence()
+        self.internet.at(FILES + NAME, first, second)
+        waiting, later = self.connect(), self.connect()
+        waiting.ask("GET", PATH)
+        self.delete(f"/cache/demo/{NAME}")
+        later.ask("GET", PATH)
+        assert self.internet.urls().count(FILES + NAME) == 2
+        first.answer(Reply(200, DATA))
+        assert waiting.response().body == DATA
+        assert later.answer() is None
+        assert self.cached() == [False] * 4
+        second.answer(Reply(200, DATA))
+        assert later.response().body == DATA
+        assert self.cached()[0]
+        self.clock.advance(0)
 
-    def test_finished_once(self) -> None:
-        """An answer that Klein did not choose is finished once, like any other."""
+    def test_while_it_is_sent(self) -> None:
+        """A client that is receiving it gets all of it."""
+        large = os.urandom(3_000_000)
+        self.serve(NAME, large)
+        self.get(PATH)
+        sending = self.connect()
+        sending.ask("GET", PATH)
+        self.delete(f"/cache/demo/{NAME}")
+        assert not self.cached()[0]
+        response = sending.response()
+        assert (response.body == large, response.whole) == (True, True)
+
+    def test_disk_refuses(self) -> None:
+        """If the disk refuses, the message says so."""
+        self.fill()
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        self.put(os, "rename", refuse)
+        assert "Permission denied" in self.delete(f"/cache/demo/{NAME}", status=503)
+
+
+class DeleteAll(ApiCase):
+    """``DELETE /cache``."""
+
+    def test_for_good(self) -> None:
+        """Pages, list and files go, and none is a fallback, after a restart neither."""
+        self.fill()
+        foreign = [self.folder / "readme.txt", self.folder / "Their Folder" / "x.whl"]
+        for file in foreign:
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(b"x")
+        self.delete("/cache")
+        assert self.files() == ["readme.txt", "x.whl"]
+        for path in (*PAGES, *PATHS):
+            assert self.asked(path), path
+        self.delete("/cache")
+        for url in (INDEX, INDEX + "demo/", FILES + NAME):
+            self.internet.at(url, Reply(503))
+        for _ in range(2):
+            for path in ("/index/", "/index/demo/", PATH):
+                assert self.ask("GET", path, within=20).status == 503
+            self.build()
+
+    def test_crash(self) -> None:
+        """What a crash has left of it is removed at the start."""
+        left = self.folder / ".proxpi" / "partial-0123"
+        left.mkdir()
+        (left / "demo.page").write_bytes(b"x")
+        self.build()
+        assert not left.exists()
+
+    def test_requests_under_way(self) -> None:
+        """A waiting client gets its old response, which is not stored."""
+        for url, path, old, new in (
+            (INDEX, "/index/", root_list("old"), root_list("new")),
+            (INDEX + "demo/", "/index/demo/", page(entry("old", b"x")), page(entry("new", b"x"))),
+            (FILES + NAME, PATH, Reply(200, DATA), Reply(200, DATA)),
+        ):
+            self.setUp()
+            if path == PATH:
+                self.get("/index/demo/")
+            silence = Silence()
+            self.internet.at(url, silence, new)
+            waiting = self.connect()
+            waiting.ask("GET", path)
+            self.delete("/cache")
+            silence.answer(old)
+            self.clock.pump([0.5] * 8)
+            assert (
+                waiting.response().body == DATA
+                if path == PATH
+                else b"old" in waiting.response().body
+            )
+            assert self.files() == []
+            response = self.get(path)
+            assert response.headers["x-cache"] == "MISS"
+            assert path == PATH or b"new" in response.body
+
+
+class Forms(ApiCase):
+    """The forms of the admin page."""
+
+    def test_redirects(self) -> None:
+        """A form does what ``DELETE`` does, and redirects to the page by a relative URL."""
+        for path, body, location, asked in (
+            ("forget-project", "project=+De.Mo+", "../?project=de-mo", "/index/de-mo/"),
+            ("forget-list", "", "../?list=forgotten", "/index/"),
+        ):
+            self.fill()
+            response = self.ask("POST", f"/admin/{path}", FORM, body=body)
+            assert (response.status, response.headers["location"]) == (303, location)
+            assert self.asked(asked)
+
+    def test_no_name(self) -> None:
+        """What can be no project's name is an error."""
+        for body in ("", "project=", "other=demo", "project=-x", "project=%FF", "x" * 60_000):
+            response = self.ask("POST", "/admin/forget-project", FORM, body=body)
+            assert (response.status, json.loads(response.body)["status"]) == (400, "error")
+
+
+class HealthAndMetrics(ApiCase):
+    """``GET /health`` and ``GET /metrics``."""
+
+    def test_health(self) -> None:
+        """It answers at once, in any spelling, though the upstream is silent."""
+        self.internet.at(INDEX + "demo/", Silence())
+        waiting = self.connect()
+        waiting.ask("GET", "/index/demo/")
+        for path in ("/health", "/health/", "//health", "/health?x", "http://h.example/health"):
+            response, head = self.get(path), self.ask("HEAD", path)
+            assert (response.status, json.loads(response.body)) == (200, SUCCESS)
+            assert response.headers["content-type"] == "application/json"
+            assert int(response.headers["content-length"]) == len(response.body)
+            assert (head.status, head.headers) == (200, response.headers)
+        assert waiting.answer() is None
+
+    def test_metrics(self) -> None:
+        """They are text for Prometheus, and count hits, misses and redirects of files."""
+        before = samples(self.get("/metrics").text)
+        for _ in range(3):
+            assert self.get(PATH).status == 200
+        response = self.get("/metrics")
+        assert (response.status, response.headers["content-type"][:10]) == (200, "text/plain")
+        now = samples(response.text)
+        for cache, count in (("hit", 2), ("miss", 1)):
+            name = f"proxpi_file_answers_total{{cache={cache}}}"
+            assert now[name] - before[name] == count
+        assert now["process_open_fds"] > 0
+        counted = Counted()
+        self.serve("x-1.0.whl", b"bytes", Reply(503))
+        self.pages.invalidate("demo")
+        assert self.get("/index/demo/x-1.0.whl").status == 302
+        assert counted.since() == {"redirect": 1, "upstream": 2, "failed": 1}
+
+
+class Methods(ApiCase):
+    """Every URL has its methods, and ``OPTIONS`` lists them."""
+
+    ALLOWED: ClassVar = {
+        "/": "GET, HEAD, OPTIONS",
+        "/health": "GET, HEAD, OPTIONS",
+        "/cache": "DELETE, OPTIONS",
+        "/cache/": "DELETE, OPTIONS",
+        "/cache/demo": "DELETE, OPTIONS",
+        "/cache/list": "DELETE, OPTIONS",
+        f"/cache/demo/{NAME}": "DELETE, OPTIONS",
+        "/admin/forget-list": "OPTIONS, POST",
+        "/admin/forget-project": "OPTIONS, POST",
+    }
+
+    def test_methods(self) -> None:
+        """Any other method is a 405, and changes nothing; Klein ends each response once."""
+        self.fill()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for method, path in [("BREW", "/"), ("OPTIONS", "/"), ("GET", "/nothing")]:
-                self.ask(method, path)
+            for path, allowed in self.ALLOWED.items():
+                response = self.ask("OPTIONS", path)
+                assert (response.status, response.headers["allow"]) == (204, allowed), path
+                assert "content-type" not in response.headers
+                for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "BREW"):
+                    if method not in allowed:
+                        response = self.ask(method, path, body="project=demo")
+                        assert (response.status, response.headers["allow"]) == (405, allowed), path
         assert [str(warning.message) for warning in caught] == []
+        assert not any(self.asked(path) for path in (*PAGES, *PATHS))
 
-
-class NothingThere(AppCase):
-    """URLs that mean nothing."""
-
-    def test_unknown(self) -> None:
-        """They are a 404, in one plain line that repeats nothing of them."""
-        for path in (
-            "/nothing",
-            "/<b>",
-            "/cache/a/b/c",
-            "/admin",
-            "/a%2Fb",
-            "/%00",
-            "/..",
-            "/x" * 5000,
-        ):
-            for method in ("GET", "POST"):
-                answer = self.ask(method, path)
-                assert answer.status == 404, path[:20]
+    def test_not_found(self) -> None:
+        """An unknown path is a 404 in one line that repeats nothing of it."""
+        for path in ("/no", "/<b>", "/cache/a/b/c", "/admin", "/a%2Fb", "/%00", "/..", "/x" * 5000):
+            for method in ("GET", "POST", "HEAD"):
+                response = self.ask(method, path)
+                assert response.status == 404, path[:20]
                 kind = "application/json" if path.startswith("/cache") else "text/plain"
-                assert answer.headers["content-type"].partition(";")[0] == kind
-                assert b"<b>" not in answer.body
-        assert self.ask("HEAD", "/nothing").status == 404
+                assert response.headers["content-type"].partition(";")[0] == kind
+                assert b"<b>" not in response.body
 
-    def test_no_text(self) -> None:
-        """A path that is no text is a refusal, and no error in the log."""
+
+class Malformed(ApiCase):
+    """Requests that no ordinary client sends."""
+
+    def test_not_text(self) -> None:
+        """Bytes that are no UTF-8, in path or field (RFC 9110, 5.5), cause no error in the log."""
         for path in ("/%ff", "/%ff/demo/", "/cache/%ff", "/health/%ff", "/admin/%c3%28"):
             for method in ("GET", "DELETE"):
                 assert self.ask(method, path).status in (400, 404)
-        assert self.unhandled() == []
-
-
-class Unlikely(AppCase):
-    """Requests that no honest client sends."""
-
-    FIELDS = ("Accept", "Accept-Encoding", "If-None-Match", "Range", "If-Range", "Host", "Origin")
-
-    def test_fields_that_are_no_text(self) -> None:
-        """Bytes that are no UTF-8 in a field make no error of a request (RFC 9110, 5.5)."""
-        self.serve("x.whl", b"x")
-        for field in (*self.FIELDS, "Sec-Fetch-Site", "User-Agent", "Cookie"):
+        for field in (
+            *("Accept", "Accept-Encoding", "If-None-Match", "Range", "If-Range", "Host", "Origin"),
+            *("Sec-Fetch-Site", "User-Agent", "Cookie"),
+        ):
             line = f"{field}: ".encode() + b"\xff\xfe"
-            for path in ("/", "/health", "/index/demo/", "/index/demo/x.whl"):
+            for path in ("/", "/health", "/index/demo/", PATH):
                 status = self.get(path, line, *(["Range: bytes=0-"] if field == "If-Range" else []))
                 assert status.status in (200, 206, 400, 406), f"{field} {path}"
             assert self.ask("DELETE", "/cache/demo", line).status in (200, 400, 403), field
         assert self.unhandled() == []
 
     def test_hosts(self) -> None:
-        """A ``Host`` that is none makes no error of a request."""
+        """A malformed ``Host`` causes no error in the log."""
         for host in ("a..b", "x" * 100, "", "-", "[::1]:5000", "[", "a b", "é.example", "x:port"):
             for path in ("/", "/health", "/index/demo/", "/nothing"):
                 status = self.get(path, f"Host: {host}").status
                 assert status in (200, 400, 404), f"{host[:20]!r} {path}"
         assert self.unhandled() == []
-
-    def test_failing_list(self) -> None:
-        """An upstream that fails does not keep anything from being forgotten."""
-        self.internet.at(INDEX, Reply(503))
-        assert self.ask("DELETE", "/cache/list").status == 200
