@@ -502,11 +502,11 @@ class Streaming(StreamCase):
 
         self.serve_slowly(Reply(200, LARGE))
         exchange = self.begin()
-        with self.subTest("write"):
-            patch = self.patch(os, "pwrite", refuse)
-            self.reply.bring(LARGE[1000:-1])
-            self.assert_whole(exchange)
-            patch.restore()
+        write = os.pwrite
+        self.put(os, "pwrite", refuse)
+        self.reply.bring(LARGE[1000:-1])
+        self.assert_whole(exchange)
+        self.put(os, "pwrite", write)
         self.serve_slowly()
         exchange = self.begin()
         self.reply.bring(LARGE[1000:-1])

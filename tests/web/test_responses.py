@@ -36,7 +36,8 @@ def test_errors(error: Exception, status: int, words: str, retry_after: str | No
     request = DummyRequest([b""])
     responses.send_error(request, Failure(error))  # type: ignore[arg-type]
     body = b"".join(request.written).decode()
-    assert (request.responseCode, body.count("\n")) == (status, 1)
+    code: object = request.responseCode
+    assert (code, body.count("\n")) == (status, 1)
     assert words in body and "secret" not in body
     waits = request.responseHeaders.getRawHeaders("Retry-After", [None])
     assert waits[0] == retry_after
