@@ -16,7 +16,7 @@ from proxpi.files.partial import Digests, PartialFile
 from proxpi.index.client import StoredResponse
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_store import PageStore
-from tests.support.house import FolderCase
+from tests.support.cases import FolderCase
 
 
 class AnotherStarts(FolderCase):

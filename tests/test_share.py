@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.process import Share
-from tests.support.upstreams import Case
+from tests.support.cases import Case
 
 
 class ShareTests(Case):

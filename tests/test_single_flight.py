@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from proxpi.single_flight import Flight, Flights, Late
-from tests.support.upstreams import Case
+from tests.support.cases import Case
 
 
 class Trouble(Exception):

@@ -24,9 +24,9 @@ from zope.interface import implementer
 from proxpi import __version__, tap
 from proxpi.logs import Logged
 from proxpi.process import allocate
+from tests.support.cases import FolderCase
 from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange
-from tests.support.house import FolderCase
 from tests.support.logs import Log, logged
 from tests.support.proxy import GUARD_SECONDS
 

@@ -19,7 +19,7 @@ from proxpi.files import partial as partial_module
 from proxpi.files import usage_log
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.resolver import FileReference
-from tests.support.house import sha256
+from tests.support.cases import sha256
 
 FILES = 5
 #: Calls that change a folder.

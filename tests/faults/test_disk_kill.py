@@ -16,9 +16,9 @@ from proxpi.files.cache_dir import CacheDir
 from proxpi.files.layout import RESERVED
 from tests.faults.conftest import StartProxy
 from tests.faults.sweep import FILES, contents, name_of, reference_of, work
+from tests.support.cases import sha256
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.house import sha256
 from tests.support.proxy import GUARD_SECONDS, Proxy
 
 KILLS_AT_RANDOM = 60

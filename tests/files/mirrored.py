@@ -15,11 +15,11 @@ from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.mirror import Mirror, Redirect
 from proxpi.files.partial import PartialFile
 from proxpi.files.spool import Reader
-from tests.support.house import FILES, MIB, FolderCase, entry
-from tests.support.internet import FakeInternet, Reply, Silence
+from tests.support.agent import MemoryAgent, Reply, Silence
+from tests.support.cases import FILES, MIB, FolderCase, at_once, entry
+from tests.support.indexes import upstream_client
 from tests.support.listing import FakePages
 from tests.support.reading import Reading
-from tests.support.upstreams import at_once, upstream_client
 
 NAME = "demo-1.0-py3-none-any.whl"
 URL = FILES + NAME
@@ -35,7 +35,7 @@ class MirrorCase(FolderCase):
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
-        self.internet = FakeInternet()
+        self.internet = MemoryAgent()
         self.locate = FakePages()
         self.threads: list[tuple[Any, Deferred[Any]]] = []
         self.build()

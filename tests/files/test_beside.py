@@ -10,8 +10,8 @@ from proxpi.files.fetch import ENCODED
 from proxpi.files.resolver import NotUpstream
 from proxpi.simple.model import NotListed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
-from tests.support.house import entry, sha256
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import entry, sha256
 
 METADATA = b"Metadata-Version: 2.1\nName: demo\n"
 SIDECAR = NAME + ".metadata"

@@ -8,8 +8,8 @@ from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_stream_resume import AT, ResumeCase
+from tests.support.agent import Reply
 from tests.support.counted import Counted
-from tests.support.internet import Reply
 from tests.support.logs import logged
 
 HTML = {"Content-Type": "text/html"}

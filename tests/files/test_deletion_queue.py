@@ -24,10 +24,10 @@ from proxpi.files.mirror import Mirror
 from proxpi.files.resolver import FileReference
 from tests.files.mirrored import TIMEOUT, URL, MirrorCase
 from tests.files.test_disk import DiskCase, bare, reference_of
-from tests.support.house import entry, sha256
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import entry, sha256
+from tests.support.indexes import upstream_client
 from tests.support.logs import logged
-from tests.support.upstreams import upstream_client
 
 
 class Threaded(DiskCase):

@@ -11,7 +11,7 @@ import pytest
 from proxpi.files.cache_dir import CacheDir, Mismatch, OpenFile
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference
-from tests.support.house import FolderCase, sha256
+from tests.support.cases import FolderCase, sha256
 
 
 def reference_of(

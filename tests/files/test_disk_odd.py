@@ -21,8 +21,8 @@ from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.resolver import FileReference
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_disk import DiskCase, reference_of
-from tests.support.house import entry
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import entry
 from tests.support.logs import logged
 
 

@@ -11,8 +11,8 @@ from proxpi.files import fetch
 from proxpi.files.resolver import NotUpstream
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
-from tests.support.house import FILES, entry, sha256
-from tests.support.internet import Reply, Silence
+from tests.support.agent import Reply, Silence
+from tests.support.cases import FILES, entry, sha256
 from tests.support.logs import logged
 
 UNKNOWN: dict[str, Any] = {"hashes": {}, "size": None}

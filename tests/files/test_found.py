@@ -12,8 +12,8 @@ from proxpi.files.mirror import Redirect
 from proxpi.files.resolver import file_reference
 from proxpi.simple.model import Listed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
-from tests.support.house import entry
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import entry
 
 
 class FoundTests(MirrorCase):

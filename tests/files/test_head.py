@@ -10,8 +10,8 @@ from proxpi.files.resolver import NotUpstream
 from proxpi.simple.model import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
-from tests.support.house import FILES, entry, sha256
-from tests.support.internet import Reply, Silence
+from tests.support.agent import Reply, Silence
+from tests.support.cases import FILES, entry, sha256
 
 
 class HeadOfAFile(MirrorCase):

@@ -10,10 +10,9 @@ from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.spool import Reader
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
-from tests.support.house import entry, sha256
-from tests.support.internet import Reply, Silence
+from tests.support.agent import Reply, Silence
+from tests.support.cases import at_once, entry, sha256
 from tests.support.logs import logged
-from tests.support.upstreams import at_once
 
 NEW = b"the bytes of a wheel that was uploaded again"
 TTL = 1800.0

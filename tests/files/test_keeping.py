@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError
 from proxpi.files import fetch
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
-from tests.support.house import FILES, MIB, entry
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import FILES, MIB, entry
 from tests.support.logs import logged
 
 

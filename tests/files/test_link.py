@@ -16,7 +16,7 @@ from proxpi.files.resolver import (
     file_reference,
 )
 from proxpi.simple.model import Listed
-from tests.support.house import entry, sha256
+from tests.support.cases import entry, sha256
 
 DIGEST = "a" * 64
 

@@ -8,8 +8,8 @@ from proxpi.files.resolver import NotUpstream
 from proxpi.simple.model import NotListed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
-from tests.support.house import FILES, entry
-from tests.support.internet import Reply, Silence
+from tests.support.agent import Reply, Silence
+from tests.support.cases import FILES, entry
 
 NEW = FILES + "signed/anew/" + NAME
 

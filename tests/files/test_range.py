@@ -15,8 +15,8 @@ from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_taken import Ranges
-from tests.support.house import FILES, MIB, entry
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import FILES, MIB, entry
 from tests.support.logs import logged
 from tests.support.reading import Reading
 
@@ -301,7 +301,7 @@ class Failing(PartCase):
     def test_breaks_off(self) -> None:
         """A part that breaks off is gone on with, if it is the same file by its tag."""
         first = part(SIZE - 5, SIZE, ETag='"x"')
-        first.body, first.whole = b"", False
+        first.chunks, first.whole = (), False
         rest = part(SIZE - 2, SIZE, ETag='"x"')
         self.listed(first, rest)
         asked = self.ask()
@@ -344,7 +344,7 @@ class Failing(PartCase):
         """A rest with another tag, or with none, is not that of the same file, whatever it says."""
         for headers in ({"ETag": '"y"'}, {}, {"Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT"}):
             first = part(SIZE - 5, SIZE, ETag='"x"')
-            first.body, first.whole = b"", False
+            first.chunks, first.whole = (), False
             self.listed(first, part(SIZE - 2, SIZE, **headers))
             asked = self.ask()
             first.bring(DATA[-5:-2])
@@ -377,7 +377,7 @@ class Failing(PartCase):
     def test_breaks_off_without_a_tag(self) -> None:
         """Without one, whoever has begun is cut off."""
         first = part(SIZE - 5, SIZE)
-        first.body, first.whole = b"", False
+        first.chunks, first.whole = (), False
         self.listed(first, part(SIZE - 2, SIZE))
         asked = self.ask()
         first.bring(DATA[-5:-2])
@@ -449,14 +449,14 @@ class Failing(PartCase):
     def test_client_gone(self) -> None:
         """Nothing is asked for any more when the client is gone, before the first byte or after."""
         first = part(SIZE - 5, SIZE)
-        first.body, first.whole = b"", False
+        first.chunks, first.whole = (), False
         self.listed(first)
         asked = self.ask()
         asked.cancel()
         self.error(asked, Exception)
         assert first.closed
         second = part(SIZE - 5, SIZE)
-        second.body, second.whole = b"", False
+        second.chunks, second.whole = (), False
         self.listed(second)
         asked = self.ask()
         second.bring(b"x")

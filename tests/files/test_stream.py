@@ -15,8 +15,8 @@ from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
-from tests.support.house import MIB, entry
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import MIB, entry
 from tests.support.reading import Reading
 
 LARGE = os.urandom(3 * MIB)

@@ -10,8 +10,8 @@ from proxpi.files.fetch import MIN_PROGRESS
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, URL
 from tests.files.test_stream import LARGE, StreamCase
-from tests.support.house import MIB, entry
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import MIB, entry
 from tests.support.reading import Reading
 
 AT = MIN_PROGRESS - 1

@@ -17,9 +17,8 @@ from proxpi.files.wheel_metadata import TAIL, WheelFailed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_wheel import archive
-from tests.support.house import FILES, entry, sha256
-from tests.support.internet import FakeInternet, Reply, Silence
-from tests.support.upstreams import at_once
+from tests.support.agent import MemoryAgent, Reply, Silence
+from tests.support.cases import FILES, at_once, entry, sha256
 
 METADATA = b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
 MEMBER = ("demo-1.0.dist-info/METADATA", METADATA)
@@ -29,7 +28,7 @@ WHEEL = archive(PADDING, MEMBER, packing=zipfile.ZIP_STORED)
 SIDECAR = NAME + ".metadata"
 
 
-class Ranges(FakeInternet):
+class Ranges(MemoryAgent):
     """An internet whose files come in parts, if that is what is asked for.
 
     :ivar parts: the files, by their URLs
@@ -60,7 +59,7 @@ class Ranges(FakeInternet):
             part = data[start : int(last) + 1 if first and last else None]
             told = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
             self.sent += len(part)
-            reply = {"status": 206, "body": part, "headers": {"Content-Range": told}, **self.lie}
+            reply = {"status": 206, "chunks": part, "headers": {"Content-Range": told}, **self.lie}
             self.at(uri.decode(), Reply(**reply))
             self.parts |= self.later
         elif data is not None:
@@ -111,7 +110,7 @@ class Taken(TakenCase):
     def test_takes_long(self) -> None:
         """Nobody is sent to where it is known not to be, however long the wheel takes."""
         silence = Silence()
-        self.internet = FakeInternet()
+        self.internet = MemoryAgent()
         self.build()
         self.internet.at(URL + ".metadata", Reply(404))
         told = {"Content-Range": f"bytes {len(WHEEL) - TAIL}-{len(WHEEL) - 1}/{len(WHEEL)}"}
@@ -205,8 +204,8 @@ class Taken(TakenCase):
     def test_no_ranges(self) -> None:
         """An upstream that gives no parts is asked for the wheel, which is kept then."""
         lies: list[dict[str, Any]] = [
-            {"status": 200, "body": WHEEL, "headers": {}},
-            {"status": 416, "body": b"", "headers": {}},
+            {"status": 200, "chunks": WHEEL, "headers": {}},
+            {"status": 416, "chunks": b"", "headers": {}},
             {"headers": {}},
             {"headers": {"Content-Range": "bytes 0-9/*"}},
             {"headers": {"Content-Range": f"bytes 5-4/{len(WHEEL)}"}},
@@ -215,9 +214,9 @@ class Taken(TakenCase):
             self.mirror.forget("demo", NAME)
             self.ranges.lie = lie
             self.internet.asked.clear()
-            with_whole = [Reply(**{"status": 206, "body": b"0123456789", **lie}), Reply(200, WHEEL)]
+            false = Reply(**{"status": 206, "chunks": b"0123456789", **lie})
             self.ranges.parts.clear()
-            self.internet.at(URL, *with_whole)
+            self.internet.at(URL, false, Reply(200, WHEEL))
             self.taken()
             self.assert_served(NAME, WHEEL)
             assert self.internet.urls() == [URL + ".metadata", URL, URL]
@@ -395,7 +394,7 @@ class Trouble(TakenCase):
         """A part that is shorter than it says is none, whether it tells its length or not."""
         self.ranges.whole = 503
         for length, cause in ((100, "status 503"), (None, "a part of another length")):
-            self.ranges.lie = {"body": WHEEL[-100:], "length": length}
+            self.ranges.lie = {"chunks": WHEEL[-100:], "length": length}
             assert cause in self.failing().cause
 
     def test_other_wheel_meanwhile(self) -> None:

@@ -10,8 +10,8 @@ from proxpi.files.cache_dir import OpenFile
 from proxpi.files.spool import Reader
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, URL, MirrorCase
-from tests.support.house import entry
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import entry
 from tests.support.reading import Reading
 
 OLD = bytes(range(256)) * 200

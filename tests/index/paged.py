@@ -12,8 +12,8 @@ from proxpi.index.page_cache import Page, PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
-from tests.support.house import FolderCase
-from tests.support.upstreams import EXTRA, ROOT, Indexes, at_once, run
+from tests.support.cases import FolderCase, at_once, run
+from tests.support.indexes import EXTRA, ROOT, Indexes
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
 AT_ROOT, AT_EXTRA = f"{ROOT}demo/", f"{EXTRA}demo/"

@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 
 from proxpi.index.breaker import INDEX_PAUSES, LONGEST, MOST, PAGE_PAUSES, Breaker, Breakers
 from proxpi.upstream.errors import CredentialsRejected, ProxyFailed, UpstreamFailed
-from tests.support.upstreams import ROOT, Case
+from tests.support.cases import Case
+from tests.support.indexes import ROOT
 
 REFUSED = UpstreamFailed(f"{ROOT}demo/", "connection refused", scope="connection")
 BROKEN = UpstreamFailed(f"{ROOT}demo/", "status 500")

@@ -14,7 +14,9 @@ from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_ROOT, JSON, PagesCase, files
 from tests.index.test_list_store import KeptCase
 from tests.index.test_project_list import names
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import EXTRA, ROOT, project_page, root_list
 
 
 class Jobs:
@@ -205,7 +207,7 @@ class ListTests(KeptCase):
         self.projects.clear()
         self.agents.release(EXTRA)
         assert sorted(names(self.result(ask))) == ["a", "b", "c"]
-        self.agents.replies.clear()
+        self.agents.script.clear()
         self.error(self.ask(), NoSuchList)
 
     def test_outage_meanwhile(self) -> None:

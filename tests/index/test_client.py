@@ -17,16 +17,9 @@ from proxpi.index.client import ABSENT_TTL, IndexPage, IndexResponse, StoredResp
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
-from tests.support.upstreams import (
-    ROOT,
-    Asked,
-    Case,
-    Indexes,
-    Reply,
-    project_page,
-    run,
-    source,
-)
+from tests.support.agent import Asked, Reply
+from tests.support.cases import Case, run
+from tests.support.indexes import ROOT, Indexes, project_page, source
 
 PAGE = f"{ROOT}demo/"
 PRIVATE = ROOT.replace("//", "//user:secret@")
@@ -268,15 +261,15 @@ class AnswerTests(ClientCase):
 
     def test_cut(self) -> None:
         """A page cut on the way is a failure that passes."""
-        error = self.refusal(Reply(200, (HTML[:60],), end=ConnectionError))
+        error = self.refusal(Reply(200, (HTML[:60],), ends=ConnectionError))
         assert (error.cause, error.temporary) == ("the answer was cut short", True)
 
     def test_end_not_announced(self) -> None:
         """HTML that ends with the connection counts if it has its own end."""
-        assert listed(self.said(Reply(200, (HTML,), end=PotentialDataLoss)))
+        assert listed(self.said(Reply(200, (HTML,), ends=PotentialDataLoss)))
         for whole in (HTML, b"\n" + HTML, b"\xef\xbb\xbf" + HTML):
             cut = whole[: whole.index(b"</body>")]
-            error = self.refusal(Reply(200, (cut,), end=PotentialDataLoss))
+            error = self.refusal(Reply(200, (cut,), ends=PotentialDataLoss))
             assert error.temporary
             assert listed(self.said(Reply(200, (cut,))))
 
@@ -284,7 +277,7 @@ class AnswerTests(ClientCase):
         """JSON that ends too early is a failure, and one that passes if the connection broke."""
         cut = PROJECT.chunks[0][:-5]
         assert not self.refusal(Reply(200, (cut,))).temporary
-        assert self.refusal(Reply(200, (cut,), end=PotentialDataLoss)).temporary
+        assert self.refusal(Reply(200, (cut,), ends=PotentialDataLoss)).temporary
 
 
 class RetryAfterTests(ClientCase):

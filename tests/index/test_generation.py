@@ -17,7 +17,9 @@ from proxpi.upstream.client import CONNECTIONS
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
 from tests.index.test_list_store import KeptCase
 from tests.index.test_project_list import names
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import EXTRA, ROOT, project_page, root_list
 
 
 def refuse(*_: object) -> None:
@@ -67,14 +69,10 @@ class ForgetTests(PagesCase):
         self.pages.invalidate("demo")
         late = self.ask()
         assert self.agents.waiting == 2
-        (first, wait), (second, wait_again) = self.agents._waiting
-        self.agents._waiting.clear()
-        self.indexes.says(AT_ROOT, project_page("b.zip"))
-        self.agents._answer(first).chainDeferred(wait)
+        self.agents.answer(AT_ROOT, project_page("b.zip"))
         assert files(self.result(early)) == ["b.zip"]
         self.pending(late)
-        self.indexes.says(AT_ROOT, project_page("c.zip"))
-        self.agents._answer(second).chainDeferred(wait_again)
+        self.agents.answer(AT_ROOT, project_page("c.zip"))
         assert files(self.result(late)) == ["c.zip"]
         assert files(self.page()) == ["c.zip"]
         assert len(self.agents.asked) == 3
@@ -282,9 +280,8 @@ class FlightTests(PagesCase):
 
     def answer(self, place: int, reply: Reply) -> None:
         """Answer one of the requests that wait, by its place among them."""
-        asked, waiting = self.agents._waiting.pop(place)
         self.indexes.says(AT_ROOT, reply)
-        self.agents._answer(asked).chainDeferred(waiting)
+        self.agents.answer(AT_ROOT, reply, place)
 
     def test_many_deletes(self) -> None:
         """Five clients and hundreds of DELETEs: each client gets what it joined, asked once."""

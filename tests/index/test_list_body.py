@@ -22,7 +22,8 @@ from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
 from tests.index.test_cleared import Jobs
 from tests.index.test_project_list import ListCase, names
-from tests.support.upstreams import ROOT, Reply, root_list
+from tests.support.agent import Reply
+from tests.support.indexes import ROOT, root_list
 
 #: Names of the list that shows what memory is needed.
 MANY = 40_000

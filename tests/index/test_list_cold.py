@@ -11,16 +11,9 @@ from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.test_project_list import ListCase, names
-from tests.support.upstreams import (
-    ROOT,
-    Network,
-    Reply,
-    at_once,
-    project_page,
-    root_list,
-    run,
-    source,
-)
+from tests.support.agent import Reply
+from tests.support.cases import at_once, run
+from tests.support.indexes import ROOT, Network, project_page, root_list, source
 
 PLAIN = "http://index.example/simple/"
 

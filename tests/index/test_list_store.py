@@ -11,7 +11,8 @@ import attrs
 from proxpi.index.list_store import DAY, ListStore
 from proxpi.simple.negotiate import Serialization
 from tests.index.test_project_list import ListCase, content, names
-from tests.support.upstreams import EXTRA, ROOT, Reply, root_list
+from tests.support.agent import Reply
+from tests.support.indexes import EXTRA, ROOT, root_list
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
 
@@ -165,7 +166,7 @@ class FolderTests(KeptCase):
         before = [path for path in self.folder.rglob("*") if path.is_file()]
         self.clock.advance(1801)
         whole = root_list(["c"]).chunks[0]
-        self.indexes.says(ROOT, Reply(200, (whole,), end=None))
+        self.indexes.says(ROOT, Reply(200, (whole,), whole=False))
         self.pending(self.ask())
         assert [path for path in self.folder.rglob("*") if path.is_file()] == before
 

@@ -11,7 +11,8 @@ from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.project_list import FULL
 from tests.index.test_list_store import KeptCase
 from tests.index.test_project_list import HTML, names
-from tests.support.upstreams import EXTRA, ROOT, Reply, root_list
+from tests.support.agent import Reply
+from tests.support.indexes import EXTRA, ROOT, root_list
 
 
 class FullDiskTests(KeptCase):

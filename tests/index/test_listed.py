@@ -9,7 +9,9 @@ from proxpi.index.page_store import StoredPage
 from proxpi.simple.model import Listed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, PagesCase
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import EXTRA, ROOT, project_page
 
 
 class ListedTests(PagesCase):

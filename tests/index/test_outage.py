@@ -15,7 +15,8 @@ from proxpi.simple import parse
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, PagesCase, files
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page
+from tests.support.agent import Reply
+from tests.support.indexes import EXTRA, ROOT, project_page
 
 FAILURES = (
     ConnectionRefusedError(),
@@ -25,7 +26,7 @@ FAILURES = (
     Reply(401),
     Reply(403),
     Reply(200, (b"welcome",)),
-    Reply(200, (b'{"files"',), end=ConnectionError),
+    Reply(200, (b'{"files"',), ends=ConnectionError),
     project_page("x.zip", version="2.0"),
     Reply(302, headers={"Location": "http://root.example/simple/demo/"}),
 )
@@ -261,14 +262,14 @@ class SeveralTests(PagesCase):
         """While one never said anything, the other does not speak for it, first or second."""
         for failing in (AT_ROOT, AT_EXTRA):
             self.setUp()
-            good = self.agents.replies[failing]
+            good = self.agents.script[failing]
             self.indexes.says(failing, Reply(500))
             for _ in range(2):
                 assert self.fails(self.ask()).url == failing
             assert self.pages.ready("demo", Serialization.JSON, False) is None
             assert self.pages.ready_file("demo", "a.zip") is None
             assert self.pages.ready_file("demo", "b.zip") is None
-            self.indexes.says(failing, good)
+            self.agents.at(failing, *good)
             assert files(self.page()) == ["a.zip", "b.zip"]
 
     def test_absence_does_not_help(self) -> None:

@@ -17,7 +17,9 @@ from proxpi.simple import urls
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import EXTRA, ROOT, project_page
 
 
 class FreshnessTests(PagesCase):
@@ -171,7 +173,7 @@ class FlightTests(PagesCase):
 
     def test_late_after_failures(self) -> None:
         """If a try failed meanwhile, that is what is said of it, and not that it took long."""
-        self.agents.replies[AT_ROOT] = ConnectError()
+        self.agents.at(AT_ROOT, ConnectError())
         self.agents.silent.clear()
         ask = self.ask()
         self.agents.silent.add(AT_ROOT)

@@ -15,7 +15,7 @@ from proxpi.index import entry_store
 from proxpi.index import page_store as store_module
 from proxpi.index.client import StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
-from tests.support.house import FolderCase
+from tests.support.cases import FolderCase
 from tests.support.logs import Log, logged
 
 PARTS = {

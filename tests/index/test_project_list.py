@@ -20,17 +20,9 @@ from proxpi.index.project_list import NoSuchList, ProjectList, Projects
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
-from tests.support.house import FolderCase
-from tests.support.upstreams import (
-    EXTRA,
-    ROOT,
-    Indexes,
-    Reply,
-    at_once,
-    project_page,
-    root_list,
-    run,
-)
+from tests.support.agent import Reply
+from tests.support.cases import FolderCase, at_once, run
+from tests.support.indexes import EXTRA, ROOT, Indexes, project_page, root_list
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
 PRIVATE = ROOT.replace("//", "//user:secret@")
@@ -265,7 +257,9 @@ class SeveralTests(ListCase):
         """Nor is one of which a part was cut on the way."""
         self.build(ROOT, EXTRA)
         self.indexes.says(ROOT, root_list(["a"]))
-        self.indexes.says(EXTRA, Reply(200, (b'{"projects": [{"name": "b"}',), end=ConnectionError))
+        self.indexes.says(
+            EXTRA, Reply(200, (b'{"projects": [{"name": "b"}',), ends=ConnectionError)
+        )
         assert self.error(self.ask(), UpstreamFailed).url == EXTRA
 
 
@@ -331,12 +325,12 @@ class FailureTests(ListCase):
         """A list whose end was not announced counts only if it has its own end."""
         for whole in (root_list(["one", "two"]).chunks[0], HTML_LIST):
             for end in range(len(whole)):
-                reply = Reply(200, (whole[:end],), end=PotentialDataLoss)
+                reply = Reply(200, (whole[:end],), ends=PotentialDataLoss)
                 assert self.refusal(reply).temporary
             assert not self.open_files()
             assert not self.leftovers()
             self.build(ROOT)
-            self.indexes.says(ROOT, Reply(200, (whole,), end=PotentialDataLoss))
+            self.indexes.says(ROOT, Reply(200, (whole,), ends=PotentialDataLoss))
             assert names(self.list()) == ["one", "two"]
 
     def test_broken_off(self) -> None:
@@ -354,7 +348,7 @@ class FailureTests(ListCase):
 
     def test_silent(self) -> None:
         """A list that stops coming is given up."""
-        self.indexes.says(ROOT, Reply(200, (b'{"projects": [',), end=None))
+        self.indexes.says(ROOT, Reply(200, (b'{"projects": [',), whole=False))
         ask = self.ask()
         self.clock.pump([1.0] * 11)
         assert self.error(ask, UpstreamFailed).cause == "timed out"

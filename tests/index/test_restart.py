@@ -8,7 +8,9 @@ import json
 from proxpi.index import page_cache as pages_module
 from proxpi.index.page_store import DOCUMENT
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
-from tests.support.upstreams import EXTRA, ROOT, Indexes, Reply, project_page, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import EXTRA, ROOT, Indexes, project_page
 
 
 class RestartTests(PagesCase):
@@ -150,7 +152,7 @@ class DamageTests(PagesCase):
         self.path.unlink()
         self.clock.advance(1801)
         self.agents.asked.clear()
-        self.agents.replies[AT_ROOT] = Reply(304)
+        self.agents.at(AT_ROOT, Reply(304))
         ask = self.ask()
         self.fails(ask)
         asked = [each.header("If-None-Match") for each in self.agents.asked]
@@ -188,11 +190,11 @@ class OtherIndexesTests(PagesCase):
 
     def restart(self, *urls: str) -> None:
         """Begin anew, with these indexes."""
-        replies = self.agents.replies
+        replies = self.agents.script
         clock = self.clock
         self.indexes = Indexes(urls, (180.0,) * 3, clock)
         self.agents = self.indexes.agents
-        self.agents.replies.update(replies)
+        self.agents.script.update(replies)
         self.start()
 
     def setUp(self) -> None:

@@ -15,7 +15,8 @@ from proxpi.index.revalidation import (
 from proxpi.single_flight import Flights, Late
 from proxpi.upstream.errors import Offline, UpstreamFailed
 from tests.index.test_breaker import REFUSED, BreakersCase
-from tests.support.upstreams import ROOT, run
+from tests.support.cases import run
+from tests.support.indexes import ROOT
 
 
 class OutcomeTests(BreakersCase):

@@ -9,7 +9,8 @@ from twisted.logger import LogLevel, capturedLogs
 from proxpi.index.page_cache import NoSuchProject
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_ROOT, PagesCase, files
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, root_list
+from tests.support.agent import Reply
+from tests.support.indexes import EXTRA, ROOT, project_page, root_list
 
 PRIVATE = ROOT.replace("//", "//user:secret@")
 OTHER = f"{ROOT}other/"

@@ -12,7 +12,9 @@ from werkzeug.http import http_date
 from proxpi.index import revalidation
 from proxpi.upstream.errors import TLSFailed, UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, JSON, PagesCase, files
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import EXTRA, ROOT, project_page
 
 PRIVATE = ROOT.replace("//", "//user:secret@")
 OTHER, COLD = f"{ROOT}other/", f"{ROOT}cold/"
@@ -34,7 +36,7 @@ PAGE_FAILURES: list[Reply | Exception] = [
     Reply(200, (b"welcome",)),
     Reply(200, (b"\x89PNG\r\n",), {"Content-Type": "image/png"}),
     Reply(200, (b"garbage",), {"Content-Encoding": "gzip"}),
-    Reply(200, (b'{"files"',), end=ConnectionError),
+    Reply(200, (b'{"files"',), ends=ConnectionError),
     LOOP,
     Reply(302, headers={"Location": ELSEWHERE}),
     project_page(version="2.0"),
@@ -173,7 +175,7 @@ class PageTests(ScopeCase):
     def test_silence_after_the_head(self) -> None:
         """A page that comes to a halt harms no other."""
         self.hold()
-        self.break_(Reply(200, (b'{"files"',), end=None))
+        self.break_(Reply(200, (b'{"files"',), whole=False))
         self.stale()
         assert self.page("other").status == "MISS"
         assert self.page("cold").status == "MISS"

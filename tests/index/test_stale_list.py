@@ -9,14 +9,15 @@ from proxpi.index.project_list import ProjectList
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.test_project_list import PRIVATE, ListCase, names
-from tests.support.upstreams import EXTRA, ROOT, Reply, root_list
+from tests.support.agent import Reply
+from tests.support.indexes import EXTRA, ROOT, root_list
 
 FAILURES = (
     Reply(500),
     Reply(401),
     Reply(403),
     Reply(200, (b"welcome",)),
-    Reply(200, (b'{"projects": [{"name": "x"}',), end=ConnectionError),
+    Reply(200, (b'{"projects": [{"name": "x"}',), ends=ConnectionError),
     Reply(200, (b"<html><form><input type=password></form></html>",)),
 )
 
@@ -94,7 +95,7 @@ class StaleTests(HeldCase):
         """A list that keeps coming is no trouble: nobody asks for it a second time."""
         whole = root_list(f"p{number}" for number in range(1000)).chunks[0]
         self.clock.advance(2000)
-        self.indexes.says(ROOT, Reply(200, (whole[:-2],), end=None))
+        self.indexes.says(ROOT, Reply(200, (whole[:-2],), whole=False))
         for _ in range(3):
             ask = self.ask()
             self.clock.advance(5.1)

@@ -8,7 +8,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase
-from tests.support.upstreams import EXTRA, ROOT, Reply, project_page, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import EXTRA, ROOT, project_page
 
 DIGEST = {"sha256": "0" * 64}
 

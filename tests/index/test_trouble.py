@@ -12,7 +12,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from proxpi.index import page_entry
 from proxpi.index.page_store import DOCUMENT, PageStore
 from tests.index.paged import AT_ROOT, HTML, JSON, PagesCase, files
-from tests.support.upstreams import ROOT, Reply, project_page, run
+from tests.support.agent import Reply
+from tests.support.cases import run
+from tests.support.indexes import ROOT, project_page
 
 
 class SomePagesTests(PagesCase):
@@ -90,12 +92,10 @@ class SomePagesTests(PagesCase):
         entries: Any = self.pages._entries
         entries.get("demo").asks.forget(self.indexes.sources[0])  # as when it is late
         run(self.pages.ask_again("demo", "old.zip"))
-        (first, wait), (second, wait_again) = self.agents._waiting
-        self.agents._waiting.clear()
-        self.indexes.says(AT_ROOT, project_page("new.zip").having(ETag='"2"'))
-        self.agents._answer(first).chainDeferred(wait)
+        assert self.agents.waiting == 2
+        self.agents.answer(AT_ROOT, project_page("new.zip").having(ETag='"2"'))
+        self.agents.answer(AT_ROOT, Reply(304))
         self.indexes.says(AT_ROOT, Reply(304))
-        self.agents._answer(second).chainDeferred(wait_again)
         assert files(self.page()) == ["new.zip"]
         self.clock.advance(2000)
         self.agents.silent.clear()

@@ -17,8 +17,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from proxpi.web import transfer
+from tests.support.cases import Case
 from tests.support.exchange import Exchange
-from tests.support.upstreams import Case
 
 #: Bytes that the kernel takes before the client does.
 KERNEL = 512 * 1024

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.upstreams import Case, Network, run
+from tests.support.cases import Case, run
+from tests.support.indexes import Network
 
 FILE = "http://files.example/demo.whl"
 

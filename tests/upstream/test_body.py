@@ -13,7 +13,7 @@ from twisted.web.http import PotentialDataLoss
 
 from proxpi.upstream.errors import BodyStalled, BodyTimeout, BodyTooLong, BodyTruncated
 from proxpi.upstream.response import DRAIN_LIMIT, discard, receive
-from tests.support.upstreams import Case
+from tests.support.cases import Case
 
 
 class Response:

@@ -11,7 +11,8 @@ from proxpi.upstream.client import CONNECTIONS, PAGE_TIME
 from proxpi.upstream.connections import KEEP_ALIVE
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
-from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
+from tests.support.cases import Case, run
+from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, Line, Network
 
 PAGE = "http://index.example/simple/demo/"
 

@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.connector import Connector
 from proxpi.upstream.errors import AddressBlocked
-from tests.support.upstreams import CONNECT_TIMEOUT, PUBLIC, Case
+from tests.support.cases import Case
+from tests.support.indexes import CONNECT_TIMEOUT, PUBLIC
 
 #: Seconds from one attempt to the next.
 NEXT = 0.3

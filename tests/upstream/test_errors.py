@@ -23,7 +23,7 @@ from proxpi.upstream.errors import (
     settled,
     upstream_failed,
 )
-from tests.support.upstreams import run
+from tests.support.cases import run
 
 URL = "https://index.example/simple/"
 EXPIRED = TLSFailed("the certificate of index.example expired on 2026-01-02", temporary=False)

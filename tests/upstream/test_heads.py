@@ -6,7 +6,8 @@ from twisted.internet.defer import Deferred
 
 from proxpi.upstream.connections import HEAD_LIMIT
 from proxpi.upstream.errors import UpstreamFailed
-from tests.support.upstreams import Case, Line, Network, run
+from tests.support.cases import Case, run
+from tests.support.indexes import Line, Network
 
 PAGE = "http://index.example/simple/demo/"
 LINE = b"X-Filler: " + b"x" * 1000 + b"\r\n"

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from proxpi.upstream import dns
 from proxpi.upstream.dns import LOOKUPS, MOST_THREADS, DNSResolver
 from proxpi.upstream.errors import DNSTimeout
-from tests.support.upstreams import Case
+from tests.support.cases import Case
 
 TIMEOUT = 3.0
 

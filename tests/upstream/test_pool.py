@@ -15,16 +15,9 @@ from twisted.internet.task import Clock
 from proxpi.upstream.client import CONNECTIONS, REDIRECTS, USER_AGENT, UpstreamClient
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import DRAIN_TIME, Response
-from tests.support.upstreams import (
-    CONNECT_TIMEOUT,
-    READ_TIMEOUT,
-    Agents,
-    Asked,
-    Case,
-    Reply,
-    run,
-    upstream_client,
-)
+from tests.support.agent import Asked, MemoryAgent, Reply
+from tests.support.cases import Case, run
+from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, upstream_client
 
 PRIVATE = "https://user:secret@index.example/simple/"
 PAGE = "https://index.example/simple/demo/"
@@ -54,7 +47,7 @@ class PoolCase(Case):
     def setUp(self) -> None:
         """Prepare an upstream with an index behind credentials."""
         self.clock = Clock()
-        self.agents = Agents()
+        self.agents = MemoryAgent()
         self.upstream = upstream_client(self.agents, self.clock, PRIVATE)
 
     def only(self) -> Asked:
@@ -72,34 +65,34 @@ class RequestTests(PoolCase):
 
     def test_page(self) -> None:
         """A page is asked for with proxpi's name, compressed if the upstream likes."""
-        self.agents.replies[PAGE] = Reply(200, (b"page",), {"ETag": '"x"', "Content-Length": "4"})
+        self.agents.at(PAGE, Reply(200, (b"page",), {"ETag": '"x"', "Content-Length": "4"}))
         answer = self.result(run(page(self.upstream)))
         assert (answer.status, answer.url, answer.header("etag")) == (200, PAGE, '"x"')
         asked = self.only()
-        assert (asked.method, asked.url) == (b"GET", PAGE)
+        assert (asked.method, asked.url) == ("GET", PAGE)
         assert asked.header("User-Agent") == USER_AGENT.decode()
         assert asked.header("Accept") == "text/html"
         assert asked.header("Accept-Encoding") == "gzip"
 
     def test_file(self) -> None:
         """A file is asked for as it is: no coding may change its bytes."""
-        self.agents.replies[PAGE] = Reply(200, (b"by", b"tes"), {"Content-Encoding": "gzip"})
+        self.agents.at(PAGE, Reply(200, (b"by", b"tes"), {"Content-Encoding": "gzip"}))
         assert self.result(run(file(self.upstream))) == b"bytes"
         assert self.only().header("Accept-Encoding") == "identity"
         assert self.only().header("User-Agent") == USER_AGENT.decode()
 
     def test_head(self) -> None:
         """A file can be asked about with HEAD, also over a redirect."""
-        self.agents.replies[PAGE] = redirect("/there")
-        self.agents.replies["https://index.example/there"] = Reply(200)
+        self.agents.at(PAGE, redirect("/there"))
+        self.agents.at("https://index.example/there", Reply(200))
         self.result(run(file(self.upstream, method="HEAD")))
-        assert [asked.method for asked in self.agents.asked] == [b"HEAD", b"HEAD"]
+        assert [asked.method for asked in self.agents.asked] == ["HEAD", "HEAD"]
 
     def test_length(self) -> None:
         """The announced length is a number, or it is not known."""
         for stated, length in (("17", 17), ("-1", None), ("many", None), (None, None)):
             headers = {"Content-Length": stated} if stated is not None else {}
-            self.agents.replies[PAGE] = Reply(200, headers=headers)
+            self.agents.at(PAGE, Reply(200, headers=headers, length=None))
             assert self.result(run(page(self.upstream))).length == length
 
     def test_non_ascii(self) -> None:
@@ -119,7 +112,7 @@ class RequestTests(PoolCase):
 
     def test_refused(self) -> None:
         """A request that fails is an upstream that failed."""
-        self.agents.replies[PAGE] = ConnectionRefusedError()
+        self.agents.at(PAGE, ConnectionRefusedError())
         for ask in (page(self.upstream), file(self.upstream)):
             error = self.error(run(ask), UpstreamFailed)
             assert (error.cause, error.url) == ("connection refused", PAGE)
@@ -153,13 +146,13 @@ class TreqTests(PoolCase):
     def test_ipv6(self) -> None:
         """An index may live at an address, which is no name to be encoded."""
         url = "http://[2600::1]:8080/simple/demo/"
-        self.agents.replies[url] = Reply(200, (b"page",))
+        self.agents.at(url, Reply(200, (b"page",)))
         assert self.result(run(page(self.upstream, url))).status == 200
         assert self.urls() == [url]
 
     def test_cookies(self) -> None:
         """A cookie of one index is never sent, to none of them."""
-        self.agents.replies[PAGE] = Reply(200, (b"page",), {"Set-Cookie": "session=secret; Path=/"})
+        self.agents.at(PAGE, Reply(200, (b"page",), {"Set-Cookie": "session=secret; Path=/"}))
         for _ in range(2):
             self.result(run(page(self.upstream)))
         assert [asked.header("Cookie") for asked in self.agents.asked] == [None, None]
@@ -168,7 +161,7 @@ class TreqTests(PoolCase):
         """No field of an answer makes proxpi decompress a file."""
         data = gzip.compress(b"file")
         for name in ("Content-Encoding", "X-Proxpi-Content-Encoding"):
-            self.agents.replies[PAGE] = Reply(200, (data,), {name: "gzip"})
+            self.agents.at(PAGE, Reply(200, (data,), {name: "gzip"}))
             assert self.result(run(file(self.upstream))) == data
 
 
@@ -196,7 +189,7 @@ class CredentialsTests(PoolCase):
     def test_redirects(self) -> None:
         """Each hop decides anew: away without, and back with credentials."""
         away, back = "https://cdn.example/", "https://index.example/back"
-        self.agents.replies |= {PAGE: redirect(away), away: redirect(back), back: Reply(200)}
+        self.agents.script |= {PAGE: [redirect(away)], away: [redirect(back)], back: [Reply(200)]}
         self.result(run(file(self.upstream)))
         assert self.urls() == [PAGE, away, back]
         assert [asked.header("Authorization") for asked in self.agents.asked] == [
@@ -208,7 +201,7 @@ class CredentialsTests(PoolCase):
     def test_downgrade_to_another_port(self) -> None:
         """Another port of the same host is another origin."""
         elsewhere = "https://index.example:8443/simple/demo/"
-        self.agents.replies |= {PAGE: redirect(elsewhere), elsewhere: Reply(200)}
+        self.agents.script |= {PAGE: [redirect(elsewhere)], elsewhere: [Reply(200)]}
         self.result(run(page(self.upstream)))
         assert self.agents.asked[1].header("Authorization") is None
 
@@ -219,17 +212,17 @@ class RedirectTests(PoolCase):
     def test_statuses(self) -> None:
         """Each of the five redirects leads on, absolute or relative; the last URL is told."""
         there = "https://index.example/simple/other/"
-        self.agents.replies[there] = Reply(200, (b"page",))
+        self.agents.at(there, Reply(200, (b"page",)))
         for status in (301, 302, 303, 307, 308):
             for location in (there, "../other/", "/simple/other/", "//index.example/simple/other/"):
-                self.agents.replies[PAGE] = redirect(location, status)
+                self.agents.at(PAGE, redirect(location, status))
                 answer = self.result(run(page(self.upstream)))
                 assert (answer.status, answer.url) == (200, there)
 
     def test_headers_go_along(self) -> None:
         """What was asked stays asked at the next hop."""
         there = "https://cdn.example/"
-        self.agents.replies |= {PAGE: redirect(there), there: Reply(200)}
+        self.agents.script |= {PAGE: [redirect(there)], there: [Reply(200)]}
         self.result(run(page(self.upstream)))
         assert self.agents.asked[1].header("Accept") == "text/html"
         assert self.agents.asked[1].header("User-Agent") == USER_AGENT.decode()
@@ -237,13 +230,13 @@ class RedirectTests(PoolCase):
     def test_no_redirects(self) -> None:
         """A redirect without a target, and a status that is none, are answers."""
         for reply in (Reply(302), redirect("/x", 300), redirect("/x", 304), redirect("/x", 200)):
-            self.agents.replies[PAGE] = reply
+            self.agents.at(PAGE, reply)
             assert self.result(run(page(self.upstream))).status == reply.status
         assert set(self.urls()) == {PAGE}
 
     def test_from_https_to_http(self) -> None:
         """What was asked for in secret is not asked for in public."""
-        self.agents.replies[PAGE] = redirect("http://index.example/simple/demo/")
+        self.agents.at(PAGE, redirect("http://index.example/simple/demo/"))
         error = self.error(run(page(self.upstream)), UpstreamFailed)
         assert not error.temporary
         assert self.urls() == [PAGE]
@@ -251,20 +244,20 @@ class RedirectTests(PoolCase):
     def test_from_http_to_https(self) -> None:
         """The other way round is welcome."""
         plain = PAGE.replace("https", "http")
-        self.agents.replies |= {plain: redirect(PAGE), PAGE: Reply(200)}
+        self.agents.script |= {plain: [redirect(PAGE)], PAGE: [Reply(200)]}
         assert self.result(run(page(self.upstream, plain))).url == PAGE
 
     def test_to_other_schemes(self) -> None:
         """A redirect to what is not http or https, or to no URL at all, is a failure."""
         for location in ("ftp://index.example/", "file:///etc/passwd", "http://[bad/", "//[bad/"):
-            self.agents.replies[PAGE] = redirect(location)
+            self.agents.at(PAGE, redirect(location))
             error = self.error(run(page(self.upstream)), UpstreamFailed)
             assert not error.temporary
 
     def test_to_a_private_address(self) -> None:
         """A redirect to an address inside is not followed, and the error says what to set."""
         for host in ("127.0.0.1", "[::1]", "10.0.0.1:8080", "2130706433", "localhost"):
-            self.agents.replies[PAGE] = redirect(f"https://{host}/admin")
+            self.agents.at(PAGE, redirect(f"https://{host}/admin"))
             for ask in (page(self.upstream), file(self.upstream)):
                 error = self.error(run(ask), UpstreamFailed)
                 assert "PROXPI_ALLOW_HOSTS" in error.cause
@@ -274,20 +267,20 @@ class RedirectTests(PoolCase):
     def test_ten(self) -> None:
         """Ten redirects are followed."""
         urls = [f"https://index.example/{number}" for number in range(REDIRECTS + 1)]
-        self.agents.replies |= {url: redirect(onto) for url, onto in pairwise(urls)}
-        self.agents.replies[urls[-1]] = Reply(200, (b"file",))
+        self.agents.script |= {url: [redirect(onto)] for url, onto in pairwise(urls)}
+        self.agents.at(urls[-1], Reply(200, (b"file",)))
         assert self.result(run(file(self.upstream, urls[0]))) == b"file"
 
     def test_loop(self) -> None:
         """An eleventh is not, so that a loop ends."""
-        self.agents.replies[PAGE] = redirect(PAGE)
+        self.agents.at(PAGE, redirect(PAGE))
         error = self.error(run(page(self.upstream)), UpstreamFailed)
         assert not error.temporary
         assert len(self.agents.asked) == REDIRECTS + 1 == 11
 
     def test_utf_8(self) -> None:
         """A target that is not percent-encoded means the bytes that it has."""
-        self.agents.replies[PAGE] = redirect("/d\u00e9mo/")
+        self.agents.at(PAGE, redirect("/d\u00e9mo/"))
         self.result(run(page(self.upstream)))
         assert self.urls()[1] == "https://index.example/d%C3%A9mo/"
 
@@ -317,7 +310,7 @@ class SlotTests(PoolCase):
 
     def test_failures_give_their_slot_back(self) -> None:
         """However a request ends, the next one gets its turn."""
-        self.agents.replies[PAGE] = ConnectionRefusedError()
+        self.agents.at(PAGE, ConnectionRefusedError())
         for _ in range(CONNECTIONS + 1):
             self.error(run(page(self.upstream)), UpstreamFailed)
         self.agents.silent.add(PAGE)
@@ -330,7 +323,7 @@ class SlotTests(PoolCase):
     def test_the_slot_of_where_it_leads(self) -> None:
         """Those who were redirected count where they are, not where they came from."""
         there = "https://files.example/demo.whl"
-        self.agents.replies[PAGE] = redirect(there)
+        self.agents.at(PAGE, redirect(there))
         self.agents.silent.add(there)
         redirected = [run(file(self.upstream)) for _ in range(CONNECTIONS + 1)]
         assert self.agents.count(there) == CONNECTIONS
@@ -353,9 +346,9 @@ class SlotTests(PoolCase):
     def test_held_until_a_body_that_nobody_wants_is_over(self) -> None:
         """A connection that still brings one counts, be it that of a redirect or of an error."""
         there = "https://files.example/demo.whl"
-        self.agents.replies[there] = Reply(200)
+        self.agents.at(there, Reply(200))
         for reply in (Reply(404), redirect(there)):
-            self.agents.replies[PAGE] = attrs.evolve(reply, chunks=(b"begin",), end=None)
+            self.agents.at(PAGE, attrs.evolve(reply, chunks=(b"begin",), whole=False))
             self.agents.asked.clear()
             asks = [run(page(self.upstream)) for _ in range(CONNECTIONS + 1)]
             for ask in asks[:-1]:
@@ -387,7 +380,7 @@ class SlotTests(PoolCase):
             async with self.upstream.file(PAGE, {}) as answer:
                 await self.upstream.read(answer)
 
-        self.agents.replies[PAGE] = Reply(200, (b"begin",), end=None)
+        self.agents.at(PAGE, Reply(200, (b"begin",), whole=False))
         asks = [run(use()) for _ in range(CONNECTIONS + 1)]
         assert len(self.agents.asked) == CONNECTIONS
         self.clock.advance(READ_TIMEOUT + 0.1)

@@ -13,7 +13,8 @@ from twisted.internet.error import DNSLookupError
 from proxpi.simple import urls
 from proxpi.upstream.address_policy import AddressPolicy, kind, literal
 from proxpi.upstream.errors import AddressBlocked
-from tests.support.upstreams import PUBLIC, Case, run
+from tests.support.cases import Case, run
+from tests.support.indexes import PUBLIC
 
 OUTSIDE = "https://index.example/simple/"
 INSIDE = "http://10.1.1.1:8080/simple/"

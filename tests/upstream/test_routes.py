@@ -17,7 +17,8 @@ from proxpi.upstream.connector import Connector
 from proxpi.upstream.errors import ProxyFailed, UpstreamFailed
 from proxpi.upstream.proxies import Proxies
 from proxpi.upstream.proxy_agent import ProxyAgent
-from tests.support.upstreams import CONNECT_TIMEOUT, READ_TIMEOUT, Case, Line, Network, run
+from tests.support.cases import Case, run
+from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, Line, Network
 
 PROXY = "proxy http://proxy.example:3128"
 VARIABLES = {

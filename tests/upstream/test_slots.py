@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.upstream.connections import ConnectionLimit
 from proxpi.upstream.errors import UpstreamFailed
-from tests.support.upstreams import Case, run
+from tests.support.cases import Case, run
 
 ONE, OTHER = "https://one.example/a", "https://other.example/a"
 

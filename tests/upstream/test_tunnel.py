@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from proxpi.upstream.errors import CredentialsRejected, ProxyFailed
 from proxpi.upstream.proxies import Proxy
 from proxpi.upstream.proxy_agent import HEAD_LIMIT, Tunnel
-from tests.support.upstreams import Case, Line
+from tests.support.cases import Case
+from tests.support.indexes import Line
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 

@@ -6,9 +6,9 @@ import os
 import re
 from typing import Any
 
+from tests.support.agent import Reply
+from tests.support.cases import FILES, ProxpiCase, entry, page
 from tests.support.exchange import request as written
-from tests.support.house import FILES, HouseCase, entry, page
-from tests.support.internet import Reply
 from tests.support.kernel import Client, Readiness
 
 PAGE = "/index/demo/"
@@ -23,7 +23,7 @@ def undated(data: bytes) -> bytes:
     return re.sub(rb"\r\nDate: [^\r]*", b"", data)
 
 
-class KnownCase(HouseCase):
+class KnownCase(ProxpiCase):
     """Tests on real sockets, with a project of two files that are here."""
 
     readiness = Readiness

@@ -10,8 +10,8 @@ from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from proxpi.web import channel
 from proxpi.web.channel import HALF_CLOSE_GRACE, LINGER_TIMEOUT, MAX_BODY, REQUEST_TIMEOUT, State
 from proxpi.web.transfer import POLL
+from tests.support.cases import ProxpiCase, page
 from tests.support.exchange import request as written
-from tests.support.house import HouseCase, page
 from tests.support.kernel import Client
 from tests.support.logs import logged
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, KnownCase
@@ -152,7 +152,7 @@ class Balanced(KnownCase):
         assert client.transport.connected
 
 
-class AfterTheLast(HouseCase):
+class AfterTheLast(ProxpiCase):
     """Requests behind the last one of a connection (RFC 9112 9.6)."""
 
     def test_not_answered(self) -> None:

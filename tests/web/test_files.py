@@ -11,9 +11,9 @@ from twisted.internet.error import ConnectionRefusedError
 
 from proxpi.files.partial import PartialFile
 from proxpi.web.transfer import CHUNK, STALL_TIMEOUT
+from tests.support.agent import Reply, Silence
+from tests.support.cases import FILES, INDEX, MIB, PRIVATE_INDEX, ProxpiCase, sha256
 from tests.support.exchange import BUFFER, Exchange, Response
-from tests.support.house import FILES, INDEX, MIB, PRIVATE_INDEX, HouseCase, sha256
-from tests.support.internet import Reply, Silence
 
 NAME = "demo-1.0-py3-none-any.whl"
 PATH = f"/index/demo/{NAME}"
@@ -27,7 +27,7 @@ WRONG = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
 METADATA = b"Metadata-Version: 2.1\n"
 
 
-class FileCase(HouseCase):
+class FileCase(ProxpiCase):
     """Tests of an index that lists one wheel, which the upstream has."""
 
     def setUp(self) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.support.house import HouseCase
+from tests.support.cases import ProxpiCase
 from tests.support.logs import logged
 
 
-class HealthLog(HouseCase):
+class HealthLog(ProxpiCase):
     """What is logged of requests for ``/health``."""
 
     def test_checks(self) -> None:

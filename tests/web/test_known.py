@@ -8,8 +8,8 @@ import re
 import time
 
 from proxpi.web import response_cache
+from tests.support.cases import entry, page
 from tests.support.exchange import request as written
-from tests.support.house import entry, page
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, SMALL, KnownCase, undated
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from proxpi.index.page_cache import PageCache
 from proxpi.simple import caching
+from tests.support.cases import entry, page
 from tests.support.exchange import request as written
-from tests.support.house import entry, page
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, PAGE, SMALL, KnownCase
 
 

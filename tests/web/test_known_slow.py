@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from proxpi.web.transfer import POLL, STALL_TIMEOUT
+from tests.support.cases import entry, page
 from tests.support.exchange import request as written
-from tests.support.house import entry, page
 from tests.web.knowing import DATA, INDEX_PAGE, JSON, LARGE, PAGE, SMALL, KnownCase, undated
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxpi.web.request_parser import MAX_LINE, MAX_TRAILERS, BadRequest, Chunks
+from tests.support.cases import ProxpiCase
 from tests.support.exchange import request as written
-from tests.support.house import HouseCase
 
 WHOLE = b'5\r\nproje\r\nA;x="y"\r\nct=de-mo&x\r\n0\r\nTrailer: t\r\n\r\n'
 
@@ -50,7 +50,7 @@ def test_malformed(raw: bytes) -> None:
         Chunks().feed(bytearray(raw))
 
 
-class Forms(HouseCase):
+class Forms(ProxpiCase):
     """Forms that come in chunks."""
 
     def test_form(self) -> None:

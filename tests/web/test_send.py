@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
 from proxpi.web.transfer import AT_ONCE, CHUNK, STALL_TIMEOUT, Stored, send
+from tests.support.cases import MIB, ProxpiCase
 from tests.support.exchange import BUFFER, Exchange
-from tests.support.house import MIB, HouseCase
 from tests.support.logs import logged
 
 DATA = os.urandom(MIB) * 2
@@ -18,7 +18,7 @@ NAME = "large-1.0.tar.gz"
 PATH = f"/index/large/{NAME}"
 
 
-class SendCase(HouseCase):
+class SendCase(ProxpiCase):
     """Tests of a large file that is on disk."""
 
     def setUp(self) -> None:

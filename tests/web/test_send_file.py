@@ -10,7 +10,7 @@ from zope.interface import alsoProvides
 
 from proxpi.files import cache_dir
 from proxpi.web.transfer import CHUNK, POLL, SMALL, STALL_TIMEOUT
-from tests.support.house import MIB, HouseCase
+from tests.support.cases import MIB, ProxpiCase
 from tests.support.logs import logged
 from tests.support.pipe import KERNEL, PipeExchange, play_kernel
 
@@ -19,7 +19,7 @@ NAME = "large-1.0.tar.gz"
 PATH = f"/index/large/{NAME}"
 
 
-class DirectCase(HouseCase):
+class DirectCase(ProxpiCase):
     """Tests of a large file that is on disk, and a client on a plain socket."""
 
     def setUp(self) -> None:

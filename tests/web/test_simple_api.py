@@ -9,9 +9,9 @@ import re
 from twisted.internet.error import ConnectionRefusedError
 
 from proxpi.web import transfer
+from tests.support.agent import Reply, Silence
+from tests.support.cases import INDEX, JSON, PRIVATE_INDEX, ProxpiCase, entry, page, root_list
 from tests.support.exchange import Response
-from tests.support.house import INDEX, JSON, PRIVATE_INDEX, HouseCase, entry, page, root_list
-from tests.support.internet import Reply, Silence
 
 V1_HTML = "application/vnd.pypi.simple.v1+html"
 PIP = f"Accept: {JSON}, {V1_HTML}; q=0.1, text/html; q=0.01"
@@ -21,7 +21,7 @@ SDIST = entry("demo-1.0.tar.gz", b"sdist")
 LONG_LIST = [f"project-{number}" for number in range(20_000)]
 
 
-class PageCase(HouseCase):
+class PageCase(ProxpiCase):
     """Tests of an index that has one project with one file."""
 
     def setUp(self) -> None:

@@ -15,8 +15,8 @@ from twisted.web.server import NOT_DONE_YET
 from proxpi.index.page_cache import PageCache
 from proxpi.web.response_cache import ResponseCache
 from proxpi.web.server import Site, printable
-from tests.support.house import FILES, HouseCase
-from tests.support.internet import Reply
+from tests.support.agent import Reply
+from tests.support.cases import FILES, ProxpiCase
 from tests.support.logs import logged
 
 
@@ -61,7 +61,7 @@ class _Path:
         self.path = path
 
 
-class AccessLog(HouseCase):
+class AccessLog(ProxpiCase):
     """One line for each answer."""
 
     def line(
@@ -137,7 +137,7 @@ class AccessLog(HouseCase):
         assert printable(b"/a\r\n\x1b \xff\x7fz") == r"/a\x0d\x0a\x1b\x20\xff\x7fz"
 
 
-class OwnErrors(HouseCase):
+class OwnErrors(ProxpiCase):
     """A bug ends one answer, is logged, and is nobody's business."""
 
     def setUp(self) -> None:
@@ -246,7 +246,7 @@ class OwnErrors(HouseCase):
         assert [error.type for error in self.unhandled()] == [Bug]
 
 
-class Leaf(HouseCase):
+class Leaf(ProxpiCase):
     """The tree of pages."""
 
     def test_no_children(self) -> None:
@@ -255,7 +255,7 @@ class Leaf(HouseCase):
         assert tree.isLeaf
 
 
-class Connections(HouseCase):
+class Connections(ProxpiCase):
     """Connections, and what comes on them."""
 
     def test_many_requests(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from proxpi.web.channel import IDLE_TIMEOUT, MAX_BODY, REQUEST_TIMEOUT
 from proxpi.web.transfer import AT_ONCE, POLL, STALL_TIMEOUT
+from tests.support.agent import Reply
+from tests.support.cases import FILES, MIB, ProxpiCase
 from tests.support.exchange import Exchange
 from tests.support.exchange import request as written
-from tests.support.house import FILES, MIB, HouseCase
-from tests.support.internet import Reply
 from tests.support.logs import logged
 from tests.support.pipe import PipeExchange, play_kernel
 
 HEALTH = written("GET", "/health")
 
 
-class ChannelCase(HouseCase):
+class ChannelCase(ProxpiCase):
     """Tests of connections in memory, with and without a kernel below."""
 
     def plain(self, capacity: int) -> PipeExchange:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED
+from tests.support.agent import Reply
+from tests.support.cases import MIB, ProxpiCase
 from tests.support.exchange import Exchange
-from tests.support.house import MIB, HouseCase
-from tests.support.internet import Reply
 from tests.support.logs import logged
 from tests.support.pipe import PipeExchange, play_kernel
 
 PATH = "/index/demo/demo.whl"
 
 
-class CrowdCase(HouseCase):
+class CrowdCase(ProxpiCase):
     """Tests of a server with room for a few."""
 
     room = 8
@@ -98,7 +98,7 @@ class Requests(CrowdCase):
         assert self.said(self.connect()) == 503
 
 
-class Drain(HouseCase):
+class Drain(ProxpiCase):
     """The end of the process."""
 
     def drain(self, seconds: float = 8.0) -> Any:

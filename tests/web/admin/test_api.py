@@ -7,10 +7,10 @@ import os
 import warnings
 from typing import Any, ClassVar
 
+from tests.support.agent import Reply, Silence
+from tests.support.cases import FILES, INDEX, ProxpiCase, entry, page, root_list, sha256
 from tests.support.counted import Counted, samples
 from tests.support.exchange import HOST
-from tests.support.house import FILES, INDEX, HouseCase, entry, page, root_list, sha256
-from tests.support.internet import Reply, Silence
 
 SUCCESS = {"status": "success", "data": None}
 REBOUND = ("Origin: http://evil.example:5000", "Host: evil.example:5000")
@@ -37,7 +37,7 @@ PATHS = (PATH, f"{PATH}.metadata", f"{PATH}.asc", f"/index/demo/{OTHER}")
 PAGES = ("/index/", "/index/demo/", "/index/de-mo/", "/index/list/")
 
 
-class ApiCase(HouseCase):
+class ApiCase(ProxpiCase):
     """Tests of an index with three projects; one has a wheel, its metadata and its signature."""
 
     def setUp(self) -> None:

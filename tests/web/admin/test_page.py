@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 from proxpi import __version__
-from tests.support.house import HouseCase
+from tests.support.cases import ProxpiCase
 
 EVIL = "<script>alert(1)</script>"
 
@@ -27,7 +27,7 @@ class Tags(HTMLParser):
         return [attributes for name, attributes in self._found if name == tag]
 
 
-class AdminPage(HouseCase):
+class AdminPage(ProxpiCase):
     """``GET /``."""
 
     def test_lines_to_copy(self) -> None:

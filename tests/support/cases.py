@@ -1,25 +1,35 @@
-"""The whole of proxpi on a clock of its own, with an internet in memory and a folder on disk."""
+"""Base cases: synchronous tests, tests with a folder, and tests of all of proxpi.
+
+:class:`ProxpiCase` builds proxpi as ``proxpi.tap`` does, with a clock, an agent in memory and
+threads that run at once.
+"""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from proxpi.files import fetch
 from proxpi.process import Resources
 from proxpi.settings import Settings
 from proxpi.tap import build
+from tests.support.agent import MemoryAgent, Reply
 from tests.support.exchange import Exchange, Response
-from tests.support.internet import FakeInternet, Reply
-from tests.support.upstreams import Case, at_once
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 INDEX = "https://index.example/simple/"
 PRIVATE_INDEX = "https://user:secret@index.example/simple/"
@@ -27,6 +37,16 @@ FILES = "https://files.example/packages/"
 MIB = 1 << 20
 HOST = "proxpi.example"
 JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def run(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """Start a coroutine."""
+    return Deferred.fromCoroutine(work)
+
+
+def at_once(job: Callable[[], T]) -> Deferred[T]:
+    """Do at once what is done in a thread elsewhere."""
+    return maybeDeferred(job)
 
 
 def sha256(data: bytes) -> str:
@@ -65,6 +85,33 @@ def root_list(*names: str) -> Reply:
     return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
 
 
+class Case(SynchronousTestCase):
+    """Synchronous tests, with what they ask of Deferreds in typed words."""
+
+    def result(self, deferred: Deferred[T]) -> T:
+        """Give the result, which must be there."""
+        return self.successResultOf(deferred)
+
+    def error(self, deferred: Deferred[Any], kind: type[E]) -> E:
+        """Give the exception of a failure, which must be there and of this kind."""
+        failure = self.failureResultOf(deferred, kind)  # type: ignore[no-untyped-call]
+        error: E = failure.value
+        return error
+
+    def pending(self, deferred: Deferred[Any]) -> None:
+        """Make sure that there is no result yet."""
+        self.assertNoResult(deferred)  # type: ignore[no-untyped-call]
+
+    def put(self, owner: object, name: str, value: object) -> None:
+        """Give a constant another value for this test."""
+        self.patch(owner, name, value)  # type: ignore[no-untyped-call]
+
+    def unhandled(self) -> list[Any]:
+        """Give the errors that went to the log, those of forgotten Deferreds among them."""
+        gc.collect()
+        return list(self.flushLoggedErrors())  # type: ignore[no-untyped-call]
+
+
 class FolderCase(Case):
     """Tests with a folder of their own, which must not leave a file open."""
 
@@ -92,7 +139,7 @@ class FolderCase(Case):
         return [path.name for path in own.glob("partial-*")]
 
 
-class HouseCase(FolderCase):
+class ProxpiCase(FolderCase):
     """Tests of the whole house; :meth:`build` makes one that differs from the default."""
 
     def setUp(self) -> None:
@@ -100,7 +147,7 @@ class HouseCase(FolderCase):
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
-        self.internet = FakeInternet()
+        self.internet = MemoryAgent()
         self.build()
 
     def build(

@@ -1,0 +1,192 @@
+"""Indexes without a network: clients on the agent in memory, pages, and connections in memory.
+
+:class:`Network` is a reactor for the real agent; tests play the server on its connections.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
+from twisted.python.failure import Failure
+from twisted.web.iweb import IAgent
+
+from proxpi.index.breaker import Breakers
+from proxpi.index.client import IndexClient, Root
+from proxpi.simple import urls
+from proxpi.single_flight import Flights
+from proxpi.upstream import tls
+from proxpi.upstream.address_policy import AddressPolicy
+from proxpi.upstream.client import CONNECTIONS, USER_AGENT, UpstreamClient
+from proxpi.upstream.connections import persistent_pool
+from proxpi.upstream.connector import Connector
+from proxpi.upstream.credentials import Credentials
+from proxpi.upstream.proxies import NO_PROXIES, Proxies
+from proxpi.upstream.proxy_agent import ProxyAgent
+from tests.support.agent import MemoryAgent, Reply
+from tests.support.cases import at_once
+
+ROOT = "https://root.example/simple/"
+EXTRA = "https://extra.example/simple/"
+CONNECT_TIMEOUT = 3.0
+READ_TIMEOUT = 20.0
+
+#: An address that everybody may connect to.
+PUBLIC = "1.2.3.4"
+JSON_TYPE = "application/vnd.pypi.simple.v1+json"
+
+
+def upstream_client(
+    agent: IAgent, clock: IReactorTime, *index_urls: str, **settings: Any
+) -> UpstreamClient:
+    """Give a client of upstreams on an agent, with the credentials of some indexes."""
+    credentials = Credentials.gather(index_urls)
+    return UpstreamClient(
+        agent=agent,
+        clock=clock,
+        credentials=credentials,
+        address_policy=AddressPolicy(index_urls, (), lambda host: succeed([PUBLIC])),
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        **settings,
+    )
+
+
+def source(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
+    """Give an index that is asked through a way out."""
+    root = Root(url, through, through.clock, Flights(through.clock))
+    return IndexClient(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
+
+
+@attrs.define(eq=False)
+class Indexes:
+    """Some indexes that proxpi stands before, in order of precedence."""
+
+    urls: tuple[str, ...] = (ROOT,)
+    ttls: tuple[float, ...] = (1800.0, 180.0)
+    clock: Clock = attrs.field(factory=Clock)
+    agents: MemoryAgent = attrs.field(factory=MemoryAgent)
+    upstream: UpstreamClient = attrs.field(init=False)
+    sources: list[IndexClient] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.upstream = upstream_client(self.agents, self.clock, *self.urls)
+        self.sources = [
+            source(url, ttl, self.upstream) for url, ttl in zip(self.urls, self.ttls, strict=False)
+        ]
+
+    def says(self, url: str, reply: Reply | Exception) -> None:
+        """Set what is answered at a URL."""
+        self.agents.at(url, reply)
+
+
+def project_page(
+    *files: str | dict[str, Any], version: str = "1.0", host: str = "files.example", **keys: Any
+) -> Reply:
+    """Give the JSON page of a project; a file may be given by its name alone."""
+    listed = [
+        {"filename": file, "url": f"https://{host}/{file}", "hashes": {}}
+        if isinstance(file, str)
+        else file
+        for file in files
+    ]
+    page = {"meta": {"api-version": version}, "name": "demo", "files": listed, **keys}
+    return Reply(200, (json.dumps(page).encode(),), {"Content-Type": JSON_TYPE})
+
+
+def root_list(names: Iterable[str]) -> Reply:
+    """Give a root list in JSON."""
+    page = {"meta": {"api-version": "1.4"}, "projects": [{"name": name} for name in names]}
+    return Reply(200, (json.dumps(page).encode(),), {"Content-Type": JSON_TYPE})
+
+
+class _Transport(StringTransportWithDisconnection):
+    """A transport in memory, with what TLS on it hands down."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See `ITCPTransport`."""
+
+
+class Line:
+    """The server's end of a connection."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._transport: Any = _Transport()  # type: ignore[no-untyped-call]
+        self._transport.protocol = protocol
+        protocol.makeConnection(self._transport)
+
+    @property
+    def open(self) -> bool:
+        """Whether the client has kept the connection."""
+        return bool(self._transport.connected)
+
+    def take(self) -> bytes:
+        """Give what has come from the client since the last time."""
+        data: bytes = self._transport.value()
+        self._transport.clear()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to the client."""
+        self._protocol.dataReceived(data)
+
+    def answer(self, status: int, body: bytes = b"", *fields: str) -> None:
+        """Send a whole answer, all of it at once."""
+        head = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *fields]
+        self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.loseConnection()
+
+
+class Network:
+    """A reactor in memory, and the way out through the real agent over it.
+
+    :ivar names: the addresses of hosts; every other name stands for one that is public
+    """
+
+    def __init__(self, *index_urls: str, proxies: Proxies = NO_PROXIES) -> None:
+        self.reactor = MemoryReactorClock()
+        self.names: dict[str, list[str]] = {}
+        self.pool = persistent_pool(self.reactor, CONNECTIONS)
+        self.upstream = upstream_client(
+            ProxyAgent(
+                reactor=self.reactor,
+                pool=self.pool,
+                tls=tls.policy(verify=True),
+                connector=Connector(self.reactor, CONNECT_TIMEOUT, self.look_up, AddressPolicy()),
+                proxies=proxies,
+                user_agent=USER_AGENT,
+            ),
+            self.reactor,
+            *index_urls,
+        )
+
+    def look_up(self, host: str) -> Deferred[list[str]]:
+        """Give the addresses of a host, at once."""
+        return succeed(self.names.get(host, [PUBLIC]))
+
+    @property
+    def attempts(self) -> list[Any]:
+        """What was connected to: host, port, factory, timeout, address to bind to."""
+        return list(self.reactor.tcpClients)
+
+    def accept(self, number: int = -1) -> Line:
+        """Accept one of the connections that were attempted."""
+        return Line(self.attempts[number][2].buildProtocol(None))
+
+    def refuse(self, error: Exception) -> None:
+        """Let the newest attempt fail."""
+        self.attempts[-1][2].clientConnectionFailed(None, Failure(error))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, second by second."""
+        self.reactor.pump([1.0] * int(seconds) + [seconds % 1])
