@@ -1,131 +1,31 @@
-"""Sizes and times as people write them. Pure functions, without state.
+"""The one table of settings: options, environment, help and README's table come from it.
 
-A size is a whole number of bytes (``5368709120``) or a number with a unit (``5GB``, ``1.5 GiB``). A
-time is a number of seconds (``0.9``), a number with a unit (``500ms``, ``2 days``), or several of
-these (``1h30m``). Case does not matter. ``kB``, ``MB``, ``GB``, ``TB`` and ``PB`` are powers of
-1000. ``KiB`` to ``PiB`` are powers of 1024, and so are the bare letters ``K`` to ``P``, as for
-``docker --memory`` and in systemd's units.
-
-Environment variables that look like settings and have no effect.
-
-A misspelt variable would start proxpi with a default that nobody wanted. So the start logs one
-warning for each such variable, with the name of the setting that was probably meant. Values are
-never shown: a misspelt name may hold a password. Pure functions, without state.
-
-The one table of settings: environment, options, help and README come from it.
-
-A :class:`Setting` of :data:`SETTINGS` says how a setting is called, what it is when nothing is
-given, how its text is understood and how it is explained. :class:`Settings` holds the values,
-typed. Nothing here knows Twisted, and nothing is read but the files that ``PROXPI_…_FILE``
-variables name. Run as a module, it prints the README's table.
+A :class:`Setting` of :data:`SETTINGS` has the name, default, parser and explanation of a setting.
+:class:`Settings` holds the values. A variable that resembles a setting and has no effect gets one
+warning: a misspelt name would otherwise start proxpi with a default that nobody wanted. Nothing
+here imports Twisted, and no file is read but those of ``PROXPI_…_FILE`` variables. Run as a module,
+it prints the README's table.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 import attrs
 
+from proxpi.quantities import NotAccepted, count, seconds, size
 from proxpi.simple import urls
-
-#: Bytes that a size can mean at most: no file system holds a larger file.
-MOST_BYTES = 2**63 - 1
-
-_WHOLE = re.compile(r"[0-9]+")
-_SECONDS = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
-# A few digits say more than any disk or calendar holds, and keep arithmetic short.
-_PART = r"([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})\s*([a-z]+)"
-_SIZE = re.compile(_PART)
-_PARTS = re.compile(rf"{_PART}(?:\s*{_PART})*")
-
-_BYTES = {"b": 1, "byte": 1, "bytes": 1}
-for _power, _letter in enumerate("kmgtp", 1):
-    _BYTES[f"{_letter}b"] = 1000**_power
-    _BYTES[f"{_letter}ib"] = _BYTES[_letter] = 1024**_power
-
-_UNITS_OF_TIME = {
-    "0.001": "ms msec msecs millisecond milliseconds",
-    "1": "s sec secs second seconds",
-    "60": "m min mins minute minutes",
-    "3600": "h hr hrs hour hours",
-    "86400": "d day days",
-    "604800": "w week weeks",
-}
-_LENGTHS = {
-    name: Decimal(length) for length, names in _UNITS_OF_TIME.items() for name in names.split()
-}
-
-
-class NotAccepted(ValueError):
-    """A text that is refused for a reason that the user needs to know: the exception's text."""
-
-
-def count(text: str) -> int:
-    """
-    Read a whole number, 0 or more.
-
-    :raises ValueError: if the text is anything else
-    """
-    digits = text.strip()
-    if not _WHOLE.fullmatch(digits):
-        raise ValueError(text)
-    return int(digits)
-
-
-def size(text: str) -> int:
-    """
-    Read a size, in bytes; a fraction of a byte is dropped.
-
-    :raises ValueError: if the text is no size
-    :raises NotAccepted: if the size is larger than any disk
-    """
-    found = _SIZE.fullmatch(text.strip().lower())
-    if found is None:
-        number = count(text)
-    else:
-        digits, unit = found.groups()
-        if unit not in _BYTES or (_BYTES[unit] == 1 and not _WHOLE.fullmatch(digits)):
-            raise ValueError(text)
-        number = int(Decimal(digits) * _BYTES[unit])
-    if number > MOST_BYTES:
-        raise NotAccepted("too large")
-    return number
-
-
-def seconds(text: str) -> float:
-    """
-    Read a time, in seconds.
-
-    :raises ValueError: if the text is no time
-    :raises NotAccepted: if it is too long to count
-    """
-    written = text.strip().lower()
-    if _SECONDS.fullmatch(written):
-        total = float(written)
-    elif _PARTS.fullmatch(written):
-        parts = re.findall(_PART, written)
-        if not all(unit in _LENGTHS for _, unit in parts):
-            raise ValueError(text)
-        total = float(sum(Decimal(digits) * _LENGTHS[unit] for digits, unit in parts))
-    else:
-        raise ValueError(text)
-    if not math.isfinite(total):
-        raise NotAccepted("too long")
-    return total
-
 
 _PREFIX = "PROXPI_"
 _FILE = "_FILE"
 _LISTEN = "PROXPI_LISTEN says where to listen"
-#: The similarity from which on a name is probably another one misspelt (1: the same).
-_ALIKE = 0.5
-#: Names whose reason is known: settings of earlier releases and of the original's surroundings.
+#: Similarity from which on a name is taken for a misspelt one (1: equal).
+_SIMILAR = 0.5
+#: Variables of earlier releases, of the original and of gunicorn, each with its reason.
 RETIRED = {
     "PROXPI_WORKERS": "proxpi serves from one process, which needs nothing in its place; unset it",
     "PROXPI_BIND": _LISTEN,
@@ -134,43 +34,10 @@ RETIRED = {
     "GUNICORN_CMD_ARGS": f"gunicorn is not what runs proxpi; {_LISTEN}",
 }
 # Kubernetes sets these for a service that is called proxpi, and Docker for a linked container.
-_OF_THE_PLATFORM = re.compile(
+_PLATFORM = re.compile(
     r"PROXPI_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)=|"
     r"PROXPI_PORT=\w+://"
 )
-
-
-def ineffective(
-    environment: Mapping[str, str], plain: Iterable[str], secret: Iterable[str]
-) -> Iterator[str]:
-    """
-    Give one line for each variable that is set to something and has no effect.
-
-    :param plain: the variables of settings
-    :param secret: the variables of settings that may be given as a file, too
-    """
-    known = {*plain, *secret, *(variable + _FILE for variable in secret)}
-    for name, value in sorted(environment.items()):
-        if not value or name in known or _OF_THE_PLATFORM.match(f"{name}={value}"):
-            continue
-        if name in RETIRED or name.upper().startswith(_PREFIX):
-            yield f"{name} has no effect: {_reason(name, known)}"
-
-
-def _reason(name: str, known: set[str]) -> str:
-    if name in RETIRED:
-        return RETIRED[name]
-    if name.removesuffix(_FILE) in known:
-        return f"only what may hold a secret is read from a file; set {name.removesuffix(_FILE)}"
-    # Compared without the prefix, which would make all of them resemble each other.
-    endings = [variable.removeprefix(_PREFIX) for variable in sorted(known)]
-    ending = name.upper().removeprefix(_PREFIX)
-    [nearest] = get_close_matches(ending, endings, n=1, cutoff=0.0)
-    if SequenceMatcher(a=nearest, b=ending).ratio() < _ALIKE:
-        return f"there is no such setting (the nearest name is {_PREFIX}{nearest})"
-    return f"there is no such setting; did you mean {_PREFIX}{nearest}?"
-
-
 _OFF = {"0", "no", "off", "false"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _EXTRA_INDEX_TTL = 180.0
@@ -181,18 +48,18 @@ _HOST_NAME = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_~-][a-z0-9._~-]*))(?::\d
 
 
 class SettingsError(Exception):
-    """A setting that cannot be understood; its text is one line that says what is accepted."""
+    """A text that is not accepted; the message is one line that names the accepted texts."""
 
 
 @attrs.frozen(kw_only=True)
 class Setting:
     """One row of the table.
 
-    :ivar default: as a user would write it; if it is empty, `otherwise` says what happens
-    :ivar parse: makes the value of a text, or raises :exc:`ValueError` (:exc:`NotAccepted` with
-        the reason where that is not plain); `accepts` tells what it understands
-    :ivar secret: whether it may be given as a file, and is never shown with a password in it
-    :ivar repeatable: whether it may be given several times as an option: its value is a tuple
+    :ivar default: the text that is parsed if none is given; `otherwise` explains an empty one
+    :ivar parse: parses a text, or raises :exc:`ValueError` (:exc:`NotAccepted` with a reason)
+    :ivar accepts: the texts that `parse` accepts, for error messages
+    :ivar secret: whether a file may hold it, and messages hide passwords in it
+    :ivar repeatable: whether the option may be repeated; the value is a tuple then
     """
 
     name: str
@@ -206,25 +73,25 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The environment variable: ``PROXPI_INDEX_URL``."""
+        """The environment variable, such as ``PROXPI_INDEX_URL``."""
         return f"PROXPI_{self.name.upper()}"
 
     @property
     def option(self) -> str:
-        """The option of ``twistd proxpi``, without its dashes: ``index-url``."""
+        """The option of ``twistd proxpi`` without its dashes, such as ``index-url``."""
         return self.name.replace("_", "-")
 
     def refusal(
         self, given: Given, why: str = "not understood", accepts: str = ""
     ) -> SettingsError:
-        """The error that says what was given where, and what is accepted instead."""
+        """Make the error for a text: it names the text, its source and the accepted texts."""
         text = urls.redacted(given.text) if self.secret else given.text
         also = f" (--{self.option})" if given.by_option else ""
         accepts = accepts or self.accepts
         return SettingsError(f"{given.variable}={text!r}{also}: {why}; {accepts} is accepted")
 
     def value(self, given: Given) -> Any:
-        """What a text means; :exc:`SettingsError` if it means nothing."""
+        """Parse a text; raises :exc:`SettingsError` if it is not accepted."""
         try:
             return self.parse(given.text)
         except NotAccepted as reason:
@@ -235,7 +102,7 @@ class Setting:
 
 @attrs.frozen
 class Given:
-    """A text somebody gave for a setting, and where: in which variable, or as its option."""
+    """The text of a setting and its source: a variable, or the option of the same name."""
 
     variable: str
     text: str
@@ -250,28 +117,27 @@ def _seconds_or(default: float) -> Callable[[str], float]:
     return lambda text: seconds(text) or default
 
 
-def _some(parse: Callable[[str], int]) -> Callable[[str], int]:
-    def some(text: str) -> int:
-        number = parse(text)
-        if number == 0:
-            raise ValueError(text)
-        return number
+def _positive(parse: Callable[[str], int]) -> Callable[[str], int]:
+    def positive(text: str) -> int:
+        if number := parse(text):
+            return number
+        raise ValueError(text)
 
-    return some
+    return positive
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def one_of(text: str) -> str:
-        named = {choice.lower(): choice for choice in choices}
-        if text.strip().lower() not in named:
-            raise ValueError(text)
-        return named[text.strip().lower()]
+        for choice in choices:
+            if text.strip().lower() == choice.lower():
+                return choice
+        raise ValueError(text)
 
     return one_of
 
 
 def _host_name(text: str) -> str:
-    """Read a name as in ``Host``; its port says nothing."""
+    """Parse a ``Host`` header, and drop its port."""
     match = _HOST_NAME.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(text)
@@ -279,11 +145,7 @@ def _host_name(text: str) -> str:
 
 
 def _path(text: str) -> str | None:
-    """
-    Read a path, in which ``~`` and ``~user`` are home folders; ``None`` if it is empty.
-
-    :raises NotAccepted: if no such home folder is known
-    """
+    """Parse a path, in which ``~`` and ``~user`` are home folders; ``None`` if it is empty."""
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         home = expanded.partition("/")[0]
@@ -292,7 +154,7 @@ def _path(text: str) -> str | None:
 
 
 def _index(text: str) -> str:
-    """An index's URL, with exactly one slash at its end."""
+    """Parse the URL of an index; the result ends in one slash."""
     url = urls.with_ascii_host(text.strip())
     urls.origin(url)
     if re.search(r"[\s\x00-\x1f\x7f#?]", url):
@@ -300,17 +162,16 @@ def _index(text: str) -> str:
     return url.rstrip("/") + "/"
 
 
-def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+def _list_of(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(item) for item in text.split(",") if item.strip())
 
 
-# What several rows have in common.
 _A_TIME: dict[str, Any] = {
     "parse": seconds,
     "accepts": f"a number of seconds, 0 or more, {_TIMES}",
 }
 _A_LIMIT: dict[str, Any] = {
-    "parse": _some(size),
+    "parse": _positive(size),
     "accepts": f"a whole number of bytes, 1 or more, {_SIZES}",
 }
 _A_SWITCH: dict[str, Any] = {"default": "off", "parse": _switch, "accepts": "on or off"}
@@ -341,7 +202,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="extra_index_urls",
-        parse=_each(_index),
+        parse=_list_of(_index),
         accepts="a comma-separated list of http or https URLs with a host",
         explains="More indexes, comma-separated, asked after the main one in this order.",
         secret=True,
@@ -349,7 +210,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="extra_index_ttls",
         otherwise=f"{_EXTRA_INDEX_TTL:.0f} each",
-        parse=_each(seconds),
+        parse=_list_of(seconds),
         accepts="a comma-separated list with a number of seconds, 0 or more, per extra index, "
         + _TIMES,
         explains="Seconds that pages of the extra indexes stay fresh, one number per index, "
@@ -428,7 +289,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="upstream_connections",
         default="32",
-        parse=_some(count),
+        parse=_positive(count),
         accepts="a whole number, 1 or more,",
         explains="Connections to one upstream host for files, and as many again for pages.",
     ),
@@ -446,14 +307,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="allow_hosts",
-        parse=_each(urls.host),
+        parse=_list_of(urls.host),
         accepts="a comma-separated list of host names, addresses and networks such as 10.0.0.0/8",
         explains="Hosts that links and redirects may lead to although they are private: names, "
         "addresses, networks, comma-separated.",
     ),
     Setting(
         name="hosts",
-        parse=_each(_host_name),
+        parse=_list_of(_host_name),
         accepts="a comma-separated list of host names, each with a port or without,",
         explains="Names of this proxpi under which a browser may change something, besides "
         "addresses, localhost, names without a dot and the machine's own; comma-separated.",
@@ -481,17 +342,18 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def setting(name: str) -> Setting:
-    """The row of the table that has this name."""
+    """Give the row of a name."""
     return next(row for row in SETTINGS if row.name == name)
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """The values of all settings, typed: times in seconds, sizes in bytes.
+    """The values of all settings: times in seconds, sizes in bytes.
 
-    An index URL ends in a slash, and may hold credentials, so it is not in the ``repr``.
-    ``extra_index_ttls`` is as long as ``extra_index_urls``. ``by_option`` has the names of those
-    that were given as options.
+    :ivar index_url: ends in a slash, and may hold credentials, so the ``repr`` hides it
+    :ivar extra_index_ttls: as many as `extra_index_urls`
+    :ivar by_option: the names of the settings that were given as options
+    :ivar warnings: one line for each variable without effect
     """
 
     listen: tuple[str, ...]
@@ -526,13 +388,14 @@ class Settings:
         environment: Mapping[str, str],
         options: Mapping[str, str | list[str] | None],
     ) -> Settings:
-        """The settings of a program started with this environment and these options.
+        """
+        Read the settings from options, then the environment, then the defaults.
 
-        ``options`` are keyed as on the command line (``"index-url"``); one that is None was
-        not given. An option beats the environment; what is empty counts as not given.
+        An empty text counts as not given.
 
-        :raises SettingsError: for a text that cannot be understood, a ``_FILE`` that cannot
-            be read or stands beside the variable itself, and counts that differ.
+        :param options: by name, such as ``index-url``; ``None`` was not given
+        :raises SettingsError: for a text that is not accepted, a ``_FILE`` that cannot be read or
+            stands beside its variable, and counts that differ
         """
         values: dict[str, Any] = {}
         by_option = set()
@@ -549,17 +412,14 @@ class Settings:
                     why = f"{len(ttls)} given for the {indexes} of PROXPI_EXTRA_INDEX_URLS"
                     raise setting.refusal(given[-1], why)
                 values[setting.name] = ttls
-        secret = [setting.variable for setting in SETTINGS if setting.secret]
-        plain = [setting.variable for setting in SETTINGS if not setting.secret]
-        warnings = ineffective(environment, [*plain, _OLDER_EXTRA_INDEX_TTLS], secret)
-        return cls(**values, by_option=frozenset(by_option), warnings=tuple(warnings))
+        return cls(**values, by_option=frozenset(by_option), warnings=tuple(_warnings(environment)))
 
     def given(self, name: str, text: str) -> Given:
-        """A text that was given for a setting, and whether by option."""
+        """Give a text of a setting with its source."""
         return Given(setting(name).variable, text, by_option=name in self.by_option)
 
     def path(self, name: str) -> Given | None:
-        """The path that was given for a setting, for those who find out whether it can be used."""
+        """Give the path of a setting with its source, for errors about the file."""
         text: str | None = getattr(self, name)
         return None if text is None else self.given(name, text)
 
@@ -567,7 +427,6 @@ class Settings:
 def _given(
     setting: Setting, environment: Mapping[str, str], option: str | list[str] | None
 ) -> list[Given]:
-    """What somebody gave for a setting: by option, else by environment, else its default."""
     default = [Given(setting.variable, setting.default)]
     if option is None:
         return _in_environment(setting, environment) or default
@@ -599,8 +458,34 @@ def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Gi
     return [Given(file, text)]
 
 
+def _warnings(environment: Mapping[str, str]) -> Iterator[str]:
+    """Give one line for each variable that is set and has no effect; values may be secret."""
+    known = {_OLDER_EXTRA_INDEX_TTLS}
+    known |= {setting.variable for setting in SETTINGS}
+    known |= {setting.variable + _FILE for setting in SETTINGS if setting.secret}
+    for name, value in sorted(environment.items()):
+        if not value or name in known or _PLATFORM.match(f"{name}={value}"):
+            continue
+        if name in RETIRED or name.upper().startswith(_PREFIX):
+            yield f"{name} has no effect: {_reason(name, known)}"
+
+
+def _reason(name: str, known: set[str]) -> str:
+    if name in RETIRED:
+        return RETIRED[name]
+    if name.removesuffix(_FILE) in known:
+        return f"only what may hold a secret is read from a file; set {name.removesuffix(_FILE)}"
+    # Compared without the prefix, which would make all of them resemble each other.
+    endings = [variable.removeprefix(_PREFIX) for variable in sorted(known)]
+    ending = name.upper().removeprefix(_PREFIX)
+    [nearest] = get_close_matches(ending, endings, n=1, cutoff=0.0)
+    if SequenceMatcher(a=nearest, b=ending).ratio() < _SIMILAR:
+        return f"there is no such setting (the nearest name is {_PREFIX}{nearest})"
+    return f"there is no such setting; did you mean {_PREFIX}{nearest}?"
+
+
 def table() -> str:
-    """The settings as the list table of the README (reStructuredText)."""
+    """Write the settings as the README's list table (reStructuredText)."""
     rows = [("Variable", "Default", "Meaning")]
     for setting in SETTINGS:
         default = f"``{setting.default}``" if setting.default else setting.otherwise

@@ -16,7 +16,7 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 FLOORS = [
-    {"simple", "single_flight", "atomic_files", "settings", "metrics"},
+    {"simple", "single_flight", "atomic_files", "quantities", "settings", "metrics"},
     {"upstream"},
     {"index", "files"},
     {"web"},

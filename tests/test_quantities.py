@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.settings import MOST_BYTES, NotAccepted, count, seconds, size
+from proxpi.quantities import MOST_BYTES, NotAccepted, count, seconds, size
 
 
 @pytest.mark.parametrize(
