@@ -45,11 +45,10 @@ from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import Projects
 from proxpi.logs import Logged
 from proxpi.options import Options
-from proxpi.process import (
+from proxpi.resources import (
     THREADS,
     Resources,
     Share,
-    Shutdown,
     StartFailed,
     allocate,
     make_folder,
@@ -57,6 +56,7 @@ from proxpi.process import (
     use_monotonic_time,
 )
 from proxpi.settings import Given, Settings, SettingsError, setting
+from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
 from proxpi.single_flight import Flights
 from proxpi.upstream import credentials, tls

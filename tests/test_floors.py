@@ -20,7 +20,7 @@ FLOORS = [
     {"upstream"},
     {"index", "files"},
     {"web"},
-    {"options", "logs", "process"},
+    {"options", "logs", "resources", "shutdown"},
     {"tap"},
 ]
 #: Rooms on one floor whose doors are walled up.

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi.process import Share
+from proxpi.resources import Share
 from tests.support.cases import Case
 
 

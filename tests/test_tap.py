@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from proxpi import __version__, tap
 from proxpi.logs import Logged
-from proxpi.process import allocate
+from proxpi.resources import allocate
 from tests.support.cases import FolderCase
 from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange

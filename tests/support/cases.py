@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxpi.files import fetch
-from proxpi.process import Resources
+from proxpi.resources import Resources
 from proxpi.settings import Settings
 from proxpi.tap import build
 from tests.support.agent import MemoryAgent, Reply
