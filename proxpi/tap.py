@@ -36,7 +36,12 @@ from twisted.web.resource import IResource
 
 from proxpi import __version__, metrics
 from proxpi.files.cache_dir import CacheDir
+from proxpi.files.cached_files import CachedFiles, InThread
+from proxpi.files.downloads import Downloads
 from proxpi.files.mirror import Mirror
+from proxpi.files.passthrough import RangeClient
+from proxpi.files.resolver import Listings, Resolver
+from proxpi.files.wheel_metadata import WheelMetadata
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.index.list_store import ListStore
@@ -258,15 +263,15 @@ def build(
     pages = PageCache(sources, reactor, store, resources.pages, changed=response_cache.invalidate)
     lists = ListStore(cache_dir.own / "projects", reactor)
     projects = Projects(sources, upstream, reactor, lists, resources.pages)
-    mirror = Mirror(
+    mirror = file_mirror(
         pages,
         upstream,
         cache_dir,
         reactor,
-        settings.download_timeout,
-        resources.reads,
-        settings.slow_download == "stream",
-        settings.index_ttl,
+        in_thread=resources.reads,
+        timeout=settings.download_timeout,
+        stream=settings.slow_download == "stream",
+        ttl=settings.index_ttl,
     )
     files = Files(mirror, reactor, settings.binary_file_mime_type)
 
@@ -306,6 +311,67 @@ def build(
         cache_dir=cache_dir,
         mirror=mirror,
         site=site,
+    )
+
+
+def file_mirror(
+    listings: Listings,
+    upstream: UpstreamClient,
+    cache_dir: CacheDir,
+    clock: Any,
+    *,
+    in_thread: InThread,
+    timeout: float,
+    stream: bool,
+    ttl: float,
+) -> Mirror:
+    """
+    Make the file mirror with all of its parts.
+
+    :param in_thread: runs slow reads
+    :param timeout: seconds that a client waits for a file before it is redirected
+    :param stream: whether redirects are off
+    :param ttl: seconds for which a cached file without a digest is fresh
+    """
+    resolver = Resolver(listings)
+    ranges = RangeClient(upstream, resolver)
+    cached = CachedFiles(
+        upstream=upstream,
+        cache_dir=cache_dir,
+        clock=clock,
+        in_thread=in_thread,
+        checks=Flights(clock),
+        revalidations=Flights(clock),
+        ttl=ttl,
+    )
+    downloads = Downloads(
+        resolver=resolver,
+        upstream=upstream,
+        cache_dir=cache_dir,
+        cached=cached,
+        clock=clock,
+        flights=Flights(clock),
+    )
+    metadata = WheelMetadata(
+        downloads=downloads,
+        cached=cached,
+        ranges=ranges,
+        cache_dir=cache_dir,
+        clock=clock,
+        in_thread=in_thread,
+        flights=Flights(clock),
+    )
+    return Mirror(
+        resolver=resolver,
+        cache_dir=cache_dir,
+        cached=cached,
+        downloads=downloads,
+        ranges=ranges,
+        metadata=metadata,
+        clock=clock,
+        timeout=timeout,
+        stream=stream,
+        offline=upstream.offline,
     )
 
 

@@ -125,8 +125,8 @@ class CacheDir:
         """Whether a file of this size may be kept."""
         return self._quota.fits(size)
 
-    def open(self, reference: FileReference) -> OpenFile | None:
-        """Open the file if it is here and was checked against what the reference says."""
+    def open(self, reference: FileReference, *, fetched: bool = False) -> OpenFile | None:
+        """Open a verified file; `fetched` is whether it was downloaded for this client."""
         place, checked = reference.cache_path, self.checked(reference)
         if place is None or checked is None:
             return None
@@ -141,7 +141,9 @@ class CacheDir:
             return None
         self.count(place)
         identity, sha256 = checked.identity, checked.digests["sha256"]
-        copy = OpenFile(file, identity.size, sha256, self._readers, place, reference.has_digest)
+        copy = OpenFile(
+            file, identity.size, sha256, self._readers, place, reference.has_digest, fetched
+        )
         copy.identity = identity
         copy.mark_unverified = lambda: self._mark_unverified(place, identity)
         return copy
@@ -284,7 +286,13 @@ class CacheDir:
         place, sha256 = reference.cache_path, digests["sha256"]
         if place is None or not self._quota[partial].cacheable:
             return OpenFile(
-                partial.reopen(), partial.size, sha256, self._readers, "", reference.has_digest
+                partial.reopen(),
+                partial.size,
+                sha256,
+                self._readers,
+                "",
+                reference.has_digest,
+                True,
             )
         partial.sync()
         self._usage_log.mark(place)

@@ -1,21 +1,12 @@
-"""Responses: what an upstream's response to a request for a file, or for a part, is good for.
+"""The resumable fetch: the bytes of one file from upstream into a spool, in one or more responses.
 
-These functions are pure: they see a reference and the head of a response, and decide.
-
-A response is *gone* (403, 404, 410), *whole* (200, 203, or a 206 of all bytes), a *part* (a 206 of
-some bytes), or a refusal. A whole response is *doubtful* if it has another size than the index
-states, is encoded, or says that it is a page: only a digest tells whether it is the file. Core
-metadata and signatures alone are decoded; without a digest, any other encoded response is refused.
-
-The resumable fetch: the bytes of one file from upstream into a spool, in one or more responses.
-
-Each attempt is one of
+Each attempt is one request:
 
 * *first*: nothing has arrived yet; the response begins the spool;
-* *resumed*: the bytes that are missing are asked for (``Range`` and ``If-Range``, RFC 9110 13.1.5
-  and 14.2), and a part that proves to be of the same version is appended;
-* *compared*: the upstream sends the file from its first byte again, because it knows no ranges,
-  refused this one, or gave a part that does not fit. The bytes that arrived before are compared
+* *resumed*: the missing bytes are requested (``Range`` and ``If-Range``, RFC 9110 13.1.5 and 14.2),
+  and a part that proves to be of the same version is appended;
+* *compared*: the upstream sends the file from its first byte again, because it serves no ranges,
+  refused this one, or sent a part that does not fit. The bytes that arrived before are compared
   with it. The response must reach the old length; what exceeds it is appended.
 
 So bytes of two versions are never mixed: a response that differs, or is shorter, restarts the
@@ -23,6 +14,11 @@ spool. A URL that stops being valid on the way (signed URLs expire) is replaced 
 page. Between two attempts the fetch may be *parked*: the client reads nothing for 5 seconds; the
 connection is closed, and the fetch resumes once the client reads. A response that says it is HTML
 is held back until its first bytes show an archive.
+
+The use of a response is decided by pure functions (:func:`use_of`, :func:`check_head`). A whole
+response is *doubtful* if it has another size than the index states, is encoded, or says that it is
+a page: only a digest tells whether it is the file. Core metadata and signatures alone are decoded;
+without a digest, any other encoded response is refused.
 """
 
 from __future__ import annotations
@@ -41,9 +37,9 @@ from twisted.logger import Logger
 from werkzeug.http import parse_date
 
 from proxpi import metrics
-from proxpi.files.resolver import FileReference, Gone
-from proxpi.files.spool import Spool
-from proxpi.files.verify import Mismatch
+from proxpi.files.resolver import FileReference, Gone, Resolver
+from proxpi.files.spool import WINDOW, Spool
+from proxpi.files.verify import Mismatch, compare
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import (
     BodyStalled,
@@ -55,164 +51,11 @@ from proxpi.upstream.errors import (
 )
 from proxpi.upstream.response import ContentRange, Response, SizeLimit, decode
 
-#: Statuses that say that there is no file, or not any more.
-GONE = (403, 404, 410)
-#: How the files of packages begin: archives, core metadata, signatures.
-_BEGINNINGS = (
-    b"PK\3\4",
-    b"PK\5\6",
-    b"\x1f\x8b",
-    b"\x1f\x9d",
-    b"BZh",
-    b"\xfd7zXZ\0",
-    b"\x28\xb5\x2f\xfd",
-    b"MZ",
-    b"Metadata-Version:",
-    b"-----BEGIN PGP",
-)
-#: Where a tar archive says that it is one.
-_TAR = slice(257, 262)
-
-
-class Use(Enum):
-    """What a response to a request for the rest of a file is good for."""
-
-    #: Nothing lies there; a fresh page may have another reference.
-    GONE = auto()
-    #: It is the whole file; what arrived before is compared with it.
-    WHOLE = auto()
-    #: It is the rest, of the same version.
-    APPEND = auto()
-    #: It is of no use; the whole file is asked for.
-    NONE = auto()
-
-
-def use_of_rest(
-    reference: FileReference,
-    answer: Response,
-    arrived: int,
-    total: int | None,
-    validator: str | None,
-) -> Use:
-    """
-    Decide what a response to a request for the rest of a file is good for.
-
-    :param arrived: bytes that have arrived
-    :param total: bytes that the upstream said the file has
-    :param validator: what tells the version that has begun to arrive
-    """
-    if answer.status in GONE:
-        return Use.GONE
-    if is_whole(reference, answer):
-        return Use.WHOLE
-    part, sure = ContentRange.of(answer), reference.digest is None
-    if part is None or part.start != arrived or not may_be_same(part.size, arrived, total):
-        return Use.NONE
-    # Where nobody tells how long the file is, a part may be any part of the rest.
-    if sure and part.size is None and total is None:
-        return Use.NONE
-    return Use.APPEND if belongs(answer, validator, sure=sure) else Use.NONE
-
-
-def may_be_same(size: int | None, arrived: int, total: int | None) -> bool:
-    """Tell whether a version of so many bytes may be the one that has begun to arrive."""
-    return size is None or (size >= arrived and total in (None, size))
-
-
-def begins_as_file(data: bytes) -> bool:
-    """Tell whether the first bytes, some hundreds of them, are those of a package's file."""
-    return data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"
-
-
-def is_whole(reference: FileReference, answer: Response) -> bool:
-    """Tell whether an answer has all of a file: also a 206 that nobody asked for may."""
-    if answer.status in (200, 203):
-        return True
-    part = ContentRange.of(answer)
-    size = reference.size if part is None or part.size is None else part.size
-    return part is not None and part.start == 0 and part.stop == size
-
-
-def length_of(answer: Response) -> int | None:
-    """Give the bytes of the file that an answer has all of, if it tells."""
-    part = ContentRange.of(answer)
-    return answer.length if part is None else part.stop
-
-
-def check_head(reference: FileReference, answer: Response) -> bool:
-    """
-    Check the head of a response that should be the whole file.
-
-    :return: whether it is doubtful, so that readers have to wait until it is verified
-    :raises Gone: if the upstream has none
-    :raises UpstreamFailed: if this is not the file
-    """
-    if answer.status in GONE:
-        raise Gone(reference, answer.status)
-    if not is_whole(reference, answer):
-        raise answer.status_error()
-    size, page = length_of(answer), says_page(reference, answer)
-    other_size = reference.size is not None and size not in (None, reference.size)
-    if reference.digest is None and answer.codings and not reference.is_companion:
-        cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
-        raise UpstreamFailed(answer.url, cause, kind="encoded")
-    if reference.digest is None and other_size and page:
-        raise UpstreamFailed(answer.url, "it is an HTML page", kind="page")
-    if reference.digest is None and other_size:
-        raise UpstreamFailed(
-            answer.url, f"it has {size} bytes, not {reference.size}", kind="length"
-        )
-    return other_size or page or bool(answer.codings)
-
-
-def says_page(reference: FileReference, answer: Response) -> bool:
-    """Tell whether a response says that it is an HTML page, but the file is none."""
-    content_type = (answer.header("Content-Type") or "").lower()
-    return content_type.startswith("text/html") and not reference.url.endswith((".html", ".htm"))
-
-
-def validators_of(answer: Response) -> tuple[str, str]:
-    """Give the entity tag and the date of the last change, as they stand; empty if missing."""
-    return answer.header("ETag") or "", answer.header("Last-Modified") or ""
-
-
-def belongs(answer: Response, validator: str | None, *, sure: bool) -> bool:
-    """
-    Tell whether a part is one of the version that `validator` was told of.
-
-    :param sure: whether nothing else will tell, so that it has to be proven
-    """
-    if validator is None:
-        return not sure
-    theirs = validator_of(answer)
-    if theirs is None:
-        # RFC 9110 15.3.7: an answer to If-Range repeats the tag, but may leave out the date.
-        repeated = answer.header("ETag") or answer.header("Last-Modified")
-        return not sure or not (validator.startswith('"') or repeated)
-    return theirs == validator
-
-
-def validator_of(answer: Response) -> str | None:
-    """
-    Give what ``If-Range`` may name: a strong entity tag, else the date of the last change.
-
-    A date counts if the file had not changed for a second (RFC 9110 8.8.2.2).
-    """
-    if (answer.header("Accept-Ranges") or "").strip().lower() == "none":
-        return None
-    tag = (answer.header("ETag") or "").strip()
-    if re.fullmatch(r'"[^"]*"', tag):
-        return tag
-    modified = answer.header("Last-Modified")
-    at, now = parse_date(modified), parse_date(answer.header("Date"))
-    return None if at and now and now - at < timedelta(seconds=1) else modified
-
-
 #: How often a file may fail, and how often it may turn out wrong, before that is reported.
 TRIES = 2
-#: Bytes by which an attempt that breaks off is no failure.
+#: Bytes after which an attempt that breaks off is no failure.
 MIN_PROGRESS = 1 << 20
-#: Seconds before a file of which nothing arrived is asked for once more, varied by half.
+#: Seconds before the next attempt if no byte arrived, varied by half.
 PAUSE = 0.25
 #: The longest ``Retry-After``, in seconds, that a fetch waits for; a longer one ends it.
 MAX_RETRY_AFTER = 10.0
@@ -224,59 +67,239 @@ MARGIN = 64 * 1024 * 1024
 ENCODED = SizeLimit(4 * 1024 * 1024)
 #: Bytes that tell how a file begins.
 BEGINNING = 262
+#: Statuses that say that there is no file, or not any more.
+GONE = (403, 404, 410)
+#: How the files of packages begin: archives, core metadata, signatures.
+_BEGINNINGS = (
+    *(b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"),
+    *(b"MZ", b"Metadata-Version:", b"-----BEGIN PGP"),
+)
+#: Where a tar archive says that it is one.
+_TAR = slice(257, 262)
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
 
-#: Gives a fresh reference to a file that is gone, from its page; it may raise the `Gone`.
-Resolve = Callable[[Gone], Awaitable[FileReference]]
+
+class Use(Enum):
+    """The use of a response to a request for a range; see :func:`use_of`."""
+
+    GONE = auto()
+    WHOLE = auto()
+    PART = auto()
+    NONE = auto()
+
+
+@attrs.frozen
+class Missing:
+    """The bytes that a request names, and the version that they must belong to.
+
+    :ivar start: offset of the first byte
+    :ivar stop: offset after the last one; ``None`` is the end of the file
+    :ivar size: bytes of the whole file, if known
+    :ivar validator: of the version that has begun to arrive, for ``If-Range``
+    :ivar proof: whether the response must prove its version, as no digest will
+    """
+
+    start: int
+    stop: int | None
+    size: int | None
+    validator: str | None
+    proof: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header fields that request them."""
+        last = "" if self.stop is None else self.stop - 1
+        fields = {"Range": f"bytes={self.start}-{last}", "If-Range": self.validator}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def use_of(reference: FileReference, response: Response, missing: Missing) -> Use:
+    """
+    Decide the use of a response to a request for the missing bytes of a file.
+
+    =========== =================================== ======== =====================================
+    status      ``Content-Range``                   use      that is
+    =========== =================================== ======== =====================================
+    403 404 410 any                                 GONE     a fresh page may have another URL
+    200 203     any                                 WHOLE    compare it with the bytes that arrived
+    206         all bytes of the file               WHOLE    the same
+    206         starts (and stops) as requested; of PART     append it
+                the same size and version
+    206         any other                           NONE     request the whole file
+    any other   any                                 NONE     the same
+    =========== =================================== ======== =====================================
+
+    A version is the same if its validator is; where none is known, only a digest proves it. A part
+    without a size is not proven if no response told the size.
+    """
+    if response.status in GONE:
+        return Use.GONE
+    if is_whole(reference, response):
+        return Use.WHOLE
+    part = ContentRange.of(response)
+    if (
+        part is None
+        or part.start != missing.start
+        or missing.stop not in (None, part.stop)
+        or not may_be_same(part.size, missing.start, missing.size)
+        or (missing.proof and part.size is None and missing.size is None)
+    ):
+        return Use.NONE
+    same = has_version(response, missing.validator, proof=missing.proof)
+    return Use.PART if same else Use.NONE
+
+
+def may_be_same(size: int | None, arrived: int, total: int | None) -> bool:
+    """Whether a version of `size` bytes may be the one that has begun to arrive."""
+    return size is None or (size >= arrived and total in (None, size))
+
+
+def begins_as_file(data: bytes) -> bool:
+    """Whether the first bytes, some hundreds of them, are those of a package's file."""
+    return data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"
+
+
+def is_whole(reference: FileReference, response: Response) -> bool:
+    """Whether a response has all of a file: an unrequested 206 may, too."""
+    if response.status in (200, 203):
+        return True
+    part = ContentRange.of(response)
+    size = reference.size if part is None or part.size is None else part.size
+    return part is not None and part.start == 0 and part.stop == size
+
+
+def length_of(response: Response) -> int | None:
+    """The bytes of the file that a response has all of, if it tells."""
+    part = ContentRange.of(response)
+    return response.length if part is None else part.stop
+
+
+def check_head(reference: FileReference, response: Response) -> bool:
+    """
+    Check the head of a response that should be the whole file.
+
+    :return: whether it is doubtful, so that readers have to wait until it is verified
+    :raises Gone: if the upstream has none
+    :raises UpstreamFailed: if this is not the file
+    """
+    if response.status in GONE:
+        raise Gone(reference, response.status)
+    if not is_whole(reference, response):
+        raise response.status_error()
+    size, page = length_of(response), says_page(reference, response)
+    other_size = reference.size is not None and size not in (None, reference.size)
+    if reference.digest is None:
+        if response.codings and not reference.is_companion:
+            raise _encoded(response)
+        if other_size and page:
+            raise _page(response)
+        if other_size:
+            cause = f"it has {size} bytes, not {reference.size}"
+            raise UpstreamFailed(response.url, cause, kind="length")
+    return other_size or page or bool(response.codings)
+
+
+def _page(response: Response) -> UpstreamFailed:
+    return UpstreamFailed(response.url, "it is an HTML page", kind="page")
+
+
+def _encoded(response: Response) -> UpstreamFailed:
+    cause = f"it is encoded ({', '.join(response.codings)}), unasked"
+    return UpstreamFailed(response.url, cause, kind="encoded")
+
+
+def says_page(reference: FileReference, response: Response) -> bool:
+    """Whether a response says that it is an HTML page, but the file is none."""
+    content_type = (response.header("Content-Type") or "").lower()
+    return content_type.startswith("text/html") and not reference.url.endswith((".html", ".htm"))
+
+
+def validators_of(response: Response) -> tuple[str, str]:
+    """``ETag`` and ``Last-Modified`` as they stand; empty if missing."""
+    return response.header("ETag") or "", response.header("Last-Modified") or ""
+
+
+def has_version(response: Response, validator: str | None, *, proof: bool) -> bool:
+    """Whether a part is of the version with this validator; with `proof`, it must say so."""
+    if validator is None:
+        return not proof
+    theirs = validator_of(response)
+    if theirs is None:
+        # RFC 9110 15.3.7: a response to If-Range repeats the tag, but may leave out the date.
+        repeated = response.header("ETag") or response.header("Last-Modified")
+        return not proof or not (validator.startswith('"') or repeated)
+    return theirs == validator
+
+
+def validator_of(response: Response) -> str | None:
+    """
+    The validator for ``If-Range``: a strong entity tag, else the date of the last change.
+
+    A date counts if the file had not changed for a second (RFC 9110 8.8.2.2).
+    """
+    if _accept_ranges(response) == "none":
+        return None
+    tag = (response.header("ETag") or "").strip()
+    if re.fullmatch(r'"[^"]*"', tag):
+        return tag
+    modified = response.header("Last-Modified")
+    at, now = parse_date(modified), parse_date(response.header("Date"))
+    return None if at and now and now - at < timedelta(seconds=1) else modified
+
+
+def _accept_ranges(response: Response) -> str:
+    return (response.header("Accept-Ranges") or "").strip().lower()
+
+
+def truncated(url: str) -> UpstreamFailed:
+    """The error for a body that ended before its end."""
+    return UpstreamFailed(url, "the answer was cut short", kind="cut")
 
 
 @attrs.define(eq=False)
 class Fetch:
-    """A file that is being fetched; each :meth:`ask` is one attempt.
+    """A file that is being fetched.
 
-    :ivar resolve: gives a fresh reference where one stopped being valid on the way
-    :ivar paced: whether the bytes arrive no faster than some client takes them
-    :ivar validator: what tells this version from another one at the upstream, for ``If-Range``
-    :ivar total: the offset at which the bytes end, as far as it is known
-    :ivar validators: the values of ``ETag`` and ``Last-Modified``, else of ``Date``, for a later
-        revalidation
+    :ivar size: bytes of the file, as far as it is known
+    :ivar backpressure: whether the bytes arrive no faster than some client takes them
+    :ivar validator: of the version that has begun to arrive, for ``If-Range``
+    :ivar validators: ``ETag`` and ``Last-Modified``, else ``Date``, for a later revalidation
     """
 
     reference: FileReference
     upstream: UpstreamClient
     spool: Spool
-    resolve: Resolve
-    paced: bool = False
+    resolver: Resolver
+    size: int | None = None
+    backpressure: bool = attrs.field(init=False, default=False)
     validator: str | None = attrs.field(init=False, default=None)
-    total: int | None = attrs.field(init=False, default=None)
     validators: tuple[str, str] = attrs.field(init=False, default=("", ""))
 
     async def run(self, finish: Callable[[], Awaitable[T]]) -> T:
         """
-        Fetch all that is missing, and give what `finish`, which may raise `Mismatch`, makes of it.
+        Fetch the missing bytes, and give the result of `finish`, which may raise `Mismatch`.
 
         :raises Gone: if the upstream has none
-        :raises UpstreamFailed: if it does not come, or not right
+        :raises UpstreamFailed: if the bytes do not arrive, or are wrong
         """
         failures = wrong = 0
         while True:
             before = self.spool.arrived
             pause = 0.0
             try:
-                if self.total is None or self.spool.arrived < self.total:
-                    await self.ask()
+                if self.stop is None or self.spool.arrived < self.stop:
+                    await self._attempt()
                 return await finish()
             except BodyStalled as stalled:
                 await stalled.drained
                 continue
             except Mismatch as error:
-                failure = UpstreamFailed(
-                    self.reference.url, f"wrong bytes: {error}", kind=error.kind
-                )
+                cause = f"wrong bytes: {error}"
+                failure = UpstreamFailed(self.reference.url, cause, kind=error.kind)
                 wrong += 1
-                hopeless = not self.restart()
+                hopeless = not self._restart()
             except Offline:
                 raise
             except UpstreamFailed as error:
@@ -299,160 +322,174 @@ class Fetch:
             if pause:
                 await deferLater(self.upstream.clock, pause)
 
-    def restart(self) -> bool:
-        """Begin anew; tell whether that can be."""
-        self.validator = self.total = None
+    def pass_through(self) -> None:
+        """Fetch into memory, for as long as the spool has a reader."""
+        span, length = self.spool.span, self.reference.size
+        if span is not None:
+            length = span.stop - span.start
+        # What fits into the window arrives at once, at whatever pace the client reads.
+        self.backpressure = not length or length > WINDOW
+
+        async def fill() -> None:
+            try:
+                await self.run(self.verify)
+            except Exception as error:  # noqa: BLE001 (the readers are told)
+                self.spool.fail(error)
+            else:
+                self.spool.complete()
+
+        self.spool.fill(fill())
+
+    async def verify(self) -> None:
+        """Compare the bytes in the spool with the reference; raises `Mismatch`."""
+        compare(self.spool.digests.size, self.spool.digests.hex(), self.reference)
+
+    @property
+    def stop(self) -> int | None:
+        """The offset at which the fetch ends, as far as it is known."""
+        return self.size
+
+    def _restart(self) -> bool:
+        self.validator = self.size = None
         return self.spool.restart()
-
-    def answer(self, byte_range: str | None = None) -> AbstractAsyncContextManager[Response]:
-        """Ask for the file, or for a range of it, of the version that has begun to arrive."""
-        headers = {"Accept": "*/*"}
-        if byte_range is not None:
-            headers["Range"] = byte_range
-            if self.validator is not None:
-                headers["If-Range"] = self.validator
-        return self.upstream.file(self.reference.url, headers, backpressure=self.paced)
-
-    async def stream(
-        self,
-        answer: Response,
-        write: Callable[[bytes], object],
-        limit: SizeLimit | None = None,
-        *,
-        resumable: bool,
-    ) -> bool:
-        """
-        Write the body of a response, and tell whether its end was announced.
-
-        :param resumable: whether the rest of these bytes can be proven to be of the same version;
-            then a client that reads nothing loses the connection, as others may wait for it
-        """
-        gives_parts = (answer.header("Accept-Ranges") or "").strip().lower() == "bytes"
-        stalls = self.paced and resumable and (gives_parts or answer.status == 206)
-        timeout = STALLED if stalls else None
-        return await self.upstream.stream(answer, write, limit, stall_timeout=timeout)
 
     @property
     def _resumable(self) -> bool:
         # Without a validator only the digest tells whether the parts fit together.
         return bool(self.validator or self.reference.digest)
 
-    async def ask(self) -> None:
-        """Ask for what is missing: as a part if that can be, else as the whole file."""
+    async def _attempt(self) -> None:
         if self.spool.arrived and self._resumable:
-            use = await self._ask_for_rest()
+            use = await self._resume()
             if use is Use.GONE:
                 with suppress(Gone):
-                    self.reference = await self.resolve(Gone(self.reference, 404))
-                    use = await self._ask_for_rest()
-            if use in (Use.WHOLE, Use.APPEND):
+                    self.reference = await self.resolver.renew(Gone(self.reference, 404))
+                    use = await self._resume()
+            if use in (Use.WHOLE, Use.PART):
                 return
-        async with self.answer() as answer:
-            await self._take_whole(answer)
+        async with self.request({}) as response:
+            await self._receive_whole(response)
 
-    async def _ask_for_rest(self) -> Use:
-        """Ask for the part that is missing; tell what the response was good for."""
-        arrived = self.spool.arrived
-        async with self.answer(f"bytes={arrived}-") as answer:
-            use = use_of_rest(self.reference, answer, arrived, self.total, self.validator)
+    def request(self, headers: dict[str, str]) -> AbstractAsyncContextManager[Response]:
+        """Request the file, or a range of it."""
+        fields = {"Accept": "*/*", **headers}
+        return self.upstream.file(self.reference.url, fields, backpressure=self.backpressure)
+
+    async def _resume(self) -> Use:
+        """Request the missing bytes; receive them, or the whole file, if the response has them."""
+        proof = self.reference.digest is None
+        missing = Missing(self.spool.arrived, None, self.size, self.validator, proof)
+        async with self.request(missing.headers) as response:
+            use = use_of(self.reference, response, missing)
             if use is Use.WHOLE:
-                await self._take_whole(answer)
-            elif use is Use.APPEND:
-                part = ContentRange.of(answer)
-                assert part is not None
-                self.total = part.size or self.total
-
-                def write(data: bytes) -> object:
-                    if self.spool.arrived + len(data) > part.stop:
-                        raise Mismatch("length", "the part is longer than announced")
-                    return self.spool.write(data)
-
-                self._check_end(await self.stream(answer, write, resumable=self._resumable))
+                await self._receive_whole(response)
+            elif use is Use.PART:
+                await self.receive_part(response)
         return use
 
-    async def _take_whole(self, answer: Response) -> None:
-        """Take a file from its first byte on."""
-        doubtful = check_head(self.reference, answer)
-        encoded = bool(answer.codings) and self.reference.is_companion
-        size, arrived = None if encoded else length_of(answer), self.spool.arrived
-        if arrived and not may_be_same(size, arrived, self.total) and not self.restart():
+    async def receive_part(self, response: Response) -> None:
+        """Append a part, which is the missing bytes or their beginning."""
+        part = ContentRange.of(response)
+        assert part is not None
+        self.size = part.size or self.size
+
+        def write(data: bytes) -> object:
+            if self.spool.arrived + len(data) > part.stop:
+                raise Mismatch("length", "the part is longer than announced")
+            return self.spool.write(data)
+
+        self._check_end(await self._stream(response, write))
+
+    async def _receive_whole(self, response: Response) -> None:
+        """Receive a file from its first byte on."""
+        doubtful = check_head(self.reference, response)
+        encoded = bool(response.codings) and self.reference.is_companion
+        size, arrived = None if encoded else length_of(response), self.spool.arrived
+        if arrived and not may_be_same(size, arrived, self.size) and not self._restart():
             raise Mismatch("changed", f"now it has {size} bytes")
-        self.total = size
-        self.validator = validator_of(answer)
-        etag, modified = validators_of(answer)
+        self.size = size
+        self.validator = validator_of(response)
+        etag, modified = validators_of(response)
         # Without validators, the upstream can still tell whether the file changed since then.
-        self.validators = etag, modified or ("" if etag else answer.header("Date") or "")
-        filtered: _Compared | _Sniffed | None = None
+        self.validators = etag, modified or ("" if etag else response.header("Date") or "")
+        checked: _Comparison | _Sniffing | None = None
         if self.spool.arrived:
-            filtered = _Compared(self.spool)
+            checked = _Comparison(self.spool)
         else:
             self.spool.begin(size, withheld=doubtful)
-            if self.reference.digest is None and says_page(self.reference, answer):
-                filtered = _Sniffed(self.spool, answer.url)
-        limit = None
-        if self.reference.size is not None and answer.length is None:
-            # An index may be wrong about a size; a body without end is another matter.
-            limit = SizeLimit(2 * self.reference.size + MARGIN)
-        write = self.spool.write if filtered is None else filtered.write
+            if self.reference.digest is None and says_page(self.reference, response):
+                checked = _Sniffing(self.spool, response)
+        write = self.spool.write if checked is None else checked.write
         if encoded:
-            ended = await self._decode(answer, write)
+            ended = await self._receive_encoded(response, write)
         else:
-            ended = await self.stream(answer, write, limit, resumable=self._resumable)
-        if filtered is not None:
-            filtered.end(ended)
+            limit = None
+            if self.reference.size is not None and response.length is None:
+                # An index may be wrong about a size; a body without end is another matter.
+                limit = SizeLimit(2 * self.reference.size + MARGIN)
+            ended = await self._stream(response, write, limit)
+        if checked is not None:
+            checked.end(ended)
         self._check_end(ended)
 
-    async def _decode(self, answer: Response, write: Callable[[bytes], object]) -> bool:
-        """Write a sidecar that came encoded, unasked; some upstreams only say that it is."""
+    async def _receive_encoded(self, response: Response, write: Callable[[bytes], object]) -> bool:
+        """Write a companion that came encoded, unasked; some upstreams only say that it is."""
         chunks: list[bytes] = []
-        ended = await self.stream(answer, chunks.append, ENCODED, resumable=False)
+        ended = await self.upstream.stream(response, chunks.append, ENCODED)
         data = b"".join(chunks)
         try:
-            data = decode(data, answer.codings, ENCODED)
+            data = decode(data, response.codings, ENCODED)
         except BodyTruncated:
-            raise cut_short(self.reference.url) from None
+            raise truncated(self.reference.url) from None
         except (BodyUndecodable, BodyTooLong) as error:
             if not data.startswith((b"Metadata-Version:", b"-----BEGIN PGP")):
-                cause = f"it is encoded ({', '.join(answer.codings)}), unasked"
-                raise UpstreamFailed(answer.url, cause, kind="encoded") from error
+                raise _encoded(response) from error
         write(data)
         return ended
 
+    async def _stream(
+        self,
+        response: Response,
+        write: Callable[[bytes], object],
+        limit: SizeLimit | None = None,
+    ) -> bool:
+        """Write the body of a response; tell whether its end was announced."""
+        # A client that reads nothing loses its connection if the rest can be requested later, as
+        # others may wait for it.
+        parts = response.status == 206 or _accept_ranges(response) == "bytes"
+        stall_timeout = STALLED if self.backpressure and self._resumable and parts else None
+        return await self.upstream.stream(response, write, limit, stall_timeout=stall_timeout)
+
     def _check_end(self, ended: bool) -> None:
         size = self.spool.arrived
-        if self.total is not None and size < self.total:
-            raise cut_short(self.reference.url)
-        if self.reference.digest is None:
-            if self.total is not None and size > self.total:
-                raise Mismatch("length", f"{size} bytes came of {self.total}")
-            # Nothing but the answer tells whether these are the bytes.
+        if self.stop is not None and size < self.stop:
+            raise truncated(self.reference.url)
+        if self.reference.digest is None and self.spool.span is None:
+            if self.size is not None and size > self.size:
+                raise Mismatch("length", f"{size} bytes came of {self.size}")
+            # Nothing but the response tells whether these are the bytes.
             if not ended and self.reference.size is None:
                 raise Mismatch("cut", "the answer may be cut short")
             if size == 0:
                 raise Mismatch("empty", "the answer is empty")
-        self.total = size
+        self.size = size
 
 
-def cut_short(url: str) -> UpstreamFailed:
-    """Say that an answer ended before its end."""
-    return UpstreamFailed(url, "the answer was cut short", kind="cut")
-
-
-class _Compared:
+class _Comparison:
     """Compares a file that is sent again from its first byte with the bytes that arrived before."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._known = spool.digests.hex()
+        self._expected = spool.digests.hex()
         self._left = spool.digests.size
         self._again = spool.digests.anew()
 
     def write(self, data: bytes) -> object:
-        part, data = data[: self._left], data[self._left :]
-        if part:
-            self._again.add(part)
-            self._left -= len(part)
-            if self._left == 0 and self._again.hex() != self._known:
+        repeated, data = data[: self._left], data[self._left :]
+        if repeated:
+            self._again.add(repeated)
+            self._left -= len(repeated)
+            if self._left == 0 and self._again.hex() != self._expected:
                 raise Mismatch("changed", "the answer is another one than before")
         return self._spool.write(data) if data else None
 
@@ -460,15 +497,15 @@ class _Compared:
         if self._left and ended:
             raise Mismatch("changed", "the answer is shorter than before")
         if self._left:
-            raise cut_short(self._spool.reference.url)
+            raise truncated(self._spool.reference.url)
 
 
-class _Sniffed:
-    """Looks at the first bytes of what says that it is an HTML page."""
+class _Sniffing:
+    """Holds back a response that says it is HTML until its first bytes show a file."""
 
-    def __init__(self, spool: Spool, url: str) -> None:
+    def __init__(self, spool: Spool, response: Response) -> None:
         self._spool = spool
-        self._url = url
+        self._response = response
         self._beginning: bytes | None = b""
 
     def write(self, data: bytes) -> object:
@@ -484,4 +521,4 @@ class _Sniffed:
 
     def end(self, ended: bool) -> None:
         if self._beginning is not None:
-            raise UpstreamFailed(self._url, "it is an HTML page", kind="page")
+            raise _page(self._response)

@@ -1,20 +1,21 @@
-"""The file mirror: a file from disk, or from one download for all who ask.
+"""The file mirror: decides, for each request for a file, from where its client gets the bytes.
 
-A request for a file is a *hit*, or joins the download of that file, or starts it. It *waits* until
-its deadline; then the client is *redirected* upstream, and the download continues. Where redirects
-are off (``PROXPI_SLOW_DOWNLOAD=stream``, offline, or a file behind credentials) the client
-*follows* the download; a file that cannot be cached *passes through*. A range of a file that is not
-cached is requested by itself, and passes through; if the upstream refuses it, it is taken from the
-whole file.
+A request *hits* the cache, or joins the download of its file, or starts it. At its deadline the
+client is *redirected* upstream; the download continues. Where redirects are off
+(``PROXPI_SLOW_DOWNLOAD=stream``, offline, or a file behind credentials) the client *follows* the
+download; a file that cannot be cached *passes through*. A range of a file that is not cached is
+requested by itself, and passes through; if the upstream refuses it, it is taken from the whole
+file. See :func:`plan` and :func:`plan_range`.
 
-If a file is gone, a fresh page gives its URL first (signed URLs expire); after that the client is
-redirected. A failure is not remembered: the next request tries again.
+If a file is gone, a fresh page gives its URL first (signed URLs expire); if that fails too, the
+client is redirected. A failure is not remembered: the next request tries again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from enum import Enum
 from typing import TypeVar
 
 import attrs
@@ -22,32 +23,21 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
-from proxpi.files.fetch import is_whole
 from proxpi.files.open_file import KeptDescriptor
-from proxpi.files.passthrough import Part, RangeNotServed, pass_part_through, pass_through
+from proxpi.files.passthrough import RangeClient, RangeNotServed, RangeResponse
 from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import (
-    METADATA,
-    SIGNATURE,
-    FileReference,
-    Gone,
-    Listings,
-    NotUpstream,
-    Resolver,
-)
+from proxpi.files.resolver import METADATA, SIGNATURE, FileReference, Gone, NotUpstream, Resolver
 from proxpi.files.spool import Reader
-from proxpi.files.wheel_metadata import WheelFailed, Work
+from proxpi.files.wheel_metadata import WheelFailed, WheelMetadata
 from proxpi.simple import urls
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.single_flight import Late
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import Offline, UpstreamFailed
+from proxpi.upstream.errors import UpstreamFailed
 
-#: Below this size a file is sent only once it is whole: a wrong first response is then invisible.
-SMALL = 64 * 1024
-#: Chooses what is asked for of a file, by its size in bytes and its SHA-256; ``None`` is all.
-#: It may raise `Unsatisfiable`.
+#: Chooses a range of a file by its size in bytes and its SHA-256; ``None`` is the whole file. It
+#: may raise `Unsatisfiable`.
 Choose = Callable[[int, str | None], Span | None]
 
 T = TypeVar("T")
@@ -62,314 +52,351 @@ class Redirect:
 
 @attrs.frozen
 class Head:
-    """What is known of a file that is not here; its size in bytes, if anybody tells."""
+    """What is known of a file that is not cached; its size in bytes, if index or upstream tell."""
 
     size: int | None
     reference: FileReference
 
 
-@attrs.define(eq=False)
+class Step(Enum):
+    """A step towards a file that is not cached, see :func:`plan`."""
+
+    WAIT = "for the whole file, until the deadline of the client"
+    WAIT_LONG = "for the whole file"
+    FOLLOW = "the download from its first byte on"
+    PASS_THROUGH = "in memory"
+    REDIRECT = "to the upstream"
+
+
+def plan(*, admitted: bool, redirects: bool, metadata: bool = False, failed: bool = False) -> Step:
+    """
+    Decide how a client gets a file that is not cached.
+
+    ======== ======== ========= ====== ============
+    metadata admitted redirects failed step
+    ======== ======== ========= ====== ============
+    no       no       on        -      REDIRECT
+    no       no       off       -      PASS_THROUGH
+    no       yes      on        no     WAIT
+    no       yes      off       no     FOLLOW
+    yes      -        on        no     WAIT
+    yes      -        off       no     WAIT_LONG
+    -        -        on        yes    REDIRECT
+    -        -        off       yes    PASS_THROUGH
+    ======== ======== ========= ====== ============
+
+    :param admitted: whether the quota admits the file
+    :param redirects: whether the client may be redirected upstream
+    :param metadata: whether it is core metadata, which may have to be extracted from its wheel
+    :param failed: whether the cache folder did not take the file
+    """
+    if failed or not (admitted or metadata):
+        return Step.REDIRECT if redirects else Step.PASS_THROUGH
+    if redirects:
+        return Step.WAIT
+    return Step.WAIT_LONG if metadata else Step.FOLLOW
+
+
+class RangeStep(Enum):
+    """A step towards a range of a file that is not cached, see :func:`plan_range`."""
+
+    LENGTH = "request the size of the file"
+    REFUSE = "as unsatisfiable"
+    WHOLE = "serve the whole file"
+    JOIN = "read the download that is under way"
+    RANGE = "request the range"
+    CUT = "take the range from the whole file"
+
+
+@attrs.frozen
+class Size:
+    """The bytes of a file, if known; an index may be wrong about them until they are confirmed."""
+
+    bytes: int | None
+    confirmed: bool = False
+
+
+def plan_range(
+    size: Size, span: Span | Unsatisfiable | None, end: int | None = None, readable: int = 0
+) -> RangeStep:
+    """
+    Decide how a client gets a range of a file that is not cached.
+
+    ======= ========= ========================================= ======
+    size    confirmed range of a file of this size              step
+    ======= ========= ========================================= ======
+    unknown no        -                                         LENGTH
+    unknown yes       -                                         CUT
+    known   no        unsatisfiable                             LENGTH
+    known   yes       unsatisfiable                             REFUSE
+    known   -         none: the whole file                      WHOLE
+    known   -         its first byte is readable in a download  JOIN
+                      of this size
+    known   -         all bytes                                 CUT
+    known   -         any other                                 RANGE
+    ======= ========= ========================================= ======
+
+    :param end: size of the download that is under way, and `readable` bytes of it
+    """
+    if size.bytes is None or isinstance(span, Unsatisfiable):
+        last = RangeStep.CUT if size.bytes is None else RangeStep.REFUSE
+        return last if size.confirmed else RangeStep.LENGTH
+    if span is None:
+        return RangeStep.WHOLE
+    if end == size.bytes and span.start < readable:
+        return RangeStep.JOIN
+    return RangeStep.CUT if span == Span(0, size.bytes) else RangeStep.RANGE
+
+
+@attrs.frozen(eq=False, kw_only=True)
 class Mirror:
     """The files of all indexes together.
 
     :ivar timeout: seconds that a client waits for a file before it is redirected
-    :ivar in_thread: runs a function that takes a while off the reactor's thread
-    :ivar ttl: seconds for which a cached file without a digest is taken to be current
-    :ivar stream: whether redirects are off; clients get files while they arrive
+    :ivar stream: whether redirects are off
+    :ivar offline: whether no request may be sent upstream
     """
 
-    _listings: Listings
-    _upstream: UpstreamClient
+    _resolver: Resolver
     _cache_dir: CacheDir
+    _cached: CachedFiles
+    _downloads: Downloads
+    _ranges: RangeClient
+    _metadata: WheelMetadata
     _clock: IReactorTime
-    timeout: float
-    in_thread: Work
-    stream: bool = False
-    ttl: float = 1800.0
-    _resolver: Resolver = attrs.field(init=False)
-    _downloads: Downloads = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._resolver = Resolver(self._listings)
-        self._downloads = Downloads(
-            self._resolver, self._upstream, self._cache_dir, self._clock, self.in_thread, self.ttl
-        )
+    _timeout: float
+    _stream: bool
+    _offline: bool
 
     def ready(self, name: str, filename: str) -> OpenFile | None:
-        """Give a file that is here, without waiting."""
+        """Open a file that is cached and fresh, without waiting."""
         reference = self._resolver.known(name, filename)
-        return self._downloads.ready(reference) if reference is not None else None
+        return self._cached.ready(reference) if reference is not None else None
 
     async def reference(self, name: str, filename: str) -> FileReference:
-        """Give what the page says of a file, asking for the page if need be."""
+        """Find the reference of a file, fetching its page if need be."""
         return await self._resolver.find(name, filename)
 
     async def fetch(self, name: str, filename: str) -> OpenFile | Reader | Redirect:
         """
-        Give a file, whole or on its way (a reader has to be closed), or a better place for it.
+        Give a file, whole or as it arrives (a reader has to be closed), or a redirect.
 
-        :raises NotUpstream: if it is listed, but not there
-        :raises UpstreamFailed: if it cannot be had and redirects are off
+        :raises NotUpstream: if it is listed, but the upstream has none
+        :raises UpstreamFailed: if it cannot be fetched and redirects are off
         """
-        until = self._clock.seconds() + self.timeout
-        return await self._asked(
-            name,
-            filename,
-            lambda reference: self._obtain(reference, until, self._streams(reference)),
-        )
+        until = self._clock.seconds() + self._timeout
+
+        async def serve(reference: FileReference) -> OpenFile | Reader | Redirect:
+            return await self._obtain(reference, until, redirects=self._redirects(reference))
+
+        return await self._serve(name, filename, serve)
 
     async def whole(self, name: str, filename: str) -> OpenFile:
-        """Give a file once all of it is here, however long that takes; raises as :meth:`fetch`."""
+        """Give a file once it is whole, however long that takes; raises as :meth:`fetch`."""
 
-        async def wait(reference: FileReference) -> OpenFile:
+        async def serve(reference: FileReference) -> OpenFile:
             try:
-                return await self._downloads.here(reference) or await self._downloads.whole(
-                    reference, None
-                )
+                file = await self._cached.open(reference)
+                return file or await self._whole(reference, None)
             except TooLarge as error:
                 raise UpstreamFailed(reference.url, str(error), temporary=False) from None
 
-        found = await self._asked(name, filename, wait, sent=False)
+        found = await self._serve(name, filename, serve, redirects=False)
         assert not isinstance(found, Redirect)
         return found
 
-    async def part(
+    async def range(
         self, name: str, filename: str, choose: Choose
-    ) -> OpenFile | Reader | Part | Redirect:
+    ) -> OpenFile | Reader | RangeResponse | Redirect:
         """
-        Give a part of a file; or all of it, if it is here or its upstream knows no parts.
+        Give a range of a file; or all of it, if it is cached or its upstream serves no ranges.
 
-        :raises Unsatisfiable: if there is no such part; else as :meth:`fetch`
+        :raises Unsatisfiable: if the file has no such range; else as :meth:`fetch`
         """
-        until = self._clock.seconds() + self.timeout
-        return await self._asked(
-            name, filename, lambda reference: self._part(reference, choose, until)
+        until = self._clock.seconds() + self._timeout
+        return await self._serve(
+            name, filename, lambda reference: self._range(reference, choose, until)
         )
 
     async def head(self, name: str, filename: str) -> OpenFile | Head:
-        """Give a file if it is here, else its length, fetched only if need be; as :meth:`fetch`."""
-        found = await self._asked(name, filename, self._length, sent=False)
+        """Give a file if it is cached, else its size; raises as :meth:`fetch`."""
+        found = await self._serve(name, filename, self._head, redirects=False)
         assert not isinstance(found, Redirect)
         return found
 
-    def hold(self, copy: OpenFile) -> KeptDescriptor | None:
-        """Keep the file of a copy open for more of them; ``None`` if it is not here any more."""
-        return self._cache_dir.hold(copy)
+    def hold(self, file: OpenFile) -> KeptDescriptor | None:
+        """Keep the descriptor of a file for later responses; ``None`` if it is replaced."""
+        return self._cache_dir.hold(file)
 
-    def forget(self, name: str, filename: str) -> Deferred[None]:
+    def delete(self, name: str, filename: str) -> Deferred[None]:
         """
-        Forget a file and what lies beside it; give a Deferred of when it is gone.
+        Delete a file and its companions; give a Deferred of when they are gone.
 
-        :raises OSError: if it cannot be removed, at once or by the Deferred
+        :raises OSError: if a file cannot be removed, at once or by the Deferred
         """
         names = {filename, filename + METADATA, filename + SIGNATURE}
-        references = {
-            reference
-            for each in names
-            if (reference := self._resolver.known(name, each)) is not None
-        }
-        references |= {
-            reference for reference in self._downloads if urls.filename(reference.url) in names
-        }
-        for reference in references:
-            self._downloads.forget(reference)
+        known = {self._resolver.known(name, each) for each in names}
+        under_way = {*self._downloads, *self._metadata}
+        known |= {each for each in under_way if urls.filename(each.url) in names}
+        for reference in filter(None, known):
+            self._downloads.delete(reference)
+            self._metadata.delete(reference)
             self._cache_dir.forget(reference)
         # From whichever host: without a page at hand the URLs are not known.
         return Deferred.fromCoroutine(self._cache_dir.forget_named(names))
 
     def clear(self) -> Deferred[None]:
-        """Remove every file, as :meth:`forget` does; give a Deferred of the end of it."""
+        """Delete every file, as :meth:`delete` does."""
         self._downloads.clear()
+        self._metadata.clear()
         return self._cache_dir.clear()
 
-    async def _asked(
+    def _redirects(self, reference: FileReference) -> bool:
+        return not (self._stream or self._offline or reference.private)
+
+    async def _serve(
         self,
         name: str,
         filename: str,
-        ask: Callable[[FileReference], Awaitable[T]],
+        serve: Callable[[FileReference], Awaitable[T]],
         *,
-        sent: bool = True,
+        redirects: bool = True,
     ) -> T | Redirect:
         """
-        Ask for a file where its page says, and if it is gone there, where a fresh page says.
+        Serve a file where its page says it lies, and if it is gone, where a fresh page says.
 
-        :param sent: whether the client may be redirected if all fails
+        :param redirects: whether the client may be redirected if all fails
         """
         reference = await self._resolver.find(name, filename)
         failure: Exception
         try:
             try:
-                return await ask(reference)
+                return await serve(reference)
             except Gone as gone:
-                reference = await self._resolver.again(name, filename, gone)
-                return await ask(reference)
+                reference = await self._resolver.find_again(name, filename, gone)
+                return await serve(reference)
         except Gone as gone:
-            await self._resolver.suppress_metadata(name, reference)
-            failure = _explained(gone)
-            if isinstance(failure, NotUpstream):
-                raise failure from gone
+            await self._resolver.suppress_metadata(reference)
+            if gone.status != 403:
+                raise NotUpstream(urls.loggable(gone.reference.url)) from gone
+            failure = UpstreamFailed(gone.reference.url, "status 403", temporary=False)
         except (Late, UpstreamFailed, OSError) as error:
             failure = error
-        if self._streams(reference) or not sent or isinstance(failure, WheelFailed):
+        redirects = redirects and self._redirects(reference)
+        if not redirects or isinstance(failure, WheelFailed):
             raise failure
         return Redirect(reference.public_url)
 
     async def _obtain(
-        self, reference: FileReference, until: float | None, streamed: bool
-    ) -> OpenFile | Reader:
-        """
-        Give a file, whole or, if `streamed`, on its way.
-
-        :raises Late: if it is not here in time
-        :raises OSError: if it cannot be kept, unless `streamed`
-        """
-        copy = await self._downloads.here(reference)
-        if copy is not None:
-            return copy
+        self, reference: FileReference, until: float | None, *, redirects: bool
+    ) -> OpenFile | Reader | Redirect:
+        """Open a file, or follow :func:`plan`; raises `Late` if it is not whole at `until`."""
+        file = await self._cached.open(reference)
+        if file is not None:
+            return file
+        admitted = self._cache_dir.fits(reference.size)
+        metadata = reference.metadata_of is not None
+        step = plan(admitted=admitted, redirects=redirects, metadata=metadata)
         try:
-            if reference.metadata_of is None and not self._cache_dir.fits(reference.size):
-                raise TooLarge
-            if reference.metadata_of is None and streamed:
-                return await self._follow(reference, until)
-            try:
-                return await self._downloads.whole(reference, None if streamed else until)
-            except Late:
-                if not self._downloads.is_being_extracted(reference):
-                    raise
-                return await self._downloads.whole(reference, None)
+            if step is Step.FOLLOW:
+                return await self._downloads.follow(reference, until)
+            if step in (Step.WAIT, Step.WAIT_LONG):
+                return await self._whole(reference, until if step is Step.WAIT else None)
         except OSError:
-            if not streamed:
-                raise
-            return await self._pass(reference)
+            step = plan(admitted=admitted, redirects=redirects, failed=True)
+        if step is Step.REDIRECT:
+            return Redirect(reference.public_url)
+        return await self._ranges.pass_through(reference)
 
-    async def _follow(self, reference: FileReference, until: float | None) -> OpenFile | Reader:
-        """Give a file on its way: its reader, as soon as there is a first byte."""
-        # A reader that waits before the download begins keeps its bytes at hand.
-        spool = self._downloads.spool(reference)
-        begun = spool.begun()
-        flight = self._downloads.join(reference)
-        try:
-            reader = await begun
-            if (spool.size or reference.size or SMALL) < SMALL and not reader.complete:
-                try:
-                    with suppress(Late):
-                        await flight.wait(until)
-                    if reader.cut:
-                        reader = await spool.begun()
-                except BaseException:
-                    reader.close()
-                    raise
-        except UpstreamFailed:
-            copy = self._downloads.outdated(reference)
-            if copy is None:
-                raise
-            return copy
-        copy = self._cache_dir.open(reference) if reader.complete else None
-        if copy is None:
-            return reader
-        reader.close()
-        copy.fetched = True
-        return copy
+    async def _whole(self, reference: FileReference, until: float | None) -> OpenFile:
+        source = self._downloads if reference.metadata_of is None else self._metadata
+        return await source.whole(reference, until)
 
-    async def _pass(self, reference: FileReference) -> Reader:
-        return await pass_through(reference, self._upstream, self._resolver.moved)
-
-    async def _part(
+    async def _range(
         self, reference: FileReference, choose: Choose, until: float
-    ) -> OpenFile | Reader | Part:
-        copy = await self._downloads.here(reference)
-        if copy is not None:
-            return copy
-        streamed = self._streams(reference)
+    ) -> OpenFile | Reader | RangeResponse | Redirect:
+        file = await self._cached.open(reference)
+        if file is not None:
+            return file
+        redirects = self._redirects(reference)
         if reference.metadata_of is not None:
-            return await self._obtain(reference, until, streamed)
-        doubtful = reference.size is not None  # an index may be wrong about a size
-        size = reference.size if doubtful else await self._announced_length(reference)
-        while size is not None:
-            try:
-                span = choose(size, reference.sha256)
-            except Unsatisfiable:
-                if not doubtful:
-                    raise
-                size, doubtful = await self._announced_length(reference), False
-                continue
-            if span is None:
-                return await self._obtain(reference, until, streamed)
+            return await self._obtain(reference, until, redirects=redirects)
+        size = Size(reference.size)
+        while True:
+            span = _chosen(choose, size.bytes, reference)
             spool = self._downloads.under_way(reference)
-            if spool is not None and spool.size == size and span.start < spool.readable:
-                return Part(spool.reader(span.start), span, size)
-            if span == Span(0, size):
-                break
-            try:
-                return await pass_part_through(
-                    reference, self._upstream, self._resolver.moved, span, size
-                )
-            except RangeNotServed as misfit:
-                # Of a file of another size, the part may be another one.
-                size, doubtful = misfit.size if doubtful else None, False
-        # All of it, or an upstream without parts: from its beginning then, and from here.
+            step = plan_range(size, span, *((spool.end, spool.readable) if spool else ()))
+            if isinstance(span, Unsatisfiable) and step is RangeStep.REFUSE:
+                raise span
+            if step is RangeStep.LENGTH:
+                size = Size(await self._length(reference), confirmed=True)
+            elif step is RangeStep.WHOLE:
+                return await self._obtain(reference, until, redirects=redirects)
+            elif step is RangeStep.CUT:
+                return await self._cut(reference, choose, until)
+            else:
+                assert isinstance(span, Span) and size.bytes is not None
+                if step is RangeStep.JOIN and spool is not None:
+                    return RangeResponse(spool.reader(span.start), span, size.bytes)
+                try:
+                    return await self._ranges.pass_range_through(reference, span, size.bytes)
+                except RangeNotServed as refusal:
+                    # Of a file of another size, the range may be another one.
+                    size = Size(None if size.confirmed else refusal.size, confirmed=True)
+
+    async def _cut(
+        self, reference: FileReference, choose: Choose, until: float
+    ) -> OpenFile | Reader | RangeResponse | Redirect:
+        """Take a range from the whole file: until the deadline cached, then as it arrives."""
         if self._cache_dir.fits(reference.size):
             with suppress(Late, OSError):
                 return await self._downloads.whole(reference, until)
-        found = await self._obtain(reference, until, True)
-        size = (found.spool.size or reference.size) if isinstance(found, Reader) else None
+        found = await self._obtain(reference, until, redirects=False)
+        size = (found.spool.end or reference.size) if isinstance(found, Reader) else None
         if not isinstance(found, Reader) or size is None:
             return found
-        try:
-            span = choose(size, reference.sha256)
-        except Unsatisfiable:
+        span = _chosen(choose, size, reference)
+        if isinstance(span, Unsatisfiable):
             found.close()
-            raise
+            raise span
         if span is None:
             return found
         found.skip_to(span.start)
-        return Part(found, span, size)
+        return RangeResponse(found, span, size)
 
-    async def _length(self, reference: FileReference) -> OpenFile | Head:
-        copy = await self._downloads.here(reference)
-        if copy is not None:
-            return copy
-        if (
-            reference.metadata_of is None
-        ):  # else it may be out of the wheel, whatever the upstream says
-            if reference.size and not self._upstream.offline:
-                return Head(reference.size, reference)
-            size = await self._announced_length(reference)
+    async def _head(self, reference: FileReference) -> OpenFile | Head:
+        file = await self._cached.open(reference)
+        if file is not None:
+            return file
+        if reference.metadata_of is None:  # else its wheel may hold it, if the upstream does not
+            size = reference.size
+            if not size or self._offline:
+                size = await self._length(reference)
             if size is not None:
                 return Head(size, reference)
         # Some servers have no HEAD, or none for signed URLs; the file itself tells.
-        found = await self._obtain(reference, None, True)
-        if isinstance(found, Reader):
-            found.close()
-            if found.spool.size is not None or not self._cache_dir.fits(reference.size):
-                return Head(found.spool.size, reference)
-            try:
+        found = await self._obtain(reference, None, redirects=False)
+        assert not isinstance(found, Redirect)
+        if isinstance(found, OpenFile):
+            return found
+        found.close()
+        if found.spool.end is None and self._cache_dir.fits(reference.size):
+            with suppress(OSError):
                 return await self._downloads.whole(reference, None)
-            except OSError:
-                return Head(None, reference)
-        return found
+        return Head(found.spool.end, reference)
 
-    async def _announced_length(self, reference: FileReference) -> int | None:
-        """Give the length of a file that its page does not state, if its upstream states it."""
+    async def _length(self, reference: FileReference) -> int | None:
+        """The size of a file as its upstream announces it, in its download or for a ``HEAD``."""
         spool = self._downloads.under_way(reference)
-        if spool is not None and spool.size is not None:
-            return spool.size
-        try:
-            async with self._upstream.file(reference.url, {}, method="HEAD") as answer:
-                told = is_whole(reference, answer) and not answer.codings
-                return answer.length or None if told else None
-        except Offline:
-            raise
-        except UpstreamFailed:
-            return None  # whoever gives files need not understand this
-
-    def _streams(self, reference: FileReference) -> bool:
-        """Tell whether redirects are off: by setting, behind credentials, offline."""
-        return self.stream or reference.private or self._upstream.offline
+        if spool is not None and spool.end is not None:
+            return spool.end
+        return await self._ranges.length(reference)
 
 
-def _explained(gone: Gone) -> NotUpstream | UpstreamFailed:
-    """Say what it means that a file is gone where its page, asked anew, says it is."""
-    if gone.status == 403:
-        return UpstreamFailed(gone.reference.url, "status 403", temporary=False)
-    return NotUpstream(urls.loggable(gone.reference.url))
+def _chosen(
+    choose: Choose, size: int | None, reference: FileReference
+) -> Span | Unsatisfiable | None:
+    try:
+        return None if size is None else choose(size, reference.sha256)
+    except Unsatisfiable as error:
+        return error

@@ -1,151 +1,176 @@
-"""Pass-through: bytes from upstream to one client, in memory and at the client's pace.
+"""The range client: requests for a part or the length of a file, and files that are not cached.
 
-For files that may not be kept, the rest of files that the disk does not take, and parts of files
-that are not cached. A pass-through is a fetch into a spool in memory: it *waits* for the first
-byte, *runs*, and *ends* when all bytes have arrived, the upstream fails, or its reader leaves.
+A *pass-through* is a fetch into a spool in memory, for one client at its pace: of a range of a file
+that is not cached, or of a file that may not be cached. It *waits* for the first byte, *runs*, and
+*ends* when all bytes have arrived, the upstream fails, or its reader leaves. Only whole files can
+be verified; a range is believed as far as the response states what it is. A response that is not
+the requested range is :class:`RangeNotServed`: the caller takes the range from the whole file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 import attrs
-from twisted.internet.defer import Deferred, execute, succeed
 
-from proxpi.files.fetch import GONE, Fetch, Resolve, belongs, cut_short, validator_of
-from proxpi.files.resolver import FileReference, Gone
+from proxpi.files.fetch import Fetch, Missing, Use, is_whole, use_of, validator_of
+from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import WINDOW, Reader, Spool
-from proxpi.files.verify import compare
 from proxpi.simple.caching import Span
 from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import Offline, UpstreamFailed
 from proxpi.upstream.response import ContentRange, SizeLimit
 
 
 class RangeNotServed(Exception):
-    """An upstream does not give the part that it was asked for.
+    """An upstream does not serve the range that was requested.
 
-    :ivar size: bytes that the whole file has, if they are not as many as was thought
+    :ivar size: bytes of the whole file, if the upstream states another size than was expected
     """
 
     def __init__(self, size: int | None = None) -> None:
-        super().__init__("the answer is not the part that was asked for")
+        super().__init__("the response is not the range that was requested")
         self.size = size
 
 
-def pass_on(fetch: Fetch) -> None:
-    """Let a fetch fill its spool, in memory, for as long as somebody reads it."""
-    spool, reference = fetch.spool, fetch.reference
-
-    def verify() -> Deferred[None]:
-        return execute(compare, spool.digests.size, spool.digests.hex(), reference)
-
-    # What fits into the window comes at once, whoever takes it.
-    fetch.paced = not reference.size or reference.size > WINDOW
-    _fill(spool, fetch.run(verify))
-
-
-def _fill(spool: Spool, work: Awaitable[None]) -> None:
-    async def fill() -> None:
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 (the readers are told)
-            spool.fail(error)
-        else:
-            spool.complete()
-
-    spool.abandon = Deferred.fromCoroutine(fill()).cancel
-
-
-async def pass_through(
-    reference: FileReference, upstream: UpstreamClient, resolve: Resolve
-) -> Reader:
-    """Fetch a file for one reader, as soon as its first byte arrives; raises as a fetch does."""
-    spool = Spool(reference)
-    pass_on(Fetch(reference, upstream, spool, resolve))
-    return await spool.begun()
-
-
 @attrs.frozen
-class Part:
-    """Some bytes of a file of so many that is not cached; the reader starts at the first one."""
+class RangeResponse:
+    """A range of a file of `size` bytes that is not cached; the reader starts at its first byte."""
 
     reader: Reader
     span: Span
     size: int
 
 
-@attrs.define(eq=False)
-class PartFetch(Fetch):
-    """A byte range of one version of a file; `total` is its end.
+@attrs.frozen
+class Piece:
+    """Some bytes of a file of `size` bytes, from an offset on."""
 
-    :ivar size: of the whole file, in bytes
-    :ivar refused: whether the last response was a refusal
+    start: int
+    data: bytes
+    size: int
+
+
+@attrs.define(eq=False)
+class _RangeFetch(Fetch):
+    """The range of one version of a file that its spool takes; `size` is known.
+
+    :ivar refused: whether the last response was an error status
     """
 
-    size: int = 0
     refused: bool = attrs.field(init=False, default=False)
 
-    async def ask(self) -> None:
-        """Request the bytes that are missing of the range; raises `RangeNotServed`."""
-        try:
-            await self._ask()
-        except Gone as gone:
-            self.reference = await self.resolve(gone)
-            await self._ask()
+    async def verify(self) -> None:
+        """A range has no digest."""
 
-    async def _ask(self) -> None:
-        at, url = self.spool.arrived, self.reference.url
-        begun = at > self.spool.start
+    @property
+    def stop(self) -> int | None:
+        """The end of the range."""
+        return self.spool.end
+
+    def _restart(self) -> bool:
+        return self.spool.restart()
+
+    @property
+    def _resumable(self) -> bool:
+        return self.validator is not None
+
+    async def _attempt(self) -> None:
+        try:
+            await self._request_range()
+        except Gone as gone:
+            self.reference = await self.resolver.renew(gone)
+            await self._request_range()
+
+    async def _request_range(self) -> None:
+        begun = self.spool.arrived > self.spool.start
+        changed = UpstreamFailed(self.reference.url, "it may have changed", temporary=False)
         if begun and self.validator is None:
-            raise UpstreamFailed(url, "nothing tells its version", temporary=False)
-        assert self.total is not None
-        async with self.answer(f"bytes={at}-{self.total - 1}") as answer:
-            self.refused = answer.status >= 400
-            if self.refused and (failure := answer.status_error()).temporary:
+            raise changed
+        missing = Missing(self.spool.arrived, self.stop, self.size, self.validator, proof=begun)
+        async with self.request(missing.headers) as response:
+            use, part = use_of(self.reference, response, missing), ContentRange.of(response)
+            self.refused = response.status >= 400
+            if use is Use.PART:
+                self.validator = validator_of(response)
+                await self.receive_part(response)
+            elif use is Use.GONE and begun:  # signed URLs expire
+                raise Gone(self.reference, response.status)
+            elif self.refused and (failure := response.status_error()).temporary:
                 if failure.retry_after and not begun:  # the whole file may come at once
                     raise RangeNotServed()
                 raise failure
-            if begun and answer.status in GONE:  # signed URLs expire
-                raise Gone(self.reference, answer.status)
-            part = ContentRange.of(answer)
-            if part is not None and part.size not in (None, self.size):
-                raise RangeNotServed(part.size)
-            if part is None or (part.start, part.stop) != (at, self.total):
+            elif begun:
+                raise changed
+            else:
+                raise RangeNotServed(None if part is None or part.size == self.size else part.size)
+
+
+@attrs.frozen(eq=False)
+class RangeClient:
+    """Requests ranges, lengths, and files that are not cached."""
+
+    _upstream: UpstreamClient
+    _resolver: Resolver
+
+    async def length(self, reference: FileReference) -> int | None:
+        """
+        Request the bytes that a file has (``HEAD``); ``None`` if the upstream does not tell.
+
+        :raises Offline: if no request may be sent
+        """
+        try:
+            async with self._upstream.file(reference.url, {}, method="HEAD") as response:
+                told = is_whole(reference, response) and not response.codings
+                return response.length or None if told else None
+        except Offline:
+            raise
+        except UpstreamFailed:
+            return None  # many upstreams do not serve HEAD
+
+    async def read(self, reference: FileReference, byte_range: str, most: int) -> Piece:
+        """
+        Request a range of at most `most` bytes, and read it whole; `byte_range` may be a suffix.
+
+        :raises RangeNotServed: if the response is no part of a file of known size
+        :raises UpstreamFailed: if it does not arrive
+        """
+        headers = {"Accept": "*/*", "Range": byte_range}
+        async with self._upstream.file(reference.url, headers) as response:
+            part = ContentRange.of(response)
+            if part is None or part.size is None:
                 raise RangeNotServed()
-            if begun and not belongs(answer, self.validator, sure=True):
-                raise UpstreamFailed(url, "it has changed meanwhile", temporary=False)
-            self.validator = validator_of(answer)
-            limit = SizeLimit(self.total - at)
-            write = self.spool.write
-            await self.stream(answer, write, limit, resumable=self.validator is not None)
-        if self.spool.arrived < self.total:
-            raise cut_short(url)
+            if not part.start < part.stop <= min(part.size, part.start + most):
+                raise RangeNotServed()
+            chunks: list[bytes] = []
+            await self._upstream.stream(response, chunks.append, SizeLimit(most))
+        data = b"".join(chunks)
+        if len(data) != part.stop - part.start:
+            raise UpstreamFailed(response.url, "a part of another length than announced")
+        return Piece(part.start, data, part.size)
 
+    async def pass_through(self, reference: FileReference) -> Reader:
+        """Fetch a file for one reader, as soon as its first byte arrives; raises as `Fetch.run`."""
+        spool = Spool(reference)
+        Fetch(reference, self._upstream, spool, self._resolver).pass_through()
+        return await spool.begun()
 
-async def pass_part_through(
-    reference: FileReference, upstream: UpstreamClient, resolve: Resolve, span: Span, size: int
-) -> Part:
-    """
-    Fetch a part of a file of `size` bytes for one reader, as soon as its first byte arrives.
+    async def pass_range_through(
+        self, reference: FileReference, span: Span, size: int
+    ) -> RangeResponse:
+        """
+        Fetch a range of a file of `size` bytes for one reader, as soon as a byte arrives.
 
-    Only whole files can be verified; a part is believed as far as the answer says what it is.
-
-    :raises RangeNotServed: if the response is another range, or too many clients do not read
-    :raises UpstreamFailed: if it does not begin to arrive
-    """
-    # What fits into the window comes at once, whoever takes it.
-    paced = span.stop - span.start > WINDOW
-    if paced and upstream.backpressure_full(reference.url):
-        raise RangeNotServed()
-    spool = Spool(reference, span.start, tail=False)
-    spool.begin(span.stop)
-    fetch = PartFetch(reference, upstream, spool, resolve, paced, size)
-    fetch.total = span.stop
-    _fill(spool, fetch.run(lambda: succeed(None)))
-    try:
-        return Part(await spool.begun(), span, size)
-    except UpstreamFailed:
-        if fetch.refused:  # a refused part must not lose the whole
-            raise RangeNotServed() from None
-        raise
+        :raises RangeNotServed: if the response is another range, or if the connections for clients
+            with backpressure are in use
+        :raises UpstreamFailed: if it does not begin to arrive
+        """
+        if span.stop - span.start > WINDOW and self._upstream.backpressure_full(reference.url):
+            raise RangeNotServed()
+        spool = Spool(reference, span)
+        fetch = _RangeFetch(reference, self._upstream, spool, self._resolver, size)
+        fetch.pass_through()
+        try:
+            return RangeResponse(await spool.begun(), span, size)
+        except UpstreamFailed:
+            if fetch.refused:  # a refused range must not lose the whole
+                raise RangeNotServed() from None
+            raise

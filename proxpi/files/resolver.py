@@ -1,6 +1,8 @@
-"""Resolver: from where a file comes, and what it has to be.
+"""The resolver: finds the reference of a project's file on the pages of its indexes.
 
-Where files are: the references that pages give, of files and of what lies beside them.
+A *file reference* says where a file lies upstream and what its bytes must be. The *companions* of a
+listed file are its core metadata (PEP 658) and its signature (PEP 503): their URLs follow from the
+file's. URLs may expire: if a file is gone, the resolver asks its page for a fresh reference.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from proxpi.simple import model, urls
 from proxpi.simple.model import Listed, NotListed
 from proxpi.upstream.errors import UpstreamFailed
 
-#: What may lie beside a listed file: its core metadata (PEP 658) and its signature (PEP 503).
+#: The suffixes of companions.
 METADATA = ".metadata"
 SIGNATURE = ".asc"
 
@@ -93,7 +95,7 @@ class FileReference:
 
 @lru_cache(maxsize=4096)
 def file_reference(listed: Listed) -> FileReference:
-    """Give the reference to a file that an index lists."""
+    """The reference of a file that an index lists."""
     entry, digest = listed.entry, model.best_hash(listed.entry)
     version = "" if digest else _version(listed)
     return FileReference(entry["url"], digest, entry.get("size"), listed.private, version=version)
@@ -101,7 +103,7 @@ def file_reference(listed: Listed) -> FileReference:
 
 @lru_cache(maxsize=4096)
 def companion_reference(listed: Listed, suffix: str) -> FileReference:
-    """Give the reference to what lies beside a file; its digest if the index advertises one."""
+    """The reference of a companion; it has a digest if the index advertises one."""
     digest = advertised = None
     if suffix == METADATA and (hashes := model.metadata_hash(listed.entry)):
         if isinstance(hashes, dict):
@@ -113,17 +115,13 @@ def companion_reference(listed: Listed, suffix: str) -> FileReference:
 
 
 def _version(listed: Listed) -> str:
-    """Give what the page says of the version of a file, and so of what lies beside it."""
+    """Distinguish versions of a file, and so of its companions, as far as the page does."""
     entry, metadata = listed.entry, model.metadata_hash(listed.entry)
     digests = [each for each in (entry.get("hashes"), metadata) if isinstance(each, dict) and each]
-    told = [
-        entry.get("size"),
-        entry.get("upload-time"),
-        *(sorted(each.items()) for each in digests),
-    ]
-    if not any(told):
+    stated = [entry.get("size"), entry.get("upload-time"), *map(sorted, map(dict.items, digests))]
+    if not any(stated):
         return ""
-    return hashlib.sha256(repr(told).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(repr(stated).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Gone(Exception):
@@ -136,50 +134,50 @@ class Gone(Exception):
 
 
 class Listings(Protocol):
-    """Where files are: what the mirror needs to know of pages."""
+    """The pages of all indexes, as far as the resolver needs them; projects by normalized name."""
 
     def ready_file(self, name: str, filename: str) -> Listed | None:
-        """Give what is known of a file, without waiting."""
+        """Give a file of a page that is at hand, without waiting."""
 
     async def fetch_file(self, name: str, filename: str) -> Listed:
-        """Give what the page says of a file; raises `NotListed` if it is nowhere."""
+        """Give a file, fetching its page if need be; raises `NotListed`."""
 
     async def ask_again(self, name: str, filename: str) -> Listed | None:
-        """Give what the page says after it was asked for anew."""
+        """Give a file of its page, revalidated now."""
 
     async def suppress_metadata(self, name: str, filename: str) -> None:
-        """Let the page advertise no core metadata of a file any more: there is none."""
+        """Let the page advertise no core metadata of a file any more."""
 
 
 class NotUpstream(Exception):
-    """An index lists the file, but the upstream says it is not there."""
+    """An index lists the file, but the upstream says that there is none."""
 
 
 @attrs.frozen(eq=False)
 class Resolver:
-    """The references of files, by the normalized name of the project and the name of the file."""
+    """Finds file references by the normalized name of the project and the name of the file."""
 
     _listings: Listings
 
     def known(self, name: str, filename: str) -> FileReference | None:
-        """Give the reference of a file as far as pages at hand tell it."""
+        """Find a reference on pages that are at hand."""
         listed = self._listings.ready_file(name, filename)
         if listed is not None:
             return file_reference(listed)
-        base, suffix = _beside(filename)
+        base, suffix = _split(filename)
         listed = self._listings.ready_file(name, base) if suffix else None
         return companion_reference(listed, suffix) if listed is not None else None
 
     async def find(self, name: str, filename: str) -> FileReference:
-        """Give the reference of a file, asking for its page if need be."""
-        base, suffix = _beside(filename)
+        """Find a reference, fetching the page if need be; raises `NotListed`."""
+        base, suffix = _split(filename)
         if not suffix:
             reference = file_reference(await self._listings.fetch_file(name, filename))
         else:
             try:
                 listed = await self._listings.fetch_file(name, base)
             except NotListed:
-                # Some indexes list what lies beside a file as a file of its own.
+                # Some indexes list companions as files of their own.
                 known = self.known(name, filename)
                 if known is None:
                     raise
@@ -188,14 +186,14 @@ class Resolver:
                 reference = self.known(name, filename) or companion_reference(listed, suffix)
         return attrs.evolve(reference, requested_as=(name, filename))
 
-    async def again(self, name: str, filename: str, gone: Gone) -> FileReference:
+    async def find_again(self, name: str, filename: str, gone: Gone) -> FileReference:
         """
-        Ask the page anew for the reference of a file that is gone: signed URLs expire.
+        Find the reference of a file that is gone on its page, revalidated now.
 
-        :raises Gone: if the reference is the same
-        :raises NotUpstream: if there is none any more
+        :raises Gone: if the URL is the same
+        :raises NotUpstream: if the page does not list it any more
         """
-        base, _ = _beside(filename)
+        base, _ = _split(filename)
         await self._listings.ask_again(name, base)
         reference = self.known(name, filename)
         if reference is None:
@@ -204,29 +202,29 @@ class Resolver:
             raise gone
         return attrs.evolve(reference, requested_as=(name, filename))
 
-    async def moved(self, gone: Gone) -> FileReference:
-        """Give a fresh reference to the bytes that have begun to arrive, or raise `Gone`."""
-        if gone.reference.requested_as is None:
+    async def renew(self, gone: Gone) -> FileReference:
+        """Find a fresh URL of a file that has begun to arrive; raises `Gone` if there is none."""
+        old = gone.reference
+        if old.requested_as is None:
             raise gone
         try:
-            reference = await self.again(*gone.reference.requested_as, gone)
+            reference = await self.find_again(*old.requested_as, gone)
         except (NotUpstream, UpstreamFailed):
             raise gone from None
-        if reference.digest is None or (reference.digest, reference.cache_path) != (
-            gone.reference.digest,
-            gone.reference.cache_path,
-        ):
+        same = (reference.digest, reference.cache_path) == (old.digest, old.cache_path)
+        if reference.digest is None or not same:
             raise gone
         return reference
 
-    async def suppress_metadata(self, name: str, reference: FileReference) -> None:
-        """Let a page advertise core metadata no more that is not to be had."""
-        if reference.metadata_of is not None:
+    async def suppress_metadata(self, reference: FileReference) -> None:
+        """Let the page stop advertising core metadata that cannot be fetched."""
+        if reference.metadata_of is not None and reference.requested_as is not None:
+            name, _ = reference.requested_as
             await self._listings.suppress_metadata(name, reference.metadata_of.entry["filename"])
 
 
-def _beside(filename: str) -> tuple[str, str]:
-    """Split the name of what lies beside a file into the file's and the suffix, if it has one."""
+def _split(filename: str) -> tuple[str, str]:
+    """Split the name of a companion into the name of its file and its suffix."""
     for suffix in (METADATA, SIGNATURE):
         if filename.endswith(suffix):
             return filename.removesuffix(suffix), suffix

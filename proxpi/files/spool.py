@@ -4,29 +4,27 @@ A spool is in one of three states:
 
 * *growing*: bytes arrive. Readers get all but the verification tail: the last bytes are held back
   until the digest is right, so a reader of a wrong file never gets all of it.
-* *complete*: all bytes have arrived; a whole file was verified, a part cannot be.
+* *complete*: all bytes have arrived; a whole file was verified, a range cannot be.
 * *failed*: no more bytes will arrive, and the readers are cut off.
 
 The bytes lie in one storage:
 
-* a *partial file*, for a file that may be kept: the download runs at full speed. It is created
+* a *partial file*, for a file that may be cached: the download runs at full speed. It is created
   when the first response begins: a download that waits for a connection holds no descriptor;
-* a *window* of memory, for a file that may not be kept, or above the partial file, once the disk
-  fails or the file turns out larger than the cache: the slowest reader sets the pace, and the
-  download ends with its last reader;
+* a *window* of memory, for a range or a file that may not be cached, or above the partial file,
+  once the disk fails or the file turns out larger than the cache: the slowest reader sets the pace;
 * the *cached file*, after completion.
 
 A doubtful response (:mod:`proxpi.files.fetch`) in a partial file is *withheld*: readers get its
-first byte once all of it is verified.
-
-Wrong bytes restart the spool: their readers are cut off, and the file begins anew. Only the end of
-the download decides whether the file gets its name in the cache.
+first byte once all of it is verified. Wrong bytes restart the spool: their readers are cut off, and
+the file begins anew. A download that is not *needed* is cancelled when its last reader leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -35,12 +33,14 @@ from twisted.logger import Logger
 from proxpi.files.open_file import OpenFile
 from proxpi.files.partial import Digests, PartialFile
 from proxpi.files.resolver import FileReference
+from proxpi.simple.caching import Span
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
 TAIL = 64 * 1024
 #: Bytes in memory that wait for a reader before the download pauses; more than a tail.
 WINDOW = 256 * 1024
 
+T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
 
 
@@ -108,25 +108,26 @@ def _nothing() -> None:
 
 @attrs.define(eq=False)
 class Spool:
-    """The bytes of one file, from offset `start` on; see above.
+    """The bytes of one file, or of a range of it; see above.
 
-    :ivar start: offset of the first byte that is downloaded
-    :ivar tail: whether a verification tail is held back; parts have none
-    :ivar size: bytes of the whole file, as far as the upstream announced them
-    :ivar readable: the offset up to which readers may read now
-    :ivar abandon: is called when the last reader leaves a spool that grows
+    :ivar create: creates the partial file, and `release` closes it; without it the bytes stay in
+        memory
+    :ivar span: the range; ``None`` is the whole file
+    :ivar end: offset at which the bytes end, as far as the upstream announced it
+    :ivar readable: offset up to which readers may read now
     """
 
     reference: FileReference
-    start: int = 0
-    tail: bool = True
-    size: int | None = attrs.field(init=False, default=None)
+    span: Span | None = None
+    _create: Callable[[], PartialFile] | None = None
+    _close_partial: Callable[[PartialFile], object] = PartialFile.close
+    end: int | None = attrs.field(init=False, default=None)
+    readable: int = attrs.field(init=False)
     state: State = attrs.field(init=False, default=State.GROWING)
-    readable: int = attrs.field(init=False, default=0)
-    abandon: Callable[[], object] = attrs.field(init=False, default=_nothing)
     _storage: PartialFile | Window | OpenFile = attrs.field(init=False)
-    _release: Callable[[], None] = attrs.field(init=False, default=_nothing)
-    _create: Callable[[], None] = attrs.field(init=False, default=_nothing)
+    _cancel: Callable[[], object] = attrs.field(init=False, default=_nothing)
+    _needed: Callable[[], bool] = attrs.field(init=False, default=lambda: True)
+    _release: Callable[[], object] = attrs.field(init=False, default=_nothing)
     _withheld: bool = attrs.field(init=False, default=False)
     _readers: list[Reader] = attrs.field(init=False, factory=list)
     _waiting: list[Deferred[Reader]] = attrs.field(init=False, factory=list)
@@ -135,19 +136,27 @@ class Spool:
     def __attrs_post_init__(self) -> None:
         self.readable = self.start
         self._storage = Window(Digests.of(self.reference.digest), self.start)
+        if self.span is not None:
+            self.end = self.span.stop
 
     # The download's side.
 
-    def keep_in(
-        self, create: Callable[[], PartialFile], release: Callable[[PartialFile], None]
-    ) -> None:
-        """Let the bytes go to a partial file, which is created when the first response begins."""
+    def fill(
+        self, work: Coroutine[Any, Any, T], needed: Callable[[], bool] = lambda: False
+    ) -> Deferred[T]:
+        """
+        Run the download of these bytes; without followers it is cancelled unless it is `needed`.
 
-        def store() -> None:
-            self._create, partial = _nothing, create()
-            self._storage, self._release = partial, lambda: release(partial)
+        :return: the outcome of the download, which still has to :meth:`complete` or :meth:`fail`
+        """
+        filling = Deferred.fromCoroutine(work)
+        self._cancel, self._needed = filling.cancel, needed
+        return filling
 
-        self._create = store
+    @property
+    def start(self) -> int:
+        """Offset of the first byte that is downloaded."""
+        return 0 if self.span is None else self.span.start
 
     @property
     def partial(self) -> PartialFile:
@@ -168,51 +177,59 @@ class Spool:
 
     @property
     def followed(self) -> bool:
-        """Whether anybody reads it, or waits for the first byte."""
+        """Whether a client reads it, or waits for the first byte."""
         return bool(self._readers or self._waiting)
 
-    def begin(self, size: int | None, *, withheld: bool = False) -> None:
+    def begin(self, end: int | None, *, withheld: bool = False) -> None:
         """
-        Note that a response begins.
+        Note that the response begins that brings the whole file.
 
-        :param size: bytes of the whole file, if they are announced
+        :param end: bytes of the file, if they are announced
         :param withheld: whether readers have to wait until a partial file is verified
         :raises OSError: if the partial file cannot be created, or may not become so large
         """
-        self._create()
-        self.size, self._withheld = size, False
+        if self._create is not None:
+            partial, self._create = self._create(), None
+            self._storage, self._release = partial, lambda: self._close_partial(partial)
+        self.end, self._withheld = end, False
         if isinstance(self._storage, PartialFile):
             self._withheld = withheld
-            if size is not None:
-                self._storage.announce(size)
+            if end is not None:
+                self._storage.announce(end)
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """Append bytes; give a Deferred that fires when the storage takes more, unless it does."""
+        """
+        Append bytes.
+
+        :return: a Deferred that fires when the storage takes more; ``None`` while it does
+        """
         assert isinstance(self._storage, PartialFile | Window)
         drained = self._storage.write(data)
         self.trim()
-        if self.size is not None and self.arrived > self.size:
+        if self.end is not None and self.arrived > self.end:
             self._cut_off()  # these readers were promised another length
-            self.size = None
-            self.settle()
+            self.end = None
+            self.release_unfollowed()
         self._grow()
         return drained
 
     def restart(self) -> bool:
-        """Forget the bytes and cut off their readers; not possible for bytes in memory."""
+        """Discard the bytes and cut off their readers; not possible for bytes in memory."""
         if isinstance(self._storage, PartialFile):
             self._cut_off()
             self._storage.restart()
         elif self.arrived > self.start:
             return False
-        self.size, self.readable = None, self.start
+        if self.span is None:
+            self.end = None
+        self.readable = self.start
         return True
 
     def fall_back(self, error: Exception) -> bool:
         """
         Go on in memory for the readers, as the disk fails; without a reader the spool fails.
 
-        :param error: for those who wait for the first byte
+        :param error: for clients that wait for the first byte
         :return: whether the download has to go on
         """
         partial = self._storage
@@ -228,22 +245,35 @@ class Spool:
     def complete(self, source: OpenFile | None = None) -> None:
         """Note that all bytes have arrived; `source` replaces the partial file."""
         self.readable = self.arrived
-        if self.size not in (None, self.readable):
+        if self.end not in (None, self.readable):
             self._cut_off()  # these readers were promised another length
-            self.size = self.readable
+            self.end = self.readable
         self.state = State.COMPLETE
         if source is not None:
             self._release()
             self._storage, self._release = source, source.close
-        self._tell()
-        self.settle()
+        self._notify()
+        self.release_unfollowed()
 
     def fail(self, error: Exception) -> None:
         """Note that no more bytes will arrive."""
         self.state, self._error = State.FAILED, error
         self._refuse(error)
         self._cut_off()
-        self.settle()
+        self.release_unfollowed()
+
+    def release_unfollowed(self) -> None:
+        """Without followers: cancel a download that is not needed, or close the storage."""
+        if self.followed:
+            return
+        if self.state is not State.GROWING:
+            release, self._release = self._release, _nothing
+            release()
+        elif self.arrived != self.end:
+            if not self._needed():
+                self._cancel()
+        elif isinstance(self._storage, Window):
+            self._storage.trim(self.arrived)  # it ends by itself; its connection is used again
 
     # The readers' side.
 
@@ -253,7 +283,7 @@ class Spool:
         self._waiting.append(waiter)
         if self._error is not None:
             self._refuse(self._error)
-        self._tell()
+        self._notify()
         return waiter
 
     def reader(self, offset: int) -> Reader:
@@ -267,11 +297,11 @@ class Spool:
         return self._storage.read(start, min(count, self.readable - start))
 
     def close(self, reader: Reader) -> None:
-        """Let a reader go."""
+        """Remove a reader."""
         if reader in self._readers:
             self._readers.remove(reader)
             self.trim()
-            self.settle()
+            self.release_unfollowed()
 
     def trim(self) -> None:
         """Drop the bytes in memory that every reader has read."""
@@ -280,7 +310,7 @@ class Spool:
 
     def _leave(self, waiter: Deferred[Reader]) -> None:
         self._waiting.remove(waiter)
-        self.settle()
+        self.release_unfollowed()
 
     def _refuse(self, error: Exception) -> None:
         while self._waiting:
@@ -290,40 +320,27 @@ class Spool:
         readers, self._readers = self._readers, []
         for reader in readers:
             reader.cut = True
-            reader.tell()
+            reader.notify()
 
     def _grow(self) -> None:
         readable = self.arrived
-        if self.tail:
-            readable = min(readable, before_tail(readable if self.size is None else self.size))
+        if self.span is None:
+            readable = min(readable, before_tail(readable if self.end is None else self.end))
         if readable > self.readable and not self._withheld:
             self.readable = readable
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self.readable > self.start or self.state is State.COMPLETE:
             while self._waiting:
                 self._waiting.pop(0).callback(self.reader(self.start))
         for reader in list(self._readers):
-            reader.tell()
-
-    def settle(self) -> None:
-        """End what nobody needs any more."""
-        if self.followed:
-            return
-        if self.state is State.GROWING:
-            if self.arrived != self.size:
-                self.abandon()
-            elif isinstance(self._storage, Window):
-                self._storage.trim(self.arrived)  # it ends by itself, and its connection serves on
-        else:
-            release, self._release = self._release, _nothing
-            release()
+            reader.notify()
 
 
 @attrs.define(eq=False)
 class Reader:
-    """One client's way through a spool.
+    """One client that reads a spool.
 
     :ivar offset: of the next byte that it reads
     :ivar cut: whether it gets no more bytes, ever
@@ -342,7 +359,7 @@ class Reader:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the file is there for it, and right."""
+        """Whether all bytes have arrived for it, and are verified."""
         return self.spool.state is State.COMPLETE and not self.cut
 
     def read(self, count: int) -> bytes:
@@ -357,8 +374,8 @@ class Reader:
         self.offset = offset
         self.spool.trim()
 
-    def tell(self) -> None:
-        """Call :attr:`changed`; its errors are no trouble of other readers."""
+    def notify(self) -> None:
+        """Call :attr:`changed`; an error in it does not concern other readers."""
         try:
             self.changed()
         except Exception:  # noqa: BLE001

@@ -1,15 +1,13 @@
-"""Wheels as archives: core metadata is read from a file, or from the pieces that are at hand.
+"""Core metadata out of a wheel (PEP 427, PEP 658), for when the advertised companion is gone.
 
-A wheel is a zip archive (PEP 427), and ``zipfile`` reads it from a :class:`View`. A piece that is
-not at hand is :class:`Needed`: once it is there, the archive is read anew. What is read is bounded,
-whatever an archive says of itself.
+A wheel is read *from the cache* if it is cached, else *by ranges*: most wheels have all that is
+needed in their last 64 KiB, as PEP 427 recommends, and each further piece is one more range. The
+number of ranges and their bytes are bounded. A wheel whose upstream serves no ranges is downloaded
+*whole*, as any file. Only bytes with the digest that the index advertises are served.
 
-Core metadata out of a wheel (PEP 427, PEP 658), for when what should lie beside it is gone.
-
-A wheel is read *on disk* if it is cached, else *by ranges*: most wheels tell all in their last
-64 KiB, as PEP 427 recommends, and each further piece that is needed is one more range. The number
-of ranges and their bytes are bounded. An upstream that gives no ranges makes the wheel be fetched
-*whole*, as any file. Nothing is believed that does not have the digest that the index advertises.
+A wheel is a zip archive, which ``zipfile`` reads from a :class:`View`. A piece that has not been
+read yet is :class:`Needed`: once it is, the archive is read anew. While metadata is *extracted*,
+clients wait for it without a deadline: no client is redirected to where it is gone.
 """
 
 from __future__ import annotations
@@ -19,37 +17,54 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cached_files import CachedFiles, InThread
+from proxpi.files.downloads import Downloads
 from proxpi.files.partial import Digests
+from proxpi.files.passthrough import RangeClient, RangeNotServed
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
 from proxpi.files.verify import Mismatch, compare
-from proxpi.upstream.client import UpstreamClient
+from proxpi.single_flight import Flights, Late
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import ContentRange, SizeLimit
 
-#: Bytes beyond which neither the list of an archive nor metadata is believed to be one.
+#: The most bytes of an archive's directory, and of metadata.
 LIMIT = 4 * 1024 * 1024
 #: Bytes of an archive's entry before its content, as most have it.
 ENTRY = 1024
+#: Bytes of the first range: the longest end of an archive, and more.
+TAIL = 64 * 1024 + 22
+#: The least bytes of a further range; the next piece often lies close by.
+STEP = 16 * 1024
+#: The most bytes of all ranges together.
+MOST = 2 * LIMIT
+#: The most ranges after the first one.
+TURNS = 6
+#: Kinds of failures after which metadata is as good as gone: another file lies there.
+WRONG = frozenset({"hash", "length", "empty", "page", "encoded"})
 
 _METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
+_log = Logger(namespace="proxpi.files")
 
 
 class Unfit(Exception):
-    """A wheel does not give the metadata that its index advertises; its text says why."""
+    """A wheel does not hold the metadata that its index advertises; its text says why."""
+
+
+class WheelFailed(UpstreamFailed):
+    """A wheel cannot be read now; no client finds its metadata elsewhere, for that is gone."""
 
 
 class Needed(Exception):
-    """A piece of a file is not at hand: from byte `start`, up to `stop`."""
+    """A piece of a file has not been read yet: from byte `start`, up to `stop`."""
 
     def __init__(self, start: int, stop: int) -> None:
         super().__init__(f"bytes {start} to {stop}")
@@ -58,7 +73,7 @@ class Needed(Exception):
 
 
 class View(io.RawIOBase):
-    """A file to read from; `at` gives the bytes from an offset on, so many."""
+    """A file of `size` bytes to read from; `at` reads so many bytes from an offset on."""
 
     def __init__(self, size: int, at: Callable[[int, int], bytes]) -> None:
         self._size = size
@@ -93,7 +108,7 @@ class View(io.RawIOBase):
 
 
 def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
-    """Read from one of the pieces at hand, by their offsets; `Needed` if none holds it all."""
+    """Read from one of the pieces, by their offsets; raises `Needed` if none has all bytes."""
     for first, data in pieces.items():
         if first <= start and start + count <= first + len(data):
             return data[start - first : start - first + count]
@@ -104,8 +119,8 @@ def core_metadata(wheel: View, filename: str) -> bytes:
     """
     Read the core metadata in a wheel of this name.
 
-    :raises Unfit: if there is none to be had
-    :raises Needed: if the view does not show enough
+    :raises Unfit: if it holds none that can be read
+    :raises Needed: if the view lacks a piece
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -118,14 +133,13 @@ def core_metadata(wheel: View, filename: str) -> bytes:
     except (Needed, Unfit):
         raise
     except Exception as error:  # noqa: BLE001 (zipfile does not tell what odd archives may raise)
-        raise Unfit(
-            f"it is no archive that can be read ({error or type(error).__name__})"
-        ) from None
+        cause = error or type(error).__name__
+        raise Unfit(f"it is no archive that can be read ({cause})") from None
 
 
 def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
     """Find the one file of metadata that is this wheel's."""
-    # Others may have their own in there, put in by accident.
+    # The metadata of other projects may be packed in, too, by accident.
     stated = filename.split("-")[:2]
     named = [
         (found[1], member)
@@ -138,7 +152,7 @@ def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
     if len(named) != 1:
         raise Unfit("it has not one file of metadata")
     _, member = named[0]
-    # Whatever else zipfile can unpack, it does not bound.
+    # Other compressions are not bounded by zipfile.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Unfit("its metadata is packed in an unusual way")
     if member.file_size > LIMIT:
@@ -147,71 +161,79 @@ def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
 
 
 def _folded(name: str) -> str:
-    """Write a name of a project as all spellings of it have it, odd ones, too."""
+    """Normalize the name of a project, in odd spellings as well."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-#: Bytes of the end that are asked for first: the longest end of an archive, and more.
-TAIL = 64 * 1024 + 22
-#: Bytes that a range has at least; what is needed next often lies close by.
-STEP = 16 * 1024
-#: Bytes beyond which a wheel takes too much reading.
-MOST = 2 * LIMIT
-#: Ranges that are asked for at most, after that of the end.
-TURNS = 6
-#: Kinds of failures after which metadata is as good as gone: something else lies there.
-WRONG = frozenset({"hash", "length", "empty", "page", "encoded"})
+@attrs.define(eq=False, kw_only=True)
+class WheelMetadata:
+    """Core metadata that is advertised: downloaded, or extracted from its wheel.
 
-_log = Logger(namespace="proxpi.files")
-
-T = TypeVar("T")
-
-
-class WheelFailed(UpstreamFailed):
-    """A wheel cannot be read now; no client finds its metadata elsewhere, for that is gone."""
-
-
-class Work(Protocol):
-    """Runs a function that takes a while, off the reactor's thread."""
-
-    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """Give what `job` will have returned."""
-
-
-class _NoRanges(Exception):
-    """An upstream gives no part of this file."""
-
-
-@attrs.define(eq=False)
-class Wheels:
-    """Takes core metadata out of wheels, and keeps it as if it had come by itself.
-
-    :ivar work: reads archives in a thread
-    :ivar whole: gives a wheel as the mirror gives any file; ``None`` if it is not to be had whole
+    It iterates over the references of metadata under way.
     """
 
-    _upstream: UpstreamClient
+    _downloads: Downloads
+    _cached: CachedFiles
+    _ranges: RangeClient
     _cache_dir: CacheDir
-    _work: Work
-    _whole: Callable[[FileReference], Awaitable[OpenFile | None]]
+    _clock: IReactorTime
+    _in_thread: InThread
+    _flights: Flights[FileReference, OpenFile | None]
+    _extracting: set[FileReference] = attrs.field(init=False, factory=set)
 
-    async def instead(
+    def __iter__(self) -> Iterator[FileReference]:
+        return iter(self._flights)
+
+    async def whole(self, reference: FileReference, until: float | None) -> OpenFile:
+        """
+        Open metadata; raises `Late` at `until`, the clock's seconds, unless it is extracted.
+
+        :raises Gone: if the metadata is gone or wrong, and not in its wheel either
+        :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
+        :raises UpstreamFailed: or `OSError`, if the next request may get the metadata
+        """
+        flight = self._flights.join(reference, lambda: self._bring(reference))
+        try:
+            return await self._downloads.open(reference, flight.wait(until))
+        except Late:
+            if reference not in self._extracting:
+                raise
+            return await self._downloads.open(reference, flight.wait())
+
+    def delete(self, reference: FileReference) -> None:
+        """Detach the flight of metadata that is deleted."""
+        self._flights.forget(reference)
+
+    def clear(self) -> None:
+        """Detach every flight."""
+        for reference in self._flights:
+            self.delete(reference)
+
+    async def _bring(self, reference: FileReference) -> OpenFile | None:
+        try:
+            return await self._downloads.join(reference).wait()
+        except TooLarge:
+            raise
+        except (Gone, UpstreamFailed, OSError) as error:
+            self._extracting.add(reference)
+            try:
+                return await self._extract(reference, error)
+            finally:
+                self._extracting.discard(reference)
+
+    async def _extract(
         self, reference: FileReference, error: Gone | UpstreamFailed | OSError
     ) -> OpenFile | None:
         """
-        Give metadata out of its wheel, since it does not come by itself, by reason of `error`.
+        Extract metadata from its wheel, as it cannot be downloaded because of `error`.
 
-        :return: ``None`` once it is cached; an open file without a name if it may not be kept
-        :raises Gone: if the metadata is gone or wrong, and not in this wheel either
-        :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
-        :raises UpstreamFailed: or `error` itself, if the next request may get the metadata
+        :return: an open file without a name if it cannot be cached
         """
         assert reference.metadata_of is not None
+        listed = reference.metadata_of
         try:
-            data = await self._out_of(
-                file_reference(reference.metadata_of), reference.metadata_of.entry["filename"]
-            )
-            kept = self._keep(reference, data)
+            data = await self._read_wheel(file_reference(listed), listed.entry["filename"])
+            uncached = self._keep(reference, data)
         except (Unfit, Mismatch, Gone, TooLarge) as unfit:
             if not isinstance(error, Gone) and getattr(error, "kind", "") not in WRONG:
                 raise error from unfit
@@ -229,7 +251,7 @@ class Wheels:
                 retry_after=failure.retry_after,
             ) from failure
         _log.info("{error}; it was taken out of the wheel", error=error)
-        return kept
+        return uncached
 
     def _keep(self, reference: FileReference, data: bytes) -> OpenFile | None:
         digests = Digests.of(reference.digest)
@@ -243,37 +265,41 @@ class Wheels:
             finally:
                 self._cache_dir.end(file)
         except OSError as error:
-            # Nobody could get it elsewhere: it lives as long as it is sent.
+            # No client finds it elsewhere: it lives as long as it is sent.
             self._cache_dir.complain(error)
             unnamed = tempfile.TemporaryFile(buffering=0)
             unnamed.write(data)
-            return OpenFile(
+            uncached = OpenFile(
                 unnamed, digests.size, digests.hex()["sha256"], Counter(), "", reference.has_digest
             )
+            self._clock.callLater(0, uncached.close)  # waiters take their share of it at once
+            return uncached
 
-    async def _out_of(self, wheel: FileReference, filename: str) -> bytes:
+    async def _read_wheel(self, wheel: FileReference, filename: str) -> bytes:
         if not filename.endswith(".whl"):
             raise Unfit("it is no wheel")
-        copy = self._cache_dir.open(wheel)
-        if copy is None and not self._cache_dir.found(wheel):
+        file = self._cache_dir.open(wheel)
+        if file is None and not self._cache_dir.found(wheel):
             try:
-                return await self._by_ranges(wheel, filename)
-            except _NoRanges:
+                return await self._read_ranges(wheel, filename)
+            except RangeNotServed:
                 pass
-        copy = copy or await self._whole(wheel)
-        if copy is None:
-            raise Unfit("the wheel cannot be had whole")
+        file = file or await self._cached.open(wheel)
+        if file is None:
+            if not self._cache_dir.fits(wheel.size):
+                raise Unfit("the wheel cannot be had whole")
+            file = await self._downloads.whole(wheel, None)
         try:
-            return await self._read(copy.size, copy.read, filename)
+            return await self._read(file.size, file.read, filename)
         finally:
-            copy.close()
+            file.close()
 
-    async def _by_ranges(self, wheel: FileReference, filename: str) -> bytes:
-        # Some servers know no suffixes, and most indexes tell the size.
+    async def _read_ranges(self, wheel: FileReference, filename: str) -> bytes:
+        # Some servers know no suffixes, and most indexes state the size.
         size = wheel.size
         byte_range = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
-        start, data, size = await self._range(wheel, byte_range, TAIL)
-        pieces = {start: data}
+        piece = await self._ranges.read(wheel, byte_range, TAIL)
+        size, pieces = piece.size, {piece.start: piece.data}
         for _ in range(TURNS):
             try:
                 return await self._read(size, partial(read_pieces, pieces), filename)
@@ -281,29 +307,11 @@ class Wheels:
                 start, stop = needed.start, min(max(needed.stop, needed.start + STEP), size)
             if sum(map(len, pieces.values())) + stop - start > MOST:
                 break
-            part = await self._range(wheel, f"bytes={start}-{stop - 1}", stop - start)
-            if (part[0], part[2]) != (start, size):
-                raise _NoRanges
-            pieces[start] = part[1]
+            piece = await self._ranges.read(wheel, f"bytes={start}-{stop - 1}", stop - start)
+            if (piece.start, piece.size) != (start, size):
+                raise RangeNotServed()
+            pieces[start] = piece.data
         raise Unfit("too much of it would have to be read")
 
     def _read(self, size: int, at: Callable[[int, int], bytes], filename: str) -> Deferred[bytes]:
-        return self._work(lambda: core_metadata(View(size, at), filename))
-
-    async def _range(
-        self, wheel: FileReference, byte_range: str, most: int
-    ) -> tuple[int, bytes, int]:
-        """Ask for a part of a wheel; give its offset, its bytes, and the size of the whole."""
-        headers = {"Accept": "*/*", "Range": byte_range}
-        async with self._upstream.file(wheel.url, headers) as answer:
-            part = ContentRange.of(answer)
-            if part is None or part.size is None:
-                raise _NoRanges
-            if not part.start < part.stop <= min(part.size, part.start + most):
-                raise _NoRanges
-            chunks: list[bytes] = []
-            await self._upstream.stream(answer, chunks.append, SizeLimit(most))
-        data = b"".join(chunks)
-        if len(data) != part.stop - part.start:
-            raise UpstreamFailed(answer.url, "a part of another length than announced")
-        return part.start, data, part.size
+        return self._in_thread(lambda: core_metadata(View(size, at), filename))

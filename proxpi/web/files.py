@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from proxpi import metrics
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Head, Mirror, Redirect
-from proxpi.files.passthrough import Part
+from proxpi.files.passthrough import RangeResponse
 from proxpi.files.resolver import FileReference
 from proxpi.files.spool import Reader
 from proxpi.simple import caching
@@ -49,7 +49,7 @@ class Files:
 
     async def _fetch(self, request: Request, route: FileRoute) -> None:
         where = route.name, route.filename
-        found: OpenFile | Reader | Part | Head | Redirect
+        found: OpenFile | Reader | RangeResponse | Head | Redirect
         if field(request, b"If-Match") or field(request, b"If-None-Match"):
             reference = await self._mirror.reference(*where)
             if reference.sha256 is not None and _is_decided(request, reference, "MISS"):
@@ -59,7 +59,7 @@ class Files:
             found = await self._mirror.head(*where)
         elif field(request, b"Range") and not field(request, b"If-None-Match"):
             try:
-                found = await self._mirror.part(
+                found = await self._mirror.range(
                     *where, lambda size, etag: _requested_span(request, etag, size)
                 )
             except caching.Unsatisfiable as error:
@@ -69,7 +69,7 @@ class Files:
             found = await self._mirror.fetch(*where)
         # To a client of HTTP/1.0 only the length shows that a response is whole.
         needs_length = request.clientproto == b"HTTP/1.0"
-        if isinstance(found, Reader) and found.spool.size is None and needs_length:
+        if isinstance(found, Reader) and found.spool.end is None and needs_length:
             found.close()
             found = await self._mirror.whole(*where)
         hit = isinstance(found, OpenFile) and not found.fetched
@@ -80,8 +80,8 @@ class Files:
             case OpenFile():
                 self._send_copy(request, route, found, "HIT" if hit else "MISS")
             case Reader():
-                self._send_spool(request, route, found, found.spool.size)
-            case Part(reader, span, size):
+                self._send_spool(request, route, found, found.spool.end)
+            case RangeResponse(reader, span, size):
                 self._send_spool(request, route, reader, size, span)
             case Head(size, reference):
                 if not _is_decided(request, reference, "MISS"):

@@ -12,9 +12,10 @@ from twisted.internet.task import Clock
 
 from proxpi.files import fetch
 from proxpi.files.cache_dir import CacheDir, OpenFile
-from proxpi.files.mirror import Mirror, Redirect
+from proxpi.files.mirror import Redirect
 from proxpi.files.partial import PartialFile
 from proxpi.files.spool import Reader
+from proxpi.tap import file_mirror
 from tests.support.agent import MemoryAgent, Reply, Silence
 from tests.support.cases import FILES, MIB, FolderCase, at_once, entry
 from tests.support.indexes import upstream_client
@@ -41,14 +42,26 @@ class MirrorCase(FolderCase):
         self.build()
 
     def build(
-        self, *, capacity: int = 100 * MIB, timeout: float = TIMEOUT, stream: bool = False
+        self,
+        *,
+        capacity: int = 100 * MIB,
+        timeout: float = TIMEOUT,
+        stream: bool = False,
+        writes: Any = at_once,
     ) -> None:
         """Make a mirror on the folder, as a new process does."""
-        self.cache_dir = CacheDir(self.folder, capacity)
+        self.cache_dir = CacheDir(self.folder, capacity, writes)
         self.cache_dir.prepare()
-        upstream = upstream_client(self.internet, self.clock)
-        self.mirror = Mirror(
-            self.locate, upstream, self.cache_dir, self.clock, timeout, self.in_thread, stream
+        self.upstream = upstream_client(self.internet, self.clock)
+        self.mirror = file_mirror(
+            self.locate,
+            self.upstream,
+            self.cache_dir,
+            self.clock,
+            in_thread=self.in_thread,
+            timeout=timeout,
+            stream=stream,
+            ttl=1800,
         )
 
     def in_thread(self, work: Any) -> Deferred[Any]:

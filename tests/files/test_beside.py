@@ -75,7 +75,7 @@ class Sidecar(MirrorCase):
                 self.advertise(reply, digest=digest)
                 self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
                 self.assert_served(SIDECAR, METADATA)
-                self.mirror.forget("demo", SIDECAR)
+                self.mirror.delete("demo", SIDECAR)
         assert self.internet.urls() == [URL + ".metadata"] * 2 * len(bodies)
 
     def test_encoded_signature(self) -> None:
@@ -86,7 +86,7 @@ class Sidecar(MirrorCase):
             for body in (gzip.compress(data), data):
                 self.internet.at(URL + suffix, Reply(200, body, {"Content-Encoding": "gzip"}))
                 self.assert_bytes(self.result(self.fetch(NAME + suffix)), data)
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
 
     def test_encoded_badly(self) -> None:
         """Metadata that cannot be decoded, or decodes to too much, is not kept."""

@@ -104,7 +104,7 @@ class Unverified(MirrorCase):
             [line] = [line for line in log.lines if "without a digest" in line]
             assert URL in line
             self.assert_verified(self.mirror.ready("demo", NAME), False)
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
 
     def test_any_hash_will_do(self) -> None:
         """A file with a hash is verified, be it an old one."""

@@ -20,13 +20,11 @@ from proxpi.files import partial as partial_module
 from proxpi.files import quota as quota_module
 from proxpi.files.cache_dir import CacheDir, Full
 from proxpi.files.layout import RESERVED
-from proxpi.files.mirror import Mirror
 from proxpi.files.resolver import FileReference
 from tests.files.mirrored import TIMEOUT, URL, MirrorCase
 from tests.files.test_disk import DiskCase, bare, reference_of
 from tests.support.agent import Reply
 from tests.support.cases import entry, sha256
-from tests.support.indexes import upstream_client
 from tests.support.logs import logged
 
 
@@ -574,12 +572,7 @@ class Download(MirrorCase):
     def setUp(self) -> None:
         """Fill the folder with a file, and let another begin to come."""
         super().setUp()
-        self.cache_dir = CacheDir(self.folder, 100, self.in_thread)
-        self.cache_dir.prepare()
-        upstream = upstream_client(self.internet, self.clock)
-        self.mirror = Mirror(
-            self.locate, upstream, self.cache_dir, self.clock, 2 * TIMEOUT, self.in_thread
-        )
+        self.build(capacity=100, timeout=2 * TIMEOUT, writes=self.in_thread)
         old, self.new = b"o" * 90, b"n" * 80
         files = {
             name: (data, URL.replace("demo", name))

@@ -47,7 +47,7 @@ class Waiting(MirrorCase):
         silence = Silence()
         self.listed(silence)
         asked = self.fetch()
-        self.mirror.forget("demo", NAME)
+        self.mirror.delete("demo", NAME)
         silence.answer(Reply(200, DATA))
         self.assert_bytes(self.result(asked))
         self.clock.advance(0)

@@ -54,7 +54,7 @@ class FoundTests(MirrorCase):
             [first, *more] = self.internet.asked
             assert first.header("If-Modified-Since") and len(more) == other
             self.assert_served(data=new if other else DATA)
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
 
     def test_no_descriptor(self) -> None:
         """A process without a free descriptor learns nothing of a file: it is kept, and unread."""
@@ -109,7 +109,7 @@ class FoundTests(MirrorCase):
 
     def forget_and_fetch(self) -> None:
         """Delete the wheel, and fetch it anew."""
-        self.mirror.forget("demo", NAME)
+        self.mirror.delete("demo", NAME)
         asked = self.fetch()
         self.run_threads()
         self.assert_bytes(self.result(asked))

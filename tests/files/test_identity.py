@@ -75,7 +75,7 @@ class OnThePage(IdentityCase):
         for changed in changes:
             for restarted in (False, True):
                 self.page(**told)
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
                 self.cache()
                 self.assert_gives(DATA, asked=0)
                 if restarted:
@@ -110,7 +110,7 @@ class OnThePage(IdentityCase):
             ]
             for old, new in versions:
                 self.page(**{**beside, **old})
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
                 self.cache(b"Version: 1\n", filename)
                 self.assert_gives(b"Version: 1\n", filename, asked=0)
                 self.restart()
@@ -164,7 +164,7 @@ class Revalidation(IdentityCase):
         ]
         for headers, expected in cases:
             for restarted in (False, True):
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
                 self.cache(**headers)
                 self.internet.at(URL, Reply(304))
                 for _ in range(3):
@@ -203,7 +203,7 @@ class Revalidation(IdentityCase):
             ]
             for old, new in cases:
                 self.build(stream=stream)
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
                 self.cache(**old)
                 self.clock.advance(TTL)
                 self.internet.at(URL, Reply(200, NEW, new))
@@ -230,7 +230,7 @@ class Revalidation(IdentityCase):
         for failure in failures:
             for stream in (False, True):
                 self.build(stream=stream)
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
                 self.cache(ETag='"x"')
                 self.internet.at(URL, failure)
                 self.clock.advance(TTL)
@@ -267,7 +267,7 @@ class Revalidation(IdentityCase):
         for stream in (False, True):
             for broken in (Reply(503), Reply(200, b"", length=5), Reply(200, NEW[:9], length=44)):
                 self.build(stream=stream)
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
                 self.cache(ETag='"x"')
                 self.internet.at(URL, Reply(200, NEW, {"ETag": '"y"'}), broken)
                 self.clock.advance(TTL)
@@ -297,12 +297,12 @@ class Revalidation(IdentityCase):
         self.cache()
         self.clock.advance(10 * TTL)
         self.assert_gives(DATA, asked=0)
-        self.mirror.forget("demo", NAME)
+        self.mirror.delete("demo", NAME)
         self.cache(ETag='"x"')
         self.clock.advance(10 * TTL)
-        self.mirror._upstream.offline = True
+        self.upstream.offline = True
         self.assert_gives(DATA, asked=0)
-        self.mirror._upstream.offline = False
+        self.upstream.offline = False
         self.locate.lists(entry(NAME, DATA))
         self.assert_gives(DATA, asked=0)
 
@@ -321,18 +321,18 @@ class Revalidation(IdentityCase):
         self.internet.at(URL, Reply(200, NEW, {"ETag": '"y"'}), Reply(503))
         self.clock.advance(TTL)
         self.assert_gives(DATA)
-        self.mirror.forget("demo", NAME)
+        self.mirror.delete("demo", NAME)
         self.assert_sent_to(self.fetch())
 
     def test_fetched_anew_meanwhile(self) -> None:
         """A revalidation that ends after its file was deleted says nothing of a newer one."""
         for late in (Reply(200, NEW, {"ETag": '"y"'}), Reply(304), Reply(503)):
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
             self.cache(ETag='"x"')
             self.internet.at(URL, silence := Silence())
             self.clock.advance(TTL)
             first = self.fetch()
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
             self.internet.at(URL, Reply(200, NEW, {"ETag": '"y"'}))
             self.assert_gives(NEW)
             before = len(self.internet.asked)

@@ -208,7 +208,7 @@ class Capacity(MirrorCase):
         slow = Reply(200, DATA, whole=False)
         self.listed(slow)
         asked = self.fetch()
-        self.put(self.cache_dir.__class__, "open", lambda *_: None)
+        self.put(self.cache_dir.__class__, "open", lambda *_, **__: None)
         slow.end()
         self.assert_sent_to(asked)
 

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
 from proxpi.files.mirror import Head, Redirect
-from proxpi.files.passthrough import Part
+from proxpi.files.passthrough import RangeResponse
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.spool import WINDOW, Reader
 from proxpi.simple.caching import Span, Unsatisfiable, requested_span
@@ -32,16 +32,16 @@ def part(start: int, stop: int, size: int | str = SIZE, **keys: object) -> Reply
 class PartCase(MirrorCase):
     """Tests of someone who wants the last five bytes of a file."""
 
-    def ask(self, count: int = 5) -> Deferred[OpenFile | Reader | Part | Redirect]:
+    def ask(self, count: int = 5) -> Deferred[OpenFile | Reader | RangeResponse | Redirect]:
         """Ask for the last bytes, as resolvers do."""
         return Deferred.fromCoroutine(
-            self.mirror.part("demo", NAME, lambda size, _: Span(size - count, size))
+            self.mirror.range("demo", NAME, lambda size, _: Span(size - count, size))
         )
 
-    def ask_from(self, start: int) -> Deferred[OpenFile | Reader | Part | Redirect]:
+    def ask_from(self, start: int) -> Deferred[OpenFile | Reader | RangeResponse | Redirect]:
         """Ask for all from a place on."""
         return Deferred.fromCoroutine(
-            self.mirror.part(
+            self.mirror.range(
                 "demo", NAME, lambda size, _: requested_span(f"bytes={start}-", None, None, size)
             )
         )
@@ -50,10 +50,10 @@ class PartCase(MirrorCase):
         """Give the ranges that were asked for."""
         return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
 
-    def assert_part(self, asked: Deferred[OpenFile | Reader | Part | Redirect]) -> None:
+    def assert_part(self, asked: Deferred[OpenFile | Reader | RangeResponse | Redirect]) -> None:
         """Check that these very bytes would be sent."""
         found = self.result(asked)
-        assert isinstance(found, Part), found
+        assert isinstance(found, RangeResponse), found
         reading = Reading(found.reader)
         assert (reading.data, reading.whole) == (DATA[-5:], True)
         assert (found.span, found.size) == (Span(SIZE - 5, SIZE), SIZE)
@@ -111,7 +111,7 @@ class Explicit(PartCase):
             self.listed(answer, Reply(200, DATA), size=SIZE - 10)
             self.assert_bytes(self.result(self.ask_from(SIZE - 5)))
             self.assert_served()
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
 
     def test_another_size_each_time(self) -> None:
         """An upstream that knows another size each time is asked for parts twice, not for ever."""
@@ -143,7 +143,7 @@ class Explicit(PartCase):
     def test_all_is_asked_for(self) -> None:
         """Who turns out to want all of it is served like anybody else."""
         self.listed()
-        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: None))
+        asked = Deferred.fromCoroutine(self.mirror.range("demo", NAME, lambda *_: None))
         self.assert_bytes(self.result(asked))
         assert self.ranges() == [None]
 
@@ -183,7 +183,7 @@ class NoRanges(PartCase):
                 self.assert_bytes(self.result(self.ask()))
                 assert self.ranges()[-1] is None
                 self.assert_served()
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
 
     def test_refused_for_long(self) -> None:
         """The same if the refusal names a time that is too long to wait."""
@@ -200,7 +200,7 @@ class NoRanges(PartCase):
                 self.internet.asked.clear()
                 self.assert_bytes(self.result(self.ask()))
                 assert self.ranges() == [f"bytes={SIZE - 5}-{SIZE - 1}", None]
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
 
     def test_upstream_down(self) -> None:
         """An upstream that cannot be reached is not asked for the whole file on top of that."""
@@ -219,7 +219,7 @@ class NoRanges(PartCase):
         self.pending(asked)
         self.clock.advance(TIMEOUT)
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         assert (found.span, found.size) == (Span(100, MIB), MIB)
         reading = Reading(found.reader)
         assert reading.data == data[100:1000]
@@ -249,7 +249,7 @@ class NoRanges(PartCase):
             slow.bring(data[at : at + WINDOW // 2])
             if at == 0:
                 found = self.result(asked)
-                assert isinstance(found, Part)
+                assert isinstance(found, RangeResponse)
                 reading = Reading(found.reader)
         slow.end()
         assert (reading.data, reading.whole) == (data[start:], True)
@@ -260,7 +260,7 @@ class NoRanges(PartCase):
         self.locate.lists(entry(NAME, bytes(2 * SIZE), hashes={}, size=None))
         self.internet.at(URL, Reply(405), Reply(200, DATA))
         asked = Deferred.fromCoroutine(
-            self.mirror.part(
+            self.mirror.range(
                 "demo", NAME, lambda size, _: requested_span("bytes=99-", None, None, size)
             )
         )
@@ -307,7 +307,7 @@ class Failing(PartCase):
         asked = self.ask()
         first.bring(DATA[-5:-2])
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         reading = Reading(found.reader)
         assert reading.data == DATA[-5:-2]
         first.cut()
@@ -325,10 +325,10 @@ class Failing(PartCase):
         self.locate.lists(entry(NAME, data))
         self.internet.at(URL, *replies)
         span = Span(1, len(data))
-        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
+        asked = Deferred.fromCoroutine(self.mirror.range("demo", NAME, lambda *_: span))
         replies[0].bring(data[1:2])
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         reading = Reading(found.reader)
         replies[0].bring(data[2 : 1 + MIN_PROGRESS])
         with logged("proxpi.files") as log:
@@ -349,7 +349,7 @@ class Failing(PartCase):
             asked = self.ask()
             first.bring(DATA[-5:-2])
             found = self.result(asked)
-            assert isinstance(found, Part)
+            assert isinstance(found, RangeResponse)
             reading = Reading(found.reader)
             first.cut()
             assert (reading.data, reading.cut) == (DATA[-5:-2], True)
@@ -367,7 +367,7 @@ class Failing(PartCase):
         asked = self.ask_from(1)
         first.bring(data[1:MIN_PROGRESS])
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         reading = Reading(found.reader)
         self.locate.lists(entry(NAME, data, url=again))
         first.cut()
@@ -382,7 +382,7 @@ class Failing(PartCase):
         asked = self.ask()
         first.bring(DATA[-5:-2])
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         reading = Reading(found.reader)
         first.cut()
         assert reading.cut
@@ -398,10 +398,10 @@ class Failing(PartCase):
         rest = Reply(206, data[at + 1 :], told)
         self.locate.lists(entry(NAME, data))
         self.internet.at(URL, first, rest)
-        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
+        asked = Deferred.fromCoroutine(self.mirror.range("demo", NAME, lambda *_: span))
         first.bring(data[1:2])
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         reading = Reading(found.reader)
         reading.paused = True
         first.bring(data[2 : at + 1])
@@ -420,10 +420,10 @@ class Failing(PartCase):
         reply = Reply(206, b"", told, whole=False, length=None)
         self.locate.lists(entry(NAME, data))
         self.internet.at(URL, reply)
-        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: Span(1, MIB)))
+        asked = Deferred.fromCoroutine(self.mirror.range("demo", NAME, lambda *_: Span(1, MIB)))
         reply.bring(data[1:10])
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         reading = Reading(found.reader)
         reading.paused = True
         reply.bring(data[10:])
@@ -439,7 +439,7 @@ class Failing(PartCase):
         reply.whole = False
         self.listed(reply)
         found = self.result(self.ask())
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         reading = Reading(found.reader)
         reading.hang_up()
         assert (reading.data, reply.closed) == (DATA[-5:], False)
@@ -461,7 +461,7 @@ class Failing(PartCase):
         asked = self.ask()
         second.bring(b"x")
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         Reading(found.reader).hang_up()
         assert second.closed
         assert self.clock.getDelayedCalls() == []
@@ -478,16 +478,16 @@ class Joining(PartCase):
         self.internet.at(URL, slow)
         self.fetch()
         slow.bring(data[:1000])
-        asked = Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: Span(500, 600)))
+        asked = Deferred.fromCoroutine(self.mirror.range("demo", NAME, lambda *_: Span(500, 600)))
         found = self.result(asked)
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         assert found.reader.read(100) == data[500:600]
         assert self.internet.urls() == [URL]
         open_ended = Deferred.fromCoroutine(
-            self.mirror.part("demo", NAME, lambda size, _: Span(700, size))
+            self.mirror.range("demo", NAME, lambda size, _: Span(700, size))
         )
         follows = self.result(open_ended)
-        assert isinstance(follows, Part)
+        assert isinstance(follows, RangeResponse)
         reading = Reading(follows.reader)
         slow.bring(data[1000:])
         slow.end()
@@ -510,7 +510,7 @@ class Joining(PartCase):
         head = self.result(Deferred.fromCoroutine(self.mirror.head("demo", NAME)))
         assert isinstance(head, Head) and head.size == len(data)
         found = self.result(self.ask(count=len(data) - 10))
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         assert Reading(found.reader).data == data[10:1000]
         assert len(self.internet.asked) == 1
 
@@ -528,7 +528,7 @@ class Crowded(MirrorCase):
         self.locate.lists(entry(NAME, self.LARGE))
         for _ in range(CONNECTIONS * 3 // 4):
             self.internet.at(URL, self.answer(self.SPAN, whole=False))
-            assert isinstance(self.result(self.ask(self.SPAN)), Part)
+            assert isinstance(self.result(self.ask(self.SPAN)), RangeResponse)
         self.internet.asked.clear()
 
     def answer(self, span: Span, *, whole: bool = True) -> Reply:
@@ -537,16 +537,16 @@ class Crowded(MirrorCase):
         size = span.stop - span.start
         return Reply(206, bytes(size if whole else 1), told, whole=whole, length=size)
 
-    def ask(self, span: Span) -> Deferred[OpenFile | Reader | Part | Redirect]:
+    def ask(self, span: Span) -> Deferred[OpenFile | Reader | RangeResponse | Redirect]:
         """Ask for a part."""
-        return Deferred.fromCoroutine(self.mirror.part("demo", NAME, lambda *_: span))
+        return Deferred.fromCoroutine(self.mirror.range("demo", NAME, lambda *_: span))
 
     def test_small_part(self) -> None:
         """Who asks for little is not kept waiting by them."""
         span = Span(MIB, MIB + WINDOW)
         self.internet.at(URL, self.answer(span))
         found = self.result(self.ask(span))
-        assert isinstance(found, Part)
+        assert isinstance(found, RangeResponse)
         assert len(Reading(found.reader).data) == WINDOW
 
     def test_large_part(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.web.http_headers import Headers
 
-from proxpi.files.fetch import GONE, Use, check_head, use_of_rest
+from proxpi.files.fetch import GONE, Missing, Use, check_head, use_of
 from proxpi.files.resolver import FileReference, Gone
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import Once, Response
@@ -36,7 +36,9 @@ def use(
     reference: FileReference, head: Response, validator: str | None = TAG, total: int | None = SIZE
 ) -> Use:
     """Decide for a file of which some bytes have arrived."""
-    return use_of_rest(reference, head, ARRIVED, total, validator)
+    return use_of(
+        reference, head, Missing(ARRIVED, None, total, validator, reference.digest is None)
+    )
 
 
 @pytest.mark.parametrize("reference", [HASHED, BARE])
@@ -67,7 +69,7 @@ def test_whole(reference: FileReference, head: Response) -> None:
 )
 def test_rest(reference: FileReference, head: Response) -> None:
     """The rest, or its beginning, of the same version is appended."""
-    assert use(reference, head) is Use.APPEND
+    assert use(reference, head) is Use.PART
 
 
 @pytest.mark.parametrize("reference", [HASHED, BARE])
@@ -97,8 +99,8 @@ def test_useless(reference: FileReference, head: Response) -> None:
     [
         (TAG, {}, Use.NONE),
         (TAG, {"ETag": f"W/{TAG}"}, Use.NONE),
-        (DATE, {}, Use.APPEND),
-        (DATE, {"Last_Modified": DATE}, Use.APPEND),
+        (DATE, {}, Use.PART),
+        (DATE, {"Last_Modified": DATE}, Use.PART),
         (DATE, {"Last_Modified": LATER}, Use.NONE),
         (DATE, {"ETag": f"W/{TAG}"}, Use.NONE),
         (None, {}, Use.NONE),
@@ -112,7 +114,7 @@ def test_proof(validator: str | None, fields: dict[str, Any], expected: Use) -> 
 def test_digest_is_proof() -> None:
     """With a digest nothing has to be proven; only what contradicts counts."""
     for validator in (None, TAG, DATE):
-        assert use(HASHED, answer(206, "40-99/100"), validator) is Use.APPEND
+        assert use(HASHED, answer(206, "40-99/100"), validator) is Use.PART
     assert use(HASHED, answer(206, "40-99/100", ETag=OTHER), TAG) is Use.NONE
 
 
@@ -120,7 +122,7 @@ def test_length_unknown() -> None:
     """Without a digest a part of a file whose length nobody tells may be any part of the rest."""
     head = answer(206, "40-99/*", ETag=TAG)
     assert use(BARE, head, total=None) is Use.NONE
-    assert use(HASHED, head, total=None) is Use.APPEND
+    assert use(HASHED, head, total=None) is Use.PART
 
 
 @pytest.mark.parametrize(

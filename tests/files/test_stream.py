@@ -259,7 +259,7 @@ class Deleted(StreamCase):
             if left:
                 second.hang_up()
             assert not self.reply.closed
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
             second.hang_up()
             assert self.reply.closed
             self.assert_clean()
@@ -269,7 +269,7 @@ class Deleted(StreamCase):
         """It goes on for a client that waits for the whole file."""
         reading = self.begin()
         whole = Deferred.fromCoroutine(self.mirror.whole("demo", NAME))
-        self.mirror.forget("demo", NAME)
+        self.mirror.delete("demo", NAME)
         reading.hang_up()
         self.finish(self.reply, MIB)
         self.assert_bytes(self.result(whole), LARGE)

@@ -244,7 +244,7 @@ class Differing(ResumeCase):
         first.cut()
         self.assert_bytes(self.result(asked))
         self.assert_clean()
-        self.mirror.forget("demo", NAME)
+        self.mirror.delete("demo", NAME)
 
     def test_part_of_another_file(self) -> None:
         """Where there is no hash, a rest that does not prove to be one of the same file is none."""

@@ -135,12 +135,12 @@ class Taken(TakenCase):
             self.internet.at(URL + ".metadata", reply)
             found = self.result(Deferred.fromCoroutine(self.mirror.head("demo", SIDECAR)))
             self.assert_bytes(found, METADATA)
-            self.mirror.forget("demo", SIDECAR)
+            self.mirror.delete("demo", SIDECAR)
 
     def test_gone(self) -> None:
         """Whatever says that it is gone: the end of the wheel tells all, and nothing else comes."""
         for status in (403, 404, 410):
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
             self.internet.asked.clear()
             self.internet.at(URL + ".metadata", Reply(status))
             self.taken()
@@ -173,7 +173,7 @@ class Taken(TakenCase):
     def test_size_wrong(self) -> None:
         """A wrong size in the page costs another request, and no more."""
         for wrong in (-1000, 1000):
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
             self.advertise(size=len(WHEEL) + wrong)
             self.taken()
 
@@ -211,7 +211,7 @@ class Taken(TakenCase):
             {"headers": {"Content-Range": f"bytes 5-4/{len(WHEEL)}"}},
         ]
         for lie in lies:
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
             self.ranges.lie = lie
             self.internet.asked.clear()
             false = Reply(**{"status": 206, "chunks": b"0123456789", **lie})
@@ -279,8 +279,8 @@ class Taken(TakenCase):
         for status in (400, 401, 403, 404, 405, 410, 416, 422, 500, 501, 502, 503):
             self.ranges.lie = {"status": status}
             self.taken()
-            self.mirror.forget("demo", NAME)
-            self.mirror.forget("demo", SIDECAR)
+            self.mirror.delete("demo", NAME)
+            self.mirror.delete("demo", SIDECAR)
 
     def test_streaming(self) -> None:
         """Where nobody is sent upstream it is waited for, and comes whole."""

@@ -44,7 +44,7 @@ class Versions(MirrorCase):
         **keys: Any,
     ) -> bytes | None:
         """Let the old version break off, and the upstream answer so then; give what is kept."""
-        self.mirror.forget("demo", NAME)
+        self.mirror.delete("demo", NAME)
         self.build(stream=stream)
         self.internet.asked.clear()
         size = len(OLD) if length else None
@@ -240,7 +240,7 @@ class Versions(MirrorCase):
                 if copy is not None:
                     assert copy.size == len(OLD)
                     copy.close()
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
 
     def test_transformed(self) -> None:
         """Status 203 is a success, and codings that change no bytes are none."""
@@ -255,7 +255,7 @@ class Versions(MirrorCase):
             for status in (200, 203):
                 self.listed(Reply(status, OLD, headers), **UNKNOWN)
                 self.assert_bytes(self.result(self.fetch()), OLD)
-                self.mirror.forget("demo", NAME)
+                self.mirror.delete("demo", NAME)
 
     def test_says_that_it_is_a_page(self) -> None:
         """``text/html`` is believed unless a file of a package begins so, in however small bits."""
@@ -280,7 +280,7 @@ class Versions(MirrorCase):
                 reply.bring(bytes([byte]))
             reply.end()
             self.assert_bytes(self.result(asked), data)
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
         for data in (b"<html>", b"Please log in", b"P", b"x" * 3000, b"<!-- PK\3\4 -->"):
             self.listed(Reply(200, data, html), **UNKNOWN)
             self.assert_sent_to(self.fetch())

@@ -482,7 +482,7 @@ class Streaming(StreamCase):
         self.finish()
         self.assert_whole(exchange)
         for data, status in ((LARGE, 200), (WRONG, 503)):
-            self.mirror.forget("demo", NAME)
+            self.mirror.delete("demo", NAME)
             self.serve_slowly(Reply(503), size=None)
             exchange = self.begin(version="1.0")
             assert exchange.receive() == b""

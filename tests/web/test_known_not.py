@@ -109,7 +109,7 @@ class NotGiven(KnownCase):
         """A file that is removed is closed at once: its bytes are to be free."""
         head = self.learned()
         assert self.open_files() != []
-        self.mirror.forget("demo", SMALL)
+        self.mirror.delete("demo", SMALL)
         assert self.open_files() == []
         assert not self.known(head)
 

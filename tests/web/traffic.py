@@ -71,7 +71,7 @@ class TrafficCase(KnownCase):
                 case "forget":
                     self.pages.invalidate("demo")
                 case "drop":
-                    self.mirror.forget("demo", SMALL)
+                    self.mirror.delete("demo", SMALL)
                 case "touch":
                     os.utime(self.folder / "files-example/packages" / LARGE)
                 case "expire":

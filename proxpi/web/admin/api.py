@@ -102,7 +102,7 @@ class AdminApi:
         project = _project(name, 404)
         if not is_safe_name(filename):
             raise _Refused(404, NO_FILENAME)
-        await self._mirror.forget(project, filename)
+        await self._mirror.delete(project, filename)
         return responses.success().apply(request)
 
     @app.route("/cache", methods=["DELETE"])

@@ -1,0 +1,133 @@
+"""Cached files: whether the cached version of a file may be served, and whether it is fresh.
+
+A file that was found in the cache folder is *unverified*: it is compared with its page, by one
+single flight, before its first response; clients wait for that without a deadline. A file with a
+digest is then *fresh* for ever. Only the upstream knows whether a file without a digest changed: it
+is fresh for the time to live of its page after the upstream had it last. Then it is *stale*: the
+next request asks the upstream with its validators (RFC 9110 13.1). Clients wait some seconds for
+that; later they get the cached version. If the upstream has another version, the cached one is
+*outdated*: it is downloaded anew, and served only where that fails. A file without validators is
+revalidated by the date of its response; a found file is stale at once, and is revalidated by the
+date of its last change. A file without any date stays fresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.fetch import is_whole, validators_of
+from proxpi.files.resolver import FileReference
+from proxpi.simple import caching, urls
+from proxpi.single_flight import Flights, Late
+from proxpi.upstream.client import UpstreamClient
+from proxpi.upstream.errors import UpstreamFailed
+
+#: Seconds that clients wait for a revalidation before they get the cached version.
+DEADLINE = 5.0
+#: Seconds after a failed revalidation before the next one, if the time to live is not shorter.
+RETRY = 60.0
+
+T = TypeVar("T")
+_log = Logger(namespace="proxpi.files")
+
+
+class InThread(Protocol):
+    """Runs a slow function off the reactor's thread."""
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give a Deferred of the result of `job`."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class CachedFiles:
+    """The cached versions of files.
+
+    :ivar ttl: seconds for which a file without a digest is fresh
+    """
+
+    _upstream: UpstreamClient
+    _cache_dir: CacheDir
+    _clock: IReactorTime
+    _in_thread: InThread
+    _checks: Flights[FileReference, None]
+    _revalidations: Flights[FileReference, None]
+    _ttl: float
+    _outdated: set[FileReference] = attrs.field(init=False, factory=set)
+
+    def ready(self, reference: FileReference) -> OpenFile | None:
+        """Open a file that is verified and fresh, without waiting."""
+        return self._cache_dir.open(reference) if self._is_fresh(reference) else None
+
+    async def open(self, reference: FileReference) -> OpenFile | None:
+        """Open a file that is not outdated, once it is verified and, if stale, revalidated."""
+        if self._cache_dir.found(reference):
+            await self._checks.join(reference, lambda: self._check(reference)).wait()
+        if reference not in self._outdated and not self._is_fresh(reference):
+            flight = self._revalidations.join(reference, lambda: self._revalidate(reference))
+            until = flight.started + DEADLINE
+            if until > self._clock.seconds():
+                with suppress(Late):
+                    await flight.wait(until)
+        return None if reference in self._outdated else self._cache_dir.open(reference)
+
+    def open_outdated(self, reference: FileReference) -> OpenFile | None:
+        """Open the outdated version of a file, for when the upstream's cannot be fetched."""
+        return self._cache_dir.open(reference) if reference in self._outdated else None
+
+    def forget(self, reference: FileReference) -> None:
+        """Forget the freshness of a file, and detach its flights: it was deleted or replaced."""
+        self._checks.forget(reference)
+        self._revalidations.forget(reference)
+        self._outdated.discard(reference)
+
+    def clear(self) -> None:
+        """Forget the freshness of every file."""
+        for reference in [*self._checks, *self._revalidations, *self._outdated]:
+            self.forget(reference)
+
+    def _is_fresh(self, reference: FileReference) -> bool:
+        if reference.has_digest:
+            return True
+        checked = self._cache_dir.checked(reference)
+        if reference in self._outdated:
+            return False
+        if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
+            return True
+        return caching.remaining(checked.confirmed_at, self._ttl, self._clock.seconds()) > 0
+
+    async def _check(self, reference: FileReference) -> None:
+        checked = await self._in_thread(lambda: self._cache_dir.check(reference))
+        self._cache_dir.trust(reference, checked)
+
+    async def _revalidate(self, reference: FileReference) -> None:
+        checked = self._cache_dir.checked(reference)
+        assert checked is not None
+        conditions = {"If-None-Match": checked.etag, "If-Modified-Since": checked.modified}
+        headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
+        cause: object = None
+        try:
+            async with self._upstream.file(reference.url, headers) as response:
+                if self._cache_dir.checked(reference) != checked:
+                    return  # it was deleted meanwhile
+                # Some upstreams ignore conditions.
+                same = validators_of(response) == (checked.etag, checked.modified)
+                if is_whole(reference, response) and not same:
+                    self._outdated.add(reference)
+                    return
+                if response.status not in (200, 203, 206, 304):
+                    cause = f"{urls.loggable(reference.url)}: status {response.status}"
+        except UpstreamFailed as error:
+            cause = error
+        confirmed_at = self._clock.seconds()
+        if cause is not None:
+            _log.warn("{cause}; the cached version is served", cause=cause)
+            confirmed_at += min(RETRY - self._ttl, 0.0)
+        self._cache_dir.confirm(reference, confirmed_at)
