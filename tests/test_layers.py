@@ -1,0 +1,259 @@
+"""The layers hold: which module imports which, and a few rules that are easily forgotten.
+
+The layers, from the bottom, are those of CONTRIBUTING.rst.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from proxpi.settings import SETTINGS
+
+TOP = Path(__file__).parent.parent
+LAYERS = [
+    {"simple", "single_flight", "atomic_files", "quantities", "settings", "metrics"},
+    {"upstream"},
+    {"index", "files"},
+    {"web"},
+    {"options", "logs", "resources", "shutdown"},
+    {"tap"},
+]
+#: Packages of one layer that do not import each other.
+APART = {frozenset({"index", "files"})}
+
+MODULES = sorted((TOP / "proxpi").rglob("*.py"))
+TESTS = sorted(TOP.glob("tests/**/*.py"))
+SOURCES = [*MODULES, *sorted(TOP.glob("twisted/**/*.py")), *TESTS]
+SOURCES += [*sorted(TOP.glob("benchmarks/**/*.py")), TOP / "noxfile.py"]
+#: What the rules below do not hold for yet.
+STILL_IMPORTING = {
+    "tests/faults/test_crowd.py",
+    *(
+        f"tests/files/test_{each}.py"
+        for each in (
+            "startup_scan",
+            "disk_odd",
+            "disk_start",
+            "quota",
+            "counted",
+            "usage_log",
+            "taken",
+            "stream_resume",
+            "deletion_queue",
+            "range",
+            "forget",
+        )
+    ),
+    "tests/test_tap_trust.py",
+    "tests/test_home.py",
+    "tests/test_tap_folder.py",
+    *(
+        f"tests/index/test_{each}.py"
+        for each in (
+            "list_body",
+            "cleared",
+            "list_store",
+            "retry",
+            "stale_list",
+            "list_cold",
+            "list_trouble",
+            "generation",
+        )
+    ),
+}
+STILL_WRITTEN = {"proxpi/upstream/connections.py:145 pool._factory"}
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
+
+
+def label(path: Path) -> str:
+    """How a file is called in a report."""
+    return str(path.relative_to(TOP))
+
+
+def name(path: Path) -> str:
+    """Give the dotted name of a module."""
+    return label(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports(path: Path, top: bool = False) -> Iterator[str]:
+    """
+    Give all that a file imports as dotted names: module, or module and name.
+
+    :param top: only what is imported when the module is
+    """
+    package = path.relative_to(TOP).parent.parts
+    for node in TREES[path].body if top else ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            yield from (f"{module}.{name.name}" for name in node.names)
+
+
+def part(module: str) -> str:
+    """The part of proxpi that a dotted name is in, or an empty text for none."""
+    parts = module.split(".")
+    known = set[str]().union(*LAYERS)
+    return parts[1] if len(parts) > 1 and parts[0] == "proxpi" and parts[1] in known else ""
+
+
+def layer(part: str) -> int:
+    """The number of the layer that a part is in."""
+    return next(number for number, parts in enumerate(LAYERS) if part in parts)
+
+
+def part_of(path: Path) -> str:
+    """The part that a module of proxpi is in."""
+    return path.relative_to(TOP / "proxpi").parts[0].removesuffix(".py")
+
+
+def test_every_module_has_its_layer() -> None:
+    """A new part of proxpi is given a layer before it is built."""
+    assert {part_of(path) for path in MODULES} - {"__init__"} <= set[str]().union(*LAYERS)
+
+
+def test_nothing_imports_upward() -> None:
+    """A module imports from its own layer and those below; ``index`` and ``files`` are apart."""
+    for path in MODULES:
+        own = part_of(path)
+        imported = {part(name) for name in imports(path)} - {""}
+        if own == "__init__":
+            assert not imported
+            continue
+        assert not {name for name in imported if layer(name) > layer(own)}, label(path)
+        assert not {name for name in imported if frozenset({own, name}) in APART}, label(path)
+
+
+def test_no_import_cycle() -> None:
+    """Of two modules at most one knows the other, directly or through others."""
+    modules = {name(path) for path in MODULES}
+    graph = {
+        name(path): {
+            found
+            for imported in imports(path)
+            for found in (imported, imported.rpartition(".")[0])
+            if found in modules and found != name(path) and found != "proxpi"
+        }
+        for path in MODULES
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_simple_is_pure() -> None:
+    """The Simple Repository API knows no network, no clock and no other part of proxpi."""
+    foreign = {"twisted", "treq", "klein", "zope", "socket", "asyncio", "time", "os", "pathlib"}
+    for path in sorted((TOP / "proxpi/simple").rglob("*.py")):
+        names = set(imports(path))
+        assert not {name.split(".")[0] for name in names} & foreign, label(path)
+        assert {part(name) for name in names} <= {"", "simple"}, label(path)
+
+
+def test_only_the_composition_root_has_the_reactor() -> None:
+    """The global reactor is an argument everywhere but in the composition root."""
+    found = [label(path) for path in MODULES if "twisted.internet.reactor" in set(imports(path))]
+    assert found == ["proxpi/tap.py"]
+
+
+def written(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """Give the private attributes that code assigns or deletes."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and not isinstance(node.ctx, ast.Load)
+            and node.attr.startswith("_")
+            and not node.attr.endswith("__")
+        ):
+            yield node
+
+
+def is_self(node: ast.Attribute) -> bool:
+    """Tell whether an attribute is one of the object's own."""
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+def test_private_attributes_are_written_by_their_own_class() -> None:
+    """No module writes a private attribute of an object of another class."""
+    found = {
+        f"{label(path)}:{node.lineno} {ast.unparse(node)}"
+        for path in MODULES
+        for node in written(TREES[path])
+        if not is_self(node)
+    }
+    assert found <= STILL_WRITTEN
+
+
+@cache
+def private(base: type) -> frozenset[str]:
+    """Give the private attributes that a class has, or writes on itself."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+    return frozenset({node.attr for node in written(tree) if is_self(node)} | {*vars(base)})
+
+
+def test_no_private_attribute_of_a_base_class_of_twisted() -> None:
+    """A class that is derived from one of Twisted's writes no attribute that is private there."""
+    for path in MODULES:
+        module = importlib.import_module(name(path))
+        for _, own in inspect.getmembers(module, inspect.isclass):
+            if own.__module__ != module.__name__:
+                continue
+            bases = [
+                base for base in own.__mro__ if base.__module__.startswith(("twisted.", "treq."))
+            ]
+            if bases:
+                tree = ast.parse(textwrap.dedent(inspect.getsource(own)))
+                attributes = {node.attr for node in written(tree) if is_self(node)}
+                assert not attributes & frozenset().union(*map(private, bases)), own
+
+
+def test_a_module_says_why_it_exists() -> None:
+    """Every module opens with a docstring, unless there is nothing in it."""
+    for path in SOURCES:
+        assert ast.get_docstring(TREES[path]) or not TREES[path].body, label(path)
+
+
+def test_a_test_says_what_it_is_for() -> None:
+    """Every test has its intent as docstring."""
+    for path in TESTS:
+        if path.name.startswith("test_"):
+            tests = [
+                node
+                for node in ast.walk(TREES[path])
+                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+            ]
+            assert tests, label(path)
+            assert [test.name for test in tests if not ast.get_docstring(test)] == [], label(path)
+
+
+def test_tests_do_not_import_tests() -> None:
+    """Base cases and helpers live in ``tests/support``; no test module imports another one."""
+    found = {
+        label(path)
+        for path in TESTS
+        for each in imports(path)
+        if ".test_" in each and each.startswith("tests.")
+    }
+    assert found <= STILL_IMPORTING
+
+
+def test_twisted_stays_a_namespace() -> None:
+    """A package file in the plugin folders would hide Twisted itself."""
+    assert not list((TOP / "twisted").rglob("__init__.py"))
+    assert (TOP / "twisted/plugins/proxpi_plugin.py").is_file()
+
+
+def test_the_default_index_is_named_once() -> None:
+    """Its host stands in the table of settings, and nowhere else in code, tests and images."""
+    host = urlsplit(next(row.default for row in SETTINGS if row.name == "index_url")).hostname
+    assert host
+    others = [path for path in (TOP / "docker").iterdir() if path.is_file()]
+    found = {label(path): path.read_text().count(host) for path in [*SOURCES, *others]}
+    assert {name: count for name, count in found.items() if count} == {"proxpi/settings.py": 1}
