@@ -24,8 +24,7 @@ from functools import partial
 
 import msgspec
 
-from proxpi.index.merge import merge
-from proxpi.index.representations import LEVEL
+from proxpi.index.representations import LEVEL, merge
 from proxpi.simple import model
 from proxpi.simple.parse import parse_project
 from proxpi.simple.render import render_html, render_json

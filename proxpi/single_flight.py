@@ -1,11 +1,10 @@
 """Single flight: one piece of work for all who wait for its result, each with a deadline.
 
-A :class:`Flight` is *joinable* until it is forgotten or has *landed*; a forgotten flight goes on
-for those who joined it before. A waiter ends in one of three ways: it gets the result, its
-deadline comes (:class:`Late`), or it *leaves* (its Deferred is cancelled). No waiter ends the work.
-But a flight that all waiters have left is not *wanted*: work that only waits for its turn may then
-be given up. A waiter that was late still wants it: it was given something older meanwhile, and the
-result is for the next request.
+A :class:`Flight` is *joinable* until it is detached or has *landed*; a detached flight goes on for
+those who joined it before. A waiter ends in one of three ways: it gets the result, its deadline
+passes (:class:`Late`), or it *leaves* (its Deferred is cancelled). No waiter ends the work. But
+once all waiters have left, a flight is not *wanted*: work that only waits for its turn may then be
+given up. A flight with a late waiter stays wanted: its result is for the next request.
 """
 
 from __future__ import annotations
@@ -36,44 +35,47 @@ class Flight(Generic[T]):
     _clock: IReactorTime
     started: float
     _left: Callable[[], object]
-    _waiters: list[Deferred[T]] = attrs.field(init=False, factory=list)
+    _waiters: dict[Deferred[T], IDelayedCall | None] = attrs.field(init=False, factory=dict)
     _outcome: Callable[[], Deferred[T]] | None = attrs.field(init=False, default=None)
     _late: bool = attrs.field(init=False, default=False)
 
     @property
     def wanted(self) -> bool:
-        """Whether anyone waits for the result, or was late."""
+        """Whether a waiter waits for the result, or was late."""
         return bool(self._waiters) or self._late
 
-    def wait(self, until: float | None = None, *, final: bool = True) -> Deferred[T]:
+    def wait(
+        self, until: float | None = None, extend: Callable[[], float | None] = lambda: None
+    ) -> Deferred[T]:
         """
         Give a Deferred of the result that belongs to the caller alone.
 
         :param until: the clock's seconds at which it fails with :class:`Late`; ``None``: never
-        :param final: whether the caller is late then, and does not just look how far it is
+        :param extend: is called then, and gives a later deadline, or ``None``
         """
         if self._outcome is not None:
             return self._outcome()
         waiter: Deferred[T] = Deferred(self._leave)
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         if until is not None:
-            left = max(0.0, until - self._clock.seconds())
-            timer = self._clock.callLater(left, self._end_wait, waiter, final)
-            waiter.addBoth(_stop, timer)
+            self._time(waiter, until, extend)
         return waiter
 
-    def _leave(self, waiter: Deferred[T]) -> None:
-        self._waiters.remove(waiter)
-        self._left()
+    def _time(self, waiter: Deferred[T], until: float, extend: Callable[[], float | None]) -> None:
+        left = max(0.0, until - self._clock.seconds())
+        self._waiters[waiter] = self._clock.callLater(left, self._expire, waiter, extend)
 
-    def be_late(self) -> None:
-        """Note that a waiter is late: the flight stays wanted."""
+    def _expire(self, waiter: Deferred[T], extend: Callable[[], float | None]) -> None:
+        if (later := extend()) is not None:
+            self._time(waiter, later, extend)
+            return
         self._late = True
-
-    def _end_wait(self, waiter: Deferred[T], final: bool) -> None:
-        self._late |= final
-        self._waiters.remove(waiter)
+        del self._waiters[waiter]
         waiter.errback(Late())
+
+    def _leave(self, waiter: Deferred[T]) -> None:
+        self._remove(waiter)
+        self._left()
 
     def _succeeded(self, result: T) -> None:
         self._outcome = lambda: succeed(result)
@@ -81,16 +83,23 @@ class Flight(Generic[T]):
             waiter.callback(result)
 
     def _failed(self, failure: Failure) -> None:
-        # A Failure keeps the frames of the work alive; the exception is all that is wanted.
+        # A Failure keeps the frames of the work alive; only its exception is needed.
         error = failure.value
         self._outcome = lambda: fail(error)
         for waiter in self._remaining():
             waiter.errback(error)
 
     def _remaining(self) -> Iterator[Deferred[T]]:
-        """Give the waiters one by one: what one does with the result may cancel the next."""
+        """Remove the waiters one by one: the callbacks of one may cancel the next."""
         while self._waiters:
-            yield self._waiters.pop(0)
+            waiter = next(iter(self._waiters))
+            self._remove(waiter)
+            yield waiter
+
+    def _remove(self, waiter: Deferred[T]) -> None:
+        timer = self._waiters.pop(waiter)
+        if timer is not None:
+            timer.cancel()
 
 
 @attrs.define(eq=False)
@@ -107,7 +116,7 @@ class Flights(Generic[K, T]):
 
     @property
     def under_way(self) -> bool:
-        """Whether any flight has not landed yet, forgotten ones included."""
+        """Whether any flight has not landed yet, detached ones included."""
         return bool(self._under_way)
 
     @property
@@ -129,11 +138,11 @@ class Flights(Generic[K, T]):
             result.addCallbacks(flight._succeeded, flight._failed)
         return flight
 
-    def forget(self, key: K, flight: Flight[T] | None = None) -> None:
+    def detach(self, key: K, flight: Flight[T] | None = None) -> None:
         """
-        Let the next request start anew; those who wait already get what they wait for.
+        Make a flight not joinable: the next request starts a new one.
 
-        :param flight: the one that is meant, if not whichever is joinable
+        :param flight: detach only this one, if it is joinable
         """
         if flight is None or self._joinable.get(key) is flight:
             self._joinable.pop(key, None)
@@ -144,11 +153,5 @@ class Flights(Generic[K, T]):
 
     def _landed(self, result: Any, key: K, flight: Flight[T]) -> Any:
         self._under_way.discard(flight)
-        self.forget(key, flight)
+        self.detach(key, flight)
         return result
-
-
-def _stop(result: T, timer: IDelayedCall) -> T:
-    if timer.active():
-        timer.cancel()
-    return result

@@ -255,7 +255,7 @@ def build(
             upstream,
             Share(resources.pages, THREADS // 2),
             Breakers(urls.public(url), reactor),
-            Root(url, upstream, reactor, Flights(reactor)),
+            Root(url, upstream, reactor),
         )
         for url, ttl in zip(index_urls, ttls, strict=True)
     ]

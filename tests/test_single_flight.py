@@ -155,7 +155,7 @@ class FlightsTests(Case):
     def test_forget(self) -> None:
         """After forget() the next who asks starts anew; the old waiters get the old result."""
         old = self.join().wait()
-        self.flights.forget("key")
+        self.flights.detach("key")
         new = self.join().wait()
         assert len(self.works) == 2
         self.works[0].callback("old")
@@ -168,7 +168,7 @@ class FlightsTests(Case):
 
     def test_forget_what_is_not_there(self) -> None:
         """To forget a key that has no flight is no error."""
-        self.flights.forget("key")
+        self.flights.detach("key")
         assert self.works == []
 
     def test_a_result_that_cancels_a_waiter(self) -> None:
@@ -198,7 +198,7 @@ class FlightsTests(Case):
         """What the flights are for can be told, and they may be forgotten meanwhile."""
         self.join()
         for key in self.flights:
-            self.flights.forget(key)
+            self.flights.detach(key)
         assert list(self.flights) == []
 
     def test_abandoned(self) -> None:

@@ -84,8 +84,8 @@ class CachedFiles:
 
     def forget(self, reference: FileReference) -> None:
         """Forget the freshness of a file, and detach its flights: it was deleted or replaced."""
-        self._checks.forget(reference)
-        self._revalidations.forget(reference)
+        self._checks.detach(reference)
+        self._revalidations.detach(reference)
         self._outdated.discard(reference)
 
     def clear(self) -> None:

@@ -121,7 +121,7 @@ class Downloads:
 
     def delete(self, reference: FileReference) -> None:
         """Detach a download: the next request starts anew, its clients get what arrives."""
-        self._flights.forget(reference)
+        self._flights.detach(reference)
         if (spool := self._spools.pop(reference, None)) is not None:
             spool.release_unfollowed()
         self._cached.forget(reference)

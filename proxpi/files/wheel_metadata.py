@@ -202,7 +202,7 @@ class WheelMetadata:
 
     def delete(self, reference: FileReference) -> None:
         """Detach the flight of metadata that is deleted."""
-        self._flights.forget(reference)
+        self._flights.detach(reference)
 
     def clear(self) -> None:
         """Detach every flight."""

@@ -4,21 +4,22 @@ Theory of operation
 -------------------
 There is one breaker per page of an index, and one per index. Each is in one of three states:
 
-=========  ===================================  ==============================================
-state      when                                 a request with a stale page to fall back on
-=========  ===================================  ==============================================
-closed     no error is known                    is sent
-open       there is one, `retry_at` is to come  is not sent: the client gets the stale page
-half-open  there is one, `retry_at` has passed  is sent as the *trial*; the breaker opens again
-                                                for the next pause, so that it is the only one
-=========  ===================================  ==============================================
+=========  ==============================  ===================================================
+state      when                            a request with a stale page to fall back on
+=========  ==============================  ===================================================
+closed     no error is known               is sent
+open       `retry_at` has not passed       is not sent: the client gets the stale page
+half-open  `retry_at` has passed           is sent as the *trial*; the breaker opens again for
+                                           the next pause, so that it is the only one
+=========  ==============================  ===================================================
 
 A failure opens a closed breaker; a success closes it in any state. The pauses double.
 
-A response of whatever status concerns its page alone, and so does a connection that is lost.
-The breaker of the index opens after status 429, and when no connection is made or no response
-head comes, provided that the index sent no other head since the request began. Any response head
-closes it, but not before the end of the ``Retry-After`` of a 429.
+A failed request opens the breaker of its page. It opens the breaker of the index as well in two
+cases: the status is 429; or there was no connection or no response head, the page's breaker was
+closed, and the index has sent no response head since the request began. Every response head other
+than a 429 closes the breaker of the index; while a ``Retry-After`` runs, only the head of a later
+request does.
 
 A page that hangs looks like an index that does. So the pauses of the index are half as long as
 those of a page: between two trials of the bad page, a good one gets its turn and closes the
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from enum import Enum, auto
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -47,11 +49,22 @@ LONGEST = 30.0
 MOST = 1000
 
 
+class State(Enum):
+    """The state of a breaker, or of those of a page and its index together."""
+
+    CLOSED = auto()
+    HALF_OPEN = auto()
+    OPEN = auto()
+
+
+_STATES = tuple(State)
+
+
 @attrs.define(eq=False)
 class Breaker:
     """A circuit breaker; all times are the clock's seconds.
 
-    :ivar error: why it is not closed, and `failed_at` since when that is known
+    :ivar error: why it is not closed, known since `failed_at`
     :ivar retry_at: when it is half-open
     """
 
@@ -62,9 +75,11 @@ class Breaker:
     retry_at: float = float("-inf")
     _pause: float = 0.0
 
-    def is_open(self, now: float) -> bool:
-        """Whether no request may be sent now."""
-        return self.error is not None and now < self.retry_at
+    def state(self, now: float) -> State:
+        """Give its state."""
+        if self.error is None:
+            return State.CLOSED
+        return State.OPEN if now < self.retry_at else State.HALF_OPEN
 
     def fail(self, error: UpstreamFailed, now: float) -> None:
         """Open it, if it is closed, and heed ``Retry-After``."""
@@ -78,17 +93,17 @@ class Breaker:
         """Open it for the next pause."""
         longest = LONGEST if isinstance(self.error, CredentialsRejected) else self._longest
         self._pause = min(longest, self._pause * 2 or self._first)
-        # Varied, to keep many proxies from knocking in step.
+        # Varied, so that many proxies do not retry at the same time.
         self.retry_at = now + self._pause * random.uniform(0.75, 1.0)
 
     def close(self) -> None:
-        """Forget the error."""
+        """Close it."""
         self.error, self._pause = None, 0.0
 
 
 @attrs.define(eq=False)
 class Breakers:
-    """The breakers of one index; a page is named by its project, the root list by nothing.
+    """The breakers of one index. A page is named by its project; ``""`` is the project list.
 
     :ivar url: the root of the index
     """
@@ -104,43 +119,44 @@ class Breakers:
         """Whether the breaker of a page is not closed."""
         return page in self._pages
 
-    def refusal(self, page: str | None) -> UpstreamFailed | None:
-        """
-        Give why no request for a page may be sent now, if none may.
+    def state(self, page: str) -> State:
+        """Give the state of both breakers together: what becomes of the next request."""
+        now = self._clock.seconds()
+        states = [breaker.state(now) for breaker in self._of(page)]
+        return next(
+            (each for each in (State.OPEN, State.HALF_OPEN) if each in states), State.CLOSED
+        )
 
-        :param page: ``None`` for a request that ignores the breaker of its page
+    def refusal(self, page: str, *, ignore_page: bool = False) -> UpstreamFailed | None:
+        """
+        Give the error for which a breaker refuses a request now; ``None`` if it is admitted.
+
+        :param ignore_page: whether only the breaker of the index counts
         """
         now = self._clock.seconds()
-        own = self._pages.get(page) if page is not None else None
-        if own is not None and own.is_open(now):
-            assert own.error is not None
-            return own.error.copy()
-        return self._index_error() if self._index.is_open(now) else None
+        for breaker in self._of(page, ignore_page):
+            if breaker.error is not None and breaker.state(now) is State.OPEN:
+                return self._index_error() if breaker is self._index else breaker.error.copy()
+        return None
 
-    def half_open(self, page: str) -> bool:
-        """Whether the next request for a page is a trial."""
-        fails = self._index.error is not None or page in self._pages
-        return fails and self.refusal(page) is None
-
-    def admit(self, page: str | None) -> bool:
+    def admit(self, page: str, *, ignore_page: bool = False) -> bool:
         """
-        Take note that a request for a page is sent.
+        Admit a request, which is sent at once.
 
-        :param page: as for :meth:`error`
+        :param ignore_page: as for :meth:`refusal`
         :return: whether it is a trial
-        :raises UpstreamFailed: if it may not be sent now
+        :raises UpstreamFailed: if a breaker refuses it
         """
-        if (error := self.refusal(page)) is not None:
+        if (error := self.refusal(page, ignore_page=ignore_page)) is not None:
             raise error
-        own = self._pages.get(page) if page is not None else None
-        tried = [each for each in (self._index, own) if each and each.error]
+        tried = [each for each in self._of(page, ignore_page) if each.error is not None]
         for breaker in tried:
             breaker.back_off(self._clock.seconds())
         return bool(tried)
 
     def answered(self, status: int, since: float) -> None:
         """
-        Take note of a response head.
+        Note a response head.
 
         :param since: the clock's seconds when the request began
         """
@@ -157,7 +173,7 @@ class Breakers:
 
     def failed(self, page: str, error: UpstreamFailed, since: float) -> None:
         """
-        Take note of a failed request.
+        Note a failed request.
 
         :param since: the clock's seconds when it began
         """
@@ -190,8 +206,13 @@ class Breakers:
         error.retry_after = left
         return error
 
+    def _of(self, page: str, ignore_page: bool = False) -> list[Breaker]:
+        """Give the breakers that a request for a page passes."""
+        own = None if ignore_page else self._pages.get(page)
+        return [self._index] if own is None else [own, self._index]
+
     def _index_error(self) -> UpstreamFailed:
-        """Give why the index fails, without the page at which that was noticed."""
+        """Give why the index fails, without the page whose request showed it."""
         assert self._index.error is not None
         error = self._index.error.copy()
         if isinstance(error, ProxyFailed):

@@ -1,24 +1,22 @@
-"""The root of an index, asked where the 404 of a page may say nothing about its project.
+"""One upstream index: the requests to it, and the meaning of its responses.
 
-Two indexes answer 404 to everything: one whose URL is wrong, and one of a host that hides what it
-has from expired credentials. Their roots tell. What is known of a root is in one of three states:
+The protocol is the Simple Repository API (PEP 503, PEP 691): JSON is preferred, HTML is understood.
+This module alone decides which statuses mean absence (404, 410, some 403) and which mean failure:
+an index that fails must never look like one that lacks a project.
 
-* *unknown*: it was not asked. It is when the first page of an index with credentials is;
-* *answered*: it has answered 200 at some time. From then on, a 404 for a page that such an index
-  had before is an absence only if the root still answers;
-* *never answered*: no page is judged by it. If the first pages are 404 as well, that is logged.
+Two kinds of index send 404 for everything: one with a wrong URL, and one that hides its pages from
+expired credentials. Their :class:`Root` tells. It is in one of three states:
 
-One upstream index: how it is asked, and what its answers mean.
-
-The protocol is the Simple Repository API (PEP 503, PEP 691). JSON is asked for first; HTML is
-understood as well. Which status means "not here" and which means trouble is decided here and
-nowhere else: an index that fails must never look like one that lacks a project.
+* *unknown*: no request was sent; the first page of an index with credentials sends one;
+* *answered*: it has sent 200 at some time (remembered over a restart). A later 404 of a known page
+  then counts only if the root still sends 200; a failing root is requested again after 30 seconds;
+* *never answered*: 404s count. If the first two pages are 404 as well, one warning is logged.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -43,94 +41,16 @@ from proxpi.upstream.errors import (
 )
 from proxpi.upstream.response import ContentRange, Response, decode
 
-#: Seconds for which a root that fails is not asked again.
-FAILING = 30.0
-#: Pages that are 404 before the root is asked whether it is, too.
-FIRST = 2
-
-_log = Logger(namespace="proxpi.index")
-
-
-@attrs.define(eq=False)
-class Root:
-    """The root of one index.
-
-    :ivar url: it, with a trailing slash, maybe with credentials
-    :ivar answered: whether it answered 200 at some time
-    """
-
-    url: str = attrs.field(repr=urls.public)
-    _upstream: UpstreamClient
-    _clock: IReactorTime
-    _asking: Flights[None, None]
-    answered: bool = False
-    _status: int | None = None
-    _requested_at: float = float("-inf")
-    # The first pages that are 404, until one is served or the log has told of it.
-    _absent: set[str] | None = attrs.field(init=False, factory=set)
-
-    def note(self, status: int | None) -> None:
-        """Take note of the status that it has now; ``None``: there was no answer."""
-        self._status = 200 if status == 304 else status
-        self._requested_at = self._clock.seconds()
-        self.answered = self.answered or self._status == 200
-
-    async def answers(self, since: float) -> bool:
-        """
-        Tell whether it answers 200, asking it at most once for all who want to know.
-
-        :param since: the clock's seconds; an older success does not count
-        """
-        now = self._clock.seconds()
-        failing = self._status != 200 and now < self._requested_at + FAILING
-        if not failing and self._requested_at < since:
-            await self._asking.join(None, self._ask).wait()
-        return self._status == 200
-
-    async def learn(self) -> None:
-        """Ask it, if nothing is known of it."""
-        if not self.answered and self._requested_at == float("-inf"):
-            await self._asking.join(None, self._ask).wait()
-
-    def served(self) -> None:
-        """Take note that a page was served."""
-        self._absent = None
-
-    async def lacks(self, name: str) -> None:
-        """Take note that a page is 404, and log if everything is."""
-        if self._absent is None:
-            return
-        self._absent.add(name)
-        if len(self._absent) >= FIRST:
-            await self.learn()
-        if self._absent is None:
-            return
-        if self._status in (404, 410):
-            _log.warn(
-                "{url} answers {status}, and so do its first pages: is it the root of an index? "
-                "(PROXPI_INDEX_URL, PROXPI_EXTRA_INDEX_URLS)",
-                url=urls.loggable(self.url),
-                status=self._status,
-            )
-        if self._status in (404, 410) or len(self._absent) >= FIRST:
-            self._absent = None
-
-    async def _ask(self) -> None:
-        status = None
-        try:
-            async with self._upstream.page(self.url, {}) as answer:
-                status = answer.status
-        except UpstreamFailed:
-            pass
-        self.note(status)
-
-
 ACCEPT = (
     "application/vnd.pypi.simple.v1+json, "
     "application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 )
-#: Seconds for which "no such project" is believed, whatever the time to live.
+#: Seconds for which a 404 is fresh, whatever the time to live.
 ABSENT_TTL = 60.0
+#: Seconds for which a failing root is not requested again.
+ROOT_PAUSE = 30.0
+#: Pages that are 404 before the root is requested to find out whether it is, too.
+FIRST_PAGES = 2
 #: The newest minor version of the API that is understood in full.
 KNOWN_MINOR = 4
 
@@ -143,7 +63,7 @@ _log = Logger(namespace="proxpi.index")
 
 
 class InThread(Protocol):
-    """Runs a function that takes a while, off the reactor's thread."""
+    """Runs a slow function off the reactor's thread."""
 
     def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
         """Give what `job` will have returned."""
@@ -151,11 +71,11 @@ class InThread(Protocol):
 
 @attrs.frozen
 class StoredResponse:
-    """What one index last said of one project, but for the page itself.
+    """The last response of one index for one project, without its body (RFC 9111).
 
-    :ivar present: whether it has the project
-    :ivar requested_at: the clock's seconds when it was asked for
-    :ivar served: whether it ever had it
+    :ivar present: whether the index has the project
+    :ivar requested_at: the clock's seconds when the request began
+    :ivar served: whether the index ever had it
     :ivar invalidated: by ``DELETE``: never fresh, and revalidated without validators
     :ivar root_answered: whether the root of the index had answered by then (:class:`Root`)
     """
@@ -182,7 +102,7 @@ class StoredResponse:
 
 @attrs.frozen
 class IndexPage:
-    """A page of one index, parsed, and as it is kept."""
+    """A page of one index, parsed, and as it is stored."""
 
     project: model.Project
     document: bytes
@@ -190,16 +110,16 @@ class IndexPage:
 
 @attrs.frozen
 class IndexResponse(Generic[P]):
-    """An index's answer.
+    """A response of an index.
 
-    :ivar content: the new page, or list; ``None`` if the old one holds, or if there is none
+    :ivar content: the new page, or list; ``None`` if the old one is confirmed, or for an absence
     """
 
     stored: StoredResponse
     content: P | None = None
 
     def supersedes(self, old: StoredResponse | None) -> bool:
-        """Tell whether it is newer than `old`, and does not confirm something else than that."""
+        """Whether it is newer than `old` and, if it is a 304, about the validators of `old`."""
         if old is None:
             return True
         validators = (self.stored.etag, self.stored.last_modified)
@@ -209,14 +129,88 @@ class IndexResponse(Generic[P]):
 
 
 @attrs.define(eq=False)
+class Root:
+    """The root of one index.
+
+    :ivar url: with a trailing slash, maybe with credentials
+    :ivar answered: whether it has sent 200 at some time
+    """
+
+    url: str = attrs.field(repr=urls.public)
+    _upstream: UpstreamClient
+    _clock: IReactorTime
+    answered: bool = False
+    _status: int | None = None
+    _requested_at: float = float("-inf")
+    # The first pages that are 404, until one is served or the warning is logged.
+    _absent: set[str] | None = attrs.field(init=False, factory=set)
+    _requests: Flights[None, None] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._requests = Flights(self._clock)
+
+    def note(self, status: int | None) -> None:
+        """Note its status; ``None``: no response came."""
+        self._status = 200 if status == 304 else status
+        self._requested_at = self._clock.seconds()
+        self.answered = self.answered or self._status == 200
+
+    async def answers(self, since: float) -> bool:
+        """
+        Tell whether it sends 200; one request serves all callers.
+
+        :param since: the clock's seconds; an older success does not count
+        """
+        pauses = self._status != 200 and self._clock.seconds() < self._requested_at + ROOT_PAUSE
+        if not pauses and self._requested_at < since:
+            await self._requests.join(None, self._request).wait()
+        return self._status == 200
+
+    async def learn(self) -> None:
+        """Send a request if its state is unknown."""
+        if not self.answered and self._requested_at == float("-inf"):
+            await self._requests.join(None, self._request).wait()
+
+    def note_served(self) -> None:
+        """Note that the index served a page."""
+        self._absent = None
+
+    async def note_absent(self, name: str) -> None:
+        """Note that a page is 404, and log if everything is."""
+        if self._absent is None:
+            return
+        self._absent.add(name)
+        if len(self._absent) >= FIRST_PAGES:
+            await self.learn()
+        if self._absent is None:
+            return
+        if self._status in (404, 410):
+            _log.warn(
+                "{url} answers {status}, and so do its first pages: is it the root of an index? "
+                "(PROXPI_INDEX_URL, PROXPI_EXTRA_INDEX_URLS)",
+                url=urls.loggable(self.url),
+                status=self._status,
+            )
+        if self._status in (404, 410) or len(self._absent) >= FIRST_PAGES:
+            self._absent = None
+
+    async def _request(self) -> None:
+        status = None
+        try:
+            async with self._upstream.page(self.url, {}) as response:
+                status = response.status
+        except UpstreamFailed:
+            pass
+        self.note(status)
+
+
+@attrs.define(eq=False)
 class IndexClient:
-    """An index that is asked for projects.
+    """The client of one index.
 
     :ivar url: its root, with a trailing slash, maybe with credentials
-    :ivar ttl: seconds for which a page of it stays fresh
-    :ivar work: runs what parses its answers, in its share of the threads
-    :ivar breakers: whether it is asked while it fails
-    :ivar root: whether it is to be believed that it lacks a project
+    :ivar ttl: seconds for which its pages stay fresh
+    :ivar in_thread: runs the parsers of its pages, in its share of the threads
     """
 
     url: str = attrs.field(repr=urls.public)
@@ -229,12 +223,12 @@ class IndexClient:
 
     @property
     def identity(self) -> str:
-        """A name by which what it said is known again after a restart: hexadecimal."""
+        """The name of the index in the store: hexadecimal."""
         return hashlib.sha256(urls.public(self.url).encode()).hexdigest()[:16]
 
     @property
     def private(self) -> bool:
-        """Whether it is asked with credentials."""
+        """Whether requests to it carry credentials."""
         return self._upstream.credentials.protects(self.url)
 
     def guards(self, url: str) -> bool:
@@ -242,11 +236,15 @@ class IndexClient:
         return self.private or self._upstream.credentials.protects(url)
 
     def timeout_error(self, page: str, since: float) -> UpstreamFailed:
-        """Say why there is no page yet for which it is asked since then (the clock's seconds)."""
+        """
+        Give the error for a page that has not arrived: the last failure, else a timeout.
+
+        :param since: the clock's seconds before which a failure does not count
+        """
         return self.breakers.failed_since(page, since) or self._upstream.timeout_error(self.url)
 
     def remaining(self, stored: StoredResponse | None) -> float:
-        """Seconds for which an answer still counts as fresh."""
+        """Seconds for which a response stays fresh."""
         if stored is None or stored.invalidated:
             return 0.0
         ttl = self.ttl if stored.present else min(self.ttl, ABSENT_TTL)
@@ -256,134 +254,150 @@ class IndexClient:
         self,
         name: str,
         stored: StoredResponse | None,
-        heard: Callable[[int], object],
+        on_bytes: Callable[[int], object],
         queue: Queue | None = None,
     ) -> IndexResponse[IndexPage]:
         """
-        Ask for the page of a project.
+        Request the page of a project.
 
         :param name: the normalized name
-        :param stored: what it said before, to be confirmed if it has not changed
-        :param heard: is told how many bytes come, while they come; 0 for the head
-        :param queue: see :meth:`proxpi.upstream.connections.Slots.slot`
-        :raises UpstreamFailed: if it gives no answer that means anything
+        :raises UpstreamFailed: if no response comes, or none that is a page or an absence
         """
-        served = stored is not None and stored.served
         if stored is not None and stored.root_answered:
             self.root.answered = True  # before a restart
         if self.private:
             _in_background(self.root.learn())
-        requested_at = self._upstream.clock.seconds()
-        async with self.answer(f"{self.url}{name}/", stored, requested_at, queue) as answer:
-            if answer.status == 304 and stored is not None and stored.validators():
-                rooted = self.root.answered
-                return IndexResponse(
-                    attrs.evolve(stored, requested_at=requested_at, root_answered=rooted)
-                )
-            absent = self.means_absent(answer.status, served)
-            if not absent:
-                self.require_whole_page(answer)
-                heard(0)
-                body, ended = await self._upstream.read(answer, on_bytes=heard)
-        if absent:
-            await self._check_absence(stored, answer, requested_at)
-            _in_background(self.root.lacks(name))
-            return IndexResponse(StoredResponse(False, requested_at, served=served))
-        page = await self.in_thread(lambda: self._page(body, answer, name, ended))
-        self._note_version(page.project.version)
-        note_unlisted(answer.url, page.project.unlisted, "file")
-        etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
-        self.root.served()
-        rooted = self.root.answered
-        return IndexResponse(
-            StoredResponse(True, requested_at, etag, last_modified, True, root_answered=rooted),
-            page,
-        )
 
-    @asynccontextmanager
-    async def answer(
+        async def read(response: Response) -> tuple[Response, bytes, bool]:
+            return response, *await self._upstream.read(response, on_bytes=on_bytes)
+
+        raw = await self.fetch(f"{self.url}{name}/", stored, read, on_bytes=on_bytes, queue=queue)
+        if not raw.stored.present:
+            await self._check_absence(f"{self.url}{name}/", stored, raw.stored.requested_at)
+            _in_background(self.root.note_absent(name))
+        if raw.content is None:
+            return IndexResponse(raw.stored)
+        # Only now, when the connection is free again: parsing may take a while.
+        response, body, ended = raw.content
+        page = await self.in_thread(lambda: self._page(response, body, name, ended))
+        self._note_version(page.project.version)
+        note_unlisted(response.url, page.project.unlisted, "file")
+        self.root.note_served()
+        return IndexResponse(raw.stored, page)
+
+    async def fetch(
         self,
         url: str,
         stored: StoredResponse | None,
-        requested_at: float,
+        read: Callable[[Response], Awaitable[P]],
+        *,
+        on_bytes: Callable[[int], object],
         queue: Queue | None = None,
+        may_be_absent: bool = True,
+    ) -> IndexResponse[P]:
+        """
+        Request a page or the project list.
+
+        :param stored: the last response, which the index may confirm
+        :param read: reads a whole response; the connection is held meanwhile
+        :param on_bytes: is called with 0 for the head of such a response
+        :param queue: see :meth:`proxpi.upstream.connections.ConnectionLimit.slot`
+        :param may_be_absent: whether there is a status that is no failure, and means absence
+        :raises UpstreamFailed: if no response comes, or none that can be used
+        """
+        requested_at = self._upstream.clock.seconds()
+        served = stored is not None and stored.served
+        async with self._response(url, stored, requested_at, queue) as response:
+            if url == self.url:
+                self.root.note(response.status)
+            if response.status == 304 and stored is not None and stored.validators():
+                rooted = self.root.answered
+                confirmed = attrs.evolve(stored, requested_at=requested_at, root_answered=rooted)
+                return IndexResponse(confirmed)
+            if may_be_absent and self._means_absent(response.status, served):
+                return IndexResponse(StoredResponse(False, requested_at, served=served))
+            self._require_whole_page(response)
+            on_bytes(0)
+            content = await read(response)
+        rooted = self.root.answered
+        etag, last_modified = response.header("ETag"), response.header("Last-Modified")
+        return IndexResponse(
+            StoredResponse(True, requested_at, etag, last_modified, True, root_answered=rooted),
+            content,
+        )
+
+    @asynccontextmanager
+    async def _response(
+        self, url: str, stored: StoredResponse | None, requested_at: float, queue: Queue | None
     ) -> AsyncIterator[Response]:
-        """
-        Ask for a page or the root list.
-
-        Where the index does not take the validators, it is asked once more without them.
-
-        :raises UpstreamFailed: if no answer comes
-        """
+        """Send a request; if the index refuses the validators, send it again without them."""
 
         def head(status: int) -> None:
             self.breakers.answered(status, requested_at)
 
         accept = {"Accept": ACCEPT}
         if stored is not None and (validators := stored.validators()):
-            async with self._upstream.page(url, accept | validators, head, queue) as answer:
-                if not 400 <= answer.status < 500 or answer.status in _UNCONDITIONAL:
-                    yield answer
+            async with self._upstream.page(url, accept | validators, head, queue) as response:
+                if not 400 <= response.status < 500 or response.status in _UNCONDITIONAL:
+                    yield response
                     return
-        async with self._upstream.page(url, accept, head, queue) as answer:
-            yield answer
+        async with self._upstream.page(url, accept, head, queue) as response:
+            yield response
 
-    async def _check_absence(
-        self, stored: StoredResponse | None, answer: Response, since: float
-    ) -> None:
+    async def _check_absence(self, url: str, stored: StoredResponse | None, since: float) -> None:
         """
-        Make sure that a project that was there is absent, and not hidden from old credentials.
+        Make sure that a page that was there is absent, and not hidden from expired credentials.
 
         :raises UpstreamFailed: if it is hidden
         """
         if stored is None or not stored.present or not self.private:
             return
         if self.root.answered and not await self.root.answers(since):
-            cause = f"status {answer.status}, as for its root: do the credentials still hold?"
-            raise CredentialsRejected(answer.url, cause, temporary=False)
+            cause = "absent, as is its root: do the credentials still hold?"
+            raise CredentialsRejected(url, cause, temporary=False)
 
-    def _page(self, body: bytes, answer: Response, name: str, ended: bool) -> IndexPage:
-        content_type = answer.header("Content-Type")
-        if answer.codings:
+    def _page(self, response: Response, body: bytes, name: str, ended: bool) -> IndexPage:
+        if response.codings:
             try:
-                body, ended = decode(body, answer.codings, self._upstream.page_limit), True
+                body, ended = decode(body, response.codings, self._upstream.page_limit), True
             except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
-                raise upstream_failed(answer.url, Failure(error)) from error
+                raise upstream_failed(response.url, Failure(error)) from error
         try:
-            project = parse.parse_project(body, content_type, answer.url, name)
+            content_type = response.header("Content-Type")
+            project = parse.parse_project(body, content_type, response.url, name)
         except parse.NotAnIndexPage as error:
-            # An end that nobody announced may have been none.
-            raise UpstreamFailed(answer.url, error.reason, temporary=not ended) from error
+            # An end that was not announced may have been none.
+            raise UpstreamFailed(response.url, error.reason, temporary=not ended) from error
         if not ended and not parse.is_whole(body):
-            raise UpstreamFailed(answer.url, "the answer was cut short")
+            raise UpstreamFailed(response.url, "the answer was cut short")
         return IndexPage(project, model.encode(project))
 
-    def means_absent(self, status: int, served: bool) -> bool:
+    def _means_absent(self, status: int, served: bool) -> bool:
         """
-        Tell whether a status means "not here".
+        Tell whether a status means absence.
 
-        An object store answers 403 for what it has not, to those without credentials; from an
-        index that has credentials, or that served the page before, it means a lost permission.
+        An object store without credentials sends 403 for a missing object; with credentials, or
+        for a page that it served before, that means a lost permission.
         """
         return status in (404, 410) or (status == 403 and not self.private and not served)
 
-    def require_whole_page(self, answer: Response) -> None:
+    def _require_whole_page(self, response: Response) -> None:
         """
-        Accept nothing but a whole page: a 206 that nobody asked for may be one.
+        Accept only a whole page: a 206 that was not requested may be one.
 
         :raises UpstreamFailed: for every other status
         """
-        # 203: what a proxy on the way has changed (RFC 9110 15.3.4); clients take it as well.
-        stored = ContentRange.of(answer)
-        if answer.status in (200, 203) or (stored and stored.stop == stored.size == answer.length):
+        # 203: a proxy on the way has changed it (RFC 9110 15.3.4); clients take it as well.
+        part = ContentRange.of(response)
+        if response.status in (200, 203) or (part and part.stop == part.size == response.length):
             return
-        if answer.status in (401, 403):
+        if response.status in (401, 403):
             _log.error(
                 "credentials rejected by {url} (status {status})",
-                url=urls.loggable(answer.url),
-                status=answer.status,
+                url=urls.loggable(response.url),
+                status=response.status,
             )
-        raise answer.status_error()
+        raise response.status_error()
 
     def _note_version(self, version: str) -> None:
         minor = int(version.partition(".")[2] or 0)
@@ -398,12 +412,12 @@ class IndexClient:
 
 
 def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
-    """Say in one line how many links of a page are not listed.
+    """Log in one line how many links of a page are not listed.
 
-    :param what: what the others lead to
+    :param what: the target of the listed ones
     """
     if unlisted.count:
-        # Hidden before it is cut: what is cut off may be what shows that it holds a password.
+        # Redacted before it is cut: the cut may remove the mark of a password.
         first = urls.redacted(unlisted.first).partition("?")[0]
         _log.warn(
             "{url}: {count} link(s) not listed that lead to no {what}; the first is {first}",
@@ -415,7 +429,6 @@ def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
 
 
 def _in_background(work: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Do some work that is not waited for."""
     Deferred.fromCoroutine(work).addErrback(
-        lambda failure: _log.failure("while the root of an index was asked", failure=failure)
+        lambda failure: _log.failure("a request to the root of an index", failure=failure)
     )

@@ -1,19 +1,27 @@
-"""The page cache: project pages by name, fresh or stale, with one revalidation for all requests.
+"""The page cache: entries of project pages in memory, over the page store, kept by revalidation.
 
 Theory of operation
 -------------------
-A page is *absent*, *fresh*, *stale* (the time to live of an index's stored is over) or *due*
-(invalidated by ``DELETE``), as its current :class:`proxpi.index.page_entry.PageEntry` tells. A
-fresh page is given at once, without a Deferred. For any other one the request joins the
-revalidation that the current entry has under way, or starts one, and gets the result of that,
-whichever ``DELETE`` comes meanwhile: it does not ask again. While an index fails, its last stored
-stands in for it (stale-if-error), however old. Without one there is no page: a merge that lacks an
-index could send a client to the wrong file of the right name.
+A :class:`PageEntry` is one *generation* of a project's page. The one in the cache is *current*.
+``DELETE`` first marks the file on disk as invalid, and then makes a new entry current, which is
+invalidated and forced. The old entry is *superseded*: its flights serve the requests that joined
+them, and nothing of it is stored. An entry is *pinned* while a flight or a write is under way.
+Memory evicts the least recently used entry that is not pinned. An entry whose file is gone or
+damaged is *lost*: the next one is what the file holds by then, or begins without a response.
+
+A fresh entry is served at once, without a Deferred; so is a stale one while the breakers of its
+stale indexes are open (stale-if-error). Any other request joins the revalidation of the current
+entry, or starts it (:mod:`proxpi.index.revalidation`). While an index fails, its last response
+counts, however old. Without one there is no page: a merge that lacks an index could send a client
+to the wrong file of the right name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from shutil import rmtree
 from typing import TypeVar
 
 import attrs
@@ -21,22 +29,25 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, IndexPage, IndexResponse, InThread, StoredResponse
-from proxpi.index.merge import find
-from proxpi.index.page_entry import PageEntries, PageEntry
-from proxpi.index.page_store import DOCUMENT, PageStore
-from proxpi.index.representations import Body, Lost, Representation
-from proxpi.index.revalidation import Ask, Revalidation, Status
+from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
+from proxpi.index.representations import Body, Lost, Representation, find, update
+from proxpi.index.revalidation import Ask, Decision, Entry, Outcome, Revalidation, Status
 from proxpi.simple.model import Listed, NotListed
 from proxpi.simple.negotiate import Serialization
+from proxpi.single_flight import Flights
 from proxpi.upstream.errors import UpstreamFailed
 
-#: Seconds for which a page is too young to be asked again for a file that it does not list.
-YOUNG = 5.0
-#: Names for which it is remembered that a page does not list them.
-MISSES = 1000
-#: Pages of indexes that are held as they were encoded: a client asks for many files of one.
+#: Bytes of pages that are held in memory.
+MEMORY = 16 * 1024 * 1024
+#: Bytes that an entry is taken to cost beside its content, and each of its files.
+OVERHEAD, FILE_OVERHEAD = 4096, 1024
+#: Pages of indexes that are held as they were encoded: a client requests many files of one.
 DOCUMENTS = 4
-#: How often a page is asked for anew, for one request, because what is stored of it is gone.
+#: Seconds for which a page is too young to be revalidated for a file that it does not list.
+YOUNG = 5.0
+#: Names for which an entry remembers that the page does not list them.
+MISSES = 1000
+#: How often one request revalidates an entry because the one before was lost.
 LOSSES = 5
 
 T = TypeVar("T")
@@ -52,7 +63,7 @@ class NoSuchFile(NotListed):
 
 @attrs.frozen
 class Page:
-    """A page as it is to be sent.
+    """A page as it is sent.
 
     :ivar remaining: seconds for which it stays fresh; 0 for a stale one
     :ivar age: seconds since an index confirmed it
@@ -64,192 +75,218 @@ class Page:
     age: float
 
 
-async def _ask(
-    source: IndexClient, entry: PageEntry, stored: StoredResponse | None
-) -> IndexResponse[IndexPage]:
-    return await source.project(entry.name, stored, entry.progress.heard, entry.queue)
+@attrs.define(eq=False)
+class PageEntry(Entry):
+    """One generation of a project's page.
+
+    :ivar renders: the flights that render it
+    :ivar bodies: its representations in memory
+    :ivar files: the files that clients requested, as it lists them
+    :ivar requested: the representations that clients wait for
+    :ivar cost: bytes
+    """
+
+    stored: StoredPage | None = None
+    renders: Flights[Representation, Body] = attrs.field(init=False)
+    bodies: dict[Representation, Body] = attrs.field(init=False, factory=dict)
+    files: dict[str, Listed | None] = attrs.field(init=False, factory=dict)
+    requested: set[Representation] = attrs.field(init=False, factory=set)
+    cost: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self.renders = Flights(self.clock)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a flight or a write is under way."""
+        flights = (self.revalidations, self.requests, self.renders)
+        return bool(self.lock.locked) or any(each.under_way for each in flights)
 
 
 @attrs.define(eq=False)
 class PageCache:
     """The project pages of all indexes together.
 
-    :ivar changed: is told of a project when its page, or whether it may be given, may be another
-        than before; of ``None`` when that is so for all
+    :ivar changed: is called with a project when its page may be another one, or may have another
+        state; with ``None`` for all projects
     """
 
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
     _store: PageStore
     _in_thread: InThread
-    changed: Callable[[str | None], None] = lambda _: None
+    changed: Callable[[str | None], object] = lambda _: None
+    _entries: OrderedDict[str, PageEntry] = attrs.field(init=False, factory=OrderedDict)
+    _cost: int = attrs.field(init=False, default=0)
     _documents: dict[str, bytes] = attrs.field(init=False, factory=dict)
-    _entries: PageEntries = attrs.field(init=False)
     _revalidation: Revalidation[PageEntry] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._entries = PageEntries(
-            self._sources,
-            self._clock,
-            self._store,
-            self._in_thread,
-            lambda name: self.changed(name),
-        )
-        self._revalidation = Revalidation(self._sources, self._clock, _ask, self._entries.take)
+        self._revalidation = Revalidation(self._sources, self._clock, _request, self._take)
 
     def ready(self, name: str, serialization: Serialization, compressed: bool) -> Page | None:
         """
-        Give a page without waiting: a fresh one, or an old one where waiting is of no use.
+        Give a page without waiting, if it is rendered, and fresh, or stale behind open breakers.
 
         :param name: the normalized name of the project
-        :param compressed: whether the client takes gzip
+        :param compressed: whether with gzip
         :raises NoSuchProject: if it is known that there is none
         """
-        entry = self._entries.get(name)
-        status: Status = "HIT"
-        if self._revalidation.remaining(entry) <= 0:
-            if self._revalidation.blocked(entry) is None:
-                return None
-            status = "STALE"
+        entry = self._current(name)
+        decision = self._revalidation.decide(entry)
+        if decision not in (Decision.FRESH, Decision.STALE):
+            return None
         if not entry.present:
             raise NoSuchProject(name)
-        body = self._entries.body(entry, Representation(serialization, compressed))
+        body = self._read_body(entry, Representation(serialization, compressed))
+        status: Status = "HIT" if decision is Decision.FRESH else "STALE"
         return self._page(entry, body, status) if body is not None else None
 
     async def fetch(self, name: str, serialization: Serialization, compressed: bool) -> Page:
         """
-        Give a page, asking the indexes if need be.
+        Give a page, revalidated if need be.
 
         :raises NoSuchProject: if no index has it
-        :raises UpstreamFailed: if an index failed and there is nothing to stand in for it
+        :raises UpstreamFailed: if an index failed, and there is no page to fall back on
         """
-        form = Representation(serialization, compressed)
+        representation = Representation(serialization, compressed)
 
         async def body_of(entry: PageEntry) -> Body:
             if not entry.present:
                 raise NoSuchProject(name)
-            return await self._body(entry, form)
+            if (body := self._read_body(entry, representation)) is not None:
+                return body
+            render = partial(self._render, entry, representation)
+            return await entry.renders.join(representation, render).wait()
 
-        entry, status, body = await self._use(name, body_of, form=form)
-        return self._page(entry, body, status)
+        entry, outcome, body = await self._use(name, body_of, requested=representation)
+        return self._page(entry, body, outcome.status)
 
     def ready_file(self, name: str, filename: str) -> Listed | None:
-        """Give what the page that is held says of a file; it may be past its time."""
-        entry = self._entries.get(name)
-        if any(stored is not None and stored.invalidated for stored in entry.responses):
+        """Give what the page in the cache lists of a file; the page may be stale."""
+        entry = self._current(name)
+        if any(response is not None and response.invalidated for response in entry.responses):
             return None
         try:
             return self._listed(entry, filename)
         except Lost:
-            self._entries.lose(entry)
+            self._reload(entry)
             return None
 
     async def fetch_file(self, name: str, filename: str) -> Listed:
         """
-        Give what the page says of a file; an unknown one is asked for once more.
+        Give what the page lists of a file; for an unknown one, the page is revalidated.
 
         :raises NoSuchProject: if no index has the project
         :raises NoSuchFile: if no index lists the file
         :raises UpstreamFailed: as :meth:`fetch`
         """
-        entry, status, listed = await self._look_up(name, filename)
-        if listed is None and self._age(entry) > YOUNG:
+        entry, outcome, listed = await self._look_up(name, filename)
+        if listed is None and entry.age > YOUNG:
             # A release may be younger than the page: a client that knows its name is believed.
-            entry, status, listed = await self._look_up(name, filename, anyway=True)
+            entry, outcome, listed = await self._look_up(name, filename, "all")
         if listed is not None:
             return listed
-        if status == "STALE":
-            raise self._failure(entry)
+        if outcome.error is not None:
+            raise outcome.error
         raise NoSuchFile(filename) if entry.present else NoSuchProject(name)
 
     async def ask_again(self, name: str, filename: str) -> Listed | None:
         """
-        Give what the page says of a file once the indexes have been asked anew.
+        Revalidate a page, fresh or not, and give what it lists of a file.
 
-        :raises UpstreamFailed: if they cannot be
+        :raises UpstreamFailed: if an index failed
         """
-        entry, status, listed = await self._look_up(name, filename, anyway=True)
-        if status == "STALE":
-            raise self._failure(entry)
+        _, outcome, listed = await self._look_up(name, filename, "all")
+        if outcome.error is not None:
+            raise outcome.error
         return listed
 
     async def suppress_metadata(self, name: str, filename: str) -> None:
-        """Advertise no core metadata of a file any more, until the page changes: it has none."""
-        entry = self._entries.get(name)
+        """Advertise no core metadata of a file any more, until the page changes."""
+        entry = self._current(name)
         try:
-            await self._entries.suppress_metadata(entry, filename)
+            async with entry.lock:
+                if entry.stored is not None:
+                    await self._update(entry, entry.responses, {}, (), filename)
+                    entry.bodies.clear()
+                    self._changed(entry)
         except Lost:
-            self._entries.lose(entry)
+            self._reload(entry)
 
     def invalidate(self, name: str) -> None:
-        """See :meth:`proxpi.index.page_entry.PageEntries.invalidate`."""
-        self._entries.invalidate(name)
+        """
+        Begin a new generation of a project's page, on disk and in memory.
+
+        :raises OSError: if the disk does not let it; then nothing has changed
+        """
+        old = self._current(name)
+        with self._store.lock:
+            self._store.mark_invalid(name)
+            stored = old.stored and old.stored.invalidated()
+            new = PageEntry(
+                name, self._clock, old.invalidated_responses(), forced=True, stored=stored
+            )
+            self._put(new)
 
     def clear(self) -> Deferred[None]:
-        """See :meth:`proxpi.index.page_entry.PageEntries.clear`."""
-        return self._entries.clear()
+        """
+        Remove all pages for good.
+
+        :return: fires when their files are removed; they are not used from now on
+        :raises OSError: if the disk does not let it; then nothing has changed
+        """
+        with self._store.lock:
+            removed = self._store.clear()
+            self._entries.clear()
+            self._cost = 0
+        self.changed(None)
+        return self._in_thread(lambda: rmtree(removed, ignore_errors=True))
 
     async def _use(
         self,
         name: str,
         use: Callable[[PageEntry], Awaitable[T]],
-        anyway: bool = False,
-        form: Representation | None = None,
-    ) -> tuple[PageEntry, Status, T]:
+        ask: Ask = "stale",
+        requested: Representation | None = None,
+    ) -> tuple[PageEntry, Outcome, T]:
         """
-        Give an entry that may be used for this request, how it came to be, and what `use` gives.
+        Revalidate an entry, and use it; it may be superseded by then.
 
-        It may be superseded by the end of the flight that the request joined.
-
-        :param anyway: whether to ask the indexes even if it is fresh
-        :param form: what is wanted of it, to be made in one go
-        :raises UpstreamFailed: also if what is stored of it is lost over and over
+        :param requested: a representation to render together with a new page
+        :raises UpstreamFailed: also if entry after entry is lost
         """
         for _ in range(LOSSES):
-            entry = self._entries.get(name)
-            status: Status = "HIT"
+            entry = self._current(name)
+            if requested is not None and self._revalidation.remaining(entry) <= 0:
+                entry.requested.add(requested)
             try:
-                if anyway or self._revalidation.remaining(entry) <= 0:
-                    if form is not None:
-                        entry.wanted.add(form)
-                    ask: Ask = "all" if anyway else "stale"
-                    status = await self._revalidation.revalidate(entry, ask)
-                return entry, status, await use(entry)
+                outcome = await self._revalidation.revalidate(entry, ask)
+                return entry, outcome, await use(entry)
             except Lost:
-                # The new entry has no validators for what is lost.
-                self._entries.lose(entry)
+                self._reload(entry)
         raise UpstreamFailed(self._sources[0].url, "its page cannot be read from disk")
 
-    async def _body(self, entry: PageEntry, form: Representation) -> Body:
-        body = self._entries.body(entry, form)
-        if body is not None:
-            return body
-        render = entry.renders.join(form, lambda: self._entries.render(entry, form))
-        return await render.wait()
-
     async def _look_up(
-        self, name: str, filename: str, anyway: bool = False
-    ) -> tuple[PageEntry, Status, Listed | None]:
+        self, name: str, filename: str, ask: Ask = "stale"
+    ) -> tuple[PageEntry, Outcome, Listed | None]:
         async def listed(entry: PageEntry) -> Listed | None:
             return self._listed(entry, filename)
 
-        return await self._use(name, listed, anyway)
+        return await self._use(name, listed, ask)
 
     def _page(self, entry: PageEntry, body: Body, status: Status) -> Page:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
-        return Page(body, status, remaining, self._age(entry))
+        return Page(body, status, remaining, entry.age)
 
     def _listed(self, entry: PageEntry, filename: str) -> Listed | None:
-        """
-        Give what the page says of a file.
-
-        :raises Lost: if the page is not there any more
-        """
+        """Give what a page lists of a file, or raise `Lost`."""
         listed = entry.files.get(filename)
         if filename not in entry.files and entry.usable:
             # The first index that offers the name has the file, as on the merged page.
-            for source, stored in zip(self._sources, entry.responses, strict=True):
-                if stored is None or not stored.present:
+            for source, response in zip(self._sources, entry.responses, strict=True):
+                if response is None or not response.present:
                     continue
                 file = find(self._document(entry, source), filename)
                 if file is not None:
@@ -257,15 +294,11 @@ class PageCache:
                     break
             if listed is not None or len(entry.files) < MISSES:
                 entry.files[filename] = listed
-                self._entries.weigh(entry)
+                self._account(entry)
         return listed
 
     def _document(self, entry: PageEntry, source: IndexClient) -> bytes:
-        """
-        Give an index's page as it was encoded; large ones take a while to read and to check.
-
-        :raises Lost: if it is not there any more
-        """
+        """Give an index's page as it was encoded, or raise `Lost`; large ones take a while."""
         section = DOCUMENT + source.identity
         if entry.stored is None or section not in entry.stored.sections:
             raise Lost(entry.name)
@@ -280,12 +313,138 @@ class PageCache:
             document = self._documents[digest] = found[section]
         return document
 
-    def _failure(self, entry: PageEntry) -> UpstreamFailed:
-        """Say why the page could not be asked for."""
-        errors = (source.breakers.refusal(entry.name) for source in self._sources)
-        known = next((error for error in errors if error is not None), entry.failure)
-        return known.copy() if known else UpstreamFailed(self._sources[0].url, "timed out")
+    def _read_body(self, entry: PageEntry, representation: Representation) -> Body | None:
+        """Give a representation that was rendered, from memory or from disk."""
+        body, stored = entry.bodies.get(representation), entry.stored
+        if body is None and stored is not None and representation.name in stored.sections:
+            found = stored.read(representation.name)
+            if found is not None:
+                digest = stored.sections[representation.name].digest
+                body = entry.bodies[representation] = Body(found[representation.name], digest)
+                self._account(entry)
+        return body
 
-    def _age(self, entry: PageEntry) -> float:
-        now = self._clock.seconds()
-        return max((now - stored.requested_at for stored in entry.responses if stored), default=0.0)
+    async def _render(self, entry: PageEntry, representation: Representation) -> Body:
+        """Render a representation that was not requested before, or raise `Lost`."""
+        async with entry.lock:
+            await self._update(entry, entry.responses, {}, {representation})
+            if representation not in entry.bodies:  # no index has the project any more
+                raise Lost(entry.name)
+            self._account(entry)
+            return entry.bodies[representation]
+
+    async def _take(
+        self,
+        entry: PageEntry,
+        responses: list[StoredResponse | None],
+        pages: Mapping[IndexClient, IndexPage],
+    ) -> None:
+        requested, entry.requested = entry.requested, set()
+        await self._update(entry, responses, pages, requested)
+        self._changed(entry)
+
+    async def _update(
+        self,
+        entry: PageEntry,
+        responses: list[StoredResponse | None],
+        pages: Mapping[IndexClient, IndexPage],
+        requested: Collection[Representation],
+        suppress: str | None = None,
+    ) -> None:
+        """Store an entry; see :func:`proxpi.index.representations.update`."""
+        before = entry.stored
+        pairs = zip(self._sources, responses, strict=True)
+        after, rendered = await self._in_thread(
+            partial(
+                update,
+                self._store,
+                entry.name,
+                before=before,
+                responses={source.identity: each for source, each in pairs if each is not None},
+                pages={source.identity: page for source, page in pages.items()},
+                requested=requested,
+                suppress=suppress,
+                current=lambda: self._entries.get(entry.name) is entry,
+            )
+        )
+        if before is None or after is None or before.documents != after.documents:
+            entry.bodies.clear()
+            entry.files.clear()
+        entry.responses, entry.stored = responses, after
+        entry.bodies = rendered | entry.bodies
+
+    def _current(self, name: str) -> PageEntry:
+        """Give the current entry of a project, from memory or from disk."""
+        entry = self._entries.get(name) or self._put(self._load(name))
+        self._entries.move_to_end(name)
+        return entry
+
+    def _load(self, name: str) -> PageEntry:
+        stored = self._store.load(name)
+        if stored is None:
+            return PageEntry(name, self._clock, [None] * len(self._sources))
+        responses = []
+        for source in self._sources:
+            response = stored.responses.get(source.identity)
+            lacks_page = DOCUMENT + source.identity not in stored.documents
+            responses.append(None if response and response.present and lacks_page else response)
+        if list(stored.responses) != [source.identity for source in self._sources]:
+            # It was rendered for other indexes, or for another order of them.
+            documents = {key: stored.sections[key] for key in stored.documents}
+            stored = attrs.evolve(stored, sections=documents)
+        return PageEntry(name, self._clock, responses, stored=stored)
+
+    def _reload(self, entry: PageEntry) -> None:
+        """Replace an entry that is lost."""
+        if self._entries.get(entry.name) is not entry:
+            return
+        found = self._load(entry.name)
+        if found.stored and entry.stored and found.stored.sections == entry.stored.sections:
+            # Damaged, and maybe not to be removed; otherwise another process has written it.
+            self._store.delete(entry.name)
+            found = PageEntry(entry.name, self._clock, [None] * len(self._sources))
+        self._put(found)
+
+    def _put(self, entry: PageEntry) -> PageEntry:
+        """Make an entry current."""
+        old = self._entries.pop(entry.name, None)
+        self._entries[entry.name] = entry
+        if old is not None:
+            self._cost -= old.cost
+            self.changed(entry.name)
+        self._account(entry)
+        return entry
+
+    def _changed(self, entry: PageEntry) -> None:
+        if self._entries.get(entry.name) is entry:
+            self._account(entry)
+            self.changed(entry.name)
+
+    def _account(self, entry: PageEntry) -> None:
+        """Count the bytes of an entry anew, and evict others."""
+        if self._entries.get(entry.name) is not entry:
+            return
+        image = entry.stored.image if entry.stored is not None else None
+        self._cost -= entry.cost
+        entry.cost = (
+            OVERHEAD
+            + FILE_OVERHEAD * len(entry.files)
+            + sum(len(body.data) for body in entry.bodies.values())
+            + len(image or b"")
+        )
+        self._cost += entry.cost
+        for _ in range(len(self._entries) - 1):
+            if self._cost <= MEMORY:
+                break
+            name, least = next(iter(self._entries.items()))
+            if least is entry or least.pinned:
+                self._entries.move_to_end(name)
+            else:
+                del self._entries[name]
+                self._cost -= least.cost
+
+
+async def _request(
+    source: IndexClient, entry: PageEntry, stored: StoredResponse | None
+) -> IndexResponse[IndexPage]:
+    return await source.project(entry.name, stored, entry.progress.add, entry.queue)

@@ -16,7 +16,7 @@ that never said anything would be a lie, so there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from shutil import rmtree
 from typing import IO, TypeVar
@@ -31,7 +31,7 @@ from proxpi.index import list_store
 from proxpi.index.client import IndexClient, IndexResponse, InThread, StoredResponse, note_unlisted
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore, Representation
-from proxpi.index.revalidation import Entry, Revalidation, Status, invalidated, refreshes
+from proxpi.index.revalidation import Decision, Entry, Revalidation, Status
 from proxpi.simple.model import NotListed, Unlisted
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import NotAnIndexPage
@@ -81,10 +81,14 @@ class ListEntry(Entry):
     :ivar representations: the list as it was sent
     """
 
-    renders: Flights[tuple[str, Representation], ListFile] = attrs.field(kw_only=True)
+    renders: Flights[tuple[str, Representation], ListFile] = attrs.field(init=False)
     lists: dict[IndexClient, ListFile] = attrs.field(factory=dict)
     names: ListFile | None = None
     representations: dict[Representation, ListFile] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self.renders = Flights(self.clock)
 
 
 @attrs.define(eq=False)
@@ -118,9 +122,10 @@ class Projects:
         file = entry.representations.get((serialization, compressed))
         if file is None:
             return None
-        if self._revalidation.remaining(entry) > 0:
+        decision = self._revalidation.decide(entry)
+        if decision is Decision.FRESH:
             return self._list(entry, file, "HIT")
-        return self._list(entry, file, "STALE") if self._revalidation.blocked(entry) else None
+        return self._list(entry, file, "STALE") if decision is Decision.STALE else None
 
     async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
         """
@@ -157,10 +162,10 @@ class Projects:
             old, self._full = self._entry, None
             self._invalidated = True
             if old is not None:
-                self._entry = entry = self._new(invalidated(old.responses))
+                self._entry = entry = self._new(old.invalidated_responses())
                 entry.lists, entry.names = old.lists, old.names
                 entry.representations = dict(old.representations)
-                entry.failure, entry.forced = old.failure, True
+                entry.forced = True
 
     def clear(self) -> Deferred[None]:
         """
@@ -175,15 +180,11 @@ class Projects:
         return self._in_thread(lambda: rmtree(gone, ignore_errors=True))
 
     def _new(self, responses: list[StoredResponse | None]) -> ListEntry:
-        clock = self._clock
-        flights, queue = refreshes(clock)
-        return ListEntry(ROOT, responses, flights, Flights(clock), queue, renders=Flights(clock))
+        return ListEntry(ROOT, self._clock, responses)
 
     def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
-        now = self._clock.seconds()
-        age = max((now - stored.requested_at for stored in entry.responses if stored), default=0.0)
-        return ProjectList(file, status, remaining, age)
+        return ProjectList(file, status, remaining, entry.age)
 
     async def _load(self) -> None:
         """Read what an earlier process kept."""
@@ -197,7 +198,7 @@ class Projects:
                 entry.lists[source] = names
         entry.names = await self._merged(entry.responses, entry.lists)
         if self._invalidated:
-            entry.responses, entry.forced = invalidated(entry.responses), True
+            entry.responses, entry.forced = entry.invalidated_responses(), True
         if self._entry is None:  # otherwise all was removed meanwhile
             self._entry = entry
 
@@ -206,7 +207,7 @@ class Projects:
             if entry.usable:
                 return "STALE"
             raise OSError(*self._full[0])
-        return await self._revalidation.revalidate(entry, "stale")
+        return (await self._revalidation.revalidate(entry)).status
 
     async def _writing(self, work: Deferred[T]) -> T:
         """Note it if something cannot be written: a list is not fetched over and over for that."""
@@ -219,23 +220,18 @@ class Projects:
     async def _ask(
         self, source: IndexClient, entry: ListEntry, stored: StoredResponse | None
     ) -> IndexResponse[ListFile]:
-        requested_at = self._clock.seconds()
-        served = stored is not None and stored.served
-        async with source.answer(source.url, stored, requested_at, entry.queue) as answer:
-            entry.progress.heard(0)
-            source.root.note(answer.status)
-            if answer.status == 304 and stored is not None and stored.validators():
-                return IndexResponse(attrs.evolve(stored, requested_at=requested_at))
+        def read(response: Response) -> Awaitable[ListFile]:
+            receiving = self._receive(source, response, entry.progress.add)
+            return self._writing(Deferred.fromCoroutine(receiving))
+
+        return await source.fetch(
+            source.url,
+            stored,
+            read,
+            on_bytes=entry.progress.add,
+            queue=entry.queue,
             # A list that was there does not go away; some hosts hide it from old credentials.
-            if source.means_absent(answer.status, served) and not (served and source.private):
-                return IndexResponse(StoredResponse(False, requested_at, served=served))
-            source.require_whole_page(answer)
-            names = await self._writing(
-                Deferred.fromCoroutine(self._receive(source, answer, entry.progress.heard))
-            )
-        etag, last_modified = answer.header("ETag"), answer.header("Last-Modified")
-        return IndexResponse(
-            StoredResponse(True, requested_at, etag, last_modified, served=True), names
+            may_be_absent=not (source.private and stored is not None and stored.served),
         )
 
     async def _receive(
@@ -286,34 +282,24 @@ class Projects:
             return self._store.write(project_names(_blocks(decoded), True, unlisted))
 
     async def _take(
-        self, entry: ListEntry, said: Mapping[IndexClient, IndexResponse[ListFile]]
+        self,
+        entry: ListEntry,
+        responses: list[StoredResponse | None],
+        new: Mapping[IndexClient, ListFile],
     ) -> None:
-        """Take over what indexes said, and keep it if the entry is current."""
-        await entry.lock.acquire()
-        try:
-            responses, lists = list(entry.responses), dict(entry.lists)
-            for place, source in enumerate(self._sources):
-                new = said.get(source)
-                # Of two flights the older one may come home later.
-                if new is None or not new.supersedes(responses[place]):
-                    continue
-                responses[place] = new.stored
-                if new.content is not None:
-                    lists[source] = new.content
-                elif not new.stored.present:
-                    lists.pop(source, None)
-            names = await self._merged(responses, lists, entry)
-            if names is None or entry.names is None or names.digest != entry.names.digest:
-                entry.representations = {}
-            entry.responses, entry.lists, entry.names = responses, lists, names
-            kept = [
-                (source.identity, stored, lists.get(source))
-                for source, stored in zip(self._sources, responses, strict=True)
-                if source in said and stored is not None
-            ]
-            await self._in_thread(lambda: self._keep(entry, kept))
-        finally:
-            entry.lock.release()
+        """Take over what indexes sent, and keep it if the entry is current."""
+        lists, kept = {}, []
+        for source, old, response in zip(self._sources, entry.responses, responses, strict=True):
+            names = new.get(source, entry.lists.get(source))
+            if response is not None and response.present and names is not None:
+                lists[source] = names
+            if response is not None and response is not old:
+                kept.append((source.identity, response, lists.get(source)))
+        names = await self._merged(responses, lists, entry)
+        if names is None or entry.names is None or names.digest != entry.names.digest:
+            entry.representations = {}
+        entry.responses, entry.lists, entry.names = responses, lists, names
+        await self._in_thread(lambda: self._keep(entry, kept))
 
     def _keep(
         self, entry: ListEntry, kept: Sequence[tuple[str, StoredResponse, ListFile | None]]

@@ -1,36 +1,46 @@
-"""Representations of a merged page: JSON and HTML, plain and gzip, rendered once and kept.
+"""Representations of a project's page: the pages of its indexes merged, rendered and stored.
 
-Rendering a page of thousands of files takes a while: these functions run in a thread, and touch
-nothing but their arguments and the disk.
+The functions run in a thread, since a page may have thousands of files; they touch nothing but
+their arguments and the disk. Listing and bytes follow the same rules of :func:`merge`: the first
+index that lists a file name has the file, and an index offers no file of a project that it says is
+quarantined (PEP 792). A policy stands between :func:`merge` and :func:`render`.
 """
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 import msgspec
+from packaging.utils import InvalidSdistFilename, parse_sdist_filename
+from packaging.version import InvalidVersion, Version
 
 from proxpi.index.client import IndexPage, StoredResponse
-from proxpi.index.merge import merge
 from proxpi.index.page_store import DOCUMENT, SUPPRESSED, PageStore, StoredPage
 from proxpi.simple import model
+from proxpi.simple.model import Entry, Project
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
 
 #: How hard gzip tries. Digests, of which pages mostly consist, are as long however hard: 3 takes
 #: 0.9 ms for 300 files, and 6 takes 1.9 ms to save a twelfth.
 LEVEL = 3
+#: Statuses of PEP 792, the strongest first. An unknown one is stronger than ``active`` alone:
+#: it says something, but clients can act upon those that they know.
+_STATUSES = ("quarantined", "archived", "deprecated", None, "active")
+#: Characters of a file name in which a version is looked for; no folder takes as many.
+_LONGEST_NAME = 1000
 
 
 class Lost(Exception):
-    """What was kept of a project is gone or damaged."""
+    """The stored page of a project is gone or damaged."""
 
 
 @attrs.frozen
 class Representation:
-    """One of the four ways to write a page.
+    """One of the four representations of a page.
 
     :ivar compressed: whether with gzip
     """
@@ -40,13 +50,13 @@ class Representation:
 
     @property
     def name(self) -> str:
-        """How it is called on disk."""
+        """The name of its section on disk."""
         return self.serialization.value + (".gz" if self.compressed else "")
 
 
 @attrs.frozen
 class Body:
-    """The bytes of one form of a page.
+    """The bytes of a representation.
 
     :ivar etag: the entity tag, without quotes; it is of these very bytes
     """
@@ -55,60 +65,126 @@ class Body:
     etag: str
 
 
-def render(
-    projects: Sequence[model.Project],
-    forms: Iterable[Representation],
-    suppressed: Collection[str] = (),
-) -> dict[str, bytes]:
+def merge(projects: Sequence[Project]) -> Project:
     """
-    Merge what the indexes say, and render some representations of it.
+    Merge what several indexes say of one project, given in order of precedence.
 
-    :param projects: in order of precedence; at least one
-    :param suppressed: names of the files whose core metadata is not advertised
-    :return: the forms by name
+    A file name and a top-level key are taken from the first that has them; ``versions`` (PEP
+    700) are united; of several statuses the strongest is taken, with its reason.
     """
-    merged = merge(projects)
-    if suppressed:
-        files = [
-            {key: value for key, value in entry.items() if key != "core-metadata"}
-            if entry["filename"] in suppressed
-            else entry
-            for entry in merged.files
-        ]
-        merged = attrs.evolve(merged, files=files)
+    projects = [
+        attrs.evolve(each, files=[]) if is_quarantined(each.keys) else each for each in projects
+    ]
+    if len(projects) == 1:
+        return projects[0]
+    files: dict[str, Entry] = {}
+    keys: dict[str, object] = {}
+    for project in projects:
+        for entry in project.files:
+            files.setdefault(entry["filename"], entry)
+        for key, value in project.keys.items():
+            keys.setdefault(key, value)
+    if "project-status" in keys:
+        stated = [each.keys for each in projects if "project-status" in each.keys]
+        keys["project-status"] = min(stated, key=_rank)["project-status"]
+    if "versions" in keys:
+        keys["versions"] = _all_versions(projects)
+    return Project(projects[0].name, list(files.values()), keys)
+
+
+def find(document: bytes, filename: str) -> Entry | None:
+    """Give what an index says of one file, if it offers it on the merged page, too."""
+    entry = model.find(document, filename)
+    return entry if entry is not None and not is_quarantined(model.keys_of(document)) else None
+
+
+def is_quarantined(keys: Mapping[str, Any]) -> bool:
+    """Whether an index says of a project that none of its files may be used."""
+    return _rank(keys) == 0
+
+
+def _rank(keys: Mapping[str, Any]) -> int:
+    status = str(keys.get("project-status", {}).get("status", "active")).strip().lower()
+    return _STATUSES.index(status if status in _STATUSES else None)
+
+
+def _all_versions(projects: Sequence[Project]) -> list[str]:
+    """
+    Unite the versions; where an index states none, those its file names tell.
+
+    PEP 700 promises that every file belongs to one of the versions.
+    """
+    versions: dict[str, None] = {}
+    for project in projects:
+        stated = project.keys.get("versions")
+        if stated is None:
+            stated = [v for v in map(_version_of, project.files) if v is not None]
+        versions.update(dict.fromkeys(stated))
+    return list(versions)
+
+
+def _version_of(entry: Entry) -> str | None:
+    """Read the version out of a distribution's file name (PEP 427, PEP 625)."""
+    filename = entry["filename"]
+    if len(filename) > _LONGEST_NAME:
+        return None
+    try:
+        if not filename.endswith(".whl"):
+            return str(parse_sdist_filename(filename)[1])
+        # packaging's own parser of wheels multiplies the tags of a name, of which some have many.
+        responses = filename.removesuffix(".whl").split("-")
+        return str(Version(responses[1])) if len(responses) in (5, 6) else None
+    except (InvalidSdistFilename, InvalidVersion):
+        return None
+
+
+def suppress_metadata(project: Project, filenames: Collection[str]) -> Project:
+    """Advertise no core metadata of these files."""
+    files = [
+        {key: value for key, value in entry.items() if key != "core-metadata"}
+        if entry["filename"] in filenames
+        else entry
+        for entry in project.files
+    ]
+    return attrs.evolve(project, files=files)
+
+
+def render(project: Project, representations: Iterable[Representation]) -> dict[str, bytes]:
+    """Render a merged page; give the representations by name."""
     written: dict[Serialization, bytes] = {}
     rendered = {}
-    for form in forms:
-        data = written.get(form.serialization)
+    for each in representations:
+        data = written.get(each.serialization)
         if data is None:
-            write = render_json if form.serialization is Serialization.JSON else render_html
-            data = written[form.serialization] = write(merged)
+            write = render_json if each.serialization is Serialization.JSON else render_html
+            data = written[each.serialization] = write(project)
         # Without a time in it, the same page compresses to the same bytes: one tag for them.
-        rendered[form.name] = gzip.compress(data, LEVEL, mtime=0) if form.compressed else data
+        rendered[each.name] = gzip.compress(data, LEVEL, mtime=0) if each.compressed else data
     return rendered
 
 
 def update(
     store: PageStore,
     name: str,
+    *,
     before: StoredPage | None,
     responses: Mapping[str, StoredResponse],
     pages: Mapping[str, IndexPage],
-    wanted: Collection[Representation],
+    requested: Collection[Representation],
     suppress: str | None,
     current: Callable[[], bool],
 ) -> tuple[StoredPage | None, dict[Representation, Body]]:
     """
-    Store what the indexes said of a project, with its representations.
+    Store the responses of the indexes for a project, with its representations.
 
-    :param before: what was stored until now
-    :param responses: what they said, by identity of the index, in order of precedence
-    :param pages: those pages that are new
-    :param wanted: the representations to add
+    :param before: the page that was stored until now
+    :param responses: by identity of the index, in order of precedence
+    :param pages: those that are new
+    :param requested: the representations to add
     :param suppress: a file whose core metadata is not advertised any more, until a page changes
-    :param current: see :meth:`proxpi.index.page_store.PageStore.save`
-    :return: what is stored now, and the wanted representations; of no project, nothing
-    :raises Lost: if a page that still holds is not there any more
+    :param current: see :meth:`proxpi.index.entry_store.EntryStore.put`
+    :return: the page that is stored now, and the requested representations; nothing for an absence
+    :raises Lost: if a page that was not replaced is gone or damaged
     """
     present = [key for key, response in responses.items() if response.present]
     if not present:
@@ -116,8 +192,8 @@ def update(
         return None, {}
     old = (before.read() if before is not None else None) or {}
     documents = {}
-    for section in [DOCUMENT + key for key in present]:
-        key = section.removeprefix(DOCUMENT)
+    for key in present:
+        section = DOCUMENT + key
         if key not in pages and section not in old:
             raise Lost(name)
         documents[section] = pages[key].document if key in pages else old[section]
@@ -127,14 +203,18 @@ def update(
     if suppress is not None:
         suppressed = sorted({suppress, *suppressed})
         sections = documents | {SUPPRESSED: model.to_json(suppressed)}
-    missing = [form for form in wanted if form.name not in sections]
+    missing = [each for each in requested if each.name not in sections]
     if missing:
-        projects = [
-            pages[key].project if key in pages else model.decode(documents[DOCUMENT + key])
-            for key in present
-        ]
-        sections = sections | render(projects, missing, suppressed)
+        merged = merge(
+            [
+                pages[key].project if key in pages else model.decode(documents[DOCUMENT + key])
+                for key in present
+            ]
+        )
+        if suppressed:
+            merged = suppress_metadata(merged, suppressed)
+        sections = sections | render(merged, missing)
     stored = store.save(name, responses, sections, current)
     return stored, {
-        form: Body(sections[form.name], stored.sections[form.name].digest) for form in wanted
+        each: Body(sections[each.name], stored.sections[each.name].digest) for each in requested
     }

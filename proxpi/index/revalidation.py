@@ -1,30 +1,26 @@
-"""Deadlines of clients that wait for an index, and retries with backoff.
+"""Revalidation of pages and of the project list: one single flight for all clients that wait.
 
 Theory of operation
 -------------------
-A request upstream goes on whether or not a client waits for it. A client with a stale page to fall
-back on waits :data:`PATIENCE` seconds, or :data:`TRIAL_PATIENCE` for the trial of a circuit breaker
-(:mod:`proxpi.index.breaker`): the outage is known then. A client without one waits longer, and as
-long as bytes keep coming; meanwhile an index that failed is asked again.
+An :class:`Entry` is *present* or *absent* (404), and independently *fresh*, *stale* (older than the
+time to live of an index) or *invalidated* (by ``DELETE``; stale as well, and revalidated without
+validators). :func:`decide` tells what the next request gets: the entry as it is, or the result of
+the flight of the entry, which it starts or joins. A flight sends one request to each stale index;
+the responses update the entry and the circuit breakers (:mod:`proxpi.index.breaker`).
 
-Revalidation of pages and of the project list: one flight for all clients that wait.
-
-Theory of operation
--------------------
-An :class:`Entry` is one generation of a page or of the list. A flight asks those indexes whose
-stored of it is stale, each with the validators it gave; what they confirm is fresh again, and what
-they change replaces the old.
-
-A client with a stale page to fall back on waits for the flight a few seconds at most, and one
-without it waits a few more, or as long as bytes keep coming. The flight goes on without them. Its
-outcome updates the circuit breakers of each index (:mod:`proxpi.index.breaker`): while one is open,
-a client with a stale page gets that at once, and the index is not asked.
+A flight continues without its clients. A client with a stale page waits until
+:data:`STALE_DEADLINE`, for the trial of a half-open breaker until :data:`TRIAL_DEADLINE`. A client
+without one waits at least until :data:`COLD_DEADLINE`, and as long as bytes arrive; requests are
+retried with backoff meanwhile. While no bytes arrive, a flight *hangs*: once a client has given up
+waiting, the next request starts a flight beside it. The older response is still used if it comes.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum, auto
+from functools import partial
 from itertools import count
 from typing import Any, Generic, Literal, TypeVar
 
@@ -34,7 +30,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from proxpi.index.breaker import Breakers
+from proxpi.index.breaker import Breakers, State
 from proxpi.index.client import IndexClient, IndexResponse, StoredResponse
 from proxpi.index.representations import Lost
 from proxpi.single_flight import Flight, Flights, Late
@@ -42,109 +38,117 @@ from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 from proxpi.upstream.response import MIN_RATE
 
-#: Seconds that a client waits for a revalidation before it gets the stale page.
-PATIENCE = 5.0
-#: The same for the trial of a circuit breaker, by which most upstreams that are back have answered.
-TRIAL_PATIENCE = 0.5
-#: The same without a stale page, while no bytes come.
-COLD_PATIENCE = 10.0
-#: Bytes in so many seconds by which an answer counts as coming; its head is worth as much.
-STEP = int(MIN_RATE * PATIENCE)
-#: Seconds of pause between tries, before they are varied by half.
+#: Seconds after the start of a flight at which its clients get the stale page.
+STALE_DEADLINE = 5.0
+#: The same for the trial of a breaker, by which most upstreams that are back have responded.
+TRIAL_DEADLINE = 0.5
+#: Seconds that a client without a stale page waits at least.
+COLD_DEADLINE = 10.0
+#: Seconds in which a response that counts as arriving brings :data:`MIN_PROGRESS` bytes. A response
+#: head counts as as many.
+WINDOW = 5.0
+MIN_PROGRESS = int(MIN_RATE * WINDOW)
+#: Seconds of pause before each retry, before they are varied by half.
 PAUSES = (0.25, 0.75, 2.0)
-#: Tries without a stale page, with one, and for the trial of a circuit breaker.
-COLD_TRIES = 4
-STALE_TRIES = 2
-TRIAL_TRIES = 1
+#: Requests to one index without a stale page, with one, and for the trial of a breaker.
+COLD_TRIES, STALE_TRIES, TRIAL_TRIES = 4, 2, 1
+
+Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
+#: The indexes that a flight sends requests to: those whose response is stale, or all.
+Ask = Literal["stale", "all"]
 
 T = TypeVar("T")
+_log = Logger(namespace="proxpi.index")
+
+
+class Decision(Enum):
+    """What a request for an entry gets."""
+
+    FRESH = auto()
+    STALE = auto()
+    TRIAL = auto()
+    WAIT = auto()
+    WAIT_COLD = auto()
+
+
+def decide(breakers: Sequence[State], *, usable: bool, forced: bool = False) -> Decision:
+    """
+    Decide what a request for an entry gets.
+
+    ===========================  ======  ======  =============================================
+    breakers of stale indexes    usable  forced  decision
+    ===========================  ======  ======  =============================================
+    (no stale index)                             `FRESH`: the entry, at once
+    any                          no              `WAIT_COLD`: what comes, or the failure
+    any                          yes     yes     `WAIT`: what comes by STALE_DEADLINE, or the
+                                                 stale entry
+    all open                     yes     no      `STALE`: the stale entry, at once
+    one half-open                yes     no      `TRIAL`: what comes by TRIAL_DEADLINE, or the
+                                                 stale entry
+    all others                   yes     no      `WAIT`
+    ===========================  ======  ======  =============================================
+
+    :param breakers: of the indexes whose response is stale
+    :param usable: whether there is a page, made of a response of each index
+    :param forced: whether breakers are ignored
+    """
+    if not breakers:
+        return Decision.FRESH
+    if not usable:
+        return Decision.WAIT_COLD
+    if forced:
+        return Decision.WAIT
+    if all(state is State.OPEN for state in breakers):
+        return Decision.STALE
+    return Decision.TRIAL if State.HALF_OPEN in breakers else Decision.WAIT
+
+
+@attrs.frozen
+class Outcome:
+    """The end of a wait.
+
+    :ivar status: ``STALE`` if the entry is as it was; `error` tells why
+    """
+
+    status: Status
+    error: UpstreamFailed | None = None
 
 
 @attrs.define(eq=False)
 class Progress:
-    """How much has come of what is asked for.
+    """Bytes that the responses to one flight have brought.
 
-    :ivar received: bytes, ever
+    :ivar received: ever
     """
 
     received: int = 0
     _begun: int = 0
 
     def begin(self) -> None:
-        """Note that asking begins anew."""
+        """Begin a flight."""
         self._begun = self.received
 
-    def heard(self, size: int) -> None:
-        """Note that bytes came, or the head of an answer, which has none."""
-        self.received += size or STEP
+    def add(self, size: int) -> None:
+        """Count bytes, or a response head, which has 0."""
+        self.received += size or MIN_PROGRESS
 
     @property
-    def moves(self) -> bool:
-        """Whether anything came since asking began."""
-        return self.received - self._begun >= STEP
+    def progressed(self) -> bool:
+        """Whether bytes have arrived since the flight began."""
+        return self.received - self._begun >= MIN_PROGRESS
 
+    def extend(self, clock: IReactorTime) -> Callable[[], float | None]:
+        """Make what gives the deadline of a client without a stale page, window by window."""
+        begun, waited, before = clock.seconds(), 0.0, self.received
 
-async def outcome(
-    flight: Flight[T], clock: IReactorTime, progress: Progress, patience: float | None
-) -> T:
-    """
-    Wait for a flight.
+        def extended() -> float | None:
+            nonlocal waited, before
+            waited += WINDOW
+            arrived, before = self.received - before, self.received
+            late = waited >= COLD_DEADLINE and arrived < MIN_PROGRESS
+            return None if late else begun + waited + WINDOW
 
-    :param patience: seconds after its start; ``None`` if there is nothing to fall back on
-    :raises Late: if it takes too long
-    """
-    if patience is not None:
-        return await flight.wait(flight.started + patience)
-    begun = clock.seconds()
-    for window in count(1):
-        before = progress.received
-        try:
-            return await flight.wait(begun + window * PATIENCE, final=False)
-        except Late:
-            waited = window * PATIENCE
-            if waited >= COLD_PATIENCE and progress.received - before < STEP:
-                flight.be_late()
-                raise
-    raise AssertionError("there is always another window")
-
-
-async def persistently(
-    ask: Callable[[], Awaitable[T]], breakers: Breakers, clock: IReactorTime, tries: int
-) -> T:
-    """
-    Ask, and ask again after a pause while waiting may help, as long as a client would wait.
-
-    The ``Retry-After`` of an index is waited for if it fits into that time.
-
-    :param tries: how often to ask at most
-    :raises UpstreamFailed: as the last try did
-    """
-    latest = clock.seconds() + COLD_PATIENCE
-    pause = 0.0
-    for tried in range(1, tries + 1):
-        if (limited := breakers.rate_limit) is not None:
-            pause = max(pause, limited.retry_after or 0.0)
-            if clock.seconds() + pause > latest:
-                raise limited
-        if pause:
-            await deferLater(clock, pause)
-        try:
-            return await ask()
-        except UpstreamFailed as error:
-            if tried == tries or not error.temporary or isinstance(error, Offline):
-                raise
-            # Varied, to keep many proxies from knocking in step.
-            pause = max(PAUSES[tried - 1] * random.uniform(0.5, 1.5), error.retry_after or 0.0)
-            if clock.seconds() + pause > latest:
-                raise
-    raise AssertionError("some try was the last")
-
-
-Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
-#: Whom to ask: those whose response is stale, or all.
-Ask = Literal["stale", "all"]
-
-_log = Logger(namespace="proxpi.index")
+        return extended
 
 
 @attrs.define(eq=False)
@@ -152,65 +156,63 @@ class Entry:
     """One generation of a page, or of the project list.
 
     :ivar name: the project; ``""`` is the list
-    :ivar responses: what each index said last, in order of precedence
-    :ivar refreshes: the flights that bring it up to date
-    :ivar asks: the flights to each index, which refreshes share
-    :ivar queue: the requests to indexes that wait for a slot; when all clients that wait have
-        left, they are cancelled
-    :ivar failure: why the last refresh failed, if it did
-    :ivar asked: the indexes that have not answered yet
-    :ivar progress: how much of the answers has come
-    :ivar lock: is held while what is kept changes
-    :ivar forced: whether a forced refresh (``DELETE``) is outstanding: breakers are ignored until
-        one request has ended
+    :ivar responses: the last one of each index, in order of precedence
+    :ivar revalidations: the flights that bring it up to date
+    :ivar requests: the flights of requests to one index, which revalidations share
+    :ivar queue: requests that wait for a connection; when all clients have left, they are cancelled
+    :ivar pending: the indexes that have not responded yet
+    :ivar lock: is held while the entry is stored
+    :ivar forced: a forced refresh (``DELETE``) is outstanding: breakers are ignored until one
+        request has succeeded or failed
     """
 
     name: str
+    clock: IReactorTime
     responses: list[StoredResponse | None]
-    refreshes: Flights[Ask, Status]
-    asks: Flights[IndexClient, tuple[IndexClient, IndexResponse[Any]]]
-    queue: Queue
-    failure: UpstreamFailed | None = None
-    asked: list[IndexClient] = attrs.field(factory=list)
-    progress: Progress = attrs.field(factory=Progress)
-    lock: DeferredLock = attrs.field(factory=DeferredLock)
+    revalidations: Flights[Ask, Status] = attrs.field(init=False)
+    requests: Flights[IndexClient, tuple[IndexClient, IndexResponse[Any]]] = attrs.field(init=False)
+    queue: Queue = attrs.field(init=False, factory=Queue)
+    pending: list[IndexClient] = attrs.field(init=False, factory=list)
+    progress: Progress = attrs.field(init=False, factory=Progress)
+    lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
     forced: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        self.revalidations = Flights(self.clock, self._abandon)
+        self.requests = Flights(self.clock)
+
     @property
-    def what(self) -> str:
+    def title(self) -> str:
         """What it is, for the log."""
         return f"page of {self.name}" if self.name else "project list"
 
     @property
     def present(self) -> bool:
         """Whether any index has the project, or a list."""
-        return any(stored is not None and stored.present for stored in self.responses)
+        return any(response is not None and response.present for response in self.responses)
 
     @property
     def usable(self) -> bool:
-        """Whether there is a page, and no index that has never said anything of it."""
+        """Whether there is a page, made of a response of each index."""
         return self.present and None not in self.responses
 
+    @property
+    def age(self) -> float:
+        """Seconds since the oldest response."""
+        now = self.clock.seconds()
+        return max((now - each.requested_at for each in self.responses if each), default=0.0)
 
-def refreshes(clock: IReactorTime) -> tuple[Flights[Ask, Status], Queue]:
-    """Give the flights of an entry, and the queue of its requests, which ends with them."""
-    queue = Queue()
+    def invalidated_responses(self) -> list[StoredResponse | None]:
+        """Give the responses as they are after a ``DELETE``."""
+        return [response and response.invalidate() for response in self.responses]
 
-    def abandon() -> None:
-        if queue:
-            # What waits for a slot ends; what an index is asked for already goes on.
-            for ask in flights:
-                flights.forget(ask)
-            for waiting in list(queue):
+    def _abandon(self) -> None:
+        """Cancel the requests that wait for a connection; those that were sent continue."""
+        if self.queue:
+            for ask in self.revalidations:
+                self.revalidations.detach(ask)
+            for waiting in list(self.queue):
                 waiting.cancel()
-
-    flights: Flights[Ask, Status] = Flights(clock, abandon)
-    return flights, queue
-
-
-def invalidated(responses: Sequence[StoredResponse | None]) -> list[StoredResponse | None]:
-    """Give what indexes said as it is after a DELETE, whose sender may mistrust validators too."""
-    return [stored and stored.invalidate() for stored in responses]
 
 
 E = TypeVar("E", bound=Entry)
@@ -218,91 +220,87 @@ E = TypeVar("E", bound=Entry)
 
 @attrs.define(eq=False)
 class Revalidation(Generic[E]):
-    """Revalidates cache entries, as many at once as are asked for.
+    """Revalidates entries of one kind.
 
-    :param ask_index: asks an index for its page, given its last response
-    :param take: takes over what indexes said
+    :param request: requests an entry from one index, given its last response
+    :param store: takes the last responses into an entry, and the new pages; the entry is locked
     """
 
     _sources: Sequence[IndexClient]
     _clock: IReactorTime
-    _ask_index: Callable[[IndexClient, E, StoredResponse | None], Awaitable[IndexResponse[Any]]]
-    _take: Callable[[E, Mapping[IndexClient, IndexResponse[Any]]], Awaitable[None]]
+    _request: Callable[[IndexClient, E, StoredResponse | None], Awaitable[IndexResponse[Any]]]
+    _store: Callable[[E, list[StoredResponse | None], Mapping[IndexClient, Any]], Awaitable[None]]
 
     def remaining(self, entry: E) -> float:
-        """Seconds for which a page stays fresh."""
-        responses = zip(self._sources, entry.responses, strict=True)
-        return min(source.remaining(stored) for source, stored in responses)
+        """Seconds for which an entry stays fresh."""
+        pairs = zip(self._sources, entry.responses, strict=True)
+        return min(source.remaining(response) for source, response in pairs)
 
-    def blocked(self, entry: E) -> UpstreamFailed | None:
-        """Give the breaker error for which the stale entry is served at once, if it is usable."""
-        if entry.forced or not entry.usable:
-            return None
-        errors = [source.breakers.refusal(entry.name) for source, _ in self._stale(entry)]
-        return next(iter(errors), None) if all(errors) else None
+    def decide(self, entry: E, ask: Ask = "stale") -> Decision:
+        """Decide what a request for an entry gets; see :func:`decide`."""
+        breakers = [source.breakers.state(entry.name) for source, _ in self._asked(entry, ask)]
+        return decide(breakers, usable=entry.usable, forced=entry.forced or ask == "all")
 
-    async def revalidate(self, entry: E, ask: Ask) -> Status:
+    async def revalidate(self, entry: E, ask: Ask = "stale") -> Outcome:
         """
-        Revalidate an entry, as far as that can be had in time.
+        Revalidate an entry, as far as its decision tells.
 
-        :return: how: ``STALE`` if it is as it was
-        :raises UpstreamFailed: if there is nothing to fall back on
-        :raises Lost: if an index confirmed a page that is not there any more
+        :raises UpstreamFailed: if there is no page to fall back on
+        :raises Lost: if an index confirmed a page that is gone from the store
         """
-        if ask == "stale" and self.blocked(entry):
-            return "STALE"
-        patience = self._patience(entry, ask)
-        if patience == TRIAL_PATIENCE and not entry.progress.moves:
-            # The request that is under way hangs; if it is answered yet, that counts.
-            entry.refreshes.forget(ask)
-            for source in entry.asked:
-                entry.asks.forget(source)
-        flight = entry.refreshes.join(ask, lambda: self._refresh(entry, ask))
+        decision = self.decide(entry, ask)
+        if decision is Decision.FRESH:
+            return Outcome("HIT")
+        if decision is Decision.STALE:
+            refusals = (source.breakers.refusal(entry.name) for source in self._sources)
+            return Outcome("STALE", next(filter(None, refusals), None))
+        trial = decision is Decision.TRIAL
+        if trial and not entry.progress.progressed:
+            entry.revalidations.detach(ask)
+            for source in entry.pending:
+                entry.requests.detach(source)
+        flight = entry.revalidations.join(ask, lambda: self._revalidate(entry, ask))
+        if decision is Decision.WAIT_COLD:
+            until = self._clock.seconds() + WINDOW
+            waiter = flight.wait(until, entry.progress.extend(self._clock))
+        else:
+            waiter = flight.wait(flight.started + (TRIAL_DEADLINE if trial else STALE_DEADLINE))
         try:
-            return await outcome(flight, self._clock, entry.progress, patience)
+            return Outcome(await waiter)
         except (CancelledError, Lost):
             raise
         except Late:
-            error = self._note_late(flight, entry, ask, patience)
-            if not entry.usable:
-                raise error from None
-            return "STALE"
-        except Exception as error:
+            error = self._give_up(flight, entry, ask, trial)
+        except UpstreamFailed as failure:
+            error = failure
+        except Exception as failure:
             if not entry.usable:
                 raise
-            if isinstance(error, OSError):
-                _log.error("{what} cannot be written: {error}", what=entry.what, error=error)
-            elif not isinstance(error, UpstreamFailed):
-                _log.failure("{what}: an error of proxpi's own", what=entry.what)
-            return "STALE"
-
-    def _patience(self, entry: E, ask: Ask) -> float | None:
-        """Give the seconds that a client waits for a flight; see :func:`outcome`."""
+            if isinstance(failure, OSError):
+                _log.error("{what} cannot be written: {error}", what=entry.title, error=failure)
+            else:
+                _log.failure("{what}: an error of proxpi's own", what=entry.title)
+            error = UpstreamFailed(self._sources[0].url, "its response cannot be stored")
         if not entry.usable:
-            return None
-        stale = self._stale(entry) if ask == "stale" and not entry.forced else ()
-        trial = any(source.breakers.half_open(entry.name) for source, _ in stale)
-        return TRIAL_PATIENCE if trial else PATIENCE
+            raise error
+        return Outcome("STALE", error.copy())
 
-    def _stale(self, entry: E) -> list[tuple[IndexClient, StoredResponse | None]]:
-        """Give the indexes whose response is stale, with that response."""
-        responses = zip(self._sources, entry.responses, strict=True)
-        return [(source, stored) for source, stored in responses if source.remaining(stored) <= 0]
+    def _asked(self, entry: E, ask: Ask) -> list[tuple[IndexClient, StoredResponse | None]]:
+        """Give the indexes that a flight sends requests to, with their last responses."""
+        pairs = zip(self._sources, entry.responses, strict=True)
+        return [pair for pair in pairs if ask == "all" or pair[0].remaining(pair[1]) <= 0]
 
-    def _note_late(
-        self, flight: Flight[Status], entry: E, ask: Ask, patience: float | None
-    ) -> UpstreamFailed:
-        """Let a flight go on by itself; unless bytes come, later requests do not join it."""
+    def _give_up(self, flight: Flight[Status], entry: E, ask: Ask, trial: bool) -> UpstreamFailed:
+        """Give up waiting for a flight. If it hangs, later requests start a new one."""
         error = self._sources[0].timeout_error(entry.name, flight.started)
-        if entry.progress.moves:
+        if entry.progress.progressed:
             return error
-        trial = patience == TRIAL_PATIENCE
         if not trial:
-            entry.refreshes.forget(ask, flight)
-        for source in entry.asked:
+            entry.revalidations.detach(ask, flight)
+        for source in entry.pending:
             # Beside a trial, another index may be asked that has not been silent for long.
             if not trial or source.breakers.refusal(entry.name):
-                entry.asks.forget(source)
+                entry.requests.detach(source)
                 error = source.timeout_error(entry.name, flight.started)
                 self._note_failure(entry, source, error, flight.started)
         return error
@@ -310,78 +308,113 @@ class Revalidation(Generic[E]):
     def _note_failure(
         self, entry: E, source: IndexClient, error: UpstreamFailed, since: float
     ) -> None:
-        stored = entry.responses[self._sources.index(source)]
-        if isinstance(error, Offline) or (stored is not None and stored.requested_at > since):
-            return  # what was asked for later has been answered well
+        response = entry.responses[self._sources.index(source)]
+        if isinstance(error, Offline) or (response is not None and response.requested_at > since):
+            return  # a later request has succeeded
         entry.forced = False
         if not source.breakers.is_failing(entry.name):
-            _log.warn("{what}: {error}", what=entry.what, name=entry.name, error=error.copy())
+            _log.warn("{what}: {error}", what=entry.title, name=entry.name, error=error.copy())
         source.breakers.failed(entry.name, error, since)
 
-    async def _refresh(self, entry: E, ask: Ask) -> Status:
-        """Ask those indexes that are to be asked, and make of it what is wanted."""
+    async def _revalidate(self, entry: E, ask: Ask) -> Status:
         entry.progress.begin()
-        every = zip(self._sources, entry.responses, strict=True)
-        answers = await all_settled(
-            self._answer(entry, source, stored, ask)
-            for source, stored in (every if ask == "all" else self._stale(entry))
+        settled = await all_settled(
+            # Flights that send requests to one index at the same time share its response.
+            _landing(entry.requests.join(source, partial(self._ask, entry, source, response, ask)))
+            for source, response in self._asked(entry, ask)
         )
-        failures = [answer for answer in answers if isinstance(answer, UpstreamFailed)]
-        said = dict(answer for answer in answers if not isinstance(answer, UpstreamFailed))
+        failures = [each for each in settled if isinstance(each, UpstreamFailed)]
+        responses = dict(each for each in settled if not isinstance(each, UpstreamFailed))
         entry.forced = False
-        if said:
-            await self._take(entry, said)
-        entry.failure = failures[0].copy() if failures else None
+        if responses:
+            async with entry.lock:
+                last, contents = list(entry.responses), {}
+                for position, source in enumerate(self._sources):
+                    new = responses.get(source)
+                    # Of two flights the older one may land later, or confirm a replaced page.
+                    if new is not None and new.supersedes(last[position]):
+                        last[position] = new.stored
+                        if new.content is not None:
+                            contents[source] = new.content
+                await self._store(entry, last, contents)
         if failures:
             raise failures[0]
-        return "MISS" if any(answer.content for answer in said.values()) else "REVALIDATED"
-
-    async def _answer(
-        self, entry: E, source: IndexClient, stored: StoredResponse | None, ask: Ask
-    ) -> tuple[IndexClient, IndexResponse[Any]]:
-        """Give what an index says; refreshes that ask it at the same time share the answer."""
-        return await entry.asks.join(source, lambda: self._ask(entry, source, stored, ask)).wait()
+        return "MISS" if any(each.content for each in responses.values()) else "REVALIDATED"
 
     async def _ask(
-        self, entry: E, source: IndexClient, stored: StoredResponse | None, ask: Ask
+        self, entry: E, source: IndexClient, response: StoredResponse | None, ask: Ask
     ) -> tuple[IndexClient, IndexResponse[Any]]:
-        """Ask one index, unless its breaker is open and there is a stale page to fall back on."""
-        tries = STALE_TRIES if entry.usable else COLD_TRIES
+        """Request an entry from one index, unless a breaker refuses it for the stale page."""
+        trial = False
         if entry.usable and not entry.forced:
-            # A stale page is no help to a client that wants a file that it does not list.
-            page = entry.name if ask == "stale" else None
-            if source.breakers.admit(page):
-                tries = TRIAL_TRIES
+            # A client that wants a file that the stale page does not list is not helped by it.
+            trial = source.breakers.admit(entry.name, ignore_page=ask == "all")
+        tries = TRIAL_TRIES if trial else STALE_TRIES if entry.usable else COLD_TRIES
 
-        known = stored
-
-        async def ask_once() -> IndexResponse[Any]:
-            nonlocal known
+        async def request() -> IndexResponse[Any]:
+            nonlocal response
             since = self._clock.seconds()
             try:
-                return await self._ask_index(source, entry, known)
+                return await self._request(source, entry, response)
             except UpstreamFailed as error:
                 self._note_failure(entry, source, error, since)
-                # Some servers fail because of the validators: the next try is without them.
-                known = known and attrs.evolve(known, invalidated=True)
+                # Some servers fail because of the validators: a retry is without them.
+                response = response and response.invalidate()
                 raise
 
-        asking = Deferred.fromCoroutine(persistently(ask_once, source.breakers, self._clock, tries))
-        if tries == TRIAL_TRIES and source in entry.asked:
-            # The older request may be slow. Of those that follow it, few may hold connections.
-            self._clock.callLater(PATIENCE, _end_unless, entry.progress, asking)
-        entry.asked.append(source)
+        asking = Deferred.fromCoroutine(with_retries(request, source.breakers, self._clock, tries))
+        if trial and source in entry.pending:
+            # The older request may only be slow. A newer one ends after 5 silent seconds, so that
+            # hanging requests do not pile up.
+            self._clock.callLater(WINDOW, _cancel_if_stalled, entry.progress, asking)
+        entry.pending.append(source)
         began = self._clock.seconds()
         try:
-            said = await asking
+            answer = await asking
         except CancelledError:
             raise source.timeout_error(entry.name, began) from None
         finally:
-            entry.asked.remove(source)
+            entry.pending.remove(source)
         source.breakers.succeeded(entry.name)
-        return source, said
+        return source, answer
 
 
-def _end_unless(moving: Progress, asking: Deferred[IndexResponse[Any]]) -> None:
-    if not moving.moves:
+async def with_retries(
+    request: Callable[[], Awaitable[T]], breakers: Breakers, clock: IReactorTime, tries: int
+) -> T:
+    """
+    Send a request, with retries and backoff until the deadline of a client without a stale page.
+
+    A pause is at least the ``Retry-After`` of the index.
+
+    :param tries: requests at most
+    :raises UpstreamFailed: as the last request did
+    """
+    latest = clock.seconds() + COLD_DEADLINE
+    pause = 0.0
+    for tried in count(1):
+        if (limited := breakers.rate_limit) is not None:
+            pause = max(pause, limited.retry_after or 0.0)
+            if clock.seconds() + pause > latest:
+                raise limited
+        if pause:
+            await deferLater(clock, pause)
+        try:
+            return await request()
+        except UpstreamFailed as error:
+            if tried == tries or not error.temporary or isinstance(error, Offline):
+                raise
+            # Varied, so that many proxies do not retry at the same time.
+            pause = max(PAUSES[tried - 1] * random.uniform(0.5, 1.5), error.retry_after or 0.0)
+            if clock.seconds() + pause > latest:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+async def _landing(flight: Flight[T]) -> T:
+    return await flight.wait()
+
+
+def _cancel_if_stalled(progress: Progress, asking: Deferred[Any]) -> None:
+    if not progress.progressed:
         asking.cancel()

@@ -6,7 +6,7 @@ import random
 
 from twisted.internet.task import Clock
 
-from proxpi.index.breaker import INDEX_PAUSES, LONGEST, MOST, PAGE_PAUSES, Breaker, Breakers
+from proxpi.index.breaker import INDEX_PAUSES, LONGEST, MOST, PAGE_PAUSES, Breaker, Breakers, State
 from proxpi.upstream.errors import CredentialsRejected, ProxyFailed, UpstreamFailed
 from tests.support.cases import Case
 from tests.support.indexes import ROOT
@@ -58,14 +58,14 @@ class StateTests(Case):
 
     def test_states(self) -> None:
         """It is closed without an error, open until `retry_at`, then half-open; success closes."""
-        assert not self.breaker.is_open(0.0)
+        assert self.breaker.state(0.0) is State.CLOSED
         self.breaker.fail(BROKEN, 0.0)
-        assert self.breaker.is_open(0.9)
-        assert not self.breaker.is_open(1.0)
+        assert self.breaker.state(0.9) is State.OPEN
+        assert self.breaker.state(1.0) is State.HALF_OPEN
         self.breaker.back_off(1.0)
-        assert self.breaker.is_open(2.9)
+        assert self.breaker.state(2.9) is State.OPEN
         self.breaker.close()
-        assert not self.breaker.is_open(2.9)
+        assert self.breaker.state(2.9) is State.CLOSED
         assert self.pauses(BROKEN, 1) == [1.0]
 
     def test_backoff(self) -> None:
@@ -90,7 +90,7 @@ class StateTests(Case):
         """An older request that fails late does not put the next trial off."""
         self.breaker.fail(BROKEN, 0.0)
         self.breaker.fail(REFUSED, 0.9)
-        assert not self.breaker.is_open(1.0)
+        assert self.breaker.state(1.0) is State.HALF_OPEN
         assert self.breaker.error is not None
         assert self.breaker.error.cause == "connection refused"
 
@@ -226,12 +226,12 @@ class TrialTests(BreakersCase):
         for error in (BROKEN, REFUSED):
             self.setUp()
             self.note(error)
-            assert not self.breakers.half_open("demo")
+            assert self.breakers.state("demo") is not State.HALF_OPEN
             self.clock.advance(1)
-            assert self.breakers.half_open("demo")
+            assert self.breakers.state("demo") is State.HALF_OPEN
             assert self.breakers.admit("demo")
             for _ in range(100):
-                assert not self.breakers.half_open("demo")
+                assert self.breakers.state("demo") is not State.HALF_OPEN
                 assert self.error_of_admission("demo").cause == error.cause
 
     def error_of_admission(self, page: str) -> UpstreamFailed:
@@ -260,10 +260,10 @@ class TrialTests(BreakersCase):
     def test_without_its_page(self) -> None:
         """A request that the stale page does not help heeds the index's breaker alone."""
         self.note(BROKEN)
-        assert self.breakers.refusal(None) is None
-        assert not self.breakers.admit(None)
+        assert self.breakers.refusal("demo", ignore_page=True) is None
+        assert not self.breakers.admit("demo", ignore_page=True)
         self.note(REFUSED, "other")
-        assert self.breakers.refusal(None) is not None
+        assert self.breakers.refusal("demo", ignore_page=True) is not None
 
     def test_trials_in_a_long_outage(self) -> None:
         """An index that is gone is tried every two seconds, however many pages are wanted."""

@@ -114,7 +114,7 @@ class PagesTests(PagesCase):
         self.clear()
         for late in (False, True):
             jobs = Jobs()
-            self.pages._entries._in_thread = jobs
+            self.pages._in_thread = jobs
             ask = self.ask()
             if late:  # written, and nobody knows it yet
                 jobs.run()

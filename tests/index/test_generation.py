@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi import atomic_files
-from proxpi.index import page_entry
+from proxpi.index import page_cache
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchProject, Page
 from proxpi.upstream.client import CONNECTIONS
@@ -143,7 +143,7 @@ class DeleteTests(PagesCase):
     def test_evicted(self) -> None:
         """Nor does a want of memory bring it back."""
         self.pages.invalidate("demo")
-        entries: Any = self.pages._entries
+        entries: Any = self.pages
         entries._entries.clear()
         assert self.page().status == "MISS"
 
@@ -360,7 +360,7 @@ class FlightTests(PagesCase):
 
     def test_pinned(self) -> None:
         """However large the pages that come meanwhile, a slow page is asked for once."""
-        self.put(page_entry, "MEMORY", 4 * page_entry.OVERHEAD)
+        self.put(page_cache, "MEMORY", 4 * page_cache.OVERHEAD)
         asks = [self.ask()]
         for number in range(4):
             large = [hashlib.sha256(b"%d" % each).hexdigest() for each in range(400)]
@@ -374,13 +374,13 @@ class FlightTests(PagesCase):
 
     def test_pinned_no_longer(self) -> None:
         """What has landed is evicted like any other."""
-        self.put(page_entry, "MEMORY", 4 * page_entry.OVERHEAD)
+        self.put(page_cache, "MEMORY", 4 * page_cache.OVERHEAD)
         self.ask()
         self.agents.release(AT_ROOT)
         for number in range(6):
             self.indexes.says(f"{ROOT}p-{number}/", project_page("p.zip"))
             self.page(f"p-{number}")
-        entries: Any = self.pages._entries
+        entries: Any = self.pages
         assert "demo" not in entries._entries
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxpi.index import merge
+from proxpi.index import representations as merge
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from tests.support.growth import assert_linear

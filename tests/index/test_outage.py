@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from proxpi.index.breaker import INDEX_PAUSES, PAGE_PAUSES
 from proxpi.index.page_cache import NoSuchProject, Page
-from proxpi.index.revalidation import TRIAL_PATIENCE
+from proxpi.index.revalidation import TRIAL_DEADLINE
 from proxpi.simple import parse
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
@@ -137,13 +137,13 @@ class StaleTests(PagesCase):
             for ask in (self.ask(), self.ask("other")):
                 if not ask.called:
                     trials.append(self.clock.seconds())
-                    self.clock.advance(TRIAL_PATIENCE)  # the only one: a trial
+                    self.clock.advance(TRIAL_DEADLINE)  # the only one: a trial
                 assert self.result(ask).status == "STALE"
             self.clock.advance(0.7)
         pauses = [after - before for before, after in pairwise(trials)]
         # Any trial opens the breaker of the index again; the pauses vary by a quarter.
         assert min(pauses[1:]) >= 0.75 * INDEX_PAUSES[1]
-        assert max(pauses) <= PAGE_PAUSES[1] + TRIAL_PATIENCE + 0.7
+        assert max(pauses) <= PAGE_PAUSES[1] + TRIAL_DEADLINE + 0.7
         assert self.agents.count(AT_ROOT) + self.agents.count(other) == 4 - 1 + len(trials)
 
     def test_recovery_of_a_silent_upstream(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectError
 
-from proxpi.index import page_entry
+from proxpi.index import page_cache
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page
 from proxpi.simple import urls
 from proxpi.simple.negotiate import Serialization
@@ -320,13 +320,13 @@ class MemoryTests(PagesCase):
     def setUp(self) -> None:
         """Leave room for about three projects."""
         super().setUp()
-        self.put(page_entry, "MEMORY", 4 * page_entry.OVERHEAD)
+        self.put(page_cache, "MEMORY", 4 * page_cache.OVERHEAD)
         for name in "abcde":
             self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}.zip"))
 
     def held(self) -> list[str]:
         """Give the names of the pages that are in memory."""
-        entries: Any = self.pages._entries
+        entries: Any = self.pages
         return list(entries._entries)
 
     def test_least_recently_used(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from proxpi.index.revalidation import (
-    PATIENCE,
-    STEP,
-    TRIAL_PATIENCE,
+    MIN_PROGRESS,
+    STALE_DEADLINE,
+    TRIAL_DEADLINE,
+    WINDOW,
     Progress,
-    outcome,
-    persistently,
+    with_retries,
 )
 from proxpi.single_flight import Flights, Late
 from proxpi.upstream.errors import Offline, UpstreamFailed
@@ -36,31 +36,34 @@ class OutcomeTests(BreakersCase):
 
     def wait(self, patience: float | None) -> Deferred[str]:
         """Wait for it."""
-        return run(outcome(self.flight, self.clock, self.progress, patience))
+        if patience is not None:
+            return self.flight.wait(self.flight.started + patience)
+        until = self.clock.seconds() + WINDOW
+        return self.flight.wait(until, self.progress.extend(self.clock))
 
     def test_in_time(self) -> None:
         """Whoever waits gets what comes."""
-        waits = [self.wait(PATIENCE), self.wait(None)]
+        waits = [self.wait(STALE_DEADLINE), self.wait(None)]
         self.clock.advance(4.9)
         self.in_thread.callback("page")
         assert [self.result(wait) for wait in waits] == ["page", "page"]
 
     def test_fallback(self) -> None:
         """With something to fall back on the work has 5 s, whoever joins it when."""
-        first = self.wait(PATIENCE)
+        first = self.wait(STALE_DEADLINE)
         self.clock.advance(4)
-        second = self.wait(PATIENCE)
+        second = self.wait(STALE_DEADLINE)
         self.clock.advance(1)
         self.error(first, Late)
         self.error(second, Late)
-        third = self.wait(PATIENCE)
+        third = self.wait(STALE_DEADLINE)
         self.clock.advance(0)
         self.error(third, Late)
 
     def test_trial(self) -> None:
         """The client of a trial waits for half a second."""
-        assert TRIAL_PATIENCE == 0.5
-        trial = self.wait(TRIAL_PATIENCE)
+        assert TRIAL_DEADLINE == 0.5
+        trial = self.wait(TRIAL_DEADLINE)
         self.clock.advance(0.5)
         self.error(trial, Late)
 
@@ -79,28 +82,28 @@ class OutcomeTests(BreakersCase):
         """As long as bytes keep coming, a slow answer is slow and not failed."""
         wait = self.wait(None)
         for _ in range(60):
-            self.progress.heard(STEP // 5)
+            self.progress.add(MIN_PROGRESS // 5)
             self.clock.advance(1)
         self.pending(wait)
-        assert self.progress.moves
+        assert self.progress.progressed
         self.clock.pump([1.0] * 11)
         self.error(wait, Late)
 
     def test_dripping(self) -> None:
         """A byte now and then is no progress."""
-        self.progress.heard(0)
-        assert self.progress.moves
+        self.progress.add(0)
+        assert self.progress.progressed
         wait = self.wait(None)
         for _ in range(10):
-            self.progress.heard(1)
+            self.progress.add(1)
             self.clock.advance(1)
         self.error(wait, Late)
 
     def test_begun_anew(self) -> None:
         """What came before does not count for what is asked for now."""
-        self.progress.heard(10 * STEP)
+        self.progress.add(10 * MIN_PROGRESS)
         self.progress.begin()
-        assert not self.progress.moves
+        assert not self.progress.progressed
 
 
 class PersistenceTests(BreakersCase):
@@ -118,7 +121,7 @@ class PersistenceTests(BreakersCase):
                 raise outcome
             return outcome
 
-        return run(persistently(ask, self.breakers, self.clock, tries))
+        return run(with_retries(ask, self.breakers, self.clock, tries))
 
     def test_success(self) -> None:
         """What succeeds is asked for once, and at once."""
@@ -156,7 +159,7 @@ class PersistenceTests(BreakersCase):
         async def ask() -> str:
             return await silence
 
-        asking = run(persistently(ask, self.breakers, self.clock, 4))
+        asking = run(with_retries(ask, self.breakers, self.clock, 4))
         self.clock.advance(20)
         silence.errback(REFUSED)
         self.error(asking, UpstreamFailed)

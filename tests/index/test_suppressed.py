@@ -136,7 +136,7 @@ class WithdrawnTests(PagesCase):
             jobs.append((job, Deferred()))
             return jobs[-1][1]
 
-        self.pages._entries._in_thread = later
+        self.pages._in_thread = later
         form = run(self.pages.fetch("demo", JSON, True))
         suppressed = run(self.pages.suppress_metadata("demo", ONE))
         while jobs:

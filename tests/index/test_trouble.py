@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from proxpi.index import page_entry
+from proxpi.index import page_cache
 from proxpi.index.page_store import DOCUMENT, PageStore
 from tests.index.paged import AT_ROOT, HTML, JSON, PagesCase, files
 from tests.support.agent import Reply
@@ -65,7 +65,7 @@ class SomePagesTests(PagesCase):
 
     def test_trouble_holds_no_pages(self) -> None:
         """What is remembered of trouble keeps no page in memory."""
-        entries: Any = self.pages._entries
+        entries: Any = self.pages
         held = []
         for number in range(20):
             name = f"many-{number}"
@@ -74,7 +74,7 @@ class SomePagesTests(PagesCase):
             self.clock.advance(2000)
             self.indexes.says(f"{ROOT}{name}/", Reply(401))
             self.stale(name)
-            held.append(weakref.ref(entries.get(name)))
+            held.append(weakref.ref(entries._entries[name]))
             del entries._entries[name]
         gc.collect()
         # The newest error may still be known to somebody, with all that led to it.
@@ -89,8 +89,8 @@ class SomePagesTests(PagesCase):
         self.agents.silent.add(AT_ROOT)
         self.ask()
         self.clock.advance(1)
-        entries: Any = self.pages._entries
-        entries.get("demo").asks.forget(self.indexes.sources[0])  # as when it is late
+        entries: Any = self.pages
+        entries._entries["demo"].requests.detach(self.indexes.sources[0])  # as when it is late
         run(self.pages.ask_again("demo", "old.zip"))
         assert self.agents.waiting == 2
         self.agents.answer(AT_ROOT, project_page("new.zip").having(ETag='"2"'))
@@ -140,7 +140,7 @@ class ForgottenTests(PagesCase):
         """What a thread was writing meanwhile does not count after a restart."""
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         work = Later()
-        entries: Any = self.pages._entries
+        entries: Any = self.pages
         entries._in_thread = work
         work.waits = True
         self.ask()
@@ -156,7 +156,7 @@ class ForgottenTests(PagesCase):
         self.agents.silent.add(AT_ROOT)
         self.ask()
         self.pages.invalidate("demo")
-        entries: Any = self.pages._entries
+        entries: Any = self.pages
         entries._entries.clear()
         asked = self.agents.count(AT_ROOT)
         self.indexes.says(AT_ROOT, project_page("b.zip"))
@@ -225,7 +225,7 @@ class MemoryTests(PagesCase):
 
     def test_after_a_restart(self) -> None:
         """The bound holds whatever way a page came into memory."""
-        self.put(page_entry, "MEMORY", 20_000)
+        self.put(page_cache, "MEMORY", 20_000)
         names = [f"page-{number}" for number in range(30)]
         for name in names:
             self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}-{'x' * 5000}.zip"))
@@ -233,6 +233,6 @@ class MemoryTests(PagesCase):
         self.start()
         for name in names:
             assert self.pages.ready(name, JSON, False) is not None
-        entries: Any = self.pages._entries
-        held = [body for entry in entries._entries.values() for body in entry.forms.values()]
+        entries: Any = self.pages
+        held = [body for entry in entries._entries.values() for body in entry.bodies.values()]
         assert sum(len(body.data) for body in held) <= 20_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxpi.index.merge import merge
+from proxpi.index.representations import merge
 from proxpi.simple import caching, negotiate, urls
 from proxpi.simple.model import Project, decode, encode, find
 from proxpi.simple.parse import NotAnIndexPage, is_whole, parse_project

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urljoin
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.index.merge import merge
+from proxpi.index.representations import merge
 from proxpi.simple.model import Project, decode, encode
 from proxpi.simple.parse import parse_project
 from proxpi.simple.render import render_html, render_json

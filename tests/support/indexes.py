@@ -20,7 +20,6 @@ from twisted.web.iweb import IAgent
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.simple import urls
-from proxpi.single_flight import Flights
 from proxpi.upstream import tls
 from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.client import CONNECTIONS, USER_AGENT, UpstreamClient
@@ -60,7 +59,7 @@ def upstream_client(
 
 def source(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
     """Give an index that is asked through a way out."""
-    root = Root(url, through, through.clock, Flights(through.clock))
+    root = Root(url, through, through.clock)
     return IndexClient(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
 
 
