@@ -17,7 +17,7 @@ import attrs
 
 from proxpi.files.layout import is_cache_path
 from proxpi.simple import model, urls
-from proxpi.simple.model import Listed, NotListed
+from proxpi.simple.model import ListedFile, NotListed
 from proxpi.upstream.errors import UpstreamFailed
 
 #: The suffixes of companions.
@@ -47,7 +47,7 @@ class FileReference:
     digest: tuple[str, str] | None
     size: int | None
     private: bool
-    metadata_of: Listed | None = attrs.field(default=None, repr=False)
+    metadata_of: ListedFile | None = attrs.field(default=None, repr=False)
     is_companion: bool = attrs.field(default=False, repr=False)
     requested_as: tuple[str, str] | None = attrs.field(default=None, repr=False)
     version: str = attrs.field(default="", repr=False)
@@ -94,7 +94,7 @@ class FileReference:
 
 
 @lru_cache(maxsize=4096)
-def file_reference(listed: Listed) -> FileReference:
+def file_reference(listed: ListedFile) -> FileReference:
     """The reference of a file that an index lists."""
     entry, digest = listed.entry, model.best_hash(listed.entry)
     version = "" if digest else _version(listed)
@@ -102,7 +102,7 @@ def file_reference(listed: Listed) -> FileReference:
 
 
 @lru_cache(maxsize=4096)
-def companion_reference(listed: Listed, suffix: str) -> FileReference:
+def companion_reference(listed: ListedFile, suffix: str) -> FileReference:
     """The reference of a companion; it has a digest if the index advertises one."""
     digest = advertised = None
     if suffix == METADATA and (hashes := model.metadata_hash(listed.entry)):
@@ -114,7 +114,7 @@ def companion_reference(listed: Listed, suffix: str) -> FileReference:
     return FileReference(url, digest, None, listed.private, advertised, True, version=version)
 
 
-def _version(listed: Listed) -> str:
+def _version(listed: ListedFile) -> str:
     """Distinguish versions of a file, and so of its companions, as far as the page does."""
     entry, metadata = listed.entry, model.metadata_hash(listed.entry)
     digests = [each for each in (entry.get("hashes"), metadata) if isinstance(each, dict) and each]
@@ -136,13 +136,13 @@ class Gone(Exception):
 class Listings(Protocol):
     """The pages of all indexes, as far as the resolver needs them; projects by normalized name."""
 
-    def ready_file(self, name: str, filename: str) -> Listed | None:
+    def ready_file(self, name: str, filename: str) -> ListedFile | None:
         """Give a file of a page that is at hand, without waiting."""
 
-    async def fetch_file(self, name: str, filename: str) -> Listed:
+    async def fetch_file(self, name: str, filename: str) -> ListedFile:
         """Give a file, fetching its page if need be; raises `NotListed`."""
 
-    async def ask_again(self, name: str, filename: str) -> Listed | None:
+    async def ask_again(self, name: str, filename: str) -> ListedFile | None:
         """Give a file of its page, revalidated now."""
 
     async def suppress_metadata(self, name: str, filename: str) -> None:

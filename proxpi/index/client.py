@@ -281,7 +281,7 @@ class IndexClient:
         response, body, ended = raw.content
         page = await self.in_thread(lambda: self._page(response, body, name, ended))
         self._note_version(page.project.version)
-        note_unlisted(response.url, page.project.unlisted, "file")
+        log_skipped_links(response.url, page.project.skipped, "file")
         self.root.note_served()
         return IndexResponse(raw.stored, page)
 
@@ -411,18 +411,18 @@ class IndexClient:
             )
 
 
-def note_unlisted(url: str, unlisted: model.Unlisted, what: str) -> None:
+def log_skipped_links(url: str, skipped: model.SkippedLinks, what: str) -> None:
     """Log in one line how many links of a page are not listed.
 
     :param what: the target of the listed ones
     """
-    if unlisted.count:
+    if skipped.count:
         # Redacted before it is cut: the cut may remove the mark of a password.
-        first = urls.redacted(unlisted.first).partition("?")[0]
+        first = urls.redacted(skipped.first).partition("?")[0]
         _log.warn(
             "{url}: {count} link(s) not listed that lead to no {what}; the first is {first}",
             url=urls.loggable(url),
-            count=unlisted.count,
+            count=skipped.count,
             what=what,
             first=ascii(first[:200]),
         )

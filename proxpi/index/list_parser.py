@@ -21,7 +21,7 @@ import msgspec
 
 from proxpi.simple import html, names, parse
 from proxpi.simple.html import Kind, Tokenizer
-from proxpi.simple.model import Unlisted
+from proxpi.simple.model import SkippedLinks
 from proxpi.simple.parse import NotAnIndexPage
 
 #: Bytes that are read and parsed in one go, which takes some milliseconds.
@@ -55,14 +55,16 @@ _USUAL_ANCHOR = re.compile(
 _ANCHOR_END = re.compile("</a>|\\Z", re.IGNORECASE)
 
 
-def project_names(blocks: Iterable[bytes], end_known: bool, unlisted: Unlisted) -> Iterator[bytes]:
+def project_names(
+    blocks: Iterable[bytes], end_known: bool, skipped: SkippedLinks
+) -> Iterator[bytes]:
     """
     Give the normalized names of a list, in pieces of whole lines, a name on each.
 
     :param blocks: the list, in blocks of about :data:`BLOCK` bytes
     :param end_known: whether HTTP marked the end of the body; otherwise the list must have an end
         of its own
-    :param unlisted: counts the links and names that are no names of projects
+    :param skipped: counts the links and names that are no names of projects
     :raises NotAnIndexPage: if it is none; the names that were given before are worthless then
     """
     rest, start = iter(blocks), b""
@@ -72,13 +74,13 @@ def project_names(blocks: Iterable[bytes], end_known: bool, unlisted: Unlisted) 
             break
     rest = chain([start], rest)
     if start.startswith(b"{"):
-        return (_normalized(found, unlisted) for found in _in_json(_JSONText(rest)))
+        return (_normalized(found, skipped) for found in _in_json(_JSONText(rest)))
     if b"<" in start and parse.BINARY.search(start, 0, start.find(b"<")) is None:
-        return _in_html(rest, end_known, unlisted)
+        return _in_html(rest, end_known, skipped)
     raise NotAnIndexPage("The list is neither JSON nor HTML." if start else _TRUNCATED)
 
 
-def _normalized(found: Sequence[str], unlisted: Unlisted) -> bytes:
+def _normalized(found: Sequence[str], skipped: SkippedLinks) -> bytes:
     """Write names in normalized form: all at once, or one by one if any is not valid."""
     text = "\n".join(found)
     lines = _SEPARATORS.sub("-", text).lower() + "\n"
@@ -94,7 +96,7 @@ def _normalized(found: Sequence[str], unlisted: Unlisted) -> bytes:
         if (normalized := names.normalize(name)) is not None:
             valid.append(f"{normalized}\n")
         else:
-            unlisted.add(name)
+            skipped.add(name)
     return "".join(valid).encode()
 
 
@@ -250,13 +252,13 @@ class _Anchors:
                 self._text = "" if kind is Kind.START else None
 
 
-def _in_html(blocks: Iterator[bytes], end_known: bool, unlisted: Unlisted) -> Iterator[bytes]:
+def _in_html(blocks: Iterator[bytes], end_known: bool, skipped: SkippedLinks) -> Iterator[bytes]:
     anchors, head, tail, found = _Anchors(), b"", b"", False
     try:
         for block in blocks:
             head += block[: HEAD - len(head)]
             tail = (tail + block)[-TAIL:]
-            lines = _normalized(list(anchors.feed(block.decode("latin-1"))), unlisted)
+            lines = _normalized(list(anchors.feed(block.decode("latin-1"))), skipped)
             found = found or bool(lines)
             yield lines
         page = html.read(head.decode("utf-8", "replace"))
@@ -267,5 +269,5 @@ def _in_html(blocks: Iterator[bytes], end_known: bool, unlisted: Unlisted) -> It
     version = page.metas.get("pypi:repository-version")
     if version is not None:
         parse.api_version(version)
-    elif page.barred or not (found or page.titled):
+    elif page.interactive or not (found or page.has_listing_title):
         raise NotAnIndexPage("The list is an HTML page, but not a list of projects.")

@@ -32,7 +32,7 @@ from proxpi.index.client import IndexClient, IndexPage, IndexResponse, InThread,
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from proxpi.index.representations import Body, Lost, Representation, find, update
 from proxpi.index.revalidation import Ask, Decision, Entry, Outcome, Revalidation, Status
-from proxpi.simple.model import Listed, NotListed
+from proxpi.simple.model import ListedFile, NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.single_flight import Flights
 from proxpi.upstream.errors import UpstreamFailed
@@ -89,7 +89,7 @@ class PageEntry(Entry):
     stored: StoredPage | None = None
     renders: Flights[Representation, Body] = attrs.field(init=False)
     bodies: dict[Representation, Body] = attrs.field(init=False, factory=dict)
-    files: dict[str, Listed | None] = attrs.field(init=False, factory=dict)
+    files: dict[str, ListedFile | None] = attrs.field(init=False, factory=dict)
     requested: set[Representation] = attrs.field(init=False, factory=set)
     cost: int = attrs.field(init=False, default=0)
 
@@ -163,7 +163,7 @@ class PageCache:
         entry, outcome, body = await self._use(name, body_of, requested=representation)
         return self._page(entry, body, outcome.status)
 
-    def ready_file(self, name: str, filename: str) -> Listed | None:
+    def ready_file(self, name: str, filename: str) -> ListedFile | None:
         """Give what the page in the cache lists of a file; the page may be stale."""
         entry = self._current(name)
         if any(response is not None and response.invalidated for response in entry.responses):
@@ -174,7 +174,7 @@ class PageCache:
             self._reload(entry)
             return None
 
-    async def fetch_file(self, name: str, filename: str) -> Listed:
+    async def fetch_file(self, name: str, filename: str) -> ListedFile:
         """
         Give what the page lists of a file; for an unknown one, the page is revalidated.
 
@@ -192,7 +192,7 @@ class PageCache:
             raise outcome.error
         raise NoSuchFile(filename) if entry.present else NoSuchProject(name)
 
-    async def ask_again(self, name: str, filename: str) -> Listed | None:
+    async def ask_again(self, name: str, filename: str) -> ListedFile | None:
         """
         Revalidate a page, fresh or not, and give what it lists of a file.
 
@@ -270,8 +270,8 @@ class PageCache:
 
     async def _look_up(
         self, name: str, filename: str, ask: Ask = "stale"
-    ) -> tuple[PageEntry, Outcome, Listed | None]:
-        async def listed(entry: PageEntry) -> Listed | None:
+    ) -> tuple[PageEntry, Outcome, ListedFile | None]:
+        async def listed(entry: PageEntry) -> ListedFile | None:
             return self._listed(entry, filename)
 
         return await self._use(name, listed, ask)
@@ -280,7 +280,7 @@ class PageCache:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
         return Page(body, status, remaining, entry.age)
 
-    def _listed(self, entry: PageEntry, filename: str) -> Listed | None:
+    def _listed(self, entry: PageEntry, filename: str) -> ListedFile | None:
         """Give what a page lists of a file, or raise `Lost`."""
         listed = entry.files.get(filename)
         if filename not in entry.files and entry.usable:
@@ -290,7 +290,7 @@ class PageCache:
                     continue
                 file = find(self._document(entry, source), filename)
                 if file is not None:
-                    listed = Listed(file, source.guards(file["url"]))
+                    listed = ListedFile(file, source.guards(file["url"]))
                     break
             if listed is not None or len(entry.files) < MISSES:
                 entry.files[filename] = listed

@@ -28,11 +28,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxpi.index import list_store
-from proxpi.index.client import IndexClient, IndexResponse, InThread, StoredResponse, note_unlisted
+from proxpi.index.client import (
+    IndexClient,
+    IndexResponse,
+    InThread,
+    StoredResponse,
+    log_skipped_links,
+)
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore, Representation
 from proxpi.index.revalidation import Decision, Entry, Revalidation, Status
-from proxpi.simple.model import NotListed, Unlisted
+from proxpi.simple.model import NotListed, SkippedLinks
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import NotAnIndexPage
 from proxpi.single_flight import Flights
@@ -245,7 +251,7 @@ class Projects:
         if "v2+" in (answer.header("Content-Type") or "").lower():
             cause = "it is written in version 2 of the API, which is not known here"
             raise UpstreamFailed(answer.url, cause, temporary=False)
-        announced, unlisted = True, Unlisted()
+        announced, skipped = True, SkippedLinks()
         with self._store.temporary() as body:
 
             def write(chunk: bytes) -> None:
@@ -257,29 +263,29 @@ class Projects:
             )
             try:
                 names = await source.in_thread(
-                    lambda: self._names(body, answer, announced, unlisted)
+                    lambda: self._names(body, answer, announced, skipped)
                 )
             except NotAnIndexPage as error:
                 # An end that nobody announced may have been none.
                 raise UpstreamFailed(answer.url, error.reason, temporary=not announced) from error
             except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
                 raise upstream_failed(answer.url, Failure(error)) from error
-        note_unlisted(answer.url, unlisted, "project")
+        log_skipped_links(answer.url, skipped, "project")
         return names
 
     def _names(
-        self, body: IO[bytes], answer: Response, announced: bool, unlisted: Unlisted
+        self, body: IO[bytes], answer: Response, announced: bool, skipped: SkippedLinks
     ) -> ListFile:
         """Decode and parse a body, in a thread."""
         if not answer.codings:
-            return self._store.write(project_names(_blocks(body), announced, unlisted))
+            return self._store.write(project_names(_blocks(body), announced, skipped))
         with self._store.temporary() as decoded:
             decoder = Decoder(answer.codings, decoded.write, self._upstream.list_limit)
             for block in _blocks(body):
                 decoder.write(block)
             if not decoder.ended:
                 raise BodyTruncated()
-            return self._store.write(project_names(_blocks(decoded), True, unlisted))
+            return self._store.write(project_names(_blocks(decoded), True, skipped))
 
     async def _take(
         self,

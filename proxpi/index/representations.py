@@ -20,7 +20,7 @@ from packaging.version import InvalidVersion, Version
 from proxpi.index.client import IndexPage, StoredResponse
 from proxpi.index.page_store import DOCUMENT, SUPPRESSED, PageStore, StoredPage
 from proxpi.simple import model
-from proxpi.simple.model import Entry, Project
+from proxpi.simple.model import FileEntry, Project
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import render_html, render_json
 
@@ -77,7 +77,7 @@ def merge(projects: Sequence[Project]) -> Project:
     ]
     if len(projects) == 1:
         return projects[0]
-    files: dict[str, Entry] = {}
+    files: dict[str, FileEntry] = {}
     keys: dict[str, object] = {}
     for project in projects:
         for entry in project.files:
@@ -92,7 +92,7 @@ def merge(projects: Sequence[Project]) -> Project:
     return Project(projects[0].name, list(files.values()), keys)
 
 
-def find(document: bytes, filename: str) -> Entry | None:
+def find(document: bytes, filename: str) -> FileEntry | None:
     """Give what an index says of one file, if it offers it on the merged page, too."""
     entry = model.find(document, filename)
     return entry if entry is not None and not is_quarantined(model.keys_of(document)) else None
@@ -123,7 +123,7 @@ def _all_versions(projects: Sequence[Project]) -> list[str]:
     return list(versions)
 
 
-def _version_of(entry: Entry) -> str | None:
+def _version_of(entry: FileEntry) -> str | None:
     """Read the version out of a distribution's file name (PEP 427, PEP 625)."""
     filename = entry["filename"]
     if len(filename) > _LONGEST_NAME:

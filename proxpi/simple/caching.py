@@ -1,9 +1,7 @@
-"""Freshness: how long an answer may still be used (RFC 9111). Times are seconds of one clock.
+"""Freshness (RFC 9111) and conditional and range requests (RFC 9110, 13 and 14) as decisions.
 
-Conditional and range requests (RFC 9110, sections 13 and 14) as decisions over header values.
-
-Entity tags of proxpi are strong; they are given here without their quotes. No answer carries
-``Last-Modified``, so a date never matches.
+Times are seconds of one clock. Entity tags of proxpi are strong, and are given here without their
+quotes. No response carries ``Last-Modified``, so a date never matches.
 """
 
 from __future__ import annotations
@@ -13,26 +11,26 @@ import re
 import attrs
 from werkzeug.http import parse_etags, parse_range_header
 
-LONGEST = 60
-"""Seconds for which a client may use a page unasked: revalidating with a near proxy is cheap, and
-so an invalidation reaches every client within a minute."""
+#: Seconds for which a client may use a page unasked: revalidating with a near proxy is cheap, and
+#: so an invalidation reaches every client within a minute.
+MAX_AGE = 60
 
 
-def remaining(asked_at: float, ttl: float, now: float) -> float:
-    """Give the seconds that are left of a page asked for at ``asked_at``: between 0 and ``ttl``.
+def remaining(requested_at: float, ttl: float, now: float) -> float:
+    """Give the seconds for which a response stays fresh: between 0 and `ttl`.
 
-    A clock that ran backwards never makes a page live longer than its time to live from now.
+    A clock that ran backwards never makes a response live longer than `ttl` from now.
     """
-    return max(0.0, min(ttl, asked_at + ttl - now))
+    return max(0.0, min(ttl, requested_at + ttl - now))
 
 
 def max_age(remaining: float) -> int:
-    """Give the value of ``Cache-Control: max-age`` for a page with so many seconds left."""
-    return int(max(0.0, min(float(LONGEST), remaining)))
+    """Give ``max-age`` of a response that stays fresh for so many seconds."""
+    return int(max(0.0, min(float(MAX_AGE), remaining)))
 
 
 class Unsatisfiable(Exception):
-    """The range begins behind the last byte of so many: the answer is a 416.
+    """A range begins behind the last byte: the answer is a 416.
 
     :ivar size: of the file, in bytes
     """
@@ -50,35 +48,29 @@ class Span:
     stop: int
 
 
-def decision(if_match: str | None, if_none_match: str | None, etag: str | None) -> int | None:
-    """Say whether a request's conditions make its answer a 412 or a 304 (RFC 9110, 13.2.2).
+def precondition(if_match: str | None, if_none_match: str | None, etag: str | None) -> int | None:
+    """Give 412 or 304 if a condition of a request is false (RFC 9110, 13.2.2).
 
-    The comparison of ``If-Match`` is the strong one: ``W/"x"`` matches nothing.
+    ``If-Match`` compares strongly: ``W/"x"`` matches nothing; ``If-None-Match`` weakly.
 
-    :param etag: of what is there; ``None`` is one that is not known
+    :param etag: of the file or page; ``None`` if it is not known
     """
     if if_match is not None and not parse_etags(if_match.strip()).contains(etag or ""):
         return 412
-    return 304 if etag is not None and none_match(if_none_match, etag) else None
-
-
-def none_match(if_none_match: str | None, etag: str) -> bool:
-    """Say whether ``If-None-Match`` lists this tag (or is ``*``), so that the answer is a 304.
-
-    The comparison is the weak one, as RFC 9110 (13.1.2) asks: ``W/"x"`` matches ``"x"``.
-    """
-    return if_none_match is not None and parse_etags(if_none_match.strip()).contains_weak(etag)
+    if etag is not None and if_none_match is not None:
+        return 304 if parse_etags(if_none_match.strip()).contains_weak(etag) else None
+    return None
 
 
 def requested_span(
     range_header: str | None, if_range: str | None, etag: str | None, size: int
 ) -> Span | None:
-    """Give the bytes that ``Range`` asks for of a file with ``size`` bytes; None is all of it.
+    """Give the requested bytes of a file with `size` bytes; ``None`` is all of it.
 
     A header that is malformed, in another unit than bytes or lists several ranges is ignored, and
-    so is any when ``If-Range`` does not name this very tag (RFC 9110, 13.1.5: strong comparison).
+    so is any if ``If-Range`` does not name this very tag (RFC 9110, 13.1.5: strong comparison).
 
-    :raises Unsatisfiable: When no byte of the file lies in the range.
+    :raises Unsatisfiable: if no byte of the file lies in the range
     """
     if range_header is None:
         return None

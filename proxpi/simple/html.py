@@ -1,17 +1,13 @@
-"""HTML into text and tags, by the tokenization rules of the WHATWG HTML Standard (13.2.5).
+"""HTML into tokens, and a page of an index into anchors and facts (WHATWG HTML Standard, 13.2.5).
 
 Browsers and package clients read an index page by these rules; the standard library's parser does
-not, and it takes quadratic time for some pages. Here every character is looked at a bounded number
+not, and takes quadratic time for some pages. Here every character is looked at a bounded number
 of times, also where a page comes in chunks.
 
 A tokenizer is in one of three states: in *data*; in *raw text* (``script``, ``title``, …), which
-only its end tag ends; or in a *comment*, which is passed over (``<?``, ``<!`` and ``</`` before
-anything but a tag begin a bogus comment, and so does ``<![CDATA[``: a marked section). When the
-page ends, an open tag or comment is dropped; a lone ``<`` and the rest of raw text are text.
-
-An HTML page of an index, read into anchors and a few facts, before any of it is believed.
-
-What the anchors mean is for ``parse`` to say.
+only its end tag ends; or in a *comment*, which is skipped (``<?``, ``<!`` and ``</`` before
+anything but a tag begin a bogus comment, and so does ``<![CDATA[``: a marked section). At the end
+of the page, an open tag or comment is dropped; a lone ``<`` and the rest of raw text are text.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ Attributes = dict[str, str | None]
 
 #: Marked sections that a page may have; a list of files has none.
 MAX_MARKED_SECTIONS = 1000
-#: Characters of a tag that comes in chunks; a longer one is passed over.
+#: Characters of a tag that comes in chunks; a longer one is skipped.
 MAX_TAG = 64 * 1024
 
 _SPACE = r"[\t\n\f\r ]"
@@ -42,19 +38,19 @@ _REST_OF_TAG = re.compile(
 _ATTRIBUTE = re.compile(
     rf"""({_KEY})(?:{_SPACE}*+(=){_SPACE}*+(?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >]*+)))?+"""
 )
-_READ = frozenset({"a", "base", "input", "meta"})
+_WITH_ATTRIBUTES = frozenset({"a", "base", "input", "meta"})
 _RAW = frozenset({"script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes"})
 _RAW_END = {name: re.compile(rf"</{name}(?=[\t\n\f\r />])", re.IGNORECASE) for name in _RAW}
 _COMMENT_END = re.compile("--!?>")
-_BOGUS_END = re.compile(">")
-_KEPT = len("</textarea")  # what may be the beginning of an end
+_BOGUS_COMMENT_END = re.compile(">")
+_MAX_END = len("</textarea")  # of an end that a chunk may divide
 _REFERENCE = re.compile(
     r"&(?:#(?:([0-9]++)|[xX]([0-9A-Fa-f]++));?|([A-Za-z][A-Za-z0-9]*+(?:;|(?!=))))"
 )
 
 
 class Kind(Enum):
-    """What a token is."""
+    """The kind of a token."""
 
     TEXT = "text"
     START = "start tag"
@@ -62,19 +58,19 @@ class Kind(Enum):
 
 
 #: The kind, the text or the lower-case name of the tag, and of some start tags the attributes (the
-#: first of each name; ``None`` is no value). Text is as it stands there, references included.
+#: first of each name; ``None`` is no value). The text has its character references.
 Token = tuple[Kind, str, Attributes]
 _NONE: Attributes = {}
 
 
 class Tokenizer:
-    """Reads a page that comes in chunks."""
+    """Tokenizes a page that comes in chunks."""
 
     def __init__(self) -> None:
         self._rest = ""
         self._until: re.Pattern[str] | None = None  # the end of raw text or of a comment
         self._raw = False
-        self._marked = 0
+        self._marked_sections = 0
 
     def feed(self, chunk: str) -> Iterator[Token]:
         """
@@ -86,7 +82,7 @@ class Tokenizer:
         while at < len(text):
             if self._until is not None:
                 found = self._until.search(text, at)
-                stop = found.start() if found else max(at, len(text) - _KEPT)
+                stop = found.start() if found else max(at, len(text) - _MAX_END)
                 if self._raw and stop > at:
                     yield Kind.TEXT, text[at:stop], _NONE
                 if found is None:
@@ -113,41 +109,41 @@ class Tokenizer:
             if rest is None:
                 self._rest = text[start:]
                 if len(self._rest) > MAX_TAG:
-                    self._begin(_BOGUS_END, raw=False)
+                    self._begin(_BOGUS_COMMENT_END, raw=False)
                 return
             at = rest.end()
             tag = name[1].lower()
             if text[start + 1] == "/":
                 yield Kind.END, tag, _NONE
                 continue
-            yield Kind.START, tag, _attributes(rest[1]) if tag in _READ else _NONE
+            yield Kind.START, tag, _attributes(rest[1]) if tag in _WITH_ATTRIBUTES else _NONE
             if tag in _RAW:
                 self._begin(_RAW_END[tag], raw=True)
 
     def finish(self) -> Iterator[Token]:
-        """Give the text that is left when the page ends: a lone ``<``, or the rest of raw text."""
+        """Give the text that is left at the end of the page."""
         if self._rest and (self._raw if self._until else not _NAME.match(self._rest)):
             yield Kind.TEXT, self._rest, _NONE
 
     @property
     def in_data(self) -> bool:
-        """Whether nothing has begun that has not ended."""
+        """Whether no tag, comment or raw text is open."""
         return self._until is None and not self._rest
 
     def _begin(self, until: re.Pattern[str], *, raw: bool) -> None:
         self._until, self._raw = until, raw
 
     def _skip(self, text: str, start: int) -> int:
-        """Begin a comment, or pass over a ``<`` that is text; give `start` if more must come."""
+        """Begin a comment, or skip a ``<`` that is text; give `start` if more must come."""
         following = text[start : start + 4]
         if following == "<!--":
             self._begin(_COMMENT_END, raw=False)  # also found within: "<!-->" is a comment
         elif len(following) < 4 and "<!--".startswith(following) or following == "</":
             return start
         elif following[1] in "!?/":
-            self._begin(_BOGUS_END, raw=False)
-            self._marked += following.startswith("<![")
-            if self._marked > MAX_MARKED_SECTIONS:
+            self._begin(_BOGUS_COMMENT_END, raw=False)
+            self._marked_sections += following.startswith("<![")
+            if self._marked_sections > MAX_MARKED_SECTIONS:
                 raise ValueError(f"it has more than {MAX_MARKED_SECTIONS} marked sections")
         else:
             return start + 1
@@ -155,7 +151,6 @@ class Tokenizer:
 
 
 def _attributes(text: str) -> Attributes:
-    """Read the attributes of a whole tag."""
     return {
         name.lower(): unescape_attribute(double or single or bare) if equals else None
         for name, equals, double, single, bare in reversed(_ATTRIBUTE.findall(text))
@@ -168,10 +163,10 @@ def unescape_attribute(value: str) -> str:
     A named reference without ``;`` before ``=``, a letter or a digit is none: ``?a=1&copy=2``
     keeps its ``&copy``. In text, :func:`html.unescape` has other rules.
     """
-    return _REFERENCE.sub(_referred, value) if "&" in value else value
+    return _REFERENCE.sub(_replacement, value) if "&" in value else value
 
 
-def _referred(found: re.Match[str]) -> str:
+def _replacement(found: re.Match[str]) -> str:
     decimal, hexadecimal, name = found.groups()
     if name is not None:
         return html5.get(name, found[0])
@@ -180,20 +175,20 @@ def _referred(found: re.Match[str]) -> str:
 
 
 _COMPLETE = re.compile(rb"</html\s*>(?>\s+|<!--.*?-->)*+", re.DOTALL | re.IGNORECASE)
-_LONGEST_TEXT = 1000  # Enough to recognize a name or a title; more would only cost time.
+_MAX_TEXT = 1000  # enough to recognize a name or a title
 _FRAMES = frozenset({"iframe", "frame", "frameset"})
 _HEADINGS = frozenset({"title", "h1"})
-_UNSEEN = frozenset({"script", "style", "title"})
+_INVISIBLE = frozenset({"script", "style", "title"})
 _TAGS = re.compile("<[^<>]*+>")
-
 _LISTING_TITLES = ("links for", "index of", "simple index", "directory listing")
 
 
 @attrs.define
 class Anchor:
-    """One ``<a>``: its attributes (the first of each name, lower case) and its text.
+    """One ``<a>``.
 
-    :ivar raw: the text with its character references
+    :ivar attributes: by lower-case name; the first of each name
+    :ivar raw: the beginning of its text, with character references
     """
 
     attributes: Attributes
@@ -207,51 +202,48 @@ class Anchor:
 
 @attrs.define
 class Markup:
-    """What a page contains.
+    """Anchors and facts of a page; what they mean is for :mod:`proxpi.simple.parse` to say.
 
-    :ivar base: The ``href`` of the first ``<base>`` that has one.
-    :ivar metas: Contents of ``<meta name=… content=…>`` by lower-case name; the first wins.
-    :ivar headings: Lower-case text of each ``<title>`` and ``<h1>``.
-    :ivar barred: Whether it holds what no listing has: a password field, a frame or a
-        refresh.
-    :ivar scripted: Whether it holds a script.
-    :ivar written: Whether it shows any text.
-    :ivar tagged: Whether it has any tag but those of anchors.
+    :ivar base: the ``href`` of the first ``<base>`` that has one
+    :ivar metas: contents of ``<meta name=… content=…>`` by lower-case name; the first wins
+    :ivar headings: lower-case text of each ``<title>`` and ``<h1>``
+    :ivar interactive: whether it has what no listing has: a password field, a frame or a refresh
+    :ivar has_tags: whether it has any tag but those of anchors
     """
 
     anchors: list[Anchor] = attrs.field(factory=list)
     base: str | None = None
     metas: dict[str, str] = attrs.field(factory=dict)
     headings: list[str] = attrs.field(factory=list)
-    barred: bool = False
-    scripted: bool = False
-    written: bool = False
-    tagged: bool = False
+    interactive: bool = False
+    has_script: bool = False
+    has_text: bool = False
+    has_tags: bool = False
 
     @property
-    def titled(self) -> bool:
-        """Whether a title or heading says that this is a listing."""
+    def has_listing_title(self) -> bool:
+        """Whether a title or heading is that of a listing."""
         return any(title in heading for heading in self.headings for title in _LISTING_TITLES)
 
     def note(self, tag: str, attributes: Attributes) -> None:
         """Take the facts from a start tag."""
-        self.tagged = True
+        self.has_tags = True
         if tag == "meta":
             name, content = attributes.get("name"), attributes.get("content") or ""
             if name:
                 self.metas.setdefault(name.strip().lower(), content)
             elif (attributes.get("http-equiv") or "").strip().lower() == "refresh":
-                self.barred = True
+                self.interactive = True
         elif tag == "base" and self.base is None:
             self.base = attributes.get("href")
         elif tag in _HEADINGS:
             self.headings.append("")
         elif tag == "script":
-            self.scripted = True
+            self.has_script = True
         elif tag in _FRAMES:
-            self.barred = True
+            self.interactive = True
         elif tag == "input":
-            self.barred = self.barred or (attributes.get("type") or "").lower() == "password"
+            self.interactive |= (attributes.get("type") or "").lower() == "password"
 
 
 def is_complete_html(body: bytes) -> bool:
@@ -265,21 +257,21 @@ def is_complete_html(body: bytes) -> bool:
 def read(page: str) -> Markup:
     """Read a page.
 
-    :raises ValueError: When it has too many marked sections.
+    :raises ValueError: if it has too many marked sections
     """
     tokenizer, markup = Tokenizer(), Markup()
     anchor: Anchor | None = None
     inside = ""
     for kind, value, attributes in chain(tokenizer.feed(page), tokenizer.finish()):
         if kind is Kind.TEXT:
-            if anchor is not None and len(anchor.raw) < _LONGEST_TEXT:
-                anchor.raw += value[:_LONGEST_TEXT]
-            if inside in _HEADINGS and len(markup.headings[-1]) < _LONGEST_TEXT:
+            if anchor is not None and len(anchor.raw) < _MAX_TEXT:
+                anchor.raw += value[:_MAX_TEXT]
+            if inside in _HEADINGS and len(markup.headings[-1]) < _MAX_TEXT:
                 # A title shows tags as text.
-                text = _TAGS.sub("", value[:_LONGEST_TEXT])
+                text = _TAGS.sub("", value[:_MAX_TEXT])
                 markup.headings[-1] += unescape(text).lower()
-            if not markup.written and inside not in _UNSEEN:
-                markup.written = bool(unescape(value.strip()[:_LONGEST_TEXT]).strip())
+            if not markup.has_text and inside not in _INVISIBLE:
+                markup.has_text = bool(unescape(value.strip()[:_MAX_TEXT]).strip())
         elif kind is Kind.END:
             if value == "a":
                 anchor = None
@@ -290,6 +282,6 @@ def read(page: str) -> Markup:
             markup.anchors.append(anchor)
         else:
             markup.note(value, attributes)
-            if value in _HEADINGS or value in _UNSEEN:
+            if value in _HEADINGS or value in _INVISIBLE:
                 inside = value
     return markup

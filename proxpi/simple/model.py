@@ -1,9 +1,7 @@
-"""One project of an index: what a page says, between parsing and rendering (PEP 691, PEP 700).
+"""One project of an index, between parsing and rendering (PEP 691, PEP 700).
 
 A file is kept as the specification's own JSON object, so that a key that does not exist yet
 passes through by itself; the functions here read the keys that proxpi acts upon.
-
-What the merged page of a project says of one file: the word between index and mirror.
 """
 
 from __future__ import annotations
@@ -17,40 +15,47 @@ from typing import Any, TypeAlias
 import attrs
 import msgspec
 
-Entry: TypeAlias = dict[str, Any]
-"""One file, by the specification's keys: ``filename``, ``url`` (absolute, without fragment),
-``hashes`` (always there, lower case) and whatever else the index told."""
+#: One file, by the specification's keys: ``filename``, ``url`` (absolute, without fragment),
+#: ``hashes`` (always there, lower case) and every other key that the index stated.
+FileEntry: TypeAlias = dict[str, Any]
 
-# Strongest first, but for sha256: it is what the specification recommends and what lock files hold.
+#: Strongest first, but for sha256: the specification recommends it, and lock files hold it.
 ALGORITHMS = (
-    "sha256",
-    "sha512",
-    "sha3_512",
-    "blake2b",
-    "sha384",
-    "sha3_384",
-    "sha3_256",
-    "blake2s",
-    "sha224",
-    "sha3_224",
-    "sha1",
-    "md5",
+    *("sha256", "sha512", "sha3_512", "blake2b", "sha384", "sha3_384", "sha3_256", "blake2s"),
+    *("sha224", "sha3_224", "sha1", "md5"),
 )
-_SHOWN = tuple(name for name in ALGORITHMS if not name.startswith("blake2"))
+# Never blake2: pip takes the name for its longest digest, uv for 256 bits, and uv refuses a whole
+# page for one digest whose length it does not expect.
+_PUBLISHED = tuple(name for name in ALGORITHMS if not name.startswith("blake2"))
 _HEX = {
     name: re.compile(f"[0-9a-f]{{{2 * hashlib.new(name, usedforsecurity=False).digest_size}}}")
     for name in ALGORITHMS
 }
+_MAX_LINK = 2000
 
 
-_LONGEST_LINK = 2000
+class NotListed(Exception):
+    """No index lists the project or the file; subclasses say which."""
+
+
+@attrs.frozen(eq=False)
+class ListedFile:
+    """A file that an index lists.
+
+    :ivar entry: from the page of the index that won
+    :ivar private: whether that index needs credentials, so that a client could not fetch the
+        file from it directly
+    """
+
+    entry: FileEntry
+    private: bool
 
 
 @attrs.define
-class Unlisted:
-    """Links of a page that cannot be listed as files.
+class SkippedLinks:
+    """Links of a page that cannot be listed.
 
-    :ivar first: one of them as it stands there; it may hold credentials
+    :ivar first: one of them as the page has it; it may hold credentials
     """
 
     count: int = 0
@@ -59,27 +64,27 @@ class Unlisted:
     def add(self, link: str) -> None:
         """Count a link; of a long one only the length is kept."""
         if not self.count:
-            self.first = link if len(link) <= _LONGEST_LINK else f"({len(link)} characters)"
+            self.first = link if len(link) <= _MAX_LINK else f"({len(link)} characters)"
         self.count += 1
 
 
 @attrs.frozen
 class Project:
-    """What an index says about one project.
+    """The page of one index for one project.
 
-    :ivar name: Its normalized name.
-    :ivar files: Its files in the order of the page; no name occurs twice.
-    :ivar keys: Every other top-level key to pass on: ``versions``, ``project-status``, unknown
-        ones, and under ``meta`` the unknown keys of that object.
-    :ivar version: The API version that the index stated, ``1.0`` where it stated none.
-    :ivar unlisted: What stands on the page beside its files; it is not kept with them.
+    :ivar name: normalized
+    :ivar files: in the order of the page; no name occurs twice
+    :ivar keys: every other top-level key to pass on: ``versions``, ``project-status``, unknown
+        ones, and under ``meta`` the unknown keys of that object
+    :ivar version: the API version that the index stated, ``1.0`` if it stated none
+    :ivar skipped: not part of the encoded project
     """
 
     name: str
-    files: Sequence[Entry]
+    files: Sequence[FileEntry]
     keys: Mapping[str, Any]
     version: str = "1.0"
-    unlisted: Unlisted = attrs.field(factory=Unlisted, eq=False)
+    skipped: SkippedLinks = attrs.field(factory=SkippedLinks, eq=False)
 
 
 class _Head(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,8 +96,8 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
     files: int
 
 
+#: Write a value as compact JSON.
 to_json = msgspec.json.Encoder().encode
-"""Write a value as compact JSON."""
 
 _START = b'{"filename":"'
 _HEAD = msgspec.json.Decoder(_Head)
@@ -100,66 +105,58 @@ _ENTRY = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode(project: Project) -> bytes:
-    """Write a project down, compact and without loss; no client sees this form.
+    """Write a project for the cache, compact and without loss.
 
-    Its lines are JSON objects: first what is not a file, then each file, whose first key is
+    Its lines are JSON objects: first all but the files, then each file, whose first key is
     ``filename``. JSON escapes line breaks, so a line is a file and can be found by its bytes.
     """
-    head = {
-        "name": project.name,
-        "keys": project.keys,
-        "version": project.version,
-        "files": len(project.files),
-    }
+    head = _Head(project.name, dict(project.keys), project.version, len(project.files))
     # A loop of Python's: other threads get their turn between two files, not in a C call for all.
     return b"\n".join([to_json(head), *map(_line, project.files), b""])
 
 
-def _line(entry: Entry) -> bytes:
+def _line(entry: FileEntry) -> bytes:
     line = to_json(entry)
     return line if line.startswith(_START) else to_json({"filename": entry["filename"]} | entry)
 
 
 def decode(data: bytes) -> Project:
-    """Read what ``encode`` wrote.
+    """Read an encoded project.
 
-    :raises ValueError: When it did not write this.
+    :raises ValueError: if it is damaged
     """
     lines = BytesIO(data)
     try:
         head = _HEAD.decode(lines.readline())
-        files = [entry_of(line) for line in lines]
+        files = [_entry(line) for line in lines]
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if head.files != len(files) or not data.endswith(b"\n"):
-        raise ValueError("not the whole of what was written")
+        raise ValueError("not a whole project")
     return Project(head.name, files, head.keys, head.version)
 
 
-def entry_of(line: bytes) -> Entry:
-    """
-    Read a line of what ``encode`` wrote.
-
-    :raises ValueError: When it is no file.
-    """
-    entry: Entry = _ENTRY.decode(line)
+def _entry(line: bytes) -> FileEntry:
+    entry: FileEntry = _ENTRY.decode(line)
     if not line.startswith(_START) or not {"url", "hashes"} <= entry.keys():
         raise ValueError("not a file")
     return entry
 
 
-def find(data: bytes, filename: str) -> Entry | None:
+def find(data: bytes, filename: str) -> FileEntry | None:
     """
-    Give the entry of one file out of what ``encode`` wrote, and leave the others undecoded.
+    Give the entry of one file of an encoded project, and leave the others undecoded.
 
     A page may list thousands of files, of which a client wants one.
+
+    :raises ValueError: if it is damaged
     """
     start = data.find(b'\n{"filename":' + to_json(filename)) + 1
-    return entry_of(data[start : data.find(b"\n", start)]) if start else None
+    return _entry(data[start : data.find(b"\n", start)]) if start else None
 
 
 def keys_of(data: bytes) -> Mapping[str, Any]:
-    """Give the top-level keys out of what ``encode`` wrote, and leave the files undecoded."""
+    """Give the top-level keys of an encoded project, and leave the files undecoded."""
     return _HEAD.decode(data[: data.index(b"\n")]).keys
 
 
@@ -177,51 +174,30 @@ def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
     return None
 
 
-def best_hash(entry: Entry) -> tuple[str, str] | None:
-    """Give algorithm and digest by which to verify the bytes of a file, or None."""
+def best_hash(entry: FileEntry) -> tuple[str, str] | None:
+    """Give algorithm and digest by which to verify the bytes of a file."""
     return _first(entry.get("hashes"), ALGORITHMS)
 
 
-def strength(entry: Entry) -> int:
+def strength(entry: FileEntry) -> int:
     """Give the rank of the digest by which the bytes of a file are verified; 0 is none."""
     best = best_hash(entry)
     return len(ALGORITHMS) - ALGORITHMS.index(best[0]) if best else 0
 
 
-def shown_digest(hashes: object) -> tuple[str, str] | None:
-    """Give algorithm and digest to publish out of those that an index stated.
-
-    Never blake2: pip takes the name for its longest digest, uv for 256 bits, and uv refuses a
-    whole page for one digest whose length it does not expect.
-    """
-    return _first(hashes, _SHOWN)
+def published_hash(hashes: object) -> tuple[str, str] | None:
+    """Give algorithm and digest to publish, of those that an index stated."""
+    return _first(hashes, _PUBLISHED)
 
 
-def metadata_hash(entry: Entry) -> dict[str, str] | bool | None:
+def metadata_hash(entry: FileEntry) -> dict[str, str] | bool | None:
     """Say whether the file has core metadata beside it (PEP 658, PEP 714).
 
-    The usable digests of it, strongest first; True without any; False where the index denies
-    it; None where the index does not say.
+    The usable digests of it, strongest first; ``True`` without any; ``False`` if the index denies
+    it; ``None`` if the index does not say.
     """
     stated = entry.get("core-metadata")
     if isinstance(stated, dict):
         usable = {name: stated[name] for name in _HEX if is_usable(name, stated.get(name))}
         return usable or True
     return stated if isinstance(stated, bool) else None
-
-
-class NotListed(Exception):
-    """No index lists what is asked for; its subclasses say what that is."""
-
-
-@attrs.frozen(eq=False)
-class Listed:
-    """A file that an index lists.
-
-    :ivar entry: its entry on the page of the index that won
-    :ivar private: whether that index needs credentials, so that a client could not fetch the
-        file from it directly
-    """
-
-    entry: Entry
-    private: bool

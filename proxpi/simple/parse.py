@@ -1,8 +1,7 @@
-"""Pages of an index, JSON or HTML, read into a ``Project`` (PEP 503, 592, 629, 658, 691, 700, …).
+"""Parser of index pages, JSON or HTML, into a project (PEP 503, 592, 629, 658, 691, 700, …).
 
-An index is a stranger: its page may be anything. What is not an index page is ``NotAnIndexPage``
-and never anything worse; one odd file on a page is left out, not fatal. What may be believed of a
-file is for ``entries`` to say.
+A page may be anything: :class:`NotAnIndexPage` is the only error. One odd file of a page is left
+out (:mod:`proxpi.simple.entries`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from werkzeug.http import parse_options_header
 
 from proxpi.simple import entries, html, urls
 from proxpi.simple.html import Anchor, Markup, is_complete_html
-from proxpi.simple.model import Entry, Project, Unlisted
+from proxpi.simple.model import FileEntry, Project, SkippedLinks
 
 _VERSION = re.compile(r"0*([0-9]+)\.[0-9]{1,9}")
 _VERSIONED_TYPE = re.compile(r"application/vnd\.pypi\.simple\.v([0-9]+)\+(?:json|html)")
@@ -37,30 +36,28 @@ _META_CHARSET = re.compile(
 _MARKS = ((BOM_UTF8, "utf-8"), (BOM_UTF16_LE, "utf-16"), (BOM_UTF16_BE, "utf-16"))
 
 _NOT_PASSED_ON = {"name", "files", "meta", "namespaces", "tracks", "alternate-locations"}
-_NOT_PASSED_ON_OF_META = {"api-version", "namespaces", "tracks"}
+_META_NOT_PASSED_ON = {"api-version", "namespaces", "tracks"}
 
 _SUFFIXES = (
     *(".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar.z", ".tar", ".egg"),
     *(".exe", ".msi", ".rpm", ".deb", ".dmg"),
 )
 
-
-#: What is in no text, but in images and archives.
+#: Bytes of images and archives that no text has.
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-#: Attributes of anchors that say what the key of that name says in JSON.
+#: Attributes of anchors with the meaning of the JSON key of that name.
 _SAME = ("requires-python", "gpg-sig", "provenance", "size", "upload-time")
-_METADATA = ("core-metadata", "dist-info-metadata")
 #: Values of a JSON page, or tags of an HTML page: each takes far more memory than its bytes.
-ELEMENTS = 2_000_000
+MAX_ELEMENTS = 2_000_000
 #: Characters of the URL that relative links repeat; a short page must not become a long one.
-_LONGEST_BASE = 4096
+_MAX_BASE = 4096
 _FOLDERS = ("", ".", "..")
 
 
 class NotAnIndexPage(Exception):
-    """The body is no page of an index: an error page, a login page, broken, or something else.
+    """A body is no page of an index: an error page, a login page, broken, or something else.
 
-    :ivar reason: One plain sentence for people, without a URL.
+    :ivar reason: one plain sentence for people, without a URL
     """
 
     def __init__(self, reason: str) -> None:
@@ -73,20 +70,20 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
 
     The body decides whether it is JSON or HTML: content types are often missing or wrong.
 
-    :param content_type: The header as it came, or None.
-    :param url: Where the page was found in the end, redirects followed; links are joined to it.
-    :param name: The normalized name of the project.
-    :raises NotAnIndexPage: When this is no page of an index.
+    :param content_type: the header as it came
+    :param url: of the page, after redirects; links are joined to it
+    :param name: the normalized name of the project
+    :raises NotAnIndexPage: if this is no page of an index
     """
     media_type, parameters = parse_options_header(content_type)
     if versioned := _VERSIONED_TYPE.fullmatch(media_type.lower()):
         api_version(f"{versioned[1]}.0")
     body, charset = _without_mark(body)
-    if max(body.count(b","), body.count(b"<")) > ELEMENTS:
-        raise NotAnIndexPage(f"The answer has more than {ELEMENTS} elements.")
+    if max(body.count(b","), body.count(b"<")) > MAX_ELEMENTS:
+        raise NotAnIndexPage(f"The answer has more than {MAX_ELEMENTS} elements.")
     if body.startswith(b"{"):
         return _from_json(body, url, name)
-    # Text may come first, such as the notices of a server's programs.
+    # Text may come first, such as the warnings of a server's programs.
     if (start := body.find(b"<")) >= 0 and BINARY.search(body, 0, start) is None:
         charset = charset or parameters.get("charset") or _declared(body)
         return _from_html(_decoded(body, charset), url, name)
@@ -94,12 +91,12 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
 
 
 def is_whole(body: bytes) -> bool:
-    """Say whether a page that was read ends as a page does, so that it was not cut short."""
+    """Say whether a page has the end of a page, so that it was not cut short."""
     return _without_mark(body)[0].startswith(b"{") or is_complete_html(body)
 
 
 def _without_mark(body: bytes) -> tuple[bytes, str]:
-    """Drop white space and a byte order mark; give what the mark says about the charset."""
+    """Drop white space and a byte order mark; give the charset of the mark, if there is one."""
     body = body.strip()
     for mark, charset in _MARKS:
         if body.startswith(mark):
@@ -110,7 +107,7 @@ def _without_mark(body: bytes) -> tuple[bytes, str]:
 
 
 def _declared(body: bytes) -> str:
-    """Give the charset that the page itself declares, as browsers look for it."""
+    """Give the charset that the page declares, as browsers look for it."""
     found = _META_CHARSET.search(body, 0, 1024)
     return found[1].decode("ascii") if found else "utf-8"
 
@@ -133,16 +130,16 @@ def api_version(stated: object) -> str:
 
 # JSON (PEP 691)
 
-_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
-_NOTHING = msgspec.Raw(b"null")
+_NULL = msgspec.Raw(b"null")
 
 
 def _from_json(body: bytes, url: str, name: str) -> Project:
-    unlisted = Unlisted()
+    skipped = SkippedLinks()
     try:
-        page, files = _read(body, url, unlisted)
+        page, files = _read(body, url, skipped)
     except RecursionError:
         raise NotAnIndexPage("The answer is JSON that is nested too deeply.") from None
     except ValueError:
@@ -159,35 +156,35 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
     status = _project_status(keys.pop("project-status", None))
     if status:
         keys["project-status"] = status
-    if kept := entries.passed_on(meta, _NOT_PASSED_ON_OF_META):
+    if kept := entries.passed_on(meta, _META_NOT_PASSED_ON):
         keys["meta"] = kept
-    return Project(name, files, keys, version, unlisted)
+    return Project(name, files, keys, version, skipped)
 
 
 def _read(
-    body: bytes, url: str, unlisted: Unlisted
-) -> tuple[dict[str, Any], Sequence[Entry] | None]:
-    """Give the values of a page, and apart from them its files, or None where it lists none.
+    body: bytes, url: str, skipped: SkippedLinks
+) -> tuple[dict[str, Any], Sequence[FileEntry] | None]:
+    """Give the values of a page, and apart from them its files; ``None`` if it lists none.
 
     The page is checked as a whole, but decoded value by value: an odd one (half a surrogate pair,
     bytes that are not UTF-8, NaN) is left out and costs no other, and no single call into C keeps
-    other threads waiting for as long as thousands of files take.
+    other threads waiting while it decodes thousands of files.
 
-    :raises ValueError: When it is not JSON.
+    :raises ValueError: if it is not JSON
     """
     try:
-        page = _VALUES.decode(body)
+        page = _OBJECT.decode(body)
     except ValueError:
-        return _read_leniently(body, url, unlisted)
-    files: Sequence[Entry] | None = None
+        return _read_leniently(body, url, skipped)
+    files: Sequence[FileEntry] | None = None
     with suppress(msgspec.ValidationError):
-        pieces = _ITEMS.decode(page.pop("files", _NOTHING))
-        files = entries.usable(_values(pieces), url, unlisted)
+        pieces = _ARRAY.decode(page.pop("files", _NULL))
+        files = entries.usable(_values(pieces), url, skipped)
     return {key: value for key, raw in page.items() for value in _values([raw])}, files
 
 
 def _values(pieces: Iterable[msgspec.Raw]) -> Iterator[object]:
-    """Decode pieces of JSON; one that cannot be decoded is nothing."""
+    """Decode pieces of JSON; one that cannot be decoded becomes ``None``."""
     for piece in pieces:
         try:
             yield _VALUE.decode(piece)
@@ -196,21 +193,21 @@ def _values(pieces: Iterable[msgspec.Raw]) -> Iterator[object]:
 
 
 def _read_leniently(
-    body: bytes, url: str, unlisted: Unlisted
-) -> tuple[dict[str, Any], Sequence[Entry] | None]:
-    """Do the same for what is JSON only to the standard library, which takes odd values, too."""
-    # The hook is there to be called: other threads get their turn whenever it is.
+    body: bytes, url: str, skipped: SkippedLinks
+) -> tuple[dict[str, Any], Sequence[FileEntry] | None]:
+    """Read JSON that only the standard library accepts, as it has odd values."""
+    # While the hook is called, other threads get their turn.
     page = json.loads(body.decode("utf-8", "surrogateescape"), object_hook=lambda found: found)
     files = page.pop("files", None)
     values = {key: value for key, value in page.items() if _is_sound([key, value])}
     if not isinstance(files, list):
         return values, None
     sound = (file if _is_sound(file) else None for file in files)
-    return values, entries.usable(sound, url, unlisted)
+    return values, entries.usable(sound, url, skipped)
 
 
 def _is_sound(value: object) -> bool:
-    """Say whether a value can be written as JSON again."""
+    """Say whether a value can be encoded as JSON again."""
     try:
         return bool(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
     except (ValueError, RecursionError):
@@ -218,7 +215,7 @@ def _is_sound(value: object) -> bool:
 
 
 def _versions(value: object) -> list[str] | None:
-    """Accept a list of texts, each once; a number is the text that it was before it was one."""
+    """Accept a list of texts, each once; a number is read as the text that it was."""
     if not isinstance(value, list):
         return None
     texts = [str(each) if type(each) in (int, float) else each for each in value]
@@ -226,7 +223,7 @@ def _versions(value: object) -> list[str] | None:
 
 
 def _project_status(value: object) -> dict[str, Any] | None:
-    """Accept a status (PEP 792), a new one too, but none that is not an object with ``status``."""
+    """Accept an object with ``status`` (PEP 792), also one that is not known yet."""
     if not isinstance(value, dict) or entries.text(value.get("status")) is None:
         return None
     if not isinstance(value.get("reason", ""), str):
@@ -238,7 +235,7 @@ def _project_status(value: object) -> dict[str, Any] | None:
 
 
 def _decoded(body: bytes, charset: str) -> str:
-    """Decode by the charset of the header; UTF-8 where that is unknown, no bytes are refused."""
+    """Decode by a charset of the web, else as UTF-8; invalid bytes are replaced."""
     if _CHARSETS.fullmatch(charset):
         try:
             return body.decode(charset, "replace")
@@ -259,20 +256,20 @@ def _from_html(text: str, url: str, name: str) -> Project:
     if page.base is not None:
         with suppress(ValueError):
             base = urls.join(url, page.base)
-    if len(base) > _LONGEST_BASE:
+    if len(base) > _MAX_BASE:
         raise NotAnIndexPage("The URL to which the links of the answer are relative is too long.")
     keys: dict[str, Any] = {}
     if status := page.metas.get("pypi:project-status", "").strip():
         keys["project-status"] = {"status": status}
         if reason := page.metas.get("pypi:project-status-reason"):
             keys["project-status"]["reason"] = reason
-    unlisted = Unlisted()
+    skipped = SkippedLinks()
     files = [file for anchor in page.anchors if (file := _file(anchor)) is not None]
-    return Project(name, entries.usable(files, base, unlisted), keys, version, unlisted)
+    return Project(name, entries.usable(files, base, skipped), keys, version, skipped)
 
 
 def _file(anchor: Anchor) -> dict[str, Any] | None:
-    """Say in the keys of the JSON form what an anchor says, or nothing if it only navigates."""
+    """Give the JSON object that an anchor stands for; ``None`` if it only navigates."""
     attributes = anchor.attributes
     link, fragment, filename = _link(anchor)
     if filename in _FOLDERS and not entries.digests_in(fragment):
@@ -285,14 +282,14 @@ def _file(anchor: Anchor) -> dict[str, Any] | None:
     }
     for key in _SAME:
         file[key] = attributes.get(f"data-{key}")
-    for key in _METADATA:
+    for key in entries.METADATA_KEYS[:2]:
         if f"data-{key}" in attributes:
             file[key] = entries.stated(attributes[f"data-{key}"] or "")
     return file
 
 
 def _link(anchor: Anchor) -> tuple[str, str, str]:
-    """Give the link of an anchor without its fragment, the fragment, and the file name in it."""
+    """Give the link of an anchor without its fragment, the fragment, and the file name."""
     link, _, fragment = (anchor.attributes.get("href") or "").partition("#")
     return link, fragment, entries.linked_name(link)
 
@@ -300,24 +297,28 @@ def _link(anchor: Anchor) -> tuple[str, str, str]:
 def _is_listing(page: Markup, name: str) -> bool:
     """Tell a list of files, an empty one too, from an error, a login or a captive portal.
 
-    A list states the version of the API or links to something that is a distribution. Without
-    either, it has a title or heading as listings have (or the project's name) and none of what
-    they never have: a password field, a frame, a refresh. Or it is a page with tags but without
-    any text and script, as some servers answer for what they lack. In doubt it is no list: taken
-    for an empty one, an error page would hide every release, and let another index answer instead.
+    A list states the version of the API or links to a distribution. Without either, it has the
+    title or heading of a listing (or the project's name), and neither a password field nor a
+    frame nor a refresh. Or it is a page with tags but without any text and script: the answer of
+    some servers for an absent project. In doubt it is no list: an error page taken for an empty
+    list would hide every release, and let another index answer instead.
     """
     if "pypi:repository-version" in page.metas:
         return True
     if any(_is_distribution(anchor, name) for anchor in page.anchors):
         return True
-    if page.barred:
+    if page.interactive:
         return False
     named = any(canonicalize_name(heading.strip()) == name for heading in page.headings)
-    return page.titled or named or (page.tagged and not (page.written or page.scripted))
+    return (
+        page.has_listing_title
+        or named
+        or (page.has_tags and not (page.has_text or page.has_script))
+    )
 
 
 def _is_distribution(anchor: Anchor, name: str) -> bool:
-    """Recognize a link to a file of a project: by digest, by own name, or as one shown by name."""
+    """Recognize a link to a file of a project: by its digest, its name, or its text and suffix."""
     _, fragment, filename = _link(anchor)
     return bool(filename) and (
         bool(entries.digests_in(fragment))

@@ -1,7 +1,7 @@
-"""Pages for clients, in JSON and in HTML (PEP 503, 629, 691, 700, 714, 740, 792).
+"""Renderer of pages for clients, in JSON and in HTML (PEP 503, 629, 691, 700, 714, 740, 792).
 
-Links are relative to the page, so that a page needs no knowledge of the address under which a
-client reached it. The same project always gives the same bytes.
+Links are relative to the page, so that a page does not depend on the address of the proxy. The
+same project always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from proxpi.simple.model import Entry, Project, shown_digest, to_json
+from proxpi.simple.model import FileEntry, Project, published_hash, to_json
 from proxpi.simple.negotiate import Serialization
 
 JSON_VERSION = "1.4"
+#: From 1.1 on, every file has its size, and the page its versions (PEP 700).
+_VERSION_WITHOUT_SIZES = "1.0"
+#: Frozen (PEP 833).
 HTML_VERSION = "1.4"
-"""Frozen there (PEP 833), whatever becomes of JSON."""
-
-_WITHOUT_SIZES = "1.0"  # From 1.1 on, every file has its size, and the page its versions (PEP 700).
 
 # uv refuses an HTML page for any other algorithm in a link.
 _IN_LINKS = frozenset({"sha256", "sha384", "sha512", "md5"})
 
 # Code points that HTML5 forbids even as character references.
+_NONCHARACTERS = "".join(
+    chr(0x10000 * plane + low) for plane in range(17) for low in (0xFFFE, 0xFFFF)
+)
 _FORBIDDEN = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef]|"
-    + "|".join(
-        f"[{chr(0x10000 * plane + 0xFFFE)}{chr(0x10000 * plane + 0xFFFF)}]" for plane in range(17)
-    )
+    rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]"
 )
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]*")  # RFC 3986, 2.3: never percent-encoded.
 _RESERVED = re.compile(r"[^A-Za-z0-9_.~-]+")
@@ -38,40 +38,43 @@ _SPACES = str.maketrans({"\n": "&#10;", "\t": "&#9;"})
 
 
 def render_json(project: Project) -> bytes:
-    """Write a project page as JSON.
+    """Render a project page as JSON.
 
-    It says ``JSON_VERSION`` only where it holds what that version promises, and keeps every key
-    all the same. One hash a file, no ``dist-info-metadata`` (it crashes pip 22.3 to 23.1).
+    It states ``JSON_VERSION`` only if it has all that this version promises, and keeps every key
+    anyway. One hash a file, no ``dist-info-metadata`` (it crashes pip 22.3 to 23.1).
     """
     # One by one: a single call for all would let no other thread run for as long as it takes.
     files = [to_json(_json_file(entry)) for entry in project.files]
     keys = dict(project.keys)
     complete = "versions" in keys and all("size" in entry for entry in project.files)
-    meta = {**keys.pop("meta", {}), "api-version": JSON_VERSION if complete else _WITHOUT_SIZES}
+    meta = {
+        **keys.pop("meta", {}),
+        "api-version": JSON_VERSION if complete else _VERSION_WITHOUT_SIZES,
+    }
     head = to_json({"meta": meta, "name": project.name, **keys})
     return b"".join((head.removesuffix(b"}"), b',"files":[', b",".join(files), b"]}"))
 
 
-def _json_file(entry: Entry) -> dict[str, Any]:
-    file = entry | {"url": _href(entry["filename"]), "hashes": _shown(entry.get("hashes"))}
+def _json_file(entry: FileEntry) -> dict[str, Any]:
+    file = entry | {"url": _href(entry["filename"]), "hashes": _published(entry.get("hashes"))}
     if isinstance(metadata := entry.get("core-metadata"), dict):
-        file["core-metadata"] = _shown(metadata) or True
+        file["core-metadata"] = _published(metadata) or True
     return file
 
 
-def _shown(hashes: object) -> dict[str, str]:
-    return dict([shown]) if (shown := shown_digest(hashes)) else {}
+def _published(hashes: object) -> dict[str, str]:
+    return dict([published]) if (published := published_hash(hashes)) else {}
 
 
 def _href(filename: str) -> str:
     """Give the link to a file, relative to the page, in characters that need no escaping."""
-    if _UNRESERVED.fullmatch(filename):  # As nearly all are, and this is quicker to say of them.
+    if _UNRESERVED.fullmatch(filename):  # nearly all are, and this test is quicker
         return filename
     return _RESERVED.sub(lambda found: quote(found[0], safe=""), filename)
 
 
 def render_html(project: Project) -> bytes:
-    """Write a project page as HTML5 in ASCII, one anchor a line."""
+    """Render a project page as HTML5 in ASCII, one anchor a line."""
     metas = {"pypi:repository-version": HTML_VERSION}
     status = project.keys.get("project-status", {})
     for key, name in (("status", "pypi:project-status"), ("reason", "pypi:project-status-reason")):
@@ -102,9 +105,9 @@ def _head(title: str, metas: dict[str, str]) -> bytes:
 _HTML_TAIL = b"</body>\n</html>\n"
 
 
-def _anchor(entry: Entry, signatures: bool) -> str:
+def _anchor(entry: FileEntry, signatures: bool) -> str:
     filename = entry["filename"]
-    shown = shown_digest(entry.get("hashes"))
+    shown = published_hash(entry.get("hashes"))
     fragment = f"#{shown[0]}={shown[1]}" if shown and shown[0] in _IN_LINKS else ""
     written = f'<a href="{_href(filename)}{fragment}"'
     for key in ("requires-python", "provenance", "size", "upload-time"):
@@ -115,7 +118,7 @@ def _anchor(entry: Entry, signatures: bool) -> str:
         written += f' data-yanked="{reason}"'
     # HTML can only say that there is metadata; clients take any value for that.
     if stated := entry.get("core-metadata"):
-        digest = shown_digest(stated)
+        digest = published_hash(stated)
         value = f"{digest[0]}={digest[1]}" if digest and digest[0] in _IN_LINKS else "true"
         written += f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
     if signatures:
@@ -133,20 +136,18 @@ def _escaped(text: str) -> str:
     return escape(text).translate(_SPACES).encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
-# The list of projects, in pieces, since it can have a million names.
-
-
 def list_head(serialization: Serialization) -> bytes:
-    """Begin the list of projects."""
+    """Begin the project list, which is rendered in pieces: it can have a million names."""
     if serialization is Serialization.JSON:
         return b'{"meta":{"api-version":"%s"},"projects":[' % JSON_VERSION.encode()
     return _head("Simple index", {"pypi:repository-version": HTML_VERSION})
 
 
 def list_items(serialization: Serialization, names: Iterable[str], first: bool) -> bytes:
-    """Write some names of the list; ``first`` says that none was written before.
+    """Render some names of the list.
 
-    :param names: Normalized names: they need no escaping, and get none.
+    :param names: normalized, so that they need no escaping
+    :param first: whether none was rendered before
     """
     if serialization is Serialization.HTML:
         return "".join(f'<a href="{name}/">{name}</a><br>\n' for name in names).encode()
@@ -155,5 +156,5 @@ def list_items(serialization: Serialization, names: Iterable[str], first: bool) 
 
 
 def list_tail(serialization: Serialization) -> bytes:
-    """End the list of projects."""
+    """End the project list."""
     return b"]}" if serialization is Serialization.JSON else _HTML_TAIL

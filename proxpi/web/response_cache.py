@@ -114,7 +114,7 @@ class CachedResponse:
 
         :param now: seconds of the clock
         """
-        second, left = int(time.time()), caching.LONGEST
+        second, left = int(time.time()), caching.MAX_AGE
         if self.fresh_until - now < left:
             left = caching.max_age(self.fresh_until - now)
         if self._stamp != (second, left):

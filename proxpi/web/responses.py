@@ -189,7 +189,7 @@ def file_headers(sha256: str | None, verified: bool, status: str) -> dict[str, s
     """
     headers = {"X-Cache": status}
     if not verified:
-        headers |= {"Cache-Control": f"public, max-age={caching.LONGEST}", "X-Verified": "no"}
+        headers |= {"Cache-Control": f"public, max-age={caching.MAX_AGE}", "X-Verified": "no"}
     elif sha256:
         headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return {**headers, "ETag": f'"{sha256}"'} if sha256 else headers
@@ -197,4 +197,4 @@ def file_headers(sha256: str | None, verified: bool, status: str) -> dict[str, s
 
 def precondition(request: Request, etag: str | None) -> int | None:
     """Tell whether a request's preconditions make its response a 412 or a 304."""
-    return caching.decision(field(request, b"If-Match"), field(request, b"If-None-Match"), etag)
+    return caching.precondition(field(request, b"If-Match"), field(request, b"If-None-Match"), etag)

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from proxpi.simple import names
-from proxpi.simple.entries import UNSAFE
+from proxpi.simple.entries import UNSAFE_CHARACTERS
 
 #: The roots of the tree; the first is the original's, the second the usual one.
 ROOTS = (b"index", b"simple")
@@ -88,4 +88,4 @@ def _decoded(segment: bytes) -> str:
 
 def is_safe_name(text: str) -> bool:
     """Tell whether a decoded segment may name a project or a file."""
-    return not (text in (".", "..") or len(text) > MAX_FILENAME or UNSAFE.search(text))
+    return not (text in (".", "..") or len(text) > MAX_FILENAME or UNSAFE_CHARACTERS.search(text))

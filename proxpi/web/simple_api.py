@@ -63,7 +63,7 @@ class SimpleApi(Resource):
 
     def _respond(self, request: Request, route: ListRoute | PageRoute) -> None:
         responses.set_headers(request, VARY)
-        form = negotiate.choose_form(field(request, b"Accept"), _format(request))
+        form = negotiate.choose_media_type(field(request, b"Accept"), _format(request))
         if form is None:
             responses.text(406, negotiate.ACCEPTABLE).send(request)
             return
@@ -89,7 +89,7 @@ class SimpleApi(Resource):
         self,
         request: Request,
         route: ListRoute | PageRoute,
-        form: negotiate.Form,
+        form: negotiate.MediaType,
         compressed: bool,
     ) -> None:
         found: Page | ProjectList
@@ -100,7 +100,11 @@ class SimpleApi(Resource):
         self._send(request, found, form, compressed)
 
     def _send(
-        self, request: Request, found: Page | ProjectList, form: negotiate.Form, compressed: bool
+        self,
+        request: Request,
+        found: Page | ProjectList,
+        form: negotiate.MediaType,
+        compressed: bool,
     ) -> None:
         etag = found.body.etag if isinstance(found, Page) else found.file.etag
         headers = responses.page_headers(etag, found.remaining, found.age, found.status)

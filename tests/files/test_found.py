@@ -10,7 +10,7 @@ from proxpi.files import layout
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.resolver import file_reference
-from proxpi.simple.model import Listed
+from proxpi.simple.model import ListedFile
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.support.agent import Reply
 from tests.support.cases import entry
@@ -21,7 +21,7 @@ class FoundTests(MirrorCase):
 
     def lay(self, data: bytes) -> None:
         """Let a file lie where the wheel belongs, and look around as a new process does."""
-        place = file_reference(Listed(entry(NAME, DATA), False)).cache_path
+        place = file_reference(ListedFile(entry(NAME, DATA), False)).cache_path
         assert place is not None
         path = self.folder / place
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from proxpi.files.resolver import (
     companion_reference,
     file_reference,
 )
-from proxpi.simple.model import Listed
+from proxpi.simple.model import ListedFile
 from tests.support.cases import entry, sha256
 
 DIGEST = "a" * 64
@@ -99,7 +99,7 @@ def test_ports_share_a_place_but_are_two_links() -> None:
 def test_listed() -> None:
     """The reference of a listed file has its URL to the letter, its digest and its size."""
     url = "https://files.example/x.whl?sig=a%2Fb+c"
-    reference = file_reference(Listed(entry("x.whl", b"x", url=url), private=True))
+    reference = file_reference(ListedFile(entry("x.whl", b"x", url=url), private=True))
     assert reference == FileReference(url, ("sha256", sha256(b"x")), 1, True)
     assert reference.sha256 == sha256(b"x")
 
@@ -107,7 +107,7 @@ def test_listed() -> None:
 def test_other_digests() -> None:
     """Any algorithm that can be computed verifies; only a sha256 is given as one."""
     reference = file_reference(
-        Listed(entry("x.whl", b"x", hashes={"md5": "a" * 32}, size=None), False)
+        ListedFile(entry("x.whl", b"x", hashes={"md5": "a" * 32}, size=None), False)
     )
     assert reference.digest == ("md5", "a" * 32)
     assert reference.sha256 is None
@@ -124,7 +124,7 @@ def test_public_url() -> None:
 def test_metadata(key: dict[str, str]) -> None:
     """The metadata lies beside the file, before the query, and has the advertised digest."""
     url = "https://files.example/x.whl?sig=1"
-    listed = Listed(entry("x.whl", b"x", url=url, metadata=key), False)
+    listed = ListedFile(entry("x.whl", b"x", url=url, metadata=key), False)
     reference = companion_reference(listed, METADATA)
     assert reference.url == "https://files.example/x.whl.metadata?sig=1"
     assert reference.digest == ("sha256", DIGEST)
@@ -134,13 +134,13 @@ def test_metadata(key: dict[str, str]) -> None:
 @pytest.mark.parametrize("key", [True, False, {}, {"sha256": "short"}])
 def test_metadata_without_digest(key: object) -> None:
     """Metadata that is advertised without a digest, or not at all, can still be asked for."""
-    listed = Listed(entry("x.whl", b"x", metadata=key), True)
+    listed = ListedFile(entry("x.whl", b"x", metadata=key), True)
     reference = companion_reference(listed, METADATA)
     assert (reference.digest, reference.private) == (None, True)
 
 
 def test_signature() -> None:
     """The signature lies beside the file, and the file's digest is not its own."""
-    listed = Listed(entry("x.whl", b"x", metadata={"sha256": DIGEST}), False)
+    listed = ListedFile(entry("x.whl", b"x", metadata={"sha256": DIGEST}), False)
     reference = companion_reference(listed, SIGNATURE)
     assert (reference.url[-10:], reference.digest, reference.size) == ("/x.whl.asc", None, None)

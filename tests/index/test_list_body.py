@@ -16,7 +16,7 @@ from proxpi.index import list_store
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListStore
 from proxpi.index.project_list import ProjectList
-from proxpi.simple.model import Unlisted
+from proxpi.simple.model import SkippedLinks
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
@@ -119,7 +119,7 @@ def test_memory(made: object, tmp_path: Path) -> None:
         blocks = (body[place : place + BLOCK] for place in range(0, len(body), BLOCK))
         tracemalloc.start()
         try:
-            found = store.write(project_names(blocks, True, Unlisted()))
+            found = store.write(project_names(blocks, True, SkippedLinks()))
             for packed in (False, True):
                 store.write(list_store.render(found, (Serialization.HTML, packed)))
             return tracemalloc.get_traced_memory()[1]

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from proxpi.index import list_parser
 from proxpi.index.list_parser import BATCH, BLOCK, MAX_VALUE, project_names
 from proxpi.simple.html import MAX_MARKED_SECTIONS
-from proxpi.simple.model import Unlisted
+from proxpi.simple.model import SkippedLinks
 from proxpi.simple.parse import NotAnIndexPage
 from tests.support import strategies
 from tests.support.growth import assert_linear
@@ -26,9 +26,9 @@ from tests.support.strategies import deterministic
 few = settings(deterministic, max_examples=40)
 
 
-def scan(*chunks: bytes, unlisted: Unlisted | None = None) -> list[str]:
+def scan(*chunks: bytes, skipped: SkippedLinks | None = None) -> list[str]:
     """Give the names found in a whole list that comes in these chunks."""
-    found = b"".join(project_names(chunks, True, unlisted or Unlisted()))
+    found = b"".join(project_names(chunks, True, skipped or SkippedLinks()))
     assert not found or found.endswith(b"\n")
     return found.decode("ascii").splitlines()
 
@@ -36,7 +36,7 @@ def scan(*chunks: bytes, unlisted: Unlisted | None = None) -> list[str]:
 def refusal(data: bytes, end_known: bool = True) -> str:
     """Give the reason why this is no list."""
     with pytest.raises(NotAnIndexPage) as raised:
-        b"".join(project_names(in_blocks(data), end_known, Unlisted()))
+        b"".join(project_names(in_blocks(data), end_known, SkippedLinks()))
     return raised.value.reason
 
 
@@ -128,7 +128,7 @@ def test_invalid_names(name: str) -> None:
     assert scan(in_json(["a", name, "b"])) == ["a", "b"]
 
 
-def test_unlisted() -> None:
+def test_skipped() -> None:
     """Links and names that name no project are counted; links that navigate are not."""
     anchors = b'<a href="../">..</a><a href="x y/">x y</a><a href="z">&gt;</a><a href="_/">_</a>'
     names = b'{"name": "b"}, {"name": "x y"}, {"name": 5}, {"name": null}, {}'
@@ -136,9 +136,9 @@ def test_unlisted() -> None:
         (b"<html>%s<a href=b>b</a></html>" % anchors, 3),
         (b'{"projects": [%s]}' % names, 4),
     ):
-        unlisted = Unlisted()
-        assert scan(data, unlisted=unlisted) == ["b"]
-        assert (unlisted.count, unlisted.first) == (count, "x y")
+        skipped = SkippedLinks()
+        assert scan(data, skipped=skipped) == ["b"]
+        assert (skipped.count, skipped.first) == (count, "x y")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_linear(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxpi.simple.html.MAX_MARKED_SECTIONS", 1 << 30)
 
     def work(data: bytes) -> None:
-        b"".join(project_names(in_blocks(data), True, Unlisted()))
+        b"".join(project_names(in_blocks(data), True, SkippedLinks()))
 
     for before in (b"", b"<html>", b'{"projects": ['):
 
@@ -218,7 +218,7 @@ def test_cost_of_garbage() -> None:
     def seconds(data: bytes) -> float:
         start = time.process_time()
         with suppress(NotAnIndexPage):
-            b"".join(project_names(in_blocks(data), True, Unlisted()))
+            b"".join(project_names(in_blocks(data), True, SkippedLinks()))
         return time.process_time() - start
 
     usual = seconds(b"<html>" + b'<A HREF="demo/">demo</A>\n' * 80_000 + b"</html>")

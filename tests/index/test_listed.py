@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.index.page_cache import LOSSES, YOUNG, NoSuchFile, NoSuchProject
 from proxpi.index.page_store import StoredPage
-from proxpi.simple.model import Listed
+from proxpi.simple.model import ListedFile
 from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, PagesCase
 from tests.support.agent import Reply
@@ -22,11 +22,11 @@ class ListedTests(PagesCase):
         super().setUp()
         self.indexes.says(AT_ROOT, project_page("a.zip"))
 
-    def file(self, name: str = "a.zip") -> Deferred[Listed]:
+    def file(self, name: str = "a.zip") -> Deferred[ListedFile]:
         """Ask for what the page says of a file."""
         return run(self.pages.fetch_file("demo", name))
 
-    def again(self, name: str = "a.zip") -> Deferred[Listed | None]:
+    def again(self, name: str = "a.zip") -> Deferred[ListedFile | None]:
         """Ask for it once the indexes were asked anew."""
         return run(self.pages.ask_again("demo", name))
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from proxpi.simple import model, render
 from proxpi.simple.model import (
-    Entry,
+    FileEntry,
     Project,
-    Unlisted,
+    SkippedLinks,
     best_hash,
     decode,
     encode,
     find,
     metadata_hash,
-    shown_digest,
+    published_hash,
 )
 from tests.support.strategies import (
     deterministic,
@@ -36,11 +36,11 @@ def _digest(name: str) -> str:
     return hashlib.new(name, b"x", usedforsecurity=False).hexdigest()
 
 
-def _entry(**keys: Any) -> Entry:
+def _entry(**keys: Any) -> FileEntry:
     return {"filename": "f", "url": "https://h.example/f", "hashes": {}, **keys}
 
 
-def _with(*names: str) -> Entry:
+def _with(*names: str) -> FileEntry:
     return _entry(hashes={name: _digest(name) for name in names})
 
 
@@ -158,7 +158,7 @@ def test_a_large_project_is_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -
 def test_which_digest_counts(names: tuple[str, ...], best: str | None, shown: str | None) -> None:
     """sha256 before the strongest; blake2 serves for checking, but is not published."""
     assert best_hash(_with(*names)) == (best and (best, _digest(best)))
-    assert shown_digest(_with(*names)["hashes"]) == (shown and (shown, _digest(shown)))
+    assert published_hash(_with(*names)["hashes"]) == (shown and (shown, _digest(shown)))
 
 
 @pytest.mark.parametrize(
@@ -179,19 +179,19 @@ def test_which_digest_counts(names: tuple[str, ...], best: str | None, shown: st
 def test_unusable_digests_do_not_count(hashes: object) -> None:
     """A digest of the wrong length, not hexadecimal or of an unknown algorithm is none."""
     assert best_hash(_entry(hashes=hashes)) is None
-    assert shown_digest(hashes) is None
+    assert published_hash(hashes) is None
     assert best_hash({}) is None
 
 
 def test_an_unusable_digest_leaves_the_next_one() -> None:
     """A broken sha256 does not keep the md5 beside it from being used."""
     entry = _entry(hashes={"sha256": "broken", "md5": _digest("md5")})
-    assert best_hash(entry) == shown_digest(entry["hashes"]) == ("md5", _digest("md5"))
+    assert best_hash(entry) == published_hash(entry["hashes"]) == ("md5", _digest("md5"))
 
 
 @deterministic
 @given(digests(), entries())
-def test_the_best_digest_can_be_computed(hashes: dict[str, str], entry: Entry) -> None:
+def test_the_best_digest_can_be_computed(hashes: dict[str, str], entry: FileEntry) -> None:
     """hashlib knows every algorithm that is chosen, and the digest is one of those given."""
     best = best_hash(entry | {"hashes": hashes})
     assert (best is None) == (not hashes)
@@ -219,10 +219,10 @@ def test_core_metadata(stated: object, expected: object) -> None:
     assert metadata_hash(_entry()) is None
 
 
-def test_unlisted() -> None:
+def test_skipped() -> None:
     """The first link that cannot be listed is kept, unless it is long, and all are counted."""
     for link, first in (("a", "a"), ("a" * 2001, "(2001 characters)")):
-        unlisted = Unlisted()
-        unlisted.add(link)
-        unlisted.add("b")
-        assert (unlisted.count, unlisted.first) == (2, first)
+        skipped = SkippedLinks()
+        skipped.add(link)
+        skipped.add("b")
+        assert (skipped.count, skipped.first) == (2, first)

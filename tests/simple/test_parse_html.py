@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxpi.simple.model import Entry, Project
+from proxpi.simple.model import FileEntry, Project
 from proxpi.simple.parse import (
     NotAnIndexPage,
     parse_project,
@@ -23,7 +23,7 @@ def _parse(text: str, content_type: str | None = "text/html", url: str = URL) ->
     return parse_project(text.encode(), content_type, url, "foo")
 
 
-def _only(anchor: str) -> Entry:
+def _only(anchor: str) -> FileEntry:
     (entry,) = _parse(f"<h1>Links for foo</h1>{anchor}").files
     return entry
 
@@ -261,11 +261,11 @@ def test_the_better_digest_wins() -> None:
 def test_what_cannot_be_listed_is_counted() -> None:
     """Links that lead to no file are counted, those that only navigate are not."""
     page = "<h1>Links for foo</h1><a href=../>..</a><a href='?C=N'>x</a><a href=#a>x</a><a>x</a>"
-    assert _parse(page).unlisted.count == 0
+    assert _parse(page).skipped.count == 0
     page += "<a href=git+https://h.example/foo#egg=foo>x</a><a href=ftp://h.example/b.whl>x</a>"
     page += f"<a href=javascript:x>x</a><a href='https://h.example/#sha256={SHA}'>x</a>"
-    unlisted = _parse(page).unlisted
-    assert (unlisted.count, unlisted.first) == (4, "git+https://h.example/foo#egg=foo")
+    skipped = _parse(page).skipped
+    assert (skipped.count, skipped.first) == (4, "git+https://h.example/foo#egg=foo")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxpi.simple import parse, urls
-from proxpi.simple.model import Entry, Project, decode, encode
+from proxpi.simple.model import FileEntry, Project, decode, encode
 from proxpi.simple.parse import NotAnIndexPage, parse_project
 from proxpi.simple.render import render_html, render_json
 from tests.support.strategies import deterministic, json_values
@@ -29,7 +29,7 @@ def _file(**keys: Any) -> dict[str, Any]:
     return {"filename": "foo-1.0.whl", "url": "foo-1.0.whl", "hashes": {}, **keys}
 
 
-def _only(**keys: Any) -> Entry:
+def _only(**keys: Any) -> FileEntry:
     (entry,) = _parse({"files": [_file(**keys)]}).files
     return entry
 
@@ -269,9 +269,9 @@ def test_a_digest_in_a_link_counts() -> None:
 def test_what_cannot_be_listed_is_counted() -> None:
     """A page says how many of its files cannot be listed, and which is the first."""
     files = [_file(), _file(filename="a", url="git+https://h.example/a"), 7, {"filename": "b"}]
-    unlisted = _parse({"files": files}).unlisted
-    assert (unlisted.count, unlisted.first) == (3, "git+https://h.example/a")
-    assert _parse({"files": [7]}).unlisted.first == "(int)"
+    skipped = _parse({"files": files}).skipped
+    assert (skipped.count, skipped.first) == (3, "git+https://h.example/a")
+    assert _parse({"files": [7]}).skipped.first == "(int)"
 
 
 _GOOD = b'{"filename": "good.whl", "url": "good.whl", "hashes": {}, "size": 7}'
@@ -301,7 +301,7 @@ def test_an_odd_value_costs_its_file_alone(value: bytes, more: bytes) -> None:
     project = parse_project(page % (more, value, files), None, URL, "foo")
     good = {"filename": "good.whl", "url": URL + "good.whl", "hashes": {}, "size": 7}
     assert project == Project("foo", [good], {"versions": ["1"]}, "1.3")
-    assert project.unlisted.count == 2
+    assert project.skipped.count == 2
 
 
 def test_an_odd_key_of_the_page_is_dropped() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.simple.html import is_complete_html
-from proxpi.simple.model import Entry, Project, metadata_hash, shown_digest
+from proxpi.simple.model import FileEntry, Project, metadata_hash, published_hash
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import parse_project
 from proxpi.simple.render import (
@@ -32,16 +32,16 @@ SHA = "a" * 64
 LINK_ALGORITHMS = {"sha256", "sha384", "sha512", "md5"}
 
 
-def _published(entry: Entry, algorithms: set[str] | None = None) -> Entry:
+def _published(entry: FileEntry, algorithms: set[str] | None = None) -> FileEntry:
     """Give the file as a client of the page must see it; ``algorithms``: those a link may name."""
-    shown = shown_digest(entry["hashes"])
+    shown = published_hash(entry["hashes"])
     if shown and algorithms is not None and shown[0] not in algorithms:
         shown = None
     url = URL + quote(entry["filename"], safe="")
     published = entry | {"url": url, "hashes": dict([shown]) if shown else {}}
     metadata = metadata_hash(entry)
     if isinstance(metadata, dict):
-        digest = shown_digest(metadata)
+        digest = published_hash(metadata)
         if digest and algorithms is not None and digest[0] not in algorithms:
             digest = None
         published["core-metadata"] = dict([digest]) if digest else True
@@ -135,7 +135,7 @@ def test_json_is_what_strict_clients_accept(project: Project) -> None:
     ],
 )
 def test_json_version_promises_what_the_page_holds(
-    files: list[Entry], keys: dict[str, Any], expected: str
+    files: list[FileEntry], keys: dict[str, Any], expected: str
 ) -> None:
     """Without a size for each file, or without versions, the page says 1.0 and keeps its keys."""
     entries = [
@@ -270,7 +270,7 @@ def test_digests_that_some_client_refuses(
 )
 def test_core_metadata(stated: object, in_json: object, in_html: str) -> None:
     """One digest that every client understands, or else the bare fact."""
-    entry: Entry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": stated}
+    entry: FileEntry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": stated}
     project = Project("foo", [entry], {})
     assert json.loads(render_json(project))["files"][0]["core-metadata"] == in_json
     line = (
@@ -281,7 +281,7 @@ def test_core_metadata(stated: object, in_json: object, in_html: str) -> None:
 
 def test_no_metadata() -> None:
     """That there is none is stated in JSON alone: in HTML any value means that there is."""
-    entry: Entry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": False}
+    entry: FileEntry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": False}
     project = Project("foo", [entry], {})
     assert json.loads(render_json(project))["files"][0]["core-metadata"] is False
     assert b"metadata" not in render_html(project)
@@ -289,7 +289,7 @@ def test_no_metadata() -> None:
 
 def test_signatures_are_stated_for_all_or_none() -> None:
     """One file with a statement about its signature puts one on every link."""
-    files: list[Entry] = [{"filename": name, "url": "u", "hashes": {}} for name in "ab"]
+    files: list[FileEntry] = [{"filename": name, "url": "u", "hashes": {}} for name in "ab"]
     assert b"data-gpg-sig" not in render_html(Project("foo", files, {}))
     files[1]["gpg-sig"] = True
     text = render_html(Project("foo", files, {})).decode()
@@ -361,6 +361,6 @@ def test_list_in_html(pieces: list[list[str]]) -> None:
 @pytest.mark.parametrize("stated", [{"sha256": "zz"}, {"sha256": "a" * 63}, {"foo": "aa"}])
 def test_metadata_with_an_unusable_digest(stated: dict[str, str]) -> None:
     """That there is metadata is passed on; a digest that clients refuse a page for is not."""
-    entry: Entry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": stated}
+    entry: FileEntry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": stated}
     (file,) = json.loads(render_json(Project("demo", [entry], {})))["files"]
     assert file["core-metadata"] is True

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.simple.model import Listed, NotListed
+from proxpi.simple.model import ListedFile, NotListed
 
 
 class FakePages:
@@ -21,8 +21,8 @@ class FakePages:
     """
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, str], Listed] = {}
-        self.fresh: dict[tuple[str, str], Listed] = {}
+        self.known: dict[tuple[str, str], ListedFile] = {}
+        self.fresh: dict[tuple[str, str], ListedFile] = {}
         self.asked_again: list[tuple[str, str]] = []
         self.suppressed: list[tuple[str, str]] = []
         self.slow: Deferred[None] | None = None
@@ -30,14 +30,14 @@ class FakePages:
 
     def lists(self, entry: dict[str, Any], *, private: bool = False, cold: bool = False) -> None:
         """Let the page of ``demo`` list a file; a cold one has to be asked for it first."""
-        listed = Listed(entry, private)
+        listed = ListedFile(entry, private)
         (self.fresh if cold else self.known)["demo", entry["filename"]] = listed
 
-    def ready_file(self, name: str, filename: str) -> Listed | None:
+    def ready_file(self, name: str, filename: str) -> ListedFile | None:
         """See `Listings`."""
         return self.known.get((name, filename))
 
-    async def fetch_file(self, name: str, filename: str) -> Listed:
+    async def fetch_file(self, name: str, filename: str) -> ListedFile:
         """See `Listings`."""
         if (listed := self.ready_file(name, filename)) is None:
             await self._ask()
@@ -46,7 +46,7 @@ class FakePages:
             raise NotListed(filename)
         return listed
 
-    async def ask_again(self, name: str, filename: str) -> Listed | None:
+    async def ask_again(self, name: str, filename: str) -> ListedFile | None:
         """See `Listings`."""
         self.asked_again.append((name, filename))
         await self._ask()

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
-from proxpi.simple.model import Entry, Project
+from proxpi.simple.model import FileEntry, Project
 
 deterministic = settings(max_examples=60, derandomize=True, deadline=None, database=None)
 
@@ -102,9 +102,9 @@ _optional: dict[str, st.SearchStrategy[Any]] = {
 
 
 @st.composite
-def entries(draw: st.DrawFn) -> Entry:
+def entries(draw: st.DrawFn) -> FileEntry:
     """Draw a file in the form that ``parse_project`` gives it."""
-    entry: Entry = {
+    entry: FileEntry = {
         "filename": draw(filenames),
         "url": "https://files.example/" + draw(_paths),
         "hashes": draw(_digests),

@@ -64,7 +64,7 @@ class NotGiven(KnownCase):
     def test_expired(self) -> None:
         """A page is given until it is no longer fresh, and says how much is left."""
         head = self.learned(PAGE)
-        self.clock.advance(1800 - caching.LONGEST)
+        self.clock.advance(1800 - caching.MAX_AGE)
         assert b"max-age=60\r\n" in self.ask_with(self.client(), head)
         self.clock.advance(50)
         assert b"max-age=10\r\n" in self.ask_with(self.client(), head)

@@ -1,4 +1,4 @@
-"""HTML into tokens, by the rules that browsers and package clients follow."""
+"""HTML into tokens and facts, by the rules that browsers and package clients follow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.html import MAX_MARKED_SECTIONS, MAX_TAG, Kind, Tokenizer, unescape_attribute
+from proxpi.simple.html import (
+    MAX_MARKED_SECTIONS,
+    MAX_TAG,
+    Kind,
+    Tokenizer,
+    is_complete_html,
+    read,
+    unescape_attribute,
+)
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic
 
@@ -46,12 +54,6 @@ def tokens(page: str, size: int = 1 << 20) -> list[tuple[Kind, str]]:
     return joined
 
 
-def short(page: str) -> str:
-    """Write the tokens of a page on a line."""
-    marks = {Kind.TEXT: "{}", Kind.START: "<{}>", Kind.END: "</{}>"}
-    return " ".join(marks[kind].format(value) for kind, value in tokens(page))
-
-
 @pytest.mark.parametrize(
     ("page", "expected"),
     [
@@ -72,16 +74,13 @@ def short(page: str) -> str:
         ("<title>a <b> c</title>t", "<title> a <b> c </title> t"),
         ("<textarea><a></textareas></textarea>", "<textarea> <a></textareas> </textarea>"),
         ("<style><a>", "<style> <a>"),
-        ("t<a x='", "t"),
-        ("t<a", "t"),
-        ("t<", "t<"),
-        ("t</", "t</"),
-        ("t<!", "t<!"),
+        *(("t<a x='", "t"), ("t<a", "t"), ("t<", "t<"), ("t</", "t</"), ("t<!", "t<!")),
     ],
 )
 def test_tokens(page: str, expected: str) -> None:
     """Tags, comments, marked sections and raw text end where the HTML Standard says."""
-    assert short(page) == expected
+    marks = {Kind.TEXT: "{}", Kind.START: "<{}>", Kind.END: "</{}>"}
+    assert " ".join(marks[kind].format(value) for kind, value in tokens(page)) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,20 +128,16 @@ def test_references_in_attributes(value: str, expected: str) -> None:
 
 @deterministic
 @given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join), st.integers(1, 7))
-def test_any_chunks(page: str, size: int) -> None:
+def test_chunks(page: str, size: int) -> None:
     """However a page is cut into chunks, its tokens are the same."""
     assert tokens(page, size) == tokens(page)
 
 
-def test_marked_sections_are_counted() -> None:
-    """A page with more marked sections than any has is refused, and the reason names them."""
+def test_limits() -> None:
+    """Too many marked sections are refused; a tag that is too long in chunks is skipped."""
     assert tokens("<![CDATA[ >" * MAX_MARKED_SECTIONS) == []
     with pytest.raises(ValueError, match="marked sections"):
         tokens("<![CDATA[ >" * (MAX_MARKED_SECTIONS + 1))
-
-
-def test_a_long_tag_in_chunks_is_passed_over() -> None:
-    """A tag that is longer than what is kept costs no memory, and not what follows it."""
     page = "<a href='" + "x" * (2 * MAX_TAG) + "'>t<b>"
     assert tokens(page, 1000) == [(Kind.TEXT, "t"), (Kind.START, "b")]
 
@@ -150,32 +145,15 @@ def test_a_long_tag_in_chunks_is_passed_over() -> None:
 HOSTILE = (
     *("<![CDATA[ >", "<!--", "<!-- -->", "<![if", "<!", "<?", "</", "<", "<a ", "<a x=", "<a x='"),
     *('<a x="', "<a x='\"", "<b/", "<b x ", "&", "&amp", "&#9", "<a x=&a", "<script>", "<title>"),
-    *(
-        "<textarea ",
-        "<script></scrip",
-        "<title></title",
-        "<div>",
-        "</div>",
-        "<a>",
-        "x ",
-        "--",
-        "]]>",
-    ),
-    *(
-        "<a href='&#x41;&lt&nope'>",
-        "<!-->",
-        "<a a a=a>",
-        "< ",
-        "<style></style",
-        "<!DOCTYPE ",
-        "\x00",
-    ),
+    *("<textarea ", "<script></scrip", "<title></title", "<div>", "</div>", "<a>", "x ", "--"),
+    *("]]>", "<a href='&#x41;&lt&nope'>", "<!-->", "<a a a=a>", "< ", "<style></style"),
+    *("<!DOCTYPE ", "\x00"),
 )
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_reading_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is repeated, and in whatever chunks it comes, four times as much takes no longer."""
+def test_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time grows with the length of the page, whatever is repeated in it."""
     monkeypatch.setattr("proxpi.simple.html.MAX_MARKED_SECTIONS", 1 << 30)
     for before, size in (("", 1 << 30), ("", 64 * 1024), ("<a x=\"y' ", 1 << 30)):
         assert_linear(
@@ -183,3 +161,83 @@ def test_reading_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
             lambda count, before=before: before + piece * count,  # type: ignore[misc]
             5_000,
         )
+
+
+@pytest.mark.parametrize(
+    ("complete", "body"),
+    [
+        *((True, b"<html></html>"), (True, b"<html></HTML>\r\n\t "), (True, b"<html></html >")),
+        (True, b"<html></html>\n<!--SERIAL 12345-->\n"),
+        *((True, b"<html></html><!-- a --><!-- b -->"), (True, b"</html> text </html>")),
+        *((False, b""), (False, b"<html>"), (False, b"<html><a href=x>x</a>")),
+        *((False, b"<html></htm"), (False, b"<html></html"), (False, b"</html> text")),
+        *((False, b"</html><!-- cut"), (False, b"</html>" + b"<!---->" * 5000 + b"x")),
+    ],
+)
+def test_complete(complete: bool, body: bytes) -> None:
+    """A page that ends with its last tag is whole; space and comments may follow."""
+    assert is_complete_html(body) is complete
+
+
+def test_anchors() -> None:
+    """Anchors have attributes and text, also in pieces; those in comments and scripts are none."""
+    page = read(
+        """<A HREF=a.zip>a&amp;<b>b</b></A><!-- <a href=a>a</a> --><script>'<a href=b>'</script>
+        <a href="b&amp;c" href=d data-yanked>x<a href='e'>y</a><style><a></style>"""
+    )
+    assert [(anchor.attributes, anchor.text) for anchor in page.anchors] == [
+        ({"href": "a.zip"}, "a&b"),
+        ({"href": "b&c", "data-yanked": None}, "x"),
+        ({"href": "e"}, "y"),
+    ]
+
+
+def test_facts() -> None:
+    """The first base, metas by name and headings are found, in any case."""
+    page = read(
+        """<HTML><base target=x><BASE HREF="/b/"><base href="/c/"><title>One <b>Two</b></title>
+        <meta name=" Pypi:X " content="1"><meta name="pypi:x" content="2">
+        <meta name=y><meta charset=z>
+        <h1>Three</h1>"""
+    )
+    assert page.base == "/b/"
+    assert page.metas == {"pypi:x": "1", "y": ""}
+    assert page.headings == ["one two", "three"]
+    assert page.has_text
+    assert not (page.interactive or page.has_script)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<input type=Password>", True),
+        ("<iframe src=x></iframe>", True),
+        ("<frameset><frame src=x></frameset>", True),
+        ("<META HTTP-EQUIV=refresh content='0;url=/login'>", True),
+        ('<form method="post"><input name="refresh" type="submit"></form>', False),
+    ],
+)
+def test_interactive(text: str, expected: bool) -> None:
+    """Password fields, frames and refreshes count; a mere button, as devpi has, does not."""
+    assert read(f"<html>{text}</html>").interactive is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *(("<p>text", True), ("<html><body>text", True), ("<title>x</title>text <b", True)),
+        *(("<title>x</title>", False), ("<script>x</script>", False), ("<!-- x -->", False)),
+    ],
+)
+def test_has_text(text: str, expected: bool) -> None:
+    """Text counts, also where the page is cut behind it; a title and a script do not."""
+    page = read(text)
+    assert page.has_text is expected
+    assert page.has_script is ("script" in text)
+
+
+def test_long_texts() -> None:
+    """Texts of headings and anchors are cut."""
+    page = read("<h1>" + "x<b>" * 5000 + "</h1><a href=x>" + "y<b>" * 5000 + "</a>")
+    assert len(page.headings[0]) <= 1000
+    assert len(page.anchors[0].text) <= 1000
