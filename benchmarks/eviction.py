@@ -23,7 +23,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
-from proxpi.files.quota import EvictionIndex
+from proxpi.files.eviction_index import EvictionIndex
 
 Trace = list[tuple[int, int]]
 Shares = tuple[float, float]
@@ -307,8 +307,8 @@ class Proxpi(Policy):
         self.stock.use(str(file))
 
     def victim(self) -> int:
-        (place,) = self.stock.choose(1, ())
-        self.stock.age(place)
+        [place] = self.stock.victims(1) or []
+        self.stock.raise_inflation(place)
         self.stock.drop(place)
         return int(place)
 

@@ -1,7 +1,8 @@
-"""Files that are not whole yet: each has a name of its own, and its writer holds a lock on it.
+"""Files that a crash leaves whole or absent: until one is whole, it has a partial name and a lock.
 
-A file is *locked* (its writer lives) or *left over* (a crash ended its writer). The next start of
-any process on the folder removes the files that are left over.
+A partial file is *locked* (its writer lives) or *left over* (a crash ended its writer). The next
+start of any process on the folder removes the files that are left over. A folder that refuses is
+logged once a minute, not once for each request.
 """
 
 from __future__ import annotations
@@ -10,31 +11,35 @@ import errno
 import fcntl
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from shutil import rmtree
 
+import attrs
 from twisted.logger import Logger
 
 #: What the name of a file of proxpi's own begins with until it is whole.
 PARTIAL = "partial-"
 #: How often a file is begun, if others who start remove it before it is locked.
 TRIES = 10
+#: Seconds between two lines of a throttled log with the same consequence.
+LOG_INTERVAL = 60.0
 
 _log = Logger(namespace="proxpi")
 
 
-def name_for_one() -> str:
-    """Give a name that no other has."""
+def partial_name() -> str:
+    """Give a partial name that no other file has."""
     return f"{PARTIAL}{secrets.token_hex(8)}"
 
 
 def begin(folder: Path) -> tuple[Path, FileIO]:
     """Make a file that nobody takes for whole, and nobody removes while it is open."""
     for tries_left in reversed(range(TRIES)):
-        path = folder / name_for_one()
+        path = folder / partial_name()
         # Not tempfile's: its files are closed to other users, who may share the folder.
         file = FileIO(path, "x+")
         try:
@@ -87,7 +92,7 @@ def overwrite(path: Path, beginning: bytes) -> None:
 
 def discard(folder: Path) -> Path:
     """Rename a folder, if there is one, to what the next start removes; give its new name."""
-    gone = folder.parent / name_for_one()
+    gone = folder.parent / partial_name()
     with suppress(FileNotFoundError):
         os.rename(folder, gone)
     return gone
@@ -109,3 +114,33 @@ def remove_leftovers(folder: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.ENOENT):
                 _log.warn("{path!a}: {error}", path=entry.path, error=error)
+
+
+@attrs.define(eq=False)
+class ThrottledLog:
+    """The errors of one folder: of those with one consequence, one a minute is logged.
+
+    :ivar seconds: a monotonic clock
+    """
+
+    _log: Logger
+    folder: Path
+    seconds: Callable[[], float]
+    _logged_at: dict[str, float] = attrs.field(init=False, factory=dict)
+    _skipped: Counter[str] = attrs.field(init=False, factory=Counter)
+
+    def error(self, error: OSError, consequence: str) -> None:
+        """Log an error, unless one with this consequence was logged within a minute."""
+        now = self.seconds()
+        if now < self._logged_at.get(consequence, float("-inf")) + LOG_INTERVAL:
+            self._skipped[consequence] += 1
+            return
+        skipped = self._skipped.pop(consequence, 0)
+        self._log.error(
+            "cache folder {folder}: {error}; {consequence}{more}",
+            folder=self.folder,
+            error=error,
+            consequence=consequence,
+            more=f" ({skipped} more files since this was last said)" if skipped else "",
+        )
+        self._logged_at[consequence] = now

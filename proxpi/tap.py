@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -23,7 +24,7 @@ from typing import Any
 import attrs
 from twisted.application.service import IService, Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, TimeoutError, execute, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -35,12 +36,18 @@ from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from proxpi import __version__, metrics
+from proxpi.atomic_files import ThrottledLog
 from proxpi.files.cache_dir import CacheDir
-from proxpi.files.cached_files import CachedFiles, InThread
+from proxpi.files.cached_files import CachedFiles
+from proxpi.files.deletion_queue import DeletionQueue, InThread
 from proxpi.files.downloads import Downloads
+from proxpi.files.eviction_index import EvictionIndex, Responses
+from proxpi.files.layout import OWN_FOLDER
 from proxpi.files.mirror import Mirror
 from proxpi.files.passthrough import RangeClient
+from proxpi.files.quota import Quota
 from proxpi.files.resolver import Listings, Resolver
+from proxpi.files.usage_log import UsageLog
 from proxpi.files.wheel_metadata import WheelMetadata
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
@@ -240,13 +247,13 @@ def build(
     upstream = _upstream(settings, reactor, environment, netrc, proxies, pool, agent)
     # Absolute from the start: a daemon changes its working folder.
     folder = Path(settings.cache_dir).absolute() if settings.cache_dir else temporary_path()
-    cache_dir = CacheDir(
+    cache_dir = cache_folder(
         folder,
         settings.cache_size,
-        in_thread=resources.writes,
+        writes=resources.writes,
+        reads=resources.reads,
         seconds=reactor.seconds,
-        changed=response_cache.invalidate,
-        response_uses=response_cache.uses,
+        responses=response_cache,
     )
     sources = [
         IndexClient(
@@ -277,8 +284,8 @@ def build(
 
     def exposition() -> bytes:
         cache_dir.count_uses()
-        gauges = {metrics.CACHE_BYTES: cache_dir.used, metrics.CACHE_CAPACITY: settings.cache_size}
-        return metrics.exposition(gauges)
+        used, capacity = cache_dir.quota.used, settings.cache_size
+        return metrics.exposition({metrics.CACHE_BYTES: used, metrics.CACHE_CAPACITY: capacity})
 
     @cache
     def admin() -> IResource:
@@ -314,6 +321,37 @@ def build(
     )
 
 
+def cache_folder(
+    folder: Path,
+    capacity: int,
+    *,
+    writes: InThread = execute,
+    reads: InThread = execute,
+    seconds: Callable[[], float] = time.monotonic,
+    responses: Responses | None = None,
+) -> CacheDir:
+    """
+    Make the cache folder with all of its parts.
+
+    :param capacity: bytes that all files may have; 0 keeps none
+    :param writes: runs slow writes, and `reads` slow reads
+    :param seconds: a monotonic clock
+    """
+    log = ThrottledLog(Logger(namespace="proxpi.files"), folder, seconds)
+    index = EvictionIndex(responses)
+    queue = DeletionQueue(folder, index, log, writes)
+    return CacheDir(
+        folder=folder,
+        index=index,
+        quota=Quota(capacity, index, queue),
+        queue=queue,
+        usage_log=UsageLog(folder / OWN_FOLDER, index, writes, seconds),
+        log=log,
+        writes=writes,
+        reads=reads,
+    )
+
+
 def file_mirror(
     listings: Listings,
     upstream: UpstreamClient,
@@ -339,7 +377,6 @@ def file_mirror(
         upstream=upstream,
         cache_dir=cache_dir,
         clock=clock,
-        in_thread=in_thread,
         checks=Flights(clock),
         revalidations=Flights(clock),
         ttl=ttl,

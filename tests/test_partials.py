@@ -12,7 +12,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from proxpi import atomic_files
-from proxpi.files.partial import Digests, PartialFile
+from proxpi.files.file_handles import PartialFile
+from proxpi.files.verify import Digests
 from proxpi.index.client import StoredResponse
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_store import PageStore
@@ -41,10 +42,10 @@ class AnotherStarts(FolderCase):
 
     def test_partial(self) -> None:
         """A download has a file with a name."""
-        partial = PartialFile(self.own, Digests())
+        partial = PartialFile(self.own, Digests(), mock.Mock(**{"grow.return_value": None}))
         assert partial.path.exists()
         partial.write(b"data")
-        partial.finish()
+        partial.flush()
         assert partial.path.read_bytes() == b"data"
         partial.close()
 

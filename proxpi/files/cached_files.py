@@ -13,17 +13,16 @@ date of its last change. A file without any date stays fresh.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.fetch import is_whole, validators_of
+from proxpi.files.file_handles import OpenFile
 from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
 from proxpi.single_flight import Flights, Late
@@ -39,13 +38,6 @@ T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
 
 
-class InThread(Protocol):
-    """Runs a slow function off the reactor's thread."""
-
-    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """Give a Deferred of the result of `job`."""
-
-
 @attrs.define(eq=False, kw_only=True)
 class CachedFiles:
     """The cached versions of files.
@@ -56,8 +48,7 @@ class CachedFiles:
     _upstream: UpstreamClient
     _cache_dir: CacheDir
     _clock: IReactorTime
-    _in_thread: InThread
-    _checks: Flights[FileReference, None]
+    _checks: Flights[FileReference, bool]
     _revalidations: Flights[FileReference, None]
     _ttl: float
     _outdated: set[FileReference] = attrs.field(init=False, factory=set)
@@ -69,7 +60,7 @@ class CachedFiles:
     async def open(self, reference: FileReference) -> OpenFile | None:
         """Open a file that is not outdated, once it is verified and, if stale, revalidated."""
         if self._cache_dir.found(reference):
-            await self._checks.join(reference, lambda: self._check(reference)).wait()
+            await self._checks.join(reference, lambda: self._cache_dir.check(reference)).wait()
         if reference not in self._outdated and not self._is_fresh(reference):
             flight = self._revalidations.join(reference, lambda: self._revalidate(reference))
             until = flight.started + DEADLINE
@@ -102,10 +93,6 @@ class CachedFiles:
         if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
             return True
         return caching.remaining(checked.confirmed_at, self._ttl, self._clock.seconds()) > 0
-
-    async def _check(self, reference: FileReference) -> None:
-        checked = await self._in_thread(lambda: self._cache_dir.check(reference))
-        self._cache_dir.trust(reference, checked)
 
     async def _revalidate(self, reference: FileReference) -> None:
         checked = self._cache_dir.checked(reference)

@@ -19,31 +19,38 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
+from proxpi.atomic_files import ThrottledLog
 from proxpi.files import layout
+from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import RESERVED, Identity
-from proxpi.files.throttled_log import STAYS, ThrottledLog
 
+T = TypeVar("T")
 #: Files that are renamed, and unlinked, at once.
 BATCH = 100
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 
+class InThread(Protocol):
+    """Runs a slow function in a thread."""
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give a Deferred of the result of `job`."""
+
+
 @attrs.define(eq=False)
 class DeletionQueue:
-    """The queued and the stuck files of one cache folder.
-
-    :ivar in_thread: runs a function that takes a while
-    """
+    """The queued and the stuck files of one cache folder."""
 
     folder: Path
-    in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
+    _index: EvictionIndex
     _log: ThrottledLog
+    _in_thread: InThread
     # Bytes by reserved name.
     _queued: dict[str, int] = attrs.field(init=False, factory=dict)
     _stuck: dict[str, int] = attrs.field(init=False, factory=dict)
@@ -63,21 +70,30 @@ class DeletionQueue:
         """Bytes of the queued and the stuck files."""
         return self.pending + sum(self._stuck.values())
 
-    def take(self, place: str, expected: Identity | None = None) -> bool:
+    def remove(self, path: str, expected: Identity | None = None) -> bool:
         """
-        Rename a cached file, to be unlinked after the next :meth:`start`.
-
-        It is compared with the expected one before the rename, and once more after it: another
-        program may have replaced it between the two, and its file is put back.
+        Rename a cached file; the next :meth:`start` unlinks it.
 
         :param expected: the identity that the file must have; ``None``: any
         :return: true if the cache path is free now, false if it holds another file
-        :raises OSError: if the file stays
+        :raises OSError: if the file stays; the log says so
         """
-        path = os.path.join(self.folder, place)
+        try:
+            free = self._rename(path, expected)
+        except OSError as error:
+            self._log.error(error, "the file stays, and counts")
+            raise
+        if free:
+            self._index.drop(path)
+        else:
+            self._index.mark_unverified(path)
+        return free
+
+    def _rename(self, cache_path: str, expected: Identity | None) -> bool:
+        path = os.path.join(self.folder, cache_path)
         reserved = os.path.join(os.path.dirname(path), RESERVED + secrets.token_hex(8))
         try:
-            before = layout.look(self.folder, place)
+            before = layout.look(self.folder, cache_path)
             if before is None or stat.S_ISDIR(before.st_mode):
                 return True
             if expected is not None and Identity.of(before) != expected:
@@ -95,12 +111,14 @@ class DeletionQueue:
                 raise
             return True
         if _unrenamed(after) != _unrenamed(before):
+            # Another program replaced the file between the two calls.
             _put_back(reserved, path)
             return False
         self.add(reserved, after.st_size)
         return True
 
     def add(self, reserved: str, size: int) -> None:
+        """Queue a file that has its reserved name already."""
         self._queued[reserved] = size
 
     def start(self) -> Deferred[None]:
@@ -116,7 +134,7 @@ class DeletionQueue:
         if not self._running:
             self._running = True
             batch = list(islice(self._queued, BATCH))
-            self.in_thread(lambda: self._unlink(batch)).addCallback(self._unlinked, batch)
+            self._in_thread(lambda: self._unlink(batch)).addCallback(self._unlinked, batch)
         return progress
 
     def retry(self) -> None:
@@ -126,16 +144,16 @@ class DeletionQueue:
 
     def _unlink(self, batch: list[str]) -> dict[str, OSError]:
         """Unlink files, in a thread; give the errors of those that stay."""
-        stay = {}
+        errors = {}
         for reserved in batch:
             try:
                 with suppress(FileNotFoundError):
                     os.unlink(reserved)
             except OSError as error:
-                stay[reserved] = error
+                errors[reserved] = error
             else:
                 self._remove_folders(Path(reserved).parent)
-        return stay
+        return errors
 
     def _remove_folders(self, path: Path) -> None:
         """Remove the folders that held nothing else; the first one that does stays."""
@@ -144,13 +162,13 @@ class DeletionQueue:
                 path.rmdir()
                 path = path.parent
 
-    def _unlinked(self, stay: dict[str, OSError], batch: list[str]) -> None:
+    def _unlinked(self, errors: dict[str, OSError], batch: list[str]) -> None:
         self._running = False
         for reserved in batch:
             size = self._queued.pop(reserved)
-            if reserved in stay:
+            if reserved in errors:
                 self._stuck[reserved] = size
-                self._log.say(stay[reserved], STAYS)
+                self._log.error(errors[reserved], "the file stays, and counts")
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)

@@ -17,10 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from proxpi import metrics
-from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.fetch import Fetch
-from proxpi.files.partial import PartialFile
+from proxpi.files.file_handles import OpenFile, PartialFile
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import Reader, Spool
@@ -144,7 +144,7 @@ class Downloads:
                 cacheable = self._spools.get(reference) is spool
                 return self._cache_dir.partial(reference, cacheable=cacheable)
 
-            spool = Spool(reference, create=create, close_partial=self._cache_dir.end)
+            spool = Spool(reference, create=create, close_partial=self._cache_dir.discard)
             self._spools[reference] = spool
         return spool
 
@@ -173,7 +173,7 @@ class Downloads:
             raise
         except OSError as error:
             outcome = "disk"
-            self._cache_dir.complain(error)
+            self._cache_dir.log_refusal(error)
             raise
         finally:
             metrics.DOWNLOADS.labels(outcome).inc()
@@ -189,20 +189,15 @@ class Downloads:
         flight = self.join(reference)
 
         async def adopt() -> OpenFile | None:
-            partial = spool.partial
-            while (space := partial.flush()) is not None:
-                await space
-            partial.finish()
-            await self._cache_dir.in_thread(partial.sync)
-            etag, modified = fetch.validators
-            return self._cache_dir.adopt(partial, reference, etag, modified, self._clock.seconds())
+            now = self._clock.seconds()
+            return await self._cache_dir.adopt(spool.partial, reference, fetch.validators, now)
 
         def needed() -> bool:
             return self._spools.get(reference) is spool or flight.wanted
 
         try:
             # A disk that takes no file costs no request.
-            self._cache_dir.end(self._cache_dir.partial(reference))
+            self._cache_dir.discard(self._cache_dir.partial(reference))
             uncached = await spool.fill(fetch.run(adopt), needed)
         except OSError as error:
             if spool.fall_back(error):

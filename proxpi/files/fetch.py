@@ -342,7 +342,7 @@ class Fetch:
 
     async def verify(self) -> None:
         """Compare the bytes in the spool with the reference; raises `Mismatch`."""
-        compare(self.spool.digests.size, self.spool.digests.hex(), self.reference)
+        compare(self.spool.digests, self.reference)
 
     @property
     def stop(self) -> int | None:

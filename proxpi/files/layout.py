@@ -30,11 +30,11 @@ OWN_FOLDER = ".proxpi"
 #: What the original calls a file that it has not finished.
 ORIGINAL_PARTIAL = ".proxpi-partial"
 
-#: Bytes that a name may have, and a path, with the byte that ends them; as most systems have it.
+#: Bytes of the longest name and path, with the byte that ends them, as most systems have it.
 LONGEST_NAME, LONGEST_PATH = 256, 4096
-#: Entries of a cache folder that are scanned in no time.
+#: Entries of a cache folder that are scanned on the reactor's thread.
 MANY = 2000
-#: Bytes that a disk with any room takes.
+#: Bytes that a disk takes unless it is full.
 BLOCK = 4096
 #: What the reserved names begin with, before 16 hexadecimal digits.
 RESERVED = ".proxpi-removed-"
@@ -71,16 +71,16 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @attrs.frozen
 class Scan:
-    """What a look at the whole cache folder found.
+    """What a scan of the cache folder found.
 
     :ivar files: cache paths and identities, the least recently used first, as far as the disk tells
     :ivar ignored: what was left out, in words for the log
     :ivar leftovers: files under reserved names that could not be unlinked, and their bytes
     """
 
-    files: list[tuple[str, Identity]]
-    ignored: list[str]
-    leftovers: list[tuple[str, int]]
+    files: list[tuple[str, Identity]] = attrs.field(factory=list)
+    ignored: list[str] = attrs.field(factory=list)
+    leftovers: list[tuple[str, int]] = attrs.field(factory=list)
 
 
 def is_cache_path(text: str) -> bool:
@@ -92,9 +92,9 @@ def is_cache_path(text: str) -> bool:
     return _CACHE_PATH.fullmatch(text) is not None and text.isprintable()
 
 
-def has_distribution_name(place: str) -> bool:
-    """Tell whether a file below a host's folder has a name that only the cache's own have."""
-    return _OWN_NAME.search(place) is not None
+def has_distribution_name(path: str) -> bool:
+    """Tell whether the name of a file below a host's folder says that the cache owns it."""
+    return _OWN_NAME.search(path) is not None
 
 
 def says_no_file(error: OSError) -> bool:
@@ -102,31 +102,31 @@ def says_no_file(error: OSError) -> bool:
     return error.errno in _NO_FILE
 
 
-def look(folder: Path, place: str) -> os.stat_result | None:
+def look(folder: Path, cache_path: str) -> os.stat_result | None:
     """
-    Tell what lies at a cache path; ``None`` if nothing does.
+    Give the status of what lies at a cache path; ``None`` if nothing does.
 
-    :raises OSError: if a file of that name cannot lie there, or if a reference is on the way
+    :raises OSError: if no file can lie there, or a symbolic link is on the way
     """
     path = str(folder)
-    *above, name = place.split("/")
+    *above, name = cache_path.split("/")
     longest = max(len(os.fsencode(segment)) for segment in (*above, name))
-    if longest >= LONGEST_NAME or len(os.fsencode(f"{path}/{place}")) >= LONGEST_PATH:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), f"{path}/{place}")
+    full = f"{path}/{cache_path}"
+    if longest >= LONGEST_NAME or len(os.fsencode(full)) >= LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), full)
     try:
         for segment in above:
             path = f"{path}/{segment}"
             if stat.S_ISLNK(os.lstat(path).st_mode):
                 raise OSError(errno.ELOOP, "A symbolic link, which is not followed", path)
-        return os.lstat(f"{path}/{name}")
+        return os.lstat(full)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def open_file(path: Path) -> BinaryIO:
     """Open a regular file for reading, without waiting; raises an `OSError` for anything else."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.ENXIO, "Not a regular file", str(path))
@@ -141,36 +141,36 @@ def holds_many(folder: Path) -> bool:
 
 def survey(folder: Path, owned: Container[str]) -> Scan:
     """
-    Find the cached files, and unlink what the original has not finished, and what a crash left.
+    Find the cached files; unlink the queued ones and the original's partial files.
 
-    :param owned: cache paths of files that are the cache's own whatever they are called
+    :param owned: cache paths of files that the cache owns whatever their names are
     """
     start = len(os.path.join(folder, ""))
     found: list[tuple[float, str, Identity]] = []
-    scan = Scan([], [], [])
+    scan = Scan()
     for host in _hosts(folder):
         if _RESERVED_NAME.fullmatch(host.name):
             _unlink_leftover(host, scan)
             continue
         for entry in _walk(host.path, scan.ignored):
-            place = entry.path[start:]
+            path = entry.path[start:]
             if _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL):
                 _unlink_leftover(entry, scan)
-            elif not is_cache_path(place):
-                scan.ignored.append(f"{place!a} (no name that a cached file can have)")
-            elif has_distribution_name(place) or place in owned:
+            elif not is_cache_path(path):
+                scan.ignored.append(f"{path!a} (no name that a cached file can have)")
+            elif has_distribution_name(path) or path in owned:
                 with suppress(OSError):  # gone meanwhile
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
                         used = max(status.st_atime, status.st_mtime)
-                        found.append((used, place, Identity.of(status)))
+                        found.append((used, path, Identity.of(status)))
     found.sort(key=lambda file: file[:2])
-    scan.files.extend((place, identity) for _, place, identity in found)
+    scan.files.extend((path, identity) for _, path, identity in found)
     return scan
 
 
 def _hosts(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Give the folders of hosts, and what lies beside them under a reserved name."""
+    """Give the folders of hosts, and the reserved names beside them."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if _RESERVED_NAME.fullmatch(entry.name) or (
@@ -180,7 +180,7 @@ def _hosts(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _walk(top: str, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
-    """Give all that is no folder below a folder. (``os.walk`` takes twice as long.)"""
+    """Give what is no folder below a folder. (``os.walk`` takes twice as long.)"""
     folders = [top]
     while folders:
         path = folders.pop()

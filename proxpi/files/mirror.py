@@ -22,10 +22,10 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cache_dir import CacheDir
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
-from proxpi.files.open_file import KeptDescriptor
+from proxpi.files.file_handles import OpenFile
 from proxpi.files.passthrough import RangeClient, RangeNotServed, RangeResponse
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import METADATA, SIGNATURE, FileReference, Gone, NotUpstream, Resolver
@@ -224,10 +224,6 @@ class Mirror:
         assert not isinstance(found, Redirect)
         return found
 
-    def hold(self, file: OpenFile) -> KeptDescriptor | None:
-        """Keep the descriptor of a file for later responses; ``None`` if it is replaced."""
-        return self._cache_dir.hold(file)
-
     def delete(self, name: str, filename: str) -> Deferred[None]:
         """
         Delete a file and its companions; give a Deferred of when they are gone.
@@ -241,15 +237,15 @@ class Mirror:
         for reference in filter(None, known):
             self._downloads.delete(reference)
             self._metadata.delete(reference)
-            self._cache_dir.forget(reference)
+            self._cache_dir.delete(reference.cache_path)
         # From whichever host: without a page at hand the URLs are not known.
-        return Deferred.fromCoroutine(self._cache_dir.forget_named(names))
+        return Deferred.fromCoroutine(self._cache_dir.delete_named(names))
 
     def clear(self) -> Deferred[None]:
         """Delete every file, as :meth:`delete` does."""
         self._downloads.clear()
         self._metadata.clear()
-        return self._cache_dir.clear()
+        return Deferred.fromCoroutine(self._cache_dir.clear())
 
     def _redirects(self, reference: FileReference) -> bool:
         return not (self._stream or self._offline or reference.private)
@@ -294,7 +290,7 @@ class Mirror:
         file = await self._cached.open(reference)
         if file is not None:
             return file
-        admitted = self._cache_dir.fits(reference.size)
+        admitted = self._cache_dir.quota.admits(reference.size)
         metadata = reference.metadata_of is not None
         step = plan(admitted=admitted, redirects=redirects, metadata=metadata)
         try:
@@ -348,7 +344,7 @@ class Mirror:
         self, reference: FileReference, choose: Choose, until: float
     ) -> OpenFile | Reader | RangeResponse | Redirect:
         """Take a range from the whole file: until the deadline cached, then as it arrives."""
-        if self._cache_dir.fits(reference.size):
+        if self._cache_dir.quota.admits(reference.size):
             with suppress(Late, OSError):
                 return await self._downloads.whole(reference, until)
         found = await self._obtain(reference, until, redirects=False)
@@ -380,7 +376,7 @@ class Mirror:
         if isinstance(found, OpenFile):
             return found
         found.close()
-        if found.spool.end is None and self._cache_dir.fits(reference.size):
+        if found.spool.end is None and self._cache_dir.quota.admits(reference.size):
             with suppress(OSError):
                 return await self._downloads.whole(reference, None)
         return Head(found.spool.end, reference)

@@ -30,9 +30,9 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from proxpi.files.open_file import OpenFile
-from proxpi.files.partial import Digests, PartialFile
+from proxpi.files.file_handles import OpenFile, PartialFile
 from proxpi.files.resolver import FileReference
+from proxpi.files.verify import Digests
 from proxpi.simple.caching import Span
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
@@ -195,7 +195,7 @@ class Spool:
         if isinstance(self._storage, PartialFile):
             self._withheld = withheld
             if end is not None:
-                self._storage.announce(end)
+                self._storage.reservation.announce(end)
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """

@@ -1,113 +1,148 @@
-"""The usage log: what is known of the cached files, written down so that it outlasts the process.
+"""The usage log and the startup scan: how the eviction index is filled at a start, and remembered.
 
-It is a snapshot of the eviction index (``uses.json``), replaced atomically every 1000 changes,
-every 5 minutes and at the end; a damaged one is ignored.
+The usage log is a snapshot of the index (``uses.json``), replaced atomically every 1000 changes,
+every 5 minutes and at the end; a damaged one is ignored. A file name such as ``*.whl`` tells that
+the cache owns the file. Of every other file the cache path is appended to ``places`` before the
+rename; otherwise no process would count it after a crash.
 
-A file name such as ``*.whl`` tells that the cache owns the file. Of every other file the cache path
-is appended to ``places`` before the rename; otherwise no process would count it after a crash.
+The log may be older than the end of its process, and other programs may have added files. While the
+startup scan is *running*, the files that the log lists are served; no file is added, as the free
+quota is unknown. A large folder is scanned in a thread. Once the scan has *ended*, the index has
+what the scan found, except at the cache paths that changed meanwhile.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, execute
 from twisted.logger import Logger
 
 from proxpi import atomic_files
 from proxpi.files import layout
-from proxpi.files.quota import EvictionIndex
+from proxpi.files.deletion_queue import DeletionQueue, InThread
+from proxpi.files.eviction_index import EvictionIndex
 
-#: The name of the document.
+#: The name of the snapshot.
 NAME = "uses.json"
 #: The name of the list of the cache paths that do not look like one of the cache's own files.
 PLACES = "places"
 #: Bytes of that list beyond which a start drops the cache paths at which no file lies.
-LONG = 1 << 20
-#: Changes after which it is written, unless there are more files than that.
+MAX_PLACES = 1 << 20
+#: Changes after which the snapshot is written, unless there are more files than that.
 CHANGES = 1000
-#: Seconds after which it is written anyway, with the next change.
-LONGEST = 300.0
+#: Seconds after which it is written with the next change.
+MAX_AGE = 300.0
 
 _log = Logger(namespace="proxpi.files")
 
 
 @attrs.define(eq=False)
 class UsageLog:
-    """The usage log in one folder of proxpi's own."""
+    """The usage log in one folder of proxpi's own.
+
+    :ivar seconds: a monotonic clock
+    """
 
     own: Path
     _index: EvictionIndex
-    in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
+    in_thread: InThread
     seconds: Callable[[], float]
-    _changes: int = attrs.field(init=False, default=0)
-    _writing: Deferred[None] = attrs.field(init=False, factory=lambda: succeed(None))
-    _next: bytes | None = attrs.field(init=False, default=None)
-    _written_at: float = attrs.field(
-        init=False, default=attrs.Factory(lambda self: self.seconds(), takes_self=True)
-    )
+    _saved_changes: int = attrs.field(init=False, default=0)
+    # Until the log is loaded, no age makes a snapshot due.
+    _saved_at: float = attrs.field(init=False, default=math.inf)
+    _lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
 
-    def recall(self) -> frozenset[str]:
-        """Load what the last process wrote; give the cache paths that it knew."""
+    def load(self) -> frozenset[str]:
+        """Load the snapshot; give the cache paths that the last process knew."""
         try:
             self._index.load((self.own / NAME).read_bytes())
         except OSError:
             pass  # the first start, most likely
         except ValueError as error:
             _log.warn("{name} is damaged, and not used: {error}", name=NAME, error=error)
-        for place in self._index:
-            if not layout.is_cache_path(place):
-                self._index.drop(place)
+        for path in self._index:
+            if not layout.is_cache_path(path):
+                self._index.drop(path)
         places: list[str] = []
         with suppress(OSError, ValueError):
             places = (self.own / PLACES).read_text("utf-8", "surrogateescape").split("\n")
+        self._saved_at = self.seconds()
         return frozenset(self._index) | frozenset(filter(layout.is_cache_path, places))
 
-    def mark(self, place: str) -> None:
-        """Write down that a file is the cache's own, if it is not called so."""
-        if place not in self._index and not layout.has_distribution_name(place):
+    def mark(self, path: str) -> None:
+        """Write down that the cache owns a file whose name does not tell."""
+        if path not in self._index and not layout.has_distribution_name(path):
             with open(self.own / PLACES, "ab", buffering=0) as places:
-                places.write(f"{place}\n".encode())
+                places.write(f"{path}\n".encode())
 
     def tidy(self) -> None:
         """Drop the cache paths at which no file lies from a list that has become long."""
         with suppress(OSError):
-            if (self.own / PLACES).stat().st_size > LONG:
-                places = [place for place in self._index if not layout.has_distribution_name(place)]
-                text = "".join(f"{place}\n" for place in places)
+            if (self.own / PLACES).stat().st_size > MAX_PLACES:
+                paths = [path for path in self._index if not layout.has_distribution_name(path)]
+                text = "".join(f"{path}\n" for path in paths)
                 atomic_files.write_whole(self.own / PLACES, text.encode())
 
-    def changed(self) -> None:
-        """Count a change, and write all of them down now and then."""
-        self._changes += 1
-        due = max(CHANGES, len(self._index))
-        if self._changes >= due or self.seconds() >= self._written_at + LONGEST:
-            self._write()
+    def save_if_due(self) -> None:
+        """Write the snapshot if the index has changed often, or the last one is old."""
+        changes = self._index.changes - self._saved_changes
+        is_old = self.seconds() >= self._saved_at + MAX_AGE
+        if changes >= max(CHANGES, len(self._index)) or (changes and is_old):
+            self._saved_changes, self._saved_at = self._index.changes, self.seconds()
+            if not self._lock.waiting:
+                self._lock.run(self._save)
 
     def finish(self) -> Deferred[None]:
-        """Write down what changed since."""
-        if self._changes:
-            self._write()
-        return self._writing
+        """Write the last snapshot, after the one that is being written."""
+        return self._lock.run(self._save)
 
-    def _write(self) -> None:
-        """Write, after what is being written: an older document replaces no newer one."""
-        self._changes, self._written_at = 0, self.seconds()
-        waits, self._next = self._next is not None, self._index.dump()
-        if not waits:
-            self._writing.addCallback(self._write_next)
-
-    def _write_next(self, _: object) -> Deferred[None]:
-        document, self._next = self._next or b"", None
+    def _save(self) -> Deferred[None]:
+        self._saved_changes, self._saved_at = self._index.changes, self.seconds()
+        snapshot = self._index.dump()
 
         def write() -> None:
             try:
-                atomic_files.write_whole(self.own / NAME, document)
+                atomic_files.write_whole(self.own / NAME, snapshot)
             except OSError as error:
-                _log.debug("uses are not written down: {error}", error=error)
+                _log.debug("the usage log cannot be written: {error}", error=error)
 
         return self.in_thread(write)
+
+
+async def scan(
+    folder: Path, index: EvictionIndex, queue: DeletionQueue, usage_log: UsageLog
+) -> None:
+    """Fill the index from the usage log at once, and from the startup scan once it has ended."""
+    owned = usage_log.load()
+    index.begin_scan()
+    run: InThread = execute
+    try:
+        if layout.holds_many(folder):
+            run = usage_log.in_thread
+            _log.info(
+                "cache folder {folder}: there are many files; until the startup scan has "
+                "ended, new ones pass through without being kept",
+                folder=folder,
+            )
+        found = await run(lambda: layout.survey(folder, owned))
+    except OSError as error:
+        index.end_scan(None)
+        _log.critical("{folder} cannot be read: {error}", folder=folder, error=error)
+        return
+    index.end_scan(found.files)
+    for reserved, size in found.leftovers:
+        queue.add(reserved, size)
+    queue.start()
+    if found.ignored:
+        _log.warn(
+            "{folder}: ignored {first}{more}",
+            folder=folder,
+            first=found.ignored[0],
+            more=f", and {len(found.ignored) - 1} more" if found.ignored[1:] else "",
+        )
+    usage_log.tidy()

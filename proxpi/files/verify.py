@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,9 +15,11 @@ from twisted.logger import Logger
 from werkzeug.http import http_date
 
 from proxpi.files.layout import Identity, open_file
-from proxpi.files.partial import BUFFER, Digests
 from proxpi.files.resolver import FileReference
 from proxpi.simple import urls
+
+#: Bytes of a found file that are read at once.
+CHUNK = 1 << 20
 
 _log = Logger(namespace="proxpi.files")
 
@@ -32,14 +35,41 @@ class Mismatch(Exception):
         self.kind = kind
 
 
+class Digests:
+    """Digests of bytes as they arrive, `size` of them so far; there is always a ``sha256``."""
+
+    def __init__(self, algorithms: Iterable[str] = ()) -> None:
+        names = {"sha256", *algorithms}
+        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+        self.size = 0
+
+    @classmethod
+    def of(cls, digest: tuple[str, str] | None) -> Digests:
+        """Give those that a file with this digest needs."""
+        return cls({digest[0]} if digest else ())
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        for digest in self._hashes.values():
+            digest.update(data)
+
+    def hex(self) -> dict[str, str]:
+        """Give the hexadecimal digests by algorithm."""
+        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
+
+    def anew(self) -> Digests:
+        """Give those of no bytes, by the same algorithms."""
+        return Digests(self._hashes)
+
+
 class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file whose bytes are known.
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
     :ivar url_digest: digest of the URL from which it was downloaded; empty for a found file
     :ivar version: that of the reference, see :attr:`FileReference.version`
-    :ivar etag: what the upstream said of it, as far as it has no digest: its entity tag,
-        `modified`: the date of its last change; empty if there is none
+    :ivar etag: its validators for a revalidation, if it has no digest: the entity tag, `modified`:
+        the date of the last change; empty if there is none
     :ivar confirmed_at: seconds of the clock when the upstream last had this version
     """
 
@@ -56,21 +86,19 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Whether the file was downloaded by this cache, not found."""
         return bool(self.url_digest)
 
-    def suits(self, reference: FileReference) -> bool:
+    def matches(self, reference: FileReference) -> bool:
         """Tell whether this is the file of a reference."""
         if reference.digest is not None:
             return self.digests.get(reference.digest[0]) == reference.digest[1]
         if self.version != reference.version:
             return False
-        # Port and query are not in the name: without a hash, only the URL tells files apart.
+        # A cache path has no port and no query: without a digest, only the URL tells files apart.
         if not self.downloaded:
-            return reference.size == self.identity.size and not _has_more_than_its_name(
-                reference.url
-            )
-        return self.url_digest == digest_of_url(reference.url) and reference.size in (
-            None,
-            self.identity.size,
-        )
+            parts = urlsplit(reference.url)
+            is_ambiguous = parts.query or re.search(r":\d*$", parts.netloc)
+            return reference.size == self.identity.size and not is_ambiguous
+        same_url = self.url_digest == digest_of_url(reference.url)
+        return same_url and reference.size in (None, self.identity.size)
 
 
 def digest_of_url(url: str) -> str:
@@ -78,27 +106,23 @@ def digest_of_url(url: str) -> str:
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _has_more_than_its_name(url: str) -> bool:
-    """Tell whether other files may have the same name in the cache: it has no port, no query."""
-    parts = urlsplit(url)
-    return bool(parts.query or re.search(r":\d*$", parts.netloc))
-
-
-def compare(size: int, digests: dict[str, str], reference: FileReference) -> None:
+def compare(digests: Digests, reference: FileReference) -> None:
     """Compare with what the index names, by the best hash, else by size; raises `Mismatch`."""
+    size, stated = digests.size, reference.size
     if reference.digest is not None:
         algorithm, expected = reference.digest
-        if digests[algorithm] != expected:
-            raise Mismatch("hash", f"its {algorithm} is {digests[algorithm]}, not {expected}")
-        if reference.size is not None and size != reference.size:
+        found = digests.hex()[algorithm]
+        if found != expected:
+            raise Mismatch("hash", f"its {algorithm} is {found}, not {expected}")
+        if stated not in (None, size):
             _log.warn(
                 "{url} has {size} bytes and the right hash; the index says {stated} bytes",
                 url=urls.loggable(reference.url),
                 size=size,
-                stated=reference.size,
+                stated=stated,
             )
-    elif reference.size is not None and size != reference.size:
-        raise Mismatch("length", f"it has {size} bytes, not {reference.size}")
+    elif stated not in (None, size):
+        raise Mismatch("length", f"it has {size} bytes, not {stated}")
 
 
 def check(path: Path, reference: FileReference) -> Checked | None:
@@ -107,7 +131,7 @@ def check(path: Path, reference: FileReference) -> Checked | None:
     with open_file(path) as file:
         status = os.fstat(file.fileno())
         identity = Identity.of(status)
-        while chunk := file.read(BUFFER):
+        while chunk := file.read(CHUNK):
             digests.add(chunk)
         with suppress(OSError):  # what is remembered of it holds after a power failure as well
             os.fsync(file.fileno())

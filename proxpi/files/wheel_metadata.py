@@ -16,7 +16,6 @@ import io
 import re
 import tempfile
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -25,14 +24,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.files.cache_dir import CacheDir, OpenFile
-from proxpi.files.cached_files import CachedFiles, InThread
+from proxpi.files.cache_dir import CacheDir
+from proxpi.files.cached_files import CachedFiles
+from proxpi.files.deletion_queue import InThread
 from proxpi.files.downloads import Downloads
-from proxpi.files.partial import Digests
+from proxpi.files.file_handles import OpenFile
 from proxpi.files.passthrough import RangeClient, RangeNotServed
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
-from proxpi.files.verify import Mismatch, compare
+from proxpi.files.verify import Digests, Mismatch, compare
 from proxpi.single_flight import Flights, Late
 from proxpi.upstream.errors import UpstreamFailed
 
@@ -233,7 +233,7 @@ class WheelMetadata:
         listed = reference.metadata_of
         try:
             data = await self._read_wheel(file_reference(listed), listed.entry["filename"])
-            uncached = self._keep(reference, data)
+            uncached = await self._keep(reference, data)
         except (Unfit, Mismatch, Gone, TooLarge) as unfit:
             if not isinstance(error, Gone) and getattr(error, "kind", "") not in WRONG:
                 raise error from unfit
@@ -253,25 +253,24 @@ class WheelMetadata:
         _log.info("{error}; it was taken out of the wheel", error=error)
         return uncached
 
-    def _keep(self, reference: FileReference, data: bytes) -> OpenFile | None:
+    async def _keep(self, reference: FileReference, data: bytes) -> OpenFile | None:
         digests = Digests.of(reference.digest)
         digests.add(data)
-        compare(digests.size, digests.hex(), reference)
+        compare(digests, reference)
         try:
             file = self._cache_dir.partial(reference)
             try:
                 file.write(data)
-                return self._cache_dir.adopt(file, reference)
+                return await self._cache_dir.adopt(file, reference)
             finally:
-                self._cache_dir.end(file)
+                self._cache_dir.discard(file)
         except OSError as error:
             # No client finds it elsewhere: it lives as long as it is sent.
-            self._cache_dir.complain(error)
+            self._cache_dir.log_refusal(error)
             unnamed = tempfile.TemporaryFile(buffering=0)
             unnamed.write(data)
-            uncached = OpenFile(
-                unnamed, digests.size, digests.hex()["sha256"], Counter(), "", reference.has_digest
-            )
+            sha256 = digests.hex()["sha256"]
+            uncached = OpenFile(unnamed, digests.size, sha256, reference.has_digest)
             self._clock.callLater(0, uncached.close)  # waiters take their share of it at once
             return uncached
 
@@ -286,7 +285,7 @@ class WheelMetadata:
                 pass
         file = file or await self._cached.open(wheel)
         if file is None:
-            if not self._cache_dir.fits(wheel.size):
+            if not self._cache_dir.quota.admits(wheel.size):
                 raise Unfit("the wheel cannot be had whole")
             file = await self._downloads.whole(wheel, None)
         try:

@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi import metrics
-from proxpi.files.cache_dir import OpenFile
+from proxpi.files.file_handles import OpenFile
 from proxpi.files.mirror import Head, Mirror, Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.resolver import FileReference
@@ -43,8 +43,8 @@ class Files:
             return
         metrics.FILE_HITS.inc()
         if copy.has_digest:  # anything else may have to be revalidated the next time
-            keys = (route.name, copy.place)
-            request.cacheable = Cacheable(keys, hold=lambda: self._mirror.hold(copy))
+            keys = (route.name, copy.cache_path)
+            request.cacheable = Cacheable(keys, hold=copy.keep)
         self._send_copy(request, route, copy, "HIT")
 
     async def _fetch(self, request: Request, route: FileRoute) -> None:

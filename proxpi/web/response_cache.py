@@ -26,12 +26,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 
 import attrs
 from twisted.web.http import datetimeToString
 
-from proxpi.files.open_file import KeptDescriptor
+from proxpi.files.file_handles import OpenFile
 from proxpi.simple import caching
 from proxpi.web.request_parser import CacheKey
 
@@ -67,7 +68,7 @@ class Cacheable:
     keys: tuple[str, ...]
     fresh_until: float = math.inf
     body: bytes = b""
-    hold: Callable[[], KeptDescriptor | None] | None = None
+    hold: Callable[[], OpenFile | None] | None = None
     start: int = 0
     stop: int = 0
 
@@ -99,7 +100,7 @@ class CachedResponse:
     keys: tuple[str, ...]
     fresh_until: float
     body: bytes
-    held: KeptDescriptor | None
+    held: OpenFile | None
     start: int
     stop: int
     cost: int
@@ -127,7 +128,7 @@ class CachedResponse:
     @property
     def path(self) -> str | None:
         """The cache path of the file whose content it is, if it is one's."""
-        return self.keys[-1] if self.held is not None and self.held.identity is not None else None
+        return self.keys[-1] if self.held is not None and self.held.cached is not None else None
 
     @property
     def size(self) -> int:
@@ -200,7 +201,9 @@ class ResponseCache:
             if held is None:
                 return
             if stop - start <= SMALL:
-                body = held.read(start, stop)
+                body = b""
+                with suppress(OSError):
+                    body = held.read(start, stop - start)
                 if len(body) < stop - start:
                     held.close()
                     return
@@ -280,7 +283,7 @@ class ResponseCache:
             entry.held.close()
 
 
-def in_memory(body: bytes) -> KeptDescriptor | None:
+def in_memory(body: bytes) -> OpenFile | None:
     """
     Make a file in memory of a body that is large enough for it.
 
@@ -295,7 +298,7 @@ def in_memory(body: bytes) -> KeptDescriptor | None:
     except OSError:
         os.close(descriptor)
         raise
-    return KeptDescriptor.alone(descriptor, len(body))
+    return OpenFile(open(descriptor, "rb", buffering=0), len(body), "", is_kept=True)
 
 
 def _split(head: bytes, *, dated: bool) -> tuple[bytes, bytes, bytes]:

@@ -403,7 +403,7 @@ def send_cached(connection: socket.socket, head: bytes, answer: CachedResponse) 
         if answer.held is not None and answer.stop:
             sent = connection.send(head, _MORE)
             if sent == len(head):
-                sent += _move(connection, answer.held.descriptor, answer.start, answer.stop)
+                sent += _move(connection, answer.held.file.fileno(), answer.start, answer.stop)
             return sent
         apart = answer.apart
         return connection.sendmsg([head, apart]) if apart else connection.send(head)
@@ -452,7 +452,7 @@ class Rest:
         elif answer.held is None:
             send_bytes(self, answer.apart, clock, begin)  # type: ignore[arg-type]
         else:
-            copy, spoilt = answer.held.copy(), answer.held.mark_unverified
+            copy, spoilt = answer.held.share(), answer.held.mark_unverified
             start, stop = answer.start + begin, answer.stop
             send_file(self, copy.file.fileno(), start, stop, clock, copy.close, spoilt)  # type: ignore[arg-type]
 

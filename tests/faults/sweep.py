@@ -15,10 +15,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from proxpi.files import partial as partial_module
+from twisted.internet.defer import Deferred
+
+from proxpi.files import file_handles as partial_module
 from proxpi.files import usage_log
-from proxpi.files.cache_dir import CacheDir
 from proxpi.files.resolver import FileReference
+from proxpi.tap import cache_folder
 from tests.support.cases import sha256
 
 FILES = 5
@@ -75,13 +77,13 @@ def work(folder: str, capacity: int, step: int | None, order: int) -> None:
     usage_log.CHANGES = 5
     if step is not None:
         die_at(step)
-    disk = CacheDir(Path(folder), capacity)
+    disk = cache_folder(Path(folder), capacity)
     disk.prepare()
     numbers = Random(order).sample(range(FILES), FILES)
     for number in numbers:
         reference = reference_of(number)
         if disk.found(reference):
-            disk.trust(reference, disk.check(reference))
+            Deferred.fromCoroutine(disk.check(reference))
         copy = disk.open(reference)
         if copy is not None:
             copy.close()
@@ -90,7 +92,7 @@ def work(folder: str, capacity: int, step: int | None, order: int) -> None:
         data = contents(number)
         for start in range(0, len(data), 500):
             partial.write(data[start : start + 500])
-        disk.adopt(partial, reference)
-        disk.end(partial)
-    disk.forget(reference_of(numbers[0]))
+        Deferred.fromCoroutine(disk.adopt(partial, reference))
+        disk.discard(partial)
+    disk.delete(reference_of(numbers[0]).cache_path)
     disk.close()

@@ -12,8 +12,10 @@ from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from proxpi.files.cache_dir import CacheDir
+from twisted.internet.defer import Deferred
+
 from proxpi.files.layout import RESERVED
+from proxpi.tap import cache_folder
 from tests.faults.conftest import StartProxy
 from tests.faults.sweep import FILES, contents, name_of, reference_of, work
 from tests.support.cases import sha256
@@ -58,16 +60,16 @@ def _check(folder: Path, capacity: int) -> None:
     right = {name_of(number): contents(number) for number in range(FILES)}
     named = _named(folder)
     assert all(data == right[name] for name, data in named.items())
-    disk = CacheDir(folder, capacity)
+    disk = cache_folder(folder, capacity)
     disk.prepare()
     assert not list(disk.own.glob("partial-*"))
     assert not list(folder.rglob(f"{RESERVED}*"))
-    assert disk.used == sum(map(len, named.values())) <= capacity
+    assert disk.quota.used == sum(map(len, named.values())) <= capacity
     for number in range(FILES):
         reference = reference_of(number)
         copy = disk.open(reference)  # if it is remembered that it was checked
         if disk.found(reference):
-            disk.trust(reference, disk.check(reference))
+            Deferred.fromCoroutine(disk.check(reference))
             copy = disk.open(reference)
         assert (copy is not None) == (name_of(number) in named)
         if copy is not None:

@@ -11,11 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from proxpi.files import fetch
-from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.file_handles import OpenFile, PartialFile
 from proxpi.files.mirror import Redirect
-from proxpi.files.partial import PartialFile
 from proxpi.files.spool import Reader
-from proxpi.tap import file_mirror
+from proxpi.tap import cache_folder, file_mirror
 from tests.support.agent import MemoryAgent, Reply, Silence
 from tests.support.cases import FILES, MIB, FolderCase, at_once, entry
 from tests.support.indexes import upstream_client
@@ -50,7 +49,7 @@ class MirrorCase(FolderCase):
         writes: Any = at_once,
     ) -> None:
         """Make a mirror on the folder, as a new process does."""
-        self.cache_dir = CacheDir(self.folder, capacity, writes)
+        self.cache_dir = cache_folder(self.folder, capacity, writes=writes, reads=self.in_thread)
         self.cache_dir.prepare()
         self.upstream = upstream_client(self.internet, self.clock)
         self.mirror = file_mirror(

@@ -15,12 +15,13 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files import cache_dir as disk_module
 from proxpi.files import deletion_queue as queue_module
+from proxpi.files import file_handles as partial_module
 from proxpi.files import layout, usage_log
-from proxpi.files import partial as partial_module
 from proxpi.files import quota as quota_module
-from proxpi.files.cache_dir import CacheDir, Full
 from proxpi.files.layout import RESERVED
+from proxpi.files.quota import Full
 from proxpi.files.resolver import FileReference
+from proxpi.tap import cache_folder
 from tests.files.mirrored import TIMEOUT, URL, MirrorCase
 from tests.files.test_disk import DiskCase, bare, reference_of
 from tests.support.agent import Reply
@@ -36,7 +37,7 @@ class Threaded(DiskCase):
         super().setUp()
         self.put(partial_module, "BUFFER", 1)
         self.jobs: list[tuple[Any, Deferred[Any]]] = []
-        self.cache_dir = CacheDir(self.folder, 100, self.in_thread)
+        self.cache_dir = cache_folder(self.folder, 100, writes=self.in_thread)
         self.cache_dir.prepare()
         self.references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
         for reference in self.references:
@@ -86,7 +87,7 @@ class Leave(Threaded):
         """Nothing is removed by who asks, and nothing written before there is room for it."""
         self.put(queue_module, "BATCH", 2)
         partial = self.cache_dir.partial(bare("new.whl", 50))
-        partial.announce(50)
+        partial.reservation.announce(50)
         room = partial.write(bytes(50))
         assert room is not None
         assert self.names() == 10
@@ -98,8 +99,8 @@ class Leave(Threaded):
         assert self.successResultOf(room) is None
         assert partial.flush() is None
         assert partial.path.stat().st_size == 50
-        assert self.cache_dir.used == self.held() == 100
-        self.cache_dir.end(partial)
+        assert self.cache_dir.quota.used == self.held() == 100
+        self.cache_dir.discard(partial)
 
     def test_nothing_comes_of_it(self) -> None:
         """Who waits for room that somebody else has taken meanwhile is told so."""
@@ -114,37 +115,38 @@ class Leave(Threaded):
         assert [self.successResultOf(room) for room in waiting if room] == [None, None]
         with pytest.raises(Full):
             one.flush()
-        self.cache_dir.end(one)
+        self.cache_dir.discard(one)
         with pytest.raises(Full):
             two.flush()
-        self.cache_dir.end(two)
-        assert self.cache_dir.used == self.held() == 100
+        self.cache_dir.discard(two)
+        assert self.cache_dir.quota.used == self.held() == 100
 
     def test_given_up(self) -> None:
         """Once a download has ended, no more goes for it than is on its way already."""
         self.put(queue_module, "BATCH", 2)
         self.put(quota_module, "BATCH", 2)
         partial = self.cache_dir.partial(bare("new.whl", 50))
-        partial.announce(50)
-        self.cache_dir.end(partial)
+        partial.reservation.announce(50)
+        self.cache_dir.discard(partial)
         self.run_threads()
         assert self.names() == 8
 
     def test_lives_on(self) -> None:
         """What was about to go, and comes anew, stays."""
         partial = self.cache_dir.partial(bare("new.whl", 50))
-        partial.announce(50)
+        partial.reservation.announce(50)
         assert self.cache_dir.open(self.references[0]) is None
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         self.keep(self.references[0], bytes(10))
         self.run_threads()
         assert self.content(self.references[0]) == bytes(10)
-        assert self.cache_dir.used == self.held() == 60
+        assert self.cache_dir.quota.used == self.held() == 60
 
     def test_goes_twice(self) -> None:
         """What comes anew while it goes, and has to go again, counts until that is done."""
-        partial = self.cache_dir.partial(bare("new.whl", 10))
-        partial.announce(10)
+        self.cache_dir.quota.capacity = 110
+        partial = self.cache_dir.partial(bare("new.whl", 20))
+        partial.reservation.announce(20)
         job, done = self.jobs.pop()
         tried = job()
         [gone] = [
@@ -152,14 +154,14 @@ class Leave(Threaded):
             for reference in self.references
             if not (self.folder / str(reference.cache_path)).exists()
         ]
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         self.keep(gone, bytes(10))
-        cleared = self.cache_dir.clear()
+        cleared = Deferred.fromCoroutine(self.cache_dir.clear())
         done.callback(tried)
-        assert self.cache_dir.used == 100
+        assert self.cache_dir.quota.used == 100
         self.run_threads()
         self.successResultOf(cleared)
-        assert self.cache_dir.used == self.names() == 0
+        assert self.cache_dir.quota.used == self.names() == 0
 
 
 class Cleared(Threaded):
@@ -167,31 +169,31 @@ class Cleared(Threaded):
 
     def test_counts_until_it_is_gone(self) -> None:
         """A file that comes meanwhile finds no room that is not there yet."""
-        self.cache_dir.clear()
-        assert self.cache_dir.used == 100
+        Deferred.fromCoroutine(self.cache_dir.clear())
+        assert self.cache_dir.quota.used == 100
         partial = self.cache_dir.partial(bare("new.whl", 50))
         room = partial.write(bytes(50))
         assert room is not None
         self.run_threads()
         assert self.successResultOf(room) is None
-        assert self.cache_dir.used == 50
-        self.cache_dir.end(partial)
+        assert self.cache_dir.quota.used == 50
+        self.cache_dir.discard(partial)
 
     def test_being_checked(self) -> None:
         """A check that ends at any time after that brings nothing back."""
         reference = reference_of("found.whl", bytes(10))
         for jobs in range(4):
             self.lay("found.whl", bytes(10))
-            checked = self.cache_dir.check(reference)
-            cleared = self.cache_dir.clear()
+            checked = self.begin_check(reference)
+            cleared = Deferred.fromCoroutine(self.cache_dir.clear())
             for _ in range(jobs):
                 if self.jobs:
                     self.run_thread()
-            self.cache_dir.trust(reference, checked)
+            checked()
             self.run_threads()
             self.successResultOf(cleared)
             assert (
-                self.cache_dir.used,
+                self.cache_dir.quota.used,
                 self.cache_dir.open(reference),
                 self.cache_dir.found(reference),
             ) == (
@@ -207,7 +209,7 @@ class Cleared(Threaded):
         for jobs in range(4):
             for reference in self.references[:3]:
                 self.keep(reference, bytes(10))
-            cleared = self.cache_dir.clear()
+            cleared = Deferred.fromCoroutine(self.cache_dir.clear())
             for _ in range(jobs):
                 if self.jobs:
                     self.run_thread()
@@ -216,13 +218,13 @@ class Cleared(Threaded):
             self.run_threads()
             self.successResultOf(cleared)
             assert self.content(reference) == new
-            assert self.cache_dir.used == self.held() == 10
+            assert self.cache_dir.quota.used == self.held() == 10
 
     def test_unlinked_by_the_way(self) -> None:
         """A large cache is renamed some files at a time."""
         self.put(queue_module, "BATCH", 3)
         self.put(disk_module, "BATCH", 3)
-        cleared = self.cache_dir.clear()
+        cleared = Deferred.fromCoroutine(self.cache_dir.clear())
         self.run_thread()
         assert len(self.reserved()) == 3
         assert self.names() == 10
@@ -242,24 +244,24 @@ class Windows(Threaded):
 
     def again(self) -> None:
         """Remove it, and fetch it anew."""
-        self.cache_dir.forget(self.reference)
+        self.delete(self.reference)
         self.keep(self.reference, bytes(10))
 
     def test_wrong_file_fetched_anew(self) -> None:
         """The check of a wrong file, which ends after a right one came, removes nothing."""
-        checked = self.cache_dir.check(self.reference)
+        checked = self.begin_check(self.reference)
         self.again()
-        assert not self.cache_dir.trust(self.reference, checked)
+        assert not checked()
         self.run_threads()
         assert self.content(self.reference) == bytes(10)
 
     def test_right_file_fetched_anew(self) -> None:
         """The check of a right file says nothing of one that came since."""
         self.path.write_bytes(bytes(10))
-        checked = self.cache_dir.check(self.reference)
+        checked = self.begin_check(self.reference)
         self.again()
         self.path.write_bytes(b"x" * 10)
-        assert not self.cache_dir.trust(self.reference, checked)
+        assert not checked()
         assert self.cache_dir.open(self.reference) is None
 
     def test_file_removed_while_it_is_read(self) -> None:
@@ -272,45 +274,45 @@ class Windows(Threaded):
                 self.again()
 
         with mock.patch.object(os, "fsync", sync):
-            assert self.cache_dir.check(self.reference) is None
-        self.cache_dir.trust(self.reference, None)
+            assert not self.check(self.reference)
         self.run_threads()
         assert self.content(self.reference) == bytes(10)
 
     def test_wrong_file_replaced_from_outside(self) -> None:
         """A wrong file that another program replaced meanwhile is checked anew."""
-        checked = self.cache_dir.check(self.reference)
+        checked = self.begin_check(self.reference)
         other = self.path.with_name("other")
         other.write_bytes(bytes(10))
         other.rename(self.path)
-        assert not self.cache_dir.trust(self.reference, checked)
+        assert not checked()
         self.run_threads()
         assert self.check(self.reference)
 
     def test_file_gone_when_its_check_ends(self) -> None:
         """Whatever a check says of a file that is not there any more, it is a miss."""
-        for outcome in (self.cache_dir.check(self.reference), OSError(errno.EIO, "broken")):
-            self.cache_dir.forget(self.reference)
-            assert not self.cache_dir.trust(self.reference, outcome)
+        for _ in range(2):
+            checked = self.begin_check(self.reference)
+            self.delete(self.reference)
+            assert not checked()
             assert not self.cache_dir.found(self.reference)
 
     def test_evicted_and_fetched_anew(self) -> None:
         """An eviction that ends late removes nothing that came since, whenever its thread runs."""
         for early in (True, False):
             partial = self.cache_dir.partial(bare("new.whl", 10))
-            partial.announce(10)
+            partial.reservation.announce(10)
             [gone] = [
                 reference
                 for reference in self.references
                 if not (self.folder / str(reference.cache_path)).exists()
             ]
-            self.cache_dir.end(partial)
+            self.cache_dir.discard(partial)
             if early:
                 self.run_threads()
             self.keep(gone, bytes(10))
             self.run_threads()
             assert self.content(gone) == bytes(10)
-            assert self.cache_dir.used == self.held() - 10, (
+            assert self.cache_dir.quota.used == self.held() - 10, (
                 "the file that was laid is not known yet"
             )
 
@@ -320,12 +322,12 @@ class Windows(Threaded):
         before = self.cache_dir.open(self.reference)
         assert before is not None
         self.again()
-        assert self.cache_dir.hold(before) is None
+        assert before.keep() is None
         before.mark_unverified()
         before.close()
         after = self.cache_dir.open(self.reference)
         assert after is not None, "it is not to be checked"
-        held = self.cache_dir.hold(after)
+        held = after.keep()
         assert held is not None
         held.close()
         after.mark_unverified()
@@ -335,7 +337,7 @@ class Windows(Threaded):
     def test_replaced_right_after_its_name(self) -> None:
         """A file that another program puts in the place of a new one is not taken for that."""
         rename = os.rename
-        self.cache_dir.forget(self.references[0])
+        self.delete(self.references[0])
         self.run_threads()
 
         def renamed(old: Any, new: Any) -> None:
@@ -354,7 +356,7 @@ class Windows(Threaded):
         self.put(usage_log, "CHANGES", 1)
         for _ in range(12):
             self.content(self.references[0])
-        self.cache_dir.forget(self.references[0])
+        self.delete(self.references[0])
         ended = self.cache_dir.close()
         assert len(self.jobs) == 3, "what is written, what is unlinked, and what is not finished"
         self.run_threads()
@@ -368,7 +370,7 @@ class Windows(Threaded):
         ended = self.cache_dir.close()
         assert self.leftovers() != []
         self.pending(ended)
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         self.run_threads()
         self.successResultOf(ended)
 
@@ -379,7 +381,7 @@ class Outside(Threaded):
     def setUp(self) -> None:
         """Let there be room for more."""
         super().setUp()
-        self.cache_dir = CacheDir(self.folder, 110, self.in_thread)
+        self.cache_dir = cache_folder(self.folder, 110, writes=self.in_thread)
         self.cache_dir.prepare()
 
     def between(self, change: Callable[[Path], object], after: bool = False) -> Any:
@@ -416,12 +418,12 @@ class Outside(Threaded):
                     os, "link", side_effect=refusal if no_links else os.link
                 )
                 with self.between(changes), no_link:
-                    self.cache_dir.forget(self.references[0])
+                    self.delete(self.references[0])
                 assert path.read_bytes() == b"other"
                 assert self.cache_dir.open(self.references[0]) is None
                 assert self.cache_dir.found(self.references[0])
                 assert self.reserved() == []
-                self.cache_dir.forget(self.references[0])
+                self.delete(self.references[0])
                 self.run_threads()
                 assert not path.exists()
 
@@ -429,7 +431,7 @@ class Outside(Threaded):
         """One that came since is not overwritten by that."""
         path = self.folder / "h-example/0.whl"
         with self.between(lambda path: path.write_bytes(b"other"), after=True):
-            self.cache_dir.forget(self.references[0])
+            self.delete(self.references[0])
         assert path.read_bytes() == b"third"
         assert self.reserved() == []
 
@@ -438,19 +440,19 @@ class Outside(Threaded):
         with self.between(lambda path: path.write_bytes(b"other")):
             self.keep_waiting(reference_of("a.whl", bytes(20)), bytes(20))
         assert self.content(reference_of("a.whl", bytes(20))) is not None
-        assert self.cache_dir.used == self.held() == 110
+        assert self.cache_dir.quota.used == self.held() == 110
         assert self.names() == 10
 
     def keep_waiting(self, reference: FileReference, data: bytes) -> None:
         """Keep a file for which something has to go."""
         partial = self.cache_dir.partial(reference)
-        partial.announce(len(data))
+        partial.reservation.announce(len(data))
         room = partial.write(data)
         while room is not None:
             self.run_threads()
             room = partial.flush()
-        self.cache_dir.adopt(partial, reference)
-        self.cache_dir.end(partial)
+        self.adopt(partial, reference)
+        self.cache_dir.discard(partial)
 
 
 class Stuck(Threaded):
@@ -460,10 +462,10 @@ class Stuck(Threaded):
         """It counts until it is gone, is said once, and goes with the next `clear`."""
         with self.refused("unlink"), logged("proxpi.files") as log:
             for reference in self.references[:3]:
-                self.cache_dir.forget(reference)
+                self.delete(reference)
             self.run_threads()
         assert log.levels == ["error"]
-        assert self.cache_dir.used == self.held() == 100
+        assert self.cache_dir.quota.used == self.held() == 100
         assert len(self.reserved()) == 3
         new = reference_of("new.whl", bytes(10))
         assert not self.cache_dir.found(self.references[0])
@@ -471,38 +473,38 @@ class Stuck(Threaded):
         assert partial.write(bytes(10)) is not None, "another one has to go"
         self.run_threads()
         assert partial.flush() is None
-        self.cache_dir.end(partial)
-        cleared = self.cache_dir.clear()
+        self.cache_dir.discard(partial)
+        cleared = Deferred.fromCoroutine(self.cache_dir.clear())
         self.run_threads()
         self.successResultOf(cleared)
-        assert self.cache_dir.used == self.held() == self.names() == 0
+        assert self.cache_dir.quota.used == self.held() == self.names() == 0
 
     def test_after_a_crash(self) -> None:
         """The next process unlinks it, or counts it if it cannot."""
         for reference in self.references[:3]:
-            self.cache_dir.forget(reference)
+            self.delete(reference)
         assert len(self.reserved()) == 3
         with self.refused("unlink"), mock.patch.object(layout, "try_to_write"):
-            disk = CacheDir(self.folder, 100)
+            disk = cache_folder(self.folder, 100)
             disk.prepare()
-            assert (disk.used, len(self.reserved())) == (100, 3)
+            assert (disk.quota.used, len(self.reserved())) == (100, 3)
             assert [disk.found(reference) for reference in self.references[:4]] == [
                 False,
                 False,
                 False,
                 True,
             ]
-        disk = CacheDir(self.folder, 100)
+        disk = cache_folder(self.folder, 100)
         disk.prepare()
-        assert (disk.used, self.reserved(), self.names()) == (70, [], 7)
+        assert (disk.quota.used, self.reserved(), self.names()) == (70, [], 7)
 
     def test_unlinked_by_another_process(self) -> None:
         """A process that starts meanwhile may unlink it as well."""
-        self.cache_dir.forget(self.references[0])
-        CacheDir(self.folder, 100).prepare()
+        self.delete(self.references[0])
+        cache_folder(self.folder, 100).prepare()
         assert self.reserved() == []
         self.run_threads()
-        assert self.cache_dir.used == 90
+        assert self.cache_dir.quota.used == 90
 
 
 class Names(Threaded):
@@ -512,40 +514,40 @@ class Names(Threaded):
         """Where a full disk takes no further name, the file is unlinked at once."""
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with mock.patch.object(os, "rename", side_effect=full):
-            self.cache_dir.forget(self.references[0])
+            self.delete(self.references[0])
             partial = self.cache_dir.partial(bare("new.whl", 30))
-            partial.announce(30)
+            partial.reservation.announce(30)
         assert self.names() == 7
         assert self.reserved() == []
-        assert self.cache_dir.used == 100, "what comes counts"
-        self.cache_dir.end(partial)
+        assert self.cache_dir.quota.used == 100, "what comes counts"
+        self.cache_dir.discard(partial)
 
     def test_no_cache_path(self) -> None:
         """No URL leads to one, and nothing is kept under one."""
-        self.cache_dir.forget(self.references[0])
+        self.delete(self.references[0])
         [name] = self.reserved()
         for url in (f"https://h.example/{name}", f"https://h.example/{name}/x.whl"):
             reference = FileReference(url, ("sha256", sha256(bytes(10))), 10, private=False)
             assert reference.cache_path is None
             assert not self.cache_dir.found(reference)
             assert self.cache_dir.open(reference) is None
-        self.cache_dir.forget(f"h-example/{name}")
+        self.delete(f"h-example/{name}")
         assert self.reserved() == [name]
 
     def test_only_these(self) -> None:
         """A name that only looks like one is foreign."""
         for name in (f"{RESERVED}x", f"{RESERVED}{'0' * 17}", f"x{RESERVED}{'0' * 16}"):
             self.lay(name, b"foreign")
-        CacheDir(self.folder, 100).prepare()
+        cache_folder(self.folder, 100).prepare()
         assert self.names() == 13
 
     def test_of_another_program(self) -> None:
         """A folder under such a name stops nothing."""
         (self.folder / f"h-example/{RESERVED}{'0' * 16}/x").mkdir(parents=True)
         (self.folder / f"{RESERVED}{'1' * 16}/x").mkdir(parents=True)
-        disk = CacheDir(self.folder, 100)
+        disk = cache_folder(self.folder, 100)
         disk.prepare()
-        assert disk.used == 100
+        assert disk.quota.used == 100
 
     def test_longest(self) -> None:
         """A file with the longest name, in the deepest folder, that can be kept can be removed."""
@@ -554,13 +556,13 @@ class Names(Threaded):
         deep = f"{deepest}/{'e' * (room - 2)}/x"
         for name in ("x" * 251 + ".whl", f"{deepest}/{'x' * 51}.whl", deep):
             for reference in self.references:
-                self.cache_dir.forget(reference)
+                self.delete(reference)
             reference = reference_of(name, bytes(10))
             self.keep(reference, bytes(10))
             assert self.content(reference) == bytes(10)
-            self.cache_dir.forget(reference)
+            self.delete(reference)
             self.run_threads()
-            assert self.cache_dir.used == 0
+            assert self.cache_dir.quota.used == 0
             assert not any(path.is_file() for path in (self.folder / "h-example").rglob("*"))
         with pytest.raises(OSError, match="too long"):
             self.cache_dir.partial(reference_of(deep.replace("/x", "e/x"), bytes(10)))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, execute
+from twisted.python.failure import Failure
 
-from proxpi.files.cache_dir import CacheDir, Mismatch, OpenFile
+from proxpi.files.cache_dir import CacheDir
+from proxpi.files.file_handles import OpenFile, PartialFile
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference
-from tests.support.cases import FolderCase, sha256
+from proxpi.files.verify import Mismatch
+from proxpi.tap import cache_folder
+from tests.support.cases import FolderCase, at_once, sha256
 
 
 def reference_of(
@@ -38,7 +45,7 @@ class DiskCase(FolderCase):
 
     def prepared(self, capacity: int) -> CacheDir:
         """Look at the folder as a new process does."""
-        disk = CacheDir(self.folder, capacity)
+        disk = cache_folder(self.folder, capacity)
         disk.prepare()
         return disk
 
@@ -47,9 +54,50 @@ class DiskCase(FolderCase):
         partial = self.cache_dir.partial(reference)
         try:
             partial.write(data)
-            return self.cache_dir.adopt(partial, reference)
+            return self.adopt(partial, reference)
         finally:
-            self.cache_dir.end(partial)
+            self.cache_dir.discard(partial)
+
+    def adopt(self, partial: PartialFile, reference: FileReference) -> OpenFile | None:
+        """Let a finished file be flushed at once, whatever other threads wait for."""
+        writing, self.cache_dir.writes = self.cache_dir.writes, execute
+        try:
+            adopted = Deferred.fromCoroutine(self.cache_dir.adopt(partial, reference))
+            outcomes: list[Any] = []
+            adopted.addBoth(outcomes.append)
+            while not outcomes:
+                self.run_thread()
+            if isinstance(outcomes[0], Failure):
+                outcomes[0].raiseException()
+            return outcomes[0]  # type: ignore[no-any-return]
+        finally:
+            self.cache_dir.writes = writing
+
+    def run_thread(self) -> None:
+        raise AssertionError("it waits")
+
+    def delete(self, what: FileReference | str) -> None:
+        self.cache_dir.delete(what if isinstance(what, str) else what.cache_path)
+
+    def begin_check(self, reference: FileReference) -> Callable[[], bool]:
+        """Read a found file now; give a function that ends its check."""
+        thread: Deferred[Any] = Deferred()
+        jobs: list[Any] = []
+
+        def in_thread(job: Any) -> Deferred[Any]:
+            jobs.append(job)
+            return thread
+
+        reading, self.cache_dir.reads = self.cache_dir.reads, in_thread
+        checked = Deferred.fromCoroutine(self.cache_dir.check(reference))
+        self.cache_dir.reads = reading
+        outcome = at_once(jobs[0])
+
+        def end() -> bool:
+            outcome.chainDeferred(thread)
+            return self.result(checked)
+
+        return end
 
     def lay(self, name: str, data: bytes, *, age: float = 0.0) -> Path:
         """Lay a file there as another process would, some seconds ago."""
@@ -71,7 +119,7 @@ class DiskCase(FolderCase):
 
     def check(self, reference: FileReference) -> bool:
         """Check a found file, and remember it; tell whether it is right."""
-        return self.cache_dir.trust(reference, self.cache_dir.check(reference))
+        return self.successResultOf(Deferred.fromCoroutine(self.cache_dir.check(reference)))
 
     def held(self) -> int:
         """Bytes of files that lie there."""
@@ -295,13 +343,13 @@ class Quota(DiskCase):
         kept = reference_of("a.whl", b"kept")
         self.keep(kept, b"kept")
         large = reference_of("b.whl", bytes(101))
-        assert not self.cache_dir.fits(101)
+        assert not self.cache_dir.quota.admits(101)
         with pytest.raises(TooLarge):
             self.keep(large, bytes(101))
         partial = self.cache_dir.partial(large)
         with pytest.raises(TooLarge):
-            partial.announce(101)
-        self.cache_dir.end(partial)
+            partial.reservation.announce(101)
+        self.cache_dir.discard(partial)
         assert self.content(kept) == b"kept"
         assert self.held() == 4
         assert self.open_files() == []
@@ -310,7 +358,7 @@ class Quota(DiskCase):
         """With a cap of 0 nothing is kept, not even an empty file, and nothing found is used."""
         self.lay("x.whl", b"data")
         self.cache_dir = self.prepared(0)
-        assert not (self.cache_dir.fits(None) or self.cache_dir.fits(0))
+        assert not (self.cache_dir.quota.admits(None) or self.cache_dir.quota.admits(0))
         assert not self.cache_dir.found(reference_of("x.whl", b"data"))
         copy = self.keep(reference_of("y.whl", b""), b"")
         assert copy is not None
@@ -372,9 +420,9 @@ class Adopting(DiskCase):
         partial.write(b"something longer")
         partial.restart()
         partial.write(b"data")
-        assert partial.size == 4
-        self.cache_dir.adopt(partial, reference)
-        self.cache_dir.end(partial)
+        assert partial.digests.size == 4
+        self.adopt(partial, reference)
+        self.cache_dir.discard(partial)
         assert self.content(reference) == b"data"
 
     def test_stop(self) -> None:
@@ -386,7 +434,7 @@ class Adopting(DiskCase):
         # A download that goes on until the very end meets no closed file.
         partial.write(b"ta")
         partial.restart()
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         assert self.open_files() == []
 
     def test_foreign_files(self) -> None:
@@ -394,5 +442,5 @@ class Adopting(DiskCase):
         foreign = self.folder / "postgres" / "base" / "1"
         foreign.parent.mkdir(parents=True)
         foreign.write_bytes(bytes(1000))
-        CacheDir(self.folder, 10).prepare()
+        cache_folder(self.folder, 10).prepare()
         assert foreign.read_bytes() == bytes(1000)

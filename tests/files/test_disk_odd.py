@@ -17,8 +17,9 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import usage_log
-from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.file_handles import OpenFile
 from proxpi.files.resolver import FileReference
+from proxpi.tap import cache_folder
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_disk import DiskCase, reference_of
 from tests.support.agent import Reply
@@ -76,7 +77,7 @@ class Replaced(DiskCase):
             self.path.unlink()
             put(self.path)
             assert self.cache_dir.open(self.reference) is None
-            assert self.cache_dir.used == 0
+            assert self.cache_dir.quota.used == 0
             assert not self.cache_dir.found(self.reference)
             assert not self.check(self.reference)
             assert self.open_files() == []
@@ -102,7 +103,7 @@ class Replaced(DiskCase):
             assert self.cache_dir.open(self.reference) is None
             assert not self.cache_dir.found(self.reference)
             assert not self.check(self.reference)
-            assert self.cache_dir.used == 4
+            assert self.cache_dir.quota.used == 4
         assert self.cache_dir.found(self.reference)
         assert self.check(self.reference)
         assert self.content(self.reference) == b"data"
@@ -116,7 +117,7 @@ class Replaced(DiskCase):
                 assert not self.check(self.reference)
         assert log.levels == ["error"]
         assert "Permission denied" in log.text
-        assert self.cache_dir.used == 4
+        assert self.cache_dir.quota.used == 4
 
 
 class Names(DiskCase):
@@ -160,15 +161,15 @@ class Names(DiskCase):
             assert log.levels == ["warn"]
             assert log.text.isprintable()
             assert f"and {len(self.ODD) - 1} more" in log.text
-            assert self.cache_dir.used == 4
+            assert self.cache_dir.quota.used == 4
             self.copy(reference).mark_unverified()
             self.keep(reference_of("y.kind", bytes(96)), bytes(96))
-            self.cache_dir.forget("h-example/y.kind")
+            self.delete("h-example/y.kind")
             self.cache_dir.close()
             assert (self.cache_dir.own / usage_log.NAME).exists()
-        self.result(self.cache_dir.clear())
+        self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
         assert self.count() == len(self.ODD)
-        assert self.cache_dir.used == 0
+        assert self.cache_dir.quota.used == 0
 
     def copy(self, reference: FileReference) -> OpenFile:
         """Check a file that was found, and open it."""
@@ -184,7 +185,7 @@ class Names(DiskCase):
             if name is not None:
                 self.lay_odd(name)
             with logged("proxpi.files") as log:
-                assert self.prepared(100).used == 0
+                assert self.prepared(100).quota.used == 0
             assert len(log.levels) == (name is not None), name
             assert log.text.isprintable()
             rmtree(self.folder / "h-example", ignore_errors=True)
@@ -202,9 +203,9 @@ class Names(DiskCase):
             places = self.cache_dir.own / usage_log.PLACES
             places.write_bytes(places.read_bytes() + b"h-example/\xff\nh-example/\x1b[0m\n")
             self.cache_dir = self.prepared(100)
-            assert self.cache_dir.used == 8
-            self.result(Deferred.fromCoroutine(self.cache_dir.forget_named({"none"})))
-        self.result(self.cache_dir.clear())
+            assert self.cache_dir.quota.used == 8
+            self.result(Deferred.fromCoroutine(self.cache_dir.delete_named({"none"})))
+        self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
         assert theirs.exists()
         assert self.count() == 1
 
@@ -217,8 +218,8 @@ class Names(DiskCase):
             self.cache_dir = self.prepared(100)
             assert self.check(reference)
             assert self.content(reference) == b"data"
-            self.cache_dir.forget(reference)
-            assert self.cache_dir.used == self.count() == 0
+            self.delete(reference)
+            assert self.cache_dir.quota.used == self.count() == 0
 
     def test_no_files(self) -> None:
         """Links, pipes, sockets and folders that are called like files are not counted."""
@@ -233,12 +234,12 @@ class Names(DiskCase):
         (host / "folder.whl").mkdir()
         with logged("proxpi.files") as log:
             self.cache_dir = self.prepared(100)
-        assert self.cache_dir.used == 0
-        self.result(self.cache_dir.clear())
+        assert self.cache_dir.quota.used == 0
+        self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
         assert len(os.listdir(host)) == 6
         assert log.levels == []
         for name in os.listdir(host):
-            self.cache_dir.forget(f"h-example/{name}")
+            self.delete(f"h-example/{name}")
         assert [*host.iterdir()] == [host / "folder.whl"], "asked for by its name, each goes"
 
     def test_loops(self) -> None:
@@ -247,7 +248,7 @@ class Names(DiskCase):
         (self.folder / "h-example/up").symlink_to("..")
         (self.folder / "h-example/here").symlink_to(".")
         (self.folder / "h-loop").symlink_to("h-loop")
-        assert self.prepared(100).used == 4
+        assert self.prepared(100).quota.used == 4
 
     def test_too_deep(self) -> None:
         """A tree that is deeper than a path can be is told of; what can be reached counts."""
@@ -261,7 +262,7 @@ class Names(DiskCase):
         os.close(os.open("y.whl", os.O_CREAT | os.O_WRONLY, dir_fd=at))
         os.close(at)
         with logged("proxpi.files") as log:
-            assert self.prepared(100).used == 4
+            assert self.prepared(100).quota.used == 4
         assert log.levels == ["warn"]
         assert "too long" in log.text
 
@@ -271,7 +272,7 @@ class Names(DiskCase):
         (self.folder / "h-example/closed").mkdir()
         self.lay("closed/y.whl", b"data")
         with refused(self.folder / "h-example/closed", "scandir"), logged("proxpi.files") as log:
-            assert self.prepared(100).used == 4
+            assert self.prepared(100).quota.used == 4
         assert log.levels == ["warn"]
         assert "Permission denied" in log.text
 
@@ -299,7 +300,7 @@ class Links(DiskCase):
     def test_host(self) -> None:
         """Nothing is read, counted, written or removed through a link that a host's folder is."""
         cache = self.folder / "cache"
-        self.cache_dir = CacheDir(cache, 100)
+        self.cache_dir = cache_folder(cache, 100)
         self.cache_dir.prepare()
         (cache / "h-example").symlink_to(self.outside)
         reference = reference_of("x.whl", b"theirs")
@@ -309,8 +310,8 @@ class Links(DiskCase):
             with pytest.raises(OSError, match="symbolic link"):
                 self.cache_dir.partial(reference)
         assert log.levels == ["error"]
-        self.cache_dir.forget(reference)
-        self.result(self.cache_dir.clear())
+        self.delete(reference)
+        self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
         assert self.theirs.read_bytes() == b"theirs"
         assert os.listdir(self.outside) == ["x.whl"]
 
@@ -328,16 +329,16 @@ class Links(DiskCase):
             (self.folder / "h-example" / name).symlink_to(self.outside)
             if name == "b":
                 with pytest.raises(OSError, match="symbolic link"):
-                    self.cache_dir.adopt(partial, other)
-            self.cache_dir.end(partial)
-        self.cache_dir.forget(reference)
+                    self.adopt(partial, other)
+            self.cache_dir.discard(partial)
+        self.delete(reference)
         assert self.theirs.read_bytes() == b"theirs"
-        assert self.cache_dir.used == 0
+        assert self.cache_dir.quota.used == 0
 
     def test_the_cache_folder_itself(self) -> None:
         """That the cache folder is a reference is the user's own choice."""
         (self.folder / "link").symlink_to(self.outside)
-        self.cache_dir = CacheDir(self.folder / "link", 100)
+        self.cache_dir = cache_folder(self.folder / "link", 100)
         self.cache_dir.prepare()
         reference = reference_of("x.whl", b"data")
         self.keep(reference, b"data")

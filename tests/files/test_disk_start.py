@@ -13,8 +13,8 @@ from unittest import mock
 import pytest
 
 from proxpi import atomic_files
-from proxpi.files.cache_dir import CacheDir
 from proxpi.files.layout import RESERVED
+from proxpi.tap import cache_folder
 from tests.files.test_disk import DiskCase, reference_of
 from tests.support.logs import logged
 
@@ -24,7 +24,7 @@ class Start(DiskCase):
 
     def test_folder_is_made(self) -> None:
         """A folder that is not there is made, with what is above it."""
-        disk = CacheDir(self.folder / "a/b", 100)
+        disk = cache_folder(self.folder / "a/b", 100)
         disk.prepare()
         assert (self.folder / "a/b/.proxpi").is_dir()
 
@@ -90,8 +90,8 @@ class Start(DiskCase):
         partial = self.cache_dir.partial(reference)
         partial.write(b"data")
         self.prepared(100)
-        self.cache_dir.adopt(partial, reference)
-        self.cache_dir.end(partial)
+        self.adopt(partial, reference)
+        self.cache_dir.discard(partial)
         assert self.content(reference) == b"data"
 
     def test_odd_leftover(self) -> None:
@@ -110,10 +110,10 @@ class Start(DiskCase):
         """A file that vanishes after the folder was looked at is a miss, and no room is lost."""
         path = self.lay("x.whl", bytes(80))
         self.cache_dir = self.prepared(100)
-        assert self.cache_dir.used == 80
+        assert self.cache_dir.quota.used == 80
         path.unlink()
         self.keep(reference_of("y.whl", bytes(100)), bytes(100))
-        assert self.cache_dir.used == 100
+        assert self.cache_dir.quota.used == 100
 
 
 class Tried(DiskCase):
@@ -130,7 +130,7 @@ class Tried(DiskCase):
         assert log.levels == ["critical"]
         assert self.leftovers() == []
         assert not list(self.folder.glob(f"{RESERVED}*"))
-        assert disk.used == 4
+        assert disk.quota.used == 4
         self.cache_dir = disk
         return log.text
 
@@ -153,7 +153,7 @@ class Tried(DiskCase):
             assert self.check(reference_of("x.whl", b"data"))
             self.keep(reference_of("y.whl", b"data"), b"data")
             assert self.content(reference_of("y.whl", b"data")) == b"data", "it is tried again"
-            self.cache_dir.forget(reference_of("y.whl", b"data"))
+            self.delete(reference_of("y.whl", b"data"))
 
     def test_own_folder(self) -> None:
         """A file where proxpi's own folder belongs is named."""

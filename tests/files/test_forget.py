@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import layout
-from proxpi.files.cache_dir import CacheDir
+from proxpi.tap import cache_folder
 from tests.files.test_disk import DiskCase, bare, reference_of
 
 
@@ -22,17 +22,17 @@ class Forget(DiskCase):
         reference, other = reference_of("a/b/x.whl", b"data"), reference_of("a/y.whl", b"else")
         self.keep(reference, b"data")
         self.keep(other, b"else")
-        self.cache_dir.forget(reference)
+        self.delete(reference)
         assert self.cache_dir.open(reference) is None
         assert not self.cache_dir.found(reference)
-        assert self.cache_dir.used == 4
+        assert self.cache_dir.quota.used == 4
         assert not (self.folder / "h-example/a/b").exists()
         assert self.content(other) == b"else"
 
     def test_by_place(self) -> None:
         """A place is as good as a reference, also of a file that nobody asked for yet."""
         path = self.lay("x.whl", b"data")
-        self.cache_dir.forget("h-example/x.whl")
+        self.delete("h-example/x.whl")
         assert not path.exists()
 
     def test_not_here(self) -> None:
@@ -40,8 +40,8 @@ class Forget(DiskCase):
         outside = self.folder / "README"
         outside.write_bytes(b"x")
         for what in ["h-example/x.whl", "README", "h-example/../README", "../x", ".proxpi/x"]:
-            self.cache_dir.forget(what)
-        self.cache_dir.forget(reference_of("../x.whl", b"data"))
+            self.delete(what)
+        self.delete(reference_of("../x.whl", b"data"))
         assert outside.exists()
 
     def test_being_sent(self) -> None:
@@ -50,7 +50,7 @@ class Forget(DiskCase):
         self.keep(reference, b"data")
         sending = self.cache_dir.open(reference)
         assert sending is not None
-        self.cache_dir.forget(reference)
+        self.delete(reference)
         self.keep(reference, b"data")
         assert sending.read(0, 9) == b"data"
         sending.close()
@@ -61,13 +61,13 @@ class Forget(DiskCase):
         reference = reference_of("x.whl", b"data")
         partial = self.cache_dir.partial(reference)
         partial.write(b"data")
-        self.cache_dir.forget(reference)
-        copy = self.cache_dir.adopt(partial, reference)
-        self.cache_dir.end(partial)
+        self.delete(reference)
+        copy = self.adopt(partial, reference)
+        self.cache_dir.discard(partial)
         assert copy is not None
         assert copy.read(0, 9) == b"data"
         copy.close()
-        assert self.held() == self.cache_dir.used == 0
+        assert self.held() == self.cache_dir.quota.used == 0
         self.keep(reference, b"data")
         assert self.content(reference) == b"data"
 
@@ -75,9 +75,9 @@ class Forget(DiskCase):
         """A check that ends afterwards brings nothing back."""
         self.lay("x.whl", b"data")
         reference = reference_of("x.whl", b"data")
-        checked = self.cache_dir.check(reference)
-        self.cache_dir.forget(reference)
-        self.cache_dir.trust(reference, checked)
+        checked = self.begin_check(reference)
+        self.delete(reference)
+        checked()
         assert self.cache_dir.open(reference) is None
         assert not self.cache_dir.found(reference)
 
@@ -91,7 +91,7 @@ class Forget(DiskCase):
 
         self.put(os, "rename", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            self.cache_dir.forget(reference)
+            self.delete(reference)
         assert self.cache_dir.open(reference) is None
         assert self.cache_dir.found(reference)
 
@@ -101,7 +101,7 @@ class Named(DiskCase):
 
     def forget(self, name: str) -> None:
         """Forget a name."""
-        self.result(Deferred.fromCoroutine(self.cache_dir.forget_named({name})))
+        self.result(Deferred.fromCoroutine(self.cache_dir.delete_named({name})))
 
     def test_decoded(self) -> None:
         """Names are the same whatever of them is percent-encoded, and how, and from any host."""
@@ -114,7 +114,7 @@ class Named(DiskCase):
             for reference in kept:
                 self.keep(reference, b"data")
             self.forget("+c.whl")
-            assert self.cache_dir.used == self.held() == 12
+            assert self.cache_dir.quota.used == self.held() == 12
             assert [self.content(reference) for reference in kept] == [b"data"] * 3
 
     def test_other_encodings(self) -> None:
@@ -129,7 +129,7 @@ class Named(DiskCase):
         ]:
             self.keep(reference_of(encoded, b"data"), b"data")
             self.forget(name)
-            assert self.cache_dir.used == 0, encoded
+            assert self.cache_dir.quota.used == 0, encoded
 
     def test_found(self) -> None:
         """Files that others laid there are found by their names as well."""
@@ -148,9 +148,9 @@ class Named(DiskCase):
             jobs.append((job, Deferred()))
             return jobs[-1][1]
 
-        self.cache_dir = CacheDir(self.folder, 100, in_thread)
+        self.cache_dir = cache_folder(self.folder, 100, writes=in_thread)
         self.cache_dir.prepare()
-        forgotten = Deferred.fromCoroutine(self.cache_dir.forget_named({"+c.whl"}))
+        forgotten = Deferred.fromCoroutine(self.cache_dir.delete_named({"+c.whl"}))
         self.pending(forgotten)
         while jobs:
             job, done = jobs.pop(0)
@@ -170,10 +170,10 @@ class Clear(DiskCase):
         self.keep(reference_of("unknown.kind", b"data"), b"data")
         foreign = self.folder / "h-example" / "README"
         foreign.write_bytes(b"x")
-        self.result(self.cache_dir.clear())
+        self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
         assert [path.name for path in (self.folder / "h-example").rglob("*")] == ["README"]
         assert self.cache_dir.open(reference) is None
-        assert self.cache_dir.used == 0
+        assert self.cache_dir.quota.used == 0
         assert (self.folder / ".proxpi").is_dir()
 
     def test_meanwhile(self) -> None:
@@ -184,7 +184,7 @@ class Clear(DiskCase):
             jobs.append((job, Deferred()))
             return jobs[-1][1]
 
-        self.cache_dir = CacheDir(self.folder, 100, in_thread)
+        self.cache_dir = cache_folder(self.folder, 100, writes=in_thread)
         self.cache_dir.prepare()
         old, new, coming = (
             reference_of(f"{name}.whl", b"data") for name in ("old", "new", "coming")
@@ -193,20 +193,20 @@ class Clear(DiskCase):
         self.keep(new, b"data")
         partial = self.cache_dir.partial(coming)
         partial.write(b"data")
-        cleared = self.cache_dir.clear()
+        cleared = Deferred.fromCoroutine(self.cache_dir.clear())
         assert self.cache_dir.open(old) is None
         assert not self.cache_dir.found(old)
         self.keep(new, b"data")
-        unkept = self.cache_dir.adopt(partial, coming)
+        unkept = self.adopt(partial, coming)
         assert unkept is not None
         unkept.close()
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         while jobs:
             job, done = jobs.pop(0)
             done.callback(job())
         self.result(cleared)
         assert self.content(new) == b"data"
-        assert (self.held(), self.cache_dir.used) == (4, 4)
+        assert (self.held(), self.cache_dir.quota.used) == (4, 4)
 
     def test_refused(self) -> None:
         """What cannot be removed is said, and checked again before it is served."""
@@ -217,7 +217,7 @@ class Clear(DiskCase):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
         self.put(os, "rename", refuse)
-        self.error(self.cache_dir.clear(), OSError)
+        self.error(Deferred.fromCoroutine(self.cache_dir.clear()), OSError)
         assert self.cache_dir.open(reference) is None
         assert self.cache_dir.found(reference)
         assert not self.cache_dir.found(bare("y.whl"))

@@ -30,7 +30,7 @@ class FullDisk(MirrorCase):
     def test_finishing(self) -> None:
         """A disk that is full only when the last bytes are written."""
         self.listed()
-        self.fill_disk("finish")
+        self.fill_disk("flush")
         self.assert_sent_to(self.fetch())
         self.assert_nothing_kept()
 
@@ -62,7 +62,7 @@ class FullDisk(MirrorCase):
     def test_private(self) -> None:
         """Behind credentials, and where nobody is redirected, it passes through."""
         for stream in (False, True):
-            for function in ("write", "finish"):
+            for function in ("write", "flush"):
                 self.build(stream=stream)
                 self.listed(private=not stream)
                 full = self.fill_disk(function)

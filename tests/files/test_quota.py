@@ -13,11 +13,12 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
-from proxpi.files import partial as partial_module
-from proxpi.files.cache_dir import CacheDir, Full
-from proxpi.files.quota import MAX_FAILED_EVICTIONS
+from proxpi.files import file_handles as partial_module
+from proxpi.files.quota import MAX_FAILED_EVICTIONS, Full
 from proxpi.files.resolver import FileReference
+from proxpi.tap import cache_folder
 from tests.files.test_disk import DiskCase, bare, reference_of
 from tests.support.logs import logged
 
@@ -42,9 +43,9 @@ class Unfinished(DiskCase):
         assert self.content(old) is not None
         partial.write(bytes(1))
         assert self.content(old) is None
-        assert (self.held(), self.cache_dir.used) == (41, 41)
-        self.cache_dir.end(partial)
-        assert (self.held(), self.cache_dir.used) == (0, 0)
+        assert (self.held(), self.cache_dir.quota.used) == (41, 41)
+        self.cache_dir.discard(partial)
+        assert (self.held(), self.cache_dir.quota.used) == (0, 0)
 
     def test_two_that_do_not_fit_together(self) -> None:
         """The second one is refused, and the first goes on."""
@@ -55,12 +56,12 @@ class Unfinished(DiskCase):
         with pytest.raises(Full, match="no room in the cache"):
             second.write(bytes(11))
         assert second.read(0, 100) == bytes(50)
-        self.cache_dir.end(second)
+        self.cache_dir.discard(second)
         first.write(bytes(10))
-        self.cache_dir.adopt(first, one)
-        self.cache_dir.end(first)
+        self.adopt(first, one)
+        self.cache_dir.discard(first)
         assert self.content(one) == bytes(60)
-        assert self.cache_dir.used == 60
+        assert self.cache_dir.quota.used == 60
 
     def test_reserved(self) -> None:
         """Room for a file whose length is known is made before it comes, or refused at once."""
@@ -68,17 +69,17 @@ class Unfinished(DiskCase):
         self.keep(old, bytes(60))
         first = self.cache_dir.partial(bare("one.whl", 80))
         second = self.cache_dir.partial(bare("two.whl", 21))
-        first.announce(80)
+        first.reservation.announce(80)
         assert self.content(old) is None
         with pytest.raises(Full):
-            second.announce(21)
+            second.reservation.announce(21)
         second.write(bytes(20))
-        assert self.cache_dir.used == 100
+        assert self.cache_dir.quota.used == 100
         first.write(bytes(80))
-        assert self.cache_dir.used == 100
-        self.cache_dir.end(first)
-        self.cache_dir.end(second)
-        assert self.cache_dir.used == 0
+        assert self.cache_dir.quota.used == 100
+        self.cache_dir.discard(first)
+        self.cache_dir.discard(second)
+        assert self.cache_dir.quota.used == 0
 
     def test_refused_and_nothing_gone(self) -> None:
         """Where room cannot be made for all of it, nothing is removed in vain."""
@@ -91,11 +92,11 @@ class Unfinished(DiskCase):
             partial = self.cache_dir.partial(bare("new.whl", size))
             if size > 70:
                 with pytest.raises(Full):
-                    partial.announce(size)
+                    partial.reservation.announce(size)
             else:
-                partial.announce(size)
+                partial.reservation.announce(size)
             assert (self.content(kept) is None) == (size == 70)
-            self.cache_dir.end(partial)
+            self.cache_dir.discard(partial)
         sending.close()
 
     def test_endless(self) -> None:
@@ -107,7 +108,7 @@ class Unfinished(DiskCase):
         with pytest.raises(Full):
             for _ in range(100):
                 partial.write(bytes(1))
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         assert sum(self.content(reference) is not None for reference in references) == 5
 
     def test_announced_otherwise(self) -> None:
@@ -117,14 +118,14 @@ class Unfinished(DiskCase):
             self.keep(reference, bytes(10))
         for stated in (10, 90, None):
             partial = self.cache_dir.partial(bare("lie.whl", stated))
-            partial.announce(95)
-            self.cache_dir.end(partial)
+            partial.reservation.announce(95)
+            self.cache_dir.discard(partial)
         assert sum(self.content(reference) is not None for reference in references) == 10
         partial = self.cache_dir.partial(bare("large.whl"))
-        partial.announce(95)
+        partial.reservation.announce(95)
         for _ in range(95):
             partial.write(bytes(1))
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         assert sum(self.content(reference) is not None for reference in references) == 0
 
     def test_longer_than_the_index_says(self) -> None:
@@ -133,11 +134,11 @@ class Unfinished(DiskCase):
         for reference in references:
             self.keep(reference, bytes(10))
         partial = self.cache_dir.partial(bare("longer.whl", 5))
-        partial.announce(95)
+        partial.reservation.announce(95)
         with pytest.raises(Full):
             for _ in range(95):
                 partial.write(bytes(1))
-        self.cache_dir.end(partial)
+        self.cache_dir.discard(partial)
         assert sum(self.content(reference) is not None for reference in references) == 5
 
     def test_without_a_place(self) -> None:
@@ -149,12 +150,12 @@ class Unfinished(DiskCase):
         )
         first.write(bytes(60))
         assert self.content(old) is None
-        assert (self.cache_dir.used, self.held()) == (60, 0), "unlinked at once"
+        assert (self.cache_dir.quota.used, self.held()) == (60, 0), "unlinked at once"
         with pytest.raises(Full):
             second.write(bytes(60))
-        self.cache_dir.end(first)
-        self.cache_dir.end(second)
-        assert self.cache_dir.used == 0
+        self.cache_dir.discard(first)
+        self.cache_dir.discard(second)
+        assert self.cache_dir.quota.used == 0
 
     def test_cannot_be_removed(self) -> None:
         """What cannot be removed counts as before, and is served as before; the log tells."""
@@ -164,14 +165,14 @@ class Unfinished(DiskCase):
             for _ in range(3):
                 partial = self.cache_dir.partial(bare("new.whl", 50))
                 with pytest.raises(Full):
-                    partial.announce(50)
-                self.cache_dir.end(partial)
+                    partial.reservation.announce(50)
+                self.cache_dir.discard(partial)
         assert log.levels == ["error"]
         assert "Permission denied" in log.text
-        assert self.cache_dir.used == 60
+        assert self.cache_dir.quota.used == 60
         assert self.content(old) is not None
         self.keep(reference_of("new.whl", bytes(50)), bytes(50))
-        assert self.cache_dir.used == 50, "it is tried again"
+        assert self.cache_dir.quota.used == 50, "it is tried again"
 
     def test_one_cannot_be_removed(self) -> None:
         """The next one goes in its stead."""
@@ -186,7 +187,7 @@ class Unfinished(DiskCase):
             False,
             True,
         ]
-        assert self.cache_dir.used == self.held() == 100
+        assert self.cache_dir.quota.used == self.held() == 100
 
     def test_nothing_can_be_removed(self) -> None:
         """Nobody tries all of a large cache in vain."""
@@ -197,7 +198,7 @@ class Unfinished(DiskCase):
         with self.unremovable("", tried), pytest.raises(Full):
             self.keep(reference_of("new.whl", bytes(1)), bytes(1))
         assert len(tried) == MAX_FAILED_EVICTIONS
-        assert self.cache_dir.used == 100
+        assert self.cache_dir.quota.used == 100
 
     @contextmanager
     def unremovable(self, name: str, tried: list[str] | None = None) -> Iterator[None]:
@@ -218,16 +219,16 @@ class Unfinished(DiskCase):
     def test_complaints(self) -> None:
         """The log says once a minute that nothing can be kept, and how often it was so."""
         now = 0.0
-        disk = CacheDir(self.folder, 100, seconds=lambda: now)
+        disk = cache_folder(self.folder, 100, seconds=lambda: now)
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with logged("proxpi.files") as log:
             for _ in range(5):
-                disk.complain(error)
+                disk.log_refusal(error)
             now = 59.9
-            disk.complain(error)
+            disk.log_refusal(error)
             assert log.levels == ["error"]
             now = 60.0
-            disk.complain(error)
+            disk.log_refusal(error)
         assert log.levels == ["error", "error"]
         assert "No space left on device" in log.text
         assert "5 more files" in log.text
@@ -240,7 +241,7 @@ def test_never_more(chunks: list[tuple[int, int]], told: bool) -> None:
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(partial_module, "BUFFER", 1)
         folder = Path(name)
-        disk = CacheDir(folder, 100)
+        disk = cache_folder(folder, 100)
         disk.prepare()
         coming = {}
         for number, (lane, size) in enumerate(chunks):
@@ -252,18 +253,18 @@ def test_never_more(chunks: list[tuple[int, int]], told: bool) -> None:
             partial, reference = coming[lane]
             try:
                 partial.write(bytes(size))
-                if partial.size >= 90:
+                if partial.digests.size >= 90:
                     del coming[lane]
-                    disk.end(partial)
+                    disk.discard(partial)
                 elif size % 3 == 0 and not told:
-                    assert disk.adopt(partial, reference) is None
+                    assert Deferred.fromCoroutine(disk.adopt(partial, reference)).called
                     del coming[lane]
-                    disk.end(partial)
+                    disk.discard(partial)
             except Full:
                 del coming[lane]
-                disk.end(partial)
+                disk.discard(partial)
             files = [path for path in folder.rglob("*") if path.is_file()]
             held = sum(path.stat().st_size for path in files if path.name != "uses.json")
-            assert held == disk.used <= 100
+            assert held == disk.quota.used <= 100
         for partial, _ in coming.values():
-            disk.end(partial)
+            disk.discard(partial)

@@ -9,7 +9,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import layout, usage_log
-from proxpi.files.cache_dir import CacheDir, Full
+from proxpi.files.quota import Full
+from proxpi.tap import cache_folder
 from tests.files.test_disk import DiskCase, reference_of
 from tests.files.test_disk_odd import refused
 from tests.support.logs import logged
@@ -30,13 +31,17 @@ class Behind(DiskCase):
 
     def begin(self, capacity: int) -> None:
         """Begin anew."""
-        self.cache_dir = CacheDir(self.folder, capacity, self.in_thread)
+        self.cache_dir = cache_folder(self.folder, capacity, writes=self.in_thread)
         self.cache_dir.prepare()
 
     def in_thread(self, job: Any) -> Deferred[Any]:
         """Keep it for later."""
         self.jobs.append((job, Deferred()))
         return self.jobs[-1][1]
+
+    def run_thread(self) -> None:
+        job, done = self.jobs.pop(0)
+        done.callback(job())
 
     def run_threads(self) -> None:
         """Let all threads come to their ends."""
@@ -47,14 +52,14 @@ class Behind(DiskCase):
     def test_counted_at_once(self) -> None:
         """What was written down counts from the start, and nothing is added before a look."""
         self.begin(100)
-        assert self.cache_dir.used == 90
+        assert self.cache_dir.quota.used == 90
         with pytest.raises(Full):
             self.keep(reference_of("new.whl", bytes(10)), bytes(10))
         self.run_threads()
         self.keep(reference_of("new.whl", bytes(40)), bytes(40))
         self.run_threads()
         assert (
-            self.cache_dir.used
+            self.cache_dir.quota.used
             == self.held() - (self.cache_dir.own / usage_log.NAME).stat().st_size
             == 100
         )
@@ -67,14 +72,14 @@ class Behind(DiskCase):
         assert self.content(self.references[1]) == bytes(30)
         self.run_threads()
         assert self.content(self.references[1]) == bytes(30)
-        assert self.cache_dir.used == 90
+        assert self.cache_dir.quota.used == 90
 
     def test_lowered_cap(self) -> None:
         """What is too much goes behind: it holds up nobody, and is not served meanwhile."""
         self.begin(30)
         job, looked = self.jobs.pop()
         looked.callback(job())
-        assert self.cache_dir.used == 90, "it counts until it is gone"
+        assert self.cache_dir.quota.used == 90, "it counts until it is gone"
         assert [self.cache_dir.found(reference) for reference in self.references] == [
             False,
             False,
@@ -88,7 +93,7 @@ class Behind(DiskCase):
         assert len(os.listdir(self.folder / "h-example")) == 3
         self.run_threads()
         assert os.listdir(self.folder / "h-example") == ["2.whl"]
-        assert self.cache_dir.used == 30
+        assert self.cache_dir.quota.used == 30
 
     def test_comes_anew_before_it_is_removed(self) -> None:
         """A file that is to go, and comes anew before it does, stays."""
@@ -98,7 +103,7 @@ class Behind(DiskCase):
         self.keep(self.references[0], bytes(30))
         self.run_threads()
         assert self.content(self.references[0]) == bytes(30)
-        assert self.cache_dir.used == 30
+        assert self.cache_dir.quota.used == 30
 
     def test_folder_cannot_be_read(self) -> None:
         """A folder that cannot be looked at is complained of, and used all the same."""
@@ -132,7 +137,7 @@ class Behind(DiskCase):
         self.run_threads()
         self.keep(new, bytes(40))
         self.run_threads()
-        assert self.cache_dir.used == 100
+        assert self.cache_dir.quota.used == 100
 
     def test_more_came(self) -> None:
         """Nobody knows what came after the last word; the log does not alarm."""
@@ -146,24 +151,24 @@ class Behind(DiskCase):
             for _ in range(3):
                 partial = self.cache_dir.partial(new)
                 with pytest.raises(Full) as refusal:
-                    partial.announce(40)
-                self.cache_dir.complain(refusal.value)
-                self.cache_dir.end(partial)
+                    partial.reservation.announce(40)
+                self.cache_dir.log_refusal(refusal.value)
+                self.cache_dir.discard(partial)
         assert log.levels == ["info"]
         assert self.check(self.references[0]), "what lies there is served"
         self.run_threads()
         self.keep(new, bytes(40))
         self.run_threads()
-        assert self.cache_dir.used <= 200
+        assert self.cache_dir.quota.used <= 200
 
     def test_cleared_before_it_is_known(self) -> None:
         """What is cleared while the folder is looked at does not count afterwards."""
         (self.cache_dir.own / usage_log.NAME).unlink()
         self.begin(100)
-        cleared = self.cache_dir.clear()
+        cleared = Deferred.fromCoroutine(self.cache_dir.clear())
         self.run_threads()
         self.result(cleared)
-        assert (self.cache_dir.used, self.held()) == (0, 0)
+        assert (self.cache_dir.quota.used, self.held()) == (0, 0)
 
     def test_ends_before_it_is_known(self) -> None:
         """A process that ends that early writes nothing down that is not so."""

@@ -7,10 +7,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import STALLED
+from proxpi.files.file_handles import OpenFile, PartialFile
 from proxpi.files.mirror import Redirect
-from proxpi.files.partial import PartialFile
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.client import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
@@ -119,10 +118,10 @@ class Coming(StreamCase):
         slow.paused = True
         self.finish(self.reply, MIB)
         self.clock.advance(0)
-        assert self.cache_dir._readers.total() == 1
+        assert self.cache_dir.index.in_use.total() == 1
         slow.go_on()
         assert slow.whole
-        assert self.cache_dir._readers.total() == 0
+        assert self.cache_dir.index.in_use.total() == 0
 
     def test_leaving(self) -> None:
         """Readers that leave stop nothing."""
@@ -263,7 +262,7 @@ class Deleted(StreamCase):
             second.hang_up()
             assert self.reply.closed
             self.assert_clean()
-            assert self.cache_dir.used == 0
+            assert self.cache_dir.quota.used == 0
 
     def test_waited_for(self) -> None:
         """It goes on for a client that waits for the whole file."""
@@ -281,7 +280,7 @@ class FullDisk(StreamCase):
 
     def test_anywhere(self) -> None:
         """The download goes on in memory from there, and each reader gets every byte."""
-        for function in ("write", "finish"):
+        for function in ("write", "flush"):
             first, rest = self.slow(ETag='"x"'), self.slow(MIB)
             self.serve(first, rest)
             asked = self.fetch()

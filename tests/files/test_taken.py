@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
 from proxpi.files import wheel_metadata as wheel_module
-from proxpi.files.cache_dir import OpenFile
+from proxpi.files.file_handles import OpenFile
 from proxpi.files.mirror import Head, Redirect
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.wheel_metadata import TAIL, WheelFailed
@@ -254,7 +254,7 @@ class Taken(TakenCase):
 
     def test_full_disk(self) -> None:
         """The same where the disk takes nothing, from the start or at the end."""
-        for function in ("__init__", "finish"):
+        for function in ("__init__", "flush"):
             for stream in (False, True):
                 self.build(stream=stream)
                 full = self.fill_disk(function)

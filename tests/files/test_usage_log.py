@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from proxpi.files import usage_log
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.resolver import FileReference
+from proxpi.tap import cache_folder
 from tests.files.test_disk import DiskCase, reference_of
 from tests.support.logs import logged
 
@@ -65,7 +67,7 @@ class UsageLog(DiskCase):
         document = self.uses.read_bytes().replace(b"h-example/a.whl", b"h-example/../README")
         self.uses.write_bytes(document)
         disk = self.prepared(10)
-        assert disk.used == 0
+        assert disk.quota.used == 0
         assert outside.exists()
         assert os.listdir(self.folder / "h-example") == []
 
@@ -89,15 +91,15 @@ class UsageLog(DiskCase):
         """A file of a kind that nobody knows is still the cache's own after a restart."""
         self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
         self.cache_dir.close()
-        assert self.prepared(100).used == 100
+        assert self.prepared(100).quota.used == 100
 
     def test_any_kind_and_killed(self) -> None:
         """So it is after a crash right after it came, and it is removed with the others."""
         self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
         foreign = self.lay("theirs.kind", bytes(10))
         self.cache_dir = self.prepared(100)
-        assert self.cache_dir.used == 100
-        self.result(self.cache_dir.clear())
+        assert self.cache_dir.quota.used == 100
+        self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
         assert os.listdir(self.folder / "h-example") == [foreign.name]
 
     def test_any_kind_of_odd_places(self) -> None:
@@ -109,7 +111,7 @@ class UsageLog(DiskCase):
         for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n"):
             places.write_bytes(places.read_bytes() + more)
             self.cache_dir = self.prepared(100)
-            self.result(self.cache_dir.clear())
+            self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
             assert outside.exists()
 
     def test_any_kind_once(self) -> None:
@@ -119,10 +121,10 @@ class UsageLog(DiskCase):
             for name in ("one.kind", "two.kind"):
                 self.keep(reference_of(name, bytes(10)), bytes(10))
         assert places.read_bytes() == b"h-example/one.kind\nh-example/two.kind\n"
-        self.cache_dir.forget("h-example/one.kind")
+        self.delete("h-example/one.kind")
         self.prepared(100)
         assert len(places.read_bytes().split()) == 2
-        self.put(usage_log, "LONG", 30)
+        self.put(usage_log, "MAX_PLACES", 30)
         self.prepared(100)
         assert places.read_bytes() == b"h-example/two.kind\n"
 
@@ -132,7 +134,7 @@ class UsageLog(DiskCase):
         (self.folder / "h-example/a.whl").unlink()
         self.lay("b.whl", bytes(20))
         self.lay("d.whl", bytes(15))
-        assert self.prepared(100).used == 20 + 30 + 15
+        assert self.prepared(100).quota.used == 20 + 30 + 15
 
 
 class Remembered(DiskCase):
@@ -196,7 +198,7 @@ class Remembered(DiskCase):
         reference = reference_of("b.whl", b"found")
         disk = self.restart()
         assert disk.found(reference)
-        disk.trust(reference, disk.check(reference))
+        self.check(reference)
         assert not self.restart().found(reference)
         assert self.content(reference) == b"found"
 
@@ -229,7 +231,7 @@ class Remembered(DiskCase):
 
     def test_forgotten(self) -> None:
         """What was removed is not, whatever lies there now."""
-        self.cache_dir.forget(self.reference)
+        self.delete(self.reference)
         self.lay("a.whl", b"right")
         self.restart()
         self.assert_to_be_checked()
@@ -244,17 +246,17 @@ class Remembered(DiskCase):
             (self.cache_dir.own / usage_log.NAME).write_bytes(msgspec.json.encode(document))
             self.cache_dir = self.prepared(100)
             self.assert_to_be_checked()
-            self.cache_dir.trust(self.reference, self.cache_dir.check(self.reference))
+            self.check(self.reference)
 
     def test_written_after_a_while(self) -> None:
         """A process that does little writes it down all the same, with the next use."""
         document = self.cache_dir.own / usage_log.NAME
         clock = Clock()
-        self.cache_dir = CacheDir(self.folder, 100, seconds=clock.seconds)
+        self.cache_dir = cache_folder(self.folder, 100, seconds=clock.seconds)
         self.cache_dir.prepare()
         self.check(self.reference)
         assert not document.exists()
-        clock.advance(usage_log.LONGEST)
+        clock.advance(usage_log.MAX_AGE)
         self.content(self.reference)
         assert document.exists()
         assert not self.prepared(100).found(self.reference)

@@ -7,9 +7,10 @@ import os
 from typing import Any
 from urllib.parse import unquote
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
-from proxpi.files.partial import PartialFile
+from proxpi.files.file_handles import PartialFile
 from proxpi.web.transfer import CHUNK, STALL_TIMEOUT
 from tests.support.agent import Reply, Silence
 from tests.support.cases import FILES, INDEX, MIB, PRIVATE_INDEX, ProxpiCase, sha256
@@ -156,7 +157,7 @@ class Preconditions(FileCase):
         lists = (ETAG, f"W/{ETAG}", f'"a", W/{ETAG}')
         for capacity, cached in ((MIB, True), (MIB, False), (0, False)):
             self.build(capacity=capacity)
-            self.cache_dir.clear()
+            self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
             if cached:
                 self.warm()
                 for tag in ('"a"', "a", "", '"'):

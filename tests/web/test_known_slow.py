@@ -47,7 +47,7 @@ class SlowClients(KnownCase):
             self.clock.advance(1)
             self.clock.turn()
         assert not client.transport.connected
-        assert self.cache_dir._readers == {}
+        assert self.cache_dir.index.in_use == {}
 
     def test_takes_little_answers_nothing(self) -> None:
         """A client that leaves all in the kernel is looked after as well."""
@@ -70,7 +70,7 @@ class SlowClients(KnownCase):
         client._socket.close()
         for _ in range(10):
             self.clock.turn()
-        assert self.cache_dir._readers == {}
+        assert self.cache_dir.index.in_use == {}
         assert self.site.busy == set()
 
     def test_pipelined_without_reading(self) -> None:

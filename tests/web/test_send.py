@@ -163,7 +163,7 @@ class Broken(SendCase):
     def test_gone_client_does_not_hold_the_file(self) -> None:
         """What nobody is being sent any more may be evicted."""
         self.begin().hang_up()
-        assert dict(self.cache_dir._readers) == {}
+        assert dict(self.cache_dir.index.in_use) == {}
 
     def test_shrinking(self) -> None:
         """A file that shrinks while it is sent: the client must not take it for whole."""

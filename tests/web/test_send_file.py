@@ -154,7 +154,7 @@ class Broken(DirectCase):
             self.clock.advance(0)
         assert self.client.wire.aborted and self.client.wire.ended
         assert self.open_files() == []
-        assert dict(self.cache_dir._readers) == {}
+        assert dict(self.cache_dir.index.in_use) == {}
         assert self.clock.getDelayedCalls() == []
         return log.text
 

@@ -1,0 +1,296 @@
+"""The eviction index: the cached files with their bytes and uses, and which is evicted first.
+
+A cached file is *unverified* (nothing is known of its bytes) or *verified* (see
+:class:`~proxpi.files.verify.Checked`), and *in use* while it is being sent. During the startup scan
+the index is *incomplete*: files may lie in the folder that it does not have. It touches no file. It
+is written as one JSON document, so that recency, frequency and verifications outlast the process.
+
+Policy: GreedyDual-Size-Frequency (GDSF). The file with the lowest *priority* is evicted first, and
+priority = inflation + min(uses, 4) * cost / size. The *inflation* is the priority of the last
+evicted file; so it rises, and unused files age. The cost is that of a miss: the bytes of the file
+and one request. ``benchmarks/eviction.py`` compares this with other policies.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import Protocol
+
+import attrs
+import msgspec
+from msgspec.structs import replace
+
+from proxpi import metrics
+from proxpi.files.layout import Identity
+from proxpi.files.verify import Checked
+
+#: The version of the document.
+VERSION = 3
+#: Bytes that cost as much as the request for them: a tenth of a second at 30 MB/s.
+REQUEST = 3_000_000
+#: Uses beyond which the value of a file does not rise.
+MAX_USES = 4
+#: Bytes that a file takes at least, as file systems have it.
+MIN_SIZE = 1024
+
+_Row = tuple[str, int, int, float, Checked | None]
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """The index as it is written; of the files, the least recently used first."""
+
+    version: int
+    inflation: float = msgspec.field(name="level")
+    files: list[_Row]
+
+
+class Responses(Protocol):
+    """The responses that were built from cached files: the response cache, as the index sees it."""
+
+    def invalidate(self, key: str | None) -> None:
+        """Remove the responses that were built from the file at a cache path."""
+
+    def uses(self) -> Iterable[tuple[str, int]]:
+        """Give the uses of files, by cache path, since the last call; the latest last."""
+
+
+def value(uses: int, size: int) -> float:
+    """Give the value of each byte of a file."""
+    return min(max(uses, 1), MAX_USES) * (1 / max(size, MIN_SIZE) + 1 / REQUEST)
+
+
+@attrs.define(eq=False)
+class _Cached:
+    """A cached file: bytes, uses since it was added, and when it was last used (`turn`)."""
+
+    size: int
+    uses: int
+    priority: float
+    turn: int
+    checked: Checked | None = None
+
+
+@attrs.define(eq=False)
+class EvictionIndex:
+    """The cached files, by cache path.
+
+    :ivar used: bytes of all of them
+    :ivar changes: how often the index has changed
+    :ivar in_use: how often each file is being sent
+    """
+
+    _responses: Responses | None = None
+    used: int = attrs.field(init=False, default=0)
+    changes: int = attrs.field(init=False, default=0)
+    in_use: Counter[str] = attrs.field(init=False, factory=Counter)
+    _files: dict[str, _Cached] = attrs.field(init=False, factory=dict)
+    _inflation: float = attrs.field(init=False, default=0.0)
+    _turns: Iterator[int] = attrs.field(init=False, factory=count)
+    # Entries whose file has another turn by now, or is gone, are passed over.
+    _heap: list[tuple[float, int, str]] = attrs.field(init=False, factory=list)
+    # The cache paths that changed since the scan began; ``None`` while the index is complete.
+    _changed: set[str] | None = attrs.field(init=False, default=None)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._files))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def size(self, path: str) -> int:
+        return self._files[path].size if path in self._files else 0
+
+    def verified(self, path: str) -> Checked | None:
+        """Give what is known of a file's bytes, from this process or an earlier one."""
+        return self._files[path].checked if path in self._files else None
+
+    def add(self, path: str, size: int, checked: Checked | None = None) -> None:
+        """Add a file in the place of any other; with the same size it keeps its uses."""
+        file = self._files.get(path)
+        if file is not None and file.size == size:
+            file.checked = checked
+        else:
+            self._pop(path)
+            priority = self._inflation + value(0, size)
+            self._files[path] = file = _Cached(size, 0, priority, next(self._turns), checked)
+            self.used += size
+            self._push(path, file)
+        self._note_change(path)
+
+    def confirm(self, path: str, now: float) -> None:
+        """Note when the upstream had, or is taken to have had, a verified file."""
+        file = self._files[path]
+        if file.checked is not None:
+            file.checked = replace(file.checked, confirmed_at=now)
+            self.changes += 1
+
+    def mark_unverified(self, path: str, expected: Identity | None = None) -> None:
+        """Have a file checked before it is served again, if it has the expected identity."""
+        checked = self.verified(path)
+        if expected is None or (checked is not None and checked.identity == expected):
+            if checked is not None:
+                self._files[path].checked = None
+            self._invalidate(path)
+
+    def use(self, path: str, uses: int = 1) -> None:
+        """Count uses of a file, if the index has it."""
+        file = self._files.get(path)
+        if file is not None:
+            file.uses += uses
+            file.priority = self._inflation + value(file.uses, file.size)
+            file.turn = next(self._turns)
+            self._push(path, file)
+            self.changes += 1
+
+    def collect_uses(self) -> None:
+        """Count the files that the response cache has served since the last call."""
+        for path, uses in self._responses.uses() if self._responses is not None else ():
+            metrics.FILE_HITS.inc(uses)
+            self.use(path, uses)
+
+    def drop(self, path: str) -> None:
+        """Drop a file that is no longer there."""
+        self._pop(path)
+        self._note_change(path)
+
+    def acquire(self, path: str) -> None:
+        """Note that a file is being sent once more, so it is not evicted."""
+        self.in_use[path] += 1
+
+    def release(self, path: str) -> None:
+        self.in_use[path] -= 1
+        if not self.in_use[path]:
+            del self.in_use[path]
+
+    def raise_inflation(self, path: str) -> None:
+        """Raise the inflation to the priority of a file that is evicted."""
+        self._inflation = max(self._inflation, self._files[path].priority)
+
+    def victims(
+        self, excess: int, staying: Iterable[str] = (), limit: int | None = None
+    ) -> list[str] | None:
+        """
+        Choose the files to evict, the lowest priorities first; this changes nothing.
+
+        ==================================  =======================================
+        no excess                           none
+        excess > bytes that may be evicted  ``None``, so nothing is evicted in vain
+        else                                as many as needed, at most `limit`
+        ==================================  =======================================
+
+        :param excess: bytes to be freed
+        :param staying: files that stay, as do those in use
+        """
+        kept = {*staying, *self.in_use}
+        if excess > 0 and excess > self.used - sum(map(self.size, kept)):
+            return None
+        victims: list[str] = []
+        popped = []
+        while excess > 0 and len(victims) != limit:
+            entry = heapq.heappop(self._heap)
+            _, turn, path = entry
+            file = self._files.get(path)
+            if file is None or file.turn != turn:
+                continue
+            popped.append(entry)
+            if path not in kept:
+                victims.append(path)
+                excess -= file.size
+        for entry in popped:
+            heapq.heappush(self._heap, entry)
+        return victims
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no startup scan runs."""
+        return self._changed is None
+
+    def begin_scan(self) -> None:
+        self._changed = set()
+
+    def end_scan(self, found: Iterable[tuple[str, Identity]] | None) -> None:
+        """
+        Bring the index in line with the startup scan, but for the paths that changed meanwhile.
+
+        :param found: the cached files, the least recently used first; ``None`` if it failed
+        """
+        changed, self._changed = self._changed or set(), None
+        if found is None:
+            return
+        self.changes += 1
+        sizes = {path: each.size for path, each in found if path not in changed}
+        for path in self:
+            if path not in changed and self.size(path) != sizes.get(path):
+                self.drop(path)
+        new = [(path, size) for path, size in sizes.items() if path not in self._files]
+        # Only the order of their last use is known: the priority rises from one to the next, by
+        # the mean value over the number of files.
+        values = [value(0, size) for _, size in new]
+        step = sum(values) / max(len(new), 1) ** 2
+        self._add_all(
+            (path, _Cached(size, 0, self._inflation + each + number * step, next(self._turns)))
+            for number, ((path, size), each) in enumerate(zip(new, values, strict=True))
+        )
+
+    def dump(self) -> bytes:
+        """Write the document."""
+        rows = sorted(self._files.items(), key=lambda item: item[1].turn)
+        files = [(path, each.size, each.uses, each.priority, each.checked) for path, each in rows]
+        return msgspec.json.encode(_Document(VERSION, self._inflation, files))
+
+    def load(self, document: bytes) -> None:
+        """Read a document: all of it, or, if it is damaged (`ValueError`), nothing."""
+        read = msgspec.json.decode(document, type=_Document)
+        if read.version != VERSION or not math.isfinite(read.inflation):
+            raise ValueError("another version, or no numbers")
+        for _, size, uses, priority, checked in read.files:
+            if size < 0 or uses < 0 or not math.isfinite(priority):
+                raise ValueError("a number that cannot be")
+            if checked is not None and "sha256" not in checked.digests:
+                raise ValueError("a digest is missing")
+        self._inflation = read.inflation
+        self._add_all(
+            (path, _Cached(size, uses, priority, next(self._turns), checked))
+            for path, size, uses, priority, checked in read.files
+        )
+
+    def _add_all(self, files: Iterable[tuple[str, _Cached]]) -> None:
+        """Add files in one go: at a start there may be tens of thousands."""
+        new = dict(files)
+        for path in self._files.keys() & new.keys():
+            self._pop(path)
+        self._files |= new
+        self.used += sum(file.size for file in new.values())
+        self._rebuild_heap()
+
+    def _pop(self, path: str) -> None:
+        file = self._files.pop(path, None)
+        if file is not None:
+            self.used -= file.size
+
+    def _push(self, path: str, file: _Cached) -> None:
+        if len(self._heap) > 2 * len(self._files) + 1000:
+            self._rebuild_heap()
+        else:
+            heapq.heappush(self._heap, (file.priority, file.turn, path))
+
+    def _rebuild_heap(self) -> None:
+        self._heap = [(file.priority, file.turn, path) for path, file in self._files.items()]
+        heapq.heapify(self._heap)
+
+    def _note_change(self, path: str) -> None:
+        self.changes += 1
+        if self._changed is not None:
+            self._changed.add(path)
+        self._invalidate(path)
+
+    def _invalidate(self, path: str) -> None:
+        if self._responses is not None:
+            self._responses.invalidate(path)
