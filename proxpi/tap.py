@@ -83,7 +83,7 @@ from proxpi.upstream.proxy_agent import ProxyAgent
 from proxpi.web.admin.csrf import machine_names
 from proxpi.web.files import Files
 from proxpi.web.response_cache import FILES, ResponseCache
-from proxpi.web.server import Site
+from proxpi.web.server import ConnectionLimiter, Site
 from proxpi.web.simple_api import SimpleApi
 
 __all__ = ["Options", "makeService"]
@@ -122,6 +122,8 @@ class Proxpi(Service):
     projects: Projects
     cache_dir: CacheDir
     mirror: Mirror
+    limiter: ConnectionLimiter
+    response_cache: ResponseCache
     site: Site
     _counting: LoopingCall = attrs.field(init=False)
     _ports: list[tuple[str, IListeningPort]] = attrs.field(init=False, factory=list)
@@ -201,7 +203,7 @@ class Proxpi(Service):
 
     async def _stop(self) -> None:
         await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
-        await self.site.drain(self.settings.drain_timeout)
+        await self.limiter.drain(self.settings.drain_timeout)
         if self._counting.running:
             self._counting.stop()
         # An upstream may leave the close of its connection unanswered: nothing waits for that.
@@ -213,7 +215,7 @@ class Proxpi(Service):
 
     def abort_drain(self) -> None:
         """Close the connections that are still being drained."""
-        self.site.abort_drain()
+        self.limiter.abort_drain()
 
     def remove_temporary(self) -> None:
         """Remove the cache folder if it was made for this process alone."""
@@ -280,7 +282,7 @@ def build(
         stream=settings.slow_download == "stream",
         ttl=settings.index_ttl,
     )
-    files = Files(mirror, reactor, settings.binary_file_mime_type)
+    files = Files(mirror, settings.binary_file_mime_type)
 
     def exposition() -> bytes:
         cache_dir.count_uses()
@@ -296,13 +298,14 @@ def build(
         resource: IResource = AdminApi(pages, projects, mirror, hosts, exposition).app.resource()
         return resource
 
+    limiter = ConnectionLimiter(reactor, resources.client_descriptors)
     site = Site(
         SimpleApi(pages, projects, files, reactor),
         admin,
-        reactor,
-        resources.client_descriptors,
-        access=access,
+        clock=reactor,
+        limiter=limiter,
         response_cache=response_cache,
+        access=access,
     )
     return Proxpi(
         settings=settings,
@@ -317,6 +320,8 @@ def build(
         projects=projects,
         cache_dir=cache_dir,
         mirror=mirror,
+        limiter=limiter,
+        response_cache=response_cache,
         site=site,
     )
 

@@ -233,7 +233,7 @@ class Limits(TapCase):
         self.put(resource, "setrlimit", setrlimit)
         self.stop(self.start(*arguments))
         site: Any = self.reactor.tcpServers[-1][1]
-        return site._room, done
+        return site._limiter._limit, done
 
     def test_raised(self) -> None:
         """The soft one becomes the hard one, and a part of it is kept from the clients."""

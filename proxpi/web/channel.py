@@ -1,51 +1,87 @@
-"""One connection of a client: requests are read, answered one after the other, and it ends.
+"""One client connection: the protocol that owns the transport, as a written state table.
 
-States
-------
-``HEAD``
-    The head of a request is due, or a part of it is here. Whole heads in the input are taken one
-    by one, as long as the client takes the responses.
-``BODY``
-    A resource reads the body of the request, and a part of it is due.
-``RESPONSE``
-    The response to a request is under way. What comes meanwhile is kept, up to
-    :data:`MAX_PIPELINED` bytes.
-``LINGER``
-    The last response is written, and the connection is closed once the client has taken it. What
-    still comes is discarded. If a part of a request may still come, only the sending side is closed
-    first, so that a client that writes all of a request before it reads can read the response
-    (RFC 9112 9.6).
-``CLOSED``
-    The connection is lost.
+It reads requests, hands them one at a time to ``twisted.web`` as their channel, and ends the
+connection. It is no subclass of Twisted's ``HTTPChannel``: it offers a request the same methods, as
+Twisted's HTTP/2 streams do.
 
-Limits
-------
+States and events
+-----------------
+===========  ===========================  =================  ==================  ===================
+state        input                        client closes its  response is done    deadline
+                                          sending side
+===========  ===========================  =================  ==================  ===================
+*idle*       a cached response, or        *closing*          --                  *closing*
+             → *head*
+*head*       whole head: → *answering*    *closing*          --                  *closing*
+             or *body*; malformed: an
+             error, → *lingering*
+*body*       whole body: → *answering*;   *closing*          --                  *closing*
+             malformed: as above
+*answering*  is kept; more than           the client is      → *idle*, *head*;   none
+             :data:`MAX_PIPELINED` bytes  probed             at the last one →
+             pause reading                                   *lingering* or
+                                                             *closing*
+*lingering*  is discarded, up to          *closing*          --                  the connection is
+             :data:`MAX_LINGER` bytes                                            aborted
+*closing*    is discarded                 --                 --                  the connection is
+                                                                                 aborted
+===========  ===========================  =================  ==================  ===================
+
+* *idle*: no byte of a request is here. *head*: some are, or the rest of a body that no resource
+  reads. *body*: a resource reads the body. *answering*: the response is under way.
+* *lingering*: the last response is written; a part of a request may still come. Only the sending
+  side is closed, so that a client that writes all of a request before it reads can read the
+  response (RFC 9112 9.6). TLS has no such half: there the state is *closing*.
+* *closing*: the connection closes as soon as the transport has sent everything.
+* *closed*: the connection is lost.
+* A drain (:meth:`Channel.drain`) makes *closing* of *idle*, *head* and *body* at once, and of
+  *answering* after the response.
+
+Deadlines
+---------
 * A whole request, from its first byte (or from the connection's beginning) to its last, has to
-  come within :data:`REQUEST_TIMEOUT` seconds, however it is spread over them.
-* Between two requests a connection may be silent for :data:`IDLE_TIMEOUT` seconds.
-* A client that takes nothing of what is sent for a minute is dropped, and one that asks without
-  taking the answers is not read from, nor is what it has asked answered.
-* Only a ``POST`` outside the index has a body that is read: :data:`MAX_BODY` bytes at most.
-  Any other request is answered by its head, and its body is discarded.
+  come within :data:`REQUEST_TIMEOUT` seconds, however it is spread over them. Between two requests
+  a connection may be silent for :data:`IDLE_TIMEOUT` seconds.
+* A deadline starts once the client has taken all bytes. A client that takes no bytes for
+  :data:`~proxpi.web.transfer.STALL_TIMEOUT` seconds is dropped, in every state.
 * A client that has closed its sending side gets its responses. Whether it has only done that, or
   is gone, shows once something is sent to it: after :data:`HALF_CLOSE_GRACE` seconds a
   ``100 Continue``.
 
-On a plain TCP connection with nothing under way, the response cache
-(:mod:`proxpi.web.response_cache`) answers first.
+Backpressure
+------------
+The channel counts the bytes that the transport has not handed to the kernel. It registers a *pull*
+producer with the transport of the socket, which is resumed exactly when that buffer is empty. Above
+:data:`BUFFER` bytes the producer of the response is paused and no further request is read.
+
+A hit in the response cache (:mod:`proxpi.web.response_cache`) is handed to the socket without
+parsing: on a plain connection that is *idle*, with an empty buffer.
 """
 
 from __future__ import annotations
 
-import enum
+import math
+import typing
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
+import attrs
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IProducer,
+    IPullProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from twisted.web.http import NOT_MODIFIED, HTTPChannel
 from twisted.web.http_headers import Headers
 from zope.interface import alsoProvides, implementer
 
@@ -60,88 +96,158 @@ from proxpi.web.request_parser import (
     check_beginning,
     parse,
 )
-from proxpi.web.response_cache import CachedResponse
+from proxpi.web.response_cache import CachedResponse, ResponseCache
 from proxpi.web.routes import in_tree
-from proxpi.web.transfer import POLL, Rest, SendProgress, send_cached
+from proxpi.web.transfer import POLL, SendProgress, send_bytes, send_cached, send_file
 
 #: Seconds for a whole request to come.
 REQUEST_TIMEOUT = 30.0
 #: Seconds between two requests; longer than what is in front of a server keeps its connections.
 IDLE_TIMEOUT = 75.0
-#: Bytes that the body of a request may have.
+#: Bytes that the body of a request may have. Only a ``POST`` outside the index has one that is
+#: read; any other request is answered by its head, and its body is discarded.
 MAX_BODY = 64 * 1024
-#: Bytes that are kept of what comes while a response is under way.
+#: Bytes of further requests that are kept while a response is under way.
 MAX_PIPELINED = 16 * 1024
-#: Seconds, and bytes, of what is discarded behind a last response.
+#: Seconds, and bytes, of input that is discarded after the last response.
 LINGER_TIMEOUT = 30.0
 MAX_LINGER = 128 * 1024 * 1024
-#: Seconds after which a client that has closed its sending side is tried.
+#: Seconds after which a client that has closed its sending side is probed.
 HALF_CLOSE_GRACE = 1.0
+#: Bytes in the transport's buffer above which nothing more is written.
+BUFFER = 64 * 1024
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class State(enum.Enum):
-    """See the module."""
+class Limiter(typing.Protocol):
+    """Counts connections and responses of one server.
 
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    RESPONSE = enum.auto()
-    LINGER = enum.auto()
-    CLOSED = enum.auto()
+    :ivar draining: whether no request is begun any more
+    """
+
+    draining: bool
+
+    def admit(self, channel: Channel) -> bool:
+        """Count a connection in; tell whether it may get more than refusals."""
+
+    def release(self, channel: Channel) -> None:
+        """Count a connection out."""
+
+    def begin_response(self, channel: Channel) -> None:
+        """Count a response in."""
+
+    def end_response(self, channel: Channel) -> None:
+        """Count a response out."""
+
+
+class Server(typing.Protocol):
+    """Tells the time, and writes the access log."""
+
+    clock: IReactorTime
+
+    def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str:
+        """Write what the access log says of a request and its response."""
+
+    def log_response(self, client: str, line: str, seconds: float) -> None:
+        """Write a line of the access log."""
+
+
+@attrs.frozen(eq=False)
+class State:
+    """A row of the table.
+
+    :ivar timeout: seconds from the beginning of the state to its deadline
+    :ivar read: takes input; tells whether there may be more to take at once
+    :ivar input_ended: the client has closed its sending side, and all complete input is taken
+    :ivar expire: the deadline has passed
+    """
+
+    name: str
+    timeout: float
+    read: Callable[[Channel], bool]
+    input_ended: Callable[[Channel], object]
+    expire: Callable[[Channel], object]
 
 
 @implementer(IHalfCloseableProtocol)
-class Channel(HTTPChannel):
-    """Parses requests one after the other, and no faster than their answers are taken.
+class Channel(Protocol):
+    """The protocol of one connection, and the channel of its requests; see the module.
 
-    :ivar admitted: whether there is room for more than refusals
-    :ivar send_progress: whether the client takes what it is sent
-    :ivar closed_at: when it was told to close for a shutdown, in seconds of the clock
+    :ivar admitted: whether the connection gets more than refusals
     :ivar client: the client's address, for the log
+    :ivar plain: whether the kernel can send files to the socket: no TLS or other wrapper above it
+    :ivar persistent: whether the connection stays open after the response
+    :ivar closed_at: when it was told to close for a drain, in seconds of the clock
     """
 
-    site: Any
     transport: Any
-    admitted = True
-    send_progress: SendProgress
-    closed_at: float | None = None
+    admitted = False
     client = "-"
-    _state = State.HEAD
-    #: Whether cached responses can be handed to the socket itself.
-    _plain = False
-    #: Whether the transport has as much to send as it takes.
-    _backpressure = False
-    #: Whether :meth:`_advance` is at work, and need not be called.
-    _advancing = False
-    #: Whether the client has closed its sending side.
-    _half_closed = False
-    _head: Head
-    #: The body of the last request; what is left of it may also come after the response.
-    _body: Counted | Chunks = Counted(0)
-    #: When its timer rings.
-    _timer_at = 0.0
-    #: Whether a request is due: some of it has come, or nothing at all since the beginning.
-    _expects_request = True
-    _deadline = 0.0
+    plain = False
+    persistent = True
+    closed_at: float | None = None
+
+    def __init__(
+        self,
+        server: Server,
+        limiter: Limiter,
+        response_cache: ResponseCache,
+        request_factory: Callable[[Channel], Any],
+    ) -> None:
+        # A request of twisted.web finds its site, and who writes its log line, by these names.
+        self.site = self.factory = server
+        self._server = server
+        self._limiter = limiter
+        self._cache = response_cache
+        self._make_request = request_factory
+        self._clock = server.clock
+        self._state = IDLE
+        self._deadline = math.inf
+        self._timer: IDelayedCall | None = None
+        self._input = bytearray()
+        self._input_ended = False
+        self._reading_paused = False
+        #: Whether :meth:`_advance` is at work, and need not be called.
+        self._advancing = False
+        self._head: Head | None = None
+        #: The body of the last request; what is left of it may also come after the response.
+        self._body: Counted | Chunks = Counted(0)
+        self._request: Any = None
+        self._producer: Any = None
+        #: Bytes that the transport may not have handed to the kernel yet.
+        self._unsent = 0
+        #: How often it had handed over everything.
+        self._drains = 0
+        #: What closes the connection, or its sending side, once nothing is unsent.
+        self._close: Callable[[], object] | None = None
+        self._left_to_discard = MAX_LINGER
+
+    # The transport's side.
 
     def connectionMade(self) -> None:
         """See `IProtocol`."""
-        self.timeOut = REQUEST_TIMEOUT  # type: ignore[assignment]
-        super().connectionMade()  # type: ignore[no-untyped-call]
-        self._input = bytearray()
-        self.send_progress = SendProgress(self.transport, self.site.clock)
-        self._tls = ISSLTransport.providedBy(self.transport)
-        self._plain = isinstance(self.transport, Connection) and not self._tls
-        if isinstance(self.transport, ProtocolWrapper) and not self._tls:
+        transport = below = self.transport
+        while below is not None and not isinstance(below, FileDescriptor):
+            below = getattr(below, "transport", None)
+        #: The transport of the socket, below TLS and whatever else wraps it.
+        self._descriptor: Any = below
+        self._progress = SendProgress(below, self._clock)
+        self._tls = ISSLTransport.providedBy(transport)
+        self.plain = isinstance(transport, Connection) and not self._tls
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        if below is not None:
+            below.registerProducer(_BufferDrained(self), False)
+        if isinstance(transport, ProtocolWrapper) and not self._tls:
             # The wrapper of an endpoint with PROXY headers passes on everything but this.
-            wrapper: Any = self.transport
+            wrapper: Any = transport
             wrapper.readConnectionLost = self.readConnectionLost
             wrapper.writeConnectionLost = self.writeConnectionLost
             alsoProvides(wrapper, IHalfCloseableProtocol)
         self._note_client()
-        self._deadline = self.site.clock.seconds() + REQUEST_TIMEOUT
-        self.admitted = self.site.admit(self)
+        self.admitted = self._limiter.admit(self)
+        self._enter(IDLE, REQUEST_TIMEOUT)
 
     def _note_client(self) -> None:
         """Note the client's address; a PROXY header may say anything else."""
@@ -152,51 +258,21 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """See `IProtocol`."""
-        self._state = State.CLOSED
-        self.site.release(self)
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
-
-    def readConnectionLost(self) -> None:
-        """The client has closed its sending side, or is gone; see `IHalfCloseableProtocol`."""
-        if self._half_closed:
-            return
-        self._half_closed = True
-        if self._state is State.RESPONSE:
-            self._probe_later(HALF_CLOSE_GRACE, self.requests[0])
-        else:
-            self._advance()
-
-    def writeConnectionLost(self) -> None:
-        """See `IHalfCloseableProtocol`; this side closes only to linger."""
-
-    def _probe_later(self, seconds: float, request: Any) -> None:
-        self.site.clock.callLater(seconds, self._probe_client, request)
-
-    def _probe_client(self, request: Any) -> None:
-        """Find out whether a client whose sending side is closed is gone."""
-        if request not in self.requests:
-            return
-        if self.send_progress.gone():
-            self.transport.abortConnection()
-            return
-        if not request.startedWriting and request.clientproto == b"HTTP/1.1":
-            self.transport.write(_CONTINUE)
-        self._probe_later(POLL, request)
-
-    def resetTimeout(self) -> None:
-        """Do nothing: with a byte now and then, a request would never have to be whole."""
-
-    def setTimeout(self, period: float | None) -> float | None:
-        """Set the timer, and note when it rings."""
-        self._timer_at = self.site.clock.seconds() + (period or 0.0)
-        return super().setTimeout(period)  # type: ignore[no-untyped-call, no-any-return]
+        self._state = CLOSED
+        self._limiter.release(self)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._producer is not None:
+            self._producer.stopProducing()
+        if self._request is not None:
+            self._request.connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
-        if not (self._state is State.HEAD and self._can_send_cached()):
-            self._parse(data)
+        if not self._may_send_cached():
+            self._take(data)
             return
-        cache, now = self.site.response_cache, self.site.clock.seconds()
+        cache, now = self._cache, self._clock.seconds()
         entry = cache.by_head(data, now)
         if entry is not None:
             self._send_cached(entry, now)
@@ -207,256 +283,429 @@ class Channel(HTTPChannel):
             self._send_cached(entry, now)
             cache.alias(data, entry)  # not before: to make room, it may have to go itself
         else:
-            self._parse(data)
+            self._take(data)
 
-    def _can_send_cached(self) -> bool:
-        """Tell whether a cached response could be handed to the socket now."""
-        transport = self.transport
-        return bool(
-            self._plain
-            and self._body.done
-            and not self._input
-            and self.persistent
-            and self.admitted
-            and not (self.site.draining or transport.disconnecting)
-            # With anything in either, it would come before what was to come first.
-            and not (transport.dataBuffer or transport._tempDataBuffer)
-        )
-
-    def _send_cached(self, answer: CachedResponse, now: float) -> None:
-        """Send a cached response to a request of which nothing else is known."""
-        head = answer.head(now)
-        try:
-            sent = send_cached(self.transport.socket, head, answer)
-        except OSError:
-            self.transport.abortConnection()
-            return
-        if sent == len(head) + answer.size:
-            self.site.log_cached(self, answer)
-            self._expects_request = False
-            self._deadline = now + IDLE_TIMEOUT
-            if self._timer_at > now + POLL:  # whether the client takes it
-                self.setTimeout(POLL)
-        else:
-            rest = Rest(self, answer, now)
-            self.requests[:] = [rest]
-            self._begin_response(rest)
-            rest.begin(head, sent, self.site.clock)
-
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Write a head, and store the response that it begins, if it is cacheable."""
-        sequence = [version, b" ", code, b" ", reason, b"\r\n"]
-        for name, values in headers.getAllRawHeaders():
-            for value in values:
-                sequence.extend((name, b": ", value, b"\r\n"))
-        sequence.append(b"\r\n")
-        request = self.requests[0]
-        cacheable = request.cacheable
-        key = self._head.key
-        if cacheable is not None and key is not None and self._plain:
-            if request.method == b"HEAD" or request.code == NOT_MODIFIED:
-                cacheable = cacheable.bare()
-            line = self.site.describe(
-                request.method, request.path, request.code, cacheable.size, "HIT"
-            )
-            self.site.response_cache.store(key, b"".join(sequence), line, cacheable)
-        self.transport.writeSequence(sequence)
-
-    def _parse(self, data: bytes) -> None:
-        """Take what came, and handle as much of it as the state allows."""
-        if not self._plain:
-            self._note_client()  # a PROXY header may have come before
-        self._input += data
-        self._skip_body()
+    def readConnectionLost(self) -> None:
+        """The client has closed its sending side, or is gone; see `IHalfCloseableProtocol`."""
+        self._input_ended = True
         self._advance()
 
-    def _skip_body(self) -> None:
-        """Discard a short body that no resource reads."""
-        if self.persistent and self._state is not State.BODY:
-            self._body.feed(self._input)
+    def writeConnectionLost(self) -> None:
+        """See `IHalfCloseableProtocol`; this side closes only to linger."""
+
+    def buffer_drained(self) -> None:
+        """The transport has handed everything to the kernel."""
+        self._unsent = 0
+        self._drains += 1
+        if self._descriptor.disconnecting:
+            self._descriptor.unregisterProducer()  # TLS closes by itself when the client does
+        elif self._close is not None:
+            self._shut()
+        elif self._producer is not None:
+            self._producer.resumeProducing()
+        elif self._input or self._input_ended:
+            self._advance()
+
+    # Responses from the cache.
+
+    def _may_send_cached(self) -> bool:
+        """Tell whether a cached response could be handed to the socket now."""
+        return self._state is IDLE and self.plain and self.admitted and not self._unsent
+
+    def _send_cached(self, entry: CachedResponse, now: float) -> None:
+        """Send a cached response to a request of which nothing else is known."""
+        head = entry.head(now)
+        try:
+            sent = send_cached(self._descriptor.getHandle(), head, entry)
+        except OSError:
+            self.abort()
+            return
+        if sent == len(head) + entry.size:
+            self._log_cached(entry, 0.0)
+            self._deadline = now + IDLE_TIMEOUT
+            self._watch(now)  # whether the client takes it
+        else:
+            rest = _CachedRequest(self, entry, now)
+            self._begin_response(rest)
+            rest.begin(head, sent)
+
+    def _log_cached(self, entry: CachedResponse, seconds: float) -> None:
+        self._cache.count(entry)
+        self._server.log_response(self.client, entry.line, seconds)
+
+    # Input.
+
+    def _take(self, data: bytes) -> None:
+        """Take input, and handle as much of it as the state allows."""
+        if not self.plain:
+            self._note_client()  # a PROXY header may have come before
+        self._input += data
+        self._advance()
 
     def _advance(self) -> None:
-        """Go from state to state as far as the input, and the client's send_progress, allow."""
-        if self._advancing or self._state is State.CLOSED:
+        """Go from state to state as far as the input, and the client's progress, allow."""
+        if self._advancing:
             return
         self._advancing = True
         try:
-            while not (self._backpressure or self.site.draining) and (
-                (self._state is State.HEAD and self._read_head())
-                or (self._state is State.BODY and self._read_body())
-            ):
+            while self._state.read(self):
                 pass
         except BadRequest as error:
             self._refuse(error)
         finally:
             self._advancing = False
-        if self._state is State.LINGER:
-            self._discard()
-        elif self._state is not State.RESPONSE and self._half_closed and not self._backpressure:
-            self.loseConnection()  # type: ignore[no-untyped-call]
-        self._pause_or_resume_reading()
-        self._await_request()
+        if self._input_ended:
+            if self._unsent <= BUFFER:
+                self._state.input_ended(self)
+            return
+        paused = len(self._input) > MAX_PIPELINED
+        if paused is not self._reading_paused:
+            self._reading_paused = paused
+            (self.transport.pauseProducing if paused else self.transport.resumeProducing)()
 
     def _read_head(self) -> bool:
         """Begin with the next request, if its head is here; tell whether it is."""
-        while self._input.startswith(b"\r\n"):
-            del self._input[:2]  # RFC 9112 2.2: behind a body, where nothing should be
-        if not self._input:
+        if not self._body.done:
+            self._body.feed(self._input)  # no resource reads it
+        elif self._unsent > BUFFER:
             return False
+        while self._body.done and self._input.startswith(b"\r\n"):
+            del self._input[:2]  # RFC 9112 2.2: behind a body, where nothing should be
+        if self._body.done and not self._input:
+            if self._state is HEAD:
+                self._enter(IDLE)
+            return False
+        if self._state is IDLE:
+            self._enter(HEAD)
         end = self._input.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
-        if end < 4:
+        if not self._body.done or end < 4:
             check_beginning(self._input)
             return False
-        self._head = parse(bytes(self._input[:end]))
+        head = self._head = parse(bytes(self._input[:end]))
         del self._input[:end]
-        self._begin(self._head)
-        return True
-
-    def _begin(self, head: Head) -> None:
-        """Read the body of a request, or answer it by its head."""
-        self.persistent = head.persistent
-        request: Any = self.requestFactory(self)
+        self.persistent = head.persistent and self.admitted
+        request = self._request = self._make_request(self)
         for name, value in head.fields:
             request.requestHeaders.addRawHeader(name, value)
-        self.requests.append(request)
         request.gotLength(head.length)
         self._body = Chunks() if head.length is None else Counted(head.length)
         request.too_large = (head.length or 0) > MAX_BODY
         if self._body.done:
-            self._answer()
+            self._answer(head)
         elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
-            self._state = State.BODY
+            self._state = BODY  # with the deadline of the head
             if head.expects_continue:
-                self.transport.write(_CONTINUE)
+                self.write(_CONTINUE)
         else:
             if head.length is None or request.too_large or head.expects_continue:
                 self.persistent = False
-            self._skip_body()
-            self._answer()
+            else:
+                self._body.feed(self._input)
+            self._answer(head)
+        return True
 
     def _read_body(self) -> bool:
-        """Read the body of a request; once it is whole, answer. Tell whether it is whole."""
-        request: Any = self.requests[0]
+        """Read the body of a request; once it is whole, answer. Tell whether it is."""
+        assert self._head is not None
+        request = self._request
         request.handleContentChunk(self._body.feed(self._input))
         request.too_large = request.content.tell() > MAX_BODY
         if request.too_large:
             self.persistent = False
         elif not self._body.done:
             return False
-        self._answer()
+        self._answer(self._head)
         return True
 
-    def _answer(self) -> None:
-        request, head = self.requests[0], self._head
+    def _keep(self) -> bool:
+        """Leave the input for later."""
+        if self.persistent and not self._body.done:
+            self._body.feed(self._input)
+        return False
+
+    def _discard(self) -> bool:
+        """Discard the input; abort the connection if that becomes too much."""
+        self._left_to_discard -= len(self._input)
+        self._input.clear()
+        if self._left_to_discard < 0:
+            self.abort()
+        return False
+
+    # Responses.
+
+    def _answer(self, head: Head) -> None:
+        request = self._request
         if not self.persistent:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self._begin_response(request)
         request.requestReceived(head.method, head.target, head.version)
 
     def _begin_response(self, request: Any) -> None:
-        self._state = State.RESPONSE
-        self._expects_request = False
-        self.setTimeout(None)
-        self.site.busy.add(self)
-        if self._half_closed:
-            self._probe_later(HALF_CLOSE_GRACE, request)
+        self._request = request
+        self._enter(ANSWERING)
+        self._limiter.begin_response(self)
 
     def requestDone(self, request: Any) -> None:
-        """Go on with the next request, if the client takes the answers."""
-        self.requests.remove(request)
-        self.site.busy.discard(self)
-        self._deadline = self.site.clock.seconds() + IDLE_TIMEOUT
-        self._state = State.HEAD
-        self.setTimeout(POLL)
-        # While it drains, it is closed once the client has all of it: see `Site.drain`.
-        if self.persistent or self.site.draining:
-            self._advance()
+        """Go on with the next request, or end the connection; called by the request."""
+        self._request = None
+        self._limiter.end_response(self)
+        if self._limiter.draining:
+            self._enter(CLOSING)  # and the server closes it once the client has all bytes
+        elif self.persistent:
+            self._enter(IDLE)
         else:
-            self._linger(reads=bool(self._input or not self._body.done))
+            self._end(lingers=bool(self._input or not self._body.done))
+        self._advance()
 
     def _refuse(self, error: BadRequest) -> None:
         """Refuse a request that is malformed, and close: its end is not known."""
-        self.requests.clear()
-        bare = self._state is State.HEAD and self._input.startswith(b"HEAD ")
+        bare = self._request is None and self._input.startswith(b"HEAD ")
+        self._request = None
         head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
-        self.transport.write(head if bare else head + body)
-        line = self.site.describe(b"-", b"-", error.status, 0 if bare else len(body), "-")
-        self.site.access(f"{self.client} {line} 0.000s")
-        self._linger()
-
-    def _linger(self, *, reads: bool = True) -> None:
-        """Close once all is sent: the sending side alone, if more than the head may still come."""
-        self._state = State.LINGER
-        self.persistent = False
-        self._expects_request = False
-        self._deadline = self.site.clock.seconds() + LINGER_TIMEOUT
-        self._left = MAX_LINGER
-        self.transport.unregisterProducer()
-        if self._tls or not reads:
-            self.transport.loseConnection()  # TLS waits for the client's end of its own accord
-        else:
-            self.transport.loseWriteConnection()
-        self.setTimeout(POLL)
+        self.write(head if bare else head + body)
+        line = self._server.log_line(b"-", b"-", error.status, 0 if bare else len(body), "-")
+        self._server.log_response(self.client, line, 0.0)
+        self._end(lingers=True)
         self._discard()
 
-    def _discard(self) -> None:
-        """Discard what came, and close once the client has closed, or has sent too much."""
-        self._left -= len(self._input)
-        self._input.clear()
-        if self._half_closed:
-            self.transport.loseConnection()
-        elif self._left < 0:
-            self.transport.abortConnection()
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Write a head, and store the response that it begins if it is cacheable."""
+        fields = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        request, key = self._request, self._head.key if self._head is not None else None
+        cacheable = request.cacheable
+        if cacheable is not None and key is not None and self.plain:
+            if request.method == b"HEAD" or request.code == 304:
+                cacheable = cacheable.without_body()
+            size = cacheable.size
+            line = self._server.log_line(request.method, request.path, request.code, size, "HIT")
+            self._cache.store(key, code + b" " + reason, fields, line, cacheable)
+        lines = [b"%b: %b\r\n" % field for field in fields]
+        self.write(b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines)))
 
-    def _pause_or_resume_reading(self) -> None:
-        """Read from the client, or let it wait."""
-        if self._state is State.RESPONSE and len(self._input) > MAX_PIPELINED:
-            self.transport.pauseProducing()
-        elif not (self._backpressure or self._half_closed):
-            self.transport.resumeProducing()
+    def write(self, data: bytes) -> None:
+        """Write a part of a response."""
+        self.transport.write(data)
+        if self._descriptor is not None:
+            self._unsent += len(data)
+            if self._unsent > BUFFER and self._producer is not None:
+                self._producer.pauseProducing()
 
-    def _await_request(self) -> None:
-        """Set the timer for the rest of a request once some of it is here."""
-        waits = self._state is State.BODY or (
-            self._state is State.HEAD and (self._input or not self._body.done)
-        )
-        if waits and not self._expects_request:
-            self._expects_request = True
-            self._deadline = self.site.clock.seconds() + REQUEST_TIMEOUT
-            # Soon, because this may as well be a client that does not take its answers.
-            self.setTimeout(POLL)
+    def writeSequence(self, parts: Iterable[bytes]) -> None:
+        """Write parts of a response."""
+        self.write(b"".join(parts))
 
-    def pauseProducing(self) -> None:
-        """Wait for the client to take what is to be sent; see `IPushProducer`."""
-        self._backpressure = True
-        super().pauseProducing()  # type: ignore[no-untyped-call]
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """See `IConsumer`."""
+        self._producer = producer
+        if not streaming or self._unsent > BUFFER:
+            (producer.pauseProducing if streaming else producer.resumeProducing)()
+
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+        self._producer = None
+
+    def flush(self) -> None:
+        """Hand the buffer to the kernel now instead of in the next turn of the reactor."""
+        if isinstance(self._descriptor.doWrite(), Exception):
+            self.abort()
+
+    def resume_when_writable(self) -> None:
+        """Resume the producer, which has written nothing, as soon as the socket takes more."""
+        self._descriptor.startWriting()
+
+    def fileno(self) -> int:
+        """Give the descriptor of the socket."""
+        number: int = self._descriptor.fileno()
+        return number
+
+    def getPeer(self) -> IAddress:
+        """See `ITransport`."""
+        peer: IAddress = self.transport.getPeer()
+        return peer
+
+    def getHost(self) -> IAddress:
+        """See `ITransport`."""
+        host: IAddress = self.transport.getHost()
+        return host
+
+    def isSecure(self) -> bool:
+        """Tell whether this is TLS; called by the request."""
+        return self._tls
+
+    # Deadlines and the end.
+
+    def pending(self) -> bool:
+        """Tell whether the client has not taken all bytes yet."""
+        return self._unsent > 0 or self._progress.in_kernel() > 0
+
+    def _enter(self, state: State, timeout: float | None = None) -> None:
+        self._state = state
+        now = self._clock.seconds()
+        self._deadline = now + (state.timeout if timeout is None else timeout)
+        self._watch(now)
+
+    def _watch(self, now: float) -> None:
+        """See to it that the timer rings soon: the client may not take what is sent."""
+        if self._timer is None or not self._timer.active():
+            self._timer = self._clock.callLater(POLL, self._on_timer)
+        elif self._timer.getTime() > now + POLL:
+            self._timer.reset(POLL)
+
+    def _on_timer(self) -> None:
+        """Drop the client if its time is over; look again later if it is not."""
+        now = self._clock.seconds()
+        if self.pending():
+            left = self._progress.stall_deadline(self._drains)
+            self._deadline = now + self._state.timeout
+            if left <= 0:
+                self.abort()
+                return
+            left = min(left, POLL)
+        else:
+            self._progress.restart()
+            left = min(self._deadline - now, POLL if self._state is ANSWERING else math.inf)
+            if left <= 0:
+                self._state.expire(self)
+                return
+        if self._state is ANSWERING and self._input_ended:
+            self._probe_client()
+        self._timer = self._clock.callLater(left, self._on_timer)
+
+    def _probe_client(self) -> None:
+        """Find out whether a client whose sending side is closed is gone."""
+        request = self._request
+        if self._progress.connection_ended():
+            self.abort()
+        elif not request.startedWriting and request.clientproto == b"HTTP/1.1":
+            self.write(_CONTINUE)
+
+    def _probe_soon(self) -> None:
+        assert self._timer is not None  # it runs while a request is answered
+        self._timer.reset(HALF_CLOSE_GRACE)
+
+    def drain(self) -> None:
+        """Begin no further request."""
+        if self._state is ANSWERING:
+            self.persistent = False
+            self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        elif self._state in (IDLE, HEAD, BODY):
+            self._enter(CLOSING)
+
+    def close(self) -> None:
+        """Close the connection once the transport has sent everything."""
+        self._enter(CLOSING)
+        self._close_with(self.transport.loseConnection)
+
+    loseConnection = close
+
+    def abort(self) -> None:
+        """Close the connection at once, so that the client sees a truncated response."""
+        self.transport.abortConnection()
+
+    def _end(self, *, lingers: bool) -> None:
+        """End the connection after its last response."""
+        self.persistent = False
+        if self._tls or not lingers:
+            self.close()
+        else:
+            self._enter(LINGERING)
+            self._close_with(self.transport.loseWriteConnection)
+
+    def _close_with(self, close: Callable[[], object]) -> None:
+        self._close = close
+        if not self._unsent:
+            self._shut()
+
+    def _shut(self) -> None:
+        close, self._close = self._close, None
+        assert close is not None
+        if self._descriptor is not None:
+            self._descriptor.unregisterProducer()  # Twisted closes nothing before
+        close()
+
+
+def _never(channel: Channel) -> bool:
+    return False
+
+
+#: See the module's docstring.
+IDLE = State("idle", IDLE_TIMEOUT, Channel._read_head, Channel.close, Channel.close)
+HEAD = State("head", REQUEST_TIMEOUT, Channel._read_head, Channel.close, Channel.close)
+BODY = State("body", REQUEST_TIMEOUT, Channel._read_body, Channel.close, Channel.close)
+ANSWERING = State("answering", math.inf, Channel._keep, Channel._probe_soon, _never)
+LINGERING = State("lingering", LINGER_TIMEOUT, Channel._discard, Channel.close, Channel.abort)
+CLOSING = State("closing", POLL, Channel._discard, _never, Channel.abort)
+CLOSED = State("closed", math.inf, _never, _never, _never)
+
+
+@implementer(IPullProducer)
+@attrs.define(eq=False)
+class _BufferDrained:
+    """Is resumed by the transport of the socket when its buffer is empty.
+
+    An object of its own: it is no channel that pauses, resumes or stops.
+    """
+
+    _channel: Channel
 
     def resumeProducing(self) -> None:
-        """Go on with what was not parsed for want of a client that takes the answers."""
-        self._backpressure = False
-        super().resumeProducing()  # type: ignore[no-untyped-call]
-        self._advance()
+        """See `IPullProducer`."""
+        self._channel.buffer_drained()
 
-    def timeoutConnection(self) -> None:
-        """Drop the client if its time is over; look again later if it is not."""
-        now, pending = self.site.clock.seconds(), self.send_progress.pending()
-        if pending:
-            left = self.send_progress.stall_deadline()
-            lingers = self._state is State.LINGER
-            self._deadline = now + (
-                LINGER_TIMEOUT
-                if lingers
-                else REQUEST_TIMEOUT
-                if self._expects_request
-                else IDLE_TIMEOUT
-            )
+    def stopProducing(self) -> None:
+        """See `IProducer`; the channel is told of the end by itself."""
+
+
+@attrs.define(eq=False)
+class _CachedRequest:
+    """The request to which the rest of a cached response is sent.
+
+    :ivar sentLength: bytes of the body that were sent
+    """
+
+    channel: Channel
+    _entry: CachedResponse
+    _started: float
+    sentLength: int = 0
+    method: bytes = b"GET"
+    startedWriting: bool = True
+    cacheable: None = None
+    responseHeaders: Headers = attrs.field(factory=Headers)
+
+    def begin(self, head: bytes, sent: int) -> None:
+        """
+        Send what is left.
+
+        :param head: the head of which, and of the body behind it, `sent` bytes are sent already
+        """
+        entry = self._entry
+        if sent < len(head):
+            self.channel.write(head[sent:])
+        start = self.sentLength = max(0, sent - len(head))
+        if entry.held is None or not entry.size:
+            send_bytes(self, entry.apart, start)
         else:
-            left = self._deadline - now
-        if left > 0:
-            self.setTimeout(min(left, POLL) if pending else left)
-        elif pending or self.transport.disconnecting:
-            self.transport.abortConnection()
-        else:
-            self.loseConnection()  # type: ignore[no-untyped-call]
-            self._deadline = now + POLL
-            self.setTimeout(POLL)
+            copy = entry.held.share()
+            first, stop = entry.start + start, entry.stop
+            send_file(self, copy.file.fileno(), first, stop, copy.close, entry.held.mark_unverified)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body."""
+        self.sentLength += len(data)
+        self.channel.write(data)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """See `IConsumer`."""
+        self.channel.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+        self.channel.unregisterProducer()
+
+    def finish(self) -> None:
+        """Note that the response is written."""
+        self.channel._log_cached(self._entry, self.channel._clock.seconds() - self._started)
+        self.channel.requestDone(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone; the channel stops the producer."""

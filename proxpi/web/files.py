@@ -5,7 +5,6 @@ from __future__ import annotations
 from mimetypes import guess_type
 
 import attrs
-from twisted.internet.interfaces import IReactorTime
 
 from proxpi import metrics
 from proxpi.files.file_handles import OpenFile
@@ -32,7 +31,6 @@ class Files:
     """
 
     _mirror: Mirror
-    _clock: IReactorTime
     any_type: bool
 
     def respond(self, request: Request, route: FileRoute) -> None:
@@ -104,7 +102,7 @@ class Files:
             reader.close()
             return
         self._set_head(request, route, size, reader.spool.reference, "MISS", span)
-        send(request, reader, self._clock, size if span is None else span.stop)
+        send(request, reader, size if span is None else span.stop)
 
     def _send_copy(self, request: Request, route: FileRoute, copy: OpenFile, status: str) -> None:
         """Send a cached file, or a range of it."""
@@ -123,7 +121,7 @@ class Files:
         if request.cacheable is not None:
             request.cacheable = attrs.evolve(request.cacheable, start=start, stop=stop)
         descriptor = copy.file.fileno()
-        send_file(request, descriptor, start, stop, self._clock, copy.close, copy.mark_unverified)
+        send_file(request, descriptor, start, stop, copy.close, copy.mark_unverified)
 
     def _set_head(
         self,

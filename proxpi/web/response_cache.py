@@ -1,8 +1,8 @@
-"""The response cache: responses from the cache of pages and files, ready to go out again.
+"""The response cache: hits of pages and files, found by the bytes of a request or its cache key.
 
-Clients of one image send the same bytes, run after run. When a hit is answered in the ordinary way,
-its :class:`CachedResponse` is stored: the head that was written, split where the time stands in it,
-and the body, in memory or as part of an open file. An entry is found
+Clients of one image send the same bytes, run after run. When a resource answers a hit, its
+:class:`CachedResponse` is stored: status, header fields, and the body, in memory or as part of an
+open file. An entry is found
 
 * by the very bytes of a request (:meth:`ResponseCache.by_head`);
 * by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_parser`,
@@ -10,14 +10,13 @@ and the body, in memory or as part of an open file. An entry is found
 
 States of an entry: *stored* (sent as long as it is :meth:`usable <ResponseCache.usable>`) and
 *removed* (invalidated, expired, replaced or evicted; its descriptor is closed). Invalidating a page
-or file removes every entry built from it. A page's entry ends with the page's freshness, and says
-how much of that is left. A file's is sent only if a look at the disk (one ``lstat``) shows the file
-that is open. Responses that are no hits, or after which the connection closes, are not stored; only
-plain TCP is answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.transfer` sends).
+or file removes every entry built from it. A page's entry expires with the page; its ``max-age`` is
+computed for each response. A file's entry is sent only if one ``lstat`` shows the file that is
+open. Responses that are no hits, or after which the connection closes, are not stored; only plain
+TCP is answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.transfer` sends).
 
 There are at most :data:`ENTRIES` entries with :data:`MEMORY` bytes, keys, aliases and log lines
-included, and :data:`FILES` open files; beyond that the oldest entry is evicted that was not used
-since the last look at it.
+included, and :data:`FILES` open files; beyond that, second-chance (CLOCK) eviction.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -58,14 +57,14 @@ class Cacheable:
 
     (While it waits, what it was built from may be invalidated.)
 
-    :ivar keys: what invalidates it: the project's name, and a file's cache path
+    :ivar invalidation_keys: the project's name, and a file's cache path
     :ivar fresh_until: seconds of the clock
     :ivar body: what follows the head, unless it is a file
     :ivar hold: keeps that file open; ``None`` if it cannot be
     :ivar start: where in the file the body begins, and `stop` where it ends
     """
 
-    keys: tuple[str, ...]
+    invalidation_keys: tuple[str, ...]
     fresh_until: float = math.inf
     body: bytes = b""
     hold: Callable[[], OpenFile | None] | None = None
@@ -77,8 +76,8 @@ class Cacheable:
         """Bytes that follow the head."""
         return len(self.body) or self.stop - self.start
 
-    def bare(self) -> Cacheable:
-        """Give that of the response without its body."""
+    def without_body(self) -> Cacheable:
+        """The same without a body, for HEAD and 304."""
         return attrs.evolve(self, body=b"", start=0, stop=0)
 
 
@@ -87,17 +86,16 @@ class CachedResponse:
     """A response, but for the time in its head.
 
     :ivar line: what the access log says of it, after the client's address
-    :ivar keys: as in :class:`Cacheable`
+    :ivar invalidation_keys: as in :class:`Cacheable`
     :ivar body: the body, unless it lies in the open file, from `start` to `stop`
-    :ivar used: whether it was sent since the last look at it
+    :ivar used: whether it was sent since eviction last considered it
+    :ivar aliases: the heads by which it is found, besides its cache key
     """
 
-    _before: bytes
-    _between: bytes
-    _after: bytes
+    _template: bytes
     key: CacheKey
     line: str
-    keys: tuple[str, ...]
+    invalidation_keys: tuple[str, ...]
     fresh_until: float
     body: bytes
     held: OpenFile | None
@@ -105,8 +103,8 @@ class CachedResponse:
     stop: int
     cost: int
     used: bool = False
-    heads: list[bytes] = attrs.field(factory=list)
-    _stamp: tuple[int, int] = (-1, -1)
+    aliases: list[bytes] = attrs.field(factory=list)
+    _rendered_for: tuple[int, int] = (-1, -1)
     _head: bytes = b""
 
     def head(self, now: float) -> bytes:
@@ -118,17 +116,17 @@ class CachedResponse:
         second, left = int(time.time()), caching.MAX_AGE
         if self.fresh_until - now < left:
             left = caching.max_age(self.fresh_until - now)
-        if self._stamp != (second, left):
-            age = b"%d" % left if self._after else b""
+        if self._rendered_for != (second, left):
             small = self.body if len(self.body) <= SMALL else b""
-            parts = (self._before, _date(second), self._between, age, self._after, small)
-            self._head, self._stamp = b"".join(parts), (second, left)
+            self._head = self._template % {b"date": _date(second), b"max-age": left} + small
+            self._rendered_for = second, left
         return self._head
 
     @property
     def path(self) -> str | None:
         """The cache path of the file whose content it is, if it is one's."""
-        return self.keys[-1] if self.held is not None and self.held.cached is not None else None
+        held = self.held
+        return self.invalidation_keys[-1] if held is not None and held.cached is not None else None
 
     @property
     def size(self) -> int:
@@ -150,7 +148,7 @@ class ResponseCache:
 
     files: int = FILES
     _by_head: dict[bytes, CachedResponse] = attrs.field(init=False, factory=dict)
-    # In the order in which they came, or were looked at and left.
+    # In the order in which they were stored, or were given a second chance.
     _by_key: dict[CacheKey, CachedResponse] = attrs.field(init=False, factory=dict)
     _built_from: dict[str, list[CachedResponse]] = attrs.field(init=False, factory=dict)
     _cost: int = attrs.field(init=False, default=0)
@@ -182,12 +180,19 @@ class ResponseCache:
         entry = self._by_key.get(key)
         return entry if entry is not None and self.usable(entry, now) else None
 
-    def store(self, key: CacheKey, head: bytes, line: str, cacheable: Cacheable) -> None:
+    def store(
+        self,
+        key: CacheKey,
+        status: bytes,
+        fields: Sequence[tuple[bytes, bytes]],
+        line: str,
+        cacheable: Cacheable,
+    ) -> None:
         """
         Store a response in the place of any other with the same key, if it can be kept.
 
-        :param head: the head that is sent
-        :param line: what the log says of it
+        :param status: the status code and its reason
+        :param line: what the access log says of it
         """
         body, start, stop = cacheable.body, cacheable.start, cacheable.stop
         try:
@@ -208,32 +213,40 @@ class ResponseCache:
                     held.close()
                     return
                 start, stop, cost = 0, 0, len(body)
-        old = self._by_key.get(key)
-        if old is not None:
-            self.remove(old)
-        method, target, fields = key
+        self.remove(self._by_key.get(key))
+        template = _template(status, fields, has_max_age=cacheable.fresh_until < math.inf)
+        method, target, asking = key
         # A small body is there once more, with the head that was sent last.
-        cost = OVERHEAD + 2 * len(head) + cost * (2 if cost <= SMALL else 1)
-        cost += sum(map(len, (method, target, line, *cacheable.keys)))
-        cost += sum(len(field or b"") for field in fields)
-        parts = _split(head, dated=cacheable.fresh_until < math.inf)
-        said = line, cacheable.keys, cacheable.fresh_until
-        entry = CachedResponse(*parts, key, *said, body, held, start, stop, cost)
+        cost = OVERHEAD + 2 * len(template) + cost * (2 if cost <= SMALL else 1)
+        cost += sum(map(len, (method, target, line, *cacheable.invalidation_keys)))
+        cost += sum(len(value or b"") for value in asking)
+        entry = CachedResponse(
+            template=template,
+            key=key,
+            line=line,
+            invalidation_keys=cacheable.invalidation_keys,
+            fresh_until=cacheable.fresh_until,
+            body=body,
+            held=held,
+            start=start,
+            stop=stop,
+            cost=cost,
+        )
         self._by_key[key] = entry
-        for each in entry.keys:
+        for each in entry.invalidation_keys:
             self._built_from.setdefault(each, []).append(entry)
         self._cost += cost
         self._open += held is not None
         self._evict()
 
     def alias(self, head: bytes, entry: CachedResponse) -> None:
-        """Find an entry by a head from now on, if it is still stored."""
+        """Find an entry by the bytes of a head from now on, if it is still stored."""
         if self._by_key.get(entry.key) is not entry or head in self._by_head:
             return  # (the channel gives no head that is longer than MAX_ALIAS)
-        if len(entry.heads) >= ALIASES:
-            self._charge(entry, -len(entry.heads[0]) - ALIAS_OVERHEAD)
-            del self._by_head[entry.heads.pop(0)]
-        entry.heads.append(head)
+        if len(entry.aliases) >= ALIASES:
+            self._charge(entry, -len(entry.aliases[0]) - ALIAS_OVERHEAD)
+            del self._by_head[entry.aliases.pop(0)]
+        entry.aliases.append(head)
         self._by_head[head] = entry
         self._charge(entry, len(head) + ALIAS_OVERHEAD)
         self._evict()
@@ -255,7 +268,7 @@ class ResponseCache:
         return False
 
     def _evict(self) -> None:
-        """Remove what is too much, what was not used lately first."""
+        """Remove what exceeds a bound."""
         while (
             len(self._by_key) > ENTRIES or self._cost > MEMORY or self._open > self.files
         ) and len(self._by_key) > 1:
@@ -266,15 +279,15 @@ class ResponseCache:
             else:
                 self.remove(entry)
 
-    def remove(self, entry: CachedResponse) -> None:
+    def remove(self, entry: CachedResponse | None) -> None:
         """Remove an entry, if it is still stored."""
-        if self._by_key.get(entry.key) is not entry:
+        if entry is None or self._by_key.get(entry.key) is not entry:
             return
         del self._by_key[entry.key]
         self._cost -= entry.cost
-        for head in entry.heads:
+        for head in entry.aliases:
             del self._by_head[head]
-        for each in entry.keys:
+        for each in entry.invalidation_keys:
             self._built_from[each].remove(entry)
             if not self._built_from[each]:
                 del self._built_from[each]
@@ -301,14 +314,17 @@ def in_memory(body: bytes) -> OpenFile | None:
     return OpenFile(open(descriptor, "rb", buffering=0), len(body), "", is_kept=True)
 
 
-def _split(head: bytes, *, dated: bool) -> tuple[bytes, bytes, bytes]:
-    """Split a head around the time, and around how much is left of an answer's."""
-    before, date, rest = head.partition(b"\r\nDate: ")
-    _, end, rest = rest.partition(b"\r\n")
-    if not dated:
-        return before + date, end + rest, b""
-    between, age, after = rest.partition(b"max-age=")
-    return before + date, end + between + age, after.lstrip(b"0123456789")
+def _template(status: bytes, fields: Iterable[tuple[bytes, bytes]], *, has_max_age: bool) -> bytes:
+    """Write a head with places for the date and, in ``Cache-Control``, for the max-age."""
+    lines = [b"HTTP/1.1 " + status]
+    for name, value in fields:
+        value = value.replace(b"%", b"%%")
+        if name == b"Date":
+            value = b"%(date)b"
+        elif has_max_age and name == b"Cache-Control":
+            value = b"public, max-age=%(max-age)d"
+        lines.append(name + b": " + value)
+    return b"\r\n".join([*lines, b"", b""])
 
 
 @lru_cache(maxsize=2)

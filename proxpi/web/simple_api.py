@@ -121,11 +121,11 @@ class SimpleApi(Resource):
             headers["Content-Encoding"] = "gzip"
         responses.set_headers(request, headers | responses.NO_SNIFF)
         if isinstance(found, Page):
-            send_bytes(request, found.body.data, self._clock)
+            send_bytes(request, found.body.data)
         else:
             # A descriptor of its own: the list may be replaced while it is sent.
             descriptor = os.dup(found.file.descriptor)
-            send_file(request, descriptor, 0, size, self._clock, lambda: os.close(descriptor))
+            send_file(request, descriptor, 0, size, lambda: os.close(descriptor))
 
 
 def _format(request: Request) -> str | None:

@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxpi.files import fetch
 from proxpi.resources import Resources
 from proxpi.settings import Settings
 from proxpi.tap import build
+from proxpi.web.response_cache import ResponseCache
 from tests.support.agent import MemoryAgent, Reply
-from tests.support.exchange import Exchange, Response
+from tests.support.exchange import PEER, Exchange, Readiness, Response
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -124,7 +124,7 @@ class FolderCase(Case):
     def open_files(self) -> list[str]:
         """Give what this process has open below the folder, names that are gone included."""
         found = []
-        for descriptor in os.listdir("/proc/self/fd"):
+        for descriptor in {*os.listdir("/proc/self/fd")} - {*map(str, self.kept_descriptors())}:
             try:
                 path = os.readlink(f"/proc/self/fd/{descriptor}")
             except FileNotFoundError:  # the one by which the list was read
@@ -132,6 +132,10 @@ class FolderCase(Case):
             if path.startswith(f"{self.folder}/"):
                 found.append(path)
         return found
+
+    def kept_descriptors(self) -> list[int]:
+        """Give descriptors that do not count."""
+        return []
 
     def leftovers(self) -> list[str]:
         """Give the partial files that lie there."""
@@ -146,8 +150,9 @@ class ProxpiCase(FolderCase):
         """Build the default house, which asks for a file again without a pause."""
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
-        self.clock = Clock()
+        self.clock = Readiness()
         self.internet = MemoryAgent()
+        self.response_cache = ResponseCache()
         self.build()
 
     def build(
@@ -173,6 +178,7 @@ class ProxpiCase(FolderCase):
             "SLOW_DOWNLOAD": "stream" if stream else "redirect",
             "HOSTS": HOST,
         }
+        self.response_cache.invalidate(None)
         self.access_log: list[str] = []
         proxpi = build(
             Settings.read({f"PROXPI_{name}": text for name, text in settings.items()}, {}),
@@ -194,7 +200,13 @@ class ProxpiCase(FolderCase):
             proxpi.mirror,
         )
         self.pages, self.projects, self.site = proxpi.pages, proxpi.projects, proxpi.site
+        self.limiter, self.response_cache = proxpi.limiter, proxpi.response_cache
+        self.addCleanup(self.response_cache.invalidate, None)
         self.cache_dir.prepare()
+
+    def kept_descriptors(self) -> list[int]:
+        """Give the descriptors of files that the response cache keeps."""
+        return [entry.held.file.fileno() for entry in self.response_cache if entry.held is not None]
 
     def serve(
         self, filename: str, data: bytes, *replies: Any, project: str = "demo", **keys: Any
@@ -204,9 +216,11 @@ class ProxpiCase(FolderCase):
         self.internet.at(f"{INDEX}{project}/", page(listed, name=project))
         self.internet.at(listed["url"], *(replies or [Reply(200, data)]))
 
-    def connect(self, *, peer: IAddress | None = None, tls: bool = False) -> Exchange:
+    def connect(
+        self, *, peer: IAddress = PEER, tls: bool = False, capacity: int | None = None
+    ) -> Exchange:
         """Open a connection."""
-        exchange = Exchange(self.site, self.clock, peer, tls)
+        exchange = Exchange(self.site, self.clock, peer, tls=tls, capacity=capacity)
         self.addCleanup(exchange.hang_up)
         return exchange
 

@@ -1,37 +1,32 @@
-"""Requests as bytes into a real ``Site``, answers as bytes out of it, without a socket.
+"""Requests as bytes into a real ``Site``, responses as bytes out of it, without a reactor.
 
-The transport in between behaves as a TCP one does: it asks for a pause when its buffer is
-full, goes on when the client has taken all, and tells of its end.
+Twisted's own transport stands on a real socket: the kernel is there, time is not. The socket is one
+of a pair of Unix sockets, so that only the test decides what is read when; for the server it is a
+TCP connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import select
+import socket
 from typing import Any
 
 import attrs
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IProtocolFactory,
-    IPushProducer,
-    ISSLTransport,
-    ITransport,
-)
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IProtocolFactory, ISSLTransport
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import alsoProvides
 
 HOST = "proxpi.example:5000"
-#: Bytes that a transport of Twisted's buffers before it asks its producer for a pause.
-BUFFER = 64 * 1024
+PEER = IPv4Address("TCP", "192.0.2.1", 54321)
 
 
 @attrs.frozen
 class Response:
-    """One answer.
+    """One response.
 
     :ivar headers: lower-case names; several lines of a name are joined by commas
     :ivar whole: whether all came that was announced
@@ -48,156 +43,177 @@ class Response:
         return self.body.decode()
 
 
-@implementer(ITransport, IConsumer, IPushProducer)
-class Wire:
-    """The server's transport of one connection, as far as buffering and its ends go.
+def settle(reactor: Any) -> None:
+    """Read and write wherever the kernel allows it, until nothing is left to do.
 
-    :ivar unsent: what the client has not taken yet
-    :ivar reading: whether the server takes what comes
-    :ivar disconnecting: whether the server wants an end once all is taken, as Twisted calls it
-    :ivar aborted: whether the server wanted it at once
+    :param reactor: one in memory, on a clock, that holds the descriptors which want to
+    """
+    while True:
+        ready, writable, _ = select.select(list(reactor.readers), list(reactor.writers), [], 0)
+        for each, act in [(one, "doRead") for one in ready] + [
+            (one, "doWrite") for one in writable
+        ]:
+            if each.fileno() == -1 or each not in reactor.readers | reactor.writers:
+                continue
+            why = getattr(each, act)()
+            if act == "doRead" and isinstance(why, ConnectionDone):
+                reactor.readers.discard(each)
+                each.readConnectionLost(Failure(why))
+            elif why is not None:
+                reactor.readers.discard(each)
+                reactor.writers.discard(each)
+                each.connectionLost(Failure(why))
+        reactor.advance(0)
+        if not (ready or writable):
+            return
+
+
+class Readiness(Clock):
+    """A reactor for connections, with the time of the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[Any] = set()
+        self.writers: set[Any] = set()
+        self.addReader = self.readers.add
+        self.addWriter = self.writers.add
+        self.removeReader = self.readers.discard
+        self.removeWriter = self.writers.discard
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass second by second, and do all that is due."""
+        for _ in range(int(seconds)):
+            self.advance(1)
+            settle(self)
+
+
+class Transport(Server):
+    """The server's transport, which notes how it is closed.
+
+    :ivar closing: whether the server has closed it, or its sending side
+    :ivar aborted: whether the server closed it at once, in the middle of whatever it was
     """
 
-    def __init__(self, clock: Clock, peer: IAddress | None) -> None:
-        self._clock = clock
-        self._peer = peer or IPv4Address("TCP", "192.0.2.1", 54321)
-        self._producer: Any = None
-        self._asked_to_pause = False
-        self.protocol: Any = None
-        self.negotiatedProtocol = None  # over TLS: HTTP/1.1
-        self.unsent = b""
-        self.reading = True
-        self.disconnecting = False
-        self.aborted = False
-        self.ended = False
+    peer: IAddress = PEER
+    closing = False
+    aborted = False
+    #: Whether an orderly close takes for ever, as with a peer over TLS that takes no part in it.
+    hangs = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See `ITCPTransport`; the pair has no packets."""
 
     def getPeer(self) -> IAddress:
         """See `ITransport`."""
-        return self._peer
+        return self.peer
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> IPv4Address:
         """See `ITransport`."""
         return IPv4Address("TCP", "192.0.2.2", 5000)
 
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """See `ITCPTransport`."""
-
-    def write(self, data: bytes) -> None:
+    def loseConnection(self) -> None:
         """See `ITransport`."""
-        if not (self.aborted or self.ended):
-            self.unsent += data
-        if self._producer is not None and len(self.unsent) > BUFFER:
-            self._asked_to_pause = True
-            self._producer.pauseProducing()
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        """See `ITransport`."""
-        self.write(b"".join(data))
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See `IConsumer`."""
-        assert streaming and self._producer is None
-        self._producer = producer
-
-    def unregisterProducer(self) -> None:
-        """See `IConsumer`."""
-        self._producer = None
-
-    def pauseProducing(self) -> None:
-        """See `IPushProducer`."""
-        self.reading = False
-
-    def resumeProducing(self) -> None:
-        """See `IPushProducer`."""
-        self.reading = True
-
-    def stopProducing(self) -> None:
-        """See `IPushProducer`."""
-        self.loseConnection()
+        self.closing = True
+        if not self.hangs:
+            super().loseConnection()  # type: ignore[no-untyped-call]
 
     def loseWriteConnection(self) -> None:
         """See `ITCPTransport`."""
-        self.loseConnection()
-
-    def loseConnection(self) -> None:
-        """See `ITransport`."""
-        self.disconnecting = True
+        self.closing = True
+        super().loseWriteConnection()  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
-        """See `ITCPTransport`: the end comes in the next turn of the reactor."""
-        if not self.aborted:
-            self.aborted = self.disconnecting = True
-            self.unsent = b""
-            self._clock.callLater(0, self.end, ConnectionAborted())
-
-    def end(self, reason: Exception) -> None:
-        """Tell everyone that the connection is no more."""
-        if not self.ended:
-            self.ended = True
-            if self._producer is not None:
-                self._producer.stopProducing()
-                self._producer = None
-            self.protocol.connectionLost(Failure(reason))
-
-    def take(self) -> bytes:
-        """Let the client take what is buffered."""
-        taken, self.unsent = self.unsent, b""
-        if self._asked_to_pause and self._producer is not None:
-            self._asked_to_pause = False
-            self._producer.resumeProducing()
-        if self.disconnecting and not self.aborted and not self.unsent:
-            self.end(ConnectionDone())
-        return taken
+        """See `ITCPTransport`."""
+        self.closing = self.aborted = True
+        super().abortConnection()  # type: ignore[no-untyped-call]
 
 
 class Exchange:
-    """One connection of a client.
+    """The client's end of a connection.
 
-    :ivar wire: the server's end of it
+    :ivar transport: the server's end
+    :ivar received: all that was read
     """
 
     def __init__(
-        self, site: IProtocolFactory, clock: Clock, peer: IAddress | None = None, tls: bool = False
+        self,
+        site: IProtocolFactory,
+        clock: Any,
+        peer: IAddress = PEER,
+        *,
+        tls: bool = False,
+        capacity: int | None = None,
     ) -> None:
-        self.wire = Wire(clock, peer)
+        """
+        :param tls: whether the server is told that this is TLS
+        :param capacity: bytes that the kernel keeps for a client that does not read; about
+        """
+        self._clock = clock
+        self.socket, theirs = socket.socketpair()
+        self.socket.setblocking(False)
+        theirs.setblocking(False)
+        if capacity is not None:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, capacity)
+        protocol: Any = site.buildProtocol(peer)
+        self.transport = Transport(theirs, protocol, ("", 0), None, 0, clock)  # type: ignore[arg-type]
+        self.transport.peer = peer
         if tls:
-            alsoProvides(self.wire, ISSLTransport)
-        self.wire.protocol = site.buildProtocol(self.wire.getPeer())
-        self.wire.protocol.makeConnection(self.wire)
+            alsoProvides(self.transport, ISSLTransport)
+        protocol.makeConnection(self.transport)
+        self.received = b""
         self._to_send = b""
-        self._received = b""
+        self._parsed = 0
         self._methods: list[str] = []
+
+    @property
+    def channel(self) -> Any:
+        """The server's protocol."""
+        return self.transport.protocol
 
     def send(self, raw: bytes) -> None:
         """Send bytes just as they are, as soon as the server takes them."""
         self._to_send += raw
         self._push()
 
-    def _push(self) -> bool:
-        if not (self._to_send and self.wire.reading) or self.wire.ended:
-            return False
-        raw, self._to_send = self._to_send, b""
-        self.wire.protocol.dataReceived(raw)
-        return True
+    def _push(self) -> None:
+        before = -1
+        while len(self._to_send) != before:
+            before = len(self._to_send)
+            try:
+                self._to_send = self._to_send[self.socket.send(self._to_send) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._to_send = b""  # the server is gone
+            settle(self._clock)
 
     def ask(self, method: str, target: str | bytes, *headers: str | bytes, body: str = "") -> None:
-        """Send a request; answers are read with :meth:`answer`, in the same order."""
+        """Send a request; responses are read with :meth:`answer`, in the same order."""
         self._methods.append(method)
         self.send(request(method, target, *headers, body=body))
 
+    def read(self, most: int = 1 << 20) -> bytes:
+        """Read what is there, up to so many bytes."""
+        try:
+            data = self.socket.recv(most)
+        except OSError:
+            data = b""
+        self.received += data
+        return data
+
     def receive(self) -> bytes:
-        """Take whatever comes, as fast as it comes, and give all that is not parsed yet."""
-        parts = [self._received]
-        while (taken := self.wire.take()) or self._push():
-            parts.append(taken)
-        self._received = b"".join(parts)
-        return self._received
+        """Read until nothing comes any more; give all that is not parsed yet."""
+        self._push()
+        while self.read():
+            self._push()
+        return self.received[self._parsed :]
 
     def answer(self) -> Response | None:
-        """Take the next answer; ``None`` if not even its head has come."""
+        """Read the next response; ``None`` if not even its head has come."""
         raw = self.receive()
         method = self._methods[0] if self._methods else "GET"
-        response, self._received = _parse(raw, method, self.closed)
+        response, rest = _parse(raw, method, self.closed)
+        self._parsed = len(self.received) - len(rest)
         if response is not None and self._methods:
             del self._methods[0]
         return response
@@ -210,17 +226,30 @@ class Exchange:
 
     @property
     def closed(self) -> bool:
-        """Whether the server has closed, or is about to once all is taken."""
-        return self.wire.disconnecting
+        """Whether the server has closed, or is about to once everything is read."""
+        return self.transport.closing or not self.transport.connected
 
     @property
     def aborted(self) -> bool:
         """Whether the server ended the connection at once, in the middle of whatever it was."""
-        return self.wire.aborted and self.wire.ended
+        settle(self._clock)
+        return self.transport.aborted and not self.transport.connected
+
+    def end_input(self) -> None:
+        """Close the sending side."""
+        self.socket.shutdown(socket.SHUT_WR)
+        settle(self._clock)
+
+    def leave(self) -> None:
+        """Close."""
+        self.socket.close()
+        settle(self._clock)
 
     def hang_up(self) -> None:
-        """Go away, without a word."""
-        self.wire.end(ConnectionLost())
+        """Reset the connection."""
+        self.socket.close()
+        if self.transport.connected:
+            self.transport.connectionLost(Failure(ConnectionLost()))
 
 
 def request(method: str, target: str | bytes, *headers: str | bytes, body: str = "") -> bytes:

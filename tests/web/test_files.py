@@ -11,10 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
 from proxpi.files.file_handles import PartialFile
+from proxpi.web.channel import BUFFER
 from proxpi.web.transfer import CHUNK, STALL_TIMEOUT
 from tests.support.agent import Reply, Silence
 from tests.support.cases import FILES, INDEX, MIB, PRIVATE_INDEX, ProxpiCase, sha256
-from tests.support.exchange import BUFFER, Exchange, Response
+from tests.support.exchange import Exchange, Response
 
 NAME = "demo-1.0-py3-none-any.whl"
 PATH = f"/index/demo/{NAME}"
@@ -41,9 +42,9 @@ class FileCase(ProxpiCase):
         assert self.get(PATH).body == DATA
         self.internet.asked.clear()
 
-    def start(self, method: str = "GET", *headers: str) -> Exchange:
+    def start(self, method: str = "GET", *headers: str, capacity: int | None = None) -> Exchange:
         """Send a request for it on a connection of its own."""
-        exchange = self.connect()
+        exchange = self.connect(capacity=capacity)
         exchange.ask(method, PATH, *headers)
         return exchange
 
@@ -533,13 +534,13 @@ class Backpressure(StreamCase):
 
     def test_bounded(self) -> None:
         """The unsent bytes of a slow client are at most a buffer and a chunk."""
-        slow, fast = self.begin(), self.start()
-        self.reply.bring(LARGE[1000:-1])
-        assert len(slow.wire.unsent) <= BUFFER + CHUNK + 1000
+        slow, fast = self.start(capacity=4096), self.start()
+        self.reply.bring(LARGE[:-1])
+        assert slow.channel._unsent <= BUFFER + CHUNK
         fast.receive()
         self.reply.bring(LARGE[-1:])
         self.reply.end()
-        assert len(slow.wire.unsent) <= BUFFER + CHUNK + 1000
+        assert slow.channel._unsent <= BUFFER + CHUNK
         self.assert_whole(slow)
         assert fast.response().body == LARGE
 

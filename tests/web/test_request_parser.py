@@ -1,4 +1,4 @@
-"""Heads of requests: what RFC 9112 allows is read, and all else is refused with a sentence."""
+"""Request heads and bodies: what RFC 9112 allows is read, all else is refused with a sentence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from proxpi.web.request_parser import (
     MAX_ALIAS,
     MAX_FIELDS,
     MAX_HEAD,
+    MAX_LINE,
     MAX_NAME,
+    MAX_TRAILERS,
     BadRequest,
+    Chunks,
     check_beginning,
     parse,
 )
@@ -338,3 +341,45 @@ def test_linear() -> None:
     for odd in (b"\x00", b" x\x01"):
         for blank in (b" ", b"\t", b" a"):
             assert seconds(14_000, blank, odd) < 40 * seconds(1400, blank, odd) + 1e-4
+
+
+WHOLE = b'5\r\nproje\r\nA;x="y"\r\nct=de-mo&x\r\n0\r\nTrailer: t\r\n\r\n'
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_chunks_in_pieces(size: int) -> None:
+    """The content is the same however the body comes, and what follows is left."""
+    chunks, content, data = Chunks(), b"", bytearray()
+    raw = WHOLE + b"GET / HTTP/1.1"
+    for start in range(0, len(raw), size):
+        data += raw[start : start + size]
+        content += chunks.feed(data)
+    assert (chunks.state, content) == ("done", b"project=de-mo&x")
+    assert data == b"GET / HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\r\n",
+        b"x\r\n",
+        b"-1\r\n",
+        b"+1\r\n",
+        b"0x1\r\n",
+        b" 1\r\n",
+        b"1 \r\n",
+        b"1_0\r\n",
+        b"1" * 13 + b"\r\n",
+        b"1;a\0b\r\n",
+        b"1\nx\r\n",
+        b"1\r\nxy\r\n",
+        b"1\r\nx\n0\r\n",
+        b"1;" + b"x" * MAX_LINE,
+        b"0\r\n" + b"A: b\r\n" * (MAX_TRAILERS + 1),
+        b"0\r\nA: " + b"x" * MAX_LINE,
+    ],
+)
+def test_malformed_chunks(raw: bytes) -> None:
+    """Sizes that are no plain hexadecimal numbers, wrong ends and long lines are refused."""
+    with pytest.raises(BadRequest):
+        Chunks().feed(bytearray(raw))

@@ -1,0 +1,438 @@
+"""Responses from the cache: byte for byte those of the resources, as long as they are right."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxpi import tap
+from proxpi.index.page_cache import PageCache
+from proxpi.simple import caching
+from proxpi.web import response_cache
+from proxpi.web.response_cache import ResponseCache
+from tests.support.agent import Reply
+from tests.support.cases import FILES, ProxpiCase, entry, page
+from tests.support.exchange import Exchange, settle
+from tests.support.exchange import request as written
+
+PAGE = "/index/demo/"
+SMALL, LARGE, EMPTY = "demo-1.0.tar.gz", "demo-2.0.tar.gz", "demo-3.0.tar.gz"
+DATA = {SMALL: b"small" * 100, LARGE: os.urandom(700_000), EMPTY: b""}
+JSON = "Accept: application/vnd.pypi.simple.v1+json"
+INDEX_PAGE = "https://index.example/simple/demo/"
+LONG_PAGE = page(*(entry(f"demo-{number}.tar.gz", b"") for number in range(2000)))
+
+
+def undated(data: bytes) -> bytes:
+    """Take the time of day out of responses."""
+    return re.sub(rb"\r\nDate: [^\r]*", b"", data)
+
+
+class CacheCase(ProxpiCase):
+    """Tests with a project whose files are in the cache of files."""
+
+    def setUp(self) -> None:
+        """Fill the caches of pages and files."""
+        super().setUp()
+        self.fill()
+
+    def fill(self, **files: bytes) -> None:
+        """Bring the project into the cache."""
+        data = {**DATA, **files}
+        self.internet.at(INDEX_PAGE, page(*(entry(name, body) for name, body in data.items())))
+        for name, body in data.items():
+            self.internet.at(FILES + name, Reply(200, body))
+        for target in (PAGE, *(PAGE + name for name in data)):
+            assert self.get(target).status == 200
+
+    def place(self, name: str = SMALL) -> Any:
+        """Give the path of a file in the cache."""
+        return self.folder / "files-example/packages" / name
+
+    def receive(self, *heads: bytes, client: Exchange | None = None) -> bytes:
+        """Send heads as they are, one at a time, and give the last response."""
+        client = client or self.connect()
+        before = 0
+        for head in heads:
+            before = len(client.received)
+            client.send(head)
+            client.receive()
+        return client.received[before:]
+
+    def is_cached(self, head: bytes) -> bool:
+        """Tell whether the response cache answers a request: nothing else makes a request."""
+        client = self.connect()
+        client.channel._make_request = make = Mock(side_effect=client.channel._make_request)
+        client.send(head)
+        client.hang_up()
+        return not make.called
+
+    def stored(self, target: str = PAGE + SMALL) -> bytes:
+        """Give a head whose response is stored."""
+        head = written("GET", target, JSON)
+        self.receive(head, head)
+        assert self.is_cached(head)
+        return head
+
+
+class Responses(CacheCase):
+    """What is stored, and how it looks."""
+
+    def test_same(self) -> None:
+        """The response of a resource and those from the cache are the same bytes."""
+        etag = re.search(rb'ETag: ("[^"]+")', self.receive(written("GET", PAGE, JSON)))
+        assert etag is not None
+        for head in (
+            written("GET", PAGE, JSON),
+            written("GET", PAGE, JSON, "Accept-Encoding: gzip"),
+            written("GET", PAGE),
+            written("HEAD", PAGE, JSON),
+            written("GET", PAGE, JSON, f"If-None-Match: {etag[1].decode()}"),
+            written("GET", PAGE + SMALL),
+            written("GET", PAGE + EMPTY),
+            written("GET", PAGE + LARGE),
+            written("HEAD", PAGE + LARGE),
+            written("GET", PAGE + LARGE, "Range: bytes=-8192"),
+            written("GET", PAGE + LARGE, "Range: bytes=5-9"),
+        ):
+            client = self.connect()
+            self.receive(head, client=client)
+            first = self.receive(head, client=client)
+            assert self.is_cached(head), head
+            assert undated(self.receive(head, client=client)) == undated(first), head
+            assert b"X-Cache: HIT\r\n" in first
+
+    def test_new_head(self) -> None:
+        """A head that was never seen finds the response by its cache key, then by its bytes."""
+        self.stored(PAGE)
+        other = written("GET", PAGE, JSON, "User-Agent: another")
+        assert self.is_cached(other)
+        assert self.response_cache.by_head(other, self.clock.seconds()) is not None
+
+    def test_date(self) -> None:
+        """The date is that of each response."""
+        head = self.stored(PAGE)
+        self.put(time, "time", lambda: 86_400.0)
+        assert b"\r\nDate: Fri, 02 Jan 1970 00:00:00 GMT\r\n" in self.receive(head)
+
+    def test_logged(self) -> None:
+        """The log has a line for each, like that of any other."""
+        head = written("GET", PAGE + SMALL + "?token=secret")
+        self.receive(head, head, head)
+        assert self.access_log[-3:] == [f"192.0.2.1 GET {PAGE}{SMALL} 200 500 HIT 0.000s"] * 3
+
+    def test_uses(self) -> None:
+        """Each is a use of its file, told once, the latest last."""
+        for name in (LARGE, SMALL):
+            self.receive(*[written("GET", PAGE + name)] * 3)
+        self.receive(written("GET", PAGE + LARGE), written("GET", PAGE))
+        assert self.response_cache.uses() == [
+            (f"files-example/packages/{SMALL}", 2),
+            (f"files-example/packages/{LARGE}", 3),
+        ]
+        assert self.response_cache.uses() == []
+
+    def test_slow_client(self) -> None:
+        """What the kernel does not take follows, whole, and the next response after it."""
+        for target in (PAGE + LARGE, PAGE):
+            if target == PAGE:
+                self.clock.advance(1801)
+                self.internet.at(INDEX_PAGE, LONG_PAGE)
+            head = self.stored(target)
+            whole = undated(self.receive(head))
+            client = self.connect(capacity=4096)
+            client.send(head)
+            client.send(head)
+            assert undated(client.receive()) == whole * 2
+            assert not client.closed
+
+    def test_client_gone(self) -> None:
+        """A client that goes away in the middle leaves nothing behind."""
+        head = self.stored(PAGE + LARGE)
+        client = self.connect(capacity=4096)
+        client.send(head)
+        client.hang_up()
+        assert dict(self.cache_dir.index.in_use) == {} and self.open_files() == []
+        client = self.connect()
+        client.socket.send(head)
+        client.socket.close()  # so the first write fails
+        settle(self.clock)
+        assert not client.transport.connected
+
+
+class Bounds(CacheCase):
+    """How much is kept."""
+
+    def cost(self) -> int:
+        """Give the bytes that the entries take."""
+        return sum(each.cost for each in self.response_cache)
+
+    def test_entries(self) -> None:
+        """Of more entries than there may be, those go that are not asked for."""
+        self.put(response_cache, "ENTRIES", 3)
+        wanted = self.stored(PAGE)
+        for number in range(10):
+            self.receive(*[written("GET", f"{PAGE}?{number}")] * 2, wanted)
+        assert len(list(self.response_cache)) == 3
+        assert self.is_cached(wanted)
+
+    def test_memory(self) -> None:
+        """Heads count: a client with a new one each time displaces its own, and nothing else."""
+        self.put(response_cache, "ALIASES", 4)
+        wanted = self.stored()
+        for number in range(20):
+            self.receive(written("GET", PAGE, f"User-Agent: {number}"))
+        [found] = [each for each in self.response_cache if each.held is None]
+        assert len(found.aliases) == 4
+        assert self.is_cached(wanted)
+        assert self.response_cache._cost == self.cost()
+        self.put(response_cache, "MEMORY", self.cost())
+        self.receive(*[written("GET", PAGE, "Accept-Encoding: gzip")] * 2)
+        assert self.cost() <= response_cache.MEMORY
+
+    def test_evicted_by_its_own_head(self) -> None:
+        """A response that is evicted for want of memory for its new head is sent first."""
+        for target in (PAGE + LARGE, PAGE + SMALL):
+            self.receive(written("GET", target))
+        self.put(response_cache, "MEMORY", self.cost())
+        answer = self.receive(written("GET", PAGE + LARGE, "User-Agent: another"))
+        assert answer.endswith(DATA[LARGE])
+        assert self.cost() <= response_cache.MEMORY
+
+    def test_files(self) -> None:
+        """No more files are kept open than may be."""
+        self.build(open_files=1)
+        for name in (SMALL, LARGE):
+            self.receive(*[written("GET", PAGE + name)] * 2)
+        assert len(self.kept_descriptors()) == 1
+
+    def test_nothing_left(self) -> None:
+        """What is invalidated is gone from everywhere."""
+        for target in (PAGE, PAGE + SMALL, PAGE + LARGE):
+            self.stored(target)
+        cache = self.response_cache
+        cache.invalidate("demo")
+        assert not (
+            cache._by_head or cache._by_key or cache._built_from or cache._cost or cache._open
+        )
+
+    def test_no_descriptor(self) -> None:
+        """What cannot be kept open is sent by its resource, to the last byte."""
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.EMFILE, "no descriptors")
+
+        self.clock.advance(1801)
+        self.internet.at(INDEX_PAGE, LONG_PAGE)
+        head = written("GET", PAGE, JSON)
+        whole = self.receive(head)
+        self.put(os, "memfd_create", refuse)
+        self.put(os, "dup", refuse)
+        for _ in range(3):
+            assert self.receive(head).endswith(whole.partition(b"\r\n\r\n")[2])
+        assert not self.is_cached(head)
+
+
+class NotCached(CacheCase):
+    """When the response cache does not answer."""
+
+    def test_invalidated(self) -> None:
+        """Invalidating a page or a file removes every response built from it, and its file."""
+        forget: list[tuple[Callable[[], object], list[bool]]] = [
+            (lambda: self.pages.invalidate("demo"), [False, False, False]),
+            (lambda: self.pages.clear(), [False, False, False]),
+            (lambda: self.mirror.delete("demo", SMALL), [True, False, True]),
+            (lambda: self.place().unlink(), [True, False, True]),
+            (lambda: self.place().write_bytes(b"X"), [True, False, True]),
+            (lambda: os.utime(self.place()), [True, False, True]),
+        ]
+        for act, cached in forget:
+            self.fill()
+            heads = [self.stored(path) for path in (PAGE, PAGE + SMALL, PAGE + LARGE)]
+            act()
+            assert [self.is_cached(head) for head in heads] == cached
+        assert DATA[SMALL] in self.receive(heads[1])
+
+    def test_closed_at_once(self) -> None:
+        """A file that is removed is closed: its bytes are to be free."""
+        self.stored()
+        assert self.kept_descriptors() != []
+        self.mirror.delete("demo", SMALL)
+        assert self.kept_descriptors() == []
+
+    def test_invalidated_meanwhile(self) -> None:
+        """A page that is invalidated while it is rendered is not stored."""
+        head = written("GET", PAGE, JSON, "Accept-Encoding: gzip")
+        fetch = PageCache.fetch
+
+        async def invalidate(*given: Any) -> Any:
+            made = await fetch(*given)
+            self.pages.invalidate("demo")
+            return made
+
+        self.put(PageCache, "fetch", invalidate)
+        self.receive(head)
+        assert not self.is_cached(head)
+        asked = len(self.internet.urls())
+        self.receive(head)
+        assert len(self.internet.urls()) > asked
+
+    def test_changed(self) -> None:
+        """A page that has changed upstream is sent as it is now, and so are its files."""
+        heads = self.stored(PAGE), self.stored()
+        self.clock.advance(1801)
+        self.fill(**{SMALL: b"other"})
+        assert b"other" in self.receive(heads[1])
+        self.clock.advance(1801)
+        self.internet.at(INDEX_PAGE, page(entry("demo-4.0.tar.gz", b"4")))
+        answer = self.receive(heads[0])
+        assert b"X-Cache: MISS" in answer and b"demo-4.0" in answer
+        assert b"demo-4.0" in self.receive(heads[0], heads[0])
+        assert self.is_cached(heads[0])
+
+    def test_expired(self) -> None:
+        """A page is sent until it is stale, and says how much is left; a stale one never is."""
+        head = self.stored(PAGE)
+        self.clock.advance(1800 - caching.MAX_AGE)
+        assert b"max-age=60\r\n" in self.receive(head)
+        self.clock.advance(50)
+        assert b"max-age=10\r\n" in self.receive(head)
+        assert self.is_cached(head)
+        self.clock.advance(10)
+        self.internet.at(INDEX_PAGE, OSError())
+        for _ in range(3):
+            assert not self.is_cached(head)
+
+    def test_heads(self) -> None:
+        """No head is stored after which the connection closes, or with which something comes."""
+        for head in (
+            written("GET", PAGE, "Connection: close"),
+            written("GET", PAGE).replace(b"HTTP/1.1", b"HTTP/1.0"),
+            written("GET", PAGE, "Content-Length: 0"),
+            written("GET", PAGE, "Expect: 100-continue"),
+            written("GET", PAGE, "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        ):
+            for _ in range(3):
+                assert b" 200 OK\r\n" in self.receive(head)
+            assert not self.is_cached(head), head
+
+    def test_several(self) -> None:
+        """Each of several heads in one packet gets a response; together they are no head."""
+        head = self.stored(PAGE)
+        for _ in range(3):
+            assert self.receive(head + head + head).count(b"HTTP/1.1 200 OK") == 3
+        assert self.response_cache.by_head(head * 3, self.clock.seconds()) is None
+
+    def test_within_another(self) -> None:
+        """What looks like a head, and is the body of another, is not answered."""
+        head = self.stored(PAGE)
+        post = written("POST", PAGE, f"Content-Length: {len(head)}")
+        client = self.connect()
+        self.receive(post, head, client=client)
+        assert client.received.count(b"HTTP/1.1") == 1
+        assert self.receive(head, client=client).startswith(b"HTTP/1.1 200 ")
+
+    def test_connections(self) -> None:
+        """Refused connections, those during a drain, and TLS get nothing from the cache."""
+        head = self.stored(PAGE)
+        over_tls = self.connect(tls=True)
+        self.put(ResponseCache, "count", None)  # it would fail
+        assert self.receive(head, client=over_tls).startswith(b"HTTP/1.1 200 ")
+        refused = self.connect()
+        refused.channel.admitted = False
+        assert self.receive(head, client=refused).startswith(b"HTTP/1.1 503 ")
+        late = self.connect()
+        self.limiter.drain(5)
+        assert self.receive(head, client=late) == b""
+
+
+class NeverStores(ResponseCache):
+    """Leaves every request to the resources."""
+
+    def store(self, *_: Any) -> None:
+        """Store nothing."""
+
+
+heads = st.builds(
+    lambda method, target, fields, end: written(method, target, *fields) + end,
+    st.sampled_from(("GET", "GET", "GET", "HEAD", "OPTIONS")),
+    st.sampled_from(
+        (PAGE, PAGE + SMALL, PAGE + LARGE, "/index/none/", "/health", "/simple/demo", "/nothing")
+    ),
+    st.lists(
+        st.sampled_from(
+            (
+                JSON,
+                "Accept-Encoding: gzip",
+                "Range: bytes=0-99",
+                "Range: bytes=-8192",
+                "Range: bytes=9999999-",
+                "If-None-Match: *",
+                "User-Agent: pip/99",
+            )
+        ),
+        max_size=2,
+        unique=True,
+    ),
+    st.sampled_from((b"", b"", b"", b"", b"\r\n")),
+)
+events = st.sampled_from(
+    ("read", "read", "wait", "invalidate", "remove", "touch", "expire", "connect")
+)
+traffics = st.lists(
+    st.one_of(st.tuples(heads, st.lists(st.integers(1, 400), max_size=3)), events),
+    min_size=1,
+    max_size=25,
+)
+
+
+class SameBytes(CacheCase):
+    """Any traffic, with the cache and without it."""
+
+    def play(self, traffic: list[Any], capacity: int | None, *, stores: bool) -> list[bytes]:
+        """Send all of it to a new house, and give what each connection brought."""
+        self.tearDown()
+        self.doCleanups()
+        self.put(tap, "ResponseCache", ResponseCache if stores else NeverStores)
+        self.setUp()
+        clients = [self.connect(capacity=capacity)]
+        for step in traffic:
+            match step:
+                case "read":
+                    clients[-1].read(1000)
+                case "wait":
+                    clients[-1].receive()
+                case "connect":
+                    clients.append(self.connect(capacity=capacity))
+                case "invalidate":
+                    self.pages.invalidate("demo")
+                case "remove":
+                    self.mirror.delete("demo", SMALL)
+                case "touch":
+                    os.utime(self.place(LARGE))
+                case "expire":
+                    self.clock.advance(9)
+                case (head, cuts):
+                    begin = 0
+                    for cut in sorted(cuts):
+                        clients[-1].send(head[begin:cut])
+                        begin = max(begin, cut)
+                    clients[-1].send(head[begin:])
+        for client in clients:
+            client.receive()
+        return [undated(client.received) for client in clients]
+
+    @settings(max_examples=30, deadline=None)
+    @given(traffics, st.integers(2, 4), st.sampled_from((None, 4096)))
+    def test_same_bytes(self, traffic: list[Any], repeated: int, capacity: int | None) -> None:
+        """Cut anywhere, on connections that are read at any pace."""
+        with_cache = self.play(traffic * repeated, capacity, stores=True)
+        assert with_cache == self.play(traffic * repeated, capacity, stores=False)

@@ -1,0 +1,429 @@
+"""The server: access log, errors of proxpi's own, the limit on connections, and the drain."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from proxpi.index.page_cache import PageCache
+from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED, printable
+from tests.support.agent import Reply
+from tests.support.cases import MIB, ProxpiCase
+from tests.support.exchange import PEER, Exchange, settle
+from tests.support.logs import logged
+
+PATH = "/index/demo/demo.whl"
+
+
+class Bug(RuntimeError):
+    """An error of proxpi's own, with something secret in it."""
+
+
+class Buggy(Resource):
+    """Fails before, or in the middle of, a response."""
+
+    isLeaf = True
+    waiting: Any = None
+
+    def render(self, request: Any) -> int:
+        """Answer as the path says."""
+        if request.path == b"/middle":
+            request.setHeader(b"Content-Length", b"100")
+            request.write(b"the first bytes")
+        elif request.path == b"/wait":
+            self.waiting = request
+            return NOT_DONE_YET
+        raise Bug("secret")
+
+
+async def fail(*_: object) -> None:
+    """Fail in a coroutine."""
+    raise Bug("secret")
+
+
+class AccessLog(ProxpiCase):
+    """One line for each response."""
+
+    def line(self, method: str, target: str | bytes, *headers: str, peer: IAddress = PEER) -> str:
+        """Send a request, and give its line."""
+        exchange = self.connect(peer=peer)
+        with logged("proxpi.access") as health:
+            exchange.ask(method, target, *headers)
+            exchange.answer()
+        return (self.access_log + health.lines)[-1]
+
+    def test_line(self) -> None:
+        """Client, method, path, status, bytes, cache status and seconds."""
+        self.serve("demo.whl", b"data")
+        assert self.line("GET", PATH) == f"192.0.2.1 GET {PATH} 200 4 MISS 0.000s"
+        assert self.line("HEAD", PATH) == f"192.0.2.1 HEAD {PATH} 200 0 HIT 0.000s"
+        assert re.search(
+            r"^192\.0\.2\.1 GET /health 200 \d+ - 0\.000s$", self.line("GET", "/health")
+        )
+
+    def test_addresses(self) -> None:
+        """An IPv6 address is one; a Unix socket has none."""
+        for address, expected in [
+            (IPv6Address("TCP", "2001:db8::1", 5), "2001:db8::1"),
+            (UNIXAddress("/run/proxpi.sock"), "-"),
+            (UNIXAddress(None), "-"),
+        ]:
+            assert self.line("GET", "/health", peer=address).split()[0] == expected
+
+    def test_duration(self) -> None:
+        """The time is that from the request to the end of its response."""
+        self.serve("demo.whl", b"data", Reply(200, b"", whole=False))
+        exchange = self.connect()
+        self.clock.advance(5)
+        exchange.ask("GET", PATH)
+        self.clock.advance(0.9)
+        assert self.access_log[-1].endswith(" 302 0 MISS 0.900s")
+
+    def test_no_secrets(self) -> None:
+        """Neither a query, often a token, nor credentials are written down."""
+        for target in ("/health?token=secret", "http://h.example/health?token=secret", "/x?secret"):
+            assert "secret" not in self.line("GET", target)
+        target = "http://user:secret@h.example/health"
+        assert "secret" not in self.line("GET", target, "Authorization: Basic secret")
+
+    def test_forged(self) -> None:
+        """Nothing in a request makes a second line of it, or moves a terminal's cursor."""
+        for target in ("/%0d%0aforged", "/a%1b[2J", "/a%00b", "/a%20b", "/{client}{0}"):
+            line = self.line("GET", target)
+            assert len(line.split(" ")) == 7 and line.isprintable() and target in line
+        assert printable(b"/a\r\n\x1b \xff\x7fz") == r"/a\x0d\x0a\x1b\x20\xff\x7fz"
+
+    def test_health_checks(self) -> None:
+        """Successful health checks, however written, are logged at DEBUG alone."""
+        with logged("proxpi.access") as log:
+            for path in ("/health", "/health/", "//health", "/health?x", "http://h.example/health"):
+                for method in ("GET", "HEAD"):
+                    assert self.ask(method, path).status == 200
+        assert (self.access_log, log.levels) == ([], ["debug"] * 10)
+        assert "GET /health 200" in log.lines[0]
+        for method, path in [
+            ("POST", "/health"),
+            ("OPTIONS", "/health"),
+            ("GET", "/healthy"),
+            ("GET", "/index/health/"),
+        ]:
+            self.ask(method, path)
+            assert f"{method} {path} " in self.access_log[-1]
+
+
+class OwnErrors(ProxpiCase):
+    """A bug ends one response, is logged, and shows nothing to the client."""
+
+    def setUp(self) -> None:
+        """Put in a resource that fails."""
+        super().setUp()
+        self.buggy: Any = Buggy()  # type: ignore[no-untyped-call]
+        self.site._rest = lambda: self.buggy
+
+    def bugs(self) -> int:
+        """Count the bugs that were logged; there is nothing else."""
+        errors = self.unhandled()
+        assert {error.type for error in errors} <= {Bug}
+        return len(errors)
+
+    def test_before_the_response(self) -> None:
+        """It is a 500 in one plain line; the connection serves on; the log has the path."""
+        exchange = self.connect()
+        with logged("proxpi.web") as log:
+            for _ in range(2):
+                exchange.ask("GET", "/bug%0a?token")
+                answer = exchange.answer()
+                assert answer is not None and answer.status == 500
+                assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+                assert answer.text.count("\n") == 1
+                for word in ("secret", "Traceback", "Bug", ".py"):
+                    assert word not in answer.text
+        assert "/bug%0a" in log.text and "token" not in log.text
+        assert self.bugs() == 2
+
+    def test_in_the_middle(self) -> None:
+        """A body that breaks off ends its connection, so that it cannot be taken for whole."""
+        exchange = self.connect()
+        exchange.ask("GET", "/middle")
+        assert exchange.aborted
+        assert self.bugs() == 1
+
+    def test_later(self) -> None:
+        """A bug in a coroutine, or below Klein, is treated no differently."""
+        self.build()
+        self.put(PageCache, "fetch", fail)
+        self.put(PageCache, "invalidate", lambda *_: (_ for _ in ()).throw(Bug("secret")))
+        for method, path in (
+            ("GET", "/index/demo/"),
+            ("HEAD", "/index/demo/"),
+            ("DELETE", "/cache/demo"),
+        ):
+            answer = self.ask(method, path)
+            assert answer.status == 500
+            assert "secret" not in answer.text
+            assert answer.text.count("\n") == (method != "HEAD")
+        assert self.bugs() == 3
+
+    def test_client_gone(self) -> None:
+        """A bug that comes up once the client is gone, or because it is, is logged; that is all."""
+        for begun in (True, False):
+            exchange = self.connect()
+            exchange.ask("GET", "/wait")
+            if begun:
+                self.buggy.waiting.write(b"the first bytes")
+            exchange.hang_up()
+            self.buggy.waiting.processingFailed(Failure(Bug("secret")))
+            assert self.bugs() == 1
+
+        async def buggy(*_: object) -> None:
+            try:
+                await Deferred()
+            finally:
+                raise Bug("secret")
+
+        self.put(PageCache, "fetch", buggy)
+        exchange = self.connect()
+        exchange.ask("GET", "/index/demo/")
+        exchange.hang_up()
+        assert self.bugs() == 1
+
+
+class Requests(ProxpiCase):
+    """Requests of every kind on one connection."""
+
+    def statuses(self, exchange: Exchange, count: int) -> list[int]:
+        """Give the statuses of the next responses."""
+        return [answer.status for _ in range(count) if (answer := exchange.answer())]
+
+    def test_in_order(self) -> None:
+        """Requests are answered in their order; one that waits holds back those behind it."""
+        exchange = self.connect()
+        for path in ("/health", "/nothing", "/index", "/health"):
+            exchange.ask("GET", path)
+        assert self.statuses(exchange, 4) == [200, 404, 301, 200]
+        self.serve("demo.whl", b"data", Reply(200, b"", whole=False))
+        exchange.ask("GET", PATH)
+        exchange.ask("GET", "/health")
+        assert exchange.answer() is None
+        self.clock.advance(0.9)
+        assert self.statuses(exchange, 2) == [302, 200]
+
+    def test_last_of_a_connection(self) -> None:
+        """``Connection: close`` and HTTP/1.0 close, and a response of HTTP/1.0 is not chunked."""
+        exchange = self.connect()
+        exchange.ask("GET", "/health", "Connection: close")
+        answer = exchange.answer()
+        assert answer is not None and exchange.closed
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        for path in ("/health", "/", "/index/demo/", "/nothing", "/index/demo"):
+            exchange = self.connect()
+            exchange.send(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            answer = exchange.answer()
+            assert answer is not None and "transfer-encoding" not in answer.headers
+            assert exchange.closed
+
+    def test_never_chunked(self) -> None:
+        """Every response tells its length."""
+        self.serve("demo.whl", b"data")
+        for method, target in [
+            ("GET", "/"),
+            ("GET", "/health"),
+            ("GET", "/nothing"),
+            ("BREW", "/"),
+            ("GET", "/index/demo/"),
+            ("GET", "/index/demo"),
+            ("GET", PATH),
+            ("GET", "/index/demo/no.whl"),
+            ("POST", "/index/"),
+            ("POST", "/admin/forget-list"),
+            ("DELETE", "/cache/demo"),
+        ]:
+            assert "content-length" in self.ask(method, target).headers, target
+
+    def test_targets_that_are_no_paths(self) -> None:
+        """``*``, absolute URLs and authorities get a response."""
+        assert self.ask("OPTIONS", "*").status == 204
+        assert self.get("http://h.example").status == 200
+        assert self.get("http://h.example?x").status == 200
+        assert self.ask("CONNECT", "h.example:443").status == 405
+        assert self.unhandled() == []
+
+    def test_not_http(self) -> None:
+        """What is no request is refused, and the connection closed."""
+        for raw in (
+            b"\x16\x03\x01\x02\x00\r\n\r\n",
+            b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"GET / HTTP/1.1\r\nA: \x00\r\n\r\n",
+            b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 600 + b"\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ):
+            exchange = self.connect()
+            exchange.send(raw)
+            assert exchange.receive().startswith(b"HTTP/1.1 4")
+            assert exchange.closed, raw[:30]
+        assert self.unhandled() == []
+
+    def test_no_http_2(self) -> None:
+        """HTTP/2 is not offered: no limit of a connection would hold there."""
+        assert self.site.acceptableProtocols() == [b"http/1.1"]
+
+
+class Limited(ProxpiCase):
+    """A server with descriptors for a few."""
+
+    def setUp(self) -> None:
+        """Build it."""
+        super().setUp()
+        self.build(client_descriptors=8)
+
+    def status(self, client: Exchange, path: str = "/nothing") -> int:
+        """Send a request, and give the status of the response."""
+        client.ask("GET", path)
+        answer = client.answer()
+        assert answer is not None
+        if answer.status == 503:
+            assert 0 < int(answer.headers["retry-after"]) <= 30
+        return answer.status
+
+    def test_connections(self) -> None:
+        """Connections that are too many get a 503 and close; ``/health`` is answered to all."""
+        first = [self.connect() for _ in range(6)]
+        for path, status in (("/nothing", 503), ("/health", 200)):
+            late = self.connect()
+            assert self.status(late, path) == status
+            assert late.closed
+            late.hang_up()
+        assert [self.status(client) for client in first] == [404] * 6
+        first[3].hang_up()
+        assert self.status(self.connect()) == 404
+
+    def test_flood(self) -> None:
+        """Of refused connections only a few are kept: the oldest is dropped for the newest."""
+        flood = [self.connect() for _ in range(6 + 3 * MAX_REFUSED)]
+        assert sum(not client.closed for client in flood) == 6 + MAX_REFUSED
+        assert self.status(self.connect(), "/health") == 200
+
+    def test_logged_once(self) -> None:
+        """The log has one line for all of them, and one more when it happens again."""
+        with logged("proxpi.web") as log:
+            for _ in range(2):
+                for client in [self.connect() for _ in range(20)]:
+                    client.hang_up()
+        assert log.levels == ["warn", "warn"]
+
+    def test_requests(self) -> None:
+        """A request that finds no descriptor left is refused; its connection stays."""
+        self.serve("demo.whl", b"data", Reply(200, b"da", whole=False))
+        clients = [self.connect() for _ in range(6)]
+        for client in clients[:2]:
+            client.ask("GET", PATH)
+            assert client.answer() is None
+        assert self.status(clients[2]) == 503
+        assert not clients[2].closed
+        assert self.status(clients[2], "/health") == 200
+        clients[0].hang_up()
+        assert self.status(clients[2]) == 404
+        for client in clients[2:4]:
+            client.ask("GET", PATH)
+        clients[5].hang_up()
+        assert self.status(self.connect()) == 503  # requests leave less for connections
+
+
+class Drain(ProxpiCase):
+    """The end of the process."""
+
+    def large(self) -> Exchange:
+        """Give a client that takes nothing of a large file that is being sent."""
+        self.serve("demo.whl", b"x" * MIB)
+        assert self.get(PATH).status == 200
+        client = self.connect(capacity=4096)
+        client.ask("GET", PATH)
+        return client
+
+    def poll(self, count: int = 1) -> None:
+        """Let the server look at its connections."""
+        for _ in range(count):
+            self.clock.advance(DRAIN_POLL)
+            settle(self.clock)
+
+    def test_without_requests(self) -> None:
+        """Connections without a whole request are closed at once, and nothing is begun."""
+        served, silent, half = (self.connect() for _ in range(3))
+        served.ask("GET", "/health")
+        served.answer()
+        half.send(b"GET /health")
+        drained = self.limiter.drain(8)
+        for client in (served, silent, half):
+            client.ask("GET", "/health")
+            assert client.answer() is None and client.closed
+        self.poll(2)
+        self.result(drained)
+        assert self.clock.getDelayedCalls() == []
+
+    def test_file(self) -> None:
+        """What is being sent is finished, at the client's pace, down to its last byte."""
+        client = self.large()
+        drained = self.limiter.drain(8)
+        while len(client.received) < MIB:
+            self.poll()
+            self.pending(drained)
+            assert client.read(50_000)
+        self.poll(2)
+        assert not client.transport.connected and not client.aborted
+        assert client.received.endswith(b"x" * MIB)
+        self.result(drained)
+
+    def test_in_the_kernel(self) -> None:
+        """A response counts as sent once the client has it, also where it wants the end itself."""
+        for fields in ([], ["Connection: close"]):
+            self.build()
+            self.serve("demo.whl", b"data", Reply(200, b"da", whole=False))
+            client = self.connect()
+            client.ask("GET", PATH, *fields)
+            client.ask("GET", "/health")
+            drained = self.limiter.drain(8)
+            self.clock.advance(0.9)
+            self.poll(10)
+            self.pending(drained)
+            answer = client.answer()
+            assert answer is not None
+            assert (answer.status, answer.headers["connection"]) == (302, "close")
+            self.poll(2)
+            assert client.answer() is None
+            self.result(drained)
+            self.pages.invalidate("demo")
+
+    def test_deadline(self) -> None:
+        """What is not sent by then is cut off: after the time, at once, or when it is aborted."""
+        for seconds, aborted in ((8, False), (0, False), (8, True)):
+            self.build()
+            client = self.large()
+            drained = self.limiter.drain(seconds)
+            if seconds and not aborted:
+                self.poll(int(7.9 / DRAIN_POLL))
+                self.pending(drained)
+                self.poll(4)
+            elif aborted:
+                self.pending(drained)
+                self.limiter.abort_drain()
+                self.poll(2)
+            self.result(drained)
+            assert client.aborted
+            assert self.open_files() == []
+
+    def test_close_timeout(self) -> None:
+        """A client that takes no part in the end of its idle connection is not waited for."""
+        client = self.connect(tls=True)
+        client.transport.hangs = True
+        drained = self.limiter.drain(8)
+        self.poll(int(CLOSE_TIMEOUT / DRAIN_POLL) + 4)
+        assert client.aborted
+        self.result(drained)
