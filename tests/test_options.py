@@ -91,11 +91,6 @@ def test_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "--index-url-file is no option; a file is named by PROXPI_INDEX_URL_FILE alone",
         ),
         ("surplus", "'surplus' is not understood; only options are accepted"),
-        (
-            "--index-ttl=abc",
-            "PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; a number of seconds, "
-            "0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted",
-        ),
     ],
 )
 def test_errors(argument: str, line: str) -> None:
@@ -155,7 +150,7 @@ def test_an_option_without_a_value(arguments: str, option: str, value: str) -> N
     ],
 )
 def test_options_of_gunicorn(arguments: str, names: str, instead: str) -> None:
-    """The line gives the endpoint string for the address of gunicorn; other options are left out."""
+    """The line gives the endpoint string for an address; other options are left out."""
     left_out = "leave it out" if "is an" in names else "leave them out"
     remedy = f"--listen {instead}" if instead else left_out
     assert refusal(*arguments.split()) == (
