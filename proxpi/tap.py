@@ -39,7 +39,7 @@ from proxpi import __version__, metrics
 from proxpi.atomic_files import ThrottledLog
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.cached_files import CachedFiles
-from proxpi.files.deletion_queue import DeletionQueue, InThread
+from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import EvictionIndex, Responses
 from proxpi.files.layout import OWN_FOLDER
@@ -70,7 +70,7 @@ from proxpi.resources import (
 from proxpi.settings import Given, Settings, SettingsError, setting
 from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
-from proxpi.single_flight import Flights
+from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import credentials, tls
 from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.client import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, UpstreamClient

@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from proxpi import atomic_files
-from proxpi.files.file_handles import PartialFile
+from proxpi.files.cache_dir import PartialFile
 from proxpi.files.verify import Digests
 from proxpi.index.client import StoredResponse
 from proxpi.index.list_store import ListStore

@@ -31,7 +31,6 @@ from proxpi.index import list_store
 from proxpi.index.client import (
     IndexClient,
     IndexResponse,
-    InThread,
     StoredResponse,
     log_skipped_links,
 )
@@ -41,7 +40,7 @@ from proxpi.index.revalidation import Decision, Entry, Revalidation, Status
 from proxpi.simple.model import NotListed, SkippedLinks
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import NotAnIndexPage
-from proxpi.single_flight import Flights
+from proxpi.single_flight import Flights, InThread
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import (
     BodyTooLong,
