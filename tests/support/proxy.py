@@ -219,11 +219,11 @@ class Proxy:
         """The number of the process."""
         return self._process.pid
 
-    def wait_for_line(self, pattern: str | re.Pattern[str]) -> re.Match[str]:
-        """The first match in what it writes, as soon as there is one."""
+    def wait_for_line(self, pattern: str | re.Pattern[str], after: int = 0) -> re.Match[str]:
+        """The first match in what it writes after so many lines, as soon as there is one."""
         wanted = re.compile(pattern)
         end = time.monotonic() + GUARD_SECONDS
-        read = 0
+        read = after
         with self._more:
             while True:
                 for line in self._lines[read:]:
