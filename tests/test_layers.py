@@ -24,6 +24,7 @@ LAYERS = [
     {"index", "files"},
     {"web"},
     {"options", "logs", "resources", "shutdown"},
+    {"service"},
     {"tap"},
 ]
 #: Packages of one layer that do not import each other.
