@@ -30,7 +30,7 @@ from tests.support.cases import FolderCase
 from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange
 from tests.support.logs import Log, logged
-from tests.support.proxy import GUARD_SECONDS
+from tests.support.process import GUARD_SECONDS
 
 INDEX = "https://user:secret@index.example/simple/"
 TAKEN = 5009

@@ -19,8 +19,8 @@ from tests.support.behavior import Behavior
 from tests.support.certificates import make_certificate
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.process import GUARD_SECONDS
 from tests.support.processes import StartProxy
-from tests.support.proxy import GUARD_SECONDS
 
 #: More than all buffers between client and proxy hold.
 LARGE = 40 * 1024 * 1024

@@ -16,8 +16,9 @@ from tests.support import sockets
 from tests.support.certificates import make_certificate
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.process import GUARD_SECONDS
 from tests.support.processes import proxies
-from tests.support.proxy import GUARD_SECONDS, Proxy
+from tests.support.proxy import Proxy
 
 MIB = 1 << 20
 HEAD = b"GET /index/demo/ HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -17,8 +17,9 @@ import pytest
 from proxpi.settings import SETTINGS
 from tests.support.clients import Environment, isolated_environment, run
 from tests.support.fake_index import FakeIndex
+from tests.support.process import plain_environment
 from tests.support.processes import StartProxy
-from tests.support.proxy import TWISTD, measured, plain_environment
+from tests.support.proxy import TWISTD, measured
 
 _ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from tests.support.proxy import GUARD_SECONDS, Proxy
+from tests.support.process import GUARD_SECONDS
+from tests.support.proxy import Proxy
 
 
 def connect(origin: str, *, receives: int | None = None) -> socket.socket:
