@@ -32,9 +32,7 @@ from proxpi.single_flight import Flights, InThread
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import (
-    BodyTooLong,
-    BodyTruncated,
-    BodyUndecodable,
+    BodyUnusable,
     CredentialsRejected,
     UpstreamFailed,
     upstream_failed,
@@ -353,7 +351,7 @@ class IndexClient:
         if response.codings:
             try:
                 body, ended = decode(body, response.codings, self._upstream.page_limit), True
-            except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
+            except BodyUnusable as error:
                 raise upstream_failed(response.url, Failure(error)) from error
         try:
             content_type = response.header("Content-Type")
