@@ -16,14 +16,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
-
-from proxpi.single_flight import InThread
 
 T = TypeVar("T")
 
@@ -48,6 +46,13 @@ class _Pool(ThreadPool):
     threadFactory = cast("type[Thread]", partial(Thread, daemon=True))
 
 
+class RunInThread(Protocol):
+    """Runs a slow function off the reactor's thread."""
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give a Deferred of the function's result."""
+
+
 @attrs.frozen(kw_only=True)
 class Resources:
     """The threads and descriptors of the process.
@@ -62,9 +67,9 @@ class Resources:
     :ivar open_files: descriptors for files that the response cache keeps open
     """
 
-    pages: InThread
-    writes: InThread
-    reads: InThread
+    pages: RunInThread
+    writes: RunInThread
+    reads: RunInThread
     client_descriptors: int
     open_files: int
 
@@ -95,10 +100,10 @@ def allocate(reactor: Any, *, indexes: int, connections: int, open_files: int) -
     )
 
 
-def _runner(reactor: Any, name: str) -> InThread:
+def _runner(reactor: Any, name: str) -> RunInThread:
     pool = _Pool(0, THREADS, f"proxpi {name}")
     pool.start()  # no thread yet: a daemon forks after this
-    return cast(InThread, partial(deferToThreadPool, reactor, pool))
+    return cast(RunInThread, partial(deferToThreadPool, reactor, pool))
 
 
 class Share:
@@ -111,12 +116,12 @@ class Share:
     :param threads: jobs that may run at once
     """
 
-    def __init__(self, run: InThread, threads: int) -> None:
+    def __init__(self, run: RunInThread, threads: int) -> None:
         self._run = run
         self._slots = DeferredSemaphore(threads)
 
     def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """See :class:`InThread`."""
+        """See :class:`RunInThread`."""
         result: Deferred[T] = Deferred()
         done: Deferred[Any] = self._slots.run(lambda: None if result.called else self._run(job))
         done.chainDeferred(result)

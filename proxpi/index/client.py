@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -28,11 +28,13 @@ from twisted.python.failure import Failure
 
 from proxpi.index.breaker import Breakers
 from proxpi.simple import caching, model, parse, urls
-from proxpi.single_flight import Flights, InThread
+from proxpi.single_flight import Flights
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import (
-    BodyUnusable,
+    BodyTooLong,
+    BodyTruncated,
+    BodyUndecodable,
     CredentialsRejected,
     UpstreamFailed,
     upstream_failed,
@@ -58,6 +60,13 @@ _UNCONDITIONAL = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 451})
 T = TypeVar("T")
 P = TypeVar("P")
 _log = Logger(namespace="proxpi.index")
+
+
+class InThread(Protocol):
+    """Runs a slow function off the reactor's thread."""
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give what `job` will have returned."""
 
 
 @attrs.frozen
@@ -351,7 +360,7 @@ class IndexClient:
         if response.codings:
             try:
                 body, ended = decode(body, response.codings, self._upstream.page_limit), True
-            except BodyUnusable as error:
+            except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
                 raise upstream_failed(response.url, Failure(error)) from error
         try:
             content_type = response.header("Content-Type")

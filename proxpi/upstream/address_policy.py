@@ -1,18 +1,15 @@
-"""Where links and redirects may lead: not into the network that proxpi itself stands in.
+"""Addresses that links and redirects may lead to, against server-side request forgery (SSRF).
 
-Theory of operation
--------------------
-What an index links to, and where an upstream redirects to, is chosen by others, but it is proxpi
-that goes there, from inside. So an address that only such an insider reaches is left alone, unless
-one of the indexes lives on such an address itself, or the operator has named the host
-(``PROXPI_ALLOW_HOSTS``). Addresses at which a machine finds itself or its cloud provider's secrets
-(link-local ones, and their like) are left alone unless they are named, in any case.
+Indexes choose their links, and upstreams their redirects, but proxpi connects, from inside a
+network. An address is *public*, *private* (only that network reaches it) or *special* (link-local
+and the like, where a machine finds itself or the secrets of its cloud provider). A private address
+is allowed if a configured index has one itself, or the operator names host, address or network
+(``PROXPI_ALLOW_HOSTS``); a special one only by name or address in that setting. Host and port of a
+configured index are always allowed.
 
-A name says nothing: it may stand for any address, and for another one a moment later. What is
-judged is each address that is about to be connected to (:mod:`proxpi.upstream.connector`). Behind a
-forward proxy there is none to be seen; so a host that is an address is judged in each URL, too.
-
-An index's own host and port may always be connected to, that is what the operator wants.
+A name may resolve to any address, and to another one a moment later, so the connector checks the
+resolved addresses (:mod:`proxpi.upstream.connector`). A forward proxy resolves names itself; hence
+a host that is an address is checked in each URL as well.
 """
 
 from __future__ import annotations
@@ -25,17 +22,16 @@ from typing import Literal
 from urllib.parse import unquote
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
-from twisted.internet.error import DNSLookupError
+from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from proxpi.simple import urls
+from proxpi.simple.urls import Origin
 from proxpi.upstream.dns import LookUp
 from proxpi.upstream.errors import AddressBlocked
 
-#: *public*: anybody reaches it. *private*: only those inside do. *special*: nobody has a reason to.
 Kind = Literal["public", "private", "special"]
 
-#: IPv6 addresses that end in an IPv4 address, which is what is reached by them (RFC 4291 2.5.5,
+#: IPv6 networks whose addresses lead to the IPv4 address in their last 32 bits (RFC 4291 2.5.5,
 #: RFC 6052 2.1, RFC 2765 2.1).
 _ENDING_IN_IPV4 = tuple(
     IPv6Network(network)
@@ -43,7 +39,7 @@ _ENDING_IN_IPV4 = tuple(
 )
 #: Private, whatever `ipaddress` of this Python says: local translation (RFC 8215), site-local.
 _PRIVATE = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
-#: Where cloud providers tell a machine its secrets, beyond the link-local 169.254.169.254.
+#: Metadata services of cloud providers, besides the link-local 169.254.169.254.
 _METADATA = frozenset(
     map(
         ip_address,
@@ -53,12 +49,8 @@ _METADATA = frozenset(
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # Linux takes 0.0.0.0 for itself
 
 
-def _nobody(host: str) -> Deferred[list[str]]:
-    return fail(DNSLookupError(host))
-
-
-def kind(address: str) -> Kind:
-    """Say what kind of address this is."""
+def kind_of(address: str) -> Kind:
+    """Classify an address."""
     at = _reached(ip_address(address))
     if at.is_loopback or any(at in network for network in _PRIVATE):
         return "private"
@@ -69,7 +61,7 @@ def kind(address: str) -> Kind:
 
 
 def _reached(address: urls.Address) -> urls.Address:
-    """Give the IPv4 address that is in an IPv6 address, else the address itself."""
+    """Give the IPv4 address within an IPv6 address, else the address itself."""
     if isinstance(address, IPv4Address) or address.is_loopback or address.is_unspecified:
         return address
     if address.sixtofour is not None:
@@ -81,7 +73,7 @@ def _reached(address: urls.Address) -> urls.Address:
 
 @lru_cache(maxsize=1024)
 def literal(host: str) -> str | None:
-    """Give the address that a host is, in any spelling that resolvers and proxies take for one.
+    """Give the address that a host stands for, in any spelling that resolvers and proxies accept.
 
     They take ``2130706433``, ``0x7f.1`` and ``127.0.0.1.`` for 127.0.0.1.
     """
@@ -101,7 +93,7 @@ def _bare(host: str) -> str:
 
 
 def _nameable(host: str, address: str) -> str:
-    """Give what ``PROXPI_ALLOW_HOSTS`` takes for a host: its address if it is spelled oddly."""
+    """Give the spelling of a host for ``PROXPI_ALLOW_HOSTS``: its address if it is odd."""
     try:
         urls.host(host)
     except ValueError:
@@ -110,15 +102,14 @@ def _nameable(host: str, address: str) -> str:
 
 
 @attrs.frozen
-class Allowed:
-    """The hosts that an operator has named: names, addresses, networks (of private addresses)."""
+class _AllowedHosts:
+    """``PROXPI_ALLOW_HOSTS``: names, addresses, and networks (of private addresses)."""
 
     names: frozenset[str]
     networks: tuple[urls.Network, ...]
 
     @classmethod
-    def of(cls, hosts: Iterable[str]) -> Allowed:
-        """Read what ``PROXPI_ALLOW_HOSTS`` has, one by one."""
+    def of(cls, hosts: Iterable[str]) -> _AllowedHosts:
         networks, names = [], set()
         for host in hosts:
             try:
@@ -127,93 +118,95 @@ class Allowed:
                 names.add(_bare(host))
         return cls(frozenset(names), tuple(networks))
 
-    def has(self, address: str, *, within: bool) -> bool:
-        """Tell whether an address was named; with `within` also whether a network of it was."""
+    def has(self, address: str, *, in_network: bool) -> bool:
+        """Tell whether an address is named; with `in_network` also whether its network is."""
         found = ip_address(address)
         return any(
             at in network
             for network in self.networks
-            if within or network.num_addresses == 1
+            if in_network or network.num_addresses == 1
             for at in {found, _reached(found)}
         )
 
 
-@attrs.define(eq=False)
 class AddressPolicy:
-    """What may be connected to.
+    """Decides which addresses of a host may be connected to.
 
-    :ivar index_urls: the indexes
-    :ivar allow_hosts: what the operator has named
-    :ivar looks_up: whether the host of an index is looked up here, and not by a forward proxy
+    :param index_urls: the configured indexes
+    :param allow_hosts: ``PROXPI_ALLOW_HOSTS``
+    :param look_up: looks up the addresses of an index
+    :param resolved_here: tells whether the host of an origin is looked up here, and not by a
+        forward proxy
     """
 
-    index_urls: Sequence[str] = attrs.field(default=(), repr=False)
-    allow_hosts: Iterable[str] = ()
-    _look_up: LookUp = _nobody
-    looks_up: Callable[[str], bool] = lambda url: True
-    # By the hosts of the indexes: whether they live on private addresses, once that is known.
-    _lives: dict[str, bool] = attrs.field(init=False, factory=dict)
-    _allowed: Allowed = attrs.field(init=False)
-    _doors: frozenset[tuple[str, int]] = attrs.field(init=False)
+    def __init__(
+        self,
+        index_urls: Iterable[str],
+        allow_hosts: Iterable[str],
+        look_up: LookUp,
+        resolved_here: Callable[[Origin], bool] = lambda origin: True,
+    ) -> None:
+        self._indexes = [urls.origin(url) for url in index_urls]
+        self._allowed = _AllowedHosts.of(allow_hosts)
+        self._look_up = look_up
+        self._resolved_here = resolved_here
+        # By the hosts of the indexes: whether their addresses are private, once that is known.
+        self._private_indexes: dict[str, bool] = {}
+        self._index_ports = {(_bare(host), port) for _, host, port in self._indexes}
 
-    def __attrs_post_init__(self) -> None:
-        self._allowed = Allowed.of(self.allow_hosts)
-        self._doors = frozenset(_door(*urls.origin(url)[1:]) for url in self.index_urls)
-
-    async def check_literal(self, url: str) -> None:
+    async def check_host(self, origin: Origin) -> None:
         """
-        Check the host of a URL if it is an address; names are judged when they are connected to.
+        Check a host that is an address; the addresses of names are checked on connecting.
 
-        :raises Barred: if nothing may lead there
+        :raises AddressBlocked: if the address is blocked
         """
-        _, host, port = urls.origin(url)
+        _, host, port = origin
         bare = _bare(unquote(host))
         # RFC 6761 6.3: a resolver may ask for other names, but has an answer to these.
         address = "127.0.0.1" if f".{bare}".endswith(".localhost") else literal(host)
         if address is not None:
-            await self.passable(host, port, [address])
+            await self.allowed(host, port, [address])
 
-    async def passable(self, host: str, port: int, addresses: Sequence[str]) -> Sequence[str]:
+    async def allowed(self, host: str, port: int, addresses: Sequence[str]) -> Sequence[str]:
         """
-        Give those addresses of a host that may be connected to.
+        Give the addresses of a host that may be connected to.
 
-        :raises Barred: if there are none
+        :raises AddressBlocked: if there are none
         """
-        door = _door(host, port)
-        if any(door[0] == index for index, _ in self._doors):
-            self._note(door[0], addresses)
-        if door in self._doors or door[0] in self._allowed.names:
+        host = _bare(host)
+        if any(host == index for index, _ in self._index_ports):
+            self._note(host, addresses)
+        if (host, port) in self._index_ports or host in self._allowed.names:
             return addresses
-        kinds = {address: kind(address) for address in addresses}
-        inside = await self._live_inside() if "private" in kinds.values() else False
-        passable = [
+        kinds = {address: kind_of(address) for address in addresses}
+        private = await self._has_private_index() if "private" in kinds.values() else False
+        allowed = [
             address
-            for address, its in kinds.items()
-            if its == "public"
-            or (inside and its == "private")
-            or self._allowed.has(address, within=its == "private")
+            for address, kind in kinds.items()
+            if kind == "public"
+            or (kind == "private" and private)
+            or self._allowed.has(address, in_network=kind == "private")
         ]
-        if not passable:
+        if not allowed:
             address = addresses[0]
             what = "private" if kinds[address] == "private" else "link-local or special"
-            raise AddressBlocked(
-                _nameable(host, address), address, what, certain=inside is not None
-            )
-        return passable
+            name = _nameable(host, address)
+            raise AddressBlocked(name, address, what, certain=private is not None)
+        return allowed
 
-    async def _live_inside(self) -> bool | None:
-        """Tell whether an index lives on a private address; `None` if that cannot be found out."""
+    async def _has_private_index(self) -> bool | None:
+        """Tell whether an index has a private address; `None` if a lookup fails."""
         unknown = {
             host
-            for url in self.index_urls
-            if (host := _bare(urls.origin(url)[1])) not in self._lives
-            if literal(host) or self.looks_up(url)
+            for origin in self._indexes
+            if (host := _bare(origin.host)) not in self._private_indexes
+            if literal(host) or self._resolved_here(origin)
         }
         found = []
-        if unknown and not any(self._lives.values()):
-            finds = [self._find(host) for host in unknown]
-            found = [known for known, _ in await DeferredList(finds, consumeErrors=True)]
-        return any(self._lives.values()) or (None if False in found else False)
+        if unknown and not any(self._private_indexes.values()):
+            lookups = [self._find(host) for host in unknown]
+            found = [known for known, _ in await DeferredList(lookups, consumeErrors=True)]
+        return any(self._private_indexes.values()) or (None if False in found else False)
 
     def _find(self, host: str) -> Deferred[None]:
         address = literal(host)
@@ -221,13 +214,9 @@ class AddressPolicy:
         return found.addCallback(lambda addresses: self._note(host, addresses))
 
     def _note(self, host: str, addresses: Iterable[str]) -> None:
-        """Note where an index lives; one that was seen outside does not come in any more.
+        """Note whether an index is private; one that was public once never counts as private.
 
-        Whoever names its addresses could open every door by moving it in for a moment.
+        Otherwise its DNS server could allow all private addresses by naming one for a moment.
         """
-        inside = all(kind(address) == "private" for address in addresses)
-        self._lives[host] = self._lives.get(host, True) and inside
-
-
-def _door(host: str, port: int) -> tuple[str, int]:
-    return _bare(host), port
+        private = all(kind_of(address) == "private" for address in addresses)
+        self._private_indexes[host] = self._private_indexes.get(host, True) and private

@@ -1,205 +1,247 @@
-"""How many may ask one server at a time: as many as there are slots; the others wait in a row.
+"""Connections to upstreams: how many are open to an origin, and when each of them ends.
 
-The connections to upstreams: one pool of them, and no head of an answer without an end.
-
-Twisted's client takes a head of any length; here there is a limit (RFC 9110 5.4 leaves it open).
-It fails for a transfer coding but ``chunked``; here ``identity``, which old servers send, is none.
+Twisted's pool keeps idle connections but does not limit open ones, so a :class:`ConnectionLimit`
+counts them. Twisted's client takes a response head of any length, fails for the transfer coding
+``identity`` (which old servers send; it means none), and lets the reader of a body close a
+connection only gracefully, which over TLS waits for the peer. Hence an :class:`HTTPEndpoint` puts a
+protocol between the client and its transport. A connection is *idle*; a request puts it into the
+*head* of a response, up to the blank line; then comes the *body*. The protocol bounds heads, and
+aborts a connection that is closed before the end of a response.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+import re
+from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.internet.protocol import Factory
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    ISSLTransport,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, Request
 from twisted.web.client import HTTPConnectionPool
-from twisted.web.iweb import IResponse
+from zope.interface import implementer
 
-from proxpi.simple import urls
 from proxpi.simple.urls import Origin
-from proxpi.upstream.errors import HeadTooLong, UpstreamFailed
+from proxpi.upstream.errors import HeadTooLong
 
-#: What waits for a slot; a request that is cancelled here has not been sent.
+#: Connections to one origin for files, and as many again for pages.
+CONNECTIONS = 32
+#: Seconds that an idle connection is kept: less than most servers keep theirs. Where a server
+#: closed it meanwhile, the pool sends the request once more on a new connection.
+KEEP_ALIVE = 55
+#: Bytes of the head of a response, interim responses (1xx) included (RFC 9110 5.4 sets no limit).
+HEAD_LIMIT = 64 * 1024
+#: Bytes that one read takes from a plain connection. (After each system call the reactor may have
+#: to wait for a thread: with Twisted's own 64 KiB that is most of the time.)
+READ_SIZE = 512 * 1024
+
+#: Requests that wait for a connection; one that is cancelled there has not been sent.
 Queue = set[Deferred[Any]]
 
 
 @attrs.define(eq=False)
 class ConnectionLimit:
-    """Slots of each origin.
+    """A limit on connections to each origin; excess requests queue first in, first out.
 
-    :ivar number: how many each of them has
+    :ivar number: connections to one origin
+    :ivar within: a wider limit that counts these connections as well
     """
 
     number: int
-    _taken: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
+    within: ConnectionLimit | None = None
+    _origins: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
 
-    @asynccontextmanager
-    async def slot(
-        self, url: str, within: ConnectionLimit | None = None, queue: Queue | None = None
-    ) -> AsyncIterator[ConnectionPermit]:
+    async def acquire(self, origin: Origin, queue: Queue | None = None) -> Callable[[], None]:
         """
-        Wait for a slot of a URL's origin, first come first served, and hold it.
+        Wait for a connection to an origin.
 
-        :param within: a narrower limit, of which a slot is held as well
-        :param queue: has what is waited for, while it is
-        :raises UpstreamFailed: if it is not the URL of a server
+        :param queue: holds the request while it waits
+        :return: gives the connection back; to be called once
         """
-        slot = ConnectionPermit(
-            (self,) if within is None else (within, self), set() if queue is None else queue
+        semaphore = self._origins.setdefault(origin, DeferredSemaphore(self.number))
+        waiting = semaphore.acquire()
+        queue = set() if queue is None else queue
+        queue.add(waiting)
+        try:
+            await waiting
+        finally:
+            queue.remove(waiting)
+
+        def release() -> None:
+            semaphore.release()
+            # The next in the queue may have released it already.
+            if semaphore.tokens == semaphore.limit and self._origins.get(origin) is semaphore:
+                del self._origins[origin]
+
+        if self.within is None:
+            return release
+        try:
+            release_wider = await self.within.acquire(origin, queue)
+        except BaseException:
+            release()
+            raise
+
+        def release_both() -> None:
+            release_wider()
+            release()
+
+        return release_both
+
+    def is_reached(self, origin: Origin) -> bool:
+        """Tell whether one more request to an origin would have to wait."""
+        semaphore = self._origins.get(origin)
+        return semaphore is not None and semaphore.tokens == 0
+
+
+@attrs.frozen(eq=False)
+class ConnectionLimits:
+    """The limits of one process: slow files never starve pages, slow clients never downloads.
+
+    :ivar backpressure: for files that arrive no faster than a client takes them
+    """
+
+    pages: ConnectionLimit
+    files: ConnectionLimit
+    backpressure: ConnectionLimit
+
+    @classmethod
+    def of(cls, number: int) -> ConnectionLimits:
+        """Make limits of so many connections to one origin for files, and as many for pages."""
+        files = ConnectionLimit(number)
+        return cls(
+            ConnectionLimit(number), files, ConnectionLimit(max(1, number * 3 // 4), within=files)
         )
-        try:
-            await slot.move(url)
-            yield slot
-        finally:
-            slot.leave()
-
-    def full(self, url: str) -> bool:
-        """Tell whether one more would have to wait for a slot of a URL's origin."""
-        taken = self._taken.get(urls.origin(url))
-        return taken is not None and taken.tokens == 0
-
-    async def take(self, origin: Origin, queue: Queue) -> None:
-        """Wait for a slot; whoever is cancelled leaves the row."""
-        acquired = self._taken.setdefault(origin, DeferredSemaphore(self.number)).acquire()
-        queue.add(acquired)
-        try:
-            await acquired
-        finally:
-            queue.remove(acquired)
-
-    def give_back(self, origin: Origin) -> None:
-        """Let go of a slot, for whoever has waited longest."""
-        taken = self._taken[origin]
-        taken.release()
-        # Whoever got it may be through with it already.
-        if taken.tokens == taken.limit and self._taken.get(origin) is taken:
-            del self._taken[origin]
 
 
-@attrs.define(eq=False)
-class ConnectionPermit:
-    """A slot of each of some limits that is held, of one origin after the other."""
-
-    _limits: tuple[ConnectionLimit, ...]
-    _queue: Queue
-    _origin: Origin | None = attrs.field(init=False, default=None)
-    _held: list[tuple[ConnectionLimit, Origin]] = attrs.field(init=False, factory=list)
-
-    async def move(self, url: str) -> None:
-        """
-        Change to a slot of a URL's origin, and hold none of another one meanwhile.
-
-        :raises UpstreamFailed: if it is not the URL of a server
-        """
-        try:
-            origin = urls.origin(url)
-        except ValueError:
-            cause = "only http and https are supported"
-            raise UpstreamFailed(url, cause, temporary=False) from None
-        if origin != self._origin:
-            self.leave()
-            for limit in self._limits:
-                await limit.take(origin, self._queue)
-                self._held.append((limit, origin))
-            self._origin = origin
-
-    def leave_after(self, ended: Deferred[object]) -> None:
-        """Let go of it once something has come to its end; that is not waited for."""
-        held, self._held, self._origin = self._held, [], None
-        ended.addBoth(lambda _: _give_back(held))
-
-    def leave(self) -> None:
-        """Let go of it."""
-        held, self._held, self._origin = self._held, [], None
-        _give_back(held)
-
-
-def _give_back(held: list[tuple[ConnectionLimit, Origin]]) -> None:
-    for limit, origin in held:
-        limit.give_back(origin)
-
-
-#: Bytes of the head of an answer, and of all that may come before it (1xx).
-HEAD_LIMIT = 64 * 1024
-#: Seconds that an idle connection is kept. Below what servers keep theirs, mostly; where it is
-#: not, the pool asks again once on a fresh connection.
-KEEP_ALIVE = 55
-
-
-def persistent_pool(reactor: Any, connections: int) -> HTTPConnectionPool:
+def connection_pool(clock: IReactorTime, connections: int) -> HTTPConnectionPool:
     """
-    Make the one pool of a process.
+    Make the pool of a process, from which pages and files take their connections.
 
-    :param connections: how many there are to one origin for files, and as many again for pages
+    :param connections: to one origin for files, and as many again for pages
     """
-    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool = HTTPConnectionPool(clock)
     pool.maxPersistentPerHost = 2 * connections
     pool.cachedConnectionTimeout = KEEP_ALIVE
-    # So Twisted's own tests put another one in its place.
-    pool._factory = cast(Any, _connections)
     return pool
 
 
-def _connections(quiescent: Callable[[Any], object], metadata: str) -> Factory[_Connection]:
-    """Give what the pool makes its connections with."""
-    factory = Factory.forProtocol(partial(_Connection, quiescent))
-    factory.noisy = False
-    return factory
+@implementer(IStreamClientEndpoint)
+@attrs.frozen(repr=False)  # the pool asks for it, for each connection
+class HTTPEndpoint:
+    """An endpoint whose connections bound response heads, and abort on an early end."""
+
+    _endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See `IStreamClientEndpoint`."""
+        factory = WrappingFactory[_Connection](protocolFactory)  # type: ignore[no-untyped-call]
+        factory.protocol = _Connection
+        factory.noisy = False
+        return self._endpoint.connect(factory).addCallback(_connected)
 
 
-class _Connection(HTTP11ClientProtocol):
-    """A connection that is closed when a head does not come to its end."""
+def _connected(connection: Any) -> IProtocol:
+    transport: Any = connection.transport
+    if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
+        transport.bufferSize = READ_SIZE  # type: ignore[attr-defined]
+    return cast(IProtocol, connection.wrappedProtocol)
 
-    _asked: Deferred[IResponse] | None = None
+
+#: A blank line; a recipient may take a bare line feed for the end of a line (RFC 9112 2.2).
+_HEAD_END = re.compile(rb"(?:\A|\n)\r?\n")
+_INTERIM = re.compile(rb"\S+ 1\d\d\b")
+_TRANSFER_ENCODING = re.compile(
+    rb"^transfer-encoding[ \t]*:(.*\n)(?![ \t])", re.IGNORECASE | re.MULTILINE
+)
+
+
+class _Connection(ProtocolWrapper):
+    """The protocol between an HTTP client and its transport."""
+
+    wrappedProtocol: Any
+    transport: Any
+    _request: object = None
+    _in_head = False
+    _interim: bool | None = None  # whether this head is one; None before its status line
     _left = HEAD_LIMIT
+    _partial_line = b""
+    _delivers_head = False
+    _failed = False
 
-    def request(self, request: Request) -> Deferred[IResponse]:
-        """Send a request; its Deferred may fail with :class:`HeadTooLong`, too."""
-        self._left = HEAD_LIMIT
-        self._asked = super().request(request)
-        # Nothing public gives the parser of an answer, whose own method is public.
-        parser = self._parser
-        if parser is not None:
-            received = parser.headerReceived
-            parser.headerReceived = lambda name, value: _header(received, name, value)  # type: ignore[method-assign]
-        return self._asked.addBoth(self._answered)
+    def writeSequence(self, data: Any) -> None:
+        """Write a request; the head of its response comes next."""
+        self._request, self._in_head, self._interim = object(), True, None
+        self._left, self._partial_line = HEAD_LIMIT, b""
+        self.transport.writeSequence(data)
 
-    def _answered(self, outcome: IResponse | Failure) -> IResponse | Failure:
-        self._asked = None
-        return Failure(HeadTooLong()) if self._left < 0 else outcome
+    def loseConnection(self) -> None:
+        """Close the connection: gracefully between two exchanges, else at once."""
+        self.disconnecting = 1
+        if not self._delivers_head:
+            self._close(None)
 
-    def dataReceived(self, bytes: bytes) -> None:
-        """Take what comes; nobody knows yet how much of it is the head."""
-        if self._asked is None:
-            super().dataReceived(bytes)  # type: ignore[no-untyped-call]
+    def _close(self, error: Exception | None) -> None:
+        """Close the connection; an error fails the request, if it has not ended."""
+        if self.wrappedProtocol is None or self.wrappedProtocol.state == "QUIESCENT":
+            self.transport.loseConnection()
             return
-        head, rest = bytes[: self._left], bytes[self._left :]
+        if error is not None:
+            self._failed = True
+            self.wrappedProtocol.connectionLost(Failure(error))
+        self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand over the whole lines of response heads, and bodies as they come."""
+        request = self._request
+        data, self._partial_line = self._partial_line + data, b""
+        while self._in_head and data and request is self._request and not self._failed:
+            data = self._head_received(data)
+        if self._failed or not data or self.wrappedProtocol is None:
+            return
+        if request is self._request:
+            self.wrappedProtocol.dataReceived(data)
+        else:  # the end of the response has begun the next request, to which this is no response
+            self.transport.abortConnection()
+
+    def _head_received(self, data: bytes) -> bytes:
+        """Hand over a head as far as it has come, and return the bytes behind it."""
+        end = _HEAD_END.search(data, 0, self._left)
+        size = end.end() if end else data.rfind(b"\n", 0, self._left) + 1
+        too_long = end is None and len(data) >= self._left
+        head, data = (data[: self._left], b"") if too_long else (data[:size], data[size:])
         self._left -= len(head)
-        super().dataReceived(head)  # type: ignore[no-untyped-call]
-        if self._asked is None:
-            if rest:
-                super().dataReceived(rest)
-        elif rest or self._gives_up:
-            self._left = -1
-            self._asked.cancel()
+        if head and self._interim is None:
+            self._interim = _INTERIM.match(head) is not None
+        if end:
+            self._in_head, self._interim = bool(self._interim), None
+        else:
+            self._partial_line, data = data, b""
+        self._delivers_head = True
+        self.wrappedProtocol.dataReceived(_TRANSFER_ENCODING.sub(_without_identity, head))
+        self._delivers_head = False
+        if too_long or self.disconnecting:
+            # The client closes after a line that is too long, too, but the request does not fail.
+            self._close(HeadTooLong())
+        return data
 
-    @property
-    def _gives_up(self) -> bool:
-        """Whether a single line was too long for Twisted, which then waits for the other side."""
-        return bool(getattr(self.transport, "disconnecting", False))
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """See `IProtocol`."""
+        if not self._failed:
+            super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
-def _header(received: Callable[[bytes, bytes], object], name: bytes, value: bytes) -> None:
-    """Leave ``identity`` out of ``Transfer-Encoding``: Twisted does not know that it is nothing."""
-    if name.strip().lower() == b"transfer-encoding":
-        codings = [coding.strip().lower() for coding in value.split(b",")]
-        value = b", ".join(coding for coding in codings if coding not in (b"", b"identity"))
-        if not value:
-            return
-    received(name, value)
+def _without_identity(field: re.Match[bytes]) -> bytes:
+    """Leave ``identity`` out of a ``Transfer-Encoding``, and the field if it has no other."""
+    codings = [coding.strip().lower() for coding in field[1].split(b",")]
+    left = b", ".join(coding for coding in codings if coding not in (b"", b"identity"))
+    return b"Transfer-Encoding: %b\r\n" % left if left else b""

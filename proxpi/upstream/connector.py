@@ -1,9 +1,8 @@
-"""How a connection to an upstream begins: from a host's name to an open socket.
+"""The connector: from the name of a host to an open socket (happy eyeballs, RFC 8305).
 
-The DNS resolver (:mod:`proxpi.upstream.dns`) finds the addresses of a host, the address policy
-(:mod:`proxpi.upstream.address_policy`) leaves out those that are blocked, and the others are tried,
-the next one soon after the one before, until one is connected (RFC 8305, as Twisted has it). All of
-that together takes no longer than the connect timeout.
+The DNS resolver finds the addresses of a host, the address policy drops the blocked ones, and
+Twisted's `HostnameEndpoint` tries the others, each one soon after the one before, until one is
+connected. All of that together takes no longer than the connect timeout.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import (
@@ -36,20 +35,19 @@ from proxpi.upstream.dns import LookUp
 class Connector:
     """Makes endpoints for hosts.
 
-    :ivar connect_timeout: seconds that it may take to connect, from the name on
-    :ivar address_policy: the addresses that links and redirects may lead to
+    :ivar connect_timeout: seconds to connect, lookup included
     """
 
-    _reactor: Any
+    reactor: Any
     connect_timeout: float
     _look_up: LookUp
-    address_policy: AddressPolicy
+    _address_policy: AddressPolicy
 
     def endpoint(self, host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
         """
         Give the endpoint of a TCP port of a host.
 
-        :param trusted: whether it is the operator who leads there, to whichever address
+        :param trusted: exempts the host from the address policy: the operator's own proxy
         """
         return _Endpoint(self, host.decode("latin-1").lower(), port, trusted)
 
@@ -59,19 +57,16 @@ class Connector:
         """
         Connect to a host.
 
-        :raises Barred: if nothing may lead there
+        :raises AddressBlocked: if the address policy allows none of its addresses
         """
-        began = self._reactor.seconds()
         address = literal(host)
-        looked_up = self._look_up(host) if address is None else succeed([address])
-        addresses: Sequence[str] = await looked_up
+        addresses: Sequence[str] = [address] if address else await self._look_up(host)
         if not trusted:
-            addresses = await self.address_policy.passable(host, port, addresses)
-        left = max(0.0, self.connect_timeout - (self._reactor.seconds() - began))
-        chosen = _Chosen(self._reactor, [_address(each, port) for each in _mixed(addresses)])
-        # Nobody asks for the name any more; it may be one that Twisted takes for none (``a_b``).
-        connected = HostnameEndpoint(chosen, "chosen", port, timeout=left).connect(factory)
-        return await connected.addTimeout(left, self._reactor, _timed_out)
+            addresses = await self._address_policy.allowed(host, port, addresses)
+        resolved = _Resolved(self.reactor, [_address(each, port) for each in _mixed(addresses)])
+        # The endpoint needs no name; this one may be one that Twisted refuses (``a_b``).
+        endpoint = HostnameEndpoint(resolved, "resolved", port, timeout=self.connect_timeout)
+        return await endpoint.connect(factory)
 
 
 def _timed_out(result: object, timeout: float) -> Any:
@@ -83,34 +78,36 @@ def _address(address: str, port: int) -> IPv4Address | IPv6Address:
 
 
 def _mixed(addresses: Sequence[str]) -> list[str]:
-    """Take turns between both versions of IP, for one of them may lead nowhere (RFC 8305 4)."""
+    """Alternate between the two versions of IP, as one of them may lead nowhere (RFC 8305 4)."""
     first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
     other = [address for address in addresses if address not in first]
     return [each for each in chain(*zip_longest(first, other)) if each is not None]
 
 
 @implementer(IStreamClientEndpoint)
-@attrs.frozen(repr=False)  # the pool asks for it, each time
+@attrs.frozen(repr=False)  # the pool asks for it, for each connection
 class _Endpoint:
     """A port of a host."""
 
-    _dial: Connector
+    _connector: Connector
     _host: str
     _port: int
     _trusted: bool
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See `IStreamClientEndpoint`."""
-        return Deferred.fromCoroutine(
-            self._dial.connect(protocolFactory, self._host, self._port, self._trusted)
+        connector = self._connector
+        connected = Deferred.fromCoroutine(
+            connector.connect(protocolFactory, self._host, self._port, self._trusted)
         )
+        return connected.addTimeout(connector.connect_timeout, connector.reactor, _timed_out)
 
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
-class _Chosen:
-    """A reactor for which every host has the addresses that were chosen."""
+class _Resolved:
+    """A reactor that resolves every host to the given addresses."""
 
-    name = "chosen"
+    name = "resolved"
 
     def __init__(self, reactor: Any, addresses: Sequence[IPv4Address | IPv6Address]) -> None:
         self._reactor = reactor
@@ -121,7 +118,7 @@ class _Chosen:
         return getattr(self._reactor, name)
 
     def resolveHostName(
-        self, resolutionReceiver: IResolutionReceiver, *what: object, **named: object
+        self, resolutionReceiver: IResolutionReceiver, *args: object, **keywords: object
     ) -> IHostResolution:
         """See `IHostnameResolver`."""
         resolutionReceiver.resolutionBegan(self)

@@ -1,13 +1,9 @@
-"""Logins from a netrc file, as pip finds and reads it.
+"""Credentials for upstreams: from index URLs and netrc, each bound to its origin or host.
 
-The syntax is Python's own (the `netrc` module). What an entry gives is kept out of every message:
-the parser's errors quote what they do not understand, which may be a password.
-
-Credentials for upstreams, each bound to where it was given for.
-
-An origin is scheme, host and port (RFC 6454). What stands in an index's URL goes to the origin of
-that index, and what netrc has for a host to that host; none is ever sent to another, whether a
-link, a redirect or a mistake leads there.
+Credentials in the URL of an index are sent to the origin of that index only, those of netrc to
+their host only, wherever a link or a redirect leads. The netrc file is found and read as by pip,
+with Python's own syntax (the `netrc` module). Messages never quote it: the parser's errors quote
+what they do not understand, which may be a password.
 """
 
 from __future__ import annotations
@@ -17,14 +13,13 @@ import netrc
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import attrs
 
 from proxpi.simple import urls
-from proxpi.simple.urls import Origin
+from proxpi.simple.urls import URL, Origin
 
-#: Where it may be, if ``NETRC`` does not say so.
+#: Names of the file in the home folder.
 NAMES = (".netrc", "_netrc")
 
 Login = tuple[str, str]
@@ -34,7 +29,7 @@ Login = tuple[str, str]
 class Netrc:
     """User and password by lower-case host, and those of the ``default`` entry.
 
-    :ivar trouble: why nothing could be taken from the file, in one line, if that is so
+    :ivar trouble: one line that says why the file is not used, if that is so
     """
 
     hosts: Mapping[str, Login] = attrs.field(factory=dict)
@@ -42,22 +37,18 @@ class Netrc:
     trouble: str | None = None
 
     def login(self, host: str) -> Login | None:
-        """Give the login for a host, if need be that which is for any."""
+        """Give the login for a host, else the default one."""
         return self.hosts.get(host, self.default)
 
 
-def read(environment: Mapping[str, str]) -> Netrc:
-    """
-    Read the file that ``NETRC`` names, else that of the user; it is no error if there is none.
-
-    A file that is broken gives no login at all, as with pip.
-    """
+def read_netrc(environment: Mapping[str, str]) -> Netrc:
+    """Read the file that ``NETRC`` names, else the user's; a broken one has no login, as in pip."""
     named = environment.get("NETRC")
     home = environment.get("HOME") or "~"
     paths = [named] if named else [f"{home}/{name}" for name in NAMES]
     try:
         found = [path.expanduser() for path in map(Path, paths)]
-    except RuntimeError:  # nobody knows where this user is at home
+    except RuntimeError:  # this user has no home folder
         why = f"NETRC={named}: the home folder is not known; no login is used"
         return Netrc(trouble=why if named else None)
     path = next((path for path in found if named or path.exists()), None)
@@ -80,15 +71,15 @@ def read(environment: Mapping[str, str]) -> Netrc:
 
 @attrs.frozen(repr=False)
 class Credentials:
-    """Which ``Authorization`` header goes to which origin, and to which path there.
+    """Chooses the ``Authorization`` header of each request.
 
-    :ivar _headers: those of indexes, by their origins; an index without any has ``None``
-    :ivar _hosts: those of hosts that netrc names
-    :ivar _in_clear: whether those go over plain http: where an index is asked so
+    :ivar _indexes: by origin: path and header of each index; without credentials ``None``
+    :ivar _hosts: headers by the hosts of netrc
+    :ivar _in_clear: whether those are sent over plain http, too: some index is plain http
     :ivar _certificate: whether there is a client certificate
     """
 
-    _headers: Mapping[Origin, Sequence[tuple[str, bytes | None]]]
+    _indexes: Mapping[Origin, Sequence[tuple[str, bytes | None]]]
     _hosts: Mapping[str, bytes]
     _in_clear: bool
     _certificate: bool
@@ -100,59 +91,55 @@ class Credentials:
         """
         Take user and password out of index URLs (percent-decoded, RFC 3986 3.2.1), else of netrc.
 
-        An index's URL that has but a user gets the password that netrc has for that user there.
-        What netrc has for any host (``default``) is for indexes alone: links and redirects lead
-        anywhere.
+        The URL of an index that has only a user gets the password of that user in netrc. The
+        ``default`` login of netrc is sent to indexes only, as links and redirects lead anywhere.
         """
         netrc = netrc or Netrc()
-        headers: dict[Origin, list[tuple[str, bytes | None]]] = {}
-        for url in index_urls:
-            origin = urls.origin(url)
-            given = headers.setdefault(origin, [])
-            pair, other = urls.userinfo(url), netrc.login(origin[1])
-            if other is not None and (pair is None or pair == (other[0], "")):
-                pair = other
-            given.append((urlsplit(url).path, basic(*pair) if pair is not None else None))
-        hosts = {host: basic(*pair) for host, pair in netrc.hosts.items()}
-        in_clear = any(scheme == "http" for scheme, _, _ in headers)
-        return cls(headers, hosts, in_clear, certificate)
+        indexes: dict[Origin, list[tuple[str, bytes | None]]] = {}
+        for url in map(URL.parse, index_urls):
+            login, other = urls.userinfo(url.text), netrc.login(url.origin.host)
+            if other is not None and (login is None or login == (other[0], "")):
+                login = other
+            header = basic(*login) if login is not None else None
+            indexes.setdefault(url.origin, []).append((url.path, header))
+        hosts = {host: basic(*login) for host, login in netrc.hosts.items()}
+        in_clear = any(origin.scheme == "http" for origin in indexes)
+        return cls(indexes, hosts, in_clear, certificate)
 
-    def header_for(self, url: str) -> bytes | None:
+    def header_for(self, url: URL) -> bytes | None:
         """
-        Give the value of ``Authorization`` for a request to `url`, if there is one.
+        Give the value of ``Authorization`` for a request, if there is one.
 
-        Of several indexes on one origin it is that of the index whose path `url` shares most
-        with: their files mostly lie near them. An index without credentials is asked without any.
+        Of several indexes on one origin, the index counts whose path has most leading segments in
+        common with that of the URL. An index without credentials gets none.
         """
-        scheme, host, _ = origin = urls.origin(url)
-        path = urlsplit(url).path
-        given = [
+        origin, path = url.origin, url.path
+        indexes = [
             (start, header)
-            for start, header in self._headers.get(origin, ())
+            for start, header in self._indexes.get(origin, ())
             if header is not None or path.startswith(start)
         ]
-        best = max(given, key=lambda pair: _shared(pair[0], path), default=None)
-        if best is not None:
-            return best[1]
-        return self._hosts.get(host) if scheme == "https" or self._in_clear else None
+        if indexes:
+            return max(indexes, key=lambda index: _common_segments(index[0], path))[1]
+        in_clear = origin.scheme == "https" or self._in_clear
+        return self._hosts.get(origin.host) if in_clear else None
 
     def certificate_for(self, origin: Origin) -> bool:
-        """Tell whether an origin is shown the client certificate: an index, or named by netrc."""
-        scheme, host, _ = origin
-        known = origin in self._headers or host in self._hosts
-        return self._certificate and scheme == "https" and known
+        """Tell whether the client certificate is shown to an origin: an index, or a netrc host."""
+        known = origin in self._indexes or origin.host in self._hosts
+        return self._certificate and origin.scheme == "https" and known
 
     def protects(self, url: str) -> bool:
-        """Tell whether an upstream may give proxpi what it would give nobody else."""
-        return self.header_for(url) is not None or self.certificate_for(urls.origin(url))
+        """Tell whether credentials or the client certificate protect a URL."""
+        parsed = URL.parse(url)
+        return self.header_for(parsed) is not None or self.certificate_for(parsed.origin)
 
 
-def _shared(one: str, other: str) -> int:
-    """Count the segments with which both paths begin."""
+def _common_segments(one: str, other: str) -> int:
     pairs = zip(one.split("/"), other.split("/"), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def basic(user: str, password: str) -> bytes:
-    """Write user and password as RFC 7617 has it, in UTF-8."""
+    """Write user and password as Basic credentials (RFC 7617), in UTF-8."""
     return b"Basic " + base64.b64encode(f"{user}:{password}".encode())

@@ -134,19 +134,15 @@ class BodyStalled(Exception):
         self.drained = drained
 
 
-class BodyUnusable(Exception):
-    """A body came that is not whole, too long, or cannot be decoded."""
-
-
-class BodyTooLong(BodyUnusable):
+class BodyTooLong(Exception):
     """A body brings more bytes than it may; its text says which setting allows how many."""
 
 
-class BodyTruncated(BodyUnusable):
+class BodyTruncated(Exception):
     """A body ended before its end."""
 
 
-class BodyUndecodable(BodyUnusable):
+class BodyUndecodable(Exception):
     """A body cannot be decoded; its text, if it has one, says why."""
 
 

@@ -1,10 +1,8 @@
-"""Which forward proxy leads where: what ``HTTP_PROXY`` and its like say, read once at the start.
+"""Forward proxies: ``HTTP_PROXY`` and the like, and which proxy an origin is reached through.
 
-Pure: an environment goes in, and for scheme, host and port of an upstream the proxy comes out,
-or none. No name is looked up: what ``NO_PROXY`` says of addresses is for URLs that have one.
-
-No standard says what these variables mean. Here they mean what ``curl``, ``requests`` (with
-``pip`` on it) and Go have in common; where these differ, a comment says whom proxpi follows.
+Pure: no name is looked up, so addresses in ``NO_PROXY`` apply to URLs with an address. No standard
+defines these variables. They mean what ``curl``, ``requests`` (with ``pip`` on it) and Go have in
+common; where these differ, a comment says whom proxpi follows.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import attrs
 
 from proxpi.settings import Given, SettingsError
 from proxpi.simple import urls
+from proxpi.simple.urls import Origin
 from proxpi.upstream.credentials import basic
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -27,9 +26,9 @@ _WITH_PORT = re.compile(r"(\[[^]]*]|[^:]*):([0-9]+)")
 class Proxy:
     """A forward proxy.
 
-    :ivar scheme: what is spoken to the proxy itself: ``http``, or ``https`` for TLS
+    :ivar scheme: of the connection to the proxy itself: ``http``, or ``https`` for TLS
     :ivar host: a name, or an address without brackets
-    :ivar authorization: the value of ``Proxy-Authorization``, if it is to get one
+    :ivar authorization: the value of ``Proxy-Authorization``
     """
 
     scheme: str
@@ -40,15 +39,15 @@ class Proxy:
     @classmethod
     def from_url(cls, text: str) -> Proxy:
         """
-        Understand the URL of a proxy; one without a scheme is meant to be http.
+        Parse the URL of a proxy; the default scheme is http.
 
-        Without a port it is that of the scheme, as in requests and Go; curl has 1080 for http.
+        The default port is that of the scheme, as in requests and Go; curl has 1080 for http.
 
-        :raises ValueError: if it is not understood
+        :raises ValueError: if it is no such URL
         """
         url = text if _SCHEME.match(text) else f"http://{text.removeprefix('//')}"
         scheme, host, port = urls.origin(url)
-        # What is behind the host means nothing, but for what may be a password with a slash in it.
+        # Text behind the host is ignored, unless it may be a password with a slash in it.
         server, *rest = re.split("[/?#]", url.partition("://")[2], maxsplit=1)
         if server.endswith(":") or "@" in "".join(rest):
             raise ValueError("a host, or a port, without an end")
@@ -58,17 +57,16 @@ class Proxy:
 
     @property
     def name(self) -> str:
-        """What people know it by, without its credentials: ``proxy http://proxy.example:3128``."""
+        """The proxy without its credentials: ``proxy http://proxy.example:3128``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"proxy {self.scheme}://{host}:{self.port}"
 
 
 @attrs.frozen
 class Exclusion:
-    """One item of ``NO_PROXY``: hosts, perhaps on one port only, that are connected to directly.
+    """One item of ``NO_PROXY``: hosts, perhaps on one port only, that are reached directly.
 
-    :ivar hosts: a network (an address is a small one), a name that stands for what is below it as
-        well, ``*``, or nothing
+    :ivar hosts: a network (an address is a small one), a name with its subdomains, ``*``, or none
     """
 
     hosts: urls.Network | str
@@ -76,7 +74,7 @@ class Exclusion:
 
     @classmethod
     def from_text(cls, text: str) -> Exclusion:
-        """Understand an item; one that makes no sense covers nothing, as everywhere."""
+        """Parse an item; one that makes no sense covers nothing, as everywhere."""
         found = None if _network(text) else _WITH_PORT.fullmatch(text)
         hosts, port = (found[1], int(found[2])) if found else (text, None)
         network = _network(hosts.removeprefix("[").removesuffix("]"))
@@ -87,7 +85,7 @@ class Exclusion:
         return cls("" if "*" in name else name, port)
 
     def covers(self, host: str, port: int) -> bool:
-        """Tell whether a host, given without brackets, is connected to directly."""
+        """Tell whether a host, without brackets, is reached directly."""
         if self.port not in (None, port):
             return False
         if isinstance(self.hosts, str):
@@ -101,11 +99,7 @@ class Exclusion:
 
 @attrs.frozen
 class Proxies:
-    """The proxies of an environment.
-
-    :ivar http: leads to http URLs
-    :ivar https: leads to https URLs
-    """
+    """The proxies of an environment, for http URLs and for https URLs."""
 
     http: Proxy | None = None
     https: Proxy | None = None
@@ -116,14 +110,14 @@ class Proxies:
         """
         Read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
 
-        Lower case wins over upper case, and what is empty counts as not set. A variable that is
-        not used is not judged.
+        Lower case wins over upper case, and an empty variable is an unset one. A variable that is
+        not used is not parsed.
 
-        :raises SettingsError: for a proxy that is not understood, or speaks something else
+        :raises SettingsError: for a proxy that is not understood, or has another scheme
         """
         variables = dict(environment)
         if variables.get("REQUEST_METHOD"):
-            # Under CGI this is what a client sent as "Proxy:".
+            # Under CGI this variable is the header field "Proxy" of a client.
             variables.pop("HTTP_PROXY", None)
         excluded = _given(variables, "no_proxy")
         items = re.split(r"[\s,]+", excluded.text) if excluded else ()
@@ -133,14 +127,13 @@ class Proxies:
             tuple(Exclusion.from_text(item) for item in items if item),
         )
 
-    def to(self, scheme: str, host: str, port: int) -> Proxy | None:
-        """Give the proxy that leads to an origin (its host without brackets), if one does."""
-        if any(exclusion.covers(host, port) for exclusion in self.excluded):
+    def to(self, origin: Origin) -> Proxy | None:
+        """Give the proxy that an origin is reached through, if there is one."""
+        if any(exclusion.covers(origin.host, origin.port) for exclusion in self.excluded):
             return None
-        return self.https if scheme == "https" else self.http
+        return self.https if origin.scheme == "https" else self.http
 
 
-#: None at all.
 NO_PROXIES = Proxies()
 
 
@@ -165,7 +158,7 @@ def _proxy(variables: Mapping[str, str], name: str) -> Proxy | None:
 
 
 def _refusal(given: Given, why: str) -> SettingsError:
-    """Refuse a proxy in the words of a setting, which it is not: it has no prefix and no option."""
+    """Refuse a proxy in the words of a setting (it is none: it has no prefix and no option)."""
     text = urls.redacted(given.text)
     return SettingsError(
         f"{given.variable}={text!r}: {why}; an http or https URL with a host is accepted"

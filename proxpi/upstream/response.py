@@ -1,35 +1,28 @@
-"""Content codings: which of them change the bytes of a body, and how a body is decoded.
+"""Responses of upstreams: the head and what its status means, the body and its content codings.
 
-An upstream labels bodies in many ways. Only the codings in :data:`TRANSFORMING` change bytes, so
-only these count; ``identity``, ``aws-chunked``, ``utf-8`` and the like do not. A page is decoded as
-strictly as a cache must: a body that ends before its coding does is cut short. The work is linear
-in the size of the body, and the members of a gzip body (RFC 1952 2.2) are limited in number.
+Twisted leaves the end of a body to its reader: nothing times out, nothing is limited, and a
+response whose body is not read holds its connection for ever. Here :func:`read_body` ends every
+body in one of four ways: complete, failed, timed out, or cancelled; in the last three the
+connection is closed. A body is *open*; *paused* while its consumer takes no bytes; then *ended*.
 
-A decoder of one coding is *within* a member, *between* two members, or *padded*: what follows the
+Upstreams label bodies in many ways. Only the codings in :data:`TRANSFORMING` change bytes, so only
+these count; ``identity``, ``aws-chunked``, ``utf-8`` and the like do not. A :class:`Decoder` is as
+strict as a cache must be: a body that ends before its coding does is truncated. Its work is linear
+in the size of the body, and the members of a gzip body (RFC 1952 2.2) are limited in number. A
+decoder of one coding is *within* a member, *between* two members, or *padded*: what follows the
 last member is ignored, as gzip itself does.
-
-Bodies of responses, each of which comes to an end.
-
-Twisted leaves the end of a body to its receiver: nothing times out, nothing is capped,
-and a response whose body nobody takes holds its connection for ever. Here every body ends
-in one of four ways: complete, failed, timed out, or cancelled by whoever waits for it; in
-the last three the connection is closed.
-
-The head of an upstream's answer, and what its status means.
 """
 
 from __future__ import annotations
 
 import re
-import typing
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -47,6 +40,7 @@ from proxpi.upstream.errors import (
     BodyUndecodable,
     CredentialsRejected,
     UpstreamFailed,
+    upstream_failed,
 )
 
 #: The codings that change the bytes of a body (RFC 9110 8.4.1, RFC 7932, RFC 8878).
@@ -124,7 +118,7 @@ class _Stage:
             data = self._begun = self._begun + data
             if len(data) < 2:
                 return
-            # Some servers send deflate without the header of zlib that RFC 9110 8.4.1.2 asks for.
+            # Some servers send deflate without the zlib header that RFC 9110 8.4.1.2 demands.
             wrapped = data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0
             self.inflate = zlib.decompressobj(_ZLIB if wrapped else _RAW)
         while data and not self._padded:
@@ -147,10 +141,10 @@ def decode(data: bytes, codings: Sequence[str], limit: SizeLimit) -> bytes:
     """
     Decode a whole body; a small one may hold much, so this may take a while.
 
-    :param limit: for what comes out
-    :raises BodyCut: if it ends before its end
-    :raises BodyGarbled: if it is not what its codings say
-    :raises BodyTooLong: if more comes out
+    :param limit: for the decoded body
+    :raises BodyTruncated: if a coding does not come to its end
+    :raises BodyUndecodable: if the body is not what its codings say
+    :raises BodyTooLong: if the decoded body is too long
     """
     pieces: list[bytes] = []
     decoder = Decoder(codings, pieces.append, limit)
@@ -160,169 +154,20 @@ def decode(data: bytes, codings: Sequence[str], limit: SizeLimit) -> bytes:
     return b"".join(pieces)
 
 
-#: Bytes of an answer nobody needs that are read to keep its connection; a longer one is closed.
-DRAIN_LIMIT = 64 * 1024
+#: Bytes of an unwanted body that are read to keep its connection; of a longer one it is closed.
+DISCARD_LIMIT = 64 * 1024
 #: Seconds that this may take.
-DRAIN_TIME = 1.0
-#: Bytes that are read from a plain connection at once. (Each time that the reactor comes back from
-#: the system it may have to wait for a thread: with Twisted's own 64 KiB that is most of the time.)
-READ = 512 * 1024
-#: Bytes per second of which a body has to bring more, where it has to come at a pace.
+DISCARD_TIME = 1.0
+#: Bytes per second of a body that has a deadline, measured over :data:`RATE_WINDOW` seconds.
 MIN_RATE = 1000
-#: Seconds over which the pace is measured.
-STRETCH = 10.0
-
-
-class Delivers(typing.Protocol):
-    """A response, as far as its body goes."""
-
-    def deliverBody(self, protocol: Any) -> None:
-        """See `twisted.web.iweb.IResponse`."""
-
-
-class _Receiver(Protocol):
-    """Hands the chunks of one body on, and its end to a Deferred, exactly once."""
-
-    def __init__(
-        self,
-        write: Callable[[bytes], object],
-        clock: IReactorTime,
-        idle_timeout: float,
-        limit: int | None,
-        stall_timeout: float | None,
-    ) -> None:
-        self._write = write
-        self._clock = clock
-        self._idle_timeout = idle_timeout
-        self._left = limit
-        self._stall_timeout = stall_timeout
-        self._timer: IDelayedCall | None = None
-        self._open = True
-        self._paused = False
-        self.ended: Deferred[bool] = Deferred(lambda _: self._stop(None))
-
-    def connectionMade(self) -> None:
-        connection: Any = getattr(self.transport, "_producer", self.transport)
-        if hasattr(connection, "bufferSize"):
-            connection.bufferSize = READ
-        self._start_timer()
-
-    def _start_timer(self) -> None:
-        self._timer = self._clock.callLater(
-            self._idle_timeout, lambda: self._stop(Failure(BodyTimeout()))
-        )
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self._open:
-            return
-        if self._timer is not None:
-            self._timer.reset(self._idle_timeout)
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
-                self._stop(Failure(BodyTooLong()))
-                return
-        try:
-            room = self._write(data)
-        except Exception:  # noqa: BLE001 (whoever writes may fail in any way)
-            self._stop(Failure())
-            return
-        # What is written may end the body: its last reader leaves.
-        if self._open and isinstance(room, Deferred) and not room.called and not self._paused:
-            self._pause(room)
-
-    def _pause(self, room: Deferred[None]) -> None:
-        """Read nothing more until there is room for it; that silence is nobody's fault."""
-        self._paused = True
-        assert self._timer is not None  # it runs whenever the body is open and not paused
-        self._timer.cancel()
-        self._timer = None
-        if self._stall_timeout is not None:
-            self._timer = self._clock.callLater(
-                self._stall_timeout, lambda: self._stop(Failure(BodyStalled(room)))
-            )
-        self.transport.pauseProducing()  # type: ignore[union-attr]
-        room.addCallback(self._resume)
-
-    def _resume(self, _: object) -> None:
-        self._paused = False
-        if self._open:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._start_timer()
-            self.transport.resumeProducing()  # type: ignore[union-attr]
-
-    def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
-        if not self._open:
-            return
-        self._close()
-        if reason.check(ResponseDone):
-            self.ended.callback(True)
-        elif reason.check(PotentialDataLoss):
-            self.ended.callback(False)
-        else:
-            self.ended.errback(Failure(BodyTruncated()))
-
-    def fail(self, failure: Failure) -> None:
-        """End the body from this side with an error."""
-        self._stop(failure)
-
-    def _stop(self, failure: Failure | None) -> None:
-        """End the body from this side: close the connection and report `failure`, if any."""
-        if not self._open:
-            return
-        self._close()
-        # Twisted's proxy of the transport can only lose the connection, and over TLS that waits
-        # for the peer: one that is silent would keep it for ever.
-        connection = getattr(self.transport, "_producer", self.transport)
-        if connection is not None:
-            getattr(connection, "abortConnection", connection.loseConnection)()
-        if failure is not None:
-            self.ended.errback(failure)
-
-    def _close(self) -> None:
-        self._open = False
-        if self._timer is not None:
-            try:
-                self._timer.cancel()
-            except (AlreadyCalled, AlreadyCancelled):
-                pass  # the timer itself is what ends the body
-
-
-def receive(
-    response: Delivers,
-    write: Callable[[bytes], object],
-    *,
-    clock: IReactorTime,
-    idle_timeout: float,
-    limit: int | None = None,
-    stall_timeout: float | None = None,
-) -> Deferred[bool]:
-    """
-    Give each chunk of a body to `write`.
-
-    :param write: may give a Deferred; until it has its result nothing more is read
-    :param idle_timeout: seconds between two chunks
-    :param limit: the most bytes that may come
-    :param stall_timeout: seconds for which `write` may have nothing more read, ``None``: any time
-    :return: a Deferred of whether the end was announced (by length or chunks); ``False`` means
-        that the connection just closed, which may be the end or not. It fails with
-        :class:`BodyTimeout`, :class:`BodyTooLong`, :class:`BodyTruncated`, :class:`BodyStalled`,
-        or with what `write` raised. Cancelling it closes the connection.
-    """
-    receiver = _Receiver(write, clock, idle_timeout, limit, stall_timeout)
-    try:
-        response.deliverBody(receiver)
-    except Exception:  # noqa: BLE001 (what is between may refuse what came with the head)
-        receiver.fail(Failure())
-    return receiver.ended
+RATE_WINDOW = 10.0
 
 
 @attrs.frozen
 class SizeLimit:
-    """The most bytes that a body may bring.
+    """The most bytes that a body may have.
 
-    :ivar setting: the variable that says so, if one does
+    :ivar setting: the variable that sets the limit, if there is one
     """
 
     size: int
@@ -334,93 +179,199 @@ class SizeLimit:
             raise BodyTooLong(f"{self.setting} allows {self.size} bytes" if self.setting else "")
 
 
-class Sink:
-    """Takes a body: checks its size and its pace, and tells its own errors from others.
-
-    :param clock: measures the pace, if the body has to come at one
+async def read_body(
+    response: Response,
+    write: Callable[[bytes], object],
+    *,
+    clock: IReactorTime,
+    idle_timeout: float,
+    limit: SizeLimit | None = None,
+    deadline: float | None = None,
+    stall_timeout: float | None = None,
+) -> bool:
     """
+    Pass each chunk of a body, as it is encoded, to `write`; errors of `write` go through.
+
+    :param write: may return a Deferred; until it fires nothing more is read
+    :param idle_timeout: seconds between two chunks
+    :param deadline: seconds for the whole body, which then must also keep :data:`MIN_RATE`
+    :param stall_timeout: seconds for which `write` may stop the reading; ``None``: any time
+    :return: whether the end was announced (by length or chunks); ``False`` means that the
+        connection just closed, which may be the end or not
+    :raises UpstreamFailed: if the body is truncated, too long, or silent or slow for too long
+    :raises BodyStalled: if nothing more was to be read for too long
+    """
+    reader = _BodyReader(write, clock, idle_timeout, limit, stall_timeout, deadline is not None)
+    try:
+        if limit is not None:
+            limit.check(response.length or 0)
+        response.deliver_body(reader)
+        if deadline is not None:
+            reader.ended.addTimeout(deadline, clock, _timed_out)
+        return await reader.ended
+    except (CancelledError, BodyStalled):
+        raise
+    except Exception as error:
+        if error is reader.write_error:
+            raise
+        raise upstream_failed(response.url, Failure(error)) from error
+
+
+def discard_body(response: Response, *, clock: IReactorTime) -> Deferred[object]:
+    """Read a body that is not wanted; the Deferred fires once its connection is free or closed."""
+    limit = SizeLimit(DISCARD_LIMIT)
+    reader = _BodyReader(lambda data: None, clock, DISCARD_TIME, limit, None, False)
+    response.deliver_body(reader)
+    return reader.ended.addTimeout(DISCARD_TIME, clock).addErrback(lambda _: None)
+
+
+def _timed_out(result: object, timeout: float) -> Any:
+    raise BodyTimeout()
+
+
+class _BodyReader(Protocol):
+    """Passes the chunks of one body on, and its end to a Deferred, exactly once."""
+
+    transport: Any
 
     def __init__(
-        self, write: Callable[[bytes], object], limit: SizeLimit | None, clock: IReactorTime | None
+        self,
+        write: Callable[[bytes], object],
+        clock: IReactorTime,
+        idle_timeout: float,
+        limit: SizeLimit | None,
+        stall_timeout: float | None,
+        keeps_rate: bool,
     ) -> None:
         self._write = write
-        self._limit = limit
         self._clock = clock
-        self._since = clock.seconds() if clock is not None else 0.0
-        self._size = self._stretch = 0
-        self.error: Exception | None = None
+        self._idle_timeout = idle_timeout
+        self._limit = limit
+        self._stall_timeout = stall_timeout
+        self._keeps_rate = keeps_rate
+        self._window_began = clock.seconds()
+        self._size = self._window_size = 0
+        self._timer: IDelayedCall | None = None
+        self._open = True
+        self._paused = False
+        self.write_error: Exception | None = None
+        self.ended: Deferred[bool] = Deferred(lambda _: self._stop(None))
 
-    def write(self, data: bytes) -> object:
-        """
-        Hand bytes on.
+    def connectionMade(self) -> None:
+        self._start_timer(self._idle_timeout, BodyTimeout())
 
-        :raises BodyTooLong: if they are too many
-        :raises BodyTimeout: if they come too slowly
-        """
-        self._size += len(data)
-        self._stretch += len(data)
-        if self._clock is not None and (seconds := self._clock.seconds() - self._since) >= STRETCH:
-            if self._stretch < MIN_RATE * seconds:
+    def _start_timer(self, seconds: float, error: Exception) -> None:
+        self._stop_timer()
+        self._timer = self._clock.callLater(seconds, self._stop, error)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._open:
+            return
+        if self._timer is not None and not self._paused:
+            self._timer.reset(self._idle_timeout)
+        try:
+            self._check(len(data))
+        except (BodyTooLong, BodyTimeout) as error:
+            self._stop(error)
+            return
+        try:
+            room = self._write(data)
+        except Exception as error:  # noqa: BLE001 (a consumer may fail in any way)
+            self.write_error = error
+            self._stop(error)
+            return
+        # A write may end the body: its last reader leaves.
+        if self._open and isinstance(room, Deferred) and not room.called and not self._paused:
+            self._pause(room)
+
+    def _check(self, received: int) -> None:
+        self._size += received
+        self._window_size += received
+        seconds = self._clock.seconds() - self._window_began
+        if self._keeps_rate and seconds >= RATE_WINDOW:
+            if self._window_size < MIN_RATE * seconds:
                 raise BodyTimeout()
-            self._since += seconds
-            self._stretch = 0
+            self._window_began += seconds
+            self._window_size = 0
         if self._limit is not None:
             self._limit.check(self._size)
-        try:
-            return self._write(data)
-        except Exception as error:
-            self.error = error
-            raise
+
+    def _pause(self, room: Deferred[None]) -> None:
+        """Read nothing more until there is room; that silence is not the upstream's."""
+        self._paused = True
+        self._stop_timer()
+        if self._stall_timeout is not None:
+            self._start_timer(self._stall_timeout, BodyStalled(room))
+        self.transport.pauseProducing()
+        room.addCallback(self._resume)
+
+    def _resume(self, _: object) -> None:
+        self._paused = False
+        if self._open:
+            self._start_timer(self._idle_timeout, BodyTimeout())
+            self.transport.resumeProducing()
+
+    def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
+        if not self._open:
+            return
+        self._open = False
+        self._stop_timer()
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.ended.callback(reason.check(ResponseDone) is not None)
+        else:
+            self.ended.errback(BodyTruncated())
+
+    def _stop(self, error: Exception | None) -> None:
+        """Close the connection, and fail with an error unless the reader was cancelled."""
+        if not self._open:
+            return
+        self._open = False
+        self._stop_timer()
+        self.transport.loseConnection()
+        if error is not None:
+            self.ended.errback(error)
 
 
-def discard(response: Delivers, *, clock: IReactorTime, idle_timeout: float) -> Deferred[object]:
-    """Let go of a body nobody needs; give a Deferred of when its connection is free or closed."""
-    ended = receive(
-        response, lambda data: None, clock=clock, idle_timeout=idle_timeout, limit=DRAIN_LIMIT
-    )
-    ended.addTimeout(DRAIN_TIME, clock)
-    return ended.addErrback(lambda _: None)  # it is of no interest how an unwanted body ends
-
-
-#: A length that somebody may mean; Python refuses numbers of thousands of digits.
+#: A plausible length; Python refuses numbers of thousands of digits.
 _NUMBER = re.compile("[0-9]{1,18}")
 _CONTENT_RANGE = re.compile(
     r"\s*bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*", re.IGNORECASE | re.ASCII
 )
-#: Where the content codings of a page are kept from treq.
-ENCODING = b"X-Proxpi-Content-Encoding"
 
 
-class Once:
-    """A response that knows whether its body was taken."""
-
-    def __init__(self, response: IResponse) -> None:
-        self._response = response
-        self.delivered = False
-
-    def deliverBody(self, protocol: Any) -> None:
-        """Deliver the body as the response itself would."""
-        self.delivered = True
-        self._response.deliverBody(protocol)
-
-    @property
-    def length(self) -> int | None:
-        """Bytes that are announced to come."""
-        return self._response.length if isinstance(self._response.length, int) else None
-
-
-@attrs.frozen
+@attrs.define(eq=False)
 class Response:
-    """The head of an upstream's answer; its body has not been taken yet.
+    """A response of an upstream, whose body has not been read yet.
 
-    :ivar url: where the answer came from, after redirects, without credentials
+    :ivar url: its URL after redirects, without credentials
+    :ivar delivered: whether the body has been read, or is being read
     """
 
     method: str
     url: str
-    status: int
-    headers: Headers
-    response: Once
+    _original: IResponse
+    delivered: bool = attrs.field(init=False, default=False)
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return int(self._original.code)
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+        headers: Headers = self._original.headers
+        return headers
+
+    def deliver_body(self, protocol: Protocol) -> None:
+        """Connect a protocol to the body; see `IResponse.deliverBody`."""
+        self.delivered = True
+        self._original.deliverBody(protocol)
 
     def header(self, name: str) -> str | None:
         """Give the last value of a header field."""
@@ -430,24 +381,21 @@ class Response:
     @property
     def codings(self) -> tuple[str, ...]:
         """The content codings that change the bytes of the body, in the order of application."""
-        fields = [
-            value.decode("latin-1")
-            for name in (b"Content-Encoding", ENCODING)
-            for value in self.headers.getRawHeaders(name, [])
-        ]
-        return content_codings(fields)
+        fields = self.headers.getRawHeaders(b"Content-Encoding", [])
+        return content_codings(field.decode("latin-1") for field in fields)
 
     @property
     def length(self) -> int | None:
-        """Bytes that the body is announced to have, or would have if it were asked for."""
-        # Twisted leaves the field in place only where no body follows: in an answer to HEAD.
+        """The announced length of the body in bytes, also of a response to HEAD."""
+        # Twisted leaves the header field in place only where no body follows.
         if self.method != "HEAD":
-            return self.response.length
+            length = self._original.length
+            return length if isinstance(length, int) else None
         announced = self.header("Content-Length")
         return int(announced) if announced and _NUMBER.fullmatch(announced) else None
 
     def status_error(self) -> UpstreamFailed:
-        """Say why an answer of this status is of no use."""
+        """Give the error that this status means."""
         if self.status in (401, 403):
             cause = f"credentials rejected (status {self.status})"
             return CredentialsRejected(self.url, cause, temporary=False)
@@ -462,21 +410,21 @@ class Response:
 
 @attrs.frozen
 class ContentRange:
-    """What a 206 says that it has: bytes from `start` to before `stop` of so many, if it knows."""
+    """The range of a 206: bytes from `start` to before `stop`, of `size` if that is known."""
 
     start: int
     stop: int
     size: int | None
 
     @classmethod
-    def of(cls, answer: Response) -> ContentRange | None:
-        """Read it from an answer that is a single range of the bytes as they are."""
-        match = _CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
-        if answer.status != 206 or match is None or answer.codings:
+    def of(cls, response: Response) -> ContentRange | None:
+        """Read it from a response; ``None`` unless that is a single range without a coding."""
+        match = _CONTENT_RANGE.fullmatch(response.header("Content-Range") or "")
+        if response.status != 206 or match is None or response.codings:
             return None
         start, last, size = match.groups()
         found = cls(int(start), int(last) + 1, None if size == "*" else int(size))
-        return found if answer.length in (None, found.stop - found.start) else None
+        return found if response.length in (None, found.stop - found.start) else None
 
 
 def _seconds(retry_after: str | None) -> float | None:

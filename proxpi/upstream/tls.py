@@ -1,20 +1,14 @@
-"""Certificates from files: those that vouch for upstreams, and the one that upstreams are shown.
+"""TLS to upstreams: trusted certificates, the client certificate, and errors of the handshake.
 
-They are read once, at the start. What cannot be used is said then, in one line
-like that of any other setting, and not in the middle of a build.
+Certificate files are read once, at the start; one that cannot be used is a start-up error. There
+are at most two OpenSSL contexts in a process: one that shows the client certificate, and one that
+does not. All connections share them, since reading the system's certificates for each would stop
+the reactor for 10 ms. Versions and ciphers are Twisted's choice: TLS 1.2 at least.
 
-One TLS handshake with an upstream: whether it is who it should be, and what went wrong.
-
-The chain is checked by OpenSSL, the name by service-identity (RFC 9525). What they find, and what
-the other side says in an alert (RFC 8446 6), becomes one sentence that says what to do, with
-which the connection ends; the bare errors would not tell an expired certificate from an unknown
-one, nor a client certificate that is missing from a cipher that is.
-
-Whom to trust, and what to show, when an upstream speaks TLS.
-
-There are at most two OpenSSL contexts in a process: one that shows a client certificate, and one
-that does not. All connections share them, since reading the system's certificates for each would
-stop the reactor for 10 ms. Versions and ciphers are Twisted's choice: TLS 1.2 at least.
+OpenSSL checks the chain, service-identity the name (RFC 9525). A handshake turns their findings,
+and the alerts of the upstream (RFC 8446 6), into one sentence that says what to do; the bare errors
+would not tell an expired certificate from an unknown issuer, nor a client certificate that is
+missing from a cipher that is.
 """
 
 from __future__ import annotations
@@ -45,41 +39,36 @@ from proxpi.upstream.errors import TLSFailed
 
 _CA_BUNDLE = setting("ca_bundle")
 _CLIENT_CERT = setting("client_cert")
-#: Other programs' variables, each of which names all that is to be trusted. Of the first two,
-#: which are those of requests, the first counts; the others are OpenSSL's.
+#: Variables of requests (of which the first one set counts) and of OpenSSL; each of them replaces
+#: the system's certificates.
 _OF_REQUESTS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _OF_OPENSSL = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def trust(context: SSL.Context, environment: Mapping[str, str], ca_bundle: Given | None) -> None:
-    """
-    Let a context trust what the environment names, else the system, and `ca_bundle` besides.
-
-    :param ca_bundle: what was given as ``PROXPI_CA_BUNDLE``
-    :raises SettingsError: for a path that cannot be read, or that holds no certificate
-    """
-    instead = list(_instead(environment))
-    for variable, path in instead:
-        _add(context, Given(variable, path))
-    if not instead:
+    """Trust the certificates that the environment names, else the system's, and `ca_bundle`."""
+    named = list(_named(environment))
+    for given in named:
+        _add(context, given)
+    if not named:
         _trust_system(context)
     if ca_bundle is not None:
         _add(context, ca_bundle)
 
 
-def _instead(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Give the paths that other programs' variables name in place of the system's trust."""
+def _named(environment: Mapping[str, str]) -> Iterator[Given]:
+    """Give the paths in the variables of other programs."""
     requests = [name for name in _OF_REQUESTS if environment.get(name)][:1]
     for variable in (*requests, *_OF_OPENSSL):
         text = environment.get(variable, "")
         # Folders may be several (SSL_CTX_load_verify_dir(3)).
         paths = text.split(os.pathsep) if variable == "SSL_CERT_DIR" else [text]
-        yield from ((variable, path) for path in paths if path)
+        yield from (Given(variable, path) for path in paths if path)
 
 
 def _trust_system(context: SSL.Context) -> None:
-    # OpenSSL and pyOpenSSL look into the process's own environment. There an empty variable would
-    # do as a set one, and the system not be trusted; so there is none while they look.
+    # OpenSSL and pyOpenSSL read the environment of the process, in which an empty variable would
+    # count as set and the system not be trusted; so the variables are away meanwhile.
     away = {name: os.environ.pop(name) for name in _OF_OPENSSL if name in os.environ}
     try:
         context.set_default_verify_paths()
@@ -91,7 +80,7 @@ def _add(context: SSL.Context, given: Given) -> None:
     """Trust the certificates of a file, or of all files of a folder, whatever their names."""
     try:
         if not os.path.isdir(given.text):
-            open(given.text, "rb").close()  # to know why not, which OpenSSL does not tell
+            open(given.text, "rb").close()  # OpenSSL does not tell why a file cannot be read
             found = _load(context, given.text)
         else:
             paths = {os.path.realpath(entry.path) for entry in os.scandir(given.text)}
@@ -112,13 +101,7 @@ def _load(context: SSL.Context, path: str) -> bool:
 
 
 def show(context: SSL.Context, client_cert: Given) -> None:
-    """
-    Let a context show a certificate to upstreams that ask for one.
-
-    :param client_cert: what was given as ``PROXPI_CLIENT_CERT``: a PEM file with the certificate,
-        those between it and its authority if need be, and its key, which is not encrypted
-    :raises SettingsError: if it is anything else
-    """
+    """Show a certificate to upstreams: a PEM file of it, its chain, and its unencrypted key."""
     try:
         with open(client_cert.text, "rb") as file:
             pem = file.read()
@@ -138,7 +121,7 @@ def show(context: SSL.Context, client_cert: Given) -> None:
         context.use_certificate(own)
         for certificate in chain:
             context.add_extra_chain_cert(certificate)
-        context.use_privatekey(key)  # type: ignore[arg-type] # what kinds there are is seen now
+        context.use_privatekey(key)  # type: ignore[arg-type] # a wrong kind is a TypeError
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
         words = str(error)
@@ -183,27 +166,27 @@ _LONGEST = 100
 
 @attrs.define(eq=False)
 class Handshake:
-    """What is noted of a handshake while OpenSSL goes through it.
+    """The callbacks of OpenSSL for one handshake.
 
-    :ivar shows_certificate: whether a client certificate is shown to this host
-    :ivar has_certificate: whether there is one at all
+    :ivar _shows_certificate: whether the client certificate is shown to this host
+    :ivar _has_certificate: whether there is one at all
     """
 
     _protocol: TLSMemoryBIOProtocol
     _host: str
     _is_address: bool
-    shows_certificate: bool
-    has_certificate: bool
-    _wanted: bool = attrs.field(init=False, default=False)
+    _shows_certificate: bool
+    _has_certificate: bool
+    _certificate_requested: bool = attrs.field(init=False, default=False)
 
     def verify(
         self, connection: SSL.Connection, certificate: X509, code: int, depth: int, good: int
     ) -> bool:
-        """Judge a certificate of the chain; what is raised here would be lost."""
+        """Check a certificate of the chain; OpenSSL would swallow an exception."""
         try:
-            cause = self._trouble(certificate, code, depth) if not good else None
+            cause = self._chain_error(certificate, code, depth) if not good else None
             if cause is None and depth == 0:
-                cause = self._name_trouble(certificate)
+                cause = self._name_error(certificate)
         except Exception as error:  # noqa: BLE001 (a certificate can be odd in any way)
             cause = f"the certificate of {self._host} is not understood ({type(error).__name__})"
         if cause is not None:
@@ -211,19 +194,18 @@ class Handshake:
         return cause is None
 
     def note(self, connection: SSL.Connection, where: int, value: int) -> None:
-        """Take note of a step, or of an alert of the other side."""
+        """Note a step of the handshake, or fail with an alert of the upstream."""
         if where & _READ_ALERT == _READ_ALERT:
             level, alert = divmod(value, 256)
             if level == _FATAL:
-                self._fail(*self._alerted(alert))
+                self._fail(*self._alert_error(alert))
         elif b"certificate request" in connection.get_state_string():
-            self._wanted = True
+            self._certificate_requested = True
 
     def _fail(self, cause: str, temporary: bool) -> None:
         self._protocol.failVerification(Failure(TLSFailed(cause, temporary=temporary)))
 
-    def _trouble(self, certificate: X509, code: int, depth: int) -> str:
-        """Say what is wrong with a chain, at a certificate of it."""
+    def _chain_error(self, certificate: X509, code: int, depth: int) -> str:
         host = self._host
         own = f"the certificate of {host}"
         this = own if depth == 0 else f"a certificate that vouches for {host}"
@@ -245,8 +227,7 @@ class Handshake:
         meaning = _MEANINGS.get(code, f"ERR_{code}").removeprefix("ERR_")
         return f"{this} is not valid ({meaning.replace('_', ' ').lower()})"
 
-    def _name_trouble(self, certificate: X509) -> str | None:
-        """Say for whom a certificate is, if not for this host."""
+    def _name_error(self, certificate: X509) -> str | None:
         wanted = IPAddress_ID(self._host) if self._is_address else DNS_ID(self._host)
         try:
             patterns = extract_patterns(certificate)
@@ -260,21 +241,21 @@ class Handshake:
             return f"the certificate is not for {self._host} but for {whom}"
         return None
 
-    def _alerted(self, alert: int) -> tuple[str, bool]:
-        """Say why the other side broke off, and whether waiting may help."""
+    def _alert_error(self, alert: int) -> tuple[str, bool]:
+        """Give the cause of a fatal alert, and whether it is temporary."""
         host = self._host
-        missing = alert == _HANDSHAKE_FAILURE and self._wanted and not self.shows_certificate
-        if alert == _CERTIFICATE_REQUIRED or missing:
-            if not self.has_certificate:
+        requested = alert == _HANDSHAKE_FAILURE and self._certificate_requested
+        if alert == _CERTIFICATE_REQUIRED or (requested and not self._shows_certificate):
+            if not self._has_certificate:
                 return f"{host} wants a client certificate; set PROXPI_CLIENT_CERT", False
-            if not self.shows_certificate:
+            if not self._shows_certificate:
                 where = "only to indexes and to the hosts that netrc names"
                 return (
                     f"{host} wants a client certificate; PROXPI_CLIENT_CERT is shown {where}",
                     False,
                 )
         refusal = _OF_A_CERTIFICATE.get(alert)
-        if refusal is not None and self.shows_certificate:
+        if refusal is not None and self._shows_certificate:
             return f"{host} refuses the certificate of PROXPI_CLIENT_CERT ({refusal})", False
         if alert == _PROTOCOL_VERSION:
             return f"{host} speaks no version of TLS that is safe (1.2 or newer)", False
@@ -286,7 +267,7 @@ class Handshake:
 
 
 def _plain(text: str) -> str:
-    """Give what a certificate says in a form that fits into a line."""
+    """Shorten a text of a certificate, and replace what is not printable."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
@@ -299,13 +280,13 @@ def policy(
     client_cert: Given | None = None,
     shown_to: Callable[[Origin], bool] = lambda origin: False,
 ) -> IPolicyForHTTPS:
-    """Give the policy for every TLS connection to an upstream.
+    """Make the policy for every TLS connection to an upstream.
 
     :param verify: ``False`` accepts any certificate (``PROXPI_DISABLE_INDEX_SSL_VERIFICATION``)
     :param environment: names certificates in the variables of other programs
-    :param ca_bundle: path of more certificates that are trusted (``PROXPI_CA_BUNDLE``)
-    :param client_cert: path of the certificate and the key that are shown (``PROXPI_CLIENT_CERT``)
-    :param shown_to: tells for an origin whether they are
+    :param ca_bundle: path of additional trusted certificates (``PROXPI_CA_BUNDLE``)
+    :param client_cert: path of the client certificate and its key (``PROXPI_CLIENT_CERT``)
+    :param shown_to: tells whether an origin is shown the client certificate
     :raises SettingsError: for a path that cannot be used
     """
     plain = _context(environment or {}, ca_bundle)
@@ -321,7 +302,7 @@ def _context(environment: Mapping[str, str], ca_bundle: Given | None) -> SSL.Con
     trust(context, environment, ca_bundle)
     store = context.get_cert_store()
     assert store is not None  # each context has one
-    # Whoever is named in a bundle is trusted, also one whose own issuer is not, as curl has it.
+    # A certificate in a bundle is trusted even if its issuer is not, as in curl.
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
     return context
 
@@ -338,7 +319,7 @@ class _Policy:
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         """See `IPolicyForHTTPS`."""
-        # The dot that ends a full name is no part of what is in a certificate.
+        # Certificates name hosts without the final dot.
         host = hostname.decode("ascii").lower().removesuffix(".")
         showing = None
         if self._shown_to(Origin("https", hostname.decode("ascii").lower(), port)):
@@ -367,7 +348,7 @@ class _Creator:
         """See `IOpenSSLClientConnectionCreator`."""
         connection = SSL.Connection(self._context, None)
         is_address = isIPAddress(self._host) or isIPv6Address(self._host)
-        # Servers with several names choose a certificate, and some the site, by this (RFC 6066).
+        # SNI (RFC 6066): servers with several names choose certificate and site by it.
         if not is_address:
             connection.set_tlsext_host_name(self._host.encode("ascii"))
         handshake = Handshake(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
+from proxpi.files.file_handles import OpenFile
 from proxpi.files.mirror import Head, Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.spool import WINDOW, Reader
 from proxpi.simple.caching import Span, Unsatisfiable, requested_span
-from proxpi.upstream.client import CONNECTIONS
+from proxpi.upstream.connections import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
 from tests.files.test_taken import Ranges

@@ -11,7 +11,7 @@ from twisted.web.http_headers import Headers
 from proxpi.files.fetch import GONE, Missing, Use, check_head, use_of
 from proxpi.files.resolver import FileReference, Gone
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import Once, Response
+from proxpi.upstream.response import Response
 
 URL = "https://files.example/demo-1.0.tar.gz"
 SIZE, ARRIVED = 100, 40
@@ -28,8 +28,8 @@ def answer(
     headers = Headers({name.replace("_", "-"): [value] for name, value in fields.items()})
     if content_range is not None:
         headers.setRawHeaders("Content-Range", [f"bytes {content_range}"])
-    response: Any = SimpleNamespace(length=length)
-    return Response("GET", URL, status, headers, Once(response))
+    original: Any = SimpleNamespace(code=status, headers=headers, length=length)
+    return Response("GET", URL, original)
 
 
 def use(

@@ -11,19 +11,20 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
+from zope.interface import directlyProvides
 
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.address_policy import AddressPolicy
-from proxpi.upstream.client import CONNECTIONS, USER_AGENT, UpstreamClient
-from proxpi.upstream.connections import persistent_pool
+from proxpi.upstream.client import USER_AGENT, UpstreamClient
+from proxpi.upstream.connections import CONNECTIONS, ConnectionLimits, connection_pool
 from proxpi.upstream.connector import Connector
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
@@ -42,7 +43,11 @@ JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
 def upstream_client(
-    agent: IAgent, clock: IReactorTime, *index_urls: str, **settings: Any
+    agent: IAgent,
+    clock: IReactorTime,
+    *index_urls: str,
+    connections: int = CONNECTIONS,
+    **settings: Any,
 ) -> UpstreamClient:
     """Give a client of upstreams on an agent, with the credentials of some indexes."""
     credentials = Credentials.gather(index_urls)
@@ -51,6 +56,7 @@ def upstream_client(
         clock=clock,
         credentials=credentials,
         address_policy=AddressPolicy(index_urls, (), lambda host: succeed([PUBLIC])),
+        connections=ConnectionLimits.of(connections),
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
         **settings,
@@ -108,6 +114,14 @@ def root_list(names: Iterable[str]) -> Reply:
 class _Transport(StringTransportWithDisconnection):
     """A transport in memory, with what TLS on it hands down."""
 
+    aborted = False
+    bufferSize: int | None = None
+
+    def abortConnection(self) -> None:
+        """See `ITCPTransport`."""
+        self.aborted = True
+        self.loseConnection()  # type: ignore[no-untyped-call]
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         """See `ITCPTransport`."""
 
@@ -119,12 +133,24 @@ class Line:
         self._protocol = protocol
         self._transport: Any = _Transport()  # type: ignore[no-untyped-call]
         self._transport.protocol = protocol
+        directlyProvides(self._transport, ITCPTransport)
         protocol.makeConnection(self._transport)
 
     @property
     def open(self) -> bool:
         """Whether the client has kept the connection."""
         return bool(self._transport.connected)
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the client has closed the connection without waiting for the server."""
+        return bool(self._transport.aborted)
+
+    @property
+    def read_size(self) -> int | None:
+        """The most bytes of one read at the client's end, if it was set."""
+        size: int | None = self._transport.bufferSize
+        return size
 
     def take(self) -> bytes:
         """Give what has come from the client since the last time."""
@@ -155,13 +181,14 @@ class Network:
     def __init__(self, *index_urls: str, proxies: Proxies = NO_PROXIES) -> None:
         self.reactor = MemoryReactorClock()
         self.names: dict[str, list[str]] = {}
-        self.pool = persistent_pool(self.reactor, CONNECTIONS)
+        policy = AddressPolicy((), (), self.look_up)
+        self.pool = connection_pool(self.reactor, CONNECTIONS)
         self.upstream = upstream_client(
             ProxyAgent(
-                reactor=self.reactor,
+                clock=self.reactor,
                 pool=self.pool,
                 tls=tls.policy(verify=True),
-                connector=Connector(self.reactor, CONNECT_TIMEOUT, self.look_up, AddressPolicy()),
+                connector=Connector(self.reactor, CONNECT_TIMEOUT, self.look_up, policy),
                 proxies=proxies,
                 user_agent=USER_AGENT,
             ),

@@ -1,335 +1,353 @@
-"""The way out on connections: Twisted's real agent and pool, with a network in memory."""
+"""Connections: their limits for each origin, the pool, and the bounds of response heads."""
 
 from __future__ import annotations
 
-import gzip
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError, TimeoutError
 
-from proxpi.upstream.client import CONNECTIONS, PAGE_TIME
-from proxpi.upstream.connections import KEEP_ALIVE
+from proxpi.simple import urls
+from proxpi.upstream.connections import (
+    CONNECTIONS,
+    HEAD_LIMIT,
+    KEEP_ALIVE,
+    READ_SIZE,
+    ConnectionLimit,
+)
 from proxpi.upstream.errors import UpstreamFailed
-from proxpi.upstream.response import SizeLimit
 from tests.support.cases import Case, run
 from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, Line, Network
 
 PAGE = "http://index.example/simple/demo/"
+ONE, OTHER = "https://one.example/a", "https://other.example/a"
+LINE = b"X-Filler: " + b"x" * 1000 + b"\r\n"
 
 
-class ConnectionCase(Case):
-    """Tests with a network of their own."""
+class LimitTests(Case):
+    """A limit of two connections to each origin."""
+
+    def setUp(self) -> None:
+        """Make the limit, and a narrower one within it."""
+        self.limit = ConnectionLimit(2)
+        self.narrow = ConnectionLimit(1, within=self.limit)
+        self.served: list[str] = []
+        self.holders: list[Deferred[None]] = []
+        self.addCleanup(self.release_all)
+
+    def release_all(self) -> None:
+        """Release all connections."""
+        for holder in reversed(self.holders):
+            holder.addErrback(lambda _: None).cancel()
+
+    def hold(self, name: str, url: str = ONE, limit: ConnectionLimit | None = None) -> int:
+        """Acquire a connection and hold it until it is cancelled; give the number of the holder."""
+
+        async def hold() -> None:
+            release = await (limit or self.limit).acquire(urls.origin(url))
+            try:
+                self.served.append(name)
+                await Deferred()
+            finally:
+                release()
+
+        self.holders.append(run(hold()))
+        return len(self.holders) - 1
+
+    def release(self, *numbers: int) -> None:
+        """Release connections, or leave the queue."""
+        for number in numbers:
+            self.holders[number].cancel()
+            self.error(self.holders[number], CancelledError)
+
+    def test_first_in_first_out(self) -> None:
+        """Excess requests queue first in, first out; a cancelled one takes no turn."""
+        for name in "abcdef":
+            self.hold(name)
+        assert self.served == ["a", "b"]
+        assert self.limit.is_reached(urls.origin(ONE))
+        self.release(3, 1, 0, 2)
+        assert self.served == list("abcef")
+        self.release(4, 5)
+        assert not self.limit.is_reached(urls.origin(ONE))
+
+    def test_origins(self) -> None:
+        """Each origin has its own limit: another port is another origin, another case is not."""
+        for url in (ONE, OTHER, "https://one.example:444/", "http://one.example/"):
+            self.hold(url, url)
+            self.hold(url, url.upper().replace("HTTP", "http"))
+        assert len(self.served) == 8
+        self.hold("more")
+        assert "more" not in self.served
+
+    def test_within_a_wider_limit(self) -> None:
+        """A connection of the narrow limit counts in the wide one, and is released in both."""
+        for name, limit in (("a", self.narrow), ("b", self.narrow), ("c", None), ("d", None)):
+            self.hold(name, limit=limit)
+        assert self.served == ["a", "c"]
+        assert self.narrow.is_reached(urls.origin(ONE))
+        self.release(0)
+        assert self.served == ["a", "c", "d"]
+        self.release(1, 2)  # b is cancelled while it waits for the wide limit
+        self.hold("e", limit=self.narrow)
+        assert self.served == ["a", "c", "d", "e"]
+
+    def test_queue(self) -> None:
+        """A request is in its queue while it waits, and there it can be cancelled."""
+        self.hold("a")
+        self.hold("b")
+        queue: set[Deferred[Any]] = set()
+        waiting = run(self.limit.acquire(urls.origin(ONE), queue))
+        (queued,) = queue
+        queued.cancel()
+        self.error(waiting, CancelledError)
+        assert queue == set()
+
+
+class NetworkCase(Case):
+    """Tests on connections in memory."""
 
     def setUp(self) -> None:
         """Prepare the network."""
         self.network = Network()
-        self.upstream = self.network.upstream
-        self.chunks: list[bytes] = []
 
-    async def _body(self, limit: int) -> tuple[bytes, bool]:
-        async with self.upstream.page(PAGE, {}) as answer:
-            return await self.upstream.read(answer, SizeLimit(limit))
+    def request(self) -> Deferred[tuple[bytes, bool]]:
+        """Request a page and read it."""
 
-    async def _status(self) -> int:
-        async with self.upstream.page(PAGE, {}) as answer:
-            return answer.status
+        async def body() -> tuple[bytes, bool]:
+            async with self.network.upstream.page(PAGE, {}) as response:
+                return await self.network.upstream.read(response)
 
-    async def _file(self) -> bool:
-        async with self.upstream.file(PAGE, {}) as answer:
-            return await self.upstream.stream(answer, self.chunks.append)
+        return run(body())
 
-    def body(self, limit: int = 1 << 20) -> Deferred[tuple[bytes, bool]]:
-        """Ask for a page and read it."""
-        return run(self._body(limit))
-
-    def status(self) -> Deferred[int]:
-        """Ask for a page and leave its body."""
-        return run(self._status())
-
-    def file(self) -> Deferred[bool]:
-        """Ask for a file."""
-        return run(self._file())
-
-    def asked(self) -> Line:
-        """Accept the connection of the newest request, which must be there."""
+    def accepted(self) -> tuple[Deferred[tuple[bytes, bool]], Line]:
+        """Request a page, and accept its connection, which must be a new one."""
+        request = self.request()
         line = self.network.accept()
         assert line.take().startswith(b"GET /simple/demo/ HTTP/1.1\r\n")
-        return line
+        return request, line
 
-    def assert_idle(self) -> None:
-        """No timer is left but those of the pool's idle connections."""
+    def assert_failed(self, request: Deferred[Any], cause: str, *, temporary: bool = True) -> None:
+        """Check the error; no connection and no timer is left."""
+        error = self.error(request, UpstreamFailed)
+        assert (error.cause, error.temporary) == (cause, temporary)
         self.network.pool.closeCachedConnections()
         assert self.network.reactor.getDelayedCalls() == []
+        assert self.unhandled() == []
 
 
-class PoolTests(ConnectionCase):
+class PoolTests(NetworkCase):
     """One persistent pool for all."""
 
     def test_reuse(self) -> None:
-        """Pages and files to one host use one connection, one after the other."""
-        first = self.body()
-        line = self.asked()
+        """Pages and files of one origin share connections, as many as may be open at once."""
+        request, line = self.accepted()
         line.answer(200, b"page")
-        assert self.result(first) == (b"page", True)
-        second = self.file()
+        assert self.result(request) == (b"page", True)
+
+        async def file() -> bytes:
+            chunks: list[bytes] = []
+            async with self.network.upstream.file(PAGE, {}) as response:
+                await self.network.upstream.stream(response, chunks.append)
+            return b"".join(chunks)
+
+        again = run(file())
         assert line.take().startswith(b"GET /simple/demo/")
         line.answer(200, b"file")
-        assert self.result(second) is True
-        assert b"".join(self.chunks) == b"file"
+        assert self.result(again) == b"file"
         assert len(self.network.attempts) == 1
-        assert line.open
-
-    def test_as_many_are_kept_as_may_ask(self) -> None:
-        """The pool keeps the connections that pages and files together may have."""
-        assert self.network.pool.persistent
         assert self.network.pool.maxPersistentPerHost == 2 * CONNECTIONS
 
     def test_idle_connections_end(self) -> None:
-        """A connection that is not used for a while is closed, before the server does so."""
-        self.body()
-        line = self.asked()
+        """An idle connection is closed gracefully after a while, before the server does so."""
+        _, line = self.accepted()
         line.answer(200)
         self.network.advance(KEEP_ALIVE - 1)
         assert line.open
         self.network.advance(2)
-        assert not line.open
+        assert (line.open, line.aborted) == (False, False)
 
     def test_connection_that_the_server_closed(self) -> None:
-        """A request on a connection that was just closed is made again on another."""
-        self.body()
-        line = self.asked()
+        """A request on a connection that was just closed is sent again on another."""
+        _, line = self.accepted()
         line.answer(200)
-        second = self.body()
+        second = self.request()
         line.close()
-        self.asked().answer(200, b"page")
+        self.network.accept().answer(200, b"page")
         assert self.result(second) == (b"page", True)
 
-    def test_connect_timeout(self) -> None:
-        """The time to connect is the one that was set; what exceeds it failed to connect."""
-        ask = self.body()
-        assert self.network.attempts[-1][3] == CONNECT_TIMEOUT
-        self.network.refuse(TimeoutError())
-        self.network.advance(1)  # for the other addresses that the host might have had
-        assert self.error(ask, UpstreamFailed).cause == "timed out while connecting"
+    def test_not_connected(self) -> None:
+        """A connection that is refused, or comes too late, has failed; the next one has not."""
+        for error, cause in (
+            (ConnectionRefusedError(), "connection refused"),
+            (TimeoutError(), "timed out while connecting"),
+        ):
+            request = self.request()
+            self.network.refuse(error)
+            self.network.advance(1)  # for further addresses of the host
+            self.assert_failed(request, cause)
+        request, line = self.accepted()
+        line.answer(200, b"page")
+        assert self.result(request) == (b"page", True)
 
-    def test_refused(self) -> None:
-        """A refused connection is said to be one, and the next request tries again."""
-        ask = self.body()
-        self.network.refuse(ConnectionRefusedError())
-        self.network.advance(1)
-        assert self.error(ask, UpstreamFailed).cause == "connection refused"
-        again = self.body()
-        self.asked().answer(200, b"page")
-        assert self.result(again) == (b"page", True)
+    def test_bytes_of_one_read(self) -> None:
+        """A plain connection takes many bytes at once: `bufferSize` is what Twisted reads."""
+        _, line = self.accepted()
+        assert line.read_size == READ_SIZE
+
+
+class EndTests(NetworkCase):
+    """Connections that end before a response does."""
 
     def test_silent_before_the_head(self) -> None:
-        """A server that accepts and says nothing is left, with its connection closed."""
-        ask = self.body()
-        line = self.asked()
+        """A server that accepts and says nothing loses its connection at once."""
+        request, line = self.accepted()
         self.network.advance(CONNECT_TIMEOUT + READ_TIMEOUT + 1)
-        error = self.error(ask, UpstreamFailed)
-        assert (error.cause, error.temporary) == ("timed out", True)
-        assert not line.open
-        self.assert_idle()
+        assert line.aborted
+        self.assert_failed(request, "timed out")
 
-    def test_nonsense(self) -> None:
-        """A server that does not speak HTTP is an upstream that failed."""
-        ask = self.body()
-        line = self.asked()
-        line.send(b"SSH-2.0-OpenSSH_9\r\n\r\n")
-        self.error(ask, UpstreamFailed)
-        assert not line.open
-        self.assert_idle()
+    def test_closed_before_the_head(self) -> None:
+        """A connection that is closed without a response is an outage."""
+        request, line = self.accepted()
+        line.close()
+        self.assert_failed(request, "the connection was closed")
 
-    def test_reset_before_the_head(self) -> None:
-        """A connection that is closed without an answer is an outage."""
-        ask = self.body()
-        self.asked().close()
-        error = self.error(ask, UpstreamFailed)
-        assert (error.cause, error.temporary) == ("the connection was closed", True)
-        self.assert_idle()
+    def test_no_http(self) -> None:
+        """A server that does not speak HTTP has failed at its first line."""
+        request, line = self.accepted()
+        line.send(b"SSH-2.0-OpenSSH_9\r\n")
+        assert line.aborted
+        self.assert_failed(request, "no usable answer (ParseError)")
 
-
-class AbandonedTests(ConnectionCase):
-    """An answer that nobody reads pins no connection."""
-
-    def test_short(self) -> None:
-        """A body at hand is taken, and the connection used again."""
-        asked = self.status()
-        line = self.asked()
-        line.answer(404, b"nothing here")
-        assert self.result(asked) == 404
-        self.status()
-        assert line.take().startswith(b"GET ")
-
-    def test_later(self) -> None:
-        """The same when the body comes after the head; nobody waits for it."""
-        asked = self.status()
-        line = self.asked()
-        line.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\n")
-        assert self.result(asked) == 404
-        line.send(b"gone")
-        self.status()
-        assert line.take().startswith(b"GET ")
-
-    def test_silent(self) -> None:
-        """A body that does not come costs its connection, after the time for a chunk."""
-        asked = self.status()
-        line = self.asked()
-        line.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\n")
-        self.result(asked)
-        assert line.open
-        self.network.advance(READ_TIMEOUT + 1)
-        assert not line.open
-        self.assert_idle()
-
-    def test_long(self) -> None:
-        """A body that is not worth reading costs its connection at once."""
-        asked = self.status()
-        line = self.asked()
-        line.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 70000)
-        self.result(asked)
-        assert not line.open
-        self.assert_idle()
-
-    def test_redirects(self) -> None:
-        """The body of a redirect is one that nobody reads."""
-        ask = self.body()
-        line = self.asked()
-        line.answer(302, b"this way", "Location: /simple/demo/")
-        self.asked().answer(200, b"page")
-        assert self.result(ask) == (b"page", True)
-        again = self.body(), self.body()
-        assert len(self.network.attempts) == 2
-        line.answer(200, b"page")
-        self.result(again[0])
-
-    def test_undecodable(self) -> None:
-        """A body that is not what it says to be is no trouble for who does not read it."""
-        asked = self.status()
-        line = self.asked()
-        line.answer(404, b"no gzip at all", "Content-Encoding: gzip")
-        assert self.result(asked) == 404
-        self.network.advance(READ_TIMEOUT + 1)
-        assert self.unhandled() == []
-        self.assert_idle()
-
-    def test_error_within(self) -> None:
-        """An error of who uses the answer goes through, and the body is let go of."""
-
-        async def breaks() -> None:
-            async with self.upstream.page(PAGE, {}):
-                raise KeyError
-
-        asked = run(breaks())
-        line = self.asked()
-        line.answer(200, b"page")
-        self.error(asked, KeyError)
-        self.status()
-        assert line.take().startswith(b"GET ")
-
-
-class BodyTests(ConnectionCase):
-    """Bodies over connections: coded, cut, endless, silent."""
-
-    def test_file_is_not_decoded(self) -> None:
-        """A file with a coding comes as its bytes are."""
-        ask = self.file()
-        data = gzip.compress(b"file")
-        self.asked().answer(200, data, "Content-Encoding: gzip")
-        assert self.result(ask) is True
-        assert b"".join(self.chunks) == data
-
-    def test_drip(self) -> None:
-        """A page that comes steadily but without end is given up, too."""
-        ask = self.body()
-        line = self.asked()
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-        for _ in range(int(PAGE_TIME) + 1):
-            line.send(b"x")
-            self.network.advance(1)
-        assert self.error(ask, UpstreamFailed).cause == "timed out"
-        assert not line.open
-        self.assert_idle()
-
-    def test_cap(self) -> None:
-        """A page that goes on and on is left, with its connection closed."""
-        ask = self.body(limit=10)
-        line = self.asked()
-        line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        line.send(b"8\r\n01234567\r\n")
-        self.pending(ask)
-        line.send(b"8\r\n01234567\r\n")
-        assert self.error(ask, UpstreamFailed).cause == "the answer is too long"
-        assert not line.open
-        self.assert_idle()
-
-    def test_silent_body(self) -> None:
-        """A body that stops coming is left, with its connection closed."""
-        ask = self.file()
-        line = self.asked()
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
-        self.network.advance(READ_TIMEOUT - 1)
-        line.send(b"5")
-        self.network.advance(READ_TIMEOUT - 1)
-        self.pending(ask)
-        self.network.advance(2)
-        assert self.error(ask, UpstreamFailed).cause == "timed out"
-        assert not line.open
-        self.assert_idle()
-
-    def test_cut(self) -> None:
-        """A body shorter than announced is cut, by length and by chunks."""
-        for head in (b"Content-Length: 10", b"Transfer-Encoding: chunked"):
-            ask = self.file()
-            line = self.asked()
-            line.send(b"HTTP/1.1 200 OK\r\n%s\r\n\r\n4\r\n0123\r\n"[:-2] % head)
+    def test_truncated(self) -> None:
+        """A body shorter than announced is truncated, by length and by chunks."""
+        for head in (
+            b"Content-Length: 10\r\n\r\n0123",
+            b"Transfer-Encoding: chunked\r\n\r\n4\r\n01",
+        ):
+            request, line = self.accepted()
+            line.send(b"HTTP/1.1 200 OK\r\n" + head)
             line.close()
-            error = self.error(ask, UpstreamFailed)
-            assert (error.cause, error.temporary) == ("the answer was cut short", True)
-            self.assert_idle()
+            self.assert_failed(request, "the answer was cut short")
 
-    def test_end_by_closing(self) -> None:
+    def test_end_not_announced(self) -> None:
         """A body that ends with its connection is given, but not as proven to be whole."""
-        ask = self.body()
-        line = self.asked()
+        request, line = self.accepted()
         line.send(b"HTTP/1.1 200 OK\r\n\r\npage")
         line.close()
-        assert self.result(ask) == (b"page", False)
-        self.assert_idle()
+        assert self.result(request) == (b"page", False)
 
-    def test_write_fails(self) -> None:
-        """What the taker raises goes through as it is, and the connection is closed."""
-
-        def full(data: bytes) -> None:
-            raise OSError("disk full")
-
-        async def take() -> None:
-            async with self.upstream.file(PAGE, {}) as answer:
-                await self.upstream.stream(answer, full)
-
-        ask = run(take())
-        line = self.asked()
+    def test_silent_body(self) -> None:
+        """A body that stops coming loses its connection at once: nothing waits for the peer."""
+        request, line = self.accepted()
         line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
-        self.error(ask, OSError)
-        assert not line.open
-        self.assert_idle()
+        self.network.advance(READ_TIMEOUT + 1)
+        assert line.aborted
+        self.assert_failed(request, "timed out")
 
     def test_cancel(self) -> None:
-        """Whoever no longer wants the body closes the connection."""
-        ask = self.file()
-        line = self.asked()
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
-        ask.cancel()
-        self.error(ask, CancelledError)
-        assert not line.open
-        self.assert_idle()
+        """A request that is cancelled, before its head or in its body, loses its connection."""
+        for sent in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"):
+            request, line = self.accepted()
+            line.send(sent)
+            request.cancel()
+            self.error(request, CancelledError)
+            assert line.aborted
+        assert self.network.reactor.getDelayedCalls() == []
 
-    def test_cancel_before_the_head(self) -> None:
-        """The same while nothing has come yet; Twisted's agent gives that another name."""
-        ask = self.file()
-        line = self.asked()
-        ask.cancel()
-        self.error(ask, Exception)
+
+class HeadTests(NetworkCase):
+    """Heads of responses, which Twisted does not bound."""
+
+    def assert_too_long(self, request: Deferred[Any], line: Line) -> None:
+        """Check that the head was too long, and that the request was not sent again."""
+        assert line.aborted
+        assert len(self.network.attempts) == 1
+        self.assert_failed(request, "the head of the answer is too long", temporary=False)
+
+    def test_long(self) -> None:
+        """A head within the limit is taken, in however many pieces it comes."""
+        request, line = self.accepted()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n" + LINE * (HEAD_LIMIT // len(LINE) - 1)
+        for start in range(0, len(head), 999):
+            line.send(head[start : start + 999])
+        for byte in b"\r\npage":
+            line.send(bytes([byte]))
+        assert self.result(request) == (b"page", True)
+        assert line.open
+
+    def test_too_long(self) -> None:
+        """A head beyond the limit ends its connection, whatever it consists of."""
+        for head in (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + LINE * 100 + b"\r\n",
+            b"HTTP/1.1 200 OK\r\n" + b"a:\n" * HEAD_LIMIT,
+            b"HTTP/1.1 103 Early Hints\r\n\r\n" * (HEAD_LIMIT // 20),
+            b"HTTP/1.1 200 OK\r\nX-Filler: " + b"x" * HEAD_LIMIT,
+            b"HTTP/1.1 200 OK\r\nX-Filler: " + b"x" * (HEAD_LIMIT // 2) + b"\r\n",
+        ):
+            self.network = Network()
+            request, line = self.accepted()
+            line.send(head)
+            self.assert_too_long(request, line)
+
+    def test_endless(self) -> None:
+        """A head without an end ends its connection as soon as the limit is reached."""
+        request, line = self.accepted()
+        line.send(b"HTTP/1.1 200 OK\r\n")
+        sent = 0
+        while not request.called:
+            line.send(LINE)
+            sent += len(LINE)
+        assert sent < HEAD_LIMIT + len(LINE)
+        self.assert_too_long(request, line)
+
+    def test_on_a_kept_connection(self) -> None:
+        """Each response has its own head; one that is too long is not requested again."""
+        request, line = self.accepted()
+        for _ in range(8):
+            line.answer(200, b"page", "X-Filler: " + "x" * (HEAD_LIMIT // 5))
+            assert self.result(request) == (b"page", True)
+            request = self.request()
+        line.send(b"x" * HEAD_LIMIT)
+        self.assert_too_long(request, line)
+
+    def test_body_in_the_same_piece(self) -> None:
+        """A body does not count, also if it comes together with interim heads and its head."""
+        request, line = self.accepted()
+        body = b"x" * (4 * HEAD_LIMIT)
+        interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+        line.send(interim + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert self.result(request) == (body, True)
+        assert line.open
+
+    def test_bytes_behind_a_response(self) -> None:
+        """Bytes behind the end of a response are no response to the next request."""
+        request, line = self.accepted()
+        again: list[Deferred[Any]] = []
+        request.addBoth(lambda _: again.append(self.request()))
+        forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + forged)
+        self.network.accept().answer(200, b"true")
+        assert self.result(again[0]) == (b"true", True)
         assert not line.open
-        self.assert_idle()
+
+    def test_transfer_encoding(self) -> None:
+        """``identity`` is no transfer coding (RFC 2616 3.6.2), ``chunked`` is, in any case."""
+        length, chunks = b"Content-Length: 4\r\n\r\npage", b"\r\n4\r\npage\r\n0\r\n\r\n"
+        for coding, body in (
+            (b"identity", length),
+            (b" Identity ", length),
+            (b"identity, identity", length),
+            (b"", length),
+            (b"Chunked", chunks),
+            (b"identity, chunked", chunks),
+            (b"chunked\r\nTransfer-Encoding: identity", chunks),
+            (b"\r\n chunked", chunks),
+        ):
+            request, line = self.accepted()
+            line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + coding + b"\r\n" + body)
+            assert self.result(request) == (b"page", True), coding
+            line.close()
+        request, line = self.accepted()
+        line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n")
+        self.assert_failed(request, "no usable answer (KeyError)")

@@ -7,6 +7,7 @@ import base64
 import pytest
 
 from proxpi.simple import urls
+from proxpi.simple.urls import URL
 from proxpi.upstream.credentials import Credentials, Netrc
 
 INDEX = "https://user:pass%20word@index.example/simple/"
@@ -24,7 +25,7 @@ EXPECTED = b"Basic " + base64.b64encode(b"user:pass word")
 )
 def test_own_origin(url: str) -> None:
     """Whatever lives on the origin of the index gets its credentials."""
-    assert Credentials.gather([INDEX]).header_for(url) == EXPECTED
+    assert Credentials.gather([INDEX]).header_for(URL.parse(url)) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -41,20 +42,22 @@ def test_own_origin(url: str) -> None:
 )
 def test_other_origins(url: str) -> None:
     """Another scheme, host or port gets none, not even those in its own URL."""
-    assert Credentials.gather([INDEX]).header_for(url) is None
+    assert Credentials.gather([INDEX]).header_for(URL.parse(url)) is None
 
 
 def test_without_credentials() -> None:
     """An index without user and password is asked without."""
     credentials = Credentials.gather(["https://index.example/simple/"])
-    assert credentials.header_for("https://index.example/simple/") is None
+    assert credentials.header_for(URL.parse("https://index.example/simple/")) is None
 
 
 def test_a_neighbor_without() -> None:
     """An index without credentials is not sent those of the other one on its origin."""
     credentials = Credentials.gather(["https://a:1@index.example/a/", "https://index.example/b/"])
     for path, given in (("a/demo/", True), ("files/x.whl", True), ("b/demo/", False)):
-        assert (credentials.header_for(f"https://index.example/{path}") is not None) == given
+        assert (
+            credentials.header_for(URL.parse(f"https://index.example/{path}")) is not None
+        ) == given
 
 
 def test_two_on_one_origin() -> None:
@@ -67,7 +70,7 @@ def test_two_on_one_origin() -> None:
         ("one/two-and-more/", b"a:1"),
         ("files/x", b"a:1"),
     ):
-        header = credentials.header_for(f"https://index.example/{path}")
+        header = credentials.header_for(URL.parse(f"https://index.example/{path}"))
         assert header == b"Basic " + base64.b64encode(pair)
 
 
@@ -78,14 +81,16 @@ def test_two_on_one_origin() -> None:
 def test_odd_pairs(userinfo: str, pair: bytes) -> None:
     """A user or a password alone is a pair as well, and both are percent-decoded."""
     url = f"https://{userinfo}index.example/"
-    assert Credentials.gather([url]).header_for(url) == b"Basic " + base64.b64encode(pair)
+    assert Credentials.gather([url]).header_for(URL.parse(url)) == b"Basic " + base64.b64encode(
+        pair
+    )
 
 
 def test_beyond_ascii() -> None:
     """User and password go out in UTF-8."""
     url = "https://us%C3%A9r:p%C3%A4ss@index.example/"
     expected = b"Basic " + base64.b64encode("usér:päss".encode())
-    assert Credentials.gather([url]).header_for(url) == expected
+    assert Credentials.gather([url]).header_for(URL.parse(url)) == expected
 
 
 def test_repr() -> None:
@@ -108,7 +113,7 @@ NETRC = Netrc(
 
 def header(url: str, *index_urls: str) -> bytes | None:
     """Give what a URL is asked with, where netrc has logins."""
-    return Credentials.gather(index_urls, NETRC).header_for(url)
+    return Credentials.gather(index_urls, NETRC).header_for(URL.parse(url))
 
 
 def test_netrc_comes_second() -> None:

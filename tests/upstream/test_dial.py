@@ -29,7 +29,9 @@ class DialCase(Case):
         self.reactor = MemoryReactorClock()
         self.found: Deferred[list[str]] = succeed([PUBLIC])
         self.asked: list[str] = []
-        self.dial = Connector(self.reactor, CONNECT_TIMEOUT, self.look_up, AddressPolicy())
+        self.dial = Connector(
+            self.reactor, CONNECT_TIMEOUT, self.look_up, AddressPolicy((), (), self.look_up)
+        )
 
     def look_up(self, host: str) -> Deferred[list[str]]:
         """See `LookUp`."""

@@ -12,7 +12,7 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 
 from proxpi.upstream import dns
-from proxpi.upstream.dns import LOOKUPS, MOST_THREADS, DNSResolver
+from proxpi.upstream.dns import LOOKUPS, MAX_THREADS, DNSResolver
 from proxpi.upstream.errors import DNSTimeout
 from tests.support.cases import Case
 
@@ -170,13 +170,13 @@ class HangingTests(NamesCase):
 
     def test_threads(self) -> None:
         """There is an end to the number of threads that hang."""
-        for number in range(MOST_THREADS + 10):
+        for number in range(MAX_THREADS + 10):
             self.names.look_up(f"{number}.example").addErrback(lambda _: None).cancel()
-        assert len(self.jobs) == MOST_THREADS
+        assert len(self.jobs) == MAX_THREADS
         self.names.look_up("other.example").addErrback(lambda _: None)
-        assert len(self.jobs) == MOST_THREADS
+        assert len(self.jobs) == MAX_THREADS
         self.work(1)
-        assert len(self.jobs) == MOST_THREADS
+        assert len(self.jobs) == MAX_THREADS
         assert self.asked == [b"0.example"]
         self.work()
         assert self.asked[-1] == b"other.example"

@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_named(file: Path) -> None:
     """``NETRC`` names the file; hosts are in lower case, and an account may stand for a user."""
-    found = credentials.read({"NETRC": str(file)})
+    found = credentials.read_netrc({"NETRC": str(file)})
     assert found.hosts == {
         "index.example": ("user", "pass word"),
         "files.example": ("only", "s#cret"),
@@ -47,21 +47,23 @@ def test_at_home(tmp_path: Path, name: str) -> None:
     """Without ``NETRC``, or with an empty one, it is the user's own, under either name."""
     (tmp_path / name).write_text("machine a.example login one password two")
     for environment in ({}, {"NETRC": ""}):
-        found = credentials.read({"HOME": str(tmp_path), **environment})
+        found = credentials.read_netrc({"HOME": str(tmp_path), **environment})
         assert found.hosts == {"a.example": ("one", "two")}
 
 
 def test_named_before_home(tmp_path: Path, file: Path) -> None:
     """``NETRC`` holds alone, even where nothing is in it."""
     (tmp_path / ".netrc").write_text("machine a.example login one password two")
-    empty = credentials.read({"HOME": str(tmp_path), "NETRC": "/dev/null"})
+    empty = credentials.read_netrc({"HOME": str(tmp_path), "NETRC": "/dev/null"})
     assert (dict(empty.hosts), empty.default, empty.trouble) == ({}, None, None)
-    assert "a.example" not in credentials.read({"HOME": str(tmp_path), "NETRC": str(file)}).hosts
+    assert (
+        "a.example" not in credentials.read_netrc({"HOME": str(tmp_path), "NETRC": str(file)}).hosts
+    )
 
 
 def test_none(tmp_path: Path) -> None:
     """Whoever has none has none: nothing is said about it."""
-    found = credentials.read({"HOME": str(tmp_path)})
+    found = credentials.read_netrc({"HOME": str(tmp_path)})
     assert (dict(found.hosts), found.default, found.trouble) == ({}, None, None)
 
 
@@ -72,7 +74,7 @@ def test_nobody_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no home")
 
     monkeypatch.setattr(Path, "expanduser", nowhere)
-    assert credentials.read({}).trouble is None
+    assert credentials.read_netrc({}).trouble is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_broken(tmp_path: Path, content: bytes, why: str) -> None:
     """A broken file gives no login at all, and one line that quotes nothing of it."""
     path = tmp_path / "broken"
     path.write_bytes(content)
-    found = credentials.read({"NETRC": str(path)})
+    found = credentials.read_netrc({"NETRC": str(path)})
     if why:
         assert found.trouble is not None
         assert found.trouble.startswith(f"{path}: {why}")
@@ -102,13 +104,13 @@ def test_not_there(tmp_path: Path) -> None:
         (tmp_path / "missing", "No such file or directory"),
         (tmp_path, "Is a directory"),
     ):
-        found = credentials.read({"NETRC": str(path)})
+        found = credentials.read_netrc({"NETRC": str(path)})
         assert found.trouble == f"{path}: cannot be read ({why}); no login is used"
 
 
 def test_named_in_no_home() -> None:
     """A named file in a home folder that is not known is told of, and gives nothing."""
-    found = credentials.read({"NETRC": "~no-such-user/logins"})
+    found = credentials.read_netrc({"NETRC": "~no-such-user/logins"})
     assert found.hosts == {}
     assert found.trouble is not None
     assert found.trouble.startswith("NETRC=~no-such-user/logins: ")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.settings import SettingsError
+from proxpi.simple.urls import Origin
 from proxpi.upstream.proxies import Proxies, Proxy
 
 PROXY = "http://proxy.example:3128"
@@ -43,7 +44,7 @@ def refusal(**variables: str) -> str:
 
 def direct(no_proxy: str, host: str, port: int = 443) -> bool:
     """Whether a host is connected to without the proxy."""
-    return proxies(HTTPS_PROXY=PROXY, NO_PROXY=no_proxy).to("https", host, port) is None
+    return proxies(HTTPS_PROXY=PROXY, NO_PROXY=no_proxy).to(Origin("https", host, port)) is None
 
 
 def test_nothing_set() -> None:
@@ -51,14 +52,14 @@ def test_nothing_set() -> None:
     assert proxies(PATH="/bin", no_proxy="a.example") == proxies(
         no_proxy="a.example", FTP_PROXY="x"
     )
-    assert proxies().to("https", "index.example", 443) is None
+    assert proxies().to(Origin("https", "index.example", 443)) is None
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_one_scheme(scheme: str) -> None:
     """Each of the two variables is for the URLs of its own scheme alone."""
     read = Proxies.read({f"{scheme.upper()}_PROXY": PROXY})
-    found = {each: name(read.to(each, "index.example", 80)) for each in ("http", "https")}
+    found = {each: name(read.to(Origin(each, "index.example", 80))) for each in ("http", "https")}
     assert found == {"http": None, "https": None} | {scheme: PROXY}
 
 
@@ -78,8 +79,10 @@ def test_lower_case_wins(variable: str) -> None:
 
 def test_lower_case_of_exclusions() -> None:
     """The same for NO_PROXY."""
-    assert proxies(ALL_PROXY=PROXY, no_proxy="a", NO_PROXY="b").to("http", "a", 80) is None
-    assert proxies(ALL_PROXY=PROXY, no_proxy="a", NO_PROXY="b").to("http", "b", 80) is not None
+    assert proxies(ALL_PROXY=PROXY, no_proxy="a", NO_PROXY="b").to(Origin("http", "a", 80)) is None
+    assert (
+        proxies(ALL_PROXY=PROXY, no_proxy="a", NO_PROXY="b").to(Origin("http", "b", 80)) is not None
+    )
 
 
 @pytest.mark.parametrize("nothing", ["", " "])
@@ -210,7 +213,7 @@ def test_what_is_not_used_is_not_judged() -> None:
 def test_any_environment(environment: dict[str, str], host: str) -> None:
     """Whatever stands in the variables is understood or refused in one line; nothing else."""
     try:
-        Proxies.read(environment).to("https", host, 443)
+        Proxies.read(environment).to(Origin("https", host, 443))
     except SettingsError as error:
         assert len(str(error).splitlines()) == 1
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import DNSLookupError
 
 from proxpi.simple import urls
-from proxpi.upstream.address_policy import AddressPolicy, kind, literal
+from proxpi.upstream.address_policy import AddressPolicy, kind_of, literal
 from proxpi.upstream.errors import AddressBlocked
 from tests.support.cases import Case, run
 from tests.support.indexes import PUBLIC
@@ -68,13 +68,13 @@ _WITHIN_IPV6 = ("::ffff:0:0", "64:ff9b::", "::ffff:0:0:0")
 )
 def test_kinds(address: str, expected: str) -> None:
     """Each address is of its kind, also one that is embedded in another."""
-    assert kind(address) == expected
+    assert kind_of(address) == expected
 
 
 @given(ip_addresses())
 def test_public_is_what_the_registry_calls_global(address: IPv4Address | IPv6Address) -> None:
     """Nothing counts as public that the standard library knows to be anything else."""
-    if kind(str(address)) == "public":
+    if kind_of(str(address)) == "public":
         at: IPv4Address | IPv6Address = address
         if isinstance(address, IPv6Address):
             at = address.sixtofour or address.ipv4_mapped or address
@@ -87,14 +87,14 @@ def test_public_is_what_the_registry_calls_global(address: IPv4Address | IPv6Add
 def test_local_addresses_need_their_name(address: IPv4Address | IPv6Address) -> None:
     """Link-local, multicast and unspecified addresses are never merely private."""
     if address.is_link_local or address.is_multicast or address.is_unspecified:
-        assert kind(str(address)) == "special"
+        assert kind_of(str(address)) == "special"
 
 
 @given(ip_addresses(v=4), sampled_from(_WITHIN_IPV6))
 def test_an_embedded_address_counts(address: IPv4Address, prefix: str) -> None:
     """An IPv4 address in an IPv6 address is what is reached by it."""
     embedding = IPv6Address(int(IPv6Address(prefix)) + int(address))
-    assert kind(str(embedding)) == kind(str(address))
+    assert kind_of(str(embedding)) == kind_of(str(address))
 
 
 @given(ip_addresses(v=4), integers(1, 3))
@@ -153,13 +153,13 @@ class ReachCase(Case):
         self, policy: AddressPolicy, *addresses: str, host: str = "files.example"
     ) -> list[str]:
         """Give those addresses of a host that may be connected to."""
-        return list(self.result(run(policy.passable(host, 80, addresses))))
+        return list(self.result(run(policy.allowed(host, 80, addresses))))
 
     def blocked(
         self, policy: AddressPolicy, address: str, host: str = "files.example"
     ) -> AddressBlocked:
         """Give why nothing may lead to an address."""
-        return self.error(run(policy.passable(host, 80, [address])), AddressBlocked)
+        return self.error(run(policy.allowed(host, 80, [address])), AddressBlocked)
 
 
 class PassableTests(ReachCase):
@@ -226,7 +226,9 @@ class PassableTests(ReachCase):
 
     def test_index_behind_a_proxy(self) -> None:
         """A name that a forward proxy looks up is not looked up here."""
-        policy = AddressPolicy([NAMED], (), self.look_up, lambda url: url != NAMED)
+        policy = AddressPolicy(
+            [NAMED], (), self.look_up, lambda origin: origin != urls.origin(NAMED)
+        )
         assert self.blocked(policy, "10.0.0.1").certain
         assert self.asked == []
 
@@ -243,9 +245,9 @@ class PassableTests(ReachCase):
             policy = self.policy(index)
             host = index.split("/")[2].partition(":")[0]
             assert self.passable(policy, "169.254.7.7", host=host) == ["169.254.7.7"]
-            assert self.error(run(policy.passable(host, 81, ["169.254.7.7"])), AddressBlocked)
+            assert self.error(run(policy.allowed(host, 81, ["169.254.7.7"])), AddressBlocked)
             # Nor is it a private network that such an index lives in.
-            assert self.error(run(policy.passable("x.example", 80, ["10.0.0.1"])), AddressBlocked)
+            assert self.error(run(policy.allowed("x.example", 80, ["10.0.0.1"])), AddressBlocked)
 
 
 class AllowedTests(ReachCase):
@@ -280,7 +282,7 @@ class LiteralTests(ReachCase):
 
     def check(self, policy: AddressPolicy, url: str) -> Deferred[None]:
         """Check a URL."""
-        return run(policy.check_literal(url))
+        return run(policy.check_host(urls.origin(url)))
 
     def test_names(self) -> None:
         """Names are nobody's business here, and are not looked up."""
@@ -327,7 +329,9 @@ class LiteralTests(ReachCase):
 
     def test_kept_to_itself(self) -> None:
         """What is shown of it holds no password of an index."""
-        assert "secret" not in repr(AddressPolicy(["https://user:secret@index.example/"]))
+        assert "secret" not in repr(
+            AddressPolicy(["https://user:secret@index.example/"], (), lambda host: succeed([]))
+        )
 
 
 def test_every_embedded_form_is_parsed() -> None:

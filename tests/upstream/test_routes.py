@@ -317,7 +317,7 @@ class DialTests(Case):
         policy = tls.policy(verify=False)
         proxies = Proxies.read(VARIABLES)
         routes = ProxyAgent(
-            reactor=reactor,
+            clock=reactor,
             pool=HTTPConnectionPool(reactor),
             tls=policy,
             connector=cast(Connector, dials),

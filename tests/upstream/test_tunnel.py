@@ -59,7 +59,15 @@ class Opening:
         self.reactor = MemoryReactorClock()
         name = self.proxy.host.encode()
         endpoint = HostnameEndpoint(self.reactor, name, self.proxy.port)
-        tunnel = Tunnel(self.proxy, endpoint, host, 443, b"proxpi/2", TIMEOUT, self.reactor)
+        tunnel = Tunnel(
+            proxy=self.proxy,
+            endpoint=endpoint,
+            host=host,
+            port=443,
+            user_agent=b"proxpi/2",
+            timeout=TIMEOUT,
+            clock=self.reactor,
+        )
         self.connected: Deferred[IProtocol] = tunnel.connect(Factory.forProtocol(User))
 
     @property

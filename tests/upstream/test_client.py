@@ -1,0 +1,364 @@
+"""The upstream client: requests, credentials, redirects and connection limits, by URL."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from itertools import pairwise
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock
+
+from proxpi.upstream.client import REDIRECTS, USER_AGENT, UpstreamClient
+from proxpi.upstream.connections import CONNECTIONS
+from proxpi.upstream.errors import Offline, UpstreamFailed
+from proxpi.upstream.response import DISCARD_TIME, Response
+from tests.support.agent import Asked, MemoryAgent, Reply
+from tests.support.cases import Case, run
+from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, upstream_client
+
+PRIVATE = "https://user:secret@index.example/simple/"
+PAGE = "https://index.example/simple/demo/"
+FILE = "https://files.example/demo.whl"
+BASIC = "Basic " + base64.b64encode(b"user:secret").decode()
+
+
+def redirect(location: str, status: int = 302) -> Reply:
+    """Give a redirect."""
+    return Reply(status, (b"moved",), {"Location": location})
+
+
+async def page(upstream: UpstreamClient, url: str = PAGE) -> Response:
+    """Request a page, and leave its body."""
+    async with upstream.page(url, {"Accept": "text/html"}) as response:
+        return response
+
+
+async def file(upstream: UpstreamClient, url: str = PAGE, method: str = "GET") -> bytes:
+    """Request a file and read it."""
+    async with upstream.file(url, {}, method) as response:
+        return (await upstream.read(response))[0]
+
+
+class ClientCase(Case):
+    """Tests with an agent that answers by URL, and an index behind credentials."""
+
+    def setUp(self) -> None:
+        """Make the client."""
+        self.clock = Clock()
+        self.agent = MemoryAgent()
+        self.upstream = upstream_client(self.agent, self.clock, PRIVATE)
+
+    def only(self) -> Asked:
+        """Give the one request that was sent."""
+        (asked,) = self.agent.asked
+        return asked
+
+    def sent(self, name: str) -> list[str | None]:
+        """Give a header field of each request."""
+        return [asked.header(name) for asked in self.agent.asked]
+
+    def urls(self) -> list[str]:
+        """Give the URLs that were requested."""
+        return [asked.url for asked in self.agent.asked]
+
+    def fails(self, url: str = PAGE) -> UpstreamFailed:
+        """Request a page in vain."""
+        return self.error(run(page(self.upstream, url)), UpstreamFailed)
+
+
+class RequestTests(ClientCase):
+    """Requests without redirects."""
+
+    def test_page(self) -> None:
+        """A page is requested with proxpi's name, and compressed if the upstream likes."""
+        self.agent.at(PAGE, Reply(200, (b"page",), {"ETag": '"x"', "Content-Length": "4"}))
+        response = self.result(run(page(self.upstream)))
+        assert (response.status, response.url, response.length) == (200, PAGE, 4)
+        assert response.header("etag") == '"x"'
+        assert (self.only().method, self.only().url) == ("GET", PAGE)
+        assert self.sent("User-Agent") == [USER_AGENT.decode()]
+        assert self.sent("Accept") == ["text/html"]
+        assert self.sent("Accept-Encoding") == ["gzip"]
+
+    def test_compressed_page(self) -> None:
+        """treq decodes nothing: a truncated body must not pass for a whole one."""
+        for coding in ("gzip", "gzip, gzip", "br, gzip", "deflate"):
+            self.agent.at(PAGE, Reply(200, (b"page",), {"Content-Encoding": coding}))
+
+            async def read() -> tuple[tuple[str, ...], bytes]:
+                async with self.upstream.page(PAGE, {}) as response:
+                    return response.codings, (await self.upstream.read(response))[0]
+
+            assert self.result(run(read())) == (tuple(coding.split(", ")), b"page")
+
+    def test_file(self) -> None:
+        """A file is requested without compression, and no field has proxpi decompress it."""
+        data = gzip.compress(b"bytes")
+        self.agent.at(PAGE, Reply(200, (data[:9], data[9:]), {"Content-Encoding": "gzip"}))
+        assert self.result(run(file(self.upstream))) == data
+        assert self.sent("Accept-Encoding") == ["identity"]
+        assert self.sent("User-Agent") == [USER_AGENT.decode()]
+
+    def test_verbatim_url(self) -> None:
+        """Non-ASCII goes out percent-encoded; a signature, an address and ``a_b`` stay."""
+        for url, sent in (
+            (
+                "https://files.example/d%C3%A9mo/ü+a%2Bb.whl?sig=a%2Fb&x={1}",
+                "https://files.example/d%C3%A9mo/%C3%BC+a%2Bb.whl?sig=a%2Fb&x=%7B1%7D",
+            ),
+            ("http://[2600::1]:8080/simple/demo/", "http://[2600::1]:8080/simple/demo/"),
+            ("http://a_b.example/x/", "http://a_b.example/x/"),
+        ):
+            for request in (page, file):
+                self.result(run(request(self.upstream, url)))
+                assert self.urls()[-1] == sent
+
+    def test_cookies(self) -> None:
+        """A cookie of an index is sent to none of them."""
+        self.agent.at(PAGE, Reply(200, (b"page",), {"Set-Cookie": "session=secret; Path=/"}))
+        for _ in range(2):
+            self.result(run(page(self.upstream)))
+        assert self.sent("Cookie") == [None, None]
+
+    def test_refused_schemes(self) -> None:
+        """Nothing but http and https goes out."""
+        for url in ("ftp://index.example/", "file:///etc/passwd", "index.example", ""):
+            assert self.fails(url).cause == "only http and https are supported"
+        assert self.agent.asked == []
+
+    def test_offline(self) -> None:
+        """Offline no request is sent."""
+        self.upstream = upstream_client(self.agent, self.clock, PRIVATE, offline=True)
+        assert isinstance(self.fails(), Offline)
+        assert self.agent.asked == []
+
+    def test_error(self) -> None:
+        """A request that fails is an upstream that failed."""
+        self.agent.at(PAGE, ConnectionRefusedError())
+        for request in (page(self.upstream), file(self.upstream)):
+            error = self.error(run(request), UpstreamFailed)
+            assert (error.cause, error.url) == ("connection refused", PAGE)
+
+    def test_silence(self) -> None:
+        """An upstream that sends no head fails after connect timeout and read timeout."""
+        self.agent.silent.add(PAGE)
+        requests: list[Deferred[Any]] = [run(page(self.upstream)), run(file(self.upstream))]
+        self.clock.advance(CONNECT_TIMEOUT + READ_TIMEOUT - 0.1)
+        for request in requests:
+            self.pending(request)
+        self.clock.advance(0.2)
+        for request in requests:
+            assert self.error(request, UpstreamFailed).cause == "timed out"
+        assert self.agent.waiting == 0
+
+    def test_cancel(self) -> None:
+        """A cancelled request is withdrawn, and ends with `CancelledError`."""
+        self.agent.silent.add(PAGE)
+        for request in (page, file):
+            cancelled = run(request(self.upstream))
+            cancelled.cancel()
+            self.error(cancelled, CancelledError)
+            assert self.agent.waiting == 0
+        assert self.clock.getDelayedCalls() == []
+
+    def test_credentials(self) -> None:
+        """Credentials go in the header, to their own origin; those of other URLs go nowhere."""
+        for url, header in (
+            (PRIVATE + "demo/", BASIC),
+            ("https://index.example:443/files/demo.whl", BASIC),
+            ("https://index.example:8443/simple/demo/", None),
+            ("https://me:too@files.example/demo.whl", None),
+        ):
+            response = self.result(run(page(self.upstream, url)))
+            assert self.sent("Authorization")[-1] == header
+            assert "@" not in self.urls()[-1] + response.url
+
+
+class RedirectTests(ClientCase):
+    """Redirects."""
+
+    def test_statuses(self) -> None:
+        """Each of the five statuses leads on, absolute or relative; the last URL is told."""
+        there = "https://index.example/simple/other/"
+        self.agent.at(there, Reply(200, (b"page",)))
+        for status in (301, 302, 303, 307, 308):
+            for location in (there, "../other/", "/simple/other/", "//index.example/simple/other/"):
+                self.agent.at(PAGE, redirect(location, status))
+                response = self.result(run(page(self.upstream)))
+                assert (response.status, response.url) == (200, there)
+
+    def test_no_redirects(self) -> None:
+        """A redirect without a target, and another status, are responses."""
+        for reply in (Reply(302), redirect("/x", 300), redirect("/x", 304), redirect("/x", 200)):
+            self.agent.at(PAGE, reply)
+            assert self.result(run(page(self.upstream))).status == reply.status
+        assert set(self.urls()) == {PAGE}
+
+    def test_hops(self) -> None:
+        """Method and fields go along; each hop decides anew about credentials."""
+        away, back = "https://cdn.example/", "https://index.example/back"
+        self.agent.at(PAGE, redirect(away))
+        self.agent.at(away, redirect(back))
+        self.agent.at(back, Reply(200))
+        self.result(run(file(self.upstream, method="HEAD")))
+        assert self.urls() == [PAGE, away, back]
+        assert {asked.method for asked in self.agent.asked} == {"HEAD"}
+        assert set(self.sent("User-Agent")) == {USER_AGENT.decode()}
+        assert self.sent("Authorization") == [BASIC, None, BASIC]
+
+    def test_heads(self) -> None:
+        """The status of each head is told, redirects included."""
+        self.agent.at(PAGE, redirect(FILE))
+        self.agent.at(FILE, Reply(404))
+        statuses: list[int] = []
+
+        async def request() -> None:
+            async with self.upstream.page(PAGE, {}, statuses.append):
+                pass
+
+        self.result(run(request()))
+        assert statuses == [302, 404]
+
+    def test_schemes(self) -> None:
+        """From http to https is followed, not back, nor to another scheme or no URL at all."""
+        plain = PAGE.replace("https", "http")
+        self.agent.at(plain, redirect(PAGE))
+        self.agent.at(PAGE, Reply(200))
+        assert self.result(run(page(self.upstream, plain))).url == PAGE
+        for location in (plain, "ftp://index.example/", "file:///etc/passwd", "//[bad/"):
+            self.agent.at(PAGE, redirect(location))
+            self.agent.asked.clear()
+            assert not self.fails().temporary
+            assert self.urls() == [PAGE]
+
+    def test_to_a_private_address(self) -> None:
+        """A redirect to a private address is not followed, and the error says what to set."""
+        for host in ("127.0.0.1", "[::1]", "10.0.0.1:8080", "2130706433", "localhost"):
+            self.agent.at(PAGE, redirect(f"https://{host}/admin"))
+            error = self.fails()
+            assert "PROXPI_ALLOW_HOSTS" in error.cause
+            assert (error.url, error.temporary) == (f"https://{host}/admin", False)
+        assert set(self.urls()) == {PAGE}
+
+    def test_number(self) -> None:
+        """Ten redirects are followed, an eleventh is not, so that a loop ends."""
+        urls = [f"https://index.example/{number}" for number in range(REDIRECTS + 1)]
+        for url, onto in pairwise(urls):
+            self.agent.at(url, redirect(onto))
+        self.agent.at(urls[-1], Reply(200, (b"file",)))
+        assert self.result(run(file(self.upstream, urls[0]))) == b"file"
+        self.agent.at(PAGE, redirect(PAGE))
+        self.agent.asked.clear()
+        assert not self.fails().temporary
+        assert len(self.agent.asked) == REDIRECTS + 1 == 11
+
+    def test_utf_8(self) -> None:
+        """A target that is not percent-encoded means the bytes that it has."""
+        self.agent.at(PAGE, redirect("/d\u00e9mo/"))
+        self.result(run(page(self.upstream)))
+        assert self.urls()[1] == "https://index.example/d%C3%A9mo/"
+
+
+class ConnectionTests(ClientCase):
+    """The limit on connections to one origin."""
+
+    def test_limit(self) -> None:
+        """Requests beyond the limit wait; pages, files and origins have limits of their own."""
+        self.agent.silent.add(PAGE)
+        requests: list[Deferred[Any]] = [run(page(self.upstream)) for _ in range(CONNECTIONS + 2)]
+        assert self.agent.waiting == CONNECTIONS
+        requests += [run(file(self.upstream)) for _ in range(CONNECTIONS + 2)]
+        assert self.agent.waiting == 2 * CONNECTIONS
+        self.result(run(file(self.upstream, FILE)))
+        self.agent.release(PAGE)
+        for request in requests:
+            self.result(request)
+        few = upstream_client(self.agent, self.clock, connections=2)
+        self.agent.silent.add(PAGE)
+        requests = [run(page(few)) for _ in range(3)]
+        assert self.agent.waiting == 2
+        self.agent.release(PAGE)
+
+    def test_backpressure(self) -> None:
+        """Files at the pace of their clients leave a quarter of the connections to others."""
+        self.agent.silent.add(FILE)
+
+        async def slow() -> None:
+            async with self.upstream.file(FILE, {}, backpressure=True):
+                pass
+
+        requests: list[Deferred[Any]] = [run(slow()) for _ in range(CONNECTIONS)]
+        assert self.agent.waiting == CONNECTIONS * 3 // 4
+        assert self.upstream.backpressure_full(FILE)
+        assert not self.upstream.backpressure_full(PAGE)
+        requests += [run(file(self.upstream, FILE)) for _ in range(CONNECTIONS)]
+        assert self.agent.waiting == CONNECTIONS
+        self.agent.release(FILE)
+        for request in requests:
+            self.result(request)
+
+    def test_failed_requests(self) -> None:
+        """A request that fails, or is cancelled, gives its connection back."""
+        self.agent.at(PAGE, ConnectionRefusedError())
+        for _ in range(CONNECTIONS + 1):
+            self.fails()
+        self.agent.silent.add(PAGE)
+        for _ in range(CONNECTIONS + 1):
+            cancelled = run(page(self.upstream))
+            cancelled.cancel()
+            self.error(cancelled, CancelledError)
+        assert len(self.agent.asked) == 2 * (CONNECTIONS + 1)
+
+    def test_redirected(self) -> None:
+        """A redirected request counts at its target only."""
+        self.agent.at(PAGE, redirect(FILE))
+        self.agent.silent.add(FILE)
+        requests = [run(file(self.upstream)) for _ in range(CONNECTIONS + 1)]
+        assert self.agent.count(FILE) == CONNECTIONS
+        assert self.agent.count(PAGE) == CONNECTIONS + 1
+        self.agent.release(FILE)
+        for request in requests:
+            self.result(request)
+
+    def test_held_while_a_body_is_discarded(self) -> None:
+        """A connection that still brings an unwanted body counts, even that of a redirect."""
+        self.agent.at(FILE, Reply(200))
+        for reply in (Reply(404), redirect(FILE)):
+            self.agent.at(PAGE, attrs.evolve(reply, chunks=(b"begin",), whole=False))
+            self.agent.asked.clear()
+            requests = [run(page(self.upstream)) for _ in range(CONNECTIONS + 1)]
+            for request in requests[:-1]:
+                self.result(request)
+            self.pending(requests[-1])
+            assert self.agent.count(PAGE) == CONNECTIONS
+            self.clock.advance(DISCARD_TIME)
+            self.result(requests[-1])
+            self.clock.advance(DISCARD_TIME)
+
+    def test_held_while_a_body_is_read(self) -> None:
+        """The connection is held as long as the response is used."""
+        self.agent.at(PAGE, Reply(200, (b"begin",), whole=False))
+        requests = [run(file(self.upstream)) for _ in range(CONNECTIONS + 1)]
+        assert len(self.agent.asked) == CONNECTIONS
+        self.clock.advance(READ_TIMEOUT + 0.1)
+        assert len(self.agent.asked) == CONNECTIONS + 1
+        self.clock.advance(READ_TIMEOUT + 0.1)
+        for request in requests:
+            assert self.error(request, UpstreamFailed).cause == "timed out"
+
+    def test_waiting_is_no_silence(self) -> None:
+        """The timeout of a response begins with its request, not in the queue."""
+        self.agent.silent.add(PAGE)
+        requests = [run(page(self.upstream)) for _ in range(CONNECTIONS + 1)]
+        self.clock.advance(CONNECT_TIMEOUT + READ_TIMEOUT - 1)
+        for request in requests[:-1]:
+            request.cancel()
+            self.error(request, CancelledError)
+        self.clock.advance(CONNECT_TIMEOUT + READ_TIMEOUT - 1)
+        self.pending(requests[-1])
+        self.agent.release(PAGE)
+        self.result(requests[-1])
