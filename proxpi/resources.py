@@ -16,12 +16,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
+
+from proxpi.single_flight import InThread
 
 T = TypeVar("T")
 
@@ -46,13 +48,6 @@ class _Pool(ThreadPool):
     threadFactory = cast("type[Thread]", partial(Thread, daemon=True))
 
 
-class RunInThread(Protocol):
-    """Runs a slow function off the reactor's thread."""
-
-    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """Give a Deferred of the function's result."""
-
-
 @attrs.frozen(kw_only=True)
 class Resources:
     """The threads and descriptors of the process.
@@ -67,9 +62,9 @@ class Resources:
     :ivar open_files: descriptors for files that the response cache keeps open
     """
 
-    pages: RunInThread
-    writes: RunInThread
-    reads: RunInThread
+    pages: InThread
+    writes: InThread
+    reads: InThread
     client_descriptors: int
     open_files: int
 
@@ -100,10 +95,10 @@ def allocate(reactor: Any, *, indexes: int, connections: int, open_files: int) -
     )
 
 
-def _runner(reactor: Any, name: str) -> RunInThread:
+def _runner(reactor: Any, name: str) -> InThread:
     pool = _Pool(0, THREADS, f"proxpi {name}")
     pool.start()  # no thread yet: a daemon forks after this
-    return cast(RunInThread, partial(deferToThreadPool, reactor, pool))
+    return cast(InThread, partial(deferToThreadPool, reactor, pool))
 
 
 class Share:
@@ -116,12 +111,12 @@ class Share:
     :param threads: jobs that may run at once
     """
 
-    def __init__(self, run: RunInThread, threads: int) -> None:
+    def __init__(self, run: InThread, threads: int) -> None:
         self._run = run
         self._slots = DeferredSemaphore(threads)
 
     def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """See :class:`RunInThread`."""
+        """See :class:`InThread`."""
         result: Deferred[T] = Deferred()
         done: Deferred[Any] = self._slots.run(lambda: None if result.called else self._run(job))
         done.chainDeferred(result)

@@ -10,7 +10,7 @@ given up. A flight with a late waiter stays wanted: its result is for the next r
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
@@ -19,6 +19,13 @@ from twisted.python.failure import Failure
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Runs a slow function in a thread."""
+
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
+        """Give a Deferred of the result of `job`."""
 
 
 class Late(Exception):

@@ -3,43 +3,32 @@
 Parts are made through their constructors, each after those that it uses; nothing is set on a part
 afterwards. Tests build proxpi with the same function and replace what lies outside the process:
 the agent, the reactor and the threads. ``twistd proxpi`` finds :class:`Options` and
-:func:`makeService` here. :class:`Proxpi` starts, announces and stops what was built.
+:func:`makeService` here.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import attrs
-from twisted.application.service import IService, Service
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, TimeoutError, execute, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
+from twisted.application.service import IService
+from twisted.internet.defer import execute
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
-from proxpi import __version__, metrics
+from proxpi import metrics
 from proxpi.atomic_files import ThrottledLog
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.cached_files import CachedFiles
-from proxpi.files.deletion_queue import DeletionQueue, InThread
+from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import EvictionIndex, Responses
 from proxpi.files.layout import OWN_FOLDER
@@ -63,14 +52,14 @@ from proxpi.resources import (
     Share,
     StartFailed,
     allocate,
-    make_folder,
     temporary_path,
     use_monotonic_time,
 )
-from proxpi.settings import Given, Settings, SettingsError, setting
+from proxpi.service import Proxpi
+from proxpi.settings import Settings, SettingsError
 from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
-from proxpi.single_flight import Flights
+from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import credentials, tls
 from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.client import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, UpstreamClient
@@ -91,136 +80,6 @@ __all__ = ["Options", "makeService"]
 #: Seconds after which a thread has to release the interpreter lock. With Python's own 5 ms the
 #: reactor would wait that long after each system call: several times for one request.
 SWITCH_INTERVAL = 0.0005
-#: Seconds between two times that uses of cached responses are counted as uses of their files.
-COUNT_INTERVAL = 60.0
-#: Seconds for which the stop waits until the state of the cache folder is written.
-CLOSE_TIMEOUT = 0.5
-#: Connections that may wait to be accepted; the system may allow fewer. With Twisted's 50 most of
-#: a thousand clients that connect at once would wait for a second or more.
-BACKLOG = 4096
-
-_log = Logger(namespace="proxpi")
-
-
-@attrs.define(eq=False, kw_only=True)
-class Proxpi(Service):
-    """Starts, announces and stops the parts that :func:`build` made.
-
-    :ivar owner: the user id that the process will change to; ``None``: it keeps its own
-    :ivar sources: the indexes in order of precedence
-    """
-
-    settings: Settings
-    reactor: Any
-    owner: int | None
-    netrc: Netrc
-    proxies: Proxies
-    pool: HTTPConnectionPool
-    upstream: UpstreamClient
-    sources: list[IndexClient]
-    pages: PageCache
-    projects: Projects
-    cache_dir: CacheDir
-    mirror: Mirror
-    limiter: ConnectionLimiter
-    response_cache: ResponseCache
-    site: Site
-    _counting: LoopingCall = attrs.field(init=False)
-    _ports: list[tuple[str, IListeningPort]] = attrs.field(init=False, factory=list)
-
-    def __attrs_post_init__(self) -> None:
-        self._counting = LoopingCall(self.cache_dir.count_uses)
-        self._counting.clock = self.reactor
-
-    def privilegedStartService(self) -> None:
-        """
-        Make the cache folder and listen; as root if twistd was started so.
-
-        :raises StartFailed: with one line, if the folder cannot be made or an endpoint refuses
-        """
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
-        if self.settings.cache_dir is not None:
-            make_folder(self.cache_dir.folder, "PROXPI_CACHE_DIR", 0o777, self.owner)
-        for description in self.settings.listen:
-            failures: list[Failure] = []
-            listening = serverFromString(self.reactor, description).listen(self.site)
-            listening.addCallback(lambda port, to=description: self._listening(to, port))
-            listening.addErrback(failures.append)
-            if failures:
-                raise _cannot_listen(self.settings.given("listen", description), failures[0])
-
-    def _listening(self, description: str, port: IListeningPort) -> None:
-        self._ports.append((description, port))
-        listener = getattr(port, "socket", None)
-        if listener is not None and "backlog=" not in description:
-            listener.listen(BACKLOG)
-
-    def startService(self) -> None:
-        """
-        Scan the cache folder, and log the settings that matter to an operator.
-
-        :raises StartFailed: with one line, if a temporary folder cannot be made
-        """
-        super().startService()  # type: ignore[no-untyped-call]
-        if self.settings.cache_dir is None:
-            # Not earlier: twistd changes the user before this.
-            make_folder(self.cache_dir.folder, "TMPDIR", 0o700)
-        self.cache_dir.prepare()
-        self._counting.start(COUNT_INTERVAL, now=False)
-        self._log_settings()
-        # The reactor handles signals once it runs, and a reader of this line may send one.
-        self.reactor.callWhenRunning(self._announce)
-        # The collector skips all objects made so far. Otherwise each full collection would take
-        # longer than any work on a large page. (They hold next to no garbage, and a collection
-        # before this would add 25 ms to the start.)
-        gc.freeze()
-
-    def _log_settings(self) -> None:
-        for warning in (*self.settings.warnings, self.netrc.trouble):
-            if warning is not None:
-                _log.warn("{warning}", warning=warning)
-        if self.settings.disable_index_ssl_verification:
-            _log.warn("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT checked")
-        if self.settings.offline:
-            _log.info("PROXPI_OFFLINE: no connection is made upstream")
-        for scheme, proxy in (("http", self.proxies.http), ("https", self.proxies.https)):
-            if proxy is not None:
-                _log.info("{scheme} goes through {proxy}", scheme=scheme, proxy=proxy.name)
-
-    def _announce(self) -> None:
-        _log.info(
-            "proxpi {version} listening on {addresses} for {indexes} with files in {folder}",
-            version=__version__,
-            addresses=" and ".join(_address(to, port) for to, port in self._ports),
-            indexes=" and ".join(urls.loggable(source.url) for source in self.sources),
-            folder=self.cache_dir.folder.resolve(),
-        )
-
-    def stopService(self) -> Deferred[None]:
-        """Stop listening, drain the connections, save the state, and remove a temporary folder."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
-        await self.limiter.drain(self.settings.drain_timeout)
-        if self._counting.running:
-            self._counting.stop()
-        # An upstream may leave the close of its connection unanswered: nothing waits for that.
-        self.pool.closeCachedConnections()
-        closed = self.cache_dir.close()
-        with suppress(TimeoutError):  # a disk that hangs does not hold up the stop
-            await closed.addTimeout(CLOSE_TIMEOUT, self.reactor)
-        self.remove_temporary()
-
-    def abort_drain(self) -> None:
-        """Close the connections that are still being drained."""
-        self.limiter.abort_drain()
-
-    def remove_temporary(self) -> None:
-        """Remove the cache folder if it was made for this process alone."""
-        if self.settings.cache_dir is None:
-            rmtree(self.cache_dir.folder, ignore_errors=True)
 
 
 def build(
@@ -506,32 +365,3 @@ def makeService(options: Options) -> IService:
         shutdown.setServiceParent(service)  # type: ignore[no-untyped-call]
     proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
-
-
-def _cannot_listen(given: Given, failure: Failure) -> StartFailed:
-    """Make the error for an endpoint that cannot be listened on."""
-    why, accepted = _why(failure), "an endpoint that is free and may be used"
-    match = re.match(r"((?:haproxy:)?(?:tcp6?|ssl|tls):)(\d+)", given.text)
-    if match and why == "address already in use":
-        free = f"{match[1]}{int(match[2]) % 65535 + 1}{given.text[match.end() :]}"
-        why = f"port {match[2]} is in use"
-        accepted = f"a free one, such as --listen={shlex.quote(free)},"
-    return StartFailed(f"proxpi: {setting('listen').refusal(given, why, accepted)}")
-
-
-def _why(failure: Failure) -> str:
-    """Write why an address cannot be listened on, as a part of a sentence."""
-    error = failure.value
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return " ".join(text.split()).rstrip(".").lower()
-
-
-def _address(description: str, port: IListeningPort) -> str:
-    """Write an address as people would type it."""
-    host = port.getHost()
-    if not isinstance(host, (IPv4Address, IPv6Address)):
-        return description
-    scheme = "https" if description.startswith(("ssl:", "tls:")) else "http"
-    name = f"[{host.host}]" if ":" in host.host else host.host
-    return f"{scheme}://{name}:{host.port}/index/"

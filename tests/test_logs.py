@@ -23,7 +23,7 @@ PLACES: dict[str, Any] = {"syslog": False, "prefix": "", "logfile": None, "nodae
 
 
 class FakeReactor:
-    """A reactor for the one thing that a signal asks of it."""
+    """A reactor for the one call that a signal makes on it."""
 
     def __init__(self) -> None:
         self.calls: list[Callable[[], object]] = []
@@ -33,71 +33,66 @@ class FakeReactor:
         self.calls.append(call)
 
 
-def observer(level: str, reactor: Any = None, **twistd: Any) -> Any:
-    """What twistd would find on the application of a service with this level."""
+def catch(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Give what is written to the standard output from now on."""
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stdout", written)
+    return written
+
+
+@pytest.fixture
+def _sigusr1(request: pytest.FixtureRequest) -> None:
+    """Restore the handler of the signal by which logs are rotated."""
+    before = signal.getsignal(signal.SIGUSR1)
+    request.addfinalizer(lambda: signal.signal(signal.SIGUSR1, before))
+
+
+def served(level: str, reactor: Any = None, **twistd: Any) -> tuple[logs.Logged, Any]:
+    """Give the service with this level, and the observer that twistd finds on its application."""
     application: Componentized = Application("proxpi")
-    logs.Logged(level, PLACES | twistd, reactor).setServiceParent(application)
-    return application.getComponent(ILogObserver, None)
+    service = logs.Logged(level, PLACES | twistd, reactor)
+    service.setServiceParent(application)
+    return service, application.getComponent(ILogObserver, None)
 
 
 def event(level: Any, text: str) -> dict[str, Any]:
-    """A log event as Twisted makes them."""
-    return {
-        "log_level": level,
-        "log_format": text,
-        "log_time": 0.0,
-        "log_namespace": "test",
-        "log_system": "test",
-    }
+    """Make a log event as Twisted does."""
+    names = {"log_namespace": "test", "log_system": "test"}
+    return {"log_level": level, "log_format": text, "log_time": 0.0, **names}
 
 
-@pytest.mark.parametrize(
-    ("level", "logged"),
-    [
-        ("DEBUG", ["debug", "info", "warn", "error", "critical"]),
-        ("INFO", ["info", "warn", "error", "critical"]),
-        ("WARNING", ["warn", "error", "critical"]),
-        ("ERROR", ["error", "critical"]),
-        ("CRITICAL", ["critical"]),
-    ],
-)
-def test_levels(monkeypatch: pytest.MonkeyPatch, level: str, logged: list[str]) -> None:
+@pytest.mark.parametrize(("level", "least"), [*zip(logs._LEVELS, range(5), strict=True)])
+def test_levels(monkeypatch: pytest.MonkeyPatch, level: str, least: int) -> None:
     """Events of a level and above it are written to the output, those below it are not."""
-    output = io.StringIO()
-    monkeypatch.setattr("sys.stdout", output)
-    observe = observer(level)
+    output = catch(monkeypatch)
+    _, observe = served(level)
+    names = [each.name for each in LogLevel.iterconstants()]
     for each in LogLevel.iterconstants():
         observe(event(each, each.name))
-    assert [line.split()[-1] for line in output.getvalue().splitlines()] == logged
+    assert [line.split()[-1] for line in output.getvalue().splitlines()] == names[least:]
 
 
+@pytest.mark.usefixtures("_sigusr1")
 def test_a_file(tmp_path: Path) -> None:
-    """``--logfile`` gets the log, and a signal from the operator rotates it, as twistd has it."""
-    reactor = FakeReactor()
-    file = tmp_path / "proxpi.log"
-    before = signal.getsignal(signal.SIGUSR1)
-    try:
-        observe = observer("INFO", reactor, logfile=str(file))
-        observe(event(LogLevel.info, "before"))
-        os.kill(os.getpid(), signal.SIGUSR1)
-        [rotate] = reactor.calls
-        rotate()
-        observe(event(LogLevel.info, "after"))
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    """``--logfile`` gets the log, and a signal from the operator rotates it, as with twistd."""
+    reactor, file = FakeReactor(), tmp_path / "proxpi.log"
+    _, observe = served("INFO", reactor, logfile=str(file))
+    observe(event(LogLevel.info, "before"))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    [rotate] = reactor.calls
+    rotate()
+    observe(event(LogLevel.info, "after"))
     assert file.read_text().split()[-1] == "after"
     assert (tmp_path / "proxpi.log.1").read_text().split()[-1] == "before"
 
 
+@pytest.mark.usefixtures("_sigusr1")
 def test_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that is told nothing logs to ``twistd.log`` where it was started."""
+    """A daemon logs to ``twistd.log`` where it was started; one told to use its output to none."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGUSR1)
-    try:
-        observer("INFO", FakeReactor(), nodaemon=False)(event(LogLevel.info, "here"))
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    served("INFO", FakeReactor(), nodaemon=False)[1](event(LogLevel.info, "here"))
     assert (tmp_path / "twistd.log").read_text().split()[-1] == "here"
+    assert served("INFO", nodaemon=False, logfile="-")[1] is None  # twistd reports the error
 
 
 def test_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,40 +107,31 @@ def test_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
             sent.append((self.prefix, formatEvent(legacy_event)))
 
     monkeypatch.setattr(logs, "SyslogObserver", FakeSyslog)
-    observe = observer("WARNING", syslog=True, prefix="here")
+    _, observe = served("WARNING", syslog=True, prefix="here")
     observe(event(LogLevel.info, "small"))
     observe(event(LogLevel.warn, "large"))
     assert sent == [("here", "large")]
 
 
-def test_what_is_left_to_twistd() -> None:
-    """A daemon that is to log to its output is an error, and twistd says so itself."""
-    assert observer("INFO", nodaemon=False, logfile="-") is None
-
-
 def test_without_twistd() -> None:
-    """Under another parent than twistd's application the service is a service like any other."""
+    """Under another parent, and without twistd's options, the log is left as it is."""
     parent = MultiService()
     service = logs.Logged("INFO", PLACES, FakeReactor())
     service.setServiceParent(parent)
     assert list(parent) == [service]
     application: Componentized = Application("proxpi")
-    logs.Logged("INFO", None, FakeReactor()).setServiceParent(application)
-    assert application.getComponent(ILogObserver, None) is None
-
-
-def served(level: str, clock: Clock, **twistd: Any) -> tuple[logs.Logged, Any]:
-    """Give the service with this level, and what twistd would find on its application."""
-    application: Componentized = Application("proxpi")
-    service = logs.Logged(level, PLACES | twistd, clock)
+    service = logs.Logged("INFO", None, Clock())
     service.setServiceParent(application)
-    return service, application.getComponent(ILogObserver, None)
+    assert application.getComponent(ILogObserver, None) is None
+    with logged("proxpi.access") as log:
+        service.access("a {line}")
+    assert log.lines == ["a {line}"]
 
 
 def test_access_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines of the access log look like Twisted's own, and are written soon, not each by itself."""
-    output, clock = io.StringIO(), Clock()
-    monkeypatch.setattr("sys.stdout", output)
+    """Lines of the access log look like Twisted's own, and are written soon, several at a time."""
+    output = catch(monkeypatch)
+    clock = Clock()
     monkeypatch.setattr("time.time", lambda: 0.0)
     service, observe = served("INFO", clock)
     service.access("first {line}")
@@ -165,54 +151,35 @@ def test_access_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_access_lines_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is logged otherwise comes after the lines that were there before."""
-    output, clock = io.StringIO(), Clock()
-    monkeypatch.setattr("sys.stdout", output)
-    service, observe = served("INFO", clock)
+    """An event is written after the lines before it, and the last line when the service stops."""
+    output = catch(monkeypatch)
+    service, observe = served("INFO", Clock())
     for number in range(3):
         service.access(f"line {number}")
         observe(event(LogLevel.warn, f"event {number}"))
-    words = [line.split("] ")[1] for line in output.getvalue().splitlines()]
-    assert words == ["line 0", "event 0", "line 1", "event 1", "line 2", "event 2"]
-
-
-def test_access_lines_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left is written when the service stops."""
-    output, clock = io.StringIO(), Clock()
-    monkeypatch.setattr("sys.stdout", output)
-    service, _ = served("INFO", clock)
-    service.access("the last line")
+    service.access("the end")
     service.stopService()
-    assert "the last line" in output.getvalue()
+    words = [line.split("] ")[1] for line in output.getvalue().splitlines()]
+    order = ["line 0", "event 0", "line 1", "event 1", "line 2", "event 2", "the end"]
+    assert words == order
 
 
 def test_access_lines_below_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are of the level INFO, and left out above it."""
-    output, clock = io.StringIO(), Clock()
-    monkeypatch.setattr("sys.stdout", output)
-    service, _ = served("WARNING", clock)
-    service.access("a line")
+    """Access lines are of the level INFO, and left out above it."""
+    output = catch(monkeypatch)
+    clock = Clock()
+    served("WARNING", clock)[0].access("a line")
     clock.advance(1)
     assert output.getvalue() == ""
 
 
 def test_access_lines_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place that takes no more stops nothing."""
-    output, clock = io.StringIO(), Clock()
-    monkeypatch.setattr("sys.stdout", output)
+    """A place that takes no more lines stops nothing."""
+    output = catch(monkeypatch)
+    clock = Clock()
     service, _ = served("INFO", clock)
     service.access("a line")
     output.close()
     clock.advance(1)
     service.access("another")
     clock.advance(1)
-
-
-def test_access_lines_elsewhere() -> None:
-    """Where the place is not proxpi's to know, each line is an event like any other."""
-    application: Componentized = Application("proxpi")
-    service = logs.Logged("INFO", None, Clock())
-    service.setServiceParent(application)
-    with logged("proxpi.access") as log:
-        service.access("a {line}")
-    assert log.lines == ["a {line}"]

@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from proxpi import atomic_files
-from proxpi.files.file_handles import PartialFile
+from proxpi.files.cache_dir import PartialFile
 from proxpi.files.verify import Digests
 from proxpi.index.client import StoredResponse
 from proxpi.index.list_store import ListStore
@@ -62,7 +62,7 @@ class AnotherStarts(FolderCase):
         self.starts = 3
         lists = ListStore(self.own / "projects", Clock())
         lists.save("index", StoredResponse(False, 0.0), None, lambda: True)
-        assert list(lists.load(["index"])) == ["index"]
+        assert lists.load("index") == (StoredResponse(False, 0.0), None)
 
     def test_while_it_is_written(self) -> None:
         """Nobody removes what is being written."""

@@ -1,4 +1,4 @@
-"""The table of settings: what is read, from where, and what is said of what cannot be read."""
+"""The table of settings: what is read, from where, and the line that refuses a text."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.settings import SETTINGS, Settings, SettingsError, table
+from proxpi.settings import RETIRED, SETTINGS, Settings, SettingsError, table
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-SECONDS = ["index_ttl", "download_timeout", "connect_timeout", "read_timeout"]
+TIMES = ["index_ttl", "download_timeout", "connect_timeout", "read_timeout", "drain_timeout"]
+SIZES = ["cache_size", "page_limit", "list_limit"]
+PATHS = ["cache_dir", "ca_bundle", "client_cert"]
+TWO = {"PROXPI_EXTRA_INDEX_URLS": "http://a/,http://b/"}
 
 
 def read(**variables: str) -> Settings:
-    """The settings of an environment; names are without their ``PROXPI_``."""
+    """Read the settings of an environment; names are without their ``PROXPI_``."""
     return Settings.read({f"PROXPI_{name}": value for name, value in variables.items()}, {})
 
 
+def value(name: str, text: str) -> Any:
+    """Read one setting."""
+    return getattr(read(**{name.upper(): text}), name)
+
+
 def refusal(environment: dict[str, str], **options: str) -> str:
-    """The one line that refuses an environment and options."""
+    """Give the one line that refuses an environment and options."""
     given_options = {name.replace("_", "-"): value for name, value in options.items()}
     with pytest.raises(SettingsError) as refused:
         Settings.read(environment, given_options)
@@ -31,7 +39,16 @@ def refusal(environment: dict[str, str], **options: str) -> str:
     return line
 
 
-def test_nothing_given() -> None:
+def refused(name: str, text: str) -> str:
+    """Give what the line says after the variable and the text of one setting."""
+    variable = f"PROXPI_{name.upper()}"
+    line = refusal({variable: text})
+    assert line.startswith(f"{variable}={text!r}: "), line
+    assert line.endswith(" is accepted"), line
+    return line.removeprefix(f"{variable}={text!r}: ")
+
+
+def test_defaults() -> None:
     """Without any setting proxpi serves the default index, on loopback, from a new folder."""
     assert read() == Settings(
         listen=("tcp:5000:interface=127.0.0.1",),
@@ -60,16 +77,17 @@ def test_nothing_given() -> None:
     )
 
 
-def test_the_table_has_the_fields() -> None:
-    """Each row of the table has its field in the settings, in the same order."""
+def test_the_table() -> None:
+    """Each row has its field, its names, and its line in the README's table."""
     fields = [field.name for field in attrs.fields(Settings)]
     assert [*(setting.name for setting in SETTINGS), "by_option", "warnings"] == fields
-
-
-def test_names_of_a_setting() -> None:
-    """Variable and option are made of the one name."""
     setting = BY_NAME["index_url"]
     assert (setting.variable, setting.option) == ("PROXPI_INDEX_URL", "index-url")
+    for setting in SETTINGS:
+        assert f"``{setting.variable}``" in table()
+        assert setting.explains in table()
+        assert (setting.default or setting.otherwise) in table()
+        assert setting.explains.endswith(".")
 
 
 def test_an_empty_variable_is_an_unset_one() -> None:
@@ -80,129 +98,94 @@ def test_an_empty_variable_is_an_unset_one() -> None:
 
 
 def test_an_option_beats_the_environment() -> None:
-    """What stands on the command line wins, and an empty option brings the default back."""
-    environment = {"PROXPI_INDEX_TTL": "5", "PROXPI_CACHE_DIR": "/environment"}
+    """An option wins, also over a wrong variable; an empty option brings the default back."""
+    environment = {"PROXPI_INDEX_TTL": "abc", "PROXPI_CACHE_DIR": "/environment"}
     settings = Settings.read(environment, {"index-ttl": "7", "cache-dir": "", "cache-size": None})
     assert (settings.index_ttl, settings.cache_dir) == (7.0, None)
+    assert refusal({}, index_ttl="abc") == (
+        "PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
+        "a number of seconds, 0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted"
+    )
 
 
-def test_an_option_beats_even_a_variable_that_is_wrong() -> None:
-    """A variable that is not used is not judged."""
-    assert Settings.read({"PROXPI_INDEX_TTL": "abc"}, {"index-ttl": "7"}).index_ttl == 7.0
-
-
-def test_several_places_to_listen() -> None:
-    """As an option, the place to listen may be given more than once; a variable is one place."""
+def test_listen() -> None:
+    """As an option, the endpoint may be given more than once; a variable is one endpoint."""
     options: dict[str, str | list[str] | None] = {"listen": ["tcp:1", "unix:/a,b"]}
     assert Settings.read({"PROXPI_LISTEN": "tcp:3"}, options).listen == ("tcp:1", "unix:/a,b")
     assert read(LISTEN="tcp:3").listen == ("tcp:3",)
 
 
-@pytest.mark.parametrize("text", ["0", "no", "off", "false", "No", "OFF", "False", " off "])
-def test_switched_off(text: str) -> None:
-    """Four words, in any case, switch off."""
-    settings = read(BINARY_FILE_MIME_TYPE=text, DISABLE_INDEX_SSL_VERIFICATION=text)
-    assert not settings.binary_file_mime_type
-    assert not settings.disable_index_ssl_verification
+def test_switches() -> None:
+    """Four words, in any case, are off, and any other is on."""
+    for name in ("binary_file_mime_type", "disable_index_ssl_verification", "offline"):
+        for text in ("0", "no", "off", "false", "No", "OFF", "False", " off "):
+            assert value(name, text) is False
+        for text in ("1", "yes", "on", "TRUE", "whatever"):
+            assert value(name, text) is True
 
 
-@pytest.mark.parametrize("text", ["1", "yes", "on", "TRUE", "whatever"])
-def test_switched_on(text: str) -> None:
-    """Any other word switches on."""
-    settings = read(BINARY_FILE_MIME_TYPE=text, DISABLE_INDEX_SSL_VERIFICATION=text)
-    assert settings.binary_file_mime_type
-    assert settings.disable_index_ssl_verification
-
-
-@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("name", TIMES)
 @given(seconds=st.floats(min_value=0.001, allow_infinity=False))
-def test_seconds(name: str, seconds: float) -> None:
-    """Any finite number of seconds is taken, also with blanks around it."""
-    assert getattr(read(**{name.upper(): f" {seconds!r} "}), name) == seconds
+def test_times(name: str, seconds: float) -> None:
+    """Any finite number of seconds is accepted, with blanks around it or a unit."""
+    assert value(name, f" {seconds!r} ") == seconds
+    assert value(name, "1h30m") == 5400.0
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_no_times(name: str) -> None:
+    """No number, a negative one and one without an end are refused, by name."""
+    for text in ("abc", "-1", "nan", "inf", "-inf", "1,5", " ", "1_0", "\u0663"):
+        assert refused(name, text).startswith("not understood; a number of seconds, 0 or more")
+    assert refused(name, "1e999").startswith("too long; ")
 
 
 def test_no_seconds() -> None:
-    """Zero is a time to live and a patience of nothing; for the other two it is the default."""
+    """Zero is a time to live and a wait of nothing; for the other two it is the default."""
     settings = read(INDEX_TTL="0", DOWNLOAD_TIMEOUT="0", CONNECT_TIMEOUT="0", READ_TIMEOUT="0.0")
     assert (settings.index_ttl, settings.download_timeout) == (0.0, 0.0)
     assert (settings.connect_timeout, settings.read_timeout) == (3.1, 20.0)
 
 
-@pytest.mark.parametrize("name", SECONDS)
-@pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf", "-inf", "1,5", " ", "1_0", "\u0663"])
-def test_no_number_of_seconds(name: str, text: str) -> None:
-    """What is no number, is negative or has no end is refused, by name."""
-    variable = BY_NAME[name].variable
-    line = refusal({variable: text})
-    assert line.startswith(f"{variable}={text!r}: not understood; a number of seconds, 0 or more")
-    assert line.endswith(" is accepted")
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(name: str) -> None:
+    """Each size may have a unit; a negative, broken or enormous one is refused."""
+    for text, meant in ((" 123 ", 123), ("5GB", 5 * 10**9), ("5 gib", 5 * 2**30), ("1", 1)):
+        assert value(name, text) == meant
+    for text in ("-1", "1.5", "5XB", "1e9", "1_000", "\u0663", "nan", "inf"):
+        assert refused(name, text).startswith("not understood; a whole number of bytes, ")
+    assert refused(name, "9999PB").startswith("too large; ")
 
 
-def test_size_of_the_cache() -> None:
-    """A whole number of bytes, which may be zero."""
-    assert read(CACHE_SIZE="0").cache_size == 0
-    assert read(CACHE_SIZE=" 123 ").cache_size == 123
-
-
-@pytest.mark.parametrize("text", ["-1", "1.5", "5XB", "1e9", "1_000", "\u0663", "nan", "inf"])
-def test_no_size(text: str) -> None:
-    """A negative or broken size, and one with an unknown unit, is refused."""
-    assert refusal({"PROXPI_CACHE_SIZE": text}) == (
-        f"PROXPI_CACHE_SIZE={text!r}: not understood; "
-        "a whole number of bytes, 0 or more, also with a unit such as 500MB or 5GiB, is accepted"
-    )
-
-
-@pytest.mark.parametrize("name", ["cache_size", "page_limit", "list_limit"])
-def test_every_size_has_units(name: str) -> None:
-    """Each size may have a unit, and none may be larger than a disk."""
-    variable = BY_NAME[name].variable
-    assert getattr(Settings.read({variable: "5GB"}, {}), name) == 5_000_000_000
-    assert getattr(Settings.read({variable: "5 gib"}, {}), name) == 5 * 2**30
-    assert refusal({variable: "9999PB"}).startswith(f"{variable}='9999PB': too large; ")
-
-
-@pytest.mark.parametrize("name", [*SECONDS, "drain_timeout"])
-def test_every_time_has_units(name: str) -> None:
-    """Each time may have a unit, and none may be longer than a clock counts."""
-    variable = BY_NAME[name].variable
-    assert getattr(Settings.read({variable: "1h30m"}, {}), name) == 5400.0
-    assert refusal({variable: "1e999"}).startswith(f"{variable}='1e999': too long; ")
-
-
-def test_times_to_live_with_units() -> None:
-    """So may each of a list of times, which a comma separates."""
-    extra = {"EXTRA_INDEX_URLS": "http://a/,http://b/", "EXTRA_INDEX_TTLS": "30m, 2 days"}
-    assert read(**extra).extra_index_ttls == (1800.0, 172800.0)
-
-
-def test_connections_and_limits() -> None:
-    """There is at least one connection, and one byte: none at all would be no proxy."""
+def test_none_at_all() -> None:
+    """The cache may be empty; no connection and no byte of a page would be no proxy."""
+    assert value("cache_size", "0") == 0
+    assert value("upstream_connections", "1") == 1
     for name in ("upstream_connections", "page_limit", "list_limit"):
-        setting = BY_NAME[name]
-        assert getattr(Settings.read({setting.variable: "1"}, {}), name) == 1
         for text in ("0", "-1", "1.5", "many"):
-            assert setting.variable in refusal({setting.variable: text})
+            assert refused(name, text).startswith("not understood; a whole number")
 
 
 @pytest.mark.parametrize(
-    ("text", "hosts"),
+    ("name", "text", "hosts"),
     [
-        ("Files.Corp., a", ("files.corp", "a")),
-        ("10.0.0.1,[fd00::1],FD00::2", ("10.0.0.1/32", "fd00::1/128", "fd00::2/128")),
-        ("10.1.2.3/8,fd00::/8", ("10.0.0.0/8", "fd00::/8")),
-        ("index_1.corp,xn--bcher-kva.example", ("index_1.corp", "xn--bcher-kva.example")),
-        (" , ", ()),
+        ("allow_hosts", "Files.Corp., a", "files.corp a"),
+        ("allow_hosts", "10.0.0.1,[fd00::1],FD00::2", "10.0.0.1/32 fd00::1/128 fd00::2/128"),
+        ("allow_hosts", "10.1.2.3/8,fd00::/8", "10.0.0.0/8 fd00::/8"),
+        ("allow_hosts", "index_1.corp,xn--bcher-kva.example", "index_1.corp xn--bcher-kva.example"),
+        ("allow_hosts", " , ", ""),
+        ("hosts", "Proxpi.Corp.example., a:5000 ,[::1]:80", "proxpi.corp.example a ::1"),
+        ("hosts", "10.0.0.1", "10.0.0.1"),
     ],
 )
-def test_allowed_hosts(text: str, hosts: tuple[str, ...]) -> None:
-    """Names, addresses and networks, in any case."""
-    assert Settings.read({"PROXPI_ALLOW_HOSTS": text}, {}).allow_hosts == hosts
+def test_hosts(name: str, text: str, hosts: str) -> None:
+    """Names, addresses and networks that links may lead to; names as they stand in ``Host``."""
+    assert value(name, text) == tuple(hosts.split())
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_no_hosts() -> None:
+    """Anything else is refused: it would allow nothing, or more than was meant."""
+    for text in [
         "*",
         ".corp",
         "a..b",
@@ -212,49 +195,20 @@ def test_allowed_hosts(text: str, hosts: tuple[str, ...]) -> None:
         "10.0.0.1/33",
         "1.2.3",
         "300.1.1.1",
-        "b\u00fc",
-    ],
-)
-def test_no_host(text: str) -> None:
-    """Anything else is refused: it would open nothing, or more than was meant."""
-    assert "PROXPI_ALLOW_HOSTS" in refusal({"PROXPI_ALLOW_HOSTS": text})
+        "bü",
+    ]:
+        assert refused("allow_hosts", text)
+    bad = "https://proxpi.corp.example/ http://a:80 //a a/ a/b a?b u@a a: a:b https: *.corp ::1"
+    for text in [*bad.split(), "a b"]:
+        assert refused("hosts", f"b,{text}").startswith("not understood; ")
 
 
-def test_hosts() -> None:
-    """Names as they stand in ``Host``, in any case, with a port or without."""
-    text = "Proxpi.Corp.example., a:5000 ,[::1]:80,10.0.0.1"
-    assert read(HOSTS=text).hosts == ("proxpi.corp.example", "a", "::1", "10.0.0.1")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "https://proxpi.corp.example/",
-        "http://a:80",
-        "//a",
-        "a/",
-        "a/b",
-        "a?b",
-        "u@a",
-        "a:",
-        "a:b",
-        "https:",
-        "*.corp",
-        "a b",
-        "::1",
-    ],
-)
-def test_no_hosts(text: str) -> None:
-    """Anything else is refused, as it would be the ``Host`` of no request."""
-    assert f"PROXPI_HOSTS={'b,' + text!r}: not understood; " in refusal(
-        {"PROXPI_HOSTS": f"b,{text}"}
-    )
-
-
-def test_logging_level() -> None:
-    """A level is called as Python calls it, in any case, and nothing else."""
-    assert read(LOGGING_LEVEL=" warning").logging_level == "WARNING"
-    assert "DEBUG, INFO, WARNING, ERROR, CRITICAL" in refusal({"PROXPI_LOGGING_LEVEL": "LOUD"})
+def test_words() -> None:
+    """A level is called as Python calls it, and an answer as the table does, in any case."""
+    assert value("logging_level", " warning") == "WARNING"
+    assert value("slow_download", "Stream") == "stream"
+    assert "DEBUG, INFO, WARNING, ERROR, CRITICAL" in refused("logging_level", "LOUD")
+    assert "redirect or stream" in refused("slow_download", "wait")
 
 
 @pytest.mark.parametrize(
@@ -269,37 +223,20 @@ def test_logging_level() -> None:
         ("https://u:pß@Bücher.example:81", "https://u:pß@xn--bcher-kva.example:81/"),
     ],
 )
-def test_index_url(text: str, url: str) -> None:
-    """An index's URL ends in one slash, and is else as it was."""
+def test_index_urls(text: str, url: str) -> None:
+    """An index's URL ends in one slash, and is otherwise as it was."""
     settings = read(INDEX_URL=text, EXTRA_INDEX_URLS=f"{text},,http://other/")
     assert settings.index_url == url
     assert settings.extra_index_urls == (url, "http://other/")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "h/simple",
-        "//h/",
-        "ftp://h/",
-        "http://",
-        "http://h:99999/",
-        "http://h /",
-        "http://h/#a",
-        "http://h/a?key=b",
-        "http://\u2488.example/",
-        f"http://{'é' * 300}.example/",
-        "x",
-    ],
-)
-def test_no_index_url(text: str) -> None:
-    """A URL without scheme or host, or with what no server is asked for, is refused."""
-    line = refusal({"PROXPI_INDEX_URL": text})
-    assert line.startswith(f"PROXPI_INDEX_URL={text!r}: not understood; ")
-    assert line.endswith("; an http or https URL with a host is accepted")
-    assert refusal({"PROXPI_EXTRA_INDEX_URLS": f"http://h/,{text}"}).startswith(
-        f"PROXPI_EXTRA_INDEX_URLS='http://h/,{text}'"
-    )
+def test_no_index_urls() -> None:
+    """A URL without scheme or host, or with a query or fragment, is refused."""
+    bad = "h/simple //h/ ftp://h/ http:// http://h:99999/ http://h/#a http://h/a?key=b x"
+    for text in [*bad.split(), "http://h /", "http://\u2488.example/", f"http://{'é' * 300}.x/"]:
+        why = "not understood; an http or https URL with a host is accepted"
+        assert refused("index_url", text) == why
+        assert refused("extra_index_urls", f"http://h/,{text}")
 
 
 @pytest.mark.parametrize(
@@ -316,50 +253,33 @@ def test_no_index_url(text: str) -> None:
     ],
 )
 def test_a_refusal_hides_the_password(name: str, text: str) -> None:
-    """What may be a password is not in the line that refuses a URL, however broken it is."""
+    """The line that refuses a URL, however broken, shows no password."""
     line = refusal({f"PROXPI_{name}": text})
     assert "secret" not in line
     assert "***@" in line
 
 
-def test_the_settings_can_be_shown() -> None:
+def test_the_settings_hide_the_password() -> None:
     """Settings in a log or a traceback show no password."""
     urls = "http://user:secret@h/"
     assert "secret" not in repr(read(INDEX_URL=urls, EXTRA_INDEX_URLS=urls))
 
 
-def test_a_refusal_names_the_option() -> None:
-    """A wrong option is named together with the variable that it stands for."""
-    assert refusal({}, index_ttl="abc") == (
-        "PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
-        "a number of seconds, 0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted"
-    )
-
-
-TWO = {"PROXPI_EXTRA_INDEX_URLS": "http://a/,http://b/"}
-
-
 @pytest.mark.parametrize(
-    ("environment", "ttls"),
+    ("environment", "options", "ttls"),
     [
-        ({}, (180.0, 180.0)),
-        ({"PROXPI_EXTRA_INDEX_TTLS": "1, 2.5"}, (1.0, 2.5)),
-        ({"PROXPI_EXTRA_INDEX_TTL": "3,4", "PROXPI_EXTRA_INDEX_TTLS": "1,2"}, (3.0, 4.0)),
-        ({"PROXPI_EXTRA_INDEX_TTL": "", "PROXPI_EXTRA_INDEX_TTLS": "1,2"}, (1.0, 2.0)),
+        ({}, {}, (180.0, 180.0)),
+        ({"PROXPI_EXTRA_INDEX_TTLS": "30m, 2.5"}, {}, (1800.0, 2.5)),
+        ({"PROXPI_EXTRA_INDEX_TTL": "3,4", "PROXPI_EXTRA_INDEX_TTLS": "1,2"}, {}, (3.0, 4.0)),
+        ({"PROXPI_EXTRA_INDEX_TTL": "", "PROXPI_EXTRA_INDEX_TTLS": "1,2"}, {}, (1.0, 2.0)),
+        ({"PROXPI_EXTRA_INDEX_TTL": "3,4"}, {"extra-index-ttls": "5,6"}, (5.0, 6.0)),
     ],
 )
-def test_times_to_live_of_extra_indexes(
-    environment: dict[str, str], ttls: tuple[float, ...]
+def test_ttls_of_extra_indexes(
+    environment: dict[str, str], options: dict[str, str | list[str] | None], ttls: tuple[float, ...]
 ) -> None:
-    """One number per extra index, 180 by default; the original's older variable wins."""
-    assert Settings.read(TWO | environment, {}).extra_index_ttls == ttls
-
-
-def test_an_option_beats_the_older_variable() -> None:
-    """The older variable wins over its successor, not over the command line."""
-    environment = TWO | {"PROXPI_EXTRA_INDEX_TTL": "3,4"}
-    settings = Settings.read(environment, {"extra-index-ttls": "5,6"})
-    assert settings.extra_index_ttls == (5.0, 6.0)
+    """One per extra index, 180 by default; the original's older variable wins, an option most."""
+    assert Settings.read(TWO | environment, options).extra_index_ttls == ttls
 
 
 @pytest.mark.parametrize("variable", ["PROXPI_EXTRA_INDEX_TTLS", "PROXPI_EXTRA_INDEX_TTL"])
@@ -371,35 +291,45 @@ def test_counts_that_differ(variable: str) -> None:
     assert "1 given for the 0" in refusal({variable: "1"})
 
 
-def test_a_secret_from_a_file(tmp_path: Path) -> None:
-    """A setting that may hold a password can be given as a file that holds it."""
+def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that may hold a password, and no other, can be given as a file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "url"
     file.write_text("http://user:secret@h/simple\n")
-    settings = read(INDEX_URL_FILE=str(file), EXTRA_INDEX_URLS_FILE=str(file))
+    settings = read(INDEX_URL_FILE="~/url", EXTRA_INDEX_URLS_FILE=str(file), INDEX_TTL_FILE="/x")
     assert settings.index_url == "http://user:secret@h/simple/"
     assert settings.extra_index_urls == (settings.index_url,)
-
-
-def test_only_secrets_come_from_files(tmp_path: Path) -> None:
-    """A file is not read for a setting that is no secret."""
-    assert read(INDEX_TTL_FILE=str(tmp_path / "none")).index_ttl == 1800.0
-
-
-def test_a_secret_given_twice(tmp_path: Path) -> None:
-    """Variable and file together are an error that names both."""
+    assert settings.index_ttl == 1800.0
     line = refusal({"PROXPI_INDEX_URL": "http://h/", "PROXPI_INDEX_URL_FILE": "/x"})
     assert line == "PROXPI_INDEX_URL_FILE='/x': PROXPI_INDEX_URL is set too; only one is accepted"
+    assert "~no-such-user is not known" in refused("index_url_file", "~no-such-user/url")
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b""])
 def test_a_file_without_a_secret(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is not there, is no text or has nothing in it is an error that names it."""
+    """A file that is missing, is no text or is empty is an error that names it."""
     file = tmp_path / "url"
     if content is not None:
         file.write_bytes(content)
     line = refusal({"PROXPI_INDEX_URL_FILE": str(file)})
     assert line.startswith("PROXPI_INDEX_URL_FILE=")
     assert line.endswith(" is accepted")
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_home_folders(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a path, ``~`` and ``~user`` are home folders, but only at its beginning."""
+    monkeypatch.setenv("HOME", "/home/me")
+    root = Path("~root").expanduser()
+    for text, path in (
+        ("~", "/home/me"),
+        ("~/a/~", "/home/me/a/~"),
+        ("~root/a", f"{root}/a"),
+        ("a/~/b", "a/~/b"),
+        ("./~", "./~"),
+    ):
+        assert value(name, text) == path
+    assert "~no-such-user is not known" in refused(name, "~no-such-user/a")
 
 
 @given(
@@ -409,18 +339,53 @@ def test_a_file_without_a_secret(tmp_path: Path, content: bytes | None) -> None:
     )
 )
 def test_any_environment(environment: dict[str, Any]) -> None:
-    """Whatever stands in the variables is understood or refused in one line; nothing else."""
+    """Any text is accepted or refused in one line."""
     try:
         Settings.read(environment, {})
     except SettingsError as error:
         assert len(str(error).splitlines()) == 1
 
 
-def test_the_table_explains_every_setting() -> None:
-    """The table for people has each variable with its default and its sentence."""
-    rows = table()
-    for setting in SETTINGS:
-        assert f"``{setting.variable}``" in rows
-        assert setting.explains in rows
-        assert (setting.default or setting.otherwise) in rows
-        assert setting.explains.endswith(".")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *RETIRED.items(),
+        ("PROXPI_INDX_URL", "did you mean PROXPI_INDEX_URL?"),
+        ("PROXPI_INDEXURL", "did you mean PROXPI_INDEX_URL?"),
+        ("proxpi_index_url", "did you mean PROXPI_INDEX_URL?"),
+        ("PROXPI_INDX_URL_FILE", "did you mean PROXPI_INDEX_URL_FILE?"),
+        ("PROXPI_EXTRA_INDEX_URL", "did you mean PROXPI_EXTRA_INDEX_URLS?"),
+        ("PROXPI_CACHESIZE", "did you mean PROXPI_CACHE_SIZE?"),
+        ("PROXPI_LOG_LEVEL", "did you mean PROXPI_LOGGING_LEVEL?"),
+        ("PROXPI_DRAIN", "did you mean PROXPI_DRAIN_TIMEOUT?"),
+        ("PROXPI_CACHE_SIZE_FILE", "only what may hold a secret is read from a file; set"),
+        *((f"PROXPI_{odd}", "the nearest name is PROXPI_") for odd in ("FOO", "X", "123")),
+        *((f"PROXPI_{odd}", "there is no such setting") for odd in ("", "_", "\u00fc")),
+    ],
+)
+def test_a_variable_without_effect(name: str, reason: str) -> None:
+    """It is one warning with the reason or the nearest setting, and without the value."""
+    settings = Settings.read({name: "secret", "PROXPI_INDEX_TTL": "5"}, {})
+    [warning] = settings.warnings
+    assert warning.startswith(f"{name} has no effect: ")
+    assert reason in warning
+    assert "secret" not in warning.replace("may hold a secret", "")
+    assert settings.index_ttl == 5.0
+    assert Settings.read({name: ""}, {}).warnings == ()
+
+
+def test_no_warning() -> None:
+    """Settings, other programs' variables, and those of Kubernetes and Docker are no mistakes."""
+    services = {
+        "PROXPI_SERVICE_HOST": "10.0.0.1",
+        "PROXPI_SERVICE_PORT": "5000",
+        "PROXPI_SERVICE_PORT_HTTP": "5000",
+        "PROXPI_PORT": "tcp://10.0.0.1:5000",
+        "PROXPI_PORT_5000_TCP": "tcp://10.0.0.1:5000",
+        "PROXPI_PORT_5000_TCP_ADDR": "10.0.0.1",
+        "PATH": "/bin",
+        "MY_PROXPI_URL": "x",
+        "PROXY": "x",
+    }
+    extra = {"PROXPI_EXTRA_INDEX_URLS": "http://a/", "PROXPI_EXTRA_INDEX_TTL": "5"}
+    assert Settings.read(services | extra, {}).warnings == ()

@@ -9,21 +9,21 @@ from proxpi.single_flight import Flight, Flights, Late
 from tests.support.cases import Case
 
 
-class Trouble(Exception):
-    """What goes wrong in these tests."""
+class WorkFailed(Exception):
+    """The failure of the work in these tests."""
 
 
 class FlightsTests(Case):
     """Flights by key."""
 
     def setUp(self) -> None:
-        """Prepare work that ends when it is told to."""
+        """Prepare work that ends when a test ends it."""
         self.clock = Clock()
         self.flights = Flights[str, str](self.clock)
         self.works: list[Deferred[str]] = []
 
     async def work(self) -> str:
-        """Wait for the test's word."""
+        """Wait for the test."""
         ends: Deferred[str] = Deferred()
         self.works.append(ends)
         return await ends
@@ -32,189 +32,123 @@ class FlightsTests(Case):
         """Join or start a flight."""
         return self.flights.join(key, self.work)
 
-    def test_one_work_for_all(self) -> None:
-        """Whoever asks while the work is under way gets its one result."""
-        waiters = [self.join().wait() for _ in range(50)]
-        assert len(self.works) == 1
-        self.works[0].callback("result")
-        assert [self.result(waiter) for waiter in waiters] == ["result"] * 50
-
-    def test_keys_are_apart(self) -> None:
-        """Work for another key is other work."""
-        first, second = self.join("a").wait(), self.join("b").wait()
-        self.works[1].callback("b's")
-        self.pending(first)
-        assert self.result(second) == "b's"
-
-    def test_landed_is_over(self) -> None:
-        """Who asks after the result starts anew: a flight is no cache."""
-        self.join()
-        self.works[0].callback("old")
-        waiter = self.join().wait()
-        self.works[1].callback("new")
-        assert self.result(waiter) == "new"
-
-    def test_failure_goes_to_all(self) -> None:
-        """Each waiter gets the error of the work."""
-        waiters = [self.join().wait() for _ in range(3)]
-        self.works[0].errback(Trouble())
+    def leave(self, *waiters: Deferred[str]) -> None:
+        """Cancel waiters."""
         for waiter in waiters:
-            self.error(waiter, Trouble)
+            waiter.cancel()
+            self.error(waiter, CancelledError)
 
-    def test_failure_is_not_sticky(self) -> None:
-        """After a failure the next who asks starts anew."""
-        lost = self.join().wait()
-        self.works[0].errback(Trouble())
-        self.error(lost, Trouble)
-        waiter = self.join().wait()
-        self.works[1].callback("well")
-        assert self.result(waiter) == "well"
+    def test_result(self) -> None:
+        """All waiters of a key get one result or error; the next request starts a new flight."""
+        for number, error in enumerate((None, WorkFailed(), None)):
+            waiters, other = [self.join().wait() for _ in range(50)], self.join("other").wait()
+            assert len(self.works) == number + 2
+            work = self.works[0] if number == 0 else self.works[-1]
+            if error is None:
+                work.callback("result")
+                assert [self.result(waiter) for waiter in waiters] == ["result"] * 50
+            else:
+                work.errback(error)
+                assert [self.error(waiter, WorkFailed) for waiter in waiters] == [error] * 50
+            self.pending(other)
 
-    def test_work_that_ends_at_once(self) -> None:
-        """A flight that landed while it was started gives its result all the same."""
-
-        async def ready() -> str:
-            return "ready"
+    def test_landed(self) -> None:
+        """A landed flight still gives its result, whatever the deadline; it knows its start."""
 
         async def broken() -> str:
-            raise Trouble
+            raise WorkFailed
 
-        assert self.result(self.flights.join("a", ready).wait()) == "ready"
-        self.error(self.flights.join("b", broken).wait(), Trouble)
-
-    def test_result_after_landing(self) -> None:
-        """A flight at hand gives its result as often as it is asked, whatever the deadline."""
-        flight = self.join()
-        self.works[0].callback("result")
-        assert self.result(flight.wait()) == "result"
-        assert self.result(flight.wait(until=0.0)) == "result"
-
-    def test_started(self) -> None:
-        """A flight knows when it began, for those who join later."""
+        self.error(self.flights.join("broken", broken).wait(), WorkFailed)
         self.clock.advance(7)
         flight = self.join()
         self.clock.advance(5)
-        assert self.join().started == 7.0
         assert self.join() is flight
+        self.works[0].callback("result")
+        assert self.result(flight.wait()) == self.result(flight.wait(until=0.0)) == "result"
+        assert flight.started == 7.0
 
-    def test_leaving_stops_nothing(self) -> None:
-        """A waiter that is cancelled takes only itself off the list."""
+    def test_leaving(self) -> None:
+        """A waiter that leaves ends neither the work nor the wait of others."""
         leaves, stays = self.join().wait(), self.join().wait()
-        leaves.cancel()
-        self.error(leaves, CancelledError)
+        self.leave(leaves)
         self.works[0].callback("result")
         assert self.result(stays) == "result"
-
-    def test_work_goes_on_without_waiters(self) -> None:
-        """The work outlives all who waited for it, and a newcomer joins it."""
-        leaves = self.join().wait()
-        leaves.cancel()
-        self.error(leaves, CancelledError)
-        waiter = self.join().wait()
-        assert len(self.works) == 1
-        self.works[0].callback("result")
-        assert self.result(waiter) == "result"
+        self.leave(self.join().wait())
+        joins = self.join().wait()
+        assert len(self.works) == 2
+        self.works[1].callback("result")
+        assert self.result(joins) == "result"
 
     def test_failure_without_waiters(self) -> None:
-        """A failure that nobody waits for is no unhandled error."""
-        leaves = self.join().wait()
-        leaves.cancel()
-        self.error(leaves, CancelledError)
-        self.works[0].errback(Trouble())
+        """The failure of a flight that all waiters have left is no unhandled error."""
+        self.leave(self.join().wait())
+        self.works[0].errback(WorkFailed())
         self.works.clear()
         assert self.unhandled() == []
 
     def test_deadline(self) -> None:
-        """A waiter whose time is up fails at that time, and the others wait on."""
-        patient, hasty = self.join().wait(), self.join().wait(until=5.0)
+        """A waiter fails at its deadline, at once after it; others wait on, and no timer stays."""
+        patient, hasty, left = (self.join().wait(until=until) for until in (None, 5.0, 9.0))
+        self.leave(left)
         self.clock.advance(4.9)
         self.pending(hasty)
         self.clock.advance(0.2)
         self.error(hasty, Late)
-        self.works[0].callback("result")
-        assert self.result(patient) == "result"
-
-    def test_deadline_that_has_passed(self) -> None:
-        """A deadline in the past ends the wait in the next turn of the reactor."""
-        self.clock.advance(10)
-        waiter = self.join().wait(until=5.0)
+        passed, ends = self.join().wait(until=5.0), self.join().wait(until=9.0)
         self.clock.advance(0)
-        self.error(waiter, Late)
-
-    def test_no_timer_is_left(self) -> None:
-        """A waiter's timer ends with its wait: by the result, by leaving, by the time."""
-        ended, left, late = (self.join().wait(until=until) for until in (9.0, 9.0, 1.0))
-        left.cancel()
-        self.error(left, CancelledError)
-        self.clock.advance(2)
-        self.error(late, Late)
+        self.error(passed, Late)
         self.works[0].callback("result")
-        self.result(ended)
+        assert self.result(patient) == self.result(ends) == "result"
         assert self.clock.getDelayedCalls() == []
 
-    def test_forget(self) -> None:
-        """After forget() the next who asks starts anew; the old waiters get the old result."""
-        old = self.join().wait()
+    def test_extended(self) -> None:
+        """A deadline is extended until `extend` gives no later one."""
+        later = iter([6.0, 7.0, None])
+        waiter = self.join().wait(5.0, lambda: next(later))
+        self.clock.pump([1.0] * 6)
+        self.pending(waiter)
+        self.clock.advance(1)
+        self.error(waiter, Late)
+
+    def test_detached(self) -> None:
+        """A detached flight serves its waiters; the next request starts and joins a new one."""
         self.flights.detach("key")
+        old = self.join().wait()
+        for key in self.flights:
+            self.flights.detach(key)
+        assert list(self.flights) == []
         new = self.join().wait()
-        assert len(self.works) == 2
         self.works[0].callback("old")
         assert self.result(old) == "old"
         self.pending(new)
         joined = self.join().wait()
         self.works[1].callback("new")
-        assert self.result(new) == "new"
-        assert self.result(joined) == "new"
+        assert self.result(new) == self.result(joined) == "new"
 
-    def test_forget_what_is_not_there(self) -> None:
-        """To forget a key that has no flight is no error."""
-        self.flights.detach("key")
-        assert self.works == []
-
-    def test_a_result_that_cancels_a_waiter(self) -> None:
-        """A waiter that is cancelled by what another does with the result harms no third."""
-        first, second, third = (self.join().wait() for _ in range(3))
-        first.addCallback(lambda _: second.cancel())
-        self.works[0].callback("result")
-        self.error(second, CancelledError)
-        assert self.result(third) == "result"
-
-    def test_an_error_that_cancels_a_waiter(self) -> None:
-        """The same for a failure."""
-        first, second, third = (self.join().wait() for _ in range(3))
-        first.addErrback(lambda _: second.cancel())
-        self.works[0].errback(Trouble())
-        self.error(second, CancelledError)
-        self.error(third, Trouble)
-
-    def test_a_result_that_starts_the_next_flight(self) -> None:
-        """Who asks again while the result is handed out starts anew."""
-        waiter = self.join().wait().addCallback(lambda _: self.join().wait())
-        self.works[0].callback("old")
-        self.works[1].callback("new")
-        assert self.result(waiter) == "new"
-
-    def test_under_way(self) -> None:
-        """What the flights are for can be told, and they may be forgotten meanwhile."""
-        self.join()
-        for key in self.flights:
-            self.flights.detach(key)
-        assert list(self.flights) == []
+    def test_callbacks(self) -> None:
+        """A callback may cancel the next waiter, and may start the next flight."""
+        for error in (None, WorkFailed()):
+            first, second, third = (self.join().wait() for _ in range(3))
+            first.addBoth(lambda _: second.cancel())  # noqa: B023
+            third.addBoth(lambda _: self.join().wait())
+            self.works[-1].callback("old") if error is None else self.works[-1].errback(error)
+            self.error(second, CancelledError)
+            self.works[-1].callback("new")
+            assert self.result(third) == "new"
 
     def test_abandoned(self) -> None:
-        """When the last waiter of all leaves, that is told; not if one was late, or has it."""
-        told: list[str] = []
-        self.flights.abandoned = lambda: told.append("abandoned")
+        """The last waiter that leaves abandons the flights, unless one was late."""
+        calls: list[str] = []
+        self.flights.abandoned = lambda: calls.append("abandoned")
         waiters = [self.join(key).wait() for key in ("a", "a", "b")]
         for waiter in waiters:
-            assert told == []
-            waiter.cancel()
-            self.error(waiter, CancelledError)
-        assert told == ["abandoned"]
+            assert calls == []
+            self.leave(waiter)
+        assert calls == ["abandoned"]
         late, leaves = self.join("a").wait(1.0), self.join("a").wait()
         self.clock.advance(1)
         self.error(late, Late)
-        leaves.cancel()
-        self.error(leaves, CancelledError)
-        assert told == ["abandoned"]
+        self.leave(leaves)
+        assert calls == ["abandoned"]
         assert self.flights.wanted
+        assert self.flights.under_way

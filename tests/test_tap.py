@@ -1,34 +1,36 @@
-"""The service: from its settings to open doors, and back to closed ones."""
+"""The service: how it is built, starts, announces itself, and stops."""
 
 from __future__ import annotations
 
 import errno
 import os
 import queue
-import resource
 import signal
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python import usage
 from zope.interface import implementer
 
 from proxpi import __version__, tap
 from proxpi.logs import Logged
-from proxpi.resources import allocate
 from tests.support.cases import FolderCase
 from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange
 from tests.support.logs import Log, logged
-from tests.support.proxy import GUARD_SECONDS
+from tests.support.process import GUARD_SECONDS
 
 INDEX = "https://user:secret@index.example/simple/"
 TAKEN = 5009
@@ -39,8 +41,7 @@ class Port:
     """A port that knows whether it is open."""
 
     def __init__(self, host: object) -> None:
-        self.host = host
-        self.open = True
+        self.host, self.open = host, True
 
     def getHost(self) -> Any:
         """See `IListeningPort`."""
@@ -163,13 +164,13 @@ class Life(TapCase):
     """From start to stop."""
 
     def test_default(self) -> None:
-        """Without any option it listens on port 5000 of this machine alone."""
+        """Without any option it listens on port 5000 of this machine alone, once it is started."""
         options = tap.Options()  # type: ignore[no-untyped-call]
         options.parseOptions([])
         made = tap.makeService(options)
         assert isinstance(made, Logged)
         service: Any = made
-        assert self.reactor.tcpServers == [], "not before it is started"
+        assert self.reactor.tcpServers == []
         service.privilegedStartService()
         [(port, _, _, interface)] = self.reactor.tcpServers
         assert (port, interface) == (5000, "127.0.0.1")
@@ -177,104 +178,30 @@ class Life(TapCase):
         self.stop(service)
 
     def test_serving(self) -> None:
-        """What comes in is answered: by the app, and by the tree of pages."""
-        service = self.start()
-        site = self.reactor.tcpServers[0][1]
+        """Every endpoint leads to the same site, which answers; all are closed at the stop."""
+        ends = ["--listen=tcp:1", "--listen=tcp:2:interface=\\:\\:1", "--listen=unix:/run/p"]
+        service = self.start(*ends)
+        (_, site, _, _), (_, other, _, interface) = self.reactor.tcpServers
+        assert (site, "::1") == (other, interface)
         exchange = Exchange(site, self.reactor)
         for path, status in [("/health", 200), ("/", 200), ("/index", 301), ("/index/-x/", 404)]:
             exchange.ask("GET", path)
-            answer = exchange.answer()
-            assert answer is not None
-            assert answer.status == status
+            assert exchange.response().status == status
         exchange.hang_up()
-        self.stop(service)
-
-    def test_stop(self) -> None:
-        """All doors are closed."""
-        service = self.start("--listen=tcp:1", "--listen=tcp:2", "--listen=unix:/run/p")
         assert [port.open for port in self.reactor.ports] == [True] * 3
         self.stop(service)
         assert [port.open for port in self.reactor.ports] == [False] * 3
 
-    def test_same_site_at_every_door(self) -> None:
-        """Each address leads to the same pages and files."""
-        service = self.start("--listen=tcp:1", "--listen=tcp:2:interface=\\:\\:1")
-        (_, one, _, _), (_, two, _, interface) = self.reactor.tcpServers
-        assert one is two
-        assert interface == "::1"
-        self.stop(service)
-
-    def test_threads(self) -> None:
-        """Slow work runs in threads that do not hold up the end of the process."""
-        resources = allocate(self.reactor, indexes=1, connections=1, open_files=1)
-        for run in (resources.pages, resources.writes, resources.reads):
-            done = run(threading.current_thread)
-            self.reactor.wait(done)
-            thread = self.result(done)
-            assert thread is not threading.current_thread()
-            assert thread.daemon
-
-
-class Limits(TapCase):
-    """The limit of descriptors, and what follows from it."""
-
-    def room(
-        self, soft: int, hard: int, *arguments: str, refused: bool = False
-    ) -> tuple[int, list[Any]]:
-        """Start and stop with such limits; give the room for clients, and what was set."""
-        done: list[Any] = []
-
-        def setrlimit(_: int, limits: Any) -> None:
-            if refused:
-                raise ValueError("not so many")
-            done.append(limits)
-
-        self.put(resource, "getrlimit", lambda _: (soft, hard))
-        self.put(resource, "setrlimit", setrlimit)
-        self.stop(self.start(*arguments))
-        site: Any = self.reactor.tcpServers[-1][1]
-        return site._limiter._limit, done
-
-    def test_raised(self) -> None:
-        """The soft one becomes the hard one, and a part of it is kept from the clients."""
-        room, done = self.room(1024, 20_000)
-        assert done == [(20_000, 20_000)]
-        assert 19_000 < room < 20_000 - 64
-
-    def test_connections(self) -> None:
-        """What connections to upstreams need is kept, too: those of pages and files, and files."""
-        room = self.room(1024, 20_000)[0]
-        more = self.room(1024, 20_000, "--upstream-connections=132")[0]
-        assert room - more == 100 * 3 * 2
-
-    def test_low(self) -> None:
-        """With next to nothing, half of it is theirs."""
-        assert self.room(64, 64)[0] == 32
-
-    def test_not_to_be_raised(self) -> None:
-        """Where it cannot be raised, it is as it is."""
-        room, done = self.room(1024, 20_000, refused=True)
-        assert done == []
-        assert 500 < room < 1024 - 64
-
-    def test_unlimited(self) -> None:
-        """Without any limit there is room for very many."""
-        assert self.room(1024, resource.RLIM_INFINITY)[0] > 100_000
-
-
-class Stop(TapCase):
-    """SIGTERM, and one more."""
-
     def stopping(self, *arguments: str) -> tuple[Any, Any, Exchange]:
-        """Start, and stop while a client waits for its answer."""
+        """Start, and stop while a client waits for its response."""
         service = self.start(*arguments)
-        del self.reactor.seconds  # the machine's time, which twistd is given
+        del self.reactor.seconds  # the monotonic clock: the test has one of its own
         exchange = Exchange(self.reactor.tcpServers[-1][1], self.reactor)
         exchange.ask("GET", "/index/demo/")
         return service, service.stopService(), exchange
 
     def test_drained(self) -> None:
-        """The end waits for what is being answered, for as long as the setting says."""
+        """The stop waits for responses under way, for as long as the setting says."""
         _, stopped, exchange = self.stopping("--drain-timeout=3")
         self.reactor.pump([0.1] * 29)
         self.pending(stopped)
@@ -283,28 +210,28 @@ class Stop(TapCase):
         assert exchange.aborted
 
     def test_aborted(self) -> None:
-        """The waiting can be ended."""
+        """The drain can be aborted."""
         service, stopped, exchange = self.stopping()
         self.pending(stopped)
         [proxpi] = service
         proxpi.abort_drain()
         self.reactor.pump([0.1] * 2)
-        self.reactor.wait(stopped)
-        self.result(stopped)
+        self.ended(stopped)
         assert exchange.aborted
 
-    def test_signals_of_others(self) -> None:
-        """Where twistd does not run, no signal is taken from whoever does."""
-        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    def test_signals(self) -> None:
+        """Where twistd does not run, the service takes no signal from the program that does."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.getsignal(number) for number in numbers]
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         service = self.start()
-        assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        assert before == [signal.getsignal(number) for number in numbers]
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
         self.stop(service)
 
 
 class Announcement(TapCase):
-    """The line that says where everything is."""
+    """What the start logs."""
 
     def test_addresses(self) -> None:
         """Addresses are written as people type them."""
@@ -319,47 +246,46 @@ class Announcement(TapCase):
         ]:
             assert address in self.announced(f"--listen={endpoint}").text
 
-    def test_several(self) -> None:
-        """Every address and every index is named, and no password."""
+    def test_all(self) -> None:
+        """Version, every address and index, and the folder are named, and no password."""
         text = self.announced(
             "--listen=tcp:1",
             "--listen=tcp:2",
             "--extra-index-urls=https://other:hidden@other.example/simple",
+            f"--cache-dir={self.folder}/cache",
         ).text
-        for part in ("http://0.0.0.0:1/", "http://0.0.0.0:2/", "https://index.example/simple/"):
+        for part in (
+            f"proxpi {__version__} ",
+            "http://0.0.0.0:1/",
+            "http://0.0.0.0:2/",
+            "https://index.example/simple/",
+            "https://other.example/simple/",
+            f"{self.folder}/cache",
+        ):
             assert part in text
-        assert "https://other.example/simple/" in text
         for secret in ("secret", "hidden", "user"):
             assert secret not in text
 
-    def test_folder_and_version(self) -> None:
-        """So are the cache folder and the version."""
-        text = self.announced(f"--cache-dir={self.folder}/cache").text
-        assert f"{self.folder}/cache" in text
-        assert f"proxpi {__version__} " in text
-
-    def test_retired_setting(self) -> None:
-        """A variable that has no effect any more is one warning, and proxpi serves."""
-        os.environ["PROXPI_WORKERS"] = "2"
-        log = self.announced()
-        [line] = [line for line in log.lines if "PROXPI_WORKERS" in line]
-        assert "has no effect" in line
-        assert log.levels == ["warn", "info"]
-
-    def test_without_verification(self) -> None:
-        """That nothing is verified is said loudly, and only then."""
+    def test_warnings(self) -> None:
+        """A variable without effect, a broken netrc and missing verification are warnings each."""
+        path = self.folder / "logins"
+        path.write_text("machine index.example login a hidden")
+        os.environ |= {"PROXPI_WORKERS": "2", "NETRC": str(path)}
         log = self.announced("--disable-index-ssl-verification=on")
-        assert "warn" in log.levels
-        assert "PROXPI_DISABLE_INDEX_SSL_VERIFICATION" in log.text
+        assert log.levels == ["warn", "warn", "warn", "info"]
+        for part in ("PROXPI_WORKERS has no effect", str(path), "certificates are NOT checked"):
+            assert part in log.text
+        assert "hidden" not in log.text
+        os.environ |= {"PROXPI_WORKERS": "", "NETRC": os.devnull}
         assert self.announced().levels == ["info"]
 
 
 class Refused(TapCase):
-    """Addresses at which nobody can listen."""
+    """Starts that end with one line."""
 
     def test_port_in_use(self) -> None:
-        """A port in use ends the start with a line that names it, and leaves nothing behind."""
-        service = self.make(f"--listen=tcp:{TAKEN}:interface=127.0.0.1")
+        """A port in use ends the start, and the line names a free one; no folder is left behind."""
+        service = self.make("--listen=tcp:1", f"--listen=tcp:{TAKEN}:interface=127.0.0.1")
         text = self.refusal(service.privilegedStartService)
         assert f"PROXPI_LISTEN='tcp:{TAKEN}:interface=127.0.0.1'" in text
         assert text.endswith(
@@ -368,7 +294,7 @@ class Refused(TapCase):
         )
         assert list(self.folder.glob("proxpi-*")) == []
 
-    def test_one_sentence(self) -> None:
+    def test_endpoints(self) -> None:
         """However an endpoint refuses, its reason is a part of one sentence."""
         for error, why in [
             (
@@ -386,13 +312,89 @@ class Refused(TapCase):
                 "an endpoint that is free and may be used is accepted"
             )
 
-    def test_second_port_in_use(self) -> None:
-        """So does the second of two."""
-        service = self.make("--listen=tcp:1", f"--listen=tcp:{TAKEN}")
-        assert str(TAKEN) in self.refusal(service.privilegedStartService)
+    def test_certificates(self) -> None:
+        """Certificates that cannot be used end the start before anything listens."""
+        missing = str(self.folder / "missing.pem")
+        for option in ("ca-bundle", "client-cert"):
+            text = self.refusal(partial(self.make, f"--{option}={missing}"))
+            variable = f"PROXPI_{option.replace('-', '_').upper()}"
+            given = f"proxpi: {variable}={missing!r}"
+            assert text.startswith(f"{given} (--{option}): cannot be read")
+            assert text.endswith("is accepted")
+            os.environ[variable] = missing
+            assert self.refusal(self.make).startswith(f"{given}: cannot be read")
+            del os.environ[variable]
 
-    def test_folder_of_the_user_stays(self) -> None:
-        """The user's folder is not removed, whatever happens."""
-        service = self.make(f"--cache-dir={self.folder}/cache", f"--listen=tcp:{TAKEN}")
+    def test_forward_proxy(self) -> None:
+        """A proxy that cannot be used ends the start as a setting does, its password hidden."""
+        os.environ["all_proxy"] = "socks5://user:secret@proxy.example:1080"
+        assert self.refusal(self.make) == (
+            "proxpi: all_proxy='socks5://***@proxy.example:1080': socks5 proxies are not "
+            "supported; an http or https URL with a host is accepted"
+        )
+
+
+class CacheFolder(TapCase):
+    """The cache folder as the service makes, keeps and removes it."""
+
+    def temporary(self) -> list[str]:
+        """Give the temporary folders there are."""
+        return [path.name for path in self.folder.glob("proxpi-*")]
+
+    def test_temporary(self) -> None:
+        """Without a folder of the user's there is a temporary one, which is removed."""
+        service = self.start()
+        [name] = self.temporary()
+        (self.folder / name / "file").write_bytes(b"x")
+        self.stop(service)
+        assert self.temporary() == []
+
+    def test_no_place(self) -> None:
+        """Where nothing temporary can be made, one line says so and what to set."""
+        nowhere = mock.Mock(side_effect=FileNotFoundError("No usable temporary directory"))
+        with mock.patch("tempfile.gettempdir", nowhere):
+            assert "PROXPI_CACHE_DIR" in self.refusal(self.make)
+
+    def test_own(self) -> None:
+        """The user's folder is made, and stays, also if the start fails."""
+        self.stop(self.start(f"--cache-dir={self.folder}/a/b"))
+        assert (self.folder / "a/b/.proxpi").is_dir()
+        assert self.temporary() == []
+        service = self.make(f"--cache-dir={self.folder}/c", f"--listen=tcp:{TAKEN}")
         self.refusal(service.privilegedStartService)
-        assert (self.folder / "cache").is_dir()
+        assert (self.folder / "c").is_dir()
+
+    def test_relative(self) -> None:
+        """A relative folder is relative to where the start was, also for a daemon that moves."""
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.folder)
+        service = self.make("--cache-dir=here")
+        os.chdir("/")
+        service.privilegedStartService()
+        service.startService()
+        assert (self.folder / "here/.proxpi").is_dir()
+        self.stop(service)
+
+    def test_cannot_be_made(self) -> None:
+        """A folder that cannot be made ends the start with a line that names it."""
+        (self.folder / "file").write_bytes(b"x")
+        for path in (f"{self.folder}/file", f"{self.folder}/file/below"):
+            text = self.refusal(self.make(f"--cache-dir={path}").privilegedStartService)
+            assert f"PROXPI_CACHE_DIR={path!r}" in text
+            assert "accepted" in text
+
+    def test_another_user(self) -> None:
+        """What root makes for a process that becomes another user is that user's."""
+        given: list[tuple[Path, int]] = []
+        options = tap.Options()  # type: ignore[no-untyped-call]
+        options.parseOptions([f"--index-url={INDEX}", f"--cache-dir={self.folder}/a/b"])
+        options.parent = usage.Options()
+        options.parent["uid"] = 4711
+        for _ in range(2):
+            with mock.patch.object(tap, "Shutdown", lambda *_: Service()):
+                service: Any = tap.makeService(options)
+            with mock.patch("os.chown", lambda path, user, _: given.append((path, user))):
+                service.privilegedStartService()
+            service.startService()
+            self.stop(service)
+        assert sorted(given) == [(self.folder / "a", 4711), (self.folder / "a/b", 4711)]

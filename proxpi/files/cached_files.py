@@ -20,9 +20,8 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.files.cache_dir import CacheDir
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.fetch import is_whole, validators_of
-from proxpi.files.file_handles import OpenFile
 from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
 from proxpi.single_flight import Flights, Late

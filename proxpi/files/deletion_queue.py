@@ -15,11 +15,9 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -28,19 +26,12 @@ from proxpi.atomic_files import ThrottledLog
 from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import RESERVED, Identity
+from proxpi.single_flight import InThread
 
-T = TypeVar("T")
 #: Files that are renamed, and unlinked, at once.
 BATCH = 100
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
-
-
-class InThread(Protocol):
-    """Runs a slow function in a thread."""
-
-    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """Give a Deferred of the result of `job`."""
 
 
 @attrs.define(eq=False)

@@ -17,10 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from proxpi import metrics
-from proxpi.files.cache_dir import CacheDir
+from proxpi.files.cache_dir import CacheDir, OpenFile, PartialFile
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.fetch import Fetch
-from proxpi.files.file_handles import OpenFile, PartialFile
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import Reader, Spool

@@ -37,19 +37,17 @@ MAX_USES = 4
 #: Bytes that a file takes at least, as file systems have it.
 MIN_SIZE = 1024
 
-_Row = tuple[str, int, int, float, Checked | None]
-
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     """The index as it is written; of the files, the least recently used first."""
 
     version: int
     inflation: float = msgspec.field(name="level")
-    files: list[_Row]
+    files: list[tuple[str, int, int, float, Checked | None]]
 
 
 class Responses(Protocol):
-    """The responses that were built from cached files: the response cache, as the index sees it."""
+    """The response cache, as far as it holds responses that were built from cached files."""
 
     def invalidate(self, key: str | None) -> None:
         """Remove the responses that were built from the file at a cache path."""
@@ -113,15 +111,19 @@ class EvictionIndex:
 
     def add(self, path: str, size: int, checked: Checked | None = None) -> None:
         """Add a file in the place of any other; with the same size it keeps its uses."""
-        file = self._files.get(path)
-        if file is not None and file.size == size:
-            file.checked = checked
+        if path in self._files and self._files[path].size == size:
+            self._files[path].checked = checked
         else:
             self._pop(path)
             priority = self._inflation + value(0, size)
-            self._files[path] = file = _Cached(size, 0, priority, next(self._turns), checked)
+            self._files[path] = _Cached(size, 0, priority, next(self._turns), checked)
             self.used += size
-            self._push(path, file)
+            self._push(path)
+        self._note_change(path)
+
+    def drop(self, path: str) -> None:
+        """Drop a file that is no longer there."""
+        self._pop(path)
         self._note_change(path)
 
     def confirm(self, path: str, now: float) -> None:
@@ -141,12 +143,12 @@ class EvictionIndex:
 
     def use(self, path: str, uses: int = 1) -> None:
         """Count uses of a file, if the index has it."""
-        file = self._files.get(path)
-        if file is not None:
+        if path in self._files:
+            file = self._files[path]
             file.uses += uses
             file.priority = self._inflation + value(file.uses, file.size)
             file.turn = next(self._turns)
-            self._push(path, file)
+            self._push(path)
             self.changes += 1
 
     def collect_uses(self) -> None:
@@ -154,11 +156,6 @@ class EvictionIndex:
         for path, uses in self._responses.uses() if self._responses is not None else ():
             metrics.FILE_HITS.inc(uses)
             self.use(path, uses)
-
-    def drop(self, path: str) -> None:
-        """Drop a file that is no longer there."""
-        self._pop(path)
-        self._note_change(path)
 
     def acquire(self, path: str) -> None:
         """Note that a file is being sent once more, so it is not evicted."""
@@ -271,15 +268,14 @@ class EvictionIndex:
         self._rebuild_heap()
 
     def _pop(self, path: str) -> None:
-        file = self._files.pop(path, None)
-        if file is not None:
+        if (file := self._files.pop(path, None)) is not None:
             self.used -= file.size
 
-    def _push(self, path: str, file: _Cached) -> None:
+    def _push(self, path: str) -> None:
+        file = self._files[path]
+        heapq.heappush(self._heap, (file.priority, file.turn, path))
         if len(self._heap) > 2 * len(self._files) + 1000:
             self._rebuild_heap()
-        else:
-            heapq.heappush(self._heap, (file.priority, file.turn, path))
 
     def _rebuild_heap(self) -> None:
         self._heap = [(file.priority, file.turn, path) for path, file in self._files.items()]

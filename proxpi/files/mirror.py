@@ -22,10 +22,9 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.files.cache_dir import CacheDir
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
-from proxpi.files.file_handles import OpenFile
 from proxpi.files.passthrough import RangeClient, RangeNotServed, RangeResponse
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import METADATA, SIGNATURE, FileReference, Gone, NotUpstream, Resolver

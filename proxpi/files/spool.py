@@ -30,7 +30,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from proxpi.files.file_handles import OpenFile, PartialFile
+from proxpi.files.cache_dir import OpenFile, PartialFile
 from proxpi.files.resolver import FileReference
 from proxpi.files.verify import Digests
 from proxpi.simple.caching import Span

@@ -24,8 +24,9 @@ from twisted.logger import Logger
 
 from proxpi import atomic_files
 from proxpi.files import layout
-from proxpi.files.deletion_queue import DeletionQueue, InThread
+from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.eviction_index import EvictionIndex
+from proxpi.single_flight import InThread
 
 #: The name of the snapshot.
 NAME = "uses.json"

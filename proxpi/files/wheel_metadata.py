@@ -24,16 +24,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxpi.files.cache_dir import CacheDir
+from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.cached_files import CachedFiles
-from proxpi.files.deletion_queue import InThread
 from proxpi.files.downloads import Downloads
-from proxpi.files.file_handles import OpenFile
 from proxpi.files.passthrough import RangeClient, RangeNotServed
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
 from proxpi.files.verify import Digests, Mismatch, compare
-from proxpi.single_flight import Flights, Late
+from proxpi.single_flight import Flights, InThread, Late
 from proxpi.upstream.errors import UpstreamFailed
 
 #: The most bytes of an archive's directory, and of metadata.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -28,13 +28,11 @@ from twisted.python.failure import Failure
 
 from proxpi.index.breaker import Breakers
 from proxpi.simple import caching, model, parse, urls
-from proxpi.single_flight import Flights
+from proxpi.single_flight import Flights, InThread
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import (
-    BodyTooLong,
-    BodyTruncated,
-    BodyUndecodable,
+    BodyUnusable,
     CredentialsRejected,
     UpstreamFailed,
     upstream_failed,
@@ -60,13 +58,6 @@ _UNCONDITIONAL = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 451})
 T = TypeVar("T")
 P = TypeVar("P")
 _log = Logger(namespace="proxpi.index")
-
-
-class InThread(Protocol):
-    """Runs a slow function off the reactor's thread."""
-
-    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """Give what `job` will have returned."""
 
 
 @attrs.frozen
@@ -360,7 +351,7 @@ class IndexClient:
         if response.codings:
             try:
                 body, ended = decode(body, response.codings, self._upstream.page_limit), True
-            except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
+            except BodyUnusable as error:
                 raise upstream_failed(response.url, Failure(error)) from error
         try:
             content_type = response.header("Content-Type")

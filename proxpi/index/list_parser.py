@@ -12,15 +12,14 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from html import unescape
 from itertools import chain, islice
 from json import JSONDecodeError, JSONDecoder
 from typing import Any
 
 import msgspec
 
-from proxpi.simple import html, names, parse
-from proxpi.simple.html import Kind, Tokenizer
+from proxpi.simple import names, parse
+from proxpi.simple.html import Markup, is_complete_html
 from proxpi.simple.model import SkippedLinks
 from proxpi.simple.parse import NotAnIndexPage
 
@@ -30,10 +29,8 @@ BLOCK = 128 * 1024
 MAX_VALUE = 4 * 1024 * 1024
 #: Names that are normalized in one go.
 BATCH = 2000
-#: Bytes of an HTML list that tell it from another page, and bytes that hold its end.
+#: Bytes that tell whether a list is JSON or HTML, and bytes that hold the end of HTML.
 HEAD, TAIL = 16 * 1024, 64 * 1024
-#: Characters of the text of an anchor; a name is shorter.
-MAX_TEXT = 1000
 
 _TRUNCATED = "The list is cut short."
 _BLANKS = b" \t\r\n"
@@ -214,60 +211,37 @@ def _in_json(text: _JSONText) -> Iterator[list[str]]:
         raise NotAnIndexPage("The list is JSON, but not a list of projects.")
 
 
-class _Anchors:
-    """Reads the texts of anchors that may lead to a project."""
-
-    def __init__(self) -> None:
-        self._tokenizer = Tokenizer()
-        self._href = ""
-        self._text: str | None = None
-
-    def feed(self, text: str) -> Iterator[str]:
-        """
-        Give the texts in a piece of a page.
-
-        :raises ValueError: if it has too many marked sections
-        """
-        at = 0
-        while at < len(text):
-            between = self._text is None and self._tokenizer.in_data
-            if between and (usual := _USUAL_ANCHOR.match(text, at)):
-                yield usual["name"]
-                at = usual.end()
-            else:
-                found = _ANCHOR_END.search(text, at)
-                assert found is not None  # it matches the end, too
-                yield from self._tokenized(text[at : found.end()])
-                at = found.end()
-
-    def _tokenized(self, text: str) -> Iterator[str]:
-        for kind, value, attributes in self._tokenizer.feed(text):
-            if kind is Kind.TEXT:
-                if self._text is not None and len(self._text) < MAX_TEXT:
-                    self._text += value[:MAX_TEXT]
-            elif value == "a":
-                if self._text is not None and self._href and not _NAVIGATION.match(self._href):
-                    yield unescape(self._text).strip().removesuffix("/")
-                self._href = (attributes.get("href") or "").strip()
-                self._text = "" if kind is Kind.START else None
-
-
 def _in_html(blocks: Iterator[bytes], end_known: bool, skipped: SkippedLinks) -> Iterator[bytes]:
-    anchors, head, tail, found = _Anchors(), b"", b"", False
+    page, tail, found = Markup(), b"", False
     try:
         for block in blocks:
-            head += block[: HEAD - len(head)]
             tail = (tail + block)[-TAIL:]
-            lines = _normalized(list(anchors.feed(block.decode("latin-1"))), skipped)
+            lines = _normalized(list(_texts(page, block.decode("latin-1"))), skipped)
             found = found or bool(lines)
             yield lines
-        page = html.read(head.decode("utf-8", "replace"))
     except ValueError as error:
         raise NotAnIndexPage(f"The list is HTML that cannot be read: {error}.") from None
-    if not (tail.rstrip().endswith(b">") if end_known else html.is_complete_html(tail)):
+    if not (tail.rstrip().endswith(b">") if end_known else is_complete_html(tail)):
         raise NotAnIndexPage(_TRUNCATED)
     version = page.metas.get("pypi:repository-version")
     if version is not None:
         parse.api_version(version)
     elif page.interactive or not (found or page.has_listing_title):
         raise NotAnIndexPage("The list is an HTML page, but not a list of projects.")
+
+
+def _texts(page: Markup, text: str) -> Iterator[str]:
+    """Give the texts of the anchors in a block that may lead to a project."""
+    at = 0
+    while at < len(text):
+        if page.between_anchors and (usual := _USUAL_ANCHOR.match(text, at)):
+            yield usual["name"]
+            at = usual.end()
+            continue
+        found = _ANCHOR_END.search(text, at)
+        assert found is not None  # it matches the end, too
+        for anchor in page.feed(text[at : found.end()]):
+            link = (anchor.attributes.get("href") or "").strip()
+            if link and not _NAVIGATION.match(link):
+                yield anchor.text.strip().removesuffix("/")
+        at = found.end()

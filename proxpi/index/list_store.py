@@ -1,8 +1,9 @@
-"""Files of project lists, and what of them outlives the process.
+"""Files of project lists: names and representations without a file name, and entries on disk.
 
-A :class:`ListFile` is written once, has no name on disk, and is open for reading as long as it is
-in use. What an index sent is kept in an entry of its own (:mod:`proxpi.index.entry_store`), whose
-content are the names.
+A :class:`ListFile` is written once, has no file name, and is open as long as it is in use. The last
+list of an index is stored in an entry (:mod:`proxpi.index.entry_store`) whose content is its names.
+The lists of several indexes are merged by an external merge sort: blocks are sorted in memory, and
+the runs, blocks in order, are read in parallel. So a list of any length takes little memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 import heapq
 import os
 import tempfile
-import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,12 +30,17 @@ from proxpi.index.list_parser import BLOCK
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.render import list_head, list_items, list_tail
 
-#: Seconds after which a file of an index that is not configured is removed.
-DAY = 86_400.0
+#: Bytes of names in memory of all runs of a merge together, and at least of one.
+MERGE_MEMORY, MIN_RUN_MEMORY = 256 * 1024, 1024
+#: Names that a merge writes in one go.
+MERGE_BATCH = 4096
+
+#: The format of a list, and whether it is compressed with gzip.
+Representation = tuple[Serialization, bool]
 
 
 class ListFile:
-    """A file without a name, which is closed when nothing refers to it any more.
+    """A file without a file name, which is closed when nothing refers to it any more.
 
     :ivar descriptor: the open file; read it with ``os.pread``
     :ivar size: bytes
@@ -50,7 +55,7 @@ class ListFile:
 
     @property
     def etag(self) -> str:
-        """The entity tag, without quotes; it is of these very bytes."""
+        """The entity tag of the content, without quotes."""
         return self.digest[:32]
 
     def lines(
@@ -76,7 +81,7 @@ class _Header(msgspec.Struct):
 
 @attrs.define(eq=False)
 class ListStore(EntryStore[_Header]):
-    """The folder of project lists; all but `invalidate` and `clear` may take a while."""
+    """The folder of project lists, one entry for an index; call its methods in a thread."""
 
     FORMAT = b"proxpi list 5"
     SUFFIX = ".list"
@@ -84,7 +89,7 @@ class ListStore(EntryStore[_Header]):
 
     def temporary(self) -> IO[bytes]:
         """
-        Begin a file without a name: beside the folder, or elsewhere if that cannot be written.
+        Begin a file without a file name: beside the folder, or elsewhere if that is not writable.
 
         :raises OSError: if neither can be written
         """
@@ -96,40 +101,29 @@ class ListStore(EntryStore[_Header]):
 
     def write(self, pieces: Iterable[bytes]) -> ListFile:
         """
-        Write a file.
+        Write a file without a file name.
 
         :raises OSError: if the disk does not let it
         """
-        found, size = hashlib.sha256(), 0
+        digest, size = hashlib.sha256(), 0
         with self.temporary() as file:
             for piece in pieces:
                 file.write(piece)
-                found.update(piece)
+                digest.update(piece)
                 size += len(piece)
             file.flush()
-            return ListFile(os.dup(file.fileno()), size, found.hexdigest())
+            return ListFile(os.dup(file.fileno()), size, digest.hexdigest())
 
-    def load(self, identities: Iterable[str]) -> dict[str, tuple[StoredResponse, ListFile | None]]:
-        """Give what is kept of indexes, and their names, as far as it is whole."""
-        kept, known = {}, set(identities)
-        for identity in known:
-            with suppress(OSError, ValueError), open(self.path(identity), "rb") as file:
-                kept[identity] = self._load(file)
-        latest = time.time() - DAY
-        for path in self.folder.glob("*" + self.SUFFIX):
-            with suppress(OSError):
-                if path.stem not in known and path.stat().st_mtime < latest:
-                    path.unlink()
-        return kept
-
-    def _load(self, file: IO[bytes]) -> tuple[StoredResponse, ListFile | None]:
-        header, valid = self.read_header(file)
-        # Copied: what others do to a file with a name is of no concern afterwards.
-        names = self.write(iter(partial(file.read, BLOCK), b""))
-        if names.digest != (header.names or hashlib.sha256().hexdigest()):
-            raise ValueError("it is damaged")
-        stored = self.with_reactor_time(header.stored)
-        return stored if valid else stored.invalidate(), names if stored.present else None
+    def load(self, identity: str) -> tuple[StoredResponse | None, ListFile | None]:
+        """Read the last response of an index and its names, if they are whole."""
+        with suppress(OSError, ValueError), open(self.path(identity), "rb") as file:
+            header, valid = self.read_header(file)
+            # Copied, so that later changes to the file have no effect.
+            names = self.write(iter(partial(file.read, BLOCK), b""))
+            if names.digest == (header.names or hashlib.sha256().hexdigest()):
+                stored = self.with_reactor_time(header.stored)
+                return stored if valid else stored.invalidate(), names if stored.present else None
+        return None, None
 
     def save(
         self,
@@ -139,16 +133,15 @@ class ListStore(EntryStore[_Header]):
         current: Callable[[], bool],
     ) -> None:
         """
-        Keep what an index sent, in place of what it sent before.
+        Store the last response of an index and its names.
 
-        :param current: tells whether it still is; otherwise nothing is done
+        :param current: tells whether the list is still current; otherwise nothing is stored
         :raises OSError: if the disk does not let it
         """
-        digest = names.digest if names is not None else None
-        head = self.head(_Header(self.with_wall_time(stored), digest))
-        lines = names.lines() if names is not None else ()
+        head = self.head(_Header(self.with_wall_time(stored), names.digest if names else None))
+        content = map(b"".join, names.lines()) if names else ()
         with suppress(Superseded):
-            self.put(identity, chain([head], (b"".join(each) for each in lines)), current)
+            self.put(identity, chain([head], content), current)
 
     def invalidate(self) -> None:
         """
@@ -156,54 +149,46 @@ class ListStore(EntryStore[_Header]):
 
         :raises OSError: if the disk does not let it
         """
-        for path in list(self.folder.glob("*" + self.SUFFIX)):
-            self.mark_invalid(path.stem)
-
-
-#: Bytes of names that are held of all sorted runs together, and at least of one.
-MERGED, LEAST = 256 * 1024, 1024
-#: Names that are written in one go.
-MERGE_BATCH = 4096
-_GZIP = 31  # zlib's word for "a gzip header, and the largest window"
-
-#: How a list is written: as what, and whether with gzip.
-Representation = tuple[Serialization, bool]
+        with suppress(FileNotFoundError):
+            for file in os.scandir(self.folder):
+                if file.name.endswith(self.SUFFIX):
+                    self.mark_invalid(file.name.removesuffix(self.SUFFIX))
 
 
 def merge(lists: Sequence[ListFile], store: ListStore) -> ListFile:
-    """Make one list of several: sorted, each name there once."""
+    """Merge lists into one: sorted, each name once."""
     starts: list[int] = []
     runs = store.write(_sorted_runs(lists, starts))
-    size = max(LEAST, MERGED // max(1, len(starts)))
-    ends = [*starts[1:], runs.size]
-    merged = heapq.merge(
-        *(
-            chain.from_iterable(runs.lines(start, end, size))
-            for start, end in zip(starts, ends, strict=False)
-        )
-    )
+    size = max(MIN_RUN_MEMORY, MERGE_MEMORY // max(1, len(starts)))
+    spans = zip(starts, [*starts[1:], runs.size], strict=False)
+    merged = heapq.merge(*(chain.from_iterable(runs.lines(*span, size)) for span in spans))
     unique = (name for name, _ in groupby(merged))
     return store.write(iter(lambda: b"".join(islice(unique, MERGE_BATCH)), b""))
 
 
 def _sorted_runs(lists: Sequence[ListFile], starts: list[int]) -> Iterator[bytes]:
-    """Sort block by block, and note where a run begins; a list that is sorted is one run."""
-    place, last = 0, b""
+    """Sort block by block, and add the offset of each run; a sorted list is one run."""
+    offset, last = 0, b""
     for lines in chain.from_iterable(each.lines() for each in lists):
-        lines.sort()  # Of what is sorted already, that takes no time.
+        lines.sort()
         if not starts or lines[0] < last:
-            starts.append(place)
+            starts.append(offset)
         last = lines[-1]
         block = b"".join(lines)
-        place += len(block)
+        offset += len(block)
         yield block
 
 
 def render(names: ListFile, representation: Representation) -> Iterator[bytes]:
-    """Write the list as it is sent (PEP 503, PEP 691)."""
+    """Render a list (PEP 503, PEP 691), in pieces."""
     serialization, compressed = representation
-    pieces = _pieces(names, serialization)
-    return _compressed(pieces) if compressed else pieces
+    if not compressed:
+        yield from _pieces(names, serialization)
+        return
+    # Level 1: the list is long, and the next one comes soon. 31: a gzip header, largest window.
+    gzip = zlib.compressobj(1, wbits=31)
+    yield from map(gzip.compress, _pieces(names, serialization))
+    yield gzip.flush()
 
 
 def _pieces(names: ListFile, serialization: Serialization) -> Iterator[bytes]:
@@ -213,10 +198,3 @@ def _pieces(names: ListFile, serialization: Serialization) -> Iterator[bytes]:
         yield list_items(serialization, b"".join(lines).decode("ascii").split(), first)
         first = False
     yield list_tail(serialization)
-
-
-def _compressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    # Level 1, since the list is long and the next one is never far.
-    gzip = zlib.compressobj(1, wbits=_GZIP)
-    yield from map(gzip.compress, pieces)
-    yield gzip.flush()

@@ -28,13 +28,13 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.index.client import IndexClient, IndexPage, IndexResponse, InThread, StoredResponse
+from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from proxpi.index.representations import Body, Lost, Representation, find, update
 from proxpi.index.revalidation import Ask, Decision, Entry, Outcome, Revalidation, Status
 from proxpi.simple.model import ListedFile, NotListed
 from proxpi.simple.negotiate import Serialization
-from proxpi.single_flight import Flights
+from proxpi.single_flight import Flights, InThread
 from proxpi.upstream.errors import UpstreamFailed
 
 #: Bytes of pages that are held in memory.

@@ -1,25 +1,24 @@
-"""The project list of all indexes, as a resource: fresh, stale, or due, and single flights for it.
+"""The project list of all indexes: one entry, revalidated as a page is, with its names in files.
 
-The public list has several hundred thousand names and tens of megabytes, so none of it is held in
-memory. What an index sends goes into a file, from which a thread takes the names into another
-(:mod:`proxpi.index.list_parser`); those of several indexes are merged, and a representation is
-rendered of them the first time that a client asks for it (:mod:`proxpi.index.list_store`).
+The public list has several hundred thousand names and tens of megabytes, so it is never held in
+memory. A response goes into a file; a thread parses that into a file of names
+(:mod:`proxpi.index.list_parser`), and merges the names of several indexes; a representation is
+rendered when the first client requests it (:mod:`proxpi.index.list_store`).
 
-A :class:`ListEntry` is one *generation* of the list. It is *fresh*, *stale* (past its time to
-live) or *due* (invalidated), as its responses tell, and is revalidated as a page is
-(:mod:`proxpi.index.revalidation`). The *current* one is read from disk for the first request; what
-indexes say is kept there (:mod:`proxpi.index.list_store`). ``DELETE`` makes another one current, on
-disk first. The one before is then *superseded*: its flights serve those who joined them, and
-nothing of it is kept. An index that failed keeps its last response; a list without that of an index
-that never said anything would be a lie, so there is none.
+The list is *unloaded* until the first request has read the entries on disk; a ``DELETE`` meanwhile
+is remembered. A :class:`ListEntry` is one *generation*, *current* or *superseded* as that of a page
+(:mod:`proxpi.index.page_cache`), and the same rules serve it stale: without the list of one index
+there is none. After a failed write the list is *unwritable* for :data:`UNWRITABLE_TIME` seconds:
+nothing is fetched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from shutil import rmtree
-from typing import IO, TypeVar
+from typing import IO
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -28,38 +27,25 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxpi.index import list_store
-from proxpi.index.client import (
-    IndexClient,
-    IndexResponse,
-    InThread,
-    StoredResponse,
-    log_skipped_links,
-)
+from proxpi.index.client import IndexClient, IndexResponse, StoredResponse, log_skipped_links
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore, Representation
 from proxpi.index.revalidation import Decision, Entry, Revalidation, Status
 from proxpi.simple.model import NotListed, SkippedLinks
 from proxpi.simple.negotiate import Serialization
-from proxpi.simple.parse import NotAnIndexPage
-from proxpi.single_flight import Flights
+from proxpi.simple.parse import NotAnIndexPage, require_known_version
+from proxpi.single_flight import Flights, InThread
 from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import (
-    BodyTooLong,
-    BodyTruncated,
-    BodyUndecodable,
-    UpstreamFailed,
-    upstream_failed,
-)
+from proxpi.upstream.errors import BodyTruncated, BodyUnusable, UpstreamFailed, upstream_failed
 from proxpi.upstream.response import Decoder, Response
 
 #: The list, as entries and circuit breakers name it.
 ROOT = ""
-#: Seconds that a list may take to come, however steadily it comes.
+#: Seconds that a list may take to arrive, however steadily it does.
 LIST_TIME = 300.0
 #: Seconds for which no list is fetched after one could not be written.
-FULL = 60.0
+UNWRITABLE_TIME = 60.0
 
-T = TypeVar("T")
 _log = Logger(namespace="proxpi.index")
 
 
@@ -69,7 +55,7 @@ class NoSuchList(NotListed):
 
 @attrs.frozen
 class ProjectList:
-    """The list as it is to be sent; see :class:`proxpi.index.page_cache.Page`."""
+    """The list as it is sent; see :class:`proxpi.index.page_cache.Page`."""
 
     file: ListFile
     status: Status
@@ -81,20 +67,14 @@ class ProjectList:
 class ListEntry(Entry):
     """One generation of the list.
 
-    :ivar renders: the flights that render it, by the digest of its names
     :ivar lists: the names of each index that has a list
-    :ivar names: those of all indexes, if all have said something and one of them has a list
-    :ivar representations: the list as it was sent
+    :ivar names: of all indexes, if each has responded and one of them has a list
+    :ivar representations: the rendered lists
     """
 
-    renders: Flights[tuple[str, Representation], ListFile] = attrs.field(init=False)
-    lists: dict[IndexClient, ListFile] = attrs.field(factory=dict)
+    lists: Mapping[IndexClient, ListFile] = attrs.field(factory=dict)
     names: ListFile | None = None
     representations: dict[Representation, ListFile] = attrs.field(factory=dict)
-
-    def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
-        self.renders = Flights(self.clock)
 
 
 @attrs.define(eq=False)
@@ -109,19 +89,17 @@ class Projects:
     _revalidation: Revalidation[ListEntry] = attrs.field(init=False)
     _entry: ListEntry | None = attrs.field(init=False, default=None)
     _loads: Flights[None, None] = attrs.field(init=False)
-    # Whether the list is to be asked for again although it was not read from disk yet.
+    # Whether a DELETE came while the list was unloaded.
     _invalidated: bool = attrs.field(init=False, default=False)
-    # Why a list could not be written, and until when none is fetched.
-    _full: tuple[tuple[int | None, str | None], float] | None = attrs.field(
-        init=False, default=None
-    )
+    _unwritable_until: float = attrs.field(init=False, default=float("-inf"))
+    _write_error: tuple[int | None, str | None] = attrs.field(init=False, default=(None, None))
 
     def __attrs_post_init__(self) -> None:
-        self._revalidation = Revalidation(self._sources, self._clock, self._ask, self._take)
+        self._revalidation = Revalidation(self._sources, self._clock, self._request, self._take)
         self._loads = Flights(self._clock)
 
     def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
-        """Give the list without waiting: a fresh one, or a stale one where waiting is of no use."""
+        """Give the list without waiting, if it is rendered, and fresh or behind open breakers."""
         entry = self._entry
         if entry is None:
             return None
@@ -135,152 +113,131 @@ class Projects:
 
     async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
         """
-        Give the list, asking the indexes for it if need be.
+        Give the list, revalidated if need be.
 
-        :raises NoSuchList: if none of them has one
-        :raises UpstreamFailed: if one of them failed and there is nothing to fall back on
-        :raises OSError: the same, if it cannot be written
+        :raises NoSuchList: if no index has one
+        :raises UpstreamFailed: if an index failed, and there is no list to fall back on
+        :raises OSError: the same, if the list cannot be written
         """
         if self._entry is None:
             await self._loads.join(None, self._load).wait()
         entry = self._entry
-        assert entry is not None  # it was read, or replaced meanwhile
-        status: Status = "HIT"
-        if self._revalidation.remaining(entry) <= 0:
-            status = await self._revalidate(entry)
-        names, representation = entry.names, (serialization, compressed)
-        if names is None:
-            raise NoSuchList()
-        file = entry.representations.get(representation)
+        assert entry is not None  # loaded, or replaced meanwhile
+        if self._clock.seconds() >= self._unwritable_until:
+            status = (await self._revalidation.revalidate(entry)).status
+        elif self._revalidation.remaining(entry) > 0:
+            status = "HIT"
+        elif entry.usable:
+            status = "STALE"
+        else:
+            raise OSError(*self._write_error)
+        file = entry.representations.get((serialization, compressed))
         if file is None:
-            render = partial(self._render, entry, names, representation)
-            file = await entry.renders.join((names.digest, representation), render).wait()
+            async with entry.lock:
+                file = await self._render(entry, (serialization, compressed))
         return self._list(entry, file, status)
 
     def invalidate(self) -> None:
         """
-        Ask for the list again before it is used again, except in an outage.
+        Begin a new generation of the list, on disk and in memory.
 
-        :raises OSError: if that would not outlive the process; then nothing has changed
-        """
-        with self._store.lock:
-            self._store.invalidate()
-            old, self._full = self._entry, None
-            self._invalidated = True
-            if old is not None:
-                self._entry = entry = self._new(old.invalidated_responses())
-                entry.lists, entry.names = old.lists, old.names
-                entry.representations = dict(old.representations)
-                entry.forced = True
-
-    def clear(self) -> Deferred[None]:
-        """
-        Forget the list for good.
-
-        :return: a Deferred of its end on disk; nothing of it is used from now on
         :raises OSError: if the disk does not let it; then nothing has changed
         """
         with self._store.lock:
-            gone = self._store.clear()
-            self._entry = self._new([None] * len(self._sources))
-        return self._in_thread(lambda: rmtree(gone, ignore_errors=True))
+            self._store.invalidate()
+            old, self._unwritable_until = self._entry, float("-inf")
+            self._invalidated = old is None
+            if old is not None:
+                responses, files = old.invalidated_responses(), dict(old.representations)
+                self._entry = ListEntry(
+                    ROOT,
+                    self._clock,
+                    responses,
+                    forced=True,
+                    lists=old.lists,
+                    names=old.names,
+                    representations=files,
+                )
 
-    def _new(self, responses: list[StoredResponse | None]) -> ListEntry:
-        return ListEntry(ROOT, self._clock, responses)
+    def clear(self) -> Deferred[None]:
+        """
+        Remove the list for good.
+
+        :return: fires when its files are removed; they are not used from now on
+        :raises OSError: if the disk does not let it; then nothing has changed
+        """
+        with self._store.lock:
+            removed = self._store.clear()
+            self._entry = ListEntry(ROOT, self._clock, [None] * len(self._sources))
+        return self._in_thread(lambda: rmtree(removed, ignore_errors=True))
 
     def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
         remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
         return ProjectList(file, status, remaining, entry.age)
 
     async def _load(self) -> None:
-        """Read what an earlier process kept."""
-        identities = [source.identity for source in self._sources]
-        kept = await self._in_thread(lambda: self._store.load(identities))
-        entry = self._new([])
-        for source in self._sources:
-            stored, names = kept.get(source.identity, (None, None))
-            entry.responses.append(stored)
-            if names is not None:
-                entry.lists[source] = names
-        entry.names = await self._merged(entry.responses, entry.lists)
+        def load() -> list[tuple[StoredResponse | None, ListFile | None]]:
+            return [self._store.load(source.identity) for source in self._sources]
+
+        loaded = await self._in_thread(load)
+        pairs = zip(self._sources, loaded, strict=True)
+        lists = {source: names for source, (_, names) in pairs if names is not None}
+        entry = ListEntry(ROOT, self._clock, [stored for stored, _ in loaded], lists=lists)
+        entry.names = await self._merged(entry.responses, lists)
         if self._invalidated:
             entry.responses, entry.forced = entry.invalidated_responses(), True
-        if self._entry is None:  # otherwise all was removed meanwhile
+        if self._entry is None:  # otherwise the list was cleared meanwhile
             self._entry = entry
 
-    async def _revalidate(self, entry: ListEntry) -> Status:
-        if self._full is not None and self._clock.seconds() < self._full[1]:
-            if entry.usable:
-                return "STALE"
-            raise OSError(*self._full[0])
-        return (await self._revalidation.revalidate(entry)).status
-
-    async def _writing(self, work: Deferred[T]) -> T:
-        """Note it if something cannot be written: a list is not fetched over and over for that."""
-        try:
-            return await work
-        except OSError as error:
-            self._full = (error.errno, error.strerror), self._clock.seconds() + FULL
-            raise
-
-    async def _ask(
+    async def _request(
         self, source: IndexClient, entry: ListEntry, stored: StoredResponse | None
     ) -> IndexResponse[ListFile]:
-        def read(response: Response) -> Awaitable[ListFile]:
-            receiving = self._receive(source, response, entry.progress.add)
-            return self._writing(Deferred.fromCoroutine(receiving))
-
         return await source.fetch(
             source.url,
             stored,
-            read,
+            partial(self._read, entry),
             on_bytes=entry.progress.add,
             queue=entry.queue,
             # A list that was there does not go away; some hosts hide it from old credentials.
             may_be_absent=not (source.private and stored is not None and stored.served),
         )
 
-    async def _receive(
-        self, source: IndexClient, answer: Response, heard: Callable[[int], object]
-    ) -> ListFile:
+    async def _read(self, entry: ListEntry, response: Response) -> ListFile:
         """
-        Give the names in an answer.
+        Read the names in a response.
 
-        :raises UpstreamFailed: if it is no list, or does not come whole
+        :raises UpstreamFailed: if it is no list, or not a whole one
         """
-        if "v2+" in (answer.header("Content-Type") or "").lower():
-            cause = "it is written in version 2 of the API, which is not known here"
-            raise UpstreamFailed(answer.url, cause, temporary=False)
-        announced, skipped = True, SkippedLinks()
-        with self._store.temporary() as body:
+        end_known, skipped = True, SkippedLinks()
 
-            def write(chunk: bytes) -> None:
-                heard(len(chunk))
-                body.write(chunk)
+        def write(chunk: bytes) -> None:
+            entry.progress.add(len(chunk))
+            body.write(chunk)
 
-            announced = await self._upstream.stream(
-                answer, write, self._upstream.list_limit, LIST_TIME
-            )
-            try:
-                names = await source.in_thread(
-                    lambda: self._names(body, answer, announced, skipped)
+        try:
+            require_known_version(response.header("Content-Type"))
+            with self._writing(), self._store.temporary() as body:
+                end_known = await self._upstream.stream(
+                    response, write, self._upstream.list_limit, LIST_TIME
                 )
-            except NotAnIndexPage as error:
-                # An end that nobody announced may have been none.
-                raise UpstreamFailed(answer.url, error.reason, temporary=not announced) from error
-            except (BodyTruncated, BodyUndecodable, BodyTooLong) as error:
-                raise upstream_failed(answer.url, Failure(error)) from error
-        log_skipped_links(answer.url, skipped, "project")
+                parse = partial(self._parse, body, response.codings, end_known, skipped)
+                names = await self._in_thread(parse)
+        except NotAnIndexPage as error:
+            # An end that was not announced may have been none.
+            raise UpstreamFailed(response.url, error.reason, temporary=not end_known) from error
+        except BodyUnusable as error:
+            raise upstream_failed(response.url, Failure(error)) from error
+        log_skipped_links(response.url, skipped, "project")
         return names
 
-    def _names(
-        self, body: IO[bytes], answer: Response, announced: bool, skipped: SkippedLinks
+    def _parse(
+        self, body: IO[bytes], codings: Sequence[str], end_known: bool, skipped: SkippedLinks
     ) -> ListFile:
         """Decode and parse a body, in a thread."""
-        if not answer.codings:
-            return self._store.write(project_names(_blocks(body), announced, skipped))
+        if not codings:
+            return self._store.write(project_names(_blocks(body), end_known, skipped))
         with self._store.temporary() as decoded:
-            decoder = Decoder(answer.codings, decoded.write, self._upstream.list_limit)
+            decoder = Decoder(codings, decoded.write, self._upstream.list_limit)
             for block in _blocks(body):
                 decoder.write(block)
             if not decoder.ended:
@@ -293,53 +250,62 @@ class Projects:
         responses: list[StoredResponse | None],
         new: Mapping[IndexClient, ListFile],
     ) -> None:
-        """Take over what indexes sent, and keep it if the entry is current."""
-        lists, kept = {}, []
+        """Update an entry, and store it if it is current."""
+        lists, changed = {}, []
         for source, old, response in zip(self._sources, entry.responses, responses, strict=True):
             names = new.get(source, entry.lists.get(source))
             if response is not None and response.present and names is not None:
                 lists[source] = names
             if response is not None and response is not old:
-                kept.append((source.identity, response, lists.get(source)))
-        names = await self._merged(responses, lists, entry)
-        if names is None or entry.names is None or names.digest != entry.names.digest:
-            entry.representations = {}
-        entry.responses, entry.lists, entry.names = responses, lists, names
-        await self._in_thread(lambda: self._keep(entry, kept))
+                changed.append((source.identity, response, lists.get(source)))
+        if lists != entry.lists or None in entry.responses:
+            names = await self._merged(responses, lists)
+            if names is None or entry.names is None or names.digest != entry.names.digest:
+                entry.representations = {}
+            entry.lists, entry.names = lists, names
+        entry.responses = responses
 
-    def _keep(
-        self, entry: ListEntry, kept: Sequence[tuple[str, StoredResponse, ListFile | None]]
-    ) -> None:
-        try:
-            for identity, stored, names in kept:
-                self._store.save(identity, stored, names, lambda: self._entry is entry)
-        except OSError as error:
-            _log.error("the project list cannot be kept: {error}", error=error)
+        def save() -> None:
+            try:
+                for each in changed:
+                    self._store.save(*each, current=lambda: self._entry is entry)
+            except OSError as error:
+                _log.error("the project list cannot be stored: {error}", error=error)
+
+        await self._in_thread(save)
 
     async def _merged(
-        self,
-        responses: Sequence[StoredResponse | None],
-        lists: Mapping[IndexClient, ListFile],
-        before: ListEntry | None = None,
+        self, responses: Sequence[StoredResponse | None], lists: Mapping[IndexClient, ListFile]
     ) -> ListFile | None:
-        """Give the names of all indexes, if all have said something and one of them has a list."""
-        known = [lists[source] for source in self._sources if source in lists]
-        if not known or None in responses:
+        """Give the names of all indexes, if each has responded and one of them has a list."""
+        ordered = [lists[source] for source in self._sources if source in lists]
+        if not ordered or None in responses:
             return None
         if len(responses) == 1:
-            return known[0]
-        if before is not None and before.names is not None and before.lists == lists:
-            return before.names
-        return await self._writing(self._in_thread(lambda: list_store.merge(known, self._store)))
+            return ordered[0]
+        with self._writing():
+            return await self._in_thread(partial(list_store.merge, ordered, self._store))
 
-    async def _render(
-        self, entry: ListEntry, names: ListFile, representation: Representation
-    ) -> ListFile:
-        pieces = list_store.render(names, representation)
-        file = await self._writing(self._in_thread(lambda: self._store.write(pieces)))
-        if entry.names is not None and entry.names.digest == names.digest:
+    async def _render(self, entry: ListEntry, representation: Representation) -> ListFile:
+        """Render the list, unless another request did meanwhile; the entry is locked."""
+        if entry.names is None:
+            raise NoSuchList()
+        if representation not in entry.representations:
+            pieces = list_store.render(entry.names, representation)
+            with self._writing():
+                file = await self._in_thread(partial(self._store.write, pieces))
             entry.representations[representation] = file
-        return file
+        return entry.representations[representation]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Note if the list is unwritable: it is not fetched over and over for that."""
+        try:
+            yield
+        except OSError as error:
+            self._unwritable_until = self._clock.seconds() + UNWRITABLE_TIME
+            self._write_error = error.errno, error.strerror
+            raise
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from enum import Enum
 from html import unescape
 from html.entities import html5
-from itertools import chain
 
 import attrs
 
@@ -176,6 +175,7 @@ def _replacement(found: re.Match[str]) -> str:
 
 _COMPLETE = re.compile(rb"</html\s*>(?>\s+|<!--.*?-->)*+", re.DOTALL | re.IGNORECASE)
 _MAX_TEXT = 1000  # enough to recognize a name or a title
+_MAX_FACTS = 1000
 _FRAMES = frozenset({"iframe", "frame", "frameset"})
 _HEADINGS = frozenset({"title", "h1"})
 _INVISIBLE = frozenset({"script", "style", "title"})
@@ -202,7 +202,7 @@ class Anchor:
 
 @attrs.define
 class Markup:
-    """Anchors and facts of a page; what they mean is for :mod:`proxpi.simple.parse` to say.
+    """Facts of a page that comes in chunks; their meaning is for the parsers to say.
 
     :ivar base: the ``href`` of the first ``<base>`` that has one
     :ivar metas: contents of ``<meta name=… content=…>`` by lower-case name; the first wins
@@ -211,7 +211,6 @@ class Markup:
     :ivar has_tags: whether it has any tag but those of anchors
     """
 
-    anchors: list[Anchor] = attrs.field(factory=list)
     base: str | None = None
     metas: dict[str, str] = attrs.field(factory=dict)
     headings: list[str] = attrs.field(factory=list)
@@ -219,24 +218,70 @@ class Markup:
     has_script: bool = False
     has_text: bool = False
     has_tags: bool = False
+    _tokenizer: Tokenizer = attrs.field(init=False, factory=Tokenizer)
+    _anchor: Anchor | None = attrs.field(init=False, default=None)
+    _inside: str = attrs.field(init=False, default="")
 
     @property
     def has_listing_title(self) -> bool:
         """Whether a title or heading is that of a listing."""
         return any(title in heading for heading in self.headings for title in _LISTING_TITLES)
 
-    def note(self, tag: str, attributes: Attributes) -> None:
-        """Take the facts from a start tag."""
+    @property
+    def between_anchors(self) -> bool:
+        """Whether no anchor, tag, comment or raw text is open."""
+        return self._anchor is None and self._tokenizer.in_data
+
+    def feed(self, chunk: str) -> Iterator[Anchor]:
+        """
+        Read a chunk, and give the anchors that it ends.
+
+        :raises ValueError: if the page has too many marked sections
+        """
+        yield from self._read(self._tokenizer.feed(chunk))
+
+    def finish(self) -> Iterator[Anchor]:
+        """Read the end of the page, and give the anchor that was not closed."""
+        yield from self._read(self._tokenizer.finish())
+        if self._anchor is not None:
+            yield self._anchor
+
+    def _read(self, tokens: Iterator[Token]) -> Iterator[Anchor]:
+        for kind, value, attributes in tokens:
+            if kind is Kind.TEXT:
+                self._add_text(value)
+            elif value == "a":
+                if self._anchor is not None:
+                    yield self._anchor
+                self._anchor = Anchor(attributes) if kind is Kind.START else None
+            elif kind is Kind.START:
+                self._note(value, attributes)
+            elif value == self._inside:
+                self._inside = ""
+
+    def _add_text(self, value: str) -> None:
+        anchor, inside = self._anchor, self._inside
+        if anchor is not None and len(anchor.raw) < _MAX_TEXT:
+            anchor.raw += value[:_MAX_TEXT]
+        if inside in _HEADINGS and self.headings and len(self.headings[-1]) < _MAX_TEXT:
+            # A title shows tags as text.
+            self.headings[-1] += unescape(_TAGS.sub("", value[:_MAX_TEXT])).lower()
+        if not self.has_text and inside not in _INVISIBLE:
+            self.has_text = bool(unescape(value.strip()[:_MAX_TEXT]).strip())
+
+    def _note(self, tag: str, attributes: Attributes) -> None:
         self.has_tags = True
+        if tag in _HEADINGS or tag in _INVISIBLE:
+            self._inside = tag
         if tag == "meta":
             name, content = attributes.get("name"), attributes.get("content") or ""
-            if name:
+            if name and len(self.metas) < _MAX_FACTS:
                 self.metas.setdefault(name.strip().lower(), content)
             elif (attributes.get("http-equiv") or "").strip().lower() == "refresh":
                 self.interactive = True
         elif tag == "base" and self.base is None:
             self.base = attributes.get("href")
-        elif tag in _HEADINGS:
+        elif tag in _HEADINGS and len(self.headings) < _MAX_FACTS:
             self.headings.append("")
         elif tag == "script":
             self.has_script = True
@@ -252,36 +297,3 @@ def is_complete_html(body: bytes) -> bool:
     (The public index writes its serial number in a comment behind the last tag.)
     """
     return _COMPLETE.fullmatch(body, max(0, body.lower().rfind(b"</html"))) is not None
-
-
-def read(page: str) -> Markup:
-    """Read a page.
-
-    :raises ValueError: if it has too many marked sections
-    """
-    tokenizer, markup = Tokenizer(), Markup()
-    anchor: Anchor | None = None
-    inside = ""
-    for kind, value, attributes in chain(tokenizer.feed(page), tokenizer.finish()):
-        if kind is Kind.TEXT:
-            if anchor is not None and len(anchor.raw) < _MAX_TEXT:
-                anchor.raw += value[:_MAX_TEXT]
-            if inside in _HEADINGS and len(markup.headings[-1]) < _MAX_TEXT:
-                # A title shows tags as text.
-                text = _TAGS.sub("", value[:_MAX_TEXT])
-                markup.headings[-1] += unescape(text).lower()
-            if not markup.has_text and inside not in _INVISIBLE:
-                markup.has_text = bool(unescape(value.strip()[:_MAX_TEXT]).strip())
-        elif kind is Kind.END:
-            if value == "a":
-                anchor = None
-            elif value == inside:
-                inside = ""
-        elif value == "a":
-            anchor = Anchor(attributes)
-            markup.anchors.append(anchor)
-        else:
-            markup.note(value, attributes)
-            if value in _HEADINGS or value in _INVISIBLE:
-                inside = value
-    return markup

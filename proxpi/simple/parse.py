@@ -17,7 +17,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import entries, html, urls
+from proxpi.simple import entries, urls
 from proxpi.simple.html import Anchor, Markup, is_complete_html
 from proxpi.simple.model import FileEntry, Project, SkippedLinks
 
@@ -75,9 +75,7 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
     :param name: the normalized name of the project
     :raises NotAnIndexPage: if this is no page of an index
     """
-    media_type, parameters = parse_options_header(content_type)
-    if versioned := _VERSIONED_TYPE.fullmatch(media_type.lower()):
-        api_version(f"{versioned[1]}.0")
+    require_known_version(content_type)
     body, charset = _without_mark(body)
     if max(body.count(b","), body.count(b"<")) > MAX_ELEMENTS:
         raise NotAnIndexPage(f"The answer has more than {MAX_ELEMENTS} elements.")
@@ -85,7 +83,8 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
         return _from_json(body, url, name)
     # Text may come first, such as the warnings of a server's programs.
     if (start := body.find(b"<")) >= 0 and BINARY.search(body, 0, start) is None:
-        charset = charset or parameters.get("charset") or _declared(body)
+        stated = parse_options_header(content_type)[1].get("charset")
+        charset = charset or stated or _declared(body)
         return _from_html(_decoded(body, charset), url, name)
     raise NotAnIndexPage("The answer is neither JSON nor HTML." if body else "The answer is empty.")
 
@@ -110,6 +109,17 @@ def _declared(body: bytes) -> str:
     """Give the charset that the page declares, as browsers look for it."""
     found = _META_CHARSET.search(body, 0, 1024)
     return found[1].decode("ascii") if found else "utf-8"
+
+
+def require_known_version(content_type: str | None) -> None:
+    """
+    Check the API version that a content type may state.
+
+    :raises NotAnIndexPage: if the major version is not known here
+    """
+    media_type = parse_options_header(content_type)[0].lower()
+    if versioned := _VERSIONED_TYPE.fullmatch(media_type):
+        api_version(f"{versioned[1]}.0")
 
 
 def api_version(stated: object) -> str:
@@ -245,12 +255,13 @@ def _decoded(body: bytes, charset: str) -> str:
 
 
 def _from_html(text: str, url: str, name: str) -> Project:
+    page = Markup()
     try:
-        page = html.read(text)
+        anchors = [*page.feed(text), *page.finish()]
     except ValueError as error:
         raise NotAnIndexPage(f"The answer is HTML that cannot be read: {error}.") from None
     version = api_version(page.metas.get("pypi:repository-version", "").strip())
-    if not _is_listing(page, name):
+    if not _is_listing(page, anchors, name):
         raise NotAnIndexPage("The answer is an HTML page, but not a list of files.")
     base = url
     if page.base is not None:
@@ -264,7 +275,7 @@ def _from_html(text: str, url: str, name: str) -> Project:
         if reason := page.metas.get("pypi:project-status-reason"):
             keys["project-status"]["reason"] = reason
     skipped = SkippedLinks()
-    files = [file for anchor in page.anchors if (file := _file(anchor)) is not None]
+    files = [file for anchor in anchors if (file := _file(anchor)) is not None]
     return Project(name, entries.usable(files, base, skipped), keys, version, skipped)
 
 
@@ -294,7 +305,7 @@ def _link(anchor: Anchor) -> tuple[str, str, str]:
     return link, fragment, entries.linked_name(link)
 
 
-def _is_listing(page: Markup, name: str) -> bool:
+def _is_listing(page: Markup, anchors: Sequence[Anchor], name: str) -> bool:
     """Tell a list of files, an empty one too, from an error, a login or a captive portal.
 
     A list states the version of the API or links to a distribution. Without either, it has the
@@ -305,7 +316,7 @@ def _is_listing(page: Markup, name: str) -> bool:
     """
     if "pypi:repository-version" in page.metas:
         return True
-    if any(_is_distribution(anchor, name) for anchor in page.anchors):
+    if any(_is_distribution(anchor, name) for anchor in anchors):
         return True
     if page.interactive:
         return False

@@ -134,15 +134,19 @@ class BodyStalled(Exception):
         self.drained = drained
 
 
-class BodyTooLong(Exception):
+class BodyUnusable(Exception):
+    """A body came that is not whole, too long, or cannot be decoded."""
+
+
+class BodyTooLong(BodyUnusable):
     """A body brings more bytes than it may; its text says which setting allows how many."""
 
 
-class BodyTruncated(Exception):
+class BodyTruncated(BodyUnusable):
     """A body ended before its end."""
 
 
-class BodyUndecodable(Exception):
+class BodyUndecodable(BodyUnusable):
     """A body cannot be decoded; its text, if it has one, says why."""
 
 

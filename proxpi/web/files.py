@@ -7,7 +7,7 @@ from mimetypes import guess_type
 import attrs
 
 from proxpi import metrics
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Head, Mirror, Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.resolver import FileReference

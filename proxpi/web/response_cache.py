@@ -31,7 +31,7 @@ from functools import lru_cache
 import attrs
 from twisted.web.http import datetimeToString
 
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.simple import caching
 from proxpi.web.request_parser import CacheKey
 

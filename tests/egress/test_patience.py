@@ -16,7 +16,8 @@ from tests.support.behavior import Behavior
 from tests.support.conversations import Connection, Conversations
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.proxy import GUARD_SECONDS, Proxy
+from tests.support.process import GUARD_SECONDS
+from tests.support.proxy import Proxy
 from tests.support.sockets import ask, connect
 
 PAGE = b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": []}'

@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files import file_handles as partial_module
+from proxpi.files import cache_dir as partial_module
 from proxpi.files import usage_log
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from proxpi.upstream.connections import CONNECTIONS
-from tests.faults.conftest import StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
 ABANDONED = 3 * CONNECTIONS

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.inside import WallClock
+from tests.support.processes import StartProxy
 
 HOUR = 3600.0
 
@@ -29,7 +29,7 @@ def test_it_jumps_while_proxpi_runs(
     """A fresh page stays fresh, and neither is a wait cut short nor does one never end."""
     for project in ("demo", "slow", "silent"):
         fake_index.add(make_wheel(project))
-    proxy = start_proxy(fake_index, clock.environment)
+    proxy = start_proxy(fake_index, environment=clock.environment)
     for project in ("demo", "silent"):
         assert proxy.get(f"/index/{project}/").headers["x-cache"] == "MISS"
     assert proxy.request("DELETE", "/cache/silent").status == 200
@@ -60,10 +60,10 @@ def test_it_jumps_while_proxpi_is_down(
     """A page that is too old, or from the future, is asked for again after a start."""
     fake_index.add(make_wheel("demo"))
     folder = clock.path.parent / "cache"
-    before = start_proxy(fake_index, clock.environment, cache_dir=folder)
+    before = start_proxy(fake_index, environment=clock.environment, cache_dir=folder)
     assert before.get("/index/demo/").headers["x-cache"] == "MISS"
     before.stop()
     clock.jump(jump)
-    after = start_proxy(fake_index, clock.environment, cache_dir=folder)
+    after = start_proxy(fake_index, environment=clock.environment, cache_dir=folder)
     assert after.get("/index/demo/").headers["x-cache"] == found
     assert after.get("/index/demo/").headers["x-cache"] == "HIT"

@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.faults.conftest import EXPIRED_AT_ONCE, StartProxy
 from tests.faults.test_pressure import MIB, descriptors, resident
 from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.alone

@@ -15,10 +15,10 @@ from shutil import rmtree
 
 import pytest
 
-from tests.faults.conftest import StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 
 MEBIBYTE = 1 << 20

@@ -16,12 +16,13 @@ from twisted.internet.defer import Deferred
 
 from proxpi.files.layout import RESERVED
 from proxpi.tap import cache_folder
-from tests.faults.conftest import StartProxy
 from tests.faults.sweep import FILES, contents, name_of, reference_of, work
 from tests.support.cases import sha256
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.proxy import GUARD_SECONDS, Proxy
+from tests.support.process import GUARD_SECONDS
+from tests.support.processes import StartProxy
+from tests.support.proxy import Proxy
 
 KILLS_AT_RANDOM = 60
 AMPLE, SCANTY = 10**6, 12_000

@@ -17,10 +17,10 @@ from signal import SIGKILL
 import attrs
 import pytest
 
-from tests.faults.conftest import StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 
 JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}

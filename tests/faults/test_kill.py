@@ -17,7 +17,7 @@ from signal import SIGKILL
 
 import attrs
 
-from tests.faults.conftest import EXPIRED_AT_ONCE
+from tests.support.processes import EXPIRED_AT_ONCE
 from tests.support.proxy import Proxy
 
 ROUNDS, LANES = 6, 4

@@ -8,10 +8,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.faults.conftest import EXPIRED_AT_ONCE
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.inside import overheard
+from tests.support.processes import EXPIRED_AT_ONCE
 from tests.support.proxy import Proxy, Reply
 
 JSON = "application/vnd.pypi.simple.v1+json"

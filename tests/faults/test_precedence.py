@@ -9,10 +9,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.faults.conftest import EXPIRED_AT_ONCE, StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
 from tests.support.proxy import Proxy, Reply
 
 OURS, THEIRS = "shared-1.0-py3-none-any.whl", "shared-9.9-py3-none-any.whl"

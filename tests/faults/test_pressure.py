@@ -7,10 +7,10 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.faults.conftest import StartProxy
 from tests.support import sockets
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
 MIB = 1 << 20

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import EXPIRED_AT_ONCE, StartProxy
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
 from tests.support.proxy import Proxy
 
 LOGIN = ("user", "s3cret-w0rd")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import StartProxy
 from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
 MIB = 1 << 20

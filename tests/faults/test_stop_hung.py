@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import StartProxy
 from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.certificates import Authority, serving
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.inside import hung
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
 #: Above what a loaded machine adds to the second after the drain, and far below any time-out.
@@ -126,7 +126,7 @@ def test_hung_threads(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     environment = hung(f"proxpi ({threads})") | {"TMPDIR": str(temporary)}
-    proxy = start_proxy(fake_index, environment, drain_timeout=1, download_timeout=LONG)
+    proxy = start_proxy(fake_index, environment=environment, drain_timeout=1, download_timeout=LONG)
     with sockets.connect(proxy.origin) as client, sockets.connect(proxy.origin) as other:
         sockets.ask(client, f"/index/demo/{wheel.filename}")
         sockets.ask(other, "/index/demo/")
@@ -155,7 +155,7 @@ def test_hung_resolver(start_proxy: StartProxy, fake_index: FakeIndex) -> None:
     """A resolver of names that never answers holds up nothing."""
     proxy = start_proxy(
         fake_index,
-        hung("proxpi names"),
+        environment=hung("proxpi names"),
         index_url="http://index.example/",
         connect_timeout=LONG,
         drain_timeout=0,

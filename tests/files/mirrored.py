@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from proxpi.files import fetch
-from proxpi.files.file_handles import OpenFile, PartialFile
+from proxpi.files.cache_dir import OpenFile, PartialFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.spool import Reader
 from proxpi.tap import cache_folder, file_mirror

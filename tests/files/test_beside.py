@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import zlib
 
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import ENCODED
-from proxpi.files.file_handles import OpenFile
 from proxpi.files.resolver import NotUpstream
 from proxpi.simple.model import NotListed
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_stream_resume import AT, ResumeCase

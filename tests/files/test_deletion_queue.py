@@ -14,8 +14,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import cache_dir as disk_module
+from proxpi.files import cache_dir as partial_module
 from proxpi.files import deletion_queue as queue_module
-from proxpi.files import file_handles as partial_module
 from proxpi.files import layout, usage_log
 from proxpi.files import quota as quota_module
 from proxpi.files.layout import RESERVED

@@ -12,8 +12,7 @@ import pytest
 from twisted.internet.defer import Deferred, execute
 from twisted.python.failure import Failure
 
-from proxpi.files.cache_dir import CacheDir
-from proxpi.files.file_handles import OpenFile, PartialFile
+from proxpi.files.cache_dir import CacheDir, OpenFile, PartialFile
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference
 from proxpi.files.verify import Mismatch

@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files import usage_log
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase

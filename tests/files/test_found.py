@@ -7,7 +7,7 @@ import os
 from unittest import mock
 
 from proxpi.files import layout
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.resolver import file_reference
 from proxpi.simple.model import ListedFile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Head
 from proxpi.files.resolver import NotUpstream
 from proxpi.simple.model import NotListed

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.spool import Reader
 from tests.files.mirrored import DATA, NAME, URL, MirrorCase

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from proxpi.files import file_handles as partial_module
+from proxpi.files import cache_dir as partial_module
 from proxpi.files.quota import MAX_FAILED_EVICTIONS, Full
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
-from proxpi.files.file_handles import OpenFile
 from proxpi.files.mirror import Head, Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.resolver import NotUpstream

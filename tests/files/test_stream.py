@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from proxpi.files.cache_dir import OpenFile, PartialFile
 from proxpi.files.fetch import STALLED
-from proxpi.files.file_handles import OpenFile, PartialFile
 from proxpi.files.mirror import Redirect
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.connections import CONNECTIONS

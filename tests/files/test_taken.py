@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
 from proxpi.files import wheel_metadata as wheel_module
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.mirror import Head, Redirect
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.wheel_metadata import TAIL, WheelFailed

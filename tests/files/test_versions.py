@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.files.file_handles import OpenFile
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.spool import Reader
 from proxpi.upstream.errors import UpstreamFailed
 from tests.files.mirrored import NAME, URL, MirrorCase

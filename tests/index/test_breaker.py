@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from twisted.internet.task import Clock
 
-from proxpi.index.breaker import INDEX_PAUSES, LONGEST, MOST, PAGE_PAUSES, Breaker, Breakers, State
+from proxpi.index.breaker import (
+    INDEX_PAUSES,
+    LONGEST,
+    MOST,
+    PAGE_PAUSES,
+    Breaker,
+    Breakers,
+    State,
+)
 from proxpi.upstream.errors import CredentialsRejected, ProxyFailed, UpstreamFailed
 from tests.support.cases import Case
 from tests.support.indexes import ROOT
@@ -15,26 +24,7 @@ REFUSED = UpstreamFailed(f"{ROOT}demo/", "connection refused", scope="connection
 BROKEN = UpstreamFailed(f"{ROOT}demo/", "status 500")
 REJECTED = CredentialsRejected(f"{ROOT}demo/", "credentials rejected", temporary=False)
 LIMITED = UpstreamFailed(f"{ROOT}demo/", "status 429", retry_after=7.0, scope="rate limit")
-
-
-class BreakersCase(Case):
-    """Tests of the breakers of one index, without the variation of pauses."""
-
-    def setUp(self) -> None:
-        """Begin with closed breakers."""
-        self.put(random, "uniform", lambda least, most: most)
-        self.clock = Clock()
-        self.clock.advance(100)
-        self.breakers = Breakers(ROOT, self.clock)
-
-    def note(self, error: UpstreamFailed = REFUSED, page: str = "demo") -> None:
-        """Let a request fail at once."""
-        self.breakers.failed(page, error, self.clock.seconds())
-
-    def cause(self, page: str = "demo") -> str | None:
-        """Give why no request for a page may be sent now."""
-        error = self.breakers.refusal(page)
-        return None if error is None else error.cause
+PROXY = ProxyFailed("proxy http://p.example", "timed out", scope="connection")
 
 
 class StateTests(Case):
@@ -57,9 +47,10 @@ class StateTests(Case):
         return pauses
 
     def test_states(self) -> None:
-        """It is closed without an error, open until `retry_at`, then half-open; success closes."""
+        """A failure opens it until `retry_at`, a trial again; a late failure does not extend it."""
         assert self.breaker.state(0.0) is State.CLOSED
         self.breaker.fail(BROKEN, 0.0)
+        self.breaker.fail(REFUSED, 0.9)
         assert self.breaker.state(0.9) is State.OPEN
         assert self.breaker.state(1.0) is State.HALF_OPEN
         self.breaker.back_off(1.0)
@@ -69,11 +60,9 @@ class StateTests(Case):
         assert self.pauses(BROKEN, 1) == [1.0]
 
     def test_backoff(self) -> None:
-        """Pauses double, up to 4 s."""
+        """Pauses double up to 4 s; after rejected credentials up to 30 s, until another error."""
         assert self.pauses(BROKEN, 5) == [1.0, 2.0, 4.0, 4.0, 4.0]
-
-    def test_rejected(self) -> None:
-        """After rejected credentials they grow up to 30 s; another error ends that."""
+        self.breaker.close()
         assert self.pauses(REJECTED, 7) == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
         self.breaker.fail(BROKEN, 0.0)
         self.breaker.back_off(0.0)
@@ -86,16 +75,8 @@ class StateTests(Case):
             error = UpstreamFailed(ROOT, "status 503", retry_after=stated)
             assert self.pauses(error, 1) == [pause]
 
-    def test_a_failure_while_open(self) -> None:
-        """An older request that fails late does not put the next trial off."""
-        self.breaker.fail(BROKEN, 0.0)
-        self.breaker.fail(REFUSED, 0.9)
-        assert self.breaker.state(1.0) is State.HALF_OPEN
-        assert self.breaker.error is not None
-        assert self.breaker.error.cause == "connection refused"
-
     def test_varied(self) -> None:
-        """Pauses vary, so that many proxies do not ask in step."""
+        """Pauses vary, so that many proxies do not retry at the same time."""
         self.put(random, "uniform", random.Random(1).uniform)
         varied = set()
         for _ in range(20):
@@ -105,47 +86,57 @@ class StateTests(Case):
         assert 0.75 <= min(varied) <= max(varied) <= 1.0
 
 
-class ScopeTests(BreakersCase):
-    """Which requests a failure holds back."""
+class BreakersTests(Case):
+    """The breakers of one index: which requests a failure refuses."""
 
-    def test_closed(self) -> None:
-        """Without a failure every request is sent, and is no trial."""
-        assert self.cause() is None
-        assert not self.breakers.is_failing("demo")
-        assert not self.breakers.admit("demo")
+    def setUp(self) -> None:
+        """Begin with closed breakers, without the variation of pauses."""
+        self.put(random, "uniform", lambda least, most: most)
+        self.clock = Clock()
+        self.clock.advance(100)
+        self.breakers = Breakers(ROOT, self.clock)
 
-    def test_responses(self) -> None:
-        """Any response concerns its page alone, as does a connection that is lost."""
-        for error in (
-            BROKEN,
-            REJECTED,
-            UpstreamFailed(ROOT, "status 503", retry_after=30.0),
-            UpstreamFailed(ROOT, "the answer was cut short"),
-            UpstreamFailed(ROOT, "the connection was closed"),
+    def note(self, error: UpstreamFailed = REFUSED, page: str = "demo") -> None:
+        """Let a request fail at once."""
+        self.breakers.failed(page, error, self.clock.seconds())
+
+    def cause(self, page: str = "demo") -> str | None:
+        """Give the cause for which a request for a page is refused now."""
+        error = self.breakers.refusal(page)
+        return None if error is None else error.cause
+
+    def test_scope(self) -> None:
+        """A response and a lost connection concern the page; no connection and 429 the index."""
+        for error, index_fails, url in (
+            (BROKEN, False, ""),
+            (REJECTED, False, ""),
+            (UpstreamFailed(ROOT, "status 503", retry_after=30.0), False, ""),
+            (UpstreamFailed(ROOT, "the answer was cut short"), False, ""),
+            (UpstreamFailed(ROOT, "the connection was closed"), False, ""),
+            (REFUSED, True, ROOT),
+            (LIMITED, True, ROOT),
+            (PROXY, True, "proxy http://p.example"),
         ):
             self.setUp()
+            assert self.cause() is None
+            assert self.breakers.state("demo") is State.CLOSED
+            assert not self.breakers.admit("demo")
             for page in ("one", "two", "three"):
                 self.note(error, page)
             assert self.cause("one") == error.cause
-            assert self.cause("other") is None
-            assert not self.breakers.admit("other")
-            assert self.breakers.rate_limit is None
-
-    def test_no_connection(self) -> None:
-        """Without a connection the whole index fails; its error does not name another page."""
-        self.note()
-        assert self.cause("demo") == self.cause("other") == "connection refused"
-        error = self.breakers.refusal("other")
-        assert error is not None
-        assert error.url == ROOT
-        assert error.scope == "connection"
-
-    def test_proxy(self) -> None:
-        """A forward proxy that fails is named as it is."""
-        self.note(ProxyFailed("proxy http://p.example", "timed out", scope="connection"))
-        error = self.breakers.refusal("other")
-        assert isinstance(error, ProxyFailed)
-        assert error.url == "proxy http://p.example"
+            other = self.breakers.refusal("other")
+            if index_fails:
+                # It does not name the page whose request failed.
+                assert other is not None
+                assert (other.url, other.scope, type(other) is ProxyFailed) == (
+                    url,
+                    error.scope,
+                    error is PROXY,
+                )
+            else:
+                assert other is None
+                assert not self.breakers.admit("other")
+                assert self.breakers.rate_limit is None
 
     def test_silence_beside_answers(self) -> None:
         """Silence is the page's own if any response head came since the request began."""
@@ -157,52 +148,36 @@ class ScopeTests(BreakersCase):
         assert (self.cause("demo"), self.cause("other")) == ("connection refused", None)
 
     def test_rate_limit(self) -> None:
-        """429 concerns the index, beside answers, too, for as long as it says."""
+        """A ``Retry-After`` holds for the index, whatever older requests bring; then one trial."""
         self.breakers.answered(200, 99.0)
         self.note(LIMITED)
         self.clock.advance(3)
+        self.breakers.answered(200, 99.0)
         limit = self.breakers.rate_limit
         assert limit is not None
         assert (limit.url, limit.cause, limit.retry_after) == (ROOT, "status 429", 4.0)
         assert self.cause("other") == "status 429"
         self.clock.advance(4)
-        assert self.breakers.rate_limit is None
         assert self.cause("other") is None
-
-    def test_trial_after_a_rate_limit(self) -> None:
-        """The trial that follows is not asked to wait once more."""
-        self.note(LIMITED)
-        self.clock.advance(7)
         assert self.breakers.admit("other")
         assert self.breakers.rate_limit is None
+        assert self.cause("third") == "status 429"
+        self.breakers.answered(200, 101.0)
+        assert self.cause("third") is None
 
     def test_head(self) -> None:
-        """Any response head closes the breaker of the index, and not that of the page."""
-        for status in (200, 304, 404, 500, 503):
+        """Any response head but a 429 closes the breaker of the index, and not that of the page."""
+        for status, closes in ((200, 1), (304, 1), (404, 1), (500, 1), (503, 1), (429, 0)):
             self.setUp()
             self.note()
             self.breakers.answered(status, 99.0)
-            assert (self.cause("demo"), self.cause("other")) == ("connection refused", None)
+            assert self.cause("demo") == "connection refused"
+            assert self.cause("other") == (None if closes else "connection refused")
             self.breakers.succeeded("demo")
-            assert self.cause("demo") is None
-
-    def test_429_is_no_answer(self) -> None:
-        """The head of a 429 does not."""
-        self.note()
-        self.breakers.answered(429, self.clock.seconds())
-        assert self.cause("other") == "connection refused"
-
-    def test_older_answer(self) -> None:
-        """Nor does an answer to an older request end a ``Retry-After``."""
-        self.note(LIMITED)
-        self.clock.advance(1)
-        self.breakers.answered(200, 99.0)
-        assert self.cause("other") == "status 429"
-        self.breakers.answered(200, 100.5)
-        assert self.cause("other") is None
+            assert self.cause("demo") == (None if closes else "connection refused")
 
     def test_last_failure(self) -> None:
-        """A client that gave up is told why the last try for its own page failed, if one did."""
+        """The error for a page is its last failure since a time, if there is one."""
         self.note(BROKEN)
         known = self.breakers.failed_since("demo", 100.0)
         assert known is not None
@@ -217,47 +192,21 @@ class ScopeTests(BreakersCase):
         assert not self.breakers.is_failing("demo-9")
         assert self.breakers.is_failing("demo-10")
 
-
-class TrialTests(BreakersCase):
-    """Half-open: one request is sent."""
-
     def test_one_trial(self) -> None:
-        """Of many requests one is the trial; the others are held back for the next pause."""
-        for error in (BROKEN, REFUSED):
+        """Half-open, one request is admitted until the next pause is over, for page and index."""
+        for error, page, pauses in ((BROKEN, "demo", (1, 2)), (REFUSED, "other", (0.5, 1))):
             self.setUp()
             self.note(error)
-            assert self.breakers.state("demo") is not State.HALF_OPEN
-            self.clock.advance(1)
-            assert self.breakers.state("demo") is State.HALF_OPEN
-            assert self.breakers.admit("demo")
-            for _ in range(100):
-                assert self.breakers.state("demo") is not State.HALF_OPEN
-                assert self.error_of_admission("demo").cause == error.cause
+            for pause in pauses:  # a trial without an end is followed by another one
+                assert self.breakers.state(page) is State.OPEN
+                self.clock.advance(pause)
+                assert self.breakers.state(page) is State.HALF_OPEN
+                assert self.breakers.admit(page)
+                for _ in range(100):
+                    with pytest.raises(UpstreamFailed, match=error.cause):
+                        self.breakers.admit(page)
 
-    def error_of_admission(self, page: str) -> UpstreamFailed:
-        """Give why a request is not admitted."""
-        try:
-            self.breakers.admit(page)
-        except UpstreamFailed as error:
-            return error
-        raise AssertionError("it is admitted")
-
-    def test_one_trial_of_an_index(self) -> None:
-        """While an index fails, one page at a time tries it."""
-        self.note()
-        self.clock.advance(0.5)
-        assert self.breakers.admit("other")
-        assert self.cause("third") == "connection refused"
-
-    def test_lost_trial(self) -> None:
-        """A trial of which nothing is heard is followed by another one."""
-        self.note(BROKEN)
-        self.clock.advance(1)
-        assert self.breakers.admit("demo")
-        self.clock.advance(2)
-        assert self.breakers.admit("demo")
-
-    def test_without_its_page(self) -> None:
+    def test_ignored_page(self) -> None:
         """A request that the stale page does not help heeds the index's breaker alone."""
         self.note(BROKEN)
         assert self.breakers.refusal("demo", ignore_page=True) is None
@@ -266,7 +215,7 @@ class TrialTests(BreakersCase):
         assert self.breakers.refusal("demo", ignore_page=True) is not None
 
     def test_trials_in_a_long_outage(self) -> None:
-        """An index that is gone is tried every two seconds, however many pages are wanted."""
+        """A failing index is tried every two seconds, however many pages are requested."""
         self.note()
         trials = 0
         for _ in range(600):
@@ -279,7 +228,7 @@ class TrialTests(BreakersCase):
         assert 25 <= trials <= 32
 
     def test_a_page_that_hangs(self) -> None:
-        """However often it is wanted, a good page gets its turn, and is well from then on."""
+        """However often a hanging page is requested, a good page gets its turn."""
         assert INDEX_PAUSES[1] < PAGE_PAUSES[1] * 0.75
         self.note()
         served = []

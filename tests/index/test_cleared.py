@@ -9,14 +9,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from proxpi import atomic_files
-from proxpi.index.project_list import NoSuchList
-from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_ROOT, JSON, PagesCase, files
-from tests.index.test_list_store import KeptCase
-from tests.index.test_project_list import names
 from tests.support.agent import Reply
-from tests.support.cases import run
-from tests.support.indexes import EXTRA, ROOT, project_page, root_list
+from tests.support.indexes import ROOT, project_page
 
 
 class Jobs:
@@ -137,87 +132,3 @@ class PagesTests(PagesCase):
         self.put(atomic_files, "write_whole", clear)
         assert files(self.page()) == ["old.zip"]
         assert self.kept() == []
-
-
-class ListTests(KeptCase):
-    """The list."""
-
-    def test_gone(self) -> None:
-        """Nothing of it is left, and the index is asked without a condition."""
-        self.projects.clear()
-        assert not list(self.folder.rglob("*.*/*"))
-        assert names(self.list()) == ["b", "a"]
-        assert self.agents.asked[-1].header("If-None-Match") is None
-        assert self.asks == 1
-
-    def test_no_fallback(self) -> None:
-        """In an outage nothing stands in for it, after a restart neither."""
-        self.projects.clear()
-        self.indexes.says(ROOT, Reply(503))
-        for _ in range(2):
-            ask = self.ask()
-            self.clock.pump([0.5] * 20)
-            self.error(ask, UpstreamFailed)
-            self.restart()
-
-    def test_unread(self) -> None:
-        """What an earlier process kept is removed as well, though it was not looked at yet."""
-        self.restart()
-        self.projects.clear()
-        self.restart()
-        self.list()
-        assert self.asks == 1
-
-    def test_while_it_is_read(self) -> None:
-        """What is being read from disk as all is removed does not come back."""
-        self.restart()
-        jobs = Jobs()
-        work, self.projects._in_thread = self.projects._in_thread, jobs
-        ask = run(self.projects.fetch(JSON, False))
-        jobs.run()
-        self.projects._in_thread = work
-        self.projects.clear()
-        self.indexes.says(ROOT, Reply(503))
-        jobs.end()
-        self.clock.pump([0.5] * 20)
-        self.error(ask, UpstreamFailed)
-
-    def test_while_asking(self) -> None:
-        """An answer that was under way is for those who asked before; it is not kept."""
-        self.clock.advance(1801)
-        self.agents.silent.add(ROOT)
-        ask = run(self.projects.fetch(JSON, False))
-        self.projects.clear()
-        self.agents.release(ROOT)
-        assert names(self.result(ask)) == ["b", "a"]
-        assert self.projects.ready(JSON, False) is None
-        self.list()
-        asked = self.agents.asked[self.asked :]
-        assert [one.header("If-None-Match") for one in asked] == ['"x"', None]
-
-    def test_while_asking_several(self) -> None:
-        """What another index had said before is part of such an answer, and of no later one."""
-        self.build(ROOT, EXTRA)
-        self.indexes.says(ROOT, root_list(["b", "a"]))
-        self.indexes.says(EXTRA, root_list(["c"]))
-        self.list()
-        self.clock.advance(200)
-        self.agents.silent.add(EXTRA)
-        ask = run(self.projects.fetch(JSON, False))
-        self.projects.clear()
-        self.agents.release(EXTRA)
-        assert sorted(names(self.result(ask))) == ["a", "b", "c"]
-        self.agents.script.clear()
-        self.error(self.ask(), NoSuchList)
-
-    def test_outage_meanwhile(self) -> None:
-        """Who asked before gets the old list, if the indexes fail then."""
-        self.clock.advance(1801)
-        self.agents.silent.add(ROOT)
-        ask = run(self.projects.fetch(JSON, False))
-        self.projects.clear()
-        self.indexes.says(ROOT, Reply(500))
-        self.agents.release(ROOT)
-        self.clock.pump([0.5] * 20)
-        found = self.result(ask)
-        assert (found.status, names(found)) == ("STALE", ["b", "a"])

@@ -1,4 +1,4 @@
-"""One index: what is sent to it, and what its answers mean."""
+"""One index: the requests to it, the meaning of its responses, and its root."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 from werkzeug.http import http_date
 
 from proxpi.index.client import ABSENT_TTL, IndexPage, IndexResponse, StoredResponse
+from proxpi.index.page_cache import NoSuchProject
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
+from tests.index.paged import AT_ROOT, PagesCase, files
 from tests.support.agent import Asked, Reply
 from tests.support.cases import Case, run
-from tests.support.indexes import ROOT, Indexes, project_page, source
+from tests.support.indexes import EXTRA, ROOT, Indexes, project_page, root_list, source
 
-PAGE = f"{ROOT}demo/"
 PRIVATE = ROOT.replace("//", "//user:secret@")
-PROJECT = project_page("demo-1.0.tar.gz")
+FILE = "demo-1.0.tar.gz"
+PROJECT = project_page(FILE)
 HTML = b'<!DOCTYPE html><html><body><a href="demo-1.0.tar.gz">demo-1.0.tar.gz</a></body></html>'
+SIZE = len(HTML)
 
 
-def project_of(said: IndexResponse[IndexPage]) -> Project:
-    """Give the project that an index told, as it is kept."""
-    assert said.content is not None
-    kept = model.decode(said.content.document)
-    assert kept == said.content.project
-    return kept
+def html(body: bytes = HTML, status: int = 200, **fields: str) -> Reply:
+    """Give a response with an HTML page; ``_`` in the names of fields stands for ``-``."""
+    return Reply(status, (body,)).having(**fields)
 
 
-def listed(said: IndexResponse[IndexPage]) -> list[str]:
-    """Give the names of the files that an index told."""
-    return [entry["filename"] for entry in project_of(said).files]
+def project_of(response: IndexResponse[IndexPage]) -> Project:
+    """Give the project of a response, as it is stored."""
+    assert response.content is not None
+    stored = model.decode(response.content.document)
+    assert stored == response.content.project
+    return stored
 
 
 class ClientCase(Case):
@@ -55,109 +59,133 @@ class ClientCase(Case):
     def ask(
         self, reply: Reply | Exception, stored: StoredResponse | None = None
     ) -> Deferred[IndexResponse[IndexPage]]:
-        """Ask for the project of the tests, which the index answers so."""
-        self.indexes.says(PAGE, reply)
-        self.heard: list[int] = []
-        return run(self.source.project("demo", stored, self.heard.append))
+        """Request the project, for which the index sends this."""
+        self.indexes.says(AT_ROOT, reply)
+        self.progress: list[int] = []
+        return run(self.source.project("demo", stored, self.progress.append))
 
-    def said(self, reply: Reply = PROJECT) -> IndexResponse[IndexPage]:
-        """Give what the index said when it answered so."""
+    def response(self, reply: Reply = PROJECT) -> IndexResponse[IndexPage]:
+        """Give the response that this is read as."""
         return self.result(self.ask(reply))
 
     def stored(self, reply: Reply = PROJECT) -> StoredResponse:
-        """Give what is remembered of such an answer."""
-        return self.said(reply).stored
+        """Give what of it is stored."""
+        return self.response(reply).stored
+
+    def listed(self, reply: Reply) -> list[str]:
+        """Give the names of the files in a response."""
+        return [entry["filename"] for entry in project_of(self.response(reply)).files]
 
     def asked(self) -> Asked:
         """Give the newest request."""
         return self.indexes.agents.asked[-1]
 
     def refusal(self, reply: Reply, stored: StoredResponse | None = None) -> UpstreamFailed:
-        """Give why an answer is none."""
+        """Give the error that this is read as."""
         return self.error(self.ask(reply, stored), UpstreamFailed)
 
 
-class AnswerTests(ClientCase):
-    """What answers mean."""
+class ResponseTests(ClientCase):
+    """What responses mean."""
 
     def test_request(self) -> None:
-        """JSON is asked for first, and HTML as well."""
-        assert listed(self.said()) == ["demo-1.0.tar.gz"]
+        """JSON is preferred, HTML is accepted; links are relative to where the page was found."""
+        assert self.listed(PROJECT) == [FILE]
         accepted = (self.asked().header("Accept") or "").split(", ")
         assert accepted[0] == "application/vnd.pypi.simple.v1+json"
-        assert {each.partition(";")[0] for each in accepted[1:]} == {
-            "application/vnd.pypi.simple.v1+html",
-            "text/html",
-        }
+        others = {each.partition(";")[0] for each in accepted[1:]}
+        assert others == {"application/vnd.pypi.simple.v1+html", "text/html"}
         assert self.asked().header("If-None-Match") is None
         assert self.asked().header("If-Modified-Since") is None
-
-    def test_html(self) -> None:
-        """HTML is understood, and links are those of the page's own place."""
-        said = self.said(Reply(200, (HTML,), {"Content-Type": "Text/HTML; charset=utf-8"}))
-        assert project_of(said).files[0]["url"] == f"{PAGE}demo-1.0.tar.gz"
-
-    def test_links_after_a_redirect(self) -> None:
-        """Links are joined to where the page was found in the end."""
         elsewhere = "https://mirror.example/deep/demo/"
-        self.indexes.says(elsewhere, Reply(200, (HTML,)))
-        said = self.said(Reply(301, headers={"Location": elsewhere}))
-        assert project_of(said).files[0]["url"] == f"{elsewhere}demo-1.0.tar.gz"
+        self.indexes.says(elsewhere, html())
+        for reply, place in (
+            (html(Content_Type="Text/HTML; charset=utf-8"), AT_ROOT),
+            (Reply(301, headers={"Location": elsewhere}), elsewhere),
+        ):
+            assert project_of(self.response(reply)).files[0]["url"] == f"{place}{FILE}"
 
-    def test_answers_that_clients_take(self) -> None:
-        """A page under status 203, behind text, or with codings that change no byte is a page."""
-        utf16 = HTML.decode().encode("utf-16")
-        for body in (
-            HTML,
-            b"\nNotice: undefined index in a.php\n" + HTML,
-            b" \xef\xbb\xbf" + HTML,
-            utf16,
+    def test_pages(self) -> None:
+        """A page under status 203, behind text, with harmless codings, or in a whole 206 is one."""
+        replies = {
+            "gzip": html(gzip.compress(HTML), Content_Encoding="gzip"),
+            "and aws": html(gzip.compress(HTML), Content_Encoding="gzip, aws-chunked"),
+            "x-gzip": html(gzip.compress(HTML), Content_Encoding="aws-chunked,X-GZIP"),
+            "deflate": html(zlib.compress(HTML), Content_Encoding="deflate"),
+            "end not announced": Reply(200, (HTML,), ends=PotentialDataLoss),
+        }
+        for number, body in enumerate(
+            (
+                HTML,
+                b"\nNotice: undefined index in a.php\n" + HTML,
+                b" \xef\xbb\xbf" + HTML,
+                HTML.decode().encode("utf-16"),
+            )
         ):
             for coding in ("aws-chunked", "binary", "UTF-8", "none", "identity,", ""):
-                reply = Reply(203, (body,), {"Content-Encoding": coding})
-                assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
-        for coding in ("gzip, aws-chunked", "aws-chunked,X-GZIP"):
-            reply = Reply(200, (gzip.compress(HTML),), {"Content-Encoding": coding})
-            assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
-        reply = Reply(200, (zlib.compress(HTML),), {"Content-Encoding": "deflate"})
-        assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
+                replies[f"{number} {coding}"] = html(body, 203, Content_Encoding=coding)
+        for whole in (f"bytes 0-{SIZE - 1}/{SIZE}", f"BYTES 0-{SIZE - 1}/{SIZE} "):
+            replies[whole] = html(HTML, 206, Content_Range=whole, Content_Length=str(SIZE))
+        for case, reply in replies.items():
+            assert self.listed(reply) == [FILE], case
 
-    def test_a_whole_that_is_called_a_part(self) -> None:
-        """A 206 that nobody asked for is a page if its range is the whole, else none."""
-        size = len(HTML)
-        for whole in (f"bytes 0-{size - 1}/{size}", f"BYTES 0-{size - 1}/{size} "):
-            reply = Reply(206, (HTML,), {"Content-Range": whole, "Content-Length": f"{size}"})
-            assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
-        for stored in (
-            f"bytes 0-{size - 1}/{size + 1}",
-            f"bytes 1-{size}/{size + 1}",
-            f"bytes 0-{size - 1}/*",
-            f"bytes 0-{size}/{size + 1}",
-            "",
-        ):
-            fields = {"Content-Range": stored, "Content-Length": f"{size}"}
-            assert self.refusal(Reply(206, (HTML,), fields)).cause == "status 206"
+    def test_no_pages(self) -> None:
+        """What is no page is a failure, never an empty page; waiting helps after a cut alone."""
+        cut_json, cut_html = PROJECT.chunks[0][:-5], HTML[: HTML.index(b"</body>")]
+        whole = gzip.compress(PROJECT.chunks[0])
+        bomb = gzip.compress(bytes(65 * 1024 * 1024))
+        login = b"<html><title>Login</title><form><input type=password></form></html>"
+        cut, garbage = "the answer was cut short", "the answer cannot be decompressed"
+        too_long = "the answer is too long: PROXPI_PAGE_LIMIT allows 67108864 bytes"
+        cases: list[tuple[Reply, bool, str]] = [
+            *((html(body), False, "") for body in (b"", b"welcome", b"{", b"[]", b"{}", login)),
+            # Hostile pages: deep nesting, and too many marked sections or gzip members.
+            (html(b"<![CDATA[ >" * 50_000), False, ""),
+            (html(b'{"files": ' + b"[" * 200_000), False, ""),
+            (html(b'{"files": [], "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"), False, ""),
+            (html(b'{"a":' * 200_000), False, ""),
+            (html(gzip.compress(b"") * 50_000, Content_Encoding="gzip"), False, ""),
+            (html(HTML, Content_Encoding="br"), False, "br"),
+            (html(HTML, Content_Encoding="gzip, zstd"), False, "zstd"),
+            (html(b"garbage", Content_Encoding="gzip"), False, garbage),
+            (html(whole[:-9], Content_Encoding="gzip"), True, cut),
+            (html(bomb, Content_Encoding="gzip"), False, too_long),
+            (Reply(200, (HTML[:60],), ends=ConnectionError), True, cut),
+            (html(cut_json), False, ""),
+            (Reply(200, (cut_json,), ends=PotentialDataLoss), True, ""),
+            *(
+                (Reply(200, (before + cut_html,), ends=PotentialDataLoss), True, "")
+                for before in (b"", b"\n", b"\xef\xbb\xbf")
+            ),
+            *(
+                (html(HTML, 206, Content_Range=part, Content_Length=str(SIZE)), False, "status 206")
+                for part in (
+                    f"bytes 0-{SIZE - 1}/{SIZE + 1}",
+                    f"bytes 1-{SIZE}/{SIZE + 1}",
+                    f"bytes 0-{SIZE - 1}/*",
+                    f"bytes 0-{SIZE}/{SIZE + 1}",
+                    "",
+                )
+            ),
+        ]
+        for reply, temporary, cause in cases:
+            error = self.refusal(reply)
+            assert (error.temporary, cause in error.cause) == (temporary, True), error
+        assert self.listed(html(cut_html)) == [FILE]
 
-    def test_codings_that_are_not_known(self) -> None:
-        """A coding that nobody asked for is named as the reason, and waiting does not help."""
-        for coding in ("br", "gzip, zstd"):
-            error = self.refusal(Reply(200, (HTML,), {"Content-Encoding": coding}))
-            assert coding.rpartition(" ")[2] in error.cause
-            assert not error.temporary
+    def test_stored_without_loss(self) -> None:
+        """The stored page gives back the project, unknown keys included."""
+        new: dict[str, Any] = {"x-new": [1, {"y": "z"}]}
+        reply = project_page("a.zip", version="1.4", versions=["1"], **new)
+        assert project_of(self.response(reply)) == Project(
+            "demo",
+            [{"filename": "a.zip", "url": "https://files.example/a.zip", "hashes": {}}],
+            {"versions": ["1"], **new},
+            "1.4",
+        )
 
-    def test_hostile_pages(self) -> None:
-        """Deep nesting, and too many marked sections or gzip members, are no page at once."""
-        for body, fields in (
-            (b"<![CDATA[ >" * 50_000, {}),
-            (b'{"files": ' + b"[" * 200_000, {}),
-            (b'{"files": [], "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", {}),
-            (b'{"a":' * 200_000, {}),
-            (gzip.compress(b"") * 50_000, {"Content-Encoding": "gzip"}),
-        ):
-            assert not self.refusal(Reply(200, (body,), fields)).temporary
-
-    def test_what_is_not_listed(self) -> None:
-        """One line says how many links are not listed, without what they hold of credentials."""
+    def test_unlisted(self) -> None:
+        """One line counts the links that are not listed, without credentials of theirs."""
         links = (
             b"git+https://user:secret@h.example/demo?token=x#egg=demo",
             b"ftp://h.example/\x1b[1m",
@@ -165,66 +193,33 @@ class AnswerTests(ClientCase):
         page = b"".join(b"<a href='%s'>demo</a>" % link for link in links)
         for body, count in ((HTML + page, 2), (HTML, 0)):
             with capturedLogs() as events:
-                self.said(Reply(200, (body,)))
+                self.response(html(body))
             lines = [line for line in map(formatEvent, events) if "not listed" in line]
             assert len(lines) == (1 if count else 0)
-            assert not count or f"{count} link(s)" in lines[0]
-            assert all(line.isprintable() and "secret" not in line for line in lines)
-            assert all(
-                "token" not in line and "git+https://***@h.example/demo'" in line for line in lines
-            )
+            for line in lines:
+                assert f"{count} link(s)" in line
+                assert "git+https://***@h.example/demo'" in line
+                assert line.isprintable()
+                assert "secret" not in line
+                assert "token" not in line
 
-    def test_compressed(self) -> None:
-        """A compressed page is understood."""
-        reply = Reply(200, (gzip.compress(HTML),), {"Content-Encoding": "gzip"})
-        assert listed(self.said(reply)) == ["demo-1.0.tar.gz"]
-
-    def test_compressed_garbage(self) -> None:
-        """What is no compression, ends early, or holds too much, is no page."""
-        whole = gzip.compress(PROJECT.chunks[0])
-        bomb = gzip.compress(bytes(65 * 1024 * 1024))
-        for body, cause in (
-            (b"garbage", "the answer cannot be decompressed"),
-            (whole[:-9], "the answer was cut short"),
-            (bomb, "the answer is too long: PROXPI_PAGE_LIMIT allows 67108864 bytes"),
-        ):
-            error = self.refusal(Reply(200, (body,), {"Content-Encoding": "gzip"}))
-            assert error.cause == cause
-
-    def test_held_without_loss(self) -> None:
-        """What is held gives back the project, keys that nobody knows included."""
-        new: dict[str, Any] = {"x-new": [1, {"y": "z"}]}
-        reply = project_page("a.zip", version="1.4", versions=["1"], **new)
-        assert project_of(self.said(reply)) == Project(
-            "demo",
-            [{"filename": "a.zip", "url": "https://files.example/a.zip", "hashes": {}}],
-            {"versions": ["1"], **new},
-            "1.4",
-        )
-
-    def test_not_here(self) -> None:
-        """404 and 410 mean that the index has no such project, whatever was before."""
-        for stored in (None, self.stored()):
-            for status in (404, 410):
+    def test_absence(self) -> None:
+        """404 and 410 mean absence; so does 403 without credentials, if it was never served."""
+        served = self.stored()
+        gone = self.result(self.ask(Reply(404), served)).stored
+        for status in (404, 410):
+            for stored in (None, served):
                 absent = self.result(self.ask(Reply(status, (b"nothing",)), stored))
                 assert (absent.stored.present, absent.content) == (False, None)
-
-    def test_403_of_an_object_store(self) -> None:
-        """403 without credentials, for what was never served, means the same."""
-        assert not self.stored(Reply(403)).present
-        assert not self.result(self.ask(Reply(403), StoredResponse(False, 0.0))).stored.present
-
-    def test_403_after_it_was_served(self) -> None:
-        """403 for what was served before is a permission that was lost."""
-        served = self.stored()
-        since_gone = self.result(self.ask(Reply(404), served)).stored
-        for stored in (served, since_gone):
+        for never in (None, StoredResponse(False, 0.0)):
+            assert not self.result(self.ask(Reply(403), never)).stored.present
+        for stored in (served, gone):
             error = self.refusal(Reply(403), stored)
             assert (error.temporary, error.retry_after) == (False, None)
             assert "credentials rejected" in error.cause
 
     def test_rejected(self) -> None:
-        """401, and 403 in spite of credentials, say that these are rejected; so does the log."""
+        """401, and 403 in spite of credentials, are logged as credentials rejected."""
         for url, status in ((ROOT, 401), (PRIVATE, 401), (PRIVATE, 403)):
             self.build(url)
             with capturedLogs() as events:
@@ -234,180 +229,115 @@ class AnswerTests(ClientCase):
             assert "credentials rejected" in event["log_format"]
             assert "secret" not in repr(event)
 
-    def test_outages(self) -> None:
-        """Server errors and too many requests pass with time."""
+    def test_failures(self) -> None:
+        """Server errors and too many requests pass with time, other statuses do not."""
         for status in (408, 425, 429, 500, 502, 503, 504):
             error = self.refusal(Reply(status))
             assert (error.cause, error.temporary) == (f"status {status}", True)
-
-    def test_odd_statuses(self) -> None:
-        """What is no answer to the question does not pass by waiting."""
         for status in (201, 204, 206, 300, 302, 400, 402, 405, 418):
             error = self.refusal(Reply(status))
             assert (error.cause, error.temporary) == (f"status {status}", False)
 
-    def test_no_page(self) -> None:
-        """A page that is no index page is a failure that does not pass, never an empty page."""
-        bodies = (
-            b"",
-            b"welcome",
-            b"{",
-            b"[]",
-            b"{}",
-            b"<html><title>Login</title><form><input type=password></form></html>",
-        )
-        for body in bodies:
-            assert not self.refusal(Reply(200, (body,))).temporary
-
-    def test_cut(self) -> None:
-        """A page cut on the way is a failure that passes."""
-        error = self.refusal(Reply(200, (HTML[:60],), ends=ConnectionError))
-        assert (error.cause, error.temporary) == ("the answer was cut short", True)
-
-    def test_end_not_announced(self) -> None:
-        """HTML that ends with the connection counts if it has its own end."""
-        assert listed(self.said(Reply(200, (HTML,), ends=PotentialDataLoss)))
-        for whole in (HTML, b"\n" + HTML, b"\xef\xbb\xbf" + HTML):
-            cut = whole[: whole.index(b"</body>")]
-            error = self.refusal(Reply(200, (cut,), ends=PotentialDataLoss))
-            assert error.temporary
-            assert listed(self.said(Reply(200, (cut,))))
-
-    def test_json_that_breaks_off(self) -> None:
-        """JSON that ends too early is a failure, and one that passes if the connection broke."""
-        cut = PROJECT.chunks[0][:-5]
-        assert not self.refusal(Reply(200, (cut,))).temporary
-        assert self.refusal(Reply(200, (cut,), ends=PotentialDataLoss)).temporary
-
-
-class RetryAfterTests(ClientCase):
-    """When the upstream wants to be asked again."""
-
-    def test_seconds(self) -> None:
-        """It may say so in seconds."""
-        for stated, seconds in (("17", 17.0), (" 3 ", 3.0), ("0", 0.0), ("9" * 400, 86_400.0)):
-            error = self.refusal(Reply(429, headers={"Retry-After": stated}))
-            assert error.retry_after == seconds
-
-    def test_date(self) -> None:
-        """It may say so by a date; one that has passed means now."""
+    def test_retry_after(self) -> None:
+        """``Retry-After`` is read as seconds or as a date; a past date is now, nonsense nothing."""
         now = datetime.now(UTC)
-        for offset, least, most in ((1000, 900, 1000), (-1000, 0, 0)):
-            date = http_date(now + timedelta(seconds=offset))
-            after = self.refusal(Reply(503, headers={"Retry-After": date})).retry_after
+        future, past = (http_date(now + timedelta(seconds=each)) for each in (1000, -1000))
+        for stated, least, most in (
+            ("17", 17.0, 17.0),
+            (" 3 ", 3.0, 3.0),
+            ("0", 0.0, 0.0),
+            ("9" * 400, 86_400.0, 86_400.0),
+            (future, 900.0, 1000.0),
+            (past, 0.0, 0.0),
+        ):
+            after = self.refusal(Reply(429, headers={"Retry-After": stated})).retry_after
             assert after is not None
             assert least <= after <= most
-
-    def test_nothing_usable(self) -> None:
-        """What is neither is as if it were not there."""
         for headers in ({}, {"Retry-After": "soon"}, {"Retry-After": "-5"}, {"Retry-After": ""}):
             assert self.refusal(Reply(503, headers=headers)).retry_after is None
 
 
 class ValidatorTests(ClientCase):
-    """Asking again for what is held."""
+    """Revalidation of a stored response."""
 
     def test_sent(self) -> None:
-        """Both validators that the index gave are sent back as they were."""
+        """The validators are sent back as they were; none for an absence, or after a DELETE."""
         date = "Wed, 21 Oct 2015 07:28:00 GMT"
-        stored = self.stored(PROJECT.having(ETag='W/"x"', Last_Modified=date))
-        self.result(self.ask(PROJECT, stored))
-        assert self.asked().header("If-None-Match") == 'W/"x"'
-        assert self.asked().header("If-Modified-Since") == date
-
-    def test_one_of_them(self) -> None:
-        """One is enough."""
-        self.result(self.ask(PROJECT, self.stored(PROJECT.having(ETag='"x"'))))
-        assert self.asked().header("If-None-Match") == '"x"'
-        assert self.asked().header("If-Modified-Since") is None
+        both = self.stored(PROJECT.having(ETag='W/"x"', Last_Modified=date))
+        one = self.stored(PROJECT.having(ETag='"x"'))
+        for stored, etag, modified in (
+            (both, 'W/"x"', date),
+            (one, '"x"', None),
+            (StoredResponse(False, 0.0, etag='"x"'), None, None),
+            (one.invalidate(), None, None),
+        ):
+            self.result(self.ask(PROJECT, stored))
+            assert self.asked().header("If-None-Match") == etag
+            assert self.asked().header("If-Modified-Since") == modified
 
     def test_confirmed(self) -> None:
-        """304 renews what is held, and keeps the validators."""
+        """304 renews what is stored, and keeps the validators; without a condition it fails."""
         stored = self.stored(PROJECT.having(ETag='"x"'))
         self.indexes.clock.advance(2000)
-        renewed = self.result(self.ask(Reply(304), stored))
-        assert (renewed.stored.requested_at, renewed.stored.invalidated, renewed.content) == (
-            2000.0,
-            False,
-            None,
-        )
-        assert (renewed.stored.present, renewed.stored.etag) == (True, '"x"')
-        assert self.source.remaining(renewed.stored) == self.source.ttl
+        confirmed = self.result(self.ask(Reply(304), stored))
+        assert confirmed == IndexResponse(attrs.evolve(stored, requested_at=2000.0))
+        assert self.source.remaining(confirmed.stored) == self.source.ttl
+        for unconditional in (None, self.stored(), StoredResponse(False, 0.0, etag='"x"')):
+            self.refusal(Reply(304), unconditional)
 
-    def test_304_unasked(self) -> None:
-        """304 to a question without validators confirms nothing."""
-        for stored in (None, self.stored(), StoredResponse(False, 0.0, etag='"x"')):
-            self.refusal(Reply(304), stored)
+    def test_supersedes(self) -> None:
+        """A response is taken unless it is older, or confirms other validators than the last."""
+        last = StoredResponse(True, 10.0, etag='"2"')
+        for etag, requested_at, content, taken in (
+            ('"3"', 10.0, "page", True),
+            ('"3"', 9.0, "page", False),
+            ('"2"', 11.0, None, True),
+            ('"1"', 11.0, None, False),
+        ):
+            response = IndexResponse(StoredResponse(True, requested_at, etag), content)
+            assert response.supersedes(None)
+            assert response.supersedes(last) is taken
+        assert IndexResponse(StoredResponse(False, 11.0)).supersedes(last)
 
-    def test_absence_has_no_validators(self) -> None:
-        """What was not there is asked for plainly."""
-        self.result(self.ask(PROJECT, StoredResponse(False, 0.0, etag='"x"')))
-        assert self.asked().header("If-None-Match") is None
-
-    def test_due(self) -> None:
-        """What an operator forgot is asked for plainly."""
-        stored = attrs.evolve(self.stored(PROJECT.having(ETag='"x"')), invalidated=True)
-        self.result(self.ask(PROJECT, stored))
-        assert self.asked().header("If-None-Match") is None
-
-    def test_heard(self) -> None:
-        """Whoever asks learns what comes while it comes: the head, then the body."""
-        self.said()
-        assert self.heard[0] == 0
-        assert sum(self.heard) == len(PROJECT.chunks[0])
-
-    def test_when_it_was_asked(self) -> None:
-        """A page is as old as the question, not as its answer."""
-        self.indexes.agents.silent.add(PAGE)
+    def test_progress(self) -> None:
+        """The head and the bytes are counted as they arrive; age begins with the request."""
+        self.indexes.agents.silent.add(AT_ROOT)
         asking = self.ask(PROJECT)
         self.indexes.clock.advance(15)
-        self.indexes.agents.release(PAGE)
+        assert self.progress == []
+        self.indexes.agents.release(AT_ROOT)
         assert self.result(asking).stored.requested_at == 0.0
+        assert self.progress[0] == 0
+        assert sum(self.progress) == len(PROJECT.chunks[0])
 
-
-class FreshnessTests(ClientCase):
-    """How long an answer counts."""
-
-    def test_ttl(self) -> None:
-        """A page is fresh for the index's time to live."""
-        stored = self.stored()
+    def test_freshness(self) -> None:
+        """A page is fresh for the time to live, an absence for a minute at most."""
+        stored, absent = self.stored(), self.stored(Reply(404))
         assert self.source.remaining(stored) == 1800.0
+        assert self.source.remaining(absent) == ABSENT_TTL == 60.0
+        assert source(ROOT, 10.0, self.indexes.upstream).remaining(absent) == 10.0
         self.indexes.clock.advance(1799)
         assert self.source.remaining(stored) == 1.0
         self.indexes.clock.advance(2)
         assert self.source.remaining(stored) == 0.0
-
-    def test_absence(self) -> None:
-        """That there is nothing is believed for a minute, or for a shorter time to live."""
-        absent = self.stored(Reply(404))
-        assert self.source.remaining(absent) == ABSENT_TTL == 60.0
-        short = source(ROOT, 10.0, self.indexes.upstream)
-        assert short.remaining(absent) == 10.0
-
-    def test_nothing(self) -> None:
-        """What was never asked is not fresh, nor what is to be asked again."""
         assert self.source.remaining(None) == 0.0
-        assert self.source.remaining(StoredResponse(True, 0.0, invalidated=True)) == 0.0
+        assert self.source.remaining(self.stored().invalidate()) == 0.0
 
 
 class VersionTests(ClientCase):
     """Versions of the API (PEP 629)."""
 
-    def test_newer_minor(self) -> None:
-        """A newer minor version is understood, with one warning however often it is met."""
+    def test_versions(self) -> None:
+        """A newer minor version is understood, with one warning, without credentials."""
+        self.build(PRIVATE)
+        self.indexes.says(ROOT, root_list([]))
         with capturedLogs() as events:
-            for _ in range(3):
-                assert listed(self.said(project_page("a.zip", version="1.99")))
-        warnings = [event for event in events if event["log_level"] == LogLevel.warn]
-        assert len(warnings) == 1
-        assert warnings[0]["version"] == "1.99"
-
-    def test_known(self) -> None:
-        """Known versions, and none, are worth no word."""
-        with capturedLogs() as events:
-            for version in ("1.0", "1.4", "banana"):
-                self.said(project_page("a.zip", version=version))
-        assert events == []
+            for version in ("1.0", "1.4", "banana", "1.99", "1.99"):
+                assert self.listed(project_page("a.zip", version=version)) == ["a.zip"]
+        (warning,) = events
+        assert (warning["log_level"], warning["version"]) == (LogLevel.warn, "1.99")
+        assert "secret" not in repr(warning)
+        assert "secret" not in repr(self.source)
 
     def test_newer_major(self) -> None:
         """A newer major version is refused, in the page or in its type."""
@@ -419,11 +349,132 @@ class VersionTests(ClientCase):
             assert not error.temporary
             assert "version 2" in error.cause
 
-    def test_no_credentials_in_the_warning(self) -> None:
-        """The warning names the index without its credentials."""
-        self.build(PRIVATE)
+
+OTHER = f"{ROOT}other/"
+#: What the root of an index may send once its credentials have expired.
+ROOT_FAILURES: tuple[Reply | Exception, ...] = (
+    *(Reply(status) for status in (400, 401, 403, 404, 410, 429, 500, 503)),
+    ConnectionRefusedError(),
+)
+
+
+class ExpiredTests(PagesCase):
+    """An index with credentials that had a page, and then sends 404."""
+
+    def hold(self, root: Reply | Exception | None = None, url: str = PRIVATE) -> None:
+        """Hold two stale pages; the index has its root, and now sends 404 for both."""
+        self.build(url)
+        self.indexes.says(ROOT, root or root_list(["demo"]))
+        for address in (AT_ROOT, OTHER):
+            self.indexes.says(address, project_page("a.zip").having(ETag='"1"'))
+        self.page()
+        self.page("other")
+        self.clock.advance(2000)
+        for address in (AT_ROOT, OTHER):
+            self.indexes.says(address, Reply(404))
+
+    def test_root_fails(self) -> None:
+        """If its root fails as well, that is a failure that the log names: the page stays."""
+        for failure in ROOT_FAILURES:
+            for status in (404, 410):
+                self.hold()
+                self.indexes.says(ROOT, failure)
+                self.indexes.says(AT_ROOT, Reply(status))
+                with capturedLogs() as events:
+                    page = self.page()
+                assert (page.status, files(page)) == ("STALE", ["a.zip"])
+                (event,) = [each for each in events if each["log_level"] == LogLevel.warn]
+                assert "credentials" in event["error"].cause
+                assert "secret" not in str(event["error"])
+
+    def test_absent(self) -> None:
+        """404 means absence: if the root answers, or never did, or there are no credentials."""
+        for root, url in (
+            (None, PRIVATE),
+            (None, ROOT),
+            *((failure, PRIVATE) for failure in ROOT_FAILURES),
+        ):
+            self.hold(root, url)
+            self.error(self.ask(), NoSuchProject)
+            asked = self.agents.count(ROOT)
+            assert url == PRIVATE or asked == 0
+            for name in ("demo", "demo", "never-served"):
+                self.clock.advance(61)
+                self.error(self.ask(name), NoSuchProject)
+            assert root or self.agents.count(ROOT) == asked
+
+    def test_restart(self) -> None:
+        """That the root answered is known after a restart."""
+        self.hold()
+        self.indexes = attrs.evolve(self.indexes)
+        self.agents, self.clock = self.indexes.agents, self.indexes.clock
+        self.start()
+        for address in (ROOT, AT_ROOT, OTHER):
+            self.indexes.says(address, Reply(404))
+        assert self.page("other").status == self.page().status == "STALE"
+
+    def test_how_often(self) -> None:
+        """One request to the root serves all pages for 30 s; then a page that is back is fresh."""
+        self.hold()
+        self.agents.silent.add(ROOT)
+        asked = self.agents.count(ROOT)
+        asks = [self.ask(), self.ask("other")]
+        assert self.agents.count(ROOT) == asked + 1
+        self.indexes.says(ROOT, Reply(404))
+        self.agents.release(ROOT)
+        assert [self.result(ask).status for ask in asks] == ["STALE", "STALE"]
+        for _ in range(10):
+            self.clock.advance(2)
+            assert self.page().status == self.page("other").status == "STALE"
+        assert self.agents.count(ROOT) == asked + 1
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        self.clock.advance(31)
+        assert files(self.page()) == ["b.zip"]
+
+
+class WrongUrlTests(PagesCase):
+    """An index that has nothing."""
+
+    def warnings(self, *names: str) -> list[str]:
+        """Request absent projects; give the warnings."""
         with capturedLogs() as events:
-            self.said(project_page("a.zip", version="1.5"))
-        assert len(events) == 1
-        assert "secret" not in repr(events[0])
-        assert "secret" not in repr(self.source)
+            for name in names:
+                self.error(self.ask(name), NoSuchProject)
+        return [
+            event["log_format"].format(**event)
+            for event in events
+            if event["log_level"] == LogLevel.warn
+        ]
+
+    def test_everything_is_404(self) -> None:
+        """If its root and first pages are 404, there is one warning, without credentials."""
+        for url in (ROOT, PRIVATE):
+            for status in (404, 410):
+                self.build(url)
+                self.indexes.says(ROOT, Reply(status))
+                (warning,) = self.warnings(*(f"p{number}" for number in range(20)))
+                assert f"root.example/simple/ answers {status}" in warning
+                assert "PROXPI_INDEX_URL" in warning
+                assert "secret" not in warning
+                assert self.agents.count(ROOT) == 1
+        self.build(ROOT, EXTRA)  # each index by itself
+        self.indexes.says(EXTRA, root_list([]))
+        (warning,) = self.warnings("one", "two", "three")
+        assert "root.example" in warning
+
+    def test_no_warning(self) -> None:
+        """No warning for an index whose root is not 404, or that served a page, or lacks one."""
+        for root in (root_list([]), Reply(403), Reply(500), ConnectionRefusedError()):
+            self.build(ROOT)
+            self.indexes.says(ROOT, root)
+            assert self.warnings("one", "two", "three", "four") == []
+            assert self.agents.count(ROOT) == 1
+        self.build(ROOT)
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.page()
+        assert self.warnings("one", "two", "three") == []
+        self.build(ROOT)
+        for _ in range(3):
+            assert self.warnings("one") == []
+            self.clock.advance(61)
+        assert self.agents.count(ROOT) == 0

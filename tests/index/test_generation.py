@@ -11,15 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi import atomic_files
 from proxpi.index import page_cache
-from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchProject, Page
 from proxpi.upstream.connections import CONNECTIONS
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
-from tests.index.test_list_store import KeptCase
-from tests.index.test_project_list import names
 from tests.support.agent import Reply
 from tests.support.cases import run
-from tests.support.indexes import EXTRA, ROOT, project_page, root_list
+from tests.support.indexes import EXTRA, ROOT, project_page
 
 
 def refuse(*_: object) -> None:
@@ -457,82 +454,3 @@ class AbandonedTests(PagesCase):
         held = self.pages.ready("demo", JSON, False)
         assert held is not None
         assert (held.status, files(held)) == ("HIT", ["b.zip"])
-
-
-class ListTests(KeptCase):
-    """The same for the project list."""
-
-    def assert_due(self) -> None:
-        """Check that a new process asks, without a condition, before it uses the list."""
-        self.restart()
-        self.indexes.says(ROOT, root_list(["c"]))
-        assert names(self.list()) == ["c"]
-        assert self.agents.asked[-1].header("If-None-Match") is None
-
-    def test_forgotten(self) -> None:
-        """At once after DELETE the list on disk is no hit."""
-        self.projects.invalidate()
-        self.assert_due()
-
-    def test_not_read_yet(self) -> None:
-        """The same if no request wanted it since the start."""
-        self.restart()
-        self.projects.invalidate()
-        self.assert_due()
-
-    def test_fallback(self) -> None:
-        """The list on disk is the fallback that it was."""
-        self.projects.invalidate()
-        self.restart()
-        self.indexes.says(ROOT, Reply(500))
-        ask = self.ask()
-        self.clock.pump([0.5] * 20)
-        found = self.result(ask)
-        assert (found.status, names(found)) == ("STALE", ["b", "a"])
-
-    def test_fetched_again(self) -> None:
-        """What is fetched after DELETE is a hit, for the next process as well."""
-        self.projects.invalidate()
-        self.list()
-        self.restart()
-        assert self.list().status == "HIT"
-
-    def test_being_written(self) -> None:
-        """A state that lacks only its name as DELETE comes is not kept."""
-        save = ListStore.save
-
-        def forget(*arguments: Any) -> None:
-            self.projects.invalidate()
-            save(*arguments)
-
-        self.clock.advance(1801)
-        patch = self.patch(ListStore, "save", forget)  # type: ignore[no-untyped-call]
-        self.indexes.says(ROOT, root_list(["d"]))
-        assert names(self.list()) == ["d"]
-        patch.restore()
-        self.assert_due()
-
-    def test_refused(self) -> None:
-        """If the disk refuses, that is an error, and the list stays as it was."""
-        self.put(atomic_files, "overwrite", refuse)
-        with pytest.raises(OSError, match="Read-only"):
-            self.projects.invalidate()
-        self.put(atomic_files, "discard", refuse)
-        with pytest.raises(OSError, match="Read-only"):
-            self.projects.clear()
-        assert self.list().status == "HIT"
-        assert self.asks == 0
-
-    def test_many_deletes(self) -> None:
-        """Each client gets what it joined, asked once, however often the list is forgotten."""
-        self.clock.advance(1801)
-        self.agents.silent.add(ROOT)
-        asks = []
-        for _ in range(5):
-            asks.append(self.ask())
-            for _ in range(100):
-                self.projects.invalidate()
-        assert self.agents.waiting == 5
-        self.agents.release(ROOT)
-        assert [names(self.result(ask)) for ask in asks] == [["b", "a"]] * 5
-        assert self.asks == 5

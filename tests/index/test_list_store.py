@@ -1,106 +1,68 @@
-"""The root list over a restart, and whatever may lie in its folder then."""
+"""Files of the project list: stored over a restart, merged, rendered, and never held in memory."""
 
 from __future__ import annotations
 
+import gzip
 import os
-import time
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
-from proxpi.index.list_store import DAY, ListStore
-from proxpi.simple.negotiate import Serialization
-from tests.index.test_project_list import ListCase, content, names
+from proxpi.index import list_store
+from proxpi.index.list_parser import BLOCK, project_names
+from proxpi.index.list_store import ListFile, ListStore, Representation
+from proxpi.simple.model import SkippedLinks
+from proxpi.simple.render import list_head, list_items, list_tail
 from tests.support.agent import Reply
 from tests.support.indexes import EXTRA, ROOT, root_list
-
-JSON, HTML = Serialization.JSON, Serialization.HTML
-
-
-class KeptCase(ListCase):
-    """Tests with a list that is kept."""
-
-    def setUp(self) -> None:
-        """Keep a list in two forms, and know what lies there."""
-        super().setUp()
-        self.indexes.says(ROOT, root_list(["b", "a"]).having(ETag='"x"'))
-        self.list()
-        self.first = self.list(HTML, True)
-        self.asked = len(self.agents.asked)
-
-    def files(self) -> list[Path]:
-        """Give what lies in the list's folder."""
-        return sorted(self.place.iterdir())
-
-    @property
-    def asks(self) -> int:
-        """How often an index was asked since the list was kept."""
-        return len(self.agents.asked) - self.asked
+from tests.support.projects import HTML, JSON, ListCase, StoredListCase, content, names
+from tests.support.strategies import deterministic, normalized_names
 
 
-class RestartTests(KeptCase):
+class RestartTests(StoredListCase):
     """A new process on the folder of an old one."""
 
     def test_fresh(self) -> None:
-        """While the list is fresh a restart costs no request, and the bytes are the same."""
+        """A fresh list takes no request after a restart, and has the same bytes."""
+        html = content(self.list(HTML, True))
         self.clock.advance(100)
         self.restart()
-        found = self.list(HTML, True)
+        found = self.list()
         assert (found.status, found.remaining, found.age) == ("HIT", 1700.0, 100.0)
-        assert found.file.etag == self.first.file.etag
-        assert content(found) == content(self.first)
-        assert names(self.list()) == ["b", "a"]
+        assert (found.file.etag, content(found)) == (self.first.file.etag, content(self.first))
+        assert content(self.list(HTML, True)) == html
         assert self.asks == 0
 
-    def test_form_that_nobody_wanted_before(self) -> None:
-        """A form that was not kept is made of what was."""
-        self.restart()
-        assert b'<a href="b/">b</a>' in content(self.list(HTML, False))
-        assert self.asks == 0
-
-    def test_old(self) -> None:
-        """A list past its time is asked for again, and may be confirmed."""
+    def test_stale(self) -> None:
+        """A stale list is confirmed by its validators, or served stale with its age."""
         self.clock.advance(1801)
         self.restart()
         self.indexes.says(ROOT, Reply(304))
-        found = self.list(HTML, True)
+        found = self.list()
         assert (found.status, found.file.etag) == ("REVALIDATED", self.first.file.etag)
         assert self.agents.asked[-1].header("If-None-Match") == '"x"'
-
-    def test_outage(self) -> None:
-        """A list past its time is there all the same, with its age, when its index is not."""
         self.clock.advance(5000)
-        self.restart()
-        self.indexes.says(ROOT, Reply(500))
-        found = self.list()
-        assert (found.status, found.age, names(found)) == ("STALE", 5000.0, ["b", "a"])
-
-    def test_offline(self) -> None:
-        """Without a way out the list is what it was."""
-        self.clock.advance(5000)
+        for status in (500, 403):  # 403: it served the list before, which is remembered
+            self.restart()
+            self.indexes.says(ROOT, Reply(status))
+            found = self.list()
+            assert (found.status, found.age, names(found)) == ("STALE", 5000.0, ["b", "a"])
         self.indexes.upstream.offline = True
         self.restart()
         assert names(self.list()) == ["b", "a"]
-        assert self.asks == 0
 
     def test_wall_clock_set_back(self) -> None:
-        """A list that was asked for in the future is of no known age: it is asked for again."""
+        """A list from the future has no known age, and is stale."""
         self.skew -= 10_000
         self.restart()
         assert self.list().status == "MISS"
         assert self.asks == 1
-
-    def test_forgotten(self) -> None:
-        """A list that was forgotten is not brought back by a restart, except in an outage."""
-        self.projects.invalidate()
-        self.restart()
-        self.indexes.says(ROOT, root_list(["c"]))
-        assert names(self.list()) == ["c"]
-        self.restart()
-        self.projects.invalidate()  # before it was even read
-        self.indexes.says(ROOT, Reply(500))
-        found = self.list()
-        assert (found.status, names(found)) == ("STALE", ["c"])
 
     def test_moved(self) -> None:
         """The folder may be mounted elsewhere."""
@@ -112,15 +74,8 @@ class RestartTests(KeptCase):
         assert names(self.list()) == ["b", "a"]
         assert self.asks == 0
 
-    def test_same_list_of_a_lost_permission(self) -> None:
-        """That an index served its list before is known after a restart: 403 is a failure."""
-        self.clock.advance(1801)
-        self.restart()
-        self.indexes.says(ROOT, Reply(403))
-        assert self.list().status == "STALE"
-
-    def test_another_index(self) -> None:
-        """Of what other indexes said nothing is shown; what the same one said is used."""
+    def test_other_indexes(self) -> None:
+        """The stored list of an index is used whatever the others are, and only while it is one."""
         self.indexes = attrs.evolve(self.indexes, urls=(ROOT, EXTRA))
         self.indexes.says(EXTRA, root_list(["c"]))
         self.restart()
@@ -130,153 +85,209 @@ class RestartTests(KeptCase):
         self.restart()
         assert names(self.list()) == ["c"]
 
+    def test_two_processes(self) -> None:
+        """The last process to store a list wins, and the other keeps what it has."""
+        one = self.projects
+        self.clock.advance(2000)
+        self.restart()
+        self.indexes.says(ROOT, root_list(["a", "b", "c"]))
+        assert names(self.list()) == ["a", "b", "c"]
+        self.projects = one
+        assert self.list(HTML).status == "MISS"
 
-class FolderTests(KeptCase):
-    """What lies in the folder."""
 
-    def test_only_what_is_needed(self) -> None:
-        """There is one file for an index, whose list is replaced; a foreign file stays."""
+class FolderTests(StoredListCase):
+    """The folder of stored lists."""
+
+    def files(self) -> list[Path]:
+        """Give the files in the folder."""
+        return sorted(self.place.iterdir())
+
+    def test_one_file(self) -> None:
+        """An index has one file, which a new list replaces; a foreign file stays."""
         foreign = self.place / "README"
         foreign.write_text("hello")
-        (kept,) = set(self.files()) - {foreign}
-        self.clock.advance(1801)
-        self.indexes.says(ROOT, root_list(["c"]))
-        old = self.list()
-        assert self.files() == sorted([foreign, kept])
-        assert not self.leftovers()
-        self.clock.advance(1801)
-        self.indexes.says(ROOT, root_list(["d"]))
-        self.list()
-        assert names(old) == ["c"]  # whoever sends it can go on
-
-    def test_index_that_is_configured_no_more(self) -> None:
-        """Its file is removed at a later start, but not on the day that it was written."""
-        (old,) = self.files()
-        self.build(EXTRA)
-        self.indexes.says(EXTRA, root_list(["c"]))
-        for age, left in ((DAY / 2, True), (DAY * 2, False)):
-            old.write_bytes(b"old")
-            os.utime(old, (time.time() - age, time.time() - age))
-            self.restart()
-            assert names(self.list()) == ["c"]
-            assert old.exists() is left
-
-    def test_nothing_has_a_name_while_it_comes(self) -> None:
-        """A crash while a list comes leaves nothing behind: what is not whole has no name."""
-        before = [path for path in self.folder.rglob("*") if path.is_file()]
-        self.clock.advance(1801)
-        whole = root_list(["c"]).chunks[0]
-        self.indexes.says(ROOT, Reply(200, (whole,), whole=False))
-        self.pending(self.ask())
-        assert [path for path in self.folder.rglob("*") if path.is_file()] == before
-
-    def test_nothing_stays_open(self) -> None:
-        """What was replaced is closed once nobody sends it."""
+        stored = self.files()
         del self.first
         before = len(self.open_files())
         for number in range(3):
             self.clock.advance(1801)
             self.indexes.says(ROOT, root_list([f"p{number}"]))
-            self.list()
-            self.list(HTML, True)
-        assert len(self.open_files()) == before
+            old, new = self.list(), self.list(HTML, True)
+            assert self.files() == stored
+            assert not self.leftovers()
+        assert names(old) == ["p2"]
+        del old, new
+        assert len(self.open_files()) <= before + 1  # that in HTML
+
+    def test_while_arriving(self) -> None:
+        """A list that arrives has no file name, so a crash leaves nothing behind."""
+        before = [path for path in self.folder.rglob("*") if path.is_file()]
+        self.clock.advance(1801)
+        self.indexes.says(ROOT, Reply(200, root_list(["c"]).chunks, whole=False, length=None))
+        self.pending(self.ask())
+        assert [path for path in self.folder.rglob("*") if path.is_file()] == before
 
     def test_damaged(self) -> None:
-        """Whichever file is missing, cut, changed or strange: the list is right all the same."""
-        whole = {path: path.read_bytes() for path in self.files()}
-        for path, data in whole.items():
-            for damage in (None, b"", data[:-1], b"?" + data[1:], data + b"?", b"\xff" * 9, b"{}"):
-                for each, bytes_ in whole.items():
-                    each.write_bytes(bytes_)
-                path.unlink()
-                if damage is not None:
-                    path.write_bytes(damage)
-                self.restart()
-                assert names(self.list()) == ["b", "a"]
-                assert content(self.list(HTML, True)) == content(self.first)
-
-    def test_another_version(self) -> None:
-        """What another version of proxpi keeps is left aside."""
+        """A file that is missing, cut, changed or of another version is no list."""
         (path,) = self.files()
-        path.write_bytes(path.read_bytes().replace(b"list 5", b"list 9", 1))
-        self.restart()
-        assert self.list().status == "MISS"
+        data = path.read_bytes()
+        other = data.replace(b"list 5", b"list 9", 1)
+        for damage in (None, b"", data[:-1], b"?" + data[1:], data + b"?", b"\xff" * 9, other):
+            path.unlink()
+            if damage is not None:
+                path.write_bytes(damage)
+            self.restart()
+            found = self.list()
+            assert (found.status, content(found)) == ("MISS", content(self.first))
 
-    def test_a_crash_at_any_moment(self) -> None:
-        """However far the keeping of a new list came, there is the one before or the one after."""
+    def test_crash(self) -> None:
+        """A crash at any moment leaves the list before or the one after."""
         self.clock.advance(1801)
         self.indexes.says(ROOT, root_list(["c"]))
         seen = set()
+        replace, unlink = os.replace, Path.unlink
         for moment in range(12):
             left = iter(range(moment))
 
-            def crash(*arguments: object, left: object = left, **keywords: object) -> None:
+            def crash(step: Callable[..., None], *arguments: object, left: object = left) -> None:
                 if next(left, None) is None:  # type: ignore[call-overload]
                     raise KeyboardInterrupt
+                step(*arguments)
 
-            self.crashing(crash)
+            for owner, name, step in ((os, "replace", replace), (Path, "unlink", unlink)):
+                self.put(owner, name, lambda *arguments, step=step: crash(step, *arguments))
             self.restart()
+            try:
+                self.ask().addErrback(lambda _: None)
+            except KeyboardInterrupt:
+                pass
+            self.put(os, "replace", replace)
+            self.put(Path, "unlink", unlink)
+            self.unhandled()
             self.indexes.upstream.offline = True
+            self.restart()
             seen.add(tuple(names(self.list())))
             self.indexes.upstream.offline = False
         assert seen == {("b", "a"), ("c",)}
-
-    def crashing(self, crash: object) -> None:
-        """Ask for the new list with a system that goes down at a rename or a removal."""
-        replace, unlink = os.replace, Path.unlink
-
-        def replacing(*arguments: object) -> None:
-            crash()  # type: ignore[operator]
-            replace(*arguments)  # type: ignore[arg-type]
-
-        def unlinking(*arguments: object, **keywords: object) -> None:
-            crash()  # type: ignore[operator]
-            unlink(*arguments, **keywords)  # type: ignore[arg-type]
-
-        patches = [
-            self.patch(os, "replace", replacing),  # type: ignore[no-untyped-call]
-            self.patch(Path, "unlink", unlinking),  # type: ignore[no-untyped-call]
-        ]
-        self.restart()
-        try:
-            self.ask().addErrback(lambda _: None)
-        except KeyboardInterrupt:
-            pass
-        for each in patches:
-            each.restore()
-        self.unhandled()
 
 
 class UnwritableTests(ListCase):
     """A folder that cannot be used."""
 
-    def setUp(self) -> None:
-        """Have an index with a list."""
-        super().setUp()
-        self.indexes.says(ROOT, root_list(["a"]))
+    def test_served(self) -> None:
+        """Without a folder, with a file in its place, or on a full disk, the list is served."""
 
-    def test_none(self) -> None:
-        """Without a folder the list is there, in files without names."""
-        self.place = Path("/proc/nowhere/projects")
-        self.restart()
-        assert names(self.list()) == ["a"]
-        assert self.list().status == "HIT"
-        assert not list(self.folder.iterdir())
-
-    def test_in_the_way(self) -> None:
-        """The same if there is a file where the folder should be."""
-        (self.folder / ".proxpi").write_text("mine")
-        self.restart()
-        assert names(self.list()) == ["a"]
-        assert (self.folder / ".proxpi").read_text() == "mine"
-        assert not self.unhandled()
-
-    def test_full_while_keeping(self) -> None:
-        """If it cannot be kept the list is shown all the same; the log says why."""
-
-        def full(*arguments: object) -> None:
+        def full(*arguments: object, **keywords: object) -> None:
             raise OSError(28, "No space left on device")
 
-        self.put(ListStore, "save", full)
-        assert names(self.list()) == ["a"]
-        assert self.list().status == "HIT"
+        self.indexes.says(ROOT, root_list(["a"]))
+        in_the_way = self.folder / "file"
+        in_the_way.write_text("mine")
+        for place in (Path("/proc/nowhere/projects"), in_the_way / "projects", self.place):
+            if place is self.place:
+                self.put(ListStore, "save", full)
+            self.place = place
+            self.restart()
+            assert [self.list().status, self.list().status] == ["MISS", "HIT"]
+            assert names(self.list()) == ["a"]
+        assert in_the_way.read_text() == "mine"
+        assert not self.unhandled()
+
+
+REPRESENTATIONS = [(form, packed) for form in (JSON, HTML) for packed in (False, True)]
+#: Its files are elsewhere, since it cannot be written.
+STORE = ListStore(Path("/proc/nowhere/projects"), Clock())
+
+
+def file(found: Iterable[str]) -> ListFile:
+    """Write names."""
+    return STORE.write(f"{name}\n".encode() for name in found)
+
+
+def in_blocks(patch: pytest.MonkeyPatch, size: int) -> None:
+    """Let files be read in small blocks."""
+    lines = ListFile.lines
+
+    def few(
+        file: ListFile, start: int = 0, end: int | None = None, _: int = 0
+    ) -> Iterator[list[bytes]]:
+        return lines(file, start, end, size)
+
+    patch.setattr(ListFile, "lines", few)
+
+
+@settings(deterministic, max_examples=100)
+@given(st.lists(st.lists(normalized_names, max_size=30), max_size=4), st.integers(1, 200))
+def test_merge(lists: list[list[str]], block: int) -> None:
+    """Whatever the lists and however small the blocks: sorted, and each name once."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_blocks(patch, block)
+        merged = list_store.merge([file(each) for each in lists], STORE)
+    found = b"".join(line for lines in merged.lines() for line in lines).decode().splitlines()
+    assert found == sorted(set[str]().union(*lists))
+
+
+@settings(deterministic, max_examples=40)
+@given(
+    st.lists(normalized_names, max_size=30), st.sampled_from(REPRESENTATIONS), st.integers(1, 200)
+)
+def test_render(found: list[str], representation: Representation, block: int) -> None:
+    """A list is rendered the same in pieces of any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_blocks(patch, block)
+        made = b"".join(list_store.render(file(found), representation))
+    serialization, compressed = representation
+    head, tail = list_head(serialization), list_tail(serialization)
+    expected = head + list_items(serialization, found, True) + tail
+    assert (gzip.decompress(made) if compressed else made) == expected
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Give the memory that work takes."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_a_merge() -> None:
+    """The memory of a merge does not grow with the lists, sorted or not."""
+
+    def merging(count: int) -> int:
+        many = [f"project-{number:07}" for number in range(count)]
+        lists = [file(many), file(many[::-1])]
+        return peak(lambda: list_store.merge(lists, STORE))
+
+    assert merging(150_000) < 1.5 * merging(75_000)
+
+
+def json_list(count: int) -> bytes:
+    """Give a list of so many names in JSON."""
+    items = ",".join(f'{{"name": "Project.{number:07}"}}' for number in range(count))
+    return f'{{"projects": [{items}]}}'.encode()
+
+
+def html_list(count: int) -> bytes:
+    """Give the same in HTML, half of it in unusual anchors."""
+    anchors = (
+        f'<a href="p-{number}/">P-{number}</a><A HREF="q-{number}/"><b>q-{number}</b></A>'
+        for number in range(count // 2)
+    )
+    return f"<!DOCTYPE html><html>{''.join(anchors)}</html>".encode()
+
+
+@pytest.mark.parametrize("made", [json_list, html_list])
+def test_memory(made: Callable[[int], bytes]) -> None:
+    """The memory to parse and render a list does not grow with the list."""
+
+    def handle(body: bytes) -> None:
+        blocks = (body[at : at + BLOCK] for at in range(0, len(body), BLOCK))
+        found = STORE.write(project_names(blocks, True, SkippedLinks()))
+        for packed in (False, True):
+            STORE.write(list_store.render(found, (HTML, packed)))
+
+    short, long = (made(count) for count in (20_000, 40_000))
+    assert peak(lambda: handle(long)) < 1.5 * peak(lambda: handle(short))

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectError
 
 from proxpi.index import page_cache
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page
 from proxpi.simple import urls
 from proxpi.simple.negotiate import Serialization
-from proxpi.upstream.errors import UpstreamFailed
 from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
 from tests.support.agent import Reply
 from tests.support.cases import run
@@ -160,25 +158,6 @@ class FlightTests(PagesCase):
         self.error(leaves, CancelledError)
         self.agents.release(AT_ROOT)
         assert self.page().status == "HIT"
-
-    def test_without_a_page_one_waits(self) -> None:
-        """Whoever has nothing to fall back on waits for 10 s, and the flight goes on."""
-        ask = self.ask()
-        self.clock.advance(9.9)
-        self.pending(ask)
-        self.clock.advance(0.2)
-        assert self.error(ask, UpstreamFailed).cause == "timed out"
-        self.agents.release(AT_ROOT)
-        assert self.page().status == "HIT"
-
-    def test_late_after_failures(self) -> None:
-        """If a try failed meanwhile, that is what is said of it, and not that it took long."""
-        self.agents.at(AT_ROOT, ConnectError())
-        self.agents.silent.clear()
-        ask = self.ask()
-        self.agents.silent.add(AT_ROOT)
-        self.clock.pump([0.5] * 21)
-        assert self.error(ask, UpstreamFailed).cause == "could not connect"
 
 
 class MergeTests(PagesCase):

@@ -34,35 +34,6 @@ class SomePagesTests(PagesCase):
         self.clock.pump([0.1] * 60)
         assert self.result(ask).status == "STALE"
 
-    def test_the_newest_failure_stays(self) -> None:
-        """A page that recovers is not held up by one that failed later, and stays broken."""
-        for name in "ab":
-            self.indexes.says(f"{ROOT}{name}/", Reply(500))
-            self.stale(name)
-        self.indexes.says(f"{ROOT}a/", project_page("a2.zip"))
-        self.clock.pump([0.5] * 30)
-        assert files(self.page("a")) == ["a2.zip"]
-
-    def test_one_page_hangs(self) -> None:
-        """A page that hangs makes an index look dead; it is seen to live by what clients want."""
-        self.agents.silent.add(f"{ROOT}b/")
-        self.stale("b")
-        self.indexes.says(f"{ROOT}a/", project_page("a2.zip"))
-        self.page("a")
-        self.clock.pump([0.5] * 40)
-        assert files(self.page("a")) == ["a2.zip"]
-
-    def test_a_wish_to_be_left_alone_outlives_a_success(self) -> None:
-        """An older question that is answered well is no leave to ask again."""
-        self.agents.silent.add(f"{ROOT}b/")
-        self.ask("b")
-        self.indexes.says(f"{ROOT}a/", Reply(429, headers={"Retry-After": "30"}))
-        self.stale("a")
-        self.agents.release(f"{ROOT}b/")
-        asked = self.agents.count(f"{ROOT}a/")
-        self.stale("a")
-        assert self.agents.count(f"{ROOT}a/") == asked
-
     def test_trouble_holds_no_pages(self) -> None:
         """What is remembered of trouble keeps no page in memory."""
         entries: Any = self.pages
@@ -79,28 +50,6 @@ class SomePagesTests(PagesCase):
         gc.collect()
         # The newest error may still be known to somebody, with all that led to it.
         assert sum(entry() is not None for entry in held) <= 2
-
-    def test_an_older_page_is_confirmed(self) -> None:
-        """A 304 for what is replaced already changes nothing."""
-        self.build(ROOT)
-        self.indexes.says(AT_ROOT, project_page("old.zip").having(ETag='"1"'))
-        self.page()
-        self.clock.advance(2000)
-        self.agents.silent.add(AT_ROOT)
-        self.ask()
-        self.clock.advance(1)
-        entries: Any = self.pages
-        entries._entries["demo"].requests.detach(self.indexes.sources[0])  # as when it is late
-        run(self.pages.ask_again("demo", "old.zip"))
-        assert self.agents.waiting == 2
-        self.agents.answer(AT_ROOT, project_page("new.zip").having(ETag='"2"'))
-        self.agents.answer(AT_ROOT, Reply(304))
-        self.indexes.says(AT_ROOT, Reply(304))
-        assert files(self.page()) == ["new.zip"]
-        self.clock.advance(2000)
-        self.agents.silent.clear()
-        self.page()
-        assert self.agents.asked[-1].header("If-None-Match") == '"2"'
 
 
 class Later:
@@ -163,18 +112,6 @@ class ForgottenTests(PagesCase):
         self.agents.release(AT_ROOT)
         assert files(self.page()) == ["b.zip"]
         assert self.agents.count(AT_ROOT) == asked + 1
-
-    def test_in_an_outage(self) -> None:
-        """The first client waits for the index; the next ones get the old page at once."""
-        self.pages.invalidate("demo")
-        self.agents.silent.add(AT_ROOT)
-        ask = self.ask()
-        self.clock.advance(5.1)
-        assert self.result(ask).status == "STALE"
-        for _ in range(10):
-            ask = self.ask()
-            self.clock.advance(0.5)
-            assert self.result(ask).status == "STALE"
 
 
 class DamagedTests(PagesCase):

@@ -1,22 +1,33 @@
-"""Real clients install through proxpi, twice; the second time the upstream is asked for no file."""
+"""Real clients install through proxpi; what proxpi has cached is not requested upstream again."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.integration.conftest import StartProxy
+from tests.support.behavior import Behavior
 from tests.support.clients import Environment, pip_install, poetry_install, uv_install
 from tests.support.distributions import make_sdist, make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
+from tests.support.proxy import Proxy, way_out
 
+Install = Callable[..., tuple[Environment, str]]
+
+_JSON = "application/vnd.pypi.simple.v1+json"
 _INSTALLED = {"demo_app": "1.0", "demo_lib": "1.5", "demo_other": "2.0", "demo_source": "0.3"}
+both = pytest.mark.parametrize("install", [pip_install, uv_install])
 
 
 @pytest.fixture
 def tree(fake_index: FakeIndex) -> FakeIndex:
-    """An index with three wheels and a source distribution that need each other."""
+    """An index with three wheels and a source distribution that require each other."""
     fake_index.add(make_wheel("demo-app", requires=["demo-lib>=1", "demo.other"]))
     fake_index.add(make_wheel("demo-lib", "1.0"))
     fake_index.add(make_wheel("demo-lib", "1.5", padding=200_000))
@@ -30,7 +41,7 @@ def _assert_installed(environment: Environment) -> None:
 
 
 def _assert_downloaded_once(index: FakeIndex) -> None:
-    """Every download has ended, none was made twice, and each was proxpi's."""
+    """Check that proxpi alone has downloaded, each file once."""
     index.wait_until_quiet()
     asked = index.files_asked()
     assert {seen.headers["user-agent"].split("/")[0] for seen in asked} == {"proxpi"}
@@ -40,48 +51,28 @@ def _assert_downloaded_once(index: FakeIndex) -> None:
     index.clear_requests()
 
 
-@pytest.mark.parametrize("install", [pip_install, uv_install])
-def test_second_install_asks_for_no_file(
-    tree: FakeIndex, start_proxy: StartProxy, tmp_path: Path, install: object
-) -> None:
-    """pip and uv install the tree twice; the second install is served from the cache alone."""
-    assert callable(install)
-    proxy = start_proxy(tree)
-    first, _ = install(tmp_path / "first", proxy.url, "demo-app")
-    _assert_installed(first)
-    _assert_downloaded_once(tree)
-    second, _ = install(tmp_path / "second", proxy.url, "demo-app")
-    _assert_installed(second)
-    assert tree.requests() == []
-
-
-def test_poetry_second_install_asks_for_no_file(
+def test_second_install(
     tree: FakeIndex, start_proxy: StartProxy, tmp_path: Path, poetry: Path
 ) -> None:
-    """poetry resolves and installs, then installs from its lock file and the cache alone."""
-    proxy = start_proxy(tree)
-    first, lock = poetry_install(poetry, tmp_path / "first", proxy.url, "demo-app")
-    _assert_installed(first)
-    _assert_downloaded_once(tree)
-    second, _ = poetry_install(poetry, tmp_path / "second", proxy.url, "demo-app", lock=lock)
-    _assert_installed(second)
-    assert tree.requests() == []
-
-
-def test_clients_share_one_cache(tree: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """What uv made proxpi fetch is there for pip, although they ask for different forms."""
+    """After uv, then after poetry, every client installs without a request upstream."""
     proxy = start_proxy(tree)
     _assert_installed(uv_install(tmp_path / "uv", proxy.url, "demo-app")[0])
     _assert_downloaded_once(tree)
     simple = proxy.url.replace("/index/", "/simple/")
     _assert_installed(pip_install(tmp_path / "pip", simple, "demo-app")[0])
+    _assert_installed(uv_install(tmp_path / "uv-again", proxy.url, "demo-app")[0])
+    assert tree.requests() == []
+    assert proxy.request("DELETE", "/cache").status == 200
+    first, lock = poetry_install(poetry, tmp_path / "poetry", proxy.url, "demo-app")
+    _assert_installed(first)
+    _assert_downloaded_once(tree)
+    again, _ = poetry_install(poetry, tmp_path / "poetry-again", proxy.url, "demo-app", lock=lock)
+    _assert_installed(again)
     assert tree.requests() == []
 
 
-def test_a_redirected_client_installs_too(
-    tree: FakeIndex, start_proxy: StartProxy, tmp_path: Path
-) -> None:
-    """A client that is not kept waiting gets files upstream, the next one from the cache."""
+def test_redirected(tree: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """pip is redirected upstream and installs; the next client is served from the cache."""
     proxy = start_proxy(tree, download_timeout=0)
     _assert_installed(pip_install(tmp_path / "first", proxy.url, "demo-app")[0])
     tree.wait_until_quiet()
@@ -92,3 +83,102 @@ def test_a_redirected_client_installs_too(
     tree.clear_requests()
     _assert_installed(uv_install(tmp_path / "second", proxy.url, "demo-app")[0])
     assert tree.files_asked() == []
+
+
+@both
+@pytest.mark.parametrize("cache_size", [0, 100_000_000])
+def test_streamed(
+    tree: FakeIndex, start_proxy: StartProxy, tmp_path: Path, install: Install, cache_size: int
+) -> None:
+    """pip and uv install without redirects, whether files are cached or not."""
+    settings = {"slow_download": "stream", "cache_size": cache_size, "download_timeout": 0}
+    proxy = start_proxy(tree, **settings)
+    _assert_installed(install(tmp_path, proxy.url, "demo-app")[0])
+    by = {seen.headers["user-agent"].split("/")[0] for seen in tree.files_asked()}
+    assert by == {"proxpi"}
+
+
+def test_ranges(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """uv reads the metadata of a wheel without sidecar in ranges."""
+    fake_index.add(make_wheel("demo-lib", "1.5", padding=2_000_000), core_metadata=None)
+    proxy = start_proxy(fake_index)
+    environment, _ = uv_install(tmp_path, proxy.url, "demo-lib")
+    assert environment.version_of("demo_lib") == "1.5"
+    ranges = [seen.headers.get("range") for seen in fake_index.files_asked()]
+    assert None in ranges and len(ranges) > 1
+    assert all(one is None or one.count("-") == 1 for one in ranges)
+
+
+@both
+def test_sidecars_gone(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, install: Install
+) -> None:
+    """pip and uv install while the advertised core metadata is gone; then in an outage."""
+    lib = {version: make_wheel("demo-lib", version, padding=300_000) for version in ("1.0", "1.5")}
+    app = make_wheel("demo-app", requires=["demo-lib>=1"])
+    for wheel in (app, *lib.values()):
+        sidecar = fake_index.add(wheel) + ".metadata"
+        fake_index.script(sidecar, Behavior(status=404, body=b"gone"))
+    proxy = start_proxy(fake_index)
+    first, _ = install(tmp_path / "first", proxy.url, "demo-app")
+    fake_index.wait_until_quiet()
+    ranges = [seen for seen in fake_index.files_asked() if "range" in seen.headers]
+    names = {seen.path.rpartition("/")[2] for seen in ranges}
+    assert names >= {app.filename, lib["1.5"].filename}
+    fake_index.close()
+    second, _ = install(tmp_path / "second", proxy.url, "demo-app")
+    for environment in (first, second):
+        assert environment.version_of("demo_app") == "1.0"
+        assert environment.version_of("demo_lib") == "1.5"
+
+
+#: What a page says of a wheel besides its URL, and whether that tells two versions apart.
+_PAGES: dict[str, tuple[dict[str, Any], bool]] = {
+    "no hash, metadata with one": ({"hashes": {}}, True),
+    "no hash, size alone": ({"hashes": {}, "core_metadata": None, "upload_time": None}, True),
+    "hash, metadata without one": ({"core_metadata": True}, True),
+    "nothing": ({"hashes": {}, "core_metadata": None, "upload_time": None, "size": None}, False),
+}
+
+
+@both
+@pytest.mark.parametrize("page", _PAGES)
+def test_uploaded_again(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, install: Install, page: str
+) -> None:
+    """pip and uv install a wheel that was uploaded again under its name, with its new metadata."""
+    keys, distinct = _PAGES[page]
+    ttl = {} if distinct else {"index_ttl": EXPIRED_AT_ONCE}
+    proxy = start_proxy(fake_index, cache_dir=tmp_path / "cache", **ttl)
+    fake_index.add(make_wheel("demo-lib", "1.5"))
+    for number, requires in enumerate(([], ["demo-lib"])):
+        fake_index.forget("demo-app")
+        fake_index.add(make_wheel("demo-app", requires=requires, padding=200_000), **keys)
+        assert proxy.request("DELETE", "/cache/demo-app").status == 200
+        environment, _ = install(tmp_path / f"install-{number}", proxy.url, "demo-app")
+        assert environment.version_of("demo_app") == "1.0"
+    assert environment.version_of("demo_lib") == "1.5"
+    shutil.rmtree(tmp_path / "install-1")
+    environment, _ = install(tmp_path / "install-1", proxy.url, "demo-app")
+    assert environment.version_of("demo_lib") == "1.5"
+
+
+@both
+def test_default_index(tmp_path: Path, install: Install) -> None:
+    """A real package installs through the default index, then from the cache."""
+    project, filename = "iniconfig", "iniconfig-2.1.0-py3-none-any.whl"
+    settings = {"PROXPI_DOWNLOAD_TIMEOUT": "60", **way_out()}
+    with Proxy(settings, folder=tmp_path) as proxy:
+        install(tmp_path / "first", proxy.url, f"{project}==2.1.0")
+        file = proxy.get(f"/index/{project}/{filename}")
+        assert (file.status, file.headers["x-cache"]) == (200, "HIT")
+        page = proxy.get(f"/index/{project}/", Accept=_JSON)
+        assert (page.status, page.headers["x-cache"]) == (200, "HIT")
+        (entry,) = (one for one in json.loads(page.body)["files"] if one["filename"] == filename)
+        assert hashlib.sha256(file.body).hexdigest() == entry["hashes"]["sha256"]
+        _, output = install(tmp_path / "second", proxy.url, f"{project}==2.1.0")
+    # A client logs each host that it sends a request to: the second time this one alone.
+    lines = output.splitlines()
+    requests = "\n".join(line for line in lines if " request for: " in line or '"GET ' in line)
+    assert proxy.origin.removeprefix("http://") in requests
+    assert "https://" not in requests

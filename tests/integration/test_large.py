@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import StartProxy
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 
 pytestmark = pytest.mark.alone

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.support.proxy import GUARD_SECONDS, plain_environment
+from tests.support.process import GUARD_SECONDS, plain_environment
 
 _POETRY = "poetry>=2.1"
 

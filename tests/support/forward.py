@@ -1,7 +1,6 @@
 """Real forward proxies, ``tinyproxy`` and ``squid`` from Debian, each in a process of its own.
 
-A proxy listens on a free port of 127.0.0.1 and is ended with its ``with`` block. It is waited for
-by reading what it writes. Both take users with Basic credentials, or everybody.
+A proxy listens on a free port of 127.0.0.1. Both take users with Basic credentials, or everybody.
 """
 
 from __future__ import annotations
@@ -9,19 +8,17 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from tests.support.debian import beside, need
-from tests.support.proxy import GUARD_SECONDS, plain_environment
+from tests.support.process import Process, plain_environment
 
 USER = "traveler"
 
@@ -37,7 +34,7 @@ def reserved() -> socket.socket:
     return bound
 
 
-class Forward(ABC):
+class Forward(Process, ABC):
     """A forward proxy that runs while the ``with`` block does.
 
     :ivar url: its URL, without credentials; ``private_url`` has them
@@ -56,82 +53,30 @@ class Forward(ABC):
         self.url = f"{self.scheme}://127.0.0.1:{self._port}"
         pair = f"{USER}:{quote(self.password, safe='')}"
         self.private_url = self.url.replace("://", f"://{pair}@")
+        folder = Path(tempfile.mkdtemp(prefix="forward-"))
+        super().__init__(self.configure(folder), folder=folder, environment=plain_environment())
 
     @abstractmethod
-    def command(self, folder: Path) -> Sequence[str]:
-        """What is run, after its configuration was written into a folder of its own."""
+    def configure(self, folder: Path) -> Sequence[str]:
+        """Write a configuration into a folder, and give the command that uses it."""
 
     @abstractmethod
     def log(self) -> list[tuple[str, str]]:
         """What it has logged of the requests that it took."""
 
-    def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="forward-"))
-        command = self.command(self._folder)
-        self._process = subprocess.Popen(
-            command,
-            cwd=self._folder,
-            env=plain_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        self._lines: list[str] = []
-        self._more = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        try:
-            self.wait_for_line(self.ready)
-        except BaseException:
-            self._end()
-            raise
-        return self
+    def wait_until_ready(self) -> None:
+        """Wait until it listens."""
+        self.wait_for_line(self.ready)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._end()
-        if error is not None:
-            error.add_note("--- what the forward proxy wrote ---\n" + "\n".join(self._lines))
-
-    def _end(self) -> None:
-        self._process.terminate()
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
+        """Stop it, and read its log."""
         try:
-            self._process.wait(GUARD_SECONDS)
+            return super().stop(with_signal)
         finally:
-            self._process.kill()
-            self._process.wait()
             self._reserved.close()
-            self._reader.join(GUARD_SECONDS)
-            self.served = self.log()
-            shutil.rmtree(self._folder)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as written:
-            for line in written:
-                with self._more:
-                    self._lines.append(line.rstrip("\n"))
-                    self._more.notify_all()
-        with self._more:
-            self._lines.append("(end)")
-            self._more.notify_all()
-
-    def wait_for_line(self, text: str) -> None:
-        """Wait until it has written a line with this text."""
-
-        def known() -> bool:
-            return any(text in line for line in self._lines) or self._lines[-1:] == ["(end)"]
-
-        with self._more:
-            self._more.wait_for(known, GUARD_SECONDS)
-            lines = list(self._lines)
-        assert any(text in line for line in lines), f"it never wrote {text!r}: {lines}"
+            if self.folder.exists():
+                self.served = self.log()
+                shutil.rmtree(self.folder)
 
 
 class Tinyproxy(Forward):
@@ -140,7 +85,7 @@ class Tinyproxy(Forward):
     ready = "Accepting connections"
     password = "t1ny-s3cr3t"  # it takes no other characters
 
-    def command(self, folder: Path) -> Sequence[str]:
+    def configure(self, folder: Path) -> Sequence[str]:
         """See `Forward`."""
         lines = [f"Port {self._port}", "Listen 127.0.0.1", "Timeout 60", "LogLevel Info"]
         if self._locked:
@@ -151,7 +96,9 @@ class Tinyproxy(Forward):
 
     def log(self) -> list[tuple[str, str]]:
         """See `Forward`."""
-        asked = [line.partition("Request (file descriptor ")[2] for line in self._lines]
+        asked = [
+            line.partition("Request (file descriptor ")[2] for line in self.output.splitlines()
+        ]
         words = [line.partition("): ")[2].split() for line in asked if line]
         return [(method, target) for method, target, _ in words]
 
@@ -177,12 +124,12 @@ class Squid(Forward):
         denied: Sequence[str] = (),
     ) -> None:
         self.scheme = "https" if certificate else "http"
-        super().__init__(locked=locked)
         self._hosts = hosts or {}
         self._certificate = certificate
         self._denied = denied
+        super().__init__(locked=locked)
 
-    def command(self, folder: Path) -> Sequence[str]:
+    def configure(self, folder: Path) -> Sequence[str]:
         """See `Forward`."""
         squid = need("squid-openssl", "squid")
         files = {
@@ -236,7 +183,7 @@ class Squid(Forward):
 
     def log(self) -> list[tuple[str, str]]:
         """See `Forward`."""
-        lines = (self._folder / "access.log").read_text().splitlines()
+        lines = (self.folder / "access.log").read_text().splitlines()
         words = [line.split() for line in lines if " error:" not in line]  # those of no request
         self.connections = len({client for client, _, _ in words})
         return [(method, target) for _, method, target in words]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.support import fake_server
 from tests.support.network import go_into
-from tests.support.proxy import plain_environment
+from tests.support.process import plain_environment
 
 _ROOT = Path(__file__).parents[2]
 _MOST = 65536

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from tests.support.proxy import GUARD_SECONDS
+from tests.support.process import GUARD_SECONDS
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import resource
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from tests.support.proxy import GUARD_SECONDS
+from tests.support.process import GUARD_SECONDS
+from tests.support.proxy import Proxy
 
 
 def connect(origin: str, *, receives: int | None = None) -> socket.socket:
@@ -28,6 +30,15 @@ def connect(origin: str, *, receives: int | None = None) -> socket.socket:
         client.close()
         raise
     return client
+
+
+def connect_tls(proxy: Proxy) -> socket.socket:
+    """Connect to the TLS listener of a proxy, whatever its certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    port = int(proxy.wait_for_line(r"https://127\.0\.0\.1:(\d+)/")[1])
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), GUARD_SECONDS))
 
 
 def ask(client: socket.socket, path: str, *headers: str) -> None:
@@ -54,6 +65,14 @@ def body(client: socket.socket, count: int, at_a_time: int = 1 << 20) -> bytes:
     while count and (part := client.recv(min(count, at_a_time))):
         parts.append(part)
         count -= len(part)
+    return b"".join(parts)
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Read until the server closes the connection."""
+    parts = []
+    while part := client.recv(65536):
+        parts.append(part)
     return b"".join(parts)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
-from proxpi.files.file_handles import PartialFile
+from proxpi.files.cache_dir import PartialFile
 from proxpi.web.channel import BUFFER
 from proxpi.web.transfer import CHUNK, STALL_TIMEOUT
 from tests.support.agent import Reply, Silence

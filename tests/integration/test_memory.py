@@ -1,25 +1,25 @@
-"""Memory that clients can fill with odd requests: it has the bound that is stated for it."""
+"""Memory: requests of any kind and large files take no more than the bound that is stated."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 from proxpi.web.response_cache import MEMORY
-from tests.integration.conftest import StartProxy
 from tests.support import sockets
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
 COUNT = 9000
-#: Of those that are large, and take more time.
+#: Of large requests, which take more time.
 FEWER = 1500
-#: Beside the response cache: header names that Twisted remembers, buffers, and what is not reused.
-BESIDE = 16 * 1024 * 1024
+MIB = 1 << 20
+#: Beside the response cache: header names that Twisted remembers, buffers, and fragmentation.
+BESIDE = 16 * MIB
 
 
 def odd(number: int, size: int) -> str:
@@ -45,14 +45,14 @@ KINDS: dict[str, Callable[[int], list[str]]] = {
 }
 
 
-def resident(proxy: Proxy) -> int:
-    """Give the bytes of memory that it takes."""
+def memory(proxy: Proxy, field: str = "VmRSS") -> int:
+    """Give the bytes of memory that it takes; ``VmHWM``: that it has taken at most."""
     lines = Path(f"/proc/{proxy.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def ask_all(proxy: Proxy, kind: Callable[[int], list[str]], numbers: range) -> None:
-    """Ask one after the other, on connections that are kept as long as the server keeps them."""
+def send_all(proxy: Proxy, kind: Callable[[int], list[str]], numbers: range) -> None:
+    """Send one after the other, on connections that are kept as long as the server keeps them."""
     client: socket.socket | None = None
     for number in numbers:
         target, *fields = kind(number)
@@ -64,9 +64,8 @@ def ask_all(proxy: Proxy, kind: Callable[[int], list[str]], numbers: range) -> N
         while b"\r\n\r\n" not in received:
             received += client.recv(65536)
         answer, _, body = received.partition(b"\r\n\r\n")
-        lengths = [
-            int(line[16:]) for line in answer.split(b"\r\n") if line.startswith(b"Content-Length: ")
-        ]
+        prefix = b"Content-Length: "
+        lengths = [int(line[16:]) for line in answer.split(b"\r\n") if line.startswith(prefix)]
         sockets.body(client, sum(lengths) - len(body))
         if b"\r\nConnection: close" in answer:
             client.close()
@@ -75,13 +74,31 @@ def ask_all(proxy: Proxy, kind: Callable[[int], list[str]], numbers: range) -> N
         client.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_bounded(fake_index: FakeIndex, start_proxy: StartProxy, kind: str) -> None:
-    """Thousands of requests, each with something odd, take no more than is stated."""
+def test_requests(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """Thousands of requests that each differ, of every kind, take no more than is stated."""
     fake_index.add(make_wheel("demo"))
     proxy = start_proxy(fake_index)
-    ask_all(proxy, KINDS[kind], range(200))
-    before = resident(proxy)
-    ask_all(proxy, KINDS[kind], range(200, FEWER if kind.startswith("large") else COUNT))
-    assert resident(proxy) - before < MEMORY + BESIDE
+    for kind in KINDS.values():
+        send_all(proxy, kind, range(200))
+    before = memory(proxy)
+    for name, kind in KINDS.items():
+        send_all(proxy, kind, range(200, FEWER if name.startswith("large") else COUNT))
+        assert memory(proxy) - before < MEMORY + BESIDE, name
     assert proxy.get("/health").status == 200
+
+
+def test_large_file(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """A large file with stalled clients takes less than 40 MB, and each gets all of it."""
+    wheel = make_wheel("large", padding=60_000_000)
+    fake_index.add(wheel)
+    proxy = start_proxy(fake_index, slow_download="stream")
+    before = memory(proxy, "VmHWM")
+    path = f"/index/large/{wheel.filename}"
+    with ExitStack() as stack:
+        stalled = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(20)]
+        for client in stalled:
+            sockets.ask(client, path)
+            assert sockets.head(client)[0] == 200
+        assert proxy.get(path).body == wheel.data
+        assert memory(proxy, "VmHWM") - before < 40_000_000
+        assert all(sockets.body(client, wheel.size) == wheel.data for client in stalled[:3])

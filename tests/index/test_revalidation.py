@@ -1,0 +1,680 @@
+"""Revalidation: its decisions, deadlines and retries, and pages while an index fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseNeverReceived
+from werkzeug.http import http_date
+
+from proxpi.index import revalidation
+from proxpi.index.breaker import Breakers, State
+from proxpi.index.page_cache import NoSuchProject, Page
+from proxpi.index.revalidation import (
+    MIN_PROGRESS,
+    WINDOW,
+    Decision,
+    Progress,
+    decide,
+    with_retries,
+)
+from proxpi.simple import parse
+from proxpi.single_flight import Flights, Late
+from proxpi.upstream.errors import Offline, TLSFailed, UpstreamFailed
+from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
+from tests.index.test_breaker import REFUSED
+from tests.support.agent import Reply
+from tests.support.cases import Case, run
+from tests.support.indexes import EXTRA, ROOT, project_page
+
+CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
+PRIVATE = ROOT.replace("//", "//user:secret@")
+OTHER, COLD = f"{ROOT}other/", f"{ROOT}cold/"
+ELSEWHERE = "https://mirror.example/demo/"
+IN_TEN_MINUTES = http_date(datetime.now(UTC) + timedelta(seconds=600))
+LOOP = Reply(302, headers={"Location": AT_ROOT})
+#: Failures of one page. A response of any status is one, with or without ``Retry-After``.
+PAGE_FAILURES: list[Reply | Exception] = [
+    *(
+        Reply(status, (b"no",), {"Content-Type": "text/plain"})
+        for status in (204, 400, 401, 402, 403, 405, 408, 412, 418, 425, 451)
+    ),
+    *(Reply(status) for status in (500, 501, 502, 503, 504, 507, 520, 599)),
+    *(
+        Reply(status, headers={"Retry-After": value})
+        for status in (500, 502, 503)
+        for value in ("0", "2", "30", IN_TEN_MINUTES)
+    ),
+    Reply(200, (b"welcome",)),
+    Reply(200, (b"\x89PNG\r\n",), {"Content-Type": "image/png"}),
+    Reply(200, (b"garbage",), {"Content-Encoding": "gzip"}),
+    Reply(200, (b'{"files"',), ends=ConnectionError),
+    LOOP,
+    Reply(302, headers={"Location": ELSEWHERE}),
+    project_page(version="2.0"),
+    error.ConnectionLost(),
+    ResponseNeverReceived([Failure(error.ConnectionDone())]),
+]
+#: Failures of the index: no connection, or too many requests.
+INDEX_FAILURES: list[Reply | Exception] = [
+    error.ConnectionRefusedError(),
+    error.DNSLookupError("root.example"),
+    error.NoRouteError(),
+    error.TimeoutError(),
+    error.TCPTimedOutError(),
+    TLSFailed("TLS failed: the certificate of root.example has expired", temporary=False),
+    Reply(429),
+    Reply(429, headers={"Retry-After": "2"}),
+    Reply(429, headers={"Retry-After": IN_TEN_MINUTES}),
+]
+
+
+def retry_after(failure: Reply | Exception) -> bool:
+    """Whether a failure has a ``Retry-After``."""
+    return isinstance(failure, Reply) and "Retry-After" in failure.headers
+
+
+@pytest.mark.parametrize(
+    ("breakers", "usable", "forced", "decision"),
+    [
+        ([], True, False, Decision.FRESH),
+        ([], False, False, Decision.FRESH),
+        ([CLOSED], False, False, Decision.WAIT_COLD),
+        ([OPEN], False, False, Decision.WAIT_COLD),
+        ([OPEN], False, True, Decision.WAIT_COLD),
+        ([OPEN], True, True, Decision.WAIT),
+        ([HALF_OPEN], True, True, Decision.WAIT),
+        ([OPEN], True, False, Decision.STALE),
+        ([OPEN, OPEN], True, False, Decision.STALE),
+        ([OPEN, HALF_OPEN], True, False, Decision.TRIAL),
+        ([CLOSED, HALF_OPEN], True, False, Decision.TRIAL),
+        ([CLOSED, OPEN], True, False, Decision.WAIT),
+        ([CLOSED], True, False, Decision.WAIT),
+    ],
+)
+def test_decide(breakers: Sequence[State], usable: bool, forced: bool, decision: Decision) -> None:
+    """The decision follows the table."""
+    assert decide(breakers, usable=usable, forced=forced) is decision
+
+
+class ExtensionTests(Case):
+    """The deadline of a client without a stale page."""
+
+    def setUp(self) -> None:
+        """Begin a flight."""
+        self.clock, self.progress = Clock(), Progress()
+        self.flight = Flights[str, None](self.clock).join("demo", self.hang)
+
+    async def hang(self) -> None:
+        """Work that does not end."""
+        await Deferred()
+
+    def wait(self) -> Deferred[None]:
+        """Wait for it."""
+        return self.flight.wait(self.clock.seconds() + WINDOW, self.progress.extend(self.clock))
+
+    def test_silence(self) -> None:
+        """Each client waits 10 s of its own while no bytes arrive."""
+        first = self.wait()
+        self.clock.advance(4)
+        second = self.wait()
+        self.clock.pump([0.5] * 12)
+        self.error(first, Late)
+        self.pending(second)
+        self.clock.pump([0.5] * 8)
+        self.error(second, Late)
+
+    def test_progress(self) -> None:
+        """A response that arrives steadily is slow and not failed; single bytes do not count."""
+        wait = self.wait()
+        for _ in range(60):
+            self.progress.add(MIN_PROGRESS // 5)
+            self.clock.advance(1)
+        self.pending(wait)
+        assert self.progress.progressed
+        for _ in range(11):
+            self.progress.add(1)
+            self.clock.advance(1)
+        self.error(wait, Late)
+        self.progress.begin()
+        assert not self.progress.progressed
+        self.progress.add(0)  # a response head
+        assert self.progress.progressed
+
+
+class RetryTests(Case):
+    """Retries with backoff."""
+
+    def setUp(self) -> None:
+        """Begin with closed breakers."""
+        self.clock = Clock()
+        self.breakers = Breakers(ROOT, self.clock)
+
+    def ask(self, *outcomes: UpstreamFailed | str) -> Deferred[str]:
+        """Send a request with these outcomes, one try after another; the last one stays."""
+        left = list(outcomes)
+        self.began, self.asked = self.clock.seconds(), list[float]()
+
+        async def ask() -> str:
+            self.asked.append(self.clock.seconds() - self.began)
+            outcome = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(outcome, UpstreamFailed):
+                raise outcome
+            return outcome
+
+        return run(with_retries(ask, self.breakers, self.clock, 4))
+
+    def test_outage(self) -> None:
+        """A short outage is bridged; after 4 tries inside 10 s the last failure is raised."""
+        assert self.result(self.ask("page")) == "page"
+        ask = self.ask(REFUSED, REFUSED, "page")
+        self.clock.pump([0.1] * 20)
+        assert (self.result(ask), len(self.asked)) == ("page", 3)
+        ask = self.ask(REFUSED)
+        self.clock.pump([0.1] * 100)
+        assert self.error(ask, UpstreamFailed).cause == "connection refused"
+        assert len(self.asked) == 4
+        assert self.asked[-1] < 10
+
+    def test_no_retry(self) -> None:
+        """There is no retry where waiting does not help, or no time is left."""
+        for failure in (
+            UpstreamFailed(ROOT, "status 400", temporary=False),
+            Offline(ROOT, "it is not cached"),
+            UpstreamFailed(ROOT, "status 503", retry_after=16.0),
+        ):
+            self.error(self.ask(failure), UpstreamFailed)
+            assert len(self.asked) == 1
+        silence: Deferred[str] = Deferred()
+
+        async def ask() -> str:
+            return await silence
+
+        asking = run(with_retries(ask, self.breakers, self.clock, 4))
+        self.clock.advance(20)
+        silence.errback(REFUSED)
+        self.error(asking, UpstreamFailed)
+
+    def test_retry_after(self) -> None:
+        """A pause is at least ``Retry-After``, that of a 429 for another page included."""
+        ask = self.ask(UpstreamFailed(ROOT, "status 503", retry_after=6.0), "page")
+        self.clock.pump([0.5] * 13)
+        assert (self.result(ask), self.asked) == ("page", [0.0, 6.0])
+        limited = UpstreamFailed(ROOT, "status 429", retry_after=6.0, scope="rate limit")
+        self.breakers.failed("other", limited, self.clock.seconds())
+        ask = self.ask("page")
+        self.clock.pump([0.5] * 13)
+        assert (self.result(ask), self.asked) == ("page", [6.0])
+        limited.retry_after = 25.0
+        self.breakers.failed("other", limited, self.clock.seconds())
+        failure = self.error(self.ask("page"), UpstreamFailed)
+        assert (failure.cause, failure.retry_after, self.asked) == ("status 429", 25.0, [])
+
+
+class StaleTests(PagesCase):
+    """One index that served a page, and then fails."""
+
+    def setUp(self) -> None:
+        """Hold a stale page."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+        self.fresh = self.page()
+        self.clock.advance(2000)
+
+    def assert_stale(self, page: Page | None) -> None:
+        """It is the old page, and says so."""
+        assert page is not None
+        assert (page.status, page.remaining, page.body) == ("STALE", 0.0, self.fresh.body)
+        assert page.age >= 2000
+
+    def test_failures(self) -> None:
+        """However the index fails, the page stays, however old, in all representations."""
+        for failure in (INDEX_FAILURES[0], Reply(500), Reply(401), Reply(200, (b"welcome",))):
+            self.setUp()
+            self.indexes.says(AT_ROOT, failure)
+            self.clock.advance(10_000_000)
+            self.assert_stale(self.slow_page())
+            self.assert_stale(self.page())
+            self.assert_stale(self.pages.ready("demo", JSON, False))
+            html = self.result(self.ask(form=HTML))
+            assert (html.status, b"a.zip" in html.body.data) == ("STALE", True)
+
+    def test_own_error(self) -> None:
+        """An error of proxpi's own is logged, and leaves the page."""
+
+        def breaks(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.put(parse, "parse_project", breaks)
+        self.assert_stale(self.page())
+        (failure,) = self.unhandled()
+        assert "ZeroDivisionError" in repr(failure.value)
+
+    def test_recovery(self) -> None:
+        """A few seconds after the outage the page is fresh: changed, or confirmed."""
+        for reply, status in ((project_page("b.zip"), "MISS"), (Reply(304), "REVALIDATED")):
+            self.setUp()
+            self.indexes.says(AT_ROOT, Reply(500))
+            with capturedLogs() as events:
+                self.assert_stale(self.slow_page())
+            (event,) = [each for each in events if each["log_level"] == LogLevel.warn]
+            assert (event["name"], event["error"].cause) == ("demo", "status 500")
+            self.clock.pump([0.5] * 40)
+            self.assert_stale(self.page())
+            self.indexes.says(AT_ROOT, reply)
+            self.clock.pump([0.5] * 12)
+            page = self.page()
+            assert page.status == status
+            assert page.remaining > 1790.0
+
+    def test_slow(self) -> None:
+        """Clients wait until 5 s after the request; it continues, and its response is used."""
+        self.agents.silent.add(AT_ROOT)
+        first = self.ask()
+        self.clock.advance(4.9)
+        second = self.ask()
+        self.pending(first)
+        self.clock.advance(0.2)
+        self.assert_stale(self.result(first))
+        self.assert_stale(self.result(second))
+        self.assert_stale(self.page())
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        self.agents.release(AT_ROOT)
+        self.clock.advance(10)
+        page = self.page()
+        assert (page.status, files(page), self.agents.count(AT_ROOT)) == ("HIT", ["b.zip"], 2)
+
+    def test_refused_validators(self) -> None:
+        """Where the index fails at conditional requests, the page is fresh all the same."""
+        for status in (400, 402, 405, 406, 409, 411, 412, 416, 417, 422, 428, 500, 501, 502, 503):
+            self.build(ROOT)
+            self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+            self.page()
+            self.agents.conditional = Reply(status)
+            for number in range(3):
+                self.clock.advance(2000)
+                self.indexes.says(AT_ROOT, project_page(f"{number}.zip").having(ETag='"x"'))
+                ask = self.ask()
+                self.clock.advance(0.4)
+                page = self.result(ask)
+                assert (page.status, files(page)) == ("MISS", [f"{number}.zip"]), status
+            assert self.agents.count(AT_ROOT) == 7
+
+    def test_forced(self) -> None:
+        """After a DELETE the first client waits for a silent index, the next ones do not."""
+        self.pages.invalidate("demo")
+        self.agents.silent.add(AT_ROOT)
+        ask = self.ask()
+        self.clock.advance(4.9)
+        self.pending(ask)
+        for _ in range(10):
+            self.clock.advance(0.5)
+            assert self.result(ask).status == "STALE"
+            ask = self.ask()
+
+
+class ColdTests(PagesCase):
+    """An index that fails, and no page to fall back on."""
+
+    def test_failures(self) -> None:
+        """The failure is raised with its ``Retry-After``; the next request is sent anew."""
+        for failure in INDEX_FAILURES[:1] + PAGE_FAILURES[:3]:
+            self.build(ROOT)
+            self.indexes.says(AT_ROOT, failure)
+            self.fails(self.ask())
+            self.indexes.says(AT_ROOT, project_page("a.zip"))
+            page = self.page()
+            assert (page.status, files(page)) == ("MISS", ["a.zip"])
+        self.build(ROOT)
+        self.indexes.says(AT_ROOT, Reply(503, headers={"Retry-After": "17"}))
+        assert self.error(self.ask(), UpstreamFailed).retry_after == 17.0
+
+    def test_timeout(self) -> None:
+        """A client waits 10 s, and is told the last failure; the flight continues."""
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.agents.silent.add(AT_ROOT)
+        ask = self.ask()
+        self.clock.advance(9.9)
+        self.pending(ask)
+        self.clock.advance(0.2)
+        assert self.error(ask, UpstreamFailed).cause == "timed out"
+        self.agents.release(AT_ROOT)
+        assert self.page().status == "HIT"
+        self.build(ROOT)
+        self.indexes.says(AT_ROOT, error.ConnectError())
+        ask = self.ask()
+        self.agents.silent.add(AT_ROOT)
+        self.clock.pump([0.5] * 21)
+        assert self.error(ask, UpstreamFailed).cause == "could not connect"
+
+    def test_absence(self) -> None:
+        """An absence is nothing to fall back on, also of a project that was there before."""
+        for before in (Reply(404), project_page("a.zip")):
+            self.build(ROOT)
+            self.indexes.says(AT_ROOT, before)
+            self.ask().addErrback(lambda _: None)
+            self.clock.advance(1801)
+            self.indexes.says(AT_ROOT, Reply(404))
+            self.error(self.ask(), NoSuchProject)
+            self.clock.advance(61)
+            self.indexes.says(AT_ROOT, Reply(500))
+            self.fails(self.ask())
+            assert self.pages.ready_file("demo", "a.zip") is None
+
+
+class SeveralTests(PagesCase):
+    """One of several indexes fails."""
+
+    def setUp(self) -> None:
+        """Begin with two indexes that have the project."""
+        super().setUp()
+        self.build(ROOT, EXTRA)
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.indexes.says(AT_EXTRA, project_page("b.zip"))
+
+    def test_cold(self) -> None:
+        """No index is served alone while another never responded, not even if it lacks it."""
+        for failing, other in ((AT_ROOT, AT_EXTRA), (AT_EXTRA, AT_ROOT)):
+            self.setUp()
+            good = self.agents.script[failing]
+            self.indexes.says(failing, Reply(500))
+            for _ in range(2):
+                assert self.fails(self.ask()).url == failing
+            assert self.pages.ready("demo", JSON, False) is None
+            assert self.pages.ready_file("demo", "a.zip") is None
+            assert self.pages.ready_file("demo", "b.zip") is None
+            assert self.agents.count(other) == 1
+            self.agents.script[failing] = good
+            assert files(self.page()) == ["a.zip", "b.zip"]
+            self.setUp()
+            self.indexes.says(failing, Reply(500))
+            self.indexes.says(other, Reply(404))
+            self.fails(self.ask())
+
+    def test_stale(self) -> None:
+        """The last response of the failing index keeps its place, a page or an absence."""
+        for failing, before, listed in (
+            (AT_ROOT, project_page("a.zip"), ["a.zip", "new.zip"]),
+            (AT_EXTRA, project_page("b.zip"), ["new.zip", "b.zip"]),
+            (AT_ROOT, Reply(404), ["new.zip"]),
+        ):
+            self.setUp()
+            other = AT_EXTRA if failing == AT_ROOT else AT_ROOT
+            self.indexes.says(failing, before)
+            self.page()
+            self.clock.advance(2000)
+            self.indexes.says(failing, Reply(500))
+            self.indexes.says(other, project_page("new.zip"))
+            page = self.slow_page()
+            assert (page.status, files(page), page.age >= 2000) == ("STALE", listed, True)
+
+    def test_recovery(self) -> None:
+        """Each index is revalidated by itself, during the outage and after it."""
+        self.page()
+        self.clock.advance(2000)
+        self.indexes.says(AT_ROOT, Reply(500))
+        self.slow_page()
+        assert self.agents.count(AT_EXTRA) == 2
+        self.clock.advance(181)
+        self.indexes.says(AT_EXTRA, project_page("new.zip"))
+        assert files(self.page()) == ["a.zip", "new.zip"]
+        self.indexes.says(AT_ROOT, project_page("c.zip"))
+        self.clock.pump([0.5] * 12)
+        page = self.page()
+        assert (page.status, files(page)) == ("MISS", ["c.zip", "new.zip"])
+        assert self.agents.count(AT_EXTRA) == 3
+
+
+class ScopeCase(PagesCase):
+    """Tests with two stale pages of one index."""
+
+    def hold(self, url: str = ROOT) -> None:
+        """Hold two stale pages with validators; each has got a new file since."""
+        self.build(url)
+        self.indexes.says(ELSEWHERE, error.ConnectionRefusedError())
+        for name in ("demo", "other"):
+            self.indexes.says(f"{ROOT}{name}/", project_page("a.zip").having(ETag='"1"'))
+            self.page(name)
+        self.clock.advance(2000)
+        for address in (AT_ROOT, OTHER, COLD):
+            self.indexes.says(address, project_page("b.zip"))
+
+    def stale(self, name: str = "demo") -> None:
+        """Request a page; its first client gets the stale one within 5 s."""
+        ask = self.ask(name)
+        self.clock.pump([0.1] * 51)
+        assert self.result(ask).status == "STALE"
+
+    def at_once(self, name: str = "demo") -> str:
+        """Give the status of a page, for which a client waits half a second at most."""
+        ask = self.ask(name)
+        if not ask.called:
+            self.clock.advance(0.5)
+        return self.result(ask).status
+
+    def hammer(self, seconds: int) -> int:
+        """Request the failing page all the time; count the requests upstream."""
+        before = self.agents.count(AT_ROOT)
+        for _ in range(seconds * 4):
+            assert self.at_once() == "STALE"
+            self.clock.advance(0.25)
+        return self.agents.count(AT_ROOT) - before
+
+    def assert_fresh_within(self, name: str, most: float) -> None:
+        """After so many seconds a client gets the fresh page that there is now."""
+        began = self.clock.seconds()
+        while self.at_once(name) == "STALE":
+            self.clock.advance(0.1)
+            assert self.clock.seconds() - began <= most
+        assert files(self.page(name)) == ["b.zip"]
+
+
+class PageScopeTests(ScopeCase):
+    """One page fails."""
+
+    def test_other_pages(self) -> None:
+        """Other pages and cold ones are fresh, however often bad ones are requested."""
+        for url in (ROOT, PRIVATE):
+            for failure in PAGE_FAILURES:
+                self.hold(url)
+                self.indexes.says(AT_ROOT, failure)
+                self.indexes.says(f"{ROOT}bad/", Reply(500))
+                run(self.pages.fetch("bad", JSON, False)).addErrback(lambda _: None)
+                self.stale()
+                self.hammer(3)
+                page = self.page("other")
+                assert (page.status, files(page)) == ("MISS", ["b.zip"]), failure
+                assert self.page("cold").status == "MISS"
+                # A signed link of another page is renewed; one of the bad page has its own error.
+                assert self.result(run(self.pages.ask_again("other", "b.zip"))) is not None
+                ask = run(self.pages.ask_again("demo", "b.zip"))
+                self.clock.pump([0.1] * 51)
+                assert self.error(ask, UpstreamFailed).url in (AT_ROOT, ELSEWHERE)
+
+    def test_upstream_requests(self) -> None:
+        """A bad page is requested every few seconds at most, and then in 30."""
+        for failure in PAGE_FAILURES:
+            self.hold()
+            self.indexes.says(AT_ROOT, failure)
+            self.stale()
+            # A 4xx may be due to the validators: each request is repeated without them.
+            hops = 11 if failure == LOOP else 2
+            assert 1 <= self.hammer(30) <= 12 * hops, failure
+            rejected = isinstance(failure, Reply) and failure.status in (401, 403)
+            self.indexes.says(AT_ROOT, project_page("b.zip"))
+            self.assert_fresh_within("demo", 30.0 if rejected or retry_after(failure) else 4.0)
+
+    def test_cold(self) -> None:
+        """A client without a stale page has a request sent, whatever the breaker says."""
+        for failure in PAGE_FAILURES:
+            self.build(PRIVATE)
+            self.indexes.says(ELSEWHERE, error.ConnectionRefusedError())
+            self.indexes.says(AT_ROOT, failure)
+            ask = self.ask()
+            self.clock.pump([0.5] * 24)
+            asked = self.agents.count(AT_ROOT)
+            self.error(ask, UpstreamFailed)
+            self.indexes.says(AT_ROOT, project_page("b.zip"))
+            assert files(self.page()) == ["b.zip"]
+            assert self.agents.count(AT_ROOT) == asked + 1
+
+    def test_silence(self) -> None:
+        """A page that hangs, before or after its head, while others are answered harms none."""
+        self.hold()
+        self.indexes.says(AT_ROOT, Reply(200, (b'{"files"',), whole=False))
+        self.stale()
+        assert self.page("other").status == self.page("cold").status == "MISS"
+        self.clock.pump([1.0] * 20)
+        assert self.hammer(30) <= 12
+        self.hold()
+        self.agents.silent.add(AT_ROOT)
+        ask = self.ask()
+        self.clock.advance(3)
+        assert self.page("other").status == "MISS"
+        self.clock.advance(3)
+        assert self.result(ask).status == "STALE"
+        assert self.page("cold").status == "MISS"
+
+    def test_connections(self) -> None:
+        """However long a page hangs, few requests for it are under way; a slow one may end."""
+        self.hold()
+        self.agents.silent.add(AT_ROOT)
+        self.stale()
+        for _ in range(60):
+            self.hammer(1)
+            assert self.agents.waiting <= 4
+        self.agents.release(AT_ROOT)
+        assert files(self.page()) == ["b.zip"]
+
+    def test_silence_that_lasts(self) -> None:
+        """A page that hangs, requested all the time, holds others up for seconds at most."""
+        self.hold()
+        self.agents.silent.add(AT_ROOT)
+        self.stale()
+        for _ in range(20):
+            self.hammer(10)
+            if self.at_once("other") != "STALE":
+                break
+        else:
+            raise AssertionError("the other page was never fresh")
+        for _ in range(5):
+            self.clock.advance(2000)  # all is stale again
+            self.at_once()
+            self.hammer(40)
+            assert self.at_once("other") != "STALE"
+
+
+class IndexScopeTests(ScopeCase):
+    """The whole index fails."""
+
+    def break_(self, failure: Reply | Exception) -> None:
+        """Let all pages fail so."""
+        for address in (AT_ROOT, OTHER, COLD):
+            self.indexes.says(address, failure)
+
+    def test_other_pages(self) -> None:
+        """No client waits for what another page has shown, after a forced refresh neither."""
+        self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
+        for failure in INDEX_FAILURES:
+            self.hold()
+            self.pages.invalidate("demo")
+            assert self.page("demo").status == "MISS"
+            self.clock.advance(2000)
+            self.break_(failure)
+            ask = self.ask("other")
+            while not ask.called:
+                self.clock.advance(0.1)
+            asked = len(self.agents.asked)
+            ready = self.pages.ready("demo", JSON, False)
+            assert ready is not None
+            assert ready.status == "STALE"
+            again = self.error(run(self.pages.ask_again("demo", "a.zip")), UpstreamFailed)
+            assert again.url == ROOT  # not the other page's
+            assert len(self.agents.asked) == asked
+
+    def test_upstream_requests(self) -> None:
+        """The index gets a request in two seconds, however many pages are requested."""
+        for failure in INDEX_FAILURES:
+            self.hold()
+            self.break_(failure)
+            self.stale()
+            asked = len(self.agents.asked)
+            for _ in range(100):
+                assert self.at_once() == self.at_once("other") == "STALE"
+                self.clock.advance(0.3)
+            assert len(self.agents.asked) - asked <= 22
+            self.break_(project_page("b.zip"))
+            for name in ("other", "demo"):
+                self.assert_fresh_within(name, 30.0 if retry_after(failure) else 4.0)
+
+    def test_silence(self) -> None:
+        """A silent index gets a request in a few seconds; its return shows within four."""
+        self.hold()
+        self.agents.silent |= {AT_ROOT, OTHER}
+        self.stale()
+        asked, began = len(self.agents.asked), self.clock.seconds()
+        for _ in range(100):
+            assert self.at_once() == self.at_once("other") == "STALE"
+            self.clock.advance(0.3)
+        assert len(self.agents.asked) - asked <= (self.clock.seconds() - began) / 1.5 + 3
+        self.agents.silent.clear()
+        self.assert_fresh_within("other", 4.0)
+        self.assert_fresh_within("demo", 4.0)
+
+    def test_return_of_many_pages(self) -> None:
+        """After a silence every page is fresh a few seconds later, those of trials included."""
+        names = [f"page-{number}" for number in range(20)]
+        self.build(ROOT)
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", project_page("a.zip"))
+            self.page(name)
+        self.clock.advance(2000)
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", project_page("b.zip"))
+        self.agents.silent |= {f"{ROOT}{name}/" for name in names}
+        self.stale(names[0])
+        for first in range(40):
+            for number in range(20):
+                assert self.at_once(names[(first + number) % 20]) == "STALE"
+            self.clock.advance(0.3)
+        self.agents.silent.clear()
+        self.clock.advance(5)
+        assert [self.at_once(name) for name in names] == ["MISS"] * 20
+
+    def test_a_hundred_clients(self) -> None:
+        """Half-open, one request is sent for a hundred clients; 99 do not wait."""
+        for failure in INDEX_FAILURES[:2] + PAGE_FAILURES[:2]:
+            self.hold()
+            self.break_(failure)
+            self.stale()
+            self.clock.advance(31)
+            self.agents.silent.add(AT_ROOT)
+            asked = len(self.agents.asked)
+            asks = [self.ask() for _ in range(100)]
+            assert len(self.agents.asked) == asked + 1
+            assert [ask.called for ask in asks] == [False] + [True] * 99
+            assert {self.result(ask).status for ask in asks[1:]} == {"STALE"}
+            self.indexes.says(AT_ROOT, project_page("b.zip"))
+            self.agents.release(AT_ROOT)
+            assert self.result(asks[0]).status == "MISS"
+
+    def test_other_index(self) -> None:
+        """Another index is revalidated as ever, and its news are in the stale page."""
+        for failure in INDEX_FAILURES + PAGE_FAILURES:
+            self.build(ROOT, EXTRA)
+            self.indexes.says(ELSEWHERE, ConnectionRefusedError())
+            self.indexes.says(AT_ROOT, project_page("a.zip"))
+            self.indexes.says(AT_EXTRA, project_page("x.zip"))
+            self.page()
+            self.clock.advance(2000)
+            self.break_(failure)
+            self.indexes.says(AT_EXTRA, project_page("y.zip"))
+            self.stale()
+            assert files(self.page()) == ["a.zip", "y.zip"], failure
