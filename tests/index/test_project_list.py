@@ -21,7 +21,7 @@ from proxpi import atomic_files
 from proxpi.index import revalidation
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.project_list import UNWRITABLE_TIME, NoSuchList, ProjectList, Projects
-from proxpi.upstream.client import CONNECTIONS
+from proxpi.upstream.connections import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
 from tests.support.agent import Reply
