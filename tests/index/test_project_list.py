@@ -153,8 +153,9 @@ class SingleTests(ListCase):
         self.indexes.says(ROOT, root_list(["a"]))
         self.list()
         self.projects._in_thread = jobs = Jobs()
-        asks = [self.ask(HTML) for _ in range(3)]
-        asks.pop(0).cancel()
+        leaver, *asks = [self.ask(HTML) for _ in range(3)]
+        leaver.cancel()
+        self.error(leaver, CancelledError)
         jobs.end()
         assert self.result(asks[0]).file is self.result(asks[1]).file
 
