@@ -22,11 +22,11 @@ from proxpi.files.layout import RESERVED
 from proxpi.files.quota import Full
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
-from tests.files.mirrored import TIMEOUT, URL, MirrorCase
 from tests.files.test_disk import DiskCase, bare, reference_of
 from tests.support.agent import Reply
 from tests.support.cases import entry, sha256
 from tests.support.logs import logged
+from tests.support.mirrors import TIMEOUT, URL, MirrorCase
 
 
 class Threaded(DiskCase):
@@ -605,7 +605,7 @@ class Download(MirrorCase):
         self.slow.end()
         self.run_threads()
         self.assert_bytes(self.result(self.asked), self.new)
-        self.assert_served("new", self.new)
+        self.assert_cached("new", self.new)
         assert self.mirror.ready("demo", "old") is None
 
     def test_waits_at_its_end(self) -> None:

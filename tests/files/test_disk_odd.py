@@ -20,11 +20,11 @@ from proxpi.files import usage_log
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
-from tests.files.mirrored import DATA, NAME, URL, MirrorCase
 from tests.files.test_disk import DiskCase, reference_of
 from tests.support.agent import Reply
 from tests.support.cases import entry
 from tests.support.logs import logged
+from tests.support.mirrors import DATA, NAME, URL, MirrorCase
 
 
 @contextmanager
@@ -362,7 +362,7 @@ class Mirrored(MirrorCase):
                         self.assert_bytes(self.result(asked))
                         self.clock.advance(0)
                     else:
-                        self.assert_sent_to(asked, url)
+                        self.assert_redirected(asked, url)
             assert set(log.levels) == {"error"}
             assert len(log.levels) == 2, "one for what lies there, one for what comes"
 

@@ -1,263 +1,514 @@
-"""The mirror: hit, join, start; the timer; what happens when a file is gone."""
+"""The mirror: from where a client gets a file, when it is redirected, and what fails how."""
 
 from __future__ import annotations
 
+import shutil
+from typing import Any
+
+import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from proxpi.files.cache_dir import CacheDir
+from proxpi.files.mirror import Head, RangeStep, Size, Step, plan, plan_range
 from proxpi.files.resolver import NotUpstream
+from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.simple.model import NotListed
-from proxpi.upstream.errors import UpstreamFailed
-from tests.files.mirrored import DATA, NAME, TIMEOUT, URL, MirrorCase
+from proxpi.upstream.errors import Offline, UpstreamFailed
 from tests.support.agent import Reply, Silence
-from tests.support.cases import FILES, entry
+from tests.support.cases import FILES, entry, run, sha256
+from tests.support.logs import logged
+from tests.support.mirrors import DATA, NAME, TIMEOUT, URL, MirrorCase, slow
 
 NEW = FILES + "signed/anew/" + NAME
 
 
-class Timer(MirrorCase):
-    """A client waits for so long, and no longer."""
+@pytest.mark.parametrize(
+    ("facts", "redirected", "otherwise"),
+    [
+        ("", Step.REDIRECT, Step.PASS_THROUGH),
+        ("admitted", Step.WAIT, Step.FOLLOW),
+        ("metadata", Step.WAIT, Step.WAIT_LONG),
+        ("admitted metadata", Step.WAIT, Step.WAIT_LONG),
+        ("admitted failed", Step.REDIRECT, Step.PASS_THROUGH),
+        ("metadata failed", Step.REDIRECT, Step.PASS_THROUGH),
+    ],
+)
+def test_plan(facts: str, redirected: Step, otherwise: Step) -> None:
+    """The table of :func:`plan`, with redirects on and off."""
+    given = {name: name in facts for name in ("admitted", "metadata", "failed")}
+    assert plan(redirects=True, **given) is redirected
+    assert plan(redirects=False, **given) is otherwise
 
-    def begin(self, private: bool = False) -> Reply:
+
+@pytest.mark.parametrize(
+    ("size", "span", "download", "confirmed", "otherwise"),
+    [
+        (None, None, (), RangeStep.CUT, RangeStep.LENGTH),
+        (9, Unsatisfiable(9), (), RangeStep.REFUSE, RangeStep.LENGTH),
+        (9, None, (), RangeStep.WHOLE, RangeStep.WHOLE),
+        (9, Span(0, 9), (), RangeStep.CUT, RangeStep.CUT),
+        (9, Span(3, 9), (), RangeStep.RANGE, RangeStep.RANGE),
+        (9, Span(3, 9), (9, 4), RangeStep.JOIN, RangeStep.JOIN),
+        (9, Span(0, 9), (9, 4), RangeStep.JOIN, RangeStep.JOIN),
+        (9, Span(3, 9), (9, 3), RangeStep.RANGE, RangeStep.RANGE),
+        (9, Span(3, 9), (8, 4), RangeStep.RANGE, RangeStep.RANGE),
+        (9, Span(3, 9), (None, 4), RangeStep.RANGE, RangeStep.RANGE),
+    ],
+)
+def test_plan_range(
+    size: int | None, span: Any, download: Any, confirmed: RangeStep, otherwise: RangeStep
+) -> None:
+    """The table of :func:`plan_range`, for sizes that the upstream confirmed, and others."""
+    assert plan_range(Size(size, confirmed=True), span, *download) is confirmed
+    assert plan_range(Size(size), span, *download) is otherwise
+
+
+class Deadline(MirrorCase):
+    """A client waits for a file until its deadline."""
+
+    def begin(self, **keys: Any) -> Reply:
         """Let a download begin that does not end by itself."""
-        slow = Reply(200, b"", whole=False, length=len(DATA))
-        self.listed(slow, private=private)
-        return slow
+        self.listed(reply := slow(DATA), **keys)
+        return reply
 
-    def finish(self, slow: Reply) -> None:
-        """Let the rest of it come."""
-        slow.bring(DATA)
-        slow.end()
-
-    def test_redirect_at_the_timeout(self) -> None:
-        """The client is sent upstream when its time is up, not before; the download goes on."""
-        slow = self.begin()
-        asked = self.fetch()
-        self.clock.advance(TIMEOUT - 0.01)
-        self.pending(asked)
-        self.clock.advance(0.01)
-        self.assert_sent_to(asked)
-        self.finish(slow)
-        self.assert_served()
+    def finish(self, reply: Reply) -> None:
+        """Let its bytes arrive, and check that they are cached."""
+        reply.bring(DATA)
+        reply.end()
+        self.assert_cached()
         assert self.internet.urls() == [URL]
         assert self.clock.getDelayedCalls() == []
 
-    def test_each_has_its_own(self) -> None:
-        """A client that comes later waits later, for the same download."""
-        slow = self.begin()
+    def test_redirect(self) -> None:
+        """Each client is redirected at its own deadline, not before; the download continues."""
+        reply = self.begin()
         first = self.fetch()
-        self.clock.advance(0.5)
+        self.clock.advance(TIMEOUT - 0.01)
+        self.pending(first)
         second = self.fetch()
-        self.clock.advance(0.5)
-        self.assert_sent_to(first)
+        self.clock.advance(0.01)
+        self.assert_redirected(first)
         self.pending(second)
-        self.finish(slow)
+        self.finish(reply)
         self.assert_bytes(self.result(second))
-        assert self.internet.urls() == [URL]
 
-    def test_signed_anew_each_time(self) -> None:
-        """A page that signs its URLs anew each time names the same file: it is fetched once."""
-        self.locate.lists(entry(NAME, DATA, url=f"{URL}?signature=1"))
-        slow = Reply(200, b"", whole=False, length=len(DATA))
-        self.internet.at(f"{URL}?signature=1", slow)
-        first = self.fetch()
-        self.locate.lists(entry(NAME, DATA, url=f"{URL}?signature=2"))
-        second = self.fetch()
-        self.finish(slow)
-        for asked in (first, second):
-            self.assert_bytes(self.result(asked))
-        assert self.internet.urls() == [f"{URL}?signature=1"]
+    def test_page(self) -> None:
+        """The time that the page takes counts; a redirect comes as soon as its URL is known."""
+        for page_takes, rest in ((0.8, 0.1), (7, 0)):
+            reply = self.begin(cold=True)
+            self.locate.slow = Deferred()
+            asked = self.fetch()
+            self.clock.advance(page_takes)
+            self.pending(asked)
+            self.locate.slow.callback(None)
+            self.clock.advance(rest)
+            self.assert_redirected(asked)
+            self.finish(reply)
+            self.delete()
+            self.locate.known.clear()
 
-    def test_queries_that_tell_files_apart(self) -> None:
-        """Without a hash, or with another one, another query is another file."""
-        others: list[dict[str, str]] = [{}, {"sha256": "0" * 64}]
-        for digests in others:
-            self.build()
-            self.internet.asked.clear()
-            for number in (1, 2):
-                slow = Reply(200, b"", whole=False, length=len(DATA))
-                self.internet.at(f"{URL}?file={number}", slow)
-                hashes = digests if number == 1 else {}
-                self.locate.lists(entry(NAME, DATA, url=f"{URL}?file={number}", hashes=hashes))
-                self.pending(self.fetch())
-            assert len(self.internet.urls()) == 2
-
-    def test_page_counts(self) -> None:
-        """What the page took is not waited for again."""
-        self.listed(Reply(200, b"", whole=False), cold=True)
-        self.locate.slow = Deferred()
-        asked = self.fetch()
-        self.clock.advance(0.8)
-        self.locate.slow.callback(None)
-        self.pending(asked)
-        self.clock.advance(0.1)
-        self.assert_sent_to(asked)
-
-    def test_page_takes_all(self) -> None:
-        """A page that takes longer than the timeout: the redirect comes as soon as it can."""
-        slow = Reply(200, b"", whole=False, length=len(DATA))
-        self.listed(slow, cold=True)
-        self.locate.slow = Deferred()
-        asked = self.fetch()
-        self.clock.advance(7)
-        self.pending(asked)
-        self.locate.slow.callback(None)
-        self.clock.advance(0)
-        self.assert_sent_to(asked)
-        self.finish(slow)
-        self.assert_served()
-
-    def test_no_patience(self) -> None:
-        """A timeout of 0 sends each client upstream that would have to wait."""
+    def test_none(self) -> None:
+        """With a timeout of 0 each client that would have to wait is redirected."""
         self.build(timeout=0)
-        slow = self.begin()
+        reply = self.begin()
         asked = self.fetch()
         self.clock.advance(0)
-        self.assert_sent_to(asked)
-        self.finish(slow)
-        self.assert_served()
+        self.assert_redirected(asked)
+        self.finish(reply)
 
-    def test_private_waits(self) -> None:
+    def test_private(self) -> None:
         """Behind credentials the client waits for the whole download."""
-        slow = self.begin(private=True)
+        reply = self.begin(private=True)
         asked = self.fetch()
         for _ in range(50):
             self.clock.advance(15)
-            slow.bring(b"")
+            reply.bring(b"")
         self.pending(asked)
-        self.finish(slow)
+        self.finish(reply)
         self.assert_bytes(self.result(asked))
 
-    def test_many_wait_for_one(self) -> None:
-        """However many ask, there is one download, and all get its bytes."""
-        slow = self.begin()
-        asked = [self.fetch() for _ in range(20)]
-        self.finish(slow)
-        for one in asked:
-            self.assert_bytes(self.result(one))
-        assert self.internet.urls() == [URL]
-        assert self.open_files() == []
-
-    def test_one_goes_away(self) -> None:
-        """A client that goes away stops nothing, neither for the others nor for the cache."""
-        slow = self.begin()
-        first, second = self.fetch(), self.fetch()
-        first.cancel()
-        self.error(first, CancelledError)
-        assert not slow.closed
-        self.finish(slow)
-        self.assert_bytes(self.result(second))
-
-    def test_all_go_away(self) -> None:
-        """A download that nobody waits for any more is finished for the next one."""
-        slow = self.begin()
-        asked = self.fetch()
-        asked.cancel()
-        self.error(asked, CancelledError)
-        self.finish(slow)
-        self.assert_served()
-        assert self.clock.getDelayedCalls() == []
-
-    def test_fails_with_nobody_there(self) -> None:
-        """A download that fails when all were sent away is forgotten, without a fuss."""
-        cut = self.begin()
+    def test_failure_afterwards(self) -> None:
+        """A download that fails when all clients were redirected is not remembered."""
+        reply = self.begin()
         asked = self.fetch()
         self.clock.advance(TIMEOUT)
-        self.assert_sent_to(asked)
+        self.assert_redirected(asked)
         self.internet.at(URL, Reply(503))
-        cut.cut()
-        self.assert_nothing_kept()
+        reply.cut()
+        self.assert_nothing_cached()
         self.internet.at(URL, Reply(200, DATA))
         self.assert_bytes(self.result(self.fetch()))
 
 
+class Failing(MirrorCase):
+    """A file that cannot be fetched: its client is redirected, or told."""
+
+    def test_not_remembered(self) -> None:
+        """The next request tries again, whatever failed."""
+        for reply in (Reply(503), Reply(200, b"wrong"), ConnectionRefusedError()):
+            self.listed(reply, reply, Reply(200, DATA))
+            self.assert_redirected(self.fetch())
+            self.assert_nothing_cached()
+            self.assert_bytes(self.result(self.fetch()))
+            self.delete()
+        self.listed(Reply(404), Reply(200, DATA))
+        self.error(self.fetch(), NotUpstream)
+        self.assert_bytes(self.result(self.fetch()))
+
+    def test_private(self) -> None:
+        """Behind credentials, and where redirects are off, the failure tells if waiting helps."""
+        for reply, temporary in (
+            (Reply(503), True),
+            (Reply(401), False),
+            (Reply(403), False),
+            (Reply(200, b"wrong"), True),
+        ):
+            for stream in (False, True):
+                self.build(stream=stream)
+                self.listed(reply, private=not stream)
+                error = self.error(self.fetch(), UpstreamFailed)
+                assert error.temporary == temporary
+                assert ("credentials rejected" in str(error)) == (reply.status == 401)
+                self.assert_nothing_cached()
+
+    def test_offline(self) -> None:
+        """Offline, cached files are served; no request is sent for others, nor a redirect."""
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
+        self.cache_dir.close()
+        self.build(offline=True)
+        self.assert_cached()
+        self.delete()
+        self.internet.asked.clear()
+        for asked in (self.fetch(), self.head(), self.range("-5")):
+            self.error(asked, Offline)
+        assert self.internet.asked == []
+
+    def test_not_listed(self) -> None:
+        """No upstream is asked for a file that no page lists."""
+        for asked in (self.fetch(), self.head(), self.fetch(NAME + ".metadata")):
+            self.error(asked, NotListed)
+        assert self.internet.asked == []
+
+
 class Gone(MirrorCase):
-    """A file that the upstream does not have is asked for on a fresh page first."""
+    """A file that the upstream does not have is looked up on a fresh page first."""
 
     def test_same_url(self) -> None:
-        """A fresh page that still leads there: it is not there."""
+        """A fresh page that still names the URL: it is not there, also behind credentials."""
         for status in (404, 410):
-            self.listed(Reply(status))
-            self.error(self.fetch(), NotUpstream)
-        assert self.locate.asked_again == [("demo", NAME)] * 2
-        assert self.internet.urls() == [URL] * 2
-        self.assert_nothing_kept()
+            for private in (False, True):
+                self.locate.asked_again.clear()
+                self.listed(Reply(status), private=private)
+                self.error(self.fetch(), NotUpstream)
+                assert self.locate.asked_again == [("demo", NAME)]
+                assert self.internet.urls() == [URL]
+                self.assert_nothing_cached()
 
-    def test_same_url_private(self) -> None:
-        """Behind credentials as well."""
-        self.listed(Reply(404), private=True)
-        self.error(self.fetch(), NotUpstream)
+    def test_forbidden(self) -> None:
+        """A 403 is no 404: the client is redirected; behind credentials it is a failure."""
+        self.listed(Reply(403))
+        self.assert_redirected(self.fetch())
+        assert self.locate.asked_again == [("demo", NAME)]
+        self.listed(Reply(403), private=True)
+        assert not self.error(self.fetch(), UpstreamFailed).temporary
 
     def test_changed_url(self) -> None:
-        """A URL that changed meanwhile, as signed ones do, is used."""
+        """A URL that changed meanwhile is used, for a file as for its head."""
         for status in (403, 404, 410):
-            self.listed(Reply(status))
-            self.locate.lists(entry(NAME, DATA, url=NEW), cold=True)
-            self.internet.at(NEW, Reply(200, DATA))
-            self.assert_bytes(self.result(self.fetch()))
-            self.assert_served()
-            (self.folder / "files-example/packages/signed/anew" / NAME).unlink()
+            for size in (len(DATA), None):
+                self.listed(Reply(status), size=size)
+                self.locate.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
+                self.internet.at(NEW, Reply(200, DATA))
+                if size is None:
+                    head = self.result(self.head())
+                    assert isinstance(head, Head) and head.size == len(DATA)
+                    self.listed(Reply(status), size=size)
+                self.assert_bytes(self.result(self.fetch()))
+                self.assert_cached()
+                self.delete()
 
-    def test_changed_url_gone_too(self) -> None:
-        """If it is not there either, it is not there."""
+    def test_changed_url_fails(self) -> None:
+        """If the new URL is slow or fails, the client is redirected there; or it is gone, too."""
+        for reply in (Silence(), Reply(503)):
+            self.listed(Reply(404))
+            self.locate.lists(entry(NAME, DATA, url=NEW), cold=True)
+            self.internet.at(NEW, reply)
+            asked = self.fetch()
+            self.clock.advance(TIMEOUT)
+            self.assert_redirected(asked, NEW)
+            self.delete()
         self.listed(Reply(404))
-        self.locate.lists(entry(NAME, DATA, url=NEW), cold=True)
+        self.internet.at(NEW, Reply(404))
         self.error(self.fetch(), NotUpstream)
         assert self.internet.urls() == [URL, NEW]
 
-    def test_changed_url_slow(self) -> None:
-        """The client's time goes on; it is sent to the new URL."""
-        self.listed(Reply(404))
-        self.locate.lists(entry(NAME, DATA, url=NEW), cold=True)
-        self.internet.at(NEW, Silence())
-        asked = self.fetch()
-        self.clock.advance(TIMEOUT)
-        self.assert_sent_to(asked, NEW)
-
-    def test_changed_url_failing(self) -> None:
-        """If the new URL fails, the client is sent there, and not to the one that is gone."""
-        self.listed(Reply(404))
-        self.locate.lists(entry(NAME, DATA, url=NEW), cold=True)
-        self.internet.at(NEW, Reply(503))
-        self.assert_sent_to(self.fetch(), NEW)
-
     def test_not_listed_any_more(self) -> None:
         """A file that the fresh page does not list is not there."""
-        self.listed(Reply(404), cold=True)
+        self.listed(silence := Silence())
         asked = self.fetch()
-        self.error(asked, NotUpstream)
-        self.listed(Reply(404))
-        silence = Silence()
-        self.internet.at(URL, silence)
-        asked = self.fetch()
-        del self.locate.known["demo", NAME], self.locate.fresh["demo", NAME]
+        self.locate.known.clear()
         silence.answer(Reply(404))
         self.error(asked, NotUpstream)
 
-    def test_page_not_to_be_had(self) -> None:
-        """If the page cannot be asked, the client is sent upstream: its view may be better."""
+    def test_page_fails(self) -> None:
+        """If the page cannot be fetched, the client is redirected: its view may be better."""
+        self.locate.failure = UpstreamFailed("https://index.example/", "down")
         self.listed(Reply(404))
-        self.locate.failure = UpstreamFailed("https://index.example/", "down")
-        self.assert_sent_to(self.fetch())
-
-    def test_page_not_to_be_had_private(self) -> None:
-        """Behind credentials that is a failure, and no 404."""
+        self.assert_redirected(self.fetch())
         self.listed(Reply(404), private=True)
-        self.locate.failure = UpstreamFailed("https://index.example/", "down")
         self.error(self.fetch(), UpstreamFailed)
 
-    def test_forbidden(self) -> None:
-        """A 403 is no 404: the client is sent upstream."""
-        self.listed(Reply(403))
-        self.assert_sent_to(self.fetch())
-        assert self.locate.asked_again == [("demo", NAME)]
 
-    def test_forbidden_private(self) -> None:
-        """Behind credentials a 403 is a failure that does not pass by itself."""
-        self.listed(Reply(403), private=True)
-        error = self.error(self.fetch(), UpstreamFailed)
+class Companions(MirrorCase):
+    """Core metadata and signatures are fetched, verified and cached as files are."""
+
+    METADATA = b"Metadata-Version: 2.1\nName: demo\n"
+    SIDECAR = NAME + ".metadata"
+
+    def test_cached(self) -> None:
+        """They are, whether the page is at hand, and whether it advertises them or not."""
+        digest = {"sha256": sha256(self.METADATA)}
+        for suffix, keys in (
+            (".metadata", {"metadata": digest}),
+            (".metadata", {"metadata": True}),
+            (".metadata", {}),
+            (".asc", {"gpg-sig": True}),
+        ):
+            for cold in (False, True):
+                self.listed(cold=cold, **keys)
+                self.internet.at(URL + suffix, Reply(200, self.METADATA))
+                assert self.mirror.ready("demo", NAME + suffix) is None
+                self.assert_bytes(self.result(self.fetch(NAME + suffix)), self.METADATA)
+                self.assert_cached(NAME + suffix, self.METADATA)
+                assert self.internet.urls() == [URL + suffix]
+                self.delete()
+                self.locate.known.clear()
+
+    def test_wrong(self) -> None:
+        """Metadata without the advertised digest is never served, but suppressed."""
+        for private in (False, True):
+            self.listed(private=private, metadata={"sha256": sha256(self.METADATA)})
+            self.internet.at(URL + ".metadata", Reply(200, b"other"))
+            asked = self.fetch(self.SIDECAR)
+            self.run_threads()  # where the wheel, which is none, is read
+            self.error(asked, NotUpstream)
+            assert self.internet.urls().count(URL + ".metadata") == 2
+            assert self.locate.suppressed.pop() == ("demo", NAME)
+
+    def test_not_there(self) -> None:
+        """Metadata that is not advertised, and is not there by a fresh page, is not there."""
+        self.listed()
+        self.error(self.fetch(self.SIDECAR), NotUpstream)
+        assert (self.locate.asked_again, self.locate.suppressed) == ([("demo", NAME)], [])
+
+
+class Uncached(MirrorCase):
+    """Files that cannot be cached: their clients are redirected; or the files pass through."""
+
+    def assert_not_cached(self, *, redirect: bool = True, requests: int = 1, **keys: Any) -> None:
+        """Check what a client gets, and how many requests it takes, and that nothing is left."""
+        self.internet.asked.clear()
+        if redirect:
+            self.assert_redirected(self.fetch())
+        else:
+            self.assert_bytes(self.result(self.fetch()))
+        self.clock.advance(0)
+        assert len(self.internet.asked) == requests
+        assert (self.leftovers(), self.open_files()) == ([], [])
+
+    def test_full_disk(self) -> None:
+        """A disk that takes no byte, or not all, is logged, and is used again once it does."""
+        for function in ("write", "flush"):
+            for stream, private in ((False, False), (False, True), (True, False)):
+                self.build(stream=stream)
+                self.listed(private=private)
+                full = self.fill_disk(function)
+                with logged("proxpi.files") as log:
+                    self.assert_not_cached(
+                        redirect=not (stream or private),
+                        requests=1 + (function == "write") * (stream or private),
+                    )
+                assert "No space left on device" in log.text
+                full.stop()
+                self.assert_bytes(self.result(self.fetch()))
+                self.assert_cached()
+                self.delete()
+
+    def test_no_folder(self) -> None:
+        """A file that cannot be renamed, or even begun, is sent all the same."""
+        (self.folder / "files-example").write_bytes(b"in the way")
+        self.listed()
+        self.assert_not_cached()
+        self.listed(private=True)
+        self.assert_not_cached(redirect=False)
+        (self.folder / "files-example").unlink()
+        shutil.rmtree(self.cache_dir.own)
+        self.cache_dir.own.write_bytes(b"in the way")
+        self.assert_not_cached(redirect=False)
+        name = "x" * 300 + ".whl"
+        self.cache_dir.own.unlink()
+        self.locate.lists(entry(name, DATA))
+        self.internet.at(FILES + name, Reply(200, DATA))
+        self.assert_redirected(self.fetch(name), FILES + name)
+        assert self.leftovers() == []
+
+    def test_emptied_folder(self) -> None:
+        """A folder that was emptied under the running process is filled again."""
+        shutil.rmtree(self.folder)
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_cached()
+
+    def test_capacity(self) -> None:
+        """A file larger than the cache is never requested for it; one that just fits is cached."""
+        for capacity in (0, len(DATA) - 1):
+            self.build(capacity=capacity)
+            self.listed()
+            self.assert_not_cached(requests=0)
+            self.listed(private=True)
+            self.assert_not_cached(redirect=False)
+            self.assert_nothing_cached()
+        self.build(capacity=len(DATA))
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_cached()
+
+    def test_turns_out_too_large(self) -> None:
+        """Behind credentials a file that turns out larger than the cache passes through."""
+        self.build(capacity=len(DATA) - 1)
+        self.listed(Reply(200, DATA, length=None), size=None, private=True)
+        self.assert_not_cached(redirect=False)
+        self.assert_nothing_cached()
+
+    def test_clients_without_a_cache(self) -> None:
+        """Each client has a request of its own, which ends with it."""
+        self.build(capacity=0)
+        replies = [slow(DATA) for _ in range(3)]
+        self.listed(*replies, private=True)
+        asked = [self.fetch() for _ in replies]
+        asked[0].cancel()
+        self.error(asked[0], CancelledError)
+        assert replies[0].closed
+        for one, reply in zip(asked[1:], replies[1:], strict=True):
+            reply.bring(DATA)
+            reply.end()
+            self.assert_bytes(self.result(one))
+        self.assert_nothing_cached()
+
+    def test_no_cache_path(self) -> None:
+        """A file whose path may not lie in the folder passes through, every time."""
+        url = "https://files.example/../" + NAME
+        self.locate.lists(entry(NAME, DATA, url=url))
+        self.internet.at(url, Reply(200, DATA))
+        for _ in range(2):
+            self.assert_bytes(self.result(self.fetch()))
+            self.clock.advance(0)
+            self.assert_nothing_cached()
+
+    def test_same_cache_path(self) -> None:
+        """Two files that differ in port or query alone are not taken for each other."""
+        for number, url in enumerate((f"{URL}?id=1", f"{URL}?id=2")):
+            name = f"{number}.whl"
+            self.locate.lists(entry(name, DATA, url=url, hashes={}, size=None))
+            self.internet.at(url, Reply(200, f"file {number}".encode()))
+            self.assert_bytes(self.result(self.fetch(name)), f"file {number}".encode())
+            self.assert_cached(name, f"file {number}".encode())
+        assert self.mirror.ready("demo", "0.whl") is None
+
+    def test_vanishes(self) -> None:
+        """A file that vanishes as it arrives: the client is redirected."""
+        self.listed(reply := Reply(200, DATA, whole=False))
+        asked = self.fetch()
+        self.put(CacheDir, "open", lambda *_, **__: None)
+        reply.end()
+        self.assert_redirected(asked)
+
+
+class Heads(MirrorCase):
+    """``HEAD`` gives the size of a file without a download, and without a redirect."""
+
+    def assert_size(self, size: int | None, digest: str | None = sha256(DATA)) -> None:
+        """Check what is known of a file that is not cached."""
+        found = self.result(self.head())
+        assert isinstance(found, Head)
+        assert (found.size, found.reference.sha256) == (size, digest)
+
+    def test_page(self) -> None:
+        """The size on the page suffices, also of a file that will not be cached."""
+        for capacity in (len(DATA), 0):
+            self.build(capacity=capacity)
+            self.listed(private=not capacity)
+            self.assert_size(len(DATA))
+            assert self.internet.asked == []
+
+    def test_cached(self) -> None:
+        """A file that is cached is given itself."""
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
+        self.assert_bytes(self.result(self.head()))
+
+    def test_upstream(self) -> None:
+        """Without a size on the page, or one of 0, the upstream is asked for nothing else."""
+        for size, hashes in ((None, {"sha256": sha256(DATA)}), (0, {})):
+            self.listed(Reply(200, b"", length=12345), size=size, hashes=hashes)
+            self.assert_size(12345, hashes.get("sha256"))
+            [asked] = self.internet.asked
+            assert (asked.method, asked.url) == ("HEAD", URL)
+            assert asked.header("Accept-Encoding") == "identity"
+
+    def test_file(self) -> None:
+        """Where the upstream tells no length, the file does, and is cached."""
+        silent: list[Reply | Exception] = [ConnectionResetError(), Reply(200, b"", length=0)]
+        for refusal in (*silent, *map(Reply, (401, 403, 404, 405, 500, 501))):
+            self.listed(refusal, Reply(200, DATA), size=None)
+            self.assert_bytes(self.result(self.head()))
+            self.assert_cached()
+            self.delete()
+
+    def test_unknown(self) -> None:
+        """Where no response tells it, and nothing can be cached, there is none."""
+        for capacity, function in ((0, "read"), (1000, "__init__")):
+            self.build(capacity=capacity)
+            full = self.fill_disk(function)
+            self.listed(Reply(405), Reply(200, DATA, length=None), size=None)
+            self.assert_size(None)
+            full.stop()
+
+    def test_failing(self) -> None:
+        """A file that cannot be fetched is a failure, as for ``GET``."""
+        for status, temporary in (
+            (429, True),
+            (500, True),
+            (503, True),
+            (401, False),
+            (403, False),
+        ):
+            self.listed(Reply(status), size=None, private=not temporary)
+            assert self.error(self.head(), UpstreamFailed).temporary == temporary, status
+        for status in (404, 410):
+            self.listed(Reply(status), size=None)
+            self.error(self.head(), NotUpstream)
+        self.listed(Reply(200, b"", length=None), size=None)
+        self.error(self.head(), UpstreamFailed)
+        self.build(capacity=0)
+        self.listed(Reply(405), size=None)
+        assert self.error(self.head(), UpstreamFailed).cause == "status 405"
+
+    def test_client_leaves(self) -> None:
+        """Its request ends with it."""
+        self.listed(silence := Silence(), size=None)
+        asked = self.head()
+        asked.cancel()
+        self.error(asked, Exception)
+        assert silence.cancelled
+        self.assert_clean()
+
+    def test_whole(self) -> None:
+        """A client that needs a length waits for the whole file, which must be cacheable."""
+        self.listed()
+        self.assert_bytes(self.result(run(self.mirror.whole("demo", NAME))))
+        self.assert_bytes(self.result(run(self.mirror.whole("demo", NAME))))
+        self.build(capacity=len(DATA) - 1)
+        self.listed(Reply(200, DATA, length=None), size=None, hashes={})
+        error = self.error(run(self.mirror.whole("demo", NAME)), UpstreamFailed)
         assert not error.temporary
-
-    def test_not_listed(self) -> None:
-        """What no page lists is asked of no upstream."""
-        self.error(self.fetch(), NotListed)
-        assert self.internet.asked == []

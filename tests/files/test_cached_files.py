@@ -1,0 +1,439 @@
+"""Cached files: found ones are compared with their page, those without a digest revalidated."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred
+
+from proxpi.files import layout
+from proxpi.files.cache_dir import OpenFile
+from proxpi.files.spool import Reader
+from tests.support.agent import Reply, Silence
+from tests.support.cases import at_once, entry, sha256
+from tests.support.logs import logged
+from tests.support.mirrors import DATA, NAME, TIMEOUT, URL, MirrorCase
+
+NEW = b"the bytes of a wheel that was uploaded again"
+TTL = 1800.0
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+LATER = "Sun, 06 Nov 1994 09:00:00 GMT"
+TAG, OTHER = {"ETag": '"x"'}, {"ETag": '"y"'}
+
+
+class FoundCase(MirrorCase):
+    """Tests of a file that lies in the folder before any request."""
+
+    def setUp(self) -> None:
+        """Lay it where the original puts it."""
+        super().setUp()
+        self.path = self.folder / "files-example/packages" / NAME
+        self.path.parent.mkdir(parents=True)
+        self.lay(DATA)
+
+    def lay(self, data: bytes, **keys: Any) -> None:
+        """Lay it, and start a new process."""
+        self.path.write_bytes(data)
+        self.build()
+        self.listed(**keys)
+
+    def serve(self, data: bytes = DATA, *, hit: bool = False) -> None:
+        """Check that a client gets these bytes, as a hit or not."""
+        asked = self.fetch()
+        self.run_threads()
+        file = self.result(asked)
+        assert isinstance(file, OpenFile) and file.fetched is not hit
+        self.assert_bytes(file, data)
+
+
+class Found(FoundCase):
+    """A found file is served once it was compared with its page."""
+
+    def test_checked_once(self) -> None:
+        """It is read in a thread, once for all clients, however long that takes."""
+        assert self.mirror.ready("demo", NAME) is None
+        asked = [self.fetch() for _ in range(3)]
+        self.clock.advance(TIMEOUT + 1)
+        self.pending(asked[0])
+        assert self.run_threads() == 1
+        for one in asked:
+            self.assert_bytes(self.result(one))
+        self.assert_cached()
+        assert (self.threads, self.internet.asked) == ([], [])
+
+    def test_right(self) -> None:
+        """The right bytes are a hit, also while the upstream is down."""
+        self.internet.at(URL, Reply(503))
+        self.serve(hit=True)
+        assert self.internet.asked == []
+
+    def test_wrong(self) -> None:
+        """Wrong bytes are replaced by those of the upstream, and never served without it."""
+        self.lay(b"x" * len(DATA))
+        self.serve()
+        assert (self.path.read_bytes(), self.internet.urls()) == (DATA, [URL])
+        self.lay(b"wrong")
+        self.internet.at(URL, Reply(503))
+        asked = self.fetch()
+        self.run_threads()
+        self.assert_redirected(asked)
+        assert not self.path.exists()
+
+    def test_changed_later(self) -> None:
+        """A file that shrinks or vanishes under the process is a miss, and is fetched anew."""
+        for change in (lambda: self.path.write_bytes(DATA[:3]), lambda: self.path.unlink()):
+            self.serve(hit=self.internet.asked == [])
+            change()
+            assert self.mirror.ready("demo", NAME) is None
+            self.serve()
+            assert self.internet.urls().pop() == URL
+            self.internet.asked.clear()
+            self.lay(DATA)
+
+    def test_without_digest(self) -> None:
+        """A found file without a digest is revalidated by its time, at most once per TTL."""
+        self.clock.advance(1_800_000_000)
+        for other in (False, True):
+            self.lay(DATA, hashes={})
+            new = bytes(reversed(DATA)) if other else DATA
+            modified = {"Last-Modified": "Sun, 06 Nov 2095 08:49:37 GMT"}
+            self.internet.at(URL, Reply(200, new, modified) if other else Reply(304))
+            asked = self.fetch()
+            self.run_threads()
+            self.assert_bytes(self.result(asked), new)
+            [first, *more] = self.internet.asked
+            assert first.header("If-Modified-Since") and len(more) == other
+            self.assert_cached(data=new)
+
+    def test_deleted_while_it_is_read(self) -> None:
+        """A wrong file that is deleted and fetched anew before or while it is read: it stays."""
+        for late in (False, True):
+            self.lay(b"x" * len(DATA))
+            first = self.fetch()
+            [(read, done)], self.threads = self.threads, []
+            if not late:
+                self.delete_and_fetch()
+            looks, look = iter([None, self.delete_and_fetch]), os.fstat
+
+            def then(
+                descriptor: int, looks: Any = looks, look: Any = look, late: bool = late
+            ) -> os.stat_result:
+                if late and (act := next(looks, None)) is not None:
+                    act()
+                found: os.stat_result = look(descriptor)
+                return found
+
+            with mock.patch.object(os, "fstat", then):
+                done.callback(read())
+            self.run_threads()
+            self.assert_cached()
+            self.assert_bytes(self.result(first))
+            assert self.internet.urls() == [URL]
+
+    def delete_and_fetch(self) -> None:
+        """Delete the wheel, and fetch it anew."""
+        self.delete()
+        asked = self.fetch()
+        self.run_threads()
+        self.assert_bytes(self.result(asked))
+
+    def test_no_descriptor(self) -> None:
+        """A process without a free descriptor learns nothing of a file: it stays verified."""
+        self.lay(DATA, hashes={})
+        self.delete()
+        self.assert_bytes(self.result(self.fetch()))
+        for number in (errno.EMFILE, errno.ENFILE):
+            self.internet.at(URL, Reply(503))
+            with mock.patch.object(layout, "open_file", side_effect=OSError(number, "too many")):
+                asked = self.fetch()
+                self.clock.pump([1] * 4)
+                self.assert_redirected(asked)
+            self.assert_cached()
+            assert self.threads == []
+
+
+class CachedCase(MirrorCase):
+    """Tests of a wheel without a digest, which is cached."""
+
+    def in_thread(self, work: Any) -> Deferred[Any]:
+        """Check found files at once."""
+        return at_once(work)
+
+    def page(self, data: bytes = DATA, **keys: Any) -> None:
+        """Let the page list the wheel so."""
+        self.locate.lists(entry(NAME, data, **{"hashes": {}, **keys}))
+
+    def cache(
+        self, headers: dict[str, str] | None = None, data: bytes = DATA, filename: str = NAME
+    ) -> None:
+        """Let a file be cached, with validators."""
+        self.delete()
+        self.internet.at(URL + filename.removeprefix(NAME), Reply(200, data, headers or {}))
+        self.assert_serves(data, filename)
+
+    def assert_serves(self, data: bytes, filename: str = NAME, asked: int | None = None) -> None:
+        """Check that a client gets these bytes, and how many requests that takes."""
+        before = len(self.internet.asked)
+        self.assert_bytes(self.result(self.fetch(filename)), data)
+        if asked is not None:
+            assert len(self.internet.asked) - before == asked
+
+    def restart(self) -> None:
+        """Start a new process on the folder."""
+        self.cache_dir.close()
+        self.build()
+
+
+class OnThePage(CachedCase):
+    """The page tells that it is another file."""
+
+    def test_another_version(self) -> None:
+        """Another size, time, metadata digest or unusable hash means another file, for good."""
+        stated: dict[str, Any] = {
+            "size": None,
+            "upload-time": "2024-01-01T00:00:00Z",
+            "metadata": {"sha256": "0" * 64},
+            "hashes": {"md4": "0" * 32},
+        }
+        changes: list[dict[str, Any]] = [
+            {"size": len(NEW)},
+            {"upload-time": "2024-01-01T00:00:01Z"},
+            {"metadata": {"sha256": "1" * 64}},
+            {"metadata": {"sha256": "0" * 64, "sha512": "1" * 128}},
+            {"hashes": {"md4": "1" * 32}},
+            {"size": len(NEW), "upload-time": None},
+        ]
+        for changed in changes:
+            for restarted in (False, True):
+                self.page(**stated)
+                self.cache()
+                if restarted:
+                    self.restart()
+                self.assert_serves(DATA, asked=0)
+                self.page(**{**stated, **changed})
+                self.internet.at(URL, Reply(200, NEW))
+                assert self.mirror.ready("demo", NAME) is None
+                self.assert_serves(NEW, asked=1)
+                self.assert_serves(NEW, asked=0)
+
+    def test_same_version(self) -> None:
+        """Keys that say nothing of the bytes, or any key beside a digest, make no other file."""
+        digest = {"hashes": {"sha256": sha256(DATA)}}
+        cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({}, {"yanked": "broken"}),
+            ({}, {"metadata": True}),
+            (digest, {**digest, "size": 3, "upload-time": "2024-01-01T00:00:00Z"}),
+        ]
+        for before, after in cases:
+            self.page(**before)
+            self.cache()
+            self.page(**after)
+            self.assert_serves(DATA, asked=0)
+
+    def test_companions(self) -> None:
+        """A companion without a digest of its own goes with the version of its file."""
+        versions: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({"hashes": {"sha256": sha256(DATA)}}, {"hashes": {"sha256": sha256(NEW)}}),
+            ({"size": 5}, {"size": 6}),
+            ({"upload-time": "2024-01-01T00:00:00Z"}, {"upload-time": "2025-01-01T00:00:00Z"}),
+        ]
+        for suffix, keys in ((".metadata", {"metadata": True}), (".asc", {"gpg-sig": True})):
+            for old, new in versions:
+                self.page(**{**keys, **old})
+                self.cache({}, b"Version: 1\n", NAME + suffix)
+                self.restart()
+                self.assert_serves(b"Version: 1\n", NAME + suffix, asked=0)
+                self.page(**{**keys, **new})
+                self.internet.at(URL + suffix, Reply(200, b"Version: 1.1\n"))
+                self.assert_serves(b"Version: 1.1\n", NAME + suffix, asked=1)
+                self.assert_serves(b"Version: 1.1\n", NAME + suffix, asked=0)
+
+    def test_found(self) -> None:
+        """A found file is taken for the version that the page names then."""
+        path = self.folder / "files-example/packages" / NAME
+        path.parent.mkdir(parents=True)
+        path.write_bytes(DATA)
+        self.page(metadata={"sha256": "0" * 64})
+        self.assert_serves(DATA, asked=0)
+        self.page(metadata={"sha256": "1" * 64})
+        self.internet.at(URL, Reply(200, NEW[: len(DATA)]))
+        self.assert_serves(NEW[: len(DATA)], asked=1)
+
+
+class Revalidated(CachedCase):
+    """The page says nothing new: the upstream is asked, at most once per time to live."""
+
+    def setUp(self) -> None:
+        """List it."""
+        super().setUp()
+        self.page(size=None)
+
+    def conditions(self) -> tuple[str | None, str | None]:
+        """Give the conditions of the last request."""
+        asked = self.internet.asked[-1]
+        return asked.header("If-None-Match"), asked.header("If-Modified-Since")
+
+    def test_unchanged(self) -> None:
+        """A 304 confirms the version for another time to live, also over a restart."""
+        cases: list[tuple[dict[str, str], tuple[str | None, str | None]]] = [
+            (TAG, ('"x"', None)),
+            ({"ETag": 'W/"x y=%"'}, ('W/"x y=%"', None)),
+            ({"Last-Modified": DATE}, (None, DATE)),
+            ({**TAG, "Last-Modified": DATE}, ('"x"', DATE)),
+            ({"Date": DATE}, (None, DATE)),
+        ]
+        for headers, expected in cases:
+            for restarted in (False, True):
+                self.cache(headers)
+                self.internet.at(URL, Reply(304))
+                for _ in range(2):
+                    self.clock.advance(TTL - 1)
+                    if restarted:
+                        self.restart()
+                    self.assert_serves(DATA, asked=0)
+                    self.clock.advance(1)
+                    assert self.mirror.ready("demo", NAME) is None
+                    self.assert_serves(DATA, asked=1)
+                    assert self.conditions() == expected
+        found = self.result(self.head())
+        self.assert_bytes(found)
+
+    def test_changed(self) -> None:
+        """Another version is fetched, once, and takes the place of the cached one."""
+        for stream in (False, True):
+            for old, new in (
+                (TAG, OTHER),
+                ({"Last-Modified": DATE}, {"Last-Modified": LATER}),
+                (TAG, {}),
+                # Only the bytes would tell whether it is the same, not even the same second.
+                ({"Date": DATE}, {"Date": DATE}),
+            ):
+                self.build(stream=stream)
+                self.cache(old)
+                self.clock.advance(TTL)
+                self.internet.at(URL, Reply(200, NEW, new))
+                self.assert_serves(NEW, asked=2)
+                self.assert_serves(NEW, asked=0)
+                self.clock.advance(0)
+                assert self.open_files() == []
+
+    def test_no_conditions_upstream(self) -> None:
+        """An upstream that ignores conditions confirms the version by repeating its validators."""
+        self.cache(TAG)
+        large = Reply(200, DATA, TAG, whole=False, length=5_000_000)
+        self.internet.at(URL, large)
+        self.clock.advance(TTL)
+        self.assert_serves(DATA, asked=1)
+        large.bring(bytes(70_000))
+        assert large.closed
+        self.assert_serves(DATA, asked=0)
+
+    def test_failing(self) -> None:
+        """While the upstream fails, the cached version is served; it is asked once a minute."""
+        failures: list[Reply | Exception] = [ConnectionRefusedError(), ConnectionResetError()]
+        failures += map(Reply, (401, 403, 404, 410, 412, 429, 451, 500, 503))
+        for failure in failures:
+            for stream in (False, True):
+                self.build(stream=stream)
+                self.cache(TAG)
+                self.internet.at(URL, failure)
+                self.clock.advance(TTL)
+                with logged("proxpi.files") as log:
+                    self.assert_serves(DATA, asked=1)
+                assert "the cached version is served" in log.text
+                self.clock.advance(59)
+                self.assert_serves(DATA, asked=0)
+                self.clock.advance(1)
+                self.assert_serves(DATA, asked=1)
+                self.clock.advance(60)
+                self.internet.at(URL, Reply(304))
+                self.assert_serves(DATA, asked=1)
+                self.clock.advance(TTL - 1)
+                self.assert_serves(DATA, asked=0)
+
+    def test_silent(self) -> None:
+        """A silent upstream is waited for 5 seconds by the first clients, and not by later ones."""
+        self.cache(TAG)
+        self.internet.at(URL, silence := Silence())
+        self.clock.advance(TTL)
+        first, second = self.fetch(), self.fetch()
+        self.clock.advance(4.9)
+        self.pending(first)
+        self.clock.advance(0.2)
+        for asked in (first, second, self.fetch()):
+            self.assert_bytes(self.result(asked))
+        assert len(self.internet.asked) == 2
+        silence.answer(Reply(304))
+        self.assert_serves(DATA, asked=0)
+
+    def test_new_version_fails(self) -> None:
+        """If another version is announced and does not arrive, the cached one is served."""
+        for stream in (False, True):
+            for broken in (Reply(503), Reply(200, b"", length=5), Reply(200, NEW[:9], length=44)):
+                self.build(stream=stream)
+                self.cache(TAG)
+                self.internet.at(URL, Reply(200, NEW, OTHER), broken)
+                self.clock.advance(TTL)
+                found = self.result(self.fetch())
+                if isinstance(found, Reader):  # it has begun
+                    assert found.cut
+                    found = self.result(self.fetch())
+                self.assert_bytes(found, DATA)
+                self.internet.at(URL, Reply(200, NEW, OTHER))
+                self.assert_serves(NEW, asked=1)
+
+    def test_new_version_is_slow(self) -> None:
+        """A client waits for another version no longer than for any file."""
+        self.cache(TAG)
+        slow = Reply(200, b"", OTHER, whole=False, length=len(NEW))
+        self.internet.at(URL, Reply(200, NEW, OTHER), slow)
+        self.clock.advance(TTL)
+        asked = self.fetch()
+        self.clock.advance(TIMEOUT)
+        self.assert_redirected(asked)
+        slow.bring(NEW)
+        slow.end()
+        self.assert_serves(NEW, asked=0)
+
+    def test_never_asked(self) -> None:
+        """Files without validators, or with a digest, and any file while offline, stay fresh."""
+        self.cache()
+        self.clock.advance(10 * TTL)
+        self.assert_serves(DATA, asked=0)
+        self.cache(TAG)
+        self.clock.advance(10 * TTL)
+        self.cache_dir.close()
+        self.build(offline=True)
+        self.assert_serves(DATA, asked=0)
+        self.build()
+        self.locate.lists(entry(NAME, DATA))
+        self.assert_serves(DATA, asked=0)
+
+    def test_deleted(self) -> None:
+        """A version that was deleted is not served in place of one that does not arrive."""
+        self.cache(TAG)
+        self.internet.at(URL, Reply(200, NEW, OTHER), Reply(503))
+        self.clock.advance(TTL)
+        self.assert_serves(DATA)
+        self.delete()
+        self.assert_redirected(self.fetch())
+
+    def test_fetched_anew_meanwhile(self) -> None:
+        """A revalidation that ends after its file was deleted says nothing of a newer one."""
+        for late in (Reply(200, NEW, OTHER), Reply(304), Reply(503)):
+            self.cache(TAG)
+            self.internet.at(URL, silence := Silence())
+            self.clock.advance(TTL)
+            first = self.fetch()
+            self.delete()
+            self.internet.at(URL, Reply(200, NEW, OTHER))
+            self.assert_serves(NEW)
+            before = len(self.internet.asked)
+            silence.answer(late)
+            self.assert_bytes(self.result(first), NEW)
+            assert len(self.internet.asked) == before
+            self.clock.advance(TTL - 1)
+            self.assert_serves(NEW, asked=0)

@@ -1,0 +1,690 @@
+"""The resumable fetch: the use of each response, retries, and versions that are never mixed."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+
+from proxpi.files import fetch
+from proxpi.files.cache_dir import OpenFile
+from proxpi.files.fetch import ENCODED, GONE, MIN_PROGRESS, Missing, Use, check_head, use_of
+from proxpi.files.resolver import FileReference, Gone
+from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.response import Response
+from tests.support.agent import Reply
+from tests.support.cases import MIB, entry, sha256
+from tests.support.counted import Counted
+from tests.support.logs import logged
+from tests.support.mirrors import (
+    DATA,
+    LARGE,
+    NAME,
+    UNKNOWN,
+    URL,
+    MirrorCase,
+    part,
+    slow,
+)
+from tests.support.reading import Reading
+
+SIZE, ARRIVED = 100, 40
+TAG, OTHER = '"one"', '"two"'
+DATE, LATER = "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 09:00:00 GMT"
+HASHED = FileReference(URL, ("sha256", "0" * 64), SIZE, private=False)
+BARE = FileReference(URL, None, None, private=False)
+#: Where a download breaks off: with less progress than would be no failure.
+AT = MIN_PROGRESS - 1
+
+
+def head(
+    status: int, content_range: str | None = None, length: int | None = None, **fields: Any
+) -> Response:
+    """Give the head of a response; `content_range` is stated without its unit."""
+    headers = Headers({name.replace("_", "-"): [value] for name, value in fields.items()})
+    if content_range is not None:
+        headers.setRawHeaders("Content-Range", [f"bytes {content_range}"])
+    original: Any = SimpleNamespace(code=status, headers=headers, length=length)
+    return Response("GET", URL, original)
+
+
+@pytest.mark.parametrize(
+    ("use", "heads"),
+    [
+        (Use.GONE, [head(status) for status in GONE]),
+        (Use.WHOLE, [head(200), head(203), head(206, "0-99/100"), head(200, ETag=OTHER)]),
+        (
+            Use.PART,
+            [
+                head(206, "40-99/100", ETag=TAG),
+                head(206, "40-79/100", ETag=TAG),
+                head(206, "40-99/*", ETag=TAG),
+                head(206, "40-99/100", 60, ETag=TAG),
+            ],
+        ),
+        (
+            Use.NONE,
+            [
+                head(206, "39-99/100", ETag=TAG),
+                head(206, "41-99/100", ETag=TAG),
+                head(206, "40-99/101", ETag=TAG),
+                head(206, "40-99/100", 59, ETag=TAG),
+                head(206, "40-99/100", ETag=TAG, Content_Encoding="gzip"),
+                head(206, "40-99/100", ETag=OTHER),
+                head(206, "forty-99/100", ETag=TAG),
+                head(206, ETag=TAG),
+                *map(head, (204, 416, 503)),
+            ],
+        ),
+    ],
+)
+def test_use(use: Use, heads: list[Response]) -> None:
+    """A response is the whole file, the rest of the same version, gone, or of no use."""
+    for reference in (HASHED, BARE):
+        missing = Missing(ARRIVED, None, SIZE, TAG, proof=reference is BARE)
+        for each in heads:
+            assert use_of(reference, each, missing) is use, each.headers
+
+
+@pytest.mark.parametrize(
+    ("validator", "fields", "use"),
+    [
+        (TAG, {}, Use.NONE),
+        (TAG, {"ETag": f"W/{TAG}"}, Use.NONE),
+        (DATE, {}, Use.PART),
+        (DATE, {"Last_Modified": DATE}, Use.PART),
+        (DATE, {"Last_Modified": LATER}, Use.NONE),
+        (DATE, {"ETag": f"W/{TAG}"}, Use.NONE),
+        (None, {}, Use.NONE),
+    ],
+)
+def test_proof(validator: str | None, fields: dict[str, Any], use: Use) -> None:
+    """Without a digest the version has to be proven; a response to a date may leave it out."""
+    response = head(206, "40-99/100", **fields)
+    assert use_of(BARE, response, Missing(ARRIVED, None, SIZE, validator, proof=True)) is use
+
+
+def test_other_bounds() -> None:
+    """A digest is proof; a requested end must be met; parts of an unknown size are unproven."""
+    whole, some = head(206, "40-99/100"), head(206, "40-99/*")
+    for validator in (None, TAG, DATE):
+        assert use_of(HASHED, whole, Missing(ARRIVED, None, SIZE, validator, False)) is Use.PART
+    for stop, use in ((100, Use.PART), (99, Use.NONE)):
+        assert use_of(HASHED, whole, Missing(ARRIVED, stop, SIZE, None, False)) is use
+    for proof, use in ((True, Use.NONE), (False, Use.PART)):
+        response = head(206, "40-99/*", ETag=TAG) if proof else some
+        assert use_of(BARE, response, Missing(ARRIVED, None, None, TAG, proof)) is use
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"Content_Encoding": "gzip"}, {"Content_Type": "text/html"}]
+)
+@pytest.mark.parametrize("length", [None, SIZE, SIZE + 1])
+def test_doubtful(fields: dict[str, Any], length: int | None) -> None:
+    """A whole response is doubtful by its size, its coding or its type; a digest will tell."""
+    doubtful = bool(fields) or length == SIZE + 1
+    assert check_head(HASHED, head(200, length=length, **fields)) is doubtful
+
+
+def test_no_file() -> None:
+    """Without a digest, a response that cannot be the file is refused at its head."""
+    sized = FileReference(URL, None, SIZE, private=False)
+    refused = (
+        head(200, length=SIZE + 1),
+        head(200, length=SIZE + 1, Content_Type="text/html"),
+        head(200, Content_Encoding="br"),
+        head(206, "1-99/100"),
+        *map(head, (204, 500)),
+    )
+    for each in refused:
+        with pytest.raises(UpstreamFailed):
+            check_head(sized, each)
+    for status in GONE:
+        with pytest.raises(Gone):
+            check_head(sized, head(status))
+    assert check_head(sized, head(200, length=SIZE)) is False
+
+
+class Responses(MirrorCase):
+    """Whole responses: which of them are cached, retried, and reported."""
+
+    def test_outcomes(self) -> None:
+        """A file is cached if its digest, else its size and its end, are right; or tried twice."""
+        html, gzipped = {"Content-Type": "Text/HTML; charset=utf-8"}, {"Content-Encoding": "gzip"}
+        endless = Reply(200, DATA, length=None, ends=PotentialDataLoss)
+        other, broken = Reply(200, b"something else"), Reply(200, DATA[:5], length=len(DATA))
+        md5 = {"md5": "0" * 32}
+        no_hash: dict[str, Any] = {"hashes": {}}
+        kept, unverified = {"kept": 1.0}, {"kept_unverified": 1.0}
+
+        def failed(kind: str, times: float = 2.0) -> dict[str, float]:
+            return {kind: times, "failed": 1.0}
+
+        cases: list[tuple[list[Reply | Exception], dict[str, Any], dict[str, float]]] = [
+            ([Reply(200, DATA)], {}, kept),
+            ([Reply(200, DATA)], {"size": 3}, kept),
+            ([Reply(200, DATA, gzipped)], {}, kept),
+            ([endless], {}, kept),
+            ([other, Reply(200, DATA)], {}, {"hash": 1.0, **kept}),
+            ([broken, Reply(200, DATA)], {}, {"resumed_total": 1.0, **kept}),
+            ([other], {}, failed("hash")),
+            ([Reply(200, b"T" + DATA[1:])], {}, failed("hash")),
+            ([Reply(200, b"<html>", html)], {}, failed("hash")),
+            ([Reply(200)], {}, failed("hash")),
+            ([Reply(200, DATA)], {"hashes": md5}, failed("hash")),
+            ([broken], no_hash, {"cut": 1.0, "resumed_total": 1.0, "failed": 1.0}),
+            ([Reply(200, DATA)], no_hash, unverified),
+            ([endless], no_hash, unverified),
+            ([Reply(200, DATA)], UNKNOWN, unverified),
+            ([Reply(200, DATA, {"Content-Encoding": " Identity"})], UNKNOWN, unverified),
+            ([other], no_hash, failed("length")),
+            ([Reply(200, b"else", length=None)], no_hash, failed("length")),
+            ([endless], UNKNOWN, failed("cut")),
+            ([Reply(200)], UNKNOWN, failed("empty")),
+            ([Reply(200, b"<html>", html)], UNKNOWN, failed("page")),
+            ([Reply(200, b"<html>", html)], no_hash, failed("page")),
+            ([Reply(200, DATA, gzipped)], UNKNOWN, failed("encoded", 2.0)),
+            ([ConnectionResetError()], {}, failed("upstream")),
+        ]
+        for status, times in ((408, 2), (429, 2), (500, 2), (206, 1), (204, 1), (304, 1), (401, 1)):
+            cases.append(([Reply(status)], {}, failed("upstream", times)))
+        for replies, keys, expected in cases:
+            self.listed(*replies, **keys)
+            counted = Counted()
+            found = self.result(self.fetch())
+            self.clock.advance(0)
+            assert counted.since() == expected, (replies, keys)
+            assert self.internet.asked[0].header("Accept-Encoding") == "identity"
+            if "failed" in expected:
+                self.assert_nothing_cached()
+            else:
+                self.assert_bytes(found)
+                self.assert_cached()
+            self.delete()
+
+    def test_empty_file(self) -> None:
+        """A file that is empty, as its digest says, is a file."""
+        self.listed(data=b"")
+        self.assert_bytes(self.result(self.fetch()), b"")
+
+    def test_log(self) -> None:
+        """The log tells what is wrong with a file, without the credentials of its URL."""
+        secret = f"https://user:secret@files.example/{NAME}"
+        for replies, keys, expected in (
+            ([Reply(200, b"else")], {}, sha256(DATA)),
+            ([], {"size": 3}, "the index says 3 bytes"),
+            ([], {"hashes": {"md4": "0" * 32}}, f"{URL} is cached without a digest"),
+            ([], {"url": secret}, "no such file: https://files.example/"),
+        ):
+            self.listed(*replies, **keys)
+            with logged("proxpi.files") as log:
+                self.fetch().addErrback(lambda _: None)
+            assert expected in log.text and "secret" not in log.text
+            self.delete()
+
+    def test_silence(self) -> None:
+        """A body that is silent for the read timeout is closed; one that drips is waited for."""
+        silent, dripping = slow(DATA), slow(DATA)
+        self.listed(silent, dripping)
+        self.fetch()
+        self.clock.advance(19.9)
+        assert not silent.closed
+        self.clock.advance(0.2)
+        assert silent.closed
+        for byte in DATA:
+            self.clock.advance(15)
+            dripping.bring(bytes([byte]))
+        dripping.end()
+        self.assert_cached()
+
+    def test_far_beyond_its_size(self) -> None:
+        """A body without a length ends far beyond the size on the page; one with a length may."""
+        self.put(fetch, "MARGIN", MIB)
+        self.listed(Reply(200, bytes(3 * MIB), length=None), size=10, private=True)
+        assert self.error(self.fetch(), UpstreamFailed).cause == "the answer is too long"
+        self.assert_nothing_cached()
+        self.put(fetch, "MARGIN", 0)
+        self.listed(size=1)
+        self.assert_bytes(self.result(self.fetch()))
+
+    def test_pause(self) -> None:
+        """A file of which no byte arrived is retried after a varied pause, or `Retry-After`."""
+        self.put(fetch, "PAUSE", 1.0)
+        for first, before, after in (
+            (Reply(502), 0.4, 1.2),
+            (Reply(429, headers={"Retry-After": "3"}), 2.9, 0.2),
+        ):
+            self.listed(first, Reply(200, DATA))
+            self.fetch().addErrback(lambda _: None)
+            self.clock.advance(before)
+            assert len(self.internet.asked) == 1
+            self.clock.advance(after)
+            assert len(self.internet.asked) == 2
+            self.assert_cached()
+            self.delete()
+
+    def test_retry_after(self) -> None:
+        """A long `Retry-After` ends the fetch, and is part of the failure."""
+        self.listed(Reply(503, headers={"Retry-After": "17"}), Reply(200, DATA), private=True)
+        assert self.error(self.fetch(), UpstreamFailed).retry_after == 17
+        self.clock.advance(20)
+        assert len(self.internet.asked) == 1
+
+    def test_html(self) -> None:
+        """``text/html`` is believed unless a file of a package begins so, in however small bits."""
+        html = {"Content-Type": "text/html"}
+        tar = b"demo/".ljust(257, b"\0") + b"ustar\0" + b"0" * 250
+        archives = (b"PK\3\4 and so on", b"PK\5\6" + bytes(18), b"\x1f\x8b\x08", b"BZh91AY", tar)
+        others = (b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"MZ\x90", b"Metadata-Version: 2.1\n")
+        for data in (*archives, *others, b"-----BEGIN PGP SIGNATURE-----\n"):
+            reply = Reply(200, b"", html, whole=False, length=len(data))
+            self.listed(reply, **UNKNOWN)
+            asked = self.fetch()
+            for byte in data:
+                reply.bring(bytes([byte]))
+            reply.end()
+            self.assert_bytes(self.result(asked), data)
+            self.delete()
+        for data in (b"<html>", b"Please log in", b"P", b"x" * 3000, b"<!-- PK\3\4 -->"):
+            self.listed(Reply(200, data, html), **UNKNOWN)
+            self.assert_redirected(self.fetch())
+            self.assert_nothing_cached()
+        page = {"filename": "demo.html", "url": "https://files.example/demo.html", "hashes": {}}
+        self.locate.lists(page)
+        self.internet.at(page["url"], Reply(200, b"<html>", html))  # type: ignore[arg-type]
+        self.assert_bytes(self.result(self.fetch("demo.html")), b"<html>")
+
+    def test_unrequested_206(self) -> None:
+        """A 206 that was not requested, and a 203, are the file if they have all of it."""
+        for size in (None, len(DATA)):
+            for stop, stated, right in (
+                (len(DATA), len(DATA), True),
+                (len(DATA), "*", size is not None),
+                (len(DATA) - 1, len(DATA), False),
+                (len(DATA) - 1, "*", False),
+            ):
+                self.listed(part(DATA, 0, stop, stated), **{**UNKNOWN, "size": size})
+                self.result(self.fetch())
+                assert (self.mirror.ready("demo", NAME) is not None) == right
+                self.delete()
+        self.listed(Reply(203, DATA), **UNKNOWN)
+        self.assert_bytes(self.result(self.fetch()))
+
+
+class Encoded(MirrorCase):
+    """Responses with a ``Content-Encoding``, although identity was requested."""
+
+    METADATA = b"Metadata-Version: 2.1\nName: demo\n"
+    SIDECAR = NAME + ".metadata"
+
+    def serve(self, coding: str, body: bytes, digest: object) -> None:
+        """Let the page advertise metadata, and the upstream send it so."""
+        self.listed(metadata=digest)
+        reply = Reply(200, body, {"Content-Encoding": coding, "ETag": '"1"'})
+        self.internet.at(URL + ".metadata", reply, reply)
+
+    def test_companions(self) -> None:
+        """Companions are decoded, with and without a digest; some upstreams only say so."""
+        data, raw = self.METADATA, zlib.compressobj(wbits=-15)
+        bodies = (
+            ("gzip", gzip.compress(data)),
+            ("x-gzip", gzip.compress(data)),
+            ("gzip, gzip", gzip.compress(gzip.compress(data))),
+            ("deflate", zlib.compress(data)),
+            ("deflate", raw.compress(data) + raw.flush()),
+            ("gzip", data),
+            ("br", data),
+        )
+        for coding, body in bodies:
+            for digest in ({"sha256": sha256(data)}, True, False):
+                self.serve(coding, body, digest)
+                self.assert_bytes(self.result(self.fetch(self.SIDECAR)), data)
+                self.assert_cached(self.SIDECAR, data)
+                self.delete()
+        for body in (b"-----BEGIN PGP", gzip.compress(b"-----BEGIN PGP")):
+            self.internet.at(URL + ".asc", Reply(200, body, {"Content-Encoding": "gzip"}))
+            self.assert_bytes(self.result(self.fetch(NAME + ".asc")), b"-----BEGIN PGP")
+            self.delete()
+
+    def test_undecodable(self) -> None:
+        """Metadata that cannot be decoded, or decodes to too much, is not cached."""
+        squeezed = gzip.compress(self.METADATA)
+        for coding, body in (
+            ("br", b"no metadata"),
+            ("gzip", b"no metadata"),
+            ("gzip", squeezed[:-9]),
+            ("gzip", squeezed[:12] + b"garbled"),
+            ("gzip", gzip.compress(bytes(ENCODED.size + 1))),
+            ("gzip", bytes(ENCODED.size + 1)),
+        ):
+            for digest in ({"sha256": sha256(self.METADATA)}, True):
+                self.serve(coding, body, digest)
+                asked = self.fetch(self.SIDECAR)
+                self.run_threads()
+                assert not isinstance(asked.result, OpenFile)
+                asked.addErrback(lambda _: None)
+                assert self.mirror.ready("demo", self.SIDECAR) is None
+
+    def test_wheel(self) -> None:
+        """A wheel is never decoded: its bytes have its digest as they come, or are refused."""
+        self.listed(Reply(200, gzip.compress(DATA), {"Content-Encoding": "gzip"}))
+        self.assert_redirected(self.fetch())
+
+
+class ResumeCase(MirrorCase):
+    """Tests of a client whose download breaks off."""
+
+    def setUp(self) -> None:
+        """Let clients follow downloads."""
+        super().setUp()
+        self.build(stream=True)
+
+    def break_off(
+        self, *later: Reply, at: int = AT, headers: dict[str, str] | None = None
+    ) -> Reading:
+        """Let a download come so far and break off; the upstream then answers so."""
+        first = slow(LARGE).having(**headers or {})
+        self.listed(first, *later, data=LARGE)
+        asked = self.fetch()
+        first.bring(LARGE[:at])
+        reading = self.read(asked)
+        first.cut()
+        return reading
+
+    def resumed(self) -> list[tuple[str | None, str | None]]:
+        """Give the ranges and validators that were requested after the first response."""
+        return [(one.header("Range"), one.header("If-Range")) for one in self.internet.asked[1:]]
+
+    def finish(self, reply: Reply, start: int = 0) -> None:
+        """Let the rest arrive."""
+        reply.bring(LARGE[start:])
+        reply.end()
+
+    def assert_resumed(self, reading: Reading) -> None:
+        """Check that the client got the file as if nothing had happened, and that it is cached."""
+        self.assert_read(reading)
+        self.assert_cached(data=LARGE)
+        self.assert_clean()
+        self.delete()
+
+
+class Resumed(ResumeCase):
+    """A download that breaks off is resumed where it ended, for the same client."""
+
+    def test_validators(self) -> None:
+        """A strong tag, else a date, names the version; with a digest, none is needed."""
+        for headers, validator in (
+            ({"ETag": TAG}, TAG),
+            ({"ETag": TAG, "Last_Modified": DATE}, TAG),
+            ({"ETag": f"W/{TAG}", "Last_Modified": DATE}, DATE),
+            ({"Last_Modified": DATE}, DATE),
+            ({}, None),
+        ):
+            counted, rest = Counted(), part(LARGE, AT, arrived=False)
+            reading = self.break_off(rest, headers=headers)
+            assert self.resumed() == [(f"bytes={AT}-", validator)]
+            self.finish(rest, AT)
+            self.clock.advance(0)
+            assert counted.since() == {"resumed_total": 1, "kept": 1}
+            self.assert_resumed(reading)
+
+    def test_useless_parts(self) -> None:
+        """If the part does not fit, the whole file is requested and compared."""
+        for reply in (
+            part(LARGE, 5, 6),
+            part(LARGE, AT, AT + 1, 9999999),
+            Reply(206, b"xxx", {"Content-Range": f"bytes {AT}-{AT}/{len(LARGE)}"}),
+            part(LARGE, AT, AT + 1, Content_Encoding="gzip"),
+            part(LARGE, AT, ETag=OTHER),
+            Reply(416, b"", {"Content-Range": "bytes */5"}),
+            Reply(206, b"no word of what"),
+        ):
+            again = slow(LARGE)
+            reading = self.break_off(reply, again, headers={"ETag": TAG})
+            assert self.resumed() == [(f"bytes={AT}-", TAG), (None, None)]
+            again.bring(LARGE[:1000])
+            self.finish(again, 1000)
+            self.assert_resumed(reading)
+
+    def test_progress(self) -> None:
+        """A download may break off as often as it makes progress; without any it is given up."""
+        second, third, last = (part(LARGE, way * MIB, arrived=False) for way in (1, 2, 2))
+        reading = self.break_off(second, third, last, at=MIN_PROGRESS)
+        second.bring(LARGE[MIN_PROGRESS : 2 * MIN_PROGRESS])
+        second.cut()
+        third.cut()
+        self.finish(last, 2 * MIN_PROGRESS)
+        self.assert_resumed(reading)
+        stuck = part(LARGE, AT, arrived=False)
+        reading = self.break_off(stuck)
+        stuck.cut()
+        assert reading.cut and len(self.resumed()) == 1
+        self.assert_nothing_cached()
+
+    def test_some_of_the_rest(self) -> None:
+        """A part that is only some of the rest is followed by another one."""
+        stop = len(LARGE) - 5
+        rest = part(LARGE, stop, arrived=False)
+        reading = self.break_off(part(LARGE, AT, stop, "*"), rest)
+        self.finish(rest, stop)
+        self.assert_resumed(reading)
+
+    def test_fails_for_good(self) -> None:
+        """If the rest cannot be fetched, readers are cut off."""
+        assert self.break_off(Reply(503)).cut
+        self.assert_nothing_cached()
+
+    def test_expired_url(self) -> None:
+        """A URL that expires is replaced by that of a fresh page, if it names the same bytes."""
+        fresh, other = f"{URL}?signature=fresh", {"sha256": "0" * 64}
+        down = UpstreamFailed("https://index.example/", "connection refused")
+        for keys, failure, capacity, resumed in (
+            ({"url": fresh}, None, 100 * MIB, True),
+            ({"url": fresh}, None, MIB, True),
+            ({"url": fresh, "hashes": other}, None, 100 * MIB, False),
+            ({"url": fresh, "hashes": {}}, None, 100 * MIB, False),
+            ({"url": URL}, None, 100 * MIB, False),
+            ({"url": fresh}, down, 100 * MIB, False),
+        ):
+            self.build(stream=True, capacity=capacity)
+            self.locate.known.clear()
+            self.locate.failure = failure
+            self.locate.lists(entry(NAME, LARGE, **keys), cold=True)
+            rest = part(LARGE, AT, arrived=False)
+            self.internet.at(fresh, rest)
+            reading = self.break_off(Reply(403))
+            assert reading.cut is not resumed
+            if resumed:
+                assert self.internet.asked[-1].url == fresh
+                self.finish(rest, AT)
+                self.assert_read(reading)
+                self.clock.advance(0)
+                self.delete()
+            self.assert_clean()
+
+    def test_other_version(self) -> None:
+        """Other bytes than before, in a part or the whole: readers are cut off; it begins anew."""
+        for other in (slow(LARGE), part(LARGE, AT, arrived=False)):
+            reading = self.break_off(other, right := slow(LARGE), headers={"ETag": TAG})
+            other.bring(bytes(other.length or 0))
+            if other.status == 206:
+                other.end()
+            assert reading.cut
+            self.finish(right)
+            self.assert_cached(data=LARGE)
+            self.assert_clean()
+            self.delete()
+
+    def test_endless_part(self) -> None:
+        """A part that brings more than it states ends there."""
+        rest, again = part(LARGE, AT, arrived=False), slow(LARGE)
+        rest.length = None
+        self.break_off(rest, again, headers={"ETag": TAG})
+        rest.bring(LARGE[AT:])
+        assert not rest.closed
+        rest.bring(b"x")
+        assert rest.closed
+        self.finish(again)
+        self.assert_cached(data=LARGE)
+        self.assert_clean()
+
+    def test_passing_through(self) -> None:
+        """A pass-through of another length by now is cut off: it cannot begin anew."""
+        for other in (LARGE[:-1], LARGE + b"more", LARGE[: AT - 1]):
+            self.build(stream=True, capacity=MIB)
+            assert self.break_off(Reply(200, other)).cut
+            self.assert_nothing_cached()
+
+
+OLD = bytes(range(256)) * 200
+NEW = bytes(reversed(OLD))
+MIDDLE = 50_000
+
+
+class Versions(MirrorCase):
+    """A file of which the index tells nothing, whose first response breaks off."""
+
+    def cached(
+        self,
+        *later: Reply,
+        headers: dict[str, str] | None = None,
+        length: bool = False,
+        **keys: Any,
+    ) -> bytes | None:
+        """Let the old version break off, and the upstream answer so; give the cached bytes."""
+        self.delete()
+        self.build(stream=True)
+        first = Reply(200, b"", headers or {}, whole=False, length=len(OLD) if length else None)
+        self.listed(first, *later, data=OLD, **{**UNKNOWN, **keys})
+        self.fetch().addErrback(lambda _: None)
+        first.bring(OLD[:MIDDLE])
+        first.cut()
+        self.clock.advance(0)
+        file = self.mirror.ready("demo", NAME)
+        if file is None:
+            assert self.leftovers() == []
+            return None
+        data = file.read(0, file.size + 1)
+        file.close()
+        return data
+
+    def test_other_length(self) -> None:
+        """A complete second response of another length or content is a version of its own."""
+        shorter = (NEW[:300], NEW[: MIDDLE - 1], OLD[:300], OLD[: MIDDLE - 1], OLD[:MIDDLE])
+        longer = (NEW + b"more", OLD[:MIDDLE] + b"x" * 5000, OLD + b"more")
+        same = (NEW, OLD[: MIDDLE - 1] + NEW[MIDDLE - 1 :], OLD[:MIDDLE] + NEW[MIDDLE:])
+        tag: dict[str, str] = {"ETag": TAG}
+        for headers in ({}, tag, {"Last-Modified": DATE}):
+            for announced in (False, True):
+                for length in (False, True):
+                    for other in (*shorter, *longer, *same):
+                        second = Reply(200, other, length=len(other) if length else None)
+                        kept = self.cached(second, second, headers=headers, length=announced)
+                        assert kept == other, (headers, announced, length, len(other))
+        for other in same:
+            second = Reply(200, other, length=None)
+            assert self.cached(second, second, length=True, size=len(OLD)) == other
+
+    def test_same_version(self) -> None:
+        """The same version again is resumed, and requested no third time."""
+        assert self.cached(Reply(200, OLD, length=None)) == OLD
+        assert len(self.internet.asked) == 2
+
+    def test_broken_again(self) -> None:
+        """A second response that breaks off proves nothing, whichever version it is of."""
+        third = NEW[::-1][:-7]
+        for broken, last in ((NEW[:MIDDLE], third), (OLD[:300], OLD), (NEW[:300], OLD)):
+            replies = [Reply(200, last, length=None)] * 2
+            assert self.cached(Reply(200, broken, length=len(OLD)), *replies) in (None, last)
+
+    def test_parts(self) -> None:
+        """A part is appended only if a strong validator proves that it is of the same version."""
+        tag, weak, dated = {"ETag": TAG}, {"ETag": f"W/{TAG}"}, {"Last-Modified": DATE}
+        fresh = {**dated, "Date": DATE}
+        no_ranges = {**tag, "Accept-Ranges": "none"}
+        for mine, theirs in (
+            *((tag, theirs) for theirs in ({"ETag": OTHER}, weak, {}, dated)),
+            ({**tag, **dated}, dated),
+            *((weak, theirs) for theirs in (weak, tag)),
+            *((dated, theirs) for theirs in (weak, {"Last-Modified": LATER})),
+            (fresh, fresh),
+            (no_ranges, tag),
+            *(({}, theirs) for theirs in ({}, tag)),
+        ):
+            for announced in (False, True):
+                whole = [Reply(200, NEW, length=None)] * 2
+                rest = part(NEW, MIDDLE).having(**theirs)
+                kept = self.cached(rest, *whole, headers=mine, length=announced)
+                assert kept in (NEW, None), (mine, theirs)
+                ranged = [asked for asked in self.internet.asked if asked.header("Range")]
+                assert not ranged or mine in (tag, dated, {**tag, **dated})
+        for mine, theirs in ((tag, tag), (dated, dated), (dated, {})):
+            assert self.cached(part(OLD, MIDDLE).having(**theirs), headers=mine, length=True) == OLD
+            assert len(self.internet.asked) == 2
+
+    def test_parts_of_other_sizes(self) -> None:
+        """A part of another size, of unknown size, or longer than stated completes no file."""
+        other, tag = NEW + b"more", {"ETag": TAG}
+        for announced in (False, True):
+            odd = part(other, MIDDLE, len(OLD)).having(**tag)
+            replies = (odd, Reply(200, other), Reply(200, other, length=None))
+            assert self.cached(*replies, headers=tag, length=announced) in (other, None)
+        unknown = part(OLD, MIDDLE, len(OLD) - 100, "*").having(**tag)
+        assert self.cached(unknown, Reply(200, OLD, length=None), headers=tag) == OLD
+        longer = part(OLD, MIDDLE).having(**tag)
+        longer.chunks, longer.length = (OLD[MIDDLE:] + b"more",), None
+        assert self.cached(longer, Reply(200, OLD, tag), headers=tag, length=True) == OLD
+        assert len(self.internet.asked) == 3
+
+    def test_refused_part(self) -> None:
+        """After a refused part the whole file is requested once, at any status."""
+        tag = {"ETag": TAG}
+        statuses = (400, 401, 403, 404, 405, 406, 410, 412, 416, 422, 429, 500, 501, 502, 503, 504)
+        for status in (*statuses, 204, 304):
+            whole = Reply(200, OLD, tag)
+            assert self.cached(Reply(status), whole, headers=tag, length=True) == OLD, status
+            assert self.ranges() == [None, f"bytes={MIDDLE}-", None]
+
+    def test_end_not_announced(self) -> None:
+        """A version whose end is that of the connection is not known to be whole."""
+        endless = [Reply(200, OLD[:300], length=None, ends=PotentialDataLoss)] * 2
+        assert self.cached(*endless) is None
+        assert self.ranges() == [None, None]
+        self.clock.advance(0)
+        assert self.open_files() == []
+
+    def test_passing_through(self) -> None:
+        """Where nothing is cached, a reader of the old version gets no byte of the new one."""
+        for other in (NEW, NEW[:300], OLD[:300], OLD[:MIDDLE] + NEW[MIDDLE:] + b"more"):
+            for announced in (True, False):
+                self.build(stream=True, capacity=0)
+                size = len(OLD) if announced else None
+                first = Reply(200, b"", whole=False, length=size)
+                second = Reply(200, other, length=None)
+                self.listed(first, second, Reply(503), data=OLD, **UNKNOWN)
+                asked = self.fetch()
+                first.bring(OLD[:MIDDLE])
+                reading = self.read(asked)
+                first.cut()
+                data = bytes(reading.data)
+                assert OLD.startswith(data) or (data, reading.whole) == (other, True)
+                assert reading.cut or other.startswith(OLD[:MIDDLE])
+                self.clock.advance(0)
+
+    def test_longer_than_announced(self) -> None:
+        """A pass-through that turns out longer than announced ends there for its reader."""
+        self.build(stream=True, capacity=0)
+        first, longer = slow(OLD), Reply(200, b"", whole=False, length=None)
+        self.listed(first, longer, data=OLD, **UNKNOWN)
+        asked = self.fetch()
+        first.bring(OLD[:MIDDLE])
+        reading = self.read(asked)
+        first.cut()
+        longer.bring(OLD + bytes(500_000))
+        assert (reading.cut, longer.closed) == (True, True)
+        self.assert_clean()

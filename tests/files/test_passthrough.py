@@ -1,0 +1,499 @@
+"""Ranges and files that are not cached: requested by themselves, at the client's pace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from proxpi.files.fetch import MIN_PROGRESS, STALLED
+from proxpi.files.mirror import Redirect
+from proxpi.files.passthrough import RangeResponse
+from proxpi.files.resolver import NotUpstream
+from proxpi.files.spool import WINDOW
+from proxpi.simple.caching import Span, Unsatisfiable
+from proxpi.upstream.connections import CONNECTIONS
+from proxpi.upstream.errors import UpstreamFailed
+from tests.support.agent import Reply
+from tests.support.cases import FILES, MIB, entry
+from tests.support.logs import logged
+from tests.support.mirrors import (
+    DATA,
+    LARGE,
+    NAME,
+    TIMEOUT,
+    URL,
+    MirrorCase,
+    RangeAgent,
+    Ranged,
+    part,
+    slow,
+)
+from tests.support.reading import Reading
+
+SIZE = len(DATA)
+#: The range that most of the tests request, and its bytes.
+LAST, FIVE = f"bytes={SIZE - 5}-{SIZE - 1}", DATA[-5:]
+
+
+class Ranges(MirrorCase):
+    """A range is requested upstream with both its ends."""
+
+    def assert_range(self, asked: Ranged) -> None:
+        """Check that the client gets the last five bytes, and that nothing is left open."""
+        found = self.result(asked)
+        assert isinstance(found, RangeResponse), found
+        self.assert_read(Reading(found.reader), FIVE)
+        assert (found.span, found.size) == (Span(SIZE - 5, SIZE), SIZE)
+        self.assert_clean()
+
+    def test_passes_through(self) -> None:
+        """The size on the page suffices; nothing is cached, and no client is redirected."""
+        for capacity, timeout, size in ((MIB, TIMEOUT, SIZE), (0, 0, "*")):
+            self.build(capacity=capacity, timeout=timeout)
+            self.listed(part(DATA, SIZE - 5, size=size))
+            self.assert_range(self.range("-5"))
+            assert self.ranges() == [LAST]
+            self.assert_nothing_cached()
+
+    def test_size_unknown(self) -> None:
+        """Without a size on the page, the upstream is asked for it; else the file tells."""
+        self.listed(Reply(200, b"", length=SIZE), part(DATA, SIZE - 5), size=None)
+        self.assert_range(self.range("-5"))
+        assert [asked.method for asked in self.internet.asked] == ["HEAD", "GET"]
+        self.listed(Reply(405), Reply(200, DATA), size=None)
+        self.assert_bytes(self.result(self.range("-5")))
+
+    def test_wrong_size(self) -> None:
+        """An upstream that states another size is asked for the range that this makes it, once."""
+        for wrong in (SIZE + 3, SIZE - 3):
+            refusal = part(DATA + bytes(3), wrong - 5, min(wrong, SIZE), SIZE)
+            self.listed(refusal, part(DATA, SIZE - 5), size=wrong)
+            self.assert_range(self.range("-5"))
+            assert self.ranges() == [f"bytes={wrong - 5}-{wrong - 1}", LAST]
+        self.listed(*(part(DATA, 0, 5, SIZE + n) for n in (10, 20, 30)), Reply(200, DATA))
+        self.result(self.range("-5"))
+        assert len([asked for asked in self.ranges() if asked is not None]) == 2
+
+    def test_unsatisfiable(self) -> None:
+        """A range beyond the size on the page is refused only if the upstream confirms the size."""
+        self.listed(Reply(200, b"", length=SIZE), part(DATA, SIZE - 5), size=SIZE - 10)
+        self.assert_range(self.range(f"{SIZE - 5}-"))
+        assert self.ranges() == [LAST]
+        self.listed(Reply(200, b"", length=SIZE), size=SIZE - 10)
+        assert self.error(self.range(f"{SIZE}-"), Unsatisfiable).size == SIZE
+        silent: list[Reply | Exception] = [ConnectionResetError(), Reply(200, b"", length=0)]
+        for unclear in (*silent, *map(Reply, (405, 500, 404))):
+            self.listed(unclear, Reply(200, DATA), size=SIZE - 10)
+            self.assert_bytes(self.result(self.range(f"{SIZE - 5}-")))
+            self.assert_cached()
+            self.delete()
+        self.build(capacity=0)
+        self.listed(Reply(405), Reply(200, DATA), hashes={}, size=None)
+        self.error(self.range("99-"), Unsatisfiable)
+        assert self.open_files() == []
+
+    def test_whole_file(self) -> None:
+        """A range of all bytes, or none, is a request for the file, which is cached."""
+        for wanted in (f"0-{SIZE - 1}", "0-1,3-4"):
+            self.listed()
+            self.assert_bytes(self.result(self.range(wanted)))
+            assert self.ranges() == [None]
+            self.assert_bytes(self.result(self.range("-5")))
+            assert len(self.internet.asked) == 1
+            self.delete()
+
+    def test_other_responses(self) -> None:
+        """A response that is another range is not used; the range is taken from the whole file."""
+        for other in (
+            Reply(200, DATA),
+            part(DATA, 0, 5),
+            part(DATA, SIZE - 5, SIZE - 1),
+            part(DATA, SIZE - 5, Content_Encoding="gzip"),
+            Reply(206, FIVE),
+            Reply(206, FIVE, {"Content-Range": "bytes 5-1/2"}),
+            Reply(206, DATA[-4:], {"Content-Range": f"bytes {SIZE - 5}-{SIZE - 1}/{SIZE}"}),
+            *(Reply(503, headers={"Retry-After": after}) for after in ("9", "60")),
+        ):
+            for stream in (False, True):
+                self.build(stream=stream)
+                self.listed(other, Reply(200, DATA))
+                self.assert_bytes(self.result(self.range("-5")))
+                assert self.ranges() == [LAST, None]
+                self.assert_cached()
+                self.delete()
+
+    def test_refused(self) -> None:
+        """An upstream that refuses ranges, at whatever status, is asked for the whole file."""
+        statuses = (204, 300, 304, 400, 401, 403, 404, 405, 406, 409, 410, 412, 416, 418, 422, 429)
+        self.internet = agent = RangeAgent()
+        agent.files[URL] = DATA
+        self.build()
+        for status in (*statuses, 451, 500, 501, 502, 503, 504, 599):
+            agent.lie = {"status": status}
+            for size in (SIZE, None):
+                self.locate.lists(entry(NAME, DATA, size=size))
+                self.assert_bytes(self.result(self.range("-5")))
+                assert self.ranges()[-1] is None
+                self.delete()
+
+    def test_failing(self) -> None:
+        """What fails is retried; then the client is redirected, or told if it cannot be."""
+        self.listed(Reply(503), part(DATA, SIZE - 5))
+        self.assert_range(self.range("-5"))
+        self.listed(Reply(503))
+        assert self.result(self.range("-5")) == Redirect(URL)
+        assert self.ranges() == [LAST] * 2 + [None] * 2
+        self.listed(Reply(503), private=True)
+        assert self.error(self.range("-5"), UpstreamFailed).temporary
+        # An upstream that cannot be reached is not asked for the whole file on top of that.
+        self.listed(ConnectionResetError(), private=True)
+        self.error(self.range("-5"), UpstreamFailed)
+        assert self.ranges() == [LAST] * 2
+
+    def test_gone(self) -> None:
+        """A file that is gone is looked up on a fresh page."""
+        self.listed(Reply(404))
+        self.error(self.range("-5"), NotUpstream)
+        new = FILES + "anew/" + NAME
+        self.locate.lists(entry(NAME, DATA, url=new), cold=True)
+        self.internet.at(new, part(DATA, SIZE - 5))
+        self.assert_range(self.range("-5"))
+
+    def test_slow_whole(self) -> None:
+        """If the whole file is slow, the client gets its range as that arrives, and no redirect."""
+        reply, start = slow(LARGE), 3 * WINDOW
+        self.listed(Reply(200, b"", length=len(LARGE)), reply, data=LARGE)
+        asked = self.range(f"{start}-")
+        reply.bring(LARGE[: start + 1000])
+        self.pending(asked)
+        self.clock.advance(TIMEOUT)
+        found = self.result(asked)
+        assert isinstance(found, RangeResponse)
+        assert (found.span, found.size) == (Span(start, len(LARGE)), len(LARGE))
+        reading = Reading(found.reader)
+        assert reading.data == LARGE[start : start + 1000]
+        reply.bring(LARGE[start + 1000 :])
+        reply.end()
+        self.assert_read(reading, LARGE[start:])
+
+    def test_whole_without_a_cache(self) -> None:
+        """Nor is it cached where it may not be: the bytes before the range fill no memory."""
+        self.build(capacity=0)
+        for length in (SIZE, None):
+            self.listed(Reply(200, DATA, length=length))
+            self.assert_range(self.range("-5"))
+            self.assert_nothing_cached()
+        reply, start = slow(LARGE), 3 * WINDOW
+        self.listed(Reply(200, b"", length=len(LARGE)), reply, data=LARGE)
+        asked = self.range(f"{start}-")
+        reply.bring(LARGE[:10])
+        reading = self.read(asked)
+        for at in range(10, len(LARGE), WINDOW // 2):
+            assert not reply.paused
+            reply.bring(LARGE[at : at + WINDOW // 2])
+        reply.end()
+        self.assert_read(reading, LARGE[start:])
+
+    def test_download_under_way(self) -> None:
+        """A range that a download has already, and its size, are taken from there."""
+        for size in (len(LARGE), None):
+            self.build(stream=True)
+            reply = slow(LARGE)
+            self.listed(reply, data=LARGE, size=size)
+            first = self.fetch()
+            reply.bring(LARGE[:1000])
+            self.read(first).hang_up()
+            head = self.result(self.head())
+            assert head.size == len(LARGE)
+            some = self.result(self.range("500-599"))
+            assert isinstance(some, RangeResponse)
+            assert some.reader.read(100) == LARGE[500:600]
+            reading = self.read(self.range("700-"))
+            reply.bring(LARGE[1000:])
+            reply.end()
+            self.assert_read(reading, LARGE[700:])
+            some.reader.close()
+            assert len(self.internet.asked) == 1
+            self.assert_clean()
+            self.delete()
+
+
+class Broken(MirrorCase):
+    """A range that breaks off is resumed, if its version is proven."""
+
+    SPAN = Span(1, len(LARGE))
+
+    def begin(self, at: int, *later: Reply, **headers: str) -> tuple[Reply, Reading]:
+        """Let a range begin to arrive, up to some offset."""
+        first = part(LARGE, 1, arrived=False).having(**headers)
+        self.listed(first, *later, data=LARGE)
+        asked = self.range(self.SPAN)
+        first.bring(LARGE[1:at])
+        return first, self.read(asked)
+
+    def test_resumed(self) -> None:
+        """It is resumed as often as it makes progress; the log tells."""
+        stops = (MIN_PROGRESS + 1, 2 * MIN_PROGRESS + 1)
+        later = [part(LARGE, at, arrived=False, ETag='"x"') for at in stops]
+        first, reading = self.begin(stops[0], *later, ETag='"x"')
+        with logged("proxpi.files") as log:
+            first.cut()
+            later[0].bring(LARGE[stops[0] : stops[1]])
+            later[0].cut()
+        assert log.levels == ["warn", "warn"]
+        assert self.internet.asked[1].header("If-Range") == '"x"'
+        later[1].bring(LARGE[stops[1] :])
+        later[1].end()
+        self.assert_read(reading, LARGE[1:])
+        self.assert_clean()
+
+    def test_unproven(self) -> None:
+        """A rest with another tag, or none, or after a response without one, is never sent."""
+        tag, date = {"ETag": '"x"'}, {"Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT"}
+        for mine, theirs, requests in (
+            (tag, {"ETag": '"y"'}, 2),
+            (tag, {}, 2),
+            (tag, date, 2),
+            ({}, {}, 1),
+        ):
+            first, reading = self.begin(9, part(LARGE, 9).having(**theirs), **mine)
+            first.cut()
+            assert (reading.data, reading.cut) == (LARGE[1:9], True)
+            assert len(self.internet.asked) == requests
+
+    def test_expired_url(self) -> None:
+        """A URL that expires is replaced by that of a fresh page."""
+        first, reading = self.begin(MIN_PROGRESS, Reply(403), ETag='"x"')
+        fresh = f"{URL}?again"
+        self.locate.lists(entry(NAME, LARGE, url=fresh))
+        self.internet.at(fresh, part(LARGE, MIN_PROGRESS, ETag='"x"'))
+        first.cut()
+        self.clock.pump([1] * 4)
+        self.assert_read(reading, LARGE[1:])
+
+    def test_client_that_leaves(self) -> None:
+        """Its connection is closed, before the first byte and after, unless all has arrived."""
+        first = part(LARGE, 1, arrived=False)
+        self.listed(first, data=LARGE)
+        asked = self.range(self.SPAN)
+        asked.cancel()
+        self.error(asked, Exception)
+        assert first.closed
+        first, reading = self.begin(9)
+        reading.hang_up()
+        assert first.closed
+        first, reading = self.begin(9)
+        reading.paused = True
+        first.bring(LARGE[9:])
+        assert first.paused
+        reading.hang_up()
+        assert (first.paused, first.closed) == (False, False)
+        first.end()
+        self.assert_clean()
+
+    def test_client_that_reads_nothing(self) -> None:
+        """It holds no connection for long, and may read on later."""
+        at = WINDOW + 3
+        first, reading = self.begin(2, part(LARGE, at, ETag='"x"'), ETag='"x"')
+        reading.paused = True
+        first.bring(LARGE[2:at])
+        assert first.paused
+        self.clock.advance(STALLED)
+        assert (first.closed, len(self.internet.asked)) == (True, 1)
+        reading.go_on()
+        self.assert_read(reading, LARGE[1:])
+        assert self.ranges()[-1] == f"bytes={at}-{len(LARGE) - 1}"
+        self.assert_clean()
+
+
+class Crowded(MirrorCase):
+    """Many clients request large ranges, and do not read them."""
+
+    SPAN = Span(1, MIB)
+
+    def setUp(self) -> None:
+        """Let as many as may have begun."""
+        super().setUp()
+        self.build(stream=True)
+        self.listed(data=LARGE)
+        for _ in range(CONNECTIONS * 3 // 4):
+            reply = part(LARGE, 1, MIB, arrived=False)
+            self.internet.at(URL, reply)
+            asked = self.range(self.SPAN)
+            reply.bring(b"x")
+            self.read(asked, paused=True)
+        self.internet.asked.clear()
+
+    def test_next_client(self) -> None:
+        """The next client does not wait for them: for a small range, a large one, or a file."""
+        self.internet.at(URL, part(LARGE, MIB, MIB + WINDOW))
+        assert len(self.read(self.range(Span(MIB, MIB + WINDOW))).data) == WINDOW
+        self.internet.at(URL, Reply(200, LARGE))
+        self.assert_bytes(self.result(self.range(self.SPAN)), LARGE)
+        assert self.ranges()[-1] is None
+        self.locate.lists(entry("other.whl", DATA, url=FILES + "other.whl"))
+        self.internet.at(FILES + "other.whl", Reply(200, DATA))
+        self.assert_bytes(self.result(self.fetch("other.whl")))
+
+
+class Files(MirrorCase):
+    """A file that may not be cached passes through, with a window of it in memory."""
+
+    def setUp(self) -> None:
+        """Cache nothing, and redirect no client."""
+        super().setUp()
+        self.build(stream=True, capacity=0)
+
+    def stall(self, reply: Reply, asked: Deferred[Any]) -> Reading:
+        """Let a file begin to pass for a client that reads its first bytes, and no more."""
+        reply.bring(LARGE[:10])
+        reading = self.read(asked)
+        reading.paused = True
+        reply.bring(LARGE[10 : WINDOW + 10])
+        assert not reply.paused
+        reply.bring(LARGE[WINDOW + 10 : WINDOW + 20])
+        assert reply.paused
+        return reading
+
+    def finish(self, reply: Reply, reading: Reading, start: int = WINDOW + 20) -> None:
+        """Let the rest arrive, and check that the client gets it."""
+        reply.bring(LARGE[start:])
+        reply.end()
+        self.assert_read(reading)
+        self.assert_clean()
+
+    def test_backpressure(self) -> None:
+        """The upstream is read from as fast as the client reads."""
+        self.listed(reply := slow(LARGE), data=LARGE)
+        reading = self.stall(reply, self.fetch())
+        reading.go_on()
+        assert not reply.paused
+        self.finish(reply, reading)
+
+    def test_parked(self) -> None:
+        """After 5 stalled seconds the connection is closed; the client may read on later."""
+        first = slow(LARGE, Accept_Ranges="bytes", ETag='"x"')
+        rest = part(LARGE, WINDOW + 20, arrived=False)
+        self.listed(first, rest, data=LARGE)
+        reading = self.stall(first, self.fetch())
+        self.clock.advance(STALLED - 0.1)
+        assert not first.closed
+        self.clock.advance(0.2)
+        assert first.closed
+        self.clock.advance(50)
+        assert len(self.internet.asked) == 1
+        reading.go_on()
+        asked = self.internet.asked[-1]
+        assert (asked.header("Range"), asked.header("If-Range")) == (f"bytes={WINDOW + 20}-", '"x"')
+        self.finish(rest, reading)
+        self.listed(first := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
+        reading = self.stall(first, self.fetch())
+        self.clock.advance(STALLED)
+        reading.hang_up()
+        assert len(self.internet.asked) == 1
+        self.assert_clean()
+
+    def test_not_parked(self) -> None:
+        """A client that reads in time, or whose rest could not be requested, keeps it."""
+        cases: list[tuple[dict[str, str], dict[str, Any]]] = [
+            ({}, {}),
+            ({"Accept_Ranges": "none"}, {}),
+            ({"Accept_Ranges": "bytes"}, {"hashes": {}}),
+        ]
+        for headers, keys in cases:
+            self.listed(reply := slow(LARGE, **headers), data=LARGE, **keys)
+            reading = self.stall(reply, self.fetch())
+            self.clock.advance(50)
+            assert not reply.closed
+            reading.hang_up()
+        self.listed(reply := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
+        reading = self.stall(reply, self.fetch())
+        for start in range(WINDOW + 20, 3 * WINDOW, 2 * WINDOW):
+            self.clock.advance(STALLED - 0.1)
+            reading.go_on()
+            reading.paused = True
+            reply.bring(LARGE[start : start + 2 * WINDOW])
+            assert reply.paused
+        self.clock.advance(STALLED - 0.1)
+        reading.go_on()
+        self.finish(reply, reading, len(reading.data))
+        assert len(self.internet.asked) == 1
+
+    def test_clients_that_read_nothing(self) -> None:
+        """However many they are, the next client gets its file after 5 seconds."""
+        replies = [slow(LARGE, Accept_Ranges="bytes") for _ in range(CONNECTIONS)]
+        self.listed(*replies, data=LARGE)
+        asked = [self.fetch() for _ in replies]
+        begun = [pair for pair in zip(replies, asked, strict=True) if pair[0].began]
+        readings = [self.stall(*pair) for pair in begun]
+        assert len(readings) == CONNECTIONS * 3 // 4
+        other = entry("other.whl", LARGE, url=URL + ".other")
+        self.locate.lists(other)
+        self.internet.at(other["url"], Reply(200, LARGE))
+        wanted = self.fetch("other.whl")
+        self.clock.advance(STALLED)
+        assert self.read(wanted).whole
+        assert not any(reading.cut for reading in readings)
+
+    def test_redirected_clients_that_read_nothing(self) -> None:
+        """They hold no connection of the origin that redirected them."""
+        there = "https://cdn.example/demo.whl"
+        self.listed(Reply(302, b"", {"Location": there}), data=LARGE)
+        replies = [slow(LARGE) for _ in range(CONNECTIONS)]
+        self.internet.at(there, *replies)
+        asked = [self.fetch() for _ in replies]
+        for reply, one in zip(replies, asked, strict=True):
+            if reply.began:
+                self.stall(reply, one)
+        other = entry("other.whl", LARGE, url=URL + ".other")
+        self.locate.lists(other)
+        self.internet.at(other["url"], Reply(200, LARGE))
+        assert self.read(self.fetch("other.whl")).whole
+
+    def test_doubtful(self) -> None:
+        """A doubtful response is read at once, too, as no partial file holds all of it."""
+        for headers, keys in (
+            ({"Content_Type": "text/html"}, {}),
+            ({"Content_Encoding": "gzip"}, {}),
+            ({}, {"size": 5}),
+        ):
+            self.listed(reply := slow(LARGE, **headers), data=LARGE, **keys)
+            asked = self.fetch()
+            reply.bring(LARGE[: 2 * MIB])
+            reading = self.read(asked)
+            assert not reply.paused
+            self.finish(reply, reading, 2 * MIB)
+
+    def test_broken(self) -> None:
+        """If it breaks off, it is resumed and verified as a whole; wrong bytes are cut off."""
+        first, rest = slow(LARGE), part(LARGE, MIB, arrived=False)
+        self.listed(first, rest, data=LARGE)
+        asked = self.fetch()
+        first.bring(LARGE[:MIB])
+        reading = self.read(asked)
+        first.cut()
+        self.finish(rest, reading, MIB)
+        self.listed(first := slow(LARGE), data=LARGE)
+        asked = self.fetch()
+        first.bring(LARGE[:-1])
+        reading = self.read(asked)
+        first.bring(b"\0" if LARGE[-1] else b"\1")
+        first.end()
+        assert reading.cut
+        self.assert_clean()
+
+    def test_client_that_leaves(self) -> None:
+        """Its request is closed, with or without a first byte."""
+        self.listed(reply := slow(LARGE), data=LARGE)
+        asked = self.fetch()
+        reply.bring(LARGE[:MIB])
+        self.read(asked).hang_up()
+        assert reply.closed
+        self.listed(reply := slow(LARGE), data=LARGE)
+        asked = self.fetch()
+        asked.cancel()
+        self.error(asked, Exception)
+        assert reply.closed
+        self.assert_clean()
+        self.assert_nothing_cached()

@@ -1,0 +1,231 @@
+"""The spool: bytes reach every reader as they arrive, all but the verification tail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
+from proxpi.upstream.errors import UpstreamFailed
+from tests.support.agent import Reply
+from tests.support.cases import MIB, entry
+from tests.support.mirrors import LARGE, URL, MirrorCase, part, slow
+from tests.support.reading import Reading
+
+
+def test_before_tail() -> None:
+    """Of every file that has a byte, at least one is held back, and at most a tail."""
+    assert [before_tail(size) for size in (0, 1, 16, 17, 1600)] == [0, 0, 15, 15, 1500]
+    assert before_tail(10 * MIB) == 10 * MIB - TAIL
+
+
+class SpoolCase(MirrorCase):
+    """Tests of a large file whose clients follow its download."""
+
+    def setUp(self) -> None:
+        """List it."""
+        super().setUp()
+        self.build(stream=True)
+        self.serve(slow(LARGE))
+
+    def serve(self, reply: Reply, *later: Reply, **keys: Any) -> None:
+        """Let the upstream answer so."""
+        self.reply = reply
+        self.listed(reply, *later, data=LARGE, **keys)
+
+    def begin(self, stop: int = MIB) -> Reading:
+        """Give a client that reads the first bytes."""
+        asked = self.fetch()
+        self.reply.bring(LARGE[:stop])
+        return self.read(asked)
+
+    def finish(self, start: int = MIB, reply: Reply | None = None) -> None:
+        """Let the rest arrive."""
+        reply = reply or self.reply
+        reply.bring(LARGE[start:])
+        reply.end()
+
+    def begin_and_fill_disk(self, *later: Reply) -> tuple[list[Reading], Any]:
+        """Give two clients, of which the first pauses, as the disk fails."""
+        self.serve(slow(LARGE, ETag='"x"'), *later)
+        asked = self.fetch()
+        self.reply.bring(LARGE[:MIB])
+        readings = [self.read(asked, paused=True), self.read()]
+        return readings, self.fill_disk()
+
+
+class Growing(SpoolCase):
+    """Bytes are readable as they arrive."""
+
+    def test_first_byte(self) -> None:
+        """A client gets its first bytes with the first bytes, and not before."""
+        asked = self.fetch()
+        self.pending(asked)
+        self.reply.bring(LARGE[:10])
+        assert self.read(asked).data == LARGE[:10]
+
+    def test_tail(self) -> None:
+        """The last bytes are held back until all is verified, also without a length."""
+        for length in (len(LARGE), None):
+            self.serve(Reply(200, b"", whole=False, length=length), size=length)
+            reading = self.begin(len(LARGE) - 1)
+            assert reading.data == LARGE[: len(LARGE) - TAIL - (length is None)]
+            self.finish(len(LARGE) - 1)
+            self.assert_read(reading)
+            self.assert_cached(data=LARGE)
+            self.assert_clean()
+            self.delete()
+
+    def test_readers(self) -> None:
+        """Each reader has its own pace, from the first byte on, and holds up no other."""
+        paused = self.begin()
+        paused.paused = True
+        readings = [self.read() for _ in range(3)]
+        leaving = self.read()
+        leaving.hang_up()
+        self.finish()
+        for reading in readings:
+            self.assert_read(reading)
+        assert paused.data == LARGE[:MIB]
+        paused.go_on()
+        self.assert_read(paused)
+        assert self.internet.urls() == [URL]
+        self.assert_clean()
+
+    def test_no_reader(self) -> None:
+        """Readers that leave stop nothing."""
+        self.begin().hang_up()
+        self.finish()
+        self.assert_cached(data=LARGE)
+        self.assert_clean()
+
+    def test_late_reader(self) -> None:
+        """A file is not evicted while a late reader is still at it."""
+        self.build(stream=True, capacity=4 * MIB)
+        reading = self.begin()
+        reading.paused = True
+        self.finish()
+        self.locate.lists(entry("other.whl", LARGE, url=URL + ".other"))
+        self.internet.at(URL + ".other", Reply(200, LARGE))
+        other = self.result(self.fetch("other.whl"))
+        assert isinstance(other, Reader)
+        other.close()
+        self.clock.advance(0)
+        reading.go_on()
+        self.assert_read(reading)
+        self.assert_cached(data=LARGE)
+
+
+class Wrong(SpoolCase):
+    """Wrong bytes are never a whole response."""
+
+    def test_once(self) -> None:
+        """A reader of wrong bytes is cut off before their end; then the right ones are fetched."""
+        again = slow(LARGE)
+        self.serve(slow(LARGE), again)
+        reading = self.begin(len(LARGE) - 1)
+        self.reply.bring(b"\0" if LARGE[-1] else b"\1")
+        self.reply.end()
+        assert reading.cut and len(reading.data) < len(LARGE)
+        self.finish(0, again)
+        self.assert_cached(data=LARGE)
+        self.assert_clean()
+
+    def test_twice(self) -> None:
+        """Nothing is cached of what is wrong twice; readers of the second try are cut off, too."""
+        held = slow(LARGE)
+        self.serve(Reply(200, bytes(len(LARGE))), held)
+        first = self.result(self.fetch())
+        assert isinstance(first, Reader) and first.cut
+        late = self.fetch()
+        self.pending(late)
+        held.bring(b"x" * len(LARGE))
+        reading = self.read(late)
+        held.end()
+        assert reading.cut
+        self.assert_nothing_cached()
+
+    def test_withheld(self) -> None:
+        """A doubtful response is withheld until it is verified."""
+        for reply in (
+            Reply(200, bytes(len(LARGE)), {"Content-Type": "text/html"}),
+            Reply(200, LARGE[: 2 * MIB]),
+            Reply(200, bytes(len(LARGE)), {"Content-Encoding": "gzip"}),
+        ):
+            self.serve(reply)
+            assert "wrong bytes" in self.error(self.fetch(), UpstreamFailed).cause
+            self.assert_nothing_cached()
+
+
+class FailingDisk(SpoolCase):
+    """A disk that fails while a file is being sent: the readers get the rest without it."""
+
+    def test_in_memory(self) -> None:
+        """The download goes on in memory from there, at the pace of the slowest reader."""
+        rest = part(LARGE, MIB, arrived=False)
+        (paused, fast), full = self.begin_and_fill_disk(rest)
+        self.reply.bring(b"more")
+        full.stop()
+        assert self.ranges() == [None, f"bytes={MIB}-"]
+        rest.bring(LARGE[MIB : MIB + WINDOW])
+        assert not rest.paused
+        rest.bring(LARGE[MIB + WINDOW : 2 * MIB])
+        assert rest.paused and len(fast.data) == 2 * MIB
+        paused.go_on()
+        assert not rest.paused
+        self.finish(2 * MIB, rest)
+        for reading in (paused, fast):
+            self.assert_read(reading)
+        assert self.mirror.ready("demo", "demo") is None
+        self.assert_clean()
+
+    def test_readers_leave(self) -> None:
+        """The slowest reader that leaves ends the wait for it, and the last one the download."""
+        rest = part(LARGE, MIB, arrived=False)
+        (paused, fast), _ = self.begin_and_fill_disk(rest)
+        self.reply.bring(b"more")
+        rest.bring(LARGE[MIB : 2 * MIB])
+        assert rest.paused
+        paused.hang_up()
+        assert not rest.paused
+        fast.hang_up()
+        assert rest.closed
+        self.assert_clean()
+
+    def test_wrong_rest(self) -> None:
+        """The rest is verified together with the bytes before it."""
+        rest = part(LARGE, MIB, arrived=False)
+        (paused, fast), _ = self.begin_and_fill_disk(rest)
+        paused.hang_up()
+        self.reply.bring(b"more")
+        rest.bring(bytes(2 * MIB))
+        rest.end()
+        assert fast.cut and len(fast.data) < len(LARGE)
+        self.assert_clean()
+
+    def test_at_the_end(self) -> None:
+        """A disk that fails at the end: all bytes have arrived, and are sent."""
+        reading = self.begin()
+        full = self.fill_disk("flush")
+        self.finish()
+        full.stop()
+        self.assert_read(reading)
+        self.assert_clean()
+        assert self.mirror.ready("demo", "demo") is None
+
+    def test_at_the_start(self) -> None:
+        """A disk that takes no file at all: the file passes through."""
+        self.fill_disk("__init__")
+        reading = self.begin()
+        self.finish()
+        self.assert_read(reading)
+        self.assert_clean()
+
+    def test_turns_out_too_large(self) -> None:
+        """A file that turns out larger than the cache passes through from there on."""
+        self.build(stream=True, capacity=2 * MIB)
+        self.serve(Reply(200, b"", whole=False, length=None), size=None)
+        reading = self.begin()
+        self.internet.at(URL, Reply(200, LARGE, length=None))
+        self.reply.bring(LARGE[MIB:])
+        self.assert_read(reading)
+        self.assert_clean()

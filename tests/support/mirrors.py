@@ -1,0 +1,242 @@
+"""Base cases for the file mirror: its pages, upstream, clock and threads are the test's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.web.iweb import IResponse
+
+from proxpi.files import fetch
+from proxpi.files.cache_dir import OpenFile, PartialFile
+from proxpi.files.mirror import Choose, Head, Redirect
+from proxpi.files.passthrough import RangeResponse
+from proxpi.files.spool import Reader
+from proxpi.simple.caching import Span, requested_span
+from proxpi.tap import cache_folder, file_mirror
+from tests.support.agent import MemoryAgent, Reply, Silence
+from tests.support.cases import FILES, MIB, FolderCase, at_once, entry, run
+from tests.support.indexes import upstream_client
+from tests.support.listing import FakePages
+from tests.support.reading import Reading
+
+NAME = "demo-1.0-py3-none-any.whl"
+URL = FILES + NAME
+DATA = b"the bytes of a wheel"
+LARGE = os.urandom(3 * MIB)
+TIMEOUT = 0.9
+#: What a page says of a file that it knows nothing of.
+UNKNOWN: dict[str, Any] = {"hashes": {}, "size": None}
+
+Served = Deferred[OpenFile | Reader | Redirect]
+Ranged = Deferred[OpenFile | Reader | RangeResponse | Redirect]
+
+
+def slow(data: bytes, **headers: str) -> Reply:
+    """Give a response with the length of a file, of which no byte has arrived."""
+    return Reply(200, b"", whole=False, length=len(data)).having(**headers)
+
+
+def part(
+    data: bytes,
+    start: int,
+    stop: int | None = None,
+    size: int | str | None = None,
+    *,
+    arrived: bool = True,
+    **headers: str,
+) -> Reply:
+    """
+    Give a response with a range of a file.
+
+    :param size: the size that it states, if not the true one
+    :param arrived: whether its bytes have arrived
+    """
+    stop = len(data) if stop is None else stop
+    stated = f"bytes {start}-{stop - 1}/{len(data) if size is None else size}"
+    length, body = stop - start, data[start:stop] if arrived else b""
+    fields = {"Content-Range": stated}
+    return Reply(206, body, fields, whole=arrived, length=length).having(**headers)
+
+
+class RangeAgent(MemoryAgent):
+    """An agent that serves ranges of some files.
+
+    :ivar files: the files, by their URLs
+    :ivar lie: changes of each response with a range
+    :ivar whole: the status of a whole file
+    :ivar later: the files once a range was served
+    :ivar sent: bytes of all ranges
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, bytes] = {}
+        self.lie: dict[str, Any] = {}
+        self.whole = 200
+        self.later: dict[str, bytes] = {}
+        self.sent = 0
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
+    ) -> Deferred[IResponse]:
+        """See `IAgent`."""
+        data, url = self.files.get(uri.decode()), uri.decode()
+        if data is not None and (wanted := headers.getRawHeaders("Range", [""])[0]):
+            found = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted)
+            assert found is not None
+            first, last = found.groups()
+            start = int(first) if first else max(0, len(data) - int(last))
+            body = data[start : int(last) + 1 if first and last else None]
+            stated = f"bytes {start}-{start + len(body) - 1}/{len(data)}"
+            self.sent += len(body)
+            reply = {"status": 206, "chunks": body, "headers": {"Content-Range": stated}}
+            self.at(url, Reply(**{**reply, **self.lie}))
+            self.files |= self.later
+        elif data is not None:
+            self.at(url, Reply(self.whole, data))
+        return super().request(method, uri, headers, bodyProducer)
+
+
+class MirrorCase(FolderCase):
+    """Tests of a mirror whose pages, upstream, clock and threads they control."""
+
+    def setUp(self) -> None:
+        """Make a mirror that retries without a pause."""
+        super().setUp()
+        self.put(fetch, "PAUSE", 0.0)
+        self.clock = Clock()
+        self.internet = MemoryAgent()
+        self.locate = FakePages()
+        self.threads: list[tuple[Any, Deferred[Any]]] = []
+        self.build()
+
+    def build(
+        self,
+        *,
+        capacity: int = 100 * MIB,
+        timeout: float = TIMEOUT,
+        stream: bool = False,
+        offline: bool = False,
+        writes: Any = at_once,
+    ) -> None:
+        """Make a mirror on the folder, as a new process does."""
+        self.cache_dir = cache_folder(self.folder, capacity, writes=writes, reads=self.in_thread)
+        self.cache_dir.prepare()
+        self.mirror = file_mirror(
+            self.locate,
+            upstream_client(self.internet, self.clock, offline=offline),
+            self.cache_dir,
+            self.clock,
+            in_thread=self.in_thread,
+            timeout=timeout,
+            stream=stream,
+            ttl=1800,
+        )
+
+    def in_thread(self, work: Any) -> Deferred[Any]:
+        """Keep a job for :meth:`run_threads`."""
+        done: Deferred[Any] = Deferred()
+        self.threads.append((work, done))
+        return done
+
+    def run_threads(self) -> int:
+        """Run the jobs for threads; tell how many there were."""
+        threads, self.threads = self.threads, []
+        for work, done in threads:
+            at_once(work).chainDeferred(done)
+        return len(threads)
+
+    def listed(
+        self, *replies: Reply | Silence | Exception, data: bytes = DATA, **keys: Any
+    ) -> None:
+        """Let the page list the wheel, and the upstream answer so; by default with the file."""
+        private, cold = keys.pop("private", False), keys.pop("cold", False)
+        self.locate.lists(entry(NAME, data, **keys), private=private, cold=cold)
+        self.internet.at(URL, *(replies or [Reply(200, data)]))
+        self.internet.asked.clear()
+
+    def fetch(self, filename: str = NAME) -> Served:
+        """Request a file."""
+        return run(self.mirror.fetch("demo", filename))
+
+    def head(self, filename: str = NAME) -> Deferred[OpenFile | Head]:
+        """Request its head."""
+        return run(self.mirror.head("demo", filename))
+
+    def range(self, wanted: str | Span | Choose) -> Ranged:
+        """Request a range, by its header or as such."""
+
+        def choose(size: int, _: str | None) -> Span | None:
+            if isinstance(wanted, str):
+                return requested_span(f"bytes={wanted}", None, None, size)
+            return wanted if isinstance(wanted, Span) else wanted(size, _)
+
+        return run(self.mirror.range("demo", NAME, choose))
+
+    def delete(self) -> None:
+        """Delete the wheel and its companions."""
+        self.result(self.mirror.delete("demo", NAME))
+
+    def read(self, asked: Deferred[Any] | None = None, *, paused: bool = False) -> Reading:
+        """Read as the client does whose response has begun; by default, one that comes now."""
+        found = self.result(asked or self.fetch())
+        reader = found.reader if isinstance(found, RangeResponse) else found
+        assert isinstance(reader, Reader), found
+        reading = Reading(reader)
+        reading.paused = paused
+        return reading
+
+    def ranges(self) -> list[str | None]:
+        """Give the ranges that were requested."""
+        return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
+
+    def assert_bytes(self, found: object, data: bytes = DATA) -> None:
+        """Check that a response has these bytes."""
+        if isinstance(found, Reader):
+            reading = Reading(found)
+            assert (reading.data, reading.whole) == (data, True)
+            return
+        assert isinstance(found, OpenFile), found
+        assert (found.size, found.read(0, found.size + 1)) == (len(data), data)
+        found.close()
+
+    def assert_read(self, reading: Reading, data: bytes = LARGE) -> None:
+        """Check that a client has read these bytes, and that they are whole."""
+        assert (reading.data == data, reading.whole) == (True, True)
+
+    def assert_redirected(self, asked: Deferred[Any], url: str = URL) -> None:
+        """Check that a client was redirected upstream."""
+        assert self.result(asked) == Redirect(url)
+
+    def assert_cached(self, filename: str = NAME, data: bytes = DATA) -> None:
+        """Check that the next client hits the cache."""
+        self.assert_bytes(self.mirror.ready("demo", filename), data)
+
+    def assert_nothing_cached(self) -> None:
+        """Check that no file was cached, and that no partial file or descriptor is left."""
+        assert self.mirror.ready("demo", NAME) is None
+        assert [path for path in self.folder.rglob("*") if path.is_file()] == []
+        assert self.open_files() == []
+
+    def assert_clean(self) -> None:
+        """Check that no partial file, descriptor or timer is left."""
+        self.clock.advance(0)
+        assert (self.leftovers(), self.open_files()) == ([], [])
+        assert self.clock.getDelayedCalls() == []
+
+    def fill_disk(self, function: str = "write") -> Any:
+        """Let partial files fail, until the returned patch is stopped."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full = mock.patch.object(PartialFile, function, refuse)
+        full.start()
+        self.addCleanup(full.stop)
+        return full
