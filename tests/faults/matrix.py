@@ -1,13 +1,13 @@
-"""Runs the lines of the table, many at a time: what they do most is to wait.
+"""Runs the rows of the table, many at a time: most of their time is waiting.
 
-For each line there is an upstream, broken and mended three times, and a cache folder that three
-processes use one after the other, each of which but the last is killed:
+Each row has an upstream, which fails and recovers three times, and a cache folder that three
+processes use one after the other; each but the last is killed:
 
-1. With a time to live of half an hour: fills the cache, sees the upstream fail, is asked for what
-   is fresh and for what nobody has asked for yet, and sees the upstream come back.
-2. The same again while the upstream fails.
-3. With a time to live of next to nothing: is asked for pages past their time from before the
-   restart, sees the upstream come back, and fail, and come back.
+1. With a time to live of half an hour: fills the cache, sees the upstream fail, is asked for fresh
+   pages and for projects that are not cached, and sees the upstream recover.
+2. With the same time to live, while the upstream fails.
+3. With a time to live that ends at once: is asked for stale pages from before the restart, sees
+   the upstream recover, fail, and recover.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.gate import Gate
 from tests.support.names import Names
+from tests.support.processes import EXPIRED_AT_ONCE
 from tests.support.proxy import Proxy, Reply
 
-#: Lines that run at a time, and processes that start at a time.
-LINES = 14
+#: Rows that run at a time, and processes that start at a time.
+ROWS = 14
 _starting = threading.BoundedSemaphore(2)
 
-LONG, NEXT_TO_NOTHING = "1800", "0.000001"
-JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
-HTML = {"Accept": "text/html"}
-FORMS = {form["Accept"]: form for form in (JSON, HTML)}
+JSON, HTML = "application/vnd.pypi.simple.v1+json", "text/html"
 PAGE, LIST, COLD, COLD_2 = "/index/known/", "/index/", "/index/cold/", "/index/cold-2/"
+WHEEL = make_wheel("known")
+FILE = f"/index/known/{WHEEL.filename}"
 PASSWORD = "s3cret-w0rd"
+
+#: Responses by path and ``Accept``.
+Replies = dict[tuple[str, str], Reply]
 
 
 @attrs.frozen
-class Asked:
-    """A question, what came, after how many seconds, and what would have come before."""
+class Answer:
+    """A response, the seconds that it took, and the response before the failure."""
 
-    what: str
     reply: Reply
     seconds: float
     old: Reply | None = None
@@ -55,25 +57,21 @@ class Asked:
 
 @attrs.frozen
 class Outcome:
-    """What became of a state.
+    """What clients get in a state.
 
-    :ivar first: what was asked for when the upstream had just failed, all at the same time
-    :ivar then: what was asked for afterwards
-    :ivar upstream: requests that the upstream saw meanwhile
+    :ivar first: of the first requests after the failure, which are sent at the same time
+    :ivar then: of later requests
+    :ivar upstream: requests that the upstream has seen meanwhile
     """
 
-    first: list[Asked]
-    then: list[Asked] = attrs.field(factory=list)
+    first: list[Answer]
+    then: list[Answer] = attrs.field(factory=list)
     upstream: Sequence[Seen] = ()
 
 
 @attrs.frozen
-class Return:
-    """How the upstream came back.
-
-    :ivar seconds: until clients got nothing old any more
-    :ivar replies: what they got then
-    """
+class Recovery:
+    """How the upstream recovered: seconds until all responses were new, and these."""
 
     seconds: float
     replies: list[Reply]
@@ -81,17 +79,18 @@ class Return:
 
 @attrs.define
 class Story:
-    """What became of a line; ``trouble`` is what kept it from its end."""
+    """What a row has shown; ``trouble`` is the error that ended it early."""
 
     outcomes: dict[State, Outcome] = attrs.field(factory=dict)
-    returns: dict[str, Return] = attrs.field(factory=dict)
-    written: list[str] = attrs.field(factory=list)
+    recoveries: dict[str, Recovery] = attrs.field(factory=dict)
+    files: list[Reply] = attrs.field(factory=list)
+    output: str = ""
     trouble: BaseException | None = None
 
 
 @attrs.define
 class Upstream:
-    """An index that fails as a line has it, and comes back."""
+    """An index that fails as its row says, and recovers."""
 
     failure: Failure
     folder: Path
@@ -103,7 +102,7 @@ class Upstream:
     @classmethod
     @contextmanager
     def running(cls, failure: Failure, folder: Path) -> Iterator[Upstream]:
-        """Start it; it is well."""
+        """Start it, without its failure."""
         trouble = failure.trouble
         with ExitStack() as stack:
             with _starting:
@@ -122,20 +121,10 @@ class Upstream:
                 (folder / "trusted.pem").write_text("".join(pem.read_text() for pem in trusted))
             if trouble.private:
                 index.require_auth("user", PASSWORD)
-            upstream = cls(failure, folder, index, gate, names, certificates)
             gate.open(certificates.get("good"))
             for project in ("known", "cold", "cold-2"):
                 index.add(make_wheel(project))
-            yield upstream
-
-    @property
-    def url(self) -> str:
-        """Its root."""
-        trouble = self.failure.trouble
-        scheme = "https" if trouble.tls else "http"
-        login = f"user:{PASSWORD}@" if trouble.private else ""
-        host = "index.test" if self.names else self.gate.host
-        return f"{scheme}://{login}{host}:{self.gate.own_port}/simple/"
+            yield cls(failure, folder, index, gate, names, certificates)
 
     def fail(self) -> None:
         """Fail from now on."""
@@ -151,13 +140,13 @@ class Upstream:
                 self.gate.open(self.certificates[trouble.gate])
         if self.names is not None:
             self.names.mood = trouble.names
-            # A connection that is open needs no name.
+            # An open connection needs no name.
             self.gate.open()
         if trouble.behavior != Behavior():
             self.index.script("/simple/*", trouble.behavior)
 
-    def come_back(self, version: str) -> None:
-        """Be well again, with a new version of the project and a new project."""
+    def recover(self, version: str) -> None:
+        """Recover, with a new version of the project and a new project."""
         self.index.add(make_wheel("known", version))
         self.index.add(make_wheel(f"since-{version.replace('.', '-')}"))
         self.index.clear_requests()
@@ -168,12 +157,16 @@ class Upstream:
             self.gate.open(self.certificates.get("good"))
 
     @contextmanager
-    def proxy(self, ttl: str) -> Iterator[Proxy]:
-        """A proxpi in front of it, with the line's own cache folder; killed at the end."""
+    def proxy(self, story: Story, ttl: str) -> Iterator[Proxy]:
+        """A proxpi in front of it, with the row's own cache folder; killed at the end."""
+        scheme = "https" if self.certificates else "http"
+        login = f"user:{PASSWORD}@" if self.failure.trouble.private else ""
+        host = "index.test" if self.names else self.gate.host
         settings = {
-            "PROXPI_INDEX_URL": self.url,
+            "PROXPI_INDEX_URL": f"{scheme}://{login}{host}:{self.gate.own_port}/simple/",
             "PROXPI_INDEX_TTL": ttl,
             "PROXPI_CACHE_DIR": str(self.folder / "cache"),
+            "PROXPI_DOWNLOAD_TIMEOUT": "30",
         }
         if self.certificates:
             settings["SSL_CERT_FILE"] = str(self.folder / "trusted.pem")
@@ -185,110 +178,103 @@ class Upstream:
             yield proxy
         finally:
             proxy.stop(signal.SIGKILL)
+            story.output += proxy.output
 
 
-def ask(proxy: Proxy, path: str, form: dict[str, str], old: Reply | None = None) -> Asked:
-    """One question, and how long the answer took."""
+def ask(proxy: Proxy, path: str, accept: str, old: Reply | None = None) -> Answer:
+    """Send one request."""
     started = time.monotonic()
-    reply = proxy.request("GET", path, form)
-    return Asked(f"{path} as {form['Accept']}", reply, time.monotonic() - started, old)
+    reply = proxy.get(path, Accept=accept)
+    return Answer(reply, time.monotonic() - started, old)
 
 
-def _at_the_same_time(*questions: Callable[[], Asked]) -> list[Asked]:
-    with ThreadPoolExecutor(len(questions)) as pool:
-        return [each.result() for each in [pool.submit(question) for question in questions]]
+def _at_the_same_time(*requests: Callable[[], Answer]) -> list[Answer]:
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return [each.result() for each in [pool.submit(request) for request in requests]]
 
 
-Old = dict[tuple[str, str], Reply]
-
-
-def _old(proxy: Proxy, *paths: str) -> Old:
-    """What there is in all forms before anything fails."""
+def _fill(proxy: Proxy) -> Replies:
+    """Request page and list in all representations before anything fails."""
     return {
-        (path, form["Accept"]): proxy.request("GET", path, form)
-        for path in paths
-        for form in FORMS.values()
+        (path, accept): proxy.get(path, Accept=accept)
+        for path in (PAGE, LIST)
+        for accept in (JSON, HTML)
     }
 
 
-def _ask_for_fresh(proxy: Proxy, old: Old, upstream: Upstream) -> Outcome:
-    """Ask for everything that there is, in all forms."""
+def _ask_again(proxy: Proxy, old: Replies) -> list[Answer]:
+    return [ask(proxy, path, accept, reply) for (path, accept), reply in old.items()]
+
+
+def _ask_for_fresh(proxy: Proxy, old: Replies, upstream: Upstream) -> Outcome:
     before = len(upstream.index.requests())
-    first = [ask(proxy, path, FORMS[name], reply) for (path, name), reply in old.items()]
+    first = _ask_again(proxy, old)
     return Outcome(first, upstream=upstream.index.requests()[before:])
 
 
-def _ask_for_all(proxy: Proxy, old: Old) -> Outcome:
-    """Ask for a page and the list at the same time, then for everything that there is."""
+def _ask_for_stale(proxy: Proxy, old: Replies) -> Outcome:
     first = _at_the_same_time(
-        lambda: ask(proxy, PAGE, JSON, old[PAGE, JSON["Accept"]]),
-        lambda: ask(proxy, LIST, HTML, old[LIST, HTML["Accept"]]),
+        lambda: ask(proxy, PAGE, JSON, old[PAGE, JSON]),
+        lambda: ask(proxy, LIST, HTML, old[LIST, HTML]),
     )
-    then = [ask(proxy, path, FORMS[name], reply) for (path, name), reply in old.items()]
-    return Outcome(first, then)
+    return Outcome(first, _ask_again(proxy, old))
 
 
-def _see_return(proxy: Proxy, upstream: Upstream, version: str, *paths: str) -> Return:
-    """See the upstream come back: clients ask now and then, until they get what is new."""
-    upstream.come_back(version)
+def _see_recovery(proxy: Proxy, upstream: Upstream, version: str, *paths: str) -> Recovery:
+    """Let the upstream recover, and send requests until the responses are new."""
+    upstream.recover(version)
     started = time.monotonic()
     replies = []
     for path in paths:
-        reply = proxy.request("GET", path, JSON)
+        reply = proxy.get(path, Accept=JSON)
         while _is_old(reply) and time.monotonic() < started + SOON + 1:
             time.sleep(0.2)
-            reply = proxy.request("GET", path, JSON)
+            reply = proxy.get(path, Accept=JSON)
         replies.append(reply)
-    return Return(time.monotonic() - started, replies)
+    return Recovery(time.monotonic() - started, replies)
 
 
 def _is_old(reply: Reply) -> bool:
     return reply.status != 200 or reply.headers["x-cache"] == "STALE"
 
 
-def tell(failure: Failure, folder: Path) -> Story:
-    """Run one line of the table."""
-    story = Story()
-    try:
-        with Upstream.running(failure, folder) as upstream:
-            _tell(story, upstream)
-    except Exception as error:  # noqa: BLE001 (a test will show it)
-        story.trouble = error
-    return story
-
-
-def _tell(story: Story, upstream: Upstream) -> None:
-    with upstream.proxy(LONG) as proxy:
-        old = _old(proxy, PAGE, LIST)
+def _run(story: Story, upstream: Upstream) -> None:
+    with upstream.proxy(story, "1800") as proxy:
+        old = _fill(proxy)
+        story.files.append(proxy.get(FILE))
         upstream.fail()
         story.outcomes["fresh"] = _ask_for_fresh(proxy, old, upstream)
         cold = _at_the_same_time(lambda: ask(proxy, COLD, JSON), lambda: ask(proxy, COLD_2, HTML))
         story.outcomes["cold"] = Outcome(cold)
-        story.returns["cold"] = _see_return(proxy, upstream, "1.1", COLD, COLD_2)
+        story.recoveries["cold"] = _see_recovery(proxy, upstream, "1.1", COLD, COLD_2)
         upstream.fail()
-    story.written.append(proxy.output)
-    with upstream.proxy(LONG) as proxy:
+    with upstream.proxy(story, "1800") as proxy:
         story.outcomes["restarted fresh"] = _ask_for_fresh(proxy, old, upstream)
-    story.written.append(proxy.output)
-    with upstream.proxy(NEXT_TO_NOTHING) as proxy:
-        story.outcomes["restarted expired"] = _ask_for_all(proxy, old)
-        story.returns["restarted"] = _see_return(proxy, upstream, "1.2", PAGE, LIST)
-        old = _old(proxy, PAGE, LIST)
+    with upstream.proxy(story, EXPIRED_AT_ONCE) as proxy:
+        story.outcomes["restarted expired"] = _ask_for_stale(proxy, old)
+        story.files.append(proxy.get(FILE))
+        story.recoveries["restarted"] = _see_recovery(proxy, upstream, "1.2", PAGE, LIST)
+        old = _fill(proxy)
         upstream.fail()
-        story.outcomes["expired"] = _ask_for_all(proxy, old)
-        story.returns["expired"] = _see_return(proxy, upstream, "1.3", PAGE, LIST)
-    story.written.append(proxy.output)
+        story.outcomes["expired"] = _ask_for_stale(proxy, old)
+        story.recoveries["expired"] = _see_recovery(proxy, upstream, "1.3", PAGE, LIST)
 
 
-def tell_all(failures: Sequence[Failure], folder: Path) -> dict[str, Story]:
-    """Run lines of the table, each in a folder of its own."""
+def run_all(failures: Sequence[Failure], folder: Path) -> dict[str, Story]:
+    """Run rows of the table, each in a folder of its own; those that wait longest begin."""
 
-    def tell_one(failure: Failure) -> Story:
+    def run_one(failure: Failure) -> Story:
         own = folder / failure.name
         own.mkdir()
-        return tell(failure, own)
+        story = Story()
+        try:
+            with Upstream.running(failure, own) as upstream:
+                _run(story, upstream)
+        except Exception as error:  # noqa: BLE001 (a test shows it)
+            story.trouble = error
+        return story
 
     in_turn = sorted(failures, key=lambda failure: not failure.keeps_waiting)
-    with ThreadPoolExecutor(LINES) as pool:
-        stories = pool.map(tell_one, in_turn)
-        return {line.name: story for line, story in zip(in_turn, stories, strict=True)}
+    with ThreadPoolExecutor(ROWS) as pool:
+        stories = pool.map(run_one, in_turn)
+        return {row.name: story for row, story in zip(in_turn, stories, strict=True)}

@@ -1,4 +1,4 @@
-"""Killed while it writes: the page before or the page after, never anything else."""
+"""``kill -9`` and pages: each page is a whole one, none older than a client has seen or deleted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import random
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -16,27 +16,51 @@ from pathlib import Path
 from signal import SIGKILL
 
 import attrs
+import pytest
 
-from tests.support.processes import EXPIRED_AT_ONCE
-from tests.support.proxy import Proxy
+from tests.support.behavior import Behavior
+from tests.support.distributions import make_wheel
+from tests.support.fake_index import FakeIndex
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
+from tests.support.proxy import Proxy, Reply
 
 ROUNDS, LANES = 6, 4
 PROJECTS = ["alpha", "beta", "gamma"]
 FILES = 300
-JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
-HTML = {"Accept": "text/html"}
+JSON, HTML = "application/vnd.pypi.simple.v1+json", "text/html"
+PAGES = {"/index/": "/simple/", "/index/demo/": "/simple/demo/", "/index/other/": "/simple/other/"}
+#: What each DELETE invalidates or removes.
+DELETES = {
+    "/cache/demo": ["/index/demo/"],
+    "/cache/D%65MO": ["/index/demo/"],
+    "/cache/list": ["/index/"],
+    "/cache": list(PAGES),
+}
+
+
+def _get(proxy: Proxy, path: str, accept: str = JSON) -> Reply:
+    reply = proxy.get(path, Accept=accept)
+    assert reply.status == 200
+    return reply
+
+
+def _delete(proxy: Proxy, path: str) -> None:
+    assert proxy.request("DELETE", path).status == 200
 
 
 @attrs.define(eq=False)
-class _Growing:
-    """An index whose pages are others each time: every file name has the page's number."""
+class _Numbered:
+    """An index whose pages have another number each time, in every file name.
+
+    :ivar served: by project, the number of its newest page
+    """
 
     url: str = ""
     served: dict[str, int] = attrs.field(factory=dict)
     _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def page(self, project: str) -> bytes:
-        """The next page of a project."""
+        """Make the next page of a project."""
         number = self.served[project] = next(self._numbers)
         names = [f"{project}-{number}.{file}.tar.gz" for file in range(FILES)]
         files = [
@@ -48,8 +72,8 @@ class _Growing:
 
     @classmethod
     @contextmanager
-    def running(cls) -> Iterator[_Growing]:
-        """Serve as long as the block lasts."""
+    def running(cls) -> Iterator[_Numbered]:
+        """Serve until the block ends."""
         index = cls()
 
         class Answers(http.server.BaseHTTPRequestHandler):
@@ -58,7 +82,7 @@ class _Growing:
             def do_GET(self) -> None:
                 body = index.page(self.path.strip("/").rpartition("/")[2])
                 self.send_response(200)
-                self.send_header("Content-Type", JSON["Accept"])
+                self.send_header("Content-Type", JSON)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 with suppress(ConnectionError):
@@ -78,72 +102,139 @@ class _Growing:
                 thread.join()
 
 
-def _number(text: str, project: str) -> int:
-    """Which page of a project this is; it is whole, and of one piece."""
-    names = re.findall(rf"{project}-(\d+)\.(\d+)\.tar\.gz", text)
-    numbers = {int(number) for number, _ in names}
-    assert len(numbers) == 1
+def _number(reply: Reply, project: str) -> int:
+    """Give the number of a page, which must be whole."""
+    names = re.findall(rf"{project}-(\d+)\.(\d+)\.tar\.gz", reply.text)
+    [number] = {int(number) for number, _ in names}
     assert {int(file) for _, file in names} == set(range(FILES))
-    return numbers.pop()
+    return number
 
 
-def _ask_until_it_dies(proxy: Proxy, project: str, seen: dict[str, int]) -> None:
-    """Ask for one page again and again, now in this form, now in that; note what came last."""
-    with suppress(OSError, HTTPException):
-        for form in itertools.cycle([JSON, HTML]):
-            reply = proxy.request("GET", f"/index/{project}/", form)
-            assert reply.status == 200
-            seen[project] = _number(reply.text, project)
+def _kill_at_random(
+    settings: dict[str, str], folder: Path, seconds: float, clients: list[Callable[[Proxy], None]]
+) -> None:
+    """Kill a proxy at a random moment, while clients send requests until it is gone."""
 
+    def ask(client: Callable[[Proxy], None]) -> None:
+        with suppress(OSError, HTTPException):
+            while True:
+                client(proxy)
 
-def _offline(settings: dict[str, str], folder: Path) -> dict[str, int]:
-    """What a proxpi that asks nobody finds in the folder: one page, in both forms alike."""
-    found = {}
-    with Proxy(settings | {"PROXPI_OFFLINE": "1"}, folder=folder) as proxy:
-        for project in PROJECTS:
-            replies = [proxy.request("GET", f"/index/{project}/", form) for form in (JSON, HTML)]
-            assert [reply.status for reply in replies] == [200, 200]
-            assert "meta" in json.loads(replies[0].body)
-            numbers = {_number(reply.text, project) for reply in replies}
-            assert len(numbers) == 1
-            found[project] = numbers.pop()
-    return found
+    with Proxy(settings, folder=folder) as proxy, ThreadPoolExecutor(len(clients)) as pool:
+        for client in clients:
+            client(proxy)
+        asking = [pool.submit(ask, client) for client in clients]
+        # The moment is random on purpose; nothing is waited for.
+        threading.Event().wait(seconds)
+        proxy.stop(SIGKILL)
+        for each in asking:
+            each.result()
 
 
 def _rounds(lane: int, folder: Path) -> int:
-    """Kill it again and again on one folder; how many pages were written while it happened."""
+    """Kill again and again on one folder; count the pages that were stored meanwhile."""
     folder.mkdir()
-    moments = random.Random(lane)
-    between = 0
-    with _Growing.running() as index:
+    moments, between = random.Random(lane), 0
+    with _Numbered.running() as index:
         settings = {
             "PROXPI_INDEX_URL": index.url,
             "PROXPI_INDEX_TTL": EXPIRED_AT_ONCE,
             "PROXPI_CACHE_DIR": str(folder / "cache"),
         }
         for _ in range(ROUNDS):
-            seen: dict[str, int] = {}
-            with Proxy(settings, folder=folder) as proxy, ThreadPoolExecutor(len(PROJECTS)) as pool:
+            seen = dict.fromkeys(PROJECTS, 0)
+
+            def read(proxy: Proxy, project: str, seen: dict[str, int] = seen) -> None:
+                for accept in (JSON, HTML):
+                    seen[project] = _number(_get(proxy, f"/index/{project}/", accept), project)
+
+            clients = [lambda proxy, name=project: read(proxy, name) for project in PROJECTS]
+            _kill_at_random(settings, folder, moments.uniform(0, 0.3), clients)
+            with Proxy(settings | {"PROXPI_OFFLINE": "1"}, folder=folder) as proxy:
                 for project in PROJECTS:
-                    seen[project] = _number(proxy.get(f"/index/{project}/").text, project)
-                asking = [
-                    pool.submit(_ask_until_it_dies, proxy, project, seen) for project in PROJECTS
-                ]
-                # The moment is random on purpose; nothing is waited for.
-                threading.Event().wait(moments.uniform(0, 0.3))
-                proxy.stop(SIGKILL)
-                for each in asking:
-                    each.result()
-            found = _offline(settings, folder)
-            for project in PROJECTS:
-                assert seen[project] <= found[project] <= index.served[project]
-                between += found[project] < index.served[project]
+                    page = f"/index/{project}/"
+                    numbers = {_number(_get(proxy, page, form), project) for form in (JSON, HTML)}
+                    [found] = numbers
+                    assert seen[project] <= found <= index.served[project]
+                    between += found < index.served[project]
     return between
 
 
-def test_what_is_left_is_a_whole_page(tmp_path: Path) -> None:
-    """Nothing that a client has seen is lost, and nothing half written is ever served."""
+def test_pages(tmp_path: Path) -> None:
+    """No page that a client has seen is lost, and no half-written one is served."""
     with ThreadPoolExecutor(LANES) as pool:
         between = sum(pool.map(_rounds, range(LANES), [tmp_path / str(n) for n in range(LANES)]))
-    # Otherwise each of them was killed when it had nothing to do.
+    # Otherwise each kill came while nothing was stored.
     assert between
+
+
+def test_deletes(tmp_path: Path) -> None:
+    """No client gets a page from before its DELETE, after a kill either."""
+    moments = random.Random(1)
+    with _Numbered.running() as index:
+        settings = {"PROXPI_INDEX_URL": index.url, "PROXPI_CACHE_DIR": str(tmp_path / "cache")}
+        for _ in range(4):
+            deleted = [0]
+
+            def delete_and_read(proxy: Proxy, deleted: list[int] = deleted) -> None:
+                before = index.served.get("alpha", 0)
+                _delete(proxy, "/cache/alpha")
+                deleted.append(before)
+                assert _number(_get(proxy, "/index/alpha/"), "alpha") > before
+                _get(proxy, "/index/alpha/", HTML)
+
+            _kill_at_random(settings, tmp_path, moments.uniform(0.3, 0.6), [delete_and_read] * 4)
+            assert len(deleted) > 1
+            with Proxy(settings, folder=tmp_path) as proxy:
+                assert _number(_get(proxy, "/index/alpha/"), "alpha") > max(deleted)
+
+
+@pytest.mark.parametrize("path", DELETES)
+@pytest.mark.parametrize("under_way", [False, True])
+def test_deleted(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, path: str, under_way: bool
+) -> None:
+    """After DELETE and kill the page is requested anew, and other pages are hits.
+
+    An invalidated page is still the fallback; a removed one is not.
+    """
+    for name in ("demo", "other"):
+        fake_index.add(make_wheel(name, "1.0"))
+    folder = {"cache_dir": tmp_path / "cache"}
+    ttl = {"index_ttl": EXPIRED_AT_ONCE if under_way else 1800}
+    proxy = start_proxy(fake_index, **ttl, **folder)
+    for page, accept in itertools.product(PAGES, (JSON, HTML)):
+        _get(proxy, page, accept)
+
+    def ask(page: str) -> None:
+        with suppress(OSError, HTTPException):
+            proxy.get(page)
+
+    with ThreadPoolExecutor(len(PAGES)) as clients:
+        if under_way:
+            fake_index.clear_requests()
+            for page in DELETES[path]:
+                fake_index.script(PAGES[page], Behavior(hold=True))
+                clients.submit(ask, page)
+            fake_index.wait_for(lambda requests: len(requests) >= len(DELETES[path]))
+        _delete(proxy, path)
+        proxy.stop(SIGKILL)
+        for page in DELETES[path] if under_way else []:
+            fake_index.release(PAGES[page])
+    fake_index.wait_until_quiet()
+    if not under_way:
+        proxy = start_proxy(fake_index, offline=1, **folder)
+        for page in DELETES[path]:
+            reply = proxy.get(page)
+            fallback = (200, "STALE") if path != "/cache" else (503, None)
+            assert (reply.status, reply.headers.get("x-cache")) == fallback
+        proxy.stop()
+    proxy = start_proxy(fake_index, **folder)
+    for page in PAGES:
+        fake_index.clear_requests()
+        invalidated = page in DELETES[path]
+        assert _get(proxy, page).headers["x-cache"] == ("MISS" if invalidated else "HIT")
+        assert ["if-none-match" in seen.headers for seen in fake_index.requests()] == [
+            False
+        ] * invalidated
+        assert _get(proxy, page, HTML).headers["x-cache"] == "HIT"
