@@ -36,7 +36,6 @@ SOURCES = [*MODULES, *sorted(TOP.glob("twisted/**/*.py")), *TESTS]
 SOURCES += [*sorted(TOP.glob("benchmarks/**/*.py")), TOP / "noxfile.py"]
 #: What the rules below do not hold for yet.
 STILL_IMPORTING = {
-    "tests/faults/test_crowd.py",
     *(
         f"tests/files/test_{each}.py"
         for each in (

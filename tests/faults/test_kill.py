@@ -8,7 +8,7 @@ import json
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -111,7 +111,10 @@ def _number(reply: Reply, project: str) -> int:
 
 
 def _kill_at_random(
-    settings: dict[str, str], folder: Path, seconds: float, clients: list[Callable[[Proxy], None]]
+    settings: dict[str, str],
+    folder: Path,
+    seconds: float,
+    clients: Sequence[Callable[[Proxy], None]],
 ) -> None:
     """Kill a proxy at a random moment, while clients send requests until it is gone."""
 

@@ -1,13 +1,17 @@
-"""More clients than usual, and clients that do not behave."""
+"""More clients than descriptors, and clients that do not read: both take bounded resources."""
 
 from __future__ import annotations
 
 import os
 import socket
-from contextlib import ExitStack
-from pathlib import Path
+import struct
+from contextlib import ExitStack, suppress
 
+import pytest
+
+from proxpi.upstream.client import CONNECTIONS
 from tests.support import sockets
+from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.processes import StartProxy
@@ -15,143 +19,131 @@ from tests.support.proxy import Proxy
 
 MIB = 1 << 20
 FEW = 400
+ABANDONED = 3 * CONNECTIONS
 
 
-def resident(proxy: Proxy) -> int:
-    """Bytes of memory that it takes."""
-    lines = Path(f"/proc/{proxy.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+def serve_large(index: FakeIndex, proxy: Proxy, size: int) -> tuple[bytes, str]:
+    """Have a file of random bytes in the cache; give it and its path."""
+    file = Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
+    index.add(file)
+    path = f"/index/large/{file.filename}"
+    assert proxy.get(path).body == file.data
+    return file.data, path
 
 
-def descriptors(proxy: Proxy) -> int:
-    """How many it has open."""
-    return len(os.listdir(f"/proc/{proxy.pid}/fd"))
-
-
-def large(size: int) -> Distribution:
-    """A file of random bytes."""
-    return Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
-
-
-def test_more_than_there_is_room_for(
-    fake_index: FakeIndex, tmp_path: Path, start_proxy: StartProxy
-) -> None:
-    """Beyond its limit of descriptors clients are asked to come back, and the health is told."""
+def test_descriptors_exhausted(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """Beyond the limit of descriptors clients get a 503; health and admitted clients are served."""
     fake_index.add(make_wheel("demo"))
-    settings = {"PROXPI_INDEX_URL": fake_index.url, "PROXPI_CACHE_DIR": str(tmp_path / "cache")}
-    within = ["prlimit", f"--nofile=64:{FEW}"]
-    with Proxy(settings, folder=tmp_path, within=within) as proxy, ExitStack() as stack:
+    proxy = start_proxy(fake_index, within=["prlimit", f"--nofile=64:{FEW}"])
+    with ExitStack() as stack:
         admitted = stack.enter_context(sockets.connect(proxy.origin))
         sockets.ask(admitted, "/health")
         _, fields = sockets.head(admitted)
         sockets.body(admitted, int(fields["content-length"]))
-        crowd = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(FEW)]
+        others = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(FEW)]
         reply = proxy.get("/index/demo/")
         assert (reply.status, reply.headers["connection"]) == (503, "close")
         assert 0 < int(reply.headers["retry-after"]) <= 30
         assert proxy.get("/health").status == 200
-        # Whoever was here before is served, and what that takes can be opened.
+        # There are descriptors for what an admitted client needs.
         sockets.ask(admitted, "/index/demo/")
         assert sockets.head(admitted)[0] == 200
-        for client in crowd:
+        for client in others:
             client.close()
         while proxy.get("/index/demo/").status != 200:
             pass
-        assert "Too many open files" not in proxy.output
+    assert "Too many open files" not in proxy.output
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_abandoned_requests(fake_index: FakeIndex, start_proxy: StartProxy, resets: bool) -> None:
+    """Requests whose clients left while they were queued are not sent upstream."""
+    fake_index.add(make_wheel("demo", "1.0"))
+    fake_index.script("/simple/p-*", Behavior(hold=True))
+    proxy = start_proxy(fake_index)
+    before = proxy.descriptors()
+    with ExitStack() as stack:
+        for number in range(ABANDONED):
+            client = stack.enter_context(sockets.connect(proxy.origin))
+            if resets:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sockets.ask(client, f"/index/p-{number}/")
+        fake_index.wait_for(lambda requests: len(requests) >= CONNECTIONS)
+    proxy.wait_for_descriptors(before + CONNECTIONS)
+    fake_index.release("/simple/p-*")
+    assert proxy.get("/index/demo/").status == 200
+    sent = [seen.path for seen in fake_index.wait_until_quiet()]
+    assert sum(path.startswith("/simple/p-") for path in sent) == CONNECTIONS
 
 
 def test_slow_reader(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """A client with a tiny window gets every byte right, as do others meanwhile."""
-    file = large(5 * MIB)
-    fake_index.add(file)
+    """A client with a tiny window gets every byte; others are served meanwhile."""
     proxy = start_proxy(fake_index)
-    path = f"/index/large/{file.filename}"
-    assert proxy.get(path).body == file.data
-    memory = resident(proxy)
+    data, path = serve_large(fake_index, proxy, 5 * MIB)
+    memory = proxy.memory()
     with sockets.connect(proxy.origin, receives=4096) as slow:
         sockets.ask(slow, path)
         status, fields = sockets.head(slow)
         assert (status, fields["x-cache"]) == (200, "HIT")
         start = sockets.body(slow, MIB, at_a_time=1500)
-        assert proxy.get(path).body == file.data
-        assert start + sockets.body(slow, len(file.data) - MIB) == file.data
+        assert proxy.get(path).body == data
+        assert start + sockets.body(slow, len(data) - MIB) == data
         sockets.ask(slow, path, f"Range: bytes={MIB}-")
         assert sockets.head(slow)[0] == 206
-        assert sockets.body(slow, len(file.data) - MIB) == file.data[MIB:]
-    assert resident(proxy) < memory + 20 * MIB
+        assert sockets.body(slow, len(data) - MIB) == data[MIB:]
+    assert proxy.memory() < memory + 20 * MIB
 
 
-def test_clients_that_leave(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """Clients that go away in the middle of a file leave nothing open behind."""
-    file = large(20 * MIB)
-    fake_index.add(file)
+def test_disconnected_clients(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """Clients that disconnect in the middle of a file leave no descriptor open."""
     proxy = start_proxy(fake_index)
-    path = f"/index/large/{file.filename}"
-    assert proxy.get(path).body == file.data
-    before = descriptors(proxy)
+    data, path = serve_large(fake_index, proxy, 20 * MIB)
+    before = proxy.descriptors()
     for _ in range(50):
         with sockets.connect(proxy.origin) as client:
             sockets.ask(client, path)
             sockets.body(client, 10_000)
-    while descriptors(proxy) > before + 5:
-        assert proxy.get("/health").status == 200
-    assert proxy.get(path).body == file.data
+    proxy.wait_for_descriptors(before + 5)
+    assert proxy.get(path).body == data
     assert "Traceback" not in proxy.output
 
 
-def test_unread_answers(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """A thousand requests for something large, of which nobody takes the answers, cost little."""
-    wheels = [make_wheel("many", f"1.{number}") for number in range(300)]
-    for wheel in wheels:
-        fake_index.add(wheel)
+def test_unread_responses(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """A thousand pipelined requests, whose responses the client does not read, cost little."""
+    for number in range(300):
+        fake_index.add(make_wheel("many", f"1.{number}"))
     proxy = start_proxy(fake_index)
     page = proxy.get("/index/many/")
     assert len(page.body) > 50_000
-    memory = resident(proxy)
+    memory = proxy.memory()
     with sockets.connect(proxy.origin) as client:
         client.setblocking(False)
         request = b"GET /index/many/ HTTP/1.1\r\nHost: proxpi.example\r\n\r\n"
         rest = request * 1000
-        try:
+        with suppress(BlockingIOError):  # it does not even read them all
             while rest:
                 rest = rest[client.send(rest) :]
-        except BlockingIOError:
-            pass  # it does not even read them all
         for _ in range(20):
             assert proxy.get("/health").status == 200
-        assert resident(proxy) < memory + 10 * MIB
+        assert proxy.memory() < memory + 10 * MIB
         client.settimeout(60)
-        asked = 1000 - len(rest) // len(request)
-        for _ in range(asked - 1):
+        for _ in range(999 - len(rest) // len(request)):
             status, fields = sockets.head(client)
             assert status == 200
             assert sockets.body(client, int(fields["content-length"])) == page.body
 
 
-def test_large_uploads(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """Whatever is uploaded is refused before it takes memory or space."""
+def test_uploads(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """An upload is refused before it takes memory."""
     proxy = start_proxy(fake_index)
-    memory = resident(proxy)
+    memory = proxy.memory()
+    chunk = b"100000\r\n" + bytes(MIB) + b"\r\n"
     for length in ("Content-Length: 1000000000", "Transfer-Encoding: chunked"):
         with sockets.connect(proxy.origin) as client:
-            start = f"POST /index/ HTTP/1.1\r\nHost: proxpi.example\r\n{length}\r\n\r\n"
-            client.sendall(start.encode())
-            chunk = b"100000\r\n" + bytes(MIB) + b"\r\n"
-            try:
+            head = f"POST /index/ HTTP/1.1\r\nHost: proxpi.example\r\n{length}\r\n\r\n"
+            client.sendall(head.encode())
+            with pytest.raises(ConnectionError):
                 for _ in range(200):
                     client.sendall(chunk)
-            except ConnectionError:
-                refused = True
-            else:
-                refused = False
-            assert refused
-    assert resident(proxy) < memory + 10 * MIB
+    assert proxy.memory() < memory + 10 * MIB
     assert proxy.get("/health").status == 200
-
-
-def test_refused_socket_is_closed(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """What is no request is answered, and its connection closed."""
-    proxy = start_proxy(fake_index)
-    with sockets.connect(proxy.origin) as client:
-        client.sendall(b"\x16\x03\x01\x02\r\n\r\n")
-        assert client.recv(100, socket.MSG_WAITALL).startswith(b"HTTP/1.1 400 ")

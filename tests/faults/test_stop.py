@@ -1,28 +1,57 @@
-"""SIGTERM while clients are being served."""
+"""The end: responses under way are finished; nothing that hangs outlasts the drain and a second."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import ssl
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support import sockets
 from tests.support.behavior import Behavior
+from tests.support.certificates import Authority, serving
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
+from tests.support.inside import hung
 from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
 MIB = 1 << 20
 CLIENTS = 10
+#: More than a loaded machine adds to the second after the drain, far less than any time-out.
+SOON = 5.0
+#: A time-out, in seconds, that no test waits for.
+LONG = 50
+#: A pipe takes no longer line once it holds so many bytes (pipe(7): 65,536, a page at a time).
+FULL = 56 * 1024
+CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc"]
+SILENT = Behavior(silent=True)
 
 
-def refuses(proxy: Proxy) -> None:
-    """Wait until it takes no new connection."""
+@contextmanager
+def ends_within(seconds: float, at_least: float = 0) -> Iterator[None]:
+    """Check how long the block takes."""
+    began = time.monotonic()
+    yield
+    assert at_least <= time.monotonic() - began < seconds
+
+
+def stop_container(proxy: Proxy) -> None:
+    """Send SIGTERM to the first process of the container that `unshare` has made."""
+    [number] = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split()
+    os.kill(int(number), signal.SIGTERM)
+
+
+def wait_until_it_refuses(proxy: Proxy) -> None:
+    """Wait until it accepts no connection."""
     while True:
         try:
             sockets.connect(proxy.origin).close()
@@ -30,18 +59,22 @@ def refuses(proxy: Proxy) -> None:
             return
 
 
-def file(size: int) -> Distribution:
-    """A file of random bytes."""
-    return Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
+def serve_large(index: FakeIndex, proxy: Proxy, size: int = 16 * MIB) -> tuple[bytes, str]:
+    """Have a file of random bytes in the cache; give it and its path."""
+    file = Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
+    index.add(file)
+    path = f"/index/large/{file.filename}"
+    assert proxy.get(path).body == file.data
+    return file.data, path
 
 
-def test_all_come_whole(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """Ten downloads that are under way all come whole; who has nothing under way is let go."""
-    large = file(16 * MIB)
-    fake_index.add(large)
+def test_responses_under_way(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """Downloads under way are finished; idle connections and the temporary folder go at once."""
     proxy = start_proxy(fake_index)
-    path = f"/index/large/{large.filename}"
-    assert proxy.get(path).body == large.data
+    data, path = serve_large(fake_index, proxy)
+    assert list(tmp_path.glob("proxpi-*")) != []
     with ExitStack() as stack:
         idle = stack.enter_context(sockets.connect(proxy.origin))
         sockets.ask(idle, "/health")
@@ -54,81 +87,211 @@ def test_all_come_whole(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
             assert sockets.head(client)[0] == 200
             clients.append(client)
         os.kill(proxy.pid, signal.SIGTERM)
-        refuses(proxy)
+        wait_until_it_refuses(proxy)
         assert idle.recv(1) == b""
         assert proxy.returncode is None
         for client in clients:
-            assert sockets.body(client, len(large.data)) == large.data
+            assert sockets.body(client, len(data)) == data
             assert client.recv(1) == b""
-        began = time.monotonic()
-        assert proxy.wait() == -signal.SIGTERM
-        assert time.monotonic() - began < 5
-
-
-def test_nobody_there(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """With nothing under way it ends at once."""
-    proxy = start_proxy(fake_index)
-    with sockets.connect(proxy.origin):
-        began = time.monotonic()
-        assert proxy.stop() == -signal.SIGTERM
-        assert time.monotonic() - began < 5
-
-
-def test_closed_terminal(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """SIGHUP, as from a terminal that is closed, ends it like SIGTERM: nothing is left behind."""
-    proxy = start_proxy(fake_index)
-    assert list(tmp_path.glob("proxpi-*")) != []
-    assert proxy.stop(signal.SIGHUP) == -signal.SIGHUP
+        with ends_within(SOON):
+            assert proxy.wait() == -signal.SIGTERM
     assert list(tmp_path.glob("proxpi-*")) == []
 
 
-def test_client_that_takes_nothing(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """A client that takes nothing is waited for as long as the setting says, and no longer."""
-    large = file(16 * MIB)
-    fake_index.add(large)
+def test_container(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """The first process of a container ends with status 0, its responses finished."""
+    proxy = start_proxy(fake_index, within=CONTAINER)
+    data, path = serve_large(fake_index, proxy, 4 * MIB)
+    with sockets.connect(proxy.origin, receives=65536) as client:
+        sockets.ask(client, path)
+        assert sockets.head(client)[0] == 200
+        stop_container(proxy)
+        wait_until_it_refuses(proxy)
+        assert sockets.body(client, len(data)) == data
+    assert proxy.wait() == 0
+
+
+def test_client_that_reads_nothing(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """A client that reads nothing is waited for until the drain time-out."""
     proxy = start_proxy(fake_index, drain_timeout=1)
-    path = f"/index/large/{large.filename}"
-    assert proxy.get(path).body == large.data
+    _, path = serve_large(fake_index, proxy)
     with sockets.connect(proxy.origin, receives=4096) as client:
         sockets.ask(client, path)
         assert sockets.head(client)[0] == 200
-        began = time.monotonic()
+        with ends_within(1 + SOON, at_least=1):
+            assert proxy.stop() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("drain_timeout", "signals"),
+    [
+        (0, [signal.SIGTERM]),
+        (1, [signal.SIGHUP]),
+        (LONG, [signal.SIGTERM, signal.SIGTERM]),
+        (LONG, [signal.SIGTERM, signal.SIGINT]),
+    ],
+)
+def test_silent_upstream(
+    fake_index: FakeIndex,
+    start_proxy: StartProxy,
+    tmp_path: Path,
+    drain_timeout: int,
+    signals: list[signal.Signals],
+) -> None:
+    """A silent download is waited for until the drain time-out, or the second signal.
+
+    The usage log is written all the same.
+    """
+    cached, wheel = make_wheel("cached"), make_wheel("demo")
+    fake_index.add(cached)
+    fake_index.script(fake_index.add(wheel), SILENT)
+    settings = {"drain_timeout": drain_timeout, "read_timeout": LONG}
+    proxy = start_proxy(fake_index, cache_dir=tmp_path / "cache", **settings)
+    assert proxy.get_cached(f"/index/cached/{cached.filename}").status == 200
+    with sockets.connect(proxy.origin) as client:
+        sockets.ask(client, f"/index/demo/{wheel.filename}")
+        fake_index.wait_for(lambda seen: any("demo-" in request.path for request in seen))
+        for number in signals[:-1]:
+            os.kill(proxy.pid, number)
+            wait_until_it_refuses(proxy)
+        waits = drain_timeout if len(signals) == 1 else 0
+        with ends_within(waits + SOON, at_least=waits):
+            assert proxy.stop(signals[-1]) == -signals[0]
+    assert cached.filename in (tmp_path / "cache/.proxpi/uses.json").read_text()
+
+
+@contextmanager
+def silent_after_a_page(context: ssl.SSLContext) -> Iterator[str]:
+    """Run an index that answers one request of a connection and never reads again."""
+    page = json.dumps({"meta": {"api-version": "1.0"}, "name": "demo", "files": []}).encode()
+    head = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.pypi.simple.v1+json\r\n"
+    head += f"Content-Length: {len(page)}\r\n\r\n"
+    open_connections = []
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:  # closed
+                return
+            connection = context.wrap_socket(plain, server_side=True)
+            while b"\r\n\r\n" not in connection.recv(65536):
+                pass
+            connection.sendall(head.encode() + page)
+            open_connections.append(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in open_connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("within", [[], CONTAINER])
+def test_idle_tls_connection(tmp_path: Path, start_proxy: StartProxy, within: list[str]) -> None:
+    """An upstream that does not answer the closure of an idle TLS connection is not waited for."""
+    authority = Authority(tmp_path)
+    with silent_after_a_page(serving(authority.issue("server", "127.0.0.1"))) as index:
+        settings = {"ca_bundle": authority.path, "drain_timeout": LONG}
+        proxy = start_proxy(index_url=index, within=within, **settings)
+        assert proxy.get("/index/demo/").status == 200
+        with ends_within(SOON):
+            if within:
+                stop_container(proxy)
+                assert proxy.wait() == 0
+            else:
+                assert proxy.stop() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("threads", ["writes", "reads", "pages", "writes|reads|pages"])
+def test_hung_threads(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, threads: str
+) -> None:
+    """Threads that never end, on a disk that hangs or with a page, are not waited for."""
+    wheel = make_wheel("demo")
+    fake_index.add(wheel)
+    environment = hung(f"proxpi ({threads})")
+    settings = {"drain_timeout": 1, "download_timeout": LONG}
+    proxy = start_proxy(fake_index, environment=environment, **settings)
+    with sockets.connect(proxy.origin) as client, sockets.connect(proxy.origin) as other:
+        sockets.ask(client, f"/index/demo/{wheel.filename}")
+        sockets.ask(other, "/index/demo/")
+        fake_index.wait_for(lambda seen: bool(seen))
+        with ends_within(1 + SOON):
+            assert proxy.stop() == -signal.SIGTERM
+    assert list(tmp_path.glob("proxpi-*")) == []
+
+
+def test_hung_resolver(start_proxy: StartProxy) -> None:
+    """A DNS resolver that never answers is not waited for."""
+    settings = {"index_url": "http://index.example/", "connect_timeout": LONG, "drain_timeout": 0}
+    proxy = start_proxy(environment=hung("proxpi names"), **settings)
+    with sockets.connect(proxy.origin) as client:
+        sockets.ask(client, "/index/demo/")
+        assert proxy.get("/health").status == 200
+        with ends_within(SOON):
+            assert proxy.stop() == -signal.SIGTERM
+
+
+def fill_the_log(proxy: Proxy) -> None:
+    """Leave its log unread, and let it write until it hangs."""
+    proxy.stop_reading()
+    path = "/index/" + "a" * 2000 + "/"
+    while True:
+        with sockets.connect(proxy.origin) as client:
+            client.settimeout(1)
+            try:
+                for _ in range(100):
+                    sockets.ask(client, path)
+                    _, fields = sockets.head(client)
+                    sockets.body(client, int(fields["content-length"]))
+            except TimeoutError:
+                if proxy.unread > FULL:  # and not just slow
+                    return
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_full_log_pipe(start_proxy: StartProxy, tmp_path: Path, number: signal.Signals) -> None:
+    """While the reactor hangs in a write to the log, a signal ends the process in time."""
+    proxy = start_proxy(offline="on", drain_timeout=1)
+    fill_the_log(proxy)
+    with ends_within(1 + SOON, at_least=1):
+        assert proxy.stop(number) == -number
+    assert list(tmp_path.glob("proxpi-*")) == []
+
+
+def test_full_log_pipe_in_a_container(start_proxy: StartProxy) -> None:
+    """So does the first process of a container, with status 0."""
+    proxy = start_proxy(within=CONTAINER, offline="on", drain_timeout=0)
+    fill_the_log(proxy)
+    with ends_within(SOON):
+        stop_container(proxy)
+        assert proxy.wait() == 0
+
+
+def test_ignored_signals(start_proxy: StartProxy) -> None:
+    """A process that was started with SIGTERM ignored heeds it; SIGHUP stays ignored."""
+    within = ["sh", "-c", 'trap "" TERM HUP; exec "$@"', "sh"]
+    proxy = start_proxy(within=within, offline="on", drain_timeout=0)
+    os.kill(proxy.pid, signal.SIGHUP)
+    assert proxy.get("/health").status == 200
+    fill_the_log(proxy)
+    with ends_within(SOON):
         assert proxy.stop() == -signal.SIGTERM
-        assert 1 <= time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_second_signal(
-    fake_index: FakeIndex, start_proxy: StartProxy, second: signal.Signals
-) -> None:
-    """A second signal ends it at once, whatever is under way."""
-    wheel = make_wheel("demo")
-    fake_index.script(fake_index.add(wheel), Behavior(silent=True))
-    proxy = start_proxy(fake_index, drain_timeout=50, read_timeout=50)
-    with sockets.connect(proxy.origin) as client:
-        sockets.ask(client, f"/index/demo/{wheel.filename}")
-        fake_index.wait_for(lambda seen: any(request.is_file for request in seen))
-        os.kill(proxy.pid, signal.SIGTERM)
-        refuses(proxy)
-        began = time.monotonic()
+def test_second_signal_to_a_hung_reactor(start_proxy: StartProxy, second: signal.Signals) -> None:
+    """A second signal ends the wait while the reactor hangs."""
+    proxy = start_proxy(offline="on", drain_timeout=LONG)
+    fill_the_log(proxy)
+    os.kill(proxy.pid, signal.SIGTERM)
+    # Two signals that arrive at once are one: wait until the first is no longer pending.
+    status = Path(f"/proc/{proxy.pid}/status")
+    while "ShdPnd:\t0000000000000000" not in status.read_text():
+        pass
+    with ends_within(SOON):
         assert proxy.stop(second) == -signal.SIGTERM
-        assert time.monotonic() - began < 5
-
-
-def test_in_a_container(fake_index: FakeIndex, tmp_path: Path) -> None:
-    """As the first process of a container it ends with status 0, its answers given."""
-    large = file(4 * MIB)
-    fake_index.add(large)
-    settings = {"PROXPI_INDEX_URL": fake_index.url, "PROXPI_DOWNLOAD_TIMEOUT": "30"}
-    within = ["unshare", "--pid", "--fork", "--mount-proc"]
-    with Proxy(settings, folder=tmp_path, within=within) as proxy:
-        path = f"/index/large/{large.filename}"
-        assert proxy.get(path).body == large.data
-        [first] = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split()
-        with sockets.connect(proxy.origin, receives=65536) as client:
-            sockets.ask(client, path)
-            assert sockets.head(client)[0] == 200
-            os.kill(int(first), signal.SIGTERM)
-            refuses(proxy)
-            assert sockets.body(client, len(large.data)) == large.data
-        assert proxy.wait() == 0

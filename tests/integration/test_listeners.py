@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import socket
 import ssl
 import struct
@@ -120,13 +119,12 @@ def test_client_that_left(fake_index: FakeIndex, start_proxy: StartProxy) -> Non
         half_closed.sendall(HEAD)
         half_closed.shutdown(socket.SHUT_WR)
         proxy.get("/health")
-        before = len(os.listdir(f"/proc/{proxy.pid}/fd"))
+        before = proxy.descriptors()
         leaving = [sockets.connect(proxy.origin) for _ in range(20)]
         for client in leaving:
             client.sendall(HEAD)
             client.close()
-        while len(os.listdir(f"/proc/{proxy.pid}/fd")) > before:
-            assert proxy.get("/health").status == 200
+        proxy.wait_for_descriptors(before)
         fake_index.release("/simple/demo/")
         received = sockets.read_all(half_closed)
     assert received.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"").startswith(b"HTTP/1.1 200 OK")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from proxpi.web.response_cache import MEMORY
 from tests.support import sockets
@@ -45,12 +44,6 @@ KINDS: dict[str, Callable[[int], list[str]]] = {
 }
 
 
-def memory(proxy: Proxy, field: str = "VmRSS") -> int:
-    """Give the bytes of memory that it takes; ``VmHWM``: that it has taken at most."""
-    lines = Path(f"/proc/{proxy.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
 def send_all(proxy: Proxy, kind: Callable[[int], list[str]], numbers: range) -> None:
     """Send one after the other, on connections that are kept as long as the server keeps them."""
     client: socket.socket | None = None
@@ -80,10 +73,10 @@ def test_requests(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     proxy = start_proxy(fake_index)
     for kind in KINDS.values():
         send_all(proxy, kind, range(200))
-    before = memory(proxy)
+    before = proxy.memory()
     for name, kind in KINDS.items():
         send_all(proxy, kind, range(200, FEWER if name.startswith("large") else COUNT))
-        assert memory(proxy) - before < MEMORY + BESIDE, name
+        assert proxy.memory() - before < MEMORY + BESIDE, name
     assert proxy.get("/health").status == 200
 
 
@@ -92,7 +85,7 @@ def test_large_file(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     wheel = make_wheel("large", padding=60_000_000)
     fake_index.add(wheel)
     proxy = start_proxy(fake_index, slow_download="stream")
-    before = memory(proxy, "VmHWM")
+    before = proxy.memory("VmHWM")
     path = f"/index/large/{wheel.filename}"
     with ExitStack() as stack:
         stalled = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(20)]
@@ -100,5 +93,5 @@ def test_large_file(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
             sockets.ask(client, path)
             assert sockets.head(client)[0] == 200
         assert proxy.get(path).body == wheel.data
-        assert memory(proxy, "VmHWM") - before < 40_000_000
+        assert proxy.memory("VmHWM") - before < 40_000_000
         assert all(sockets.body(client, wheel.size) == wheel.data for client in stalled[:3])

@@ -138,6 +138,15 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    def memory(self, field: str = "VmRSS") -> int:
+        """Give the bytes of memory that it takes; ``VmHWM``: that it has taken at most."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+    def descriptors(self) -> int:
+        """Count its open descriptors."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def wait_for_line(self, pattern: str | re.Pattern[str], after: int = 0) -> re.Match[str]:
         """Give the first match in the output after so many lines, as soon as there is one."""
         wanted = re.compile(pattern)

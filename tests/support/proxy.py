@@ -121,6 +121,11 @@ class Proxy(Process):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.request("GET", path, named)
 
+    def wait_for_descriptors(self, count: int) -> None:
+        """Send requests until it has at most so many descriptors open."""
+        while self.descriptors() > count:
+            assert self.get("/health").status == 200
+
     def get_cached(self, path: str) -> Reply:
         """A file from the cache, asked for again as long as it is answered with a redirect.
 

@@ -1,0 +1,99 @@
+"""Many clients at a time, in an outage and otherwise: none waits for another.
+
+How many clients that can be depends on the machine, so nothing else runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.support import sockets
+from tests.support.behavior import Behavior
+from tests.support.distributions import make_wheel
+from tests.support.fake_index import FakeIndex
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.alone
+
+MIB = 1 << 20
+IDLE, OPEN = 5000, 1000
+CLIENTS = 50
+PROJECTS = [f"demo-{number}" for number in range(10)]
+
+
+@contextmanager
+def health_checks(proxy: Proxy) -> Iterator[list[float]]:
+    """Request the health all the time; give the seconds of each response."""
+    waits: list[float] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            started = time.monotonic()
+            assert proxy.get("/health").status == 200
+            waits.append(time.monotonic() - started)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            yield waits
+        finally:
+            done.set()
+            asking.result()
+
+
+def test_outage(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """Fifty clients of a silent index wait at most 5 s, later ones not; the health never does."""
+    for project in PROJECTS:
+        fake_index.add(make_wheel(project))
+    proxy = start_proxy(fake_index, index_ttl=EXPIRED_AT_ONCE)
+    for project in PROJECTS:
+        assert proxy.get(f"/index/{project}/").status == 200
+    fake_index.script("/simple/*", Behavior(silent=True))
+
+    def ask(number: int) -> float:
+        started = time.monotonic()
+        reply = proxy.get(f"/index/{PROJECTS[number % len(PROJECTS)]}/")
+        assert (reply.status, reply.headers["x-cache"]) == (200, "STALE")
+        return time.monotonic() - started
+
+    with health_checks(proxy) as waits, ThreadPoolExecutor(CLIENTS) as pool:
+        assert max(pool.map(ask, range(CLIENTS))) < 6.5
+        assert max(pool.map(ask, range(CLIENTS))) < 1.5
+    assert max(waits) < 1
+
+
+def test_thousands_of_clients(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """With 5,000 idle connections and 1,000 waiting requests, others are answered."""
+    wheel = make_wheel("slow")
+    path = fake_index.add(wheel)
+    fake_index.script(path, Behavior(hold_after=100))
+    fake_index.add(make_wheel("demo"))
+    proxy = start_proxy(fake_index, download_timeout=50, read_timeout=50)
+    before = proxy.descriptors()
+    with sockets.many_descriptors(IDLE + OPEN + 500), ExitStack() as stack:
+        idle = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(IDLE)]
+        waiting = [stack.enter_context(sockets.connect(proxy.origin)) for _ in range(OPEN)]
+        for client in waiting:
+            sockets.ask(client, f"/index/slow/{wheel.filename}")
+        for _ in range(20):
+            began = time.monotonic()
+            assert proxy.get("/health").status == 200
+            assert time.monotonic() - began < 1
+        assert proxy.get("/index/demo/").status == 200
+        assert proxy.memory() < 400 * MIB
+        sockets.ask(idle[-1], "/health")
+        assert sockets.head(idle[-1])[0] == 200
+        fake_index.release(path)
+        for client in waiting:
+            status, fields = sockets.head(client)
+            assert status == 200
+            assert sockets.body(client, int(fields["content-length"])) == wheel.data
+    proxy.wait_for_descriptors(before + 5)
