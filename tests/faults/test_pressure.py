@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from proxpi.upstream.client import CONNECTIONS
+from proxpi.upstream.connections import CONNECTIONS
 from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
