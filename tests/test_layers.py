@@ -37,22 +37,6 @@ SOURCES += [*sorted(TOP.glob("benchmarks/**/*.py")), TOP / "noxfile.py"]
 #: What the rules below do not hold for yet.
 STILL_IMPORTING = {
     *(
-        f"tests/files/test_{each}.py"
-        for each in (
-            "startup_scan",
-            "disk_odd",
-            "disk_start",
-            "quota",
-            "counted",
-            "usage_log",
-            "taken",
-            "stream_resume",
-            "deletion_queue",
-            "range",
-            "forget",
-        )
-    ),
-    *(
         f"tests/index/test_{each}.py"
         for each in (
             "list_body",

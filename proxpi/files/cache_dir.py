@@ -344,6 +344,7 @@ class CacheDir:
         with suppress(OSError):
             if self._queue.remove(path, checked.identity):
                 _log.warn("{place} is not what the index names: removed", place=path)
+            self._queue.start()
         return False
 
     def _note_unreadable(self, path: str, error: OSError) -> None:

@@ -1,119 +1,207 @@
-"""What is known of the files in the cache: sums, ranks, and what outlasts the process."""
+"""The eviction index: sums, priorities, victims, and the document that outlasts the process."""
 
 from __future__ import annotations
 
 import json
-from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.eviction_index import VERSION, EvictionIndex
+from proxpi.files.eviction_index import MAX_USES, VERSION, EvictionIndex, value
 from proxpi.files.layout import Identity
 from proxpi.files.verify import Checked
 
-PLACES = st.sampled_from([f"h/{name}" for name in "abcdef"])
+PATHS = st.sampled_from([f"h/{name}" for name in "abcdef"])
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "use", "drop", "raise_inflation"]), PLACES, st.integers(1, 10**7)
+        st.sampled_from(["add", "use", "drop", "raise_inflation"]), PATHS, st.integers(1, 10**7)
     ),
     max_size=60,
 )
+SIZES = st.dictionaries(st.text(max_size=3), st.integers(1, 100), max_size=12)
+BYTES = st.integers(0, 10**10)
+USES = st.integers(0, 1000)
 
 
 def after(steps: list[tuple[str, str, int]]) -> EvictionIndex:
-    """The stock after these steps, as far as they are possible."""
-    stock = EvictionIndex()
-    for what, place, size in steps:
-        if what == "add":
-            stock.add(place, size)
-        elif what == "drop" or place in stock:
-            getattr(stock, what)(place)
-    return stock
+    """Give the index after these steps, as far as they are possible."""
+    index = EvictionIndex()
+    for step, path, size in steps:
+        if step == "add":
+            index.add(path, size)
+        elif step == "drop" or path in index:
+            getattr(index, step)(path)
+    return index
 
 
-def order(stock: EvictionIndex) -> list[str]:
-    """In which order all of it would go."""
-    return stock.victims(stock.used) or []
+def index_of(sizes: dict[str, int]) -> EvictionIndex:
+    """Give an index of files that were added in this order."""
+    return after([("add", name, size) for name, size in sizes.items()])
+
+
+def order(index: EvictionIndex) -> list[str]:
+    """Give the order in which all files would be evicted."""
+    victims = index.victims(index.used)
+    assert victims is not None
+    return victims
+
+
+@pytest.mark.parametrize(
+    ("excess", "staying", "limit", "victims"),
+    [
+        (0, "", None, []),
+        (-5, "", None, []),
+        (4, "", None, ["a", "b"]),
+        (9, "", None, ["a", "b", "c"]),
+        (9, "", 1, ["a"]),
+        (6, "a", 1, ["b"]),
+        (10, "", None, None),
+        (7, "a", None, None),
+        (1, "abc", None, None),
+    ],
+)
+def test_victims(excess: int, staying: str, limit: int | None, victims: list[str] | None) -> None:
+    """As many files as needed in their order, or none at all; staying and in use are alike."""
+    index = index_of({"a": 3, "b": 3, "c": 3})
+    assert index.victims(excess, staying, limit) == victims
+    for name in staying:
+        index.acquire(name)
+        index.acquire(name)
+        index.release(name)
+    assert index.victims(excess, (), limit) == victims
+
+
+@given(SIZES, st.integers(-10, 1000), st.sets(st.text(max_size=3)))
+def test_enough_and_no_more(sizes: dict[str, int], excess: int, staying: set[str]) -> None:
+    """Victims are enough, are all needed, and come before those that could go and stay."""
+    index = index_of(sizes)
+    evictable = [name for name in sizes if name not in staying]
+    for _ in range(2):
+        victims = index.victims(excess, staying)
+        if excess > max(0, sum(sizes[name] for name in evictable)):
+            assert victims is None
+            continue
+        assert victims == evictable[: len(victims or ())]
+        freed = sum(sizes[name] for name in victims)
+        assert freed >= excess
+        assert not victims or freed - sizes[victims[-1]] < excess
+
+
+@given(USES, BYTES, USES, BYTES)
+def test_value(uses: int, size: int, more: int, larger: int) -> None:
+    """It is above zero; more uses are worth no less, and more bytes are worth no more."""
+    assert 0 < value(uses, size) <= value(uses + more, size)
+    assert value(uses, size + larger) <= value(uses, size)
+
+
+def test_requests_and_bytes_cost() -> None:
+    """Small files outlast many uses of a large one; large ones are judged by uses, almost."""
+    assert value(1, 100_000) > value(MAX_USES, 10**9)
+    assert value(2, 10**9) > value(1, 10**8)
 
 
 @given(STEPS)
-def test_sum(steps: list[tuple[str, str, int]]) -> None:
-    """The sum is that of the files, and each of them goes once."""
-    stock = after(steps)
-    assert stock.used == sum(map(stock.size, stock))
-    assert sorted(order(stock)) == sorted(stock)
-    assert len(stock) == len(list(stock))
+def test_invariants(steps: list[tuple[str, str, int]]) -> None:
+    """The sum is that of the files, choosing changes nothing, and a restart keeps the order."""
+    index = after(steps)
+    assert index.used == sum(map(index.size, index))
+    assert len(index) == len(list(index))
+    assert sorted(order(index)) == sorted(index)
+    assert order(index) == order(index)
+    assert index.dump() == after(steps).dump()
+    restarted = EvictionIndex()
+    restarted.load(index.dump())
+    assert order(restarted) == order(index)
+    assert restarted.dump() == index.dump()
+    assert restarted.used == index.used
 
 
-@given(STEPS)
-def test_choosing_changes_nothing(steps: list[tuple[str, str, int]]) -> None:
-    """To ask what would go is no use, and does not let it go."""
-    stock = after(steps)
-    assert order(stock) == order(stock)
-    assert stock.victims(1, set(stock)) is None
-    assert stock.dump() == after(steps).dump()
-
-
-@given(STEPS)
-def test_restart(steps: list[tuple[str, str, int]]) -> None:
-    """What is read is what was written: the same files go in the same order."""
-    stock, new = after(steps), EvictionIndex()
-    new.load(stock.dump())
-    assert order(new) == order(stock)
-    assert new.dump() == stock.dump()
-    assert new.used == stock.used
-
-
-def test_scan() -> None:
-    """What was used again outlasts many files that are asked for once."""
-    stock = EvictionIndex()
-    stock.add("h/wanted", 1000)
-    for _ in range(3):
-        stock.use("h/wanted")
-    for number in range(100):
-        stock.add(f"h/{number}", 1000)
-        stock.use(f"h/{number}")
-        if stock.used > 50_000:
-            stock.raise_inflation(first := order(stock)[0])
-            stock.drop(first)
-    assert "h/wanted" in stock
-
-
-def test_aging() -> None:
-    """What was used often goes nevertheless, once nobody uses it any more."""
-    stock = EvictionIndex()
-    stock.add("h/once-loved", 1000)
-    for _ in range(50):
-        stock.use("h/once-loved")
-    for number in range(500):
-        stock.add(f"h/{number}", 1000)
-        stock.use(f"h/{number}")
-        if stock.used > 50_000:
-            stock.raise_inflation(first := order(stock)[0])
-            stock.drop(first)
-    assert "h/once-loved" not in stock
+def test_scans_and_aging() -> None:
+    """A file that was used again outlasts a hundred that are used once, but not five hundred."""
+    for uses, others, stays in ((3, 100, True), (50, 500, False)):
+        index = EvictionIndex()
+        index.add("h/used", 1000)
+        index.use("h/used", uses)
+        for number in range(others):
+            index.add(f"h/{number}", 1000)
+            index.use(f"h/{number}")
+            if index.used > 50_000:
+                first = order(index)[0]
+                index.raise_inflation(first)
+                index.drop(first)
+        assert ("h/used" in index) == stays
 
 
 def test_many_uses_take_no_memory() -> None:
-    """Ranks of the past are let go of."""
-    stock = EvictionIndex()
-    stock.add("h/a", 1)
+    """Outdated entries of the heap are dropped."""
+    index = index_of({"a": 1})
     for _ in range(5000):
-        stock.use("h/a")
-    assert len(stock._heap) < 2000
-    assert order(stock) == ["h/a"]
+        index.use("a")
+    assert len(index._heap) < 2000
+    assert order(index) == ["a"]
 
 
-def test_found_by_age() -> None:
-    """Of files of which only their age is known the oldest goes first, if they are alike."""
-    stock = EvictionIndex()
-    stock.begin_scan()
-    stock.end_scan([(f"h/{number}", Identity(number, 1000, 0)) for number in range(5)])
-    assert order(stock) == [f"h/{number}" for number in range(5)]
-    stock.add("h/new", 1000)
-    assert set(islice(order(stock), 1)) == {"h/0"}
+class Responses:
+    """A response cache that served ``b`` twice."""
+
+    def __init__(self) -> None:
+        self.invalidated: list[str | None] = []
+
+    def invalidate(self, key: str | None) -> None:
+        """Note it."""
+        self.invalidated.append(key)
+
+    def uses(self) -> list[tuple[str, int]]:
+        """Give the uses."""
+        return [("b", 2)]
+
+
+def test_responses() -> None:
+    """Each change of a file's bytes invalidates its responses; their uses count."""
+    responses = Responses()
+    index = EvictionIndex(responses)
+    checked = Checked(Identity(1, 5, 2), {"sha256": "0"})
+    for name in "bac":
+        index.add(name, 5, checked)
+    index.collect_uses()
+    assert order(index) == ["a", "c", "b"]
+    del responses.invalidated[:]
+    index.mark_unverified("a", Identity(9, 9, 9))
+    index.confirm("a", 7.0)
+    index.use("a")
+    assert responses.invalidated == []
+    assert (known := index.verified("a")) and known.confirmed_at == 7.0
+    index.mark_unverified("a", checked.identity)
+    index.drop("b")
+    index.add("c", 5, checked)
+    assert responses.invalidated == ["a", "b", "c"]
+    assert index.verified("a") is None
+    index.confirm("a", 8.0)
+    assert index.verified("a") is None
+
+
+def test_startup_scan() -> None:
+    """The scan adds the oldest first and drops what is gone, but for what changed meanwhile."""
+    index = index_of({"gone": 1, "grown": 1, "same": 1, "came-and-went": 1})
+    index.begin_scan()
+    assert not index.is_complete
+    index.drop("came-and-went")
+    index.add("came", 7)
+    sizes = {"old": 2, "came-and-went": 1, "newer": 2, "same": 1, "grown": 3}
+    index.end_scan([(name, Identity(1, size, 2)) for name, size in sizes.items()])
+    assert index.is_complete
+    assert {name: index.size(name) for name in index} == {
+        "same": 1,
+        "came": 7,
+        "old": 2,
+        "newer": 2,
+        "grown": 3,
+    }
+    assert [name for name in order(index) if index.size(name) == 2] == ["old", "newer"]
+    index.begin_scan()
+    index.end_scan(None)
+    assert len(index) == 5
 
 
 @pytest.mark.parametrize(
@@ -127,37 +215,35 @@ def test_found_by_age() -> None:
         {"files": [["h/a", 1, -1, 1.0, None]]},
         {"files": [["h/a", 1, 1, 1e999, None]]},
         {"files": [["h/a", 1, 1, 1.0, ""]]},
+        {"files": [["h/a", 1, 1, 1.0, [[1, 2, 3], {"md5": "0"}]]]},
         {"more": 1},
     ],
 )
-def test_foreign(change: dict[str, object]) -> None:
-    """A document that is none of these is refused, and nothing of it is taken in."""
+def test_foreign_document(change: dict[str, object]) -> None:
+    """A document of another kind is refused, and nothing of it is taken."""
     document = {"version": VERSION, "level": 0.0, "files": [["h/b", 1, 1, 1.0, None]]}
     EvictionIndex().load(json.dumps(document).encode())
-    stock = EvictionIndex()
-    document |= change
+    index = EvictionIndex()
     with pytest.raises(ValueError):
-        stock.load(json.dumps(document).encode())
-    assert list(stock) == []
+        index.load(json.dumps(document | change).encode())
+    assert list(index) == []
 
 
 @given(st.data())
-def test_damaged(data: st.DataObject) -> None:
+def test_truncated_document(data: st.DataObject) -> None:
     """A document that was cut is refused."""
-    stock = after([("add", "h/a", 1), ("add", "h/b", 2)])
-    document = stock.dump()
+    document = index_of({"h/a": 1, "h/b": 2}).dump()
     cut = data.draw(st.integers(0, len(document) - 1))
     with pytest.raises(ValueError):
         EvictionIndex().load(document[:cut])
 
 
-def test_a_place_twice() -> None:
-    """A file that is written down twice, or is known already, counts once, as it was told last."""
-    verified = Checked(Identity(1, 4, 2), {"sha256": "0"})
-    told = [[1, 4, 2], {"sha256": "0"}]
-    rows = [["h/a", 1, 0, 1.0, None], ["h/b", 2, 0, 2.0, None], ["h/a", 4, 0, 3.0, told]]
-    stock = after([("add", "h/b", 100)])
-    stock.load(json.dumps({"version": VERSION, "level": 0.0, "files": rows}).encode())
-    assert stock.used == 6
-    assert order(stock) == ["h/b", "h/a"]
-    assert stock.verified("h/a") == verified
+def test_a_path_twice() -> None:
+    """A path that is written twice, or is known already, counts once, by its last row."""
+    checked = [[1, 4, 2], {"sha256": "0"}]
+    rows = [["h/a", 1, 0, 1.0, None], ["h/b", 2, 0, 2.0, None], ["h/a", 4, 0, 3.0, checked]]
+    index = index_of({"h/b": 100})
+    index.load(json.dumps({"version": VERSION, "level": 0.0, "files": rows}).encode())
+    assert index.used == 6
+    assert order(index) == ["h/b", "h/a"]
+    assert index.verified("h/a") == Checked(Identity(1, 4, 2), {"sha256": "0"})

@@ -1,49 +1,215 @@
-"""The cache folder as it is found: where a file of the cache can lie."""
+"""The layout of the cache folder: cache paths, and which files a scan finds, unlinks or ignores."""
 
 from __future__ import annotations
+
+import os
+import socket
+from shutil import rmtree
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files import layout
-from proxpi.files.layout import is_cache_path
+from proxpi.files.layout import RESERVED, is_cache_path
+from tests.support.cache import CacheCase, ref, refused
+from tests.support.logs import logged
 
-#: Names that no URL leads to: reserved ones, the original's partial files, and what is no text.
-ODD = [
-    f"a/{layout.RESERVED}0123456789abcdef",
-    f"a/{layout.RESERVED}0123456789abcdef/b",
-    f"a/{layout.RESERVED}",
-    "a/b.whl.proxpi-partial",
-    "a/b\n",
-    "a/b\nh/c.whl",
-    "a/\x1b[31mb.whl",
-    "a/\x7f.whl",
-    "a/\u2028.whl",
-    "a/\u202e.whl",
-    "a/\udcff.whl",
-    "a/\udcff/b.whl",
-]
+#: Names that no URL leads to, as the file system has them.
+ODD = (
+    b"\xff.whl",
+    b"\xff/x.whl",
+    b"a/\xc3/x.whl",
+    b"\xed\xa0\x80.whl",
+    b"x\n.whl",
+    b"x.whl\nh-example/theirs.kind",
+    b"\x1b[31mred\x1b[0m.whl",
+    b"\r.whl",
+    b"\x7f.whl",
+    b"\xc2\x9b.whl",
+    b"\xe2\x80\xae.whl",
+    b"\n" * 255,
+)
 
 
 @pytest.mark.parametrize("text", ["a/b", "files-example/a b/..c", "127-0-0-1/.../x", "a/b/é"])
-def test_places(text: str) -> None:
+def test_cache_paths(text: str) -> None:
     """Below a host's folder any printable name that is no step up, down or aside is one."""
     assert is_cache_path(text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "a/", "/a", "a//b", "a/..", "a/./b", "a/../b", ".proxpi/x", "A/b", "a\n/b", *ODD],
+    [
+        *("", "a", "a/", "/a", "a//b", "a/..", "a/./b", "a/../b", ".proxpi/x", "A/b", "a\n/b"),
+        *(f"a/{RESERVED}{end}" for end in ("0123456789abcdef", "0123456789abcdef/b", "")),
+        *("a/b.whl.proxpi-partial", "a/b\n", "a/b\nh/c.whl"),
+        *(f"a/{odd}.whl" for odd in ("\x1b[31mb", "\x7f", "\u2028", "\u202e", "\udcff")),
+        "a/\udcff/b.whl",
+    ],
 )
-def test_no_places(text: str) -> None:
-    """Nothing else has: not above, not in the folder of proxpi's own, not beside the hosts."""
+def test_no_cache_paths(text: str) -> None:
+    """No other name is: not above, not in proxpi's own folder, not beside the hosts."""
     assert not is_cache_path(text)
 
 
 @given(st.text("a./-", max_size=9))
 def test_by_the_segment(text: str) -> None:
-    """A place is the folder of a host, and segments each of which is a name."""
+    """A cache path is the folder of a host, and segments each of which is a name."""
     host, *path = text.split("/")
     named = bool(path) and not {"", ".", ".."} & set(path)
     assert is_cache_path(text) == (named and bool(host) and set(host) <= set("a-"))
+
+
+class Found(CacheCase):
+    """What a start finds."""
+
+    def test_order(self) -> None:
+        """Files count, and the least recently used goes first; a read counts as a use."""
+        self.lay("old.whl", bytes(40), age=30)
+        self.lay("new.whl", bytes(40), age=10)
+        self.start()
+        assert self.used == 80
+        self.keep("x.whl", bytes(40))
+        assert self.names() == ["new.whl", "x.whl"]
+        self.result(self.clear())
+        old = self.lay("old.whl", bytes(60), age=30)
+        os.utime(old, (old.stat().st_atime + 29, old.stat().st_mtime))
+        self.lay("new.whl", bytes(60), age=10)
+        self.start(70)
+        assert self.names() == ["old.whl"], "a lowered capacity holds from the start"
+
+    def test_foreign_files(self) -> None:
+        """Files outside the hosts' folders are neither counted nor removed."""
+        foreign = ["README", "lost+found/x", ".git/x", "My Files/x", "UPPER/x"]
+        for name in foreign:
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).write_bytes(bytes(200))
+        (self.folder / "link").symlink_to(self.folder / "lost+found")
+        self.start()
+        self.keep("x.whl", bytes(100))
+        assert all((self.folder / name).exists() for name in foreign)
+
+    def test_leftovers(self) -> None:
+        """The original's partial files and queued files are unlinked."""
+        self.lay("x.whl.proxpi-partial", b"x")
+        for number in range(2):
+            (self.folder / f"{RESERVED}{number:016}").write_bytes(b"x")
+        self.start()
+        assert self.names() == []
+        assert not list(self.folder.rglob(f"{RESERVED}*"))
+
+    def test_no_files(self) -> None:
+        """Links, pipes, sockets and folders with a file's name are not counted; loops end."""
+        self.lay("x.whl", b"data")
+        os.mkfifo(self.host / "pipe.whl")
+        with socket.socket(socket.AF_UNIX) as odd:
+            odd.bind(str(self.host / "socket.whl"))
+        (self.host / "dangling.whl").symlink_to("nothing")
+        (self.host / "link.whl").symlink_to("/dev/zero")
+        (self.host / "loop.whl").symlink_to(self.host)
+        (self.host / "up").symlink_to("..")
+        (self.folder / "h-loop").symlink_to("h-loop")
+        (self.host / "folder.whl").mkdir()
+        with logged("proxpi.files") as log:
+            self.start()
+        assert (self.used, log.levels) == (4, [])
+        self.result(self.clear())
+        assert len(self.names()) == 7
+        for name in self.names():
+            self.delete(name)
+        assert self.names() == ["folder.whl"], "a DELETE of its name removes each"
+
+    def test_out_of_reach(self) -> None:
+        """A folder that cannot be read, or is too deep, is logged once; the others count."""
+        self.lay("x.whl", b"data")
+        (self.host / "closed").mkdir()
+        self.lay("closed/y.whl", b"data")
+        with refused(self.host / "closed", "scandir"), logged("proxpi.files") as log:
+            self.start()
+        assert (self.used, log.levels) == (4, ["warn"])
+        assert "Permission denied" in log.text
+        rmtree(self.host / "closed")
+        at = os.open(self.host, os.O_RDONLY)
+        for _ in range(30):
+            os.mkdir("d" * 200, dir_fd=at)
+            below = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+            os.close(at)
+            at = below
+        os.close(os.open("y.whl", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+        os.close(at)
+        with logged("proxpi.files") as log:
+            self.start()
+        assert (self.used, log.levels) == (4, ["warn"])
+        assert "too long" in log.text
+
+
+class OddNames(CacheCase):
+    """Names below the hosts' folders that no URL leads to."""
+
+    def lay_odd(self, name: bytes) -> None:
+        """Lay a file there, by the bytes of its name."""
+        path = os.path.join(os.fsencode(self.host), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(bytes(10))
+
+    def count(self) -> int:
+        """How many files there are."""
+        return sum(len(names) for _, _, names in os.walk(self.host))
+
+    def test_ignored(self) -> None:
+        """They are neither counted nor removed; one printable line of the log tells."""
+        self.keep("x.whl", b"data")
+        for name in ODD:
+            self.lay_odd(name)
+        for _ in range(2):
+            with logged("proxpi.files") as log:
+                self.start()
+            assert log.levels == ["warn"]
+            assert log.text.isprintable()
+            assert f"and {len(ODD) - 1} more" in log.text
+            assert self.used == 4
+            self.keep("y.kind", bytes(96))
+            self.delete("y.kind")
+            self.cache_dir.close()
+        self.result(self.clear())
+        assert (self.count(), self.used) == (len(ODD), 0)
+
+    def test_each(self) -> None:
+        """Each of them by itself is ignored and logged; without one nothing is."""
+        for name in (None, *ODD):
+            if name is not None:
+                self.lay_odd(name)
+            with logged("proxpi.files") as log:
+                self.start()
+            assert (self.used, len(log.levels)) == (0, name is not None), name
+            assert log.text.isprintable()
+            rmtree(self.host, ignore_errors=True)
+
+    def test_in_the_usage_log(self) -> None:
+        """Odd paths in proxpi's own documents name no file."""
+        self.keep("x.kind", b"data")
+        self.keep("y.kind", b"data")
+        self.cache_dir.close()
+        self.lay("theirs.kind", b"theirs")
+        document = self.cache_dir.own / "uses.json"
+        read = document.read_bytes()
+        for name in (rb"y\n.kind", rb"y\udcff", rb"y\u001b", b"y\xff"):
+            document.write_bytes(read.replace(b"y.kind", name))
+            self.start()
+            assert self.used == 8
+        self.result(self.clear())
+        assert self.names() == ["theirs.kind"]
+
+    def test_longest(self) -> None:
+        """Names of 255 bytes are served and removed."""
+        for name in ("x" * 251 + ".whl", quote("é" * 41) + "a" * 5 + ".whl"):
+            assert len(name) == 255
+            self.keep(name, b"data")
+            self.start()
+            file = ref(name, b"data")
+            assert self.check(file)
+            assert self.content(file) == b"data"
+            self.delete(file)
+            assert self.used == self.count() == 0

@@ -1,270 +1,300 @@
-"""Quota: finished and unfinished files together never take more than there is."""
+"""Quota: cached, partial and queued files together never exceed the capacity."""
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
 
-from proxpi.files import cache_dir as partial_module
-from proxpi.files.quota import MAX_FAILED_EVICTIONS, Full
-from proxpi.files.resolver import FileReference
+from proxpi.files import cache_dir, quota
+from proxpi.files import deletion_queue as queue_module
+from proxpi.files.quota import MAX_FAILED_EVICTIONS, Full, TooLarge
 from proxpi.tap import cache_folder
-from tests.files.test_disk import DiskCase, bare, reference_of
+from tests.support.cache import CacheCase, bare, ref, refused
+from tests.support.cases import run
 from tests.support.logs import logged
 
 CHUNKS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=40)
 
 
-class Unfinished(DiskCase):
-    """A hundred bytes for all, the unfinished files included."""
+class Admission(CacheCase):
+    """Which files may be cached at all."""
 
-    def setUp(self) -> None:
-        """Let each byte be written as it comes."""
-        super().setUp()
-        self.put(partial_module, "BUFFER", 1)
+    def test_larger_than_the_capacity(self) -> None:
+        """Such a file is refused, announced or not, and evicts nothing."""
+        kept = self.keep("kept.whl", b"kept")
+        assert not self.cache_dir.quota.admits(101)
+        assert self.cache_dir.quota.admits(100) and self.cache_dir.quota.admits(None)
+        with pytest.raises(TooLarge, match="larger than the cache"):
+            self.begin(ref("large.whl", bytes(101)), bytes(101))
+        partial = self.begin(ref("large.whl", bytes(101)))
+        with pytest.raises(TooLarge):
+            partial.reservation.announce(101)
+        self.cache_dir.discard(partial)
+        assert self.content(kept) == b"kept"
+        assert (self.on_disk(), self.open_files()) == (4, [])
 
-    def test_what_comes_drives_out(self) -> None:
-        """What is written takes the place of finished files, before it is finished."""
-        old = reference_of("old.whl", bytes(60))
-        self.keep(old, bytes(60))
-        reference = reference_of("new.whl", bytes(90))
-        partial = self.cache_dir.partial(reference)
-        partial.write(bytes(40))
+    def test_no_capacity(self) -> None:
+        """With a capacity of 0 no file is cached, not even an empty one, and none is found."""
+        self.lay("x.whl", b"data")
+        self.start(0)
+        assert not (self.cache_dir.quota.admits(None) or self.cache_dir.quota.admits(0))
+        assert not self.cache_dir.found(ref("x.whl", b"data"))
+        empty = ref("y.whl", b"")
+        uncached = self.adopt(self.begin(empty), empty)
+        assert uncached is not None
+        uncached.close()
+        assert self.names() == ["x.whl"]
+
+
+class Reservations(CacheCase):
+    """Partial files count, and evict cached ones."""
+
+    def cached(self, references: list[object]) -> int:
+        """How many of the files are still cached."""
+        return sum(self.content(each) is not None for each in references)  # type: ignore[arg-type]
+
+    def test_bytes_that_arrive_evict(self) -> None:
+        """A write evicts a cached file once the free bytes are used up."""
+        old = self.keep("old.whl", bytes(60))
+        partial = self.begin(ref("new.whl", bytes(90)), bytes(40))
         assert self.content(old) is not None
         partial.write(bytes(1))
         assert self.content(old) is None
-        assert (self.held(), self.cache_dir.quota.used) == (41, 41)
+        assert self.on_disk() == self.used == 41
         self.cache_dir.discard(partial)
-        assert (self.held(), self.cache_dir.quota.used) == (0, 0)
+        assert self.on_disk() == self.used == 0
 
     def test_two_that_do_not_fit_together(self) -> None:
-        """The second one is refused, and the first goes on."""
-        one, two = reference_of("one.whl", bytes(60)), reference_of("two.whl", bytes(61))
-        first, second = self.cache_dir.partial(one), self.cache_dir.partial(two)
-        first.write(bytes(50))
-        second.write(bytes(50))
+        """The second file is refused, and its bytes stay readable; the first goes on."""
+        one, two = ref("one.whl", bytes(60)), ref("two.whl", bytes(61))
+        first, second = self.begin(one, bytes(50)), self.begin(two, bytes(50))
         with pytest.raises(Full, match="no room in the cache"):
             second.write(bytes(11))
         assert second.read(0, 100) == bytes(50)
         self.cache_dir.discard(second)
         first.write(bytes(10))
         self.adopt(first, one)
-        self.cache_dir.discard(first)
         assert self.content(one) == bytes(60)
-        assert self.cache_dir.quota.used == 60
+        assert self.used == 60
 
-    def test_reserved(self) -> None:
-        """Room for a file whose length is known is made before it comes, or refused at once."""
-        old = reference_of("old.whl", bytes(60))
-        self.keep(old, bytes(60))
-        first = self.cache_dir.partial(bare("one.whl", 80))
-        second = self.cache_dir.partial(bare("two.whl", 21))
+    def test_announced_size(self) -> None:
+        """A size that index and upstream state is reserved before the bytes arrive, or refused."""
+        old = self.keep("old.whl", bytes(60))
+        first, second = self.begin(bare("one.whl", 80)), self.begin(bare("two.whl", 21))
         first.reservation.announce(80)
         assert self.content(old) is None
         with pytest.raises(Full):
             second.reservation.announce(21)
         second.write(bytes(20))
-        assert self.cache_dir.quota.used == 100
         first.write(bytes(80))
-        assert self.cache_dir.quota.used == 100
+        assert self.used == 100
         self.cache_dir.discard(first)
         self.cache_dir.discard(second)
-        assert self.cache_dir.quota.used == 0
+        assert self.used == 0
 
-    def test_refused_and_nothing_gone(self) -> None:
-        """Where room cannot be made for all of it, nothing is removed in vain."""
-        sent, kept = reference_of("sent.whl", bytes(30)), reference_of("kept.whl", bytes(30))
-        self.keep(sent, bytes(30))
-        self.keep(kept, bytes(30))
+    def test_refused_before_anything_is_evicted(self) -> None:
+        """Where the evictable files free too little, none is evicted; a file in use is not."""
+        sent, kept = self.keep("sent.whl", bytes(30)), self.keep("kept.whl", bytes(30))
         sending = self.cache_dir.open(sent)
         assert sending is not None
-        for size in (71, 70):
-            partial = self.cache_dir.partial(bare("new.whl", size))
-            if size > 70:
-                with pytest.raises(Full):
-                    partial.reservation.announce(size)
-            else:
+        for size, refused_one in ((71, True), (70, False)):
+            partial = self.begin(bare("new.whl", size))
+            try:
                 partial.reservation.announce(size)
-            assert (self.content(kept) is None) == (size == 70)
+                assert not refused_one
+            except Full:
+                assert refused_one
+            assert (self.content(kept) is None) != refused_one
             self.cache_dir.discard(partial)
         sending.close()
 
-    def test_endless(self) -> None:
-        """What has no length drives out no more than leaves half of the cache."""
-        references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
-        for reference in references:
-            self.keep(reference, bytes(10))
-        partial = self.cache_dir.partial(bare("endless.whl"))
-        with pytest.raises(Full):
-            for _ in range(100):
-                partial.write(bytes(1))
-        self.cache_dir.discard(partial)
-        assert sum(self.content(reference) is not None for reference in references) == 5
-
-    def test_announced_otherwise(self) -> None:
-        """Nothing goes for a length that the index does not know of, before its bytes come."""
-        references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
-        for reference in references:
-            self.keep(reference, bytes(10))
-        for stated in (10, 90, None):
-            partial = self.cache_dir.partial(bare("lie.whl", stated))
-            partial.reservation.announce(95)
+    def test_unexpected_sizes(self) -> None:
+        """A file beyond its expected size evicts up to half of the capacity."""
+        cases: list[tuple[str, int | None, int | None, int, int]] = [
+            # name, size by the index, by the upstream, bytes that arrive, files that stay of 10
+            ("without any size", None, None, 95, 5),
+            ("longer than the index states", 5, 95, 95, 5),
+            ("announced by the upstream alone, nothing arrives", None, 95, 0, 10),
+            ("announced otherwise than stated, nothing arrives", 90, 95, 0, 10),
+            ("announced by the upstream alone", None, 95, 95, 0),
+        ]
+        for name, stated, announced, arriving, staying in cases:
+            files = self.fill()
+            partial = self.begin(bare("new.whl", stated))
+            if announced is not None:
+                partial.reservation.announce(announced)
+            try:
+                for _ in range(arriving):
+                    partial.write(bytes(1))
+                assert staying != 5, name
+            except Full:
+                assert staying == 5, name
             self.cache_dir.discard(partial)
-        assert sum(self.content(reference) is not None for reference in references) == 10
-        partial = self.cache_dir.partial(bare("large.whl"))
-        partial.reservation.announce(95)
-        for _ in range(95):
-            partial.write(bytes(1))
-        self.cache_dir.discard(partial)
-        assert sum(self.content(reference) is not None for reference in references) == 0
+            assert self.cached([*files]) == staying, name
 
-    def test_longer_than_the_index_says(self) -> None:
-        """What is longer than that drives out no more than leaves half of the cache."""
-        references = [reference_of(f"{number}.whl", bytes(10)) for number in range(10)]
-        for reference in references:
-            self.keep(reference, bytes(10))
-        partial = self.cache_dir.partial(bare("longer.whl", 5))
-        partial.reservation.announce(95)
-        with pytest.raises(Full):
-            for _ in range(95):
-                partial.write(bytes(1))
-        self.cache_dir.discard(partial)
-        assert sum(self.content(reference) is not None for reference in references) == 5
-
-    def test_without_a_place(self) -> None:
-        """What cannot keep a name counts for as long as it comes."""
-        old = reference_of("old.whl", bytes(60))
-        self.keep(old, bytes(60))
-        first, second = (
-            self.cache_dir.partial(reference_of("../x.whl", bytes(60))) for _ in range(2)
-        )
-        first.write(bytes(60))
+    def test_without_a_cache_path(self) -> None:
+        """A file that cannot have a cache path counts while it arrives, and is given unnamed."""
+        old = self.keep("old.whl", bytes(60))
+        reference = ref("../x.whl", bytes(60))
+        first, second = self.begin(reference, bytes(60)), self.begin(reference)
         assert self.content(old) is None
-        assert (self.cache_dir.quota.used, self.held()) == (60, 0), "unlinked at once"
+        assert (self.used, self.on_disk()) == (60, 0), "unlinked at once"
         with pytest.raises(Full):
             second.write(bytes(60))
-        self.cache_dir.discard(first)
+        uncached = self.adopt(first, reference)
+        assert uncached is not None
+        shared = uncached.share()
+        uncached.close()
+        assert shared.read(0, 99) == bytes(60)
+        shared.close()
         self.cache_dir.discard(second)
-        assert self.cache_dir.quota.used == 0
+        assert (self.used, self.open_files()) == (0, [])
 
-    def test_cannot_be_removed(self) -> None:
-        """What cannot be removed counts as before, and is served as before; the log tells."""
-        old = reference_of("old.whl", bytes(60))
-        self.keep(old, bytes(60))
-        with self.unremovable("old.whl"), logged("proxpi.files") as log:
+
+class Evictions(CacheCase):
+    """Which files make space, and when."""
+
+    def test_order(self) -> None:
+        """The least recently used file goes first, and one that was in use after that."""
+        a, b = self.keep("a.whl", bytes(40)), self.keep("b.whl", bytes(40))
+        self.content(a)
+        c = self.keep("c.whl", bytes(40))
+        assert [self.content(each) is not None for each in (a, b, c)] == [True, False, True]
+        sending = self.cache_dir.open(a)
+        assert sending is not None
+        self.keep("b.whl", bytes(40))
+        self.keep("d.whl", bytes(40))
+        assert "a.whl" in self.names(), "it is in use"
+        sending.close()
+
+    def test_used_often_once(self) -> None:
+        """A file that was used often, and is not any more, goes after others went."""
+        often = self.keep("often.whl", bytes(40))
+        for _ in range(4):
+            self.content(often)
+        for number in range(12):
+            self.keep(f"{number}.whl", bytes(40))
+            assert number > 2 or self.content(often)
+        assert self.content(often) is None
+
+    def test_replaced_file_counts_once(self) -> None:
+        """A file at the cache path of another one counts in its place."""
+        self.keep(ref("a.whl", bytes(40), host="h.example:1"), bytes(40))
+        self.keep("b.whl", bytes(50))
+        self.keep(ref("a.whl", b"n" * 60, host="h.example:2"), b"n" * 60)
+        assert self.on_disk() == self.used <= 100
+
+    def test_vanished_victim(self) -> None:
+        """A victim that another program has removed frees its bytes as well."""
+        self.keep("a.whl", bytes(60))
+        (self.host / "a.whl").unlink()
+        assert self.content(self.keep("b.whl", bytes(60))) is not None
+
+    def test_refused_by_the_disk(self) -> None:
+        """Files that cannot be renamed count and are served; the log says so, others go instead."""
+        files = self.fill(3, 30)
+        with refused(self.host / "0.whl", "rename"):
+            self.keep("new.whl", bytes(40))
+        assert [self.content(each) is not None for each in files] == [True, False, True]
+        assert self.used == self.on_disk() == 100
+        self.clock.advance(60)
+        with refused(self.host, "rename"), logged("proxpi.files") as log:
             for _ in range(3):
-                partial = self.cache_dir.partial(bare("new.whl", 50))
+                partial = self.begin(bare("more.whl", 50))
                 with pytest.raises(Full):
                     partial.reservation.announce(50)
                 self.cache_dir.discard(partial)
-        assert log.levels == ["error"]
-        assert "Permission denied" in log.text
-        assert self.cache_dir.quota.used == 60
-        assert self.content(old) is not None
-        self.keep(reference_of("new.whl", bytes(50)), bytes(50))
-        assert self.cache_dir.quota.used == 50, "it is tried again"
+        assert log.levels == ["error"] and "Permission denied" in log.text
+        assert self.used == 100
+        self.keep("more.whl", bytes(50))
+        assert self.used <= 100, "it is tried again"
 
-    def test_one_cannot_be_removed(self) -> None:
-        """The next one goes in its stead."""
-        references = [reference_of(f"{number}.whl", bytes(30)) for number in range(3)]
-        for reference in references:
-            self.keep(reference, bytes(30))
-        new = reference_of("new.whl", bytes(40))
-        with self.unremovable("0.whl"):
-            self.keep(new, bytes(40))
-        assert [self.content(reference) is not None for reference in references] == [
-            True,
-            False,
-            True,
-        ]
-        assert self.cache_dir.quota.used == self.held() == 100
-
-    def test_nothing_can_be_removed(self) -> None:
-        """Nobody tries all of a large cache in vain."""
-        references = [reference_of(f"{number}.whl", bytes(1)) for number in range(100)]
-        for reference in references:
-            self.keep(reference, bytes(1))
-        tried: list[str] = []
-        with self.unremovable("", tried), pytest.raises(Full):
-            self.keep(reference_of("new.whl", bytes(1)), bytes(1))
+    def test_no_file_can_be_evicted(self) -> None:
+        """A few failed evictions end the attempt in a large cache."""
+        self.fill(100, 1)
+        with refused(self.host, "rename") as tried, pytest.raises(Full):
+            self.begin(ref("new.whl", bytes(1)), bytes(1))
         assert len(tried) == MAX_FAILED_EVICTIONS
-        assert self.cache_dir.quota.used == 100
+        assert self.used == 100
 
-    @contextmanager
-    def unremovable(self, name: str, tried: list[str] | None = None) -> Iterator[None]:
-        """Let a file, or each one, be such that nobody can remove it."""
-        rename = os.rename
+    def test_writes_wait_for_unlinks(self) -> None:
+        """A write waits, batch by batch, until evicted files are unlinked; readers do not."""
+        self.put(queue_module, "BATCH", 2)
+        self.fill()
+        self.held = True
+        partial = self.cache_dir.partial(bare("new.whl", 50))
+        partial.reservation.announce(50)
+        space = partial.write(bytes(50))
+        assert space is not None
+        assert len(self.names()) == 10
+        while self.jobs:
+            assert partial.path.stat().st_size == 0
+            assert partial.read(0, 100) == bytes(50)
+            assert self.on_disk() <= 100
+            self.run_thread()
+        assert self.result(space) is None
+        assert partial.flush() is None
+        assert partial.path.stat().st_size == 50
+        assert self.used == self.on_disk() == 100
+        self.cache_dir.discard(partial)
 
-        def refuse(old: str, new: str) -> None:
-            path = Path(old)
-            if path.parent.name == "h-example" and path.name.endswith(name):
-                if tried is not None:
-                    tried.append(path.name)
-                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-            rename(old, new)
+    def test_discarded_while_it_waits(self) -> None:
+        """Once a download has ended, only the batch under way is evicted for it."""
+        for module in (queue_module, quota):
+            self.put(module, "BATCH", 2)
+        self.fill()
+        self.held = True
+        partial = self.cache_dir.partial(bare("new.whl", 50))
+        partial.reservation.announce(50)
+        self.cache_dir.discard(partial)
+        self.run_threads()
+        assert len(self.names()) == 8
 
-        with mock.patch.object(os, "rename", refuse):
-            yield
-
-    def test_complaints(self) -> None:
-        """The log says once a minute that nothing can be kept, and how often it was so."""
-        now = 0.0
-        disk = cache_folder(self.folder, 100, seconds=lambda: now)
-        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with logged("proxpi.files") as log:
-            for _ in range(5):
-                disk.log_refusal(error)
-            now = 59.9
-            disk.log_refusal(error)
-            assert log.levels == ["error"]
-            now = 60.0
-            disk.log_refusal(error)
-        assert log.levels == ["error", "error"]
-        assert "No space left on device" in log.text
-        assert "5 more files" in log.text
+    def test_waited_in_vain(self) -> None:
+        """A write that waited for files that turn out to be stuck is refused."""
+        files = self.fill()
+        self.held = True
+        partials = [self.begin(bare(f"{name}.whl", 50), bytes(50)) for name in "ab"]
+        assert self.content(files[0]) is None, "all of them are queued"
+        with refused(self.host, "unlink"):
+            self.run_threads()
+        for partial in partials:
+            with pytest.raises(Full):
+                partial.flush()
+            self.cache_dir.discard(partial)
+        assert self.used == self.on_disk() == 100
 
 
 @settings(max_examples=60, deadline=None)
 @given(CHUNKS, st.booleans())
-def test_never_more(chunks: list[tuple[int, int]], told: bool) -> None:
-    """Whatever comes side by side, in whatever pieces: the folder never holds more than it may."""
+def test_never_more(chunks: list[tuple[int, int]], stated: bool) -> None:
+    """Whatever arrives side by side, in whatever pieces: the folder never exceeds the capacity."""
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partial_module, "BUFFER", 1)
+        patch.setattr(cache_dir, "BUFFER", 1)
         folder = Path(name)
-        disk = cache_folder(folder, 100)
-        disk.prepare()
-        coming = {}
+        cache = cache_folder(folder, 100)
+        cache.prepare()
+        arriving = {}
         for number, (lane, size) in enumerate(chunks):
-            if lane not in coming:
-                reference = FileReference(
-                    f"https://h.example/{number}.whl", None, 90 if told else None, False
-                )
-                coming[lane] = (disk.partial(reference), reference)
-            partial, reference = coming[lane]
+            if lane not in arriving:
+                reference = bare(f"{number}.whl", 90 if stated else None)
+                arriving[lane] = (cache.partial(reference), reference)
+            partial, reference = arriving[lane]
             try:
                 partial.write(bytes(size))
-                if partial.digests.size >= 90:
-                    del coming[lane]
-                    disk.discard(partial)
-                elif size % 3 == 0 and not told:
-                    assert Deferred.fromCoroutine(disk.adopt(partial, reference)).called
-                    del coming[lane]
-                    disk.discard(partial)
+                if size % 3 == 0 and not stated:
+                    assert run(cache.adopt(partial, reference)).called
+                ended = partial.digests.size >= 90 or (size % 3 == 0 and not stated)
             except Full:
-                del coming[lane]
-                disk.discard(partial)
+                ended = True
+            if ended:
+                cache.discard(arriving.pop(lane)[0])
             files = [path for path in folder.rglob("*") if path.is_file()]
-            held = sum(path.stat().st_size for path in files if path.name != "uses.json")
-            assert held == disk.quota.used <= 100
-        for partial, _ in coming.values():
-            disk.discard(partial)
+            on_disk = sum(path.stat().st_size for path in files if path.name != "uses.json")
+            assert on_disk == cache.quota.used <= 100
+        for partial, _ in arriving.values():
+            cache.discard(partial)

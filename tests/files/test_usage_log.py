@@ -1,262 +1,333 @@
-"""What outlasts a restart: how recently and how often files were used, and what that decides."""
+"""The usage log and the startup scan: what a start knows, and what happens until it has ended."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+import pytest
 
-from proxpi.files import usage_log
-from proxpi.files.cache_dir import CacheDir
+from proxpi.files import layout, usage_log
+from proxpi.files.quota import Full
 from proxpi.files.resolver import FileReference
-from proxpi.tap import cache_folder
-from tests.files.test_disk import DiskCase, reference_of
+from proxpi.files.usage_log import NAME, PLACES
+from tests.support.cache import CacheCase, bare, ref, refused
+from tests.support.cases import run
 from tests.support.logs import logged
 
 
-class UsageLog(DiskCase):
-    """Three files for which there is just room, one of them used often and long ago."""
+class Remembered(CacheCase):
+    """Three files, one of them used often, that the times on disk would evict first."""
 
     def setUp(self) -> None:
-        """Use a file, then lay two others."""
+        """Use a file, then cache two others."""
         super().setUp()
-        self.references = {name: reference_of(f"{name}.whl", bytes(30)) for name in "abc"}
-        self.keep(self.references["a"], bytes(30))
+        self.files = {"a": self.keep("a.whl", bytes(30))}
         for _ in range(3):
-            self.content(self.references["a"])
+            self.content(self.files["a"])
         for name in "bc":
-            self.keep(self.references[name], bytes(30))
-            self.content(self.references[name])
+            self.files[name] = self.keep(f"{name}.whl", bytes(30))
+            self.content(self.files[name])
         for age, name in enumerate("cba"):
-            path = self.folder / f"h-example/{name}.whl"
-            os.utime(path, (1e9 - age, 1e9 - age))
-        self.uses = self.cache_dir.own / usage_log.NAME
+            os.utime(self.host / f"{name}.whl", (1e9 - age, 1e9 - age))
+        self.log = self.cache_dir.own / NAME
 
-    def first_to_go(self, disk: CacheDir) -> set[str]:
-        """What goes when one more file comes."""
-        before = set(os.listdir(self.folder / "h-example"))
-        self.cache_dir = disk
-        self.keep(reference_of("new.whl", bytes(30)), bytes(30))
-        return before - set(os.listdir(self.folder / "h-example"))
+    def first_evicted(self) -> str:
+        """Restart; give the file that is evicted for one more."""
+        self.start()
+        before = self.names()
+        self.keep("new.whl", bytes(30))
+        [name] = set(before) - set(self.names())
+        return name
 
-    def test_restart(self) -> None:
-        """What was used often stays, though it was used long ago."""
+    def test_decides_the_eviction(self) -> None:
+        """Uses outlast a restart; without a usable log the times on disk decide."""
+
+        def damage() -> None:
+            self.log.write_bytes(self.log.read_bytes()[:-1])
+
+        def prevent() -> None:
+            self.log.unlink()
+            self.log.mkdir()
+            self.cache_dir.close()
+
+        assert self.first_evicted() == "a.whl", "killed before it was written"
+        cases: list[tuple[Callable[[], object], str, str]] = [
+            (lambda: None, "b.whl", ""),
+            (damage, "a.whl", "uses.json is damaged"),
+            (prevent, "a.whl", ""),
+        ]
+        for change, evicted, line in cases:
+            self.result(self.clear())
+            self.setUp()
+            self.cache_dir.close()
+            change()
+            with logged("proxpi.files") as log:
+                assert self.first_evicted() == evicted
+            assert line in log.text
+            assert self.leftovers() == []
+
+    def test_written_while_the_process_runs(self) -> None:
+        """Every so many changes, and after a while with the next change."""
+        self.put(usage_log, "CHANGES", 50)
+        self.start()
+        while not self.log.exists():
+            self.content(self.files["a"]) or self.check(self.files["a"])
+            assert self.cache_dir.index.changes <= 50
+        self.log.unlink()
+        self.clock.advance(usage_log.MAX_AGE)
+        self.content(self.files["a"])
+        assert self.log.exists()
+        self.start()
+        assert not self.cache_dir.found(self.files["a"])
+
+    def test_order_of_writes(self) -> None:
+        """An older snapshot replaces no newer one, and the end waits for the last."""
+        self.put(usage_log, "CHANGES", 1)
+        self.held = True
+        for _ in range(12):
+            self.content(self.files["a"])
+        self.delete("a.whl")
+        ended = self.cache_dir.close()
+        assert len(self.jobs) == 3, "one snapshot, the queued file, the partial files"
+        self.run_threads()
+        self.result(ended)
+        assert b"/a.whl" not in self.log.read_bytes()
+
+    def test_changes_without_a_process(self) -> None:
+        """What vanished, came or grew meanwhile is as the disk has it."""
         self.cache_dir.close()
-        assert self.first_to_go(self.prepared(100)) == {"b.whl"}
-
-    def test_nothing_written(self) -> None:
-        """Without a word of uses the times on disk decide."""
-        assert self.first_to_go(self.prepared(100)) == {"a.whl"}
-
-    def test_damaged(self) -> None:
-        """A document that is damaged is said to be, and the times on disk decide."""
-        self.cache_dir.close()
-        self.uses.write_bytes(self.uses.read_bytes()[:-1])
-        with logged("proxpi.files") as log:
-            disk = self.prepared(100)
-        assert "uses.json is damaged" in log.text
-        assert self.first_to_go(disk) == {"a.whl"}
-
-    def test_leads_elsewhere(self) -> None:
-        """A document that names what is not the cache's does it no harm."""
-        self.cache_dir.close()
-        outside = self.folder / "README"
-        outside.write_bytes(b"x")
-        document = self.uses.read_bytes().replace(b"h-example/a.whl", b"h-example/../README")
-        self.uses.write_bytes(document)
-        disk = self.prepared(10)
-        assert disk.quota.used == 0
-        assert outside.exists()
-        assert os.listdir(self.folder / "h-example") == []
-
-    def test_written_now_and_then(self) -> None:
-        """It is written while the process runs, for when it is killed."""
-        self.put(usage_log, "CHANGES", 5)
-        assert not self.uses.exists()
-        for _ in range(5):
-            self.keep(self.references["a"], bytes(30))
-        assert self.uses.exists()
-        assert self.leftovers() == []
-
-    def test_not_written(self) -> None:
-        """Where it cannot be written, it is not, and nothing is left of it."""
-        self.uses.mkdir()
-        self.cache_dir.close()
-        assert self.leftovers() == []
-        assert self.first_to_go(self.prepared(100)) == {"a.whl"}
-
-    def test_any_kind(self) -> None:
-        """A file of a kind that nobody knows is still the cache's own after a restart."""
-        self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
-        self.cache_dir.close()
-        assert self.prepared(100).quota.used == 100
-
-    def test_any_kind_and_killed(self) -> None:
-        """So it is after a crash right after it came, and it is removed with the others."""
-        self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
-        foreign = self.lay("theirs.kind", bytes(10))
-        self.cache_dir = self.prepared(100)
-        assert self.cache_dir.quota.used == 100
-        self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
-        assert os.listdir(self.folder / "h-example") == [foreign.name]
-
-    def test_any_kind_of_odd_places(self) -> None:
-        """A list of these that somebody meddled with does no harm."""
-        self.keep(reference_of("unknown.kind", bytes(10)), bytes(10))
-        places = self.cache_dir.own / usage_log.PLACES
-        outside = self.folder / "README"
-        outside.write_bytes(b"x")
-        for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n"):
-            places.write_bytes(places.read_bytes() + more)
-            self.cache_dir = self.prepared(100)
-            self.result(Deferred.fromCoroutine(self.cache_dir.clear()))
-            assert outside.exists()
-
-    def test_any_kind_once(self) -> None:
-        """Each of them is written down once, and not for ever."""
-        places = self.cache_dir.own / usage_log.PLACES
-        for _ in range(3):
-            for name in ("one.kind", "two.kind"):
-                self.keep(reference_of(name, bytes(10)), bytes(10))
-        assert places.read_bytes() == b"h-example/one.kind\nh-example/two.kind\n"
-        self.delete("h-example/one.kind")
-        self.prepared(100)
-        assert len(places.read_bytes().split()) == 2
-        self.put(usage_log, "MAX_PLACES", 30)
-        self.prepared(100)
-        assert places.read_bytes() == b"h-example/two.kind\n"
-
-    def test_changed_meanwhile(self) -> None:
-        """What went, came or grew while no process ran is as the disk has it."""
-        self.cache_dir.close()
-        (self.folder / "h-example/a.whl").unlink()
+        (self.host / "a.whl").unlink()
         self.lay("b.whl", bytes(20))
         self.lay("d.whl", bytes(15))
-        assert self.prepared(100).quota.used == 20 + 30 + 15
+        self.start()
+        assert self.used == 20 + 30 + 15
+
+    def test_foreign_paths(self) -> None:
+        """A log that names a file outside the cache does it no harm."""
+        self.cache_dir.close()
+        outside = self.folder / "README"
+        outside.write_bytes(b"x")
+        self.log.write_bytes(self.log.read_bytes().replace(b"h-example/a", b"h-example/../README#"))
+        self.start(10)
+        assert (self.used, outside.exists(), self.names()) == (0, True, [])
 
 
-class Remembered(DiskCase):
-    """What was compared with its page once is not read again after a restart."""
+class Verified(CacheCase):
+    """A file that was compared with its page once is not read again after a restart."""
 
     def setUp(self) -> None:
-        """Keep a file, and end in good order."""
+        """Cache a file."""
         super().setUp()
-        self.reference = reference_of("a.whl", b"right")
-        self.path = self.folder / "h-example/a.whl"
-        self.keep(self.reference, b"right")
+        self.file = self.keep("a.whl", b"right")
+        self.path = self.host / "a.whl"
 
-    def restart(self) -> CacheDir:
-        """Begin anew after an end in good order."""
+    def restart(self) -> None:
+        """Start after an orderly end."""
         self.cache_dir.close()
-        self.cache_dir = self.prepared(100)
-        return self.cache_dir
+        self.start()
 
-    def assert_to_be_checked(self) -> None:
-        """Check that the file is served to nobody before it was compared once more."""
-        assert self.cache_dir.open(self.reference) is None
-        assert self.cache_dir.found(self.reference)
+    def assert_unverified(self) -> None:
+        """Check that the file is not served before it was compared again."""
+        assert self.cache_dir.open(self.file) is None
+        assert self.cache_dir.found(self.file)
 
     def test_remembered(self) -> None:
-        """It is there at once, after the second restart, too, and is what it was."""
+        """It is served at once, also after the second restart; a found file likewise."""
+        self.lay("b.whl", b"found")
+        found = ref("b.whl", b"found")
+        assert self.check(found)
         for _ in range(2):
-            disk = self.restart()
-            assert not disk.found(self.reference)
-            assert self.content(self.reference) == b"right"
-        assert disk.open(reference_of("a.whl", b"other")) is None
+            self.restart()
+            for file, data in ((self.file, b"right"), (found, b"found")):
+                assert not self.cache_dir.found(file)
+                assert self.content(file) == data
+            assert self.cache_dir.open(ref("a.whl", b"other")) is None
 
-    def test_killed(self) -> None:
-        """Without a last word it is compared again."""
-        self.cache_dir = self.prepared(100)
-        self.assert_to_be_checked()
+    def test_unverified_again(self) -> None:
+        """After a kill, a change from outside, a deletion, or damage to what is remembered."""
 
-    def test_changed(self) -> None:
-        """So is a file that somebody wrote to, or put in its place, or what is left of one."""
-        self.restart()
+        def write(data: bytes) -> Callable[[], object]:
+            return lambda: self.path.write_bytes(data)
 
         def replace() -> None:
             other = self.path.with_name("other")
             other.write_bytes(b"wrong")
             other.rename(self.path)
 
-        changes = (
-            lambda: self.path.write_bytes(b"wrong"),
-            replace,
-            lambda: os.truncate(self.path, 3),
-        )
-        for change in changes:
-            assert self.content(self.reference) == b"right"
+        for change in (write(b"wrong"), replace, lambda: os.truncate(self.path, 3)):
             change()
             self.restart()
-            self.assert_to_be_checked()
-            self.keep(self.reference, b"right")
+            self.assert_unverified()
+            self.keep("a.whl", b"right")
+        for note in ("x", [], [[1, 2, 3]], [[1, 2, 3], {"md5": "0"}], [[1, 2], {"sha256": "0"}]):
+            self.cache_dir.close()
+            log = self.cache_dir.own / NAME
+            document = msgspec.json.decode(log.read_bytes())
+            document["files"][0][4] = note
+            log.write_bytes(msgspec.json.encode(document))
+            self.start()
+            self.assert_unverified()
+            assert self.check(self.file)
+        self.delete("a.whl")
+        write(b"right")()
+        self.restart()
+        self.assert_unverified()
+        assert self.check(self.file)
+        (self.cache_dir.own / NAME).unlink()
+        self.start()
+        self.assert_unverified()
 
-    def test_found(self) -> None:
-        """A file that another program laid there is compared once, not once for each start."""
-        self.lay("b.whl", b"found")
-        reference = reference_of("b.whl", b"found")
-        disk = self.restart()
-        assert disk.found(reference)
-        self.check(reference)
-        assert not self.restart().found(reference)
-        assert self.content(reference) == b"found"
-
-    def test_unverified(self) -> None:
-        """What no hash vouches for is remembered, for its own URL alone."""
-        for url in ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1"):
-            reference = FileReference(url, None, 5, private=False)
-            self.keep(reference, b"right")
+    def test_without_a_digest(self) -> None:
+        """Such a file is remembered for its own URL; after a kill no port or query tells it."""
+        port, query = "https://h.example:8080/a.whl", "https://h.example/a.whl?id=1"
+        for url in (port, query, "https://h.example/a.whl"):
+            file = FileReference(url, None, 5, private=False)
+            self.keep(file, b"right")
             self.restart()
-            assert self.content(reference) == b"right"
+            assert self.content(file) == b"right"
             for other in ("https://h.example:8081/a.whl", "https://h.example/a.whl?id=2"):
                 assert self.cache_dir.open(FileReference(other, None, 5, private=False)) is None
-
-    def test_unverified_and_killed(self) -> None:
-        """Without a last word, no port or query may tell it from another; it is fetched anew."""
-        urls = ("https://h.example:8080/a.whl", "https://h.example/a.whl?id=1")
-        for url in ("https://h.example/a.whl", *urls):
-            reference = FileReference(url, None, 5, private=False)
-            self.keep(reference, b"right")
-            self.cache_dir = self.prepared(100)
-            assert self.check(reference) == (url not in urls)
-            assert self.cache_dir.found(reference) is False
+            (self.cache_dir.own / NAME).unlink()
+            self.start()
+            assert self.check(file) == (url not in (port, query))
+            assert not self.cache_dir.found(file)
 
     def test_no_secret_is_written(self) -> None:
-        """A URL is not written down as it is: there may be credentials in it."""
-        reference = FileReference("https://h.example/a.whl?token=secret", None, 5, private=False)
-        self.keep(reference, b"right")
+        """The log holds no URL, as there may be credentials in it."""
+        url = "https://h.example/a.whl?token=secret"
+        self.keep(FileReference(url, None, 5, private=False), b"right")
         self.cache_dir.close()
-        assert b"secret" not in (self.cache_dir.own / usage_log.NAME).read_bytes()
+        assert b"secret" not in (self.cache_dir.own / NAME).read_bytes()
 
-    def test_forgotten(self) -> None:
-        """What was removed is not, whatever lies there now."""
-        self.delete(self.reference)
-        self.lay("a.whl", b"right")
-        self.restart()
-        self.assert_to_be_checked()
 
-    def test_damaged(self) -> None:
-        """Digests that cannot be read are none."""
-        for note in ("x", [], [[1, 2, 3]], [[1, 2, 3], {"md5": "0"}], [[1, 2], {"sha256": "0"}]):
-            self.restart()
-            self.cache_dir.close()
-            document = msgspec.json.decode((self.cache_dir.own / usage_log.NAME).read_bytes())
-            document["files"][0][4] = note
-            (self.cache_dir.own / usage_log.NAME).write_bytes(msgspec.json.encode(document))
-            self.cache_dir = self.prepared(100)
-            self.assert_to_be_checked()
-            self.check(self.reference)
+class AnyKind(CacheCase):
+    """Files whose names do not tell that the cache owns them."""
 
-    def test_written_after_a_while(self) -> None:
-        """A process that does little writes it down all the same, with the next use."""
-        document = self.cache_dir.own / usage_log.NAME
-        clock = Clock()
-        self.cache_dir = cache_folder(self.folder, 100, seconds=clock.seconds)
-        self.cache_dir.prepare()
-        self.check(self.reference)
-        assert not document.exists()
-        clock.advance(usage_log.MAX_AGE)
-        self.content(self.reference)
-        assert document.exists()
-        assert not self.prepared(100).found(self.reference)
+    def setUp(self) -> None:
+        """Cache one, and lay a foreign one beside it."""
+        super().setUp()
+        self.keep("unknown.kind", bytes(10))
+        self.foreign = self.lay("theirs.kind", bytes(10))
+        self.places = self.cache_dir.own / PLACES
+
+    def test_owned(self) -> None:
+        """It is the cache's own after a kill and after an end; the foreign file stays."""
+        for end in (False, True):
+            if end:
+                self.cache_dir.close()
+            self.start()
+            assert self.used == 10
+        self.result(self.clear())
+        assert self.names() == [self.foreign.name]
+
+    def test_damaged_list(self) -> None:
+        """A list that names other files harms none."""
+        outside = self.folder / "README"
+        outside.write_bytes(b"x")
+        for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n", b"h-example/\x1b[0m\n"):
+            self.places.write_bytes(self.places.read_bytes() + more)
+            self.start()
+            self.result(self.clear())
+            assert outside.exists() and self.foreign.exists()
+
+    def test_listed_once(self) -> None:
+        """Each is written once, and a long list loses those that are gone."""
+        for _ in range(3):
+            for name in ("unknown.kind", "two.kind"):
+                self.keep(name, bytes(10))
+        assert self.places.read_bytes() == b"h-example/unknown.kind\nh-example/two.kind\n"
+        self.delete("unknown.kind")
+        self.start()
+        assert len(self.places.read_bytes().split()) == 2
+        self.put(usage_log, "MAX_PLACES", 30)
+        self.start()
+        assert self.places.read_bytes() == b"h-example/two.kind\n"
+
+
+class Scan(CacheCase):
+    """A large folder is scanned in a thread, while the process runs."""
+
+    def setUp(self) -> None:
+        """Cache three files."""
+        super().setUp()
+        self.files = self.fill(3, 30)
+        self.cache_dir.close()
+        self.put(layout, "MANY", 2)
+        self.held = True
+
+    def test_before_it_ends(self) -> None:
+        """Remembered files are served, found ones once they are checked; none is added."""
+        for remembered in (True, False):
+            if not remembered:
+                (self.cache_dir.own / NAME).unlink()
+            with logged("proxpi.files") as log:
+                self.start()
+                assert self.used == (90 if remembered else 0)
+                assert remembered or self.check(self.files[1])
+                assert self.content(self.files[1]) == bytes(30)
+                for _ in range(3):
+                    partial = self.begin(bare("new.whl", 10))
+                    with pytest.raises(Full) as refusal:
+                        partial.reservation.announce(10)
+                    self.cache_dir.log_refusal(refusal.value)
+                    self.cache_dir.discard(partial)
+            assert log.levels == ["info"]
+            self.run_threads()
+            assert self.content(self.files[1]) == bytes(30)
+            assert self.used == 90
+        self.keep("new.whl", bytes(40))
+        self.run_threads()
+        assert self.used == self.on_disk() == 100
+
+    def test_lowered_capacity(self) -> None:
+        """The excess is not served from then on, and counts until a thread has unlinked it."""
+        self.start(30)
+        self.run_thread()
+        assert self.used == 90
+        assert not any(map(self.cache_dir.found, self.files))
+        assert [self.content(file) is not None for file in self.files] == [False, False, True]
+        self.keep("0.whl", bytes(30))
+        self.run_threads()
+        assert self.content(self.files[0]) == bytes(30), "it came anew meanwhile"
+        assert self.used == self.on_disk() == 30
+
+    def test_unreadable_folder(self) -> None:
+        """A folder that cannot be scanned is logged, and used all the same."""
+        for held in (True, False):
+            self.held = held
+            with logged("proxpi.files") as log, refused(self.folder, "scandir"):
+                self.start()
+                self.run_threads()
+            assert "cannot be read" in log.text
+            assert set(log.levels) == {"critical"}
+            assert self.content(self.files[0]) == bytes(30)
+            self.held = False
+            assert self.content(self.keep("new.whl", bytes(10))) is not None
+
+    def test_cleared_or_ended_before_it_ends(self) -> None:
+        """A clear meanwhile leaves nothing; an end meanwhile writes nothing that is not so."""
+        log = self.cache_dir.own / NAME
+        log.unlink()
+        self.start()
+        self.cache_dir.close()
+        self.run_threads()
+        assert not log.exists()
+        self.start()
+        cleared = self.clear()
+        self.run_threads()
+        self.result(cleared)
+        assert (self.used, self.on_disk()) == (0, 0)
+
+    def test_deletion_by_name_waits(self) -> None:
+        """A DELETE by file name is answered once the scan has found all files of that name."""
+        (self.cache_dir.own / NAME).unlink()
+        self.start()
+        outcome: list[Any] = []
+        run(self.cache_dir.delete_named({"0.whl"})).addCallback(outcome.append)
+        assert outcome == []
+        self.run_threads()
+        assert outcome == [None]
+        assert "0.whl" not in self.names()
