@@ -79,7 +79,6 @@ class CachedFiles:
         self._outdated.discard(reference)
 
     def clear(self) -> None:
-        """Forget the freshness of every file."""
         for reference in [*self._checks, *self._revalidations, *self._outdated]:
             self.forget(reference)
 

@@ -36,7 +36,7 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False, kw_only=True)
 class Downloads:
-    """The downloads under way; iterates over their references."""
+    """The downloads; it iterates over the references of those under way."""
 
     _resolver: Resolver
     _upstream: UpstreamClient
@@ -115,7 +115,7 @@ class Downloads:
         return file
 
     def under_way(self, reference: FileReference) -> Spool | None:
-        """Give the spool of a download that is under way."""
+        """The spool of a download that is under way."""
         return self._spools.get(reference)
 
     def delete(self, reference: FileReference) -> None:
@@ -126,7 +126,6 @@ class Downloads:
         self._cached.forget(reference)
 
     def clear(self) -> None:
-        """Detach every download."""
         for reference in [*self._flights, *self._spools]:
             self.delete(reference)
         self._cached.clear()

@@ -15,10 +15,9 @@ page. Between two attempts the fetch may be *parked*: the client reads nothing f
 connection is closed, and the fetch resumes once the client reads. A response that says it is HTML
 is held back until its first bytes show an archive.
 
-The use of a response is decided by pure functions (:func:`use_of`, :func:`check_head`). A whole
-response is *doubtful* if it has another size than the index states, is encoded, or says that it is
-a page: only a digest tells whether it is the file. Core metadata and signatures alone are decoded;
-without a digest, any other encoded response is refused.
+A whole response is *doubtful* if it has another size than the index states, is encoded, or says
+that it is a page: only a digest tells whether it is the file. Companions alone are decoded; without
+a digest, any other encoded response is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
-from enum import Enum, auto
+from enum import Enum
 from typing import TypeVar
 
 import attrs
@@ -81,21 +80,13 @@ T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
 
 
-class Use(Enum):
-    """The use of a response to a request for a range; see :func:`use_of`."""
-
-    GONE = auto()
-    WHOLE = auto()
-    PART = auto()
-    NONE = auto()
+Use = Enum("Use", "GONE WHOLE PART NONE")
 
 
 @attrs.frozen
 class Missing:
-    """The bytes that a request names, and the version that they must belong to.
+    """The missing bytes of a file, from `start` to before `stop`, or to its end.
 
-    :ivar start: offset of the first byte
-    :ivar stop: offset after the last one; ``None`` is the end of the file
     :ivar size: bytes of the whole file, if known
     :ivar validator: of the version that has begun to arrive, for ``If-Range``
     :ivar proof: whether the response must prove its version, as no digest will
@@ -109,10 +100,9 @@ class Missing:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header fields that request them."""
         last = "" if self.stop is None else self.stop - 1
-        fields = {"Range": f"bytes={self.start}-{last}", "If-Range": self.validator}
-        return {name: value for name, value in fields.items() if value is not None}
+        condition = {} if self.validator is None else {"If-Range": self.validator}
+        return {"Range": f"bytes={self.start}-{last}", **condition}
 
 
 def use_of(reference: FileReference, response: Response, missing: Missing) -> Use:
@@ -152,13 +142,8 @@ def use_of(reference: FileReference, response: Response, missing: Missing) -> Us
 
 
 def may_be_same(size: int | None, arrived: int, total: int | None) -> bool:
-    """Whether a version of `size` bytes may be the one that has begun to arrive."""
+    """Whether a version of `size` bytes may be the one, of `total`, that has begun to arrive."""
     return size is None or (size >= arrived and total in (None, size))
-
-
-def begins_as_file(data: bytes) -> bool:
-    """Whether the first bytes, some hundreds of them, are those of a package's file."""
-    return data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"
 
 
 def is_whole(reference: FileReference, response: Response) -> bool:
@@ -190,14 +175,11 @@ def check_head(reference: FileReference, response: Response) -> bool:
         raise response.status_error()
     size, page = length_of(response), says_page(reference, response)
     other_size = reference.size is not None and size not in (None, reference.size)
-    if reference.digest is None:
-        if response.codings and not reference.is_companion:
-            raise _encoded(response)
-        if other_size and page:
-            raise _page(response)
-        if other_size:
-            cause = f"it has {size} bytes, not {reference.size}"
-            raise UpstreamFailed(response.url, cause, kind="length")
+    if reference.digest is None and response.codings and not reference.is_companion:
+        raise _encoded(response)
+    if reference.digest is None and other_size:
+        cause = f"it has {size} bytes, not {reference.size}"
+        raise _page(response) if page else UpstreamFailed(response.url, cause, kind="length")
     return other_size or page or bool(response.codings)
 
 
@@ -254,7 +236,6 @@ def _accept_ranges(response: Response) -> str:
 
 
 def truncated(url: str) -> UpstreamFailed:
-    """The error for a body that ended before its end."""
     return UpstreamFailed(url, "the answer was cut short", kind="cut")
 
 
@@ -263,8 +244,7 @@ class Fetch:
     """A file that is being fetched.
 
     :ivar size: bytes of the file, as far as it is known
-    :ivar backpressure: whether the bytes arrive no faster than some client takes them
-    :ivar validator: of the version that has begun to arrive, for ``If-Range``
+    :ivar backpressure: whether the bytes arrive no faster than some client reads them
     :ivar validators: ``ETag`` and ``Last-Modified``, else ``Date``, for a later revalidation
     """
 
@@ -346,7 +326,7 @@ class Fetch:
 
     @property
     def stop(self) -> int | None:
-        """The offset at which the fetch ends, as far as it is known."""
+        """The offset at which the fetch ends, if known."""
         return self.size
 
     def _restart(self) -> bool:
@@ -371,7 +351,6 @@ class Fetch:
             await self._receive_whole(response)
 
     def request(self, headers: dict[str, str]) -> AbstractAsyncContextManager[Response]:
-        """Request the file, or a range of it."""
         fields = {"Accept": "*/*", **headers}
         return self.upstream.file(self.reference.url, fields, backpressure=self.backpressure)
 
@@ -448,14 +427,10 @@ class Fetch:
         return ended
 
     async def _stream(
-        self,
-        response: Response,
-        write: Callable[[bytes], object],
-        limit: SizeLimit | None = None,
+        self, response: Response, write: Callable[[bytes], object], limit: SizeLimit | None = None
     ) -> bool:
         """Write the body of a response; tell whether its end was announced."""
-        # A client that reads nothing loses its connection if the rest can be requested later, as
-        # others may wait for it.
+        # Other clients may wait for the connection of one that reads nothing.
         parts = response.status == 206 or _accept_ranges(response) == "bytes"
         stall_timeout = STALLED if self.backpressure and self._resumable and parts else None
         return await self.upstream.stream(response, write, limit, stall_timeout=stall_timeout)
@@ -480,8 +455,7 @@ class _Comparison:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._expected = spool.digests.hex()
-        self._left = spool.digests.size
+        self._expected, self._left = spool.digests.hex(), spool.digests.size
         self._again = spool.digests.anew()
 
     def write(self, data: bytes) -> object:
@@ -494,24 +468,22 @@ class _Comparison:
         return self._spool.write(data) if data else None
 
     def end(self, ended: bool) -> None:
-        if self._left and ended:
-            raise Mismatch("changed", "the answer is shorter than before")
         if self._left:
-            raise truncated(self._spool.reference.url)
+            shorter = Mismatch("changed", "the answer is shorter than before")
+            raise shorter if ended else truncated(self._spool.reference.url)
 
 
 class _Sniffing:
     """Holds back a response that says it is HTML until its first bytes show a file."""
 
     def __init__(self, spool: Spool, response: Response) -> None:
-        self._spool = spool
-        self._response = response
+        self._spool, self._response = spool, response
         self._beginning: bytes | None = b""
 
     def write(self, data: bytes) -> object:
         if self._beginning is not None:
             data = self._beginning + data
-            if not begins_as_file(data):
+            if not (data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"):
                 self._beginning = data
                 if len(data) >= BEGINNING:
                     self.end(True)

@@ -57,19 +57,15 @@ class Head:
     reference: FileReference
 
 
-class Step(Enum):
-    """A step towards a file that is not cached, see :func:`plan`."""
-
-    WAIT = "for the whole file, until the deadline of the client"
-    WAIT_LONG = "for the whole file"
-    FOLLOW = "the download from its first byte on"
-    PASS_THROUGH = "in memory"
-    REDIRECT = "to the upstream"
+Step = Enum("Step", "WAIT WAIT_LONG FOLLOW PASS_THROUGH REDIRECT")
 
 
 def plan(*, admitted: bool, redirects: bool, metadata: bool = False, failed: bool = False) -> Step:
     """
     Decide how a client gets a file that is not cached.
+
+    It waits for the whole file, until its deadline or longer; follows the download from its first
+    byte on; gets the bytes passed through; or is redirected upstream.
 
     ======== ======== ========= ====== ============
     metadata admitted redirects failed step
@@ -96,15 +92,7 @@ def plan(*, admitted: bool, redirects: bool, metadata: bool = False, failed: boo
     return Step.WAIT_LONG if metadata else Step.FOLLOW
 
 
-class RangeStep(Enum):
-    """A step towards a range of a file that is not cached, see :func:`plan_range`."""
-
-    LENGTH = "request the size of the file"
-    REFUSE = "as unsatisfiable"
-    WHOLE = "serve the whole file"
-    JOIN = "read the download that is under way"
-    RANGE = "request the range"
-    CUT = "take the range from the whole file"
+RangeStep = Enum("RangeStep", "LENGTH REFUSE WHOLE JOIN RANGE CUT")
 
 
 @attrs.frozen
@@ -119,7 +107,10 @@ def plan_range(
     size: Size, span: Span | Unsatisfiable | None, end: int | None = None, readable: int = 0
 ) -> RangeStep:
     """
-    Decide how a client gets a range of a file that is not cached.
+    Decide the next step towards a range of a file that is not cached.
+
+    Request the size of the file; refuse the range as unsatisfiable; serve the whole file; join the
+    download that is under way; request the range; or cut the range out of the whole file.
 
     ======= ========= ========================================= ======
     size    confirmed range of a file of this size              step
@@ -173,7 +164,7 @@ class Mirror:
         return self._cached.ready(reference) if reference is not None else None
 
     async def reference(self, name: str, filename: str) -> FileReference:
-        """Find the reference of a file, fetching its page if need be."""
+        """The reference of a file, for which its page is fetched if need be."""
         return await self._resolver.find(name, filename)
 
     async def fetch(self, name: str, filename: str) -> OpenFile | Reader | Redirect:
@@ -241,7 +232,6 @@ class Mirror:
         return Deferred.fromCoroutine(self._cache_dir.delete_named(names))
 
     def clear(self) -> Deferred[None]:
-        """Delete every file, as :meth:`delete` does."""
         self._downloads.clear()
         self._metadata.clear()
         return Deferred.fromCoroutine(self._cache_dir.clear())
@@ -313,31 +303,29 @@ class Mirror:
         file = await self._cached.open(reference)
         if file is not None:
             return file
-        redirects = self._redirects(reference)
-        if reference.metadata_of is not None:
-            return await self._obtain(reference, until, redirects=redirects)
-        size = Size(reference.size)
-        while True:
+        redirects, size = self._redirects(reference), Size(reference.size)
+        while reference.metadata_of is None:
             span = _chosen(choose, size.bytes, reference)
             spool = self._downloads.under_way(reference)
             step = plan_range(size, span, *((spool.end, spool.readable) if spool else ()))
-            if isinstance(span, Unsatisfiable) and step is RangeStep.REFUSE:
-                raise span
             if step is RangeStep.LENGTH:
                 size = Size(await self._length(reference), confirmed=True)
-            elif step is RangeStep.WHOLE:
-                return await self._obtain(reference, until, redirects=redirects)
-            elif step is RangeStep.CUT:
+                continue
+            if step is RangeStep.WHOLE:
+                break
+            if step is RangeStep.CUT:
                 return await self._cut(reference, choose, until)
-            else:
-                assert isinstance(span, Span) and size.bytes is not None
-                if step is RangeStep.JOIN and spool is not None:
-                    return RangeResponse(spool.reader(span.start), span, size.bytes)
-                try:
-                    return await self._ranges.pass_range_through(reference, span, size.bytes)
-                except RangeNotServed as refusal:
-                    # Of a file of another size, the range may be another one.
-                    size = Size(None if size.confirmed else refusal.size, confirmed=True)
+            if isinstance(span, Unsatisfiable):
+                raise span
+            assert span is not None and size.bytes is not None
+            if step is RangeStep.JOIN and spool is not None:
+                return RangeResponse(spool.reader(span.start), span, size.bytes)
+            try:
+                return await self._ranges.pass_range_through(reference, span, size.bytes)
+            except RangeNotServed as refusal:
+                # Of a file of another size, the range may be another one.
+                size = Size(None if size.confirmed else refusal.size, confirmed=True)
+        return await self._obtain(reference, until, redirects=redirects)
 
     async def _cut(
         self, reference: FileReference, choose: Choose, until: float
@@ -381,7 +369,7 @@ class Mirror:
         return Head(found.spool.end, reference)
 
     async def _length(self, reference: FileReference) -> int | None:
-        """The size of a file as its upstream announces it, in its download or for a ``HEAD``."""
+        """The size of a file as its download tells it, or its upstream."""
         spool = self._downloads.under_way(reference)
         if spool is not None and spool.end is not None:
             return spool.end

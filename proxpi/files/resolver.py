@@ -84,18 +84,15 @@ class FileReference:
 
     @property
     def has_digest(self) -> bool:
-        """Whether the index names a digest that the bytes of the file must have."""
         return self.digest is not None
 
     @property
     def sha256(self) -> str | None:
-        """Its SHA-256, if the index names it."""
         return self.digest[1] if self.digest and self.digest[0] == "sha256" else None
 
 
 @lru_cache(maxsize=4096)
 def file_reference(listed: ListedFile) -> FileReference:
-    """The reference of a file that an index lists."""
     entry, digest = listed.entry, model.best_hash(listed.entry)
     version = "" if digest else _version(listed)
     return FileReference(entry["url"], digest, entry.get("size"), listed.private, version=version)
@@ -125,7 +122,7 @@ def _version(listed: ListedFile) -> str:
 
 
 class Gone(Exception):
-    """The upstream says that there is no such file, or not any more."""
+    """The upstream has no such file, or not any more."""
 
     def __init__(self, reference: FileReference, status: int) -> None:
         super().__init__(f"{urls.loggable(reference.url)}: status {status}")

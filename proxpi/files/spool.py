@@ -44,12 +44,7 @@ T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
 
 
-class State(Enum):
-    """The states of a spool, see above."""
-
-    GROWING = "growing"
-    COMPLETE = "complete"
-    FAILED = "failed"
+State = Enum("State", "GROWING COMPLETE FAILED")
 
 
 def before_tail(size: int) -> int:
@@ -72,11 +67,7 @@ class Window:
     _drained: Deferred[None] | None = attrs.field(init=False, default=None)
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """
-        Append bytes.
-
-        :return: a Deferred that fires when the window has space again; ``None`` while it has
-        """
+        """Append bytes; the Deferred fires when there is space for more, ``None`` if there is."""
         self.digests.add(data)
         self._bytes += data
         if len(self._bytes) > WINDOW and self._drained is None:
@@ -84,7 +75,6 @@ class Window:
         return self._drained
 
     def read(self, start: int, count: int) -> bytes:
-        """Read at most `count` bytes at an offset."""
         if start < self.start:
             assert self.below is not None
             return self.below.read(start, min(count, self.start - start))
@@ -102,17 +92,15 @@ class Window:
             drained.callback(None)
 
 
-def _nothing() -> None:
-    """Do nothing."""
+def _nothing() -> None: ...
 
 
 @attrs.define(eq=False)
 class Spool:
     """The bytes of one file, or of a range of it; see above.
 
-    :ivar create: creates the partial file, and `release` closes it; without it the bytes stay in
-        memory
     :ivar span: the range; ``None`` is the whole file
+    :ivar create: creates the partial file; without it the bytes stay in memory
     :ivar end: offset at which the bytes end, as far as the upstream announced it
     :ivar readable: offset up to which readers may read now
     """
@@ -138,8 +126,6 @@ class Spool:
         self._storage = Window(Digests.of(self.reference.digest), self.start)
         if self.span is not None:
             self.end = self.span.stop
-
-    # The download's side.
 
     def fill(
         self, work: Coroutine[Any, Any, T], needed: Callable[[], bool] = lambda: False
@@ -172,7 +158,7 @@ class Spool:
 
     @property
     def arrived(self) -> int:
-        """The offset up to which bytes have arrived."""
+        """Offset up to which bytes have arrived."""
         return self.start + self.digests.size
 
     @property
@@ -198,11 +184,7 @@ class Spool:
                 self._storage.reservation.announce(end)
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """
-        Append bytes.
-
-        :return: a Deferred that fires when the storage takes more; ``None`` while it does
-        """
+        """Append bytes; the Deferred fires when the storage takes more, ``None`` if it does."""
         assert isinstance(self._storage, PartialFile | Window)
         drained = self._storage.write(data)
         self.trim()
@@ -275,8 +257,6 @@ class Spool:
         elif isinstance(self._storage, Window):
             self._storage.trim(self.arrived)  # it ends by itself; its connection is used again
 
-    # The readers' side.
-
     def begun(self) -> Deferred[Reader]:
         """Give a Deferred of a reader, as soon as there is a first byte, or the end, to read."""
         waiter: Deferred[Reader] = Deferred(self._leave)
@@ -293,11 +273,9 @@ class Spool:
         return reader
 
     def read(self, start: int, count: int) -> bytes:
-        """Read at most `count` bytes; readers do."""
         return self._storage.read(start, min(count, self.readable - start))
 
     def close(self, reader: Reader) -> None:
-        """Remove a reader."""
         if reader in self._readers:
             self._readers.remove(reader)
             self.trim()
@@ -382,5 +360,4 @@ class Reader:
             _log.failure("while sending a file that is being downloaded")
 
     def close(self) -> None:
-        """Read no more."""
         self.spool.close(self)

@@ -79,15 +79,12 @@ class View(io.RawIOBase):
         self._position = 0
 
     def seekable(self) -> bool:
-        """See `io.IOBase`."""
         return True
 
     def tell(self) -> int:
-        """See `io.IOBase`."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """See `io.IOBase`."""
         position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._size)
         if position < 0:
             raise OSError("before the first byte")
@@ -95,7 +92,7 @@ class View(io.RawIOBase):
         return position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """See `io.RawIOBase`; raises `Unfit` at more than anything in a wheel may need."""
+        """Raises `Unfit` at more bytes than anything in a wheel may need."""
         left = max(0, self._size - self._position)
         count = left if size is None or size < 0 else min(size, left)
         if count > LIMIT:
@@ -159,7 +156,6 @@ def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
 
 
 def _folded(name: str) -> str:
-    """Normalize the name of a project, in odd spellings as well."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -199,11 +195,10 @@ class WheelMetadata:
             return await self._downloads.open(reference, flight.wait())
 
     def delete(self, reference: FileReference) -> None:
-        """Detach the flight of metadata that is deleted."""
+        """Detach the flight of metadata: the next request starts anew."""
         self._flights.detach(reference)
 
     def clear(self) -> None:
-        """Detach every flight."""
         for reference in self._flights:
             self.delete(reference)
 
@@ -242,11 +237,9 @@ class WheelMetadata:
                 raise error from failure
             if isinstance(failure, OSError):
                 failure = UpstreamFailed(reference.url, f"gone, and the cache folder: {failure}")
+            temporary, retry_after = failure.temporary, failure.retry_after
             raise WheelFailed(
-                failure.url,
-                failure.cause,
-                temporary=failure.temporary,
-                retry_after=failure.retry_after,
+                failure.url, failure.cause, temporary=temporary, retry_after=retry_after
             ) from failure
         _log.info("{error}; it was taken out of the wheel", error=error)
         return uncached
