@@ -1,193 +1,181 @@
-"""Credentials: taken from index URLs, and given to their own origin alone."""
+"""Credentials: read from index URLs and netrc, and bound to their origin or host."""
 
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 
 from proxpi.simple import urls
 from proxpi.simple.urls import URL
-from proxpi.upstream.credentials import Credentials, Netrc
+from proxpi.upstream.credentials import Credentials, Netrc, read_netrc
 
 INDEX = "https://user:pass%20word@index.example/simple/"
-EXPECTED = b"Basic " + base64.b64encode(b"user:pass word")
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://index.example/simple/demo/",
-        "https://index.example:443/files/demo.whl",
-        "https://INDEX.example/",
-        "https://other:pair@index.example/",
-    ],
-)
-def test_own_origin(url: str) -> None:
-    """Whatever lives on the origin of the index gets its credentials."""
-    assert Credentials.gather([INDEX]).header_for(URL.parse(url)) == EXPECTED
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://index.example/simple/",
-        "https://index.example:8443/simple/",
-        "https://files.index.example/",
-        "https://example/",
-        "https://index.example.evil/",
-        "https://index.example@evil.example/",
-        "https://user:pass%20word@evil.example/",
-    ],
-)
-def test_other_origins(url: str) -> None:
-    """Another scheme, host or port gets none, not even those in its own URL."""
-    assert Credentials.gather([INDEX]).header_for(URL.parse(url)) is None
-
-
-def test_without_credentials() -> None:
-    """An index without user and password is asked without."""
-    credentials = Credentials.gather(["https://index.example/simple/"])
-    assert credentials.header_for(URL.parse("https://index.example/simple/")) is None
-
-
-def test_a_neighbor_without() -> None:
-    """An index without credentials is not sent those of the other one on its origin."""
-    credentials = Credentials.gather(["https://a:1@index.example/a/", "https://index.example/b/"])
-    for path, given in (("a/demo/", True), ("files/x.whl", True), ("b/demo/", False)):
-        assert (
-            credentials.header_for(URL.parse(f"https://index.example/{path}")) is not None
-        ) == given
-
-
-def test_two_on_one_origin() -> None:
-    """Each of two indexes on one origin has its own; for what is of neither the first's hold."""
-    index_urls = ["https://a:1@index.example/one/", "https://b:2@index.example/one/two/"]
-    credentials = Credentials.gather(index_urls)
-    for path, pair in (
-        ("one/demo/", b"a:1"),
-        ("one/two/demo/", b"b:2"),
-        ("one/two-and-more/", b"a:1"),
-        ("files/x", b"a:1"),
-    ):
-        header = credentials.header_for(URL.parse(f"https://index.example/{path}"))
-        assert header == b"Basic " + base64.b64encode(pair)
-
-
-@pytest.mark.parametrize(
-    ("userinfo", "pair"),
-    [("token@", b"token:"), (":secret@", b":secret"), ("us%40er:p%3Aw@", b"us@er:p:w")],
-)
-def test_odd_pairs(userinfo: str, pair: bytes) -> None:
-    """A user or a password alone is a pair as well, and both are percent-decoded."""
-    url = f"https://{userinfo}index.example/"
-    assert Credentials.gather([url]).header_for(URL.parse(url)) == b"Basic " + base64.b64encode(
-        pair
-    )
-
-
-def test_beyond_ascii() -> None:
-    """User and password go out in UTF-8."""
-    url = "https://us%C3%A9r:p%C3%A4ss@index.example/"
-    expected = b"Basic " + base64.b64encode("usér:päss".encode())
-    assert Credentials.gather([url]).header_for(URL.parse(url)) == expected
-
-
-def test_repr() -> None:
-    """Nothing that is logged shows them."""
-    shown = repr(Credentials.gather([INDEX]))
-    assert "word" not in shown
-    assert EXPECTED.decode() not in shown
-
-
-def basic(pair: str) -> bytes:
-    """Give the header for user and password."""
-    return b"Basic " + base64.b64encode(pair.encode())
-
-
 NETRC = Netrc(
     {"index.example": ("net", "rc"), "files.example": ("f", "g"), "::1": ("six", "s")},
     ("any", "body"),
 )
-
-
-def header(url: str, *index_urls: str) -> bytes | None:
-    """Give what a URL is asked with, where netrc has logins."""
-    return Credentials.gather(index_urls, NETRC).header_for(URL.parse(url))
-
-
-def test_netrc_comes_second() -> None:
-    """What the index's URL holds goes before what netrc has for its host."""
-    assert header("https://index.example/simple/", INDEX) == EXPECTED
-    bare = "https://index.example/simple/"
-    assert header(bare, bare) == basic("net:rc")
-
-
-def test_netrc_by_host() -> None:
-    """A host that netrc names gets its login, at any port, whoever leads there."""
-    for url, pair in [
-        ("https://files.example/a.whl", "f:g"),
-        ("https://FILES.example:8443/a.whl", "f:g"),
-        ("https://index.example:8443/a.whl", "net:rc"),
-        ("https://[::1]:8443/a.whl", "six:s"),
-    ]:
-        assert header(url, INDEX) == basic(pair)
-    assert header("https://sub.files.example/a.whl", INDEX) is None
-
-
-def test_netrc_default() -> None:
-    """What netrc has for any host goes to indexes alone: anyone can be linked or redirected to."""
-    other = "https://other.example/simple/"
-    assert header(other, other) == basic("any:body")
-    assert header("https://other.example:8443/simple/", other) is None
-    assert header("https://elsewhere.example/a.whl", other) is None
-
-
-def test_netrc_in_clear() -> None:
-    """Netrc knows no schemes: its logins go over http only where an index is asked so anyway."""
-    url = "http://files.example/a.whl"
-    assert header(url, INDEX) is None
-    assert header(url, INDEX, "http://plain.example/simple/") == basic("f:g")
+A, B = "https://a:1@index.example/one/", "https://b:2@index.example/one/two/"
+BARE, PLAIN = "https://index.example/one/two/", "http://plain.example/simple/"
+OTHER = "https://other.example/simple/"
 
 
 @pytest.mark.parametrize(
-    ("user", "pair"),
-    [("net@", "net:rc"), ("net:@", "net:rc"), ("token@", "token:"), ("net:own@", "net:own")],
+    ("index_urls", "netrc", "url", "login"),
+    [
+        # Credentials of an index are sent to its origin only, whatever the URL itself holds.
+        ([INDEX], None, "https://index.example/simple/demo/", "user:pass word"),
+        ([INDEX], None, "https://index.example:443/files/demo.whl", "user:pass word"),
+        ([INDEX], None, "https://INDEX.example/", "user:pass word"),
+        ([INDEX], None, "https://other:pair@index.example/", "user:pass word"),
+        ([INDEX], None, "http://index.example/simple/", None),
+        ([INDEX], None, "https://index.example:8443/simple/", None),
+        ([INDEX], None, "https://files.index.example/", None),
+        ([INDEX], None, "https://index.example.evil/", None),
+        ([INDEX], None, "https://index.example@evil.example/", None),
+        ([INDEX], None, "https://user:pass%20word@evil.example/", None),
+        ([BARE], None, BARE, None),
+        # Of two indexes on one origin the one counts whose path has more in common.
+        ([A, BARE], None, "https://index.example/one/demo/", "a:1"),
+        ([A, BARE], None, "https://index.example/files/x.whl", "a:1"),
+        ([A, BARE], None, "https://index.example/one/two/demo/", None),
+        ([A, B], None, "https://index.example/one/demo/", "a:1"),
+        ([A, B], None, "https://index.example/one/two/demo/", "b:2"),
+        ([A, B], None, "https://index.example/one/two-and-more/", "a:1"),
+        ([A, B], None, "https://index.example/files/x", "a:1"),
+        # Percent-decoded, in UTF-8; a user or a password alone is a login, too.
+        (["https://token@a.example/"], None, "https://a.example/", "token:"),
+        (["https://:word@a.example/"], None, "https://a.example/", ":word"),
+        (["https://us%40er:p%3Aw@a.example/"], None, "https://a.example/", "us@er:p:w"),
+        (["https://us%C3%A9r:p@a.example/"], None, "https://a.example/", "usér:p"),
+        # netrc comes second, and completes a user without a password.
+        ([INDEX], NETRC, "https://index.example/simple/", "user:pass word"),
+        ([BARE], NETRC, BARE, "net:rc"),
+        ([A, BARE], NETRC, "https://index.example/one/two/demo/", "net:rc"),
+        (["https://net@index.example/"], NETRC, BARE, "net:rc"),
+        (["https://net:@index.example/"], NETRC, BARE, "net:rc"),
+        (["https://token@index.example/"], NETRC, BARE, "token:"),
+        (["https://net:own@index.example/"], NETRC, BARE, "net:own"),
+        # A login of netrc is sent to its host, at any port; over http only if an index is http.
+        ([INDEX], NETRC, "https://FILES.example:8443/a.whl", "f:g"),
+        ([INDEX], NETRC, "https://index.example:8443/a.whl", "net:rc"),
+        ([INDEX], NETRC, "https://[::1]:8443/a.whl", "six:s"),
+        ([INDEX], NETRC, "https://sub.files.example/a.whl", None),
+        ([INDEX], NETRC, "http://files.example/a.whl", None),
+        ([INDEX, PLAIN], NETRC, "http://files.example/a.whl", "f:g"),
+        # The default login is sent to indexes only.
+        ([OTHER], NETRC, OTHER, "any:body"),
+        ([OTHER], NETRC, "https://other.example:8443/simple/", None),
+        ([OTHER], NETRC, "https://elsewhere.example/a.whl", None),
+    ],
 )
-def test_password_from_netrc(user: str, pair: str) -> None:
-    """A user without a password gets that which netrc has for this user; a token stays alone."""
-    url = f"https://{user}index.example/simple/"
-    assert header(url, url) == basic(pair)
+def test_header(index_urls: list[str], netrc: Netrc | None, url: str, login: str | None) -> None:
+    """Each request has the credentials of its own origin or host, or none."""
+    header = login if login is None else b"Basic " + base64.b64encode(login.encode())
+    assert Credentials.gather(index_urls, netrc).header_for(URL.parse(url)) == header
 
 
-def test_two_on_one_origin_with_netrc() -> None:
-    """An index without credentials beside one that has some gets those of netrc."""
-    index_urls = ["https://a:1@index.example/one/", "https://index.example/two/"]
-    assert header("https://index.example/one/demo/", *index_urls) == basic("a:1")
-    assert header("https://index.example/two/demo/", *index_urls) == basic("net:rc")
+def test_repr() -> None:
+    """Nothing that is logged shows credentials."""
+    shown = repr(Credentials.gather([INDEX], NETRC)) + repr(NETRC)
+    for secret in ("word", base64.b64encode(b"user:pass word").decode(), "body"):
+        assert secret not in shown
 
 
 def test_client_certificate() -> None:
-    """It is shown to indexes and to hosts that netrc names; what lies there is behind it."""
+    """The certificate is shown to indexes and hosts of netrc, whose files are then protected."""
     index = "https://index.example/simple/"
-    credentials = Credentials.gather(
-        [index], Netrc({"files.example": ("f", "g")}), certificate=True
-    )
-    shown = {
+    netrc = Netrc({"files.example": ("f", "g")})
+    credentials = Credentials.gather([index], netrc, certificate=True)
+    for url, shown in {
         "https://index.example/simple/demo/": True,
         "https://index.example:8443/": False,
         "http://index.example/": False,
         "https://files.example/": True,
         "https://other.example/": False,
+    }.items():
+        assert credentials.certificate_for(urls.origin(url)) is shown
+        assert credentials.protects(url) is shown
+    without = Credentials.gather([INDEX, "https://open.example/"])
+    assert without.protects("https://index.example/file")
+    assert not without.protects("https://open.example/file")
+    assert not without.certificate_for(urls.origin(INDEX))
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """A netrc."""
+    path = tmp_path / "logins"
+    path.write_text(
+        '# a comment\nmachine Index.example login user password "pass word"\n'
+        "machine files.example\n    account only\n    password s#cret\n"
+        "machine empty.example\ndefault login any password for-any\n"
+    )
+    return path
+
+
+def test_netrc(tmp_path: Path, named: Path) -> None:
+    """``NETRC`` names the file, and holds alone; hosts are lower case, an account is a user."""
+    (tmp_path / ".netrc").write_text("machine a.example login one password two")
+    found = read_netrc({"NETRC": str(named), "HOME": str(tmp_path)})
+    assert found.hosts == {
+        "index.example": ("user", "pass word"),
+        "files.example": ("only", "s#cret"),
+        "empty.example": ("", ""),
     }
-    for url, expected in shown.items():
-        assert credentials.certificate_for(urls.origin(url)) is expected
-        assert credentials.protects(url) is expected
+    assert found.login("files.example") == ("only", "s#cret")
+    assert found.login("other.example") == found.default == ("any", "for-any")
+    empty = read_netrc({"NETRC": "/dev/null", "HOME": str(tmp_path)})
+    assert (dict(empty.hosts), empty.default, found.trouble, empty.trouble) == (
+        {},
+        None,
+        None,
+        None,
+    )
 
 
-def test_guard() -> None:
-    """Without a client certificate only what has credentials is behind any."""
-    credentials = Credentials.gather([INDEX, "https://open.example/"], Netrc())
-    assert credentials.protects("https://index.example/file")
-    assert not credentials.protects("https://open.example/file")
-    assert not credentials.certificate_for(urls.origin(INDEX))
+@pytest.mark.parametrize("name", [".netrc", "_netrc", None])
+def test_netrc_at_home(tmp_path: Path, name: str | None) -> None:
+    """Without ``NETRC``, or with an empty one, it is the user's own, if there is one."""
+    if name is not None:
+        (tmp_path / name).write_text("machine a.example login one password two")
+    for environment in ({}, {"NETRC": ""}):
+        found = read_netrc({"HOME": str(tmp_path), **environment})
+        assert found.hosts == ({} if name is None else {"a.example": ("one", "two")})
+        assert found.trouble is None
+
+
+def test_netrc_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home folder, as in containers, is no trouble unless the file is named."""
+    found = read_netrc({"NETRC": "~no-such-user/logins"})
+    assert found.hosts == {}
+    assert found.trouble is not None and found.trouble.startswith("NETRC=~no-such-user/logins: ")
+
+    def nowhere(path: Path) -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    assert read_netrc({}).trouble is None
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"machine a.example login u password p\nsecret", "not understood (line "),
+        (b"machine a.example login u secret p", "not understood (line "),
+        (b"machine a.example login \xff\xfe password secret", ""),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_netrc_trouble(tmp_path: Path, content: bytes | None, why: str) -> None:
+    """A broken file gives no login at all, and one line that quotes nothing of it."""
+    path = tmp_path / "broken"
+    if content is not None:
+        path.write_bytes(content)
+    found = read_netrc({"NETRC": str(path)})
+    trouble = found.trouble or ""
+    if why:
+        assert trouble.startswith(f"{path}: {why}")
+        assert not found.hosts
+    assert "secret" not in trouble and "\n" not in trouble

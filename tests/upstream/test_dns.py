@@ -27,7 +27,7 @@ class _Reactor(Clock):
         function(*arguments)
 
 
-class NamesCase(Case):
+class ResolverCase(Case):
     """Tests with threads that work when they are told to."""
 
     def setUp(self) -> None:
@@ -36,7 +36,7 @@ class NamesCase(Case):
         self.jobs: list[Callable[[], None]] = []
         self.asked: list[bytes] = []
         self.known: dict[bytes, list[str] | Exception] = {}
-        self.names = DNSResolver(
+        self.resolver = DNSResolver(
             self.reactor,
             TIMEOUT,
             frozenset({"index.example"}),
@@ -60,13 +60,13 @@ class NamesCase(Case):
             job()
 
 
-class LookUpTests(NamesCase):
+class LookUpTests(ResolverCase):
     """What is found."""
 
     def test_order(self) -> None:
         """Addresses come in the order of the system, each of them once."""
         self.known[b"a.example"] = ["2600::1", "1.2.3.4", "2600::1"]
-        found = self.names.look_up("a.example")
+        found = self.resolver.look_up("a.example")
         self.pending(found)
         self.work()
         assert self.result(found) == ["2600::1", "1.2.3.4"]
@@ -78,14 +78,14 @@ class LookUpTests(NamesCase):
         self.known[b"b.example"] = ValueError("embedded null")
         self.known[b"c.example"] = []
         for host in ("a.example", "b.example", "c.example"):
-            found = self.names.look_up(host)
+            found = self.resolver.look_up(host)
             self.work()
             self.error(found, DNSLookupError)
 
     def test_not_kept(self) -> None:
         """What was found is not kept: the next one asks again."""
         for _ in range(2):
-            found = self.names.look_up("a.example")
+            found = self.resolver.look_up("a.example")
             self.work()
             self.result(found)
         assert self.asked == [b"a.example"] * 2
@@ -96,52 +96,43 @@ class LookUpTests(NamesCase):
         def refuse(job: Callable[[], None]) -> None:
             raise RuntimeError("can't start new thread")
 
-        names = DNSResolver(self.reactor, TIMEOUT, frozenset(), self.getaddrinfo, refuse)
+        resolver = DNSResolver(self.reactor, TIMEOUT, frozenset(), self.getaddrinfo, refuse)
         for _ in range(2):
-            found = names.look_up("a.example")
+            found = resolver.look_up("a.example")
             self.reactor.advance(0)
             self.error(found, DNSLookupError)
 
 
-class HangingTests(NamesCase):
+class HangingTests(ResolverCase):
     """A resolver that does not answer."""
 
-    def test_one_thread_for_a_name(self) -> None:
-        """However many want a name, one thread asks for it, and all get the answer."""
-        found = [self.names.look_up("a.example") for _ in range(100)]
-        assert len(self.jobs) == 1
+    def test_waiters(self) -> None:
+        """One thread looks a name up for all waiters; one that leaves takes it from no other."""
+        found = [self.resolver.look_up("a.example") for _ in range(100)]
+        other = self.resolver.look_up("b.example")
+        found[0].cancel()
+        self.error(found[0], CancelledError)
+        assert len(self.jobs) == 2
+        self.jobs.pop()()
+        assert self.result(other) == ["1.2.3.4"]
+        self.pending(found[1])
         self.work()
-        for each in found:
+        for each in found[1:]:
             assert self.result(each) == ["1.2.3.4"]
 
-    def test_given_up(self) -> None:
-        """Nobody waits longer than allowed; the thread goes on, and serves who comes later."""
-        early = self.names.look_up("a.example")
+    def test_timeout(self) -> None:
+        """A waiter gives up in time; its thread goes on, and serves a later waiter."""
+        early = self.resolver.look_up("a.example")
         self.reactor.advance(TIMEOUT + 0.1)
         self.error(early, DNSTimeout)
-        late = self.names.look_up("a.example")
+        late = self.resolver.look_up("a.example")
         assert len(self.jobs) == 1
         self.work()
         assert self.result(late) == ["1.2.3.4"]
 
-    def test_cancelled(self) -> None:
-        """Whoever leaves does not take the answer from others."""
-        leaves, stays = self.names.look_up("a.example"), self.names.look_up("a.example")
-        leaves.cancel()
-        self.error(leaves, CancelledError)
-        self.work()
-        assert self.result(stays) == ["1.2.3.4"]
-
-    def test_others(self) -> None:
-        """A name that hangs keeps no other one waiting."""
-        hangs, other = self.names.look_up("a.example"), self.names.look_up("b.example")
-        self.jobs.pop()()
-        assert self.result(other) == ["1.2.3.4"]
-        self.pending(hangs)
-
     def test_bounded(self) -> None:
         """Only so many names are looked up at a time, the others in their order afterwards."""
-        found = [self.names.look_up(f"{number}.example") for number in range(LOOKUPS + 2)]
+        found = [self.resolver.look_up(f"{number}.example") for number in range(LOOKUPS + 2)]
         assert len(self.jobs) == LOOKUPS
         self.work(1)
         self.result(found[0])
@@ -154,16 +145,16 @@ class HangingTests(NamesCase):
 
     def test_hanging_for_nobody(self) -> None:
         """Names that hang keep others waiting only for as long as anybody waits for them."""
-        hang = [self.names.look_up(f"{number}.example") for number in range(LOOKUPS)]
+        hang = [self.resolver.look_up(f"{number}.example") for number in range(LOOKUPS)]
         self.reactor.advance(TIMEOUT - 1)
-        other = self.names.look_up("other.example")
+        other = self.resolver.look_up("other.example")
         assert len(self.jobs) == LOOKUPS
         self.reactor.advance(1)
         for each in hang:
             self.error(each, DNSTimeout)
         self.jobs.pop()()
         assert self.result(other) == ["1.2.3.4"]
-        late = self.names.look_up("0.example")
+        late = self.resolver.look_up("0.example")
         assert len(self.jobs) == LOOKUPS
         self.work()
         assert self.result(late) == ["1.2.3.4"]
@@ -171,9 +162,9 @@ class HangingTests(NamesCase):
     def test_threads(self) -> None:
         """There is an end to the number of threads that hang."""
         for number in range(MAX_THREADS + 10):
-            self.names.look_up(f"{number}.example").addErrback(lambda _: None).cancel()
+            self.resolver.look_up(f"{number}.example").addErrback(lambda _: None).cancel()
         assert len(self.jobs) == MAX_THREADS
-        self.names.look_up("other.example").addErrback(lambda _: None)
+        self.resolver.look_up("other.example").addErrback(lambda _: None)
         assert len(self.jobs) == MAX_THREADS
         self.work(1)
         assert len(self.jobs) == MAX_THREADS
@@ -184,8 +175,8 @@ class HangingTests(NamesCase):
     def test_indexes_wait_for_nobody(self) -> None:
         """However many names hang, those of the indexes are looked up at once."""
         for number in range(LOOKUPS + 2):
-            self.names.look_up(f"{number}.example").addErrback(lambda _: None)
-        index = self.names.look_up("index.example")
+            self.resolver.look_up(f"{number}.example").addErrback(lambda _: None)
+        index = self.resolver.look_up("index.example")
         self.jobs.pop()()
         assert self.result(index) == ["1.2.3.4"]
         assert len(self.jobs) == LOOKUPS
@@ -194,7 +185,7 @@ class HangingTests(NamesCase):
         """A name that nobody waits for any more is not asked for."""
         waiting: list[Deferred[list[str]]] = []
         for number in range(LOOKUPS + 2):
-            waiting.append(self.names.look_up(f"{number}.example"))
+            waiting.append(self.resolver.look_up(f"{number}.example"))
         waiting[LOOKUPS].cancel()
         self.error(waiting[LOOKUPS], CancelledError)
         self.work()
