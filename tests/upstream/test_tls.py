@@ -144,7 +144,7 @@ def test_trust(authorities: list[Authority], tmp_path: Path) -> None:
     other.mkdir()
     (other / "ca.pem").write_bytes(two.read_bytes())
     folders = os.pathsep.join(map(str, (folder, other)))
-    for ca_bundle, named, trusted in (
+    cases: list[tuple[Path | None, dict[str, object], list[bool]]] = [
         (None, {}, [False, False, False]),
         (bundle, {}, [True, True, False]),
         (folder, {}, [True, False, False]),
@@ -154,7 +154,8 @@ def test_trust(authorities: list[Authority], tmp_path: Path) -> None:
         (three, {"REQUESTS_CA_BUNDLE": one, "SSL_CERT_FILE": two}, [True, True, True]),
         (None, {"REQUESTS_CA_BUNDLE": one, "CURL_CA_BUNDLE": two}, [True, False, False]),
         (None, {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": two}, [False, True, False]),
-    ):
+    ]
+    for ca_bundle, named, trusted in cases:
         assert trusts(authorities, ca_bundle, **named) == trusted, (ca_bundle, named)
     assert "'/no/such'" in refusal(SSL_CERT_DIR=f"{folders}:/no/such")
 
