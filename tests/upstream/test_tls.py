@@ -144,7 +144,7 @@ def test_trust(authorities: list[Authority], tmp_path: Path) -> None:
     other.mkdir()
     (other / "ca.pem").write_bytes(two.read_bytes())
     folders = os.pathsep.join(map(str, (folder, other)))
-    cases: list[tuple[Path | None, dict[str, object], list[bool]]] = [
+    cases: list[Any] = [
         (None, {}, [False, False, False]),
         (bundle, {}, [True, True, False]),
         (folder, {}, [True, False, False]),
