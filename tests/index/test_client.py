@@ -19,10 +19,10 @@ from proxpi.index.page_cache import NoSuchProject
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
-from tests.index.paged import AT_ROOT, PagesCase, files
 from tests.support.agent import Asked, Reply
 from tests.support.cases import Case, run
 from tests.support.indexes import EXTRA, ROOT, Indexes, project_page, root_list, source
+from tests.support.pages import AT_ROOT, PagesCase, files
 
 PRIVATE = ROOT.replace("//", "//user:secret@")
 FILE = "demo-1.0.tar.gz"

@@ -1,57 +1,53 @@
-"""Project pages: fresh ones at once, others asked for, once however many want one."""
+"""Project pages: fresh ones at once, others revalidated, once however many clients request one."""
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
+import weakref
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.index import page_cache
-from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page
-from proxpi.simple import urls
+from proxpi.index.page_cache import LOSSES, YOUNG, NoSuchFile, NoSuchProject, Page
+from proxpi.index.page_store import StoredPage
+from proxpi.simple.model import ListedFile
 from proxpi.simple.negotiate import Serialization
-from tests.index.paged import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
+from proxpi.upstream.connections import CONNECTIONS
+from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
 from tests.support.cases import run
 from tests.support.indexes import EXTRA, ROOT, project_page
+from tests.support.pages import AT_EXTRA, AT_ROOT, HTML, JSON, Jobs, PagesCase, files
+
+PRIVATE_ROOT, PRIVATE_EXTRA = (url.replace("//", "//user:secret@") for url in (ROOT, EXTRA))
 
 
 class FreshnessTests(PagesCase):
-    """How long a page is used, and what asking again costs."""
+    """How long a page is fresh, and what a revalidation costs."""
 
-    def test_first_and_second(self) -> None:
-        """The first who asks waits for the index, the second for nothing."""
+    def test_ttl(self) -> None:
+        """A page is served at once until its time to live is over, and then revalidated."""
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         assert self.pages.ready("demo", JSON, False) is None
         first = self.page()
         assert (first.status, first.remaining, first.age) == ("MISS", 1800.0, 0.0)
-        assert files(first) == ["a.zip"]
-        second = self.pages.ready("demo", JSON, False)
-        assert second is not None
-        assert (second.status, second.body) == ("HIT", first.body)
-        assert self.page().status == "HIT"
-        assert len(self.agents.asked) == 1
-
-    def test_ttl(self) -> None:
-        """A page is asked for again when its time is over, and not before."""
-        self.indexes.says(AT_ROOT, project_page("a.zip"))
-        self.page()
         self.clock.advance(1799.5)
-        held = self.pages.ready("demo", JSON, False)
-        assert held is not None
-        assert (held.remaining, held.age) == (0.5, 1799.5)
+        assert self.page() == Page(first.body, "HIT", 0.5, 1799.5)
+        assert self.pages.ready("demo", JSON, False) == Page(first.body, "HIT", 0.5, 1799.5)
         self.clock.advance(1)
         assert self.pages.ready("demo", JSON, False) is None
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         page = self.page()
         assert (page.status, files(page), page.age) == ("MISS", ["b.zip"], 0.0)
+        assert len(self.agents.asked) == 2
 
     def test_each_index_has_its_ttl(self) -> None:
-        """Only those indexes are asked whose part of the page is over its time."""
+        """Only those indexes get a request whose response is stale."""
         self.build(ROOT, EXTRA)
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         self.indexes.says(AT_EXTRA, project_page("b.zip"))
@@ -64,7 +60,7 @@ class FreshnessTests(PagesCase):
         assert (self.agents.count(AT_ROOT), self.agents.count(AT_EXTRA)) == (2, 3)
 
     def test_no_index_cache(self) -> None:
-        """With a time to live of 0 each request is a question, but those at once share it."""
+        """With a time to live of 0 each request is sent on, but those at a time share it."""
         self.build(ROOT, ttls=(0.0,))
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         assert self.page().remaining == 0.0
@@ -76,7 +72,7 @@ class FreshnessTests(PagesCase):
         assert self.agents.count(AT_ROOT) == 2
 
     def test_absence(self) -> None:
-        """That no index has a project is known for a minute, and asked again thereafter."""
+        """An absence is fresh for a minute, also that of a project that was there."""
         self.error(self.ask(), NoSuchProject)
         self.clock.advance(59)
         with pytest.raises(NoSuchProject):
@@ -86,11 +82,6 @@ class FreshnessTests(PagesCase):
         self.clock.advance(2)
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         assert files(self.page()) == ["a.zip"]
-
-    def test_project_that_is_gone(self) -> None:
-        """A project that the index no longer has is gone when its time is over."""
-        self.indexes.says(AT_ROOT, project_page("a.zip"))
-        self.page()
         self.indexes.says(AT_ROOT, Reply(404))
         self.clock.advance(1801)
         self.error(self.ask(), NoSuchProject)
@@ -102,25 +93,13 @@ class FreshnessTests(PagesCase):
         self.clock.advance(1801)
         self.indexes.says(AT_ROOT, Reply(304))
         again = self.page()
-        assert (again.status, again.remaining, again.age) == ("REVALIDATED", 1800.0, 0.0)
+        assert again == Page(first.body, "REVALIDATED", 1800.0, 0.0)
         assert again.body is first.body
         assert self.agents.asked[-1].header("If-None-Match") == '"x"'
 
-    def test_partly_revalidated(self) -> None:
-        """A page is new when any of its responses is."""
-        self.build(ROOT, EXTRA)
-        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
-        self.indexes.says(AT_EXTRA, project_page("b.zip"))
-        self.page()
-        self.clock.advance(1801)
-        self.indexes.says(AT_ROOT, Reply(304))
-        self.indexes.says(AT_EXTRA, project_page("c.zip"))
-        page = self.page()
-        assert (page.status, files(page)) == ("MISS", ["a.zip", "c.zip"])
-
 
 class FlightTests(PagesCase):
-    """Many who ask at once."""
+    """Many clients at a time."""
 
     def setUp(self) -> None:
         """Let the index take its time."""
@@ -128,36 +107,105 @@ class FlightTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         self.agents.silent.add(AT_ROOT)
 
-    def test_one_question(self) -> None:
-        """However many ask, in whatever form, the index is asked once."""
+    def test_one_request(self) -> None:
+        """All clients of a page share one request, whatever the representation; others do not."""
         asks = [self.ask(form=form) for form in (JSON, HTML) for _ in range(100)]
         assert len(self.agents.asked) == 1
+        self.indexes.says(f"{ROOT}other/", project_page("o.zip"))
+        assert files(self.page("other")) == ["o.zip"]
         self.agents.release(AT_ROOT)
         assert {self.result(ask).status for ask in asks} == {"MISS"}
 
-    def test_projects_are_apart(self) -> None:
-        """Another project does not wait for this one."""
-        slow = self.ask()
-        self.indexes.says(f"{ROOT}other/", project_page("o.zip"))
-        assert files(self.page("other")) == ["o.zip"]
-        self.pending(slow)
+    def test_clients_that_leave(self) -> None:
+        """A client that leaves stops nothing, neither for the others nor for the cache."""
+        for others in (1, 0):
+            leaves, stays = self.ask(), [self.ask() for _ in range(others)]
+            leaves.cancel()
+            self.error(leaves, CancelledError)
+            self.agents.release(AT_ROOT)
+            assert [files(self.result(ask)) for ask in stays] == [["a.zip"]] * others
+            assert self.page().status == "HIT"
+            self.build(ROOT)
+            self.setUp()
 
-    def test_client_that_leaves(self) -> None:
-        """A client that goes away stops nothing for the others, nor for the cache."""
-        leaves, stays = self.ask(), self.ask()
-        leaves.cancel()
-        self.error(leaves, CancelledError)
-        assert self.agents.waiting == 1
+    def test_one_request_an_index(self) -> None:
+        """A revalidation of stale indexes and one of all share the request to each index."""
+        self.build(ROOT, EXTRA)
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.indexes.says(AT_EXTRA, project_page("b.zip"))
+        self.page()
+        self.clock.advance(200)
+        self.agents.silent |= {AT_ROOT, AT_EXTRA}
+        one, other = self.ask(), run(self.pages.ask_again("demo", "a.zip"))
+        assert (self.agents.count(AT_ROOT), self.agents.count(AT_EXTRA)) == (2, 2)
         self.agents.release(AT_ROOT)
-        assert files(self.result(stays)) == ["a.zip"]
+        self.pending(one)
+        self.agents.release(AT_EXTRA)
+        assert files(self.result(one)) == ["a.zip", "b.zip"]
+        assert self.result(other) is not None
 
-    def test_all_clients_leave(self) -> None:
-        """What nobody waits for any more is still there for the next."""
-        leaves = self.ask()
-        leaves.cancel()
-        self.error(leaves, CancelledError)
-        self.agents.release(AT_ROOT)
-        assert self.page().status == "HIT"
+
+class QueueTests(PagesCase):
+    """Requests that wait for a connection, as pages that are slow take all of the index."""
+
+    def setUp(self) -> None:
+        """Request more pages than there are connections."""
+        super().setUp()
+        self.names = [f"p-{number}" for number in range(2 * CONNECTIONS)]
+        for name in self.names:
+            self.agents.silent.add(f"{ROOT}{name}/")
+            self.indexes.says(f"{ROOT}{name}/", project_page("p.zip"))
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.asks = [self.ask(name) for name in self.names]
+        assert len(self.agents.asked) == CONNECTIONS
+
+    def leave(self) -> None:
+        """Let all clients leave."""
+        for ask in self.asks:
+            ask.cancel()
+            self.error(ask, CancelledError)
+
+    def test_all_leave(self) -> None:
+        """A request that waits ends with its last client; one that was sent continues."""
+        self.clock.advance(7)
+        ask = self.ask()
+        self.leave()
+        self.agents.release(f"{ROOT}{self.names[0]}/")
+        assert files(self.result(ask)) == ["a.zip"]
+        for name in self.names[1:CONNECTIONS]:
+            self.agents.release(f"{ROOT}{name}/")
+        assert len(self.agents.asked) == CONNECTIONS + 1
+        assert self.page(self.names[0]).status == "HIT"
+        assert not self.unhandled()
+
+    def test_one_client(self) -> None:
+        """A client that stays, or comes next, gets the page."""
+        for stays in (True, False):
+            self.setUp()
+            ask = self.ask(self.names[-1]) if stays else None
+            self.leave()
+            ask = ask or self.ask(self.names[-1])
+            self.agents.silent.clear()
+            self.agents.release(f"{ROOT}{self.names[0]}/")
+            assert files(self.result(ask)) == ["p.zip"]
+
+    def test_late(self) -> None:
+        """A revalidation that waits continues behind a client that got the stale page."""
+        for name in self.names:
+            self.agents.release(f"{ROOT}{name}/")
+        self.page()
+        self.clock.advance(2000)
+        self.agents.silent |= {f"{ROOT}{name}/" for name in self.names}
+        self.asks = [self.ask(name) for name in self.names[:CONNECTIONS]]
+        stale = self.ask()
+        self.clock.advance(5.1)
+        assert self.result(stale).status == "STALE"
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        for name in self.names:
+            self.agents.release(f"{ROOT}{name}/")
+        page = self.pages.ready("demo", JSON, False)
+        assert page is not None
+        assert (page.status, files(page)) == ("HIT", ["b.zip"])
 
 
 class MergeTests(PagesCase):
@@ -168,30 +216,24 @@ class MergeTests(PagesCase):
         super().setUp()
         self.build(ROOT, EXTRA)
 
-    def test_precedence(self) -> None:
-        """A file is the first index's, listing and bytes; what that has not is the second's."""
-        self.indexes.says(AT_ROOT, project_page("a.zip", "b.zip", host="first.example"))
-        self.indexes.says(AT_EXTRA, project_page("b.zip", "c.zip", host="second.example"))
-        assert files(self.page()) == ["a.zip", "b.zip", "c.zip"]
-        hosts = {}
-        for name in ("a.zip", "b.zip", "c.zip"):
-            listed = self.pages.ready_file("demo", name)
-            assert listed is not None
-            hosts[name] = listed.entry["url"].split("/")[2]
-        assert hosts == {
-            "a.zip": "first.example",
-            "b.zip": "first.example",
-            "c.zip": "second.example",
-        }
+    def file(self, name: str) -> ListedFile | None:
+        """Give what the cached page lists of a file."""
+        return self.pages.ready_file("demo", name)
 
-    def test_versions(self) -> None:
-        """Versions are those of all indexes."""
-        self.indexes.says(AT_ROOT, project_page(versions=["1"]))
-        self.indexes.says(AT_EXTRA, project_page(versions=["2", "1"]))
-        assert json.loads(self.page().body.data)["versions"] == ["1", "2"]
+    def test_precedence(self) -> None:
+        """A file name is taken, listing and bytes, from the first index that lists it."""
+        self.indexes.says(AT_ROOT, project_page("a.zip", host="first.example"))
+        self.indexes.says(AT_EXTRA, project_page("a.zip", "b.zip", host="second.example"))
+        for fetched in (True, False):
+            for name, host in (("a.zip", "first.example"), ("b.zip", "second.example")):
+                file = self.result(run(self.pages.fetch_file("demo", name))) if fetched else None
+                file = file or self.file(name)
+                assert file is not None
+                assert file.entry["url"] == f"https://{host}/{name}"
+            assert files(self.page()) == ["a.zip", "b.zip"]
 
     def test_quarantined(self) -> None:
-        """Files of a quarantined index are in no form and found by no name; the mark is in both."""
+        """Files of a quarantined index are in no representation, and found by no name."""
         status: dict[str, Any] = {"project-status": {"status": "quarantined", "reason": "malware"}}
         for bad, good in ((AT_ROOT, AT_EXTRA), (AT_EXTRA, AT_ROOT)):
             self.setUp()
@@ -204,10 +246,10 @@ class MergeTests(PagesCase):
             assert b'<meta name="pypi:project-status" content="quarantined">' in html
             assert b'<meta name="pypi:project-status-reason" content="malware">' in html
             assert b"a.zip" not in html
-            listed = self.pages.ready_file("demo", "b.zip")
+            listed = self.file("b.zip")
             assert listed is not None
             assert "good.example" in listed.entry["url"]
-            assert self.pages.ready_file("demo", "a.zip") is None
+            assert self.file("a.zip") is None
             self.error(run(self.pages.fetch_file("demo", "a.zip")), NoSuchFile)
 
     def test_one_lacks_it(self) -> None:
@@ -218,143 +260,328 @@ class MergeTests(PagesCase):
             page = self.page()
             assert (files(page), page.remaining) == (["a.zip"], 60.0)
 
-    def test_all_are_requested_at_once(self) -> None:
-        """The indexes are asked side by side."""
-        self.agents.silent |= {AT_ROOT, AT_EXTRA}
-        ask = self.ask()
-        assert self.agents.waiting == 2
-        self.indexes.says(AT_ROOT, project_page("a.zip"))
-        self.agents.release(AT_EXTRA)
-        self.pending(ask)
-        self.agents.release(AT_ROOT)
-        assert files(self.result(ask)) == ["a.zip"]
-
     def test_private(self) -> None:
-        """A file of an index behind credentials is known to be one."""
-        self.build(ROOT.replace("//", "//user:secret@"), EXTRA)
-        self.indexes.says(AT_ROOT, project_page("a.zip"))
-        self.indexes.says(AT_EXTRA, project_page("a.zip", "b.zip"))
-        self.page()
-        privacy = {
-            name: listed.private
-            for name in ("a.zip", "b.zip")
-            if (listed := self.pages.ready_file("demo", name)) is not None
-        }
-        assert privacy == {"a.zip": True, "b.zip": False}
-
-    def test_private_by_its_own_origin(self) -> None:
-        """So is one that a public index keeps where another index has credentials."""
-        extra = EXTRA.replace("//", "//user:secret@")
-        self.build(ROOT, extra)
-        host = urls.origin(extra)[1]
-        self.indexes.says(AT_ROOT, project_page("a.zip", host=host))
-        self.indexes.says(AT_EXTRA, Reply(404))
-        self.page()
-        listed = self.pages.ready_file("demo", "a.zip")
-        assert listed is not None
-        assert listed.private
+        """A file is private behind credentials of its index, or of its own origin."""
+        for urls, host, private in (
+            ((PRIVATE_ROOT, EXTRA), "files.example", {"a.zip": True, "b.zip": False}),
+            ((ROOT, PRIVATE_EXTRA), "extra.example", {"a.zip": True, "b.zip": True}),
+        ):
+            self.build(*urls)
+            self.indexes.says(AT_ROOT, project_page("a.zip", host=host))
+            self.indexes.says(AT_EXTRA, project_page("a.zip", "b.zip"))
+            self.page()
+            found = {name: file.private for name in private if (file := self.file(name))}
+            assert found == private
 
 
-class FormTests(PagesCase):
-    """The forms of a page."""
+class RepresentationTests(PagesCase):
+    """The representations of a page."""
 
-    def form(self, serialization: Serialization, compressed: bool) -> Page:
+    def body(self, serialization: Serialization, compressed: bool) -> Any:
         """Give one of the four."""
-        return self.result(run(self.pages.fetch("demo", serialization, compressed)))
+        return self.result(run(self.pages.fetch("demo", serialization, compressed))).body
 
-    def test_forms(self) -> None:
-        """All four are of one page, each with the tag of its very bytes."""
+    def test_representations(self) -> None:
+        """All four are of one page, rendered once, each with the tag of its very bytes."""
         self.indexes.says(AT_ROOT, project_page("a.zip"))
-        forms = [
-            self.form(each, compressed) for each in (JSON, HTML) for compressed in (False, True)
-        ]
-        plain_json, packed_json, plain_html, packed_html = (each.body.data for each in forms)
-        assert files(forms[0]) == ["a.zip"]
+        bodies = [self.body(form, packed) for form in (JSON, HTML) for packed in (False, True)]
+        plain_json, packed_json, plain_html, packed_html = (each.data for each in bodies)
+        assert json.loads(plain_json)["files"][0]["filename"] == "a.zip"
         assert b'<a href="a.zip">a.zip</a>' in plain_html
         assert gzip.decompress(packed_json) == plain_json
         assert gzip.decompress(packed_html) == plain_html
-        assert len({each.body.etag for each in forms}) == 4
-        for each in forms:
-            assert hashlib.sha256(each.body.data).hexdigest().startswith(each.body.etag)
+        assert len({each.etag for each in bodies}) == 4
+        for each in bodies:
+            assert hashlib.sha256(each.data).hexdigest().startswith(each.etag)
+        assert self.body(HTML, True) is bodies[3]
 
-    def test_made_once(self) -> None:
-        """A form is made once per refresh, never per request."""
-        self.indexes.says(AT_ROOT, project_page("a.zip"))
-        assert self.form(HTML, True).body is self.form(HTML, True).body
-
-    def test_same_page_same_tag(self) -> None:
+    def test_tags(self) -> None:
         """A page that comes again unchanged keeps its tags, and another one has others."""
-        self.indexes.says(AT_ROOT, project_page("a.zip"))
-        first = self.form(JSON, True).body.etag
-        self.clock.advance(1801)
-        assert self.form(JSON, True).body.etag == first
-        self.clock.advance(1801)
-        self.indexes.says(AT_ROOT, project_page("b.zip"))
-        assert self.form(JSON, True).body.etag != first
+        tags = []
+        for name in ("a.zip", "a.zip", "b.zip"):
+            self.indexes.says(AT_ROOT, project_page(name))
+            tags.append(self.body(JSON, True).etag)
+            self.clock.advance(1801)
+        assert tags[0] == tags[1] != tags[2]
 
 
 class MemoryTests(PagesCase):
-    """What is held has a bound."""
+    """Memory has a bound."""
 
     def setUp(self) -> None:
-        """Leave room for about three projects."""
+        """Leave space for about three projects."""
         super().setUp()
         self.put(page_cache, "MEMORY", 4 * page_cache.OVERHEAD)
         for name in "abcde":
             self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}.zip"))
 
-    def held(self) -> list[str]:
-        """Give the names of the pages that are in memory."""
-        entries: Any = self.pages
-        return list(entries._entries)
+    def held(self) -> dict[str, Any]:
+        """Give the entries that are in memory."""
+        pages: Any = self.pages
+        entries: dict[str, Any] = pages._entries
+        return entries
+
+    def large(self, name: str) -> list[str]:
+        """Let the index have a project that is larger than the memory; give its files."""
+        listed = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(400)]
+        self.indexes.says(f"{ROOT}{name}/", project_page(*listed))
+        return listed
 
     def test_least_recently_used(self) -> None:
-        """What nobody used for longest goes first."""
+        """The least recently used page is evicted; it is read from disk again."""
         for name in "abc":
             self.page(name)
         assert self.pages.ready("a", JSON, False) is not None
         self.page("d")
-        assert self.held() == ["c", "a", "d"]
+        assert list(self.held()) == ["c", "a", "d"]
+        assert (self.page("b").status, files(self.page("b"))) == ("HIT", ["b.zip"])
+        assert len(self.agents.asked) == 4
+        listed = self.large("large")
+        assert files(self.page("large")) == listed
 
-    def test_evicted_is_on_disk(self) -> None:
-        """A page that went from memory is read from disk, and not asked for again."""
-        for name in "abcde":
+    def test_after_a_restart(self) -> None:
+        """Pages that come from disk count as those that were fetched."""
+        names = [f"page-{number}" for number in range(10)]
+        for name in names:
+            self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}-{'x' * 5000}.zip"))
             self.page(name)
-        assert len(self.held()) == 3
-        assert (self.page("a").status, files(self.page("a"))) == ("HIT", ["a.zip"])
-        assert len(self.agents.asked) == 5
+        self.start()
+        for name in names:
+            assert self.pages.ready(name, JSON, False) is not None
+        bodies = [body for entry in self.held().values() for body in entry.bodies.values()]
+        assert sum(len(body.data) for body in bodies) <= page_cache.MEMORY
 
-    def test_larger_than_all(self) -> None:
-        """A page larger than the bound is served all the same."""
-        names = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(400)]
-        self.indexes.says(f"{ROOT}big/", project_page(*names))
-        assert files(self.page("big")) == names
-
-    def test_unknown_projects_count(self) -> None:
-        """Names that no index has are forgotten in the end, too, however many are asked for."""
+    def test_absent_and_failed(self) -> None:
+        """Names that are absent or fail are evicted as well; nothing holds their entries."""
         for number in range(20):
             self.error(self.ask(f"no-{number}"), NoSuchProject)
-        before = len(self.agents.asked)
         self.error(self.ask("no-0"), NoSuchProject)
-        assert len(self.agents.asked) == before + 1
-
-    def test_failures_count(self) -> None:
-        """Names that failed leave nothing that grows; pages that are used outlive them."""
+        assert self.agents.count(f"{ROOT}no-0/") == 2
         self.page("a")
+        entries = []
         for number in range(20):
-            self.indexes.says(f"{ROOT}no-{number}/", Reply(501))
-            self.fails(self.ask(f"no-{number}"))
+            self.indexes.says(f"{ROOT}bad-{number}/", Reply(501))
+            self.fails(self.ask(f"bad-{number}"))
+            entries.append(weakref.ref(self.held()[f"bad-{number}"]))
             assert self.page("a").status == "HIT"
         assert len(self.held()) <= 4
+        gc.collect()
+        assert sum(entry() is not None for entry in entries) <= 4
 
-    def test_evicted_under_way(self) -> None:
-        """A page that is let go of while it is asked for is no unknown project."""
+    def test_pinned(self) -> None:
+        """An entry under revalidation is pinned, so that its page is requested once; then not."""
         self.agents.silent.add(f"{ROOT}a/")
-        early = self.ask("a")
+        asks = [self.ask("a")]
+        for number in range(4):
+            self.large(f"large-{number}")
+            self.page(f"large-{number}")
+            asks.append(self.ask("a"))
+        leaves = asks.pop(0)
+        leaves.cancel()
+        self.error(leaves, CancelledError)
+        assert self.agents.waiting == 1
+        self.agents.release(f"{ROOT}a/")
+        assert [files(self.result(ask)) for ask in asks] == [["a.zip"]] * 4
+        assert self.page("a").status == "HIT"
         for name in "bcde":
             self.page(name)
-        late = self.ask("a")
-        early.cancel()
-        self.error(early, CancelledError)
-        self.agents.release(f"{ROOT}a/")
-        assert files(self.result(late)) == ["a.zip"]
+        assert "a" not in self.held()
+
+
+class FileTests(PagesCase):
+    """What a page lists of a file."""
+
+    def setUp(self) -> None:
+        """Let the index have one file."""
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+
+    def file(self, name: str = "a.zip") -> Deferred[ListedFile]:
+        """Look up a file."""
+        return run(self.pages.fetch_file("demo", name))
+
+    def again(self, name: str = "a.zip") -> Deferred[ListedFile | None]:
+        """Look up a file on a revalidated page."""
+        return run(self.pages.ask_again("demo", name))
+
+    def test_known(self) -> None:
+        """A listed file is found without a page before, and then at once, from a stale page."""
+        assert self.pages.ready_file("demo", "a.zip") is None
+        listed = self.result(self.file())
+        assert listed.entry["url"] == "https://files.example/a.zip"
+        self.clock.advance(100_000)
+        assert self.pages.ready_file("demo", "a.zip") is listed
+        assert self.agents.count(AT_ROOT) == 1
+        self.indexes.says(AT_ROOT, project_page("a.zip", host="elsewhere.example"))
+        self.page()
+        changed = self.pages.ready_file("demo", "a.zip")
+        assert changed is not None
+        assert changed.entry["url"] == "https://elsewhere.example/a.zip"
+
+    def test_unknown(self) -> None:
+        """An unknown file costs one conditional request, unless the page is young."""
+        self.page()
+        for _ in range(5):
+            self.error(self.file("b.zip"), NoSuchFile)
+        assert self.agents.count(AT_ROOT) == 1
+        self.clock.advance(YOUNG + 1)
+        self.indexes.says(AT_ROOT, Reply(304))
+        self.error(self.file("b.zip"), NoSuchFile)
+        assert self.agents.asked[-1].header("If-None-Match") == '"x"'
+        assert self.agents.count(AT_ROOT) == 2
+        self.clock.advance(YOUNG + 1)
+        self.indexes.says(AT_ROOT, project_page("a.zip", "b.zip"))
+        assert self.result(self.file("b.zip")).entry["filename"] == "b.zip"
+        self.error(run(self.pages.fetch_file("absent", "a.zip")), NoSuchProject)
+
+    def test_outage(self) -> None:
+        """In an outage a listed file is found; an unknown one may exist, and is no 404."""
+        self.indexes.says(AT_ROOT, Reply(500))
+        assert self.fails(self.file()).cause == "status 500"
+        self.setUp()
+        for age, status in ((YOUNG + 1, "HIT"), (2000, "STALE")):
+            self.page()
+            self.clock.advance(age)
+            self.indexes.says(AT_ROOT, Reply(500))
+            asks = self.file(), self.file("b.zip")
+            assert self.fails(asks[1]).cause == "status 500"
+            assert self.result(asks[0]).entry["filename"] == "a.zip"
+            assert self.page().status == status
+            self.setUp()
+        self.page()
+        self.clock.advance(YOUNG + 1)
+        self.agents.silent.add(AT_ROOT)
+        ask = self.file("b.zip")
+        self.clock.advance(5.1)
+        error = self.error(ask, UpstreamFailed)
+        assert (error.cause, error.temporary) == ("timed out", True)
+
+    def test_invalidated(self) -> None:
+        """An invalidated page lists nothing before it was revalidated, except in an outage."""
+        self.page()
+        assert self.pages.ready_file("demo", "a.zip") is not None
+        self.pages.invalidate("demo")
+        assert self.pages.ready_file("demo", "a.zip") is None
+        self.indexes.says(AT_ROOT, Reply(500))
+        ask = self.file()
+        self.clock.pump([0.5] * 4)
+        assert self.result(ask).entry["filename"] == "a.zip"
+
+    def test_again(self) -> None:
+        """A page is revalidated for a signed URL that expired, however young it is."""
+        assert self.result(self.again()) is not None
+        assert self.agents.count(AT_ROOT) == 1
+        self.indexes.says(AT_ROOT, project_page("a.zip", host="signed.example"))
+        listed = self.result(self.again())
+        assert listed is not None
+        assert listed.entry["url"] == "https://signed.example/a.zip"
+        assert self.result(self.again("b.zip")) is None
+
+    def test_again_in_an_outage(self) -> None:
+        """A stale page proves nothing about what the index lists now."""
+        self.page()
+        self.indexes.says(AT_ROOT, Reply(500))
+        assert self.fails(self.again()).cause == "status 500"
+        self.build(ROOT)
+        self.setUp()
+        self.page()
+        self.agents.silent.add(AT_ROOT)
+        ask = self.again()
+        self.clock.advance(5.1)
+        assert self.error(ask, UpstreamFailed).cause == "timed out"
+
+    def test_a_disk_that_cannot_be_read(self) -> None:
+        """A page that is lost whenever it is read is a failure, after a few tries."""
+        self.put(StoredPage, "read", lambda *_: None)
+        assert self.error(self.file(), UpstreamFailed).temporary
+        assert self.agents.count(AT_ROOT) <= LOSSES
+        assert "a.zip" in self.page().body.data.decode()
+
+
+def wheel(number: int) -> dict[str, Any]:
+    """Give what an index lists of a wheel with metadata."""
+    name = f"demo-{number}-py3-none-any.whl"
+    url, digests = f"https://files.example/{name}", {"sha256": "0" * 64}
+    return {"filename": name, "url": url, "hashes": {}, "core-metadata": digests}
+
+
+ONE, TWO = wheel(1)["filename"], wheel(2)["filename"]
+
+
+class SuppressedTests(PagesCase):
+    """Core metadata that is not to be had is not advertised, until the page changes."""
+
+    def setUp(self) -> None:
+        """Hold a page of two wheels with metadata, in two representations."""
+        super().setUp()
+        self.reply = project_page(wheel(1), wheel(2)).having(ETag='"x"')
+        self.indexes.says(AT_ROOT, self.reply)
+        self.first = self.page(), self.result(self.ask(form=HTML))
+
+    def suppress_metadata(self, filename: str, project: str = "demo") -> None:
+        """Suppress the metadata of a wheel."""
+        self.result(run(self.pages.suppress_metadata(project, filename)))
+
+    def advertised(self) -> list[str]:
+        """Give the wheels with metadata; both representations have to agree."""
+        listed = json.loads(self.page().body.data)["files"]
+        assert [file["filename"] for file in listed] == [ONE, TWO]
+        names = [file["filename"] for file in listed if "core-metadata" in file]
+        html = self.result(self.ask(form=HTML)).body.data.decode()
+        for line in html.splitlines():
+            if line.startswith("<a"):
+                assert ("core-metadata" in line) == any(name in line for name in names)
+                assert ("dist-info-metadata" in line) == any(name in line for name in names)
+        return names
+
+    def test_suppressed(self) -> None:
+        """The next response is without it, has a new tag, and lists the wheel as before."""
+        self.suppress_metadata(ONE)
+        self.suppress_metadata(ONE, "absent")
+        assert self.advertised() == [TWO]
+        for before, form in zip(self.first, (JSON, HTML), strict=True):
+            after = self.result(self.ask(form=form))
+            assert after.body.etag != before.body.etag
+            assert after.remaining == before.remaining
+        assert self.pages.ready_file("demo", ONE) is not None
+        self.suppress_metadata(TWO)
+        self.suppress_metadata(ONE)
+        assert self.advertised() == []
+        assert len(self.agents.asked) == 1
+
+    def test_how_long(self) -> None:
+        """It holds over restarts, confirmations and outages, until a new page, or DELETE."""
+        self.suppress_metadata(ONE)
+        self.start()
+        for reply in (Reply(304), self.reply, Reply(503)):
+            assert self.advertised() == [TWO]
+            self.clock.advance(1801)
+            self.indexes.says(AT_ROOT, reply)
+            assert self.slow_page().status == "STALE" or reply.status != 503
+        self.indexes.says(AT_ROOT, project_page(wheel(1), wheel(2), versions=["1", "2"]))
+        self.clock.advance(60)
+        assert self.advertised() == [ONE, TWO]
+        self.suppress_metadata(ONE)
+        self.pages.invalidate("demo")
+        assert self.advertised() == [ONE, TWO]
+
+    def test_lost(self) -> None:
+        """If the page is gone from disk, it is requested again, and advertises what it has."""
+        self.store.delete("demo")
+        self.suppress_metadata(ONE)
+        assert self.advertised() == [ONE, TWO]
+        assert len(self.agents.asked) == 2
+
+    def test_while_it_is_rendered(self) -> None:
+        """A representation that is being rendered meanwhile is not served any more."""
+        self.start()
+        jobs = Jobs()
+        self.pages._in_thread = jobs
+        ask = run(self.pages.fetch("demo", JSON, True))
+        suppressed = run(self.pages.suppress_metadata("demo", ONE))
+        jobs.end()
+        self.result(suppressed)
+        self.result(ask)
+        assert self.pages.ready("demo", JSON, True) is None
+        self.start()
+        assert self.advertised() == [TWO]

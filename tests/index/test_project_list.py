@@ -27,6 +27,7 @@ from proxpi.upstream.response import SizeLimit
 from tests.support.agent import Reply
 from tests.support.cases import at_once, run
 from tests.support.indexes import EXTRA, ROOT, Network, project_page, root_list, source
+from tests.support.pages import Jobs
 from tests.support.projects import HTML, JSON, ListCase, StoredListCase, content, names
 
 PRIVATE = ROOT.replace("//", "//user:secret@")
@@ -36,24 +37,6 @@ HTML_LIST = (
     b'<!DOCTYPE html><html><head><meta name="pypi:repository-version" content="1.0"></head>'
     b'<body><a href="one/">one</a><br><a href="two/">two</a></body></html>'
 )
-
-
-class Jobs:
-    """A thread whose jobs end when a test wants it."""
-
-    def __init__(self) -> None:
-        self._jobs: list[tuple[Any, Deferred[Any]]] = []
-
-    def __call__(self, job: Any) -> Deferred[Any]:
-        """See `InThread`."""
-        self._jobs.append((job, Deferred()))
-        return self._jobs[-1][1]
-
-    def end(self) -> None:
-        """End all jobs, also those that follow from them."""
-        while self._jobs:
-            job, waiting = self._jobs.pop(0)
-            at_once(job).chainDeferred(waiting)
 
 
 class RepresentationTests(ListCase):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from shutil import rmtree
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from proxpi.index.page_cache import Page, PageCache
 from proxpi.index.page_store import PageStore
@@ -22,6 +23,32 @@ AT_ROOT, AT_EXTRA = f"{ROOT}demo/", f"{EXTRA}demo/"
 def files(page: Page) -> list[str]:
     """Give the names of the files on a page in JSON."""
     return [file["filename"] for file in json.loads(page.body.data)["files"]]
+
+
+class Jobs:
+    """A thread whose jobs end when a test wants it."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[Any, Deferred[Any]]] = []
+
+    def __call__(self, job: Any) -> Deferred[Any]:
+        """See `RunInThread`."""
+        self._jobs.append((job, Deferred()))
+        return self._jobs[-1][1]
+
+    def run(self) -> None:
+        """Run the jobs, and keep their results."""
+        self._jobs = [(_giving(job()), end) for job, end in self._jobs]
+
+    def end(self) -> None:
+        """Run the jobs, and give their results."""
+        while self._jobs:
+            job, end = self._jobs.pop(0)
+            maybeDeferred(job).chainDeferred(end)
+
+
+def _giving(result: Any) -> Callable[[], Any]:
+    return lambda: result
 
 
 class PagesCase(FolderCase):
