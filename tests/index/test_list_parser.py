@@ -85,12 +85,10 @@ def test_start(before: bytes, data: bytes) -> None:
 @pytest.mark.parametrize(
     "anchor",
     [
-        b"<a rel=x href='demo_/'>Demo</a>",
-        b'<a href="https://x/y/other/?a=b#c">demo/</a>',
+        *(b"<a rel=x href='demo_/'>Demo</a>", b'<a href="https://x/y/other/?a=b#c">demo/</a>'),
         b'<a href="demo/index.html">demo</a>',
         b'<a href="demo/"><span><i></i> Demo</span>\n</a>',
-        b'<a href="demo/"><b>de</b>mo<br></a>',
-        b"<a title='</a>' href=x>demo</a>",
+        *(b'<a href="demo/"><b>de</b>mo<br></a>', b"<a title='</a>' href=x>demo</a>"),
         b'<a href="foo&#45;bar/">d&#x65;mo</a>',
     ],
 )
@@ -110,10 +108,8 @@ def test_text(anchor: bytes) -> None:
         b'<a href="mailto:foo">foo</a> <a href="javascript:foo">foo</a>',
         b'<a href="../">foo</a> <a href="/">foo</a>',
         b'<!-- <a href="foo/">foo</a> --><script><a href="foo/">foo</a></script>',
-        b'<a name="foo">foo</a> <a>foo</a>',
-        b'<a href="-foo/">-foo</a>',
-        b'<a href="f%C3%B6%C3%B6/">f\xc3\xb6\xc3\xb6</a>',
-        b'<link href="foo/">foo',
+        *(b'<a name="foo">foo</a> <a>foo</a>', b'<a href="-foo/">-foo</a>'),
+        *(b'<a href="f%C3%B6%C3%B6/">f\xc3\xb6\xc3\xb6</a>', b'<link href="foo/">foo'),
         b'<a href="&#' + b"9" * 10_000 + b'">&#x' + b"f" * 10_000 + b";</a>",
     ],
 )
@@ -296,14 +292,10 @@ def test_fast_way_of_json(names: list[str], escaped: bool) -> None:
 
 
 ANCHORS = (
-    '<a href="/simple/{0}/">{1}</a>\n',
-    '<li><a href="{0}/">{1}/</a></li>',
-    '<a rel="internal" href="../{0}/" data-x="y">\n{1}\n</a >',
-    "<A HREF='{0}'>{1}</A>",
-    '<abbr><a href="{0}/?a#b">{1}</a></abbr>',
-    '<a href="other/">{1}</a>',
-    '<a data-href="{0}/" href="x/">{1}</a>',
-    '<a href="../" href="{0}/">{1}</a>',
+    *('<a href="/simple/{0}/">{1}</a>\n', '<li><a href="{0}/">{1}/</a></li>'),
+    *('<a rel="internal" href="../{0}/" data-x="y">\n{1}\n</a >', "<A HREF='{0}'>{1}</A>"),
+    *('<abbr><a href="{0}/?a#b">{1}</a></abbr>', '<a href="other/">{1}</a>'),
+    *('<a data-href="{0}/" href="x/">{1}</a>', '<a href="../" href="{0}/">{1}</a>'),
     """<a href="{0}' class='x'>{1}</a>""",
     "<a CLASS='x' hreF='https://h.example/{0}/' title=\"y\" >\n{1}\n</a><br />",
 )

@@ -132,9 +132,7 @@ def test_spelling_of_a_range(header: str) -> None:
     ("if_range", "etag", "holds"),
     [
         *(
-            (None, "tag", True),
-            (None, None, True),
-            ('"tag"', "tag", True),
+            *((None, "tag", True), (None, None, True), ('"tag"', "tag", True)),
             (' "tag" ', "tag", True),
         ),
         *(('W/"tag"', "tag", False), ('"other"', "tag", False), ("tag", "tag", False)),

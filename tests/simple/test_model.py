@@ -68,14 +68,10 @@ _LINE = b'{"filename":"f","url":"u","hashes":{}}\n'
     "data",
     [
         *(b"", b"{}", b"[]", b"\n", b"\xff", b'{"name":1,"files":[],"keys":{}}'),
-        _HEAD % 1,
-        _HEAD % 0 + _LINE,
-        _HEAD % 1 + _LINE.strip(),
-        _HEAD % 1 + b"\n",
+        *(_HEAD % 1, _HEAD % 0 + _LINE, _HEAD % 1 + _LINE.strip(), _HEAD % 1 + b"\n"),
         _HEAD % 1 + b'{"filename":"f"}\n',
         _HEAD % 1 + b'{"filename":1,"url":"u","hashes":{}}\n',
-        _HEAD % 1 + b'{"url":"u","filename":"f","hashes":{}}\n',
-        _HEAD % 1 + b'["filename"]\n',
+        *(_HEAD % 1 + b'{"url":"u","filename":"f","hashes":{}}\n', _HEAD % 1 + b'["filename"]\n'),
         _HEAD % 1 + b'{"filename":"f","url":"u","hashes":' + b"[" * 100_000 + b"\n",
         (_HEAD % 1).replace(b"{}", b"[]") + _LINE,
         (_HEAD % 1).replace(b"{}", b"[" * 100_000) + _LINE,
@@ -148,11 +144,8 @@ def test_a_large_project_is_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -
         (("md5", "sha512", "blake2b"), "sha512", "sha512"),
         (("blake2b", "sha384", "md5"), "blake2b", "sha384"),
         (("blake2s", "sha1"), "blake2s", "sha1"),
-        (("sha3_256", "sha224"), "sha3_256", "sha3_256"),
-        (("sha1", "md5"), "sha1", "sha1"),
-        (("blake2b",), "blake2b", None),
-        (("md5",), "md5", "md5"),
-        ((), None, None),
+        *((("sha3_256", "sha224"), "sha3_256", "sha3_256"), (("sha1", "md5"), "sha1", "sha1")),
+        *((("blake2b",), "blake2b", None), (("md5",), "md5", "md5"), ((), None, None)),
     ],
 )
 def test_which_digest_counts(names: tuple[str, ...], best: str | None, shown: str | None) -> None:
@@ -164,16 +157,9 @@ def test_which_digest_counts(names: tuple[str, ...], best: str | None, shown: st
 @pytest.mark.parametrize(
     "hashes",
     [
-        {"sha256": "ab"},
-        {"sha256": "g" * 64},
-        {"sha256": "a" * 64 + "\n"},
-        {"sha256": "\u0663" * 64},
-        {"sha256": None},
-        {"blake2b": "a" * 64},
-        {"shake_128": "ab"},
-        {"unknown": "a" * 64},
-        None,
-        ["sha256"],
+        *({"sha256": "ab"}, {"sha256": "g" * 64}, {"sha256": "a" * 64 + "\n"}),
+        *({"sha256": "\u0663" * 64}, {"sha256": None}, {"blake2b": "a" * 64}),
+        *({"shake_128": "ab"}, {"unknown": "a" * 64}, None, ["sha256"]),
     ],
 )
 def test_unusable_digests_do_not_count(hashes: object) -> None:
@@ -204,10 +190,7 @@ def test_the_best_digest_can_be_computed(hashes: dict[str, str], entry: FileEntr
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [
-        (True, True),
-        (False, False),
-        (None, None),
-        ("true", None),
+        *((True, True), (False, False), (None, None), ("true", None)),
         ({"sha256": _digest("sha256")}, {"sha256": _digest("sha256")}),
         ({"sha256": "broken", "md5": _digest("md5")}, {"md5": _digest("md5")}),
         ({"sha256": "broken"}, True),

@@ -82,11 +82,9 @@ def test_matrix(accept: str | None, expected: MediaType | None) -> None:
 @pytest.mark.parametrize(
     ("format", "expected"),
     [
-        (V1_JSON, JSON),
-        ("application/vnd.pypi.simple.v1 json", JSON),
+        *((V1_JSON, JSON), ("application/vnd.pypi.simple.v1 json", JSON)),
         ("application/vnd.pypi.simple.v1 html", HTML_V1),
-        ("application/vnd.pypi.simple.latest+json", JSON),
-        ("Text/HTML", TEXT_HTML),
+        *(("application/vnd.pypi.simple.latest+json", JSON), ("Text/HTML", TEXT_HTML)),
     ],
 )
 def test_format_precedes_accept(format: str, expected: MediaType) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin
 
 from hypothesis import given
-from hypothesis import strategies as st
 
-from proxpi.index.representations import merge
 from proxpi.simple.model import Project, decode, encode
 from proxpi.simple.parse import parse_project
 from proxpi.simple.render import render_html, render_json
@@ -144,16 +142,3 @@ def test_an_html_page_is_passed_on(page: dict[str, Any]) -> None:
     assert again[""] == {"versions": None, **html[""]}
     assert _in_html(again) == html
     assert again.keys() == html.keys()
-
-
-@deterministic
-@given(st.lists(raw_pages(), min_size=1, max_size=3))
-def test_no_version_promises_more_than_the_page_holds(pages: list[dict[str, Any]]) -> None:
-    """1.1 and later promise sizes and versions (PEP 700), whatever the indexes stated."""
-    project = merge([_parsed(json.dumps(page).encode()) for page in pages])
-    page = json.loads(render_json(project))
-    whole = isinstance(page.get("versions"), list) and all(
-        isinstance(file.get("size"), int) for file in page["files"]
-    )
-    assert page["meta"]["api-version"] == ("1.4" if whole else "1.0")
-    assert b'<meta name="pypi:repository-version" content="1.4">' in render_html(project)

@@ -110,20 +110,6 @@ data-yanked="too &lt;old&gt;">{WHEEL}</a><br/>
         },
     ),
     (
-        "devpi, JSON",
-        "https://index.example/root/dev/+simple/foo/",
-        f"""{{"meta": {{"api-version": "1.0"}}, "name": "foo", "files": [{{"filename": "{WHEEL}",
-"url": "../../+f/aaa/{A}/{WHEEL}#sha256={A}", "hashes": {{"sha256": "{A}"}},
-"requires-python": ">=3.7", "yanked": ""}}]}}""",
-        {
-            WHEEL: (
-                f"https://index.example/root/dev/+f/aaa/{A}/{WHEEL}",
-                A,
-                {"requires-python": ">=3.7"},
-            ),
-        },
-    ),
-    (
         "GitLab",
         "https://git.example/api/v4/projects/1/packages/pypi/simple/foo",
         f"""<!DOCTYPE html>
@@ -151,67 +137,6 @@ data-requires-python="&gt;=3">{SDIST}</a><br>
                 {"requires-python": ">=3"},
             ),
         },
-    ),
-    (
-        "CodeArtifact",
-        "https://d-1.d.cloud.example/pypi/repo/simple/foo/",
-        f"""<html><head><title>Links for foo</title></head><body><h1>Links for foo</h1>\
-<a href="1.0/{WHEEL}#sha256={A}" data-gpg-sig="false" data-requires-python="&gt;=3.7">{WHEEL}</a>\
-<br/><a href="1.0/{SDIST}#sha256={B}" data-gpg-sig="false">{SDIST}</a><br/></body></html>""",
-        {
-            WHEEL: (
-                f"https://d-1.d.cloud.example/pypi/repo/simple/foo/1.0/{WHEEL}",
-                A,
-                {"gpg-sig": False, "requires-python": ">=3.7"},
-            ),
-            SDIST: (
-                f"https://d-1.d.cloud.example/pypi/repo/simple/foo/1.0/{SDIST}",
-                B,
-                {"gpg-sig": False},
-            ),
-        },
-    ),
-    (
-        "Artifact Registry",
-        URL,
-        f"""<!DOCTYPE html>
-<html>
-  <head>
-    <meta name="pypi:repository-version" content="1.0">
-    <title>Links for foo</title>
-  </head>
-  <body>
-    <h1>Links for foo</h1>
-    <a href="/repo/foo/{WHEEL}#sha256={A}" data-requires-python="&gt;=3.7">{WHEEL}</a><br />
-  </body>
-</html>""",
-        {WHEEL: (f"{REPO}/foo/{WHEEL}", A, {"requires-python": ">=3.7"})},
-    ),
-    (
-        "simpleindex",
-        URL,
-        f"""<!DOCTYPE html>
-<html><head><title>foo</title></head><body>
-<a href="./{WHEEL}">{WHEEL}</a>
-<a href="./{SDIST}">{SDIST}</a>
-</body></html>""",
-        {WHEEL: (URL + WHEEL, None, {}), SDIST: (URL + SDIST, None, {})},
-    ),
-    (
-        "pypiserver",
-        URL,
-        f"""    <!DOCTYPE html>
-    <html lang="en">
-        <head>
-            <title>Links for foo</title>
-        </head>
-        <body>
-            <h1>Links for foo</h1>
-                 <a href="/packages/foo/{SDIST}#md5={"c" * 32}">{SDIST}</a><br>
-        </body>
-    </html>
-""",
-        {SDIST: (f"https://index.example/packages/foo/{SDIST}", None, {})},
     ),
     (
         "bandersnatch, JSON",
@@ -265,27 +190,6 @@ data-requires-python="&gt;=3">{SDIST}</a><br>
 <a href="{SDIST}">{SDIST}</a>                  02-Jan-2026 03:04             1234\r
 </pre><hr></body>\r
 </html>\r
-""",
-        {SDIST: (URL + SDIST, None, {})},
-    ),
-    (
-        "http.server",
-        URL,
-        f"""<!DOCTYPE HTML>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Directory listing for /repo/simple/foo/</title>
-</head>
-<body>
-<h1>Directory listing for /repo/simple/foo/</h1>
-<hr>
-<ul>
-<li><a href="{SDIST}">{SDIST}</a></li>
-</ul>
-<hr>
-</body>
-</html>
 """,
         {SDIST: (URL + SDIST, None, {})},
     ),
