@@ -1,14 +1,14 @@
-"""A disk that is full, or read-only, or gone, and comes back: clients get their files meanwhile.
+"""A disk that is full, read-only or removed, and recovers: clients get their files meanwhile.
 
-It is a real one: each proxpi has a small file system of its own in memory, which nobody else
-sees (``unshare --mount``). That needs root.
+Each proxpi has a small file system of its own in memory, which no other process sees
+(``unshare --mount``). That needs root.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -21,7 +21,7 @@ from tests.support.fake_index import FakeIndex
 from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 
-MEBIBYTE = 1 << 20
+MIB = 1 << 20
 _MOUNTED = """
 mount -t tmpfs -o size=8m,nr_inodes=200 proxpi-test "$1" && { cd "$1"; eval "$2"; cd -; }
 shift 2 && exec "$@"
@@ -30,71 +30,64 @@ _NEEDED = (
     "this test gives proxpi a file system of its own: it needs root (in a container CAP_SYS_ADMIN, "
     "too) for `unshare --mount` and `nsenter` of util-linux; run the tests as root"
 )
+NO_SPACE, READ_ONLY = "No space left on device", "Read-only file system"
 
 
 class SmallDisk:
-    """A proxpi whose cache folder is a file system of 8 MiB and 200 inodes."""
+    """A proxpi whose cache folder is a file system of 8 MiB and 200 inodes.
+
+    ``folder`` is the folder as this process sees it.
+    """
 
     def __init__(self, proxy: Proxy, folder: Path) -> None:
         self.proxy = proxy
-        # How this process sees what that one sees.
-        self.seen = Path(f"/proc/{proxy.pid}/root", *folder.parts[1:])
-        self._folder = folder
+        self.folder = Path(f"/proc/{proxy.pid}/root", *folder.parts[1:])
+        self._mounted = folder
 
-    def remount(self, how: str) -> None:
-        """Let the file system be read-only (``ro``), or not any more (``rw``)."""
+    def remount(self, option: str) -> None:
+        """Make the file system read-only (``ro``) or writable (``rw``)."""
         into = ["nsenter", "--mount", "--target", str(self.proxy.pid)]
-        subprocess.run([*into, "mount", "-o", f"remount,{how}", str(self._folder)], check=True)
+        subprocess.run([*into, "mount", "-o", f"remount,{option}", str(self._mounted)], check=True)
 
     @contextmanager
-    def ballast(self, size: int) -> Iterator[None]:
-        """Let so many bytes be taken by something else."""
-        path = self.seen / "ballast"
-        path.write_bytes(bytes(size))
-        yield
-        path.unlink()
-
-    @contextmanager
-    def filled(self) -> Iterator[None]:
-        """Let nothing be left of its space."""
-        path = self.seen / "ballast"
+    def filled(self, size: int = 100 * MIB) -> Iterator[None]:
+        """Let a foreign file take so many bytes, or all there are."""
+        path = self.folder / "ballast"
         with open(path, "wb", buffering=0) as file, suppress(OSError):
-            while file.write(bytes(4096)):
-                pass
+            file.writelines(bytes(4096) for _ in range(size // 4096))
         yield
         path.unlink()
 
-    def complaints(self) -> list[str]:
-        """The lines in the log that say that nothing can be kept."""
-        return [line for line in self.proxy.output.splitlines() if "cache folder" in line]
-
-    def unfinished(self) -> list[Path]:
-        """What lies there of files that are not whole."""
-        return list((self.seen / ".proxpi").glob("partial-*"))
+    def error_line(self) -> str:
+        """Give the only line of the log that says that nothing can be stored."""
+        [line] = [line for line in self.proxy.output.splitlines() if "cache folder" in line]
+        return line
 
 
-@contextmanager
-def _small_disk(index: FakeIndex, tmp_path: Path, before: str = ":") -> Iterator[SmallDisk]:
-    """Start a proxpi on a small disk, on which a command of the shell has been run before."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    within = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", str(folder), before]
-    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
-        raise AssertionError(_NEEDED)
-    settings = {
-        "PROXPI_INDEX_URL": index.url,
-        "PROXPI_CACHE_DIR": str(folder),
-        "PROXPI_DOWNLOAD_TIMEOUT": "30",
-    }
-    with Proxy(settings, folder=tmp_path, within=within) as proxy:
-        yield SmallDisk(proxy, folder)
+StartSmallDisk = Callable[..., SmallDisk]
 
 
 @pytest.fixture
-def small_disk(fake_index: FakeIndex, tmp_path: Path) -> Iterator[SmallDisk]:
-    """A proxpi on a small disk, in front of the fake index."""
-    with _small_disk(fake_index, tmp_path) as disk:
-        yield disk
+def start_small_disk(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path
+) -> Iterator[StartSmallDisk]:
+    """Starts a proxpi on a small disk; a command of the shell may run there before."""
+
+    def start(before: str = ":") -> SmallDisk:
+        folder = tmp_path / "cache"
+        folder.mkdir()
+        within = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", str(folder), before]
+        if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+            raise AssertionError(_NEEDED)
+        return SmallDisk(start_proxy(fake_index, within=within, cache_dir=folder), folder)
+
+    yield start
+
+
+@pytest.fixture
+def small_disk(start_small_disk: StartSmallDisk) -> SmallDisk:
+    """A proxpi on a small disk."""
+    return start_small_disk()
 
 
 def _add(index: FakeIndex, version: str, size: int = 1000) -> Distribution:
@@ -104,7 +97,7 @@ def _add(index: FakeIndex, version: str, size: int = 1000) -> Distribution:
 
 
 def _get(proxy: Proxy, file: Distribution) -> Reply:
-    """Ask for a file; it comes, or the way to it."""
+    """Request a file; the response is the file or a redirect to it."""
     reply = proxy.get(f"/index/demo/{file.filename}")
     assert reply.status in (200, 302)
     if reply.status == 200:
@@ -114,141 +107,117 @@ def _get(proxy: Proxy, file: Distribution) -> Reply:
     return reply
 
 
-def _assert_kept(proxy: Proxy, file: Distribution) -> None:
-    """Check that a file comes, and comes from the cache the next time."""
+def _assert_stored(proxy: Proxy, file: Distribution) -> None:
+    """Check that a file is served, and is a hit then."""
     assert _get(proxy, file).status == 200
     assert _get(proxy, file).headers["x-cache"] == "HIT"
 
 
-def test_full_in_the_middle(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
-    """A file for which there is no room: sent elsewhere, told once; a smaller one is kept."""
-    kept, large, small = (
-        _add(fake_index, version, size)
-        for version, size in [("1.0", 1000), ("2.0", 12 * MEBIBYTE), ("3.0", MEBIBYTE)]
-    )
+def test_full(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
+    """A file that does not fit is a redirect, logged once; smaller ones are stored, also later."""
+    kept, large = _add(fake_index, "1.0"), _add(fake_index, "2.0", 12 * MIB)
+    small, other = _add(fake_index, "3.0", MIB), _add(fake_index, "4.0", 2 * MIB)
     proxy = small_disk.proxy
-    _assert_kept(proxy, kept)
+    _assert_stored(proxy, kept)
     for _ in range(4):
         assert _get(proxy, large).status == 302
         assert proxy.get("/health").status == 200
-    assert small_disk.unfinished() == []
-    (complaint,) = small_disk.complaints()
-    assert "No space left on device" in complaint
+    assert list((small_disk.folder / ".proxpi").glob("partial-*")) == []
+    assert NO_SPACE in small_disk.error_line()
     assert _get(proxy, kept).headers["x-cache"] == "HIT"
-    _assert_kept(proxy, small)
-
-
-def test_full_and_room_again(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
-    """A disk that somebody else filled is used again once there is room."""
-    files = [_add(fake_index, f"{number}.0", 2 * MEBIBYTE) for number in range(2)]
-    with small_disk.ballast(7 * MEBIBYTE):
-        for file in files:
-            assert _get(small_disk.proxy, file).status == 302
-    for file in files:
-        _assert_kept(small_disk.proxy, file)
+    _assert_stored(proxy, small)
+    with small_disk.filled(7 * MIB):
+        assert _get(proxy, other).status == 302
+    _assert_stored(proxy, other)
 
 
 def test_read_only(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
-    """A disk that turns read-only is used for reading, and for writing when that is over."""
+    """A disk that turns read-only is read, and written again once that is possible."""
     kept, other = _add(fake_index, "1.0"), _add(fake_index, "2.0")
     proxy = small_disk.proxy
-    _assert_kept(proxy, kept)
+    _assert_stored(proxy, kept)
     small_disk.remount("ro")
     for _ in range(3):
         assert _get(proxy, other).status == 302
         assert _get(proxy, kept).headers["x-cache"] == "HIT"
     assert proxy.get("/health").status == 200
-    (complaint,) = small_disk.complaints()
-    assert "Read-only file system" in complaint
+    assert READ_ONLY in small_disk.error_line()
     small_disk.remount("rw")
-    _assert_kept(proxy, other)
+    _assert_stored(proxy, other)
 
 
 @pytest.mark.parametrize(
-    ("before", "cause", "advice", "after"),
+    ("before", "cause", "advice"),
     [
-        ("mount -o remount,ro .", "Read-only file system", "mount it for writing", "rw"),
-        ("head -c 9m /dev/zero >ballast", "No space left on device", "free space", "rm"),
-        ("mkdir .proxpi; seq 300 | xargs touch", "No space left on device", "free space", "rm"),
+        ("mount -o remount,ro .", READ_ONLY, "mount it for writing"),
+        ("head -c 9m /dev/zero >ballast", NO_SPACE, "free space"),
+        ("mkdir .proxpi; seq 300 | xargs touch", NO_SPACE, "free space"),
     ],
     ids=["read-only", "full", "no inode"],
 )
 def test_from_the_start(
-    fake_index: FakeIndex, tmp_path: Path, before: str, cause: str, advice: str, after: str
+    fake_index: FakeIndex, start_small_disk: StartSmallDisk, before: str, cause: str, advice: str
 ) -> None:
-    """What cannot be written is noticed at the start, even by root; it is used once it can be."""
+    """A disk that cannot be written is a warning at the start; it is used once it can be."""
     file = _add(fake_index, "1.0")
-    with _small_disk(fake_index, tmp_path, before) as disk:
-        (line,) = (line for line in disk.proxy.output.splitlines() if "cannot be written" in line)
-        assert cause in line and advice in line
-        assert _get(disk.proxy, file).status == 302
-        if after == "rw":
-            disk.remount("rw")
-        else:
-            for path in disk.seen.iterdir():
-                if path.is_file():
-                    path.unlink()
-        _assert_kept(disk.proxy, file)
+    disk = start_small_disk(before)
+    (line,) = (line for line in disk.proxy.output.splitlines() if "cannot be written" in line)
+    assert cause in line and advice in line
+    assert _get(disk.proxy, file).status == 302
+    disk.remount("rw")
+    for path in disk.folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    _assert_stored(disk.proxy, file)
 
 
 def test_no_inode_left(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
-    """A disk with room for bytes, but for no further file."""
+    """A disk has space, but no inode."""
     file = _add(fake_index, "1.0")
-    laid = []
+    ballast = [small_disk.folder / f"ballast-{number}" for number in range(201)]
     with pytest.raises(OSError, match="No space left"):
-        for number in range(201):
-            laid.append(small_disk.seen / f"ballast-{number}")
-            laid[-1].touch()
+        for path in ballast:
+            path.touch()
     assert _get(small_disk.proxy, file).status == 302
-    for path in laid:
+    for path in ballast:
         path.unlink(missing_ok=True)
-    _assert_kept(small_disk.proxy, file)
+    _assert_stored(small_disk.proxy, file)
 
 
 def test_folder_removed(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """A folder that is removed under the running program is made anew, also during a download."""
-    kept, coming = _add(fake_index, "1.0"), _add(fake_index, "2.0", 100_000)
+    """A folder that is removed during a download is made anew."""
+    kept, slow = _add(fake_index, "1.0"), _add(fake_index, "2.0", 100_000)
     cache = tmp_path / "cache"
     proxy = start_proxy(fake_index, cache_dir=cache, download_timeout=0.1)
-    path = f"/files/demo/{coming.filename}"
+    path = f"/files/demo/{slow.filename}"
     fake_index.script(path, Behavior(hold_after=50_000, times=1))
     assert proxy.get_cached(f"/index/demo/{kept.filename}").status == 200
-    assert _get(proxy, coming).status == 302
+    assert _get(proxy, slow).status == 302
     rmtree(cache)
     fake_index.release(path)
-    assert proxy.get_cached(f"/index/demo/{kept.filename}").body == kept.data
-    assert proxy.get_cached(f"/index/demo/{coming.filename}").body == coming.data
-    _assert_kept(proxy, coming)
-    assert proxy.get("/health").status == 200
+    for file in (kept, slow):
+        assert proxy.get_cached(f"/index/demo/{file.filename}").body == file.data
+    _assert_stored(proxy, slow)
 
 
-@pytest.mark.parametrize("path", ["/cache/demo", "/cache"])
-def test_delete_read_only(fake_index: FakeIndex, small_disk: SmallDisk, path: str) -> None:
-    """A DELETE that would not outlive the process is a 503 with a sentence; it changes no page."""
+def test_delete(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
+    """On a read-only disk a DELETE is a 503 that changes nothing; on a full one it succeeds."""
     _add(fake_index, "1.0")
-    proxy = small_disk.proxy
-    proxy.get("/index/demo/")
-    small_disk.remount("ro")
-    reply = proxy.request("DELETE", path)
-    assert reply.status == 503
-    answer = json.loads(reply.body)
-    assert answer["status"] == "error"
-    assert answer["message"].endswith("Read-only file system")
-    assert proxy.get("/index/demo/").headers["x-cache"] == "HIT"
-    small_disk.remount("rw")
-    assert proxy.request("DELETE", path).status == 200
-    assert proxy.get("/index/demo/").headers["x-cache"] == "MISS"
-
-
-@pytest.mark.parametrize("path", ["/cache/demo", "/cache/list", "/cache"])
-def test_delete_full(fake_index: FakeIndex, small_disk: SmallDisk, path: str) -> None:
-    """A DELETE needs no space: on a full disk it does what it says."""
-    _add(fake_index, "1.0")
-    pages = ["/index/", "/index/demo/"]
-    proxy = small_disk.proxy
-    for page in pages:
-        proxy.get(page)
-    with small_disk.filled():
+    proxy, pages = small_disk.proxy, ("/index/", "/index/demo/")
+    for path in ("/cache/demo", "/cache"):
+        proxy.get("/index/demo/")
+        small_disk.remount("ro")
+        reply = proxy.request("DELETE", path)
+        assert (reply.status, json.loads(reply.body)["status"]) == (503, "error")
+        assert json.loads(reply.body)["message"].endswith(READ_ONLY)
+        assert proxy.get("/index/demo/").headers["x-cache"] == "HIT"
+        small_disk.remount("rw")
         assert proxy.request("DELETE", path).status == 200
-        # (A list is fetched through a file, so a full disk leaves it stale.)
-        assert [proxy.get(page).headers.get("x-cache") for page in pages] != ["HIT", "HIT"]
+        assert proxy.get("/index/demo/").headers["x-cache"] == "MISS"
+    for path in ("/cache/demo", "/cache/list", "/cache"):
+        for page in pages:
+            assert proxy.get(page).status == 200
+        with small_disk.filled():
+            assert proxy.request("DELETE", path).status == 200
+            # (A list is fetched through a file, so a full disk leaves it stale.)
+            assert [proxy.get(page).headers.get("x-cache") for page in pages] != ["HIT", "HIT"]

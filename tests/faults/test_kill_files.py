@@ -1,16 +1,17 @@
-"""Killed while it fills the cache folder: what is under a name afterwards is whole and right."""
+"""``kill -9`` and files: every file in the cache folder is whole and right, and none is lost."""
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
-import random
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
+from random import Random
 
 from twisted.internet.defer import Deferred
 
@@ -27,8 +28,8 @@ from tests.support.proxy import Proxy
 KILLS_AT_RANDOM = 60
 AMPLE, SCANTY = 10**6, 12_000
 REAL_ROUNDS, REAL_FILES = 6, 60
-#: Answers after which the real program is killed, at most.
-REAL_ANSWERS = 40
+#: Responses after which the real program is killed, at most.
+REAL_ANSWERS = 60
 
 # Forked from a process that has imported all of it: hundreds of them are to be started.
 _processes = multiprocessing.get_context("forkserver")
@@ -36,7 +37,7 @@ _processes.set_forkserver_preload(["tests.faults.sweep"])
 
 
 def _named(folder: Path) -> dict[str, bytes]:
-    """What lies under names, by these; what is proxpi's own is not among it."""
+    """Give the cached files by name."""
     files = [path for path in (folder / "h-example").rglob("*") if path.is_file()]
     named = [path for path in files if not path.name.startswith(RESERVED)]
     return {path.name: path.read_bytes() for path in named}
@@ -45,7 +46,7 @@ def _named(folder: Path) -> dict[str, bytes]:
 def _run(
     folder: Path, capacity: int, step: int | None, order: int, after: float | None = None
 ) -> bool:
-    """Let a process do its work on the folder; whether it was killed before its end."""
+    """Let a process work on the folder; tell whether it was killed before its end."""
     process = _processes.Process(target=work, args=(str(folder), capacity, step, order))
     process.start()
     if after is not None:
@@ -57,7 +58,7 @@ def _run(
 
 
 def _check(folder: Path, capacity: int) -> None:
-    """Check that each name stands for the right bytes, and what the next process makes of it."""
+    """Check that each file is right, and that the next process finds it and no other."""
     right = {name_of(number): contents(number) for number in range(FILES)}
     named = _named(folder)
     assert all(data == right[name] for name, data in named.items())
@@ -79,7 +80,7 @@ def _check(folder: Path, capacity: int) -> None:
 
 
 def _sweep(folder: Path, capacity: int) -> int:
-    """Kill at every step of the work there is; how many these are."""
+    """Kill at every step of the work; count them."""
     for step in itertools.count():
         at = folder / str(step)
         at.mkdir(parents=True)
@@ -91,7 +92,7 @@ def _sweep(folder: Path, capacity: int) -> int:
 
 
 def test_at_every_step(tmp_path: Path) -> None:
-    """Before and after each call that changes the folder, with room enough and with too little."""
+    """A kill before and after each call that changes the folder, with and without evictions."""
     steps = sum(
         _sweep(tmp_path / name, capacity)
         for name, capacity in [("ample", AMPLE), ("scanty", SCANTY)]
@@ -100,8 +101,8 @@ def test_at_every_step(tmp_path: Path) -> None:
 
 
 def test_at_any_moment(tmp_path: Path) -> None:
-    """One after the other on one folder: nothing that had its name is lost, but to eviction."""
-    moments = random.Random(1)
+    """Kills at random on one folder: no file is lost but the one that is deleted."""
+    moments = Random(1)
     killed = 0
     for order in range(KILLS_AT_RANDOM):
         before = set(_named(tmp_path))
@@ -116,102 +117,85 @@ def test_at_any_moment(tmp_path: Path) -> None:
     assert killed > KILLS_AT_RANDOM // 4
 
 
-def _fetch(
-    proxy: Proxy, paths: dict[str, str], first: int, seen: set[str], served: threading.Semaphore
+def _clients(
+    proxy: Proxy, client: Callable[[Random, threading.Semaphore], None], first: int, answers: Random
 ) -> None:
-    """Ask for files until the proxy dies; note what was served, and count it."""
-    order = random.Random(first).sample(sorted(paths), len(paths))
-    with suppress(OSError, HTTPException):
-        for path in order:
-            reply = proxy.get(path)
-            assert (reply.status, sha256(reply.body)) == (200, paths[path])
-            seen.add(path)
-            served.release()
+    """Kill the proxy shortly after a random number of responses to four clients."""
+    served, stop = threading.Semaphore(0), threading.Event()
+
+    def ask(lane: int) -> None:
+        order = Random(first + lane)
+        with suppress(OSError, HTTPException):
+            while not stop.is_set():
+                client(order, served)
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, lane) for lane in range(4)]
+        for _ in range(answers.randint(1, REAL_ANSWERS)):
+            assert served.acquire(timeout=GUARD_SECONDS)
+        # Not just when a response has come; nothing is waited for.
+        threading.Event().wait(answers.uniform(0, 0.02))
+        proxy.stop(signal.SIGKILL)
+        stop.set()
+        for each in asking:
+            each.result()
 
 
-def test_the_whole_program(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """The same with real downloads: what a client has got is in the cache of the next process."""
+def _add_files(index: FakeIndex) -> dict[str, str]:
+    """List files; give their digests by path."""
     paths = {}
     for number in range(REAL_FILES):
         file = make_wheel("demo", f"1.{number}", padding=30_000)
-        fake_index.add(file)
+        index.add(file)
         paths[f"/index/demo/{file.filename}"] = file.sha256
-    moments = random.Random(2)
-    seen: set[str] = set()
+    return paths
+
+
+def test_downloads(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """With the real program: a file that a client has received is a hit after the kill."""
+    paths = _add_files(fake_index)
+    moments, seen = Random(2), set[str]()
     for number in range(REAL_ROUNDS):
         proxy = start_proxy(fake_index, cache_dir=tmp_path / "cache")
         for path in seen:
             reply = proxy.get(path)
             assert (reply.headers["x-cache"], sha256(reply.body)) == ("HIT", paths[path])
-        served = threading.Semaphore(0)
-        with ThreadPoolExecutor(4) as pool:
-            asking = [
-                pool.submit(_fetch, proxy, paths, 4 * number + lane, seen, served)
-                for lane in range(4)
-            ]
-            for _ in range(moments.randint(1, REAL_ANSWERS)):
-                assert served.acquire(timeout=GUARD_SECONDS)
-            # Not just when an answer has come; nothing is waited for.
-            threading.Event().wait(moments.uniform(0, 0.02))
-            proxy.stop(signal.SIGKILL)
-            for each in asking:
-                each.result()
-    assert 0 < len(seen)
-    asked = [request.path for request in fake_index.files_asked()]
-    assert len(asked) >= len(seen)
 
-
-def _churn(
-    proxy: Proxy, paths: dict[str, str], first: int, served: threading.Semaphore, stop: list[bool]
-) -> int:
-    """Ask for files, and delete some and all of them, until the proxy dies; count the answers."""
-    chosen, answers = random.Random(first), 0
-    with suppress(OSError, HTTPException):
-        while not stop:
-            path = chosen.choice(sorted(paths))
-            act = chosen.random()
-            if act < 0.2:
-                deleted = "/cache" if act < 0.02 else path.replace("/index/", "/cache/")
-                assert proxy.request("DELETE", deleted).status == 200
-                continue
+        def fetch(order: Random, served: threading.Semaphore, proxy: Proxy = proxy) -> None:
+            path = order.choice(sorted(paths))
             reply = proxy.get(path)
-            # One for which nothing can be evicted is redirected.
-            assert reply.status == 302 or (reply.status, sha256(reply.body)) == (200, paths[path])
-            answers += reply.status == 200
+            assert (reply.status, sha256(reply.body)) == (200, paths[path])
+            seen.add(path)
             served.release()
-    return answers
+
+        _clients(proxy, fetch, 4 * number, moments)
+    assert seen
 
 
-def test_removals_of_the_whole_program(
-    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path
-) -> None:
-    """Deletions, evictions and downloads at once, and a kill: right bytes, and the right sum."""
-    paths = {}
-    for number in range(REAL_FILES):
-        file = make_wheel("demo", f"1.{number}", padding=30_000)
-        fake_index.add(file)
-        paths[f"/index/demo/{file.filename}"] = file.sha256
+def test_deletions(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """With deletions and evictions at the same time: right bytes, and the right sum."""
+    paths = _add_files(fake_index)
     size = max(len(make_wheel("demo", "1.10", padding=30_000).data), 30_000)
-    capacity = size * REAL_FILES // 4
-    cache = tmp_path / "cache"
-    moments, answers = random.Random(3), 0
+    capacity, cache = size * REAL_FILES // 4, tmp_path / "cache"
+    moments, received = Random(3), list[str]()
     for number in range(REAL_ROUNDS):
         proxy = start_proxy(fake_index, cache_dir=cache, cache_size=capacity)
         assert not list(cache.rglob(f"{RESERVED}*"))
         files = [path for path in cache.rglob("*.whl") if path.is_file()]
         told = proxy.get("/metrics").text.partition("\nproxpi_cache_bytes ")[2].split()[0]
         assert float(told) == sum(path.stat().st_size for path in files) <= capacity
-        served, stop = threading.Semaphore(0), list[bool]()
-        with ThreadPoolExecutor(4) as pool:
-            asking = [
-                pool.submit(_churn, proxy, paths, 4 * number + lane, served, stop)
-                for lane in range(4)
-            ]
-            for _ in range(moments.randint(1, 3 * REAL_ANSWERS)):
-                assert served.acquire(timeout=GUARD_SECONDS)
-            # Not just when an answer has come; nothing is waited for.
-            threading.Event().wait(moments.uniform(0, 0.02))
-            proxy.stop(signal.SIGKILL)
-            stop.append(True)
-            answers += sum(each.result() for each in asking)
-    assert answers > REAL_ROUNDS
+
+        def churn(order: Random, served: threading.Semaphore, proxy: Proxy = proxy) -> None:
+            path, act = order.choice(sorted(paths)), order.random()
+            if act < 0.2:
+                deleted = "/cache" if act < 0.02 else path.replace("/index/", "/cache/")
+                assert proxy.request("DELETE", deleted).status == 200
+                return
+            reply = proxy.get(path)
+            # A file for which nothing can be evicted is a redirect.
+            assert reply.status == 302 or (reply.status, sha256(reply.body)) == (200, paths[path])
+            received.extend([path] * (reply.status == 200))
+            served.release()
+
+        _clients(proxy, churn, 4 * number, moments)
+    assert len(received) > REAL_ROUNDS
