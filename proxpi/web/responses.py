@@ -43,6 +43,7 @@ _NOT_FOUND = {
     NoSuchFile: "No index lists this file.",
     NotUpstream: "The index lists this file, but it is not there.",
 }
+_JSON = "application/json"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 _log = Logger(namespace="proxpi.web")
@@ -91,13 +92,13 @@ def text(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) ->
 
 def success(headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """Make the cache API's response to a request that succeeded."""
-    return document(200, b'{"status":"success","data":null}', "application/json", headers)
+    return document(200, b'{"status":"success","data":null}', _JSON, headers)
 
 
 def api_error(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """Make the cache API's response to a request that failed."""
     body = msgspec.json.encode({"status": "error", "message": printable(sentence)})
-    return document(status, body, "application/json", headers)
+    return document(status, body, _JSON, headers)
 
 
 def set_headers(request: Request, headers: Mapping[str, str]) -> None:
@@ -183,16 +184,13 @@ def page_headers(etag: str, remaining: float, age: float, status: str) -> dict[s
 
 
 def file_headers(sha256: str | None, verified: bool, status: str) -> dict[str, str]:
-    """Give the cache headers of a file; one that is verified never changes under its name.
-
-    :param status: the value of ``X-Cache``
-    """
-    headers = {"X-Cache": status}
+    """Give the cache headers of a file; a verified one never changes under its name."""
+    headers = {"X-Cache": status} | ({"ETag": f'"{sha256}"'} if sha256 else {})
     if not verified:
         headers |= {"Cache-Control": f"public, max-age={caching.MAX_AGE}", "X-Verified": "no"}
     elif sha256:
         headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    return {**headers, "ETag": f'"{sha256}"'} if sha256 else headers
+    return headers
 
 
 def precondition(request: Request, etag: str | None) -> int | None:

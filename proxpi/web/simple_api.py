@@ -63,49 +63,43 @@ class SimpleApi(Resource):
 
     def _respond(self, request: Request, route: ListRoute | PageRoute) -> None:
         responses.set_headers(request, VARY)
-        form = negotiate.choose_media_type(field(request, b"Accept"), _format(request))
-        if form is None:
+        media_type = negotiate.choose_media_type(field(request, b"Accept"), _format(request))
+        if media_type is None:
             responses.text(406, negotiate.ACCEPTABLE).send(request)
             return
         compressed = negotiate.accepts_gzip(field(request, b"Accept-Encoding"))
+        variant = media_type.serialization, compressed
+        headers = {"Content-Type": media_type.content_type, **responses.NO_SNIFF}
+        if compressed:
+            headers["Content-Encoding"] = "gzip"
         found: Page | ProjectList | None
         if isinstance(route, ListRoute):
-            found = self._projects.ready(form.serialization, compressed)
+            found = self._projects.ready(*variant)
         else:
             try:
-                found = self._pages.ready(route.name, form.serialization, compressed)
+                found = self._pages.ready(route.name, *variant)
             except NoSuchProject:
                 responses.send_error(request, Failure())
                 return
             if found is not None and found.status == "HIT":
                 until = self._clock.seconds() + found.remaining
                 request.cacheable = Cacheable((route.name,), until, found.body.data)
-        if found is None:
-            responses.respond_later(request, self._fetch(request, route, form, compressed))
-        else:
-            self._send(request, found, form, compressed)
+        if found is not None:
+            self._send(request, found, headers)
+            return
 
-    async def _fetch(
-        self,
-        request: Request,
-        route: ListRoute | PageRoute,
-        form: negotiate.MediaType,
-        compressed: bool,
-    ) -> None:
-        found: Page | ProjectList
-        if isinstance(route, ListRoute):
-            found = await self._projects.fetch(form.serialization, compressed)
-        else:
-            found = await self._pages.fetch(route.name, form.serialization, compressed)
-        self._send(request, found, form, compressed)
+        async def fetch() -> None:
+            if isinstance(route, ListRoute):
+                self._send(request, await self._projects.fetch(*variant), headers)
+            else:
+                self._send(request, await self._pages.fetch(route.name, *variant), headers)
+
+        responses.respond_later(request, fetch())
 
     def _send(
-        self,
-        request: Request,
-        found: Page | ProjectList,
-        form: negotiate.MediaType,
-        compressed: bool,
+        self, request: Request, found: Page | ProjectList, representation: dict[str, str]
     ) -> None:
+        """Send a page or the list; ``representation`` has the header fields of its body."""
         etag = found.body.etag if isinstance(found, Page) else found.file.etag
         headers = responses.page_headers(etag, found.remaining, found.age, found.status)
         status = responses.precondition(request, etag)
@@ -116,10 +110,8 @@ class SimpleApi(Resource):
             Response(status, headers).send(request)
             return
         size = len(found.body.data) if isinstance(found, Page) else found.file.size
-        headers |= {"Content-Type": form.content_type, "Content-Length": str(size)}
-        if compressed:
-            headers["Content-Encoding"] = "gzip"
-        responses.set_headers(request, headers | responses.NO_SNIFF)
+        headers["Content-Length"] = str(size)
+        responses.set_headers(request, headers | representation)
         if isinstance(found, Page):
             send_bytes(request, found.body.data)
         else:

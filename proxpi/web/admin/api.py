@@ -147,17 +147,13 @@ class AdminApi:
         if request.too_large:  # type: ignore[attr-defined]
             raise _Refused(413, TOO_LARGE)
 
-    @app.handle_errors(_Refused)
-    def refuse_change(self, request: Any, failure: Failure) -> bytes:
-        """Answer a refused request."""
+    @app.handle_errors(_Refused, UpstreamFailed, OSError)
+    def send_error(self, request: Any, failure: Failure) -> bytes:
+        """Answer a request that is refused, or fails because of upstream or cache folder."""
         error = failure.value
-        assert isinstance(error, _Refused)
-        return responses.api_error(error.status, error.text).apply(request)
-
-    @app.handle_errors(UpstreamFailed, OSError)
-    def send_failure(self, request: Any, failure: Failure) -> bytes:
-        """Answer a request that failed because of the upstream or the cache folder."""
-        described = responses.for_error(failure.value)
+        described = responses.for_error(error)
+        if isinstance(error, _Refused):
+            described = error.status, error.text, responses.NO_HEADERS
         assert described is not None
         return responses.api_error(*described).apply(request)
 
