@@ -1,58 +1,48 @@
 """One client connection: the protocol that owns the transport, as a written state table.
 
-It reads requests, hands them one at a time to ``twisted.web`` as their channel, and ends the
-connection. It is no subclass of Twisted's ``HTTPChannel``: it offers a request the same methods, as
-Twisted's HTTP/2 streams do.
+It reads requests and hands them one at a time to ``twisted.web``, as their channel. It is no
+``HTTPChannel``: it offers a request the same methods, as Twisted's HTTP/2 streams do.
 
-States and events
------------------
-===========  ===========================  =================  ==================  ===================
+===========  ===========================  =================  ==================  ==========
 state        input                        client closes its  response is done    deadline
                                           sending side
-===========  ===========================  =================  ==================  ===================
-*idle*       a cached response, or        *closing*          --                  *closing*
-             → *head*
-*head*       whole head: → *answering*    *closing*          --                  *closing*
-             or *body*; malformed: an
+===========  ===========================  =================  ==================  ==========
+*idle*       a cached response;           *closing*          --                  *closing*
+             else → *head*
+*head*       whole: → *answering* or      *closing*          --                  *closing*
+             *body*; malformed: an
              error, → *lingering*
-*body*       whole body: → *answering*;   *closing*          --                  *closing*
+*body*       whole: → *answering*;        *closing*          --                  *closing*
              malformed: as above
-*answering*  is kept; more than           the client is      → *idle*, *head*;   none
-             :data:`MAX_PIPELINED` bytes  probed             at the last one →
-             pause reading                                   *lingering* or
+*answering*  is kept                      the client is      → *idle* or, after  none
+                                          probed             the last response,
+                                                             *lingering* or
                                                              *closing*
-*lingering*  is discarded, up to          *closing*          --                  the connection is
-             :data:`MAX_LINGER` bytes                                            aborted
-*closing*    is discarded                 --                 --                  the connection is
-                                                                                 aborted
-===========  ===========================  =================  ==================  ===================
+*lingering*  is discarded, up to          *closing*          --                  aborted
+             :data:`MAX_LINGER` bytes
+*closing*    is discarded                 --                 --                  aborted
+===========  ===========================  =================  ==================  ==========
 
 * *idle*: no byte of a request is here. *head*: some are, or the rest of a body that no resource
   reads. *body*: a resource reads the body. *answering*: the response is under way.
 * *lingering*: the last response is written; a part of a request may still come. Only the sending
   side is closed, so that a client that writes all of a request before it reads can read the
   response (RFC 9112 9.6). TLS has no such half: there the state is *closing*.
-* *closing*: the connection closes as soon as the transport has sent everything.
-* *closed*: the connection is lost.
-* A drain (:meth:`Channel.drain`) makes *closing* of *idle*, *head* and *body* at once, and of
-  *answering* after the response.
+* *closing*: the connection closes as soon as the transport has sent everything. A drain makes this
+  of *idle*, *head* and *body* at once, and of *answering* after the response.
 
-Deadlines
----------
-* A whole request, from its first byte (or from the connection's beginning) to its last, has to
-  come within :data:`REQUEST_TIMEOUT` seconds, however it is spread over them. Between two requests
-  a connection may be silent for :data:`IDLE_TIMEOUT` seconds.
-* A deadline starts once the client has taken all bytes. A client that takes no bytes for
-  :data:`~proxpi.web.transfer.STALL_TIMEOUT` seconds is dropped, in every state.
-* A client that has closed its sending side gets its responses. Whether it has only done that, or
-  is gone, shows once something is sent to it: after :data:`HALF_CLOSE_GRACE` seconds a
-  ``100 Continue``.
+Deadlines: a whole request, from its first byte (or from the connection's beginning) to its last,
+has to come within :data:`REQUEST_TIMEOUT` seconds, however it is spread over them; between two
+requests a connection may be silent for :data:`IDLE_TIMEOUT` seconds. A deadline starts once the
+client has taken all bytes. In every state, a client that takes no bytes for
+:data:`~proxpi.web.transfer.STALL_TIMEOUT` seconds is dropped. A client that has closed its sending
+side gets its responses; whether it is gone shows once something is sent to it: after
+:data:`HALF_CLOSE_GRACE` seconds a ``100 Continue``.
 
-Backpressure
-------------
-The channel counts the bytes that the transport has not handed to the kernel. It registers a *pull*
-producer with the transport of the socket, which is resumed exactly when that buffer is empty. Above
-:data:`BUFFER` bytes the producer of the response is paused and no further request is read.
+Backpressure: the channel counts the bytes that the transport has not handed to the kernel. A *pull*
+producer, registered with the transport of the socket, is resumed exactly when that buffer is empty.
+Above :data:`BUFFER` bytes the producer of the response is paused, and no further request is begun.
+With more than :data:`MAX_PIPELINED` bytes of them, the channel stops reading.
 
 A hit in the response cache (:mod:`proxpi.web.response_cache`) is handed to the socket without
 parsing: on a plain connection that is *idle*, with an empty buffer.
@@ -163,7 +153,6 @@ class State:
     :ivar expire: the deadline has passed
     """
 
-    name: str
     timeout: float
     read: Callable[[Channel], bool]
     input_ended: Callable[[Channel], object]
@@ -178,15 +167,14 @@ class Channel(Protocol):
     :ivar client: the client's address, for the log
     :ivar plain: whether the kernel can send files to the socket: no TLS or other wrapper above it
     :ivar persistent: whether the connection stays open after the response
-    :ivar closed_at: when it was told to close for a drain, in seconds of the clock
     """
 
     transport: Any
+    _head: Head
     admitted = False
     client = "-"
     plain = False
     persistent = True
-    closed_at: float | None = None
 
     def __init__(
         self,
@@ -203,14 +191,14 @@ class Channel(Protocol):
         self._make_request = request_factory
         self._clock = server.clock
         self._state = IDLE
-        self._deadline = math.inf
+        #: In seconds of the clock; so is the time at which the timer rings.
+        self._deadline = self._timer_at = math.inf
         self._timer: IDelayedCall | None = None
         self._input = bytearray()
         self._input_ended = False
         self._reading_paused = False
         #: Whether :meth:`_advance` is at work, and need not be called.
         self._advancing = False
-        self._head: Head | None = None
         #: The body of the last request; what is left of it may also come after the response.
         self._body: Counted | Chunks = Counted(0)
         self._request: Any = None
@@ -227,18 +215,17 @@ class Channel(Protocol):
 
     def connectionMade(self) -> None:
         """See `IProtocol`."""
-        transport = below = self.transport
-        while below is not None and not isinstance(below, FileDescriptor):
-            below = getattr(below, "transport", None)
+        transport = self.transport
         #: The transport of the socket, below TLS and whatever else wraps it.
-        self._descriptor: Any = below
-        self._progress = SendProgress(below, self._clock)
+        self._descriptor: Any = transport
+        while not isinstance(self._descriptor, FileDescriptor):
+            self._descriptor = self._descriptor.transport
+        self._descriptor.registerProducer(_BufferDrained(self), False)
+        self._progress = SendProgress(self._descriptor, self._clock)
         self._tls = ISSLTransport.providedBy(transport)
         self.plain = isinstance(transport, Connection) and not self._tls
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        if below is not None:
-            below.registerProducer(_BufferDrained(self), False)
         if isinstance(transport, ProtocolWrapper) and not self._tls:
             # The wrapper of an endpoint with PROXY headers passes on everything but this.
             wrapper: Any = transport
@@ -300,7 +287,7 @@ class Channel(Protocol):
         if self._descriptor.disconnecting:
             self._descriptor.unregisterProducer()  # TLS closes by itself when the client does
         elif self._close is not None:
-            self._shut()
+            self._close_by(self._close)
         elif self._producer is not None:
             self._producer.resumeProducing()
         elif self._input or self._input_ended:
@@ -323,7 +310,8 @@ class Channel(Protocol):
         if sent == len(head) + entry.size:
             self._log_cached(entry, 0.0)
             self._deadline = now + IDLE_TIMEOUT
-            self._watch(now)  # whether the client takes it
+            if self._timer_at > now + POLL:
+                self._ring_in(POLL)  # to see whether the client takes it
         else:
             rest = _CachedRequest(self, entry, now)
             self._begin_response(rest)
@@ -364,11 +352,10 @@ class Channel(Protocol):
             (self.transport.pauseProducing if paused else self.transport.resumeProducing)()
 
     def _read_head(self) -> bool:
-        """Begin with the next request, if its head is here; tell whether it is."""
-        if not self._body.done:
-            self._body.feed(self._input)  # no resource reads it
-        elif self._unsent > BUFFER:
+        """Begin with the next request, once its head is here; tell whether it is."""
+        if self._unsent > BUFFER:
             return False
+        self._body.feed(self._input)  # the rest of one that no resource reads
         while self._body.done and self._input.startswith(b"\r\n"):
             del self._input[:2]  # RFC 9112 2.2: behind a body, where nothing should be
         if self._body.done and not self._input:
@@ -378,20 +365,26 @@ class Channel(Protocol):
         if self._state is IDLE:
             self._enter(HEAD)
         end = self._input.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
-        if not self._body.done or end < 4:
+        if end < 4:
             check_beginning(self._input)
             return False
-        head = self._head = parse(bytes(self._input[:end]))
+        head = parse(bytes(self._input[:end]))
         del self._input[:end]
-        self.persistent = head.persistent and self.admitted
+        self._begin_request(head)
+        return True
+
+    def _begin_request(self, head: Head) -> None:
+        """Read the body of a request, or answer it by its head."""
+        self._head = head
         request = self._request = self._make_request(self)
         for name, value in head.fields:
             request.requestHeaders.addRawHeader(name, value)
         request.gotLength(head.length)
-        self._body = Chunks() if head.length is None else Counted(head.length)
         request.too_large = (head.length or 0) > MAX_BODY
+        self.persistent = head.persistent and self.admitted
+        self._body = Chunks() if head.length is None else Counted(head.length)
         if self._body.done:
-            self._answer(head)
+            self._answer()
         elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
             self._state = BODY  # with the deadline of the head
             if head.expects_continue:
@@ -399,14 +392,10 @@ class Channel(Protocol):
         else:
             if head.length is None or request.too_large or head.expects_continue:
                 self.persistent = False
-            else:
-                self._body.feed(self._input)
-            self._answer(head)
-        return True
+            self._answer()
 
     def _read_body(self) -> bool:
         """Read the body of a request; once it is whole, answer. Tell whether it is."""
-        assert self._head is not None
         request = self._request
         request.handleContentChunk(self._body.feed(self._input))
         request.too_large = request.content.tell() > MAX_BODY
@@ -414,12 +403,12 @@ class Channel(Protocol):
             self.persistent = False
         elif not self._body.done:
             return False
-        self._answer(self._head)
+        self._answer()
         return True
 
     def _keep(self) -> bool:
-        """Leave the input for later."""
-        if self.persistent and not self._body.done:
+        """Leave the input for later, but for the rest of the body."""
+        if self.persistent:
             self._body.feed(self._input)
         return False
 
@@ -433,8 +422,8 @@ class Channel(Protocol):
 
     # Responses.
 
-    def _answer(self, head: Head) -> None:
-        request = self._request
+    def _answer(self) -> None:
+        request, head = self._request, self._head
         if not self.persistent:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self._begin_response(request)
@@ -471,7 +460,7 @@ class Channel(Protocol):
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Write a head, and store the response that it begins if it is cacheable."""
         fields = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        request, key = self._request, self._head.key if self._head is not None else None
+        request, key = self._request, self._head.key
         cacheable = request.cacheable
         if cacheable is not None and key is not None and self.plain:
             if request.method == b"HEAD" or request.code == 304:
@@ -485,10 +474,9 @@ class Channel(Protocol):
     def write(self, data: bytes) -> None:
         """Write a part of a response."""
         self.transport.write(data)
-        if self._descriptor is not None:
-            self._unsent += len(data)
-            if self._unsent > BUFFER and self._producer is not None:
-                self._producer.pauseProducing()
+        self._unsent += len(data)
+        if self._unsent > BUFFER and self._producer is not None:
+            self._producer.pauseProducing()
 
     def writeSequence(self, parts: Iterable[bytes]) -> None:
         """Write parts of a response."""
@@ -542,21 +530,23 @@ class Channel(Protocol):
         self._state = state
         now = self._clock.seconds()
         self._deadline = now + (state.timeout if timeout is None else timeout)
-        self._watch(now)
+        if self._timer_at > now + POLL:
+            self._ring_in(POLL)
 
-    def _watch(self, now: float) -> None:
-        """See to it that the timer rings soon: the client may not take what is sent."""
-        if self._timer is None or not self._timer.active():
-            self._timer = self._clock.callLater(POLL, self._on_timer)
-        elif self._timer.getTime() > now + POLL:
-            self._timer.reset(POLL)
+    def _ring_in(self, seconds: float) -> None:
+        """Set the timer."""
+        self._timer_at = self._clock.seconds() + seconds
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(seconds)
+        else:
+            self._timer = self._clock.callLater(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
         """Drop the client if its time is over; look again later if it is not."""
-        now = self._clock.seconds()
+        now, self._timer_at = self._clock.seconds(), math.inf
         if self.pending():
-            left = self._progress.stall_deadline(self._drains)
             self._deadline = now + self._state.timeout
+            left = self._progress.stall_deadline(self._drains)
             if left <= 0:
                 self.abort()
                 return
@@ -569,7 +559,7 @@ class Channel(Protocol):
                 return
         if self._state is ANSWERING and self._input_ended:
             self._probe_client()
-        self._timer = self._clock.callLater(left, self._on_timer)
+        self._ring_in(left)
 
     def _probe_client(self) -> None:
         """Find out whether a client whose sending side is closed is gone."""
@@ -580,8 +570,7 @@ class Channel(Protocol):
             self.write(_CONTINUE)
 
     def _probe_soon(self) -> None:
-        assert self._timer is not None  # it runs while a request is answered
-        self._timer.reset(HALF_CLOSE_GRACE)
+        self._ring_in(HALF_CLOSE_GRACE)
 
     def drain(self) -> None:
         """Begin no further request."""
@@ -594,7 +583,7 @@ class Channel(Protocol):
     def close(self) -> None:
         """Close the connection once the transport has sent everything."""
         self._enter(CLOSING)
-        self._close_with(self.transport.loseConnection)
+        self._close_by(self.transport.loseConnection)
 
     loseConnection = close
 
@@ -604,24 +593,18 @@ class Channel(Protocol):
 
     def _end(self, *, lingers: bool) -> None:
         """End the connection after its last response."""
-        self.persistent = False
         if self._tls or not lingers:
             self.close()
         else:
             self._enter(LINGERING)
-            self._close_with(self.transport.loseWriteConnection)
+            self._close_by(self.transport.loseWriteConnection)
 
-    def _close_with(self, close: Callable[[], object]) -> None:
+    def _close_by(self, close: Callable[[], object]) -> None:
+        """Close the connection, or its sending side, once nothing is unsent."""
         self._close = close
         if not self._unsent:
-            self._shut()
-
-    def _shut(self) -> None:
-        close, self._close = self._close, None
-        assert close is not None
-        if self._descriptor is not None:
             self._descriptor.unregisterProducer()  # Twisted closes nothing before
-        close()
+            close()
 
 
 def _never(channel: Channel) -> bool:
@@ -629,13 +612,13 @@ def _never(channel: Channel) -> bool:
 
 
 #: See the module's docstring.
-IDLE = State("idle", IDLE_TIMEOUT, Channel._read_head, Channel.close, Channel.close)
-HEAD = State("head", REQUEST_TIMEOUT, Channel._read_head, Channel.close, Channel.close)
-BODY = State("body", REQUEST_TIMEOUT, Channel._read_body, Channel.close, Channel.close)
-ANSWERING = State("answering", math.inf, Channel._keep, Channel._probe_soon, _never)
-LINGERING = State("lingering", LINGER_TIMEOUT, Channel._discard, Channel.close, Channel.abort)
-CLOSING = State("closing", POLL, Channel._discard, _never, Channel.abort)
-CLOSED = State("closed", math.inf, _never, _never, _never)
+IDLE = State(IDLE_TIMEOUT, Channel._read_head, Channel.close, Channel.close)
+HEAD = State(REQUEST_TIMEOUT, Channel._read_head, Channel.close, Channel.close)
+BODY = State(REQUEST_TIMEOUT, Channel._read_body, Channel.close, Channel.close)
+ANSWERING = State(math.inf, Channel._keep, Channel._probe_soon, _never)
+LINGERING = State(LINGER_TIMEOUT, Channel._discard, Channel.close, Channel.abort)
+CLOSING = State(POLL, Channel._discard, _never, Channel.abort)
+CLOSED = State(math.inf, _never, _never, _never)
 
 
 @implementer(IPullProducer)

@@ -102,6 +102,7 @@ class ConnectionLimiter:
         self._admitted: dict[Channel, None] = {}
         self._refused: dict[Channel, None] = {}
         self._busy: set[Channel] = set()
+        self._closed_at: dict[Channel, float] = {}
         self._logged = False
         self._drained: Deferred[None] = Deferred()
         self._drain_until = math.inf
@@ -168,11 +169,11 @@ class ConnectionLimiter:
         now = self._clock.seconds()
         late = now >= self._drain_until
         for channel in [*self._admitted, *self._refused]:
-            if late or (channel.closed_at is not None and now >= channel.closed_at + CLOSE_TIMEOUT):
+            if late or now >= self._closed_at.get(channel, now) + CLOSE_TIMEOUT:
                 channel.abort()
             elif channel not in self._busy and not channel.pending():
                 # What is in the kernel would be lost if the network ended with the process.
-                channel.closed_at = channel.closed_at or now
+                self._closed_at.setdefault(channel, now)
                 channel.close()
         if late or not (self._admitted or self._refused):
             self._drained.callback(None)
