@@ -180,16 +180,6 @@ class Cached(CacheCase):
         assert self.cache_dir.open(self.file) is None
         assert self.used == 0, "a vanished file frees its bytes"
 
-    def test_two_ports(self) -> None:
-        """Of two upstreams that differ in the port alone each gets its own bytes."""
-        one, two = (ref("x.whl", b"one", host=f"h.example:{port}") for port in (1, 2))
-        two = ref("x.whl", b"two", host="h.example:2")
-        self.keep(one, b"one")
-        assert self.cache_dir.open(two) is None
-        self.keep(two, b"two")
-        assert self.content(two) == b"two"
-        assert self.cache_dir.open(one) is None
-
     def test_no_file(self) -> None:
         """A pipe, socket, folder or link at the cache path is a miss, and makes way."""
         outside = self.folder / "outside"
@@ -264,16 +254,6 @@ class Cached(CacheCase):
         kept.mark_unverified()
         kept.close()
         assert self.cache_dir.open(self.file) is None
-
-    def test_throttled_log(self) -> None:
-        """One line a minute says that no file can be cached, and how many more could not."""
-        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with logged("proxpi.files") as log:
-            for seconds in (0, 0, 59.9, 0.1):
-                self.clock.advance(seconds)
-                self.cache_dir.log_refusal(error)
-        assert log.levels == ["error", "error"]
-        assert "No space left on device" in log.text and "2 more files" in log.text
 
 
 class Found(CacheCase):

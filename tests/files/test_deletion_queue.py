@@ -16,7 +16,7 @@ from proxpi.files.layout import RESERVED
 from proxpi.files.resolver import FileReference
 from tests.support.agent import Reply
 from tests.support.cache import CacheCase, bare, ref, refused
-from tests.support.cases import entry, sha256
+from tests.support.cases import entry
 from tests.support.logs import logged
 from tests.support.mirrors import TIMEOUT, URL, MirrorCase
 
@@ -111,34 +111,9 @@ class Queued(CacheCase):
         assert self.used == 100, "the reservation counts"
         self.cache_dir.discard(partial)
 
-    def test_download_waits(self) -> None:
-        """A DELETE of everything frees bytes for a download as the files are unlinked."""
-        cleared = self.clear()
-        partial = self.cache_dir.partial(bare("new.whl", 50))
-        space = partial.write(bytes(50))
-        assert space is not None
-        self.run_threads()
-        self.result(space)
-        self.result(cleared)
-        assert self.used == 50
-        self.cache_dir.discard(partial)
-
 
 class Reserved(CacheCase):
     """Reserved names."""
-
-    def test_no_cache_path(self) -> None:
-        """No URL leads to a reserved name, and no file is cached under one."""
-        self.held = True
-        self.delete(self.keep("0.whl", bytes(10)))
-        [name] = self.reserved()
-        for url in (f"https://h.example/{name}", f"https://h.example/{name}/x.whl"):
-            file = FileReference(url, ("sha256", sha256(bytes(10))), 10, private=False)
-            assert file.cache_path is None
-            assert not self.cache_dir.found(file)
-            assert self.cache_dir.open(file) is None
-        self.delete(name)
-        assert self.reserved() == [name]
 
     def test_foreign(self) -> None:
         """A name that only looks like one is foreign; a folder under one stops nothing."""
@@ -218,14 +193,6 @@ class Outside(CacheCase):
         assert self.path.read_bytes() == b"third"
         assert self.reserved() == []
 
-    def test_evicted(self) -> None:
-        """An eviction takes it for the file that it is by then."""
-        with self.between(lambda path: path.write_bytes(b"other")):
-            new = self.keep("a.whl", bytes(20))
-        assert self.content(new) is not None
-        assert self.used == self.on_disk() == 110
-        assert len(self.names()) == 10
-
 
 class Downloads(MirrorCase):
     """A download for which a file is evicted."""
@@ -259,14 +226,3 @@ class Downloads(MirrorCase):
         self.assert_bytes(self.result(self.asked), self.new)
         self.assert_cached("new", self.new)
         assert self.mirror.ready("demo", "old") is None
-
-    def test_at_its_end(self) -> None:
-        """A file that arrives at once waits before any of it is written."""
-        self.slow.bring(self.new)
-        self.slow.end()
-        partial = [path.stat().st_size for path in self.cache_dir.own.glob("partial-*")]
-        assert sum(partial) == 0
-        self.run_threads()
-        self.run_threads()
-        self.assert_bytes(self.result(self.asked), self.new)
-        assert self.cache_dir.quota.used == 80

@@ -72,22 +72,6 @@ def test_victims(excess: int, staying: str, limit: int | None, victims: list[str
     assert index.victims(excess, (), limit) == victims
 
 
-@given(SIZES, st.integers(-10, 1000), st.sets(st.text(max_size=3)))
-def test_enough_and_no_more(sizes: dict[str, int], excess: int, staying: set[str]) -> None:
-    """Victims are enough, are all needed, and come before those that could go and stay."""
-    index = index_of(sizes)
-    evictable = [name for name in sizes if name not in staying]
-    for _ in range(2):
-        victims = index.victims(excess, staying)
-        if excess > max(0, sum(sizes[name] for name in evictable)):
-            assert victims is None
-            continue
-        assert victims == evictable[: len(victims or ())]
-        freed = sum(sizes[name] for name in victims)
-        assert freed >= excess
-        assert not victims or freed - sizes[victims[-1]] < excess
-
-
 @given(USES, BYTES, USES, BYTES)
 def test_value(uses: int, size: int, more: int, larger: int) -> None:
     """It is above zero; more uses are worth no less, and more bytes are worth no more."""

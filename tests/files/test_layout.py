@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from shutil import rmtree
-from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.files.layout import RESERVED, is_cache_path
-from tests.support.cache import CacheCase, ref, refused
+from tests.support.cache import CacheCase, refused
 from tests.support.logs import logged
 
 #: Names that no URL leads to, as the file system has them.
@@ -186,30 +185,3 @@ class OddNames(CacheCase):
             assert (self.used, len(log.levels)) == (0, name is not None), name
             assert log.text.isprintable()
             rmtree(self.host, ignore_errors=True)
-
-    def test_in_the_usage_log(self) -> None:
-        """Odd paths in proxpi's own documents name no file."""
-        self.keep("x.kind", b"data")
-        self.keep("y.kind", b"data")
-        self.cache_dir.close()
-        self.lay("theirs.kind", b"theirs")
-        document = self.cache_dir.own / "uses.json"
-        read = document.read_bytes()
-        for name in (rb"y\n.kind", rb"y\udcff", rb"y\u001b", b"y\xff"):
-            document.write_bytes(read.replace(b"y.kind", name))
-            self.start()
-            assert self.used == 8
-        self.result(self.clear())
-        assert self.names() == ["theirs.kind"]
-
-    def test_longest(self) -> None:
-        """Names of 255 bytes are served and removed."""
-        for name in ("x" * 251 + ".whl", quote("é" * 41) + "a" * 5 + ".whl"):
-            assert len(name) == 255
-            self.keep(name, b"data")
-            self.start()
-            file = ref(name, b"data")
-            assert self.check(file)
-            assert self.content(file) == b"data"
-            self.delete(file)
-            assert self.used == self.count() == 0

@@ -171,29 +171,6 @@ class Evictions(CacheCase):
         assert "a.whl" in self.names(), "it is in use"
         sending.close()
 
-    def test_used_often_once(self) -> None:
-        """A file that was used often, and is not any more, goes after others went."""
-        often = self.keep("often.whl", bytes(40))
-        for _ in range(4):
-            self.content(often)
-        for number in range(12):
-            self.keep(f"{number}.whl", bytes(40))
-            assert number > 2 or self.content(often)
-        assert self.content(often) is None
-
-    def test_replaced_file_counts_once(self) -> None:
-        """A file at the cache path of another one counts in its place."""
-        self.keep(ref("a.whl", bytes(40), host="h.example:1"), bytes(40))
-        self.keep("b.whl", bytes(50))
-        self.keep(ref("a.whl", b"n" * 60, host="h.example:2"), b"n" * 60)
-        assert self.on_disk() == self.used <= 100
-
-    def test_vanished_victim(self) -> None:
-        """A victim that another program has removed frees its bytes as well."""
-        self.keep("a.whl", bytes(60))
-        (self.host / "a.whl").unlink()
-        assert self.content(self.keep("b.whl", bytes(60))) is not None
-
     def test_refused_by_the_disk(self) -> None:
         """Files that cannot be renamed count and are served; the log says so, others go instead."""
         files = self.fill(3, 30)

@@ -105,15 +105,6 @@ class Remembered(CacheCase):
         self.start()
         assert self.used == 20 + 30 + 15
 
-    def test_foreign_paths(self) -> None:
-        """A log that names a file outside the cache does it no harm."""
-        self.cache_dir.close()
-        outside = self.folder / "README"
-        outside.write_bytes(b"x")
-        self.log.write_bytes(self.log.read_bytes().replace(b"h-example/a", b"h-example/../README#"))
-        self.start(10)
-        assert (self.used, outside.exists(), self.names()) == (0, True, [])
-
 
 class Verified(CacheCase):
     """A file that was compared with its page once is not read again after a restart."""
@@ -223,15 +214,22 @@ class AnyKind(CacheCase):
         self.result(self.clear())
         assert self.names() == [self.foreign.name]
 
-    def test_damaged_list(self) -> None:
-        """A list that names other files harms none."""
+    def test_foreign_paths(self) -> None:
+        """Paths that are no cache paths, in the log or in the list, name no file."""
         outside = self.folder / "README"
         outside.write_bytes(b"x")
-        for more in (b"h-example/../README\n../README\n\n/\n", b"\xff\n", b"h-example/\x1b[0m\n"):
-            self.places.write_bytes(self.places.read_bytes() + more)
+        self.keep("y.kind", b"data")
+        self.cache_dir.close()
+        log = self.cache_dir.own / NAME
+        document, listed = log.read_bytes(), self.places.read_bytes()
+        more = b"h-example/../README\n../README\n\n/\n\xff\nh-example/\x1b[0m\n"
+        for name in (rb"../README#", rb"y\n.kind", rb"y\udcff", rb"y\u001b", b"y\xff"):
+            log.write_bytes(document.replace(b"y.kind", name))
+            self.places.write_bytes(listed + more)
             self.start()
-            self.result(self.clear())
-            assert outside.exists() and self.foreign.exists()
+            assert self.used == 14, name
+        self.result(self.clear())
+        assert outside.exists() and self.foreign.exists()
 
     def test_listed_once(self) -> None:
         """Each is written once, and a long list loses those that are gone."""
