@@ -127,7 +127,8 @@ def build(
         )
         for url, ttl in zip(index_urls, ttls, strict=True)
     ]
-    store = PageStore(cache_dir.own / "pages", reactor)
+    errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
+    store = PageStore(cache_dir.own / "pages", reactor, errors=errors)
     pages = PageCache(sources, reactor, store, resources.pages, changed=response_cache.invalidate)
     lists = ListStore(cache_dir.own / "projects", reactor)
     projects = Projects(sources, upstream, reactor, lists, resources.pages)

@@ -17,8 +17,8 @@ from proxpi.files.cache_dir import PartialFile
 from proxpi.files.verify import Digests
 from proxpi.index.client import StoredResponse
 from proxpi.index.list_store import ListStore
-from proxpi.index.page_store import PageStore
 from tests.support.cases import FolderCase
+from tests.support.indexes import page_store
 from tests.support.logs import logged
 
 
@@ -58,7 +58,7 @@ class AnotherStarts(FolderCase):
         atomic_files.write_whole(self.own / "uses.json", b"data")
         assert (self.own / "uses.json").read_bytes() == b"data"
         self.starts = 3
-        stored = PageStore(self.own / "pages", Clock()).save("demo", {}, {"json": b"data"})
+        stored = page_store(self.own / "pages", Clock()).save("demo", {}, {"json": b"data"})
         assert stored.image is None
         self.starts = 3
         lists = ListStore(self.own / "projects", Clock())

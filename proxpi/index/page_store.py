@@ -16,9 +16,9 @@ from pathlib import Path
 
 import attrs
 import msgspec
-from twisted.logger import Logger
 
 from proxpi import __version__
+from proxpi.atomic_files import ThrottledLog
 from proxpi.index.client import StoredResponse
 from proxpi.index.entry_store import EntryStore, Superseded, digest
 
@@ -30,10 +30,6 @@ SUPPRESSED = "suppressed"
 BEGINNING = 4096
 #: Bytes that the folder may hold; beyond them, the pages that were not revalidated for longest go.
 CAPACITY = 1024 * 1024 * 1024
-#: Seconds between two lines of the log about a folder that cannot be written.
-COMPLAINT = 60.0
-
-_log = Logger(namespace="proxpi.index")
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -111,7 +107,7 @@ class PageStore(EntryStore[_Header]):
     SUFFIX = ".page"
     HEADER = _Header
 
-    _complained_at: float = attrs.field(init=False, default=float("-inf"))
+    _errors: ThrottledLog = attrs.field(kw_only=True)
     _until_tidying: int = attrs.field(init=False, default=0)
 
     def load(self, name: str) -> StoredPage | None:
@@ -159,7 +155,7 @@ class PageStore(EntryStore[_Header]):
             self.put(name, [head, *sections.values()], current)
         except (Superseded, OSError) as error:
             if isinstance(error, OSError):
-                self._complain(error)
+                self._errors.error(error, "pages cannot be written, and are kept in memory")
             return attrs.evolve(stored, image=b"".join([head, *sections.values()]))
         self._until_tidying -= len(head) + end
         if self._until_tidying < 0:
@@ -186,13 +182,3 @@ class PageStore(EntryStore[_Header]):
             with suppress(OSError):
                 os.unlink(path)
                 excess -= size
-
-    def _complain(self, error: OSError) -> None:
-        now = self._clock.seconds()
-        if now >= self._complained_at + COMPLAINT:
-            self._complained_at = now
-            _log.error(
-                "{folder}: pages cannot be written ({error}); they are kept in memory",
-                folder=str(self.folder),
-                error=error.strerror or error,
-            )

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from proxpi.index import entry_store, page_store
 from proxpi.index.client import StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
+from tests.support import indexes
 from tests.support.cases import FolderCase
 from tests.support.logs import Log, logged
 
@@ -37,7 +38,7 @@ class StoreCase(FolderCase):
 
     def open(self, folder: str, clock: Clock) -> PageStore:
         """Open the store as another process."""
-        return PageStore(self.folder / folder / "pages", clock, lambda: self.wall)
+        return indexes.page_store(self.folder / folder / "pages", clock, lambda: self.wall)
 
     def path(self, name: str = "demo") -> Path:
         """Give the file of a project."""

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,12 +16,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 from zope.interface import directlyProvides
 
+from proxpi.atomic_files import ThrottledLog
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
+from proxpi.index.page_store import PageStore
 from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.address_policy import AddressPolicy
@@ -216,3 +221,9 @@ class Network:
     def advance(self, seconds: float) -> None:
         """Let time pass, second by second."""
         self.reactor.pump([1.0] * int(seconds) + [seconds % 1])
+
+
+def page_store(folder: Path, clock: Clock, wall: Callable[[], float] = time.time) -> PageStore:
+    """Make a store of pages."""
+    log = Logger(namespace="proxpi.index")
+    return PageStore(folder, clock, wall, errors=ThrottledLog(log, folder, clock.seconds))

@@ -10,11 +10,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from proxpi.index.page_cache import Page, PageCache
-from proxpi.index.page_store import PageStore
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.cases import FolderCase, at_once, run
-from tests.support.indexes import EXTRA, ROOT, Indexes
+from tests.support.indexes import EXTRA, ROOT, Indexes, page_store
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
 AT_ROOT, AT_EXTRA = f"{ROOT}demo/", f"{EXTRA}demo/"
@@ -69,7 +68,7 @@ class PagesCase(FolderCase):
 
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
-        self.store = PageStore(self.folder / ".proxpi/pages", self.clock, self.wall)
+        self.store = page_store(self.folder / ".proxpi/pages", self.clock, self.wall)
         self.pages = PageCache(self.indexes.sources, self.clock, self.store, at_once)
 
     def wall(self) -> float:
