@@ -152,26 +152,12 @@ class Downloads:
         outcome = "failed"
         try:
             uncached = await self._fetch(reference, spool)
-            outcome = _outcome(reference, uncached)
-        except Gone as error:
-            outcome = "gone"
-            _log.info("no such file: {error}", error=error)
-            raise
-        except TooLarge as error:
-            outcome = "too_large"
-            _log.info("{url}: {error}", url=urls.loggable(reference.url), error=error)
-            raise
-        except Offline as error:
-            _log.info("{error}", error=error)
-            raise
-        except UpstreamFailed as error:
-            # Core metadata may still be read from its wheel.
-            level = LogLevel.error if reference.metadata_of is None else LogLevel.info
-            _log.emit(level, "file not to be had: {error}", error=error)
-            raise
-        except OSError as error:
-            outcome = "disk"
-            self._cache_dir.log_refusal(error)
+            outcome = "kept" if uncached is None else "not_kept"
+            if uncached is None and not reference.has_digest:
+                outcome, url = "kept_unverified", urls.loggable(reference.url)
+                _log.warn("{url} is cached without a digest: its index names no known one", url=url)
+        except Exception as error:
+            outcome = self._log_failure(reference, error)
             raise
         finally:
             metrics.DOWNLOADS.labels(outcome).inc()
@@ -181,6 +167,25 @@ class Downloads:
             # Waiters take their share of it at once.
             self._clock.callLater(0, uncached.close)
         return uncached
+
+    def _log_failure(self, reference: FileReference, error: Exception) -> str:
+        """Log why a file is not cached; give the outcome to count."""
+        match error:
+            case Gone():
+                _log.info("no such file: {error}", error=error)
+                return "gone"
+            case TooLarge():
+                _log.info("{url}: {error}", url=urls.loggable(reference.url), error=error)
+                return "too_large"
+            case OSError():
+                self._cache_dir.log_refusal(error)
+                return "disk"
+            case UpstreamFailed():
+                # Core metadata may still be read from its wheel.
+                expected = isinstance(error, Offline) or reference.metadata_of is not None
+                level = LogLevel.info if expected else LogLevel.error
+                _log.emit(level, "file not to be had: {error}", error=error)
+        return "failed"
 
     async def _fetch(self, reference: FileReference, spool: Spool) -> OpenFile | None:
         fetch = Fetch(reference, self._upstream, spool, self._resolver)
@@ -213,16 +218,3 @@ class Downloads:
         spool.complete(source)
         self._cached.forget(reference)
         return uncached
-
-
-def _outcome(reference: FileReference, uncached: OpenFile | None) -> str:
-    """Give the outcome of a successful download; log a file without a digest."""
-    if uncached is not None:
-        return "not_kept"
-    if reference.has_digest:
-        return "kept"
-    _log.warn(
-        "{url} is cached without a digest: its index names none that is known here",
-        url=urls.loggable(reference.url),
-    )
-    return "kept_unverified"

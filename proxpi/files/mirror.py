@@ -175,11 +175,7 @@ class Mirror:
         :raises UpstreamFailed: if it cannot be fetched and redirects are off
         """
         until = self._clock.seconds() + self._timeout
-
-        async def serve(reference: FileReference) -> OpenFile | Reader | Redirect:
-            return await self._obtain(reference, until, redirects=self._redirects(reference))
-
-        return await self._serve(name, filename, serve)
+        return await self._serve(name, filename, lambda reference: self._obtain(reference, until))
 
     async def whole(self, name: str, filename: str) -> OpenFile:
         """Give a file once it is whole, however long that takes; raises as :meth:`fetch`."""
@@ -267,13 +263,12 @@ class Mirror:
             failure = UpstreamFailed(gone.reference.url, "status 403", temporary=False)
         except (Late, UpstreamFailed, OSError) as error:
             failure = error
-        redirects = redirects and self._redirects(reference)
-        if not redirects or isinstance(failure, WheelFailed):
+        if not redirects or not self._redirects(reference) or isinstance(failure, WheelFailed):
             raise failure
         return Redirect(reference.public_url)
 
     async def _obtain(
-        self, reference: FileReference, until: float | None, *, redirects: bool
+        self, reference: FileReference, until: float | None, *, redirects: bool = True
     ) -> OpenFile | Reader | Redirect:
         """Open a file, or follow :func:`plan`; raises `Late` if it is not whole at `until`."""
         file = await self._cached.open(reference)
@@ -281,6 +276,7 @@ class Mirror:
             return file
         admitted = self._cache_dir.quota.admits(reference.size)
         metadata = reference.metadata_of is not None
+        redirects = redirects and self._redirects(reference)
         step = plan(admitted=admitted, redirects=redirects, metadata=metadata)
         try:
             if step is Step.FOLLOW:
@@ -303,7 +299,7 @@ class Mirror:
         file = await self._cached.open(reference)
         if file is not None:
             return file
-        redirects, size = self._redirects(reference), Size(reference.size)
+        size = Size(reference.size)
         while reference.metadata_of is None:
             span = _chosen(choose, size.bytes, reference)
             spool = self._downloads.under_way(reference)
@@ -325,7 +321,7 @@ class Mirror:
             except RangeNotServed as refusal:
                 # Of a file of another size, the range may be another one.
                 size = Size(None if size.confirmed else refusal.size, confirmed=True)
-        return await self._obtain(reference, until, redirects=redirects)
+        return await self._obtain(reference, until)
 
     async def _cut(
         self, reference: FileReference, choose: Choose, until: float
