@@ -184,7 +184,7 @@ class Downloads:
                 # Core metadata may still be read from its wheel.
                 expected = isinstance(error, Offline) or reference.metadata_of is not None
                 level = LogLevel.info if expected else LogLevel.error
-                _log.emit(level, "file not to be had: {error}", error=error)
+                _log.emit(level, "file not downloaded: {error}", error=error)
         return "failed"
 
     async def _fetch(self, reference: FileReference, spool: Spool) -> OpenFile | None:
