@@ -68,9 +68,12 @@ class CachedFiles:
                     await flight.wait(until)
         return None if reference in self._outdated else self._cache_dir.open(reference)
 
-    def open_outdated(self, reference: FileReference) -> OpenFile | None:
-        """Open the outdated version of a file, for when the upstream's cannot be fetched."""
-        return self._cache_dir.open(reference) if reference in self._outdated else None
+    def open_outdated(self, reference: FileReference, error: Exception) -> OpenFile:
+        """Open the outdated version of a file that cannot be fetched, or raise the error."""
+        file = self._cache_dir.open(reference) if reference in self._outdated else None
+        if file is None:
+            raise error
+        return file
 
     def forget(self, reference: FileReference) -> None:
         """Forget the freshness of a file, and detach its flights: it was deleted or replaced."""

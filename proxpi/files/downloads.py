@@ -72,11 +72,8 @@ class Downloads:
         """Open a file once its flight has landed; if that fails, its outdated version."""
         try:
             uncached = await landed
-        except (UpstreamFailed, OSError):
-            outdated = self._cached.open_outdated(reference)
-            if outdated is None:
-                raise
-            return outdated
+        except (UpstreamFailed, OSError) as error:
+            return self._cached.open_outdated(reference, error)
         file = uncached.share() if uncached is not None else self._open_fetched(reference)
         if file is None:
             raise UpstreamFailed(reference.url, "its copy is gone already")
@@ -103,11 +100,8 @@ class Downloads:
                 except BaseException:
                     reader.close()
                     raise
-        except UpstreamFailed:
-            outdated = self._cached.open_outdated(reference)
-            if outdated is None:
-                raise
-            return outdated
+        except UpstreamFailed as error:
+            return self._cached.open_outdated(reference, error)
         file = self._open_fetched(reference) if reader.complete else None
         if file is None:
             return reader
@@ -164,8 +158,7 @@ class Downloads:
             if self._spools.get(reference) is spool:
                 del self._spools[reference]
         if uncached is not None:
-            # Waiters take their share of it at once.
-            self._clock.callLater(0, uncached.close)
+            self._clock.callLater(0, uncached.close)  # waiters take their share of it at once
         return uncached
 
     def _log_failure(self, reference: FileReference, error: Exception) -> str:
