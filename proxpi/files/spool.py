@@ -322,13 +322,16 @@ class Reader:
 
     :ivar offset: of the next byte that it reads
     :ivar cut: whether it gets no more bytes, ever
-    :ivar changed: is called when there is more to read, at the end, and when it is cut off
     """
 
     spool: Spool
     offset: int
     cut: bool = attrs.field(init=False, default=False)
-    changed: Callable[[], None] = attrs.field(init=False, default=_nothing)
+    _changed: Callable[[], None] = attrs.field(init=False, default=_nothing)
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called when there is more to read, at the end, and when it is cut off."""
+        self._changed = changed
 
     @property
     def available(self) -> int:
@@ -353,9 +356,9 @@ class Reader:
         self.spool.trim()
 
     def notify(self) -> None:
-        """Call :attr:`changed`; an error in it does not concern other readers."""
+        """Call the subscriber; an error in it does not concern other readers."""
         try:
-            self.changed()
+            self._changed()
         except Exception:  # noqa: BLE001
             _log.failure("while sending a file that is being downloaded")
 

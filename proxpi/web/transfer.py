@@ -80,7 +80,9 @@ class Stored:
     unreadable: Callable[[], object] = _nothing
     cut: bool = False
     complete: bool = True
-    changed: Callable[[], None] = _nothing
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """All bytes are there: nothing changes."""
 
     @property
     def available(self) -> int:
@@ -163,7 +165,7 @@ class _Sender:
 
     def begin(self) -> None:
         """Take the request over."""
-        self._source.changed = self._send
+        self._source.subscribe(self._send)
         self._request.registerProducer(self, True)
         if self._sendfile_from is None:
             self._send()

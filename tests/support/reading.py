@@ -25,7 +25,7 @@ class Reading:
     _reading: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        self.reader.changed = self.read
+        self.reader.subscribe(self.read)
         self.read()
 
     def read(self) -> None:
