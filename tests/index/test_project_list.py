@@ -18,7 +18,6 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.web.http import PotentialDataLoss
 
 from proxpi import atomic_files
-from proxpi.index import revalidation
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.project_list import UNWRITABLE_TIME, NoSuchList, ProjectList, Projects
 from proxpi.upstream.connections import CONNECTIONS
@@ -66,13 +65,6 @@ class RepresentationTests(ListCase):
             self.indexes.says(ROOT, reply)
             assert names(self.list()) == []
             assert b"<a " not in content(self.list(HTML))
-
-    def test_same_list_same_tag(self) -> None:
-        """A list that comes again unchanged keeps its tags."""
-        self.indexes.says(ROOT, root_list(["a", "b"]))
-        first = self.list(HTML, True).file.etag
-        self.clock.advance(1801)
-        assert self.list(HTML, True).file.etag == first
 
 
 class SingleTests(ListCase):
@@ -294,13 +286,6 @@ class RefusedTests(ListCase):
             self.clock.pump([1.0] * 10)
         return self.error(ask, UpstreamFailed)
 
-    def test_statuses(self) -> None:
-        """Statuses mean for the list what they mean for a page."""
-        assert self.refusal(Reply(503)).temporary
-        assert self.refusal(Reply(429, headers={"Retry-After": "9"})).retry_after == 9.0
-        for status in (401, 206):
-            assert not self.refusal(Reply(status)).temporary
-
     def test_bodies(self) -> None:
         """An error page, a login page, a project page, or a newer API version is no list."""
         newer = root_list(["a"]).body.replace(b'"1.4"', b'"2.0"')
@@ -346,32 +331,6 @@ class RefusedTests(ListCase):
 
 class ColdTests(ListCase):
     """No list to fall back on."""
-
-    def test_retried(self) -> None:
-        """A temporary failure is retried; another is an error at once; none is sticky."""
-        self.put(revalidation, "PAUSES", (1.0, 1.0, 1.0))
-        self.indexes.says(ROOT, Reply(503))
-        ask = self.ask()
-        self.indexes.says(ROOT, root_list(["a"]))
-        self.clock.pump([0.5] * 4)
-        assert names(self.result(ask)) == ["a"]
-        assert self.agents.count(ROOT) == 2
-        self.build(ROOT)
-        self.indexes.says(ROOT, Reply(401))
-        assert not self.error(self.ask(), UpstreamFailed).temporary
-        assert self.agents.count(ROOT) == 1
-        self.indexes.says(ROOT, root_list(["a"]))
-        assert self.list().status == "MISS"
-
-    def test_deadline(self) -> None:
-        """After ten silent seconds a client gets a timeout, and not before."""
-        self.agents.silent.add(ROOT)
-        ask = self.ask()
-        self.clock.pump([1.0] * 9)
-        self.pending(ask)
-        self.clock.pump([1.0] * 2)
-        error = self.error(ask, UpstreamFailed)
-        assert (error.cause, error.temporary) == ("timed out", True)
 
     def test_all_leave(self) -> None:
         """Once all clients have left, a request that waits for a connection is not sent."""
@@ -450,15 +409,6 @@ class StaleTests(StoredListCase):
             warned = [each for each in events if each["log_level"] == LogLevel.warn]
             assert [each["error"].cause != "" for each in warned] == [True]
 
-    def test_recovery(self) -> None:
-        """A request after the outage gets the new list."""
-        self.indexes.says(ROOT, Reply(500))
-        self.list()
-        self.indexes.says(ROOT, root_list(["b"]))
-        self.clock.advance(2)
-        found = self.list()
-        assert (found.status, names(found)) == ("MISS", ["b"])
-
     def test_slow(self) -> None:
         """A client waits 5 s for a revalidation; that continues, and its list is used."""
         self.indexes.says(ROOT, root_list(["b"]))
@@ -484,22 +434,6 @@ class StaleTests(StoredListCase):
         assert self.asks == 1
         assert not self.indexes.sources[0].breakers.is_failing("")
 
-    def test_silence_that_lasts(self) -> None:
-        """Behind an open breaker clients do not wait, but for the trial of a half-open one."""
-        self.agents.silent.add(ROOT)
-        ask = self.ask()
-        self.clock.advance(5.1)
-        self.assert_stale(self.result(ask))
-        self.clock.advance(0.1)
-        self.assert_stale(self.list())
-        self.clock.advance(30)
-        trial = self.ask()
-        self.pending(trial)
-        self.assert_stale(self.list())
-        self.clock.advance(0.5)
-        self.assert_stale(self.result(trial))
-        self.assert_stale(self.projects.ready(JSON, False))
-
     def test_confirmed(self) -> None:
         """A list that the index confirms by its validators is fresh again."""
         fields = {"ETag": '"x"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
@@ -514,22 +448,6 @@ class StaleTests(StoredListCase):
         assert asked.header("If-Modified-Since") == fields["Last-Modified"]
         assert (found.status, found.remaining, found.age) == ("REVALIDATED", 1800.0, 0.0)
         assert found.file is first.file
-
-    def test_refused_validators(self) -> None:
-        """An index that refuses validators gets a request without them."""
-        for status in (400, 412):
-            self.restart()
-            self.agents.conditional = Reply(status)
-            self.indexes.says(ROOT, root_list(["b"]).having(ETag='"x"'))
-            found = self.list()
-            assert (found.status, names(found)) == ("MISS", ["b"])
-            self.clock.advance(2000)
-
-    def test_unexpected_confirmation(self) -> None:
-        """A 304 without validators in the request is a failure."""
-        self.build(ROOT)
-        self.indexes.says(ROOT, Reply(304))
-        assert self.error(self.ask(), UpstreamFailed).cause == "status 304"
 
     def test_hidden(self) -> None:
         """A list that was there does not go away with credentials: 404 is a failure."""
@@ -579,13 +497,6 @@ class InvalidatedTests(StoredListCase):
         jobs.end()
         self.result(ask)
         assert self.asks == 1
-
-    def test_empty(self) -> None:
-        """A ``DELETE`` without a list is no error."""
-        self.build(ROOT)
-        self.projects.invalidate()
-        self.indexes.says(ROOT, root_list(["b"]))
-        assert names(self.list()) == ["b"]
 
     def test_outage(self) -> None:
         """While the index fails, an invalidated list is served stale, also after a restart."""
@@ -655,20 +566,6 @@ class InvalidatedTests(StoredListCase):
         assert self.list().status == "HIT"
         assert self.asks == 0
 
-    def test_many(self) -> None:
-        """Clients share the flight of their generation, however many ``DELETE`` come."""
-        self.clock.advance(1801)
-        self.agents.silent.add(ROOT)
-        asks = []
-        for _ in range(5):
-            asks.append(self.ask())
-            for _ in range(100):
-                self.projects.invalidate()
-        assert self.agents.waiting == 5
-        self.agents.release(ROOT)
-        assert [names(self.result(ask)) for ask in asks] == [["b", "a"]] * 5
-        assert self.asks == 5
-
 
 class ClearedTests(StoredListCase):
     """A list after ``DELETE /cache``."""
@@ -723,18 +620,6 @@ class ClearedTests(StoredListCase):
         assert self.projects.ready(JSON, False) is None
         self.agents.script.clear()
         self.error(self.ask(), NoSuchList)
-
-    def test_outage_meanwhile(self) -> None:
-        """A client that joined before gets the old list if the index fails."""
-        self.clock.advance(1801)
-        self.agents.silent.add(ROOT)
-        ask = self.ask()
-        self.projects.clear()
-        self.indexes.says(ROOT, Reply(500))
-        self.agents.release(ROOT)
-        self.clock.pump([0.5] * 20)
-        found = self.result(ask)
-        assert (found.status, names(found)) == ("STALE", ["b", "a"])
 
 
 class UnwritableTests(StoredListCase):
