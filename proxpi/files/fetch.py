@@ -69,12 +69,11 @@ BEGINNING = 262
 #: Statuses that say that there is no file, or not any more.
 GONE = (403, 404, 410)
 #: How the files of packages begin: archives, core metadata, signatures.
-_BEGINNINGS = (
-    *(b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"),
-    *(b"MZ", b"Metadata-Version:", b"-----BEGIN PGP"),
+_FILE = re.compile(
+    rb"PK(\x03\x04|\x05\x06)|\x1f[\x8b\x9d]|BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|MZ"
+    rb"|Metadata-Version:|-----BEGIN PGP|.{257}ustar",
+    re.DOTALL,
 )
-#: Where a tar archive says that it is one.
-_TAR = slice(257, 262)
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
@@ -483,7 +482,7 @@ class _Sniffing:
     def write(self, data: bytes) -> object:
         if self._beginning is not None:
             data = self._beginning + data
-            if not (data.startswith(_BEGINNINGS) or data[_TAR] == b"ustar"):
+            if _FILE.match(data) is None:
                 self._beginning = data
                 if len(data) >= BEGINNING:
                     self.end(True)
