@@ -26,7 +26,6 @@ from proxpi.web import responses
 from proxpi.web.channel import Channel
 from proxpi.web.response_cache import Cacheable, ResponseCache
 from proxpi.web.routes import in_tree
-from proxpi.web.transfer import cut_off
 
 #: Connections on which a refusal is being sent at the same time.
 MAX_REFUSED = 32
@@ -76,8 +75,7 @@ class Request(server.Request):
         if self.channel is None:
             return reason  # the client is gone
         if self.startedWriting:
-            # A body that breaks off must not look like one that is whole.
-            cut_off(self)
+            self.channel.abort()  # type: ignore[attr-defined]  # so that the body is not taken for whole
         else:
             text = "Something is wrong with proxpi itself; its log says more."
             responses.text(500, text).send(self)

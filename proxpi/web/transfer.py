@@ -141,12 +141,8 @@ def send(
     :param sendfile_from: a descriptor from which the kernel can send to the client's plain socket
     """
     if request.method == b"HEAD":
-        try:
-            request.finish()
-        finally:
-            source.close()
-    else:
-        _Sender(request, request.channel, source, stop, sendfile_from).begin()
+        stop = source.offset
+    _Sender(request, request.channel, source, stop, sendfile_from).begin()
 
 
 @implementer(IPushProducer)
@@ -348,9 +344,3 @@ def _acknowledged(connection: socket.socket) -> int:
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
             return int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
     return _in_kernel(connection)
-
-
-def cut_off(request: Any) -> None:
-    """Abort the connection of a request, so that the client sees a truncated response."""
-    if getattr(request, "channel", None) is not None:
-        request.channel.abort()

@@ -59,65 +59,32 @@ def test_cache_key() -> None:
     assert parse(twice).key == (b"GET", b"/index/demo/", (b"a/b, c/d", *NONE))
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        with_line(b"POST /index/demo/ HTTP/1.1"),
-        with_line(b"GET /index/demo/ HTTP/1.0"),
-        with_line(b"GET http://other/index/demo/ HTTP/1.1"),
-        with_field(b"Connection: keep-alive, close"),
-        with_field(b"Content-Length: 0"),
-        with_field(b"Content-Length: 5"),
-        with_field(b"Transfer-Encoding: chunked"),
-        with_field(b"Expect: 100-continue"),
-        with_field(b"Upgrade: h2c"),
-        with_field(b"X: " + b"x" * MAX_ALIAS),
-    ],
-)
-def test_no_cache_key(head: bytes) -> None:
+def test_no_cache_key() -> None:
     """The response cache answers no request with a body, or a large head."""
-    assert parse(head).key is None
+    lines = (b"POST / HTTP/1.1", b"GET / HTTP/1.0", b"GET http://other/ HTTP/1.1")
+    fields = b"Connection: keep-alive, close|Content-Length: 0|Content-Length: 5"
+    fields += (
+        b"|Transfer-Encoding: chunked|Expect: 100-continue|Upgrade: h2c|X: " + b"x" * MAX_ALIAS
+    )
+    for head in (*map(with_line, lines), *map(with_field, fields.split(b"|"))):
+        assert parse(head).key is None, head
 
 
-@pytest.mark.parametrize(
-    ("line", "status"),
-    [
-        (b"GET foo HTTP/1.1", 400),
-        (b"GET index/demo/ HTTP/1.1", 400),
-        (b"GET ?x HTTP/1.1", 400),
-        (b"GET * HTTP/1.1", 400),
-        (b"GET h:80 HTTP/1.1", 400),
-        (b"GET ftp://h/ HTTP/1.1", 400),
-        (b"GET http:///x HTTP/1.1", 400),
-        (b"GET http://u:p@h/ HTTP/1.1", 400),
-        (b"GET http://h:99999/ HTTP/1.1", 400),
-        (b"GET  / HTTP/1.1", 400),
-        (b"GET /  HTTP/1.1", 400),
-        (b" GET / HTTP/1.1", 400),
-        (b"GET\t/ HTTP/1.1", 400),
-        (b"GET / HTTP/1.1 ", 400),
-        (b"GET /", 400),
-        (b"GET", 400),
-        (b"", 400),
-        (b"G@T / HTTP/1.1", 400),
-        (b"G\xc9T / HTTP/1.1", 400),
-        (b"GET / http/1.1", 400),
-        (b"GET / HTTP/1.10", 400),
-        (b"GET / HTTP/11", 400),
-        (b"GET / HTTQ/1.1", 400),
-        (b"GET /a b HTTP/1.1", 400),
-        (b"GET /\xc3\xa9 HTTP/1.1", 400),
-        (b"GET /\x00 HTTP/1.1", 400),
-        (b"GET /\x7f HTTP/1.1", 400),
-        (b"GET / HTTP/2.0", 505),
-        (b"PRI * HTTP/2.0", 505),
-        (b"GET / HTTP/0.9", 505),
-        (b"CONNECT h:443 HTTP/1.1", 405),
-    ],
-)
-def test_bad_line(line: bytes, status: int) -> None:
+def test_bad_line() -> None:
     """A first line that is no request line of HTTP/1 is refused."""
-    assert refused(with_line(line)) == status
+    targets = b"foo|index/demo/|?x|*|h:80|ftp://h/|http:///x|http://u:p@h/|http://h:99999/"
+    odd = b"/a b|/\xc3\xa9|/\x00|/\x7f| /|/ "
+    lines = [b"GET %b HTTP/1.1" % each for each in (targets + b"|" + odd).split(b"|")]
+    lines += b" GET / HTTP/1.1|GET\t/ HTTP/1.1|GET / HTTP/1.1 |GET /|GET||G@T / HTTP/1.1".split(
+        b"|"
+    )
+    versions = b"http/1.1|HTTP/1.10|HTTP/11|HTTQ/1.1"
+    lines += [b"G\xc9T / HTTP/1.1", *(b"GET / " + each for each in versions.split(b"|"))]
+    for line in lines:
+        assert refused(with_line(line)) == 400, line
+    for line in (b"GET / HTTP/2.0", b"PRI * HTTP/2.0", b"GET / HTTP/0.9"):
+        assert refused(with_line(line)) == 505, line
+    assert refused(with_line(b"CONNECT h:443 HTTP/1.1")) == 405
 
 
 @pytest.mark.parametrize(
@@ -144,47 +111,14 @@ def test_asterisk() -> None:
     assert parse(with_line(b"OPTIONS * HTTP/1.1")).target == b"*"
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"",
-        b"a b",
-        b"a,b",
-        b"a/b",
-        b"u@h",
-        b"u:p@h",
-        b"http://h",
-        b"h:x",
-        b"h:-1",
-        b"h:65536",
-        b"h:123456",
-        b"h:1:2",
-        b"::1",
-        b"[::1",
-        b"::1]",
-        b"[::1]x",
-        b"[::g]",
-        b"[1.2.3.4]",
-        b"[]",
-        b"h\xe9",
-        b"h?x",
-        b"h#x",
-        b"<h>",
-        b"h%00",
-    ],
-)
-def test_odd_host(value: bytes) -> None:
+def test_host() -> None:
     """``Host`` is a name or an address with an optional port, and never empty."""
-    assert refused(with_host(value)) == 400
-
-
-@pytest.mark.parametrize(
-    "value",
-    [b"h", b"h:", b"h:80", b"H.Example.", b"1.2.3.4:5", b"[::1]", b"[fe80::1]:65535", b"a_b", b"~"],
-)
-def test_good_host(value: bytes) -> None:
-    """Names, addresses and ports in any usual spelling are taken."""
-    assert parse(with_host(value)).key is not None
+    odd = b"|a b|a,b|a/b|u@h|u:p@h|http://h|h:x|h:-1|h:65536|h:123456|h:1:2|::1|[::1|::1]|[::1]x"
+    odd += b"|[::g]|[1.2.3.4]|[]|h\xe9|h?x|h#x|<h>|h%00"
+    for value in odd.split(b"|"):
+        assert refused(with_host(value)) == 400, value
+    for value in b"h|h:|h:80|H.Example.|1.2.3.4:5|[::1]|[fe80::1]:65535|a_b|~".split(b"|"):
+        assert parse(with_host(value)).key is not None, value
 
 
 def test_hosts() -> None:
@@ -197,49 +131,31 @@ def test_hosts() -> None:
     assert refused(with_line(old).replace(b"Host: h", b"Host: a/b")) == 400
 
 
-@pytest.mark.parametrize(
-    ("field", "status"),
-    [
-        (b"Accept : a/b", 400),
-        (b" Accept: a/b", 400),
-        (b"Accept\t: a/b", 400),
-        (b"X: y\r\n folded", 400),
-        (b"X: y\r\n\tfolded", 400),
-        (b"Accept", 400),
-        (b": a/b", 400),
-        (b"Ac(cept: a/b", 400),
-        (b"Acc\xe9pt: a/b", 400),
-        (b"X: a\nY: b", 400),
-        (b"X: a\rb", 400),
-        (b"X: a\0b", 400),
-        (b"X: a\x1b[2Jb", 400),
-        (b"X: a\x7fb", 400),
-        (b"X" * (MAX_NAME + 1) + b": a", 400),
-        (b"Content-Length: 1\r\nContent-Length: 1", 400),
-        (b"Content-Length: 1\r\nContent-Length: 2", 400),
-        (b"Content-Length: 1, 1", 400),
-        (b"Content-Length: +1", 400),
-        (b"Content-Length: -1", 400),
-        (b"Content-Length: 0x1", 400),
-        (b"Content-Length: 1 1", 400),
-        (b"Content-Length: \xb2", 400),
-        (b"Content-Length:", 400),
-        (b"Content-Length: " + b"9" * 19, 400),
-        (b"Content-Length: 1\r\nTransfer-Encoding: chunked", 400),
-        (b"Transfer-Encoding: chunked\r\nContent-Length: 1", 400),
-        (b"Transfer-Encoding: identity", 400),
-        (b"Transfer-Encoding: xchunked", 400),
-        (b"Transfer-Encoding: chunked, gzip", 400),
-        (b"Transfer-Encoding: chunked, chunked", 400),
-        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
-        (b"Transfer-Encoding:", 400),
-        (b"Transfer-Encoding: gzip, chunked", 501),
-        (b"\r\n".join([b"A: b"] * MAX_FIELDS), 431),
-    ],
-)
-def test_bad_field(field: bytes, status: int) -> None:
+BAD_FIELDS = [
+    *(b"Accept : a/b", b" Accept: a/b", b"Accept\t: a/b", b"X: y\r\n folded", b"X: y\r\n\tfolded"),
+    *(b"Accept", b": a/b", b"Ac(cept: a/b", b"Acc\xe9pt: a/b", b"X" * (MAX_NAME + 1) + b": a"),
+    *(b"X: a\nY: b", b"X: a\rb", b"X: a\0b", b"X: a\x1b[2Jb", b"X: a\x7fb"),
+    *(
+        b"Content-Length: " + each
+        for each in b"1, 1|+1|-1|0x1|1 1|\xb2||9999999999999999999".split(b"|")
+    ),
+    *(b"Content-Length: 1\r\nContent-Length: " + each for each in (b"1", b"2")),
+    b"Content-Length: 1\r\nTransfer-Encoding: chunked",
+    b"Transfer-Encoding: chunked\r\nContent-Length: 1",
+    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    *(
+        b"Transfer-Encoding: " + each
+        for each in b"|identity|xchunked|chunked, gzip|chunked, chunked".split(b"|")
+    ),
+]
+
+
+def test_bad_field() -> None:
     """Fields that others may read differently, and too many of them, are refused."""
-    assert refused(with_field(field)) == status
+    for field in BAD_FIELDS:
+        assert refused(with_field(field)) == 400, field
+    assert refused(with_field(b"Transfer-Encoding: gzip, chunked")) == 501
+    assert refused(with_field(b"\r\n".join([b"A: b"] * MAX_FIELDS))) == 431
 
 
 def test_coding_in_an_old_version() -> None:
@@ -248,32 +164,19 @@ def test_coding_in_an_old_version() -> None:
     assert refused(raw) == 400
 
 
-@pytest.mark.parametrize(
-    ("connection", "persistent"),
-    [
-        (b"Connection: close", False),
-        (b"Connection: CLOSE", False),
-        (b"Connection: TE,close", False),
-        (b"Connection: te ,\tClose , x", False),
-        (b"Connection: keep-alive\r\nConnection: close", False),
-        (b"Connection: keep-alive", True),
-        (b"Connection: closed", True),
-        (b"Connection: x-close", True),
-        (b"Connection:", True),
-    ],
-)
-def test_connection(connection: bytes, persistent: bool) -> None:
+def test_connection() -> None:
     """``close`` is one item of a list, in any case, in any of several fields."""
-    assert parse(with_field(connection)).persistent is persistent
+    for value in (b"close", b"CLOSE", b"TE,close", b"te ,\tClose , x", b"x\r\nConnection: close"):
+        assert not parse(with_field(b"Connection: " + value)).persistent, value
+    for value in (b"keep-alive", b"closed", b"x-close", b""):
+        assert parse(with_field(b"Connection: " + value)).persistent, value
 
 
-@pytest.mark.parametrize(
-    ("field", "length"),
-    [(b"X: y", 0), (b"Content-Length: 17", 17), (b"Transfer-Encoding: Chunked", None)],
-)
-def test_length(field: bytes, length: int | None) -> None:
+def test_length() -> None:
     """The length of the body is stated, or its chunks say it."""
-    assert parse(with_field(field)).length == length
+    assert parse(PLAIN).length == 0
+    assert parse(with_field(b"Content-Length: 17")).length == 17
+    assert parse(with_field(b"Transfer-Encoding: Chunked")).length is None
 
 
 def test_later_minor_version() -> None:
@@ -358,28 +261,11 @@ def test_chunks_in_pieces(size: int) -> None:
     assert data == b"GET / HTTP/1.1"
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"\r\n",
-        b"x\r\n",
-        b"-1\r\n",
-        b"+1\r\n",
-        b"0x1\r\n",
-        b" 1\r\n",
-        b"1 \r\n",
-        b"1_0\r\n",
-        b"1" * 13 + b"\r\n",
-        b"1;a\0b\r\n",
-        b"1\nx\r\n",
-        b"1\r\nxy\r\n",
-        b"1\r\nx\n0\r\n",
-        b"1;" + b"x" * MAX_LINE,
-        b"0\r\n" + b"A: b\r\n" * (MAX_TRAILERS + 1),
-        b"0\r\nA: " + b"x" * MAX_LINE,
-    ],
-)
-def test_malformed_chunks(raw: bytes) -> None:
+def test_malformed_chunks() -> None:
     """Sizes that are no plain hexadecimal numbers, wrong ends and long lines are refused."""
-    with pytest.raises(BadRequest):
-        Chunks().feed(bytearray(raw))
+    sizes = b"|x|-1|+1|0x1| 1|1 |1_0|1111111111111|1;a\0b".split(b"|")
+    bodies = [size + b"\r\n" for size in sizes] + [b"1\nx\r\n", b"1\r\nxy\r\n", b"1\r\nx\n0\r\n"]
+    bodies += [b"1;" + b"x" * MAX_LINE, b"0\r\nA: " + b"x" * MAX_LINE]
+    for body in (*bodies, b"0\r\n" + b"A: b\r\n" * (MAX_TRAILERS + 1)):
+        with pytest.raises(BadRequest):
+            Chunks().feed(bytearray(body))
