@@ -75,7 +75,8 @@ class Request(server.Request):
         if self.channel is None:
             return reason  # the client is gone
         if self.startedWriting:
-            self.channel.abort()  # type: ignore[attr-defined]  # so that the body is not taken for whole
+            # A body that breaks off must not look like one that is whole.
+            self.channel.abort()  # type: ignore[attr-defined]
         else:
             text = "Something is wrong with proxpi itself; its log says more."
             responses.text(500, text).send(self)
