@@ -1,4 +1,4 @@
-"""A wall clock that jumps does no harm, whether proxpi runs at that moment or not."""
+"""A wall clock that jumps makes no page fresh or stale, and no wait longer or shorter."""
 
 from __future__ import annotations
 
@@ -17,16 +17,9 @@ from tests.support.processes import StartProxy
 HOUR = 3600.0
 
 
-@pytest.fixture
-def clock(tmp_path: Path) -> WallClock:
-    """The clock on the wall of a process."""
-    return WallClock(tmp_path / "clock")
-
-
-def test_it_jumps_while_proxpi_runs(
-    fake_index: FakeIndex, start_proxy: StartProxy, clock: WallClock
-) -> None:
-    """A fresh page stays fresh, and neither is a wait cut short nor does one never end."""
+def test_running(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """While proxpi runs, a fresh page stays fresh, and waits take as long as ever."""
+    clock = WallClock(tmp_path / "clock")
     for project in ("demo", "slow", "silent"):
         fake_index.add(make_wheel(project))
     proxy = start_proxy(fake_index, environment=clock.environment)
@@ -54,16 +47,17 @@ def test_it_jumps_while_proxpi_runs(
 @pytest.mark.parametrize(
     ("jump", "found"), [(0.0, "HIT"), (HOUR, "REVALIDATED"), (-HOUR, "REVALIDATED")]
 )
-def test_it_jumps_while_proxpi_is_down(
-    fake_index: FakeIndex, start_proxy: StartProxy, clock: WallClock, jump: float, found: str
+def test_restarted(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, jump: float, found: str
 ) -> None:
-    """A page that is too old, or from the future, is asked for again after a start."""
+    """After a restart a page that is too old, or from the future, is revalidated."""
+    clock = WallClock(tmp_path / "clock")
     fake_index.add(make_wheel("demo"))
-    folder = clock.path.parent / "cache"
-    before = start_proxy(fake_index, environment=clock.environment, cache_dir=folder)
+    settings = {"environment": clock.environment, "cache_dir": tmp_path / "cache"}
+    before = start_proxy(fake_index, **settings)
     assert before.get("/index/demo/").headers["x-cache"] == "MISS"
     before.stop()
     clock.jump(jump)
-    after = start_proxy(fake_index, environment=clock.environment, cache_dir=folder)
+    after = start_proxy(fake_index, **settings)
     assert after.get("/index/demo/").headers["x-cache"] == found
     assert after.get("/index/demo/").headers["x-cache"] == "HIT"

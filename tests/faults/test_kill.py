@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import http.server
 import itertools
 import json
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from signal import SIGKILL
 
-import attrs
 import pytest
 
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy, http_server
 from tests.support.proxy import Proxy, Reply
 
 ROUNDS, LANES = 6, 4
@@ -48,19 +46,19 @@ def _delete(proxy: Proxy, path: str) -> None:
     assert proxy.request("DELETE", path).status == 200
 
 
-@attrs.define(eq=False)
 class _Numbered:
     """An index whose pages have another number each time, in every file name.
 
-    :ivar served: by project, the number of its newest page
+    ``served`` has the number of the newest page, by project.
     """
 
-    url: str = ""
-    served: dict[str, int] = attrs.field(factory=dict)
-    _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+    def __init__(self) -> None:
+        self.served: dict[str, int] = {}
+        self._numbers = itertools.count(1)
 
-    def page(self, project: str) -> bytes:
-        """Make the next page of a project."""
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Give the next page of a project."""
+        project = path.strip("/").rpartition("/")[2]
         number = self.served[project] = next(self._numbers)
         names = [f"{project}-{number}.{file}.tar.gz" for file in range(FILES)]
         files = [
@@ -68,38 +66,7 @@ class _Numbered:
             for name in names
         ]
         page = {"meta": {"api-version": "1.0"}, "name": project, "files": files}
-        return json.dumps(page).encode()
-
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator[_Numbered]:
-        """Serve until the block ends."""
-        index = cls()
-
-        class Answers(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                body = index.page(self.path.strip("/").rpartition("/")[2])
-                self.send_response(200)
-                self.send_header("Content-Type", JSON)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with suppress(ConnectionError):
-                    self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-            index.url = f"http://127.0.0.1:{server.server_port}/simple/"
-            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-            thread.start()
-            try:
-                yield index
-            finally:
-                server.shutdown()
-                thread.join()
+        return 200, {"Content-Type": JSON}, json.dumps(page).encode()
 
 
 def _number(reply: Reply, project: str) -> int:
@@ -138,9 +105,10 @@ def _rounds(lane: int, folder: Path) -> int:
     """Kill again and again on one folder; count the pages that were stored meanwhile."""
     folder.mkdir()
     moments, between = random.Random(lane), 0
-    with _Numbered.running() as index:
+    index = _Numbered()
+    with http_server(index.answer) as origin:
         settings = {
-            "PROXPI_INDEX_URL": index.url,
+            "PROXPI_INDEX_URL": f"{origin}/simple/",
             "PROXPI_INDEX_TTL": EXPIRED_AT_ONCE,
             "PROXPI_CACHE_DIR": str(folder / "cache"),
         }
@@ -174,8 +142,12 @@ def test_pages(tmp_path: Path) -> None:
 def test_deletes(tmp_path: Path) -> None:
     """No client gets a page from before its DELETE, after a kill either."""
     moments = random.Random(1)
-    with _Numbered.running() as index:
-        settings = {"PROXPI_INDEX_URL": index.url, "PROXPI_CACHE_DIR": str(tmp_path / "cache")}
+    index = _Numbered()
+    with http_server(index.answer) as origin:
+        settings = {
+            "PROXPI_INDEX_URL": f"{origin}/simple/",
+            "PROXPI_CACHE_DIR": str(tmp_path / "cache"),
+        }
         for _ in range(4):
             deleted = [0]
 

@@ -5,11 +5,9 @@ How many clients that can be depends on the machine, so nothing else runs meanwh
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
@@ -17,8 +15,7 @@ from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
-from tests.support.proxy import Proxy
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy, health_checks
 
 pytestmark = pytest.mark.alone
 
@@ -26,27 +23,6 @@ MIB = 1 << 20
 IDLE, OPEN = 5000, 1000
 CLIENTS = 50
 PROJECTS = [f"demo-{number}" for number in range(10)]
-
-
-@contextmanager
-def health_checks(proxy: Proxy) -> Iterator[list[float]]:
-    """Request the health all the time; give the seconds of each response."""
-    waits: list[float] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        while not done.is_set():
-            started = time.monotonic()
-            assert proxy.get("/health").status == 200
-            waits.append(time.monotonic() - started)
-
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask)
-        try:
-            yield waits
-        finally:
-            done.set()
-            asking.result()
 
 
 def test_outage(fake_index: FakeIndex, start_proxy: StartProxy) -> None:

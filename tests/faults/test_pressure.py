@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from contextlib import ExitStack, suppress
@@ -12,23 +11,13 @@ import pytest
 from proxpi.upstream.connections import CONNECTIONS
 from tests.support import sockets
 from tests.support.behavior import Behavior
-from tests.support.distributions import Distribution, make_wheel
+from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.processes import StartProxy
-from tests.support.proxy import Proxy
+from tests.support.processes import StartProxy, serve_large
 
 MIB = 1 << 20
 FEW = 400
 ABANDONED = 3 * CONNECTIONS
-
-
-def serve_large(index: FakeIndex, proxy: Proxy, size: int) -> tuple[bytes, str]:
-    """Have a file of random bytes in the cache; give it and its path."""
-    file = Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
-    index.add(file)
-    path = f"/index/large/{file.filename}"
-    assert proxy.get(path).body == file.data
-    return file.data, path
 
 
 def test_descriptors_exhausted(fake_index: FakeIndex, start_proxy: StartProxy) -> None:

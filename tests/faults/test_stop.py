@@ -18,10 +18,10 @@ import pytest
 from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.certificates import Authority, serving
-from tests.support.distributions import Distribution, make_wheel
+from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.inside import hung
-from tests.support.processes import StartProxy
+from tests.support.processes import StartProxy, serve_large
 from tests.support.proxy import Proxy
 
 MIB = 1 << 20
@@ -59,21 +59,12 @@ def wait_until_it_refuses(proxy: Proxy) -> None:
             return
 
 
-def serve_large(index: FakeIndex, proxy: Proxy, size: int = 16 * MIB) -> tuple[bytes, str]:
-    """Have a file of random bytes in the cache; give it and its path."""
-    file = Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
-    index.add(file)
-    path = f"/index/large/{file.filename}"
-    assert proxy.get(path).body == file.data
-    return file.data, path
-
-
 def test_responses_under_way(
     fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path
 ) -> None:
     """Downloads under way are finished; idle connections and the temporary folder go at once."""
     proxy = start_proxy(fake_index)
-    data, path = serve_large(fake_index, proxy)
+    data, path = serve_large(fake_index, proxy, 16 * MIB)
     assert list(tmp_path.glob("proxpi-*")) != []
     with ExitStack() as stack:
         idle = stack.enter_context(sockets.connect(proxy.origin))
@@ -114,7 +105,7 @@ def test_container(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
 def test_client_that_reads_nothing(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     """A client that reads nothing is waited for until the drain time-out."""
     proxy = start_proxy(fake_index, drain_timeout=1)
-    _, path = serve_large(fake_index, proxy)
+    _, path = serve_large(fake_index, proxy, 16 * MIB)
     with sockets.connect(proxy.origin, receives=4096) as client:
         sockets.ask(client, path)
         assert sockets.head(client)[0] == 200

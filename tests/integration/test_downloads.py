@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -18,7 +16,7 @@ from tests.support import sockets
 from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.processes import StartProxy, proxies
+from tests.support.processes import StartProxy, http_server, proxies
 from tests.support.proxy import Proxy
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -180,76 +178,30 @@ def test_range(shared_index: FakeIndex, shared_proxy: Proxy) -> None:
     assert asked.headers["range"] == f"bytes={span}"
 
 
-Handler = Callable[[BaseHTTPRequestHandler], None]
-
-
-@pytest.fixture
-def start_server() -> Iterator[Callable[[dict[str, Handler]], str]]:
-    """Starts servers that answer by path; gives the origin."""
-    with ExitStack() as stack:
-
-        def start(handlers: dict[str, Handler]) -> str:
-            class Answering(BaseHTTPRequestHandler):
-                protocol_version = "HTTP/1.1"
-
-                def do_GET(self) -> None:
-                    handlers[self.path](self)
-
-                def log_message(self, *_: object) -> None:
-                    """Say nothing."""
-
-            server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-            server.daemon_threads = True
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-            return f"http://127.0.0.1:{server.server_port}"
-
-        yield start
-
-
-def send(data: bytes, status: int = 200, **headers: str) -> Handler:
-    """Answer with these bytes."""
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            request.send_header(name.replace("_", "-"), value)
-        request.end_headers()
-        with suppress(ConnectionError):
-            request.wfile.write(data)
-
-    return answer
-
-
-def page(*names: str) -> Handler:
-    """Answer with a page that lists these files without hash and size."""
-    files = [{"filename": name, "url": f"/files/{name}", "hashes": {}} for name in names]
-    document = {"meta": {"api-version": "1.0"}, "name": "demo", "files": files}
-    return send(json.dumps(document).encode(), Content_Type=JSON)
-
-
 @pytest.mark.parametrize("connections", [1, 4])
-def test_clients_that_read_nothing(
-    start_server: Callable[[dict[str, Handler]], str], start_proxy: StartProxy, connections: int
-) -> None:
+def test_clients_that_read_nothing(start_proxy: StartProxy, connections: int) -> None:
     """Clients that read nothing of a file elsewhere hold no connection of the first origin."""
-    large = send(bytes(100_000_000), Accept_Ranges="bytes")
-    elsewhere = start_server({"/large.tar.gz": large})
-    origin = start_server(
-        {
-            "/simple/demo/": page("large.tar.gz", "small.tar.gz"),
-            "/files/large.tar.gz": send(b"", 302, Location=f"{elsewhere}/large.tar.gz"),
-            "/files/small.tar.gz": send(b"small"),
-        }
-    )
-    proxy = start_proxy(
-        index_url=f"{origin}/simple/",
-        slow_download="stream",
-        cache_size=0,
-        upstream_connections=connections,
-    )
+    files: list[dict[str, object]] = [
+        {"filename": name, "url": f"/files/{name}", "hashes": {}}
+        for name in ("large.tar.gz", "small.tar.gz")
+    ]
+    page = {"meta": {"api-version": "1.0"}, "name": "demo", "files": files}
+
+    def answer(path: str) -> tuple[int, dict[str, str], bytes]:
+        if path.endswith("/large.tar.gz"):
+            return 302, {"Location": f"{elsewhere}/large.tar.gz"}, b""
+        if path.endswith("/small.tar.gz"):
+            return 200, {}, b"small"
+        return 200, {"Content-Type": JSON}, json.dumps(page).encode()
+
     with ExitStack() as stack:
+        large = 200, {"Accept-Ranges": "bytes"}, bytes(100_000_000)
+        elsewhere = stack.enter_context(http_server(lambda _: large))
+        origin = stack.enter_context(http_server(answer))
+        settings = {"slow_download": "stream", "cache_size": 0}
+        proxy = start_proxy(
+            index_url=f"{origin}/simple/", upstream_connections=connections, **settings
+        )
         for number in range(connections + 1):
             client = stack.enter_context(sockets.connect(proxy.origin))
             sockets.ask(client, "/index/demo/large.tar.gz")

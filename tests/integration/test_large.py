@@ -1,27 +1,25 @@
-"""Pages of thousands of files, and a list of very many projects: other clients notice nothing.
+"""Pages of thousands of files, and a list of very many projects, hold up no other request.
 
-Nothing but these is to keep the machine from answering others.
+Only they load the machine meanwhile.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.support.fake_index import FakeIndex
-from tests.support.processes import StartProxy
+from tests.support.processes import StartProxy, health_checks
 from tests.support.proxy import Proxy, Reply
 
 pytestmark = pytest.mark.alone
 
 JSON = "application/vnd.pypi.simple.v1+json"
-#: Of the time that making something takes, the most for which others may have to wait.
+#: The longest wait of another request, as a share of the time that the page takes.
 SHARE = 0.5
 
 
@@ -53,47 +51,29 @@ def _list(projects: int) -> bytes:
     return json.dumps({"meta": {"api-version": "1.4"}, "projects": names}).encode()
 
 
-def _beside(proxy: Proxy, path: str, accept: str) -> tuple[Reply, float, list[float]]:
-    """Ask for something, and all the while for the health; the seconds that each took."""
-    waits: list[float] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        while not done.is_set():
-            started = time.monotonic()
-            assert proxy.get("/health").status == 200
-            waits.append(time.monotonic() - started)
-
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask)
-        try:
-            started = time.monotonic()
-            reply = proxy.get(path, Accept=accept, Accept_Encoding="gzip")
-            taken = time.monotonic() - started
-        finally:
-            done.set()
-        asking.result()
-    return reply, taken, waits
+def _get_beside_checks(proxy: Proxy, path: str, accept: str) -> Reply:
+    """Request a page that is not cached; a health check takes a part of that time at most."""
+    with health_checks(proxy) as waits:
+        started = time.monotonic()
+        reply = proxy.get(path, Accept=accept, Accept_Encoding="gzip")
+        taken = time.monotonic() - started
+    assert (reply.status, reply.headers["x-cache"]) == (200, "MISS")
+    assert len(waits) > 3
+    assert max(waits) < SHARE * taken
+    return reply
 
 
 @pytest.mark.parametrize("accept", [JSON, "text/html"])
-def test_large_page(fake_index: FakeIndex, start_proxy: StartProxy, accept: str) -> None:
-    """While a page of 10,000 files is made, others are answered, each in a part of the time."""
+def test_page(fake_index: FakeIndex, start_proxy: StartProxy, accept: str) -> None:
+    """While a page of 10,000 files is parsed and rendered, other requests are answered."""
     fake_index.page("large", _page(10_000), JSON)
-    proxy = start_proxy(fake_index)
-    reply, taken, waits = _beside(proxy, "/index/large/", accept)
-    assert (reply.status, reply.headers["x-cache"]) == (200, "MISS")
-    assert len(waits) > 3
-    assert max(waits) < SHARE * taken
+    _get_beside_checks(start_proxy(fake_index), "/index/large/", accept)
 
 
-def test_large_list(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """The same while a list of 300,000 projects is made; it is sent from a file from then on."""
+def test_list(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """So are they during a list of 300,000 projects, which is then sent from a file."""
     fake_index.page("", _list(300_000), JSON)
     proxy = start_proxy(fake_index)
-    reply, taken, waits = _beside(proxy, "/index/", JSON)
-    assert (reply.status, reply.headers["x-cache"]) == (200, "MISS")
-    assert len(waits) > 3
-    assert max(waits) < SHARE * taken
+    reply = _get_beside_checks(proxy, "/index/", JSON)
     again = proxy.get("/index/", Accept=JSON, Accept_Encoding="gzip")
     assert (again.body, again.headers["x-cache"]) == (reply.body, "HIT")

@@ -1,4 +1,4 @@
-"""Fixtures of the tests with real processes: fake indexes, and proxies in front of them.
+"""Fixtures and helpers of the tests with real processes: fake indexes, and proxies before them.
 
 A process takes a second to start, so a module whose tests only ask has one for all of them:
 ``shared_index`` and ``shared_proxy``. Its tests use projects of their own.
@@ -6,12 +6,18 @@ A process takes a second to start, so a module whose tests only ask has one for 
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.support.distributions import Distribution
 from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy
 
@@ -54,6 +60,66 @@ def proxies(folder: Path) -> Iterator[StartProxy]:
             return stack.enter_context(proxy)
 
         yield start
+
+
+def serve_large(index: FakeIndex, proxy: Proxy, size: int) -> tuple[bytes, str]:
+    """Fetch a file of random bytes into the cache; give it and its path."""
+    file = Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
+    index.add(file)
+    path = f"/index/large/{file.filename}"
+    assert proxy.get(path).body == file.data
+    return file.data, path
+
+
+@contextmanager
+def health_checks(proxy: Proxy) -> Iterator[list[float]]:
+    """Request the health all the time; give the seconds of each response."""
+    waits: list[float] = []
+    done = threading.Event()
+
+    def check() -> None:
+        while not done.is_set():
+            started = time.monotonic()
+            assert proxy.get("/health").status == 200
+            waits.append(time.monotonic() - started)
+
+    with ThreadPoolExecutor(1) as pool:
+        checking = pool.submit(check)
+        try:
+            yield waits
+        finally:
+            done.set()
+            checking.result()
+
+
+@contextmanager
+def http_server(answer: Callable[[str], tuple[int, dict[str, str], bytes]]) -> Iterator[str]:
+    """Run a server that answers ``GET`` of a path with status, header fields and body."""
+
+    class Answering(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, headers, body = answer(self.path)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            with suppress(ConnectionError):
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
