@@ -32,7 +32,7 @@ from proxpi.files.cache_dir import CacheDir
 from proxpi.files.mirror import Mirror
 from proxpi.index.client import IndexClient
 from proxpi.index.page_cache import PageCache
-from proxpi.index.project_list import Projects
+from proxpi.index.project_list import ProjectListCache
 from proxpi.resources import StartFailed, make_folder
 from proxpi.settings import Given, Settings, setting
 from proxpi.simple import urls
@@ -70,7 +70,7 @@ class Proxpi(Service):
     upstream: UpstreamClient
     sources: list[IndexClient]
     pages: PageCache
-    projects: Projects
+    projects: ProjectListCache
     cache_dir: CacheDir
     mirror: Mirror
     limiter: ConnectionLimiter

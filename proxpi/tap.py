@@ -43,7 +43,7 @@ from proxpi.index.client import IndexClient, Root
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import PageCache
 from proxpi.index.page_store import PageStore
-from proxpi.index.project_list import Projects
+from proxpi.index.project_list import ProjectListCache
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.resources import (
@@ -131,7 +131,7 @@ def build(
     store = PageStore(cache_dir.own / "pages", reactor, errors=errors)
     pages = PageCache(sources, reactor, store, resources.pages, changed=response_cache.invalidate)
     lists = ListStore(cache_dir.own / "projects", reactor)
-    projects = Projects(sources, upstream, reactor, lists, resources.pages)
+    projects = ProjectListCache(sources, upstream, reactor, lists, resources.pages)
     mirror = file_mirror(
         pages,
         upstream,

@@ -28,7 +28,7 @@ from proxpi.index.client import StoredResponse
 from proxpi.index.entry_store import EntryStore, Superseded
 from proxpi.index.list_parser import BLOCK
 from proxpi.simple.negotiate import Serialization
-from proxpi.simple.render import list_head, list_items, list_tail
+from proxpi.simple.render import render_list
 
 #: Bytes of names in memory of all runs of a merge together, and at least of one.
 MERGE_MEMORY, MIN_RUN_MEMORY = 256 * 1024, 1024
@@ -182,19 +182,12 @@ def _sorted_runs(lists: Sequence[ListFile], starts: list[int]) -> Iterator[bytes
 def render(names: ListFile, representation: Representation) -> Iterator[bytes]:
     """Render a list (PEP 503, PEP 691), in pieces."""
     serialization, compressed = representation
+    batches = (b"".join(lines).decode("ascii").split() for lines in names.lines())
+    pieces = render_list(batches, serialization)
     if not compressed:
-        yield from _pieces(names, serialization)
+        yield from pieces
         return
     # Level 1: the list is long, and the next one comes soon. 31: a gzip header, largest window.
     gzip = zlib.compressobj(1, wbits=31)
-    yield from map(gzip.compress, _pieces(names, serialization))
+    yield from map(gzip.compress, pieces)
     yield gzip.flush()
-
-
-def _pieces(names: ListFile, serialization: Serialization) -> Iterator[bytes]:
-    yield list_head(serialization)
-    first = True
-    for lines in names.lines():
-        yield list_items(serialization, b"".join(lines).decode("ascii").split(), first)
-        first = False
-    yield list_tail(serialization)

@@ -78,7 +78,7 @@ class ListEntry(Entry):
 
 
 @attrs.define(eq=False)
-class Projects:
+class ProjectListCache:
     """The project list of all indexes together."""
 
     _sources: Sequence[IndexClient]

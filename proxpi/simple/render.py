@@ -7,7 +7,7 @@ same project always gives the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -136,25 +136,21 @@ def _escaped(text: str) -> str:
     return escape(text).translate(_SPACES).encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
-def list_head(serialization: Serialization) -> bytes:
-    """Begin the project list, which is rendered in pieces: it can have a million names."""
-    if serialization is Serialization.JSON:
-        return b'{"meta":{"api-version":"%s"},"projects":[' % JSON_VERSION.encode()
-    return _head("Simple index", {"pypi:repository-version": HTML_VERSION})
+def render_list(batches: Iterable[Iterable[str]], serialization: Serialization) -> Iterator[bytes]:
+    """Render the project list in pieces: it can have a million names.
 
-
-def list_items(serialization: Serialization, names: Iterable[str], first: bool) -> bytes:
-    """Render some names of the list.
-
-    :param names: normalized, so that they need no escaping
-    :param first: whether none was rendered before
+    :param batches: normalized names, which need no escaping
     """
     if serialization is Serialization.HTML:
-        return "".join(f'<a href="{name}/">{name}</a><br>\n' for name in names).encode()
-    items = ",".join(f'{{"name":"{name}"}}' for name in names)
-    return (items if first or not items else "," + items).encode()
-
-
-def list_tail(serialization: Serialization) -> bytes:
-    """End the project list."""
-    return b"]}" if serialization is Serialization.JSON else _HTML_TAIL
+        yield _head("Simple index", {"pypi:repository-version": HTML_VERSION})
+        for names in batches:
+            yield "".join(f'<a href="{name}/">{name}</a><br>\n' for name in names).encode()
+        yield _HTML_TAIL
+        return
+    yield b'{"meta":{"api-version":"%s"},"projects":[' % JSON_VERSION.encode()
+    comma = ""
+    for names in batches:
+        items = ",".join(f'{{"name":"{name}"}}' for name in names)
+        yield (comma + items if items else "").encode()
+        comma = "," if items else comma
+    yield b"]}"

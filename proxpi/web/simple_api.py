@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index.page_cache import NoSuchProject, Page, PageCache
-from proxpi.index.project_list import ProjectList, Projects
+from proxpi.index.project_list import ProjectList, ProjectListCache
 from proxpi.simple import negotiate
 from proxpi.web import responses
 from proxpi.web.files import Files
@@ -34,7 +34,7 @@ class SimpleApi(Resource):
     """Answers requests for the project list, for pages and for files."""
 
     _pages: PageCache
-    _projects: Projects
+    _projects: ProjectListCache
     _files: Files
     _clock: IReactorTime
     isLeaf = True

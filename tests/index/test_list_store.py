@@ -18,7 +18,7 @@ from proxpi.index import list_store
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore, Representation
 from proxpi.simple.model import SkippedLinks
-from proxpi.simple.render import list_head, list_items, list_tail
+from proxpi.simple.render import render_list
 from tests.support.agent import Reply
 from tests.support.indexes import EXTRA, ROOT, root_list
 from tests.support.projects import HTML, JSON, ListCase, StoredListCase, content, names
@@ -238,8 +238,7 @@ def test_render(found: list[str], representation: Representation, block: int) ->
         in_blocks(patch, block)
         made = b"".join(list_store.render(file(found), representation))
     serialization, compressed = representation
-    head, tail = list_head(serialization), list_tail(serialization)
-    expected = head + list_items(serialization, found, True) + tail
+    expected = b"".join(render_list([found], serialization))
     assert (gzip.decompress(made) if compressed else made) == expected
 
 

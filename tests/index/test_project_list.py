@@ -19,7 +19,7 @@ from twisted.web.http import PotentialDataLoss
 
 from proxpi import atomic_files
 from proxpi.index.list_store import ListFile, ListStore
-from proxpi.index.project_list import UNWRITABLE_TIME, NoSuchList, ProjectList, Projects
+from proxpi.index.project_list import UNWRITABLE_TIME, NoSuchList, ProjectList, ProjectListCache
 from proxpi.upstream.connections import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
@@ -358,7 +358,7 @@ class ColdTests(ListCase):
             network = Network(PLAIN)
             index = source(PLAIN, 60.0, network.upstream)
             store = ListStore(self.place, network.reactor)
-            projects = Projects([index], network.upstream, network.reactor, store, at_once)
+            projects = ProjectListCache([index], network.upstream, network.reactor, store, at_once)
             body = root_list(f"p{number}" for number in range(8_000)).body
             ask = run(projects.fetch(JSON, False))
             line = network.accept()

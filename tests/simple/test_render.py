@@ -18,11 +18,9 @@ from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import parse_project
 from proxpi.simple.render import (
     JSON_VERSION,
-    list_head,
-    list_items,
-    list_tail,
     render_html,
     render_json,
+    render_list,
 )
 from tests.support.strategies import deterministic, normalized_names, projects
 
@@ -266,19 +264,11 @@ def test_escaping(reason: str, written: str) -> None:
 _lists = st.lists(st.lists(normalized_names, max_size=3), max_size=4)
 
 
-def _list(serialization: Serialization, pieces: list[list[str]]) -> bytes:
-    body, first = list_head(serialization), True
-    for names in pieces:
-        body += list_items(serialization, names, first)
-        first = first and not names
-    return body + list_tail(serialization)
-
-
 @deterministic
 @given(_lists)
 def test_list_in_json(pieces: list[list[str]]) -> None:
     """However the list is cut into pieces, it is one JSON object with every name in order."""
-    page = json.loads(_list(Serialization.JSON, pieces))
+    page = json.loads(b"".join(render_list(pieces, Serialization.JSON)))
     names = [name for piece in pieces for name in piece]
     assert page == {
         "meta": {"api-version": JSON_VERSION},
@@ -290,7 +280,7 @@ def test_list_in_json(pieces: list[list[str]]) -> None:
 @given(_lists)
 def test_list_in_html(pieces: list[list[str]]) -> None:
     """However the list is cut into pieces, it is one page with an anchor for every name."""
-    text = _list(Serialization.HTML, pieces).decode("ascii")
+    text = b"".join(render_list(pieces, Serialization.HTML)).decode("ascii")
     names = [name for piece in pieces for name in piece]
     assert re.findall('<a href="(.*)/">(.*)</a><br>\n', text) == [(name, name) for name in names]
     reader = _Strict()

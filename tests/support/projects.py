@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.index import revalidation
 from proxpi.index.list_store import ListStore
-from proxpi.index.project_list import ProjectList, Projects
+from proxpi.index.project_list import ProjectList, ProjectListCache
 from proxpi.simple.negotiate import Serialization
 from tests.support.cases import FolderCase, at_once, run
 from tests.support.indexes import ROOT, Indexes, root_list
@@ -61,7 +61,7 @@ class ListCase(FolderCase):
         """Begin anew on the stored lists."""
         for source in self.indexes.sources:
             source.breakers.succeeded("")
-        self.projects = Projects(
+        self.projects = ProjectListCache(
             self.indexes.sources,
             self.indexes.upstream,
             self.clock,

@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from proxpi import metrics
 from proxpi.files.mirror import Mirror
 from proxpi.index.page_cache import PageCache
-from proxpi.index.project_list import Projects
+from proxpi.index.project_list import ProjectListCache
 from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import responses
@@ -56,7 +56,7 @@ class AdminApi:
     """
 
     _pages: PageCache
-    _projects: Projects
+    _projects: ProjectListCache
     _mirror: Mirror
     _hosts: frozenset[str]
     _exposition: Callable[[], bytes]
