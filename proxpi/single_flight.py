@@ -43,7 +43,9 @@ class Flight(Generic[T]):
     started: float
     _left: Callable[[], object]
     _waiters: dict[Deferred[T], IDelayedCall | None] = attrs.field(init=False, factory=dict)
-    _outcome: Callable[[], Deferred[T]] | None = attrs.field(init=False, default=None)
+    _landed: bool = attrs.field(init=False, default=False)
+    _result: Any = attrs.field(init=False, default=None)
+    _error: BaseException | None = attrs.field(init=False, default=None)
     _late: bool = attrs.field(init=False, default=False)
 
     @property
@@ -60,21 +62,23 @@ class Flight(Generic[T]):
         :param until: the clock's seconds at which it fails with :class:`Late`; ``None``: never
         :param extend: is called then, and gives a later deadline, or ``None``
         """
-        if self._outcome is not None:
-            return self._outcome()
+        if self._landed:
+            return succeed(self._result) if self._error is None else fail(self._error)
         waiter: Deferred[T] = Deferred(self._leave)
         self._waiters[waiter] = None
         if until is not None:
-            self._time(waiter, until, extend)
+            self._set_timer(waiter, until, extend)
         return waiter
 
-    def _time(self, waiter: Deferred[T], until: float, extend: Callable[[], float | None]) -> None:
+    def _set_timer(
+        self, waiter: Deferred[T], until: float, extend: Callable[[], float | None]
+    ) -> None:
         left = max(0.0, until - self._clock.seconds())
         self._waiters[waiter] = self._clock.callLater(left, self._expire, waiter, extend)
 
     def _expire(self, waiter: Deferred[T], extend: Callable[[], float | None]) -> None:
         if (later := extend()) is not None:
-            self._time(waiter, later, extend)
+            self._set_timer(waiter, later, extend)
             return
         self._late = True
         del self._waiters[waiter]
@@ -84,29 +88,25 @@ class Flight(Generic[T]):
         self._remove(waiter)
         self._left()
 
-    def _succeeded(self, result: T) -> None:
-        self._outcome = lambda: succeed(result)
-        for waiter in self._remaining():
-            waiter.callback(result)
-
-    def _failed(self, failure: Failure) -> None:
-        # A Failure keeps the frames of the work alive; only its exception is needed.
-        error = failure.value
-        self._outcome = lambda: fail(error)
-        for waiter in self._remaining():
-            waiter.errback(error)
-
-    def _remaining(self) -> Iterator[Deferred[T]]:
-        """Remove the waiters one by one: the callbacks of one may cancel the next."""
-        while self._waiters:
-            waiter = next(iter(self._waiters))
-            self._remove(waiter)
-            yield waiter
-
     def _remove(self, waiter: Deferred[T]) -> None:
         timer = self._waiters.pop(waiter)
         if timer is not None:
             timer.cancel()
+
+    def _land(self, outcome: Any) -> None:
+        self._landed = True
+        if isinstance(outcome, Failure):
+            # A Failure keeps the frames of the work alive; only its exception is needed.
+            self._error = outcome.value
+        else:
+            self._result = outcome
+        while self._waiters:  # one by one: the callbacks of one may cancel the next
+            waiter = next(iter(self._waiters))
+            self._remove(waiter)
+            if self._error is None:
+                waiter.callback(outcome)
+            else:
+                waiter.errback(self._error)
 
 
 @attrs.define(eq=False)
@@ -126,11 +126,6 @@ class Flights(Generic[K, T]):
         """Whether any flight has not landed yet, detached ones included."""
         return bool(self._under_way)
 
-    @property
-    def wanted(self) -> bool:
-        """Whether any flight that has not landed is wanted."""
-        return any(flight.wanted for flight in self._under_way)
-
     def __iter__(self) -> Iterator[K]:
         return iter(list(self._joinable))
 
@@ -140,9 +135,7 @@ class Flights(Generic[K, T]):
         if flight is None:
             flight = self._joinable[key] = Flight(self._clock, self._clock.seconds(), self._left)
             self._under_way.add(flight)
-            result = Deferred.fromCoroutine(work())
-            result.addBoth(self._landed, key, flight)
-            result.addCallbacks(flight._succeeded, flight._failed)
+            Deferred.fromCoroutine(work()).addBoth(self._landed, key, flight)
         return flight
 
     def detach(self, key: K, flight: Flight[T] | None = None) -> None:
@@ -155,10 +148,10 @@ class Flights(Generic[K, T]):
             self._joinable.pop(key, None)
 
     def _left(self) -> None:
-        if not self.wanted:
+        if not any(flight.wanted for flight in self._under_way):
             self.abandoned()
 
-    def _landed(self, result: Any, key: K, flight: Flight[T]) -> Any:
+    def _landed(self, outcome: Any, key: K, flight: Flight[T]) -> None:
         self._under_way.discard(flight)
         self.detach(key, flight)
-        return result
+        flight._land(outcome)

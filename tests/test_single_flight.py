@@ -150,5 +150,4 @@ class FlightsTests(Case):
         self.error(late, Late)
         self.leave(leaves)
         assert calls == ["abandoned"]
-        assert self.flights.wanted
         assert self.flights.under_way

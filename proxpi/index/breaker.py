@@ -4,36 +4,34 @@ Theory of operation
 -------------------
 There is one breaker per page of an index, and one per index. Each is in one of three states:
 
-=========  ==============================  ===================================================
-state      when                            a request with a stale page to fall back on
-=========  ==============================  ===================================================
-closed     no error is known               is sent
-open       `retry_at` has not passed       is not sent: the client gets the stale page
-half-open  `retry_at` has passed           is sent as the *trial*; the breaker opens again for
-                                           the next pause, so that it is the only one
-=========  ==============================  ===================================================
-
-A failure opens a closed breaker; a success closes it in any state. The pauses double.
+=========  ==========================  ===========================================================
+state      when                        a request with a stale page to fall back on
+=========  ==========================  ===========================================================
+closed     no error is known           is sent
+open       `retry_at` has not passed   is not sent: the client gets the stale page
+half-open  `retry_at` has passed       is sent as the *trial*, the only one: the breaker opens
+                                       again for the next pause; the pauses double
+=========  ==========================  ===========================================================
 
 A failed request opens the breaker of its page. It opens the breaker of the index as well in two
 cases: the status is 429; or there was no connection or no response head, the page's breaker was
-closed, and the index has sent no response head since the request began. Every response head other
-than a 429 closes the breaker of the index; while a ``Retry-After`` runs, only the head of a later
-request does.
+closed, and the index has sent no response head since the request began. A success closes the
+breaker of the page. Every response head other than a 429 closes the breaker of the index; while a
+``Retry-After`` runs, only the head of a later request does.
 
 A page that hangs looks like an index that does. So the pauses of the index are half as long as
 those of a page: between two trials of the bad page, a good one gets its turn and closes the
 breaker of the index; and the trials of a page do not open that again.
 
-Requests without a stale page ignore all breakers, except that they heed the ``Retry-After`` of a
-429 (:mod:`proxpi.index.revalidation`).
+Requests without a stale page ignore all breakers, but heed the ``Retry-After`` of a 429. All times
+are the clock's seconds; `since` is when a request began.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from enum import Enum, auto
+from enum import IntEnum
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -48,24 +46,14 @@ LONGEST = 30.0
 #: Breakers of pages that one index has at most; beyond that, the least recently failed one closes.
 MOST = 1000
 
-
-class State(Enum):
-    """The state of a breaker, or of those of a page and its index together."""
-
-    CLOSED = auto()
-    HALF_OPEN = auto()
-    OPEN = auto()
-
-
-_STATES = tuple(State)
+State = IntEnum("State", ["CLOSED", "HALF_OPEN", "OPEN"])
 
 
 @attrs.define(eq=False)
 class Breaker:
-    """A circuit breaker; all times are the clock's seconds.
+    """A circuit breaker.
 
     :ivar error: why it is not closed, known since `failed_at`
-    :ivar retry_at: when it is half-open
     """
 
     _first: float
@@ -122,44 +110,33 @@ class Breakers:
     def state(self, page: str) -> State:
         """Give the state of both breakers together: what becomes of the next request."""
         now = self._clock.seconds()
-        states = [breaker.state(now) for breaker in self._of(page)]
-        return next(
-            (each for each in (State.OPEN, State.HALF_OPEN) if each in states), State.CLOSED
-        )
+        return max(breaker.state(now) for breaker in self._passed(page))
 
     def refusal(self, page: str, *, ignore_page: bool = False) -> UpstreamFailed | None:
-        """
-        Give the error for which a breaker refuses a request now; ``None`` if it is admitted.
+        """Give the error for which an open breaker refuses a request; `None` if it may be sent.
 
         :param ignore_page: whether only the breaker of the index counts
         """
         now = self._clock.seconds()
-        for breaker in self._of(page, ignore_page):
+        for breaker in self._passed(page, ignore_page):
             if breaker.error is not None and breaker.state(now) is State.OPEN:
                 return self._index_error() if breaker is self._index else breaker.error.copy()
         return None
 
     def admit(self, page: str, *, ignore_page: bool = False) -> bool:
-        """
-        Admit a request, which is sent at once.
+        """Admit a request, which is sent at once, or raise its :meth:`refusal`.
 
-        :param ignore_page: as for :meth:`refusal`
         :return: whether it is a trial
-        :raises UpstreamFailed: if a breaker refuses it
         """
         if (error := self.refusal(page, ignore_page=ignore_page)) is not None:
             raise error
-        tried = [each for each in self._of(page, ignore_page) if each.error is not None]
+        tried = [each for each in self._passed(page, ignore_page) if each.error is not None]
         for breaker in tried:
             breaker.back_off(self._clock.seconds())
         return bool(tried)
 
     def answered(self, status: int, since: float) -> None:
-        """
-        Note a response head.
-
-        :param since: the clock's seconds when the request began
-        """
+        """Note a response head."""
         if status == 429:
             return
         self._answered_at = self._clock.seconds()
@@ -172,11 +149,7 @@ class Breakers:
         self._pages.pop(page, None)
 
     def failed(self, page: str, error: UpstreamFailed, since: float) -> None:
-        """
-        Note a failed request.
-
-        :param since: the clock's seconds when it began
-        """
+        """Note a failed request."""
         now = self._clock.seconds()
         silent = error.scope == "connection" and self._answered_at < since
         if error.scope == "rate limit" or (silent and page not in self._pages):
@@ -189,24 +162,19 @@ class Breakers:
     def failed_since(self, page: str, since: float) -> UpstreamFailed | None:
         """Give why the last request for a page failed, if one did since then."""
         own = self._pages.get(page)
-        if own is None or own.error is None or own.failed_at < since:
-            return None
-        return own.error.copy()
+        return own.error.copy() if own and own.error and own.failed_at >= since else None
 
     @property
     def rate_limit(self) -> UpstreamFailed | None:
         """The 429 whose ``Retry-After`` is not over, with the seconds that are left of it."""
-        limit = self._index.error
-        if limit is None or not limit.retry_after:
-            return None
-        left = self._index.failed_at + min(limit.retry_after, LONGEST) - self._clock.seconds()
-        if left <= 0:
+        if self._index.error is None or not self._index.error.retry_after:
             return None
         error = self._index_error()
-        error.retry_after = left
-        return error
+        until = self._index.failed_at + min(error.retry_after or 0.0, LONGEST)
+        error.retry_after = until - self._clock.seconds()
+        return error if error.retry_after > 0 else None
 
-    def _of(self, page: str, ignore_page: bool = False) -> list[Breaker]:
+    def _passed(self, page: str, ignore_page: bool = False) -> list[Breaker]:
         """Give the breakers that a request for a page passes."""
         own = None if ignore_page else self._pages.get(page)
         return [self._index] if own is None else [own, self._index]
@@ -215,12 +183,12 @@ class Breakers:
         """Give why the index fails, without the page whose request showed it."""
         assert self._index.error is not None
         error = self._index.error.copy()
-        if isinstance(error, ProxyFailed):
-            return error
-        return UpstreamFailed(
-            self.url,
-            error.cause,
-            temporary=error.temporary,
-            retry_after=error.retry_after,
-            scope=error.scope,
-        )
+        if not isinstance(error, ProxyFailed):
+            error = UpstreamFailed(
+                self.url,
+                error.cause,
+                temporary=error.temporary,
+                retry_after=error.retry_after,
+                scope=error.scope,
+            )
+        return error

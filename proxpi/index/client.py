@@ -147,11 +147,7 @@ class Root:
         self.answered = self.answered or self._status == 200
 
     async def answers(self, since: float) -> bool:
-        """
-        Tell whether it sends 200; one request serves all callers.
-
-        :param since: the clock's seconds; an older success does not count
-        """
+        """Tell whether it has sent 200 since then (the clock's seconds), or does so now."""
         pauses = self._status != 200 and self._clock.seconds() < self._requested_at + ROOT_PAUSE
         if not pauses and self._requested_at < since:
             await self._requests.join(None, self._request).wait()
@@ -171,19 +167,17 @@ class Root:
         if self._absent is None:
             return
         self._absent.add(name)
-        if len(self._absent) >= FIRST_PAGES:
-            await self.learn()
-        if self._absent is None:
+        if len(self._absent) < FIRST_PAGES and self._status not in (404, 410):
             return
-        if self._status in (404, 410):
+        await self.learn()
+        if self._absent is not None and self._status in (404, 410):
             _log.warn(
                 "{url} answers {status}, and so do its first pages: is it the root of an index? "
                 "(PROXPI_INDEX_URL, PROXPI_EXTRA_INDEX_URLS)",
                 url=urls.loggable(self.url),
                 status=self._status,
             )
-        if self._status in (404, 410) or len(self._absent) >= FIRST_PAGES:
-            self._absent = None
+        self._absent = None
 
     async def _request(self) -> None:
         status = None
@@ -227,11 +221,7 @@ class IndexClient:
         return self.private or self._upstream.credentials.protects(url)
 
     def timeout_error(self, page: str, since: float) -> UpstreamFailed:
-        """
-        Give the error for a page that has not arrived: the last failure, else a timeout.
-
-        :param since: the clock's seconds before which a failure does not count
-        """
+        """Give the error for a page that has not arrived: a failure since then, else a timeout."""
         return self.breakers.failed_since(page, since) or self._upstream.timeout_error(self.url)
 
     def remaining(self, stored: StoredResponse | None) -> float:
@@ -336,11 +326,7 @@ class IndexClient:
             yield response
 
     async def _check_absence(self, url: str, stored: StoredResponse | None, since: float) -> None:
-        """
-        Make sure that a page that was there is absent, and not hidden from expired credentials.
-
-        :raises UpstreamFailed: if it is hidden
-        """
+        """Raise `UpstreamFailed`, if a page that was there is hidden from expired credentials."""
         if stored is None or not stored.present or not self.private:
             return
         if self.root.answered and not await self.root.answers(since):
@@ -364,20 +350,12 @@ class IndexClient:
         return IndexPage(project, model.encode(project))
 
     def _means_absent(self, status: int, served: bool) -> bool:
-        """
-        Tell whether a status means absence.
-
-        An object store without credentials sends 403 for a missing object; with credentials, or
-        for a page that it served before, that means a lost permission.
-        """
+        # An object store without credentials sends 403 for a missing object; with credentials, or
+        # for a page that it served before, that means a lost permission.
         return status in (404, 410) or (status == 403 and not self.private and not served)
 
     def _require_whole_page(self, response: Response) -> None:
-        """
-        Accept only a whole page: a 206 that was not requested may be one.
-
-        :raises UpstreamFailed: for every other status
-        """
+        """Raise `UpstreamFailed`, unless this is a whole page; an unrequested 206 may be one."""
         # 203: a proxy on the way has changed it (RFC 9110 15.3.4); clients take it as well.
         part = ContentRange.of(response)
         if response.status in (200, 203) or (part and part.stop == part.size == response.length):

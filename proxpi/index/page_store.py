@@ -95,10 +95,6 @@ class StoredPage:
         return found
 
 
-def _always() -> bool:
-    return True
-
-
 @attrs.define(eq=False)
 class PageStore(EntryStore[_Header]):
     """The folder of pages."""
@@ -137,7 +133,7 @@ class PageStore(EntryStore[_Header]):
         name: str,
         responses: Mapping[str, StoredResponse],
         sections: Mapping[str, bytes],
-        current: Callable[[], bool] = _always,
+        current: Callable[[], bool] = lambda: True,
     ) -> StoredPage:
         """
         Write a page; see :meth:`put`.
@@ -163,7 +159,7 @@ class PageStore(EntryStore[_Header]):
             self._tidy()
         return stored
 
-    def delete(self, name: str, current: Callable[[], bool] = _always) -> None:
+    def delete(self, name: str, current: Callable[[], bool] = lambda: True) -> None:
         """Delete a page for good, unless its entry is no longer current."""
         with self.lock, suppress(OSError):
             if current():

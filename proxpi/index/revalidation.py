@@ -8,18 +8,16 @@ validators). :func:`decide` tells what the next request gets: the entry as it is
 the flight of the entry, which it starts or joins. A flight sends one request to each stale index;
 the responses update the entry and the circuit breakers (:mod:`proxpi.index.breaker`).
 
-A flight continues without its clients. A client with a stale page waits until
-:data:`STALE_DEADLINE`, for the trial of a half-open breaker until :data:`TRIAL_DEADLINE`. A client
-without one waits at least until :data:`COLD_DEADLINE`, and as long as bytes arrive; requests are
-retried with backoff meanwhile. While no bytes arrive, a flight *hangs*: once a client has given up
-waiting, the next request starts a flight beside it. The older response is still used if it comes.
+A flight continues without its clients. While no bytes arrive, it *hangs*: once a client has given
+up waiting, the next request starts a flight beside it. The older response is still used if it
+comes.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from enum import Enum, auto
+from enum import Enum
 from functools import partial
 from itertools import count
 from typing import Any, Generic, Literal, TypeVar
@@ -38,14 +36,12 @@ from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 from proxpi.upstream.response import MIN_RATE
 
-#: Seconds after the start of a flight at which its clients get the stale page.
-STALE_DEADLINE = 5.0
-#: The same for the trial of a breaker, by which most upstreams that are back have responded.
-TRIAL_DEADLINE = 0.5
+#: Seconds after the start of a flight at which its clients get the stale page; the same for the
+#: trial of a breaker, by which most upstreams that are back have responded.
+STALE_DEADLINE, TRIAL_DEADLINE = 5.0, 0.5
 #: Seconds that a client without a stale page waits at least.
 COLD_DEADLINE = 10.0
-#: Seconds in which a response that counts as arriving brings :data:`MIN_PROGRESS` bytes. A response
-#: head counts as as many.
+#: Seconds in which a response that counts as arriving brings so many bytes; a head counts as all.
 WINDOW = 5.0
 MIN_PROGRESS = int(MIN_RATE * WINDOW)
 #: Seconds of pause before each retry, before they are varied by half.
@@ -56,39 +52,28 @@ COLD_TRIES, STALE_TRIES, TRIAL_TRIES = 4, 2, 1
 Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
 #: The indexes that a flight sends requests to: those whose response is stale, or all.
 Ask = Literal["stale", "all"]
+Decision = Enum("Decision", ["FRESH", "STALE", "TRIAL", "WAIT", "WAIT_COLD"])
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.index")
-
-
-class Decision(Enum):
-    """What a request for an entry gets."""
-
-    FRESH = auto()
-    STALE = auto()
-    TRIAL = auto()
-    WAIT = auto()
-    WAIT_COLD = auto()
 
 
 def decide(breakers: Sequence[State], *, usable: bool, forced: bool = False) -> Decision:
     """
     Decide what a request for an entry gets.
 
-    ===========================  ======  ======  =============================================
-    breakers of stale indexes    usable  forced  decision
-    ===========================  ======  ======  =============================================
-    (no stale index)                             `FRESH`: the entry, at once
-    any                          no              `WAIT_COLD`: what comes, or the failure
-    any                          yes     yes     `WAIT`: what comes by STALE_DEADLINE, or the
-                                                 stale entry
-    all open                     yes     no      `STALE`: the stale entry, at once
-    one half-open                yes     no      `TRIAL`: what comes by TRIAL_DEADLINE, or the
-                                                 stale entry
-    all others                   yes     no      `WAIT`
-    ===========================  ======  ======  =============================================
+    =========================  ======  ======  ===================================================
+    breakers of stale indexes  usable  forced  decision
+    =========================  ======  ======  ===================================================
+    (no stale index)                           `FRESH`: the entry, at once
+    any                        no              `WAIT_COLD`: the result, from COLD_DEADLINE on only
+                                               while bytes arrive; else the failure
+    any                        yes     yes     `WAIT`: the result, at STALE_DEADLINE the stale entry
+    all open                   yes     no      `STALE`: the stale entry, at once
+    one half-open              yes     no      `TRIAL`: as `WAIT`, but at TRIAL_DEADLINE
+    all others                 yes     no      `WAIT`
+    =========================  ======  ======  ===================================================
 
-    :param breakers: of the indexes whose response is stale
     :param usable: whether there is a page, made of a response of each index
     :param forced: whether breakers are ignored
     """
@@ -105,10 +90,7 @@ def decide(breakers: Sequence[State], *, usable: bool, forced: bool = False) -> 
 
 @attrs.frozen
 class Outcome:
-    """The end of a wait.
-
-    :ivar status: ``STALE`` if the entry is as it was; `error` tells why
-    """
+    """The end of a wait; `error` tells why the status is ``STALE``."""
 
     status: Status
     error: UpstreamFailed | None = None
@@ -116,35 +98,32 @@ class Outcome:
 
 @attrs.define(eq=False)
 class Progress:
-    """Bytes that the responses to one flight have brought.
+    """Bytes that the responses to the flights of an entry have brought."""
 
-    :ivar received: ever
-    """
-
-    received: int = 0
+    _received: int = 0
     _begun: int = 0
 
     def begin(self) -> None:
         """Begin a flight."""
-        self._begun = self.received
+        self._begun = self._received
 
     def add(self, size: int) -> None:
         """Count bytes, or a response head, which has 0."""
-        self.received += size or MIN_PROGRESS
+        self._received += size or MIN_PROGRESS
 
     @property
-    def progressed(self) -> bool:
-        """Whether bytes have arrived since the flight began."""
-        return self.received - self._begun >= MIN_PROGRESS
+    def hangs(self) -> bool:
+        """Whether no bytes have arrived since the flight began."""
+        return self._received - self._begun < MIN_PROGRESS
 
     def extend(self, clock: IReactorTime) -> Callable[[], float | None]:
         """Make what gives the deadline of a client without a stale page, window by window."""
-        begun, waited, before = clock.seconds(), 0.0, self.received
+        begun, waited, before = clock.seconds(), 0.0, self._received
 
         def extended() -> float | None:
             nonlocal waited, before
             waited += WINDOW
-            arrived, before = self.received - before, self.received
+            arrived, before = self._received - before, self._received
             late = waited >= COLD_DEADLINE and arrived < MIN_PROGRESS
             return None if late else begun + waited + WINDOW
 
@@ -157,25 +136,25 @@ class Entry:
 
     :ivar name: the project; ``""`` is the list
     :ivar responses: the last one of each index, in order of precedence
+    :ivar forced: a forced refresh (``DELETE``) is outstanding: breakers are ignored until one
+        request has succeeded or failed
     :ivar revalidations: the flights that bring it up to date
     :ivar requests: the flights of requests to one index, which revalidations share
     :ivar queue: requests that wait for a connection; when all clients have left, they are cancelled
     :ivar pending: the indexes that have not responded yet
     :ivar lock: is held while the entry is stored
-    :ivar forced: a forced refresh (``DELETE``) is outstanding: breakers are ignored until one
-        request has succeeded or failed
     """
 
     name: str
     clock: IReactorTime
     responses: list[StoredResponse | None]
+    forced: bool = False
     revalidations: Flights[Ask, Status] = attrs.field(init=False)
     requests: Flights[IndexClient, tuple[IndexClient, IndexResponse[Any]]] = attrs.field(init=False)
     queue: Queue = attrs.field(init=False, factory=Queue)
     pending: list[IndexClient] = attrs.field(init=False, factory=list)
     progress: Progress = attrs.field(init=False, factory=Progress)
     lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
-    forced: bool = False
 
     def __attrs_post_init__(self) -> None:
         self.revalidations = Flights(self.clock, self._abandon)
@@ -255,14 +234,14 @@ class Revalidation(Generic[E]):
             refusals = (source.breakers.refusal(entry.name) for source in self._sources)
             return Outcome("STALE", next(filter(None, refusals), None))
         trial = decision is Decision.TRIAL
-        if trial and not entry.progress.progressed:
+        if trial and entry.progress.hangs:
             entry.revalidations.detach(ask)
             for source in entry.pending:
                 entry.requests.detach(source)
         flight = entry.revalidations.join(ask, lambda: self._revalidate(entry, ask))
         if decision is Decision.WAIT_COLD:
-            until = self._clock.seconds() + WINDOW
-            waiter = flight.wait(until, entry.progress.extend(self._clock))
+            extend = entry.progress.extend(self._clock)
+            waiter = flight.wait(self._clock.seconds() + WINDOW, extend)
         else:
             waiter = flight.wait(flight.started + (TRIAL_DEADLINE if trial else STALE_DEADLINE))
         try:
@@ -291,9 +270,8 @@ class Revalidation(Generic[E]):
         return [pair for pair in pairs if ask == "all" or pair[0].remaining(pair[1]) <= 0]
 
     def _give_up(self, flight: Flight[Status], entry: E, ask: Ask, trial: bool) -> UpstreamFailed:
-        """Give up waiting for a flight. If it hangs, later requests start a new one."""
         error = self._sources[0].timeout_error(entry.name, flight.started)
-        if entry.progress.progressed:
+        if not entry.progress.hangs:
             return error
         if not trial:
             entry.revalidations.detach(ask, flight)
@@ -320,7 +298,7 @@ class Revalidation(Generic[E]):
         entry.progress.begin()
         settled = await all_settled(
             # Flights that send requests to one index at the same time share its response.
-            _landing(entry.requests.join(source, partial(self._ask, entry, source, response, ask)))
+            entry.requests.join(source, partial(self._ask, entry, source, response, ask)).wait()
             for source, response in self._asked(entry, ask)
         )
         failures = [each for each in settled if isinstance(each, UpstreamFailed)]
@@ -364,9 +342,9 @@ class Revalidation(Generic[E]):
 
         asking = Deferred.fromCoroutine(with_retries(request, source.breakers, self._clock, tries))
         if trial and source in entry.pending:
-            # The older request may only be slow. A newer one ends after 5 silent seconds, so that
-            # hanging requests do not pile up.
-            self._clock.callLater(WINDOW, _cancel_if_stalled, entry.progress, asking)
+            # The older request may only be slow. A newer one ends after some silent seconds, so
+            # that hanging requests do not pile up.
+            self._clock.callLater(WINDOW, _cancel_hanging, entry.progress, asking)
         entry.pending.append(source)
         began = self._clock.seconds()
         try:
@@ -383,11 +361,10 @@ async def with_retries(
     request: Callable[[], Awaitable[T]], breakers: Breakers, clock: IReactorTime, tries: int
 ) -> T:
     """
-    Send a request, with retries and backoff until the deadline of a client without a stale page.
+    Send a request at most so often, until the deadline of a client without a stale page.
 
     A pause is at least the ``Retry-After`` of the index.
 
-    :param tries: requests at most
     :raises UpstreamFailed: as the last request did
     """
     latest = clock.seconds() + COLD_DEADLINE
@@ -411,10 +388,6 @@ async def with_retries(
     raise AssertionError("the last try returns or raises")
 
 
-async def _landing(flight: Flight[T]) -> T:
-    return await flight.wait()
-
-
-def _cancel_if_stalled(progress: Progress, asking: Deferred[Any]) -> None:
-    if not progress.progressed:
+def _cancel_hanging(progress: Progress, asking: Deferred[Any]) -> None:
+    if progress.hangs:
         asking.cancel()

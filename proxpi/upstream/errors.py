@@ -7,8 +7,8 @@ handshake inside ``ResponseNeverReceived``, …). :func:`upstream_failed` turns 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable
-from typing import Any, Literal, TypeVar
+from collections.abc import Awaitable, Iterable
+from typing import Literal, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import error
@@ -151,7 +151,7 @@ class BodyUndecodable(BodyUnusable):
 
 
 async def all_settled(
-    works: Iterable[Coroutine[Deferred[Any], Any, T]],
+    works: Iterable[Awaitable[T]],
 ) -> list[T | UpstreamFailed]:
     """
     Give the results of what is done side by side, or why the upstream failed.

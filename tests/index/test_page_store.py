@@ -176,7 +176,7 @@ class DamageTests(StoreCase):
         assert self.load().read() == {DOCUMENT + "aa": b"packed"}
 
     def lines(self, log: Log) -> int:
-        """Count the lines that say that pages cannot be written."""
+        """Count the lines that say that a page was not written."""
         return len([line for line in log.lines if "cannot be written" in line])
 
     def test_unwritable(self) -> None:

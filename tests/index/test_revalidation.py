@@ -138,15 +138,15 @@ class ExtensionTests(Case):
             self.progress.add(MIN_PROGRESS // 5)
             self.clock.advance(1)
         self.pending(wait)
-        assert self.progress.progressed
+        assert not self.progress.hangs
         for _ in range(11):
             self.progress.add(1)
             self.clock.advance(1)
         self.error(wait, Late)
         self.progress.begin()
-        assert not self.progress.progressed
+        assert self.progress.hangs
         self.progress.add(0)  # a response head
-        assert self.progress.progressed
+        assert not self.progress.hangs
 
 
 class RetryTests(Case):
