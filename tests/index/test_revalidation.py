@@ -28,12 +28,12 @@ from proxpi.index.revalidation import (
 from proxpi.simple import parse
 from proxpi.single_flight import Flights, Late
 from proxpi.upstream.errors import Offline, TLSFailed, UpstreamFailed
-from tests.index.test_breaker import REFUSED
 from tests.support.agent import Reply
 from tests.support.cases import Case, run
 from tests.support.indexes import EXTRA, ROOT, project_page
 from tests.support.pages import AT_EXTRA, AT_ROOT, HTML, JSON, PagesCase, files
 
+REFUSED = UpstreamFailed(f"{ROOT}demo/", "connection refused", scope="connection")
 CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
 PRIVATE = ROOT.replace("//", "//user:secret@")
 OTHER, COLD = f"{ROOT}other/", f"{ROOT}cold/"
