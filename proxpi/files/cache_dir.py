@@ -143,8 +143,8 @@ class OpenFile:
 
     :ivar has_digest: whether it was verified by a digest, not by its size alone
     :ivar cached: ``None`` for a file without a name
-    :ivar is_kept: whether it is kept, not being sent
     :ivar fetched: whether it was fetched for the request that gets it
+    :ivar is_kept: whether it is kept, not being sent
     """
 
     file: BinaryIO
@@ -152,8 +152,8 @@ class OpenFile:
     sha256: str
     has_digest: bool = True
     cached: Cached | None = None
-    is_kept: bool = False
     fetched: bool = False
+    is_kept: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.cached is not None and not self.is_kept:
@@ -205,8 +205,8 @@ class OpenFile:
 class CacheDir:
     """The files in the cache folder.
 
-    :ivar writing: runs functions that write to the folder in a thread, and `reading` those that
-        read from it: a disk that writes slowly may still read well
+    :ivar writes: runs slow writes, and `reads` slow reads: a disk that writes slowly may still
+        read well
     """
 
     folder: Path
@@ -225,7 +225,7 @@ class CacheDir:
 
     @property
     def own(self) -> Path:
-        """The folder of proxpi's own."""
+        """Proxpi's own folder in it."""
         return self.folder / layout.OWN_FOLDER
 
     def prepare(self) -> None:
@@ -293,14 +293,8 @@ class CacheDir:
         self.index.use(path)
         self._usage_log.save_if_due()
         cached = Cached(self.index, path, str(full_path), identity)
-        return OpenFile(
-            file,
-            size=identity.size,
-            sha256=checked.digests["sha256"],
-            has_digest=reference.has_digest,
-            cached=cached,
-            fetched=fetched,
-        )
+        sha256 = checked.digests["sha256"]
+        return OpenFile(file, identity.size, sha256, reference.has_digest, cached, fetched)
 
     def confirm(self, reference: FileReference, now: float) -> None:
         """Note when the upstream had, or is taken to have had, the cached version of a file."""
@@ -343,7 +337,7 @@ class CacheDir:
             return True
         with suppress(OSError):
             if self._queue.remove(path, checked.identity):
-                _log.warn("{place} is not what the index names: removed", place=path)
+                _log.warn("{path} is not what the index names: removed", path=path)
             self._queue.start()
         return False
 
@@ -396,13 +390,8 @@ class CacheDir:
             await self.writes(lambda: os.fsync(descriptor))
         path = self._partial[partial]  # a DELETE may have come meanwhile
         if path is None:
-            return OpenFile(
-                reopen(partial.file),
-                size=partial.digests.size,
-                sha256=digests["sha256"],
-                has_digest=reference.has_digest,
-                fetched=True,
-            )
+            file, size, sha256 = reopen(partial.file), partial.digests.size, digests["sha256"]
+            return OpenFile(file, size, sha256, reference.has_digest, fetched=True)
         self._usage_log.mark(path)
         self._rename(partial, path)
         # Asked of the open file: another program may have replaced it under its name already.
@@ -416,7 +405,7 @@ class CacheDir:
         return None
 
     def discard(self, partial: PartialFile) -> None:
-        """Close a partial file, and free its bytes if it was not adopted."""
+        """Close a partial file; its bytes are freed unless it was adopted."""
         partial.close()
         self._partial.pop(partial, None)
 

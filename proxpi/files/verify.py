@@ -102,7 +102,7 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def digest_of_url(url: str) -> str:
-    """Give a digest of a URL, which may be written down: it does not show credentials."""
+    """Give a digest of a URL that shows no credentials, so that it may be written."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
