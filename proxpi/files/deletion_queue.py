@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock
 
 from proxpi.atomic_files import ThrottledLog
 from proxpi.files import layout
@@ -45,8 +45,7 @@ class DeletionQueue:
     # Bytes by reserved name.
     _queued: dict[str, int] = attrs.field(init=False, factory=dict)
     _stuck: dict[str, int] = attrs.field(init=False, factory=dict)
-    _running: bool = attrs.field(init=False, default=False)
-    _waiting: list[Deferred[None]] = attrs.field(init=False, factory=list)
+    _lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
 
     def __bool__(self) -> bool:
         return bool(self._queued)
@@ -114,19 +113,22 @@ class DeletionQueue:
 
     def start(self) -> Deferred[None]:
         """
-        Unlink the queued files in a thread.
+        Unlink the queued files in a thread, one batch after the other.
 
-        :return: fires after the next batch of at most :data:`BATCH`
+        :return: fires after a batch of at most :data:`BATCH` that begins from now on
         """
-        if not self._queued:
-            return succeed(None)
-        progress: Deferred[None] = Deferred()
-        self._waiting.append(progress)
-        if not self._running:
-            self._running = True
-            batch = list(islice(self._queued, BATCH))
-            self._in_thread(lambda: self._unlink(batch)).addCallback(self._unlinked, batch)
-        return progress
+        return self._lock.run(self._unlink_batch)
+
+    async def _unlink_batch(self) -> None:
+        if batch := list(islice(self._queued, BATCH)):
+            errors = await self._in_thread(lambda: self._unlink(batch))
+            for reserved in batch:
+                size = self._queued.pop(reserved)
+                if reserved in errors:
+                    self._stuck[reserved] = size
+                    self._log.error(errors[reserved], "the file stays, and counts")
+            if self._queued and not self._lock.waiting:
+                self.start()
 
     def retry(self) -> None:
         """Queue the stuck files again."""
@@ -152,18 +154,6 @@ class DeletionQueue:
             while path != self.folder and path.parent != self.folder:
                 path.rmdir()
                 path = path.parent
-
-    def _unlinked(self, errors: dict[str, OSError], batch: list[str]) -> None:
-        self._running = False
-        for reserved in batch:
-            size = self._queued.pop(reserved)
-            if reserved in errors:
-                self._stuck[reserved] = size
-                self._log.error(errors[reserved], "the file stays, and counts")
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(None)
-        self.start()
 
 
 def _unrenamed(status: os.stat_result) -> tuple[int, ...]:
