@@ -53,8 +53,7 @@ class Downloads:
         """
         Join the download of a file, or start it.
 
-        :return: the flight; its result is an open file without a name if it may not be cached, and
-            each waiter has to take its share of that at once
+        The result is an open file without a name if it may not be cached; waiters share it at once.
         """
         return self._flights.join(reference, lambda: self._download(reference))
 
@@ -62,9 +61,7 @@ class Downloads:
         """
         Open a file once its download has ended; raises `Late` at `until`, the clock's seconds.
 
-        :raises Gone: if the upstream has none
-        :raises UpstreamFailed: if it does not arrive, or is wrong
-        :raises OSError: if the disk does not take it
+        :raises Gone: if the upstream has none; `OSError` if the disk does not take it
         """
         return await self.open(reference, self.join(reference).wait(until))
 

@@ -155,7 +155,7 @@ def is_whole(reference: FileReference, response: Response) -> bool:
 
 
 def length_of(response: Response) -> int | None:
-    """The bytes of the file that a response has all of, if it tells."""
+    """The length of a whole response."""
     part = ContentRange.of(response)
     return response.length if part is None else part.stop
 
@@ -260,8 +260,7 @@ class Fetch:
         """
         Fetch the missing bytes, and give the result of `finish`, which may raise `Mismatch`.
 
-        :raises Gone: if the upstream has none
-        :raises UpstreamFailed: if the bytes do not arrive, or are wrong
+        :raises Gone: if the upstream has none; else `UpstreamFailed`
         """
         failures = wrong = 0
         while True:
@@ -320,7 +319,6 @@ class Fetch:
         self.spool.fill(fill())
 
     async def verify(self) -> None:
-        """Compare the bytes in the spool with the reference; raises `Mismatch`."""
         compare(self.spool.digests, self.reference)
 
     @property
@@ -354,7 +352,7 @@ class Fetch:
         return self.upstream.file(self.reference.url, fields, backpressure=self.backpressure)
 
     async def _resume(self) -> Use:
-        """Request the missing bytes; receive them, or the whole file, if the response has them."""
+        """Request the missing bytes; receive them, or the whole file in their place."""
         proof = self.reference.digest is None
         missing = Missing(self.spool.arrived, None, self.size, self.validator, proof)
         async with self.request(missing.headers) as response:
@@ -366,7 +364,6 @@ class Fetch:
         return use
 
     async def receive_part(self, response: Response) -> None:
-        """Append a part, which is the missing bytes or their beginning."""
         part = ContentRange.of(response)
         assert part is not None
         self.size = part.size or self.size
@@ -379,7 +376,6 @@ class Fetch:
         self._check_end(await self._stream(response, write))
 
     async def _receive_whole(self, response: Response) -> None:
-        """Receive a file from its first byte on."""
         doubtful = check_head(self.reference, response)
         encoded = bool(response.codings) and self.reference.is_companion
         size, arrived = None if encoded else length_of(response), self.spool.arrived

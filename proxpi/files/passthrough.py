@@ -111,11 +111,7 @@ class RangeClient:
     _resolver: Resolver
 
     async def length(self, reference: FileReference) -> int | None:
-        """
-        Request the bytes that a file has (``HEAD``); ``None`` if the upstream does not tell.
-
-        :raises Offline: if no request may be sent
-        """
+        """Request the size of a file (``HEAD``); ``None`` if the upstream does not tell it."""
         try:
             async with self._upstream.file(reference.url, {}, method="HEAD") as response:
                 told = is_whole(reference, response) and not response.codings
@@ -127,10 +123,9 @@ class RangeClient:
 
     async def read(self, reference: FileReference, byte_range: str, most: int) -> Piece:
         """
-        Request a range of at most `most` bytes, and read it whole; `byte_range` may be a suffix.
+        Read a range of at most `most` bytes; `byte_range` may be a suffix.
 
-        :raises RangeNotServed: if the response is no part of a file of known size
-        :raises UpstreamFailed: if it does not arrive
+        :raises RangeNotServed: if the response is no such part, of a file of known size
         """
         headers = {"Accept": "*/*", "Range": byte_range}
         async with self._upstream.file(reference.url, headers) as response:

@@ -32,15 +32,13 @@ class FileReference:
     Two references are equal if they lead to the same bytes: those with the same digest and the same
     cache path (signed URLs change with each page), else those with the same URL and version.
 
-    :ivar url: exactly as the index gave it
     :ivar digest: algorithm and hexadecimal digest that its bytes must have, if known
     :ivar size: bytes that the index states
     :ivar private: whether only proxpi may fetch it, as it is behind credentials
     :ivar metadata_of: the listed file whose advertised core metadata this is
-    :ivar is_companion: whether this is the core metadata or the signature of a listed file
     :ivar version: distinguishes files without a digest at one URL, as far as the page does: by
         size, upload time and the digests of companions
-    :ivar requested_as: the project and the file name under which a client requested it
+    :ivar requested_as: project and file name of the request
     """
 
     url: str
@@ -79,7 +77,6 @@ class FileReference:
 
     @property
     def public_url(self) -> str:
-        """The URL without credentials, for a redirect."""
         return urls.public(self.url)
 
     @property

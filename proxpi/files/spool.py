@@ -54,11 +54,7 @@ def before_tail(size: int) -> int:
 
 @attrs.define(eq=False)
 class Window:
-    """Memory for the bytes between the slowest reader and the download.
-
-    :ivar start: offset of the first byte in memory
-    :ivar below: the partial file with the bytes before that, if there is one
-    """
+    """Memory for the bytes from `start` on; those before may lie in a partial file, `below`."""
 
     digests: Digests
     start: int = 0
@@ -130,18 +126,13 @@ class Spool:
     def fill(
         self, work: Coroutine[Any, Any, T], needed: Callable[[], bool] = lambda: False
     ) -> Deferred[T]:
-        """
-        Run the download of these bytes; without followers it is cancelled unless it is `needed`.
-
-        :return: the outcome of the download, which still has to :meth:`complete` or :meth:`fail`
-        """
+        """Run the download, which is cancelled without followers unless it is `needed`."""
         filling = Deferred.fromCoroutine(work)
         self._cancel, self._needed = filling.cancel, needed
         return filling
 
     @property
     def start(self) -> int:
-        """Offset of the first byte that is downloaded."""
         return 0 if self.span is None else self.span.start
 
     @property
@@ -152,7 +143,6 @@ class Spool:
 
     @property
     def digests(self) -> Digests:
-        """The digests of the bytes that have arrived, and how many these are."""
         assert isinstance(self._storage, PartialFile | Window)
         return self._storage.digests
 
@@ -163,15 +153,12 @@ class Spool:
 
     @property
     def followed(self) -> bool:
-        """Whether a client reads it, or waits for the first byte."""
         return bool(self._readers or self._waiting)
 
     def begin(self, end: int | None, *, withheld: bool = False) -> None:
         """
-        Note that the response begins that brings the whole file.
+        Begin the whole file, of `end` bytes if announced; see above for `withheld`.
 
-        :param end: bytes of the file, if they are announced
-        :param withheld: whether readers have to wait until a partial file is verified
         :raises OSError: if the partial file cannot be created, or may not become so large
         """
         if self._create is not None:
@@ -208,12 +195,7 @@ class Spool:
         return True
 
     def fall_back(self, error: Exception) -> bool:
-        """
-        Go on in memory for the readers, as the disk fails; without a reader the spool fails.
-
-        :param error: for clients that wait for the first byte
-        :return: whether the download has to go on
-        """
+        """Go on in memory, as the disk fails; without a reader, :meth:`fail` and return false."""
         partial = self._storage
         if not (self._readers and isinstance(partial, PartialFile)):
             self.fail(error)
@@ -225,7 +207,7 @@ class Spool:
         return True
 
     def complete(self, source: OpenFile | None = None) -> None:
-        """Note that all bytes have arrived; `source` replaces the partial file."""
+        """All bytes have arrived; `source` replaces the partial file."""
         self.readable = self.arrived
         if self.end not in (None, self.readable):
             self._cut_off()  # these readers were promised another length
@@ -238,7 +220,6 @@ class Spool:
         self.release_unfollowed()
 
     def fail(self, error: Exception) -> None:
-        """Note that no more bytes will arrive."""
         self.state, self._error = State.FAILED, error
         self._refuse(error)
         self._cut_off()
@@ -258,7 +239,7 @@ class Spool:
             self._storage.trim(self.arrived)  # it ends by itself; its connection is used again
 
     def begun(self) -> Deferred[Reader]:
-        """Give a Deferred of a reader, as soon as there is a first byte, or the end, to read."""
+        """Give a reader as soon as there is a first byte, or the end, to read."""
         waiter: Deferred[Reader] = Deferred(self._leave)
         self._waiting.append(waiter)
         if self._error is not None:
@@ -335,12 +316,10 @@ class Reader:
 
     @property
     def available(self) -> int:
-        """How many bytes it can read now."""
         return 0 if self.cut else max(0, self.spool.readable - self.offset)
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes have arrived for it, and are verified."""
         return self.spool.state is State.COMPLETE and not self.cut
 
     def read(self, count: int) -> bytes:

@@ -54,7 +54,7 @@ _log = Logger(namespace="proxpi.files")
 
 
 class Unfit(Exception):
-    """A wheel does not hold the metadata that its index advertises; its text says why."""
+    """A wheel does not hold the advertised metadata; the text says why."""
 
 
 class WheelFailed(UpstreamFailed):
@@ -62,8 +62,6 @@ class WheelFailed(UpstreamFailed):
 
 
 class Needed(Exception):
-    """A piece of a file has not been read yet: from byte `start`, up to `stop`."""
-
     def __init__(self, start: int, stop: int) -> None:
         super().__init__(f"bytes {start} to {stop}")
         self.start = start
@@ -182,9 +180,9 @@ class WheelMetadata:
         """
         Open metadata; raises `Late` at `until`, the clock's seconds, unless it is extracted.
 
-        :raises Gone: if the metadata is gone or wrong, and not in its wheel either
-        :raises WheelFailed: if the metadata is gone, and the wheel cannot be read now
-        :raises UpstreamFailed: or `OSError`, if the next request may get the metadata
+        :raises Gone: if it is gone or wrong, and not in its wheel either
+        :raises WheelFailed: if it is gone, and the wheel cannot be read now
+        :raises UpstreamFailed: or `OSError`, if the next request may get it
         """
         flight = self._flights.join(reference, lambda: self._bring(reference))
         try:
@@ -217,11 +215,7 @@ class WheelMetadata:
     async def _extract(
         self, reference: FileReference, error: Gone | UpstreamFailed | OSError
     ) -> OpenFile | None:
-        """
-        Extract metadata from its wheel, as it cannot be downloaded because of `error`.
-
-        :return: an open file without a name if it cannot be cached
-        """
+        """Extract metadata from its wheel, as it cannot be downloaded because of `error`."""
         assert reference.metadata_of is not None
         listed = reference.metadata_of
         try:
