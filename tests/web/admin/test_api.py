@@ -206,18 +206,6 @@ class DeleteFile(ApiCase):
         assert self.cached()[0]
         self.clock.advance(0)
 
-    def test_while_it_is_sent(self) -> None:
-        """A client that is receiving it gets all of it."""
-        large = os.urandom(3_000_000)
-        self.serve(NAME, large)
-        self.get(PATH)
-        sending = self.connect()
-        sending.ask("GET", PATH)
-        self.delete(f"/cache/demo/{NAME}")
-        assert not self.cached()[0]
-        response = sending.response()
-        assert (response.body == large, response.whole) == (True, True)
-
     def test_disk_refuses(self) -> None:
         """If the disk refuses, the message says so."""
         self.fill()
@@ -250,14 +238,6 @@ class DeleteAll(ApiCase):
             for path in ("/index/", "/index/demo/", PATH):
                 assert self.ask("GET", path, within=20).status == 503
             self.build()
-
-    def test_crash(self) -> None:
-        """What a crash has left of it is removed at the start."""
-        left = self.folder / ".proxpi" / "partial-0123"
-        left.mkdir()
-        (left / "demo.page").write_bytes(b"x")
-        self.build()
-        assert not left.exists()
 
     def test_requests_under_way(self) -> None:
         """A waiting client gets its old response, which is not stored."""
