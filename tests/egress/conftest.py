@@ -29,6 +29,13 @@ def tls_index() -> Iterator[FakeIndex]:
 
 
 @pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Contexts that end with the test, in reverse order."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 def start_proxy(tmp_path: Path) -> Iterator[StartProxy]:
     """Starts proxies in front of an index, whose certificate they trust.
 

@@ -1,10 +1,10 @@
-"""Answers that are too long in one way or another: left in time, and old pages stand in."""
+"""Responses that are too long: their connections are closed, and old pages are served."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,13 +21,6 @@ LIMIT = 100_000
 #: A field of a head; Twisted takes none that is twice as long.
 LONG = b"X-Filler: " + b"x" * 9000 + b"\r\n"
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """What is left again at the end, in reverse order."""
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture
@@ -69,7 +62,7 @@ def _script(index: FakeIndex, way: str, path: str, size: int) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_pages(stack: ExitStack, index: FakeIndex, tmp_path: Path, way: str) -> None:
-    """A page above the limit is none; what the index said before is kept, and the log says why."""
+    """A page above the limit is refused, the old one is served, and the log says why."""
     proxy = _proxy(stack, tmp_path, index.url)
     before = proxy.get("/index/demo/")
     assert before.status == 200
@@ -81,7 +74,7 @@ def test_pages(stack: ExitStack, index: FakeIndex, tmp_path: Path, way: str) -> 
     assert proxy.output.count(f"PROXPI_PAGE_LIMIT allows {LIMIT} bytes") >= 2
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["in chunks", "compressed"])
 def test_lists(stack: ExitStack, index: FakeIndex, tmp_path: Path, way: str) -> None:
     """The same for the list of projects, with a limit of its own."""
     proxy = _proxy(stack, tmp_path, index.url)
@@ -94,15 +87,8 @@ def test_lists(stack: ExitStack, index: FakeIndex, tmp_path: Path, way: str) -> 
     assert f"PROXPI_LIST_LIMIT allows {2 * LIMIT} bytes" in proxy.output
 
 
-def test_pages_within(stack: ExitStack, index: FakeIndex, tmp_path: Path) -> None:
-    """A page just as long as the limit is one."""
-    page = {"meta": {"api-version": "1.0"}, "name": "long", "files": []}
-    index.page("long", json.dumps(page).encode().ljust(LIMIT), JSON_TYPE)
-    assert _proxy(stack, tmp_path, index.url).get("/index/long/").status == 200
-
-
 def test_a_bomb(stack: ExitStack, index: FakeIndex, tmp_path: Path) -> None:
-    """A few bytes that would become very many are not decompressed beyond the limit."""
+    """A decompression bomb is not decompressed beyond the limit."""
     bomb = gzip.compress(b"{" + b" " * (300 << 20), 1)
     fields: dict[str, str | None] = {"Content-Encoding": "gzip", "Content-Type": JSON_TYPE}
     for path in ("/simple/bomb/", "/simple/"):
@@ -113,11 +99,9 @@ def test_a_bomb(stack: ExitStack, index: FakeIndex, tmp_path: Path) -> None:
     _assert_too_long(proxy.get("/index/"), "PROXPI_LIST_LIMIT allows 268435456")
 
 
-@pytest.mark.parametrize(
-    "field", [b"a:\r\n", LONG, b"Y" * 9000 + LONG], ids=["short", "long", "too long"]
-)
+@pytest.mark.parametrize("field", [b"a:\r\n", LONG], ids=["short", "long"])
 def test_heads(stack: ExitStack, tmp_path: Path, field: bytes) -> None:
-    """A head that does not end is left, with its connection closed, however short its fields."""
+    """A head without an end has its connection closed."""
     left: list[int] = []
 
     def converse(connection: Connection) -> None:
@@ -139,17 +123,3 @@ def test_heads(stack: ExitStack, tmp_path: Path, field: bytes) -> None:
     proxy.stop()
     # What was on its way is lost; that is a few buffers of the system.
     assert left and left[0] < 64 << 20
-
-
-def test_redirects(stack: ExitStack, index: FakeIndex, tmp_path: Path) -> None:
-    """Ten redirects are followed, and not an eleventh."""
-    hops = [f"/simple/hop-{number}/" for number in range(11)]
-    for number, hop in enumerate(hops[:-1]):
-        index.script(hop, Behavior(redirect=f"{index.origin}{hops[number + 1]}"))
-    page = {"meta": {"api-version": "1.0"}, "name": "hop-0", "files": []}
-    index.page("hop-10", json.dumps(page).encode(), JSON_TYPE)
-    index.script("/simple/loop/", Behavior(redirect=f"{index.origin}{hops[0]}"))
-    proxy = _proxy(stack, tmp_path, index.url)
-    assert proxy.get("/index/hop-0/").status == 200
-    reply = proxy.get("/index/loop/")
-    assert (reply.status, "more than 10 redirects" in reply.text) == (502, True)

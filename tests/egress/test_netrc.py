@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.behavior import Behavior, Seen
+from tests.support.behavior import Seen
 from tests.support.certificates import Authority, serving
 from tests.support.clients import pip_install, uv_install
 from tests.support.distributions import make_sdist, make_wheel
@@ -85,28 +85,6 @@ def test_index_in_netrc(index: FakeIndex, tmp_path: Path, host: str) -> None:
     path = netrc(tmp_path, host, INDEX_LOGIN, "logins")
     with Proxy(settings(index.url, NETRC=path), folder=tmp_path) as proxy:
         assert proxy.get("/index/demo/").status == 200
-
-
-def test_redirects(index: FakeIndex, tmp_path: Path) -> None:
-    """At a redirect to another origin credentials are left behind, and those of that host taken."""
-    index.add(WHEEL)
-    moved = f"{index.files_url}/simple/demo/"
-    index.script("/simple/demo/", Behavior(times=1, redirect=moved))
-    netrc(tmp_path, "127.0.0.1", FILES_LOGIN)
-    with Proxy(settings(with_login(index.url, INDEX_LOGIN)), folder=tmp_path) as proxy:
-        assert proxy.get("/index/demo/").status == 200
-    assert [seen.status for seen in of(index, "files")] == [200]
-
-
-def test_broken(index: FakeIndex, tmp_path: Path) -> None:
-    """A netrc that is broken is passed over with one line, in which nothing of it stands."""
-    index.add(WHEEL)
-    path = tmp_path / "logins"
-    path.write_text("machine 127.0.0.1 login a password b\nunexpected-s3cret\n")
-    with Proxy(settings(with_login(index.url, INDEX_LOGIN), NETRC=path), folder=tmp_path) as proxy:
-        proxy.wait_for_line(rf"{path}: not understood \(line \d+\); no login is used")
-        assert proxy.get("/index/demo/").status == 200
-    assert "s3cret" not in proxy.output
 
 
 @pytest.mark.parametrize("install", [pip_install, uv_install])

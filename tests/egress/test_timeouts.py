@@ -1,16 +1,14 @@
-"""Upstreams that hang at each step, and how many may be asked at a time."""
+"""Upstreams that hang at each step, and the limit on connections."""
 
 from __future__ import annotations
 
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-
-import pytest
 
 from tests.support.behavior import Behavior
 from tests.support.conversations import Connection, Conversations
@@ -22,13 +20,6 @@ from tests.support.sockets import ask, connect
 
 PAGE = b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": []}'
 TYPE = "Content-Type: application/vnd.pypi.simple.v1+json"
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """What is left again at the end, in reverse order."""
-    with ExitStack() as stack:
-        yield stack
 
 
 def _mute(connection: Connection) -> bool:
@@ -108,30 +99,8 @@ def test_hangs(stack: ExitStack, tmp_path: Path) -> None:
         assert expected in text.result(), (hang, scheme)
 
 
-def test_a_page_that_drips(stack: ExitStack, tmp_path: Path) -> None:
-    """A page that comes byte by byte is given up for being slow, though it is never silent."""
-
-    def drip(connection: Connection) -> None:
-        while connection.request():
-            connection.send(f"HTTP/1.1 200 OK\r\n{TYPE}\r\nContent-Length: 9999\r\n\r\n".encode())
-            connection.socket.settimeout(0.1)
-            for _ in range(600):
-                connection.send(b" ")
-                try:
-                    if not connection.socket.recv(65536):
-                        return
-                except TimeoutError:
-                    pass
-
-    server = stack.enter_context(Conversations(drip))
-    settings = {"PROXPI_INDEX_URL": f"{server.origin}/simple/"}
-    proxy = stack.enter_context(Proxy(settings, folder=tmp_path))
-    reply = proxy.get("/index/demo/")
-    assert (reply.status, "timed out" in reply.text) == (503, True)
-
-
 def test_connections(stack: ExitStack, tmp_path: Path) -> None:
-    """So many files are asked for at a time as was set; pages come all the same."""
+    """Files take as many connections as was set; pages have their own."""
     index = stack.enter_context(FakeIndex())
     wheels = [make_wheel(f"demo-{number}") for number in range(8)]
     paths = [index.add(wheel) for wheel in wheels]
@@ -159,8 +128,8 @@ def test_connections(stack: ExitStack, tmp_path: Path) -> None:
     assert sorted(seen.path for seen in index.files_asked()) == sorted(paths)
 
 
-def test_a_client_that_leaves_the_row(stack: ExitStack, tmp_path: Path) -> None:
-    """A part that nobody wants any more is not asked for when its turn comes."""
+def test_client_that_leaves_the_queue(stack: ExitStack, tmp_path: Path) -> None:
+    """A request whose client leaves the queue is not sent."""
     index = stack.enter_context(FakeIndex())
     held, wanted, left = (make_wheel(name) for name in ("held", "wanted", "left"))
     for wheel in (held, wanted, left):

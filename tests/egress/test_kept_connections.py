@@ -1,11 +1,11 @@
-"""Connections that are kept, and turn out to be closed when they are used again."""
+"""Kept connections that turn out to be closed when they are used again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,13 +35,6 @@ End = Callable[[Connection], None]
 ENDS: dict[str, End] = {"FIN": Connection.close, "RST": Connection.reset}
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """What is left again at the end, in reverse order."""
-    with ExitStack() as stack:
-        yield stack
-
-
 def _proxy(
     stack: ExitStack, folder: Path, server: Conversations, certificate: Path | None
 ) -> Proxy:
@@ -54,11 +47,17 @@ def _proxy(
     return stack.enter_context(Proxy(settings, folder=folder))
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-@pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("moment", ["between", "with the request"])
+@pytest.mark.parametrize(
+    ("moment", "end", "tls"),
+    [
+        ("between", "FIN", True),
+        ("between", "RST", False),
+        ("with the request", "FIN", False),
+        ("with the request", "RST", True),
+    ],
+)
 def test_closed(stack: ExitStack, tmp_path: Path, end: str, moment: str, tls: bool) -> None:
-    """Whether the server closes between two requests, or as it gets one: nobody notices.
+    """A server may close between two requests, or as it gets one: the client does not notice.
 
     Each connection answers one request. The server ends it before the next one, or reads that
     one and ends it then.

@@ -1,4 +1,4 @@
-"""A resolver that hangs stops nobody but those who wait for the very name."""
+"""A DNS server that does not answer for some names: all other requests go on."""
 
 from __future__ import annotations
 
@@ -100,21 +100,6 @@ def test_others_go_on(world: World) -> None:
     assert not any(ask.done() for ask in hanging)
 
 
-def test_another_name(world: World) -> None:
-    """A file from another host comes, however many want one whose name hangs."""
-    proxy = world.proxy()
-    path = world.links_to("hanging", "hanging.test")
-    world.names.hanging.add("hanging.test")
-    hanging = [world.later(lambda: proxy.get(path, Range="bytes=0-1")) for _ in range(LOOKUPS // 2)]
-    world.index.wait_for(lambda _: len(world.index.files_asked()) >= LOOKUPS // 2)
-    port = world.index.origin.rpartition(":")[2]
-    wheel = make_wheel("other")
-    world.links_to("other", f"files.test:{port}/copies")
-    world.index.script("/copies/*", Behavior(status=200, body=wheel.data))
-    assert proxy.get(f"/index/other/{wheel.filename}").body == wheel.data
-    assert not any(ask.done() for ask in hanging)
-
-
 def test_a_name_takes_no_longer_than_connecting(world: World) -> None:
     """The time to connect includes the name; the error says that it was the name."""
     proxy = world.proxy(connect_timeout=1)
@@ -126,7 +111,7 @@ def test_a_name_takes_no_longer_than_connecting(world: World) -> None:
 
 
 def test_the_end_does_not_wait(world: World) -> None:
-    """The process ends while names hang: nobody waits for threads that cannot be stopped."""
+    """The process ends while names hang, without waiting for their threads."""
     proxy = world.proxy()
     hanging = _hang(world, proxy, 3)
     began = time.monotonic()

@@ -1,7 +1,7 @@
-"""Where links and redirects lead, tried with real addresses in a network of the test's own.
+"""The address policy with real addresses, in a network of the test's own.
 
-In it 1.2.3.4 and 5.6.7.8 are addresses that the world knows, and a few others are not. Behind all
-of them is the same fake index, so that whatever is led to would be had if it were asked for.
+1.2.3.4 and 5.6.7.8 are public in it, other addresses are not. All of them lead to the same fake
+index, so that a request that is not blocked would succeed.
 """
 
 from __future__ import annotations
@@ -28,36 +28,11 @@ ADDRESSES = (INDEX, FILES, PRIVATE, METADATA, IPV6, UNIQUE_LOCAL, METADATA_6)
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 EXPIRED_AT_ONCE = "0.000001"
 
-#: Hosts that are addresses inside, or say that they are, in every spelling.
-INSIDE = [
-    "127.0.0.1",
-    "127.0.0.1.",
-    "127.1",
-    "2130706433",
-    "0x7f.1",
-    "0x7f000001",
-    "0177.0.0.1",
-    "localhost",
-    "[::ffff:127.0.0.1]",
-    "[::ffff:7f00:1]",
-    "this-machine.test",
-    "mapped.test",
-    PRIVATE,
-    "private.test",
-    f"[{UNIQUE_LOCAL}]",
-]
-#: The same for addresses that are link-local, or as dangerous.
-SPECIAL = [
-    METADATA,
-    "2852039166",
-    "0xa9.0xfea9fe",
-    f"[::ffff:{METADATA}]",
-    "metadata.test",
-    f"[{METADATA_6}]",
-    "0.0.0.0",
-    "0",
-    "[::]",
-]
+#: Hosts that are private addresses, or resolve to them (spellings: ``tests/upstream``).
+INSIDE = ["127.0.0.1", "2130706433", "localhost", "[::ffff:127.0.0.1]", "mapped.test"]
+INSIDE += ["private.test", f"[{UNIQUE_LOCAL}]"]
+#: Hosts that are special addresses, or resolve to them.
+SPECIAL = [METADATA, "0xa9.0xfea9fe", "metadata.test", f"[{METADATA_6}]", "0.0.0.0"]
 
 
 @attrs.define(eq=False)
@@ -96,8 +71,8 @@ class World:
         self.index.page(project, json.dumps(page).encode(), JSON_TYPE)
         return f"/index/{project}/{wheel.filename}"
 
-    def assert_barred(self, reply: Reply) -> None:
-        """Check that nothing was asked for, and that the error says what to set."""
+    def assert_blocked(self, reply: Reply) -> None:
+        """Check that no request was sent, and that the error says what to set."""
         assert reply.status == 502, (reply, self.index.files_asked())
         assert "PROXPI_ALLOW_HOSTS" in reply.text
         assert "\n" not in reply.text.rstrip("\n")
@@ -130,28 +105,23 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def project(number: int) -> str:
-    """A name for a project."""
-    return f"demo-{number}"
-
-
-def test_links_of_an_index_outside(world: World) -> None:
-    """A link to an address inside is not followed, however it is spelled or named."""
+def test_links(world: World) -> None:
+    """A link to a private or special address is not followed, a link to a public one is."""
     proxy = world.proxy("index.test")
     for number, host in enumerate([*INSIDE, *SPECIAL]):
-        path = world.link(host, project(number))
-        world.assert_barred(proxy.get(path))
-        world.assert_barred(proxy.get(path, Range="bytes=0-9"))
+        path = world.link(host, f"demo-{number}")
+        world.assert_blocked(proxy.get(path))
+        world.assert_blocked(proxy.get(path, Range="bytes=0-9"))
     for number, host in enumerate(["files.test", FILES, f"[{IPV6}]", "both.test"], 100):
-        reply = proxy.get(world.link(host, project(number)))
-        assert (reply.status, reply.body) == (200, make_wheel(project(number)).data)
+        reply = proxy.get(world.link(host, f"demo-{number}"))
+        assert (reply.status, reply.body) == (200, make_wheel(f"demo-{number}").data)
 
 
-def test_redirects_of_an_index_outside(world: World) -> None:
+def test_redirects(world: World) -> None:
     """A redirect there, of a page or of a file, is not followed either."""
     proxy = world.proxy("index.test")
     for number, host in enumerate([*INSIDE, *SPECIAL]):
-        name = project(number)
+        name = f"demo-{number}"
         path = world.link("files.test", name)
         inside = f"http://{host}:{world.port}/secret/{name}"
         world.index.script(f"/files/{name}/*", Behavior(redirect=inside))
@@ -163,21 +133,8 @@ def test_redirects_of_an_index_outside(world: World) -> None:
     assert not [seen for seen in world.index.requests() if seen.path.startswith("/secret/")]
 
 
-def test_a_page_that_is_redirected_inside(world: World) -> None:
-    """What the index said before stands in for a page that leads inside now."""
-    proxy = world.proxy("index.test", index_ttl=EXPIRED_AT_ONCE)
-    world.index.add(world.wheel)
-    before = proxy.get("/index/demo/")
-    assert before.status == 200
-    world.index.script("/simple/demo/", Behavior(redirect=f"http://{METADATA}/latest/"))
-    after = proxy.get("/index/demo/")
-    assert (after.status, after.headers["x-cache"]) == (200, "STALE")
-    assert after.body == before.body
-    assert "PROXPI_ALLOW_HOSTS has 169.254.169.254" in proxy.output
-
-
-def test_a_client_is_sent_there(world: World) -> None:
-    """In redirect mode the client is sent where the link leads: it is no insider."""
+def test_redirect_mode(world: World) -> None:
+    """In redirect mode the client is sent to the blocked URL, which proxpi does not request."""
     proxy = world.proxy("index.test", slow_download="redirect", download_timeout="30")
     path = world.link("private.test")
     reply = proxy.get(path)
@@ -186,28 +143,28 @@ def test_a_client_is_sent_there(world: World) -> None:
     assert world.index.files_asked() == []
 
 
-@pytest.mark.parametrize("host", [PRIVATE, "private-index.test", "localhost", "127.0.0.1"])
-def test_links_of_an_index_inside(world: World, host: str) -> None:
-    """An index inside may lead to others there, but not to what is link-local."""
+@pytest.mark.parametrize("host", [PRIVATE, "private-index.test", "localhost"])
+def test_private_index(world: World, host: str) -> None:
+    """A private index may lead to private addresses, but not to special ones."""
     proxy = world.proxy(host)
     for number, inside in enumerate(INSIDE):
-        assert proxy.get(world.link(inside, project(number))).status == 200, inside
+        assert proxy.get(world.link(inside, f"demo-{number}")).status == 200, inside
     before = len(world.index.files_asked())
     for number, special in enumerate(SPECIAL, 100):
-        reply = proxy.get(world.link(special, project(number)))
+        reply = proxy.get(world.link(special, f"demo-{number}"))
         assert (reply.status, "PROXPI_ALLOW_HOSTS" in reply.text) == (502, True), special
     assert len(world.index.files_asked()) == before
 
 
-def test_an_index_at_a_special_address(world: World) -> None:
-    """An index may be where nobody may be led to; its own files are at its own door."""
+def test_special_index(world: World) -> None:
+    """An index at a special address may lead to its own host and port."""
     proxy = world.proxy(METADATA)
     assert proxy.get(world.link(METADATA)).status == 200
 
 
 @pytest.mark.parametrize(("host", "status"), [("index.test", 502), ("private-index.test", 200)])
 def test_after_a_restart(world: World, host: str, status: int) -> None:
-    """Links of pages from before a restart are judged before any index was asked."""
+    """Links of pages from before a restart are checked before a request to any index."""
     path = world.link("private.test")
     page = "/index/demo/"
     before = world.proxy(host)
@@ -220,7 +177,7 @@ def test_after_a_restart(world: World, host: str, status: int) -> None:
 
 
 def test_after_a_restart_without_names(world: World) -> None:
-    """As long as nobody knows where the index lives, that is trouble that may pass."""
+    """As long as the index cannot be looked up, the failure is temporary."""
     path = world.link(PRIVATE)
     before = world.proxy("private-index.test")
     assert before.get("/index/demo/").status == 200
@@ -237,18 +194,15 @@ def test_after_a_restart_without_names(world: World) -> None:
     [
         ("Private.TEST", "private.test", PRIVATE),
         (PRIVATE, "private.test", "127.0.0.1"),
-        ("10.0.0.0/8", PRIVATE, "127.0.0.1"),
         ("metadata.test", "metadata.test", METADATA),
-        (METADATA, "metadata.test", PRIVATE),
         ("169.254.0.0/16,10.0.0.0/8", PRIVATE, METADATA),
         (f"[{METADATA_6}]", f"[{METADATA_6}]", f"[{UNIQUE_LOCAL}]"),
-        ("localhost", "localhost", "127.0.0.1"),
     ],
 )
 def test_allowed_hosts(world: World, allowed: str, opened: str, closed: str) -> None:
-    """What the operator has named may be led to, by links and redirects, and nothing else."""
+    """Links and redirects may lead to hosts that the operator has named, and to no others."""
     proxy = world.proxy("index.test", allow_hosts=allowed)
-    world.assert_barred(proxy.get(world.link(closed, "closed")))
+    world.assert_blocked(proxy.get(world.link(closed, "closed")))
     assert proxy.get(world.link(opened, "opened")).status == 200
     path = world.link("files.test", "moved")
     file = make_wheel("moved").filename
@@ -257,25 +211,14 @@ def test_allowed_hosts(world: World, allowed: str, opened: str, closed: str) -> 
     assert proxy.get(path).status == 200
 
 
-def test_a_name_that_changes(world: World) -> None:
-    """A name is judged by what it stands for when it is connected to, not by what it was."""
+def test_rebinding(world: World) -> None:
+    """A name is checked by the addresses that it has when it is connected to (DNS rebinding)."""
     proxy = world.proxy("index.test")
     for turn in range(3):
         world.names.zone["rebinding.test"] = [FILES]
-        assert proxy.get(world.link("rebinding.test", project(2 * turn))).status == 200
+        assert proxy.get(world.link("rebinding.test", f"before-{turn}")).status == 200
         world.index.close()  # a connection that is kept was judged when it was made
         world.index.reopen()
         world.index.clear_requests()
         world.names.zone["rebinding.test"] = ["127.0.0.1"]
-        world.assert_barred(proxy.get(world.link("rebinding.test", project(2 * turn + 1))))
-
-
-def test_an_index_that_changes(world: World) -> None:
-    """Nor does an index open a door by naming itself an address inside for a while."""
-    proxy = world.proxy("index.test")
-    assert proxy.get(world.link("files.test", "first")).status == 200
-    world.index.close()
-    world.index.reopen()
-    world.index.clear_requests()
-    world.names.zone["index.test"] = ["127.0.0.1"]
-    world.assert_barred(proxy.get(world.link("private.test", "second")))
+        world.assert_blocked(proxy.get(world.link("rebinding.test", f"after-{turn}")))

@@ -1,7 +1,11 @@
-"""Through real forward proxies: pages and files, with TLS and without; locked out; not used."""
+"""Forward proxies, real ones and one that misbehaves: pages and files come through them, a failure
+names the proxy, and its credentials are sent to it alone."""
 
 from __future__ import annotations
 
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,13 +18,14 @@ from tests.support.fake_index import FakeIndex
 from tests.support.forward import USER, Forward, Squid, Tinyproxy
 from tests.support.inside import overheard
 from tests.support.proxy import Proxy, Reply
+from tests.support.relay import ESTABLISHED, Relay
 
 KINDS = pytest.mark.parametrize("kind", [Tinyproxy, Squid])
 WHEEL = make_wheel("demo", padding=300_000)
 
 
 def page_and_file(proxy: Proxy) -> list[Reply]:
-    """Ask for a page and for a file on it."""
+    """Request a page and its file."""
     return [proxy.get("/index/demo/"), proxy.get(f"/index/demo/{WHEEL.filename}")]
 
 
@@ -44,7 +49,7 @@ def netloc(index: FakeIndex) -> str:
 
 @KINDS
 def test_plain(kind: type[Forward], fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """http URLs are asked for at the proxy; its credentials go to it, and no further."""
+    """http URLs are requested at the proxy; its credentials are sent to it alone."""
     fake_index.add(WHEEL)
     with kind(locked=True) as forward:
         assert_served(start_proxy(fake_index, **variables(forward.private_url)))
@@ -57,7 +62,7 @@ def test_plain(kind: type[Forward], fake_index: FakeIndex, start_proxy: StartPro
 
 @KINDS
 def test_tunnel(kind: type[Forward], tls_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """https URLs are asked for through one tunnel; nothing of the proxy's is said inside."""
+    """https URLs are requested through one tunnel, in which no credentials of the proxy are."""
     tls_index.add(WHEEL)
     with kind(locked=True) as forward:
         proxy = start_proxy(tls_index, **variables(forward.private_url))
@@ -71,7 +76,7 @@ def test_tunnel(kind: type[Forward], tls_index: FakeIndex, start_proxy: StartPro
 @KINDS
 @pytest.mark.parametrize("tls", [False, True])
 def test_locked_out(kind: type[Forward], tls: bool, start_proxy: StartProxy) -> None:
-    """407 is said to be the proxy's, for people to mend; no password is written anywhere."""
+    """407 is a 502 that names the proxy; no password is written anywhere."""
     with FakeIndex(tls=tls) as index, kind(locked=True) as forward:
         index.add(WHEEL)
         wrong = forward.url.replace("://", f"://{USER}:wr0ng-s3cr3t@")
@@ -92,7 +97,7 @@ def test_locked_out(kind: type[Forward], tls: bool, start_proxy: StartProxy) -> 
 
 @KINDS
 @pytest.mark.parametrize("tls", [False, True])
-def test_proxy_that_cannot(kind: type[Forward], tls: bool, start_proxy: StartProxy) -> None:
+def test_cannot_connect(kind: type[Forward], tls: bool, start_proxy: StartProxy) -> None:
     """A proxy that cannot connect says so; waiting may help."""
     with FakeIndex(tls=tls) as index, kind() as forward:
         index.close()
@@ -103,8 +108,8 @@ def test_proxy_that_cannot(kind: type[Forward], tls: bool, start_proxy: StartPro
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_proxy_that_will_not(tls: bool, start_proxy: StartProxy) -> None:
-    """A proxy that does not allow it says so; that is no word about what the index has."""
+def test_refuses(tls: bool, start_proxy: StartProxy) -> None:
+    """The 403 of a proxy says nothing about projects: no lower index answers instead."""
     with (
         FakeIndex(tls=tls) as index,
         FakeIndex() as extra,
@@ -118,20 +123,9 @@ def test_proxy_that_will_not(tls: bool, start_proxy: StartProxy) -> None:
     assert "retry-after" not in reply.headers
 
 
-def test_kept_connection(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """Connections to a proxy that keeps them are kept: the next request needs no new one."""
-    fake_index.add(WHEEL)
-    with Squid() as forward:
-        proxy = start_proxy(fake_index, index_ttl=0, **variables(forward.url))
-        for _ in range(5):
-            assert proxy.get("/index/demo/").status == 200
-        proxy.stop()
-    assert (len(forward.served), forward.connections) == (5, 1)
-
-
 @pytest.mark.parametrize("tls", [False, True])
 def test_secure_proxy(tls: bool, tmp_path: Path, start_proxy: StartProxy) -> None:
-    """TLS may be spoken to the proxy itself, and once more within it."""
+    """A proxy may speak TLS, and carry another TLS connection."""
     certificate = make_certificate(tmp_path, "forward")
     with FakeIndex(tls=tls) as index, Squid(locked=True, certificate=certificate) as forward:
         index.add(WHEEL)
@@ -148,8 +142,8 @@ def test_secure_proxy(tls: bool, tmp_path: Path, start_proxy: StartProxy) -> Non
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_proxy_that_nobody_vouches_for(tls: bool, tmp_path: Path, start_proxy: StartProxy) -> None:
-    """If the certificate of the proxy is wrong, it is the proxy's, and gets no credentials."""
+def test_untrusted_proxy(tls: bool, tmp_path: Path, start_proxy: StartProxy) -> None:
+    """A proxy whose certificate is not trusted is named, and gets no credentials."""
     certificate = make_certificate(tmp_path, "forward")
     with FakeIndex(tls=tls) as index, Squid(locked=True, certificate=certificate) as forward:
         reply = start_proxy(index, **variables(forward.private_url)).get("/index/demo/")
@@ -160,10 +154,8 @@ def test_proxy_that_nobody_vouches_for(tls: bool, tmp_path: Path, start_proxy: S
     assert forward.served == []
 
 
-def test_names_are_the_proxy_s_to_look_up(
-    fake_index: FakeIndex, tmp_path: Path, start_proxy: StartProxy
-) -> None:
-    """A name that only the proxy knows is enough; here it is not looked up, nor connected to."""
+def test_names(fake_index: FakeIndex, tmp_path: Path, start_proxy: StartProxy) -> None:
+    """A name that only the proxy knows is neither looked up nor connected to here."""
     fake_index.add(WHEEL)
     port = fake_index.origin.rpartition(":")[2]
     notes = tmp_path / "notes"
@@ -181,19 +173,8 @@ def test_names_are_the_proxy_s_to_look_up(
     assert port not in said
 
 
-@pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "10.0.0.0/8, 127.0.0.0/8", "*", "{netloc}"])
-def test_not_used(tls: bool, no_proxy: str, start_proxy: StartProxy) -> None:
-    """What NO_PROXY covers is connected to directly, although the proxy is there."""
-    with FakeIndex(tls=tls) as index, Tinyproxy() as forward:
-        index.add(WHEEL)
-        text = no_proxy.format(netloc=netloc(index))
-        assert_served(start_proxy(index, NO_PROXY=text, **variables(forward.url)))
-    assert forward.served == []
-
-
-def test_hosts_apart(start_proxy: StartProxy) -> None:
-    """Each host finds its own way: the index directly, its files through the proxy."""
+def test_no_proxy(start_proxy: StartProxy) -> None:
+    """``NO_PROXY`` is applied to each host: the index directly, its files through the proxy."""
     with FakeIndex(files_elsewhere=True) as index, Tinyproxy() as forward:
         index.add(WHEEL)
         assert_served(start_proxy(index, NO_PROXY=netloc(index), **variables(forward.url)))
@@ -230,3 +211,95 @@ def test_install(
     for secret in ("s3cr3t", forward.password, "reader", USER):
         assert secret not in proxy.output
         assert secret not in output
+
+
+def port_of(index: FakeIndex) -> int:
+    """Give the port of an index."""
+    return int(index.origin.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("when_used", [False, True])
+def test_dropped_tunnel(tls_index: FakeIndex, start_proxy: StartProxy, when_used: bool) -> None:
+    """One tunnel serves request after request; one that the proxy drops is replaced unnoticed."""
+    tls_index.add(WHEEL)
+    with Relay(port_of(tls_index)) as relay:
+        proxy = start_proxy(tls_index, HTTPS_PROXY=relay.url, index_ttl=0)
+        for tunnels in (1, 1, 2):
+            if tunnels == 2:
+                (relay.drop_when_used if when_used else relay.drop)()
+            reply = proxy.get("/index/demo/")
+            assert (reply.status, reply.headers["x-cache"] == "STALE") == (200, False)
+            assert len(relay.heads) == tunnels
+
+
+def half(connection: socket.socket) -> bool:
+    """Close in the middle of the head."""
+    connection.sendall(ESTABLISHED[:-1])
+    return False
+
+
+def endless(connection: socket.socket) -> bool:
+    """Send headers without end, until nobody reads them."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"X: y\r\n" * 1000)
+
+
+def silent(connection: socket.socket) -> bool:
+    """Say nothing, and wait."""
+    connection.recv(1)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("speak", "cause"),
+    [
+        (half, "the connection was closed"),
+        (endless, "it does not answer as an HTTP proxy does"),
+        (silent, "timed out"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_misbehaving(
+    tls_index: FakeIndex, start_proxy: StartProxy, speak: object, cause: str
+) -> None:
+    """A proxy that opens no tunnel is named, and all connections to it are closed."""
+    assert callable(speak)
+    with Relay(port_of(tls_index), speak) as relay:
+        url = relay.url.replace("://", "://user:s3cr3t@")
+        proxy = start_proxy(tls_index, HTTPS_PROXY=url, connect_timeout=0.5, read_timeout=0.5)
+        with ThreadPoolExecutor(8) as threads:
+            replies = list(threads.map(lambda n: proxy.get(f"/index/demo-{n}/"), range(8)))
+        for reply in replies:
+            assert reply.status == 503
+            assert f"proxy {relay.url}: {cause}" in reply.text
+            assert tls_index.origin not in reply.text
+        relay.wait_until_left(at_most=1)  # retries go on, one at a time
+        proxy.stop()
+        assert "s3cr3t" not in proxy.output
+
+
+def test_start(start_proxy: StartProxy, fake_index: FakeIndex) -> None:
+    """The start says which proxies are used, without their passwords."""
+    url = "http://us3r:s3cr3t@127.0.0.1:9"
+    proxy = start_proxy(fake_index, HTTP_PROXY=url, ALL_PROXY="https://proxy.test")
+    proxy.wait_for_line(r"http goes through proxy http://127\.0\.0\.1:9$")
+    proxy.wait_for_line(r"https goes through proxy https://proxy\.test:443$")
+    assert not re.search("us3r|s3cr3t", proxy.output)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "why"),
+    [
+        ("ALL_PROXY", "socks5://u:s3cr3t@127.0.0.1:1080", "socks5 proxies are not supported"),
+        ("HTTP_PROXY", "http://u:s3cr3t/@proxy:3128", "not understood"),
+    ],
+)
+def test_unsupported(tmp_path: Path, variable: str, text: str, why: str) -> None:
+    """A proxy that cannot be used ends the start with one line, and nothing around it."""
+    with Proxy({variable: text}, folder=tmp_path, listens=False) as proxy:
+        assert proxy.wait() == 1
+        (line,) = proxy.output.splitlines()
+    assert line.startswith(f"proxpi: {variable}=")
+    assert line.endswith(f": {why}; an http or https URL with a host is accepted")
+    assert "s3cr3t" not in line
