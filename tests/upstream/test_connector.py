@@ -1,4 +1,4 @@
-"""From a name to an open socket: which addresses are tried, in which order, and for how long."""
+"""The connector: which addresses are tried, in which order, and for how long."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tests.support.indexes import CONNECT_TIMEOUT, PUBLIC
 NEXT = 0.3
 
 
-class DialCase(Case):
+class ConnectorCase(Case):
     """Tests with a network in memory."""
 
     def setUp(self) -> None:
-        """Know no name yet."""
+        """Make the connector."""
         self.reactor = MemoryReactorClock()
         self.found: Deferred[list[str]] = succeed([PUBLIC])
         self.asked: list[str] = []
-        self.dial = Connector(
+        self.connector = Connector(
             self.reactor, CONNECT_TIMEOUT, self.look_up, AddressPolicy((), (), self.look_up)
         )
 
@@ -42,7 +42,9 @@ class DialCase(Case):
         self, host: bytes = b"index.example", *, trusted: bool = False
     ) -> Deferred[IProtocol]:
         """Connect to a host."""
-        return self.dial.endpoint(host, 80, trusted=trusted).connect(Factory.forProtocol(Protocol))
+        return self.connector.endpoint(host, 80, trusted=trusted).connect(
+            Factory.forProtocol(Protocol)
+        )
 
     @property
     def tried(self) -> list[str]:
@@ -60,7 +62,7 @@ class DialCase(Case):
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
 
 
-class AddressTests(DialCase):
+class AddressTests(ConnectorCase):
     """Which addresses are tried."""
 
     def test_found(self) -> None:
@@ -86,13 +88,13 @@ class AddressTests(DialCase):
         assert self.reactor.connectors[0].stoppedConnecting
 
     def test_literal(self) -> None:
-        """An address is connected to as it is judged, without a lookup."""
+        """An address is connected to in the spelling that was checked, without a lookup."""
         for host in (b"1.2.3.4", b"16909060", b"0x01.0x020304", b"1.2.3.4."):
             self.connect(host)
         assert (self.asked, self.tried) == ([], ["1.2.3.4"] * 4)
 
     def test_odd_names(self) -> None:
-        """Names are not judged by their looks: resolvers know some that IDNA does not."""
+        """Names that IDNA refuses are looked up: resolvers know some."""
         for host in (b"my_index", b"a" * 64, b"a--b.example", b"-a.example"):
             self.connect(host)
         assert self.tried == [PUBLIC] * 4
@@ -110,11 +112,11 @@ class AddressTests(DialCase):
         self.error(connected, ConnectionRefusedError)
 
 
-class BarredTests(DialCase):
-    """Addresses that nothing may lead to."""
+class BlockedTests(ConnectorCase):
+    """The address policy is applied to each address."""
 
     def test_private(self) -> None:
-        """A private address is not so much as tried, whatever its name."""
+        """A private address is not tried, whatever its name."""
         self.found = succeed(["127.0.0.1"])
         self.error(self.connect(), AddressBlocked)
         self.error(self.connect(b"127.0.0.1"), AddressBlocked)
@@ -122,31 +124,31 @@ class BarredTests(DialCase):
         assert self.tried == []
 
     def test_each_time(self) -> None:
-        """A name is judged whenever it is connected to: it may stand for something else by then."""
+        """Each connection checks the name anew: it may resolve differently by then."""
         self.connect()
         self.found = succeed(["127.0.0.1"])
         self.error(self.connect(), AddressBlocked)
         assert self.tried == [PUBLIC]
 
     def test_those_left(self) -> None:
-        """Of several addresses only those that may be are tried."""
+        """Of several addresses only the allowed ones are tried."""
         self.found = succeed(["10.0.0.1", "169.254.169.254", PUBLIC, "::1"])
         self.connect()
         self.reactor.pump([NEXT] * 5)
         assert self.tried == [PUBLIC]
 
     def test_trusted(self) -> None:
-        """To what the operator set, any address may be connected to."""
+        """A trusted host may have any address."""
         self.found = succeed(["127.0.0.1"])
         self.connect(trusted=True)
         assert self.tried == ["127.0.0.1"]
 
 
-class TimeTests(DialCase):
-    """How long it may take."""
+class TimeTests(ConnectorCase):
+    """The connect timeout."""
 
     def test_name_and_connection_together(self) -> None:
-        """What the name took is left off the time to connect."""
+        """The lookup counts against the connect timeout."""
         self.found = Deferred()
         connected = self.connect()
         self.reactor.advance(2)
@@ -167,7 +169,7 @@ class TimeTests(DialCase):
         assert all(connector.stoppedConnecting for connector in self.reactor.connectors)
 
     def test_cancelled(self) -> None:
-        """Whoever leaves ends the attempt, or the lookup."""
+        """A cancelled connection ends the attempt, or the lookup."""
         connected = self.connect()
         connected.cancel()
         self.error(connected, Exception)

@@ -1,4 +1,4 @@
-"""Names of hosts: one thread for each, not too many, and nobody waits for another's."""
+"""The DNS resolver: one thread for a name, a limit on threads, and no wait for another name."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class ResolverCase(Case):
         return [(0, kind, 6, "", (address, 0)) for address in found]
 
     def work(self, count: int | None = None) -> None:
-        """Let so many threads come to their end."""
+        """Let so many threads end."""
         jobs, self.jobs[:] = self.jobs[:count], self.jobs[len(self.jobs[:count]) :]
         for job in jobs:
             job()
 
 
 class LookUpTests(ResolverCase):
-    """What is found."""
+    """Results."""
 
     def test_order(self) -> None:
         """Addresses come in the order of the system, each of them once."""
@@ -83,7 +83,7 @@ class LookUpTests(ResolverCase):
             self.error(found, DNSLookupError)
 
     def test_not_kept(self) -> None:
-        """What was found is not kept: the next one asks again."""
+        """Results are not cached."""
         for _ in range(2):
             found = self.resolver.look_up("a.example")
             self.work()
@@ -91,7 +91,7 @@ class LookUpTests(ResolverCase):
         assert self.asked == [b"a.example"] * 2
 
     def test_no_thread(self) -> None:
-        """A system without threads to give has no names, and has them again later."""
+        """A thread that cannot be started fails the lookup, not the next one."""
 
         def refuse(job: Callable[[], None]) -> None:
             raise RuntimeError("can't start new thread")
@@ -131,7 +131,7 @@ class HangingTests(ResolverCase):
         assert self.result(late) == ["1.2.3.4"]
 
     def test_bounded(self) -> None:
-        """Only so many names are looked up at a time, the others in their order afterwards."""
+        """Names beyond the limit are queued, first in, first out."""
         found = [self.resolver.look_up(f"{number}.example") for number in range(LOOKUPS + 2)]
         assert len(self.jobs) == LOOKUPS
         self.work(1)
@@ -143,8 +143,8 @@ class HangingTests(ResolverCase):
         for each in found[1:]:
             self.result(each)
 
-    def test_hanging_for_nobody(self) -> None:
-        """Names that hang keep others waiting only for as long as anybody waits for them."""
+    def test_abandoned(self) -> None:
+        """Abandoned names no longer count, and serve a later waiter."""
         hang = [self.resolver.look_up(f"{number}.example") for number in range(LOOKUPS)]
         self.reactor.advance(TIMEOUT - 1)
         other = self.resolver.look_up("other.example")
@@ -160,7 +160,7 @@ class HangingTests(ResolverCase):
         assert self.result(late) == ["1.2.3.4"]
 
     def test_threads(self) -> None:
-        """There is an end to the number of threads that hang."""
+        """Threads are limited in number, abandoned ones included."""
         for number in range(MAX_THREADS + 10):
             self.resolver.look_up(f"{number}.example").addErrback(lambda _: None).cancel()
         assert len(self.jobs) == MAX_THREADS
@@ -172,8 +172,8 @@ class HangingTests(ResolverCase):
         self.work()
         assert self.asked[-1] == b"other.example"
 
-    def test_indexes_wait_for_nobody(self) -> None:
-        """However many names hang, those of the indexes are looked up at once."""
+    def test_priority(self) -> None:
+        """Names of priority skip the queue."""
         for number in range(LOOKUPS + 2):
             self.resolver.look_up(f"{number}.example").addErrback(lambda _: None)
         index = self.resolver.look_up("index.example")
@@ -181,8 +181,8 @@ class HangingTests(ResolverCase):
         assert self.result(index) == ["1.2.3.4"]
         assert len(self.jobs) == LOOKUPS
 
-    def test_who_leaves_the_row(self) -> None:
-        """A name that nobody waits for any more is not asked for."""
+    def test_leaving_the_queue(self) -> None:
+        """A queued name whose waiters leave is not looked up."""
         waiting: list[Deferred[list[str]]] = []
         for number in range(LOOKUPS + 2):
             waiting.append(self.resolver.look_up(f"{number}.example"))
@@ -198,7 +198,7 @@ class ThreadTests(Case):
     """The threads themselves."""
 
     def test_daemons(self) -> None:
-        """The end of the process does not wait for a thread that hangs."""
+        """Threads are daemons: the end of the process does not wait for them."""
         daemons: list[bool] = []
         done = threading.Event()
 
