@@ -1,8 +1,8 @@
-"""What can go wrong on the way out, in one exception with one plain sentence.
+"""Errors of upstreams: one exception with one sentence, which the floors above handle.
 
-Twisted reports the same trouble in many shapes (a refused connection bare, a failed
-handshake inside ``ResponseNeverReceived``, …). :func:`upstream_failed` turns each of them into
-:class:`UpstreamFailed`, so that the floors above need to know only whether waiting may help.
+Twisted reports the same failure in many shapes (a refused connection bare, a failed handshake
+within ``ResponseNeverReceived``, …). :func:`upstream_failed` turns each of them into an
+:class:`UpstreamFailed`, which says whether waiting may help and what it concerns.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ Scope = Literal["resource", "connection", "rate limit"]
 
 
 class UpstreamFailed(Exception):
-    """An upstream did not give a usable answer.
+    """An upstream gave no usable response.
 
-    :param url: what was asked for; kept without credentials and query
-    :param cause: one plain clause, such as ``connection refused``
-    :param temporary: whether the same request may succeed later without anyone's doing
-    :param retry_after: seconds after which the upstream wants to be asked again, if it said so
-    :param kind: one word for it, by which it is counted
-    :param scope: what it concerns
+    :param url: the requested URL; kept without credentials and query
+    :param cause: one clause, such as ``connection refused``
+    :param temporary: whether the same request may succeed later by itself
+    :param retry_after: the upstream's ``Retry-After`` in seconds, if it sent one
+    :param kind: one word, by which it is counted
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class UpstreamFailed(Exception):
         self.scope = scope
 
     def copy(self) -> UpstreamFailed:
-        """Give the same error anew: one that was raised holds on to all that led to it."""
+        """Give the same error without its traceback, which keeps all its frames alive."""
         return type(self)(
             self.url,
             self.cause,
@@ -70,10 +69,7 @@ class CredentialsRejected(UpstreamFailed):
 
 
 class ProxyFailed(UpstreamFailed):
-    """A forward proxy failed, and not the upstream behind it.
-
-    :param url: the proxy's, with the word that says so before it
-    """
+    """A forward proxy failed, and not the upstream behind it; `url` is the name of the proxy."""
 
 
 class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
@@ -81,14 +77,21 @@ class ProxyCredentialsRejected(ProxyFailed, CredentialsRejected):
 
 
 class Offline(UpstreamFailed):
-    """No connection was made, because of ``PROXPI_OFFLINE``."""
+    """No request was sent, because of ``PROXPI_OFFLINE``."""
 
 
-class TLSFailed(Exception):
-    """A TLS handshake that came to nothing.
+class RequestError(Exception):
+    """An error of a request before its URL is known; it becomes an :class:`UpstreamFailed`."""
 
-    :param cause: one plain clause, which names the host
-    """
+    cause = ""
+    temporary = True
+    scope: Scope = "resource"
+
+
+class TLSFailed(RequestError):
+    """A TLS handshake failed; `cause` names the host."""
+
+    scope: Scope = "connection"
 
     def __init__(self, cause: str, *, temporary: bool) -> None:
         super().__init__(cause)
@@ -96,31 +99,42 @@ class TLSFailed(Exception):
         self.temporary = temporary
 
 
-class AddressBlocked(Exception):
-    """A link or a redirect leads to where none may lead; its text is one clause that says so.
+class AddressBlocked(RequestError):
+    """The address policy allows no address of a host.
 
-    :ivar certain: whether all is known that there is to know
+    :param certain: whether all indexes could be looked up
     """
 
     def __init__(self, host: str, address: str, kind: str, *, certain: bool = True) -> None:
         what = "is" if host == address else f"is {address},"
-        super().__init__(
+        self.cause = (
             f"{host} {what} a {kind} address, where no link or redirect may lead "
             f"unless PROXPI_ALLOW_HOSTS has {host}"
         )
+        super().__init__(self.cause)
         self.certain = certain
+        self.temporary = not certain
 
 
-class DNSTimeout(Exception):
-    """The addresses of a host took too long to look up."""
+class DNSTimeout(RequestError):
+    """The lookup of a host took too long."""
+
+    cause = "timed out while its name was looked up"
+    scope: Scope = "connection"
 
 
-class HeadTooLong(Exception):
-    """The head of an answer brought more bytes than it may."""
+class HeadTooLong(RequestError):
+    """The head of a response exceeds its limit."""
+
+    cause = "the head of the answer is too long"
+    temporary = False
 
 
-class BodyTimeout(Exception):
-    """An answer, its head or its body, took too long or was silent for too long."""
+class BodyTimeout(RequestError):
+    """A response, its head or its body, was slow or silent for too long."""
+
+    cause = "timed out"
+    scope: Scope = "connection"
 
 
 class BodyStalled(Exception):
@@ -134,31 +148,41 @@ class BodyStalled(Exception):
         self.drained = drained
 
 
-class BodyUnusable(Exception):
-    """A body came that is not whole, too long, or cannot be decoded."""
+class BodyUnusable(RequestError):
+    """A body came that is not whole, too long, or cannot be decoded; its text may say more."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.cause = ": ".join(filter(None, (self.cause, detail)))
 
 
 class BodyTooLong(BodyUnusable):
-    """A body brings more bytes than it may; its text says which setting allows how many."""
+    """A body exceeds its limit; its text says which setting allows how many bytes."""
+
+    cause = "the answer is too long"
+    temporary = False
 
 
 class BodyTruncated(BodyUnusable):
     """A body ended before its end."""
 
+    cause = "the answer was cut short"
+
 
 class BodyUndecodable(BodyUnusable):
-    """A body cannot be decoded; its text, if it has one, says why."""
+    """A body cannot be decoded."""
+
+    cause = "the answer cannot be decompressed"
+    temporary = False
 
 
-async def all_settled(
-    works: Iterable[Awaitable[T]],
-) -> list[T | UpstreamFailed]:
+async def all_settled(works: Iterable[Awaitable[T]]) -> list[T | UpstreamFailed]:
     """
-    Give the results of what is done side by side, or why the upstream failed.
+    Await works side by side; give the result of each, or its :class:`UpstreamFailed`.
 
-    Any other error is raised as it is, once all is through.
+    Any other error is raised once all have ended.
     """
-    deferreds = [Deferred.fromCoroutine(settled(work)) for work in works]
+    deferreds = [Deferred.fromCoroutine(_settled(work)) for work in works]
     outcomes = await DeferredList(deferreds, consumeErrors=True)
     for _, outcome in outcomes:
         if isinstance(outcome, Failure):
@@ -166,88 +190,61 @@ async def all_settled(
     return [outcome for _, outcome in outcomes]
 
 
-async def settled(work: Awaitable[T]) -> T | UpstreamFailed:
-    """Give the result of some work, or why the upstream failed, to wait for several at once."""
+async def _settled(work: Awaitable[T]) -> T | UpstreamFailed:
     try:
         return await work
     except UpstreamFailed as error:
         return error
 
 
-def upstream_failed(url: str, failure: Failure) -> UpstreamFailed:
-    """
-    Say in one sentence why a request or its body failed.
+#: The causes of Twisted's errors and OpenSSL's; the first line that fits counts. A connection that
+#: is closed before a head is the fault of the request as likely as of the server.
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, Scope], ...] = (
+    ((error.DNSLookupError,), "host name not found", "connection"),
+    ((error.ConnectionRefusedError,), "connection refused", "connection"),
+    ((error.TimeoutError, error.TCPTimedOutError), "timed out while connecting", "connection"),
+    ((DeferTimeoutError,), "timed out", "connection"),
+    ((error.ConnectError,), "could not connect", "connection"),
+    ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", "resource"),
+    ((SSL.SysCallError, SSL.ZeroReturnError), "the connection was closed", "resource"),
+)
+#: Words of OpenSSL for a first record that is none.
+_NOT_TLS = ("wrong version number", "packet length too long", "http request", "unknown protocol")
 
-    :return: the exception to raise; an :class:`UpstreamFailed` is given back as it is
-    """
+
+def upstream_failed(url: str, failure: Failure) -> UpstreamFailed:
+    """Give the error to raise for a failed request; an :class:`UpstreamFailed` is given back."""
     reason = _innermost(failure).value
     if isinstance(reason, UpstreamFailed):
         return reason
-    if isinstance(reason, AddressBlocked):
-        return UpstreamFailed(url, str(reason), temporary=not reason.certain)
-    if isinstance(reason, BodyTooLong | BodyUndecodable):
-        long = isinstance(reason, BodyTooLong)
-        what = "the answer is too long" if long else "the answer cannot be decompressed"
-        cause = ": ".join(filter(None, (what, str(reason))))
-        return UpstreamFailed(url, cause, temporary=False)
-    for kinds, cause, temporary in _CAUSES:
+    if isinstance(reason, RequestError):
+        return UpstreamFailed(url, reason.cause, temporary=reason.temporary, scope=reason.scope)
+    if isinstance(reason, SchemeNotSupported):
+        return UpstreamFailed(url, "only http and https are supported", temporary=False)
+    for kinds, cause, scope in _CAUSES:
         if isinstance(reason, kinds):
-            scope: Scope = "connection" if isinstance(reason, _NOT_CONNECTED) else "resource"
-            return UpstreamFailed(url, cause, temporary=temporary, scope=scope)
-    if isinstance(reason, TLSFailed):
-        return UpstreamFailed(url, reason.cause, temporary=reason.temporary, scope="connection")
+            return UpstreamFailed(url, cause, scope=scope)
     if isinstance(reason, SSL.Error):
-        return _tls_failed(url, reason)
+        cause, temporary = _tls_cause(reason)
+        return UpstreamFailed(url, f"TLS failed{cause}", temporary=temporary, scope="connection")
     return UpstreamFailed(url, f"no usable answer ({type(reason).__name__})")
 
 
-def _tls_failed(url: str, reason: SSL.Error) -> UpstreamFailed:
-    """Say what OpenSSL itself found wrong with what the other side sent."""
+def _tls_cause(reason: SSL.Error) -> tuple[str, bool]:
+    """Give the cause of an error of OpenSSL itself, and whether it is temporary."""
     # A queue of errors: each a tuple, whose last part is for people.
     queue = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
     detail = "; ".join(part[-1] for part in queue)
     if "unsupported protocol" in detail:
-        cause = "TLS failed: it speaks no version that is safe (1.2 or newer)"
-        return UpstreamFailed(url, cause, temporary=False, scope="connection")
+        return ": it speaks no version that is safe (1.2 or newer)", False
     if any(words in detail for words in _NOT_TLS):
-        cause = f"TLS failed: what answers there does not speak TLS ({detail})"
-        return UpstreamFailed(url, cause, scope="connection")
-    cause = f"TLS failed{': ' + detail if detail else ''}"
-    return UpstreamFailed(url, cause, temporary="certificate" not in detail, scope="connection")
-
-
-#: What OpenSSL says of a first record that is none.
-_NOT_TLS = ("wrong version number", "packet length too long", "http request", "unknown protocol")
-# The order matters: the first line that fits says it.
-_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, bool], ...] = (
-    ((error.DNSLookupError,), "host name not found", True),
-    ((DNSTimeout,), "timed out while its name was looked up", True),
-    ((error.ConnectionRefusedError,), "connection refused", True),
-    ((error.TimeoutError, error.TCPTimedOutError), "timed out while connecting", True),
-    ((BodyTimeout, DeferTimeoutError), "timed out", True),
-    ((HeadTooLong,), "the head of the answer is too long", False),
-    ((BodyTruncated,), "the answer was cut short", True),
-    ((error.ConnectError,), "could not connect", True),
-    ((error.ConnectionLost, error.ConnectionDone), "the connection was closed", True),
-    ((SSL.SysCallError, SSL.ZeroReturnError), "the connection was closed", True),
-    ((SchemeNotSupported,), "only http and https are supported", False),
-)
-#: Those after which there was no connection, or no response head on it. A connection that is
-#: closed before the head is the fault of the request as likely as of the server.
-_NOT_CONNECTED = (
-    error.DNSLookupError,
-    DNSTimeout,
-    error.ConnectError,
-    BodyTimeout,
-    DeferTimeoutError,
-)
+        return f": what answers there does not speak TLS ({detail})", True
+    return f": {detail}" if detail else "", "certificate" not in detail
 
 
 def _innermost(failure: Failure) -> Failure:
-    """Unwrap what Twisted's HTTP client wraps around the reason that tells something."""
+    """Unwrap the errors of Twisted's HTTP client, down to the reason that says most."""
     while reasons := getattr(failure.value, "reasons", None):
         # A request that was cancelled by its own timer also lists the lost connection.
-        failure = next(
-            (r for r in reasons if r.check(BodyTimeout, TLSFailed, SSL.Error)), reasons[0]
-        )
+        failure = next((r for r in reasons if r.check(RequestError, SSL.Error)), reasons[0])
     return failure

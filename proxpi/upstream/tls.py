@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 import attrs
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -164,19 +165,19 @@ _OF_A_CERTIFICATE = {
 _LONGEST = 100
 
 
+ClientCertificate = Literal["none", "withheld", "shown"]
+
+
 @attrs.define(eq=False)
 class Handshake:
     """The callbacks of OpenSSL for one handshake.
 
-    :ivar _shows_certificate: whether the client certificate is shown to this host
-    :ivar _has_certificate: whether there is one at all
+    :ivar _client_certificate: whether there is one, and whether this host is shown it
     """
 
     _protocol: TLSMemoryBIOProtocol
     _host: str
-    _is_address: bool
-    _shows_certificate: bool
-    _has_certificate: bool
+    _client_certificate: ClientCertificate
     _certificate_requested: bool = attrs.field(init=False, default=False)
 
     def verify(
@@ -228,7 +229,7 @@ class Handshake:
         return f"{this} is not valid ({meaning.replace('_', ' ').lower()})"
 
     def _name_error(self, certificate: X509) -> str | None:
-        wanted = IPAddress_ID(self._host) if self._is_address else DNS_ID(self._host)
+        wanted = IPAddress_ID(self._host) if _is_address(self._host) else DNS_ID(self._host)
         try:
             patterns = extract_patterns(certificate)
             verify_service_identity(patterns, [wanted], [])
@@ -244,18 +245,16 @@ class Handshake:
     def _alert_error(self, alert: int) -> tuple[str, bool]:
         """Give the cause of a fatal alert, and whether it is temporary."""
         host = self._host
+        shown = self._client_certificate == "shown"
         requested = alert == _HANDSHAKE_FAILURE and self._certificate_requested
-        if alert == _CERTIFICATE_REQUIRED or (requested and not self._shows_certificate):
-            if not self._has_certificate:
-                return f"{host} wants a client certificate; set PROXPI_CLIENT_CERT", False
-            if not self._shows_certificate:
+        if (alert == _CERTIFICATE_REQUIRED or requested) and not shown:
+            advice = "set PROXPI_CLIENT_CERT"
+            if self._client_certificate == "withheld":
                 where = "only to indexes and to the hosts that netrc names"
-                return (
-                    f"{host} wants a client certificate; PROXPI_CLIENT_CERT is shown {where}",
-                    False,
-                )
-        refusal = _OF_A_CERTIFICATE.get(alert)
-        if refusal is not None and self._shows_certificate:
+                advice = f"PROXPI_CLIENT_CERT is shown {where}"
+            return f"{host} wants a client certificate; {advice}", False
+        if shown and alert in _OF_A_CERTIFICATE:
+            refusal = _OF_A_CERTIFICATE[alert]
             return f"{host} refuses the certificate of PROXPI_CLIENT_CERT ({refusal})", False
         if alert == _PROTOCOL_VERSION:
             return f"{host} speaks no version of TLS that is safe (1.2 or newer)", False
@@ -264,6 +263,10 @@ class Handshake:
         if alert == _UNRECOGNIZED_NAME:
             return f"the TLS server at {host} does not go by that name", False
         return f"{host} broke off the TLS handshake (alert {alert})", alert == _INTERNAL_ERROR
+
+
+def _is_address(host: str) -> bool:
+    return isIPAddress(host) or isIPv6Address(host)
 
 
 def _plain(text: str) -> str:
@@ -319,18 +322,13 @@ class _Policy:
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         """See `IPolicyForHTTPS`."""
-        # Certificates name hosts without the final dot.
-        host = hostname.decode("ascii").lower().removesuffix(".")
-        showing = None
-        if self._shown_to(Origin("https", hostname.decode("ascii").lower(), port)):
-            showing = self._showing
-        return _Creator(
-            showing or self._plain,
-            host,
-            self._verify,
-            shows_certificate=showing is not None,
-            has_certificate=self._showing is not None,
-        )
+        name = hostname.decode("ascii").lower()
+        host = name.removesuffix(".")  # as certificates name hosts
+        if self._showing is None:
+            return _Creator(self._plain, host, self._verify, "none")
+        if self._shown_to(Origin("https", name, port)):
+            return _Creator(self._showing, host, self._verify, "shown")
+        return _Creator(self._plain, host, self._verify, "withheld")
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -341,19 +339,15 @@ class _Creator:
     _context: SSL.Context
     _host: str
     _verify: bool
-    _shows_certificate: bool
-    _has_certificate: bool
+    _client_certificate: ClientCertificate
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See `IOpenSSLClientConnectionCreator`."""
         connection = SSL.Connection(self._context, None)
-        is_address = isIPAddress(self._host) or isIPv6Address(self._host)
         # SNI (RFC 6066): servers with several names choose certificate and site by it.
-        if not is_address:
+        if not _is_address(self._host):
             connection.set_tlsext_host_name(self._host.encode("ascii"))
-        handshake = Handshake(
-            tlsProtocol, self._host, is_address, self._shows_certificate, self._has_certificate
-        )
+        handshake = Handshake(tlsProtocol, self._host, self._client_certificate)
         connection.set_info_callback(handshake.note)
         if self._verify:
             connection.set_verify(SSL.VERIFY_PEER, handshake.verify)

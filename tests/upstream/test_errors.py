@@ -1,4 +1,4 @@
-"""What went wrong on the way out: one cause in plain words, and whether waiting may help."""
+"""Errors of upstreams: one cause in plain words, whether waiting may help, and the scope."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from proxpi.upstream.errors import (
     HeadTooLong,
     TLSFailed,
     UpstreamFailed,
-    settled,
+    all_settled,
     upstream_failed,
 )
 from tests.support.cases import run
@@ -154,21 +154,17 @@ def test_defaults() -> None:
     assert found.retry_after is None
 
 
-def test_settled() -> None:
-    """Some work settles to its result, or to why the upstream failed; other errors go through."""
+def test_all_settled() -> None:
+    """Each coroutine gives its result or its failure; any other error is raised at the end."""
     trouble = UpstreamFailed(URL, "status 500")
 
     async def works() -> str:
         return "result"
 
-    async def fails() -> str:
-        raise trouble
-
-    async def breaks() -> str:
-        raise KeyError
+    async def fails(error: Exception = trouble) -> str:
+        raise error
 
     results: list[object] = []
-    run(settled(works())).addCallback(results.append)
-    run(settled(fails())).addCallback(results.append)
-    run(settled(breaks())).addErrback(lambda failure: results.append(failure.type))
+    run(all_settled([works(), fails()])).addCallback(results.extend)
+    run(all_settled([fails(KeyError()), works()])).addErrback(lambda f: results.append(f.type))
     assert results == ["result", trouble, KeyError]

@@ -288,7 +288,7 @@ class State:
 def handshake(line: Line, host: str = HOST, *, shows: bool = False, has: bool = False) -> Handshake:
     """Give a handshake with a host."""
     protocol = cast(TLSMemoryBIOProtocol, line)
-    return Handshake(protocol, host, host[0].isdigit() or ":" in host, shows, has)
+    return Handshake(protocol, host, "shown" if shows else "withheld" if has else "none")
 
 
 def judged(certificate: Path | Any, code: int = 0, depth: int = 0, host: str = HOST) -> str | None:
