@@ -114,7 +114,7 @@ class EvictionIndex:
         if path in self._files and self._files[path].size == size:
             self._files[path].checked = checked
         else:
-            self._pop(path)
+            self.drop(path)
             priority = self._inflation + value(0, size)
             self._files[path] = _Cached(size, 0, priority, next(self._turns), checked)
             self.used += size
@@ -123,7 +123,8 @@ class EvictionIndex:
 
     def drop(self, path: str) -> None:
         """Drop a file that is no longer there."""
-        self._pop(path)
+        if (file := self._files.pop(path, None)) is not None:
+            self.used -= file.size
         self._note_change(path)
 
     def confirm(self, path: str, now: float) -> None:
@@ -262,14 +263,10 @@ class EvictionIndex:
         """Add files in one go: at a start there may be tens of thousands."""
         new = dict(files)
         for path in self._files.keys() & new.keys():
-            self._pop(path)
+            self.drop(path)
         self._files |= new
         self.used += sum(file.size for file in new.values())
         self._rebuild_heap()
-
-    def _pop(self, path: str) -> None:
-        if (file := self._files.pop(path, None)) is not None:
-            self.used -= file.size
 
     def _push(self, path: str) -> None:
         file = self._files[path]

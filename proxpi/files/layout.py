@@ -135,8 +135,7 @@ def open_file(path: Path) -> BinaryIO:
 
 def holds_many(folder: Path) -> bool:
     """Tell whether it takes a while to scan the folder."""
-    entries = (entry for host in _hosts(folder) for entry in _walk(host.path, []))
-    return next(islice(entries, MANY, None), None) is not None
+    return next(islice(_walk(folder, []), MANY, None), None) is not None
 
 
 def survey(folder: Path, owned: Container[str]) -> Scan:
@@ -148,40 +147,36 @@ def survey(folder: Path, owned: Container[str]) -> Scan:
     start = len(os.path.join(folder, ""))
     found: list[tuple[float, str, Identity]] = []
     scan = Scan()
-    for host in _hosts(folder):
-        if _RESERVED_NAME.fullmatch(host.name):
-            _unlink_leftover(host, scan)
-            continue
-        for entry in _walk(host.path, scan.ignored):
-            path = entry.path[start:]
-            if _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL):
-                _unlink_leftover(entry, scan)
-            elif not is_cache_path(path):
-                scan.ignored.append(f"{path!a} (no name that a cached file can have)")
-            elif has_distribution_name(path) or path in owned:
-                with suppress(OSError):  # gone meanwhile
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode):
-                        used = max(status.st_atime, status.st_mtime)
-                        found.append((used, path, Identity.of(status)))
+    for entry in _walk(folder, scan.ignored):
+        path = entry.path[start:]
+        if _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL):
+            _unlink_leftover(entry, scan)
+        elif not is_cache_path(path):
+            scan.ignored.append(f"{path!a} (no name that a cached file can have)")
+        elif has_distribution_name(path) or path in owned:
+            with suppress(OSError):  # gone meanwhile
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    used = max(status.st_atime, status.st_mtime)
+                    found.append((used, path, Identity.of(status)))
     found.sort(key=lambda file: file[:2])
     scan.files.extend((path, identity) for _, path, identity in found)
     return scan
 
 
-def _hosts(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Give the folders of hosts, and the reserved names beside them."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _RESERVED_NAME.fullmatch(entry.name) or (
-                _HOST_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
-            ):
-                yield entry
+def _hosts(folder: Path) -> tuple[list[str], list[os.DirEntry[str]]]:
+    """Give the folders of hosts, and what has a reserved name beside them."""
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    hosts = [each for each in entries if _HOST_FOLDER.fullmatch(each.name)]
+    folders = [each.path for each in hosts if each.is_dir(follow_symlinks=False)]
+    return folders, [each for each in entries if _RESERVED_NAME.fullmatch(each.name)]
 
 
-def _walk(top: str, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
-    """Give what is no folder below a folder. (``os.walk`` takes twice as long.)"""
-    folders = [top]
+def _walk(folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
+    """Give what is no folder, below the hosts' folders. (``os.walk`` takes twice as long.)"""
+    folders, reserved = _hosts(folder)
+    yield from reserved
     while folders:
         path = folders.pop()
         try:
@@ -220,8 +215,7 @@ def try_to_write(own: Path, folder: Path) -> None:
         with file:
             file.write(bytes(BLOCK))
             os.fsync(file.fileno())
-        hosts = [host.path for host in _hosts(folder) if host.is_dir(follow_symlinks=False)]
-        for target in (str(folder), *hosts):
+        for target in (str(folder), *_hosts(folder)[0]):
             reserved = os.path.join(target, partial.name.replace(atomic_files.PARTIAL, RESERVED))
             os.rename(path, reserved)
             path = reserved
