@@ -136,7 +136,7 @@ class Listings(Protocol):
     async def fetch_file(self, name: str, filename: str) -> ListedFile:
         """Give a file, fetching its page if need be; raises `NotListed`."""
 
-    async def ask_again(self, name: str, filename: str) -> ListedFile | None:
+    async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
         """Give a file of its page, revalidated now."""
 
     async def suppress_metadata(self, name: str, filename: str) -> None:
@@ -188,7 +188,7 @@ class Resolver:
         :raises NotUpstream: if the page does not list it any more
         """
         base, _ = _split(filename)
-        await self._listings.ask_again(name, base)
+        await self._listings.refetch_file(name, base)
         reference = self.known(name, filename)
         if reference is None:
             raise NotUpstream(filename)

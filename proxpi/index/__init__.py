@@ -1,4 +1,4 @@
-"""The index fetcher: what the indexes say of projects, kept as long as it is fresh.
+"""Pages and project lists: requested from the indexes, revalidated, merged, rendered and stored.
 
-It knows nothing of clients and nothing of files on disk.
+Nothing here knows HTTP clients of proxpi, or package files.
 """

@@ -61,10 +61,8 @@ class EntryStore(Generic[H]):
     """A folder of cache entries of one kind, which a subclass states.
 
     :cvar FORMAT: the first bytes of its files: the kind, and the version of the format
-    :cvar SUFFIX: the end of their names
-    :cvar HEADER: the type of their headers
     :ivar folder: it is made when it is needed
-    :ivar wall: tells the seconds since the epoch
+    :ivar wall: gives the seconds since the epoch
     :ivar lock: is held while a file gets its name, or another state
     """
 
@@ -115,8 +113,7 @@ class EntryStore(Generic[H]):
 
         :param pieces: its :meth:`head`, and the content
         :param current: tells whether the entry still is; it is asked under the lock
-        :raises Superseded: if it is not; then nothing has changed
-        :raises OSError: if the disk does not let it; then nothing has changed
+        :raises Superseded: if it is not; nothing has changed then, nor after an `OSError`
         """
 
         def replace(partial: Path, path: Path) -> None:
@@ -137,20 +134,11 @@ class EntryStore(Generic[H]):
         atomic_files.write_whole(self.path(name), pieces, beside, replace)
 
     def mark_invalid(self, name: str) -> None:
-        """
-        Begin a new generation of an entry; the caller holds the lock.
-
-        :raises OSError: if the disk does not let it; then nothing has changed
-        """
+        """Begin a new generation of an entry, or raise `OSError`; the caller holds the lock."""
         atomic_files.overwrite(self.path(name), self._mark(INVALID))
 
     def clear(self) -> Path:
-        """
-        Remove all entries for good, by renaming their folder; the caller holds the lock.
-
-        :return: the new name, to be removed
-        :raises OSError: if the disk does not let it; then nothing has changed
-        """
+        """Rename the folder to a path that the caller, who holds the lock, removes; or `OSError`."""
         return atomic_files.discard(self.folder)
 
     def with_wall_time(self, response: StoredResponse) -> StoredResponse:

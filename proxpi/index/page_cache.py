@@ -108,8 +108,7 @@ class PageEntry(Entry):
 class PageCache:
     """The project pages of all indexes together.
 
-    :ivar changed: is called with a project when its page may be another one, or may have another
-        state; with ``None`` for all projects
+    :ivar changed: is called with a project when its page or state may have changed; ``None``: all
     """
 
     _sources: Sequence[IndexClient]
@@ -180,7 +179,6 @@ class PageCache:
 
         :raises NoSuchProject: if no index has the project
         :raises NoSuchFile: if no index lists the file
-        :raises UpstreamFailed: as :meth:`fetch`
         """
         entry, outcome, listed = await self._look_up(name, filename)
         if listed is None and entry.age > YOUNG:
@@ -192,7 +190,7 @@ class PageCache:
             raise outcome.error
         raise NoSuchFile(filename) if entry.present else NoSuchProject(name)
 
-    async def ask_again(self, name: str, filename: str) -> ListedFile | None:
+    async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
         """
         Revalidate a page, fresh or not, and give what it lists of a file.
 
@@ -216,11 +214,7 @@ class PageCache:
             self._reload(entry)
 
     def invalidate(self, name: str) -> None:
-        """
-        Begin a new generation of a project's page, on disk and in memory.
-
-        :raises OSError: if the disk does not let it; then nothing has changed
-        """
+        """Begin a new generation of a page; if the disk refuses (`OSError`), nothing changes."""
         old = self._current(name)
         with self._store.lock:
             self._store.mark_invalid(name)
@@ -232,10 +226,9 @@ class PageCache:
 
     def clear(self) -> Deferred[None]:
         """
-        Remove all pages for good.
+        Remove all pages for good; if the disk refuses (`OSError`), nothing changes.
 
         :return: fires when their files are removed; they are not used from now on
-        :raises OSError: if the disk does not let it; then nothing has changed
         """
         with self._store.lock:
             removed = self._store.clear()

@@ -8,7 +8,6 @@ import pytest
 from twisted.internet.task import Clock
 
 from proxpi.index.breaker import (
-    INDEX_PAUSES,
     LONGEST,
     MOST,
     PAGE_PAUSES,
@@ -213,36 +212,3 @@ class BreakersTests(Case):
         assert not self.breakers.admit("demo", ignore_page=True)
         self.note(REFUSED, "other")
         assert self.breakers.refusal("demo", ignore_page=True) is not None
-
-    def test_trials_in_a_long_outage(self) -> None:
-        """A failing index is tried every two seconds, however many pages are requested."""
-        self.note()
-        trials = 0
-        for _ in range(600):
-            for number in range(20):
-                if self.cause(f"demo-{number}") is None:
-                    self.breakers.admit(f"demo-{number}")
-                    self.note(page=f"demo-{number}")
-                    trials += 1
-            self.clock.advance(0.1)
-        assert 25 <= trials <= 32
-
-    def test_a_page_that_hangs(self) -> None:
-        """However often a hanging page is requested, a good page gets its turn."""
-        assert INDEX_PAUSES[1] < PAGE_PAUSES[1] * 0.75
-        self.note()
-        served = []
-        for tenth in range(1, 600):
-            self.clock.advance(0.1)
-            since = self.clock.seconds()
-            if self.cause("demo") is None:
-                self.breakers.admit("demo")  # and hangs
-            if tenth % 130 == 0 and (good := self.cause("good") is None):
-                self.breakers.admit("good")
-                self.breakers.answered(200, since)
-                self.breakers.succeeded("good")
-                served.append(good)
-            if tenth % 100 == 0:
-                self.breakers.failed("demo", REFUSED, since)
-        assert len(served) >= 3
-        assert self.cause("good") is None

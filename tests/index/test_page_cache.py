@@ -136,7 +136,7 @@ class FlightTests(PagesCase):
         self.page()
         self.clock.advance(200)
         self.agents.silent |= {AT_ROOT, AT_EXTRA}
-        one, other = self.ask(), run(self.pages.ask_again("demo", "a.zip"))
+        one, other = self.ask(), run(self.pages.refetch_file("demo", "a.zip"))
         assert (self.agents.count(AT_ROOT), self.agents.count(AT_EXTRA)) == (2, 2)
         self.agents.release(AT_ROOT)
         self.pending(one)
@@ -402,7 +402,7 @@ class FileTests(PagesCase):
 
     def again(self, name: str = "a.zip") -> Deferred[ListedFile | None]:
         """Look up a file on a revalidated page."""
-        return run(self.pages.ask_again("demo", name))
+        return run(self.pages.refetch_file("demo", name))
 
     def test_known(self) -> None:
         """A listed file is found without a page before, and then at once, from a stale page."""

@@ -138,16 +138,6 @@ class InvalidatedTests(GenerationCase):
         end()
         self.assert_invalidated()
 
-    def test_in_a_thread(self) -> None:
-        """Nor what a thread is about to write."""
-        self.clock.advance(1801)
-        self.page("other")
-        self.pages._in_thread = jobs = Jobs()
-        self.ask()
-        self.pages.invalidate("demo")
-        jobs.end()
-        self.assert_invalidated()
-
     def test_unwritten(self) -> None:
         """A page that could not be written is invalidated as well."""
         self.clock.advance(1801)

@@ -493,8 +493,8 @@ class PageScopeTests(ScopeCase):
                 assert (page.status, files(page)) == ("MISS", ["b.zip"]), failure
                 assert self.page("cold").status == "MISS"
                 # A signed link of another page is renewed; one of the bad page has its own error.
-                assert self.result(run(self.pages.ask_again("other", "b.zip"))) is not None
-                ask = run(self.pages.ask_again("demo", "b.zip"))
+                assert self.result(run(self.pages.refetch_file("other", "b.zip"))) is not None
+                ask = run(self.pages.refetch_file("demo", "b.zip"))
                 self.clock.pump([0.1] * 51)
                 assert self.error(ask, UpstreamFailed).url in (AT_ROOT, ELSEWHERE)
 
@@ -595,7 +595,7 @@ class IndexScopeTests(ScopeCase):
             ready = self.pages.ready("demo", JSON, False)
             assert ready is not None
             assert ready.status == "STALE"
-            again = self.error(run(self.pages.ask_again("demo", "a.zip")), UpstreamFailed)
+            again = self.error(run(self.pages.refetch_file("demo", "a.zip")), UpstreamFailed)
             assert again.url == ROOT  # not the other page's
             assert len(self.agents.asked) == asked
 

@@ -46,7 +46,7 @@ class FakePages:
             raise NotListed(filename)
         return listed
 
-    async def ask_again(self, name: str, filename: str) -> ListedFile | None:
+    async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
         """See `Listings`."""
         self.asked_again.append((name, filename))
         await self._ask()
