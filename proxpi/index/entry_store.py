@@ -138,7 +138,7 @@ class EntryStore(Generic[H]):
         atomic_files.overwrite(self.path(name), self._mark(INVALID))
 
     def clear(self) -> Path:
-        """Rename the folder to a path that the caller, who holds the lock, removes; or `OSError`."""
+        """Rename the folder to what may be removed, or raise `OSError`; the lock has to be held."""
         return atomic_files.discard(self.folder)
 
     def with_wall_time(self, response: StoredResponse) -> StoredResponse:
