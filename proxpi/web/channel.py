@@ -59,10 +59,8 @@ from typing import Any
 import attrs
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
-    IProducer,
     IPullProducer,
     IReactorTime,
     ISSLTransport,
@@ -82,7 +80,6 @@ from proxpi.web.request_parser import (
     Chunks,
     Counted,
     Head,
-    cache_key,
     check_beginning,
     parse,
 )
@@ -256,21 +253,16 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
-        if not self._may_send_cached():
-            self._take(data)
-            return
-        cache, now = self._cache, self._clock.seconds()
-        entry = cache.by_head(data, now)
+        entry, now = None, self._clock.seconds()
+        if self._state is IDLE and self.plain and self.admitted and not self._unsent:
+            entry = self._cache.find(data, now)
         if entry is not None:
             self._send_cached(entry, now)
             return
-        key = cache_key(data)
-        entry = cache.by_key(key, now) if key is not None else None
-        if entry is not None:
-            self._send_cached(entry, now)
-            cache.alias(data, entry)  # not before: to make room, it may have to go itself
-        else:
-            self._take(data)
+        if not self.plain:
+            self._note_client()  # a PROXY header may have come before
+        self._input += data
+        self._advance()
 
     def readConnectionLost(self) -> None:
         """The client has closed its sending side, or is gone; see `IHalfCloseableProtocol`."""
@@ -295,10 +287,6 @@ class Channel(Protocol):
 
     # Responses from the cache.
 
-    def _may_send_cached(self) -> bool:
-        """Tell whether a cached response could be handed to the socket now."""
-        return self._state is IDLE and self.plain and self.admitted and not self._unsent
-
     def _send_cached(self, entry: CachedResponse, now: float) -> None:
         """Send a cached response to a request of which nothing else is known."""
         head = entry.head(now)
@@ -313,22 +301,33 @@ class Channel(Protocol):
             if self._timer_at > now + POLL:
                 self._ring_in(POLL)  # to see whether the client takes it
         else:
-            rest = _CachedRequest(self, entry, now)
-            self._begin_response(rest)
-            rest.begin(head, sent)
+            self._send_rest(entry, head, sent, now)
+
+    def _send_rest(self, entry: CachedResponse, head: bytes, sent: int, started: float) -> None:
+        """Send what the socket did not take of a cached response."""
+
+        def finish() -> None:
+            self._log_cached(entry, self._clock.seconds() - started)
+            self.requestDone(rest)
+
+        rest = _CachedRequest(
+            self, self.write, self.registerProducer, self.unregisterProducer, finish
+        )
+        self._begin_response(rest)
+        self.write(head[sent:])
+        start = max(0, sent - len(head))
+        if entry.held is None or not entry.size:
+            send_bytes(rest, entry.apart, start)
+        else:
+            copy, stop = entry.held.share(), entry.stop
+            start += entry.start
+            send_file(rest, copy.file.fileno(), start, stop, copy.close, copy.mark_unverified)
 
     def _log_cached(self, entry: CachedResponse, seconds: float) -> None:
         self._cache.count(entry)
         self._server.log_response(self.client, entry.line, seconds)
 
     # Input.
-
-    def _take(self, data: bytes) -> None:
-        """Take input, and handle as much of it as the state allows."""
-        if not self.plain:
-            self._note_client()  # a PROXY header may have come before
-        self._input += data
-        self._advance()
 
     def _advance(self) -> None:
         """Go from state to state as far as the input, and the client's progress, allow."""
@@ -501,20 +500,17 @@ class Channel(Protocol):
         """Resume the producer, which has written nothing, as soon as the socket takes more."""
         self._descriptor.startWriting()
 
-    def fileno(self) -> int:
+    def fileno(self) -> Any:
         """Give the descriptor of the socket."""
-        number: int = self._descriptor.fileno()
-        return number
+        return self._descriptor.fileno()
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> Any:
         """See `ITransport`."""
-        peer: IAddress = self.transport.getPeer()
-        return peer
+        return self.transport.getPeer()
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> Any:
         """See `ITransport`."""
-        host: IAddress = self.transport.getHost()
-        return host
+        return self.transport.getHost()
 
     def isSecure(self) -> bool:
         """Tell whether this is TLS; called by the request."""
@@ -641,54 +637,17 @@ class _BufferDrained:
 
 @attrs.define(eq=False)
 class _CachedRequest:
-    """The request to which the rest of a cached response is sent.
-
-    :ivar sentLength: bytes of the body that were sent
-    """
+    """Stands for a request while the rest of a cached response is sent."""
 
     channel: Channel
-    _entry: CachedResponse
-    _started: float
-    sentLength: int = 0
+    write: Callable[[bytes], None]
+    registerProducer: Callable[[Any, bool], None]
+    unregisterProducer: Callable[[], None]
+    finish: Callable[[], None]
     method: bytes = b"GET"
+    sentLength: int = 0
     startedWriting: bool = True
-    cacheable: None = None
     responseHeaders: Headers = attrs.field(factory=Headers)
-
-    def begin(self, head: bytes, sent: int) -> None:
-        """
-        Send what is left.
-
-        :param head: the head of which, and of the body behind it, `sent` bytes are sent already
-        """
-        entry = self._entry
-        if sent < len(head):
-            self.channel.write(head[sent:])
-        start = self.sentLength = max(0, sent - len(head))
-        if entry.held is None or not entry.size:
-            send_bytes(self, entry.apart, start)
-        else:
-            copy = entry.held.share()
-            first, stop = entry.start + start, entry.stop
-            send_file(self, copy.file.fileno(), first, stop, copy.close, entry.held.mark_unverified)
-
-    def write(self, data: bytes) -> None:
-        """Send a part of the body."""
-        self.sentLength += len(data)
-        self.channel.write(data)
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """See `IConsumer`."""
-        self.channel.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """See `IConsumer`."""
-        self.channel.unregisterProducer()
-
-    def finish(self) -> None:
-        """Note that the response is written."""
-        self.channel._log_cached(self._entry, self.channel._clock.seconds() - self._started)
-        self.channel.requestDone(self)
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone; the channel stops the producer."""

@@ -4,16 +4,16 @@ Clients of one image send the same bytes, run after run. When a resource answers
 :class:`CachedResponse` is stored: status, header fields, and the body, in memory or as part of an
 open file. An entry is found
 
-* by the very bytes of a request (:meth:`ResponseCache.by_head`);
-* by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_parser`,
-  :meth:`ResponseCache.by_key`). That head then becomes an alias of the entry.
+* by the very bytes of a request;
+* by the *cache key*, the fields of a new head that matter (:mod:`proxpi.web.request_parser`). That
+  head then becomes an alias of the entry.
 
-States of an entry: *stored* (sent as long as it is :meth:`usable <ResponseCache.usable>`) and
-*removed* (invalidated, expired, replaced or evicted; its descriptor is closed). Invalidating a page
-or file removes every entry built from it. A page's entry expires with the page; its ``max-age`` is
-computed for each response. A file's entry is sent only if one ``lstat`` shows the file that is
-open. Responses that are no hits, or after which the connection closes, are not stored; only plain
-TCP is answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.transfer` sends).
+States of an entry: *stored*, and *removed* (invalidated, expired, replaced or evicted; its
+descriptor is closed). Invalidating a page or file removes every entry built from it. A page's entry
+expires with the page; its ``max-age`` is computed for each response. A file's entry is sent only if
+one ``lstat`` shows the file that is open. Responses that are no hits, or after which the connection
+closes, are not stored; only plain TCP is answered so (:mod:`proxpi.web.channel` decides;
+:mod:`proxpi.web.transfer` sends).
 
 There are at most :data:`ENTRIES` entries with :data:`MEMORY` bytes, keys, aliases and log lines
 included, and :data:`FILES` open files; beyond that, second-chance (CLOCK) eviction.
@@ -33,7 +33,7 @@ from twisted.web.http import datetimeToString
 
 from proxpi.files.cache_dir import OpenFile
 from proxpi.simple import caching
-from proxpi.web.request_parser import CacheKey
+from proxpi.web.request_parser import CacheKey, cache_key
 
 #: Entries, bytes that they take, and open files among them.
 ENTRIES = 8192
@@ -170,15 +170,33 @@ class ResponseCache:
         uses, self._uses = self._uses, {}
         return list(uses.items())
 
-    def by_head(self, head: bytes, now: float) -> CachedResponse | None:
-        """Give the response to a request by its very bytes, if it is usable."""
-        entry = self._by_head.get(head)
-        return entry if entry is not None and self.usable(entry, now) else None
+    def find(self, head: bytes, now: float) -> CachedResponse | None:
+        """Give the response to a request by its bytes or its cache key, if it may be sent now.
 
-    def by_key(self, key: CacheKey, now: float) -> CachedResponse | None:
-        """Give the response to a request by its cache key, if it is usable."""
-        entry = self._by_key.get(key)
-        return entry if entry is not None and self.usable(entry, now) else None
+        :param head: input that may be one whole head
+        """
+        entry = self._by_head.get(head)
+        if entry is not None:
+            return entry if self._is_usable(entry, now) else None
+        key = cache_key(head)
+        entry = self._by_key.get(key) if key is not None else None
+        if entry is None or not self._is_usable(entry, now):
+            return None
+        if len(entry.aliases) >= ALIASES:
+            self._charge(entry, -len(entry.aliases[0]) - ALIAS_OVERHEAD)
+            del self._by_head[entry.aliases.pop(0)]
+        entry.aliases.append(head)
+        self._by_head[head] = entry
+        self._charge(entry, len(head) + ALIAS_OVERHEAD)
+        self._evict(keep=entry)
+        return entry
+
+    def _is_usable(self, entry: CachedResponse, now: float) -> bool:
+        """Tell whether an entry may be sent; if not, it is removed."""
+        if now < entry.fresh_until and (entry.held is None or entry.held.unchanged()):
+            return True
+        self._remove(entry)
+        return False
 
     def store(
         self,
@@ -213,7 +231,7 @@ class ResponseCache:
                     held.close()
                     return
                 start, stop, cost = 0, 0, len(body)
-        self.remove(self._by_key.get(key))
+        self._remove(self._by_key.get(key))
         template = _template(status, fields, has_max_age=cacheable.fresh_until < math.inf)
         method, target, asking = key
         # A small body is there once more, with the head that was sent last.
@@ -239,18 +257,6 @@ class ResponseCache:
         self._open += held is not None
         self._evict()
 
-    def alias(self, head: bytes, entry: CachedResponse) -> None:
-        """Find an entry by the bytes of a head from now on, if it is still stored."""
-        if self._by_key.get(entry.key) is not entry or head in self._by_head:
-            return  # (the channel gives no head that is longer than MAX_ALIAS)
-        if len(entry.aliases) >= ALIASES:
-            self._charge(entry, -len(entry.aliases[0]) - ALIAS_OVERHEAD)
-            del self._by_head[entry.aliases.pop(0)]
-        entry.aliases.append(head)
-        self._by_head[head] = entry
-        self._charge(entry, len(head) + ALIAS_OVERHEAD)
-        self._evict()
-
     def _charge(self, entry: CachedResponse, cost: int) -> None:
         entry.cost += cost
         self._cost += cost
@@ -258,28 +264,21 @@ class ResponseCache:
     def invalidate(self, key: str | None) -> None:
         """Remove what was built from a project's page, or from a file; ``None``: everything."""
         for entry in self if key is None else self._built_from.get(key, [])[:]:
-            self.remove(entry)
+            self._remove(entry)
 
-    def usable(self, entry: CachedResponse, now: float) -> bool:
-        """Tell whether an entry may be sent now; if not, it is removed."""
-        if now < entry.fresh_until and (entry.held is None or entry.held.unchanged()):
-            return True
-        self.remove(entry)
-        return False
-
-    def _evict(self) -> None:
+    def _evict(self, keep: CachedResponse | None = None) -> None:
         """Remove what exceeds a bound."""
         while (
             len(self._by_key) > ENTRIES or self._cost > MEMORY or self._open > self.files
         ) and len(self._by_key) > 1:
             key, entry = next(iter(self._by_key.items()))
-            if entry.used:
+            if entry.used or entry is keep:
                 entry.used = False
                 self._by_key[key] = self._by_key.pop(key)
             else:
-                self.remove(entry)
+                self._remove(entry)
 
-    def remove(self, entry: CachedResponse | None) -> None:
+    def _remove(self, entry: CachedResponse | None) -> None:
         """Remove an entry, if it is still stored."""
         if entry is None or self._by_key.get(entry.key) is not entry:
             return

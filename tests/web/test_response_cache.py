@@ -115,7 +115,7 @@ class Responses(CacheCase):
         self.stored(PAGE)
         other = written("GET", PAGE, JSON, "User-Agent: another")
         assert self.is_cached(other)
-        assert self.response_cache.by_head(other, self.clock.seconds()) is not None
+        assert any(other in entry.aliases for entry in self.response_cache)
 
     def test_date(self) -> None:
         """The date is that of each response."""
@@ -199,7 +199,7 @@ class Bounds(CacheCase):
         assert self.cost() <= response_cache.MEMORY
 
     def test_evicted_by_its_own_head(self) -> None:
-        """A response that is evicted for want of memory for its new head is sent first."""
+        """A new head evicts other responses, not the one that it finds."""
         for target in (PAGE + LARGE, PAGE + SMALL):
             self.receive(written("GET", target))
         self.put(response_cache, "MEMORY", self.cost())
@@ -329,7 +329,7 @@ class NotCached(CacheCase):
         head = self.stored(PAGE)
         for _ in range(3):
             assert self.receive(head + head + head).count(b"HTTP/1.1 200 OK") == 3
-        assert self.response_cache.by_head(head * 3, self.clock.seconds()) is None
+        assert self.response_cache.find(head * 3, self.clock.seconds()) is None
 
     def test_within_another(self) -> None:
         """What looks like a head, and is the body of another, is not answered."""
