@@ -1,7 +1,6 @@
-"""A process that fills a cache folder, and is killed at a step of its own, or at any moment.
+"""A process that fills a cache folder and kills itself at a step of its work.
 
-``work`` is what such a process does. The hook that counts the steps is here, not in proxpi: it
-stands before and after every call by which a folder is changed.
+A step is before or after a call that changes the folder; the hook that counts them stands here.
 """
 
 from __future__ import annotations
@@ -70,16 +69,15 @@ def die_at(step: int) -> None:
     fcntl.flock = counted(fcntl.flock)
 
 
-def work(folder: str, capacity: int, step: int | None, order: int) -> None:
+def work(folder: str, capacity: int, step: int) -> None:
     """Fill the folder, write down what is known, and end, unless it is killed before."""
     # Small enough that each file takes several steps.
     partial_module.BUFFER = 3000
     usage_log.CHANGES = 5
-    if step is not None:
-        die_at(step)
+    die_at(step)
     disk = cache_folder(Path(folder), capacity)
     disk.prepare()
-    numbers = Random(order).sample(range(FILES), FILES)
+    numbers = Random(1).sample(range(FILES), FILES)
     for number in numbers:
         reference = reference_of(number)
         if disk.found(reference):

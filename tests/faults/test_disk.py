@@ -171,19 +171,6 @@ def test_from_the_start(
     _assert_stored(disk.proxy, file)
 
 
-def test_no_inode_left(fake_index: FakeIndex, small_disk: SmallDisk) -> None:
-    """A disk has space, but no inode."""
-    file = _add(fake_index, "1.0")
-    ballast = [small_disk.folder / f"ballast-{number}" for number in range(201)]
-    with pytest.raises(OSError, match="No space left"):
-        for path in ballast:
-            path.touch()
-    assert _get(small_disk.proxy, file).status == 302
-    for path in ballast:
-        path.unlink(missing_ok=True)
-    _assert_stored(small_disk.proxy, file)
-
-
 def test_folder_removed(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
     """A folder that is removed during a download is made anew."""
     kept, slow = _add(fake_index, "1.0"), _add(fake_index, "2.0", 100_000)

@@ -25,7 +25,6 @@ from tests.support.process import GUARD_SECONDS
 from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy
 
-KILLS_AT_RANDOM = 60
 AMPLE, SCANTY = 10**6, 12_000
 REAL_ROUNDS, REAL_FILES = 6, 60
 #: Responses after which the real program is killed, at most.
@@ -43,15 +42,10 @@ def _named(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in named}
 
 
-def _run(
-    folder: Path, capacity: int, step: int | None, order: int, after: float | None = None
-) -> bool:
+def _run(folder: Path, capacity: int, step: int) -> bool:
     """Let a process work on the folder; tell whether it was killed before its end."""
-    process = _processes.Process(target=work, args=(str(folder), capacity, step, order))
+    process = _processes.Process(target=work, args=(str(folder), capacity, step))
     process.start()
-    if after is not None:
-        process.join(after)
-        process.kill()
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
@@ -84,7 +78,7 @@ def _sweep(folder: Path, capacity: int) -> int:
     for step in itertools.count():
         at = folder / str(step)
         at.mkdir(parents=True)
-        killed = _run(at, capacity, step, order=1)
+        killed = _run(at, capacity, step)
         _check(at, capacity)
         if not killed:
             return step
@@ -98,23 +92,6 @@ def test_at_every_step(tmp_path: Path) -> None:
         for name, capacity in [("ample", AMPLE), ("scanty", SCANTY)]
     )
     assert steps > 140
-
-
-def test_at_any_moment(tmp_path: Path) -> None:
-    """Kills at random on one folder: no file is lost but the one that is deleted."""
-    moments = Random(1)
-    killed = 0
-    for order in range(KILLS_AT_RANDOM):
-        before = set(_named(tmp_path))
-        # The moment is random on purpose; nothing is waited for.
-        killed += _run(tmp_path, AMPLE, None, order, after=moments.uniform(0, 0.03))
-        _check(tmp_path, AMPLE)
-        # Each of them forgets one file at its end.
-        assert len(before - set(_named(tmp_path))) <= 1
-        if len(before) >= FILES - 1:
-            for path in (tmp_path / "h-example").rglob("*.*"):
-                path.unlink()
-    assert killed > KILLS_AT_RANDOM // 4
 
 
 def _clients(

@@ -83,20 +83,6 @@ def test_slow_reader(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     assert proxy.memory() < memory + 20 * MIB
 
 
-def test_disconnected_clients(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """Clients that disconnect in the middle of a file leave no descriptor open."""
-    proxy = start_proxy(fake_index)
-    data, path = serve_large(fake_index, proxy, 20 * MIB)
-    before = proxy.descriptors()
-    for _ in range(50):
-        with sockets.connect(proxy.origin) as client:
-            sockets.ask(client, path)
-            sockets.body(client, 10_000)
-    proxy.wait_for_descriptors(before + 5)
-    assert proxy.get(path).body == data
-    assert "Traceback" not in proxy.output
-
-
 def test_unread_responses(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     """A thousand pipelined requests, whose responses the client does not read, cost little."""
     for number in range(300):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from tests.support.clients import pip_install
 from tests.support.distributions import make_sdist, make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.gate import Gate
-from tests.support.names import Names
 from tests.support.proxy import request
 
 
@@ -91,21 +88,3 @@ def test_gate(fake_index: FakeIndex, tmp_path: Path) -> None:
         gate.answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         with pytest.raises(ssl.SSLError, match="(?i)wrong.version|record"):
             _get(gate, trusted=good)
-
-
-def test_names(tmp_path: Path) -> None:
-    """The name server finds a name, does not find it, or is silent."""
-    look_up = "import socket; print(socket.gethostbyname('index.test'))"
-
-    def found(names: Names, seconds: float) -> str:
-        command = [*names.within, sys.executable, "-c", look_up]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-        return done.stdout.strip()
-
-    with Names(tmp_path, "127.1.2.3") as names:
-        assert found(names, 30) == "127.1.2.3"
-        names.mood = "absent"
-        assert found(names, 30) == ""
-        names.mood = "silent"
-        with pytest.raises(subprocess.TimeoutExpired):
-            found(names, 2)
