@@ -14,13 +14,12 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
-from tests.support.fake_index import FakeIndex
-from tests.support.gate import Gate
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.names import Names
 from tests.support.network import Network
 from tests.support.proxy import Proxy, Reply
+from tests.support.servers import Gate
 
 INDEX, FILES, PRIVATE, METADATA = "1.2.3.4", "5.6.7.8", "10.1.1.1", "169.254.169.254"
 IPV6, UNIQUE_LOCAL, METADATA_6 = "2600::1", "fd00::1", "fd00:ec2::254"

@@ -12,9 +12,8 @@ import attrs
 import pytest
 
 from proxpi.upstream.dns import LOOKUPS
-from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.names import Names
 from tests.support.proxy import Proxy, Reply
 

@@ -18,7 +18,7 @@ from tests.support.fake_index import FakeIndex
 from tests.support.forward import USER, Forward, Squid, Tinyproxy
 from tests.support.inside import overheard
 from tests.support.proxy import Proxy, Reply
-from tests.support.relay import ESTABLISHED, Relay
+from tests.support.servers import ESTABLISHED, Relay
 
 KINDS = pytest.mark.parametrize("kind", [Tinyproxy, Squid])
 WHEEL = make_wheel("demo", padding=300_000)

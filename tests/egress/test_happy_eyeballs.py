@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.gate import Gate
 from tests.support.names import Names
 from tests.support.network import Network
 from tests.support.proxy import Proxy
+from tests.support.servers import Gate
 
 IPV4, IPV6 = "1.2.3.4", "2600::1"
 #: Seconds that connecting may take; what is tried in vain must not use them up.

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import make_certificate
-from tests.support.conversations import Connection, Conversations
 from tests.support.proxy import Proxy
+from tests.support.servers import Connection, Conversations
 
 JSON_TYPE = "Content-Type: application/vnd.pypi.simple.v1+json"
 DATA = b"the bytes of a file"

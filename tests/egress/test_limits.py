@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.behavior import Behavior
-from tests.support.conversations import Connection, Conversations
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.proxy import Proxy, Reply
+from tests.support.servers import Connection, Conversations
 
 EXPIRED_AT_ONCE = "0.000001"
 LIMIT = 100_000

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.behavior import Seen
 from tests.support.certificates import Authority, serving
 from tests.support.clients import pip_install, uv_install
 from tests.support.distributions import make_sdist, make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import FakeIndex, Seen
 from tests.support.forward import Squid
 from tests.support.proxy import Proxy
-from tests.support.secure_front import SecureFront
+from tests.support.servers import SecureFront
 
 INDEX_LOGIN, FILES_LOGIN = ("reader", "of-pages"), ("fetcher", "of-files")
 WHEEL = make_wheel("demo")

@@ -12,12 +12,11 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 import pytest
 
-from tests.support.behavior import Behavior
 from tests.support.certificates import Authority, serving
 from tests.support.distributions import Distribution, make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.proxy import Proxy, Reply
-from tests.support.secure_front import SecureFront
+from tests.support.servers import SecureFront
 
 ROOT = ("root-re@der", "r00t/p@ss:w%rd?x#y")
 TOKEN = ("t0ken-of-the-extra", "")

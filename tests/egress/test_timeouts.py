@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.behavior import Behavior
-from tests.support.conversations import Connection, Conversations
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.process import GUARD_SECONDS
 from tests.support.proxy import Proxy
+from tests.support.servers import Connection, Conversations
 from tests.support.sockets import ask, connect
 
 PAGE = b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": []}'

@@ -12,7 +12,7 @@ from tests.support.certificates import Authority, make_certificate, serving
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy, Reply
-from tests.support.secure_front import SecureFront, Shown
+from tests.support.servers import SecureFront, Shown
 
 ADDRESS = "127.0.0.1"
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]

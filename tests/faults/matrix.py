@@ -23,14 +23,13 @@ from pathlib import Path
 import attrs
 
 from tests.faults.table import SOON, Failure, State
-from tests.support.behavior import Behavior, Seen
 from tests.support.certificates import make_certificate
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
-from tests.support.gate import Gate
+from tests.support.fake_index import Behavior, FakeIndex, Seen
 from tests.support.names import Names
 from tests.support.processes import EXPIRED_AT_ONCE
 from tests.support.proxy import Proxy, Reply
+from tests.support.servers import Gate
 
 #: Rows that run at a time, and processes that start at a time.
 ROWS = 14

@@ -11,7 +11,7 @@ from typing import Literal
 
 import attrs
 
-from tests.support.behavior import Behavior
+from tests.support.fake_index import Behavior
 
 #: The states of a page when its upstream fails, and the docs' words for them.
 STATES = {

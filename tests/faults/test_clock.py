@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.inside import WallClock
 from tests.support.processes import StartProxy
 

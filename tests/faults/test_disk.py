@@ -15,9 +15,8 @@ from shutil import rmtree
 
 import pytest
 
-from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 

@@ -16,9 +16,8 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import EXPIRED_AT_ONCE, StartProxy, http_server
 from tests.support.proxy import Proxy, Reply
 

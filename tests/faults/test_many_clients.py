@@ -12,9 +12,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support import sockets
-from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import EXPIRED_AT_ONCE, StartProxy, health_checks
 
 pytestmark = pytest.mark.alone

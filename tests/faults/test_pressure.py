@@ -10,9 +10,8 @@ import pytest
 
 from proxpi.upstream.connections import CONNECTIONS
 from tests.support import sockets
-from tests.support.behavior import Behavior
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import StartProxy, serve_large
 
 MIB = 1 << 20

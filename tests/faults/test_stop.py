@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import sockets
-from tests.support.behavior import Behavior
 from tests.support.certificates import Authority, serving
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.inside import hung
 from tests.support.processes import StartProxy, serve_large
 from tests.support.proxy import Proxy

@@ -10,9 +10,8 @@ from urllib.parse import quote
 import attrs
 import pytest
 
-from tests.support.behavior import Behavior, Seen
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex, Seen
 from tests.support.processes import StartProxy
 
 _USER = "reader"

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import sockets
-from tests.support.behavior import Behavior
 from tests.support.distributions import Distribution, make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import StartProxy, http_server, proxies
 from tests.support.proxy import Proxy
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.behavior import Behavior
 from tests.support.certificates import make_certificate
 from tests.support.clients import pip_install
 from tests.support.distributions import make_sdist, make_wheel
-from tests.support.fake_index import FakeIndex
-from tests.support.gate import Gate
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.proxy import request
+from tests.support.servers import Gate
 
 
 def test_index(fake_index: FakeIndex, tmp_path: Path) -> None:

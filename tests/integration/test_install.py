@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.behavior import Behavior
 from tests.support.clients import Environment, pip_install, poetry_install, uv_install
 from tests.support.distributions import make_sdist, make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
 from tests.support.proxy import Proxy, way_out
 

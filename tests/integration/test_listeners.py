@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import sockets
-from tests.support.behavior import Behavior
 from tests.support.certificates import make_certificate
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import FakeIndex
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.process import GUARD_SECONDS
 from tests.support.processes import StartProxy
 

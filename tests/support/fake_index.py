@@ -1,44 +1,125 @@
-"""The fake index as a test sees it: a process of its own, scripted through one object.
-
-The process runs ``tests.support.fake_server``; it ends with this object, or with the test run.
-"""
+"""The fake index: a Simple API in threads of the test, which misbehaves as the test scripts it."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
-import http.client
-import json
-import os
-import select
-import signal
+import itertools
+import socket
+import ssl
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
-import msgspec
+import attrs
 
-from tests.support.behavior import (
-    Awaited,
-    Behavior,
-    Listed,
-    Login,
-    RawPage,
-    Record,
-    Scripted,
-    Seen,
-)
-from tests.support.certificates import make_certificate
+from tests.support.certificates import make_certificate, serving
 from tests.support.distributions import Distribution
-from tests.support.nursery import raise_index
+from tests.support.fake_pages import (
+    Answer,
+    Listed,
+    entity_tag,
+    project_page,
+    ranged,
+    revalidated,
+    root_list,
+)
+from tests.support.process import GUARD_SECONDS
+from tests.support.servers import Server, readable, reset
 
-_GUARD_SECONDS = 60.0
+_DRIP_SECONDS = 0.05
+
+
+@attrs.frozen
+class Behavior:
+    """How a path is answered: the ordinary answer, changed by what is given here.
+
+    * ``times``: only the first so many requests; ``None``: all.
+    * ``status``, ``headers`` (``None`` as a value removes one), ``body``, ``redirect`` (a URL).
+    * ``delay``: seconds before the head; ``hold``: no head before ``FakeIndex.release``;
+      ``hold_after``: that many bytes of the body, then no more before the release;
+      ``drip``: bytes of the body per second; ``silent``: never an answer.
+    * ``truncate_after``: so many bytes of the body, then the connection is closed, or reset
+      if ``reset`` is set (``reset`` alone: after the head).
+    * ``length``: a ``Content-Length`` that is not true; ``chunked``: none at all;
+      ``close_delimited``: none, as HTTP/1.0 has it.
+    * ``flip``: the position of a byte that arrives wrong; ``gzip``: the body compressed, with
+      ``Content-Encoding``.
+    """
+
+    times: int | None = None
+    status: int | None = None
+    headers: dict[str, str | None] = attrs.field(factory=dict)
+    body: bytes | None = None
+    redirect: str | None = None
+    delay: float = 0
+    hold: bool = False
+    hold_after: int | None = None
+    drip: float | None = None
+    silent: bool = False
+    truncate_after: int | None = None
+    reset: bool = False
+    length: int | None = None
+    chunked: bool = False
+    close_delimited: bool = False
+    flip: int | None = None
+    gzip: bool = False
+
+    def bend(self, answer: Answer) -> None:
+        """Give an answer the scripted status, header and body."""
+        if self.redirect is not None:
+            answer.status, answer.body, answer.headers = 302, b"", {"Location": self.redirect}
+        if self.status is not None:
+            answer.status = self.status
+        if self.body is not None:
+            answer.body = self.body
+        if self.flip is not None:
+            body = bytearray(answer.body)
+            body[self.flip] ^= 0xFF
+            answer.body = bytes(body)
+        if self.gzip:
+            answer.body = gzip.compress(answer.body, mtime=0)
+            answer.headers["Content-Encoding"] = "gzip"
+        for name, value in self.headers.items():
+            answer.headers.pop(name, None)
+            if value is not None:
+                answer.headers[name] = value
+
+
+@attrs.frozen
+class Seen:
+    """One request that arrived.
+
+    ``origin`` is ``index`` or ``files``; ``headers`` have lower-case names; ``ended`` is empty
+    while the answer is under way, then ``whole``, ``cut`` (as scripted) or ``gone`` (the client
+    left first); ``scripted`` is set if the answer is not the ordinary one.
+    """
+
+    origin: str
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    status: int | None = None
+    ended: str = ""
+    scripted: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file or its metadata was asked for."""
+        return self.path.startswith("/files/")
 
 
 class FakeIndex:
-    """A running fake index.
+    """A fake index that serves as long as the ``with`` block lasts.
 
     ``url`` is the Simple API's root with a trailing slash; ``files_url`` the origin that file
     links lead to, which is the index's own unless ``files_elsewhere`` is set. With ``tls`` both
@@ -46,31 +127,31 @@ class FakeIndex:
     """
 
     def __init__(self, *, files_elsewhere: bool = False, tls: bool = False) -> None:
-        self._files_elsewhere = files_elsewhere
-        self._tls = tls
+        self._files_elsewhere, self._tls = files_elsewhere, tls
+        self._files_at = "../../files/"
+        self._projects: dict[str, list[Listed]] = {}
+        self._raw: dict[str, Answer] = {}
+        self._files: dict[str, bytes] = {}
+        self._scripts: dict[str, list[Behavior]] = {}
+        self._logins: dict[str, str] = {}
+        self._seen: dict[int, Seen] = {}
+        self._numbers = itertools.count()
+        self._held: dict[str, list[socket.socket]] = {}
+        self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="fake-index-")
         self.certificate = make_certificate(Path(self._folder.name)) if self._tls else None
-        orders = {
-            "files_elsewhere": self._files_elsewhere,
-            "certificate": self.certificate and str(self.certificate),
-        }
-        its_input, own_output = os.pipe()
-        own_input, its_output = os.pipe()
-        self._input, self._output = open(own_output, "wb"), open(own_input, "rb")
-        try:
-            raise_index(json.dumps(orders), its_input, its_output)
-        finally:
-            os.close(its_input)
-            os.close(its_output)
-        ports = json.loads(self._output.readline())
-        self._process, self._control_port = ports["process"], ports["control"]
-        scheme = "https" if self._tls else "http"
-        self.origin = f"{scheme}://127.0.0.1:{ports['index']}"
-        self.url = f"{self.origin}/simple/"
-        self.files_port = ports["files"] if self._files_elsewhere else ports["index"]
-        self.files_url = f"{scheme}://127.0.0.1:{self.files_port}"
+        context = serving(self.certificate) if self.certificate else None
+        self._origins = [_Origin(self, name, context) for name in ("index", "files")]
+        for origin in self._origins:
+            origin.__enter__()
+        index, files = self._origins
+        self.origin, self.url = index.origin, f"{index.origin}/simple/"
+        self.files_port, self.files_url = index.port, index.origin
+        if self._files_elsewhere:
+            self.files_port, self.files_url = files.port, files.origin
+            self._files_at = f"{files.origin}/files/"
         return self
 
     def __exit__(
@@ -79,27 +160,9 @@ class FakeIndex:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._input.close()
-        # Its end is that of its output.
-        if not select.select([self._output], [], [], _GUARD_SECONDS)[0]:
-            os.kill(self._process, signal.SIGKILL)
-        self._output.read()
-        self._output.close()
+        for origin in self._origins:
+            origin.__exit__(kind, error, traceback)
         self._folder.cleanup()
-
-    def _order(self, verb: str, argument: object = None) -> bytes:
-        control = http.client.HTTPConnection(
-            "127.0.0.1", self._control_port, timeout=_GUARD_SECONDS
-        )
-        try:
-            control.request("POST", f"/{verb}", msgspec.json.encode(argument))
-            response = control.getresponse()
-            body = response.read()
-        finally:
-            control.close()
-        if response.status != 200:
-            raise AssertionError(f"the fake index did not take {verb}: {body.decode()}")
-        return body
 
     def add(self, distribution: Distribution, project: str | None = None, **keys: Any) -> str:
         """List a file; the answer is the path that its bytes are served at.
@@ -115,73 +178,250 @@ class FakeIndex:
             "size": distribution.size,
             "upload-time": "2026-01-02T03:04:05.678901Z",
         }
+        path = f"/files/{project}/{distribution.filename}"
+        self._files[path] = distribution.data
         if distribution.metadata is not None:
+            self._files[f"{path}.metadata"] = distribution.metadata
             digest = hashlib.sha256(distribution.metadata).hexdigest()
             entry["core-metadata"] = {"sha256": digest}
         entry |= {name.replace("_", "-"): value for name, value in keys.items()}
         entry = {name: value for name, value in entry.items() if value is not None}
-        version, data, metadata = distribution.version, distribution.data, distribution.metadata
-        self._order("add", Listed(project, version, entry, data, metadata))
-        return f"/files/{project}/{distribution.filename}"
+        self._projects.setdefault(project, []).append(Listed(distribution.version, entry))
+        return path
 
     def forget(self, project: str) -> None:
         """Unlist a project: its page is a 404 from now on, its files stay."""
-        self._order("forget", project)
+        self._projects.pop(project, None)
 
     def page(self, project: str, body: bytes, content_type: str | None) -> None:
         """Serve these bytes as a project's page (``""``: as the root list) in any case."""
+        headers = {} if content_type is None else {"Content-Type": content_type}
         path = f"/simple/{project}/" if project else "/simple/"
-        self._order("page", RawPage(path, body, content_type))
+        self._raw[path] = Answer(200, body, headers)
 
     def script(self, path: str, *behaviors: Behavior) -> None:
         """Set how a path behaves, in order; ``*`` at its end: every path that starts so."""
-        self._order("script", Scripted(path, list(behaviors)))
+        with self._changed:
+            self._scripts[path] = list(behaviors)
 
     def release(self, path: str) -> None:
         """Let go the requests held on a path; from now on it behaves."""
-        self._order("release", path)
+        with self._changed:
+            self._scripts.pop(path, None)
+            for held in self._held.pop(path, []):
+                with suppress(OSError):
+                    held.send(b"!")
 
     def require_auth(self, user: str, password: str, origin: str = "index") -> None:
         """Ask for Basic credentials on an origin, ``index`` or ``files``."""
-        self._order("require", Login(origin, user, password))
+        self._logins[origin] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def close(self) -> None:
         """Refuse connections from now on, and reset those that are open."""
-        self._order("close")
+        for origin in self._origins:
+            origin.stop_listening()
+            origin.drop(with_reset=True)
 
     def reopen(self) -> None:
         """Listen again, on the same ports."""
-        self._order("reopen")
+        for origin in self._origins:
+            origin.listen()
 
     def clear_requests(self) -> None:
         """Forget the requests that were answered."""
-        self._order("clear")
+        with self._changed:
+            self._seen = {number: seen for number, seen in self._seen.items() if not seen.ended}
 
     def requests(self) -> list[Seen]:
         """Every request so far, in the order of arrival."""
-        return msgspec.json.decode(self._order("record"), type=Record).requests
+        with self._changed:
+            return list(self._seen.values())
 
     def files_asked(self) -> list[Seen]:
         """The requests for files and metadata."""
         return [seen for seen in self.requests() if seen.is_file]
 
     def wait_for(
-        self, met: Callable[[Sequence[Seen]], bool], within: float = _GUARD_SECONDS
+        self, met: Callable[[Sequence[Seen]], bool], within: float = GUARD_SECONDS
     ) -> list[Seen]:
         """The requests, as soon as they meet a condition; ``AssertionError`` if they never do.
 
         ``within``: seconds after which it is never.
         """
-        end = time.monotonic() + within
-        record = msgspec.json.decode(self._order("record"), type=Record)
-        while not met(record.requests):
-            left = end - time.monotonic()
-            if left <= 0:
-                raise AssertionError(f"the fake index never saw it: {record.requests}")
-            awaited = Awaited(record.version, min(left, _GUARD_SECONDS / 2))
-            record = msgspec.json.decode(self._order("wait", awaited), type=Record)
-        return record.requests
+        with self._changed:
+            if not self._changed.wait_for(lambda: met(list(self._seen.values())), within):
+                raise AssertionError(f"the fake index never saw it: {self._seen.values()}")
+            return list(self._seen.values())
 
     def wait_until_quiet(self) -> list[Seen]:
         """The requests, as soon as none of them is under way."""
         return self.wait_for(lambda requests: all(seen.ended for seen in requests))
+
+    def note(self, number: int, seen: Seen) -> None:
+        """Note a request, or its progress."""
+        with self._changed:
+            self._seen[number] = seen
+            self._changed.notify_all()
+
+    def _pattern(self, path: str) -> str:
+        if path in self._scripts:
+            return path
+        starts = [key for key in self._scripts if key.endswith("*") and path.startswith(key[:-1])]
+        return max(starts, key=len, default=path)
+
+    def _behavior(self, path: str) -> Behavior:
+        """Give the behavior whose turn it is on a path."""
+        with self._changed:
+            behaviors = self._scripts.get(self._pattern(path), [])
+            if not behaviors:
+                return Behavior()
+            first = behaviors[0]
+            if first.times is not None:
+                left = attrs.evolve(first, times=first.times - 1)
+                behaviors[:1] = [left] if first.times > 1 else []
+            return first
+
+    def _pause(
+        self, connection: socket.socket, seconds: float | None = None, path: str | None = None
+    ) -> None:
+        """Wait, for a time or until a path is released; `OSError` if the client leaves."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            if path is not None:
+                with self._changed:
+                    self._held.setdefault(self._pattern(path), []).append(theirs)
+            if connection in readable(connection, ours, seconds=seconds):
+                raise ConnectionResetError
+
+    def _ordinary(self, seen: Seen, known: str) -> Answer:
+        """Give the answer of an index that behaves, to a client that knows a page by this tag."""
+        login = self._logins.get(seen.origin)
+        if login is not None and seen.headers.get("authorization") != login:
+            return Answer(401, b"who are you?", {"WWW-Authenticate": 'Basic realm="fake"'})
+        if seen.path in self._raw:
+            return revalidated(self._raw[seen.path], known)
+        if seen.is_file:
+            data = self._files.get(unquote(seen.path))
+            if data is None:
+                return Answer(404, b"no such file")
+            headers = {"ETag": entity_tag(data), "Accept-Ranges": "bytes"}
+            headers["Content-Type"] = "application/octet-stream"
+            return ranged(Answer(200, data, headers), seen.headers.get("range"))
+        accept = seen.headers.get("accept", "")
+        if seen.path == "/simple/":
+            return revalidated(root_list(self._projects, accept), known)
+        name = seen.path.removeprefix("/simple/").rstrip("/")
+        if name not in self._projects:
+            return Answer(404, b"no such project")
+        if not seen.path.endswith("/"):
+            return Answer(301, b"", {"Location": f"/simple/{name}/"})
+        return revalidated(project_page(name, self._projects[name], self._files_at, accept), known)
+
+    def answer(self, connection: socket.socket, seen: Seen) -> bool:
+        """Answer a request; tell whether the connection goes on."""
+        number = next(self._numbers)
+        self.note(number, seen)
+        try:
+            behavior = self._behavior(seen.path)
+            if behavior.delay:
+                self._pause(connection, behavior.delay)
+            if behavior.hold or behavior.silent:
+                self._pause(connection, path=None if behavior.silent else seen.path)
+            # A client that has the page already must not miss what is scripted.
+            bent = attrs.evolve(behavior, times=None, delay=0, hold=False) != Behavior()
+            answer = self._ordinary(seen, "" if bent else seen.headers.get("if-none-match", ""))
+            behavior.bend(answer)
+            ordinary = attrs.evolve(behavior, times=None) == Behavior()
+            seen = attrs.evolve(seen, status=answer.status, scripted=not ordinary)
+            self.note(number, seen)
+            self._send(connection, seen, answer, behavior)
+        except OSError:
+            self.note(number, attrs.evolve(seen, ended="gone"))
+            return False
+        cut = behavior.truncate_after is not None or behavior.reset
+        self.note(number, attrs.evolve(seen, ended="cut" if cut else "whole"))
+        if behavior.reset:
+            reset(connection)
+        ends = cut or behavior.length is not None or behavior.close_delimited
+        return not ends
+
+    def _send(
+        self, connection: socket.socket, seen: Seen, answer: Answer, behavior: Behavior
+    ) -> None:
+        """Send the head and the body, in pieces if so scripted."""
+        body, has_body = answer.body, seen.method != "HEAD" and answer.status not in (204, 304)
+        version = "1.0" if behavior.close_delimited else "1.1"
+        chunked = behavior.chunked and has_body
+        phrase = HTTPStatus(answer.status).phrase if answer.status in [*HTTPStatus] else "Odd"
+        fields = {"Date": formatdate(usegmt=True), **answer.headers}
+        if chunked:
+            fields["Transfer-Encoding"] = "chunked"
+        elif not (behavior.close_delimited or behavior.chunked or answer.status in (204, 304)):
+            length = len(body) if behavior.length is None else behavior.length
+            fields["Content-Length"] = str(length)
+        lines = [f"HTTP/{version} {answer.status} {phrase}"]
+        lines += [f"{name}: {value}" for name, value in fields.items()]
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+        def send(data: bytes, before: bytes = b"") -> None:
+            if chunked and data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            connection.sendall(before + data)
+
+        if not has_body:
+            connection.sendall(head)
+            return
+        if behavior.truncate_after is not None or behavior.reset:
+            body = body[: behavior.truncate_after or 0]
+        if behavior.hold_after is not None:
+            send(body[: behavior.hold_after], head)
+            head, body = b"", body[behavior.hold_after :]
+            self._pause(connection, path=seen.path)
+        if behavior.drip is not None:
+            piece = max(1, int(behavior.drip * _DRIP_SECONDS))
+            while len(body) > piece:
+                send(body[:piece], head)
+                head, body = b"", body[piece:]
+                self._pause(connection, piece / behavior.drip)
+        send(body, head)
+        if chunked and behavior.truncate_after is None and not behavior.reset:
+            connection.sendall(b"0\r\n\r\n")
+
+
+class _Origin(Server):
+    """One origin of the fake index; ``/simple/`` and ``/files/`` are served on each."""
+
+    def __init__(self, index: FakeIndex, name: str, context: ssl.SSLContext | None) -> None:
+        super().__init__(context=context)
+        self._index, self._name = index, name
+
+    def __enter__(self) -> Self:
+        # So that no other program gets the port while it is closed.
+        self._reserved = self.bound()
+        return super().__enter__()
+
+    def end(self) -> None:
+        """See `Server`."""
+        super().end()
+        self._reserved.close()
+
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """See `Server`."""
+        unread = b""
+        while True:
+            while b"\r\n\r\n" not in unread:
+                data = connection.recv(65536)
+                if not data:
+                    return
+                unread += data
+            head, _, unread = unread.partition(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            method, target, _ = first.split(" ")
+            path, _, query = target.partition("?")
+            fields = [line.partition(":") for line in lines]
+            headers: dict[str, str] = {}
+            for name, _, value in fields:
+                name, value = name.lower(), value.strip()
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            if not self._index.answer(connection, Seen(self._name, method, path, query, headers)):
+                return

@@ -15,9 +15,15 @@ from urllib.parse import quote
 
 import attrs
 
-from tests.support.behavior import Listed
-
 _JSON = "application/vnd.pypi.simple.v1+json"
+
+
+@attrs.frozen
+class Listed:
+    """A file of a project: its version, and its entry on the page."""
+
+    version: str
+    entry: dict[str, Any]
 
 
 @attrs.define

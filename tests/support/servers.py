@@ -1,0 +1,452 @@
+"""Servers inside a test: each connection has a thread, and the test says how it is answered.
+
+:class:`Conversations` runs a function of the test on each connection, :class:`Gate` is a network
+before a fake index, :class:`Relay` a forward proxy, :class:`SecureFront` TLS before a fake index.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+
+from tests.support.process import GUARD_SECONDS
+
+_PIECE = 65536
+#: Connections that fill a queue of length 0.
+_FILLERS = 4
+_RESET = struct.pack("ii", 1, 0)
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+Speak = Callable[[socket.socket], bool]
+
+
+def readable(*sockets: socket.socket, seconds: float | None) -> list[socket.socket]:
+    """Give those sockets that can be read, as soon as there is one; none after so many seconds."""
+    poll = select.poll()
+    for each in sockets:
+        poll.register(each, select.POLLIN)
+    ready = {number for number, _ in poll.poll(None if seconds is None else seconds * 1000)}
+    return [each for each in sockets if each.fileno() in ready]
+
+
+def reset(connection: socket.socket) -> None:
+    """Close a connection with a RST, as a crash does."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    connection.close()
+
+
+class Server:
+    """Listens as long as the ``with`` block lasts.
+
+    What :meth:`serve` raises, except `OSError` (the client has left), is raised at its end.
+
+    :ivar connections: how many there were
+    """
+
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None
+    ) -> None:
+        self.host, self.port, self.context = host, port, context
+        self.connections = 0
+        self.listener: socket.socket | None = None
+        self._threads: list[threading.Thread] = []
+        self._open: set[socket.socket] = set()
+        self._errors: list[BaseException] = []
+        self._changed = threading.Condition()
+
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """Answer a connection; ``number`` counts them from 0."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop_listening()
+        self.end()
+        for thread in self._threads:
+            thread.join(GUARD_SECONDS)
+        if error is None and self._errors:
+            raise self._errors[0]
+
+    def end(self) -> None:
+        """End the connections with the block."""
+        self.drop()
+
+    @property
+    def origin(self) -> str:
+        """Where it is, by its address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.context else 'http'}://{host}:{self.port}"
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    def bound(self) -> socket.socket:
+        """Give a socket at the address, whose port is chosen the first time."""
+        bound = socket.socket(self.family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((self.host, self.port))
+        self.port = bound.getsockname()[1]
+        return bound
+
+    def listen(self) -> None:
+        """Accept connections."""
+        self.listener = self.bound()
+        self.listener.listen(128)
+        self._start(self._accept, self.listener)
+
+    def stop_listening(self) -> None:
+        """Refuse connections."""
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            # Not only closed: a process that is just being started has a copy for a moment.
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+
+    def drop(self, *, with_reset: bool = False) -> None:
+        """Close all connections, at both ends; with a RST as a crash does."""
+        with self._changed:
+            for connection in self._open:
+                with suppress(OSError):
+                    if with_reset:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._changed.wait_for(lambda: not self._open, GUARD_SECONDS)
+
+    def wait_until_left(self, at_most: int = 0) -> None:
+        """Wait until the clients have closed their connections, all but so many."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._open) <= at_most, GUARD_SECONDS)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                number, self.connections = self.connections, self.connections + 1
+                self._start(self._hold, connection, number)
+
+    def _hold(self, connection: socket.socket, number: int) -> None:
+        try:
+            connection.settimeout(GUARD_SECONDS)
+            if self.context is not None:
+                connection = self.context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+            with self.held(connection):
+                if isinstance(connection, ssl.SSLSocket):
+                    connection.do_handshake()
+                self.serve(connection, number)
+        except OSError:
+            pass
+        except BaseException as error:  # noqa: BLE001 (of another thread: raised at the end)
+            self._errors.append(error)
+
+    @contextmanager
+    def held(self, connection: socket.socket) -> Iterator[None]:
+        """Let a connection be one of those that are open, and close it at the end."""
+        with self._changed:
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            connection.close()
+            with self._changed:
+                self._open.discard(connection)
+                self._changed.notify_all()
+
+    def join(self, one: socket.socket, port: int, doomed: Callable[[], bool]) -> None:
+        """
+        Pass bytes on between a connection and a port of 127.0.0.1 until one side ends.
+
+        :param doomed: whether the connection is to end with the next bytes
+        """
+        other = socket.create_connection(("127.0.0.1", port))
+        with self.held(other):
+            ways = {one: other, other: one}
+            while True:
+                waiting = isinstance(one, ssl.SSLSocket) and one.pending()
+                ready = [one] if waiting else readable(*ways, seconds=GUARD_SECONDS)
+                for source in ready:
+                    try:
+                        data = source.recv(_PIECE)
+                    except ConnectionResetError:
+                        reset(ways[source])
+                        return
+                    if not data or doomed():
+                        return
+                    ways[source].sendall(data)
+                if not ready:
+                    return
+
+
+class Connection:
+    """The server's end of a connection; ``number`` counts them from 0."""
+
+    def __init__(self, number: int, connected: socket.socket) -> None:
+        self.number = number
+        self.socket = connected
+        self._unread = b""
+
+    def request(self) -> str | None:
+        """Read the head of a request, and give its target; ``None`` if the client has left."""
+        while b"\r\n\r\n" not in self._unread:
+            try:
+                data = self.socket.recv(_PIECE)
+            except OSError:
+                return None
+            if not data:
+                return None
+            self._unread += data
+        head, _, self._unread = self._unread.partition(b"\r\n\r\n")
+        return head.split(b" ")[1].decode("ascii")
+
+    def answer(self, body: bytes, *fields: str, status: int = 200) -> None:
+        """Answer with a body, on a connection that seems to be kept."""
+        lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *fields, "", ""]
+        self.send("\r\n".join(lines).encode() + body)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are; `OSError` if the client has left."""
+        self.socket.sendall(data)
+
+    def close(self) -> None:
+        """End it, as a server does after its last response."""
+        self.socket.close()
+
+    def reset(self) -> None:
+        """End it with a RST."""
+        reset(self.socket)
+
+    def wait_for_the_end(self) -> bool:
+        """Read until the client closes; whether it has, in due time."""
+        try:
+            while self.socket.recv(_PIECE):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            pass
+        return True
+
+
+class Conversations(Server):
+    """Runs ``converse`` on each connection; with ``certificate`` (PEM) it speaks TLS."""
+
+    def __init__(
+        self, converse: Callable[[Connection], object], certificate: Path | None = None
+    ) -> None:
+        super().__init__(context=_context(certificate))
+        self._converse = converse
+
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """See `Server`."""
+        self._converse(Connection(number, connection))
+
+    def end(self) -> None:
+        """Leave it to the conversations to end."""
+
+
+class Gate(Server):
+    """A gate before ``port`` of 127.0.0.1: where a network fails, rather than an index.
+
+    It passes bytes on, speaks TLS if it has a certificate, and can be closed, clogged and opened
+    again at the same address (``host`` and ``own_port``): one of its own, unless it is given, so
+    that the port stays free meanwhile (Linux: all of 127/8 is this machine).
+    """
+
+    def __init__(self, port: int, host: str | None = None, own_port: int = 0) -> None:
+        own = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
+        super().__init__(host or own, own_port)
+        self._behind = port
+        self._answer: bytes | None = None
+        self._fillers: list[socket.socket] = []
+
+    @property
+    def own_port(self) -> int:
+        return self.port
+
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """See `Server`."""
+        if self._answer is None:
+            self.join(connection, self._behind, lambda: False)
+        else:
+            connection.recv(_PIECE)
+            connection.sendall(self._answer)
+
+    def open(self, certificate: Path | None = None) -> None:
+        """Let clients through, with TLS if there is a certificate (a PEM file with its key)."""
+        self.close()
+        self.context, self._answer = _context(certificate), None
+        self.listen()
+
+    def answer(self, data: bytes) -> None:
+        """Give this response to any bytes, without TLS, and close."""
+        self.close()
+        self.context, self._answer = None, data
+        self.listen()
+
+    def close(self) -> None:
+        """Refuse connections, and break off those that are open."""
+        self.stop_listening()
+        for filler in self._fillers:
+            filler.close()
+        self._fillers.clear()
+        self.drop()
+
+    def clog(self) -> None:
+        """Answer no attempt to connect: the kernel drops each SYN, since the queue is full."""
+        self.close()
+        self.listener = self.bound()
+        self.listener.listen(0)
+        for _ in range(_FILLERS):
+            filler = socket.socket(self.family)
+            filler.setblocking(False)
+            filler.connect_ex((self.host, self.port))
+            self._fillers.append(filler)
+
+    def end(self) -> None:
+        """See `Server`."""
+        self.close()
+
+
+def at_once(connection: socket.socket) -> bool:
+    """Say that the tunnel is there."""
+    connection.sendall(ESTABLISHED)
+    return True
+
+
+class Relay(Server):
+    """A forward proxy that lies, stalls and drops on demand; all tunnels lead to one port.
+
+    ``speak`` answers a request for a tunnel, and says whether there is to be one; otherwise the
+    connection is closed. It may be changed at any time.
+
+    :ivar heads: what was said to it, each up to the blank line
+    """
+
+    def __init__(self, port: int = 0, speak: Speak = at_once) -> None:
+        super().__init__()
+        self._behind = port
+        self.speak = speak
+        self.heads: list[str] = []
+        self._doomed: set[socket.socket] = set()
+
+    @property
+    def url(self) -> str:
+        return self.origin
+
+    def drop_when_used(self) -> None:
+        """Let each tunnel that is there go on until bytes are sent into it, then close it."""
+        with self._changed:
+            self._doomed = set(self._open)
+
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """See `Server`."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = connection.recv(1)
+            if not byte:
+                return
+            head += byte
+        self.heads.append(head.decode())
+        if self.speak(connection):
+            self.join(connection, self._behind, lambda: connection in self._doomed)
+
+
+@attrs.frozen
+class Shown:
+    """What a client showed in a handshake: the host's name, and its own certificate's, if any."""
+
+    name: str | None
+    certificate: bool
+
+
+class SecureFront(Server):
+    """A TLS server before a fake index, with whatever an `ssl.SSLContext` can be told to be.
+
+    It asks ``port`` of 127.0.0.1 for the same without TLS, and passes the response on. So versions,
+    certificates and alerts are those of real servers.
+
+    :ivar shown: the handshakes that went well
+    """
+
+    def __init__(self, port: int, context: ssl.SSLContext, host: str = "127.0.0.1") -> None:
+        super().__init__(host, context=context)
+        self.behind = port
+        self.shown: list[Shown] = []
+        self._names: dict[ssl.SSLObject | ssl.SSLSocket, str | None] = {}
+        context.sni_callback = lambda connection, name, _: self._names.update({connection: name})
+
+    def serve(self, connection: Any, number: int) -> None:
+        """See `Server`."""
+        certificate = bool(connection.getpeercert(binary_form=True))
+        self.shown.append(Shown(self._names.pop(connection, None), certificate))
+        _Front(connection, None, self)  # type: ignore[arg-type]
+
+
+class _Front(BaseHTTPRequestHandler):
+    """Answers one connection's requests with the responses of the index behind."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def do_GET(self) -> None:
+        """Pass on a request, and its response."""
+        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=GUARD_SECONDS)
+        try:
+            behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                behind.putheader(name, value)
+            behind.endheaders()
+            response = behind.getresponse()
+            body = response.read()
+        finally:
+            behind.close()
+        self.send_response_only(response.status)
+        for name, value in response.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                self.send_header(name, value)
+        length = response.headers["Content-Length"] if self.command == "HEAD" else len(body)
+        self.send_header("Content-Length", str(length or 0))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Write nothing."""
+
+
+def _context(certificate: Path | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
