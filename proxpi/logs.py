@@ -1,12 +1,12 @@
-"""What is logged, and where to: the place twistd was told, from a level on.
+"""The log and the access log: written to twistd's destination, from the configured level on.
 
-twistd has options for the place (``--logfile``, ``--syslog``, ``--logger``) and none for the
-level. Before it makes an observer it asks the application for one; :class:`Logged`, the
-outermost service, hands in one that writes to the same place and drops what is below.
+twistd has options for the destination (``--logfile``, ``--syslog``, ``--logger``) and none for the
+level. Before it makes an observer it asks the application for one: :class:`Logged`, the outermost
+service, provides one that writes to the same destination and drops events below the level.
 
-The access log is most of it, and costs most: as an event of Twisted's, a line takes longer than
-all else that a request does. So its lines are written as text, some at a time (:class:`Text`); what
-is logged otherwise comes after the lines that were there before.
+Lines of the access log outnumber all events, and as an event a line would take longer than the rest
+of its request. So :class:`Text` buffers them as text and writes them together, at the latest after
+:data:`DELAY`; an event is written after the lines before it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from proxpi.simple.names import printable
 
 #: The namespace of the access log.
 ACCESS = "proxpi.access"
-#: Seconds after which its lines are written at the latest.
+#: Seconds after which buffered lines are written at the latest.
 DELAY = 0.1
 
 _access = Logger(namespace=ACCESS)
@@ -63,18 +63,15 @@ _LEVELS = {
 
 @implementer(ILogObserver)
 class Text:
-    """A log of lines in a file, the access log among them.
-
-    :ivar clock: whose timers write down lines that nothing else does; none is set without lines
-    """
+    """A log file: events as Twisted writes them, and the buffered lines of the access log."""
 
     def __init__(self, file: IO[Any], clock: IReactorTime) -> None:
         self._file = file
         self._clock = clock
         self._observer = FileLogObserver(file, _text)
-        # Events come from other threads as well, lines from the reactor's alone.
+        # Lines come from the reactor's thread alone, events from any.
         self._lines: deque[str] = deque()
-        self._due = False
+        self._timer_set = False
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event; see `ILogObserver`."""
@@ -82,45 +79,45 @@ class Text:
         self._observer(event)
 
     def line(self, text: str) -> None:
-        """Write a line of the access log, soon."""
+        """Buffer a line of the access log."""
         self._lines.append(f"{_stamp(int(time.time()))}{text}\n")
-        if not self._due:
-            self._due = True
-            self._clock.callLater(DELAY, self._write_due)
+        if not self._timer_set:
+            self._timer_set = True
+            self._clock.callLater(DELAY, self._write_later)
 
     def write(self) -> None:
-        """Write the lines that are there."""
+        """Write the buffered lines."""
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if lines:
             self._file.write("".join(lines))
             self._file.flush()
 
-    def _write_due(self) -> None:
-        self._due = False
-        with suppress(OSError, ValueError):  # there is no place to tell of it
+    def _write_later(self) -> None:
+        self._timer_set = False
+        with suppress(OSError, ValueError):  # an error of the log cannot be logged
             self.write()
 
 
 def _text(event: LogEvent) -> str | None:
-    """Write an event as Twisted does, but its message in one line of printable characters."""
+    """Format an event as Twisted does, but its message in one line of printable characters."""
     message = {"log_format": "{message}", "message": printable(formatEvent(event))}
     text = eventAsText({**event, **message})
-    # What other lines there are are those of a traceback.
+    # Further lines are those of a traceback.
     return "\n\t".join(map(printable, text.rstrip("\n").split("\n"))) + "\n" if text else None
 
 
 @lru_cache(maxsize=2)
 def _stamp(second: int) -> str:
-    """Give what a line of the access log begins with, as Twisted has it for its events."""
+    """Give the beginning of a line, as of Twisted's events."""
     return f"{formatTime(second)} [{ACCESS}#info] "
 
 
 class Logged(MultiService):
-    """The outermost service: its application logs what is of ``level`` or above.
+    """The outermost service, whose application logs events of a level and above.
 
-    ``level`` is :attr:`proxpi.settings.Settings.logging_level`. ``twistd`` are twistd's own
-    options (the ``parent`` of the plugin's), or None if twistd is not what runs; then, and
-    for a ``--logger`` of the user's own, logging is left as it is.
+    :param level: see :attr:`proxpi.settings.Settings.logging_level`
+    :param twistd: the options of twistd (the ``parent`` of the plugin's); ``None`` without twistd,
+        which leaves the log as it is
     """
 
     def __init__(self, level: str, twistd: Mapping[str, Any] | None, reactor: Any) -> None:
@@ -129,17 +126,17 @@ class Logged(MultiService):
         self._twistd = twistd
         self._reactor = reactor
         self._text: Text | None = None
-        self._tells_access = _LEVELS[level] <= LogLevel.info
+        self._logs_access = _LEVELS[level] <= LogLevel.info
 
     def access(self, line: str) -> None:
         """Write a line of the access log."""
         if self._text is None:
             _access.info("{line}", line=line)
-        elif self._tells_access:
+        elif self._logs_access:
             self._text.line(line)
 
     def stopService(self) -> Deferred[Any]:
-        """Stop, and write down what is left."""
+        """Stop, and write the buffered lines."""
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
         if self._text is not None:
             write = self._text.write
@@ -147,39 +144,38 @@ class Logged(MultiService):
         return stopped
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and hand in its log observer."""
-        # Only here are twistd's options final and the application known.
+        """Join the application, and provide its log observer."""
+        # Only now are twistd's options final and the application known.
         if self._twistd is not None and isinstance(parent, Componentized):
-            place = _place(self._twistd, self._reactor)
-            if place is not None:
-                if isinstance(place, Text):
-                    self._text = place
+            observer = _observer(self._twistd, self._reactor)
+            if observer is not None:
+                if isinstance(observer, Text):
+                    self._text = observer
                 level = LogLevelFilterPredicate(_LEVELS[self._level])
-                # It has a line for every connection to an upstream.
+                # An event for every connection to an upstream, and for every factory.
                 level.setLogLevelForNamespace("twisted.web.client", LogLevel.warn)
-                # It has one for each factory that starts or stops.
                 level.setLogLevelForNamespace("twisted.protocols.haproxy", LogLevel.warn)
                 predicates: list[Any] = [_noise, level]
-                parent.setComponent(ILogObserver, FilteringLogObserver(place, predicates))
+                parent.setComponent(ILogObserver, FilteringLogObserver(observer, predicates))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
 
 def _noise(event: LogEvent) -> Any:
-    """Drop what twistd says of its list of plugins, and of each port, which proxpi names itself."""
-    # Both are logged by the older interface, whose events have a text.
+    """Drop twistd's events on its plugin cache and on ports, which proxpi announces itself."""
+    # Both come through the older interface, whose events have a text.
     text = str(event.get("log_text") or event.get("format"))
     return PredicateResult.no if _NOISE.match(text) else PredicateResult.maybe
 
 
-def _place(twistd: Mapping[str, Any], reactor: Any) -> ILogObserver | None:
-    """An observer like the one twistd would make; None for what twistd is to see to itself."""
+def _observer(twistd: Mapping[str, Any], reactor: Any) -> ILogObserver | None:
+    """Make the observer that twistd would make; ``None`` for an error that twistd reports."""
     if twistd["syslog"]:
         return LegacyLogObserverWrapper(
             SyslogObserver(twistd["prefix"]).emit  # type: ignore[arg-type]  # a plain function
         )
     path = twistd["logfile"] or ("-" if twistd["nodaemon"] else "twistd.log")
     if path == "-":
-        # A daemon that is to log to stdout is an error, and twistd's to report.
+        # It is an error for a daemon to log to stdout.
         return Text(sys.stdout, reactor) if twistd["nodaemon"] else None
     file = LogFile.fromFullPath(path)
     signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(file.rotate))

@@ -1,7 +1,7 @@
 """The options of ``twistd proxpi``, made from the table of settings.
 
-Whatever is wrong with them ends the start with one line, as ``SystemExit``: the usage error
-that twistd knows would have it print its whole help around that line.
+A wrong option ends the start with one line and the remedy, as ``SystemExit``: twistd would print
+its whole help around a usage error.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _GUNICORN = re.compile(
 )
 #: ``HOST:PORT`` as gunicorn has it: a host with a dot, ``localhost`` or none.
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]:|([\w-]*\.[\w.-]*|localhost|):|)(\d+)")
-#: A value that is rather the next option.
+#: A value that looks like the next option.
 _NEXT_OPTION = re.compile(r"--|-[A-Za-z]")
 
 
 def _endpoint(address: str) -> str | None:
-    """Translate ``HOST:PORT`` to an endpoint string; ``None`` if it is no such address."""
+    """Translate an address of gunicorn to an endpoint string; ``None`` if it is none."""
     match = _ADDRESS.fullmatch(address)
     if match is None:
         return address if address.startswith("unix:") else None
@@ -46,7 +46,7 @@ def _endpoint(address: str) -> str | None:
 
 
 def _of_gunicorn(arguments: Sequence[str] | None) -> str:
-    """Give the line that answers options of gunicorn; nothing if there are none."""
+    """Give the error for options of gunicorn with their replacement; empty without any."""
     matches = map(_GUNICORN.fullmatch, arguments or ())
     found = [match[1] or match[0][:2] for match in matches if match]
     one = len(found) == 1
@@ -61,14 +61,14 @@ def _of_gunicorn(arguments: Sequence[str] | None) -> str:
 
 
 def _needs_value(row: Setting) -> SettingsError:
-    """The error for an option that stands without a value."""
+    """Make the error for an option without a value."""
     example = "on" if row.default == "off" else row.default
     such = f", such as --{row.option}={example}" if example else f"; {row.accepts} is accepted"
     return SettingsError(f"option --{row.option} needs a value{such}")
 
 
 def _nearest(error: str) -> str:
-    """Give an error, and the question whether an option was meant that has almost the same name."""
+    """Give an error with its remedy, or with the option of the most similar name."""
     for row in SETTINGS:
         if error == f"option --{row.option} requires argument":
             return str(_needs_value(row))
@@ -81,13 +81,13 @@ def _nearest(error: str) -> str:
 
 
 def _misread(endpoint: str, error: Exception) -> str:
-    """Say why an endpoint string is not understood."""
+    """Give the reason why an endpoint string is not understood."""
     text = " ".join(str(error).split()).rstrip(".")
     if address := _ADDRESS.fullmatch(endpoint):
         text = f"write {_endpoint(address[0])}"
     elif isinstance(error, LookupError):
         text = "systemd passed no such socket on"
-    elif isinstance(error, TypeError):  # Python's own words on the arguments of a function
+    elif isinstance(error, TypeError):  # Python's own message on the arguments of a function
         text = "a part is missing, such as the port, or is unknown"
     return f"not understood ({text.replace('invalid literal for int()', 'no number')})"
 
@@ -107,7 +107,7 @@ class Options(usage.Options):
         [row.option, None, None, _help(row)] for row in SETTINGS if row is not _LISTEN
     ]
 
-    #: Ends the help: what has no option.
+    #: The end of the help: variables without options.
     longdesc = (
         "Sizes and times may have a unit, such as 5GiB, 500ms or 30m. A switch needs a value: "
         "--offline=on. Variables of other programs are honored, too. HTTP_PROXY, HTTPS_PROXY and "
@@ -130,7 +130,7 @@ class Options(usage.Options):
         sys.exit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse ``options``; ``SystemExit`` with one line says what is wrong with them."""
+        """Parse the options; raises ``SystemExit`` with one line for a wrong one."""
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except SettingsError as error:
@@ -139,7 +139,7 @@ class Options(usage.Options):
             raise SystemExit(f"proxpi: {_of_gunicorn(options) or _nearest(str(error))}") from None
 
     def parseArgs(self, *arguments: str) -> None:
-        """Refuse what is no option."""
+        """Refuse arguments that are no options."""
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r} is not understood; only options are accepted")
 
