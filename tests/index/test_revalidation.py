@@ -415,22 +415,6 @@ class SeveralTests(PagesCase):
             page = self.slow_page()
             assert (page.status, files(page), page.age >= 2000) == ("STALE", listed, True)
 
-    def test_recovery(self) -> None:
-        """Each index is revalidated by itself, during the outage and after it."""
-        self.page()
-        self.clock.advance(2000)
-        self.indexes.says(AT_ROOT, Reply(500))
-        self.slow_page()
-        assert self.agents.count(AT_EXTRA) == 2
-        self.clock.advance(181)
-        self.indexes.says(AT_EXTRA, project_page("new.zip"))
-        assert files(self.page()) == ["a.zip", "new.zip"]
-        self.indexes.says(AT_ROOT, project_page("c.zip"))
-        self.clock.pump([0.5] * 12)
-        page = self.page()
-        assert (page.status, files(page)) == ("MISS", ["c.zip", "new.zip"])
-        assert self.agents.count(AT_EXTRA) == 3
-
 
 class ScopeCase(PagesCase):
     """Tests with two stale pages of one index."""
@@ -525,23 +509,6 @@ class PageScopeTests(ScopeCase):
             assert files(self.page()) == ["b.zip"]
             assert self.agents.count(AT_ROOT) == asked + 1
 
-    def test_silence(self) -> None:
-        """A page that hangs, before or after its head, while others are answered harms none."""
-        self.hold()
-        self.indexes.says(AT_ROOT, Reply(200, (b'{"files"',), whole=False))
-        self.stale()
-        assert self.page("other").status == self.page("cold").status == "MISS"
-        self.clock.pump([1.0] * 20)
-        assert self.hammer(30) <= 12
-        self.hold()
-        self.agents.silent.add(AT_ROOT)
-        ask = self.ask()
-        self.clock.advance(3)
-        assert self.page("other").status == "MISS"
-        self.clock.advance(3)
-        assert self.result(ask).status == "STALE"
-        assert self.page("cold").status == "MISS"
-
     def test_connections(self) -> None:
         """However long a page hangs, few requests for it are under way; a slow one may end."""
         self.hold()
@@ -627,26 +594,6 @@ class IndexScopeTests(ScopeCase):
         self.agents.silent.clear()
         self.assert_fresh_within("other", 4.0)
         self.assert_fresh_within("demo", 4.0)
-
-    def test_return_of_many_pages(self) -> None:
-        """After a silence every page is fresh a few seconds later, those of trials included."""
-        names = [f"page-{number}" for number in range(20)]
-        self.build(ROOT)
-        for name in names:
-            self.indexes.says(f"{ROOT}{name}/", project_page("a.zip"))
-            self.page(name)
-        self.clock.advance(2000)
-        for name in names:
-            self.indexes.says(f"{ROOT}{name}/", project_page("b.zip"))
-        self.agents.silent |= {f"{ROOT}{name}/" for name in names}
-        self.stale(names[0])
-        for first in range(40):
-            for number in range(20):
-                assert self.at_once(names[(first + number) % 20]) == "STALE"
-            self.clock.advance(0.3)
-        self.agents.silent.clear()
-        self.clock.advance(5)
-        assert [self.at_once(name) for name in names] == ["MISS"] * 20
 
     def test_a_hundred_clients(self) -> None:
         """Half-open, one request is sent for a hundred clients; 99 do not wait."""
