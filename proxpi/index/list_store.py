@@ -81,7 +81,10 @@ class _Header(msgspec.Struct):
 
 @attrs.define(eq=False)
 class ListStore(EntryStore[_Header]):
-    """The folder of project lists, one entry for an index; call its methods in a thread."""
+    """The folder of project lists, one entry for an index.
+
+    All methods but `invalidate` and `clear` may take a while: call them in a thread.
+    """
 
     FORMAT = b"proxpi list 5"
     SUFFIX = ".list"

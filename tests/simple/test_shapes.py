@@ -110,35 +110,6 @@ data-yanked="too &lt;old&gt;">{WHEEL}</a><br/>
         },
     ),
     (
-        "GitLab",
-        "https://git.example/api/v4/projects/1/packages/pypi/simple/foo",
-        f"""<!DOCTYPE html>
-<html>
-  <head>
-    <title>Links for foo</title>
-  </head>
-  <body>
-    <h1>Links for foo</h1>
-    <a href="https://git.example/api/v4/projects/1/packages/pypi/files/{A}/{WHEEL}#sha256={A}" \
-data-requires-python="">{WHEEL}</a><br>
-    <a href="https://git.example:8443/files/{SDIST}?x=a%2Fb&amp;y=1#sha256={B}" \
-data-requires-python="&gt;=3">{SDIST}</a><br>
-  </body>
-</html>""",
-        {
-            WHEEL: (
-                f"https://git.example/api/v4/projects/1/packages/pypi/files/{A}/{WHEEL}",
-                A,
-                {},
-            ),
-            SDIST: (
-                f"https://git.example:8443/files/{SDIST}?x=a%2Fb&y=1",
-                B,
-                {"requires-python": ">=3"},
-            ),
-        },
-    ),
-    (
         "bandersnatch, JSON",
         URL,
         f"""{{"files": [{{"core-metadata": {{"sha256": "{B}"}}, "data-dist-info-metadata": false,
@@ -179,19 +150,6 @@ data-requires-python="&gt;=3">{SDIST}</a><br>
 </body></html>
 """,
         {WHEEL: (URL + WHEEL, None, {})},
-    ),
-    (
-        "nginx",
-        URL,
-        f"""<html>\r
-<head><title>Index of /repo/simple/foo/</title></head>\r
-<body>\r
-<h1>Index of /repo/simple/foo/</h1><hr><pre><a href="../">../</a>\r
-<a href="{SDIST}">{SDIST}</a>                  02-Jan-2026 03:04             1234\r
-</pre><hr></body>\r
-</html>\r
-""",
-        {SDIST: (URL + SDIST, None, {})},
     ),
 ]
 
