@@ -55,9 +55,8 @@ from proxpi.resources import (
     temporary_path,
     use_monotonic_time,
 )
-from proxpi.service import Proxpi
+from proxpi.service import Proxpi, Shutdown
 from proxpi.settings import Settings, SettingsError
-from proxpi.shutdown import Shutdown
 from proxpi.simple import urls
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import credentials, tls

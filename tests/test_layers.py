@@ -23,7 +23,7 @@ LAYERS = [
     {"upstream"},
     {"index", "files"},
     {"web"},
-    {"options", "logs", "resources", "shutdown"},
+    {"options", "logs", "resources"},
     {"service"},
     {"tap"},
 ]

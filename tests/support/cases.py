@@ -144,10 +144,10 @@ class FolderCase(Case):
 
 
 class ProxpiCase(FolderCase):
-    """Tests of the whole house; :meth:`build` makes one that differs from the default."""
+    """Tests of all of proxpi; :meth:`build` makes one with other settings."""
 
     def setUp(self) -> None:
-        """Build the default house, which asks for a file again without a pause."""
+        """Build proxpi with default settings, without a pause between two attempts."""
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Readiness()
