@@ -76,6 +76,8 @@ _FILE = re.compile(
 )
 
 T = TypeVar("T")
+#: Takes the chunks of a whole response, and its end with whether that was announced.
+Filter = tuple[Callable[[bytes], object], Callable[[bool], None]]
 _log = Logger(namespace="proxpi.files")
 
 
@@ -386,14 +388,14 @@ class Fetch:
         etag, modified = validators_of(response)
         # Without validators, the upstream can still tell whether the file changed since then.
         self.validators = etag, modified or ("" if etag else response.header("Date") or "")
-        checked: _Comparison | _Sniffing | None = None
+        filtered: Filter = (self.spool.write, lambda ended: None)
         if self.spool.arrived:
-            checked = _Comparison(self.spool)
+            filtered = _comparing(self.spool)
         else:
             self.spool.begin(size, withheld=doubtful)
             if self.reference.digest is None and says_page(self.reference, response):
-                checked = _Sniffing(self.spool, response)
-        write = self.spool.write if checked is None else checked.write
+                filtered = _sniffing(self.spool, response)
+        write, end = filtered
         if encoded:
             ended = await self._receive_encoded(response, write)
         else:
@@ -402,8 +404,7 @@ class Fetch:
                 # An index may be wrong about a size; a body without end is another matter.
                 limit = SizeLimit(2 * self.reference.size + MARGIN)
             ended = await self._stream(response, write, limit)
-        if checked is not None:
-            checked.end(ended)
+        end(ended)
         self._check_end(ended)
 
     async def _receive_encoded(self, response: Response, write: Callable[[bytes], object]) -> bool:
@@ -445,47 +446,43 @@ class Fetch:
         self.size = size
 
 
-class _Comparison:
-    """Compares a file that is sent again from its first byte with the bytes that arrived before."""
+def _comparing(spool: Spool) -> Filter:
+    """Compare a file that is sent again from its first byte with the bytes that arrived before."""
+    expected, left, again = spool.digests.hex(), spool.digests.size, spool.digests.anew()
 
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._expected, self._left = spool.digests.hex(), spool.digests.size
-        self._again = spool.digests.anew()
-
-    def write(self, data: bytes) -> object:
-        repeated, data = data[: self._left], data[self._left :]
+    def write(data: bytes) -> object:
+        nonlocal left
+        repeated, data = data[:left], data[left:]
         if repeated:
-            self._again.add(repeated)
-            self._left -= len(repeated)
-            if self._left == 0 and self._again.hex() != self._expected:
+            again.add(repeated)
+            left -= len(repeated)
+            if left == 0 and again.hex() != expected:
                 raise Mismatch("changed", "the answer is another one than before")
-        return self._spool.write(data) if data else None
+        return spool.write(data) if data else None
 
-    def end(self, ended: bool) -> None:
-        if self._left:
+    def end(ended: bool) -> None:
+        if left:
             shorter = Mismatch("changed", "the answer is shorter than before")
-            raise shorter if ended else truncated(self._spool.reference.url)
+            raise shorter if ended else truncated(spool.reference.url)
+
+    return write, end
 
 
-class _Sniffing:
-    """Holds back a response that says it is HTML until its first bytes show a file."""
+def _sniffing(spool: Spool, response: Response) -> Filter:
+    """Hold back a response that says it is HTML until its first bytes show a file."""
+    beginning, is_file = b"", False
 
-    def __init__(self, spool: Spool, response: Response) -> None:
-        self._spool, self._response = spool, response
-        self._beginning: bytes | None = b""
+    def write(data: bytes) -> object:
+        nonlocal beginning, is_file
+        if not is_file:
+            data = beginning = beginning + data
+            is_file = _FILE.match(data) is not None
+            if not is_file and len(data) >= BEGINNING:
+                raise _page(response)
+        return spool.write(data) if is_file else None
 
-    def write(self, data: bytes) -> object:
-        if self._beginning is not None:
-            data = self._beginning + data
-            if _FILE.match(data) is None:
-                self._beginning = data
-                if len(data) >= BEGINNING:
-                    self.end(True)
-                return None
-            self._beginning = None
-        return self._spool.write(data)
+    def end(ended: bool) -> None:
+        if not is_file:
+            raise _page(response)
 
-    def end(self, ended: bool) -> None:
-        if self._beginning is not None:
-            raise _page(self._response)
+    return write, end
