@@ -569,7 +569,7 @@ class Uncacheable(MirrorCase):
         ):
             for stream in (False, True):
                 self.build(stream=stream)
-                self.locate.lists(entry(NAME, DATA, url=url))
+                self.listings.lists(entry(NAME, DATA, url=url))
                 with logged("proxpi.files") as log, ExitStack() as stack:
                     if name == "out of reach":
                         folder = self.folder / "files-example"

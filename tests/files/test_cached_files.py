@@ -164,7 +164,7 @@ class CachedCase(MirrorCase):
 
     def page(self, data: bytes = DATA, **keys: Any) -> None:
         """Let the page list the wheel so."""
-        self.locate.lists(entry(NAME, data, **{"hashes": {}, **keys}))
+        self.listings.lists(entry(NAME, data, **{"hashes": {}, **keys}))
 
     def cache(
         self, headers: dict[str, str] | None = None, data: bytes = DATA, filename: str = NAME
@@ -409,7 +409,7 @@ class Revalidated(CachedCase):
         self.build(offline=True)
         self.assert_serves(DATA, asked=0)
         self.build()
-        self.locate.lists(entry(NAME, DATA))
+        self.listings.lists(entry(NAME, DATA))
         self.assert_serves(DATA, asked=0)
 
     def test_deleted(self) -> None:

@@ -204,7 +204,7 @@ class Downloads(MirrorCase):
         old, self.new = b"o" * 90, b"n" * 80
         urls = {name: URL.replace("demo", name) for name in ("old", "new")}
         for name, data in (("old", old), ("new", self.new)):
-            self.locate.lists(entry(name, data, url=urls[name]))
+            self.listings.lists(entry(name, data, url=urls[name]))
         self.slow = Reply(200, b"", whole=False, length=len(self.new))
         self.internet.at(urls["old"], Reply(200, old))
         self.internet.at(urls["new"], self.slow)

@@ -62,7 +62,7 @@ class Joined(MirrorCase):
                 self.internet.at(url, reply)
                 if number and not same:
                     keys = {"hashes": {}}
-                self.locate.lists(entry(NAME, DATA, url=url, **keys))
+                self.listings.lists(entry(NAME, DATA, url=url, **keys))
                 asked.append(self.fetch())
             assert len(self.internet.asked) == 2 - same
             if same:
@@ -78,7 +78,7 @@ class Joined(MirrorCase):
             silences, asked = [Silence() for _ in range(5)], []
             for at, silence in enumerate(silences):
                 name = f"demo-{at}.0-py3-none-any.whl"
-                self.locate.lists(entry(name, DATA))
+                self.listings.lists(entry(name, DATA))
                 self.internet.at(FILES + name, silence)
                 asked.append(self.fetch(name))
             assert (self.leftovers(), self.open_files()) == ([], [])

@@ -28,10 +28,10 @@ from tests.support.mirrors import (
     UNKNOWN,
     URL,
     MirrorCase,
+    Reading,
     part,
     slow,
 )
-from tests.support.reading import Reading
 
 SIZE, ARRIVED = 100, 40
 TAG, OTHER = '"one"', '"two"'
@@ -295,7 +295,7 @@ class Responses(MirrorCase):
             self.assert_redirected(self.fetch())
             self.assert_nothing_cached()
         page = {"filename": "demo.html", "url": "https://files.example/demo.html", "hashes": {}}
-        self.locate.lists(page)
+        self.listings.lists(page)
         self.internet.at(page["url"], Reply(200, b"<html>", html))  # type: ignore[arg-type]
         self.assert_bytes(self.result(self.fetch("demo.html")), b"<html>")
 
@@ -492,9 +492,9 @@ class Resumed(ResumeCase):
             ({"url": fresh}, down, 100 * MIB, False),
         ):
             self.build(stream=True, capacity=capacity)
-            self.locate.known.clear()
-            self.locate.failure = failure
-            self.locate.lists(entry(NAME, LARGE, **keys), cold=True)
+            self.listings.known.clear()
+            self.listings.failure = failure
+            self.listings.lists(entry(NAME, LARGE, **keys), cold=True)
             rest = part(LARGE, AT, arrived=False)
             self.internet.at(fresh, rest)
             reading = self.break_off(Reply(403))

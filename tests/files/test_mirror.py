@@ -96,16 +96,16 @@ class Deadline(MirrorCase):
         """The time that the page takes counts; a redirect comes as soon as its URL is known."""
         for page_takes, rest in ((0.8, 0.1), (7, 0)):
             reply = self.begin(cold=True)
-            self.locate.slow = Deferred()
+            self.listings.slow = Deferred()
             asked = self.fetch()
             self.clock.advance(page_takes)
             self.pending(asked)
-            self.locate.slow.callback(None)
+            self.listings.slow.callback(None)
             self.clock.advance(rest)
             self.assert_redirected(asked)
             self.finish(reply)
             self.delete()
-            self.locate.known.clear()
+            self.listings.known.clear()
 
     def test_none(self) -> None:
         """With a timeout of 0 each client that would have to wait is redirected."""
@@ -198,10 +198,10 @@ class Gone(MirrorCase):
         """A fresh page that still names the URL: it is not there, also behind credentials."""
         for status in (404, 410):
             for private in (False, True):
-                self.locate.asked_again.clear()
+                self.listings.refetched.clear()
                 self.listed(Reply(status), private=private)
                 self.error(self.fetch(), NotUpstream)
-                assert self.locate.asked_again == [("demo", NAME)]
+                assert self.listings.refetched == [("demo", NAME)]
                 assert self.internet.urls() == [URL]
                 self.assert_nothing_cached()
 
@@ -209,7 +209,7 @@ class Gone(MirrorCase):
         """A 403 is no 404: the client is redirected; behind credentials it is a failure."""
         self.listed(Reply(403))
         self.assert_redirected(self.fetch())
-        assert self.locate.asked_again == [("demo", NAME)]
+        assert self.listings.refetched == [("demo", NAME)]
         self.listed(Reply(403), private=True)
         assert not self.error(self.fetch(), UpstreamFailed).temporary
 
@@ -218,7 +218,7 @@ class Gone(MirrorCase):
         for status in (403, 404, 410):
             for size in (len(DATA), None):
                 self.listed(Reply(status), size=size)
-                self.locate.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
+                self.listings.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
                 self.internet.at(NEW, Reply(200, DATA))
                 if size is None:
                     head = self.result(self.head())
@@ -232,7 +232,7 @@ class Gone(MirrorCase):
         """If the new URL is slow or fails, the client is redirected there; or it is gone, too."""
         for reply in (Silence(), Reply(503)):
             self.listed(Reply(404))
-            self.locate.lists(entry(NAME, DATA, url=NEW), cold=True)
+            self.listings.lists(entry(NAME, DATA, url=NEW), cold=True)
             self.internet.at(NEW, reply)
             asked = self.fetch()
             self.clock.advance(TIMEOUT)
@@ -247,13 +247,13 @@ class Gone(MirrorCase):
         """A file that the fresh page does not list is not there."""
         self.listed(silence := Silence())
         asked = self.fetch()
-        self.locate.known.clear()
+        self.listings.known.clear()
         silence.answer(Reply(404))
         self.error(asked, NotUpstream)
 
     def test_page_fails(self) -> None:
         """If the page cannot be fetched, the client is redirected: its view may be better."""
-        self.locate.failure = UpstreamFailed("https://index.example/", "down")
+        self.listings.failure = UpstreamFailed("https://index.example/", "down")
         self.listed(Reply(404))
         self.assert_redirected(self.fetch())
         self.listed(Reply(404), private=True)
@@ -283,7 +283,7 @@ class Companions(MirrorCase):
                 self.assert_cached(NAME + suffix, self.METADATA)
                 assert self.internet.urls() == [URL + suffix]
                 self.delete()
-                self.locate.known.clear()
+                self.listings.known.clear()
 
     def test_wrong(self) -> None:
         """Metadata without the advertised digest is never served, but suppressed."""
@@ -294,13 +294,13 @@ class Companions(MirrorCase):
             self.run_threads()  # where the wheel, which is none, is read
             self.error(asked, NotUpstream)
             assert self.internet.urls().count(URL + ".metadata") == 2
-            assert self.locate.suppressed.pop() == ("demo", NAME)
+            assert self.listings.suppressed.pop() == ("demo", NAME)
 
     def test_not_there(self) -> None:
         """Metadata that is not advertised, and is not there by a fresh page, is not there."""
         self.listed()
         self.error(self.fetch(self.SIDECAR), NotUpstream)
-        assert (self.locate.asked_again, self.locate.suppressed) == ([("demo", NAME)], [])
+        assert (self.listings.refetched, self.listings.suppressed) == ([("demo", NAME)], [])
 
 
 class Uncached(MirrorCase):
@@ -348,7 +348,7 @@ class Uncached(MirrorCase):
         self.assert_not_cached(redirect=False)
         name = "x" * 300 + ".whl"
         self.cache_dir.own.unlink()
-        self.locate.lists(entry(name, DATA))
+        self.listings.lists(entry(name, DATA))
         self.internet.at(FILES + name, Reply(200, DATA))
         self.assert_redirected(self.fetch(name), FILES + name)
         assert self.leftovers() == []
@@ -398,7 +398,7 @@ class Uncached(MirrorCase):
     def test_no_cache_path(self) -> None:
         """A file whose path may not lie in the folder passes through, every time."""
         url = "https://files.example/../" + NAME
-        self.locate.lists(entry(NAME, DATA, url=url))
+        self.listings.lists(entry(NAME, DATA, url=url))
         self.internet.at(url, Reply(200, DATA))
         for _ in range(2):
             self.assert_bytes(self.result(self.fetch()))
@@ -409,7 +409,7 @@ class Uncached(MirrorCase):
         """Two files that differ in port or query alone are not taken for each other."""
         for number, url in enumerate((f"{URL}?id=1", f"{URL}?id=2")):
             name = f"{number}.whl"
-            self.locate.lists(entry(name, DATA, url=url, hashes={}, size=None))
+            self.listings.lists(entry(name, DATA, url=url, hashes={}, size=None))
             self.internet.at(url, Reply(200, f"file {number}".encode()))
             self.assert_bytes(self.result(self.fetch(name)), f"file {number}".encode())
             self.assert_cached(name, f"file {number}".encode())

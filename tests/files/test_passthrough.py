@@ -26,10 +26,10 @@ from tests.support.mirrors import (
     MirrorCase,
     RangeAgent,
     Ranged,
+    Reading,
     part,
     slow,
 )
-from tests.support.reading import Reading
 
 SIZE = len(DATA)
 #: The range that most of the tests request, and its bytes.
@@ -132,7 +132,7 @@ class Ranges(MirrorCase):
         for status in (*statuses, 451, 500, 501, 502, 503, 504, 599):
             agent.lie = {"status": status}
             for size in (SIZE, None):
-                self.locate.lists(entry(NAME, DATA, size=size))
+                self.listings.lists(entry(NAME, DATA, size=size))
                 self.assert_bytes(self.result(self.range("-5")))
                 assert self.ranges()[-1] is None
                 self.delete()
@@ -156,7 +156,7 @@ class Ranges(MirrorCase):
         self.listed(Reply(404))
         self.error(self.range("-5"), NotUpstream)
         new = FILES + "anew/" + NAME
-        self.locate.lists(entry(NAME, DATA, url=new), cold=True)
+        self.listings.lists(entry(NAME, DATA, url=new), cold=True)
         self.internet.at(new, part(DATA, SIZE - 5))
         self.assert_range(self.range("-5"))
 
@@ -266,7 +266,7 @@ class Broken(MirrorCase):
         """A URL that expires is replaced by that of a fresh page."""
         first, reading = self.begin(MIN_PROGRESS, Reply(403), ETag='"x"')
         fresh = f"{URL}?again"
-        self.locate.lists(entry(NAME, LARGE, url=fresh))
+        self.listings.lists(entry(NAME, LARGE, url=fresh))
         self.internet.at(fresh, part(LARGE, MIN_PROGRESS, ETag='"x"'))
         first.cut()
         self.clock.pump([1] * 4)
@@ -332,7 +332,7 @@ class Crowded(MirrorCase):
         self.internet.at(URL, Reply(200, LARGE))
         self.assert_bytes(self.result(self.range(self.SPAN)), LARGE)
         assert self.ranges()[-1] is None
-        self.locate.lists(entry("other.whl", DATA, url=FILES + "other.whl"))
+        self.listings.lists(entry("other.whl", DATA, url=FILES + "other.whl"))
         self.internet.at(FILES + "other.whl", Reply(200, DATA))
         self.assert_bytes(self.result(self.fetch("other.whl")))
 
@@ -429,7 +429,7 @@ class Files(MirrorCase):
         readings = [self.stall(*pair) for pair in begun]
         assert len(readings) == CONNECTIONS * 3 // 4
         other = entry("other.whl", LARGE, url=URL + ".other")
-        self.locate.lists(other)
+        self.listings.lists(other)
         self.internet.at(other["url"], Reply(200, LARGE))
         wanted = self.fetch("other.whl")
         self.clock.advance(STALLED)
@@ -447,7 +447,7 @@ class Files(MirrorCase):
             if reply.began:
                 self.stall(reply, one)
         other = entry("other.whl", LARGE, url=URL + ".other")
-        self.locate.lists(other)
+        self.listings.lists(other)
         self.internet.at(other["url"], Reply(200, LARGE))
         assert self.read(self.fetch("other.whl")).whole
 

@@ -19,7 +19,7 @@ from proxpi.files.resolver import (
 )
 from proxpi.simple.model import ListedFile, NotListed
 from tests.support.cases import Case, entry, run, sha256
-from tests.support.listing import FakePages
+from tests.support.mirrors import FakeListings
 
 DIGEST = "a" * 64
 X = "https://files.example/x.whl"
@@ -144,7 +144,7 @@ class Finding(Case):
         name, url = "demo-1.0.tar.gz.asc", "https://other.example/signature"
         for cold in (False, True):
             for beside in (False, True):
-                pages = FakePages()
+                pages = FakeListings()
                 if beside:
                     pages.lists(entry("demo-1.0.tar.gz", b"sdist"), cold=cold)
                 pages.lists(entry(name, b"signed", url=url), cold=cold)
@@ -157,4 +157,4 @@ class Finding(Case):
     def test_companion_of_no_file(self) -> None:
         """There is no companion of a file that no page lists."""
         for name in ("demo-1.0.whl", "demo-1.0.whl.metadata", "demo-1.0.whl.asc"):
-            self.error(run(Resolver(FakePages()).find("demo", name)), NotListed)
+            self.error(run(Resolver(FakeListings()).find("demo", name)), NotListed)

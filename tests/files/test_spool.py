@@ -8,8 +8,7 @@ from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
 from tests.support.cases import MIB, entry
-from tests.support.mirrors import LARGE, URL, MirrorCase, part, slow
-from tests.support.reading import Reading
+from tests.support.mirrors import LARGE, URL, MirrorCase, Reading, part, slow
 
 
 def test_before_tail() -> None:
@@ -104,7 +103,7 @@ class Growing(SpoolCase):
         reading = self.begin()
         reading.paused = True
         self.finish()
-        self.locate.lists(entry("other.whl", LARGE, url=URL + ".other"))
+        self.listings.lists(entry("other.whl", LARGE, url=URL + ".other"))
         self.internet.at(URL + ".other", Reply(200, LARGE))
         other = self.result(self.fetch("other.whl"))
         assert isinstance(other, Reader)

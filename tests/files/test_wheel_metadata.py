@@ -278,24 +278,24 @@ class ExtractionCase(MirrorCase):
     ) -> None:
         """List a wheel, by default with the digest of its metadata."""
         stated = {"sha256": sha256(METADATA)} if metadata is None else metadata
-        self.locate.lists(entry(NAME, data, metadata=stated, **keys), private=private)
+        self.listings.lists(entry(NAME, data, metadata=stated, **keys), private=private)
         self.agent.files[URL] = data
         self.agent.at(URL + ".metadata", Reply(404))
         self.agent.asked.clear()
-        self.locate.suppressed.clear()
+        self.listings.suppressed.clear()
 
     def assert_extracted(self) -> None:
         """Check that the metadata is served, and cached."""
         self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
         self.assert_cached(SIDECAR, METADATA)
-        assert self.locate.suppressed == []
+        assert self.listings.suppressed == []
 
     def assert_suppressed(self) -> None:
         """Check that there is none, and that the page stops advertising it."""
         self.error(self.fetch(SIDECAR), NotUpstream)
-        assert self.locate.suppressed == [("demo", NAME)]
+        assert self.listings.suppressed == [("demo", NAME)]
         assert self.mirror.ready("demo", SIDECAR) is None
-        self.locate.suppressed.clear()
+        self.listings.suppressed.clear()
 
     def delete_metadata(self) -> None:
         """Delete the metadata alone."""
@@ -474,11 +474,11 @@ class NotExtracted(ExtractionCase):
         """A file that is no wheel holds no metadata; a failure of its companion is temporary."""
         name = "demo-1.0.tar.gz"
         url = FILES + name + ".metadata"
-        self.locate.lists(entry(name, WHEEL, metadata={"sha256": sha256(METADATA)}))
+        self.listings.lists(entry(name, WHEEL, metadata={"sha256": sha256(METADATA)}))
         self.error(self.fetch(name + ".metadata"), NotUpstream)
-        assert self.locate.suppressed == [("demo", name)]
+        assert self.listings.suppressed == [("demo", name)]
         assert set(self.agent.urls()) == {url}
-        self.locate.suppressed.clear()
+        self.listings.suppressed.clear()
         for reply in (Reply(503), Reply(429), ConnectionResetError(), Reply(200, b"", length=9)):
             self.agent.at(url, reply)
             asked = self.fetch(name + ".metadata")
@@ -487,7 +487,7 @@ class NotExtracted(ExtractionCase):
         self.agent.at(url, Reply(200, METADATA))
         self.fill_disk()
         self.assert_redirected(self.fetch(name + ".metadata"), url)
-        assert self.locate.suppressed == []
+        assert self.listings.suppressed == []
 
     def test_not_remembered(self) -> None:
         """The next request tries again."""
@@ -504,7 +504,7 @@ class Failing(ExtractionCase):
         """Give the failure that the client gets."""
         asked = self.fetch(SIDECAR)
         self.clock.pump([1] * 60)
-        assert self.locate.suppressed == []
+        assert self.listings.suppressed == []
         return self.error(asked, UpstreamFailed)
 
     def test_wheel_fails(self) -> None:
@@ -543,4 +543,4 @@ class Failing(ExtractionCase):
                 assert self.failure().cause == "status 503"
             else:
                 self.assert_redirected(self.fetch(SIDECAR), URL + ".metadata")
-        assert self.locate.suppressed == []
+        assert self.listings.suppressed == []

@@ -1,4 +1,4 @@
-"""Base cases for the file mirror: its pages, upstream, clock and threads are the test's."""
+"""Base cases for the file mirror, whose pages, upstream, clients and clock are the test's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from typing import Any
 from unittest import mock
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.web.iweb import IResponse
@@ -18,12 +19,11 @@ from proxpi.files.mirror import Choose, Head, Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.spool import Reader
 from proxpi.simple.caching import Span, requested_span
+from proxpi.simple.model import ListedFile, NotListed
 from proxpi.tap import cache_folder, file_mirror
 from tests.support.agent import MemoryAgent, Reply, Silence
 from tests.support.cases import FILES, MIB, FolderCase, at_once, entry, run
 from tests.support.indexes import upstream_client
-from tests.support.listing import FakePages
-from tests.support.reading import Reading
 
 NAME = "demo-1.0-py3-none-any.whl"
 URL = FILES + NAME
@@ -62,6 +62,112 @@ def part(
     length, body = stop - start, data[start:stop] if arrived else b""
     fields = {"Content-Range": stated}
     return Reply(206, body, fields, whole=arrived, length=length).having(**headers)
+
+
+class FakeListings:
+    """A `Listings` that a test fills.
+
+    :ivar known: the files of each page that is at hand, by project and name
+    :ivar fresh: the files that pages turn out to list once they are asked
+    :ivar refetched: which pages were asked anew
+    :ivar suppressed: the files that are not said to have metadata any more
+    :ivar slow: what asking a page waits for
+    :ivar failure: what asking a page raises
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], ListedFile] = {}
+        self.fresh: dict[tuple[str, str], ListedFile] = {}
+        self.refetched: list[tuple[str, str]] = []
+        self.suppressed: list[tuple[str, str]] = []
+        self.slow: Deferred[None] | None = None
+        self.failure: Exception | None = None
+
+    def lists(self, entry: dict[str, Any], *, private: bool = False, cold: bool = False) -> None:
+        """Let the page of ``demo`` list a file; a cold one has to be asked for it first."""
+        listed = ListedFile(entry, private)
+        (self.fresh if cold else self.known)["demo", entry["filename"]] = listed
+
+    def ready_file(self, name: str, filename: str) -> ListedFile | None:
+        return self.known.get((name, filename))
+
+    async def fetch_file(self, name: str, filename: str) -> ListedFile:
+        if (listed := self.ready_file(name, filename)) is None:
+            await self._fetch_page()
+            listed = self.ready_file(name, filename)
+        if listed is None:
+            raise NotListed(filename)
+        return listed
+
+    async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
+        self.refetched.append((name, filename))
+        await self._fetch_page()
+        return self.ready_file(name, filename)
+
+    async def suppress_metadata(self, name: str, filename: str) -> None:
+        self.suppressed.append((name, filename))
+
+    async def _fetch_page(self) -> None:
+        if self.slow is not None:
+            await self.slow
+        if self.failure is not None:
+            raise self.failure
+        self.known.update(self.fresh)
+
+
+@attrs.define(eq=False)
+class Reading:
+    """Reads what has come as soon as it comes, unless it is paused.
+
+    :ivar data: what was read
+    :ivar whole: whether that is all, and right
+    :ivar cut: whether there will be no more
+    """
+
+    reader: Reader
+    paused: bool = False
+    piece: int = 1 << 16
+    data: bytes = attrs.field(init=False, default=b"")
+    whole: bool = attrs.field(init=False, default=False)
+    cut: bool = attrs.field(init=False, default=False)
+    _reading: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.reader.subscribe(self.read)
+        self.read()
+
+    def read(self) -> None:
+        """Read all that there is."""
+        if self._reading:
+            return  # what was read made room for more to come
+        self._reading = True
+        while not (self.paused or self.whole or self.cut) and self._read_piece():
+            pass
+        self._reading = False
+
+    def go_on(self) -> None:
+        """Pause no longer."""
+        self.paused = False
+        self.read()
+
+    def _read_piece(self) -> bool:
+        reader = self.reader
+        if reader.cut:
+            self.cut = True
+        elif reader.available:
+            self.data += reader.read(min(self.piece, reader.available))
+            return True
+        elif reader.complete:
+            self.whole = True
+        else:
+            return False
+        reader.close()
+        return False
+
+    def hang_up(self) -> None:
+        """Go away."""
+        self.cut = True
+        self.reader.close()
 
 
 class RangeAgent(MemoryAgent):
@@ -112,7 +218,7 @@ class MirrorCase(FolderCase):
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
         self.internet = MemoryAgent()
-        self.locate = FakePages()
+        self.listings = FakeListings()
         self.threads: list[tuple[Any, Deferred[Any]]] = []
         self.build()
 
@@ -129,7 +235,7 @@ class MirrorCase(FolderCase):
         self.cache_dir = cache_folder(self.folder, capacity, writes=writes, reads=self.in_thread)
         self.cache_dir.prepare()
         self.mirror = file_mirror(
-            self.locate,
+            self.listings,
             upstream_client(self.internet, self.clock, offline=offline),
             self.cache_dir,
             self.clock,
@@ -157,7 +263,7 @@ class MirrorCase(FolderCase):
     ) -> None:
         """Let the page list the wheel, and the upstream answer so; by default with the file."""
         private, cold = keys.pop("private", False), keys.pop("cold", False)
-        self.locate.lists(entry(NAME, data, **keys), private=private, cold=cold)
+        self.listings.lists(entry(NAME, data, **keys), private=private, cold=cold)
         self.internet.at(URL, *(replies or [Reply(200, data)]))
         self.internet.asked.clear()
 
