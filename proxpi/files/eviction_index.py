@@ -39,8 +39,6 @@ MIN_SIZE = 1024
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """The index as it is written; of the files, the least recently used first."""
-
     version: int
     inflation: float = msgspec.field(name="level")
     files: list[tuple[str, int, int, float, Checked | None]]
@@ -159,7 +157,6 @@ class EvictionIndex:
             self.use(path, uses)
 
     def acquire(self, path: str) -> None:
-        """Note that a file is being sent once more, so it is not evicted."""
         self.in_use[path] += 1
 
     def release(self, path: str) -> None:
@@ -228,8 +225,7 @@ class EvictionIndex:
             if path not in changed and self.size(path) != sizes.get(path):
                 self.drop(path)
         new = [(path, size) for path, size in sizes.items() if path not in self._files]
-        # Only the order of their last use is known: the priority rises from one to the next, by
-        # the mean value over the number of files.
+        # Only the order of their last use is known: let the priority rise from one to the next.
         values = [value(0, size) for _, size in new]
         step = sum(values) / max(len(new), 1) ** 2
         self._add_all(
@@ -238,7 +234,7 @@ class EvictionIndex:
         )
 
     def dump(self) -> bytes:
-        """Write the document."""
+        """Write the document; of the files, the least recently used first."""
         rows = sorted(self._files.items(), key=lambda item: item[1].turn)
         files = [(path, each.size, each.uses, each.priority, each.checked) for path, each in rows]
         return msgspec.json.encode(_Document(VERSION, self._inflation, files))

@@ -107,7 +107,7 @@ def digest_of_url(url: str) -> str:
 
 
 def compare(digests: Digests, reference: FileReference) -> None:
-    """Compare with what the index names, by the best hash, else by size; raises `Mismatch`."""
+    """Compare a file with its reference by digest, else by size; raises `Mismatch`."""
     size, stated = digests.size, reference.size
     if reference.digest is not None:
         algorithm, expected = reference.digest

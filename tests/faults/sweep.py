@@ -16,8 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files import cache_dir as partial_module
-from proxpi.files import usage_log
+from proxpi.files import cache_dir, usage_log
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
 from tests.support.cases import sha256
@@ -72,25 +71,25 @@ def die_at(step: int) -> None:
 def work(folder: str, capacity: int, step: int) -> None:
     """Fill the folder, write down what is known, and end, unless it is killed before."""
     # Small enough that each file takes several steps.
-    partial_module.BUFFER = 3000
+    cache_dir.BUFFER = 3000
     usage_log.CHANGES = 5
     die_at(step)
-    disk = cache_folder(Path(folder), capacity)
-    disk.prepare()
+    cache = cache_folder(Path(folder), capacity)
+    cache.prepare()
     numbers = Random(1).sample(range(FILES), FILES)
     for number in numbers:
         reference = reference_of(number)
-        if disk.found(reference):
-            Deferred.fromCoroutine(disk.check(reference))
-        copy = disk.open(reference)
+        if cache.found(reference):
+            Deferred.fromCoroutine(cache.check(reference))
+        copy = cache.open(reference)
         if copy is not None:
             copy.close()
             continue
-        partial = disk.partial(reference)
+        partial = cache.partial(reference)
         data = contents(number)
         for start in range(0, len(data), 500):
             partial.write(data[start : start + 500])
-        Deferred.fromCoroutine(disk.adopt(partial, reference))
-        disk.discard(partial)
-    disk.delete(reference_of(numbers[0]).cache_path)
-    disk.close()
+        Deferred.fromCoroutine(cache.adopt(partial, reference))
+        cache.discard(partial)
+    cache.delete(reference_of(numbers[0]).cache_path)
+    cache.close()

@@ -56,17 +56,17 @@ def _check(folder: Path, capacity: int) -> None:
     right = {name_of(number): contents(number) for number in range(FILES)}
     named = _named(folder)
     assert all(data == right[name] for name, data in named.items())
-    disk = cache_folder(folder, capacity)
-    disk.prepare()
-    assert not list(disk.own.glob("partial-*"))
+    cache = cache_folder(folder, capacity)
+    cache.prepare()
+    assert not list(cache.own.glob("partial-*"))
     assert not list(folder.rglob(f"{RESERVED}*"))
-    assert disk.quota.used == sum(map(len, named.values())) <= capacity
+    assert cache.quota.used == sum(map(len, named.values())) <= capacity
     for number in range(FILES):
         reference = reference_of(number)
-        copy = disk.open(reference)  # if it is remembered that it was checked
-        if disk.found(reference):
-            Deferred.fromCoroutine(disk.check(reference))
-            copy = disk.open(reference)
+        copy = cache.open(reference)  # if it is remembered that it was checked
+        if cache.found(reference):
+            Deferred.fromCoroutine(cache.check(reference))
+            copy = cache.open(reference)
         assert (copy is not None) == (name_of(number) in named)
         if copy is not None:
             assert copy.read(0, copy.size) == contents(number)

@@ -349,16 +349,6 @@ class Adopting(CacheCase):
             assert self.on_disk() == self.used == 0
             assert self.open_files() == []
 
-    def test_restart(self) -> None:
-        """A second attempt begins anew, in size and digest."""
-        file = ref("x.whl", b"data")
-        partial = self.begin(file, b"something longer")
-        partial.restart()
-        partial.write(b"data")
-        assert partial.digests.size == 4
-        self.adopt(partial, file)
-        assert self.content(file) == b"data"
-
     def test_in_the_way(self) -> None:
         """A cached file or an empty folder in the way is removed; a folder with content stays."""
         for first, second in (("x.whl", "x.whl/y.whl"), ("z.whl/y.whl", "z.whl")):
@@ -459,14 +449,6 @@ class Deletion(CacheCase):
         path = self.lay("found.whl", b"data")
         self.delete("found.whl")
         assert not path.exists()
-
-    def test_foreign_paths(self) -> None:
-        """What is no cache path is not touched."""
-        outside = self.folder / "README"
-        outside.write_bytes(b"x")
-        for path in ("h-example/x", "README", "h-example/../README", "../x", ".proxpi/x", None):
-            self.cache_dir.delete(path)
-        assert outside.exists()
 
     def test_being_fetched(self) -> None:
         """A download that began before is given to its clients, and not cached; the next one is."""

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxpi.files import cache_dir, quota
-from proxpi.files import deletion_queue as queue_module
+from proxpi.files import cache_dir, deletion_queue, quota
 from proxpi.files.quota import MAX_FAILED_EVICTIONS, Full, TooLarge
 from proxpi.tap import cache_folder
 from tests.support.cache import CacheCase, bare, ref, refused
@@ -200,7 +199,7 @@ class Evictions(CacheCase):
 
     def test_writes_wait_for_unlinks(self) -> None:
         """A write waits, batch by batch, until evicted files are unlinked; readers do not."""
-        self.put(queue_module, "BATCH", 2)
+        self.put(deletion_queue, "BATCH", 2)
         self.fill()
         self.held = True
         partial = self.cache_dir.partial(bare("new.whl", 50))
@@ -221,7 +220,7 @@ class Evictions(CacheCase):
 
     def test_discarded_while_it_waits(self) -> None:
         """Once a download has ended, only the batch under way is evicted for it."""
-        for module in (queue_module, quota):
+        for module in (deletion_queue, quota):
             self.put(module, "BATCH", 2)
         self.fill()
         self.held = True

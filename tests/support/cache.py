@@ -63,7 +63,6 @@ class CacheCase(FolderCase):
     """
 
     def setUp(self) -> None:
-        """Prepare the folder."""
         super().setUp()
         self.put(cache_dir, "BUFFER", 1)
         self.clock = Clock()
@@ -91,12 +90,10 @@ class CacheCase(FolderCase):
         return self.jobs[-1][1]
 
     def run_thread(self) -> None:
-        """Let the first thread come to its end."""
         job, done = self.jobs.pop(0)
         at_once(job).chainDeferred(done)
 
     def run_threads(self) -> None:
-        """Let all of them come to their ends."""
         while self.jobs:
             self.run_thread()
 
@@ -159,7 +156,6 @@ class CacheCase(FolderCase):
         return data
 
     def check(self, reference: FileReference) -> bool:
-        """Check a found file; its read waits for no other thread."""
         return self.begin_check(reference)()
 
     def begin_check(self, reference: FileReference) -> Callable[[], bool]:
@@ -177,17 +173,14 @@ class CacheCase(FolderCase):
         return end
 
     def delete(self, name: str | FileReference) -> None:
-        """Delete a file."""
         path = f"h-example/{name}" if isinstance(name, str) else name.cache_path
         self.cache_dir.delete(path)
 
     def clear(self) -> Deferred[None]:
-        """Delete all files."""
         return run(self.cache_dir.clear())
 
     @property
     def used(self) -> int:
-        """The bytes that count."""
         return self.cache_dir.quota.used
 
     def on_disk(self) -> int:
@@ -202,5 +195,4 @@ class CacheCase(FolderCase):
         return sorted(os.listdir(self.host)) if self.host.exists() else []
 
     def reserved(self) -> list[str]:
-        """Those of queued files."""
         return [name for name in self.names() if name.startswith(RESERVED)]
