@@ -394,8 +394,7 @@ class Revalidated(CachedCase):
         asked = self.fetch()
         self.clock.advance(TIMEOUT)
         self.assert_redirected(asked)
-        slow.bring(NEW)
-        slow.end()
+        self.finish(slow, data=NEW)
         self.assert_serves(NEW, asked=0)
 
     def test_never_asked(self) -> None:

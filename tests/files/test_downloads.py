@@ -14,21 +14,16 @@ from tests.support.mirrors import DATA, LARGE, NAME, TIMEOUT, URL, MirrorCase, s
 class Joined(MirrorCase):
     """Clients join the download of a file."""
 
-    def begin(self) -> Reply:
+    def start(self) -> Reply:
         """Let a download begin that does not end by itself."""
         self.listed(reply := slow(DATA))
         return reply
 
-    def finish(self, reply: Reply) -> None:
-        """Let its bytes arrive."""
-        reply.bring(DATA)
-        reply.end()
-
     def test_one_for_all(self) -> None:
         """However many clients there are, there is one download, and all get its bytes."""
-        reply = self.begin()
+        reply = self.start()
         asked = [self.fetch() for _ in range(20)]
-        self.finish(reply)
+        self.finish(reply, data=DATA)
         for one in asked:
             self.assert_bytes(self.result(one))
         assert self.internet.urls() == [URL]
@@ -37,12 +32,12 @@ class Joined(MirrorCase):
     def test_clients_leave(self) -> None:
         """A client that leaves stops nothing, neither for others nor for the cache."""
         for others in (1, 0):
-            reply = self.begin()
+            reply = self.start()
             first, rest = self.fetch(), [self.fetch() for _ in range(others)]
             first.cancel()
             self.error(first, CancelledError)
             assert not reply.closed
-            self.finish(reply)
+            self.finish(reply, data=DATA)
             for one in rest:
                 self.assert_bytes(self.result(one))
             self.assert_cached()
@@ -66,7 +61,7 @@ class Joined(MirrorCase):
                 asked.append(self.fetch())
             assert len(self.internet.asked) == 2 - same
             if same:
-                self.finish(replies[0])
+                self.finish(replies[0], data=DATA)
                 for one in asked:
                     self.assert_bytes(self.result(one))
                 self.delete()
@@ -107,8 +102,7 @@ class Joined(MirrorCase):
         late = self.result(second)
         assert isinstance(late, Reader)
         late.close()
-        reply.bring(data[1590:])
-        reply.end()
+        self.finish(reply, 1590, data=data)
         self.assert_read(reading, data)
         self.assert_clean()
 
@@ -142,9 +136,7 @@ class Deleted(MirrorCase):
         self.build(stream=True)
         for left in (False, True):
             self.listed(reply := slow(LARGE), data=LARGE)
-            asked = self.fetch()
-            reply.bring(LARGE[:MIB])
-            first, second = self.read(asked), self.read()
+            first, second = self.begin(reply, MIB), self.read()
             first.hang_up()
             if left:
                 second.hang_up()
@@ -159,15 +151,12 @@ class Deleted(MirrorCase):
         """It goes on for a client that waits for the whole file, which is not cached."""
         self.build(stream=True)
         self.listed(reply := slow(LARGE), data=LARGE)
-        asked = self.fetch()
-        reply.bring(LARGE[:MIB])
-        reading = self.read(asked)
+        reading = self.begin(reply, MIB)
         whole = run(self.mirror.whole("demo", NAME))
         counted = Counted()
         self.delete()
         reading.hang_up()
-        reply.bring(LARGE[MIB:])
-        reply.end()
+        self.finish(reply, MIB)
         self.assert_bytes(self.result(whole), LARGE)
         self.assert_clean()
         assert counted.since() == {"not_kept": 1}
@@ -184,6 +173,5 @@ class Deleted(MirrorCase):
         self.assert_bytes(self.result(asked))
         self.clock.advance(0)
         assert self.mirror.ready("demo", NAME) is None
-        other.bring(DATA)
-        other.end()
+        self.finish(other, data=DATA)
         self.assert_cached()

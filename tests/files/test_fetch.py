@@ -390,20 +390,13 @@ class ResumeCase(MirrorCase):
         """Let a download come so far and break off; the upstream then answers so."""
         first = slow(LARGE).having(**headers or {})
         self.listed(first, *later, data=LARGE)
-        asked = self.fetch()
-        first.bring(LARGE[:at])
-        reading = self.read(asked)
+        reading = self.begin(first, at)
         first.cut()
         return reading
 
     def resumed(self) -> list[tuple[str | None, str | None]]:
         """Give the ranges and validators that were requested after the first response."""
         return [(one.header("Range"), one.header("If-Range")) for one in self.internet.asked[1:]]
-
-    def finish(self, reply: Reply, start: int = 0) -> None:
-        """Let the rest arrive."""
-        reply.bring(LARGE[start:])
-        reply.end()
 
     def assert_resumed(self, reading: Reading) -> None:
         """Check that the client got the file as if nothing had happened, and that it is cached."""
@@ -667,9 +660,7 @@ class Versions(MirrorCase):
                 first = Reply(200, b"", whole=False, length=size)
                 second = Reply(200, other, length=None)
                 self.listed(first, second, Reply(503), data=OLD, **UNKNOWN)
-                asked = self.fetch()
-                first.bring(OLD[:MIDDLE])
-                reading = self.read(asked)
+                reading = self.begin(first, MIDDLE, OLD)
                 first.cut()
                 data = bytes(reading.data)
                 assert OLD.startswith(data) or (data, reading.whole) == (other, True)
@@ -681,9 +672,7 @@ class Versions(MirrorCase):
         self.build(stream=True, capacity=0)
         first, longer = slow(OLD), Reply(200, b"", whole=False, length=None)
         self.listed(first, longer, data=OLD, **UNKNOWN)
-        asked = self.fetch()
-        first.bring(OLD[:MIDDLE])
-        reading = self.read(asked)
+        reading = self.begin(first, MIDDLE, OLD)
         first.cut()
         longer.bring(OLD + bytes(500_000))
         assert (reading.cut, longer.closed) == (True, True)

@@ -66,22 +66,21 @@ def test_plan_range(
 class Deadline(MirrorCase):
     """A client waits for a file until its deadline."""
 
-    def begin(self, **keys: Any) -> Reply:
+    def start(self, **keys: Any) -> Reply:
         """Let a download begin that does not end by itself."""
         self.listed(reply := slow(DATA), **keys)
         return reply
 
-    def finish(self, reply: Reply) -> None:
+    def complete(self, reply: Reply) -> None:
         """Let its bytes arrive, and check that they are cached."""
-        reply.bring(DATA)
-        reply.end()
+        self.finish(reply, data=DATA)
         self.assert_cached()
         assert self.internet.urls() == [URL]
         assert self.clock.getDelayedCalls() == []
 
     def test_redirect(self) -> None:
         """Each client is redirected at its own deadline, not before; the download continues."""
-        reply = self.begin()
+        reply = self.start()
         first = self.fetch()
         self.clock.advance(TIMEOUT - 0.01)
         self.pending(first)
@@ -89,13 +88,13 @@ class Deadline(MirrorCase):
         self.clock.advance(0.01)
         self.assert_redirected(first)
         self.pending(second)
-        self.finish(reply)
+        self.complete(reply)
         self.assert_bytes(self.result(second))
 
     def test_page(self) -> None:
         """The time that the page takes counts; a redirect comes as soon as its URL is known."""
         for page_takes, rest in ((0.8, 0.1), (7, 0)):
-            reply = self.begin(cold=True)
+            reply = self.start(cold=True)
             self.listings.slow = Deferred()
             asked = self.fetch()
             self.clock.advance(page_takes)
@@ -103,33 +102,33 @@ class Deadline(MirrorCase):
             self.listings.slow.callback(None)
             self.clock.advance(rest)
             self.assert_redirected(asked)
-            self.finish(reply)
+            self.complete(reply)
             self.delete()
             self.listings.known.clear()
 
     def test_none(self) -> None:
         """With a timeout of 0 each client that would have to wait is redirected."""
         self.build(timeout=0)
-        reply = self.begin()
+        reply = self.start()
         asked = self.fetch()
         self.clock.advance(0)
         self.assert_redirected(asked)
-        self.finish(reply)
+        self.complete(reply)
 
     def test_private(self) -> None:
         """Behind credentials the client waits for the whole download."""
-        reply = self.begin(private=True)
+        reply = self.start(private=True)
         asked = self.fetch()
         for _ in range(50):
             self.clock.advance(15)
             reply.bring(b"")
         self.pending(asked)
-        self.finish(reply)
+        self.complete(reply)
         self.assert_bytes(self.result(asked))
 
     def test_failure_afterwards(self) -> None:
         """A download that fails when all clients were redirected is not remembered."""
-        reply = self.begin()
+        reply = self.start()
         asked = self.fetch()
         self.clock.advance(TIMEOUT)
         self.assert_redirected(asked)
@@ -390,8 +389,7 @@ class Uncached(MirrorCase):
         self.error(asked[0], CancelledError)
         assert replies[0].closed
         for one, reply in zip(asked[1:], replies[1:], strict=True):
-            reply.bring(DATA)
-            reply.end()
+            self.finish(reply, data=DATA)
             self.assert_bytes(self.result(one))
         self.assert_nothing_cached()
 

@@ -173,8 +173,7 @@ class Ranges(MirrorCase):
         assert (found.span, found.size) == (Span(start, len(LARGE)), len(LARGE))
         reading = Reading(found.reader)
         assert reading.data == LARGE[start : start + 1000]
-        reply.bring(LARGE[start + 1000 :])
-        reply.end()
+        self.finish(reply, start + 1000)
         self.assert_read(reading, LARGE[start:])
 
     def test_whole_without_a_cache(self) -> None:
@@ -210,8 +209,7 @@ class Ranges(MirrorCase):
             assert isinstance(some, RangeResponse)
             assert some.reader.read(100) == LARGE[500:600]
             reading = self.read(self.range("700-"))
-            reply.bring(LARGE[1000:])
-            reply.end()
+            self.finish(reply, 1000)
             self.assert_read(reading, LARGE[700:])
             some.reader.close()
             assert len(self.internet.asked) == 1
@@ -224,7 +222,7 @@ class Broken(MirrorCase):
 
     SPAN = Span(1, len(LARGE))
 
-    def begin(self, at: int, *later: Reply, **headers: str) -> tuple[Reply, Reading]:
+    def begin_range(self, at: int, *later: Reply, **headers: str) -> tuple[Reply, Reading]:
         """Let a range begin to arrive, up to some offset."""
         first = part(LARGE, 1, arrived=False).having(**headers)
         self.listed(first, *later, data=LARGE)
@@ -236,7 +234,7 @@ class Broken(MirrorCase):
         """It is resumed as often as it makes progress; the log tells."""
         stops = (MIN_PROGRESS + 1, 2 * MIN_PROGRESS + 1)
         later = [part(LARGE, at, arrived=False, ETag='"x"') for at in stops]
-        first, reading = self.begin(stops[0], *later, ETag='"x"')
+        first, reading = self.begin_range(stops[0], *later, ETag='"x"')
         with logged("proxpi.files") as log:
             first.cut()
             later[0].bring(LARGE[stops[0] : stops[1]])
@@ -257,14 +255,14 @@ class Broken(MirrorCase):
             (tag, date, 2),
             ({}, {}, 1),
         ):
-            first, reading = self.begin(9, part(LARGE, 9).having(**theirs), **mine)
+            first, reading = self.begin_range(9, part(LARGE, 9).having(**theirs), **mine)
             first.cut()
             assert (reading.data, reading.cut) == (LARGE[1:9], True)
             assert len(self.internet.asked) == requests
 
     def test_expired_url(self) -> None:
         """A URL that expires is replaced by that of a fresh page."""
-        first, reading = self.begin(MIN_PROGRESS, Reply(403), ETag='"x"')
+        first, reading = self.begin_range(MIN_PROGRESS, Reply(403), ETag='"x"')
         fresh = f"{URL}?again"
         self.listings.lists(entry(NAME, LARGE, url=fresh))
         self.internet.at(fresh, part(LARGE, MIN_PROGRESS, ETag='"x"'))
@@ -280,10 +278,10 @@ class Broken(MirrorCase):
         asked.cancel()
         self.error(asked, Exception)
         assert first.closed
-        first, reading = self.begin(9)
+        first, reading = self.begin_range(9)
         reading.hang_up()
         assert first.closed
-        first, reading = self.begin(9)
+        first, reading = self.begin_range(9)
         reading.paused = True
         first.bring(LARGE[9:])
         assert first.paused
@@ -295,7 +293,7 @@ class Broken(MirrorCase):
     def test_client_that_reads_nothing(self) -> None:
         """It holds no connection for long, and may read on later."""
         at = WINDOW + 3
-        first, reading = self.begin(2, part(LARGE, at, ETag='"x"'), ETag='"x"')
+        first, reading = self.begin_range(2, part(LARGE, at, ETag='"x"'), ETag='"x"')
         reading.paused = True
         first.bring(LARGE[2:at])
         assert first.paused
@@ -356,10 +354,9 @@ class Files(MirrorCase):
         assert reply.paused
         return reading
 
-    def finish(self, reply: Reply, reading: Reading, start: int = WINDOW + 20) -> None:
+    def complete(self, reply: Reply, reading: Reading, start: int = WINDOW + 20) -> None:
         """Let the rest arrive, and check that the client gets it."""
-        reply.bring(LARGE[start:])
-        reply.end()
+        self.finish(reply, start)
         self.assert_read(reading)
         self.assert_clean()
 
@@ -369,7 +366,7 @@ class Files(MirrorCase):
         reading = self.stall(reply, self.fetch())
         reading.go_on()
         assert not reply.paused
-        self.finish(reply, reading)
+        self.complete(reply, reading)
 
     def test_parked(self) -> None:
         """After 5 stalled seconds the connection is closed; the client may read on later."""
@@ -386,7 +383,7 @@ class Files(MirrorCase):
         reading.go_on()
         asked = self.internet.asked[-1]
         assert (asked.header("Range"), asked.header("If-Range")) == (f"bytes={WINDOW + 20}-", '"x"')
-        self.finish(rest, reading)
+        self.complete(rest, reading)
         self.listed(first := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
         reading = self.stall(first, self.fetch())
         self.clock.advance(STALLED)
@@ -417,7 +414,7 @@ class Files(MirrorCase):
             assert reply.paused
         self.clock.advance(STALLED - 0.1)
         reading.go_on()
-        self.finish(reply, reading, len(reading.data))
+        self.complete(reply, reading, len(reading.data))
         assert len(self.internet.asked) == 1
 
     def test_clients_that_read_nothing(self) -> None:
@@ -459,25 +456,19 @@ class Files(MirrorCase):
             ({}, {"size": 5}),
         ):
             self.listed(reply := slow(LARGE, **headers), data=LARGE, **keys)
-            asked = self.fetch()
-            reply.bring(LARGE[: 2 * MIB])
-            reading = self.read(asked)
+            reading = self.begin(reply, 2 * MIB)
             assert not reply.paused
-            self.finish(reply, reading, 2 * MIB)
+            self.complete(reply, reading, 2 * MIB)
 
     def test_broken(self) -> None:
         """If it breaks off, it is resumed and verified as a whole; wrong bytes are cut off."""
         first, rest = slow(LARGE), part(LARGE, MIB, arrived=False)
         self.listed(first, rest, data=LARGE)
-        asked = self.fetch()
-        first.bring(LARGE[:MIB])
-        reading = self.read(asked)
+        reading = self.begin(first, MIB)
         first.cut()
-        self.finish(rest, reading, MIB)
+        self.complete(rest, reading, MIB)
         self.listed(first := slow(LARGE), data=LARGE)
-        asked = self.fetch()
-        first.bring(LARGE[:-1])
-        reading = self.read(asked)
+        reading = self.begin(first, -1)
         first.bring(b"\0" if LARGE[-1] else b"\1")
         first.end()
         assert reading.cut
@@ -486,9 +477,7 @@ class Files(MirrorCase):
     def test_client_that_leaves(self) -> None:
         """Its request is closed, with or without a first byte."""
         self.listed(reply := slow(LARGE), data=LARGE)
-        asked = self.fetch()
-        reply.bring(LARGE[:MIB])
-        self.read(asked).hang_up()
+        self.begin(reply, MIB).hang_up()
         assert reply.closed
         self.listed(reply := slow(LARGE), data=LARGE)
         asked = self.fetch()

@@ -31,18 +31,6 @@ class SpoolCase(MirrorCase):
         self.reply = reply
         self.listed(reply, *later, data=LARGE, **keys)
 
-    def begin(self, stop: int = MIB) -> Reading:
-        """Give a client that reads the first bytes."""
-        asked = self.fetch()
-        self.reply.bring(LARGE[:stop])
-        return self.read(asked)
-
-    def finish(self, start: int = MIB, reply: Reply | None = None) -> None:
-        """Let the rest arrive."""
-        reply = reply or self.reply
-        reply.bring(LARGE[start:])
-        reply.end()
-
     def begin_and_fill_disk(self, *later: Reply) -> tuple[list[Reading], Any]:
         """Give two clients, of which the first pauses, as the disk fails."""
         self.serve(slow(LARGE, ETag='"x"'), *later)
@@ -66,9 +54,9 @@ class Growing(SpoolCase):
         """The last bytes are held back until all is verified, also without a length."""
         for length in (len(LARGE), None):
             self.serve(Reply(200, b"", whole=False, length=length), size=length)
-            reading = self.begin(len(LARGE) - 1)
+            reading = self.begin(self.reply, len(LARGE) - 1)
             assert reading.data == LARGE[: len(LARGE) - TAIL - (length is None)]
-            self.finish(len(LARGE) - 1)
+            self.finish(self.reply, len(LARGE) - 1)
             self.assert_read(reading)
             self.assert_cached(data=LARGE)
             self.assert_clean()
@@ -76,12 +64,12 @@ class Growing(SpoolCase):
 
     def test_readers(self) -> None:
         """Each reader has its own pace, from the first byte on, and holds up no other."""
-        paused = self.begin()
+        paused = self.begin(self.reply, MIB)
         paused.paused = True
         readings = [self.read() for _ in range(3)]
         leaving = self.read()
         leaving.hang_up()
-        self.finish()
+        self.finish(self.reply, MIB)
         for reading in readings:
             self.assert_read(reading)
         assert paused.data == LARGE[:MIB]
@@ -92,17 +80,17 @@ class Growing(SpoolCase):
 
     def test_no_reader(self) -> None:
         """Readers that leave stop nothing."""
-        self.begin().hang_up()
-        self.finish()
+        self.begin(self.reply, MIB).hang_up()
+        self.finish(self.reply, MIB)
         self.assert_cached(data=LARGE)
         self.assert_clean()
 
     def test_late_reader(self) -> None:
         """A file is not evicted while a late reader is still at it."""
         self.build(stream=True, capacity=4 * MIB)
-        reading = self.begin()
+        reading = self.begin(self.reply, MIB)
         reading.paused = True
-        self.finish()
+        self.finish(self.reply, MIB)
         self.listings.lists(entry("other.whl", LARGE, url=URL + ".other"))
         self.internet.at(URL + ".other", Reply(200, LARGE))
         other = self.result(self.fetch("other.whl"))
@@ -121,11 +109,11 @@ class Wrong(SpoolCase):
         """A reader of wrong bytes is cut off before their end; then the right ones are fetched."""
         again = slow(LARGE)
         self.serve(slow(LARGE), again)
-        reading = self.begin(len(LARGE) - 1)
+        reading = self.begin(self.reply, len(LARGE) - 1)
         self.reply.bring(b"\0" if LARGE[-1] else b"\1")
         self.reply.end()
         assert reading.cut and len(reading.data) < len(LARGE)
-        self.finish(0, again)
+        self.finish(again, 0)
         self.assert_cached(data=LARGE)
         self.assert_clean()
 
@@ -171,7 +159,7 @@ class FailingDisk(SpoolCase):
         assert rest.paused and len(fast.data) == 2 * MIB
         paused.go_on()
         assert not rest.paused
-        self.finish(2 * MIB, rest)
+        self.finish(rest, 2 * MIB)
         for reading in (paused, fast):
             self.assert_read(reading)
         assert self.mirror.ready("demo", "demo") is None
@@ -203,9 +191,9 @@ class FailingDisk(SpoolCase):
 
     def test_at_the_end(self) -> None:
         """A disk that fails at the end: all bytes have arrived, and are sent."""
-        reading = self.begin()
+        reading = self.begin(self.reply, MIB)
         full = self.fill_disk("flush")
-        self.finish()
+        self.finish(self.reply, MIB)
         full.stop()
         self.assert_read(reading)
         self.assert_clean()
@@ -214,8 +202,8 @@ class FailingDisk(SpoolCase):
     def test_at_the_start(self) -> None:
         """A disk that takes no file at all: the file passes through."""
         self.fill_disk("__init__")
-        reading = self.begin()
-        self.finish()
+        reading = self.begin(self.reply, MIB)
+        self.finish(self.reply, MIB)
         self.assert_read(reading)
         self.assert_clean()
 
@@ -223,7 +211,7 @@ class FailingDisk(SpoolCase):
         """A file that turns out larger than the cache passes through from there on."""
         self.build(stream=True, capacity=2 * MIB)
         self.serve(Reply(200, b"", whole=False, length=None), size=None)
-        reading = self.begin()
+        reading = self.begin(self.reply, MIB)
         self.internet.at(URL, Reply(200, LARGE, length=None))
         self.reply.bring(LARGE[MIB:])
         self.assert_read(reading)

@@ -298,6 +298,17 @@ class MirrorCase(FolderCase):
         reading.paused = paused
         return reading
 
+    def begin(self, reply: Reply, stop: int, data: bytes = LARGE) -> Reading:
+        """Give a client that has read the first bytes of a file."""
+        asked = self.fetch()
+        reply.bring(data[:stop])
+        return self.read(asked)
+
+    def finish(self, reply: Reply, start: int = 0, data: bytes = LARGE) -> None:
+        """Let the rest of a file arrive."""
+        reply.bring(data[start:])
+        reply.end()
+
     def ranges(self) -> list[str | None]:
         """Give the ranges that were requested."""
         return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
