@@ -16,7 +16,6 @@ StartProxy = Callable[..., Proxy]
 
 @pytest.fixture
 def fake_index() -> Iterator[FakeIndex]:
-    """An index at an http URL."""
     with FakeIndex() as index:
         yield index
 

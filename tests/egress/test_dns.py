@@ -34,7 +34,6 @@ class World:
     _clients: ThreadPoolExecutor
 
     def proxy(self, **settings: object) -> Proxy:
-        """Start proxpi before it."""
         port = self.index.origin.rpartition(":")[2]
         given = {
             "index_url": f"http://index.test:{port}/simple/",

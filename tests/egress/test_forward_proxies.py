@@ -25,12 +25,10 @@ WHEEL = make_wheel("demo", padding=300_000)
 
 
 def page_and_file(proxy: Proxy) -> list[Reply]:
-    """Request a page and its file."""
     return [proxy.get("/index/demo/"), proxy.get(f"/index/demo/{WHEEL.filename}")]
 
 
 def variables(url: str) -> dict[str, str]:
-    """One proxy for everything."""
     return {"HTTP_PROXY": url, "HTTPS_PROXY": url}
 
 
@@ -43,7 +41,6 @@ def assert_served(proxy: Proxy) -> None:
 
 
 def netloc(index: FakeIndex) -> str:
-    """Host and port of an index."""
     return index.origin.partition("://")[2]
 
 
@@ -214,7 +211,6 @@ def test_install(
 
 
 def port_of(index: FakeIndex) -> int:
-    """Give the port of an index."""
     return int(index.origin.rpartition(":")[2])
 
 
@@ -246,7 +242,6 @@ def endless(connection: socket.socket) -> bool:
 
 
 def silent(connection: socket.socket) -> bool:
-    """Say nothing, and wait."""
     connection.recv(1)
     return False
 

@@ -24,7 +24,6 @@ JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 @pytest.fixture
 def index(stack: ExitStack) -> FakeIndex:
-    """An index with a project."""
     index = stack.enter_context(FakeIndex())
     index.add(make_wheel("demo"))
     return index

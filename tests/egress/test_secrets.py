@@ -145,7 +145,6 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """The indexes of a busy run."""
     with ExitStack() as stack:
         yield Run(stack, tmp_path)
 

@@ -30,18 +30,15 @@ def index() -> Iterator[FakeIndex]:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Authority:
-    """An authority that is trusted."""
     return Authority(tmp_path, "ours")
 
 
 @pytest.fixture
 def theirs(tmp_path: Path) -> Authority:
-    """An authority that is not."""
     return Authority(tmp_path, "theirs")
 
 
 def front(index: FakeIndex, context: ssl.SSLContext, host: str = ADDRESS) -> SecureFront:
-    """Give the index a TLS server."""
     return SecureFront(int(index.origin.rpartition(":")[2]), context, host)
 
 

@@ -27,7 +27,6 @@ BASIC = "Basic " + base64.b64encode(b"user:secret").decode()
 
 
 def redirect(location: str, status: int = 302) -> Reply:
-    """Give a redirect."""
     return Reply(status, (b"moved",), {"Location": location})
 
 
@@ -38,7 +37,6 @@ async def page(upstream: UpstreamClient, url: str = PAGE) -> Response:
 
 
 async def file(upstream: UpstreamClient, url: str = PAGE, method: str = "GET") -> bytes:
-    """Request a file and read it."""
     async with upstream.file(url, {}, method) as response:
         return (await upstream.read(response))[0]
 
@@ -47,7 +45,6 @@ class ClientCase(Case):
     """Tests with an agent that answers by URL, and an index behind credentials."""
 
     def setUp(self) -> None:
-        """Make the client."""
         self.clock = Clock()
         self.agent = MemoryAgent()
         self.upstream = upstream_client(self.agent, self.clock, PRIVATE)
@@ -66,7 +63,6 @@ class ClientCase(Case):
         return [asked.url for asked in self.agent.asked]
 
     def fails(self, url: str = PAGE) -> UpstreamFailed:
-        """Request a page in vain."""
         return self.error(run(page(self.upstream, url)), UpstreamFailed)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionRefusedError, TimeoutError
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -25,7 +25,6 @@ class ConnectorCase(Case):
     """Tests with a network in memory."""
 
     def setUp(self) -> None:
-        """Make the connector."""
         self.reactor = MemoryReactorClock()
         self.found: Deferred[list[str]] = succeed([PUBLIC])
         self.asked: list[str] = []
@@ -34,21 +33,18 @@ class ConnectorCase(Case):
         )
 
     def look_up(self, host: str) -> Deferred[list[str]]:
-        """See `LookUp`."""
         self.asked.append(host)
         return self.found
 
     def connect(
         self, host: bytes = b"index.example", *, trusted: bool = False
     ) -> Deferred[IProtocol]:
-        """Connect to a host."""
         return self.connector.endpoint(host, 80, trusted=trusted).connect(
             Factory.forProtocol(Protocol)
         )
 
     @property
     def tried(self) -> list[str]:
-        """The addresses that were tried."""
         return [attempt[0] for attempt in self.reactor.tcpClients]
 
     def accept(self) -> None:
@@ -57,7 +53,6 @@ class ConnectorCase(Case):
         factory.buildProtocol(None).makeConnection(StringTransport())
 
     def refuse(self) -> None:
-        """Let the newest attempt fail."""
         factory: Any = self.reactor.tcpClients[-1][2]
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
 
@@ -98,18 +93,6 @@ class AddressTests(ConnectorCase):
         for host in (b"my_index", b"a" * 64, b"a--b.example", b"-a.example"):
             self.connect(host)
         assert self.tried == [PUBLIC] * 4
-
-    def test_not_found(self) -> None:
-        """A name without an address is an error that says so."""
-        self.found = fail(DNSLookupError())
-        self.error(self.connect(), DNSLookupError)
-
-    def test_refused(self) -> None:
-        """If all refuse, that is what is said."""
-        connected = self.connect()
-        self.refuse()
-        self.reactor.advance(NEXT)
-        self.error(connected, ConnectionRefusedError)
 
 
 class BlockedTests(ConnectorCase):

@@ -105,7 +105,6 @@ def test_client_certificate() -> None:
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """A netrc."""
     path = tmp_path / "logins"
     path.write_text(
         '# a comment\nmachine Index.example login user password "pass word"\n'

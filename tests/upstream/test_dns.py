@@ -23,7 +23,6 @@ class _Reactor(Clock):
     """A clock that takes calls from threads, at once."""
 
     def callFromThread(self, function: Callable[..., object], *arguments: Any) -> None:
-        """See `IReactorFromThreads`."""
         function(*arguments)
 
 
@@ -31,7 +30,6 @@ class ResolverCase(Case):
     """Tests with threads that work when they are told to."""
 
     def setUp(self) -> None:
-        """Have a resolver that knows some names."""
         self.reactor = _Reactor()
         self.jobs: list[Callable[[], None]] = []
         self.asked: list[bytes] = []
@@ -45,7 +43,6 @@ class ResolverCase(Case):
         )
 
     def getaddrinfo(self, host: bytes, port: None, family: int, kind: int) -> list[Any]:
-        """Resolve as the system does."""
         assert (port, family, kind) == (None, 0, socket.SOCK_STREAM)
         self.asked.append(host)
         found = self.known.get(host, ["1.2.3.4"])
@@ -54,7 +51,6 @@ class ResolverCase(Case):
         return [(0, kind, 6, "", (address, 0)) for address in found]
 
     def work(self, count: int | None = None) -> None:
-        """Let so many threads end."""
         jobs, self.jobs[:] = self.jobs[:count], self.jobs[len(self.jobs[:count]) :]
         for job in jobs:
             job()

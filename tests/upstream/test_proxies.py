@@ -24,7 +24,6 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 
 
 def proxies(**variables: str) -> Proxies:
-    """What an environment says."""
     return Proxies.read(variables)
 
 

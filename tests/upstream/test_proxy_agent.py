@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
@@ -41,7 +41,6 @@ class AgentCase(Case):
     """Tests with a proxy for everything but ``direct.example``."""
 
     def setUp(self) -> None:
-        """Prepare the network."""
         self.begin()
 
     def begin(self, *index_urls: str, **variables: str) -> None:
@@ -49,8 +48,6 @@ class AgentCase(Case):
         self.network = Network(*index_urls, proxies=Proxies.read(VARIABLES | variables))
 
     def request(self, url: str) -> Deferred[bytes]:
-        """Request a page and read it."""
-
         async def body() -> bytes:
             async with self.network.upstream.page(url, {}) as response:
                 return (await self.network.upstream.read(response))[0]
@@ -150,14 +147,6 @@ class PlainTests(AgentCase):
         self.assert_proxy_failed(request, "no usable answer (ParseError)")
         self.assert_idle()
 
-    def test_cancel(self) -> None:
-        """A cancelled request closes its connection."""
-        request, line = self.accepted()
-        request.cancel()
-        self.error(request, CancelledError)
-        assert line.aborted
-        self.assert_idle()
-
 
 class SecureTests(AgentCase):
     """https URLs are requested through a tunnel."""
@@ -171,24 +160,6 @@ class SecureTests(AgentCase):
         line.send(ESTABLISHED)
         assert line.take().startswith(HELLO)
         assert self.ports() == [3128]
-
-    def test_failures(self) -> None:
-        """The error names a proxy that refuses, cannot be connected to, or is silent."""
-        request, line = self.accepted(SECURE)
-        line.answer(502, b"<html>")
-        self.assert_proxy_failed(request, "it could not connect (status 502)")
-        assert line.aborted
-        request = self.request(SECURE)
-        self.network.refuse(ConnectionRefusedError())
-        self.network.advance(1)
-        self.assert_proxy_failed(request, "connection refused")
-        for said in (b"", ESTABLISHED[:-2]):
-            request, line = self.accepted(SECURE)
-            line.send(said)
-            self.network.advance(CONNECT_TIMEOUT + 1)
-            self.assert_proxy_failed(request, "timed out")
-            assert line.aborted
-        self.assert_idle()
 
     def test_open_tunnel(self) -> None:
         """Once the tunnel is open, silence and the end of it are the upstream's."""
@@ -204,27 +175,6 @@ class SecureTests(AgentCase):
             assert not line.open
         assert self.unhandled() == []
         self.assert_idle()
-
-    def test_cancel(self) -> None:
-        """A cancelled request closes its connection, at whatever stage it is."""
-        for said in (b"", ESTABLISHED):
-            request, line = self.accepted(SECURE)
-            line.send(said)
-            request.cancel()
-            self.error(request, CancelledError)
-            assert line.aborted
-        assert self.unhandled() == []
-        self.assert_idle()
-
-    def test_secure_proxy(self) -> None:
-        """With TLS to the proxy itself, nothing is said to it in the clear."""
-        self.begin(
-            HTTPS_PROXY="https://u:secret@proxy.example:3443", HTTP_PROXY="https://p.example"
-        )
-        for url in (SECURE, PLAIN):
-            self.request(url)
-            assert self.network.accept().take().startswith(HELLO)
-        assert self.ports() == [3443, 443]
 
 
 class DirectTests(AgentCase):
@@ -294,11 +244,9 @@ class Wrapped(Protocol):
         self.transport.write(b"hello")
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.data += data
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """Keep the reason."""
         self.ended = reason
 
 
@@ -459,14 +407,6 @@ class TunnelTests(Case):
             line.close()
             error = self.error(opening.connected, ProxyFailed)
             assert (error.cause, error.temporary) == ("the connection was closed", True)
-
-    def test_more_after_a_refusal(self) -> None:
-        """Bytes behind a refusal are dropped."""
-        opening = Opening()
-        opening.accept().send(b"HTTP/1.1 403 x\r\n\r\n")
-        opening.protocol.dataReceived(ESTABLISHED)
-        self.error(opening.connected, ProxyFailed)
-        assert self.unhandled() == []
 
     def test_timeout(self) -> None:
         """A proxy that accepts and says nothing is named once the timeout is over."""

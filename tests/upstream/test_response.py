@@ -33,7 +33,6 @@ from proxpi.upstream.response import (
     MEMBERS,
     MIN_RATE,
     RATE_WINDOW,
-    ContentRange,
     Decoder,
     Response,
     SizeLimit,
@@ -62,16 +61,13 @@ class Original:
         self.transport.protocol = Protocol()
 
     def deliverBody(self, protocol: Protocol) -> None:
-        """Connect the reader."""
         self.reader = protocol
         protocol.makeConnection(self.transport)
 
     def send(self, data: bytes) -> None:
-        """Send a chunk."""
         self.reader.dataReceived(data)
 
     def end(self, reason: Exception | None = None) -> None:
-        """End the body."""
         self.reader.connectionLost(Failure(reason or ResponseDone()))
 
     @property
@@ -81,7 +77,6 @@ class Original:
 
 
 def response(original: Original, method: str = "GET") -> Response:
-    """Make a response."""
     fake: Any = original
     return Response(method, URL, fake)
 
@@ -142,30 +137,10 @@ def test_retry_after(field: str, seconds: float | None) -> None:
     assert response(Original(503, Retry_After=field)).status_error().retry_after == seconds
 
 
-@pytest.mark.parametrize(
-    ("field", "length", "expected"),
-    [
-        ("bytes 2-5/10", 4, ContentRange(2, 6, 10)),
-        (" BYTES 2-5/* ", None, ContentRange(2, 6, None)),
-        ("bytes 2-5/10", 3, None),
-        ("bytes */10", None, None),
-        ("lines 2-5/10", None, None),
-        ("", None, None),
-    ],
-)
-def test_content_range(field: str, length: int | None, expected: ContentRange | None) -> None:
-    """A 206 has the single range that it names, if its length agrees; a coding spoils it."""
-    assert ContentRange.of(response(Original(206, length, Content_Range=field))) == expected
-    assert ContentRange.of(response(Original(200, length, Content_Range=field))) is None
-    coded = Original(206, length, Content_Range=field, Content_Encoding="gzip")
-    assert ContentRange.of(response(coded)) is None
-
-
 class BodyTests(Case):
     """The ends of a body."""
 
     def setUp(self) -> None:
-        """Prepare a response."""
         self.clock = Clock()
         self.original = Original()
         self.chunks: list[bytes] = []
@@ -251,13 +226,6 @@ class BodyTests(Case):
             assert self.clock.seconds() - began == failed_after
             assert self.error(read, UpstreamFailed).cause == "timed out"
             self.assert_over(closed=True)
-
-    def test_cancel(self) -> None:
-        """A cancelled body closes its connection."""
-        read = self.read()
-        read.cancel()
-        self.error(read, CancelledError)
-        self.assert_over(closed=True)
 
     def test_write_fails(self) -> None:
         """An error of `write` goes through, even one that is an error of bodies elsewhere."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 from collections.abc import Iterable
@@ -11,9 +10,6 @@ from typing import Any, cast
 from unittest import mock
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -31,7 +27,7 @@ from proxpi.settings import Given, SettingsError
 from proxpi.simple.urls import Origin
 from proxpi.upstream import tls
 from proxpi.upstream.errors import TLSFailed
-from proxpi.upstream.tls import Handshake
+from proxpi.upstream.tls import ClientCertificate, Handshake
 from tests.support.certificates import Authority
 
 HOST = "index.example"
@@ -42,13 +38,11 @@ OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR
 
 @pytest.fixture
 def authorities(tmp_path: Path) -> list[Authority]:
-    """Three authorities."""
     return [Authority(tmp_path, name) for name in ("one", "two", "three")]
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """An authority."""
     return Authority(tmp_path)
 
 
@@ -268,7 +262,6 @@ class Line:
         self.causes: list[tuple[str, bool]] = []
 
     def failVerification(self, reason: Failure) -> None:
-        """See `TLSMemoryBIOProtocol`."""
         error = reason.value
         assert isinstance(error, TLSFailed)
         self.causes.append((error.cause, error.temporary))
@@ -281,14 +274,11 @@ class State:
         self.state = state
 
     def get_state_string(self) -> bytes:
-        """See `SSL.Connection`."""
         return self.state
 
 
-def handshake(line: Line, host: str = HOST, *, shows: bool = False, has: bool = False) -> Handshake:
-    """Give a handshake with a host."""
-    protocol = cast(TLSMemoryBIOProtocol, line)
-    return Handshake(protocol, host, "shown" if shows else "withheld" if has else "none")
+def handshake(line: Line, host: str = HOST, certificate: ClientCertificate = "none") -> Handshake:
+    return Handshake(cast(TLSMemoryBIOProtocol, line), host, certificate)
 
 
 def judged(certificate: Path | Any, code: int = 0, depth: int = 0, host: str = HOST) -> str | None:
@@ -302,19 +292,6 @@ def judged(certificate: Path | Any, code: int = 0, depth: int = 0, host: str = H
         assert not temporary, "waiting mends no certificate"
         return cause
     return None
-
-
-def alerted(alert: int, *, wanted: bool = False, shows: bool = False, has: bool = False) -> Any:
-    """Give what is made of an alert."""
-    line = Line()
-    noted = handshake(line, shows=shows, has=has)
-    if wanted:
-        state = State(b"SSLv3/TLS read server certificate request")
-        noted.note(cast(SSL.Connection, state), SSL.SSL_CB_CONNECT_LOOP, 1)
-    state = State(b"error")
-    noted.note(cast(SSL.Connection, state), SSL.SSL_CB_READ_ALERT, 2 << 8 | alert)
-    [found] = line.causes
-    return found
 
 
 @pytest.mark.parametrize(
@@ -343,25 +320,43 @@ def test_names(authority: Authority, names: list[str], host: str, error: str | N
     assert len(cause) < 200
 
 
-def test_names_count_at_the_leaf_alone(authority: Authority) -> None:
-    """An authority in the chain need not have the host's name."""
-    assert judged(authority.path, depth=1) is None
-    assert (
-        judged(authority.path) == "the certificate is not for index.example but for no host at all"
-    )
+OWN, CHAIN = "the certificate of index.example", "a certificate that vouches for index.example"
+DAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("code", "depth", "expected"),
+    [
+        (0, 1, None),  # an authority need not have the host's name
+        (0, 0, "the certificate is not for index.example but for no host at all"),
+        (CODES.ERR_CERT_REVOKED, 0, f"{OWN} is not valid (cert revoked)"),
+        (9999, 0, f"{OWN} is not valid (9999)"),
+        # Security levels of OpenSSL.
+        (66, 0, f"{OWN} has a key that is too small"),
+        (67, 1, f"{CHAIN} has a key that is too small"),
+        (68, 1, f"{CHAIN} is signed with a digest that is too weak"),
+        (
+            CODES.ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
+            0,
+            f"{OWN} is signed by itself; to trust it, add it to PROXPI_CA_BUNDLE",
+        ),
+    ],
+)
+def test_chain(authority: Authority, code: int, depth: int, expected: str | None) -> None:
+    """Each error of a chain has its sentence, about the certificate where it is found."""
+    assert judged(authority.path, code, depth) == expected
 
 
 def test_dates(authority: Authority) -> None:
-    """What has expired is told with the day, at whichever place of the chain."""
-    day = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    """An expired certificate is told with the day, anywhere in the chain."""
     leaf = authority.issue("leaf", HOST, expired=True)
-    own, above = "the certificate of index.example", "a certificate that vouches for index.example"
-    for depth, whose in ((0, own), (1, above)):
+    for depth, whose in ((0, OWN), (1, CHAIN)):
         expired = judged(leaf, CODES.ERR_CERT_HAS_EXPIRED, depth)
-        assert expired == f"{whose} expired on {day:%Y-%m-%d}"
-    early = judged(leaf, CODES.ERR_CERT_NOT_YET_VALID)
-    before = day - datetime.timedelta(days=1)
-    assert early == f"{own} is not valid before {before:%Y-%m-%d}"
+        assert expired == f"{whose} expired on {DAY:%Y-%m-%d}"
+    before = DAY - datetime.timedelta(days=1)
+    assert (
+        judged(leaf, CODES.ERR_CERT_NOT_YET_VALID) == f"{OWN} is not valid before {before:%Y-%m-%d}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -374,144 +369,54 @@ def test_dates(authority: Authority) -> None:
     ],
 )
 def test_unknown_issuer(tmp_path: Path, code: int) -> None:
-    """Whose issuer is not known is told with the issuer, and with what to set."""
-    leaf = Authority(tmp_path, "Us\nand them").issue("leaf", HOST)
-    cause = judged(leaf, code)
+    """An unknown issuer is told by name, with the setting to change."""
+    cause = judged(Authority(tmp_path, "Us\nand them").issue("leaf", HOST), code)
     assert cause is not None
     assert "from an unknown issuer (OU=Us?and them," in cause
     assert cause.endswith("add the issuer's certificate to PROXPI_CA_BUNDLE")
 
 
-def test_self_signed(authority: Authority) -> None:
-    """What nobody but itself vouches for is told so."""
-    cause = judged(authority.path, CODES.ERR_DEPTH_ZERO_SELF_SIGNED_CERT)
-    assert cause == (
-        "the certificate of index.example is signed by itself; "
-        "to trust it, add it to PROXPI_CA_BUNDLE"
-    )
+def test_odd_certificate() -> None:
+    """A certificate that cannot be parsed is refused."""
+    assert judged(object()) == f"{OWN} is not understood (AttributeError)"
+
+
+WANTS = "wants a client certificate; "
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(CODES.ERR_CERT_REVOKED, "cert revoked"), (9999, "9999")]
-)
-def test_other_trouble(authority: Authority, code: int, words: str) -> None:
-    """For the rest OpenSSL's own words will do."""
-    cause = judged(authority.path, code)
-    assert cause == f"the certificate of index.example is not valid ({words})"
-
-
-Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-
-def _issued(name: str, key: Key, by: Key) -> x509.Certificate:
-    """Give a certificate that the authority issues for a key, perhaps its own."""
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    issuer, subject = (
-        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, each)])
-        for each in ("authority", name)
-    )
-    is_authority = x509.BasicConstraints(name == "authority", None)
-    whose = x509.SubjectAlternativeName([x509.DNSName(HOST)])
-    builder = x509.CertificateBuilder(
-        issuer, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
-    )
-    extended = builder.add_extension(is_authority, critical=True).add_extension(whose, False)
-    return extended.sign(by, hashes.SHA256())
-
-
-@pytest.mark.parametrize(
-    ("weak", "words"),
+    ("alert", "certificate", "requested", "words", "temporary"),
     [
-        ("leaf", "the certificate of index.example has a key that is too small"),
-        ("authority", "a certificate that vouches for index.example has a key that is too small"),
-        (None, None),
+        # TLS 1.3 has an alert for a missing certificate, TLS 1.2 just a failure.
+        (116, "none", False, f"{WANTS}set PROXPI_CLIENT_CERT", False),
+        (40, "none", True, f"{WANTS}set PROXPI_CLIENT_CERT", False),
+        (116, "withheld", True, f"{WANTS}PROXPI_CLIENT_CERT is shown only to", False),
+        (40, "withheld", True, f"{WANTS}PROXPI_CLIENT_CERT is shown only to", False),
+        *(
+            (alert, "shown", True, "refuses the certificate of PROXPI_CLIENT_CERT (", False)
+            for alert in (42, 43, 44, 45, 46, 48, 49, 51)
+        ),
+        (70, "none", False, "speaks no version of TLS that is safe", False),
+        (40, "none", False, "no cipher or method in common", False),
+        (71, "none", False, "no cipher or method in common", False),
+        (112, "none", False, "does not go by that name", False),
+        (48, "none", False, "broke off the TLS handshake (alert 48)", False),
+        (80, "none", False, "broke off the TLS handshake (alert 80)", True),
     ],
 )
-def test_small_keys(weak: str | None, words: str | None) -> None:
-    """A key that OpenSSL finds too small is told so, at whichever place of the chain."""
-    authority, leaf = (
-        rsa.generate_private_key(65537, 1024)
-        if name == weak
-        else ec.generate_private_key(ec.SECP256R1())
-        for name in ("authority", "leaf")
-    )
-    serving, asking = SSL.Context(SSL.TLS_SERVER_METHOD), SSL.Context(SSL.TLS_CLIENT_METHOD)
-    serving.set_cipher_list(b"ALL:@SECLEVEL=0")
-    serving.use_certificate(_issued("leaf", leaf, authority))
-    serving.use_privatekey(leaf)
-    asking.set_cipher_list(b"DEFAULT:@SECLEVEL=2")
-    store = asking.get_cert_store()
-    assert store is not None
-    store.add_cert(crypto.X509.from_cryptography(_issued("authority", authority, authority)))
+def test_alerts(
+    alert: int, certificate: ClientCertificate, requested: bool, words: str, temporary: bool
+) -> None:
+    """Each fatal alert has its sentence, which names the host; a warning ends nothing."""
     line = Line()
-    client, server = SSL.Connection(asking), SSL.Connection(serving)
-    client.set_verify(SSL.VERIFY_PEER, handshake(line).verify)
-    client.set_connect_state()
-    server.set_accept_state()
-    for one, other in ((client, server), (server, client), (client, server)):
-        with contextlib.suppress(SSL.Error):  # it wants to read more, or is broken off
-            one.do_handshake()
-        with contextlib.suppress(SSL.WantReadError):
-            other.bio_write(one.bio_read(1 << 16))
-    assert line.causes[:1] == ([(words, False)] if words else [])
-    finished = client.get_state_string() == b"SSL negotiation finished successfully"
-    assert finished is (weak is None)
-
-
-def test_weak_digest(authority: Authority) -> None:
-    """So is a digest that is too weak; nobody signs with such a one here any more."""
-    assert judged(authority.path, 68, 1) == (
-        "a certificate that vouches for index.example is signed with a digest that is too weak"
-    )
-
-
-def test_what_is_not_understood() -> None:
-    """A certificate that nobody understands is refused, too."""
-    cause = judged(object())
-    assert cause == "the certificate of index.example is not understood (AttributeError)"
-
-
-def test_client_certificate_wanted() -> None:
-    """A server that wants a certificate gets one told, in either version of TLS."""
-    set_it = ("index.example wants a client certificate; set PROXPI_CLIENT_CERT", False)
-    assert alerted(116) == set_it
-    assert alerted(40, wanted=True) == set_it
-    for alert in (116, 40):
-        cause, temporary = alerted(alert, wanted=True, has=True)
-        assert not temporary
-        assert "wants a client certificate; PROXPI_CLIENT_CERT is shown only to" in cause
-
-
-@pytest.mark.parametrize("alert", [42, 43, 44, 45, 46, 48, 49, 51])
-def test_client_certificate_refused(alert: int) -> None:
-    """A certificate that the server does not like is told from one that is missing."""
-    cause, temporary = alerted(alert, wanted=True, shows=True, has=True)
-    assert cause.startswith("index.example refuses the certificate of PROXPI_CLIENT_CERT (")
-    assert not temporary
-
-
-@pytest.mark.parametrize(
-    ("alert", "words", "temporary"),
-    [
-        (70, "speaks no version of TLS that is safe", False),
-        (40, "no cipher or method in common", False),
-        (71, "no cipher or method in common", False),
-        (112, "does not go by that name", False),
-        (48, "broke off the TLS handshake (alert 48)", False),
-        (80, "broke off the TLS handshake (alert 80)", True),
-    ],
-)
-def test_other_alerts(alert: int, words: str, temporary: bool) -> None:
-    """Other alerts have their sentence, which names the host; few of them pass by themselves."""
-    cause, found = alerted(alert)
-    assert words in cause
-    assert HOST in cause
-    assert found is temporary
-
-
-def test_warnings() -> None:
-    """An alert that is but a warning, as at the end of each connection, breaks nothing off."""
-    line = Line()
-    state = cast(SSL.Connection, State())
-    handshake(line).note(state, SSL.SSL_CB_READ_ALERT, 1 << 8)
+    noted = handshake(line, certificate=certificate)
+    if requested:
+        state = State(b"SSLv3/TLS read server certificate request")
+        noted.note(cast(SSL.Connection, state), SSL.SSL_CB_CONNECT_LOOP, 1)
+    state = cast(Any, State(b"error"))
+    noted.note(state, SSL.SSL_CB_READ_ALERT, 1 << 8)
     assert line.causes == []
+    noted.note(state, SSL.SSL_CB_READ_ALERT, 2 << 8 | alert)
+    ((cause, found),) = line.causes
+    assert words in cause and HOST in cause
+    assert found is temporary
