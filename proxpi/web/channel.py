@@ -482,10 +482,11 @@ class Channel(Protocol):
         self.write(b"".join(parts))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See `IConsumer`."""
+        """See `IConsumer`; proxpi's only producer is a push producer."""
+        assert streaming
         self._producer = producer
-        if not streaming or self._unsent > BUFFER:
-            (producer.pauseProducing if streaming else producer.resumeProducing)()
+        if self._unsent > BUFFER:
+            producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
         """See `IConsumer`."""

@@ -18,6 +18,7 @@ from proxpi.index.page_cache import PageCache
 from proxpi.simple import caching
 from proxpi.web import response_cache
 from proxpi.web.response_cache import ResponseCache
+from proxpi.web.transfer import POLL, STALL_TIMEOUT
 from tests.support.agent import Reply
 from tests.support.cases import FILES, ProxpiCase, entry, page
 from tests.support.exchange import Exchange, settle
@@ -153,6 +154,16 @@ class Responses(CacheCase):
             client.send(head)
             assert undated(client.receive()) == whole * 2
             assert not client.closed
+
+    def test_left_in_the_kernel(self) -> None:
+        """A client that takes none of such a response is dropped after a minute."""
+        head = self.stored()
+        client = self.connect()
+        self.receive(head, client=client)
+        self.clock.pass_time(2 * POLL)
+        client.send(head)
+        self.clock.pass_time(STALL_TIMEOUT + 2 * POLL + 1)
+        assert client.aborted
 
     def test_client_gone(self) -> None:
         """A client that goes away in the middle leaves nothing behind."""
