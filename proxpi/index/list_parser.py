@@ -240,7 +240,9 @@ def _texts(page: Markup, text: str) -> Iterator[str]:
             continue
         found = _ANCHOR_END.search(text, at)
         assert found is not None  # it matches the end, too
-        for anchor in page.feed(text[at : found.end()]):
+        page.feed(text[at : found.end()])
+        anchors, page.anchors = page.anchors, []
+        for anchor in anchors:
             link = (anchor.attributes.get("href") or "").strip()
             if link and not _NAVIGATION.match(link):
                 yield anchor.text.strip().removesuffix("/")

@@ -1,25 +1,24 @@
-"""HTML into tokens, and a page of an index into anchors and facts (WHATWG HTML Standard, 13.2.5).
+"""Reader of HTML pages: their anchors and a few facts (WHATWG HTML Standard, 13.2.5).
 
 Browsers and package clients read an index page by these rules; the standard library's parser does
 not, and takes quadratic time for some pages. Here every character is looked at a bounded number
 of times, also where a page comes in chunks.
 
-A tokenizer is in one of three states: in *data*; in *raw text* (``script``, ``title``, …), which
-only its end tag ends; or in a *comment*, which is skipped (``<?``, ``<!`` and ``</`` before
-anything but a tag begin a bogus comment, and so does ``<![CDATA[``: a marked section). At the end
-of the page, an open tag or comment is dropped; a lone ``<`` and the rest of raw text are text.
+A reader is in one of three states: in *data*; in *raw text* (``script``, ``title``, …), which only
+its end tag ends; or in a *comment*, which is skipped (``<?``, ``<!`` and ``</`` before anything
+but a tag begin a bogus comment, and so does ``<![CDATA[``: a marked section). At the end of the
+page, an open tag or comment is dropped; a lone ``<`` and the rest of raw text are text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from enum import Enum
 from html import unescape
 from html.entities import html5
 
 import attrs
 
+#: By lower-case name, the first of each name; ``None`` is no value.
 Attributes = dict[str, str | None]
 
 #: Marked sections that a page may have; a list of files has none.
@@ -48,32 +47,28 @@ _REFERENCE = re.compile(
 )
 
 
-class Kind(Enum):
-    """The kind of a token."""
-
-    TEXT = "text"
-    START = "start tag"
-    END = "end tag"
-
-
-#: The kind, the text or the lower-case name of the tag, and of some start tags the attributes (the
-#: first of each name; ``None`` is no value). The text has its character references.
-Token = tuple[Kind, str, Attributes]
-_NONE: Attributes = {}
-
-
+@attrs.define
 class Tokenizer:
-    """Tokenizes a page that comes in chunks."""
+    """Calls :meth:`text`, :meth:`start` and :meth:`end` for the tokens of a page."""
 
-    def __init__(self) -> None:
-        self._rest = ""
-        self._until: re.Pattern[str] | None = None  # the end of raw text or of a comment
-        self._raw = False
-        self._marked_sections = 0
+    _rest: str = attrs.field(init=False, default="")
+    # The end of raw text or of a comment.
+    _until: re.Pattern[str] | None = attrs.field(init=False, default=None)
+    _raw: bool = attrs.field(init=False, default=False)
+    _marked_sections: int = attrs.field(init=False, default=0)
 
-    def feed(self, chunk: str) -> Iterator[Token]:
+    def text(self, value: str) -> None:
+        """Take text, with its character references."""
+
+    def start(self, tag: str, attributes: Attributes) -> None:
+        """Take a start tag, by its lower-case name; few have their attributes read."""
+
+    def end(self, tag: str) -> None:
+        """Take an end tag."""
+
+    def feed(self, chunk: str) -> None:
         """
-        Give the tokens that have come whole.
+        Read a chunk.
 
         :raises ValueError: if there are too many marked sections
         """
@@ -83,7 +78,7 @@ class Tokenizer:
                 found = self._until.search(text, at)
                 stop = found.start() if found else max(at, len(text) - _MAX_END)
                 if self._raw and stop > at:
-                    yield Kind.TEXT, text[at:stop], _NONE
+                    self.text(text[at:stop])
                 if found is None:
                     self._rest = text[stop:]
                     return
@@ -92,7 +87,7 @@ class Tokenizer:
                 continue
             start = text.find("<", at)
             if start != at:
-                yield Kind.TEXT, text[at : start if start >= 0 else len(text)], _NONE
+                self.text(text[at : start if start >= 0 else len(text)])
             if start < 0:
                 return
             name = _NAME.match(text, start)
@@ -102,7 +97,7 @@ class Tokenizer:
                     self._rest = text[start:]
                     return
                 if self._until is None:
-                    yield Kind.TEXT, "<", _NONE
+                    self.text("<")
                 continue
             rest = _REST_OF_TAG.match(text, name.end())
             if rest is None:
@@ -113,16 +108,16 @@ class Tokenizer:
             at = rest.end()
             tag = name[1].lower()
             if text[start + 1] == "/":
-                yield Kind.END, tag, _NONE
+                self.end(tag)
                 continue
-            yield Kind.START, tag, _attributes(rest[1]) if tag in _WITH_ATTRIBUTES else _NONE
+            self.start(tag, _attributes(rest[1]) if tag in _WITH_ATTRIBUTES else {})
             if tag in _RAW:
                 self._begin(_RAW_END[tag], raw=True)
 
-    def finish(self) -> Iterator[Token]:
-        """Give the text that is left at the end of the page."""
+    def finish(self) -> None:
+        """Read the end of the page."""
         if self._rest and (self._raw if self._until else not _NAME.match(self._rest)):
-            yield Kind.TEXT, self._rest, _NONE
+            self.text(self._rest)
 
     @property
     def in_data(self) -> bool:
@@ -201,9 +196,10 @@ class Anchor:
 
 
 @attrs.define
-class Markup:
-    """Facts of a page that comes in chunks; their meaning is for the parsers to say.
+class Markup(Tokenizer):
+    """Anchors and facts of a page; their meaning is for the parsers to say.
 
+    :ivar anchors: those that have ended
     :ivar base: the ``href`` of the first ``<base>`` that has one
     :ivar metas: contents of ``<meta name=… content=…>`` by lower-case name; the first wins
     :ivar headings: lower-case text of each ``<title>`` and ``<h1>``
@@ -211,14 +207,14 @@ class Markup:
     :ivar has_tags: whether it has any tag but those of anchors
     """
 
-    base: str | None = None
-    metas: dict[str, str] = attrs.field(factory=dict)
-    headings: list[str] = attrs.field(factory=list)
-    interactive: bool = False
-    has_script: bool = False
-    has_text: bool = False
-    has_tags: bool = False
-    _tokenizer: Tokenizer = attrs.field(init=False, factory=Tokenizer)
+    anchors: list[Anchor] = attrs.field(init=False, factory=list)
+    base: str | None = attrs.field(init=False, default=None)
+    metas: dict[str, str] = attrs.field(init=False, factory=dict)
+    headings: list[str] = attrs.field(init=False, factory=list)
+    interactive: bool = attrs.field(init=False, default=False)
+    has_script: bool = attrs.field(init=False, default=False)
+    has_text: bool = attrs.field(init=False, default=False)
+    has_tags: bool = attrs.field(init=False, default=False)
     _anchor: Anchor | None = attrs.field(init=False, default=None)
     _inside: str = attrs.field(init=False, default="")
 
@@ -230,36 +226,15 @@ class Markup:
     @property
     def between_anchors(self) -> bool:
         """Whether no anchor, tag, comment or raw text is open."""
-        return self._anchor is None and self._tokenizer.in_data
+        return self._anchor is None and self.in_data
 
-    def feed(self, chunk: str) -> Iterator[Anchor]:
-        """
-        Read a chunk, and give the anchors that it ends.
+    def finish(self) -> None:
+        """Read the end of the page, and end an open anchor."""
+        super().finish()
+        self.end("a")
 
-        :raises ValueError: if the page has too many marked sections
-        """
-        yield from self._read(self._tokenizer.feed(chunk))
-
-    def finish(self) -> Iterator[Anchor]:
-        """Read the end of the page, and give the anchor that was not closed."""
-        yield from self._read(self._tokenizer.finish())
-        if self._anchor is not None:
-            yield self._anchor
-
-    def _read(self, tokens: Iterator[Token]) -> Iterator[Anchor]:
-        for kind, value, attributes in tokens:
-            if kind is Kind.TEXT:
-                self._add_text(value)
-            elif value == "a":
-                if self._anchor is not None:
-                    yield self._anchor
-                self._anchor = Anchor(attributes) if kind is Kind.START else None
-            elif kind is Kind.START:
-                self._note(value, attributes)
-            elif value == self._inside:
-                self._inside = ""
-
-    def _add_text(self, value: str) -> None:
+    def text(self, value: str) -> None:
+        """Add text to the open anchor and the open heading."""
         anchor, inside = self._anchor, self._inside
         if anchor is not None and len(anchor.raw) < _MAX_TEXT:
             anchor.raw += value[:_MAX_TEXT]
@@ -269,7 +244,20 @@ class Markup:
         if not self.has_text and inside not in _INVISIBLE:
             self.has_text = bool(unescape(value.strip()[:_MAX_TEXT]).strip())
 
-    def _note(self, tag: str, attributes: Attributes) -> None:
+    def end(self, tag: str) -> None:
+        """End the open anchor or heading."""
+        if tag == self._inside:
+            self._inside = ""
+        elif tag == "a" and self._anchor is not None:
+            self.anchors.append(self._anchor)
+            self._anchor = None
+
+    def start(self, tag: str, attributes: Attributes) -> None:
+        """Take the facts from a start tag."""
+        if tag == "a":
+            self.end("a")
+            self._anchor = Anchor(attributes)
+            return
         self.has_tags = True
         if tag in _HEADINGS or tag in _INVISIBLE:
             self._inside = tag

@@ -257,11 +257,12 @@ def _decoded(body: bytes, charset: str) -> str:
 def _from_html(text: str, url: str, name: str) -> Project:
     page = Markup()
     try:
-        anchors = [*page.feed(text), *page.finish()]
+        page.feed(text)
+        page.finish()
     except ValueError as error:
         raise NotAnIndexPage(f"The answer is HTML that cannot be read: {error}.") from None
     version = api_version(page.metas.get("pypi:repository-version", "").strip())
-    if not _is_listing(page, anchors, name):
+    if not _is_listing(page, name):
         raise NotAnIndexPage("The answer is an HTML page, but not a list of files.")
     base = url
     if page.base is not None:
@@ -275,7 +276,7 @@ def _from_html(text: str, url: str, name: str) -> Project:
         if reason := page.metas.get("pypi:project-status-reason"):
             keys["project-status"]["reason"] = reason
     skipped = SkippedLinks()
-    files = [file for anchor in anchors if (file := _file(anchor)) is not None]
+    files = [file for anchor in page.anchors if (file := _file(anchor)) is not None]
     return Project(name, entries.usable(files, base, skipped), keys, version, skipped)
 
 
@@ -305,7 +306,7 @@ def _link(anchor: Anchor) -> tuple[str, str, str]:
     return link, fragment, entries.linked_name(link)
 
 
-def _is_listing(page: Markup, anchors: Sequence[Anchor], name: str) -> bool:
+def _is_listing(page: Markup, name: str) -> bool:
     """Tell a list of files, an empty one too, from an error, a login or a captive portal.
 
     A list states the version of the API or links to a distribution. Without either, it has the
@@ -316,7 +317,7 @@ def _is_listing(page: Markup, anchors: Sequence[Anchor], name: str) -> bool:
     """
     if "pypi:repository-version" in page.metas:
         return True
-    if any(_is_distribution(anchor, name) for anchor in anchors):
+    if any(_is_distribution(anchor, name) for anchor in page.anchors):
         return True
     if page.interactive:
         return False
