@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
-from tests.support.processes import EXPIRED_AT_ONCE, StartProxy, http_server
+from tests.support.processes import EXPIRED_AT_ONCE, HttpServer, StartProxy
 from tests.support.proxy import Proxy, Reply
 
 ROUNDS, LANES = 6, 4
@@ -105,9 +105,9 @@ def _rounds(lane: int, folder: Path) -> int:
     folder.mkdir()
     moments, between = random.Random(lane), 0
     index = _Numbered()
-    with http_server(index.answer) as origin:
+    with HttpServer(index.answer) as server:
         settings = {
-            "PROXPI_INDEX_URL": f"{origin}/simple/",
+            "PROXPI_INDEX_URL": f"{server.origin}/simple/",
             "PROXPI_INDEX_TTL": EXPIRED_AT_ONCE,
             "PROXPI_CACHE_DIR": str(folder / "cache"),
         }
@@ -142,9 +142,9 @@ def test_deletes(tmp_path: Path) -> None:
     """No client gets a page from before its DELETE, after a kill either."""
     moments = random.Random(1)
     index = _Numbered()
-    with http_server(index.answer) as origin:
+    with HttpServer(index.answer) as server:
         settings = {
-            "PROXPI_INDEX_URL": f"{origin}/simple/",
+            "PROXPI_INDEX_URL": f"{server.origin}/simple/",
             "PROXPI_CACHE_DIR": str(tmp_path / "cache"),
         }
         for _ in range(4):

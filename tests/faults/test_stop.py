@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import sockets
-from tests.support.certificates import Authority, serving
+from tests.support.certificates import Authority
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.inside import hung
 from tests.support.processes import StartProxy, serve_large
 from tests.support.proxy import Proxy
+from tests.support.servers import Connection, Conversations
 
 MIB = 1 << 20
 CLIENTS = 10
@@ -150,43 +148,20 @@ def test_silent_upstream(
     assert cached.filename in (tmp_path / "cache/.proxpi/uses.json").read_text()
 
 
-@contextmanager
-def silent_after_a_page(context: ssl.SSLContext) -> Iterator[str]:
-    """Run an index that answers one request of a connection and never reads again."""
-    page = json.dumps({"meta": {"api-version": "1.0"}, "name": "demo", "files": []}).encode()
-    head = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.pypi.simple.v1+json\r\n"
-    head += f"Content-Length: {len(page)}\r\n\r\n"
-    open_connections = []
-
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                plain, _ = listener.accept()
-            except OSError:  # closed
-                return
-            connection = context.wrap_socket(plain, server_side=True)
-            while b"\r\n\r\n" not in connection.recv(65536):
-                pass
-            connection.sendall(head.encode() + page)
-            open_connections.append(connection)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-        thread.start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}/"
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    for connection in open_connections:
-        connection.close()
-
-
 @pytest.mark.parametrize("within", [[], CONTAINER])
 def test_idle_tls_connection(tmp_path: Path, start_proxy: StartProxy, within: list[str]) -> None:
     """An upstream that does not answer the closure of an idle TLS connection is not waited for."""
-    authority = Authority(tmp_path)
-    with silent_after_a_page(serving(authority.issue("server", "127.0.0.1"))) as index:
+    authority, ended = Authority(tmp_path), threading.Event()
+
+    def silent_after_a_page(connection: Connection) -> None:
+        while connection.request() is not None:
+            page = b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": []}'
+            connection.answer(page, "Content-Type: application/vnd.pypi.simple.v1+json")
+            ended.wait()
+
+    with Conversations(silent_after_a_page, authority.issue("server", "127.0.0.1")) as index:
         settings = {"ca_bundle": authority.path, "drain_timeout": LONG}
-        proxy = start_proxy(index_url=index, within=within, **settings)
+        proxy = start_proxy(index_url=f"{index.origin}/", within=within, **settings)
         assert proxy.get("/index/demo/").status == 200
         with ends_within(SOON):
             if within:
@@ -194,6 +169,7 @@ def test_idle_tls_connection(tmp_path: Path, start_proxy: StartProxy, within: li
                 assert proxy.wait() == 0
             else:
                 assert proxy.stop() == -signal.SIGTERM
+        ended.set()
 
 
 @pytest.mark.parametrize("threads", ["writes", "reads", "pages", "writes|reads|pages"])

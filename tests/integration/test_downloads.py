@@ -15,7 +15,7 @@ import pytest
 from tests.support import sockets
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
-from tests.support.processes import StartProxy, http_server, proxies
+from tests.support.processes import HttpServer, StartProxy, proxies
 from tests.support.proxy import Proxy
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -188,18 +188,18 @@ def test_clients_that_read_nothing(start_proxy: StartProxy, connections: int) ->
 
     def answer(path: str) -> tuple[int, dict[str, str], bytes]:
         if path.endswith("/large.tar.gz"):
-            return 302, {"Location": f"{elsewhere}/large.tar.gz"}, b""
+            return 302, {"Location": f"{elsewhere.origin}/large.tar.gz"}, b""
         if path.endswith("/small.tar.gz"):
             return 200, {}, b"small"
         return 200, {"Content-Type": JSON}, json.dumps(page).encode()
 
     with ExitStack() as stack:
         large = 200, {"Accept-Ranges": "bytes"}, bytes(100_000_000)
-        elsewhere = stack.enter_context(http_server(lambda _: large))
-        origin = stack.enter_context(http_server(answer))
+        elsewhere = stack.enter_context(HttpServer(lambda _: large))
+        first = stack.enter_context(HttpServer(answer))
         settings = {"slow_download": "stream", "cache_size": 0}
         proxy = start_proxy(
-            index_url=f"{origin}/simple/", upstream_connections=connections, **settings
+            index_url=f"{first.origin}/simple/", upstream_connections=connections, **settings
         )
         for number in range(connections + 1):
             client = stack.enter_context(sockets.connect(proxy.origin))

@@ -7,12 +7,12 @@ A process takes a second to start, so a module whose tests only ask has one for 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ import pytest
 from tests.support.distributions import Distribution
 from tests.support.fake_index import FakeIndex
 from tests.support.proxy import Proxy
+from tests.support.servers import Connection, Server
 
 #: A time to live, in seconds, within which no second request comes.
 EXPIRED_AT_ONCE = "0.000001"
@@ -92,34 +93,19 @@ def health_checks(proxy: Proxy) -> Iterator[list[float]]:
             checking.result()
 
 
-@contextmanager
-def http_server(answer: Callable[[str], tuple[int, dict[str, str], bytes]]) -> Iterator[str]:
-    """Run a server that answers ``GET`` of a path with status, header fields and body."""
+class HttpServer(Server):
+    """Answers requests for a path with status, header fields and body."""
 
-    class Answering(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def __init__(self, answer: Callable[[str], tuple[int, dict[str, str], bytes]]) -> None:
+        super().__init__()
+        self._answer = answer
 
-        def do_GET(self) -> None:
-            status, headers, body = answer(self.path)
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            with suppress(ConnectionError):
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """See `Server`."""
+        client = Connection(number, connection)
+        while (path := client.request()) is not None:
+            status, headers, body = self._answer(path)
+            client.answer(body, *(f"{name}: {headers[name]}" for name in headers), status=status)
 
 
 @pytest.fixture
