@@ -382,6 +382,7 @@ class Revalidated(CachedCase):
                     assert found.cut
                     found = self.result(self.fetch())
                 self.assert_bytes(found, DATA)
+                assert self.mirror.ready("demo", NAME) is None, "it is outdated"
                 self.internet.at(URL, Reply(200, NEW, OTHER))
                 self.assert_serves(NEW, asked=1)
 

@@ -141,7 +141,10 @@ class Deleted(MirrorCase):
             if left:
                 second.hang_up()
             assert not reply.closed
-            self.delete()
+            if left:
+                self.result(self.mirror.clear())
+            else:
+                self.delete()
             second.hang_up()
             assert reply.closed
             self.assert_clean()

@@ -260,6 +260,13 @@ class Broken(MirrorCase):
             assert (reading.data, reading.cut) == (LARGE[1:9], True)
             assert len(self.internet.asked) == requests
 
+    def test_endless(self) -> None:
+        """A range that brings more than it states ends there, for its client, too."""
+        first, reading = self.begin_range(9)
+        first.bring(LARGE[9:] + b"more")
+        assert (reading.cut, first.closed) == (True, True)
+        self.assert_clean()
+
     def test_expired_url(self) -> None:
         """A URL that expires is replaced by that of a fresh page."""
         first, reading = self.begin_range(MIN_PROGRESS, Reply(403), ETag='"x"')
