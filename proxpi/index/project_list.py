@@ -149,14 +149,8 @@ class ProjectListCache:
             self._invalidated = old is None
             if old is not None:
                 responses, files = old.invalidated_responses(), dict(old.representations)
-                self._entry = ListEntry(
-                    ROOT,
-                    self._clock,
-                    responses,
-                    forced=True,
-                    lists=old.lists,
-                    names=old.names,
-                    representations=files,
+                self._entry = attrs.evolve(
+                    old, responses=responses, representations=files, forced=True
                 )
 
     def clear(self) -> Deferred[None]:
@@ -176,11 +170,9 @@ class ProjectListCache:
         return ProjectList(file, status, remaining, entry.age)
 
     async def _load(self) -> None:
-        def load() -> list[tuple[StoredResponse | None, ListFile | None]]:
-            return [self._store.load(source.identity) for source in self._sources]
-
-        loaded = await self._in_thread(load)
-        pairs = zip(self._sources, loaded, strict=True)
+        load, sources = self._store.load, self._sources
+        loaded = await self._in_thread(lambda: [load(source.identity) for source in sources])
+        pairs = zip(sources, loaded, strict=True)
         lists = {source: names for source, (_, names) in pairs if names is not None}
         entry = ListEntry(ROOT, self._clock, [stored for stored, _ in loaded], lists=lists)
         entry.names = await self._merged(entry.responses, lists)
