@@ -38,6 +38,21 @@ HTML_LIST = (
 )
 
 
+class LoadingCase(StoredListCase):
+    """Tests of a ``DELETE`` while the list is read from disk."""
+
+    def load_while(self, delete: str) -> Deferred[ProjectList]:
+        """Request the list, and let a ``DELETE`` come between the reading and its end."""
+        self.restart()
+        at_once, self.projects._in_thread = self.projects._in_thread, (jobs := Jobs())
+        ask = self.ask()
+        jobs.run()
+        self.projects._in_thread = at_once
+        getattr(self.projects, delete)()
+        jobs.end()
+        return ask
+
+
 class RepresentationTests(ListCase):
     """Both formats, with both codings."""
 
@@ -460,7 +475,7 @@ class StaleTests(StoredListCase):
         assert (found.status, names(found)) == ("STALE", ["a"])
 
 
-class InvalidatedTests(StoredListCase):
+class InvalidatedTests(LoadingCase):
     """A list after ``DELETE``."""
 
     def assert_requested(self) -> None:
@@ -487,15 +502,7 @@ class InvalidatedTests(StoredListCase):
 
     def test_while_loading(self) -> None:
         """A ``DELETE`` while the list is read from disk counts for it."""
-        self.restart()
-        work, self.projects._in_thread = self.projects._in_thread, (jobs := Jobs())
-        ask = self.ask()
-        started = jobs._jobs[0][0]()
-        jobs._jobs[0] = (lambda: started, jobs._jobs[0][1])
-        self.projects.invalidate()
-        self.projects._in_thread = work
-        jobs.end()
-        self.result(ask)
+        self.result(self.load_while("invalidate"))
         assert self.asks == 1
 
     def test_outage(self) -> None:
@@ -567,7 +574,7 @@ class InvalidatedTests(StoredListCase):
         assert self.asks == 0
 
 
-class ClearedTests(StoredListCase):
+class ClearedTests(LoadingCase):
     """A list after ``DELETE /cache``."""
 
     def test_removed(self) -> None:
@@ -593,15 +600,8 @@ class ClearedTests(StoredListCase):
 
     def test_while_loading(self) -> None:
         """A list that is being read from disk is not used."""
-        self.restart()
-        work, self.projects._in_thread = self.projects._in_thread, (jobs := Jobs())
-        ask = self.ask()
-        started = jobs._jobs[0][0]()
-        jobs._jobs[0] = (lambda: started, jobs._jobs[0][1])
-        self.projects._in_thread = work
-        self.projects.clear()
         self.indexes.says(ROOT, Reply(503))
-        jobs.end()
+        ask = self.load_while("clear")
         self.clock.pump([0.5] * 20)
         self.error(ask, UpstreamFailed)
 
