@@ -35,15 +35,15 @@ class Files:
 
     def respond(self, request: Request, route: FileRoute) -> None:
         """Answer a ``GET`` or ``HEAD``."""
-        copy = self._mirror.ready(route.name, route.filename)
-        if copy is None:
+        cached = self._mirror.ready(route.name, route.filename)
+        if cached is None:
             responses.respond_later(request, self._fetch(request, route))
             return
         metrics.FILE_HITS.inc()
-        if copy.has_digest:  # anything else may have to be revalidated the next time
-            keys = (route.name, copy.cache_path)
-            request.cacheable = Cacheable(keys, hold=copy.keep)
-        self._send_copy(request, route, copy, "HIT")
+        if cached.has_digest:  # anything else may have to be revalidated the next time
+            keys = (route.name, cached.cache_path)
+            request.cacheable = Cacheable(keys, hold=cached.keep)
+        self._send_cached(request, route, cached, "HIT")
 
     async def _fetch(self, request: Request, route: FileRoute) -> None:
         where = route.name, route.filename
@@ -76,7 +76,7 @@ class Files:
         (metrics.FILE_HITS if hit else outcome).inc()
         match found:
             case OpenFile():
-                self._send_copy(request, route, found, "HIT" if hit else "MISS")
+                self._send_cached(request, route, found, "HIT" if hit else "MISS")
             case Reader():
                 self._send_spool(request, route, found, found.spool.end)
             case RangeResponse(reader, span, size):
@@ -104,24 +104,26 @@ class Files:
         self._set_head(request, route, size, reader.spool.reference, "MISS", span)
         send(request, reader, size if span is None else span.stop)
 
-    def _send_copy(self, request: Request, route: FileRoute, copy: OpenFile, status: str) -> None:
+    def _send_cached(
+        self, request: Request, route: FileRoute, cached: OpenFile, status: str
+    ) -> None:
         """Send a cached file, or a range of it."""
-        if _is_decided(request, copy, status):
-            copy.close()
+        if _is_decided(request, cached, status):
+            cached.close()
             return
         try:
-            span = _requested_span(request, copy.sha256, copy.size)
+            span = _requested_span(request, cached.sha256, cached.size)
         except caching.Unsatisfiable:
-            copy.close()
+            cached.close()
             request.cacheable = None
-            _range_not_satisfiable(copy.size, status).send(request)
+            _range_not_satisfiable(cached.size, status).send(request)
             return
-        self._set_head(request, route, copy.size, copy, status, span)
-        start, stop = (0, copy.size) if span is None else (span.start, span.stop)
+        self._set_head(request, route, cached.size, cached, status, span)
+        start, stop = (0, cached.size) if span is None else (span.start, span.stop)
         if request.cacheable is not None:
             request.cacheable = attrs.evolve(request.cacheable, start=start, stop=stop)
-        descriptor = copy.file.fileno()
-        send_file(request, descriptor, start, stop, copy.close, copy.mark_unverified)
+        descriptor = cached.file.fileno()
+        send_file(request, descriptor, start, stop, cached.close, cached.mark_unverified)
 
     def _set_head(
         self,

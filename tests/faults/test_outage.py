@@ -9,14 +9,11 @@ import pytest
 from docutils.core import publish_doctree
 
 from tests.faults.matrix import PASSWORD, WHEEL, Answer, Story, run_all
-from tests.faults.table import FAILURES, SOON, Expected, Failure, State, documented
+from tests.faults.table import FAILURES, SOON, Expected, Failure, documented
 
 #: Seconds that a busy machine adds to a wait.
 MARGIN = 1.5
-_STATES: tuple[State, ...] = ("cold", "fresh", "expired", "restarted fresh", "restarted expired")
 _PAGE = (Path(__file__).parents[2] / "docs/outages.rst").read_text(encoding="utf-8")
-
-each_row = pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +21,9 @@ def stories(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Story]:
     """What the rows have shown that are to be tested."""
-    rows: dict[str, Failure] = {}
-    for item in request.session.items:
-        if isinstance(item, pytest.Function) and "stories" in item.fixturenames:
-            failure = item.callspec.params["failure"]
-            assert isinstance(failure, Failure)
-            rows[failure.name] = failure
-    return run_all(list(rows.values()), tmp_path_factory.mktemp("faults-"))
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    rows = [item.callspec.params["failure"] for item in items if "stories" in item.fixturenames]
+    return run_all([row for row in FAILURES if row in rows], tmp_path_factory.mktemp("faults-"))
 
 
 def _assert_expected(answer: Answer, expected: Expected, cause: str) -> None:
@@ -54,46 +47,33 @@ def _assert_expected(answer: Answer, expected: Expected, cause: str) -> None:
         assert "retry-after" not in reply.headers
 
 
-@each_row
-@pytest.mark.parametrize("state", _STATES)
-def test_responses(stories: dict[str, Story], failure: Failure, state: State) -> None:
-    """Status, header, bytes and time are those of the table, for first and later clients."""
-    story = stories[failure.name]
-    if state not in story.outcomes:
-        raise AssertionError(f"state {state!r} was not reached") from story.trouble
-    outcome, expected = story.outcomes[state], failure.expected(state)
-    for answer in (*outcome.first, *outcome.then):
-        _assert_expected(answer, expected, failure.cause)
-    assert max(answer.seconds for answer in outcome.first) <= expected.within + MARGIN
-    assert max((answer.seconds for answer in outcome.then), default=0) <= expected.then + MARGIN
-    if expected.x_cache == "HIT":
-        assert outcome.upstream == []
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
+def test_row(stories: dict[str, Story], failure: Failure) -> None:
+    """Status, header, bytes and time are those of the table, for first and later clients.
 
-
-@each_row
-@pytest.mark.parametrize("state", ["cold", "expired", "restarted"])
-def test_recovery(stories: dict[str, Story], failure: Failure, state: str) -> None:
-    """Seconds after the upstream has recovered, clients get fresh pages."""
-    story = stories[failure.name]
-    if state not in story.recoveries:
-        raise AssertionError(f"no recovery from {state!r}") from story.trouble
-    recovery = story.recoveries[state]
-    assert recovery.seconds <= SOON
-    assert [reply.status for reply in recovery.replies] == [200, 200]
-    assert "STALE" not in [reply.headers["x-cache"] for reply in recovery.replies]
-    if state != "cold":
-        version = {"restarted": "1.2", "expired": "1.3"}[state]
-        page, listed = (reply.text for reply in recovery.replies)
-        assert f"known-{version}-py3-none-any.whl" in page
-        assert f"since-{version.replace('.', '-')}" in listed
-
-
-@each_row
-def test_log_and_files(stories: dict[str, Story], failure: Failure) -> None:
-    """No outage brings a traceback or a credential into the log; a cached file stays a hit."""
+    Seconds after the upstream has recovered, pages are fresh. Cached files stay hits.
+    """
     story = stories[failure.name]
     if story.trouble is not None:
-        raise AssertionError("the row ended early") from story.trouble
+        raise AssertionError(f"the row ended after {[*story.outcomes]}") from story.trouble
+    for state, outcome in story.outcomes.items():
+        expected = failure.expected(state)
+        for answer in (*outcome.first, *outcome.then):
+            _assert_expected(answer, expected, failure.cause)
+        slowest = max(answer.seconds for answer in outcome.first)
+        assert slowest <= expected.within + MARGIN, state
+        slowest = max((answer.seconds for answer in outcome.then), default=0)
+        assert slowest <= expected.then + MARGIN, state
+        assert expected.x_cache != "HIT" or outcome.upstream == []
+    for state, version in (("cold", ""), ("restarted", "1.2"), ("expired", "1.3")):
+        recovery = story.recoveries[state]
+        assert recovery.seconds <= SOON, state
+        assert [reply.status for reply in recovery.replies] == [200, 200]
+        assert "STALE" not in [reply.headers["x-cache"] for reply in recovery.replies]
+        if version:
+            page, listed = (reply.text for reply in recovery.replies)
+            assert f"known-{version}-py3-none-any.whl" in page
+            assert f"since-{version.replace('.', '-')}" in listed
     assert "Traceback" not in story.output
     assert PASSWORD not in story.output
     assert [(file.status, file.body) for file in story.files] == [(200, WHEEL.data)] * 2
