@@ -153,8 +153,9 @@ class Root:
             await self._requests.join(None, self._request).wait()
         return self._status == 200
 
-    async def learn(self) -> None:
-        """Send a request if its state is unknown."""
+    async def learn(self, answered: bool = False) -> None:
+        """Send a request if its state is unknown, also of an earlier process (`answered`)."""
+        self.answered = self.answered or answered
         if not self.answered and self._requested_at == float("-inf"):
             await self._requests.join(None, self._request).wait()
 
@@ -244,10 +245,8 @@ class IndexClient:
         :param name: the normalized name
         :raises UpstreamFailed: if no response comes, or none that is a page or an absence
         """
-        if stored is not None and stored.root_answered:
-            self.root.answered = True  # before a restart
         if self.private:
-            _in_background(self.root.learn())
+            _in_background(self.root.learn(stored is not None and stored.root_answered))
 
         async def read(response: Response) -> tuple[Response, bytes, bool]:
             return response, *await self._upstream.read(response, on_bytes=on_bytes)

@@ -133,14 +133,14 @@ class PageCache:
         :raises NoSuchProject: if it is known that there is none
         """
         entry = self._current(name)
-        decision = self._revalidation.decide(entry)
-        if decision not in (Decision.FRESH, Decision.STALE):
+        remaining = self._revalidation.remaining(entry)  # first: most pages are fresh
+        if remaining <= 0 and self._revalidation.decide(entry) is not Decision.STALE:
             return None
         if not entry.present:
             raise NoSuchProject(name)
         body = self._read_body(entry, Representation(serialization, compressed))
-        status: Status = "HIT" if decision is Decision.FRESH else "STALE"
-        return self._page(entry, body, status) if body is not None else None
+        status: Status = "HIT" if remaining > 0 else "STALE"
+        return Page(body, status, remaining, entry.age) if body is not None else None
 
     async def fetch(self, name: str, serialization: Serialization, compressed: bool) -> Page:
         """
@@ -160,7 +160,8 @@ class PageCache:
             return await entry.renders.join(representation, render).wait()
 
         entry, outcome, body = await self._use(name, body_of, requested=representation)
-        return self._page(entry, body, outcome.status)
+        remaining = 0.0 if outcome.status == "STALE" else self._revalidation.remaining(entry)
+        return Page(body, outcome.status, remaining, entry.age)
 
     def ready_file(self, name: str, filename: str) -> ListedFile | None:
         """Give what the page in the cache lists of a file; the page may be stale."""
@@ -268,10 +269,6 @@ class PageCache:
             return self._listed(entry, filename)
 
         return await self._use(name, listed, ask)
-
-    def _page(self, entry: PageEntry, body: Body, status: Status) -> Page:
-        remaining = 0.0 if status == "STALE" else self._revalidation.remaining(entry)
-        return Page(body, status, remaining, entry.age)
 
     def _listed(self, entry: PageEntry, filename: str) -> ListedFile | None:
         """Give what a page lists of a file, or raise `Lost`."""

@@ -565,13 +565,6 @@ class SuppressedTests(PagesCase):
         self.pages.invalidate("demo")
         assert self.advertised() == [ONE, TWO]
 
-    def test_lost(self) -> None:
-        """If the page is gone from disk, it is requested again, and advertises what it has."""
-        self.store.delete("demo")
-        self.suppress_metadata(ONE)
-        assert self.advertised() == [ONE, TWO]
-        assert len(self.agents.asked) == 2
-
     def test_while_it_is_rendered(self) -> None:
         """A representation that is being rendered meanwhile is not served any more."""
         self.start()
