@@ -265,7 +265,7 @@ class CacheDir:
         return ended
 
     def count_uses(self) -> None:
-        """Count the files that the response cache has served since the last call."""
+        """Count what the response cache has served; write the usage log if that is due."""
         self.index.collect_uses()
         self._usage_log.save_if_due()
 
@@ -291,7 +291,6 @@ class CacheDir:
             self.index.mark_unverified(path)
             return None
         self.index.use(path)
-        self._usage_log.save_if_due()
         cached = Cached(self.index, path, str(full_path), identity)
         sha256 = checked.digests["sha256"]
         return OpenFile(file, identity.size, sha256, reference.has_digest, cached, fetched)
@@ -300,7 +299,6 @@ class CacheDir:
         """Note when the upstream had, or is taken to have had, the cached version of a file."""
         if reference.cache_path is not None and self.checked(reference) is not None:
             self.index.confirm(reference.cache_path, now)
-            self._usage_log.save_if_due()
 
     def found(self, reference: FileReference) -> bool:
         """Whether an unverified file lies at the cache path of a reference."""
@@ -326,17 +324,17 @@ class CacheDir:
             checked = await self.reads(lambda: check(self.folder / path, reference))
             if checked is None or self._clearing:
                 return False
-            status = os.lstat(self.folder / path)
+            identity = Identity.of(os.lstat(self.folder / path))
         except OSError as error:
             self._note_unreadable(path, error)
             return False
-        if Identity.of(status) != checked.identity:
+        if identity != checked.identity:
             return False
         if checked.matches(reference):
-            self._add(path, checked)
+            self.index.add(path, identity.size, checked)
             return True
         with suppress(OSError):
-            if self._queue.remove(path, checked.identity):
+            if self._queue.remove(path, identity):
                 _log.warn("{path} is not what the index names: removed", path=path)
             self._queue.start()
         return False
@@ -401,7 +399,7 @@ class CacheDir:
         if not reference.has_digest:
             etag, modified = validators
             checked = replace(checked, etag=etag, modified=modified, confirmed_at=now)
-        self._add(path, checked)
+        self.index.add(path, identity.size, checked)
         return None
 
     def discard(self, partial: PartialFile) -> None:
@@ -414,10 +412,6 @@ class CacheDir:
         # The startup scan, or the download, has said so.
         if not isinstance(error, ScanRunning | TooLarge):
             self._log.error(error, "what comes passes through without being kept")
-
-    def _add(self, path: str, checked: Checked) -> None:
-        self.index.add(path, checked.identity.size, checked)
-        self._usage_log.save_if_due()
 
     def _rename(self, partial: PartialFile, path: str) -> None:
         """Rename a file to its cache path; a cached file that is in the way is removed."""
@@ -445,7 +439,6 @@ class CacheDir:
         self.index.mark_unverified(path)  # if it stays
         self._queue.remove(path)
         self._queue.start()
-        self._usage_log.save_if_due()
 
     async def delete_named(self, filenames: Collection[str]) -> None:
         """Remove the files with these names, decoded, of any host, once the scan has ended."""

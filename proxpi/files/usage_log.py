@@ -1,7 +1,7 @@
 """The usage log and the startup scan: how the eviction index is filled at a start, and remembered.
 
-The usage log is a snapshot of the index (``uses.json``), replaced atomically every 1000 changes,
-every 5 minutes and at the end; a damaged one is ignored. A file name such as ``*.whl`` tells that
+The usage log is a snapshot of the index (``uses.json``), replaced atomically after 1000 changes,
+after 5 minutes and at the end; a damaged one is ignored. A file name such as ``*.whl`` tells that
 the cache owns the file. Of every other file the cache path is appended to ``places`` before the
 rename; otherwise no process would count it after a crash.
 

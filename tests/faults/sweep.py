@@ -91,5 +91,6 @@ def work(folder: str, capacity: int, step: int) -> None:
             partial.write(data[start : start + 500])
         Deferred.fromCoroutine(cache.adopt(partial, reference))
         cache.discard(partial)
+        cache.count_uses()
     cache.delete(reference_of(numbers[0]).cache_path)
     cache.close()

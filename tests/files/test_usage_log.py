@@ -73,12 +73,17 @@ class Remembered(CacheCase):
         """Every so many changes, and after a while with the next change."""
         self.put(usage_log, "CHANGES", 50)
         self.start()
+        assert self.check(self.files["a"])
         while not self.log.exists():
-            self.content(self.files["a"]) or self.check(self.files["a"])
+            self.content(self.files["a"])
+            self.cache_dir.count_uses()
             assert self.cache_dir.index.changes <= 50
         self.log.unlink()
         self.clock.advance(usage_log.MAX_AGE)
+        self.cache_dir.count_uses()
+        assert not self.log.exists(), "nothing has changed"
         self.content(self.files["a"])
+        self.cache_dir.count_uses()
         assert self.log.exists()
         self.start()
         assert not self.cache_dir.found(self.files["a"])
@@ -89,6 +94,7 @@ class Remembered(CacheCase):
         self.held = True
         for _ in range(12):
             self.content(self.files["a"])
+            self.cache_dir.count_uses()
         self.delete("a.whl")
         ended = self.cache_dir.close()
         assert len(self.jobs) == 3, "one snapshot, the queued file, the partial files"
