@@ -14,10 +14,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests.egress.network import Network
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.names import Names
-from tests.support.network import Network
 from tests.support.proxy import Proxy, Reply
 from tests.support.servers import Gate
 

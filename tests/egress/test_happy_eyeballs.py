@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.egress.network import Network
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.names import Names
-from tests.support.network import Network
 from tests.support.proxy import Proxy
 from tests.support.servers import Gate
 

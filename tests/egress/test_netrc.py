@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.egress.forward import Squid
 from tests.support.certificates import Authority, serving
 from tests.support.clients import pip_install, uv_install
 from tests.support.distributions import make_sdist, make_wheel
 from tests.support.fake_index import FakeIndex, Seen
-from tests.support.forward import Squid
 from tests.support.proxy import Proxy
 from tests.support.servers import SecureFront
 

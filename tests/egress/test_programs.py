@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.support.debian import beside, need, unpacked
+from tests.egress.debian import beside, need, unpacked
 
 #: Where a package leaves its traces: what is installed, what is downloaded, what starts at boot.
 _TRACES = ["/var/lib/dpkg/info", "/var/cache/apt/archives", "/var/lib/systemd", "/etc", "/usr/sbin"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.clients import Environment, pip_install, poetry_install, uv_install
+from tests.support.clients import Environment, isolated_environment, pip_install, run, uv_install
 from tests.support.distributions import make_sdist, make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
@@ -22,6 +24,58 @@ Install = Callable[..., tuple[Environment, str]]
 _JSON = "application/vnd.pypi.simple.v1+json"
 _INSTALLED = {"demo_app": "1.0", "demo_lib": "1.5", "demo_other": "2.0", "demo_source": "0.3"}
 both = pytest.mark.parametrize("install", [pip_install, uv_install])
+
+
+@pytest.fixture(scope="module")
+def poetry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install poetry itself, through the machine's own registry; give the command's path."""
+    folder = tmp_path_factory.mktemp("poetry") / "environment"
+    environment = Environment.make(folder)
+    uv = str(Path(sys.executable).with_name("uv"))
+    command = [uv, "pip", "install", "--quiet", "--python", str(environment.python), "poetry>=2.1"]
+    run(command, folder, dict(os.environ))
+    return folder / "bin" / "poetry"
+
+
+def poetry_install(
+    poetry: Path, folder: Path, index_url: str, *requirements: str, lock: str | None = None
+) -> tuple[Environment, str]:
+    """Install a project's requirements with poetry; its environment, and the lock file's text.
+
+    With ``lock``, a lock file of an earlier install, poetry resolves nothing.
+    """
+    project = folder / "project"
+    project.mkdir(parents=True)
+    required = ", ".join(f'"{requirement}"' for requirement in requirements)
+    (project / "pyproject.toml").write_text(
+        f"""\
+[project]
+name = "consumer"
+version = "0"
+requires-python = ">=3.11,<4"
+dependencies = [{required}]
+
+[tool.poetry]
+package-mode = false
+
+[[tool.poetry.source]]
+name = "proxpi"
+url = "{index_url}"
+priority = "primary"
+"""
+    )
+    if lock is not None:
+        (project / "poetry.lock").write_text(lock)
+    environment = isolated_environment(
+        folder,
+        POETRY_CACHE_DIR=str(folder / "poetry-cache"),
+        POETRY_CONFIG_DIR=str(folder / "poetry-config"),
+        POETRY_VIRTUALENVS_IN_PROJECT="true",
+        POETRY_VIRTUALENVS_OPTIONS_NO_PIP="true",
+        PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring",
+    )
+    run([str(poetry), "install", "--no-interaction"], project, environment)
+    return Environment(project / ".venv"), (project / "poetry.lock").read_text()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Real clients (pip, uv, poetry), each cut off from everything but the index it is given.
+"""Real clients (pip, uv), each cut off from everything but the index it is given.
 
 No configuration of the machine or the user, no environment variables, no links to search, no
 cache of their own: so when an upstream is not asked, it is because proxpi had the answer. Every
@@ -17,8 +17,6 @@ from pathlib import Path
 import attrs
 
 from tests.support.process import GUARD_SECONDS, plain_environment
-
-_POETRY = "poetry>=2.1"
 
 
 def isolated_environment(folder: Path, **variables: str) -> dict[str, str]:
@@ -104,53 +102,3 @@ def uv_install(folder: Path, index_url: str, *requirements: str) -> tuple[Enviro
         isolated_environment(folder, RUST_LOG="uv=debug", NO_COLOR="1"),
     )
     return environment, output
-
-
-def install_poetry(folder: Path) -> Path:
-    """Install poetry itself, with the machine's own way to its registry; the command's path."""
-    environment = Environment.make(folder)
-    uv = str(Path(sys.executable).with_name("uv"))
-    command = [uv, "pip", "install", "--quiet", "--python", str(environment.python), _POETRY]
-    run(command, folder, dict(os.environ))
-    return folder / "bin" / "poetry"
-
-
-def poetry_install(
-    poetry: Path, folder: Path, index_url: str, *requirements: str, lock: str | None = None
-) -> tuple[Environment, str]:
-    """Install a project's requirements with poetry; its environment, and the lock file's text.
-
-    With ``lock``, a lock file of an earlier install, poetry resolves nothing.
-    """
-    project = folder / "project"
-    project.mkdir(parents=True)
-    required = ", ".join(f'"{requirement}"' for requirement in requirements)
-    (project / "pyproject.toml").write_text(
-        f"""\
-[project]
-name = "consumer"
-version = "0"
-requires-python = ">=3.11,<4"
-dependencies = [{required}]
-
-[tool.poetry]
-package-mode = false
-
-[[tool.poetry.source]]
-name = "proxpi"
-url = "{index_url}"
-priority = "primary"
-"""
-    )
-    if lock is not None:
-        (project / "poetry.lock").write_text(lock)
-    environment = isolated_environment(
-        folder,
-        POETRY_CACHE_DIR=str(folder / "poetry-cache"),
-        POETRY_CONFIG_DIR=str(folder / "poetry-config"),
-        POETRY_VIRTUALENVS_IN_PROJECT="true",
-        POETRY_VIRTUALENVS_OPTIONS_NO_PIP="true",
-        PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring",
-    )
-    run([str(poetry), "install", "--no-interaction"], project, environment)
-    return Environment(project / ".venv"), (project / "poetry.lock").read_text()

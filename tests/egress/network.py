@@ -17,7 +17,7 @@ from typing import Self
 
 import attrs
 
-from tests.support.debian import need
+from tests.egress.debian import need
 
 _CLONE_NEWNET = 0x40000000
 
