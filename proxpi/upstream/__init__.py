@@ -1,5 +1,5 @@
-"""Everything that goes out: one pool of connections, trust, credentials, and bodies with an end.
+"""Requests to upstreams: connections and their limits, TLS, proxies, credentials, and bodies.
 
-The floors above ask :class:`proxpi.upstream.client.Upstream` and know nothing of agents.
+The floors above use :class:`proxpi.upstream.client.UpstreamClient` and know nothing of agents.
 This floor knows nothing of projects and pages.
 """

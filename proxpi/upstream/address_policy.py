@@ -21,7 +21,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 from typing import Literal
 from urllib.parse import unquote
 
-import attrs
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from proxpi.simple import urls
@@ -101,34 +100,6 @@ def _nameable(host: str, address: str) -> str:
     return _bare(host)
 
 
-@attrs.frozen
-class _AllowedHosts:
-    """``PROXPI_ALLOW_HOSTS``: names, addresses, and networks (of private addresses)."""
-
-    names: frozenset[str]
-    networks: tuple[urls.Network, ...]
-
-    @classmethod
-    def of(cls, hosts: Iterable[str]) -> _AllowedHosts:
-        networks, names = [], set()
-        for host in hosts:
-            try:
-                networks.append(ip_network(host, strict=False))
-            except ValueError:
-                names.add(_bare(host))
-        return cls(frozenset(names), tuple(networks))
-
-    def has(self, address: str, *, in_network: bool) -> bool:
-        """Tell whether an address is named; with `in_network` also whether its network is."""
-        found = ip_address(address)
-        return any(
-            at in network
-            for network in self.networks
-            if in_network or network.num_addresses == 1
-            for at in {found, _reached(found)}
-        )
-
-
 class AddressPolicy:
     """Decides which addresses of a host may be connected to.
 
@@ -147,7 +118,13 @@ class AddressPolicy:
         resolved_here: Callable[[Origin], bool] = lambda origin: True,
     ) -> None:
         self._indexes = [urls.origin(url) for url in index_urls]
-        self._allowed = _AllowedHosts.of(allow_hosts)
+        self._allowed_names: set[str] = set()
+        self._allowed_networks: list[urls.Network] = []
+        for host in allow_hosts:
+            try:
+                self._allowed_networks.append(ip_network(host, strict=False))
+            except ValueError:
+                self._allowed_names.add(_bare(host))
         self._look_up = look_up
         self._resolved_here = resolved_here
         # By the hosts of the indexes: whether their addresses are private, once that is known.
@@ -176,7 +153,7 @@ class AddressPolicy:
         host = _bare(host)
         if any(host == index for index, _ in self._index_ports):
             self._note(host, addresses)
-        if (host, port) in self._index_ports or host in self._allowed.names:
+        if (host, port) in self._index_ports or host in self._allowed_names:
             return addresses
         kinds = {address: kind_of(address) for address in addresses}
         private = await self._has_private_index() if "private" in kinds.values() else False
@@ -185,7 +162,7 @@ class AddressPolicy:
             for address, kind in kinds.items()
             if kind == "public"
             or (kind == "private" and private)
-            or self._allowed.has(address, in_network=kind == "private")
+            or self._names(address, its_network=kind == "private")
         ]
         if not allowed:
             address = addresses[0]
@@ -193,6 +170,16 @@ class AddressPolicy:
             name = _nameable(host, address)
             raise AddressBlocked(name, address, what, certain=private is not None)
         return allowed
+
+    def _names(self, address: str, *, its_network: bool) -> bool:
+        """Tell whether the operator names an address, or a network of it if that is enough."""
+        found = ip_address(address)
+        return any(
+            at in network
+            for network in self._allowed_networks
+            if its_network or network.num_addresses == 1
+            for at in {found, _reached(found)}
+        )
 
     async def _has_private_index(self) -> bool | None:
         """Tell whether an index has a private address; `None` if a lookup fails."""

@@ -229,7 +229,7 @@ class UpstreamClient:
                 if response.delivered:
                     release()
                 else:
-                    discard_body(response, clock=self.clock).addBoth(_then(release))
+                    discard_body(response, self.clock, release)
         raise UpstreamFailed(target.text, f"more than {REDIRECTS} redirects", temporary=False)
 
     async def _send(
@@ -305,10 +305,6 @@ def _redirected(url: URL, location: str) -> URL:
     if (url.origin.scheme, target.origin.scheme) == ("https", "http"):
         raise UpstreamFailed(url.text, "it redirects from https to http", temporary=False)
     return target
-
-
-def _then(release: Callable[[], None]) -> Callable[[object], None]:
-    return lambda _: release()
 
 
 def _cancellable(work: Deferred[T]) -> Deferred[T]:

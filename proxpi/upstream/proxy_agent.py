@@ -105,7 +105,7 @@ class ProxyAgent:
 
     def _check(self, response: IResponse, proxy: Proxy) -> IResponse:
         if is_from_proxy(response.code, response.headers):
-            discard_body(Response("GET", proxy.name, response), clock=self._clock)
+            discard_body(Response("GET", proxy.name, response), self._clock)
             raise status_error(proxy, response.code)
         return response
 

@@ -217,45 +217,42 @@ async def read_body(
         raise upstream_failed(response.url, Failure(error)) from error
 
 
-def discard_body(response: Response, *, clock: IReactorTime) -> Deferred[object]:
-    """Read a body that is not wanted; the Deferred fires once its connection is free or closed."""
+def discard_body(
+    response: Response, clock: IReactorTime, then: Callable[[], object] = lambda: None
+) -> None:
+    """Read a body that is not wanted; call `then` once its connection is free or closed."""
     limit = SizeLimit(DISCARD_LIMIT)
-    reader = _BodyReader(lambda data: None, clock, DISCARD_TIME, limit, None, False)
+    reader = _BodyReader(lambda data: None, clock, DISCARD_TIME, limit)
     response.deliver_body(reader)
-    return reader.ended.addTimeout(DISCARD_TIME, clock).addErrback(lambda _: None)
+    reader.ended.addTimeout(DISCARD_TIME, clock).addBoth(lambda _: then())
 
 
 def _timed_out(result: object, timeout: float) -> Any:
     raise BodyTimeout()
 
 
+@attrs.define(eq=False, slots=False)
 class _BodyReader(Protocol):
     """Passes the chunks of one body on, and its end to a Deferred, exactly once."""
 
-    transport: Any
+    _write: Callable[[bytes], object]
+    _clock: IReactorTime
+    _idle_timeout: float
+    _limit: SizeLimit | None
+    _stall_timeout: float | None = None
+    _keeps_rate: bool = False
+    transport: Any = attrs.field(init=False)
+    write_error: Exception | None = attrs.field(init=False, default=None)
+    ended: Deferred[bool] = attrs.field(init=False)
+    _timer: IDelayedCall | None = attrs.field(init=False, default=None)
+    _size: int = attrs.field(init=False, default=0)
+    _window_size: int = attrs.field(init=False, default=0)
+    _open: bool = attrs.field(init=False, default=True)
+    _paused: bool = attrs.field(init=False, default=False)
 
-    def __init__(
-        self,
-        write: Callable[[bytes], object],
-        clock: IReactorTime,
-        idle_timeout: float,
-        limit: SizeLimit | None,
-        stall_timeout: float | None,
-        keeps_rate: bool,
-    ) -> None:
-        self._write = write
-        self._clock = clock
-        self._idle_timeout = idle_timeout
-        self._limit = limit
-        self._stall_timeout = stall_timeout
-        self._keeps_rate = keeps_rate
-        self._window_began = clock.seconds()
-        self._size = self._window_size = 0
-        self._timer: IDelayedCall | None = None
-        self._open = True
-        self._paused = False
-        self.write_error: Exception | None = None
-        self.ended: Deferred[bool] = Deferred(lambda _: self._stop(None))
+    def __attrs_post_init__(self) -> None:
+        self._window_began = self._clock.seconds()
+        self.ended = Deferred(lambda _: self._stop(None))
 
     def connectionMade(self) -> None:
         self._start_timer(self._idle_timeout, BodyTimeout())

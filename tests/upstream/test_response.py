@@ -281,18 +281,20 @@ class BodyTests(Case):
 
     def test_discard(self) -> None:
         """An unwanted body is read if it is short and quick; else its connection is closed."""
+        discarded: list[None] = []
         for data, seconds, closed in (
             (b"x" * DISCARD_LIMIT, 0.0, False),
             (b"x" * (DISCARD_LIMIT + 1), 0.0, True),
             (b"x", DISCARD_TIME, True),
         ):
             self.original = Original()
-            discarded = discard_body(response(self.original), clock=self.clock)
+            discarded.clear()
+            discard_body(response(self.original), self.clock, lambda: discarded.append(None))
             self.original.send(data)
             self.clock.advance(seconds)
             if not closed:
                 self.original.end()
-            self.result(discarded)
+            assert discarded == [None]
             self.assert_over(closed=closed)
         assert self.unhandled() == []
 
