@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -143,7 +143,6 @@ def api_version(stated: object) -> str:
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
-_NULL = msgspec.Raw(b"null")
 
 
 def _from_json(body: bytes, url: str, name: str) -> Project:
@@ -182,46 +181,34 @@ def _read(
 
     :raises ValueError: if it is not JSON
     """
+    decode: Callable[[Any], Any] = _decoded_value
     try:
-        page = _OBJECT.decode(body)
+        page: dict[str, Any] = _OBJECT.decode(body)
+        files = page.pop("files", None)
+        with suppress(msgspec.ValidationError):
+            files = files and _ARRAY.decode(files)
     except ValueError:
-        return _read_leniently(body, url, skipped)
-    files: Sequence[FileEntry] | None = None
-    with suppress(msgspec.ValidationError):
-        pieces = _ARRAY.decode(page.pop("files", _NULL))
-        files = entries.usable(_values(pieces), url, skipped)
-    return {key: value for key, raw in page.items() for value in _values([raw])}, files
+        # The standard library takes odd values. While the hook is called, other threads get a turn.
+        page = json.loads(body.decode("utf-8", "surrogateescape"), object_hook=lambda found: found)
+        files, decode = page.pop("files", None), _sound_value
+    values = {key: decode(value) for key, value in page.items() if _sound_value(key) is not None}
+    listed = isinstance(files, list)
+    return values, entries.usable(map(decode, files), url, skipped) if listed else None
 
 
-def _values(pieces: Iterable[msgspec.Raw]) -> Iterator[object]:
-    """Decode pieces of JSON; one that cannot be decoded becomes ``None``."""
-    for piece in pieces:
-        try:
-            yield _VALUE.decode(piece)
-        except (ValueError, RecursionError):
-            yield None
+def _decoded_value(raw: msgspec.Raw) -> object:
+    """Decode a piece of JSON; ``None`` if it cannot be decoded."""
+    with suppress(ValueError, RecursionError):
+        return _VALUE.decode(raw)
+    return None
 
 
-def _read_leniently(
-    body: bytes, url: str, skipped: SkippedLinks
-) -> tuple[dict[str, Any], Sequence[FileEntry] | None]:
-    """Read JSON that only the standard library accepts, as it has odd values."""
-    # While the hook is called, other threads get their turn.
-    page = json.loads(body.decode("utf-8", "surrogateescape"), object_hook=lambda found: found)
-    files = page.pop("files", None)
-    values = {key: value for key, value in page.items() if _is_sound([key, value])}
-    if not isinstance(files, list):
-        return values, None
-    sound = (file if _is_sound(file) else None for file in files)
-    return values, entries.usable(sound, url, skipped)
-
-
-def _is_sound(value: object) -> bool:
-    """Say whether a value can be encoded as JSON again."""
-    try:
-        return bool(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
-    except (ValueError, RecursionError):
-        return False
+def _sound_value(value: object) -> object:
+    """Give a value if it can be encoded as JSON again, else ``None``."""
+    with suppress(ValueError, RecursionError):
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value
+    return None
 
 
 def _versions(value: object) -> list[str] | None:
