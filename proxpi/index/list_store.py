@@ -27,16 +27,13 @@ from proxpi import atomic_files
 from proxpi.index.client import StoredResponse
 from proxpi.index.entry_store import EntryStore, Superseded
 from proxpi.index.list_parser import BLOCK
-from proxpi.simple.negotiate import Serialization
+from proxpi.index.representations import Representation
 from proxpi.simple.render import render_list
 
 #: Bytes of names in memory of all runs of a merge together, and at least of one.
 MERGE_MEMORY, MIN_RUN_MEMORY = 256 * 1024, 1024
 #: Names that a merge writes in one go.
 MERGE_BATCH = 4096
-
-#: The format of a list, and whether it is compressed with gzip.
-Representation = tuple[Serialization, bool]
 
 
 class ListFile:
@@ -184,10 +181,9 @@ def _sorted_runs(lists: Sequence[ListFile], starts: list[int]) -> Iterator[bytes
 
 def render(names: ListFile, representation: Representation) -> Iterator[bytes]:
     """Render a list (PEP 503, PEP 691), in pieces."""
-    serialization, compressed = representation
     batches = (b"".join(lines).decode("ascii").split() for lines in names.lines())
-    pieces = render_list(batches, serialization)
-    if not compressed:
+    pieces = render_list(batches, representation.serialization)
+    if not representation.compressed:
         yield from pieces
         return
     # Level 1: the list is long, and the next one comes soon. 31: a gzip header, largest window.

@@ -29,7 +29,8 @@ from twisted.python.failure import Failure
 from proxpi.index import list_store
 from proxpi.index.client import IndexClient, IndexResponse, StoredResponse, log_skipped_links
 from proxpi.index.list_parser import BLOCK, project_names
-from proxpi.index.list_store import ListFile, ListStore, Representation
+from proxpi.index.list_store import ListFile, ListStore
+from proxpi.index.representations import Representation
 from proxpi.index.revalidation import Decision, Entry, Revalidation, Status
 from proxpi.simple.model import NotListed, SkippedLinks
 from proxpi.simple.negotiate import Serialization
@@ -103,7 +104,7 @@ class ProjectListCache:
         entry = self._entry
         if entry is None:
             return None
-        file = entry.representations.get((serialization, compressed))
+        file = entry.representations.get(Representation(serialization, compressed))
         if file is None:
             return None
         decision = self._revalidation.decide(entry)
@@ -131,10 +132,10 @@ class ProjectListCache:
             status = "STALE"
         else:
             raise OSError(*self._write_error)
-        file = entry.representations.get((serialization, compressed))
+        file = entry.representations.get(Representation(serialization, compressed))
         if file is None:
             async with entry.lock:
-                file = await self._render(entry, (serialization, compressed))
+                file = await self._render(entry, Representation(serialization, compressed))
         return self._list(entry, file, status)
 
     def invalidate(self) -> None:

@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 
 from proxpi.index import list_store
 from proxpi.index.list_parser import BLOCK, project_names
-from proxpi.index.list_store import ListFile, ListStore, Representation
+from proxpi.index.list_store import ListFile, ListStore
+from proxpi.index.representations import Representation
 from proxpi.simple.model import SkippedLinks
 from proxpi.simple.render import render_list
 from tests.support.agent import Reply
@@ -195,7 +196,9 @@ class UnwritableTests(ListCase):
         assert not self.unhandled()
 
 
-REPRESENTATIONS = [(form, packed) for form in (JSON, HTML) for packed in (False, True)]
+REPRESENTATIONS = [Representation(form, each) for form in (JSON, HTML) for each in (False, True)]
+    Representation(form, packed) for form in (JSON, HTML) for packed in (False, True)
+]
 #: Its files are elsewhere, since it cannot be written.
 STORE = ListStore(Path("/proc/nowhere/projects"), Clock())
 
@@ -237,7 +240,7 @@ def test_render(found: list[str], representation: Representation, block: int) ->
     with pytest.MonkeyPatch.context() as patch:
         in_blocks(patch, block)
         made = b"".join(list_store.render(file(found), representation))
-    serialization, compressed = representation
+    serialization, compressed = representation.serialization, representation.compressed
     expected = b"".join(render_list([found], serialization))
     assert (gzip.decompress(made) if compressed else made) == expected
 
@@ -286,7 +289,7 @@ def test_memory(made: Callable[[int], bytes]) -> None:
         blocks = (body[at : at + BLOCK] for at in range(0, len(body), BLOCK))
         found = STORE.write(project_names(blocks, True, SkippedLinks()))
         for packed in (False, True):
-            STORE.write(list_store.render(found, (HTML, packed)))
+            STORE.write(list_store.render(found, Representation(HTML, packed)))
 
     short, long = (made(count) for count in (20_000, 40_000))
     assert peak(lambda: handle(long)) < 1.5 * peak(lambda: handle(short))
