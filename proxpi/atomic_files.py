@@ -141,6 +141,6 @@ class ThrottledLog:
             folder=self.folder,
             error=error,
             consequence=consequence,
-            more=f" ({skipped} more files since this was last said)" if skipped else "",
+            more=f" ({skipped} more errors since this was last logged)" if skipped else "",
         )
         self._logged_at[consequence] = now

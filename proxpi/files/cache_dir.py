@@ -54,7 +54,7 @@ from proxpi.single_flight import InThread
 #: Bytes of a partial file that are gathered before they are written.
 BUFFER = 1 << 20
 #: What follows from the error of a file that cannot be read.
-UNREADABLE = "what lies there is fetched all the same"
+UNREADABLE = "the file is downloaded again"
 
 _log = Logger(namespace="proxpi.files")
 
@@ -411,7 +411,7 @@ class CacheDir:
         """Log that a file cannot be cached."""
         # The startup scan, or the download, has said so.
         if not isinstance(error, ScanRunning | TooLarge):
-            self._log.error(error, "what comes passes through without being kept")
+            self._log.error(error, "new files are not cached")
 
     def _rename(self, partial: PartialFile, path: str) -> None:
         """Rename a file to its cache path; a cached file that is in the way is removed."""

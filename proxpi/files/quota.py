@@ -27,7 +27,7 @@ class Full(OSError):
     """The quota is exhausted: the files that may be evicted free too little."""
 
     def __str__(self) -> str:
-        return "there is no room in the cache that could be made"
+        return "the quota is exhausted, and the files that may be evicted free too little"
 
 
 class ScanRunning(Full):

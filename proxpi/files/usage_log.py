@@ -127,7 +127,7 @@ async def scan(
             run = usage_log.in_thread
             _log.info(
                 "cache folder {folder}: there are many files; until the startup scan has "
-                "ended, new ones pass through without being kept",
+                "ended, new ones are not cached",
                 folder=folder,
             )
         found = await run(lambda: layout.survey(folder, owned))

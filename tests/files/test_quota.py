@@ -71,7 +71,7 @@ class Reservations(CacheCase):
         """The second file is refused, and its bytes stay readable; the first goes on."""
         one, two = ref("one.whl", bytes(60)), ref("two.whl", bytes(61))
         first, second = self.begin(one, bytes(50)), self.begin(two, bytes(50))
-        with pytest.raises(Full, match="no room in the cache"):
+        with pytest.raises(Full, match="quota is exhausted"):
             second.write(bytes(11))
         assert second.read(0, 100) == bytes(50)
         self.cache_dir.discard(second)
