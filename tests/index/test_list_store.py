@@ -197,8 +197,6 @@ class UnwritableTests(ListCase):
 
 
 REPRESENTATIONS = [Representation(form, each) for form in (JSON, HTML) for each in (False, True)]
-    Representation(form, packed) for form in (JSON, HTML) for packed in (False, True)
-]
 #: Its files are elsewhere, since it cannot be written.
 STORE = ListStore(Path("/proc/nowhere/projects"), Clock())
 
