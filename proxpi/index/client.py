@@ -281,7 +281,7 @@ class IndexClient:
         :param stored: the last response, which the index may confirm
         :param read: reads a whole response; the connection is held meanwhile
         :param on_bytes: is called with 0 for the head of such a response
-        :param queue: see :meth:`proxpi.upstream.connections.ConnectionLimit.slot`
+        :param queue: see :meth:`proxpi.upstream.connections.ConnectionLimit.acquire`
         :param may_be_absent: whether there is a status that is no failure, and means absence
         :raises UpstreamFailed: if no response comes, or none that can be used
         """

@@ -281,20 +281,3 @@ def test_start(start_proxy: StartProxy, fake_index: FakeIndex) -> None:
     proxy.wait_for_line(r"http goes through proxy http://127\.0\.0\.1:9$")
     proxy.wait_for_line(r"https goes through proxy https://proxy\.test:443$")
     assert not re.search("us3r|s3cr3t", proxy.output)
-
-
-@pytest.mark.parametrize(
-    ("variable", "text", "why"),
-    [
-        ("ALL_PROXY", "socks5://u:s3cr3t@127.0.0.1:1080", "socks5 proxies are not supported"),
-        ("HTTP_PROXY", "http://u:s3cr3t/@proxy:3128", "not understood"),
-    ],
-)
-def test_unsupported(tmp_path: Path, variable: str, text: str, why: str) -> None:
-    """A proxy that cannot be used ends the start with one line, and nothing around it."""
-    with Proxy({variable: text}, folder=tmp_path, listens=False) as proxy:
-        assert proxy.wait() == 1
-        (line,) = proxy.output.splitlines()
-    assert line.startswith(f"proxpi: {variable}=")
-    assert line.endswith(f": {why}; an http or https URL with a host is accepted")
-    assert "s3cr3t" not in line

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.egress.forward import Squid
-from tests.support.certificates import Authority, serving
-from tests.support.clients import pip_install, uv_install
-from tests.support.distributions import make_sdist, make_wheel
+from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex, Seen
 from tests.support.proxy import Proxy
-from tests.support.servers import SecureFront
 
 INDEX_LOGIN, FILES_LOGIN = ("reader", "of-pages"), ("fetcher", "of-files")
 WHEEL = make_wheel("demo")
@@ -84,28 +80,3 @@ def test_index_in_netrc(index: FakeIndex, tmp_path: Path, host: str) -> None:
     path = netrc(tmp_path, host, INDEX_LOGIN, "logins")
     with Proxy(settings(index.url, NETRC=path), folder=tmp_path) as proxy:
         assert proxy.get("/index/demo/").status == 200
-
-
-@pytest.mark.parametrize("install", [pip_install, uv_install])
-def test_install(index: FakeIndex, tmp_path: Path, install: Callable[..., object]) -> None:
-    """pip and uv install through a locked proxy from two locked hosts, one for files, with TLS."""
-    ours = Authority(tmp_path)
-    context = serving(ours.issue("server", "127.0.0.1", "localhost"))
-    index_port = int(index.origin.rpartition(":")[2])
-    with (
-        SecureFront(index_port, context) as pages,
-        SecureFront(index.files_port, serving(tmp_path / "server.pem")) as files,
-        Squid(locked=True, hosts={"localhost": "127.0.0.1"}) as forward,
-    ):
-        for one in (make_wheel("demo", requires=["demo-lib"]), make_sdist("demo-lib", "0.3")):
-            path = f"/files/{one.project}/{one.filename}"
-            index.add(one, url=f"https://localhost:{files.port}{path}")
-        netrc(tmp_path, "localhost", FILES_LOGIN)
-        url = with_login(f"{pages.origin}/simple/", INDEX_LOGIN)
-        chosen = settings(url, PROXPI_CA_BUNDLE=ours.path, HTTPS_PROXY=forward.private_url)
-        with Proxy(chosen, folder=tmp_path) as proxy:
-            install(tmp_path / "client", proxy.url, "demo")
-    hosts = {f"127.0.0.1:{pages.port}", f"localhost:{files.port}"}
-    assert {target for _, target in forward.served} == hosts
-    assert {seen.status for seen in index.files_asked()} == {200}
-    assert {seen.headers["user-agent"].split("/")[0] for seen in index.requests()} == {"proxpi"}

@@ -115,19 +115,6 @@ def test_names(
     assert {shown.name for shown in server.shown} == {name}
 
 
-def test_a_folder_of_certificates(index: FakeIndex, ours: Authority, tmp_path: Path) -> None:
-    """So does a folder, and the bundle comes on top of what the other variables name."""
-    folder = tmp_path / "certificates"
-    folder.mkdir()
-    (folder / "company.crt").write_bytes(ours.path.read_bytes())
-    with front(index, serving(ours.issue("server", ADDRESS))) as server:
-        assert page(server, tmp_path, None, SSL_CERT_DIR=folder).status == 200
-        other = Authority(tmp_path, "other").path
-        reply = page(server, tmp_path, None, PROXPI_CA_BUNDLE=other, REQUESTS_CA_BUNDLE=folder)
-        assert reply.status == 200
-        assert refused(page(server, tmp_path, None, SSL_CERT_FILE=other))
-
-
 def test_old_version(index: FakeIndex, ours: Authority, tmp_path: Path) -> None:
     """A server with nothing newer than TLS 1.1 is refused, even without certificate checks."""
     context = serving(ours.issue("server", ADDRESS), version=ssl.TLSVersion.TLSv1_1)
@@ -196,21 +183,3 @@ def test_client_certificate_elsewhere(index: FakeIndex, ours: Authority, tmp_pat
                 fetched(proxy, wheel)
     assert [shown.certificate for shown in files.shown] == [False, True]
     assert {shown.certificate for shown in server.shown} == {True}
-
-
-@pytest.mark.parametrize(
-    "variable",
-    ["PROXPI_CA_BUNDLE", "PROXPI_CLIENT_CERT", "REQUESTS_CA_BUNDLE"],
-)
-@pytest.mark.parametrize("content", [None, b"no certificate\n"])
-def test_start_refused(tmp_path: Path, variable: str, content: bytes | None) -> None:
-    """A file that cannot be used ends the start with one line and another status than 0."""
-    path = tmp_path / "certificate.pem"
-    if content is not None:
-        path.write_bytes(content)
-    with Proxy({variable: str(path)}, folder=tmp_path, listens=False) as proxy:
-        assert proxy.wait() not in (0, None)
-    why = "cannot be read (No such file or directory)" if content is None else "holds no cert"
-    assert proxy.output.startswith(f"proxpi: {variable}={str(path)!r}: {why}")
-    assert proxy.output.endswith(" is accepted")
-    assert "\n" not in proxy.output

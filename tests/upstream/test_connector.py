@@ -73,15 +73,6 @@ class AddressTests(ConnectorCase):
         self.reactor.pump([NEXT] * 4)
         assert self.tried == ["2600::1", "1.2.3.4", "2600::2", "1.2.3.5", "2600::3"]
 
-    def test_black_hole(self) -> None:
-        """An address that does not answer costs a moment, not the time to connect."""
-        self.found = succeed(["2600::1", "1.2.3.4"])
-        connected = self.connect()
-        self.reactor.advance(NEXT)
-        self.accept()
-        self.result(connected)
-        assert self.reactor.connectors[0].stoppedConnecting
-
     def test_literal(self) -> None:
         """An address is connected to in the spelling that was checked, without a lookup."""
         for host in (b"1.2.3.4", b"16909060", b"0x01.0x020304", b"1.2.3.4."):
