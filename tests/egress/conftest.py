@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from tests.support.fake_index import FakeIndex
-from tests.support.proxy import Proxy
-
-StartProxy = Callable[..., Proxy]
-
-
-@pytest.fixture
-def fake_index() -> Iterator[FakeIndex]:
-    with FakeIndex() as index:
-        yield index
+from tests.support.processes import fake_index, start_proxy  # noqa: F401 (fixtures)
 
 
 @pytest.fixture
@@ -32,24 +23,3 @@ def stack() -> Iterator[ExitStack]:
     """Contexts that end with the test, in reverse order."""
     with ExitStack() as stack:
         yield stack
-
-
-@pytest.fixture
-def start_proxy(tmp_path: Path) -> Iterator[StartProxy]:
-    """Starts proxies in front of an index, whose certificate they trust.
-
-    Keywords are variables; those in lower case are settings, without ``PROXPI_``.
-    """
-    with ExitStack() as stack:
-
-        def start(index: FakeIndex, **variables: object) -> Proxy:
-            given: dict[str, object] = {"index_url": index.url, "download_timeout": 30}
-            if index.certificate is not None:
-                given["SSL_CERT_FILE"] = index.certificate
-            environment = {
-                name if name.isupper() else f"PROXPI_{name.upper()}": str(value)
-                for name, value in (given | variables).items()
-            }
-            return stack.enter_context(Proxy(environment, folder=tmp_path))
-
-        yield start

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.egress.conftest import StartProxy
 from tests.egress.forward import USER, Forward, Squid, Tinyproxy
 from tests.support.certificates import make_certificate
 from tests.support.clients import pip_install, uv_install
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.inside import overheard
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 from tests.support.servers import ESTABLISHED, Relay
 

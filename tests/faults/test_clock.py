@@ -21,7 +21,7 @@ def test_running(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path)
     clock = WallClock(tmp_path / "clock")
     for project in ("demo", "slow", "silent"):
         fake_index.add(make_wheel(project))
-    proxy = start_proxy(fake_index, environment=clock.environment)
+    proxy = start_proxy(fake_index, **clock.environment)
     for project in ("demo", "silent"):
         assert proxy.get(f"/index/{project}/").headers["x-cache"] == "MISS"
     assert proxy.request("DELETE", "/cache/silent").status == 200
@@ -52,7 +52,7 @@ def test_restarted(
     """After a restart a page that is too old, or from the future, is revalidated."""
     clock = WallClock(tmp_path / "clock")
     fake_index.add(make_wheel("demo"))
-    settings = {"environment": clock.environment, "cache_dir": tmp_path / "cache"}
+    settings = {**clock.environment, "cache_dir": tmp_path / "cache"}
     before = start_proxy(fake_index, **settings)
     assert before.get("/index/demo/").headers["x-cache"] == "MISS"
     before.stop()

@@ -32,12 +32,12 @@ def offline(folder: Path) -> Iterator[Proxy]:
         for distribution in (WHEEL, make_wheel("unknown"), make_wheel("known", "2.0")):
             index.add(distribution)
         settings = {"index_ttl": EXPIRED_AT_ONCE, "cache_dir": folder / "cache"}
-        filling = start(index, environment=overheard(folder / "before"), **settings)
+        filling = start(index, **overheard(folder / "before"), **settings)
         for path in ("/index/known/", "/index/", FILE):
             assert filling.get(path).status == 200
         filling.stop()
         index.clear_requests()
-        yield start(index, environment=overheard(folder / "now"), offline="on", **settings)
+        yield start(index, **overheard(folder / "now"), offline="on", **settings)
         assert index.requests() == []
 
 

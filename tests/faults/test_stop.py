@@ -181,7 +181,7 @@ def test_hung_threads(
     fake_index.add(wheel)
     environment = hung(f"proxpi ({threads})")
     settings = {"drain_timeout": 1, "download_timeout": LONG}
-    proxy = start_proxy(fake_index, environment=environment, **settings)
+    proxy = start_proxy(fake_index, **environment, **settings)
     with sockets.connect(proxy.origin) as client, sockets.connect(proxy.origin) as other:
         sockets.ask(client, f"/index/demo/{wheel.filename}")
         sockets.ask(other, "/index/demo/")
@@ -194,7 +194,7 @@ def test_hung_threads(
 def test_hung_resolver(start_proxy: StartProxy) -> None:
     """A DNS resolver that never answers is not waited for."""
     settings = {"index_url": "http://index.example/", "connect_timeout": LONG, "drain_timeout": 0}
-    proxy = start_proxy(environment=hung("proxpi names"), **settings)
+    proxy = start_proxy(**hung("proxpi names"), **settings)
     with sockets.connect(proxy.origin) as client:
         sockets.ask(client, "/index/demo/")
         assert proxy.get("/health").status == 200

@@ -134,11 +134,11 @@ def test_untrusted_index(start_proxy: StartProxy) -> None:
     wheel = make_wheel("demo")
     with FakeIndex(tls=True) as index:
         index.add(wheel)
-        reply = start_proxy(index).get("/index/demo/")
+        reply = start_proxy(index_url=index.url).get("/index/demo/")
         assert (reply.status, "retry-after" in reply.headers) == (502, False)
         assert "certificate" in reply.text.lower()
         assert index.requests() == []
-        proxy = start_proxy(index, disable_index_ssl_verification="yes")
+        proxy = start_proxy(index_url=index.url, disable_index_ssl_verification="yes")
         assert wheel.filename in proxy.get("/index/demo/").text
         assert proxy.get(f"/index/demo/{wheel.filename}").body == wheel.data
         assert "PROXPI_DISABLE_INDEX_SSL_VERIFICATION" in proxy.output

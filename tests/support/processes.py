@@ -10,10 +10,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,34 +32,32 @@ StartProxy = Callable[..., Proxy]
 @contextmanager
 def proxies(folder: Path) -> Iterator[StartProxy]:
     """
-    Start proxies, which end with the block.
+    Start proxies, which end with the block, in front of an index, whose certificate they trust.
 
-    Keywords are settings without ``PROXPI_``, in any case. ``environment`` has further variables,
-    ``options`` are those of the plugin, and `within` is a command as in :class:`Proxy`. Clients
-    wait half a minute for a file, so that no test depends on the speed of the machine.
+    Keywords in upper case are variables, others settings without ``PROXPI_``; ``options`` are those
+    of the plugin, and `within` is a command as in :class:`Proxy`. Clients wait half a minute for a
+    file, so that no test depends on the speed of the machine.
     """
     with ExitStack() as stack:
 
         def start(
             index: FakeIndex | None = None,
             *options: str,
-            environment: Mapping[str, str] | None = None,
             within: Sequence[str] = (),
             listens: bool = True,
-            **settings: object,
+            **variables: object,
         ) -> Proxy:
-            given: dict[str, object] = {"download_timeout": 30} | settings
+            given: dict[str, object] = {"download_timeout": 30}
             if index is not None:
-                given = {"index_url": index.url} | given
-            variables = {f"PROXPI_{name.upper()}": str(value) for name, value in given.items()}
-            proxy = Proxy(
-                {**(environment or {}), **variables},
-                options,
-                folder=folder,
-                listens=listens,
-                within=within,
-            )
-            return stack.enter_context(proxy)
+                given["index_url"] = index.url
+                if index.certificate is not None:
+                    given["SSL_CERT_FILE"] = index.certificate
+            environment = {
+                name if name.isupper() else f"PROXPI_{name.upper()}": str(value)
+                for name, value in (given | variables).items()
+            }
+            keywords: dict[str, Any] = {"folder": folder, "listens": listens, "within": within}
+            return stack.enter_context(Proxy(environment, options, **keywords))
 
         yield start
 
