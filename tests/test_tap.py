@@ -44,14 +44,12 @@ class Port:
         self.host, self.open = host, True
 
     def getHost(self) -> Any:
-        """See `IListeningPort`."""
         return self.host
 
     def startListening(self) -> None:
         """See `IListeningPort`."""
 
     def stopListening(self) -> None:
-        """See `IListeningPort`."""
         self.open = False
 
 
@@ -64,7 +62,6 @@ class Reactor(MemoryReactorClock):
         self._from_threads: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """See `IReactorTCP`."""
         super().listenTCP(port, factory, backlog, interface)  # type: ignore[no-untyped-call]
         if port == TAKEN:
             refusal = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -73,12 +70,10 @@ class Reactor(MemoryReactorClock):
         return self._opened(address("TCP", interface or "0.0.0.0", port or 49152))
 
     def listenSSL(self, port: int, factory: Any, *rest: Any, **more: Any) -> Any:
-        """See `IReactorSSL`."""
         super().listenSSL(port, factory, *rest, **more)  # type: ignore[no-untyped-call]
         return self._opened(IPv4Address("TCP", "0.0.0.0", port))
 
     def listenUNIX(self, address: str, *rest: Any, **more: Any) -> Any:
-        """See `IReactorUNIX`."""
         super().listenUNIX(address, *rest, **more)  # type: ignore[no-untyped-call]
         return self._opened(UNIXAddress(address))
 
@@ -87,7 +82,6 @@ class Reactor(MemoryReactorClock):
         return self.ports[-1]
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
-        """See `IReactorFromThreads`."""
         if threading.current_thread() is threading.main_thread():
             call(*arguments)
         else:

@@ -86,7 +86,6 @@ class Tinyproxy(Forward):
     password = "t1ny-s3cr3t"  # it takes no other characters
 
     def configure(self, folder: Path) -> Sequence[str]:
-        """See `Forward`."""
         lines = [f"Port {self._port}", "Listen 127.0.0.1", "Timeout 60", "LogLevel Info"]
         if self._locked:
             lines.append(f"BasicAuth {USER} {self.password}")
@@ -95,7 +94,6 @@ class Tinyproxy(Forward):
         return [need("tinyproxy", "tinyproxy"), "-d", "-c", str(config)]
 
     def log(self) -> list[tuple[str, str]]:
-        """See `Forward`."""
         asked = [
             line.partition("Request (file descriptor ")[2] for line in self.output.splitlines()
         ]
@@ -130,7 +128,6 @@ class Squid(Forward):
         super().__init__(locked=locked)
 
     def configure(self, folder: Path) -> Sequence[str]:
-        """See `Forward`."""
         squid = need("squid-openssl", "squid")
         files = {
             "hosts": "".join(f"{address} {name}\n" for name, address in self._hosts.items()),
@@ -182,7 +179,6 @@ class Squid(Forward):
         return [*lines, "http_access allow all"]
 
     def log(self) -> list[tuple[str, str]]:
-        """See `Forward`."""
         lines = (self.folder / "access.log").read_text().splitlines()
         words = [line.split() for line in lines if " error:" not in line]  # those of no request
         self.connections = len({client for client, _, _ in words})

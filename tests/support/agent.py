@@ -201,7 +201,6 @@ class MemoryAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """See `IAgent`."""
         request = Asked(method.decode("ascii"), uri, headers or Headers())
         self.asked.append(request)
         if request.url in self.silent:
@@ -234,11 +233,9 @@ class _Response:
         self.length: Any = int(stated) if stated.isdecimal() else UNKNOWN_LENGTH
 
     def deliverBody(self, protocol: Any) -> None:
-        """See `IResponse`."""
         self._reply.deliver_to(protocol)
 
     def setPreviousResponse(self, response: IResponse) -> None:
-        """See `IResponse`."""
         self.previousResponse = response
 
 
@@ -249,13 +246,10 @@ class _BodyTransport:
     _reply: Reply
 
     def loseConnection(self) -> None:
-        """See `ITransport`."""
         self._reply.closed = True
 
     def pauseProducing(self) -> None:
-        """See `IPushProducer`."""
         self._reply.paused = True
 
     def resumeProducing(self) -> None:
-        """See `IPushProducer`."""
         self._reply.paused = False

@@ -104,26 +104,21 @@ class Transport(Server):
         """See `ITCPTransport`; the pair has no packets."""
 
     def getPeer(self) -> IAddress:
-        """See `ITransport`."""
         return self.peer
 
     def getHost(self) -> IPv4Address:
-        """See `ITransport`."""
         return IPv4Address("TCP", "192.0.2.2", 5000)
 
     def loseConnection(self) -> None:
-        """See `ITransport`."""
         self.closing = True
         if not self.hangs:
             super().loseConnection()  # type: ignore[no-untyped-call]
 
     def loseWriteConnection(self) -> None:
-        """See `ITCPTransport`."""
         self.closing = True
         super().loseWriteConnection()  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
-        """See `ITCPTransport`."""
         self.closing = self.aborted = True
         super().abortConnection()  # type: ignore[no-untyped-call]
 

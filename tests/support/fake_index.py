@@ -401,12 +401,10 @@ class _Origin(Server):
         return super().__enter__()
 
     def end(self) -> None:
-        """See `Server`."""
         super().end()
         self._reserved.close()
 
     def serve(self, connection: socket.socket, number: int) -> None:
-        """See `Server`."""
         unread = b""
         while True:
             while b"\r\n\r\n" not in unread:

@@ -123,7 +123,6 @@ class _Transport(StringTransportWithDisconnection):
     bufferSize: int | None = None
 
     def abortConnection(self) -> None:
-        """See `ITCPTransport`."""
         self.aborted = True
         self.loseConnection()  # type: ignore[no-untyped-call]
 

@@ -191,7 +191,6 @@ class RangeAgent(MemoryAgent):
     def request(
         self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
     ) -> Deferred[IResponse]:
-        """See `IAgent`."""
         data, url = self.files.get(uri.decode()), uri.decode()
         if data is not None and (wanted := headers.getRawHeaders("Range", [""])[0]):
             found = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted)

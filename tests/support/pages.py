@@ -31,7 +31,6 @@ class Jobs:
         self._jobs: list[tuple[Any, Deferred[Any]]] = []
 
     def __call__(self, job: Any) -> Deferred[Any]:
-        """See `RunInThread`."""
         self._jobs.append((job, Deferred()))
         return self._jobs[-1][1]
 

@@ -100,7 +100,6 @@ class HttpServer(Server):
         self._answer = answer
 
     def serve(self, connection: socket.socket, number: int) -> None:
-        """See `Server`."""
         client = Connection(number, connection)
         while (path := client.request()) is not None:
             status, headers, body = self._answer(path)

@@ -266,7 +266,6 @@ class Conversations(Server):
         self._converse = converse
 
     def serve(self, connection: socket.socket, number: int) -> None:
-        """See `Server`."""
         self._converse(Connection(number, connection))
 
     def end(self) -> None:
@@ -293,7 +292,6 @@ class Gate(Server):
         return self.port
 
     def serve(self, connection: socket.socket, number: int) -> None:
-        """See `Server`."""
         if self._answer is None:
             self.join(connection, self._behind, lambda: False)
         else:
@@ -332,7 +330,6 @@ class Gate(Server):
             self._fillers.append(filler)
 
     def end(self) -> None:
-        """See `Server`."""
         self.close()
 
 
@@ -368,7 +365,6 @@ class Relay(Server):
             self._doomed = set(self._open)
 
     def serve(self, connection: socket.socket, number: int) -> None:
-        """See `Server`."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             byte = connection.recv(1)
@@ -405,7 +401,6 @@ class SecureFront(Server):
         context.sni_callback = lambda connection, name, _: self._names.update({connection: name})
 
     def serve(self, connection: Any, number: int) -> None:
-        """See `Server`."""
         certificate = bool(connection.getpeercert(binary_form=True))
         self.shown.append(Shown(self._names.pop(connection, None), certificate))
         _Front(connection, None, self)  # type: ignore[arg-type]
