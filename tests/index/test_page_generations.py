@@ -415,6 +415,9 @@ class LostTests(GenerationCase):
         assert self.page().status == "HIT"
         assert self.packed().status == "MISS"
         self.path.unlink()
+        self.result(run(self.pages.suppress_metadata("demo", "a.zip")))
+        assert self.page().status == "MISS"
+        self.path.unlink()
         assert self.pages.ready_file("demo", "a.zip") is None
         listed = self.result(run(self.pages.fetch_file("demo", "a.zip")))
         assert listed.entry["filename"] == "a.zip"

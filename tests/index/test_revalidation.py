@@ -247,13 +247,17 @@ class StaleTests(PagesCase):
             assert (html.status, b"a.zip" in html.body.data) == ("STALE", True)
 
     def test_own_error(self) -> None:
-        """An error of proxpi's own is logged, and leaves the page."""
+        """An error of proxpi's own is logged, and leaves the page, if there is one."""
 
         def breaks(*_: object) -> None:
             raise ZeroDivisionError
 
         self.put(parse, "parse_project", breaks)
         self.assert_stale(self.page())
+        self.error(self.ask("cold"), NoSuchProject)
+        self.indexes.says(COLD, project_page("c.zip"))
+        self.clock.advance(61)
+        self.error(self.ask("cold"), ZeroDivisionError)  # without a page to fall back on
         (failure,) = self.unhandled()
         assert "ZeroDivisionError" in repr(failure.value)
 
