@@ -104,7 +104,15 @@ def build(
     proxies, netrc = Proxies.read(environment), credentials.read_netrc(environment)
     pool = connection_pool(reactor, settings.upstream_connections)
     response_cache = ResponseCache(resources.open_files)
-    upstream = _upstream(settings, reactor, environment, netrc, proxies, pool, agent)
+    upstream = _upstream(
+        settings,
+        reactor,
+        environment=environment,
+        netrc=netrc,
+        proxies=proxies,
+        pool=pool,
+        agent=agent,
+    )
     # Absolute from the start: a daemon changes its working folder.
     folder = Path(settings.cache_dir).absolute() if settings.cache_dir else temporary_path()
     cache_dir = cache_folder(
@@ -117,20 +125,28 @@ def build(
     )
     sources = [
         IndexClient(
-            url,
-            ttl,
-            upstream,
-            Share(resources.pages, THREADS // 2),
-            Breakers(urls.public(url), reactor),
-            Root(url, upstream, reactor),
+            url=url,
+            ttl=ttl,
+            upstream=upstream,
+            in_thread=Share(resources.pages, THREADS // 2),
+            breakers=Breakers(urls.public(url), reactor),
+            root=Root(url, upstream, reactor),
         )
         for url, ttl in zip(index_urls, ttls, strict=True)
     ]
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
     store = PageStore(cache_dir.own / "pages", reactor, errors=errors)
-    pages = PageCache(sources, reactor, store, resources.pages, changed=response_cache.invalidate)
+    pages = PageCache(
+        sources=sources,
+        clock=reactor,
+        store=store,
+        in_thread=resources.pages,
+        changed=response_cache.invalidate,
+    )
     lists = ListStore(cache_dir.own / "projects", reactor)
-    projects = ProjectListCache(sources, upstream, reactor, lists, resources.pages)
+    projects = ProjectListCache(
+        sources=sources, upstream=upstream, clock=reactor, store=lists, in_thread=resources.pages
+    )
     mirror = file_mirror(
         pages,
         upstream,
@@ -153,8 +169,14 @@ def build(
         # Pages and files do without Klein, whose import takes 35 ms and 2 MiB: not at the start.
         from proxpi.web.admin.api import AdminApi
 
-        hosts = machine_names().union(settings.hosts)
-        resource: IResource = AdminApi(pages, projects, mirror, hosts, exposition).app.resource()
+        api = AdminApi(
+            pages=pages,
+            projects=projects,
+            mirror=mirror,
+            hosts=machine_names().union(settings.hosts),
+            exposition=exposition,
+        )
+        resource: IResource = api.app.resource()
         return resource
 
     limiter = ConnectionLimiter(reactor, resources.client_descriptors)
@@ -279,6 +301,7 @@ def file_mirror(
 def _upstream(
     settings: Settings,
     reactor: Any,
+    *,
     environment: Mapping[str, str],
     netrc: Netrc,
     proxies: Proxies,
