@@ -1,9 +1,9 @@
 """Representations of a project's page: the pages of its indexes merged, rendered and stored.
 
 The functions run in a thread, since a page may have thousands of files; they touch nothing but
-their arguments and the disk. Listing and bytes follow the same rules of :func:`merge`: the first
-index that lists a file name has the file, and an index offers no file of a project that it says is
-quarantined (PEP 792). A policy stands between :func:`merge` and :func:`render`.
+their arguments and the disk. Listing and bytes follow the same rules, those of :func:`merge`: the
+first index that lists a file name has the file; an index offers no file of a project whose status
+it gives as quarantined (PEP 792). A policy stands between :func:`merge` and :func:`render`.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def merge(projects: Sequence[Project]) -> Project:
 
 
 def find(document: bytes, filename: str) -> FileEntry | None:
-    """Give what an index says of one file, if it offers it on the merged page, too."""
+    """Give the entry of a file on the page of an index, unless that is quarantined."""
     entry = model.find(document, filename)
     return entry if entry is not None and not is_quarantined(model.keys_of(document)) else None
 
 
 def is_quarantined(keys: Mapping[str, Any]) -> bool:
-    """Whether an index says of a project that none of its files may be used."""
+    """Whether none of the files of a project may be used."""
     return _rank(keys) == 0
 
 
