@@ -134,8 +134,7 @@ def test_delete_all(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Pa
     left = {path.name for path in folder.rglob("*") if path.is_file()}
     assert "notes.txt" in left
     assert not {name for name in left if name.endswith((".whl", ".page", ".list"))}
-    fake_index.close()
-    proxy = start_proxy(fake_index, cache_dir=folder)
+    proxy = start_proxy(fake_index, cache_dir=folder, offline="on")
     assert proxy.get("/index/demo/").status == 503
 
 
