@@ -15,7 +15,7 @@ from proxpi.files.spool import Reader
 from proxpi.simple import caching
 from proxpi.web import responses
 from proxpi.web.response_cache import Cacheable
-from proxpi.web.responses import Response, field
+from proxpi.web.responses import WholeResponse, field
 from proxpi.web.routes import FileRoute
 from proxpi.web.server import Request
 from proxpi.web.transfer import send, send_file
@@ -87,7 +87,7 @@ class Files:
                     request.finish()  # type: ignore[no-untyped-call]
             case Redirect():
                 headers = {"Location": found.url, "Content-Length": "0", "X-Cache": "MISS"}
-                Response(302, headers | responses.NO_STORE).send(request)
+                WholeResponse(302, headers | responses.NO_STORE).send(request)
 
     def _send_spool(
         self,
@@ -158,7 +158,7 @@ def _is_decided(request: Request, of: OpenFile | FileReference, status: str) -> 
     """Answer a request whose preconditions decide its response; tell whether they do."""
     decided = responses.precondition(request, of.sha256)
     if decided == 304:
-        Response(304, responses.file_headers(of.sha256, of.has_digest, status)).send(request)
+        WholeResponse(304, responses.file_headers(of.sha256, of.has_digest, status)).send(request)
     elif decided == 412:
         request.cacheable = None
         text = "The file is not the one that If-Match names."
@@ -166,7 +166,7 @@ def _is_decided(request: Request, of: OpenFile | FileReference, status: str) -> 
     return decided is not None
 
 
-def _range_not_satisfiable(size: int, status: str) -> Response:
+def _range_not_satisfiable(size: int, status: str) -> WholeResponse:
     headers = {"Content-Range": f"bytes */{size}", "X-Cache": status}
     return responses.text(416, "The range begins behind the last byte.", headers)
 

@@ -1,6 +1,6 @@
 """Whole responses and header fields: the one place where errors become statuses.
 
-A :class:`Response` is a value: status, header fields and body. Resources send it; Klein is given
+A :class:`WholeResponse` is a value: status, header fields and body. Resources send it; Klein gets
 its body; a connection whose request cannot be parsed gets it serialized. :func:`for_error` is the
 table of errors: pages and files send the sentence as text, the cache API as JSON.
 """
@@ -50,7 +50,7 @@ _log = Logger(namespace="proxpi.web")
 
 
 @attrs.frozen
-class Response:
+class WholeResponse:
     """A whole response."""
 
     status: int
@@ -78,24 +78,24 @@ class Response:
 
 def document(
     status: int, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS
-) -> Response:
+) -> WholeResponse:
     """Make a response of a body."""
     fields = {"Content-Type": content_type, "Content-Length": str(len(body)), **NO_SNIFF}
-    return Response(status, fields | {**headers}, body)
+    return WholeResponse(status, fields | {**headers}, body)
 
 
-def text(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+def text(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
     """Make a response of one plain line."""
     body = f"{printable(sentence)}\n".encode()
     return document(status, body, "text/plain; charset=utf-8", headers)
 
 
-def success(headers: Mapping[str, str] = NO_HEADERS) -> Response:
+def success(headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
     """Make the cache API's response to a request that succeeded."""
     return document(200, b'{"status":"success","data":null}', _JSON, headers)
 
 
-def api_error(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+def api_error(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
     """Make the cache API's response to a request that failed."""
     body = msgspec.json.encode({"status": "error", "message": printable(sentence)})
     return document(status, body, _JSON, headers)

@@ -269,7 +269,7 @@ class _Fixed(Resource):
 
     isLeaf = True
 
-    def __init__(self, response: responses.Response) -> None:
+    def __init__(self, response: responses.WholeResponse) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._response = response
 

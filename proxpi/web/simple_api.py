@@ -19,7 +19,7 @@ from proxpi.simple import negotiate
 from proxpi.web import responses
 from proxpi.web.files import Files
 from proxpi.web.response_cache import Cacheable
-from proxpi.web.responses import Response, field
+from proxpi.web.responses import WholeResponse, field
 from proxpi.web.routes import FileRoute, ListRoute, PageRoute, RedirectRoute, find_route
 from proxpi.web.server import Request
 from proxpi.web.transfer import send_bytes, send_file
@@ -46,7 +46,7 @@ class SimpleApi(Resource):
         if route is None:
             responses.text(404, "There is nothing of this name.").send(request)
         elif request.method == b"OPTIONS":
-            Response(204, ALLOW).send(request)
+            WholeResponse(204, ALLOW).send(request)
         elif request.method not in (b"GET", b"HEAD"):
             responses.text(405, READ_ONLY, ALLOW).send(request)
         else:
@@ -54,7 +54,7 @@ class SimpleApi(Resource):
                 case RedirectRoute(location):
                     location += (question_mark + query).decode("latin-1")
                     headers = {"Location": location, "Content-Length": "0", **VARY}
-                    Response(301, headers).send(request)
+                    WholeResponse(301, headers).send(request)
                 case FileRoute():
                     self._files.respond(request, route)
                 case ListRoute() | PageRoute():
@@ -107,7 +107,7 @@ class SimpleApi(Resource):
             if status == 412:
                 request.cacheable = None
                 headers["Content-Length"] = "0"
-            Response(status, headers).send(request)
+            WholeResponse(status, headers).send(request)
             return
         size = len(found.body.data) if isinstance(found, Page) else found.file.size
         headers["Content-Length"] = str(size)

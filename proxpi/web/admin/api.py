@@ -27,7 +27,7 @@ from proxpi.web import responses
 from proxpi.web.admin.csrf import is_cross_site, is_from_browser, is_known_host
 from proxpi.web.admin.page import admin_page
 from proxpi.web.channel import MAX_BODY
-from proxpi.web.responses import Response
+from proxpi.web.responses import WholeResponse
 from proxpi.web.routes import is_safe_name
 
 #: Bytes that a form may have.
@@ -164,7 +164,7 @@ class AdminApi:
         if isinstance(error, MethodNotAllowed):
             allow = {"Allow": ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))}
             if request.method == b"OPTIONS":
-                return Response(204, allow).apply(request)
+                return WholeResponse(204, allow).apply(request)
             status, text = 405, f"Only {allow['Allow']} can be used here."
         make = responses.api_error if request.path.startswith(b"/cache") else responses.text
         return make(status, text, allow).apply(request)
@@ -178,6 +178,6 @@ def _project(name: str, status: int) -> str:
     return normalized
 
 
-def _see_admin_page(done: str) -> Response:
+def _see_admin_page(done: str) -> WholeResponse:
     """Redirect a browser to the admin page, so that a reload repeats nothing."""
-    return Response(303, {"Location": f"../?{done}", "Content-Length": "0"})
+    return WholeResponse(303, {"Location": f"../?{done}", "Content-Length": "0"})

@@ -10,7 +10,7 @@ from twisted.web.template import Element, Tag, XMLFile, flattenString, renderer
 
 from proxpi import __version__
 from proxpi.simple import names
-from proxpi.web.responses import Response, document, field
+from proxpi.web.responses import WholeResponse, document, field
 
 #: The page loads nothing, and its forms post to this site alone.
 _HEADERS = {
@@ -21,7 +21,7 @@ _HEADERS = {
 }
 
 
-async def admin_page(request: Request) -> Response:
+async def admin_page(request: Request) -> WholeResponse:
     """Render the page, with the address under which the client sees it."""
     body = b"<!DOCTYPE html>\n" + await flattenString(request, _Page())
     return document(200, body, "text/html; charset=utf-8", _HEADERS)
@@ -51,9 +51,9 @@ def _done(request: Request) -> str:
     """Describe the change that the form has made which led here."""
     arguments: dict[bytes, list[bytes]] = request.args or {}
     if b"list" in arguments:
-        return "The project list is forgotten: it is asked for again when it is next wanted."
+        return "The project list is forgotten: the next request fetches it again."
     for value in arguments.get(b"project", []):
         name = names.normalize(value.decode("utf-8", "replace"))
         if name is not None:
-            return f"{name} is forgotten: its page is asked for again when it is next wanted."
+            return f"{name} is forgotten: the next request fetches its page again."
     return ""
