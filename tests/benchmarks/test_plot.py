@@ -37,14 +37,10 @@ def test_what_the_original_did_not_do_is_left_out() -> None:
     assert not rows(values, [Measure("small_rate", "", more_is_better=True)])
 
 
-def test_the_scale_is_logarithmic() -> None:
-    """A hundred times is twice as long as ten times, from the line of the original on."""
+def test_bars() -> None:
+    """The scale is logarithmic, and a bar for less than the original ends at its line."""
     found = bars(svg([Row("page", {"proxpi": 100, "nginx": 10})]))
     assert found["proxpi: 100 ×"] == pytest.approx(2 * found["nginx: 10 ×"], abs=0.2)
-
-
-def test_what_is_slower_goes_the_other_way() -> None:
-    """A bar for less than the original ends at its line instead of beginning there."""
     image = ElementTree.fromstring(svg([Row("page", {"proxpi": 0.5, "nginx": 2})]))
     slower, faster = (
         bar for bar in image.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None

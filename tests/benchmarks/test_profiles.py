@@ -23,13 +23,9 @@ def test_a_function_has_its_own_time_and_that_of_what_it_calls() -> None:
     ]
 
 
-def test_nothing_seen_is_nothing_spent() -> None:
-    """No stack of interest, no row."""
+def test_the_table() -> None:
+    """The table has as many rows as were asked for, below the head; without stacks it has none."""
     assert spent(STACKS[-2:]) == []
-
-
-def test_the_table_has_the_first_functions() -> None:
-    """As many rows as were asked for, below the head."""
     lines = table(spent(STACKS), 1).splitlines()
     assert len(lines) == 2
     assert "parse (http.py)" in lines[1]

@@ -59,22 +59,12 @@ def test_a_target_holds_by_the_median(target: Target, holds: bool | None, word: 
     assert (verdict.holds, verdict.word()) == (holds, word)
 
 
-def test_targets_of_other_rows_are_left_out() -> None:
-    """A run of one scenario judges its own targets alone."""
+def test_targets() -> None:
+    """A target is a sign, a figure and a program; those of other rows are left out."""
+    assert Target("rate", True, 35, "original").text() == "≥ 35 × original"
+    assert Target("cpu", False, 1, "nginx").text() == "≤ nginx"
+    assert Target("cpu", False, 0.5).text() == "≤ 0.5"
     assert not measured().verdicts([CPU], [Target("rate", True, 1)])
-
-
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        (Target("rate", True, 35, "original"), "≥ 35 × original"),
-        (Target("cpu", False, 1, "nginx"), "≤ nginx"),
-        (Target("cpu", False, 0.5), "≤ 0.5"),
-    ],
-)
-def test_a_target_reads_as_in_a_table(target: Target, said: str) -> None:
-    """A target is a sign, a figure, and what it stands beside."""
-    assert target.text() == said
 
 
 def test_the_table_has_a_row_for_what_was_measured() -> None:
@@ -113,9 +103,7 @@ def test_the_summary_can_be_written() -> None:
     assert summary["ratio"]["original"] == {"low": 3, "middle": 3, "high": 4}
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [(48_219, "48,219"), (0.0123456, "0.0123"), (2.0, "2"), (99.96, "100")]
-)
-def test_figures_have_the_digits_that_count(value: float, said: str) -> None:
-    """Three digits, or all before the point."""
-    assert short(value) == said
+def test_figures() -> None:
+    """Figures have three digits, or all before the point."""
+    for value, said in ((48_219, "48,219"), (0.0123456, "0.0123"), (2.0, "2"), (99.96, "100")):
+        assert short(value) == said
