@@ -20,8 +20,8 @@ from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Asked, Reply
-from tests.support.cases import Case, run
-from tests.support.indexes import EXTRA, ROOT, Indexes, project_page, root_list, source
+from tests.support.cases import Case, root_list, run
+from tests.support.indexes import EXTRA, ROOT, Indexes, project_page, source
 from tests.support.pages import AT_ROOT, PagesCase, files
 
 PRIVATE = ROOT.replace("//", "//user:secret@")

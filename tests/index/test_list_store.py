@@ -21,7 +21,8 @@ from proxpi.index.representations import Representation
 from proxpi.simple.model import SkippedLinks
 from proxpi.simple.render import render_list
 from tests.support.agent import Reply
-from tests.support.indexes import EXTRA, ROOT, root_list
+from tests.support.cases import root_list
+from tests.support.indexes import EXTRA, ROOT
 from tests.support.projects import HTML, JSON, ListCase, StoredListCase, content, names
 from tests.support.strategies import deterministic, normalized_names
 

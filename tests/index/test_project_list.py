@@ -24,8 +24,8 @@ from proxpi.upstream.connections import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
 from tests.support.agent import Reply
-from tests.support.cases import at_once, run
-from tests.support.indexes import EXTRA, ROOT, Network, project_page, root_list, source
+from tests.support.cases import at_once, root_list, run
+from tests.support.indexes import EXTRA, ROOT, Network, project_page, source
 from tests.support.pages import Jobs
 from tests.support.projects import HTML, JSON, ListCase, StoredListCase, content, names
 

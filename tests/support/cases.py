@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeVar
@@ -79,9 +79,9 @@ def page(*entries: dict[str, Any], name: str = "demo") -> Reply:
     return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
 
 
-def root_list(*names: str) -> Reply:
+def root_list(names: Iterable[str]) -> Reply:
     """Give the response of an index that has these projects."""
-    document = {"meta": {"api-version": "1.1"}, "projects": [{"name": name} for name in names]}
+    document = {"meta": {"api-version": "1.4"}, "projects": [{"name": name} for name in names]}
     return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
 
 

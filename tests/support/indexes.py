@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
 from proxpi.upstream.proxy_agent import ProxyAgent
 from tests.support.agent import MemoryAgent, Reply
-from tests.support.cases import at_once
+from tests.support.cases import JSON, at_once
 
 ROOT = "https://root.example/simple/"
 EXTRA = "https://extra.example/simple/"
@@ -44,7 +44,6 @@ READ_TIMEOUT = 20.0
 
 #: An address that everybody may connect to.
 PUBLIC = "1.2.3.4"
-JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
 def upstream_client(
@@ -107,13 +106,7 @@ def project_page(
         for file in files
     ]
     page = {"meta": {"api-version": version}, "name": "demo", "files": listed, **keys}
-    return Reply(200, (json.dumps(page).encode(),), {"Content-Type": JSON_TYPE})
-
-
-def root_list(names: Iterable[str]) -> Reply:
-    """Give a root list in JSON."""
-    page = {"meta": {"api-version": "1.4"}, "projects": [{"name": name} for name in names]}
-    return Reply(200, (json.dumps(page).encode(),), {"Content-Type": JSON_TYPE})
+    return Reply(200, (json.dumps(page).encode(),), {"Content-Type": JSON})
 
 
 class _Transport(StringTransportWithDisconnection):

@@ -13,8 +13,8 @@ from proxpi.index import revalidation
 from proxpi.index.list_store import ListStore
 from proxpi.index.project_list import ProjectList, ProjectListCache
 from proxpi.simple.negotiate import Serialization
-from tests.support.cases import FolderCase, at_once, run
-from tests.support.indexes import ROOT, Indexes, root_list
+from tests.support.cases import FolderCase, at_once, root_list, run
+from tests.support.indexes import ROOT, Indexes
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
 Paths = list[str]  # `list` is a method below

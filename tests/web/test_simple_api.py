@@ -28,7 +28,7 @@ class PageCase(ProxpiCase):
         """List it."""
         super().setUp()
         self.internet.at(INDEX + "demo/", page(SDIST))
-        self.internet.at(INDEX, root_list("demo", "Other_One"))
+        self.internet.at(INDEX, root_list(["demo", "Other_One"]))
 
 
 class Representations(PageCase):
@@ -263,7 +263,7 @@ class Long(PageCase):
 
     def test_list(self) -> None:
         """A list that is replaced while it is sent is sent as it was, and its file closed."""
-        self.internet.at(INDEX, root_list(*LONG_LIST), root_list("other"))
+        self.internet.at(INDEX, root_list(LONG_LIST), root_list(["other"]))
         self.get("/index/", PIP)
         before = len(self.open_files())
         exchange, leaving = self.connect(), self.connect()

@@ -43,7 +43,7 @@ class ApiCase(ProxpiCase):
     def setUp(self) -> None:
         """List them."""
         super().setUp()
-        self.internet.at(INDEX, root_list("demo", "list"))
+        self.internet.at(INDEX, root_list(["demo", "list"]))
         for name in ("list", "de-mo"):
             self.internet.at(f"{INDEX}{name}/", page(entry("x.whl", b"x"), name=name))
         keys: dict[str, Any] = {"metadata": {"sha256": sha256(METADATA)}, "gpg-sig": True}
@@ -242,7 +242,7 @@ class DeleteAll(ApiCase):
     def test_requests_under_way(self) -> None:
         """A waiting client gets its old response, which is not stored."""
         for url, path, old, new in (
-            (INDEX, "/index/", root_list("old"), root_list("new")),
+            (INDEX, "/index/", root_list(["old"]), root_list(["new"])),
             (INDEX + "demo/", "/index/demo/", page(entry("old", b"x")), page(entry("new", b"x"))),
             (FILES + NAME, PATH, Reply(200, DATA), Reply(200, DATA)),
         ):
