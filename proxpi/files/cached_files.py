@@ -39,10 +39,7 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False, kw_only=True)
 class CachedFiles:
-    """The cached versions of files.
-
-    :ivar ttl: seconds for which a file without a digest is fresh
-    """
+    """The cached versions of files; `ttl`: seconds for which one without a digest is fresh."""
 
     _upstream: UpstreamClient
     _cache_dir: CacheDir
@@ -88,9 +85,9 @@ class CachedFiles:
     def _is_fresh(self, reference: FileReference) -> bool:
         if reference.has_digest:
             return True
-        checked = self._cache_dir.checked(reference)
         if reference in self._outdated:
             return False
+        checked = self._cache_dir.checked(reference)
         if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
             return True
         return caching.remaining(checked.confirmed_at, self._ttl, self._clock.seconds()) > 0

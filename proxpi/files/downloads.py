@@ -71,7 +71,9 @@ class Downloads:
             uncached = await landed
         except (UpstreamFailed, OSError) as error:
             return self._cached.open_outdated(reference, error)
-        file = uncached.share() if uncached is not None else self._open_fetched(reference)
+        if uncached is not None:
+            return uncached.share()
+        file = self._cache_dir.open(reference, fetched=True)
         if file is None:
             raise UpstreamFailed(reference.url, "its copy is gone already")
         return file
@@ -99,14 +101,13 @@ class Downloads:
                     raise
         except UpstreamFailed as error:
             return self._cached.open_outdated(reference, error)
-        file = self._open_fetched(reference) if reader.complete else None
+        file = self._cache_dir.open(reference, fetched=True) if reader.complete else None
         if file is None:
             return reader
         reader.close()
         return file
 
     def under_way(self, reference: FileReference) -> Spool | None:
-        """The spool of a download that is under way."""
         return self._spools.get(reference)
 
     def delete(self, reference: FileReference) -> None:
@@ -120,9 +121,6 @@ class Downloads:
         for reference in [*self._flights, *self._spools]:
             self.delete(reference)
         self._cached.clear()
-
-    def _open_fetched(self, reference: FileReference) -> OpenFile | None:
-        return self._cache_dir.open(reference, fetched=True)
 
     def _spool(self, reference: FileReference) -> Spool:
         spool = self._spools.get(reference)
@@ -138,7 +136,6 @@ class Downloads:
         return spool
 
     async def _download(self, reference: FileReference) -> OpenFile | None:
-        """Download a file; log and count the outcome."""
         spool = self._spool(reference)
         outcome = "failed"
         try:
@@ -202,9 +199,7 @@ class Downloads:
         source = None
         if spool.followed:
             with suppress(OSError):  # there is no descriptor for it: the partial file stays open
-                source = (
-                    uncached.share() if uncached is not None else self._cache_dir.open(reference)
-                )
+                source = uncached.share() if uncached else self._cache_dir.open(reference)
         spool.complete(source)
         self._cached.forget(reference)
         return uncached

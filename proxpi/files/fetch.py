@@ -1,23 +1,19 @@
 """The resumable fetch: the bytes of one file from upstream into a spool, in one or more responses.
 
-Each attempt is one request:
-
-* *first*: nothing has arrived yet; the response begins the spool;
-* *resumed*: the missing bytes are requested (``Range`` and ``If-Range``, RFC 9110 13.1.5 and 14.2),
-  and a part that proves to be of the same version is appended;
-* *compared*: the upstream sends the file from its first byte again, because it serves no ranges,
-  refused this one, or sent a part that does not fit. The bytes that arrived before are compared
-  with it. The response must reach the old length; what exceeds it is appended.
+Each attempt is one request. The *first* response begins the spool. Later the missing bytes are
+requested (``Range`` and ``If-Range``, RFC 9110 13.1.5 and 14.2), and the file is *resumed*: a part
+that proves to be of the same version is appended; or *compared*: an upstream that serves no such
+part sends the file from its first byte again, which must repeat the bytes that arrived before.
 
 So bytes of two versions are never mixed: a response that differs, or is shorter, restarts the
 spool. A URL that stops being valid on the way (signed URLs expire) is replaced by that of a fresh
 page. Between two attempts the fetch may be *parked*: the client reads nothing for 5 seconds; the
-connection is closed, and the fetch resumes once the client reads. A response that says it is HTML
-is held back until its first bytes show an archive.
+connection is closed, and the fetch resumes once the client reads.
 
 A whole response is *doubtful* if it has another size than the index states, is encoded, or says
-that it is a page: only a digest tells whether it is the file. Companions alone are decoded; without
-a digest, any other encoded response is refused.
+that it is a page: only a digest tells whether it is the file. Without one, a response that says it
+is HTML is held back until its first bytes show an archive. Companions alone are decoded; without a
+digest, any other encoded response is refused.
 """
 
 from __future__ import annotations
@@ -80,7 +76,6 @@ T = TypeVar("T")
 Filter = tuple[Callable[[bytes], object], Callable[[bool], None]]
 _log = Logger(namespace="proxpi.files")
 
-
 Use = Enum("Use", "GONE WHOLE PART NONE")
 
 
@@ -138,7 +133,14 @@ def use_of(reference: FileReference, response: Response, missing: Missing) -> Us
         or (missing.proof and part.size is None and missing.size is None)
     ):
         return Use.NONE
-    same = has_version(response, missing.validator, proof=missing.proof)
+    theirs = validator_of(response)
+    same = theirs == missing.validator
+    if missing.validator is None:
+        same = not missing.proof
+    elif theirs is None:
+        # RFC 9110 15.3.7: a response to If-Range repeats the tag, but may leave out the date.
+        repeated = response.header("ETag") or response.header("Last-Modified")
+        same = not missing.proof or not (missing.validator.startswith('"') or repeated)
     return Use.PART if same else Use.NONE
 
 
@@ -156,12 +158,6 @@ def is_whole(reference: FileReference, response: Response) -> bool:
     return part is not None and part.start == 0 and part.stop == size
 
 
-def length_of(response: Response) -> int | None:
-    """The length of a whole response."""
-    part = ContentRange.of(response)
-    return response.length if part is None else part.stop
-
-
 def check_head(reference: FileReference, response: Response) -> bool:
     """
     Check the head of a response that should be the whole file.
@@ -174,7 +170,7 @@ def check_head(reference: FileReference, response: Response) -> bool:
         raise Gone(reference, response.status)
     if not is_whole(reference, response):
         raise response.status_error()
-    size, page = length_of(response), says_page(reference, response)
+    size, page = _length(response), _says_page(reference, response)
     other_size = reference.size is not None and size not in (None, reference.size)
     if reference.digest is None and response.codings and not reference.is_companion:
         raise _encoded(response)
@@ -182,6 +178,11 @@ def check_head(reference: FileReference, response: Response) -> bool:
         cause = f"it has {size} bytes, not {reference.size}"
         raise _page(response) if page else UpstreamFailed(response.url, cause, kind="length")
     return other_size or page or bool(response.codings)
+
+
+def _length(response: Response) -> int | None:
+    part = ContentRange.of(response)
+    return response.length if part is None else part.stop
 
 
 def _page(response: Response) -> UpstreamFailed:
@@ -193,7 +194,7 @@ def _encoded(response: Response) -> UpstreamFailed:
     return UpstreamFailed(response.url, cause, kind="encoded")
 
 
-def says_page(reference: FileReference, response: Response) -> bool:
+def _says_page(reference: FileReference, response: Response) -> bool:
     """Whether a response says that it is an HTML page, but the file is none."""
     content_type = (response.header("Content-Type") or "").lower()
     return content_type.startswith("text/html") and not reference.url.endswith((".html", ".htm"))
@@ -204,24 +205,8 @@ def validators_of(response: Response) -> tuple[str, str]:
     return response.header("ETag") or "", response.header("Last-Modified") or ""
 
 
-def has_version(response: Response, validator: str | None, *, proof: bool) -> bool:
-    """Whether a part is of the version with this validator; with `proof`, it must say so."""
-    if validator is None:
-        return not proof
-    theirs = validator_of(response)
-    if theirs is None:
-        # RFC 9110 15.3.7: a response to If-Range repeats the tag, but may leave out the date.
-        repeated = response.header("ETag") or response.header("Last-Modified")
-        return not proof or not (validator.startswith('"') or repeated)
-    return theirs == validator
-
-
 def validator_of(response: Response) -> str | None:
-    """
-    The validator for ``If-Range``: a strong entity tag, else the date of the last change.
-
-    A date counts if the file had not changed for a second (RFC 9110 8.8.2.2).
-    """
+    """The validator for ``If-Range``: a strong entity tag, else a date (RFC 9110 8.8.2.2)."""
     if _accept_ranges(response) == "none":
         return None
     tag = (response.header("ETag") or "").strip()
@@ -229,6 +214,7 @@ def validator_of(response: Response) -> str | None:
         return tag
     modified = response.header("Last-Modified")
     at, now = parse_date(modified), parse_date(response.header("Date"))
+    # Within the second of its date, a file may change once more.
     return None if at and now and now - at < timedelta(seconds=1) else modified
 
 
@@ -242,9 +228,9 @@ def truncated(url: str) -> UpstreamFailed:
 
 @attrs.define(eq=False)
 class Fetch:
-    """A file that is being fetched.
+    """A file, or the range of one that its spool takes, that is being fetched.
 
-    :ivar size: bytes of the file, as far as it is known
+    :ivar size: bytes of the whole file, as far as it is known
     :ivar backpressure: whether the bytes arrive no faster than some client reads them
     :ivar validators: ``ETag`` and ``Last-Modified``, else ``Date``, for a later revalidation
     """
@@ -266,8 +252,7 @@ class Fetch:
         """
         failures = wrong = 0
         while True:
-            before = self.spool.arrived
-            pause = 0.0
+            before, pause = self.spool.arrived, 0.0
             try:
                 if self.stop is None or self.spool.arrived < self.stop:
                     await self._attempt()
@@ -278,13 +263,11 @@ class Fetch:
             except Mismatch as error:
                 cause = f"wrong bytes: {error}"
                 failure = UpstreamFailed(self.reference.url, cause, kind=error.kind)
-                wrong += 1
-                hopeless = not self._restart()
+                wrong, hopeless = wrong + 1, not self._restart()
             except Offline:
                 raise
             except UpstreamFailed as error:
-                failure = error
-                hopeless = not error.temporary
+                failure, hopeless = error, not error.temporary
                 if self.spool.arrived - before < MIN_PROGRESS:
                     failures += 1
                 if self.spool.arrived == before:
@@ -304,9 +287,8 @@ class Fetch:
 
     def pass_through(self) -> None:
         """Fetch into memory, for as long as the spool has a reader."""
-        span, length = self.spool.span, self.reference.size
-        if span is not None:
-            length = span.stop - span.start
+        span = self.spool.span
+        length = self.reference.size if span is None else span.stop - span.start
         # What fits into the window arrives at once, at whatever pace the client reads.
         self.backpressure = not length or length > WINDOW
 
@@ -321,21 +303,27 @@ class Fetch:
         self.spool.fill(fill())
 
     async def verify(self) -> None:
-        compare(self.spool.digests, self.reference)
+        if self.spool.span is None:  # a range has no digest
+            compare(self.spool.digests, self.reference)
 
     @property
     def stop(self) -> int | None:
         """The offset at which the fetch ends, if known."""
-        return self.size
+        return self.size if self.spool.span is None else self.spool.end
 
     def _restart(self) -> bool:
-        self.validator = self.size = None
+        if self.spool.span is None:
+            self.validator = self.size = None
         return self.spool.restart()
 
     @property
+    def _needs_proof(self) -> bool:
+        """Whether no digest will tell if the parts fit together."""
+        return self.reference.digest is None or self.spool.span is not None
+
+    @property
     def _resumable(self) -> bool:
-        # Without a validator only the digest tells whether the parts fit together.
-        return bool(self.validator or self.reference.digest)
+        return self.validator is not None or not self._needs_proof
 
     async def _attempt(self) -> None:
         if self.spool.arrived and self._resumable:
@@ -355,8 +343,7 @@ class Fetch:
 
     async def _resume(self) -> Use:
         """Request the missing bytes; receive them, or the whole file in their place."""
-        proof = self.reference.digest is None
-        missing = Missing(self.spool.arrived, None, self.size, self.validator, proof)
+        missing = Missing(self.spool.arrived, None, self.size, self.validator, self._needs_proof)
         async with self.request(missing.headers) as response:
             use = use_of(self.reference, response, missing)
             if use is Use.WHOLE:
@@ -380,7 +367,7 @@ class Fetch:
     async def _receive_whole(self, response: Response) -> None:
         doubtful = check_head(self.reference, response)
         encoded = bool(response.codings) and self.reference.is_companion
-        size, arrived = None if encoded else length_of(response), self.spool.arrived
+        size, arrived = None if encoded else _length(response), self.spool.arrived
         if arrived and not may_be_same(size, arrived, self.size) and not self._restart():
             raise Mismatch("changed", f"now it has {size} bytes")
         self.size = size
@@ -393,7 +380,7 @@ class Fetch:
             filtered = _comparing(self.spool)
         else:
             self.spool.begin(size, withheld=doubtful)
-            if self.reference.digest is None and says_page(self.reference, response):
+            if self.reference.digest is None and _says_page(self.reference, response):
                 filtered = _sniffing(self.spool, response)
         write, end = filtered
         if encoded:
@@ -408,7 +395,6 @@ class Fetch:
         self._check_end(ended)
 
     async def _receive_encoded(self, response: Response, write: Callable[[bytes], object]) -> bool:
-        """Write a companion that came encoded, unasked; some upstreams only say that it is."""
         chunks: list[bytes] = []
         ended = await self.upstream.stream(response, chunks.append, ENCODED)
         data = b"".join(chunks)
@@ -417,6 +403,7 @@ class Fetch:
         except BodyTruncated:
             raise truncated(self.reference.url) from None
         except (BodyUndecodable, BodyTooLong) as error:
+            # Some upstreams only say that it is encoded.
             if not data.startswith((b"Metadata-Version:", b"-----BEGIN PGP")):
                 raise _encoded(response) from error
         write(data)
@@ -425,7 +412,6 @@ class Fetch:
     async def _stream(
         self, response: Response, write: Callable[[bytes], object], limit: SizeLimit | None = None
     ) -> bool:
-        """Write the body of a response; tell whether its end was announced."""
         # Other clients may wait for the connection of one that reads nothing.
         parts = response.status == 206 or _accept_ranges(response) == "bytes"
         stall_timeout = STALLED if self.backpressure and self._resumable and parts else None

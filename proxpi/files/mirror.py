@@ -67,22 +67,19 @@ def plan(*, admitted: bool, redirects: bool, metadata: bool = False, failed: boo
     It waits for the whole file, until its deadline or longer; follows the download from its first
     byte on; gets the bytes passed through; or is redirected upstream.
 
-    ======== ======== ========= ====== ============
-    metadata admitted redirects failed step
-    ======== ======== ========= ====== ============
-    no       no       on        -      REDIRECT
-    no       no       off       -      PASS_THROUGH
-    no       yes      on        no     WAIT
-    no       yes      off       no     FOLLOW
-    yes      -        on        no     WAIT
-    yes      -        off       no     WAIT_LONG
-    -        -        on        yes    REDIRECT
-    -        -        off       yes    PASS_THROUGH
-    ======== ======== ========= ====== ============
+    ============= ============== ========= ====== ============
+    core metadata quota admits   redirects failed step
+    ============= ============== ========= ====== ============
+    no            no             on        -      REDIRECT
+    no            no             off       -      PASS_THROUGH
+    no            yes            on        no     WAIT
+    no            yes            off       no     FOLLOW
+    yes           -              on        no     WAIT
+    yes           -              off       no     WAIT_LONG
+    -             -              on        yes    REDIRECT
+    -             -              off       yes    PASS_THROUGH
+    ============= ============== ========= ====== ============
 
-    :param admitted: whether the quota admits the file
-    :param redirects: whether the client may be redirected upstream
-    :param metadata: whether it is core metadata, which may have to be extracted from its wheel
     :param failed: whether the cache folder did not take the file
     """
     if failed or not (admitted or metadata):
@@ -95,16 +92,13 @@ def plan(*, admitted: bool, redirects: bool, metadata: bool = False, failed: boo
 RangeStep = Enum("RangeStep", "LENGTH REFUSE WHOLE JOIN RANGE CUT")
 
 
-@attrs.frozen
-class Size:
-    """The bytes of a file, if known; an index may be wrong about them until they are confirmed."""
-
-    bytes: int | None
-    confirmed: bool = False
-
-
 def plan_range(
-    size: Size, span: Span | Unsatisfiable | None, end: int | None = None, readable: int = 0
+    size: int | None,
+    span: Span | Unsatisfiable | None,
+    *,
+    confirmed: bool = False,
+    end: int | None = None,
+    readable: int = 0,
 ) -> RangeStep:
     """
     Decide the next step towards a range of a file that is not cached.
@@ -126,16 +120,17 @@ def plan_range(
     known   -         any other                                 RANGE
     ======= ========= ========================================= ======
 
+    :param confirmed: whether the upstream told the size; an index may be wrong about it
     :param end: size of the download that is under way, and `readable` bytes of it
     """
-    if size.bytes is None or isinstance(span, Unsatisfiable):
-        last = RangeStep.CUT if size.bytes is None else RangeStep.REFUSE
-        return last if size.confirmed else RangeStep.LENGTH
+    if size is None or isinstance(span, Unsatisfiable):
+        last = RangeStep.CUT if size is None else RangeStep.REFUSE
+        return last if confirmed else RangeStep.LENGTH
     if span is None:
         return RangeStep.WHOLE
-    if end == size.bytes and span.start < readable:
+    if end == size and span.start < readable:
         return RangeStep.JOIN
-    return RangeStep.CUT if span == Span(0, size.bytes) else RangeStep.RANGE
+    return RangeStep.CUT if span == Span(0, size) else RangeStep.RANGE
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -164,7 +159,6 @@ class Mirror:
         return self._cached.ready(reference) if reference is not None else None
 
     async def reference(self, name: str, filename: str) -> FileReference:
-        """The reference of a file, for which its page is fetched if need be."""
         return await self._resolver.find(name, filename)
 
     async def fetch(self, name: str, filename: str) -> OpenFile | Reader | Redirect:
@@ -175,7 +169,7 @@ class Mirror:
         :raises UpstreamFailed: if it cannot be fetched and redirects are off
         """
         until = self._clock.seconds() + self._timeout
-        return await self._serve(name, filename, lambda reference: self._obtain(reference, until))
+        return await self._serve(name, filename, lambda each: self._obtain(each, until))
 
     async def whole(self, name: str, filename: str) -> OpenFile:
         """Give a file once it is whole, however long that takes; raises as :meth:`fetch`."""
@@ -200,9 +194,7 @@ class Mirror:
         :raises Unsatisfiable: if the file has no such range; else as :meth:`fetch`
         """
         until = self._clock.seconds() + self._timeout
-        return await self._serve(
-            name, filename, lambda reference: self._range(reference, choose, until)
-        )
+        return await self._serve(name, filename, lambda each: self._range(each, choose, until))
 
     async def head(self, name: str, filename: str) -> OpenFile | Head:
         """Give a file if it is cached, else its size; raises as :meth:`fetch`."""
@@ -299,13 +291,14 @@ class Mirror:
         file = await self._cached.open(reference)
         if file is not None:
             return file
-        size = Size(reference.size)
+        size, confirmed = reference.size, False
         while reference.metadata_of is None:
-            span = _chosen(choose, size.bytes, reference)
+            span = _chosen(choose, size, reference)
             spool = self._downloads.under_way(reference)
-            step = plan_range(size, span, *((spool.end, spool.readable) if spool else ()))
+            end, readable = (spool.end, spool.readable) if spool else (None, 0)
+            step = plan_range(size, span, confirmed=confirmed, end=end, readable=readable)
             if step is RangeStep.LENGTH:
-                size = Size(await self._length(reference), confirmed=True)
+                size, confirmed = await self._length(reference), True
                 continue
             if step is RangeStep.WHOLE:
                 break
@@ -313,14 +306,14 @@ class Mirror:
                 return await self._cut(reference, choose, until)
             if isinstance(span, Unsatisfiable):
                 raise span
-            assert span is not None and size.bytes is not None
+            assert span is not None and size is not None
             if step is RangeStep.JOIN and spool is not None:
-                return RangeResponse(spool.reader(span.start), span, size.bytes)
+                return RangeResponse(spool.reader(span.start), span, size)
             try:
-                return await self._ranges.pass_range_through(reference, span, size.bytes)
+                return await self._ranges.pass_range_through(reference, span, size)
             except RangeNotServed as refusal:
                 # Of a file of another size, the range may be another one.
-                size = Size(None if size.confirmed else refusal.size, confirmed=True)
+                size, confirmed = None if confirmed else refusal.size, True
         return await self._obtain(reference, until)
 
     async def _cut(

@@ -1,10 +1,10 @@
 """The range client: requests for a part or the length of a file, and files that are not cached.
 
-A *pass-through* is a fetch into a spool in memory, for one client at its pace: of a range of a file
-that is not cached, or of a file that may not be cached. It *waits* for the first byte, *runs*, and
-*ends* when all bytes have arrived, the upstream fails, or its reader leaves. Only whole files can
-be verified; a range is believed as far as the response states what it is. A response that is not
-the requested range is :class:`RangeNotServed`: the caller takes the range from the whole file.
+A *pass-through* is a fetch into a spool in memory, for one client at its pace: of a range, or of a
+file that may not be cached. It ends when all bytes have arrived, the upstream fails, or its reader
+leaves. Only whole files can be verified; a range is believed as far as the response states what it
+is. A response that is not the requested range is :class:`RangeNotServed`: the caller takes the
+range from the whole file.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ from proxpi.upstream.errors import Offline, UpstreamFailed
 from proxpi.upstream.response import ContentRange, SizeLimit
 
 
+@attrs.define
 class RangeNotServed(Exception):
-    """An upstream does not serve the range that was requested.
+    """A response is not the requested range; `size`: of its file, if not the expected one."""
 
-    :ivar size: bytes of the whole file, if the upstream states another size than was expected
-    """
-
-    def __init__(self, size: int | None = None) -> None:
-        super().__init__("the response is not the range that was requested")
-        self.size = size
+    size: int | None = None
 
 
 @attrs.frozen
@@ -51,26 +47,9 @@ class Piece:
 
 @attrs.define(eq=False)
 class _RangeFetch(Fetch):
-    """The range of one version of a file that its spool takes; `size` is known.
-
-    :ivar refused: whether the last response was an error status
-    """
+    """The range of one version of a file; `refused`: the last response was an error status."""
 
     refused: bool = attrs.field(init=False, default=False)
-
-    async def verify(self) -> None:
-        pass  # a range has no digest
-
-    @property
-    def stop(self) -> int | None:
-        return self.spool.end
-
-    def _restart(self) -> bool:
-        return self.spool.restart()
-
-    @property
-    def _resumable(self) -> bool:
-        return self.validator is not None
 
     async def _attempt(self) -> None:
         try:
@@ -105,8 +84,6 @@ class _RangeFetch(Fetch):
 
 @attrs.frozen(eq=False)
 class RangeClient:
-    """Requests ranges, lengths, and files that are not cached."""
-
     _upstream: UpstreamClient
     _resolver: Resolver
 
@@ -142,7 +119,7 @@ class RangeClient:
         return Piece(part.start, data, part.size)
 
     async def pass_through(self, reference: FileReference) -> Reader:
-        """Fetch a file for one reader, as soon as its first byte arrives; raises as `Fetch.run`."""
+        """Fetch a file for one reader, which begins with the first byte; raises as `Fetch.run`."""
         spool = Spool(reference)
         Fetch(reference, self._upstream, spool, self._resolver).pass_through()
         return await spool.begun()

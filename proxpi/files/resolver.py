@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cached_property, lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import attrs
@@ -88,29 +88,28 @@ class FileReference:
         return self.digest[1] if self.digest and self.digest[0] == "sha256" else None
 
 
-@lru_cache(maxsize=4096)
-def file_reference(listed: ListedFile) -> FileReference:
-    entry, digest = listed.entry, model.best_hash(listed.entry)
-    version = "" if digest else _version(listed)
-    return FileReference(entry["url"], digest, entry.get("size"), listed.private, version=version)
-
-
-@lru_cache(maxsize=4096)
-def companion_reference(listed: ListedFile, suffix: str) -> FileReference:
-    """The reference of a companion; it has a digest if the index advertises one."""
-    digest = advertised = None
-    if suffix == METADATA and (hashes := model.metadata_hash(listed.entry)):
-        if isinstance(hashes, dict):
-            digest = model.best_hash({"hashes": hashes})
-        advertised = listed
-    url = urls.with_suffix(listed.entry["url"], suffix)
-    version = "" if digest else _version(listed)
-    return FileReference(url, digest, None, listed.private, advertised, True, version=version)
-
-
-def _version(listed: ListedFile) -> str:
-    """Distinguish versions of a file, and so of its companions, as far as the page does."""
+@lru_cache(maxsize=8192)
+def file_reference(listed: ListedFile, suffix: str = "") -> FileReference:
+    """The reference of a listed file or, by its suffix, of a companion, which may be advertised."""
     entry, metadata = listed.entry, model.metadata_hash(listed.entry)
+    url, size, digest, advertised = entry["url"], entry.get("size"), model.best_hash(entry), False
+    if suffix:
+        url, size, digest = urls.with_suffix(url, suffix), None, None
+        advertised = suffix == METADATA and bool(metadata)
+        if advertised and isinstance(metadata, dict):
+            digest = model.best_hash({"hashes": metadata})
+    return FileReference(
+        url,
+        digest,
+        size,
+        listed.private,
+        metadata_of=listed if advertised else None,
+        is_companion=bool(suffix),
+        version="" if digest else _version(entry, metadata),
+    )
+
+
+def _version(entry: dict[str, Any], metadata: object) -> str:
     digests = [each for each in (entry.get("hashes"), metadata) if isinstance(each, dict) and each]
     stated = [entry.get("size"), entry.get("upload-time"), *map(sorted, map(dict.items, digests))]
     if not any(stated):
@@ -125,6 +124,10 @@ class Gone(Exception):
         super().__init__(f"{urls.loggable(reference.url)}: status {status}")
         self.reference = reference
         self.status = status
+
+
+class NotUpstream(Exception):
+    """An index lists the file, but the upstream says that there is none."""
 
 
 class Listings(Protocol):
@@ -143,10 +146,6 @@ class Listings(Protocol):
         """Let the page advertise no core metadata of a file any more."""
 
 
-class NotUpstream(Exception):
-    """An index lists the file, but the upstream says that there is none."""
-
-
 @attrs.frozen(eq=False)
 class Resolver:
     """Finds file references by the normalized name of the project and the name of the file."""
@@ -155,29 +154,23 @@ class Resolver:
 
     def known(self, name: str, filename: str) -> FileReference | None:
         """Find a reference on pages that are at hand."""
-        listed = self._listings.ready_file(name, filename)
-        if listed is not None:
-            return file_reference(listed)
-        base, suffix = _split(filename)
-        listed = self._listings.ready_file(name, base) if suffix else None
-        return companion_reference(listed, suffix) if listed is not None else None
+        # Some indexes list companions as files of their own.
+        for base, suffix in ((filename, ""), _split(filename)):
+            if (listed := self._listings.ready_file(name, base)) is not None:
+                return file_reference(listed, suffix)
+        return None
 
     async def find(self, name: str, filename: str) -> FileReference:
         """Find a reference, fetching the page if need be; raises `NotListed`."""
         base, suffix = _split(filename)
-        if not suffix:
-            reference = file_reference(await self._listings.fetch_file(name, filename))
+        try:
+            reference = file_reference(await self._listings.fetch_file(name, base), suffix)
+        except NotListed:
+            if (known := self.known(name, filename)) is None:
+                raise
+            reference = known
         else:
-            try:
-                listed = await self._listings.fetch_file(name, base)
-            except NotListed:
-                # Some indexes list companions as files of their own.
-                known = self.known(name, filename)
-                if known is None:
-                    raise
-                reference = known
-            else:
-                reference = self.known(name, filename) or companion_reference(listed, suffix)
+            reference = (self.known(name, filename) if suffix else None) or reference
         return attrs.evolve(reference, requested_as=(name, filename))
 
     async def find_again(self, name: str, filename: str, gone: Gone) -> FileReference:
@@ -187,8 +180,7 @@ class Resolver:
         :raises Gone: if the URL is the same
         :raises NotUpstream: if the page does not list it any more
         """
-        base, _ = _split(filename)
-        await self._listings.refetch_file(name, base)
+        await self._listings.refetch_file(name, _split(filename)[0])
         reference = self.known(name, filename)
         if reference is None:
             raise NotUpstream(filename)

@@ -1,13 +1,8 @@
 """Spool: the bytes of one download while they arrive. Each reader reads them at its own offset.
 
-A spool is in one of three states:
-
-* *growing*: bytes arrive. Readers get all but the verification tail: the last bytes are held back
-  until the digest is right, so a reader of a wrong file never gets all of it.
-* *complete*: all bytes have arrived; a whole file was verified, a range cannot be.
-* *failed*: no more bytes will arrive, and the readers are cut off.
-
-The bytes lie in one storage:
+States: *growing* (readers get all but the verification tail: the last bytes are held back until the
+digest is right, so a reader of a wrong file never gets all of it), *complete* (a whole file was
+verified, a range cannot be) and *failed* (readers are cut off). The bytes lie in one storage:
 
 * a *partial file*, for a file that may be cached: the download runs at full speed. It is created
   when the first response begins: a download that waits for a connection holds no descriptor;
@@ -42,7 +37,6 @@ WINDOW = 256 * 1024
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
-
 
 State = Enum("State", "GROWING COMPLETE FAILED")
 
@@ -93,7 +87,7 @@ def _nothing() -> None: ...
 
 @attrs.define(eq=False)
 class Spool:
-    """The bytes of one file, or of a range of it; see above.
+    """The bytes of one file, or of a range of it.
 
     :ivar span: the range; ``None`` is the whole file
     :ivar create: creates the partial file; without it the bytes stay in memory
@@ -157,7 +151,7 @@ class Spool:
 
     def begin(self, end: int | None, *, withheld: bool = False) -> None:
         """
-        Begin the whole file, of `end` bytes if announced; see above for `withheld`.
+        Begin the whole file, of `end` bytes if announced.
 
         :raises OSError: if the partial file cannot be created, or may not become so large
         """
@@ -247,6 +241,10 @@ class Spool:
         self._notify()
         return waiter
 
+    def _leave(self, waiter: Deferred[Reader]) -> None:
+        self._waiting.remove(waiter)
+        self.release_unfollowed()
+
     def reader(self, offset: int) -> Reader:
         """Give a reader, which has to be closed once."""
         reader = Reader(self, offset)
@@ -266,10 +264,6 @@ class Spool:
         """Drop the bytes in memory that every reader has read."""
         if self._readers and isinstance(self._storage, Window):
             self._storage.trim(min(reader.offset for reader in self._readers))
-
-    def _leave(self, waiter: Deferred[Reader]) -> None:
-        self._waiting.remove(waiter)
-        self.release_unfollowed()
 
     def _refuse(self, error: Exception) -> None:
         while self._waiting:
@@ -325,8 +319,7 @@ class Reader:
     def read(self, count: int) -> bytes:
         """Read at most `count` bytes of those that are available; raises the disk's `OSError`."""
         data = self.spool.read(self.offset, count)
-        self.offset += len(data)
-        self.spool.trim()
+        self.skip_to(self.offset + len(data))
         return data
 
     def skip_to(self, offset: int) -> None:
@@ -335,10 +328,9 @@ class Reader:
         self.spool.trim()
 
     def notify(self) -> None:
-        """Call the subscriber; an error in it does not concern other readers."""
         try:
             self._changed()
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 (an error in it does not concern other readers)
             _log.failure("while sending a file that is being downloaded")
 
     def close(self) -> None:

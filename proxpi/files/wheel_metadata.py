@@ -5,9 +5,9 @@ needed in their last 64 KiB, as PEP 427 recommends, and each further piece is on
 number of ranges and their bytes are bounded. A wheel whose upstream serves no ranges is downloaded
 *whole*, as any file. Only bytes with the digest that the index advertises are served.
 
-A wheel is a zip archive, which ``zipfile`` reads from a :class:`View`. A piece that has not been
-read yet is :class:`Needed`: once it is, the archive is read anew. While metadata is *extracted*,
-clients wait for it without a deadline: no client is redirected to where it is gone.
+``zipfile`` reads the archive from a :class:`View`. A piece that has not been read yet is
+:class:`Needed`: once it is, the archive is read anew. While metadata is *extracted*, clients wait
+for it without a deadline: no client is redirected to where it is gone.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 
 import attrs
+from packaging.utils import canonicalize_name
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -61,11 +63,12 @@ class WheelFailed(UpstreamFailed):
     """A wheel cannot be read now; no client finds its metadata elsewhere, for that is gone."""
 
 
+@attrs.define
 class Needed(Exception):
-    def __init__(self, start: int, stop: int) -> None:
-        super().__init__(f"bytes {start} to {stop}")
-        self.start = start
-        self.stop = stop
+    """The bytes of a wheel from `start` to before `stop` have not been read yet."""
+
+    start: int
+    stop: int
 
 
 class View(io.RawIOBase):
@@ -76,18 +79,11 @@ class View(io.RawIOBase):
         self._at = at
         self._position = 0
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._size)
-        if position < 0:
+        self._position = offset + (0, self._position, self._size)[whence]
+        if self._position < 0:
             raise OSError("before the first byte")
-        self._position = position
-        return position
+        return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Raises `Unfit` at more bytes than anything in a wheel may need."""
@@ -131,14 +127,13 @@ def core_metadata(wheel: View, filename: str) -> bytes:
 
 
 def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
-    """Find the one file of metadata that is this wheel's."""
     # The metadata of other projects may be packed in, too, by accident.
     stated = filename.split("-")[:2]
     named = [
         (found[1], member)
         for member in archive.infolist()
         if (found := _METADATA.fullmatch(member.filename)) is not None
-        and _folded(found[1].partition("-")[0]) == _folded(stated[0])
+        and canonicalize_name(found[1].partition("-")[0]) == canonicalize_name(stated[0])
     ]
     if len(named) > 1:
         named = [(stem, member) for stem, member in named if stem == "-".join(stated)]
@@ -151,10 +146,6 @@ def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
     if member.file_size > LIMIT:
         raise Unfit("its metadata is too long")
     return member
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -198,7 +189,7 @@ class WheelMetadata:
 
     def clear(self) -> None:
         for reference in self._flights:
-            self.delete(reference)
+            self._flights.detach(reference)
 
     async def _bring(self, reference: FileReference) -> OpenFile | None:
         try:
@@ -231,9 +222,11 @@ class WheelMetadata:
                 raise error from failure
             if isinstance(failure, OSError):
                 failure = UpstreamFailed(reference.url, f"gone, and the cache folder: {failure}")
-            temporary, retry_after = failure.temporary, failure.retry_after
             raise WheelFailed(
-                failure.url, failure.cause, temporary=temporary, retry_after=retry_after
+                failure.url,
+                failure.cause,
+                temporary=failure.temporary,
+                retry_after=failure.retry_after,
             ) from failure
         _log.info("{error}; it was taken out of the wheel", error=error)
         return uncached
@@ -264,10 +257,8 @@ class WheelMetadata:
             raise Unfit("it is no wheel")
         file = self._cache_dir.open(wheel)
         if file is None and not self._cache_dir.found(wheel):
-            try:
+            with suppress(RangeNotServed):
                 return await self._read_ranges(wheel, filename)
-            except RangeNotServed:
-                pass
         file = file or await self._cached.open(wheel)
         if file is None:
             if not self._cache_dir.quota.admits(wheel.size):

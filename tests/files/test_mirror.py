@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.files.cache_dir import CacheDir
-from proxpi.files.mirror import Head, RangeStep, Size, Step, plan, plan_range
+from proxpi.files.mirror import Head, RangeStep, Step, plan, plan_range
 from proxpi.files.resolver import NotUpstream
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.simple.model import NotListed
@@ -59,8 +59,9 @@ def test_plan_range(
     size: int | None, span: Any, download: Any, confirmed: RangeStep, otherwise: RangeStep
 ) -> None:
     """The table of :func:`plan_range`, for sizes that the upstream confirmed, and others."""
-    assert plan_range(Size(size, confirmed=True), span, *download) is confirmed
-    assert plan_range(Size(size), span, *download) is otherwise
+    under_way = dict(zip(("end", "readable"), download, strict=False))
+    assert plan_range(size, span, confirmed=True, **under_way) is confirmed
+    assert plan_range(size, span, **under_way) is otherwise
 
 
 class Deadline(MirrorCase):

@@ -14,7 +14,6 @@ from proxpi.files.resolver import (
     SIGNATURE,
     FileReference,
     Resolver,
-    companion_reference,
     file_reference,
 )
 from proxpi.simple.model import ListedFile, NotListed
@@ -131,7 +130,7 @@ def test_public_url() -> None:
 def test_companions(metadata: object, suffix: str, digest: object) -> None:
     """A companion lies beside its file, before the query, and has the advertised digest alone."""
     listed = ListedFile(entry("x.whl", b"x", url=f"{X}?sig=1", metadata=metadata), True)
-    reference = companion_reference(listed, suffix)
+    reference = file_reference(listed, suffix)
     assert reference.url == f"{X}{suffix}?sig=1"
     assert (reference.digest, reference.size, reference.private) == (digest, None, True)
 
