@@ -68,7 +68,7 @@ def upstream_client(
 
 
 def source(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
-    """Give an index that is asked through a way out."""
+    """Give the client of an index."""
     root = Root(url, through, through.clock)
     return IndexClient(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
 
@@ -170,7 +170,7 @@ class Line:
 
 
 class Network:
-    """A reactor in memory, and the way out through the real agent over it.
+    """A reactor in memory, and a client of upstreams with the real agent on it.
 
     :ivar names: the addresses of hosts; every other name stands for one that is public
     """

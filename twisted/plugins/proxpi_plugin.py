@@ -1,4 +1,4 @@
-"""Makes ``twistd proxpi`` known; what it does is loaded only when it is asked for."""
+"""Registers ``twistd proxpi``, whose code is imported when the command is used."""
 
 from twisted.application.service import ServiceMaker
 
