@@ -25,7 +25,7 @@ VERY_LONG = "options timeout:30 attempts:5\n"
 
 @attrs.define(eq=False)
 class World:
-    """An index that is found by its name, and links to hosts whose names nobody tells."""
+    """An index with a name, and links to hosts whose names never resolve."""
 
     index: FakeIndex
     names: Names
@@ -71,7 +71,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def _hang(world: World, proxy: Proxy, count: int) -> list[Future[Reply]]:
-    """Ask for files at hosts whose names hang, until proxpi has been led there."""
+    """Request files at hosts whose names hang, until all redirects have been followed."""
     asks = []
     for number in range(count):
         host = f"hanging-{number}.test"

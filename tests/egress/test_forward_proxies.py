@@ -235,7 +235,7 @@ def half(connection: socket.socket) -> bool:
 
 
 def endless(connection: socket.socket) -> bool:
-    """Send headers without end, until nobody reads them."""
+    """Send fields without end, until the connection is closed."""
     connection.sendall(b"HTTP/1.1 200 OK\r\n")
     while True:
         connection.sendall(b"X: y\r\n" * 1000)

@@ -97,7 +97,7 @@ def test_closed(stack: ExitStack, tmp_path: Path, end: str, moment: str, tls: bo
 
 
 def test_asked_twice_and_no_more(stack: ExitStack, tmp_path: Path) -> None:
-    """A fresh connection that is closed is an outage, of which nobody is spared the news."""
+    """A new connection that is closed before a response is an outage."""
     requests: list[str] = []
 
     def converse(connection: Connection) -> None:

@@ -38,7 +38,7 @@ def with_login(url: str, login: tuple[str, str]) -> str:
 
 
 def settings(url: str, **more: object) -> dict[str, str]:
-    """Give the variables of a proxpi that sends nobody away who might be let in."""
+    """Give the variables of a proxpi that redirects at once."""
     variables = {"PROXPI_INDEX_URL": url, "PROXPI_DOWNLOAD_TIMEOUT": "0"}
     return variables | {name: str(value) for name, value in more.items()}
 

@@ -57,7 +57,7 @@ HANGS: list[Callable[[Connection], bool]] = [_mute, _half_a_head, _head_without_
 
 
 def _hung_up_on(hang: Callable[[Connection], bool], scheme: str, folder: Path) -> str:
-    """Ask an upstream that hangs; give what a client is told in the end."""
+    """Request a page of an upstream that hangs; give the text of the response."""
     left: list[bool] = []
     folder.mkdir()
 

@@ -56,7 +56,7 @@ def test_public_is_what_the_registry_calls_global(address: IPv4Address | IPv6Add
 
 @given(ip_addresses(v=4), sampled_from(_WITHIN_IPV6))
 def test_an_embedded_address_counts(address: IPv4Address, prefix: str) -> None:
-    """An IPv4 address in an IPv6 address is what is reached by it."""
+    """An IPv6 address that embeds an IPv4 address has the kind of that one."""
     embedding = IPv6Address(int(IPv6Address(prefix)) + int(address))
     assert kind_of(str(embedding)) == kind_of(str(address))
 

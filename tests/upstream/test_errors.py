@@ -38,76 +38,60 @@ def _ssl(*reasons: str) -> SSL.Error:
     return SSL.Error([("SSL routines", "", reason) for reason in reasons])
 
 
-BARRED = (
+BLOCKED = (
     "a is ::1, a private address, where no link or redirect may lead "
     "unless PROXPI_ALLOW_HOSTS has a"
 )
 
 
+CONNECTION: list[tuple[Exception, str, bool]] = [
+    (error.DNSLookupError(), "host name not found", True),
+    (error.ConnectionRefusedError(), "connection refused", True),
+    (error.TimeoutError(), "timed out while connecting", True),
+    (error.TCPTimedOutError(), "timed out while connecting", True),
+    (error.NoRouteError(), "could not connect", True),
+    (error.ConnectError(), "could not connect", True),
+    (BodyTimeout(), "timed out", True),
+    (defer.TimeoutError(), "timed out", True),
+    (DNSTimeout(), "timed out while its name was looked up", True),
+    (EXPIRED, "the certificate of index.example expired on 2026-01-02", False),
+    (BUSY, "index.example broke off the TLS handshake (alert 80)", True),
+    (_ssl("wrong version number"), f"{NOT_TLS} (wrong version number)", True),
+    (_ssl("unsupported protocol"), f"TLS failed: {TOO_OLD}", False),
+    (_ssl("bad certificate"), "TLS failed: bad certificate", False),
+    (_ssl("decryption failed", "bad record mac"), f"TLS failed: {BOTH}", True),
+    (SSL.Error([]), "TLS failed", True),
+]
+RESOURCE: list[tuple[Exception, str, bool]] = [
+    (error.ConnectionLost(), "the connection was closed", True),
+    (error.ConnectionDone(), "the connection was closed", True),
+    (BodyTooLong(), "the answer is too long", False),
+    (BodyTooLong("X allows 7 bytes"), "the answer is too long: X allows 7 bytes", False),
+    (HeadTooLong(), "the head of the answer is too long", False),
+    (AddressBlocked("a", "::1", "private"), BLOCKED, False),
+    (AddressBlocked("a", "::1", "private", certain=False), BLOCKED, True),
+    (BodyTruncated(), "the answer was cut short", True),
+    (SchemeNotSupported(), "only http and https are supported", False),
+    (ValueError("secret"), "no usable answer (ValueError)", True),
+]
+
+
 @pytest.mark.parametrize(
-    ("reason", "cause", "temporary"),
+    ("reason", "cause", "temporary", "scope"),
     [
-        (error.DNSLookupError(), "host name not found", True),
-        (error.ConnectionRefusedError(), "connection refused", True),
-        (error.TimeoutError(), "timed out while connecting", True),
-        (error.TCPTimedOutError(), "timed out while connecting", True),
-        (error.NoRouteError(), "could not connect", True),
-        (error.ConnectError(), "could not connect", True),
-        (error.ConnectionLost(), "the connection was closed", True),
-        (error.ConnectionDone(), "the connection was closed", True),
-        (BodyTimeout(), "timed out", True),
-        (defer.TimeoutError(), "timed out", True),
-        (BodyTooLong(), "the answer is too long", False),
-        (BodyTooLong("X allows 7 bytes"), "the answer is too long: X allows 7 bytes", False),
-        (HeadTooLong(), "the head of the answer is too long", False),
-        (DNSTimeout(), "timed out while its name was looked up", True),
-        (AddressBlocked("a", "::1", "private"), BARRED, False),
-        (AddressBlocked("a", "::1", "private", certain=False), BARRED, True),
-        (BodyTruncated(), "the answer was cut short", True),
-        (SchemeNotSupported(), "only http and https are supported", False),
-        (EXPIRED, "the certificate of index.example expired on 2026-01-02", False),
-        (BUSY, "index.example broke off the TLS handshake (alert 80)", True),
-        (_ssl("wrong version number"), f"{NOT_TLS} (wrong version number)", True),
-        (_ssl("unsupported protocol"), f"TLS failed: {TOO_OLD}", False),
-        (_ssl("bad certificate"), "TLS failed: bad certificate", False),
-        (_ssl("decryption failed", "bad record mac"), f"TLS failed: {BOTH}", True),
-        (SSL.Error([]), "TLS failed", True),
-        (ValueError("secret"), "no usable answer (ValueError)", True),
+        *((*row, "connection") for row in CONNECTION),
+        *((*row, "resource") for row in RESOURCE),
     ],
 )
-def test_causes(reason: Exception, cause: str, temporary: bool) -> None:
-    """Each kind of failure has its sentence, bare or wrapped as Twisted's client does it."""
+def test_causes(reason: Exception, cause: str, temporary: bool, scope: str) -> None:
+    """Each failure has its sentence, bare or wrapped as Twisted's client does it, and its scope."""
     wrappers: list[Any] = [ResponseNeverReceived, ResponseFailed, RequestTransmissionFailed]
     shapes = [reason, *(wrapper([Failure(reason)]) for wrapper in wrappers)]
     for shape in [*shapes, ResponseFailed([Failure(shapes[1])])]:
         found = upstream_failed(URL, Failure(shape))
         assert (found.cause, found.temporary) == (cause, temporary)
+        assert (found.scope, found.copy().scope) == (scope, scope)
         assert str(found) == f"{URL}: {cause}"
-
-
-@pytest.mark.parametrize(
-    ("reason", "scope"),
-    [
-        (error.DNSLookupError(), "connection"),
-        (error.ConnectionRefusedError(), "connection"),
-        (error.TCPTimedOutError(), "connection"),
-        (error.NoRouteError(), "connection"),
-        (DNSTimeout(), "connection"),
-        (BodyTimeout(), "connection"),
-        (EXPIRED, "connection"),
-        (_ssl("wrong version number"), "connection"),
-        (error.ConnectionLost(), "resource"),
-        (error.ConnectionDone(), "resource"),
-        (BodyTruncated(), "resource"),
-        (HeadTooLong(), "resource"),
-        (AddressBlocked("a", "::1", "private"), "resource"),
-        (ValueError(), "resource"),
-    ],
-)
-def test_scope(reason: Exception, scope: str) -> None:
-    """Without a connection or a response head the server fails, else the resource alone."""
-    found = upstream_failed(URL, Failure(reason))
-    assert (found.scope, found.copy().scope) == (scope, scope)
 
 
 @pytest.mark.parametrize(

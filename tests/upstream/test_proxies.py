@@ -143,7 +143,7 @@ def test_unsupported(scheme: str, variable: str) -> None:
     ],
 )
 def test_no_proxy_url(text: str) -> None:
-    """What is not understood is refused in one line, and what may be a password is not shown."""
+    """A URL that is not understood is refused in one line, without a possible password."""
     line = refusal(HTTPS_PROXY=text)
     assert line.startswith("HTTPS_PROXY=")
     assert line.endswith(": not understood; an http or https URL with a host is accepted")

@@ -116,7 +116,7 @@ def trusts(
 
 
 def refusal(ca_bundle: object = None, **environment: object) -> str:
-    """Give the line that says what is wrong with the settings."""
+    """Give the line that refuses the settings."""
     with pytest.raises(SettingsError) as caught:
         trusts([], ca_bundle, **environment)
     assert "\n" not in str(caught.value)
@@ -161,7 +161,7 @@ def _looks_at_the_system(ca_bundle: object = None, **environment: object) -> boo
 
 
 def test_the_system(authorities: list[Authority]) -> None:
-    """The system is trusted too, unless a variable of other programs says what is instead."""
+    """The system is trusted, unless a variable of another program replaces it."""
     path = authorities[0].path
     assert _looks_at_the_system()
     assert _looks_at_the_system(path)
@@ -188,7 +188,7 @@ def test_an_empty_variable() -> None:
 
 @pytest.mark.parametrize("variable", ["PROXPI_CA_BUNDLE", *OTHERS])
 def test_no_trust(tmp_path: Path, variable: str) -> None:
-    """What is not there, holds nothing, or is no PEM, is refused, and the variable is named."""
+    """A missing file, an empty one and a folder without PEM are refused by the variable's name."""
 
     def refused(path: Path) -> str:
         own = variable == "PROXPI_CA_BUNDLE"
@@ -205,7 +205,7 @@ def test_no_trust(tmp_path: Path, variable: str) -> None:
 
 
 def shown(path: Path) -> SSL.Context:
-    """Give a context that shows what is in a file."""
+    """Give a context that shows the certificate of a file."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     tls.show(context, Given("PROXPI_CLIENT_CERT", str(path)))
     return context
