@@ -220,10 +220,8 @@ class PageCache:
         with self._store.lock:
             self._store.mark_invalid(name)
             stored = old.stored and old.stored.invalidated()
-            new = PageEntry(
-                name, self._clock, old.invalidated_responses(), forced=True, stored=stored
-            )
-            self._put(new)
+            responses = old.invalidated_responses()
+            self._put(attrs.evolve(old, responses=responses, forced=True, stored=stored))
 
     def clear(self) -> Deferred[None]:
         """
