@@ -39,10 +39,9 @@ client has taken all bytes. In every state, a client that takes no bytes for
 side gets its responses; whether it is gone shows once something is sent to it: after
 :data:`HALF_CLOSE_GRACE` seconds a ``100 Continue``.
 
-Backpressure: the channel counts the bytes that the transport has not handed to the kernel. A *pull*
-producer, registered with the transport of the socket, is resumed exactly when that buffer is empty.
-Above :data:`BUFFER` bytes the producer of the response is paused, and no further request is begun.
-With more than :data:`MAX_PIPELINED` bytes of them, the channel stops reading.
+Backpressure: while the client does not take the responses (:class:`~proxpi.web.transfer.Output` is
+full), no further request is begun. With more than :data:`MAX_PIPELINED` bytes of further requests,
+the channel stops reading.
 
 A hit in the response cache (:mod:`proxpi.web.response_cache`) is handed to the socket without
 parsing: on a plain connection that is *idle*, with an empty buffer.
@@ -57,17 +56,13 @@ from ipaddress import ip_address
 from typing import Any
 
 import attrs
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
-    IPullProducer,
     IReactorTime,
-    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol
-from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
@@ -85,7 +80,7 @@ from proxpi.web.request_parser import (
 )
 from proxpi.web.response_cache import CachedResponse, ResponseCache
 from proxpi.web.routes import in_tree
-from proxpi.web.transfer import POLL, SendProgress, send_bytes, send_cached, send_file
+from proxpi.web.transfer import POLL, Output, send_bytes, send_file
 
 #: Seconds for a whole request to come.
 REQUEST_TIMEOUT = 30.0
@@ -101,8 +96,6 @@ LINGER_TIMEOUT = 30.0
 MAX_LINGER = 128 * 1024 * 1024
 #: Seconds after which a client that has closed its sending side is probed.
 HALF_CLOSE_GRACE = 1.0
-#: Bytes in the transport's buffer above which nothing more is written.
-BUFFER = 64 * 1024
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -162,15 +155,15 @@ class Channel(Protocol):
 
     :ivar admitted: whether the connection gets more than refusals
     :ivar client: the client's address, for the log
-    :ivar plain: whether the kernel can send files to the socket: no TLS or other wrapper above it
+    :ivar output: its sending side
     :ivar persistent: whether the connection stays open after the response
     """
 
     transport: Any
+    output: Output
     _head: Head
     admitted = False
     client = "-"
-    plain = False
     persistent = True
 
     def __init__(
@@ -199,13 +192,6 @@ class Channel(Protocol):
         #: The body of the last request; what is left of it may also come after the response.
         self._body: Counted | Chunks = Counted(0)
         self._request: Any = None
-        self._producer: Any = None
-        #: Bytes that the transport may not have handed to the kernel yet.
-        self._unsent = 0
-        #: How often it had handed over everything.
-        self._drains = 0
-        #: What closes the connection, or its sending side, once nothing is unsent.
-        self._close: Callable[[], object] | None = None
         self._left_to_discard = MAX_LINGER
 
     # The transport's side.
@@ -213,17 +199,10 @@ class Channel(Protocol):
     def connectionMade(self) -> None:
         """See `IProtocol`."""
         transport = self.transport
-        #: The transport of the socket, below TLS and whatever else wraps it.
-        self._descriptor: Any = transport
-        while not isinstance(self._descriptor, FileDescriptor):
-            self._descriptor = self._descriptor.transport
-        self._descriptor.registerProducer(_BufferDrained(self), False)
-        self._progress = SendProgress(self._descriptor, self._clock)
-        self._tls = ISSLTransport.providedBy(transport)
-        self.plain = isinstance(transport, Connection) and not self._tls
+        self.output = Output(transport, self._clock, self._output_drained)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        if isinstance(transport, ProtocolWrapper) and not self._tls:
+        if isinstance(transport, ProtocolWrapper) and not self.output.tls:
             # The wrapper of an endpoint with PROXY headers passes on everything but this.
             wrapper: Any = transport
             wrapper.readConnectionLost = self.readConnectionLost
@@ -246,20 +225,20 @@ class Channel(Protocol):
         self._limiter.release(self)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self._producer is not None:
-            self._producer.stopProducing()
+        self.output.connection_lost()
         if self._request is not None:
             self._request.connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
         entry, now = None, self._clock.seconds()
-        if self._state is IDLE and self.plain and self.admitted and not self._unsent:
+        output = self.output
+        if self._state is IDLE and output.plain and self.admitted and not output.unsent:
             entry = self._cache.find(data, now)
         if entry is not None:
             self._send_cached(entry, now)
             return
-        if not self.plain:
+        if not output.plain:
             self._note_client()  # a PROXY header may have come before
         self._input += data
         self._advance()
@@ -272,17 +251,8 @@ class Channel(Protocol):
     def writeConnectionLost(self) -> None:
         """See `IHalfCloseableProtocol`; this side closes only to linger."""
 
-    def buffer_drained(self) -> None:
-        """The transport has handed everything to the kernel."""
-        self._unsent = 0
-        self._drains += 1
-        if self._descriptor.disconnecting:
-            self._descriptor.unregisterProducer()  # TLS closes by itself when the client does
-        elif self._close is not None:
-            self._close_by(self._close)
-        elif self._producer is not None:
-            self._producer.resumeProducing()
-        elif self._input or self._input_ended:
+    def _output_drained(self) -> None:
+        if self._input or self._input_ended:
             self._advance()
 
     # Responses from the cache.
@@ -291,7 +261,7 @@ class Channel(Protocol):
         """Send a cached response to a request of which nothing else is known."""
         head = entry.head(now)
         try:
-            sent = send_cached(self._descriptor.getHandle(), head, entry)
+            sent = self.output.send_cached(head, entry)
         except OSError:
             self.abort()
             return
@@ -310,11 +280,10 @@ class Channel(Protocol):
             self._log_cached(entry, self._clock.seconds() - started)
             self.requestDone(rest)
 
-        rest = _CachedRequest(
-            self, self.write, self.registerProducer, self.unregisterProducer, finish
-        )
+        out = self.output
+        rest = _CachedRequest(self, out.write, out.registerProducer, out.unregisterProducer, finish)
         self._begin_response(rest)
-        self.write(head[sent:])
+        out.write(head[sent:])
         start = max(0, sent - len(head))
         if entry.held is None or not entry.size:
             send_bytes(rest, entry.apart, start)
@@ -342,7 +311,7 @@ class Channel(Protocol):
         finally:
             self._advancing = False
         if self._input_ended:
-            if self._unsent <= BUFFER:
+            if not self.output.is_full:
                 self._state.input_ended(self)
             return
         paused = len(self._input) > MAX_PIPELINED
@@ -352,7 +321,7 @@ class Channel(Protocol):
 
     def _read_head(self) -> bool:
         """Begin with the next request, once its head is here; tell whether it is."""
-        if self._unsent > BUFFER:
+        if self.output.is_full:
             return False
         self._body.feed(self._input)  # the rest of one that no resource reads
         while self._body.done and self._input.startswith(b"\r\n"):
@@ -387,7 +356,7 @@ class Channel(Protocol):
         elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
             self._state = BODY  # with the deadline of the head
             if head.expects_continue:
-                self.write(_CONTINUE)
+                self.output.write(_CONTINUE)
         else:
             if head.length is None or request.too_large or head.expects_continue:
                 self.persistent = False
@@ -450,7 +419,7 @@ class Channel(Protocol):
         bare = self._request is None and self._input.startswith(b"HEAD ")
         self._request = None
         head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
-        self.write(head if bare else head + body)
+        self.output.write(head if bare else head + body)
         line = self._server.log_line(b"-", b"-", error.status, 0 if bare else len(body), "-")
         self._server.log_response(self.client, line, 0.0)
         self._end(lingers=True)
@@ -461,49 +430,30 @@ class Channel(Protocol):
         fields = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
         request, key = self._request, self._head.key
         cacheable = request.cacheable
-        if cacheable is not None and key is not None and self.plain:
+        if cacheable is not None and key is not None and self.output.plain:
             if request.method == b"HEAD" or request.code == 304:
                 cacheable = cacheable.without_body()
             size = cacheable.size
             line = self._server.log_line(request.method, request.path, request.code, size, "HIT")
             self._cache.store(key, code + b" " + reason, fields, line, cacheable)
         lines = [b"%b: %b\r\n" % field for field in fields]
-        self.write(b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines)))
+        self.output.write(b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines)))
 
     def write(self, data: bytes) -> None:
         """Write a part of a response."""
-        self.transport.write(data)
-        self._unsent += len(data)
-        if self._unsent > BUFFER and self._producer is not None:
-            self._producer.pauseProducing()
+        self.output.write(data)
 
     def writeSequence(self, parts: Iterable[bytes]) -> None:
         """Write parts of a response."""
-        self.write(b"".join(parts))
+        self.output.write(b"".join(parts))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See `IConsumer`; proxpi's only producer is a push producer."""
-        assert streaming
-        self._producer = producer
-        if self._unsent > BUFFER:
-            producer.pauseProducing()
+        """See `IConsumer`."""
+        self.output.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """See `IConsumer`."""
-        self._producer = None
-
-    def flush(self) -> None:
-        """Hand the buffer to the kernel now instead of in the next turn of the reactor."""
-        if isinstance(self._descriptor.doWrite(), Exception):
-            self.abort()
-
-    def resume_when_writable(self) -> None:
-        """Resume the producer, which has written nothing, as soon as the socket takes more."""
-        self._descriptor.startWriting()
-
-    def fileno(self) -> Any:
-        """Give the descriptor of the socket."""
-        return self._descriptor.fileno()
+        self.output.unregisterProducer()
 
     def getPeer(self) -> Any:
         """See `ITransport`."""
@@ -515,13 +465,9 @@ class Channel(Protocol):
 
     def isSecure(self) -> bool:
         """Tell whether this is TLS; called by the request."""
-        return self._tls
+        return self.output.tls
 
     # Deadlines and the end.
-
-    def pending(self) -> bool:
-        """Tell whether the client has not taken all bytes yet."""
-        return self._unsent > 0 or self._progress.in_kernel() > 0
 
     def _enter(self, state: State, timeout: float | None = None) -> None:
         self._state = state
@@ -541,15 +487,15 @@ class Channel(Protocol):
     def _on_timer(self) -> None:
         """Drop the client if its time is over; look again later if it is not."""
         now, self._timer_at = self._clock.seconds(), math.inf
-        if self.pending():
+        if self.output.pending():
             self._deadline = now + self._state.timeout
-            left = self._progress.stall_deadline(self._drains)
+            left = self.output.stall_deadline()
             if left <= 0:
                 self.abort()
                 return
             left = min(left, POLL)
         else:
-            self._progress.restart()
+            self.output.restart_stall_deadline()
             left = min(self._deadline - now, POLL if self._state is ANSWERING else math.inf)
             if left <= 0:
                 self._state.expire(self)
@@ -561,10 +507,10 @@ class Channel(Protocol):
     def _probe_client(self) -> None:
         """Find out whether a client whose sending side is closed is gone."""
         request = self._request
-        if self._progress.connection_ended():
+        if self.output.connection_ended():
             self.abort()
         elif not request.startedWriting and request.clientproto == b"HTTP/1.1":
-            self.write(_CONTINUE)
+            self.output.write(_CONTINUE)
 
     def _probe_soon(self) -> None:
         self._ring_in(HALF_CLOSE_GRACE)
@@ -580,28 +526,21 @@ class Channel(Protocol):
     def close(self) -> None:
         """Close the connection once the transport has sent everything."""
         self._enter(CLOSING)
-        self._close_by(self.transport.loseConnection)
+        self.output.close()
 
     loseConnection = close
 
     def abort(self) -> None:
-        """Close the connection at once, so that the client sees a truncated response."""
-        self.transport.abortConnection()
+        """Close the connection at once."""
+        self.output.abort()
 
     def _end(self, *, lingers: bool) -> None:
         """End the connection after its last response."""
-        if self._tls or not lingers:
+        if self.output.tls or not lingers:
             self.close()
         else:
             self._enter(LINGERING)
-            self._close_by(self.transport.loseWriteConnection)
-
-    def _close_by(self, close: Callable[[], object]) -> None:
-        """Close the connection, or its sending side, once nothing is unsent."""
-        self._close = close
-        if not self._unsent:
-            self._descriptor.unregisterProducer()  # Twisted closes nothing before
-            close()
+            self.output.close_sending_side()
 
 
 def _never(channel: Channel) -> bool:
@@ -616,24 +555,6 @@ ANSWERING = State(math.inf, Channel._keep, Channel._probe_soon, _never)
 LINGERING = State(LINGER_TIMEOUT, Channel._discard, Channel.close, Channel.abort)
 CLOSING = State(POLL, Channel._discard, _never, Channel.abort)
 CLOSED = State(math.inf, _never, _never, _never)
-
-
-@implementer(IPullProducer)
-@attrs.define(eq=False)
-class _BufferDrained:
-    """Is resumed by the transport of the socket when its buffer is empty.
-
-    An object of its own: it is no channel that pauses, resumes or stops.
-    """
-
-    _channel: Channel
-
-    def resumeProducing(self) -> None:
-        """See `IPullProducer`."""
-        self._channel.buffer_drained()
-
-    def stopProducing(self) -> None:
-        """See `IProducer`; the channel is told of the end by itself."""
 
 
 @attrs.define(eq=False)

@@ -170,7 +170,7 @@ class ConnectionLimiter:
         for channel in [*self._admitted, *self._refused]:
             if late or now >= self._closed_at.get(channel, now) + CLOSE_TIMEOUT:
                 channel.abort()
-            elif channel not in self._busy and not channel.pending():
+            elif channel not in self._busy and not channel.output.pending():
                 # What is in the kernel would be lost if the network ended with the process.
                 self._closed_at.setdefault(channel, now)
                 channel.close()

@@ -12,8 +12,12 @@ from one kind of source: memory and files (:class:`Stored`), or a download
 * *ended*: all bytes are written; or the client is gone; or the connection was aborted, so that the
   client sees a truncated response: the source failed.
 
+The sending side of a connection is an :class:`Output`. It counts the bytes that the transport has
+not handed to the kernel. A *pull* producer, registered with the transport of the socket, is resumed
+exactly when that buffer is empty. Above :data:`BUFFER` bytes the sender is paused.
+
 Only the kernel knows whether a client takes bytes: megabytes may wait there after the last chunk
-was handed over. So :class:`SendProgress` reads what the client has acknowledged. The connection
+was handed over. So :class:`Output` reads what the client has acknowledged. The connection
 (:mod:`proxpi.web.channel`) drops a client that takes none for :data:`STALL_TIMEOUT` seconds.
 """
 
@@ -31,7 +35,9 @@ from contextlib import suppress
 from typing import Any
 
 import attrs
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -40,6 +46,8 @@ from proxpi.web.response_cache import CachedResponse
 
 #: Bytes up to which a body is written at once.
 AT_ONCE = 256 * 1024
+#: Unsent bytes above which nothing more is written.
+BUFFER = 64 * 1024
 #: Bytes of one chunk.
 CHUNK = 128 * 1024
 #: Bytes of a file up to which head and body are better off in one write than apart.
@@ -123,7 +131,7 @@ def send_file(
     :param unreadable: called before that if the file cannot be read
     """
     part = Stored(lambda at, count: os.pread(descriptor, count, at), start, stop, done, unreadable)
-    direct = request.channel.plain and stop - start > SMALL and hasattr(os, "sendfile")
+    direct = request.channel.output.plain and stop - start > SMALL and hasattr(os, "sendfile")
     send(request, part, sendfile_from=descriptor if direct else None)
 
 
@@ -142,7 +150,7 @@ def send(
     """
     if request.method == b"HEAD":
         stop = source.offset
-    _Sender(request, request.channel, source, stop, sendfile_from).begin()
+    _Sender(request, request.channel.output, source, stop, sendfile_from).begin()
 
 
 @implementer(IPushProducer)
@@ -151,7 +159,7 @@ class _Sender:
     """Gives a request its body, chunk by chunk, as far as it is there."""
 
     _request: Any
-    _channel: Any
+    _output: Output
     _source: Reader | Stored
     _stop: int | None
     _sendfile_from: int | None
@@ -168,7 +176,7 @@ class _Sender:
         else:
             self._request.write(b"")  # the head
             # At once: most clients take a head, and many a file, without a turn of the reactor.
-            self._channel.flush()
+            self._output.flush()
 
     def resumeProducing(self) -> None:
         """Send until the transport has enough; see `IPushProducer`."""
@@ -231,9 +239,7 @@ class _Sender:
         """Have the kernel send a part; tell whether that was all."""
         source = self._source
         try:
-            sent = os.sendfile(
-                self._channel.fileno(), descriptor, source.offset, min(MAX_SENDFILE, left)
-            )
+            sent = self._output.sendfile(descriptor, source.offset, left)
             if not sent:
                 raise OSError(_SHORTER)
         except BlockingIOError:
@@ -249,12 +255,12 @@ class _Sender:
         source.offset += sent
         self._request.sentLength += sent  # for the log: no byte of these was written to it
         if sent < left:
-            self._channel.resume_when_writable()
+            self._output.resume_when_writable()
         return sent == left
 
     def _abort(self) -> None:
         self._end()
-        self._channel.abort()
+        self._output.abort()
 
     def _end(self) -> None:
         if not self._ended:
@@ -262,75 +268,165 @@ class _Sender:
             self._source.close()
 
 
-def send_cached(connection: socket.socket, head: bytes, entry: CachedResponse) -> int:
-    """
-    Send a cached response to a plain socket, as far as the socket takes it.
+@implementer(IPullProducer)
+class Output:
+    """The sending side of a connection.
 
-    A transport of Twisted's sends in the next turn of the reactor, which costs more than all else.
-    This is right as long as nothing waits in the transport's buffer.
-
-    :param head: the response's head, of now
-    :return: the bytes that the socket took
-    :raises OSError: if the client is gone
+    :ivar tls: whether it is encrypted
+    :ivar plain: whether the kernel can send files to the socket: no TLS or other wrapper above it
+    :ivar unsent: bytes that the transport may not have handed to the kernel yet
     """
-    try:
-        if entry.held is not None and entry.stop:
+
+    def __init__(self, transport: Any, clock: IReactorTime, drained: Callable[[], object]) -> None:
+        """
+        :param transport: of the client; TLS and other wrappers may lie around that of the socket
+        :param drained: called each time that nothing is unsent, unless there is a producer
+        """
+        self.tls = ISSLTransport.providedBy(transport)
+        self.plain = isinstance(transport, Connection) and not self.tls
+        self.unsent = 0
+        self._transport = transport
+        self._clock = clock
+        self._drained = drained
+        self._drains = 0
+        self._producer: IPushProducer | None = None
+        self._close: Callable[[], object] | None = None
+        #: What the client had taken when it was last seen to take something.
+        self._seen: tuple[int, int] | None = None
+        self._since = 0.0
+        self._descriptor: Any = transport
+        while not isinstance(self._descriptor, FileDescriptor):
+            self._descriptor = self._descriptor.transport
+        self._descriptor.registerProducer(self, False)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be written now."""
+        return self.unsent > BUFFER
+
+    def resumeProducing(self) -> None:
+        """The transport of the socket has handed everything to the kernel; see `IPullProducer`."""
+        self.unsent = 0
+        self._drains += 1
+        if self._descriptor.disconnecting:
+            self._descriptor.unregisterProducer()  # TLS closes by itself when the client does
+        elif self._close is not None:
+            self._close_by(self._close)
+        elif self._producer is not None:
+            self._producer.resumeProducing()
+        else:
+            self._drained()
+
+    def stopProducing(self) -> None:
+        """See `IProducer`; the protocol is told of the end by itself."""
+
+    def connection_lost(self) -> None:
+        """Stop the producer of the response."""
+        if self._producer is not None:
+            self._producer.stopProducing()
+
+    def write(self, data: bytes) -> None:
+        """Write a part of a response."""
+        self._transport.write(data)
+        self.unsent += len(data)
+        if self.unsent > BUFFER and self._producer is not None:
+            self._producer.pauseProducing()
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """See `IConsumer`; proxpi's only producer is a push producer."""
+        assert streaming
+        self._producer = producer
+        if self.is_full:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+        self._producer = None
+
+    def send_cached(self, head: bytes, entry: CachedResponse) -> int:
+        """
+        Hand a cached response to a plain socket, as far as the socket takes it.
+
+        A transport of Twisted's sends in the next turn of the reactor, which costs more than all
+        else. This is right as long as nothing is unsent.
+
+        :param head: the response's head, of now
+        :return: the bytes that the socket took
+        :raises OSError: if the client is gone
+        """
+        connection = self._descriptor.getHandle()
+        try:
+            if entry.held is None or not entry.stop:
+                apart = entry.apart
+                sent = connection.sendmsg([head, apart]) if apart else connection.send(head)
+                return int(sent)
             sent = connection.send(head, _MORE)
+        except BlockingIOError:
+            return 0
+        # An error here is left to the sender of the rest; not every system has `sendfile`.
+        with suppress(OSError, AttributeError):
             if sent == len(head):
                 count = min(entry.size, MAX_SENDFILE)
-                # An error here is left to the sender of the rest; not every system has `sendfile`.
-                with suppress(OSError, AttributeError):
-                    sent += os.sendfile(
-                        connection.fileno(), entry.held.file.fileno(), entry.start, count
-                    )
-            return sent
-        apart = entry.apart
-        return connection.sendmsg([head, apart]) if apart else connection.send(head)
-    except BlockingIOError:
-        return 0
+                file = entry.held.file.fileno()
+                sent += os.sendfile(connection.fileno(), file, entry.start, count)
+        return int(sent)
 
+    def sendfile(self, descriptor: int, start: int, count: int) -> int:
+        """Have the kernel send a part of a file to a plain socket, while nothing is unsent."""
+        return os.sendfile(self._descriptor.fileno(), descriptor, start, min(count, MAX_SENDFILE))
 
-@attrs.define(eq=False)
-class SendProgress:
-    """How far a client takes what is sent to it.
+    def flush(self) -> None:
+        """Hand the buffer to the kernel now instead of in the next turn of the reactor."""
+        if isinstance(self._descriptor.doWrite(), Exception):
+            self.abort()
 
-    :ivar descriptor: the transport of its socket; ``None``: the kernel cannot be asked
-    """
+    def resume_when_writable(self) -> None:
+        """Resume the producer, which has written nothing, as soon as the socket takes more."""
+        self._descriptor.startWriting()
 
-    _descriptor: Any
-    _clock: IReactorTime
-    _seen: tuple[int, int] | None = attrs.field(init=False, default=None)
-    _since: float = attrs.field(init=False, default=0.0)
+    def close(self) -> None:
+        """Close the connection once nothing is unsent."""
+        self._close_by(self._transport.loseConnection)
 
-    def in_kernel(self) -> int:
-        """Give how many bytes wait in the kernel for the client; 0 if that is not known."""
-        return _in_kernel(self._descriptor.getHandle()) if self._descriptor is not None else 0
+    def close_sending_side(self) -> None:
+        """Close the sending side once nothing is unsent; TLS has no such half."""
+        self._close_by(self._transport.loseWriteConnection)
 
-    def stall_deadline(self, drains: int) -> float:
-        """
-        Give the seconds until the client counts as stalled, unless it takes something.
+    def _close_by(self, close: Callable[[], object]) -> None:
+        self._close = close
+        if not self.unsent:
+            self._descriptor.unregisterProducer()  # Twisted closes nothing before
+            close()
 
-        :param drains: how often the transport's buffer became empty; a Unix socket tells no more
-        """
-        now, seen = self._clock.seconds(), (drains, _acknowledged(self._descriptor.getHandle()))
+    def abort(self) -> None:
+        """Close the connection at once, so that the client sees a truncated response."""
+        self._transport.abortConnection()
+
+    def pending(self) -> bool:
+        """Tell whether the client has not taken all bytes yet."""
+        return self.unsent > 0 or _in_kernel(self._descriptor.getHandle()) > 0
+
+    def stall_deadline(self) -> float:
+        """Give the seconds until the client counts as stalled, unless it takes something."""
+        # A Unix socket that is filled again shows no progress but that the buffer was empty.
+        seen = self._drains, _acknowledged(self._descriptor.getHandle())
         if seen != self._seen:
-            self._seen, self._since = seen, now
-        return self._since + STALL_TIMEOUT - now
+            self._seen, self._since = seen, self._clock.seconds()
+        return self._since + STALL_TIMEOUT - self._clock.seconds()
 
-    def restart(self) -> None:
+    def restart_stall_deadline(self) -> None:
         """Note that the client has taken everything: the deadline begins with the next bytes."""
         self._seen = None
 
     def connection_ended(self) -> bool:
         """Tell whether the connection was reset, or is closed on both sides."""
-        if self._descriptor is None:
-            return False
         poll = select.poll()
         poll.register(self._descriptor.fileno(), 0)
         return bool(poll.poll(0))
 
 
 def _in_kernel(connection: socket.socket) -> int:
+    """Give how many bytes wait in the kernel for the client; 0 if that is not known."""
     with suppress(OSError):
         answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)

@@ -9,8 +9,7 @@ from urllib.parse import unquote
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
-from proxpi.web.channel import BUFFER
-from proxpi.web.transfer import CHUNK
+from proxpi.web.transfer import BUFFER, CHUNK
 from tests.support.agent import Reply
 from tests.support.cases import FILES, INDEX, MIB, PRIVATE_INDEX, ProxpiCase, sha256
 from tests.support.exchange import Exchange, Response
@@ -443,11 +442,11 @@ class Backpressure(StreamCase):
         """The unsent bytes of a slow client are at most a buffer and a chunk."""
         slow, fast = self.start(capacity=4096), self.start()
         self.reply.bring(LARGE[:-1])
-        assert slow.channel._unsent <= BUFFER + CHUNK
+        assert slow.channel.output.unsent <= BUFFER + CHUNK
         fast.receive()
         self.reply.bring(LARGE[-1:])
         self.reply.end()
-        assert slow.channel._unsent <= BUFFER + CHUNK
+        assert slow.channel.output.unsent <= BUFFER + CHUNK
         self.assert_whole(slow)
         assert fast.response().body == LARGE
 

@@ -9,8 +9,7 @@ from unittest.mock import patch
 
 from proxpi.files import cache_dir
 from proxpi.web import transfer
-from proxpi.web.channel import BUFFER
-from proxpi.web.transfer import CHUNK, POLL, SMALL, STALL_TIMEOUT
+from proxpi.web.transfer import BUFFER, CHUNK, POLL, SMALL, STALL_TIMEOUT
 from tests.support.cases import MIB, ProxpiCase
 from tests.support.exchange import Exchange, settle
 from tests.support.logs import logged
@@ -87,7 +86,7 @@ class Whole(TransferCase):
     def test_without_sendfile(self) -> None:
         """Over TLS, without ``sendfile``, or where it fails for a kind of file, it is read."""
         tls = self.begin(tls=True)
-        assert tls.channel._unsent <= BUFFER + CHUNK
+        assert tls.channel.output.unsent <= BUFFER + CHUNK
         assert self.body(tls) == DATA
         self.failing = OSError(errno.EINVAL, "Invalid argument")
         assert self.body(self.begin()) == DATA
@@ -105,7 +104,7 @@ class Whole(TransferCase):
         for tls, most in ((False, 0), (True, BUFFER + CHUNK)):
             exchange = self.begin(tls=tls)
             while exchange.read(30_000):
-                assert exchange.channel._unsent <= most
+                assert exchange.channel.output.unsent <= most
                 settle(self.clock)
             assert exchange.received.endswith(DATA)
 
