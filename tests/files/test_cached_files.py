@@ -28,20 +28,17 @@ class FoundCase(MirrorCase):
     """Tests of a file that lies in the folder before any request."""
 
     def setUp(self) -> None:
-        """Lay it where the original puts it."""
         super().setUp()
         self.path = self.folder / "files-example/packages" / NAME
         self.path.parent.mkdir(parents=True)
         self.lay(DATA)
 
     def lay(self, data: bytes, **keys: Any) -> None:
-        """Lay it, and start a new process."""
         self.path.write_bytes(data)
         self.build()
         self.listed(**keys)
 
     def serve(self, data: bytes = DATA, *, hit: bool = False) -> None:
-        """Check that a client gets these bytes, as a hit or not."""
         asked = self.fetch()
         self.run_threads()
         file = self.result(asked)
@@ -134,7 +131,6 @@ class Found(FoundCase):
             assert self.internet.urls() == [URL]
 
     def delete_and_fetch(self) -> None:
-        """Delete the wheel, and fetch it anew."""
         self.delete()
         asked = self.fetch()
         self.run_threads()
@@ -159,30 +155,25 @@ class CachedCase(MirrorCase):
     """Tests of a wheel without a digest, which is cached."""
 
     def in_thread(self, work: Any) -> Deferred[Any]:
-        """Check found files at once."""
         return at_once(work)
 
     def page(self, data: bytes = DATA, **keys: Any) -> None:
-        """Let the page list the wheel so."""
         self.listings.lists(entry(NAME, data, **{"hashes": {}, **keys}))
 
     def cache(
         self, headers: dict[str, str] | None = None, data: bytes = DATA, filename: str = NAME
     ) -> None:
-        """Let a file be cached, with validators."""
         self.delete()
         self.internet.at(URL + filename.removeprefix(NAME), Reply(200, data, headers or {}))
         self.assert_serves(data, filename)
 
     def assert_serves(self, data: bytes, filename: str = NAME, asked: int | None = None) -> None:
-        """Check that a client gets these bytes, and how many requests that takes."""
         before = len(self.internet.asked)
         self.assert_bytes(self.result(self.fetch(filename)), data)
         if asked is not None:
             assert len(self.internet.asked) - before == asked
 
     def restart(self) -> None:
-        """Start a new process on the folder."""
         self.cache_dir.close()
         self.build()
 
@@ -267,12 +258,10 @@ class Revalidated(CachedCase):
     """The page says nothing new: the upstream is asked, at most once per time to live."""
 
     def setUp(self) -> None:
-        """List it."""
         super().setUp()
         self.page(size=None)
 
     def conditions(self) -> tuple[str | None, str | None]:
-        """Give the conditions of the last request."""
         asked = self.internet.asked[-1]
         return asked.header("If-None-Match"), asked.header("If-Modified-Since")
 

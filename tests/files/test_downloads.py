@@ -15,7 +15,6 @@ class Joined(MirrorCase):
     """Clients join the download of a file."""
 
     def start(self) -> Reply:
-        """Let a download begin that does not end by itself."""
         self.listed(reply := slow(DATA))
         return reply
 

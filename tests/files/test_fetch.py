@@ -7,6 +7,7 @@ import zlib
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -53,72 +54,55 @@ def head(
     return Response("GET", URL, original)
 
 
+REST, STOPS = "40-99/100", ((100, Use.PART), (99, Use.NONE))
+UNPROVEN, DATED = {"validator": None, "proof": True}, {"validator": DATE, "proof": True}
+
+
 @pytest.mark.parametrize(
-    ("use", "heads"),
+    ("use", "changes", "heads"),
     [
-        (Use.GONE, [head(status) for status in GONE]),
-        (Use.WHOLE, [head(200), head(203), head(206, "0-99/100"), head(200, ETag=OTHER)]),
+        (Use.GONE, {}, [head(status) for status in GONE]),
+        (Use.WHOLE, {}, [head(200), head(203), head(206, "0-99/100"), head(200, ETag=OTHER)]),
         (
             Use.PART,
-            [
-                head(206, "40-99/100", ETag=TAG),
-                head(206, "40-79/100", ETag=TAG),
-                head(206, "40-99/*", ETag=TAG),
-                head(206, "40-99/100", 60, ETag=TAG),
-            ],
+            {},
+            [head(206, stated, ETag=TAG) for stated in (REST, "40-79/100", "40-99/*")]
+            + [head(206, REST, 60, ETag=TAG)],
         ),
         (
             Use.NONE,
+            {},
             [
-                head(206, "39-99/100", ETag=TAG),
-                head(206, "41-99/100", ETag=TAG),
+                *(head(206, f"{at}/100", ETag=TAG) for at in ("39-99", "41-99", "forty-99")),
                 head(206, "40-99/101", ETag=TAG),
-                head(206, "40-99/100", 59, ETag=TAG),
-                head(206, "40-99/100", ETag=TAG, Content_Encoding="gzip"),
-                head(206, "40-99/100", ETag=OTHER),
-                head(206, "forty-99/100", ETag=TAG),
+                head(206, REST, 59, ETag=TAG),
+                head(206, REST, ETag=TAG, Content_Encoding="gzip"),
+                head(206, REST, ETag=OTHER),
                 head(206, ETag=TAG),
                 *map(head, (204, 416, 503)),
             ],
         ),
+        # Without a digest the version has to be proven; a response to a date may leave it out.
+        (Use.NONE, {"proof": True}, [head(206, REST), head(206, REST, ETag=f"W/{TAG}")]),
+        (Use.PART, DATED, [head(206, REST), head(206, REST, Last_Modified=DATE)]),
+        (Use.NONE, DATED, [head(206, REST, Last_Modified=LATER), head(206, REST, ETag="W/x")]),
+        (Use.NONE, UNPROVEN, [head(206, REST)]),
+        (Use.NONE, {"proof": True, "size": None}, [head(206, "40-99/*", ETag=TAG)]),
+        *(
+            (Use.PART, {"validator": each, "proof": False}, [head(206, REST)])
+            for each in (TAG, None)
+        ),
+        (Use.PART, {"proof": False, "size": None}, [head(206, "40-99/*")]),
+        *((use, {"stop": stop}, [head(206, REST, ETag=TAG)]) for stop, use in STOPS),
     ],
 )
-def test_use(use: Use, heads: list[Response]) -> None:
+def test_use(use: Use, changes: dict[str, Any], heads: list[Response]) -> None:
     """A response is the whole file, the rest of the same version, gone, or of no use."""
-    for reference in (HASHED, BARE):
-        missing = Missing(ARRIVED, None, SIZE, TAG, proof=reference is BARE)
+    for proof in (False, True):
+        missing = attrs.evolve(Missing(ARRIVED, None, SIZE, TAG, proof), **changes)
         for each in heads:
-            assert use_of(reference, each, missing) is use, each.headers
-
-
-@pytest.mark.parametrize(
-    ("validator", "fields", "use"),
-    [
-        (TAG, {}, Use.NONE),
-        (TAG, {"ETag": f"W/{TAG}"}, Use.NONE),
-        (DATE, {}, Use.PART),
-        (DATE, {"Last_Modified": DATE}, Use.PART),
-        (DATE, {"Last_Modified": LATER}, Use.NONE),
-        (DATE, {"ETag": f"W/{TAG}"}, Use.NONE),
-        (None, {}, Use.NONE),
-    ],
-)
-def test_proof(validator: str | None, fields: dict[str, Any], use: Use) -> None:
-    """Without a digest the version has to be proven; a response to a date may leave it out."""
-    response = head(206, "40-99/100", **fields)
-    assert use_of(BARE, response, Missing(ARRIVED, None, SIZE, validator, proof=True)) is use
-
-
-def test_other_bounds() -> None:
-    """A digest is proof; a requested end must be met; parts of an unknown size are unproven."""
-    whole, some = head(206, "40-99/100"), head(206, "40-99/*")
-    for validator in (None, TAG, DATE):
-        assert use_of(HASHED, whole, Missing(ARRIVED, None, SIZE, validator, False)) is Use.PART
-    for stop, use in ((100, Use.PART), (99, Use.NONE)):
-        assert use_of(HASHED, whole, Missing(ARRIVED, stop, SIZE, None, False)) is use
-    for proof, use in ((True, Use.NONE), (False, Use.PART)):
-        response = head(206, "40-99/*", ETag=TAG) if proof else some
-        assert use_of(BARE, response, Missing(ARRIVED, None, None, TAG, proof)) is use
+            reference = BARE if missing.proof else HASHED
+            assert use_of(reference, each, missing) is use, (each.headers, missing)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +174,7 @@ class Responses(MirrorCase):
             ([Reply(200, b"<html>", html)], no_hash, failed("page")),
             ([Reply(200, DATA, gzipped)], UNKNOWN, failed("encoded", 2.0)),
             ([ConnectionResetError()], {}, failed("upstream")),
+            ([Reply(200)], {"data": b""}, kept),
         ]
         for status, times in ((408, 2), (429, 2), (500, 2), (206, 1), (204, 1), (304, 1), (401, 1)):
             cases.append(([Reply(status)], {}, failed("upstream", times)))
@@ -203,14 +188,9 @@ class Responses(MirrorCase):
             if "failed" in expected:
                 self.assert_nothing_cached()
             else:
-                self.assert_bytes(found)
-                self.assert_cached()
+                self.assert_bytes(found, data := keys.get("data", DATA))
+                self.assert_cached(data=data)
             self.delete()
-
-    def test_empty_file(self) -> None:
-        """A file that is empty, as its digest says, is a file."""
-        self.listed(data=b"")
-        self.assert_bytes(self.result(self.fetch()), b"")
 
     def test_log(self) -> None:
         """The log tells what is wrong with a file, without the credentials of its URL."""
@@ -323,7 +303,6 @@ class Encoded(MirrorCase):
     SIDECAR = NAME + ".metadata"
 
     def serve(self, coding: str, body: bytes, digest: object) -> None:
-        """Let the page advertise metadata, and the upstream send it so."""
         self.listed(metadata=digest)
         reply = Reply(200, body, {"Content-Encoding": coding, "ETag": '"1"'})
         self.internet.at(URL + ".metadata", reply, reply)
@@ -370,17 +349,11 @@ class Encoded(MirrorCase):
                 asked.addErrback(lambda _: None)
                 assert self.mirror.ready("demo", self.SIDECAR) is None
 
-    def test_wheel(self) -> None:
-        """A wheel is never decoded: its bytes have its digest as they come, or are refused."""
-        self.listed(Reply(200, gzip.compress(DATA), {"Content-Encoding": "gzip"}))
-        self.assert_redirected(self.fetch())
 
-
-class ResumeCase(MirrorCase):
-    """Tests of a client whose download breaks off."""
+class Resumed(MirrorCase):
+    """A download that breaks off is resumed where it ended, for the same client."""
 
     def setUp(self) -> None:
-        """Let clients follow downloads."""
         super().setUp()
         self.build(stream=True)
 
@@ -395,19 +368,16 @@ class ResumeCase(MirrorCase):
         return reading
 
     def resumed(self) -> list[tuple[str | None, str | None]]:
-        """Give the ranges and validators that were requested after the first response."""
         return [(one.header("Range"), one.header("If-Range")) for one in self.internet.asked[1:]]
 
-    def assert_resumed(self, reading: Reading) -> None:
-        """Check that the client got the file as if nothing had happened, and that it is cached."""
-        self.assert_read(reading)
+    def assert_resumed(self, reading: Reading | None, rest: Reply, start: int = 0) -> None:
+        """Let the rest arrive; the client got the file as if nothing had happened."""
+        self.finish(rest, start)
+        if reading is not None:
+            self.assert_read(reading)
         self.assert_cached(data=LARGE)
         self.assert_clean()
         self.delete()
-
-
-class Resumed(ResumeCase):
-    """A download that breaks off is resumed where it ended, for the same client."""
 
     def test_validators(self) -> None:
         """A strong tag, else a date, names the version; with a digest, none is needed."""
@@ -421,10 +391,8 @@ class Resumed(ResumeCase):
             counted, rest = Counted(), part(LARGE, AT, arrived=False)
             reading = self.break_off(rest, headers=headers)
             assert self.resumed() == [(f"bytes={AT}-", validator)]
-            self.finish(rest, AT)
-            self.clock.advance(0)
+            self.assert_resumed(reading, rest, AT)
             assert counted.since() == {"resumed_total": 1, "kept": 1}
-            self.assert_resumed(reading)
 
     def test_useless_parts(self) -> None:
         """If the part does not fit, the whole file is requested and compared."""
@@ -441,8 +409,7 @@ class Resumed(ResumeCase):
             reading = self.break_off(reply, again, headers={"ETag": TAG})
             assert self.resumed() == [(f"bytes={AT}-", TAG), (None, None)]
             again.bring(LARGE[:1000])
-            self.finish(again, 1000)
-            self.assert_resumed(reading)
+            self.assert_resumed(reading, again, 1000)
 
     def test_progress(self) -> None:
         """A download may break off as often as it makes progress; without any it is given up."""
@@ -451,12 +418,12 @@ class Resumed(ResumeCase):
         second.bring(LARGE[MIN_PROGRESS : 2 * MIN_PROGRESS])
         second.cut()
         third.cut()
-        self.finish(last, 2 * MIN_PROGRESS)
-        self.assert_resumed(reading)
+        self.assert_resumed(reading, last, 2 * MIN_PROGRESS)
         stuck = part(LARGE, AT, arrived=False)
         reading = self.break_off(stuck)
         stuck.cut()
         assert reading.cut and len(self.resumed()) == 1
+        assert self.break_off(Reply(503)).cut
         self.assert_nothing_cached()
 
     def test_some_of_the_rest(self) -> None:
@@ -464,13 +431,7 @@ class Resumed(ResumeCase):
         stop = len(LARGE) - 5
         rest = part(LARGE, stop, arrived=False)
         reading = self.break_off(part(LARGE, AT, stop, "*"), rest)
-        self.finish(rest, stop)
-        self.assert_resumed(reading)
-
-    def test_fails_for_good(self) -> None:
-        """If the rest cannot be fetched, readers are cut off."""
-        assert self.break_off(Reply(503)).cut
-        self.assert_nothing_cached()
+        self.assert_resumed(reading, rest, stop)
 
     def test_expired_url(self) -> None:
         """A URL that expires is replaced by that of a fresh page, if it names the same bytes."""
@@ -508,30 +469,7 @@ class Resumed(ResumeCase):
             if other.status == 206:
                 other.end()
             assert reading.cut
-            self.finish(right)
-            self.assert_cached(data=LARGE)
-            self.assert_clean()
-            self.delete()
-
-    def test_endless_part(self) -> None:
-        """A part that brings more than it states ends there."""
-        rest, again = part(LARGE, AT, arrived=False), slow(LARGE)
-        rest.length = None
-        self.break_off(rest, again, headers={"ETag": TAG})
-        rest.bring(LARGE[AT:])
-        assert not rest.closed
-        rest.bring(b"x")
-        assert rest.closed
-        self.finish(again)
-        self.assert_cached(data=LARGE)
-        self.assert_clean()
-
-    def test_passing_through(self) -> None:
-        """A pass-through of another length by now is cut off: it cannot begin anew."""
-        for other in (LARGE[:-1], LARGE + b"more", LARGE[: AT - 1]):
-            self.build(stream=True, capacity=MIB)
-            assert self.break_off(Reply(200, other)).cut
-            self.assert_nothing_cached()
+            self.assert_resumed(None, right)
 
 
 OLD = bytes(range(256)) * 200
@@ -583,17 +521,18 @@ class Versions(MirrorCase):
             second = Reply(200, other, length=None)
             assert self.cached(second, second, length=True, size=len(OLD)) == other
 
-    def test_same_version(self) -> None:
-        """The same version again is resumed, and requested no third time."""
+    def test_second_response(self) -> None:
+        """The same version is requested no third time; one that breaks off again proves nothing."""
         assert self.cached(Reply(200, OLD, length=None)) == OLD
-        assert len(self.internet.asked) == 2
-
-    def test_broken_again(self) -> None:
-        """A second response that breaks off proves nothing, whichever version it is of."""
+        assert self.ranges() == [None, None]
         third = NEW[::-1][:-7]
         for broken, last in ((NEW[:MIDDLE], third), (OLD[:300], OLD), (NEW[:300], OLD)):
             replies = [Reply(200, last, length=None)] * 2
             assert self.cached(Reply(200, broken, length=len(OLD)), *replies) in (None, last)
+        # A version whose end is that of the connection is not known to be whole.
+        endless = [Reply(200, OLD[:300], length=None, ends=PotentialDataLoss)] * 2
+        assert self.cached(*endless) is None
+        assert self.ranges() == [None, None]
 
     def test_parts(self) -> None:
         """A part is appended only if a strong validator proves that it is of the same version."""
@@ -642,14 +581,6 @@ class Versions(MirrorCase):
             whole = Reply(200, OLD, tag)
             assert self.cached(Reply(status), whole, headers=tag, length=True) == OLD, status
             assert self.ranges() == [None, f"bytes={MIDDLE}-", None]
-
-    def test_end_not_announced(self) -> None:
-        """A version whose end is that of the connection is not known to be whole."""
-        endless = [Reply(200, OLD[:300], length=None, ends=PotentialDataLoss)] * 2
-        assert self.cached(*endless) is None
-        assert self.ranges() == [None, None]
-        self.clock.advance(0)
-        assert self.open_files() == []
 
     def test_passing_through(self) -> None:
         """Where nothing is cached, a reader of the old version gets no byte of the new one."""

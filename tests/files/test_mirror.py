@@ -68,12 +68,10 @@ class Deadline(MirrorCase):
     """A client waits for a file until its deadline."""
 
     def start(self, **keys: Any) -> Reply:
-        """Let a download begin that does not end by itself."""
         self.listed(reply := slow(DATA), **keys)
         return reply
 
     def complete(self, reply: Reply) -> None:
-        """Let its bytes arrive, and check that they are cached."""
         self.finish(reply, data=DATA)
         self.assert_cached()
         assert self.internet.urls() == [URL]
@@ -427,7 +425,6 @@ class Heads(MirrorCase):
     """``HEAD`` gives the size of a file without a download, and without a redirect."""
 
     def assert_size(self, size: int | None, digest: str | None = sha256(DATA)) -> None:
-        """Check what is known of a file that is not cached."""
         found = self.result(self.head())
         assert isinstance(found, Head)
         assert (found.size, found.reference.sha256) == (size, digest)

@@ -40,7 +40,6 @@ class Ranges(MirrorCase):
     """A range is requested upstream with both its ends."""
 
     def assert_range(self, asked: Ranged) -> None:
-        """Check that the client gets the last five bytes, and that nothing is left open."""
         found = self.result(asked)
         assert isinstance(found, RangeResponse), found
         self.assert_read(Reading(found.reader), FIVE)
@@ -223,7 +222,6 @@ class Broken(MirrorCase):
     SPAN = Span(1, len(LARGE))
 
     def begin_range(self, at: int, *later: Reply, **headers: str) -> tuple[Reply, Reading]:
-        """Let a range begin to arrive, up to some offset."""
         first = part(LARGE, 1, arrived=False).having(**headers)
         self.listed(first, *later, data=LARGE)
         asked = self.range(self.SPAN)
@@ -318,7 +316,6 @@ class Crowded(MirrorCase):
     SPAN = Span(1, MIB)
 
     def setUp(self) -> None:
-        """Let as many as may have begun."""
         super().setUp()
         self.build(stream=True)
         self.listed(data=LARGE)
@@ -346,7 +343,6 @@ class Files(MirrorCase):
     """A file that may not be cached passes through, with a window of it in memory."""
 
     def setUp(self) -> None:
-        """Cache nothing, and redirect no client."""
         super().setUp()
         self.build(stream=True, capacity=0)
 
@@ -362,7 +358,6 @@ class Files(MirrorCase):
         return reading
 
     def complete(self, reply: Reply, reading: Reading, start: int = WINDOW + 20) -> None:
-        """Let the rest arrive, and check that the client gets it."""
         self.finish(reply, start)
         self.assert_read(reading)
         self.assert_clean()

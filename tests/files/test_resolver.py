@@ -25,7 +25,6 @@ X = "https://files.example/x.whl"
 
 
 def cache_path(url: str) -> str | None:
-    """Where the file of a URL lies below the cache folder."""
     return FileReference(url, None, None, False).cache_path
 
 

@@ -21,13 +21,11 @@ class SpoolCase(MirrorCase):
     """Tests of a large file whose clients follow its download."""
 
     def setUp(self) -> None:
-        """List it."""
         super().setUp()
         self.build(stream=True)
         self.serve(slow(LARGE))
 
     def serve(self, reply: Reply, *later: Reply, **keys: Any) -> None:
-        """Let the upstream answer so."""
         self.reply = reply
         self.listed(reply, *later, data=LARGE, **keys)
 

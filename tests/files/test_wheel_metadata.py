@@ -45,7 +45,6 @@ SIDECAR = NAME + ".metadata"
 def archive(
     *members: tuple[str, bytes], packing: int = zipfile.ZIP_STORED, comment: bytes = b""
 ) -> bytes:
-    """Make an archive."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", packing) as written:
         for name, data in members:
@@ -59,7 +58,6 @@ AT_THE_START = archive((MEMBER, METADATA), PADDING)
 
 
 def read(data: bytes, filename: str = NAME) -> bytes:
-    """Read the metadata of a whole wheel."""
     view = View(len(data), lambda start, count: data[start : start + count])
     return core_metadata(view, filename)
 
@@ -263,20 +261,17 @@ class ExtractionCase(MirrorCase):
     """Tests of a wheel whose advertised metadata is gone."""
 
     def setUp(self) -> None:
-        """Let the page list it, and the upstream serve ranges of it."""
         super().setUp()
         self.internet = self.agent = RangeAgent()
         self.build()
         self.advertise()
 
     def in_thread(self, work: Any) -> Deferred[Any]:
-        """Read archives at once."""
         return at_once(work)
 
     def advertise(
         self, data: bytes = WHEEL, metadata: object = None, *, private: bool = False, **keys: Any
     ) -> None:
-        """List a wheel, by default with the digest of its metadata."""
         stated = {"sha256": sha256(METADATA)} if metadata is None else metadata
         self.listings.lists(entry(NAME, data, metadata=stated, **keys), private=private)
         self.agent.files[URL] = data
@@ -285,20 +280,17 @@ class ExtractionCase(MirrorCase):
         self.listings.suppressed.clear()
 
     def assert_extracted(self) -> None:
-        """Check that the metadata is served, and cached."""
         self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
         self.assert_cached(SIDECAR, METADATA)
         assert self.listings.suppressed == []
 
     def assert_suppressed(self) -> None:
-        """Check that there is none, and that the page stops advertising it."""
         self.error(self.fetch(SIDECAR), NotUpstream)
         assert self.listings.suppressed == [("demo", NAME)]
         assert self.mirror.ready("demo", SIDECAR) is None
         self.listings.suppressed.clear()
 
     def delete_metadata(self) -> None:
-        """Delete the metadata alone."""
         self.result(self.mirror.delete("demo", SIDECAR))
 
 
@@ -501,7 +493,6 @@ class Failing(ExtractionCase):
     """Wheels or companions that cannot be read now: the page goes on advertising metadata."""
 
     def failure(self) -> UpstreamFailed:
-        """Give the failure that the client gets."""
         asked = self.fetch(SIDECAR)
         self.clock.pump([1] * 60)
         assert self.listings.suppressed == []

@@ -64,24 +64,23 @@ def part(
     return Reply(206, body, fields, whole=arrived, length=length).having(**headers)
 
 
+@attrs.define(eq=False)
 class FakeListings:
     """A `Listings` that a test fills.
 
     :ivar known: the files of each page that is at hand, by project and name
-    :ivar fresh: the files that pages turn out to list once they are asked
-    :ivar refetched: which pages were asked anew
-    :ivar suppressed: the files that are not said to have metadata any more
-    :ivar slow: what asking a page waits for
-    :ivar failure: what asking a page raises
+    :ivar fresh: the files that pages list once they are fetched
+    :ivar refetched: the pages that were revalidated
+    :ivar suppressed: the files whose metadata is suppressed
+    :ivar slow: what fetching a page waits for, and ``failure``: what it raises
     """
 
-    def __init__(self) -> None:
-        self.known: dict[tuple[str, str], ListedFile] = {}
-        self.fresh: dict[tuple[str, str], ListedFile] = {}
-        self.refetched: list[tuple[str, str]] = []
-        self.suppressed: list[tuple[str, str]] = []
-        self.slow: Deferred[None] | None = None
-        self.failure: Exception | None = None
+    known: dict[tuple[str, str], ListedFile] = attrs.field(factory=dict)
+    fresh: dict[tuple[str, str], ListedFile] = attrs.field(factory=dict)
+    refetched: list[tuple[str, str]] = attrs.field(factory=list)
+    suppressed: list[tuple[str, str]] = attrs.field(factory=list)
+    slow: Deferred[None] | None = None
+    failure: Exception | None = None
 
     def lists(self, entry: dict[str, Any], *, private: bool = False, cold: bool = False) -> None:
         """Let the page of ``demo`` list a file; a cold one has to be asked for it first."""
@@ -92,12 +91,11 @@ class FakeListings:
         return self.known.get((name, filename))
 
     async def fetch_file(self, name: str, filename: str) -> ListedFile:
-        if (listed := self.ready_file(name, filename)) is None:
+        if (name, filename) not in self.known:
             await self._fetch_page()
-            listed = self.ready_file(name, filename)
-        if listed is None:
+        if (name, filename) not in self.known:
             raise NotListed(filename)
-        return listed
+        return self.known[name, filename]
 
     async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
         self.refetched.append((name, filename))
@@ -117,16 +115,15 @@ class FakeListings:
 
 @attrs.define(eq=False)
 class Reading:
-    """Reads what has come as soon as it comes, unless it is paused.
+    """A client that reads what arrives, unless it is paused.
 
     :ivar data: what was read
     :ivar whole: whether that is all, and right
-    :ivar cut: whether there will be no more
+    :ivar cut: whether it gets no more
     """
 
     reader: Reader
     paused: bool = False
-    piece: int = 1 << 16
     data: bytes = attrs.field(init=False, default=b"")
     whole: bool = attrs.field(init=False, default=False)
     cut: bool = attrs.field(init=False, default=False)
@@ -137,43 +134,31 @@ class Reading:
         self.read()
 
     def read(self) -> None:
-        """Read all that there is."""
         if self._reading:
             return  # what was read made room for more to come
-        self._reading = True
-        while not (self.paused or self.whole or self.cut) and self._read_piece():
-            pass
+        self._reading, reader = True, self.reader
+        while not (self.paused or self.whole or self.cut):
+            if not reader.cut and reader.available:
+                self.data += reader.read(min(1 << 16, reader.available))
+            elif reader.cut or reader.complete:
+                self.cut, self.whole = reader.cut, reader.complete
+                reader.close()
+            else:
+                break
         self._reading = False
 
     def go_on(self) -> None:
-        """Pause no longer."""
         self.paused = False
         self.read()
 
-    def _read_piece(self) -> bool:
-        reader = self.reader
-        if reader.cut:
-            self.cut = True
-        elif reader.available:
-            self.data += reader.read(min(self.piece, reader.available))
-            return True
-        elif reader.complete:
-            self.whole = True
-        else:
-            return False
-        reader.close()
-        return False
-
     def hang_up(self) -> None:
-        """Go away."""
         self.cut = True
         self.reader.close()
 
 
 class RangeAgent(MemoryAgent):
-    """An agent that serves ranges of some files.
+    """An agent that serves ranges of some files, by their URLs.
 
-    :ivar files: the files, by their URLs
     :ivar lie: changes of each response with a range
     :ivar whole: the status of a whole file
     :ivar later: the files once a range was served
@@ -191,20 +176,17 @@ class RangeAgent(MemoryAgent):
     def request(
         self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
     ) -> Deferred[IResponse]:
-        data, url = self.files.get(uri.decode()), uri.decode()
-        if data is not None and (wanted := headers.getRawHeaders("Range", [""])[0]):
-            found = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted)
-            assert found is not None
-            first, last = found.groups()
-            start = int(first) if first else max(0, len(data) - int(last))
-            body = data[start : int(last) + 1 if first and last else None]
-            stated = f"bytes {start}-{start + len(body) - 1}/{len(data)}"
-            self.sent += len(body)
-            reply = {"status": 206, "chunks": body, "headers": {"Content-Range": stated}}
-            self.at(url, Reply(**{**reply, **self.lie}))
-            self.files |= self.later
-        elif data is not None:
+        url = uri.decode()
+        if (data := self.files.get(url)) is not None:
             self.at(url, Reply(self.whole, data))
+            wanted = headers.getRawHeaders("Range", [""])[0]
+            if found := re.fullmatch(r"bytes=(\d*)-(\d*)", wanted):
+                first, last = found.groups()
+                start = int(first) if first else max(0, len(data) - int(last))
+                reply = part(data, start, int(last) + 1 if first and last else None)
+                self.sent += reply.length or 0
+                self.at(url, attrs.evolve(reply, **{"length": -1, **self.lie}))
+                self.files |= self.later
         return super().request(method, uri, headers, bodyProducer)
 
 
@@ -212,7 +194,6 @@ class MirrorCase(FolderCase):
     """Tests of a mirror whose pages, upstream, clock and threads they control."""
 
     def setUp(self) -> None:
-        """Make a mirror that retries without a pause."""
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
@@ -245,7 +226,6 @@ class MirrorCase(FolderCase):
         )
 
     def in_thread(self, work: Any) -> Deferred[Any]:
-        """Keep a job for :meth:`run_threads`."""
         done: Deferred[Any] = Deferred()
         self.threads.append((work, done))
         return done
@@ -267,15 +247,12 @@ class MirrorCase(FolderCase):
         self.internet.asked.clear()
 
     def fetch(self, filename: str = NAME) -> Served:
-        """Request a file."""
         return run(self.mirror.fetch("demo", filename))
 
     def head(self, filename: str = NAME) -> Deferred[OpenFile | Head]:
-        """Request its head."""
         return run(self.mirror.head("demo", filename))
 
     def range(self, wanted: str | Span | Choose) -> Ranged:
-        """Request a range, by its header or as such."""
 
         def choose(size: int, _: str | None) -> Span | None:
             if isinstance(wanted, str):
@@ -285,7 +262,6 @@ class MirrorCase(FolderCase):
         return run(self.mirror.range("demo", NAME, choose))
 
     def delete(self) -> None:
-        """Delete the wheel and its companions."""
         self.result(self.mirror.delete("demo", NAME))
 
     def read(self, asked: Deferred[Any] | None = None, *, paused: bool = False) -> Reading:
@@ -298,40 +274,32 @@ class MirrorCase(FolderCase):
         return reading
 
     def begin(self, reply: Reply, stop: int, data: bytes = LARGE) -> Reading:
-        """Give a client that has read the first bytes of a file."""
         asked = self.fetch()
         reply.bring(data[:stop])
         return self.read(asked)
 
     def finish(self, reply: Reply, start: int = 0, data: bytes = LARGE) -> None:
-        """Let the rest of a file arrive."""
         reply.bring(data[start:])
         reply.end()
 
     def ranges(self) -> list[str | None]:
-        """Give the ranges that were requested."""
         return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
 
     def assert_bytes(self, found: object, data: bytes = DATA) -> None:
-        """Check that a response has these bytes."""
         if isinstance(found, Reader):
-            reading = Reading(found)
-            assert (reading.data, reading.whole) == (data, True)
+            self.assert_read(Reading(found), data)
             return
         assert isinstance(found, OpenFile), found
         assert (found.size, found.read(0, found.size + 1)) == (len(data), data)
         found.close()
 
     def assert_read(self, reading: Reading, data: bytes = LARGE) -> None:
-        """Check that a client has read these bytes, and that they are whole."""
         assert (reading.data == data, reading.whole) == (True, True)
 
     def assert_redirected(self, asked: Deferred[Any], url: str = URL) -> None:
-        """Check that a client was redirected upstream."""
         assert self.result(asked) == Redirect(url)
 
     def assert_cached(self, filename: str = NAME, data: bytes = DATA) -> None:
-        """Check that the next client hits the cache."""
         self.assert_bytes(self.mirror.ready("demo", filename), data)
 
     def assert_nothing_cached(self) -> None:
