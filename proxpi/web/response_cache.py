@@ -321,7 +321,7 @@ def _template(status: bytes, fields: Iterable[tuple[bytes, bytes]], *, has_max_a
         if name == b"Date":
             value = b"%(date)b"
         elif has_max_age and name == b"Cache-Control":
-            value = b"public, max-age=%(max-age)d"
+            value = value.partition(b"=")[0] + b"=%(max-age)d"
         lines.append(name + b": " + value)
     return b"\r\n".join([*lines, b"", b""])
 

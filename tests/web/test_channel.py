@@ -85,8 +85,7 @@ class Deadlines(ChannelCase):
         client.send(HEALTH[:10])
         self.clock.pass_time(REQUEST_TIMEOUT - 1)
         client.send(HEALTH[10:])
-        answer = client.answer()
-        assert answer is not None and answer.status == 200
+        assert client.response().status == 200
 
     def test_idle(self) -> None:
         """Between requests a connection stays for longer, each time anew."""
@@ -240,8 +239,7 @@ class Bodies(ChannelCase):
         ):
             client = self.connect()
             client.send(written(method, path, *fields))
-            answer = client.answer()
-            assert answer is not None and answer.status == status, (method, path)
+            assert client.response().status == status, (method, path)
             assert client.closed
 
     def test_read(self) -> None:
@@ -270,8 +268,7 @@ class Bodies(ChannelCase):
                 client.send(head + CHUNK * 5 + end)
                 client.send(CHUNK)
                 assert client.receive().count(b"HTTP/1.1 ") == 1
-                answer = client.answer()
-                assert answer is not None and answer.status == status
+                assert client.response().status == status
                 assert client.closed
         assert self.unhandled() == []
 
@@ -356,8 +353,8 @@ class Lingering(ChannelCase):
             assert client.read(1000)
             self.clock.pass_time(LINGER_TIMEOUT / 3)
             assert client.transport.connected
-        answer = client.answer()
-        assert answer is not None and answer.whole
+        answer = client.response()
+        assert answer.whole
 
     def test_requests_behind_the_last(self) -> None:
         """What a client sends after its ``Connection: close`` is neither done nor answered."""

@@ -139,8 +139,8 @@ class OwnErrors(ProxpiCase):
         with logged("proxpi.web") as log:
             for _ in range(2):
                 exchange.ask("GET", "/bug%0a?token")
-                answer = exchange.answer()
-                assert answer is not None and answer.status == 500
+                answer = exchange.response()
+                assert answer.status == 500
                 assert answer.headers["content-type"] == "text/plain; charset=utf-8"
                 assert answer.text.count("\n") == 1
                 for word in ("secret", "Traceback", "Bug", ".py"):
@@ -219,14 +219,14 @@ class Requests(ProxpiCase):
         """``Connection: close`` and HTTP/1.0 close, and a response of HTTP/1.0 is not chunked."""
         exchange = self.connect()
         exchange.ask("GET", "/health", "Connection: close")
-        answer = exchange.answer()
-        assert answer is not None and exchange.closed
+        answer = exchange.response()
+        assert exchange.closed
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         for path in ("/health", "/", "/index/demo/", "/nothing", "/index/demo"):
             exchange = self.connect()
             exchange.send(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-            answer = exchange.answer()
-            assert answer is not None and "transfer-encoding" not in answer.headers
+            answer = exchange.response()
+            assert "transfer-encoding" not in answer.headers
             assert exchange.closed
 
     def test_never_chunked(self) -> None:
@@ -287,8 +287,7 @@ class Limited(ProxpiCase):
     def status(self, client: Exchange, path: str = "/nothing") -> int:
         """Send a request, and give the status of the response."""
         client.ask("GET", path)
-        answer = client.answer()
-        assert answer is not None
+        answer = client.response()
         if answer.status == 503:
             assert 0 < int(answer.headers["retry-after"]) <= 30
         return answer.status
@@ -393,8 +392,7 @@ class Drain(ProxpiCase):
             self.clock.advance(0.9)
             self.poll(10)
             self.pending(drained)
-            answer = client.answer()
-            assert answer is not None
+            answer = client.response()
             assert (answer.status, answer.headers["connection"]) == (302, "close")
             self.poll(2)
             assert client.answer() is None

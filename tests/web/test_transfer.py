@@ -54,8 +54,8 @@ class TransferCase(ProxpiCase):
 
     def body(self, exchange: Exchange) -> bytes:
         """Take the whole response, and give its body."""
-        answer = exchange.answer()
-        assert answer is not None and answer.whole
+        answer = exchange.response()
+        assert answer.whole
         return answer.body
 
     def assert_nothing_left(self) -> None:
@@ -146,8 +146,7 @@ class Whole(TransferCase):
     def test_head(self) -> None:
         """``HEAD`` reads nothing, and lets the file go."""
         exchange = self.begin(method="HEAD")
-        answer = exchange.answer()
-        assert answer is not None
+        answer = exchange.response()
         assert answer.headers["content-length"] == str(len(DATA))
         assert self.sent == 0
         exchange.hang_up()
@@ -195,8 +194,8 @@ class Broken(TransferCase):
     def cut(self, exchange: Exchange) -> str:
         """Take what comes, which must not look like the whole; give the log."""
         with logged("proxpi.web") as log:
-            answer = exchange.answer()
-        assert answer is not None and not answer.whole
+            answer = exchange.response()
+        assert not answer.whole
         assert exchange.aborted
         self.assert_nothing_left()
         return log.text
