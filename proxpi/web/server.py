@@ -71,7 +71,7 @@ class Request(server.Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Log an error of proxpi's own, and say no more of it than that."""
-        _log.failure("while answering {path}", failure=reason, path=printable(self.path))
+        _log.failure("while answering {path}", failure=reason, path=escaped(self.path))
         if self.channel is None:
             return reason  # the client is gone
         if self.startedWriting:
@@ -256,8 +256,8 @@ class Site(server.Site):
         :param path: without its query, in which people put tokens
         :param size: bytes of the body that were sent
         """
-        name = printable(path[:MAX_LOGGED_PATH]) + ("..." if len(path) > MAX_LOGGED_PATH else "")
-        return f"{printable(method[:MAX_LOGGED_PATH])} {name} {status} {size} {cache}"
+        name = escaped(path[:MAX_LOGGED_PATH]) + ("..." if len(path) > MAX_LOGGED_PATH else "")
+        return f"{escaped(method[:MAX_LOGGED_PATH])} {name} {status} {size} {cache}"
 
     def log_response(self, client: str, line: str, seconds: float) -> None:
         """Write a line of the access log."""
@@ -288,6 +288,6 @@ def _is_text(segments: list[bytes]) -> bool:
     return True
 
 
-def printable(data: bytes) -> str:
+def escaped(data: bytes) -> str:
     """Write bytes a client sent so that they cannot forge a line of a log."""
     return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", data.decode("latin-1"))

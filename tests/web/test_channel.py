@@ -214,15 +214,6 @@ class Backpressure(ChannelCase):
             assert client.transport not in self.clock.readers
             assert client.receive().count(b"HTTP/1.1 200 OK") == 2001
 
-    def test_stalled(self) -> None:
-        """A client that takes none of them is dropped like any other."""
-        client = self.connect(capacity=4096)
-        client.send(HEALTH * 1000)
-        self.clock.pass_time(STALL_TIMEOUT - 1)
-        assert client.transport.connected
-        self.clock.pass_time(2 * POLL + 2)
-        assert client.aborted
-
 
 class Bodies(ChannelCase):
     """What clients bring along."""

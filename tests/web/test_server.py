@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index.page_cache import PageCache
-from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED, printable
+from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED, escaped
 from tests.support.agent import Reply
 from tests.support.cases import MIB, ProxpiCase
 from tests.support.exchange import PEER, Exchange, settle
@@ -98,7 +98,7 @@ class AccessLog(ProxpiCase):
         for target in ("/%0d%0aforged", "/a%1b[2J", "/a%00b", "/a%20b", "/{client}{0}"):
             line = self.line("GET", target)
             assert len(line.split(" ")) == 7 and line.isprintable() and target in line
-        assert printable(b"/a\r\n\x1b \xff\x7fz") == r"/a\x0d\x0a\x1b\x20\xff\x7fz"
+        assert escaped(b"/a\r\n\x1b \xff\x7fz") == r"/a\x0d\x0a\x1b\x20\xff\x7fz"
 
     def test_health_checks(self) -> None:
         """Successful health checks, however written, are logged at DEBUG alone."""
