@@ -1,17 +1,16 @@
 """Files that a crash leaves whole or absent: until one is whole, it has a partial name and a lock.
 
 A partial file is *locked* (its writer lives) or *left over* (a crash ended its writer). The next
-start of any process on the folder removes the files that are left over. A folder that refuses is
-logged once a minute, not once for each request.
+start of any process on the folder removes the files that are left over.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import FileIO
@@ -32,12 +31,11 @@ _log = Logger(namespace="proxpi")
 
 
 def partial_name() -> str:
-    """Give a partial name that no other file has."""
     return f"{PARTIAL}{secrets.token_hex(8)}"
 
 
 def begin(folder: Path) -> tuple[Path, FileIO]:
-    """Make a file that nobody takes for whole, and nobody removes while it is open."""
+    """Make a partial file; its lock lasts as long as it is open."""
     for tries_left in reversed(range(TRIES)):
         path = folder / partial_name()
         # Not tempfile's: its files are closed to other users, who may share the folder.
@@ -126,16 +124,16 @@ class ThrottledLog:
     _log: Logger
     folder: Path
     seconds: Callable[[], float]
-    _logged_at: dict[str, float] = attrs.field(init=False, factory=dict)
-    _skipped: Counter[str] = attrs.field(init=False, factory=Counter)
+    # When each consequence was last logged, and how many errors were skipped since.
+    _logged: dict[str, tuple[float, int]] = attrs.field(init=False, factory=dict)
 
     def error(self, error: OSError, consequence: str) -> None:
-        """Log an error, unless one with this consequence was logged within a minute."""
         now = self.seconds()
-        if now < self._logged_at.get(consequence, float("-inf")) + LOG_INTERVAL:
-            self._skipped[consequence] += 1
+        logged_at, skipped = self._logged.get(consequence, (-math.inf, 0))
+        if now < logged_at + LOG_INTERVAL:
+            self._logged[consequence] = logged_at, skipped + 1
             return
-        skipped = self._skipped.pop(consequence, 0)
+        self._logged[consequence] = now, 0
         self._log.error(
             "cache folder {folder}: {error}; {consequence}{more}",
             folder=self.folder,
@@ -143,4 +141,3 @@ class ThrottledLog:
             consequence=consequence,
             more=f" ({skipped} more errors since this was last logged)" if skipped else "",
         )
-        self._logged_at[consequence] = now

@@ -28,13 +28,12 @@ from proxpi import metrics
 from proxpi.atomic_files import ThrottledLog
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.cached_files import CachedFiles
-from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import EvictionIndex, Responses
 from proxpi.files.layout import OWN_FOLDER
 from proxpi.files.mirror import Mirror
 from proxpi.files.passthrough import RangeClient
-from proxpi.files.quota import Quota
+from proxpi.files.quota import DeletionQueue, Quota
 from proxpi.files.resolver import Listings, Resolver
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.wheel_metadata import WheelMetadata

@@ -14,7 +14,6 @@ from twisted.internet.task import Clock
 
 from proxpi import atomic_files
 from proxpi.files.cache_dir import PartialFile
-from proxpi.files.verify import Digests
 from proxpi.index.client import StoredResponse
 from proxpi.index.list_store import ListStore
 from tests.support.cases import FolderCase
@@ -49,7 +48,7 @@ class AnotherStarts(FolderCase):
 
     def test_written(self) -> None:
         """Downloads, documents, pages and lists are written all the same."""
-        partial = PartialFile(self.own, Digests(), mock.Mock(**{"grow.return_value": None}))
+        partial = PartialFile(self.own, None, mock.Mock(**{"grow.return_value": None}))
         partial.write(b"data")
         partial.flush()
         assert partial.path.read_bytes() == b"data"

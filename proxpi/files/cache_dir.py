@@ -3,22 +3,14 @@
 A cached file is *unverified* (it was found, and was not compared with its page yet) or *verified*
 (its identity, URL and digests are remembered, over a restart as well). Only verified files are
 served; a file with another identity than the remembered one is unverified. A file without a digest
-is verified by its size alone; its response says ``X-Verified: no``. A downloaded file is hashed
-while it arrives, and flushed to disk before it gets its cache path; a found file is read once.
-While the folder is being *cleared*, found files are neither checked nor served.
-
-A :class:`PartialFile` is *written* up to some byte; the bytes after that are *gathered* in memory.
-It ends *adopted* (renamed to its cache path) or *unlinked*. An :class:`OpenFile` can be read to its
-end, whatever happens to its cache path. It is *being sent*, which keeps its file from eviction, or
-*kept* (the response cache keeps the descriptor), which does not.
+is verified by its size alone. A downloaded file is hashed while it arrives, and flushed to disk
+before it gets its cache path; a found file is read once. While the folder is being *cleared*, found
+files are neither checked nor served.
 
 All renames into and out of cache paths happen on the reactor's thread. The outcome of a thread
 concerns the file with the identity that the thread saw; it is dropped where another file lies by
-then. Partial files, the usage log and the stores of pages and lists lie in proxpi's own folder,
-``.proxpi``.
-
-Of the parts of this floor each knows those before it: layout, verification, eviction index,
-deletion queue, quota, usage log, cache folder.
+then. Of the parts of the cache folder each knows those before it: layout, verification, eviction
+index, deletion queue, quota, usage log, cache folder.
 """
 
 from __future__ import annotations
@@ -35,17 +27,15 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 import attrs
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from proxpi import atomic_files
 from proxpi.atomic_files import ThrottledLog
-from proxpi.files import layout, usage_log
-from proxpi.files.deletion_queue import BATCH, DeletionQueue
+from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
 from proxpi.files.layout import Identity
-from proxpi.files.quota import Quota, Reservation, ScanRunning, TooLarge
+from proxpi.files.quota import BATCH, DeletionQueue, Quota, Reservation, ScanRunning, TooLarge
 from proxpi.files.resolver import FileReference
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.verify import Checked, Digests, check, compare, digest_of_url
@@ -62,15 +52,24 @@ _log = Logger(namespace="proxpi.files")
 class PartialFile:
     """A file that is being written under a partial name and a lock, and hashed.
 
-    Bytes that the disk refuses can be read all the same, so nothing is lost with a full disk.
+    It ends *adopted* (renamed to its cache path) or *unlinked*. Bytes that the disk refuses can be
+    read all the same, so nothing is lost with a full disk.
 
-    :ivar digests: the size and digests of the bytes that have arrived
-    :ivar written: how many of them are in the file, and `gathered` those that are not
+    :ivar written: how many bytes are in the file; `gathered`: those that have arrived since
+    :ivar cache_path: where it is to be cached; ``None`` if it may not be
     """
 
-    def __init__(self, folder: Path, digests: Digests, reservation: Reservation) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        digest: tuple[str, str] | None,
+        reservation: Reservation,
+        cache_path: str | None = None,
+    ) -> None:
         self.path, self.file = atomic_files.begin(folder)
-        self.digests = digests
+        self.cache_path = cache_path
+        self._digest = digest
+        self.digests = Digests(digest)
         self.reservation = reservation
         self.written = 0
         self.gathered = bytearray()
@@ -96,7 +95,7 @@ class PartialFile:
         return space
 
     def read(self, start: int, count: int) -> bytes:
-        """Read at most `count` bytes of those that arrived; fewer before the end now and then."""
+        """Read at most `count` bytes of those that arrived; perhaps fewer."""
         if start < self.written:
             return os.pread(self.file.fileno(), min(count, self.written - start), start)
         start -= self.written
@@ -107,10 +106,9 @@ class PartialFile:
         self.gathered.clear()
         self.written = 0
         self.file.truncate(0)
-        self.digests = self.digests.anew()
+        self.digests = Digests(self._digest)
 
     def close(self) -> None:
-        """End the writing, and remove the file if it still has its partial name."""
         self.unlink()
         self.reservation.release()
         with suppress(OSError):  # a full disk may complain once more
@@ -129,7 +127,7 @@ def reopen(file: BinaryIO | FileIO) -> BinaryIO:
 
 @attrs.frozen
 class Cached:
-    """Which cached file an open file is; `path` is its whole path."""
+    """Which cached file an open file is; `path`: its whole path."""
 
     index: EvictionIndex
     cache_path: str
@@ -139,12 +137,12 @@ class Cached:
 
 @attrs.define(eq=False)
 class OpenFile:
-    """An open file, as it was when it was opened.
+    """An open file. It can be read to its end, whatever happens to its cache path.
 
     :ivar has_digest: whether it was verified by a digest, not by its size alone
     :ivar cached: ``None`` for a file without a name
     :ivar fetched: whether it was fetched for the request that gets it
-    :ivar is_kept: whether it is kept, not being sent
+    :ivar is_kept: whether the response cache keeps it; else it is being sent, and not evicted
     """
 
     file: BinaryIO
@@ -165,7 +163,6 @@ class OpenFile:
         return self.cached.cache_path if self.cached is not None else ""
 
     def read(self, start: int, count: int) -> bytes:
-        """Read at an offset, so that several may read one file."""
         return os.pread(self.file.fileno(), count, start)
 
     def share(self, *, is_kept: bool = False) -> OpenFile:
@@ -189,7 +186,7 @@ class OpenFile:
             return False
 
     def mark_unverified(self) -> None:
-        """Have the cached file checked before it is served again, as it cannot be read."""
+        """Have the cached file checked before it is served again: it cannot be read."""
         if self.cached is not None:
             self.cached.index.mark_unverified(self.cached.cache_path, self.cached.identity)
 
@@ -217,15 +214,13 @@ class CacheDir:
     _log: ThrottledLog
     writes: InThread
     reads: InThread
-    # The partial files, by the cache path under which each is to be cached, if it may be.
-    _partial: dict[PartialFile, str | None] = attrs.field(init=False, factory=dict)
+    _partial: set[PartialFile] = attrs.field(init=False, factory=set)
     _scanned: Deferred[None] = attrs.field(init=False, factory=lambda: succeed(None))
     # Calls of :meth:`clear` under way.
     _clearing: int = attrs.field(init=False, default=0)
 
     @property
     def own(self) -> Path:
-        """Proxpi's own folder in it."""
         return self.folder / layout.OWN_FOLDER
 
     def prepare(self) -> None:
@@ -243,15 +238,11 @@ class CacheDir:
                 advice=layout.advice(error),
             )
         if self.quota.capacity:
-            scan = usage_log.scan(self.folder, self.index, self._queue, self._usage_log)
+            scan = self._usage_log.scan(self.folder, self._queue)
             self._scanned = Deferred.fromCoroutine(scan).addCallback(self.quota.shrink)
 
     def close(self) -> Deferred[None]:
-        """
-        Remove partial files, and write the usage log, as the process ends.
-
-        A disk that hangs holds up the Deferred alone.
-        """
+        """Remove partial files and write the usage log, in a thread: the disk may hang."""
         partial = list(self._partial)
 
         def unlink() -> None:
@@ -261,7 +252,7 @@ class CacheDir:
         ended: Deferred[None] = self.writes(unlink)
         if self.quota.capacity and self.index.is_complete:
             self.count_uses()
-            ended.addCallback(lambda _: self._usage_log.finish())
+            ended.addCallback(lambda _: self._usage_log.save())
         return ended
 
     def count_uses(self) -> None:
@@ -270,7 +261,7 @@ class CacheDir:
         self._usage_log.save_if_due()
 
     def checked(self, reference: FileReference) -> Checked | None:
-        """Give what is known of the cached file of a reference, if it is verified."""
+        """Give what is known of the verified file of a reference."""
         checked = self.index.verified(reference.cache_path or "")
         return checked if checked is not None and checked.matches(reference) else None
 
@@ -313,11 +304,7 @@ class CacheDir:
         return status is not None and stat.S_ISREG(status.st_mode)
 
     async def check(self, reference: FileReference) -> bool:
-        """
-        Read a found file, and verify it, or remove it if it has other bytes.
-
-        :return: whether it is verified; not if another file lies there by now
-        """
+        """Read a found file, verify it or remove it; tell whether it lies there verified."""
         path = reference.cache_path
         assert path is not None
         try:
@@ -356,11 +343,12 @@ class CacheDir:
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         reservation = self.quota.reserve(reference.size)
         try:
-            partial = PartialFile(self.own, Digests.of(reference.digest), reservation)
+            cache_path = path if cacheable and self.quota.capacity else None
+            partial = PartialFile(self.own, reference.digest, reservation, cache_path)
         except OSError:
             reservation.release()
             raise
-        self._partial[partial] = path if cacheable and self.quota.capacity else None
+        self._partial.add(partial)
         if path is None:
             partial.unlink()
         return partial
@@ -381,13 +369,13 @@ class CacheDir:
         """
         while (space := partial.flush()) is not None:
             await space
-        digests = partial.digests.hex()
         compare(partial.digests, reference)
+        digests = partial.digests.hex()
         descriptor = partial.file.fileno()
-        if self._partial[partial] is not None:
+        if partial.cache_path is not None:
             await self.writes(lambda: os.fsync(descriptor))
-        path = self._partial[partial]  # a DELETE may have come meanwhile
-        if path is None:
+        path = partial.cache_path
+        if path is None:  # a DELETE may have come meanwhile
             file, size, sha256 = reopen(partial.file), partial.digests.size, digests["sha256"]
             return OpenFile(file, size, sha256, reference.has_digest, fetched=True)
         self._usage_log.mark(path)
@@ -395,21 +383,20 @@ class CacheDir:
         # Asked of the open file: another program may have replaced it under its name already.
         identity = Identity.of(os.fstat(descriptor))
         partial.reservation.release()
-        checked = Checked(identity, digests, digest_of_url(reference.url), reference.version)
-        if not reference.has_digest:
-            etag, modified = validators
-            checked = replace(checked, etag=etag, modified=modified, confirmed_at=now)
-        self.index.add(path, identity.size, checked)
+        # A file with a digest is never revalidated.
+        known = () if reference.has_digest else (*validators, now)
+        url = digest_of_url(reference.url)
+        self.index.add(
+            path, identity.size, Checked(identity, digests, url, reference.version, *known)
+        )
         return None
 
     def discard(self, partial: PartialFile) -> None:
-        """Close a partial file; its bytes are freed unless it was adopted."""
         partial.close()
-        self._partial.pop(partial, None)
+        self._partial.discard(partial)
 
     def log_refusal(self, error: OSError) -> None:
-        """Log that a file cannot be cached."""
-        # The startup scan, or the download, has said so.
+        """Log that a file cannot be cached, unless the startup scan or the download does so."""
         if not isinstance(error, ScanRunning | TooLarge):
             self._log.error(error, "new files are not cached")
 
@@ -435,7 +422,9 @@ class CacheDir:
         """Remove a file; a download of it is not cached. Raises an `OSError` if it stays."""
         if path is None or not layout.is_cache_path(path):
             return
-        self._forbid_caching(path)
+        for partial in self._partial:
+            if partial.cache_path == path:
+                partial.cache_path = None
         self.index.mark_unverified(path)  # if it stays
         self._queue.remove(path)
         self._queue.start()
@@ -451,7 +440,8 @@ class CacheDir:
 
     async def clear(self) -> None:
         """Remove every file that lies there now; raises an `OSError` if one stays."""
-        self._forbid_caching()
+        for partial in self._partial:
+            partial.cache_path = None
         owned = frozenset(self.index)
         for path in owned:
             self.index.mark_unverified(path)
@@ -475,9 +465,3 @@ class CacheDir:
             self._clearing -= 1
         if failures:
             raise failures[0]
-
-    def _forbid_caching(self, path: str | None = None) -> None:
-        """Do not cache the partial file of a cache path; ``None``: of any."""
-        for partial, cache_path in self._partial.items():
-            if path in (None, cache_path):
-                self._partial[partial] = None

@@ -14,11 +14,10 @@ and one request. ``benchmarks/eviction.py`` compares this with other policies.
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import attrs
 import msgspec
@@ -38,17 +37,21 @@ MAX_USES = 4
 MIN_SIZE = 1024
 
 
+# Cache path, bytes, uses, priority, and what is known of the bytes.
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Row = tuple[str, _Count, _Count, float, Checked | None]
+
+
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     inflation: float = msgspec.field(name="level")
-    files: list[tuple[str, int, int, float, Checked | None]]
+    files: list[_Row]
 
 
 class Responses(Protocol):
     """The response cache, as far as it holds responses that were built from cached files."""
 
-    def invalidate(self, key: str | None) -> None:
-        """Remove the responses that were built from the file at a cache path."""
+    def invalidate(self, key: str | None) -> None: ...
 
     def uses(self) -> Iterable[tuple[str, int]]:
         """Give the uses of files, by cache path, since the last call; the latest last."""
@@ -76,7 +79,7 @@ class EvictionIndex:
 
     :ivar used: bytes of all of them
     :ivar changes: how often the index has changed
-    :ivar in_use: how often each file is being sent
+    :ivar in_use: how many times each file is being sent
     """
 
     _responses: Responses | None = None
@@ -104,13 +107,13 @@ class EvictionIndex:
         return self._files[path].size if path in self._files else 0
 
     def verified(self, path: str) -> Checked | None:
-        """Give what is known of a file's bytes, from this process or an earlier one."""
         return self._files[path].checked if path in self._files else None
 
     def add(self, path: str, size: int, checked: Checked | None = None) -> None:
         """Add a file in the place of any other; with the same size it keeps its uses."""
-        if path in self._files and self._files[path].size == size:
-            self._files[path].checked = checked
+        file = self._files.get(path)
+        if file is not None and file.size == size:
+            file.checked = checked
         else:
             self.drop(path)
             priority = self._inflation + value(0, size)
@@ -120,30 +123,27 @@ class EvictionIndex:
         self._note_change(path)
 
     def drop(self, path: str) -> None:
-        """Drop a file that is no longer there."""
         if (file := self._files.pop(path, None)) is not None:
             self.used -= file.size
         self._note_change(path)
 
     def confirm(self, path: str, now: float) -> None:
         """Note when the upstream had, or is taken to have had, a verified file."""
-        file = self._files[path]
-        if file.checked is not None:
+        file = self._files.get(path)
+        if file is not None and file.checked is not None:
             file.checked = replace(file.checked, confirmed_at=now)
             self.changes += 1
 
     def mark_unverified(self, path: str, expected: Identity | None = None) -> None:
         """Have a file checked before it is served again, if it has the expected identity."""
         checked = self.verified(path)
-        if expected is None or (checked is not None and checked.identity == expected):
-            if checked is not None:
-                self._files[path].checked = None
+        if checked is not None and expected in (None, checked.identity):
+            self._files[path].checked = None
             self._invalidate(path)
 
     def use(self, path: str, uses: int = 1) -> None:
         """Count uses of a file, if the index has it."""
-        if path in self._files:
-            file = self._files[path]
+        if (file := self._files.get(path)) is not None:
             file.uses += uses
             file.priority = self._inflation + value(file.uses, file.size)
             file.turn = next(self._turns)
@@ -165,7 +165,7 @@ class EvictionIndex:
             del self.in_use[path]
 
     def raise_inflation(self, path: str) -> None:
-        """Raise the inflation to the priority of a file that is evicted."""
+        """Raise the inflation to the priority of a file, which is about to be evicted."""
         self._inflation = max(self._inflation, self._files[path].priority)
 
     def victims(
@@ -192,12 +192,11 @@ class EvictionIndex:
             entry = heapq.heappop(self._heap)
             _, turn, path = entry
             file = self._files.get(path)
-            if file is None or file.turn != turn:
-                continue
-            popped.append(entry)
-            if path not in kept:
-                victims.append(path)
-                excess -= file.size
+            if file is not None and file.turn == turn:
+                popped.append(entry)
+                if path not in kept:
+                    victims.append(path)
+                    excess -= file.size
         for entry in popped:
             heapq.heappush(self._heap, entry)
         return victims
@@ -219,19 +218,18 @@ class EvictionIndex:
         changed, self._changed = self._changed or set(), None
         if found is None:
             return
-        self.changes += 1
         sizes = {path: each.size for path, each in found if path not in changed}
         for path in self:
             if path not in changed and self.size(path) != sizes.get(path):
                 self.drop(path)
         new = [(path, size) for path, size in sizes.items() if path not in self._files]
         # Only the order of their last use is known: let the priority rise from one to the next.
-        values = [value(0, size) for _, size in new]
-        step = sum(values) / max(len(new), 1) ** 2
-        self._add_all(
-            (path, _Cached(size, 0, self._inflation + each + number * step, next(self._turns)))
-            for number, ((path, size), each) in enumerate(zip(new, values, strict=True))
-        )
+        step = sum(value(0, size) for _, size in new) / max(len(new), 1) ** 2
+        rows: list[_Row] = []
+        for number, (path, size) in enumerate(new):
+            priority = self._inflation + value(0, size) + number * step
+            rows.append((path, size, 0, priority, None))
+        self._add_all(rows)
 
     def dump(self) -> bytes:
         """Write the document; of the files, the least recently used first."""
@@ -242,26 +240,18 @@ class EvictionIndex:
     def load(self, document: bytes) -> None:
         """Read a document: all of it, or, if it is damaged (`ValueError`), nothing."""
         read = msgspec.json.decode(document, type=_Document)
-        if read.version != VERSION or not math.isfinite(read.inflation):
-            raise ValueError("another version, or no numbers")
-        for _, size, uses, priority, checked in read.files:
-            if size < 0 or uses < 0 or not math.isfinite(priority):
-                raise ValueError("a number that cannot be")
-            if checked is not None and "sha256" not in checked.digests:
-                raise ValueError("a digest is missing")
+        known = [checked for *_, checked in read.files if checked is not None]
+        if read.version != VERSION or any("sha256" not in each.digests for each in known):
+            raise ValueError("another version, or a digest is missing")
         self._inflation = read.inflation
-        self._add_all(
-            (path, _Cached(size, uses, priority, next(self._turns), checked))
-            for path, size, uses, priority, checked in read.files
-        )
+        self._add_all(read.files)
 
-    def _add_all(self, files: Iterable[tuple[str, _Cached]]) -> None:
+    def _add_all(self, rows: Iterable[_Row]) -> None:
         """Add files in one go: at a start there may be tens of thousands."""
-        new = dict(files)
-        for path in self._files.keys() & new.keys():
-            self.drop(path)
-        self._files |= new
-        self.used += sum(file.size for file in new.values())
+        self.changes += 1
+        for path, size, uses, priority, checked in rows:
+            self._files[path] = _Cached(size, uses, priority, next(self._turns), checked)
+        self.used = sum(file.size for file in self._files.values())
         self._rebuild_heap()
 
     def _push(self, path: str) -> None:

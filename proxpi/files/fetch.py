@@ -34,7 +34,7 @@ from werkzeug.http import parse_date
 from proxpi import metrics
 from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import WINDOW, Spool
-from proxpi.files.verify import Mismatch, compare
+from proxpi.files.verify import Digests, Mismatch, compare
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import (
     BodyStalled,
@@ -434,7 +434,8 @@ class Fetch:
 
 def _comparing(spool: Spool) -> Filter:
     """Compare a file that is sent again from its first byte with the bytes that arrived before."""
-    expected, left, again = spool.digests.hex(), spool.digests.size, spool.digests.anew()
+    expected, left = spool.digests.hex(), spool.digests.size
+    again = Digests(spool.reference.digest)
 
     def write(data: bytes) -> object:
         nonlocal left

@@ -1,11 +1,9 @@
 """The layout of the cache folder: cache paths, reserved names, and how to get at a file.
 
 A name below a host's folder is one of three: a *cache path*, under which a cached file lies; a
-*reserved name*, under which a queued file waits to be unlinked; or foreign, neither counted nor
-touched. Reserved names are no cache paths, so no URL leads to one and no file is kept under one.
-
-These functions keep no state. No symbolic link below the cache folder is followed, as it may lead
-out of it; the folder itself may be one.
+*reserved name*, under which a queued file waits to be unlinked, and which no URL leads to; or
+foreign, neither counted nor touched. No symbolic link below the cache folder is followed, as it may
+lead out of it; the folder itself may be one.
 """
 
 from __future__ import annotations
@@ -29,7 +27,6 @@ from proxpi import atomic_files
 OWN_FOLDER = ".proxpi"
 #: What the original calls a file that it has not finished.
 ORIGINAL_PARTIAL = ".proxpi-partial"
-
 #: Bytes of the longest name and path, with the byte that ends them, as most systems have it.
 LONGEST_NAME, LONGEST_PATH = 256, 4096
 #: Entries of a cache folder that are scanned on the reactor's thread.
@@ -65,7 +62,6 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
-        """Give the identity of a file from its status."""
         return cls(status.st_ino, status.st_size, status.st_ctime_ns)
 
 
@@ -149,16 +145,22 @@ def survey(folder: Path, owned: Container[str]) -> Scan:
     scan = Scan()
     for entry in _walk(folder, scan.ignored):
         path = entry.path[start:]
-        if _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL):
-            _unlink_leftover(entry, scan)
+        is_leftover = _RESERVED_NAME.fullmatch(entry.name) or entry.name.endswith(ORIGINAL_PARTIAL)
+        if is_leftover:
+            with suppress(OSError):
+                os.unlink(entry.path)
         elif not is_cache_path(path):
             scan.ignored.append(f"{path!a} (no name that a cached file can have)")
-        elif has_distribution_name(path) or path in owned:
-            with suppress(OSError):  # gone meanwhile
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    used = max(status.st_atime, status.st_mtime)
-                    found.append((used, path, Identity.of(status)))
+            continue
+        elif not has_distribution_name(path) and path not in owned:
+            continue
+        with suppress(OSError):  # gone by now
+            status = os.lstat(entry.path)
+            if stat.S_ISREG(status.st_mode) and is_leftover:
+                scan.leftovers.append((entry.path, status.st_size))
+            elif stat.S_ISREG(status.st_mode):
+                used = max(status.st_atime, status.st_mtime)
+                found.append((used, path, Identity.of(status)))
     found.sort(key=lambda file: file[:2])
     scan.files.extend((path, identity) for _, path, identity in found)
     return scan
@@ -189,18 +191,6 @@ def _walk(folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
         except OSError as error:
             if not says_no_file(error) or error.errno == errno.ENAMETOOLONG:
                 unreadable.append(f"{path!a} ({error.strerror})")
-
-
-def _unlink_leftover(entry: os.DirEntry[str], scan: Scan) -> None:
-    try:
-        os.unlink(entry.path)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        with suppress(OSError):
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode):
-                scan.leftovers.append((entry.path, status.st_size))
 
 
 def try_to_write(own: Path, folder: Path) -> None:

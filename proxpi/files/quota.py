@@ -3,29 +3,44 @@
 A file is *admitted* if it is no larger than the capacity. Each partial file has a
 :class:`Reservation` until it is cached or discarded: its bytes so far, or its whole size once index
 and upstream state the same one. A reservation that needs more bytes than are free first evicts
-cached files and waits until they are unlinked: they count until then, the reservation counts from
-its beginning. If the files that may be evicted free too little, it is refused before a byte is
-written and before anything is evicted.
+cached files and waits until they are unlinked. If the files that may be evicted free too little, it
+is refused before a byte is written and before anything is evicted.
+
+An unlink may take long, so a thread does it; by then another file may lie at the cache path. Hence
+a file is *cached* (under its cache path), then *queued* (renamed, on the reactor's thread, to a
+reserved name in the same folder), then *unlinked*. One that cannot be unlinked is *stuck* until it
+is tried again. Where the folder takes no further name, the reactor's thread unlinks the file.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import secrets
+import stat
 from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 
 from proxpi import metrics
-from proxpi.files.deletion_queue import BATCH, DeletionQueue
+from proxpi.atomic_files import ThrottledLog
+from proxpi.files import layout
 from proxpi.files.eviction_index import EvictionIndex
+from proxpi.files.layout import RESERVED, Identity
+from proxpi.single_flight import InThread
 
+#: Files that are renamed, and unlinked, at once.
+BATCH = 100
 #: Failed evictions after which a reservation is refused.
 MAX_FAILED_EVICTIONS = 10
+#: What the system says where a folder takes no further name, or no longer one.
+_NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 
 class Full(OSError):
-    """The quota is exhausted: the files that may be evicted free too little."""
-
     def __str__(self) -> str:
         return "the quota is exhausted, and the files that may be evicted free too little"
 
@@ -35,18 +50,115 @@ class ScanRunning(Full):
 
 
 class TooLarge(Full):
-    """A file is larger than the capacity."""
-
     def __str__(self) -> str:
         return "it is larger than the cache"
 
 
 @attrs.define(eq=False)
-class Quota:
-    """The quota of one cache folder.
+class DeletionQueue:
+    """The queued and the stuck files of one cache folder."""
 
-    :ivar capacity: bytes that all files may have
-    """
+    folder: Path
+    _index: EvictionIndex
+    _log: ThrottledLog
+    _in_thread: InThread
+    # Bytes by reserved name.
+    _queued: dict[str, int] = attrs.field(init=False, factory=dict)
+    _stuck: dict[str, int] = attrs.field(init=False, factory=dict)
+    _lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
+
+    def __bool__(self) -> bool:
+        return bool(self._queued)
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the queued files."""
+        return sum(self._queued.values())
+
+    @property
+    def used(self) -> int:
+        """Bytes of the queued and the stuck files."""
+        return self.pending + sum(self._stuck.values())
+
+    def remove(self, path: str, expected: Identity | None = None) -> bool:
+        """
+        Rename a cached file; the next :meth:`start` unlinks it.
+
+        :param expected: the identity that the file must have; ``None``: any
+        :return: true if the cache path is free now, false if it holds another file
+        :raises OSError: if the file stays; the log says so
+        """
+        name = os.path.join(self.folder, path)
+        reserved = os.path.join(os.path.dirname(name), RESERVED + secrets.token_hex(8))
+        try:
+            status = layout.look(self.folder, path)
+            if status is not None and not stat.S_ISDIR(status.st_mode):
+                if expected not in (None, Identity.of(status)):
+                    self._index.mark_unverified(path)
+                    return False
+                try:
+                    os.rename(name, reserved)
+                    self.add(reserved, status.st_size)
+                except OSError as error:
+                    if error.errno not in _NO_NEW_NAME:
+                        raise
+                    os.unlink(name)  # on this thread no other file can come in between
+        except OSError as error:
+            if not layout.says_no_file(error):
+                self._log.error(error, "the file stays, and counts")
+                raise
+        self._index.drop(path)
+        return True
+
+    def add(self, reserved: str, size: int) -> None:
+        """Queue a file that has its reserved name already."""
+        self._queued[reserved] = size
+
+    def start(self) -> Deferred[None]:
+        """
+        Unlink the queued files in a thread, one batch after the other.
+
+        :return: fires after a batch of at most :data:`BATCH` that begins from now on
+        """
+        return self._lock.run(self._unlink_batch)
+
+    async def _unlink_batch(self) -> None:
+        if batch := list(islice(self._queued, BATCH)):
+            errors = await self._in_thread(lambda: self._unlink(batch))
+            for reserved in batch:
+                size = self._queued.pop(reserved)
+                if reserved in errors:
+                    self._stuck[reserved] = size
+                    self._log.error(errors[reserved], "the file stays, and counts")
+            if self._queued and not self._lock.waiting:
+                self.start()
+
+    def retry(self) -> None:
+        """Queue the stuck files again."""
+        self._queued |= self._stuck
+        self._stuck.clear()
+
+    def _unlink(self, batch: list[str]) -> dict[str, OSError]:
+        """Unlink files and the folders that held nothing else; give the errors by file."""
+        errors = {}
+        for reserved in batch:
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(reserved)
+            except OSError as error:
+                errors[reserved] = error
+                continue
+            folder = Path(reserved).parent
+            with suppress(OSError):  # the first one that holds another file stays
+                while folder != self.folder and folder.parent != self.folder:
+                    folder.rmdir()
+                    folder = folder.parent
+        return errors
+
+
+@attrs.define(eq=False)
+class Quota:
+    """The quota of one cache folder; `capacity`: bytes that all files may have."""
 
     capacity: int
     index: EvictionIndex
@@ -65,7 +177,7 @@ class Quota:
         return self.used - self._queue.pending - self.capacity
 
     def admits(self, size: int | None) -> bool:
-        """Whether a file of so many bytes may be cached; ``None``: an unknown number."""
+        """Whether a file may be cached; `size`: ``None`` if it is unknown."""
         return self.capacity > 0 and (size or 0) <= self.capacity
 
     def reserve(self, stated: int | None) -> Reservation:
@@ -136,9 +248,7 @@ class Reservation:
         Note the size of the file by the upstream.
 
         If the index states the same, all of it is reserved. One of them alone may be wrong, and
-        evicts nothing in advance.
-
-        :raises Full: if the file may not become so large
+        evicts nothing in advance. Raises :class:`Full` if the file may not become so large.
         """
         if not self._quota.admits(size):
             raise TooLarge
@@ -149,13 +259,10 @@ class Reservation:
 
     def grow(self, size: int) -> Deferred[None] | None:
         """
-        Reserve the bytes of a file of this size.
+        Reserve the bytes of a file of this size; returns and raises as :meth:`Quota.make_space`.
 
         A file that exceeds its expected size, or has none, evicts others up to half of the
         capacity; beyond that it gets free bytes only.
-
-        :return: ``None`` once they are free; else a Deferred that fires when to repeat the call
-        :raises Full: if the file may not become so large
         """
         quota, before = self._quota, self.size
         if size > before:
@@ -174,5 +281,4 @@ class Reservation:
             raise
 
     def release(self) -> None:
-        """End the reservation: its file is cached or discarded."""
         self._quota.reservations.discard(self)

@@ -113,7 +113,7 @@ class Spool:
 
     def __attrs_post_init__(self) -> None:
         self.readable = self.start
-        self._storage = Window(Digests.of(self.reference.digest), self.start)
+        self._storage = Window(Digests(self.reference.digest), self.start)
         if self.span is not None:
             self.end = self.span.stop
 

@@ -5,10 +5,9 @@ after 5 minutes and at the end; a damaged one is ignored. A file name such as ``
 the cache owns the file. Of every other file the cache path is appended to ``places`` before the
 rename; otherwise no process would count it after a crash.
 
-The log may be older than the end of its process, and other programs may have added files. While the
-startup scan is *running*, the files that the log lists are served; no file is added, as the free
-quota is unknown. A large folder is scanned in a thread. Once the scan has *ended*, the index has
-what the scan found, except at the cache paths that changed meanwhile.
+While the startup scan is *running*, the files that the log lists are served; no file is added, as
+the free quota is unknown. A large folder is scanned in a thread. Once the scan has *ended*, the
+index has what the scan found, except at the cache paths that changed meanwhile.
 """
 
 from __future__ import annotations
@@ -24,14 +23,12 @@ from twisted.logger import Logger
 
 from proxpi import atomic_files
 from proxpi.files import layout
-from proxpi.files.deletion_queue import DeletionQueue
 from proxpi.files.eviction_index import EvictionIndex
+from proxpi.files.quota import DeletionQueue
 from proxpi.single_flight import InThread
 
-#: The name of the snapshot.
-NAME = "uses.json"
-#: The name of the list of the cache paths that do not look like one of the cache's own files.
-PLACES = "places"
+#: The names of the snapshot, and of the list of files whose names do not tell.
+NAME, PLACES = "uses.json", "places"
 #: Bytes of that list beyond which a start drops the cache paths at which no file lies.
 MAX_PLACES = 1 << 20
 #: Changes after which the snapshot is written, unless there are more files than that.
@@ -44,21 +41,18 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False)
 class UsageLog:
-    """The usage log in one folder of proxpi's own.
-
-    :ivar seconds: a monotonic clock
-    """
+    """The usage log in one folder of proxpi's own; `seconds`: a monotonic clock."""
 
     own: Path
     _index: EvictionIndex
-    in_thread: InThread
-    seconds: Callable[[], float]
+    _in_thread: InThread
+    _seconds: Callable[[], float]
     _saved_changes: int = attrs.field(init=False, default=0)
     # Until the log is loaded, no age makes a snapshot due.
     _saved_at: float = attrs.field(init=False, default=math.inf)
     _lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
 
-    def load(self) -> frozenset[str]:
+    def _load(self) -> frozenset[str]:
         """Load the snapshot; give the cache paths that the last process knew."""
         try:
             self._index.load((self.own / NAME).read_bytes())
@@ -72,7 +66,7 @@ class UsageLog:
         places: list[str] = []
         with suppress(OSError, ValueError):
             places = (self.own / PLACES).read_text("utf-8", "surrogateescape").split("\n")
-        self._saved_at = self.seconds()
+        self._saved_at = self._seconds()
         return frozenset(self._index) | frozenset(filter(layout.is_cache_path, places))
 
     def mark(self, path: str) -> None:
@@ -81,29 +75,20 @@ class UsageLog:
             with open(self.own / PLACES, "ab", buffering=0) as places:
                 places.write(f"{path}\n".encode())
 
-    def tidy(self) -> None:
-        """Drop the cache paths at which no file lies from a list that has become long."""
-        with suppress(OSError):
-            if (self.own / PLACES).stat().st_size > MAX_PLACES:
-                paths = [path for path in self._index if not layout.has_distribution_name(path)]
-                text = "".join(f"{path}\n" for path in paths)
-                atomic_files.write_whole(self.own / PLACES, text.encode())
-
     def save_if_due(self) -> None:
         """Write the snapshot if the index has changed often, or the last one is old."""
         changes = self._index.changes - self._saved_changes
-        is_old = self.seconds() >= self._saved_at + MAX_AGE
-        if changes >= max(CHANGES, len(self._index)) or (changes and is_old):
-            self._saved_changes, self._saved_at = self._index.changes, self.seconds()
-            if not self._lock.waiting:
-                self._lock.run(self._save)
+        is_old = self._seconds() >= self._saved_at + MAX_AGE
+        is_due = changes >= max(CHANGES, len(self._index)) or (changes and is_old)
+        if is_due and not self._lock.waiting:
+            self.save()
 
-    def finish(self) -> Deferred[None]:
-        """Write the last snapshot, after the one that is being written."""
+    def save(self) -> Deferred[None]:
+        """Write a snapshot, after the one that is being written."""
         return self._lock.run(self._save)
 
     def _save(self) -> Deferred[None]:
-        self._saved_changes, self._saved_at = self._index.changes, self.seconds()
+        self._saved_changes, self._saved_at = self._index.changes, self._seconds()
         snapshot = self._index.dump()
 
         def write() -> None:
@@ -112,38 +97,37 @@ class UsageLog:
             except OSError as error:
                 _log.debug("the usage log cannot be written: {error}", error=error)
 
-        return self.in_thread(write)
+        return self._in_thread(write)
 
-
-async def scan(
-    folder: Path, index: EvictionIndex, queue: DeletionQueue, usage_log: UsageLog
-) -> None:
-    """Fill the index from the usage log at once, and from the startup scan once it has ended."""
-    owned = usage_log.load()
-    index.begin_scan()
-    run: InThread = execute
-    try:
-        if layout.holds_many(folder):
-            run = usage_log.in_thread
-            _log.info(
-                "cache folder {folder}: there are many files; until the startup scan has "
-                "ended, new ones are not cached",
-                folder=folder,
+    async def scan(self, folder: Path, queue: DeletionQueue) -> None:
+        """Fill the index from the log at once, and from the startup scan once it has ended."""
+        owned = self._load()
+        self._index.begin_scan()
+        run: InThread = execute
+        try:
+            if layout.holds_many(folder):
+                run = self._in_thread
+                _log.info(
+                    "cache folder {folder}: there are many files; until the startup scan has "
+                    "ended, new ones are not cached",
+                    folder=folder,
+                )
+            found = await run(lambda: layout.survey(folder, owned))
+        except OSError as error:
+            self._index.end_scan(None)
+            _log.critical("{folder} cannot be read: {error}", folder=folder, error=error)
+            return
+        self._index.end_scan(found.files)
+        for reserved, size in found.leftovers:
+            queue.add(reserved, size)
+        queue.start()
+        if found.ignored:
+            more = f", and {len(found.ignored) - 1} more" if found.ignored[1:] else ""
+            _log.warn(
+                "{folder}: ignored {first}{more}", folder=folder, first=found.ignored[0], more=more
             )
-        found = await run(lambda: layout.survey(folder, owned))
-    except OSError as error:
-        index.end_scan(None)
-        _log.critical("{folder} cannot be read: {error}", folder=folder, error=error)
-        return
-    index.end_scan(found.files)
-    for reserved, size in found.leftovers:
-        queue.add(reserved, size)
-    queue.start()
-    if found.ignored:
-        _log.warn(
-            "{folder}: ignored {first}{more}",
-            folder=folder,
-            first=found.ignored[0],
-            more=f", and {len(found.ignored) - 1} more" if found.ignored[1:] else "",
-        )
-    usage_log.tidy()
+        with suppress(OSError):
+            if (self.own / PLACES).stat().st_size > MAX_PLACES:
+                paths = [path for path in self._index if not layout.has_distribution_name(path)]
+                text = "".join(f"{path}\n" for path in paths)
+                atomic_files.write_whole(self.own / PLACES, text.encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,10 +24,7 @@ _log = Logger(namespace="proxpi.files")
 
 
 class Mismatch(Exception):
-    """The bytes of a file are not those that the index names; its text says how.
-
-    :ivar kind: one word for it, by which it is counted
-    """
+    """The bytes of a file are not those that the index names; `kind` is counted."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -36,17 +32,15 @@ class Mismatch(Exception):
 
 
 class Digests:
-    """Digests of bytes as they arrive, `size` of them so far; there is always a ``sha256``."""
+    """The sha256 of bytes as they arrive, and the digest by the algorithm that a reference states.
 
-    def __init__(self, algorithms: Iterable[str] = ()) -> None:
-        names = {"sha256", *algorithms}
+    :ivar size: how many have arrived
+    """
+
+    def __init__(self, stated: tuple[str, str] | None = None) -> None:
+        names = {"sha256", stated[0]} if stated else {"sha256"}
         self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
         self.size = 0
-
-    @classmethod
-    def of(cls, digest: tuple[str, str] | None) -> Digests:
-        """Give those that a file with this digest needs."""
-        return cls({digest[0]} if digest else ())
 
     def add(self, data: bytes) -> None:
         self.size += len(data)
@@ -56,10 +50,6 @@ class Digests:
     def hex(self) -> dict[str, str]:
         """Give the hexadecimal digests by algorithm."""
         return {name: digest.hexdigest() for name, digest in self._hashes.items()}
-
-    def anew(self) -> Digests:
-        """Give those of no bytes, by the same algorithms."""
-        return Digests(self._hashes)
 
 
 class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -83,11 +73,9 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def downloaded(self) -> bool:
-        """Whether the file was downloaded by this cache, not found."""
         return bool(self.url_digest)
 
     def matches(self, reference: FileReference) -> bool:
-        """Tell whether this is the file of a reference."""
         if reference.digest is not None:
             return self.digests.get(reference.digest[0]) == reference.digest[1]
         if self.version != reference.version:
@@ -127,7 +115,7 @@ def compare(digests: Digests, reference: FileReference) -> None:
 
 def check(path: Path, reference: FileReference) -> Checked | None:
     """Read a found file, and give its digests; ``None`` if it changed meanwhile."""
-    digests = Digests.of(reference.digest)
+    digests = Digests(reference.digest)
     with open_file(path) as file:
         status = os.fstat(file.fileno())
         identity = Identity.of(status)

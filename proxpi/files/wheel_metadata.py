@@ -232,7 +232,7 @@ class WheelMetadata:
         return uncached
 
     async def _keep(self, reference: FileReference, data: bytes) -> OpenFile | None:
-        digests = Digests.of(reference.digest)
+        digests = Digests(reference.digest)
         digests.add(data)
         compare(digests, reference)
         try:

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 from proxpi import atomic_files
-from proxpi.files import cache_dir, deletion_queue
+from proxpi.files import cache_dir, quota
 from proxpi.files.layout import RESERVED
 from proxpi.files.verify import Mismatch
 from tests.support.agent import Reply
@@ -495,7 +495,7 @@ class Deletion(CacheCase):
 
     def test_all(self) -> None:
         """Cached and found files go in batches, those of an unknown kind as well; others stay."""
-        for module in (cache_dir, deletion_queue):
+        for module in (cache_dir, quota):
             self.put(module, "BATCH", 3)
         files = self.fill()
         self.keep("unknown.kind", b"")
