@@ -2,13 +2,12 @@
 
 A file that was found in the cache folder is *unverified*: it is compared with its page, by one
 single flight, before its first response; clients wait for that without a deadline. A file with a
-digest is then *fresh* for ever. Only the upstream knows whether a file without a digest changed: it
-is fresh for the time to live of its page after the upstream had it last. Then it is *stale*: the
-next request asks the upstream with its validators (RFC 9110 13.1). Clients wait some seconds for
-that; later they get the cached version. If the upstream has another version, the cached one is
-*outdated*: it is downloaded anew, and served only where that fails. A file without validators is
-revalidated by the date of its response; a found file is stale at once, and is revalidated by the
-date of its last change. A file without any date stays fresh.
+digest is then *fresh* for ever. One without is fresh for the time to live of its page after the
+upstream had it last. Then it is *stale*: the next request asks the upstream with its validators
+(RFC 9110 13.1), or the date of its response; clients wait some seconds for that, then they get the
+cached version. If the upstream has another version, the cached one is *outdated*: it is downloaded
+anew, and served only where that fails. A found file is stale at once. One without any date stays
+fresh.
 """
 
 from __future__ import annotations

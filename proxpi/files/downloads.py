@@ -50,11 +50,7 @@ class Downloads:
         return iter(self._flights)
 
     def join(self, reference: FileReference) -> Flight[OpenFile | None]:
-        """
-        Join the download of a file, or start it.
-
-        The result is an open file without a name if it may not be cached; waiters share it at once.
-        """
+        """Join the download of a file; a result that may not be cached is shared at once."""
         return self._flights.join(reference, lambda: self._download(reference))
 
     async def whole(self, reference: FileReference, until: float | None) -> OpenFile:

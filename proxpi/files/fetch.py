@@ -160,11 +160,9 @@ def is_whole(reference: FileReference, response: Response) -> bool:
 
 def check_head(reference: FileReference, response: Response) -> bool:
     """
-    Check the head of a response that should be the whole file.
+    Tell whether a response that should be the whole file is doubtful, by its head.
 
-    :return: whether it is doubtful, so that readers have to wait until it is verified
-    :raises Gone: if the upstream has none
-    :raises UpstreamFailed: if this is not the file
+    :raises Gone: if the upstream has none; `UpstreamFailed` if this is not the file
     """
     if response.status in GONE:
         raise Gone(reference, response.status)

@@ -3,12 +3,9 @@
 A request *hits* the cache, or joins the download of its file, or starts it. At its deadline the
 client is *redirected* upstream; the download continues. Where redirects are off
 (``PROXPI_SLOW_DOWNLOAD=stream``, offline, or a file behind credentials) the client *follows* the
-download; a file that cannot be cached *passes through*. A range of a file that is not cached is
-requested by itself, and passes through; if the upstream refuses it, it is taken from the whole
-file. See :func:`plan` and :func:`plan_range`.
-
-If a file is gone, a fresh page gives its URL first (signed URLs expire); if that fails too, the
-client is redirected. A failure is not remembered: the next request tries again.
+download; a file that cannot be cached *passes through*, and so does a range of a file that is not
+cached. If a file is gone, a fresh page gives its URL first (signed URLs expire); if that fails too,
+the client is redirected. A failure is not remembered: the next request tries again.
 """
 
 from __future__ import annotations
@@ -57,15 +54,13 @@ class Head:
     reference: FileReference
 
 
+#: Wait for the whole file, until the deadline or longer; follow its download from its first byte.
 Step = Enum("Step", "WAIT WAIT_LONG FOLLOW PASS_THROUGH REDIRECT")
 
 
 def plan(*, admitted: bool, redirects: bool, metadata: bool = False, failed: bool = False) -> Step:
     """
     Decide how a client gets a file that is not cached.
-
-    It waits for the whole file, until its deadline or longer; follows the download from its first
-    byte on; gets the bytes passed through; or is redirected upstream.
 
     ============= ============== ========= ====== ============
     core metadata quota admits   redirects failed step
@@ -89,6 +84,8 @@ def plan(*, admitted: bool, redirects: bool, metadata: bool = False, failed: boo
     return Step.WAIT_LONG if metadata else Step.FOLLOW
 
 
+#: Request the size of the file; refuse the range as unsatisfiable; serve the whole file; join the
+#: download that is under way; request the range; cut the range out of the whole file.
 RangeStep = Enum("RangeStep", "LENGTH REFUSE WHOLE JOIN RANGE CUT")
 
 
@@ -102,9 +99,6 @@ def plan_range(
 ) -> RangeStep:
     """
     Decide the next step towards a range of a file that is not cached.
-
-    Request the size of the file; refuse the range as unsatisfiable; serve the whole file; join the
-    download that is under way; request the range; or cut the range out of the whole file.
 
     ======= ========= ========================================= ======
     size    confirmed range of a file of this size              step
@@ -135,12 +129,7 @@ def plan_range(
 
 @attrs.frozen(eq=False, kw_only=True)
 class Mirror:
-    """The files of all indexes together.
-
-    :ivar timeout: seconds that a client waits for a file before it is redirected
-    :ivar stream: whether redirects are off
-    :ivar offline: whether no request may be sent upstream
-    """
+    """The files of all indexes together; see :func:`proxpi.tap.file_mirror`."""
 
     _resolver: Resolver
     _cache_dir: CacheDir
@@ -165,8 +154,7 @@ class Mirror:
         """
         Give a file, whole or as it arrives (a reader has to be closed), or a redirect.
 
-        :raises NotUpstream: if it is listed, but the upstream has none
-        :raises UpstreamFailed: if it cannot be fetched and redirects are off
+        :raises NotUpstream: if the upstream has none; `UpstreamFailed` if redirects are off
         """
         until = self._clock.seconds() + self._timeout
         return await self._serve(name, filename, lambda each: self._obtain(each, until))
@@ -235,11 +223,7 @@ class Mirror:
         *,
         redirects: bool = True,
     ) -> T | Redirect:
-        """
-        Serve a file where its page says it lies, and if it is gone, where a fresh page says.
-
-        :param redirects: whether the client may be redirected if all fails
-        """
+        """Serve a file where its page says it lies, and if it is gone, where a fresh page says."""
         reference = await self._resolver.find(name, filename)
         failure: Exception
         try:

@@ -130,9 +130,8 @@ class RangeClient:
         """
         Fetch a range of a file of `size` bytes for one reader, as soon as a byte arrives.
 
-        :raises RangeNotServed: if the response is another range, or if the connections for clients
-            with backpressure are in use
-        :raises UpstreamFailed: if it does not begin to arrive
+        :raises RangeNotServed: if the response is another range, or the connections for clients
+            with backpressure are in use; `UpstreamFailed` if no byte arrives
         """
         if span.stop - span.start > WINDOW and self._upstream.backpressure_full(reference.url):
             raise RangeNotServed()

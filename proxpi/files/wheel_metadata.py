@@ -105,12 +105,7 @@ def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
 
 
 def core_metadata(wheel: View, filename: str) -> bytes:
-    """
-    Read the core metadata in a wheel of this name.
-
-    :raises Unfit: if it holds none that can be read
-    :raises Needed: if the view lacks a piece
-    """
+    """Read the metadata in a wheel; raises `Unfit` without any, `Needed` if a piece is missing."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = _member(archive, filename)

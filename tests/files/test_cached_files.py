@@ -61,12 +61,6 @@ class Found(FoundCase):
         self.assert_cached()
         assert (self.threads, self.internet.asked) == ([], [])
 
-    def test_right(self) -> None:
-        """The right bytes are a hit, also while the upstream is down."""
-        self.internet.at(URL, Reply(503))
-        self.serve(hit=True)
-        assert self.internet.asked == []
-
     def test_wrong(self) -> None:
         """Wrong bytes are replaced by those of the upstream, and never served without it."""
         self.lay(b"x" * len(DATA))
@@ -374,18 +368,6 @@ class Revalidated(CachedCase):
                 assert self.mirror.ready("demo", NAME) is None, "it is outdated"
                 self.internet.at(URL, Reply(200, NEW, OTHER))
                 self.assert_serves(NEW, asked=1)
-
-    def test_new_version_is_slow(self) -> None:
-        """A client waits for another version no longer than for any file."""
-        self.cache(TAG)
-        slow = Reply(200, b"", OTHER, whole=False, length=len(NEW))
-        self.internet.at(URL, Reply(200, NEW, OTHER), slow)
-        self.clock.advance(TTL)
-        asked = self.fetch()
-        self.clock.advance(TIMEOUT)
-        self.assert_redirected(asked)
-        self.finish(slow, data=NEW)
-        self.assert_serves(NEW, asked=0)
 
     def test_never_asked(self) -> None:
         """Files without validators, or with a digest, and any file while offline, stay fresh."""

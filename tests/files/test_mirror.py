@@ -12,7 +12,6 @@ from proxpi.files.cache_dir import CacheDir
 from proxpi.files.mirror import Head, RangeStep, Step, plan, plan_range
 from proxpi.files.resolver import NotUpstream
 from proxpi.simple.caching import Span, Unsatisfiable
-from proxpi.simple.model import NotListed
 from proxpi.upstream.errors import Offline, UpstreamFailed
 from tests.support.agent import Reply, Silence
 from tests.support.cases import FILES, entry, run, sha256
@@ -43,25 +42,24 @@ def test_plan(facts: str, redirected: Step, otherwise: Step) -> None:
 @pytest.mark.parametrize(
     ("size", "span", "download", "confirmed", "otherwise"),
     [
-        (None, None, (), RangeStep.CUT, RangeStep.LENGTH),
-        (9, Unsatisfiable(9), (), RangeStep.REFUSE, RangeStep.LENGTH),
-        (9, None, (), RangeStep.WHOLE, RangeStep.WHOLE),
-        (9, Span(0, 9), (), RangeStep.CUT, RangeStep.CUT),
-        (9, Span(3, 9), (), RangeStep.RANGE, RangeStep.RANGE),
-        (9, Span(3, 9), (9, 4), RangeStep.JOIN, RangeStep.JOIN),
-        (9, Span(0, 9), (9, 4), RangeStep.JOIN, RangeStep.JOIN),
-        (9, Span(3, 9), (9, 3), RangeStep.RANGE, RangeStep.RANGE),
-        (9, Span(3, 9), (8, 4), RangeStep.RANGE, RangeStep.RANGE),
-        (9, Span(3, 9), (None, 4), RangeStep.RANGE, RangeStep.RANGE),
+        (None, None, {}, RangeStep.CUT, RangeStep.LENGTH),
+        (9, Unsatisfiable(9), {}, RangeStep.REFUSE, RangeStep.LENGTH),
+        (9, None, {}, RangeStep.WHOLE, RangeStep.WHOLE),
+        (9, Span(0, 9), {}, RangeStep.CUT, RangeStep.CUT),
+        (9, Span(3, 9), {}, RangeStep.RANGE, RangeStep.RANGE),
+        (9, Span(3, 9), {"end": 9, "readable": 4}, RangeStep.JOIN, RangeStep.JOIN),
+        (9, Span(0, 9), {"end": 9, "readable": 4}, RangeStep.JOIN, RangeStep.JOIN),
+        (9, Span(3, 9), {"end": 9, "readable": 3}, RangeStep.RANGE, RangeStep.RANGE),
+        (9, Span(3, 9), {"end": 8, "readable": 4}, RangeStep.RANGE, RangeStep.RANGE),
+        (9, Span(3, 9), {"readable": 4}, RangeStep.RANGE, RangeStep.RANGE),
     ],
 )
 def test_plan_range(
     size: int | None, span: Any, download: Any, confirmed: RangeStep, otherwise: RangeStep
 ) -> None:
     """The table of :func:`plan_range`, for sizes that the upstream confirmed, and others."""
-    under_way = dict(zip(("end", "readable"), download, strict=False))
-    assert plan_range(size, span, confirmed=True, **under_way) is confirmed
-    assert plan_range(size, span, **under_way) is otherwise
+    assert plan_range(size, span, confirmed=True, **download) is confirmed
+    assert plan_range(size, span, **download) is otherwise
 
 
 class Deadline(MirrorCase):
@@ -89,6 +87,13 @@ class Deadline(MirrorCase):
         self.pending(second)
         self.complete(reply)
         self.assert_bytes(self.result(second))
+        self.build(timeout=0)
+        self.delete()
+        reply = self.start()
+        asked = self.fetch()
+        self.clock.advance(0)
+        self.assert_redirected(asked)
+        self.complete(reply)
 
     def test_page(self) -> None:
         """The time that the page takes counts; a redirect comes as soon as its URL is known."""
@@ -105,15 +110,6 @@ class Deadline(MirrorCase):
             self.delete()
             self.listings.known.clear()
 
-    def test_none(self) -> None:
-        """With a timeout of 0 each client that would have to wait is redirected."""
-        self.build(timeout=0)
-        reply = self.start()
-        asked = self.fetch()
-        self.clock.advance(0)
-        self.assert_redirected(asked)
-        self.complete(reply)
-
     def test_private(self) -> None:
         """Behind credentials the client waits for the whole download."""
         reply = self.start(private=True)
@@ -125,24 +121,12 @@ class Deadline(MirrorCase):
         self.complete(reply)
         self.assert_bytes(self.result(asked))
 
-    def test_failure_afterwards(self) -> None:
-        """A download that fails when all clients were redirected is not remembered."""
-        reply = self.start()
-        asked = self.fetch()
-        self.clock.advance(TIMEOUT)
-        self.assert_redirected(asked)
-        self.internet.at(URL, Reply(503))
-        reply.cut()
-        self.assert_nothing_cached()
-        self.internet.at(URL, Reply(200, DATA))
-        self.assert_bytes(self.result(self.fetch()))
-
 
 class Failing(MirrorCase):
     """A file that cannot be fetched: its client is redirected, or told."""
 
     def test_not_remembered(self) -> None:
-        """The next request tries again, whatever failed."""
+        """The next request tries again, whatever failed, and whenever."""
         for reply in (Reply(503), Reply(200, b"wrong"), ConnectionRefusedError()):
             self.listed(reply, reply, Reply(200, DATA))
             self.assert_redirected(self.fetch())
@@ -151,6 +135,16 @@ class Failing(MirrorCase):
             self.delete()
         self.listed(Reply(404), Reply(200, DATA))
         self.error(self.fetch(), NotUpstream)
+        self.assert_bytes(self.result(self.fetch()))
+        self.delete()
+        self.listed(reply := slow(DATA))
+        asked = self.fetch()
+        self.clock.advance(TIMEOUT)
+        self.assert_redirected(asked)
+        self.internet.at(URL, Reply(503))
+        reply.cut()
+        self.assert_nothing_cached()
+        self.internet.at(URL, Reply(200, DATA))
         self.assert_bytes(self.result(self.fetch()))
 
     def test_private(self) -> None:
@@ -182,75 +176,64 @@ class Failing(MirrorCase):
             self.error(asked, Offline)
         assert self.internet.asked == []
 
-    def test_not_listed(self) -> None:
-        """No upstream is asked for a file that no page lists."""
-        for asked in (self.fetch(), self.head(), self.fetch(NAME + ".metadata")):
-            self.error(asked, NotListed)
-        assert self.internet.asked == []
-
 
 class Gone(MirrorCase):
     """A file that the upstream does not have is looked up on a fresh page first."""
 
     def test_same_url(self) -> None:
-        """A fresh page that still names the URL: it is not there, also behind credentials."""
-        for status in (404, 410):
+        """A fresh page that still names the URL: it is not there; a 403 is a failure."""
+        for status in (403, 404, 410):
             for private in (False, True):
                 self.listings.refetched.clear()
                 self.listed(Reply(status), private=private)
-                self.error(self.fetch(), NotUpstream)
+                asked = self.fetch()
+                if status == 403 and not private:
+                    self.assert_redirected(asked)
+                elif status == 403:
+                    assert not self.error(asked, UpstreamFailed).temporary
+                else:
+                    self.error(asked, NotUpstream)
                 assert self.listings.refetched == [("demo", NAME)]
                 assert self.internet.urls() == [URL]
                 self.assert_nothing_cached()
-
-    def test_forbidden(self) -> None:
-        """A 403 is no 404: the client is redirected; behind credentials it is a failure."""
-        self.listed(Reply(403))
-        self.assert_redirected(self.fetch())
-        assert self.listings.refetched == [("demo", NAME)]
-        self.listed(Reply(403), private=True)
-        assert not self.error(self.fetch(), UpstreamFailed).temporary
 
     def test_changed_url(self) -> None:
         """A URL that changed meanwhile is used, for a file as for its head."""
         for status in (403, 404, 410):
             for size in (len(DATA), None):
-                self.listed(Reply(status), size=size)
-                self.listings.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
-                self.internet.at(NEW, Reply(200, DATA))
-                if size is None:
-                    head = self.result(self.head())
-                    assert isinstance(head, Head) and head.size == len(DATA)
+                for ask in (self.head, self.fetch):
                     self.listed(Reply(status), size=size)
-                self.assert_bytes(self.result(self.fetch()))
-                self.assert_cached()
+                    self.listings.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
+                    self.internet.at(NEW, Reply(200, DATA))
+                    found: object = self.result(ask())
+                    if isinstance(found, Head):
+                        assert found.size == len(DATA)
+                    else:
+                        self.assert_bytes(found)
+                        self.assert_cached()
                 self.delete()
 
     def test_changed_url_fails(self) -> None:
         """If the new URL is slow or fails, the client is redirected there; or it is gone, too."""
-        for reply in (Silence(), Reply(503)):
+        for reply in (Silence(), Reply(503), Reply(404)):
             self.listed(Reply(404))
             self.listings.lists(entry(NAME, DATA, url=NEW), cold=True)
             self.internet.at(NEW, reply)
             asked = self.fetch()
             self.clock.advance(TIMEOUT)
-            self.assert_redirected(asked, NEW)
+            if getattr(reply, "status", 0) == 404:
+                self.error(asked, NotUpstream)
+            else:
+                self.assert_redirected(asked, NEW)
             self.delete()
-        self.listed(Reply(404))
-        self.internet.at(NEW, Reply(404))
-        self.error(self.fetch(), NotUpstream)
-        assert self.internet.urls() == [URL, NEW]
 
-    def test_not_listed_any_more(self) -> None:
-        """A file that the fresh page does not list is not there."""
+    def test_page(self) -> None:
+        """A file that a fresh page does not list is not there; a page that fails tells nothing."""
         self.listed(silence := Silence())
         asked = self.fetch()
         self.listings.known.clear()
         silence.answer(Reply(404))
         self.error(asked, NotUpstream)
-
-    def test_page_fails(self) -> None:
-        """If the page cannot be fetched, the client is redirected: its view may be better."""
         self.listings.failure = UpstreamFailed("https://index.example/", "down")
         self.listed(Reply(404))
         self.assert_redirected(self.fetch())
@@ -294,9 +277,10 @@ class Companions(MirrorCase):
             assert self.internet.urls().count(URL + ".metadata") == 2
             assert self.listings.suppressed.pop() == ("demo", NAME)
 
-    def test_not_there(self) -> None:
-        """Metadata that is not advertised, and is not there by a fresh page, is not there."""
+        # What is not advertised is looked up, and nothing is suppressed.
+        self.listings.refetched.clear()
         self.listed()
+        self.internet.at(URL + ".metadata", Reply(404))
         self.error(self.fetch(self.SIDECAR), NotUpstream)
         assert (self.listings.refetched, self.listings.suppressed) == ([("demo", NAME)], [])
 
@@ -316,8 +300,9 @@ class Uncached(MirrorCase):
         assert (self.leftovers(), self.open_files()) == ([], [])
 
     def test_full_disk(self) -> None:
-        """A disk that takes no byte, or not all, is logged, and is used again once it does."""
-        for function in ("write", "flush"):
+        """A disk that takes no file, or not all of one, is logged, and used again once it does."""
+        requests = {"write": (1, 2), "flush": (1, 1), "__init__": (0, 1)}
+        for function in requests:
             for stream, private in ((False, False), (False, True), (True, False)):
                 self.build(stream=stream)
                 self.listed(private=private)
@@ -325,7 +310,7 @@ class Uncached(MirrorCase):
                 with logged("proxpi.files") as log:
                     self.assert_not_cached(
                         redirect=not (stream or private),
-                        requests=1 + (function == "write") * (stream or private),
+                        requests=requests[function][stream or private],
                     )
                 assert "No space left on device" in log.text
                 full.stop()
@@ -334,7 +319,7 @@ class Uncached(MirrorCase):
                 self.delete()
 
     def test_no_folder(self) -> None:
-        """A file that cannot be renamed, or even begun, is sent all the same."""
+        """A file that cannot be renamed, or even begun, is sent all the same, or redirected."""
         (self.folder / "files-example").write_bytes(b"in the way")
         self.listed()
         self.assert_not_cached()
@@ -351,9 +336,7 @@ class Uncached(MirrorCase):
         self.assert_redirected(self.fetch(name), FILES + name)
         assert self.leftovers() == []
 
-    def test_emptied_folder(self) -> None:
-        """A folder that was emptied under the running process is filled again."""
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder)  # emptied under the running process, it is filled again
         self.listed()
         self.assert_bytes(self.result(self.fetch()))
         self.assert_cached()
@@ -364,19 +347,16 @@ class Uncached(MirrorCase):
             self.build(capacity=capacity)
             self.listed()
             self.assert_not_cached(requests=0)
-            self.listed(private=True)
-            self.assert_not_cached(redirect=False)
-            self.assert_nothing_cached()
+            for reply, size in (
+                (Reply(200, DATA), len(DATA)),
+                (Reply(200, DATA, length=None), None),
+            ):
+                self.listed(reply, size=size, private=True)
+                self.assert_not_cached(redirect=False)
+                self.assert_nothing_cached()
         self.build(capacity=len(DATA))
         self.assert_bytes(self.result(self.fetch()))
         self.assert_cached()
-
-    def test_turns_out_too_large(self) -> None:
-        """Behind credentials a file that turns out larger than the cache passes through."""
-        self.build(capacity=len(DATA) - 1)
-        self.listed(Reply(200, DATA, length=None), size=None, private=True)
-        self.assert_not_cached(redirect=False)
-        self.assert_nothing_cached()
 
     def test_clients_without_a_cache(self) -> None:
         """Each client has a request of its own, which ends with it."""
@@ -430,16 +410,13 @@ class Heads(MirrorCase):
         assert (found.size, found.reference.sha256) == (size, digest)
 
     def test_page(self) -> None:
-        """The size on the page suffices, also of a file that will not be cached."""
+        """The size on the page suffices; a cached file tells it itself."""
         for capacity in (len(DATA), 0):
             self.build(capacity=capacity)
             self.listed(private=not capacity)
             self.assert_size(len(DATA))
             assert self.internet.asked == []
-
-    def test_cached(self) -> None:
-        """A file that is cached is given itself."""
-        self.listed()
+        self.build()
         self.assert_bytes(self.result(self.fetch()))
         self.assert_bytes(self.result(self.head()))
 
@@ -471,14 +448,9 @@ class Heads(MirrorCase):
             full.stop()
 
     def test_failing(self) -> None:
-        """A file that cannot be fetched is a failure, as for ``GET``."""
-        for status, temporary in (
-            (429, True),
-            (500, True),
-            (503, True),
-            (401, False),
-            (403, False),
-        ):
+        """A file that cannot be fetched is a failure, as for ``GET``; its request ends with it."""
+        for status in (429, 500, 503, 401, 403):
+            temporary = status not in (401, 403)
             self.listed(Reply(status), size=None, private=not temporary)
             assert self.error(self.head(), UpstreamFailed).temporary == temporary, status
         for status in (404, 410):
@@ -489,9 +461,6 @@ class Heads(MirrorCase):
         self.build(capacity=0)
         self.listed(Reply(405), size=None)
         assert self.error(self.head(), UpstreamFailed).cause == "status 405"
-
-    def test_client_leaves(self) -> None:
-        """Its request ends with it."""
         self.listed(silence := Silence(), size=None)
         asked = self.head()
         asked.cancel()

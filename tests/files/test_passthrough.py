@@ -362,14 +362,6 @@ class Files(MirrorCase):
         self.assert_read(reading)
         self.assert_clean()
 
-    def test_backpressure(self) -> None:
-        """The upstream is read from as fast as the client reads."""
-        self.listed(reply := slow(LARGE), data=LARGE)
-        reading = self.stall(reply, self.fetch())
-        reading.go_on()
-        assert not reply.paused
-        self.complete(reply, reading)
-
     def test_parked(self) -> None:
         """After 5 stalled seconds the connection is closed; the client may read on later."""
         first = slow(LARGE, Accept_Ranges="bytes", ETag='"x"')
@@ -435,21 +427,6 @@ class Files(MirrorCase):
         assert self.read(wanted).whole
         assert not any(reading.cut for reading in readings)
 
-    def test_redirected_clients_that_read_nothing(self) -> None:
-        """They hold no connection of the origin that redirected them."""
-        there = "https://cdn.example/demo.whl"
-        self.listed(Reply(302, b"", {"Location": there}), data=LARGE)
-        replies = [slow(LARGE) for _ in range(CONNECTIONS)]
-        self.internet.at(there, *replies)
-        asked = [self.fetch() for _ in replies]
-        for reply, one in zip(replies, asked, strict=True):
-            if reply.began:
-                self.stall(reply, one)
-        other = entry("other.whl", LARGE, url=URL + ".other")
-        self.listings.lists(other)
-        self.internet.at(other["url"], Reply(200, LARGE))
-        assert self.read(self.fetch("other.whl")).whole
-
     def test_doubtful(self) -> None:
         """A doubtful response is read at once, too, as no partial file holds all of it."""
         for headers, keys in (
@@ -462,29 +439,11 @@ class Files(MirrorCase):
             assert not reply.paused
             self.complete(reply, reading, 2 * MIB)
 
-    def test_broken(self) -> None:
-        """If it breaks off, it is resumed and verified as a whole; wrong bytes are cut off."""
-        first, rest = slow(LARGE), part(LARGE, MIB, arrived=False)
-        self.listed(first, rest, data=LARGE)
-        reading = self.begin(first, MIB)
-        first.cut()
-        self.complete(rest, reading, MIB)
+    def test_wrong(self) -> None:
+        """The client of wrong bytes is cut off before their end."""
         self.listed(first := slow(LARGE), data=LARGE)
         reading = self.begin(first, -1)
         first.bring(b"\0" if LARGE[-1] else b"\1")
         first.end()
         assert reading.cut
         self.assert_clean()
-
-    def test_client_that_leaves(self) -> None:
-        """Its request is closed, with or without a first byte."""
-        self.listed(reply := slow(LARGE), data=LARGE)
-        self.begin(reply, MIB).hang_up()
-        assert reply.closed
-        self.listed(reply := slow(LARGE), data=LARGE)
-        asked = self.fetch()
-        asked.cancel()
-        self.error(asked, Exception)
-        assert reply.closed
-        self.assert_clean()
-        self.assert_nothing_cached()

@@ -9,19 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.files.resolver import (
-    METADATA,
-    SIGNATURE,
-    FileReference,
-    Resolver,
-    file_reference,
-)
+from proxpi.files.resolver import METADATA, SIGNATURE, FileReference, Resolver, file_reference
 from proxpi.simple.model import ListedFile, NotListed
 from tests.support.cases import Case, entry, run, sha256
 from tests.support.mirrors import FakeListings
 
 DIGEST = "a" * 64
 X = "https://files.example/x.whl"
+SIGNED = f"{X}?sig=a%2Fb+c"
+NO_PATH = ("", "/", "/../x.whl", "/a/../../x.whl", "/a/./x.whl", "/a/..", "/a\0b.whl")
 
 
 def cache_path(url: str) -> str | None:
@@ -31,49 +27,28 @@ def cache_path(url: str) -> str | None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("https://files.example.org/packages/a/b/x-1.0.whl", "packages/a/b/x-1.0.whl"),
-        ("https://FILES.Example.ORG/x.whl", "x.whl"),
-        ("https://files.example.org:8443/x.whl", "x.whl"),
-        ("https://user:secret@files.example.org/x.whl", "x.whl"),
-        ("https://files.example.org/x.whl?signature=a/b&expires=1", "x.whl"),
-        ("https://files.example.org/x.whl#sha256=aa", "x.whl"),
-        ("https://files.example.org/x-1.0%2Bcpu.whl", "x-1.0%2Bcpu.whl"),
-        ("https://files.example.org/x-1.0+cpu.whl", "x-1.0+cpu.whl"),
-        ("https://files.example.org/%2e%2e/%2Fetc/x.whl", "%2e%2e/%2Fetc/x.whl"),
-        ("https://files.example.org//a//x.whl", "a/x.whl"),
+        ("https://files.example/packages/a/b/x-1.0.whl", "files-example/packages/a/b/x-1.0.whl"),
+        ("https://FILES.Example/x.whl", "files-example/x.whl"),
+        ("https://files.example:8443/x.whl", "files-example/x.whl"),
+        ("https://user:secret@files.example/x.whl", "files-example/x.whl"),
+        (f"{X}?signature=a/b&expires=1", "files-example/x.whl"),
+        (f"{X}#sha256=aa", "files-example/x.whl"),
+        ("https://files.example/x-1.0%2Bcpu.whl", "files-example/x-1.0%2Bcpu.whl"),
+        ("https://files.example/x-1.0+cpu.whl", "files-example/x-1.0+cpu.whl"),
+        ("https://files.example/%2e%2e/%2Fetc/x.whl", "files-example/%2e%2e/%2Fetc/x.whl"),
+        ("https://files.example//a//x.whl", "files-example/a/x.whl"),
+        ("http://127.0.0.1:8080/x.whl", "127-0-0-1/x.whl"),
+        ("http://[2001:db8::1]:8080/x.whl", "2001-db8-1/x.whl"),
+        ("http://a_b--c.example/x.whl", "a-b-c-example/x.whl"),
+        ("http://localhost/x.whl", "localhost/x.whl"),
+        *((f"https://files.example{path}", None) for path in NO_PATH),
+        ("https://___/x.whl", None),
+        ("file:///etc/passwd", None),
     ],
 )
-def test_cache_path(url: str, expected: str) -> None:
-    """A file lies where the original puts it: host, then the path as it stands, and no more."""
-    assert cache_path(url) == f"files-example-org/{expected}"
-
-
-@pytest.mark.parametrize(
-    ("host", "folder"),
-    [
-        ("127.0.0.1", "127-0-0-1"),
-        ("[2001:db8::1]", "2001-db8-1"),
-        ("a_b--c.example", "a-b-c-example"),
-        ("localhost", "localhost"),
-    ],
-)
-def test_host_folder(host: str, folder: str) -> None:
-    """Each run of other characters in a host is one hyphen."""
-    assert cache_path(f"http://{host}:8080/x.whl") == f"{folder}/x.whl"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *(f"https://files.example{path}" for path in ("", "/", "/../x.whl", "/a/../../x.whl")),
-        *(f"https://files.example{path}" for path in ("/a/./x.whl", "/a/..", "/a\0b.whl")),
-        "https://___/x.whl",
-        "file:///etc/passwd",
-    ],
-)
-def test_no_cache_path(url: str) -> None:
-    """A URL that would lead out of the folder of its host has no cache path."""
-    assert cache_path(url) is None
+def test_cache_path(url: str, expected: str | None) -> None:
+    """A file lies where the original puts it: host, then the path as it stands; never outside."""
+    assert cache_path(url) == expected
 
 
 @given(st.text(alphabet="abAB01./%-_\\:~", max_size=40), st.text(max_size=20))
@@ -98,15 +73,19 @@ def test_equality() -> None:
     assert bare != FileReference(urls[0], None, None, False, version="1")
 
 
-def test_listed() -> None:
+@pytest.mark.parametrize(
+    ("keys", "digest"),
+    [
+        ({}, ("sha256", sha256(b"x"))),
+        ({"hashes": {"md5": "a" * 32}, "size": 1}, ("md5", "a" * 32)),
+    ],
+)
+def test_listed(keys: dict[str, Any], digest: tuple[str, str]) -> None:
     """The reference of a listed file has its URL to the letter, its digest and its size."""
-    url = f"{X}?sig=a%2Fb+c"
-    reference = file_reference(ListedFile(entry("x.whl", b"x", url=url), private=True))
-    assert (reference.url, reference.size, reference.private) == (url, 1, True)
-    assert reference.digest == ("sha256", reference.sha256) == ("sha256", sha256(b"x"))
-    keys: dict[str, Any] = {"hashes": {"md5": "a" * 32}, "size": None}
-    reference = file_reference(ListedFile(entry("x.whl", b"x", **keys), False))
-    assert (reference.digest, reference.sha256) == (("md5", "a" * 32), None)
+    reference = file_reference(ListedFile(entry("x.whl", b"x", url=SIGNED, **keys), private=True))
+    assert (reference.url, reference.size, reference.private) == (SIGNED, 1, True)
+    assert reference.digest == digest
+    assert reference.sha256 == (digest[1] if digest[0] == "sha256" else None)
 
 
 def test_public_url() -> None:
@@ -140,17 +119,15 @@ class Finding(Case):
     def test_companion_that_is_listed(self) -> None:
         """A file that is listed under the name of a companion is found as listed."""
         name, url = "demo-1.0.tar.gz.asc", "https://other.example/signature"
-        for cold in (False, True):
-            for beside in (False, True):
-                pages = FakeListings()
-                if beside:
-                    pages.lists(entry("demo-1.0.tar.gz", b"sdist"), cold=cold)
-                pages.lists(entry(name, b"signed", url=url), cold=cold)
-                resolver = Resolver(pages)
-                known = resolver.known("demo", name)
-                assert (known is None) == cold
-                found = self.result(run(resolver.find("demo", name)))
-                assert (found.url, found.requested_as) == (url, ("demo", name))
+        for cold, beside in ((False, False), (False, True), (True, False), (True, True)):
+            pages = FakeListings()
+            if beside:
+                pages.lists(entry("demo-1.0.tar.gz", b"sdist"), cold=cold)
+            pages.lists(entry(name, b"signed", url=url), cold=cold)
+            resolver = Resolver(pages)
+            assert (resolver.known("demo", name) is None) == cold
+            found = self.result(run(resolver.find("demo", name)))
+            assert (found.url, found.requested_as) == (url, ("demo", name))
 
     def test_companion_of_no_file(self) -> None:
         """There is no companion of a file that no page lists."""

@@ -197,14 +197,6 @@ class FailingDisk(SpoolCase):
         self.assert_clean()
         assert self.mirror.ready("demo", "demo") is None
 
-    def test_at_the_start(self) -> None:
-        """A disk that takes no file at all: the file passes through."""
-        self.fill_disk("__init__")
-        reading = self.begin(self.reply, MIB)
-        self.finish(self.reply, MIB)
-        self.assert_read(reading)
-        self.assert_clean()
-
     def test_turns_out_too_large(self) -> None:
         """A file that turns out larger than the cache passes through from there on."""
         self.build(stream=True, capacity=2 * MIB)
