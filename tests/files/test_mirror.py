@@ -201,7 +201,8 @@ class Gone(MirrorCase):
         """A URL that changed meanwhile is used, for a file as for its head."""
         for status in (403, 404, 410):
             for size in (len(DATA), None):
-                for ask in (self.head, self.fetch):
+                asks: tuple[Any, ...] = (self.head, self.fetch)
+                for ask in asks:
                     self.listed(Reply(status), size=size)
                     self.listings.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
                     self.internet.at(NEW, Reply(200, DATA))
