@@ -24,7 +24,6 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxpi.index.breaker import Breakers
 from proxpi.simple import caching, model, parse, urls
@@ -337,7 +336,7 @@ class IndexClient:
             try:
                 body, ended = decode(body, response.codings, self._upstream.page_limit), True
             except BodyUnusable as error:
-                raise upstream_failed(response.url, Failure(error)) from error
+                raise upstream_failed(response.url, error) from error
         try:
             content_type = response.header("Content-Type")
             project = parse.parse_project(body, content_type, response.url, name)

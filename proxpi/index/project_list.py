@@ -24,7 +24,6 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxpi.index import list_store
 from proxpi.index.client import IndexClient, IndexResponse, StoredResponse, log_skipped_links
@@ -219,7 +218,7 @@ class ProjectListCache:
             # An end that was not announced may have been none.
             raise UpstreamFailed(response.url, error.reason, temporary=not end_known) from error
         except BodyUnusable as error:
-            raise upstream_failed(response.url, Failure(error)) from error
+            raise upstream_failed(response.url, error) from error
         log_skipped_links(response.url, skipped, "project")
         return names
 

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 from typing import Literal
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList
 
 from proxpi.simple import urls
 from proxpi.simple.urls import Origin
@@ -32,24 +32,21 @@ Kind = Literal["public", "private", "special"]
 
 #: IPv6 networks whose addresses lead to the IPv4 address in their last 32 bits (RFC 4291 2.5.5,
 #: RFC 6052 2.1, RFC 2765 2.1).
-_ENDING_IN_IPV4 = tuple(
+_ENDING_IN_IPV4 = [
     IPv6Network(network)
     for network in ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "::ffff:0:0:0/96")
-)
+]
 #: Private, whatever `ipaddress` of this Python says: local translation (RFC 8215), site-local.
 _PRIVATE = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
 #: Metadata services of cloud providers, besides the link-local 169.254.169.254.
-_METADATA = frozenset(
-    map(
-        ip_address,
-        ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"),
-    )
-)
+_METADATA = {
+    *map(ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")),
+    *map(ip_address, ("192.0.0.192", "168.63.129.16")),
+}
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # Linux takes 0.0.0.0 for itself
 
 
 def kind_of(address: str) -> Kind:
-    """Classify an address."""
     at = _reached(ip_address(address))
     if at.is_loopback or any(at in network for network in _PRIVATE):
         return "private"
@@ -91,21 +88,9 @@ def _bare(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _nameable(host: str, address: str) -> str:
-    """Give the spelling of a host for ``PROXPI_ALLOW_HOSTS``: its address if it is odd."""
-    try:
-        urls.host(host)
-    except ValueError:
-        return address
-    return _bare(host)
-
-
 class AddressPolicy:
     """Decides which addresses of a host may be connected to.
 
-    :param index_urls: the configured indexes
-    :param allow_hosts: ``PROXPI_ALLOW_HOSTS``
-    :param look_up: looks up the addresses of an index
     :param resolved_here: tells whether the host of an origin is looked up here, and not by a
         forward proxy
     """
@@ -132,11 +117,7 @@ class AddressPolicy:
         self._index_ports = {(_bare(host), port) for _, host, port in self._indexes}
 
     async def check_host(self, origin: Origin) -> None:
-        """
-        Check a host that is an address; the addresses of names are checked on connecting.
-
-        :raises AddressBlocked: if the address is blocked
-        """
+        """Check a host that is an address (names are checked on connecting), as `allowed` does."""
         _, host, port = origin
         bare = _bare(unquote(host))
         # RFC 6761 6.3: a resolver may ask for other names, but has an answer to these.
@@ -145,8 +126,7 @@ class AddressPolicy:
             await self.allowed(host, port, [address])
 
     async def allowed(self, host: str, port: int, addresses: Sequence[str]) -> Sequence[str]:
-        """
-        Give the addresses of a host that may be connected to.
+        """Give the addresses of a host that may be connected to.
 
         :raises AddressBlocked: if there are none
         """
@@ -167,8 +147,11 @@ class AddressPolicy:
         if not allowed:
             address = addresses[0]
             what = "private" if kinds[address] == "private" else "link-local or special"
-            name = _nameable(host, address)
-            raise AddressBlocked(name, address, what, certain=private is not None)
+            try:
+                urls.host(host)
+            except ValueError:  # an odd spelling, which ``PROXPI_ALLOW_HOSTS`` does not take
+                host = address
+            raise AddressBlocked(host, address, what, temporary=private is None)
         return allowed
 
     def _names(self, address: str, *, its_network: bool) -> bool:
@@ -191,14 +174,13 @@ class AddressPolicy:
         }
         found = []
         if unknown and not any(self._private_indexes.values()):
-            lookups = [self._find(host) for host in unknown]
+            lookups = [Deferred.fromCoroutine(self._find(host)) for host in unknown]
             found = [known for known, _ in await DeferredList(lookups, consumeErrors=True)]
         return any(self._private_indexes.values()) or (None if False in found else False)
 
-    def _find(self, host: str) -> Deferred[None]:
+    async def _find(self, host: str) -> None:
         address = literal(host)
-        found = self._look_up(host) if address is None else succeed([address])
-        return found.addCallback(lambda addresses: self._note(host, addresses))
+        self._note(host, [address] if address else await self._look_up(host))
 
     def _note(self, host: str, addresses: Iterable[str]) -> None:
         """Note whether an index is private; one that was public once never counts as private.

@@ -23,7 +23,6 @@ import attrs
 from hyperlink import EncodedURL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 from twisted.web.client import GzipDecoder
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
@@ -34,10 +33,10 @@ from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.connections import ConnectionLimit, ConnectionLimits, Queue
 from proxpi.upstream.credentials import Credentials
 from proxpi.upstream.errors import (
-    BodyTimeout,
     Offline,
     ProxyFailed,
     UpstreamFailed,
+    on_timeout,
     upstream_failed,
 )
 from proxpi.upstream.proxies import NO_PROXIES, Proxies
@@ -68,8 +67,6 @@ class UpstreamClient:
 
     :ivar connect_timeout: seconds to connect
     :ivar read_timeout: seconds that an upstream may be silent, before the head and within the body
-    :ivar offline: refuses all requests (``PROXPI_OFFLINE``)
-    :ivar page_limit: for an index page, decompressed; ``list_limit``: for a list of projects
     """
 
     _agent: IAgent
@@ -100,14 +97,10 @@ class UpstreamClient:
         :param queue: holds the request while it waits for a connection
         :raises UpstreamFailed: if no response comes
         """
+        limit = self.connections.pages
+        send = self._send_by_treq
         return self._request(
-            url,
-            "GET",
-            headers,
-            send=self._send_by_treq,
-            limit=self.connections.pages,
-            on_head=on_head,
-            queue=queue,
+            url, "GET", headers, send=send, limit=limit, on_head=on_head, queue=queue
         )
 
     def file(
@@ -122,16 +115,10 @@ class UpstreamClient:
         Request a file without compression; otherwise as :meth:`page`.
 
         :param backpressure: whether it arrives no faster than some client takes it
-        :raises UpstreamFailed: if no response comes
         """
-        limits = self.connections
-        return self._request(
-            url,
-            method,
-            {"Accept-Encoding": "identity", **headers},
-            send=self._agent.request,
-            limit=limits.backpressure if backpressure else limits.files,
-        )
+        limit = self.connections.backpressure if backpressure else self.connections.files
+        fields = {"Accept-Encoding": "identity", **headers}
+        return self._request(url, method, fields, send=self._agent.request, limit=limit)
 
     def timeout_error(self, url: str) -> UpstreamFailed:
         """Give the error of a URL from which nothing has come for too long."""
@@ -153,12 +140,11 @@ class UpstreamClient:
         on_bytes: Callable[[int], object] = lambda size: None,
     ) -> tuple[bytes, bool]:
         """
-        Read a whole body, as it is encoded.
+        Read a whole body, as it is encoded, within :data:`PAGE_TIME`.
 
         :param limit: by default that of an index page
         :param on_bytes: is called with the number of bytes of each chunk
-        :return: the body, and whether its end was announced
-        :raises UpstreamFailed: if it is truncated, too long, or silent or slow for too long
+        :return: the body, and whether its end was announced; see :func:`read_body`
         """
         chunks: list[bytes] = []
 
@@ -177,11 +163,7 @@ class UpstreamClient:
         deadline: float | None = None,
         stall_timeout: float | None = None,
     ) -> bool:
-        """
-        Pass each chunk of a body to `write`; see :func:`proxpi.upstream.response.read_body`.
-
-        :raises UpstreamFailed: if it is truncated, too long, or silent or slow for too long
-        """
+        """Pass each chunk of a body to `write`; see :func:`read_body`."""
         return await read_body(
             response,
             write,
@@ -243,13 +225,16 @@ class UpstreamClient:
             fields.setRawHeaders(b"Authorization", [authorization])
         try:
             await self.address_policy.check_host(url.origin)
-            sent = send(method.encode("ascii"), _on_the_wire(url), fields)
-            sent.addTimeout(self.connect_timeout + self.read_timeout, self.clock, _timed_out)
+            # Non-ASCII is percent-encoded; nothing else of a URL changes.
+            encoded = quote(url.public, safe="%/:=&?~#+!$,;'@()*[]|").encode("ascii")
+            sent = send(method.encode("ascii"), encoded, fields)
+            timed_out = on_timeout(lambda: self.timeout_error(url.text))
+            sent.addTimeout(self.connect_timeout + self.read_timeout, self.clock, timed_out)
             response = await _cancellable(sent)
         except CancelledError:
             raise
         except Exception as error:
-            raise upstream_failed(url.text, Failure(error)) from error
+            raise upstream_failed(url.text, error) from error
         return Response(method, url.public, response)
 
     def _send_by_treq(self, method: bytes, url: bytes, headers: Headers) -> Deferred[IResponse]:
@@ -277,7 +262,6 @@ class _Verbatim(EncodedURL):
     """A URL that treq sends as it is; it would encode an IPv6 address, or ``a_b``, as a name."""
 
     def to_uri(self) -> EncodedURL:
-        """Give the URL itself."""
         return self
 
 
@@ -291,11 +275,7 @@ def _undecoded(response: Any) -> IResponse:
 
 
 def _redirected(url: URL, location: str) -> URL:
-    """
-    Resolve a redirect.
-
-    :raises UpstreamFailed: if it leads to another scheme than http and https, or out of https
-    """
+    """:raises UpstreamFailed: if it leads to another scheme than http and https, or out of https"""
     try:
         # A location that is not percent-encoded is UTF-8 (RFC 3987 3.1).
         target = url.join(location.encode("latin-1").decode("utf-8", "replace"))
@@ -323,15 +303,3 @@ def _cancellable(work: Deferred[T]) -> Deferred[T]:
     waiting: Deferred[T] = Deferred(cancel)
     work.addBoth(pass_on)
     return waiting
-
-
-def _timed_out(result: object, timeout: float) -> Any:
-    """Replace the error of a request that its timeout has cancelled."""
-    if isinstance(result, Failure) and isinstance(result.value, ProxyFailed):
-        raise ProxyFailed(result.value.url, "timed out", scope="connection")
-    raise BodyTimeout()
-
-
-def _on_the_wire(url: URL) -> bytes:
-    """Write a URL without credentials, and its non-ASCII percent-encoded; nothing else changes."""
-    return quote(url.public, safe="%/:=&?~#+!$,;'@()*[]|").encode("ascii")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import attrs
@@ -62,12 +63,7 @@ class ConnectionLimit:
     _origins: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
 
     async def acquire(self, origin: Origin, queue: Queue | None = None) -> Callable[[], None]:
-        """
-        Wait for a connection to an origin.
-
-        :param queue: holds the request while it waits
-        :return: gives the connection back; to be called once
-        """
+        """Wait for a connection to an origin, in a queue; give what releases it, to call once."""
         semaphore = self._origins.setdefault(origin, DeferredSemaphore(self.number))
         waiting = semaphore.acquire()
         queue = set() if queue is None else queue
@@ -77,7 +73,9 @@ class ConnectionLimit:
         finally:
             queue.remove(waiting)
 
-        def release() -> None:
+        def release(wider: Callable[[], None] | None = None) -> None:
+            if wider is not None:
+                wider()
             semaphore.release()
             # The next in the queue may have released it already.
             if semaphore.tokens == semaphore.limit and self._origins.get(origin) is semaphore:
@@ -86,16 +84,10 @@ class ConnectionLimit:
         if self.within is None:
             return release
         try:
-            release_wider = await self.within.acquire(origin, queue)
+            return partial(release, await self.within.acquire(origin, queue))
         except BaseException:
             release()
             raise
-
-        def release_both() -> None:
-            release_wider()
-            release()
-
-        return release_both
 
     def is_reached(self, origin: Origin) -> bool:
         """Tell whether one more request to an origin would have to wait."""
@@ -117,18 +109,12 @@ class ConnectionLimits:
     @classmethod
     def of(cls, number: int) -> ConnectionLimits:
         """Make limits of so many connections to one origin for files, and as many for pages."""
-        files = ConnectionLimit(number)
-        return cls(
-            ConnectionLimit(number), files, ConnectionLimit(max(1, number * 3 // 4), within=files)
-        )
+        pages, files = ConnectionLimit(number), ConnectionLimit(number)
+        return cls(pages, files, ConnectionLimit(max(1, number * 3 // 4), within=files))
 
 
 def connection_pool(clock: IReactorTime, connections: int) -> HTTPConnectionPool:
-    """
-    Make the pool of a process, from which pages and files take their connections.
-
-    :param connections: to one origin for files, and as many again for pages
-    """
+    """Make the pool of a process; `connections` to one origin for files, as many for pages."""
     pool = HTTPConnectionPool(clock)
     pool.maxPersistentPerHost = 2 * connections
     pool.cachedConnectionTimeout = KEEP_ALIVE
@@ -143,18 +129,17 @@ class HTTPEndpoint:
     _endpoint: IStreamClientEndpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See `IStreamClientEndpoint`."""
         factory = WrappingFactory[_Connection](protocolFactory)  # type: ignore[no-untyped-call]
         factory.protocol = _Connection
         factory.noisy = False
-        return self._endpoint.connect(factory).addCallback(_connected)
 
+        def connected(connection: Any) -> IProtocol:
+            transport: Any = connection.transport
+            if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
+                transport.bufferSize = READ_SIZE  # type: ignore[attr-defined]
+            return cast(IProtocol, connection.wrappedProtocol)
 
-def _connected(connection: Any) -> IProtocol:
-    transport: Any = connection.transport
-    if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport):
-        transport.bufferSize = READ_SIZE  # type: ignore[attr-defined]
-    return cast(IProtocol, connection.wrappedProtocol)
+        return self._endpoint.connect(factory).addCallback(connected)
 
 
 #: A blank line; a recipient may take a bare line feed for the end of a line (RFC 9112 2.2).
@@ -166,8 +151,6 @@ _TRANSFER_ENCODING = re.compile(
 
 
 class _Connection(ProtocolWrapper):
-    """The protocol between an HTTP client and its transport."""
-
     wrappedProtocol: Any
     transport: Any
     _request: object = None
@@ -235,7 +218,6 @@ class _Connection(ProtocolWrapper):
         return data
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """See `IProtocol`."""
         if not self._failed:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
 

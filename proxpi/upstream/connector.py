@@ -29,14 +29,12 @@ from zope.interface import implementer
 
 from proxpi.upstream.address_policy import AddressPolicy, literal
 from proxpi.upstream.dns import LookUp
+from proxpi.upstream.errors import on_timeout
 
 
 @attrs.frozen
 class Connector:
-    """Makes endpoints for hosts.
-
-    :ivar connect_timeout: seconds to connect, lookup included
-    """
+    """Makes endpoints, which connect within the seconds of `connect_timeout`."""
 
     reactor: Any
     connect_timeout: float
@@ -44,8 +42,7 @@ class Connector:
     _address_policy: AddressPolicy
 
     def endpoint(self, host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
-        """
-        Give the endpoint of a TCP port of a host.
+        """Give the endpoint of a TCP port of a host.
 
         :param trusted: exempts the host from the address policy: the operator's own proxy
         """
@@ -54,27 +51,19 @@ class Connector:
     async def connect(
         self, factory: IProtocolFactory, host: str, port: int, trusted: bool
     ) -> IProtocol:
-        """
-        Connect to a host.
-
-        :raises AddressBlocked: if the address policy allows none of its addresses
-        """
+        """:raises AddressBlocked: if the address policy allows none of the host's addresses"""
         address = literal(host)
         addresses: Sequence[str] = [address] if address else await self._look_up(host)
         if not trusted:
             addresses = await self._address_policy.allowed(host, port, addresses)
-        resolved = _Resolved(self.reactor, [_address(each, port) for each in _mixed(addresses)])
+        found: list[IPv4Address | IPv6Address] = [
+            (IPv6Address if ":" in each else IPv4Address)("TCP", each, port)
+            for each in _mixed(addresses)
+        ]
+        resolved = _Resolved(self.reactor, found)
         # The endpoint needs no name; this one may be one that Twisted refuses (``a_b``).
         endpoint = HostnameEndpoint(resolved, "resolved", port, timeout=self.connect_timeout)
         return await endpoint.connect(factory)
-
-
-def _timed_out(result: object, timeout: float) -> Any:
-    raise TimeoutError()
-
-
-def _address(address: str, port: int) -> IPv4Address | IPv6Address:
-    return (IPv6Address if ":" in address else IPv4Address)("TCP", address, port)
 
 
 def _mixed(addresses: Sequence[str]) -> list[str]:
@@ -87,20 +76,16 @@ def _mixed(addresses: Sequence[str]) -> list[str]:
 @implementer(IStreamClientEndpoint)
 @attrs.frozen(repr=False)  # the pool asks for it, for each connection
 class _Endpoint:
-    """A port of a host."""
-
     _connector: Connector
     _host: str
     _port: int
     _trusted: bool
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See `IStreamClientEndpoint`."""
-        connector = self._connector
-        connected = Deferred.fromCoroutine(
-            connector.connect(protocolFactory, self._host, self._port, self._trusted)
+        connecting = self._connector.connect(protocolFactory, self._host, self._port, self._trusted)
+        return Deferred.fromCoroutine(connecting).addTimeout(
+            self._connector.connect_timeout, self._connector.reactor, on_timeout(TimeoutError)
         )
-        return connected.addTimeout(connector.connect_timeout, connector.reactor, _timed_out)
 
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
@@ -120,7 +105,6 @@ class _Resolved:
     def resolveHostName(
         self, resolutionReceiver: IResolutionReceiver, *args: object, **keywords: object
     ) -> IHostResolution:
-        """See `IHostnameResolver`."""
         resolutionReceiver.resolutionBegan(self)
         for address in self._addresses:
             resolutionReceiver.addressResolved(address)

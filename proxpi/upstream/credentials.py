@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import netrc
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
+from os.path import commonprefix
 from pathlib import Path
 
 import attrs
@@ -19,25 +19,18 @@ import attrs
 from proxpi.simple import urls
 from proxpi.simple.urls import URL, Origin
 
-#: Names of the file in the home folder.
-NAMES = (".netrc", "_netrc")
-
 Login = tuple[str, str]
 
 
 @attrs.frozen(repr=False)
 class Netrc:
-    """User and password by lower-case host, and those of the ``default`` entry.
-
-    :ivar trouble: one line that says why the file is not used, if that is so
-    """
+    """Logins by lower-case host, and of the ``default`` entry, or why the file is not used."""
 
     hosts: Mapping[str, Login] = attrs.field(factory=dict)
     default: Login | None = None
     trouble: str | None = None
 
     def login(self, host: str) -> Login | None:
-        """Give the login for a host, else the default one."""
         return self.hosts.get(host, self.default)
 
 
@@ -45,7 +38,7 @@ def read_netrc(environment: Mapping[str, str]) -> Netrc:
     """Read the file that ``NETRC`` names, else the user's; a broken one has no login, as in pip."""
     named = environment.get("NETRC")
     home = environment.get("HOME") or "~"
-    paths = [named] if named else [f"{home}/{name}" for name in NAMES]
+    paths = [named] if named else [f"{home}/{name}" for name in (".netrc", "_netrc")]
     try:
         found = [path.expanduser() for path in map(Path, paths)]
     except RuntimeError:  # this user has no home folder
@@ -88,8 +81,7 @@ class Credentials:
     def gather(
         cls, index_urls: Iterable[str], netrc: Netrc | None = None, *, certificate: bool = False
     ) -> Credentials:
-        """
-        Take user and password out of index URLs (percent-decoded, RFC 3986 3.2.1), else of netrc.
+        """Take user and password from index URLs (percent-decoded, RFC 3986 3.2.1), else netrc.
 
         The URL of an index that has only a user gets the password of that user in netrc. The
         ``default`` login of netrc is sent to indexes only, as links and redirects lead anywhere.
@@ -107,8 +99,7 @@ class Credentials:
         return cls(indexes, hosts, in_clear, certificate)
 
     def header_for(self, url: URL) -> bytes | None:
-        """
-        Give the value of ``Authorization`` for a request, if there is one.
+        """Give the value of ``Authorization`` for a request, if there is one.
 
         Of several indexes on one origin, the index counts whose path has most leading segments in
         common with that of the URL. An index without credentials gets none.
@@ -120,7 +111,9 @@ class Credentials:
             if header is not None or path.startswith(start)
         ]
         if indexes:
-            return max(indexes, key=lambda index: _common_segments(index[0], path))[1]
+            segments = path.split("/")
+            # A list of strings: this compares whole segments.
+            return max(indexes, key=lambda one: len(commonprefix([one[0].split("/"), segments])))[1]
         in_clear = origin.scheme == "https" or self._in_clear
         return self._hosts.get(origin.host) if in_clear else None
 
@@ -133,11 +126,6 @@ class Credentials:
         """Tell whether credentials or the client certificate protect a URL."""
         parsed = URL.parse(url)
         return self.header_for(parsed) is not None or self.certificate_for(parsed.origin)
-
-
-def _common_segments(one: str, other: str) -> int:
-    pairs = zip(one.split("/"), other.split("/"), strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def basic(user: str, password: str) -> bytes:

@@ -19,7 +19,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 
-from proxpi.upstream.errors import DNSTimeout
+from proxpi.upstream.errors import DNSTimeout, on_timeout
 
 #: Names that are looked up at a time, besides those of priority.
 LOOKUPS = 32
@@ -36,11 +36,7 @@ def _in_thread(job: Callable[[], None]) -> None:
 
 @attrs.define(eq=False)
 class DNSResolver:
-    """Looks host names up.
-
-    :ivar timeout: seconds that a waiter waits
-    :ivar priority: names that skip the queue
-    """
+    """Looks host names up; a waiter waits for `timeout` seconds."""
 
     _reactor: Any
     timeout: float
@@ -52,11 +48,9 @@ class DNSResolver:
     _looked_up: set[str] = attrs.field(init=False, factory=set)
 
     def look_up(self, host: str) -> Deferred[list[str]]:
-        """
-        Give the addresses of a host, the best ones first (RFC 6724).
+        """Give the addresses of a host, the best ones first (RFC 6724).
 
-        The Deferred fails with `DNSLookupError` if there are none, with :class:`DNSTimeout` if
-        they take too long. Cancelling it concerns no other waiter.
+        Fails with `DNSLookupError` or :class:`DNSTimeout`; cancelling concerns no other waiter.
         """
         waiter: Deferred[list[str]] = Deferred(lambda waiter: self._leave(host, waiter))
         if host in self._waiters:
@@ -68,7 +62,7 @@ class DNSResolver:
             else:
                 self._queue.append(host)
                 self._next()
-        return waiter.addTimeout(self.timeout, self._reactor, _timed_out)
+        return waiter.addTimeout(self.timeout, self._reactor, on_timeout(DNSTimeout))
 
     def _leave(self, host: str, waiter: Deferred[list[str]]) -> None:
         waiters = self._waiters[host]
@@ -115,7 +109,3 @@ class DNSResolver:
             else:
                 waiter.errback(DNSLookupError(f"no address of {host}"))
         self._next()
-
-
-def _timed_out(result: object, timeout: float) -> Any:
-    raise DNSTimeout()

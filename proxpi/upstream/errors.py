@@ -7,8 +7,8 @@ within ``ResponseNeverReceived``, …). :func:`upstream_failed` turns each of th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
-from typing import Literal, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal, Never, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import error
@@ -55,13 +55,9 @@ class UpstreamFailed(Exception):
 
     def copy(self) -> UpstreamFailed:
         """Give the same error without its traceback, which keeps all its frames alive."""
-        return type(self)(
-            self.url,
-            self.cause,
-            temporary=self.temporary,
-            retry_after=self.retry_after,
-            scope=self.scope,
-        )
+        error = type(self)(self.url, self.cause)
+        vars(error).update(vars(self))
+        return error
 
 
 class CredentialsRejected(UpstreamFailed):
@@ -100,20 +96,16 @@ class TLSFailed(RequestError):
 
 
 class AddressBlocked(RequestError):
-    """The address policy allows no address of a host.
+    """The address policy allows no address of a host; `temporary` if a lookup failed."""
 
-    :param certain: whether all indexes could be looked up
-    """
-
-    def __init__(self, host: str, address: str, kind: str, *, certain: bool = True) -> None:
+    def __init__(self, host: str, address: str, kind: str, *, temporary: bool = False) -> None:
         what = "is" if host == address else f"is {address},"
         self.cause = (
             f"{host} {what} a {kind} address, where no link or redirect may lead "
             f"unless PROXPI_ALLOW_HOSTS has {host}"
         )
         super().__init__(self.cause)
-        self.certain = certain
-        self.temporary = not certain
+        self.temporary = temporary
 
 
 class DNSTimeout(RequestError):
@@ -182,7 +174,14 @@ async def all_settled(works: Iterable[Awaitable[T]]) -> list[T | UpstreamFailed]
 
     Any other error is raised once all have ended.
     """
-    deferreds = [Deferred.fromCoroutine(_settled(work)) for work in works]
+
+    async def settle(work: Awaitable[T]) -> T | UpstreamFailed:
+        try:
+            return await work
+        except UpstreamFailed as error:
+            return error
+
+    deferreds = [Deferred.fromCoroutine(settle(work)) for work in works]
     outcomes = await DeferredList(deferreds, consumeErrors=True)
     for _, outcome in outcomes:
         if isinstance(outcome, Failure):
@@ -190,11 +189,13 @@ async def all_settled(works: Iterable[Awaitable[T]]) -> list[T | UpstreamFailed]
     return [outcome for _, outcome in outcomes]
 
 
-async def _settled(work: Awaitable[T]) -> T | UpstreamFailed:
-    try:
-        return await work
-    except UpstreamFailed as error:
-        return error
+def on_timeout(error: Callable[[], Exception]) -> Callable[[object, float], Never]:
+    """Give what `Deferred.addTimeout` calls to raise an error once the time is over."""
+
+    def fail(result: object, timeout: float) -> Never:
+        raise error()
+
+    return fail
 
 
 #: The causes of Twisted's errors and OpenSSL's; the first line that fits counts. A connection that
@@ -212,9 +213,13 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, Scope], ...] = (
 _NOT_TLS = ("wrong version number", "packet length too long", "http request", "unknown protocol")
 
 
-def upstream_failed(url: str, failure: Failure) -> UpstreamFailed:
+def upstream_failed(url: str, reason: BaseException) -> UpstreamFailed:
     """Give the error to raise for a failed request; an :class:`UpstreamFailed` is given back."""
-    reason = _innermost(failure).value
+    # Down to the reason that says most: a request that its own timer has cancelled also lists the
+    # lost connection.
+    while reasons := getattr(reason, "reasons", None):
+        telling = (each for each in reasons if each.check(RequestError, SSL.Error))
+        reason = next(telling, reasons[0]).value
     if isinstance(reason, UpstreamFailed):
         return reason
     if isinstance(reason, RequestError):
@@ -240,11 +245,3 @@ def _tls_cause(reason: SSL.Error) -> tuple[str, bool]:
     if any(words in detail for words in _NOT_TLS):
         return f": what answers there does not speak TLS ({detail})", True
     return f": {detail}" if detail else "", "certificate" not in detail
-
-
-def _innermost(failure: Failure) -> Failure:
-    """Unwrap the errors of Twisted's HTTP client, down to the reason that says most."""
-    while reasons := getattr(failure.value, "reasons", None):
-        # A request that was cancelled by its own timer also lists the lost connection.
-        failure = next((r for r in reasons if r.check(RequestError, SSL.Error)), reasons[0])
-    return failure

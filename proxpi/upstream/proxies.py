@@ -28,7 +28,6 @@ class Proxy:
 
     :ivar scheme: of the connection to the proxy itself: ``http``, or ``https`` for TLS
     :ivar host: a name, or an address without brackets
-    :ivar authorization: the value of ``Proxy-Authorization``
     """
 
     scheme: str
@@ -38,12 +37,9 @@ class Proxy:
 
     @classmethod
     def from_url(cls, text: str) -> Proxy:
-        """
-        Parse the URL of a proxy; the default scheme is http.
+        """Parse the URL of a proxy, else raise `ValueError`; the default scheme is http.
 
         The default port is that of the scheme, as in requests and Go; curl has 1080 for http.
-
-        :raises ValueError: if it is no such URL
         """
         url = text if _SCHEME.match(text) else f"http://{text.removeprefix('//')}"
         scheme, host, port = urls.origin(url)
@@ -107,8 +103,7 @@ class Proxies:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Proxies:
-        """
-        Read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
+        """Read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
 
         Lower case wins over upper case, and an empty variable is an unset one. A variable that is
         not used is not parsed.
@@ -150,17 +145,15 @@ def _proxy(variables: Mapping[str, str], name: str) -> Proxy | None:
         return None
     scheme = _SCHEME.match(given.text)
     if scheme and scheme[1].lower() not in ("http", "https"):
-        raise _refusal(given, f"{scheme[1]} proxies are not supported")
-    try:
-        return Proxy.from_url(given.text)
-    except ValueError:
-        raise _refusal(given, "not understood") from None
-
-
-def _refusal(given: Given, why: str) -> SettingsError:
-    """Refuse a proxy in the words of a setting (it is none: it has no prefix and no option)."""
+        why = f"{scheme[1]} proxies are not supported"
+    else:
+        try:
+            return Proxy.from_url(given.text)
+        except ValueError:
+            why = "not understood"
+    # In the words of a setting (it is none: it has no prefix and no option).
     text = urls.redacted(given.text)
-    return SettingsError(
+    raise SettingsError(
         f"{given.variable}={text!r}: {why}; an http or https URL with a host is accepted"
     )
 

@@ -17,8 +17,9 @@ error names without its credentials.
 from __future__ import annotations
 
 import re
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Never
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -48,7 +49,12 @@ from proxpi.simple import urls
 from proxpi.simple.urls import Origin
 from proxpi.upstream.connections import HTTPEndpoint
 from proxpi.upstream.connector import Connector
-from proxpi.upstream.errors import ProxyCredentialsRejected, ProxyFailed, upstream_failed
+from proxpi.upstream.errors import (
+    ProxyCredentialsRejected,
+    ProxyFailed,
+    on_timeout,
+    upstream_failed,
+)
 from proxpi.upstream.proxies import Proxies, Proxy
 from proxpi.upstream.response import Response, discard_body
 
@@ -91,7 +97,6 @@ class ProxyAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """See `IAgent`; an error of the proxy is a `ProxyFailed`."""
         origin = urls.origin(uri.decode("ascii"))
         proxy = self._proxies.to(origin)
         if proxy is None or origin.scheme == "https":
@@ -101,9 +106,13 @@ class ProxyAgent:
             fields.setRawHeaders(b"Proxy-Authorization", [proxy.authorization])
         assert self._plain is not None  # it is there if there is a proxy for http
         sent = self._plain.request(method, uri, fields, bodyProducer)
-        return sent.addCallbacks(self._check, _raise_proxy_error, (proxy,), errbackArgs=(proxy,))
+        return Deferred.fromCoroutine(self._checked(sent, proxy))
 
-    def _check(self, response: IResponse, proxy: Proxy) -> IResponse:
+    async def _checked(self, sent: Deferred[IResponse], proxy: Proxy) -> IResponse:
+        try:
+            response = await sent
+        except Exception as error:  # noqa: BLE001 (also CancelledError)
+            raise proxy_failed(proxy, error) from None
         if is_from_proxy(response.code, response.headers):
             discard_body(Response("GET", proxy.name, response), self._clock)
             raise status_error(proxy, response.code)
@@ -122,7 +131,6 @@ class _Endpoints:
     _clock: IReactorTime
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See `IAgentEndpointFactory`."""
         host, port = uri.host, uri.port
         if uri.scheme == b"http":
             return HTTPEndpoint(self._connector.endpoint(host, port))
@@ -141,7 +149,6 @@ class _Endpoints:
         return HTTPEndpoint(self._secure(tunnel, host, port))
 
     def of_proxy(self, proxy: Proxy) -> IStreamClientEndpoint:
-        """Give the endpoint of a proxy itself."""
         host = proxy.host.encode("ascii")
         endpoint = self._connector.endpoint(host, proxy.port, trusted=True)
         return endpoint if proxy.scheme == "http" else self._secure(endpoint, host, proxy.port)
@@ -172,11 +179,9 @@ class Tunnel:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See `IStreamClientEndpoint`; any failure is a `ProxyFailed`."""
+        timed_out = partial(ProxyFailed, self.proxy.name, "timed out", scope="connection")
         connected = Deferred.fromCoroutine(self._connect(protocolFactory))
-        return connected.addTimeout(self.timeout, self.clock, self._timed_out)
-
-    def _timed_out(self, result: object, timeout: float) -> Any:
-        raise ProxyFailed(self.proxy.name, "timed out", scope="connection")
+        return connected.addTimeout(self.timeout, self.clock, on_timeout(timed_out))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         try:
@@ -184,7 +189,7 @@ class Tunnel:
             await connectProtocol(self.endpoint, tunnel)
             await tunnel.opened
         except Exception as error:  # noqa: BLE001 (also CancelledError: the proxy was too slow)
-            raise proxy_failed(self.proxy, Failure(error)) from None
+            raise proxy_failed(self.proxy, error) from None
         return tunnel.hand_over(factory)
 
     def _request(self) -> bytes:
@@ -216,7 +221,6 @@ class _TunnelProtocol(Protocol):
         self.opened: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
 
     def hand_over(self, factory: IProtocolFactory) -> IProtocol:
-        """Connect a protocol to the host at the other end of the tunnel."""
         wrapped = factory.buildProtocol(self.transport.getPeer())
         assert wrapped is not None  # neither TLS nor an HTTP client ever refuses
         self._wrapped = wrapped
@@ -224,11 +228,9 @@ class _TunnelProtocol(Protocol):
         return wrapped
 
     def connectionMade(self) -> None:
-        """Send the CONNECT request."""
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
-        """Read the response of the proxy, then relay."""
         if self._wrapped is not None:
             self._wrapped.dataReceived(data)
         elif not self.opened.called:
@@ -262,27 +264,21 @@ class _TunnelProtocol(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """Pass the end on to the wrapped protocol, or fail the opening."""
         if self._wrapped is not None:
             self._wrapped.connectionLost(reason)
         elif not self.opened.called:
             self.opened.errback(reason)
 
 
-def proxy_failed(proxy: Proxy, failure: Failure) -> ProxyFailed:
+def proxy_failed(proxy: Proxy, reason: BaseException) -> ProxyFailed:
     """Give the error of a proxy, or of the connection to it, for a failure."""
-    error = upstream_failed(proxy.name, failure)
+    error = upstream_failed(proxy.name, reason)
     if isinstance(error, ProxyFailed):
         return error
     return ProxyFailed(proxy.name, error.cause, temporary=error.temporary, scope=error.scope)
 
 
-def _raise_proxy_error(failure: Failure, proxy: Proxy) -> Never:
-    raise proxy_failed(proxy, failure) from None
-
-
 def status_error(proxy: Proxy, status: int) -> ProxyFailed:
-    """Give the error that a status of a proxy means."""
     # tinyproxy answers wrong credentials with 401.
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
         wanted = "other credentials" if proxy.authorization else "credentials"
@@ -295,8 +291,7 @@ def status_error(proxy: Proxy, status: int) -> ProxyFailed:
 
 
 def is_from_proxy(status: int, headers: Headers) -> bool:
-    """
-    Tell whether a response to an http request is the proxy's own, not one that it passes on.
+    """Tell whether a response to an http request is the proxy's own, not one that it passes on.
 
     No standard tells. But the 403 of an index may mean that it lacks a project, and then another
     index is believed; so any 403 counts as the proxy's. (Some proxies put the fields of their own

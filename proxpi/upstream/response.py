@@ -40,6 +40,7 @@ from proxpi.upstream.errors import (
     BodyUndecodable,
     CredentialsRejected,
     UpstreamFailed,
+    on_timeout,
     upstream_failed,
 )
 
@@ -55,22 +56,16 @@ _SLICE = 16 * 1024  # zlib copies the rest of its input at the end of each membe
 
 
 def content_codings(fields: Iterable[str]) -> tuple[str, ...]:
-    """
-    Give the codings in ``Content-Encoding`` that change the bytes, in the order of application.
-
-    :param fields: the values of the header field, each of which may be a list
-    """
+    """Give the codings in ``Content-Encoding`` that change bytes, in the order of application."""
     names = (name.strip().lower().removeprefix("x-") for each in fields for name in each.split(","))
     return tuple(name for name in names if name in TRANSFORMING)
 
 
 class Decoder:
-    """Decodes a body that comes in chunks.
+    """Decodes a body that comes in chunks, in pieces of bounded size.
 
-    :param codings: as :func:`content_codings` gives them
-    :param write: gets what comes out, in pieces of bounded size
-    :param limit: for what comes out, also of each coding
-    :raises BodyGarbled: if a coding cannot be decoded here
+    :param limit: for the decoded bytes, of each coding
+    :raises BodyUndecodable: if a coding cannot be decoded here
     """
 
     def __init__(
@@ -89,13 +84,10 @@ class Decoder:
 
     @property
     def ended(self) -> bool:
-        """Whether every coding has come to its end."""
         return all(stage.inflate is not None and stage.inflate.eof for stage in self._stages)
 
 
 class _Stage:
-    """Decodes one coding."""
-
     def __init__(self, gzip: bool, write: Callable[[bytes], object], limit: SizeLimit) -> None:
         self._gzip = gzip
         self._write = write
@@ -141,7 +133,6 @@ def decode(data: bytes, codings: Sequence[str], limit: SizeLimit) -> bytes:
     """
     Decode a whole body; a small one may hold much, so this may take a while.
 
-    :param limit: for the decoded body
     :raises BodyTruncated: if a coding does not come to its end
     :raises BodyUndecodable: if the body is not what its codings say
     :raises BodyTooLong: if the decoded body is too long
@@ -165,10 +156,7 @@ RATE_WINDOW = 10.0
 
 @attrs.frozen
 class SizeLimit:
-    """The most bytes that a body may have.
-
-    :ivar setting: the variable that sets the limit, if there is one
-    """
+    """The most bytes that a body may have, and the variable that sets the limit."""
 
     size: int
     setting: str | None = None
@@ -207,14 +195,14 @@ async def read_body(
             limit.check(response.length or 0)
         response.deliver_body(reader)
         if deadline is not None:
-            reader.ended.addTimeout(deadline, clock, _timed_out)
+            reader.ended.addTimeout(deadline, clock, on_timeout(BodyTimeout))
         return await reader.ended
     except (CancelledError, BodyStalled):
         raise
     except Exception as error:
         if error is reader.write_error:
             raise
-        raise upstream_failed(response.url, Failure(error)) from error
+        raise upstream_failed(response.url, error) from error
 
 
 def discard_body(
@@ -225,10 +213,6 @@ def discard_body(
     reader = _BodyReader(lambda data: None, clock, DISCARD_TIME, limit)
     response.deliver_body(reader)
     reader.ended.addTimeout(DISCARD_TIME, clock).addBoth(lambda _: then())
-
-
-def _timed_out(result: object, timeout: float) -> Any:
-    raise BodyTimeout()
 
 
 @attrs.define(eq=False, slots=False)
@@ -258,7 +242,6 @@ class _BodyReader(Protocol):
         self._start_timer(self._idle_timeout, BodyTimeout())
 
     def _start_timer(self, seconds: float, error: Exception) -> None:
-        self._stop_timer()
         self._timer = self._clock.callLater(seconds, self._stop, error)
 
     def _stop_timer(self) -> None:
@@ -284,7 +267,13 @@ class _BodyReader(Protocol):
             return
         # A write may end the body: its last reader leaves.
         if self._open and isinstance(room, Deferred) and not room.called and not self._paused:
-            self._pause(room)
+            # Nothing more is read until there is room; that silence is not the upstream's.
+            self._paused = True
+            self._stop_timer()
+            if self._stall_timeout is not None:
+                self._start_timer(self._stall_timeout, BodyStalled(room))
+            self.transport.pauseProducing()
+            room.addCallback(self._resume)
 
     def _check(self, received: int) -> None:
         self._size += received
@@ -298,18 +287,10 @@ class _BodyReader(Protocol):
         if self._limit is not None:
             self._limit.check(self._size)
 
-    def _pause(self, room: Deferred[None]) -> None:
-        """Read nothing more until there is room; that silence is not the upstream's."""
-        self._paused = True
-        self._stop_timer()
-        if self._stall_timeout is not None:
-            self._start_timer(self._stall_timeout, BodyStalled(room))
-        self.transport.pauseProducing()
-        room.addCallback(self._resume)
-
     def _resume(self, _: object) -> None:
         self._paused = False
         if self._open:
+            self._stop_timer()
             self._start_timer(self._idle_timeout, BodyTimeout())
             self.transport.resumeProducing()
 
@@ -356,17 +337,14 @@ class Response:
 
     @property
     def status(self) -> int:
-        """The status code."""
         return int(self._original.code)
 
     @property
     def headers(self) -> Headers:
-        """The header fields."""
         headers: Headers = self._original.headers
         return headers
 
     def deliver_body(self, protocol: Protocol) -> None:
-        """Connect a protocol to the body; see `IResponse.deliverBody`."""
         self.delivered = True
         self._original.deliverBody(protocol)
 
@@ -400,9 +378,17 @@ class Response:
             self.url,
             f"status {self.status}",
             temporary=self.status in (408, 425, 429) or self.status >= 500,
-            retry_after=_seconds(self.header("Retry-After")),
+            retry_after=self._retry_after(),
             scope="rate limit" if self.status == 429 else "resource",
         )
+
+    def _retry_after(self) -> float | None:
+        """Read ``Retry-After``: seconds or a date (RFC 9110 10.2.3)."""
+        text = (self.header("Retry-After") or "").strip()
+        if text.isdecimal():
+            return min(float(text), 86_400.0)  # a number of any length may come
+        date = parse_date(text)
+        return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date else None
 
 
 @attrs.frozen
@@ -422,13 +408,3 @@ class ContentRange:
         start, last, size = match.groups()
         found = cls(int(start), int(last) + 1, None if size == "*" else int(size))
         return found if response.length in (None, found.stop - found.start) else None
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read ``Retry-After``: seconds or a date (RFC 9110 10.2.3)."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdecimal():
-        return min(float(retry_after), 86_400.0)  # a number of any length may come
-    date = parse_date(retry_after)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date else None

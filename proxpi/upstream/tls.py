@@ -14,7 +14,10 @@ missing from a cipher that is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import attrs
@@ -48,76 +51,61 @@ _OF_OPENSSL = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 def trust(context: SSL.Context, environment: Mapping[str, str], ca_bundle: Given | None) -> None:
     """Trust the certificates that the environment names, else the system's, and `ca_bundle`."""
-    named = list(_named(environment))
-    for given in named:
-        _add(context, given)
-    if not named:
-        _trust_system(context)
-    if ca_bundle is not None:
-        _add(context, ca_bundle)
-
-
-def _named(environment: Mapping[str, str]) -> Iterator[Given]:
-    """Give the paths in the variables of other programs."""
+    named: list[Given] = []
     requests = [name for name in _OF_REQUESTS if environment.get(name)][:1]
     for variable in (*requests, *_OF_OPENSSL):
         text = environment.get(variable, "")
         # Folders may be several (SSL_CTX_load_verify_dir(3)).
         paths = text.split(os.pathsep) if variable == "SSL_CERT_DIR" else [text]
-        yield from (Given(variable, path) for path in paths if path)
-
-
-def _trust_system(context: SSL.Context) -> None:
-    # OpenSSL and pyOpenSSL read the environment of the process, in which an empty variable would
-    # count as set and the system not be trusted; so the variables are away meanwhile.
-    away = {name: os.environ.pop(name) for name in _OF_OPENSSL if name in os.environ}
-    try:
-        context.set_default_verify_paths()
-    finally:
-        os.environ.update(away)
+        named += [Given(variable, path) for path in paths if path]
+    if not named:
+        # OpenSSL and pyOpenSSL read the environment of the process, in which an empty variable
+        # would count as set and the system not be trusted; so the variables are away meanwhile.
+        away = {name: os.environ.pop(name) for name in _OF_OPENSSL if name in os.environ}
+        try:
+            context.set_default_verify_paths()
+        finally:
+            os.environ.update(away)
+    for given in (*named, *([ca_bundle] if ca_bundle else [])):
+        _add(context, given)
 
 
 def _add(context: SSL.Context, given: Given) -> None:
     """Trust the certificates of a file, or of all files of a folder, whatever their names."""
     try:
-        if not os.path.isdir(given.text):
-            open(given.text, "rb").close()  # OpenSSL does not tell why a file cannot be read
-            found = _load(context, given.text)
-        else:
+        if os.path.isdir(given.text):
             paths = {os.path.realpath(entry.path) for entry in os.scandir(given.text)}
             files = [path for path in sorted(paths) if os.path.isfile(path)]
-            found = sum(_load(context, path) for path in files) > 0
+        else:
+            open(given.text, "rb").close()  # OpenSSL does not tell why a file cannot be read
+            files = [given.text]
     except OSError as error:
         raise _CA_BUNDLE.refusal(given, f"cannot be read ({error.strerror})") from None
+    found = False
+    for path in files:
+        with suppress(SSL.Error):
+            context.load_verify_locations(path)
+            found = True
     if not found:
         raise _CA_BUNDLE.refusal(given, "holds no certificate")
 
 
-def _load(context: SSL.Context, path: str) -> bool:
-    try:
-        context.load_verify_locations(path)
-    except SSL.Error:
-        return False
-    return True
-
-
 def show(context: SSL.Context, client_cert: Given) -> None:
     """Show a certificate to upstreams: a PEM file of it, its chain, and its unencrypted key."""
+    refusal = partial(_CLIENT_CERT.refusal, client_cert)
     try:
-        with open(client_cert.text, "rb") as file:
-            pem = file.read()
-    except OSError as error:
-        raise _CLIENT_CERT.refusal(client_cert, f"cannot be read ({error.strerror})") from None
-    try:
+        pem = Path(client_cert.text).read_bytes()
         own, *chain = load_pem_x509_certificates(pem)
+    except OSError as error:
+        raise refusal(f"cannot be read ({error.strerror})") from None
     except ValueError:
-        raise _CLIENT_CERT.refusal(client_cert, "holds no certificate") from None
+        raise refusal("holds no certificate") from None
     try:
         key = load_pem_private_key(pem, None)
     except TypeError:
-        raise _CLIENT_CERT.refusal(client_cert, "its key is encrypted") from None
+        raise refusal("its key is encrypted") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise _CLIENT_CERT.refusal(client_cert, "holds no key") from None
+        raise refusal("holds no key") from None
     try:
         context.use_certificate(own)
         for certificate in chain:
@@ -125,11 +113,9 @@ def show(context: SSL.Context, client_cert: Given) -> None:
         context.use_privatekey(key)  # type: ignore[arg-type] # a wrong kind is a TypeError
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
-        words = str(error)
-        why = f"cannot be used ({words})"
-        if "mismatch" in words:
-            why = "its key is not that of its first certificate"
-        raise _CLIENT_CERT.refusal(client_cert, why) from None
+        if "mismatch" in str(error):
+            raise refusal("its key is not that of its first certificate") from None
+        raise refusal(f"cannot be used ({error})") from None
 
 
 _Codes = SSL.X509VerificationCodes
@@ -149,9 +135,14 @@ _MEANINGS = {value: name for name, value in vars(_Codes).items() if name.startsw
 _READ_ALERT = SSL.SSL_CB_READ_ALERT
 _FATAL = 2
 # Alerts by their numbers: OpenSSL words them differently from version to version.
-_HANDSHAKE_FAILURE, _PROTOCOL_VERSION = 40, 70
-_INSUFFICIENT_SECURITY, _INTERNAL_ERROR = 71, 80
-_UNRECOGNIZED_NAME, _CERTIFICATE_REQUIRED = 112, 116
+_HANDSHAKE_FAILURE, _INTERNAL_ERROR, _CERTIFICATE_REQUIRED = 40, 80, 116
+_NO_METHOD = "{} broke off the TLS handshake: no cipher or method in common"
+_ALERTS = {
+    _HANDSHAKE_FAILURE: _NO_METHOD,
+    70: "{} speaks no version of TLS that is safe (1.2 or newer)",
+    71: _NO_METHOD,
+    112: "the TLS server at {} does not go by that name",
+}
 _OF_A_CERTIFICATE = {
     42: "bad certificate",
     43: "unsupported certificate",
@@ -243,7 +234,7 @@ class Handshake:
         return None
 
     def _alert_error(self, alert: int) -> tuple[str, bool]:
-        """Give the cause of a fatal alert, and whether it is temporary."""
+        """Give the cause, and whether it is temporary."""
         host = self._host
         shown = self._client_certificate == "shown"
         requested = alert == _HANDSHAKE_FAILURE and self._certificate_requested
@@ -256,13 +247,8 @@ class Handshake:
         if shown and alert in _OF_A_CERTIFICATE:
             refusal = _OF_A_CERTIFICATE[alert]
             return f"{host} refuses the certificate of PROXPI_CLIENT_CERT ({refusal})", False
-        if alert == _PROTOCOL_VERSION:
-            return f"{host} speaks no version of TLS that is safe (1.2 or newer)", False
-        if alert in (_HANDSHAKE_FAILURE, _INSUFFICIENT_SECURITY):
-            return f"{host} broke off the TLS handshake: no cipher or method in common", False
-        if alert == _UNRECOGNIZED_NAME:
-            return f"the TLS server at {host} does not go by that name", False
-        return f"{host} broke off the TLS handshake (alert {alert})", alert == _INTERNAL_ERROR
+        cause = _ALERTS.get(alert, f"{{}} broke off the TLS handshake (alert {alert})")
+        return cause.format(host), alert == _INTERNAL_ERROR
 
 
 def _is_address(host: str) -> bool:
@@ -292,36 +278,32 @@ def policy(
     :param shown_to: tells whether an origin is shown the client certificate
     :raises SettingsError: for a path that cannot be used
     """
-    plain = _context(environment or {}, ca_bundle)
+
+    def context() -> SSL.Context:
+        made: SSL.Context = CertificateOptions(verify=False).getContext()
+        trust(made, environment or {}, ca_bundle)
+        store = made.get_cert_store()
+        assert store is not None  # each context has one
+        # A certificate in a bundle is trusted even if its issuer is not, as in curl.
+        store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+        return made
+
     showing = None
     if client_cert is not None:
-        showing = _context(environment or {}, ca_bundle)
+        showing = context()
         show(showing, client_cert)
-    return _Policy(plain, showing, verify, shown_to)
-
-
-def _context(environment: Mapping[str, str], ca_bundle: Given | None) -> SSL.Context:
-    context: SSL.Context = CertificateOptions(verify=False).getContext()
-    trust(context, environment, ca_bundle)
-    store = context.get_cert_store()
-    assert store is not None  # each context has one
-    # A certificate in a bundle is trusted even if its issuer is not, as in curl.
-    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-    return context
+    return _Policy(context(), showing, verify, shown_to)
 
 
 @implementer(IPolicyForHTTPS)
 @attrs.frozen
 class _Policy:
-    """Chooses the context for an origin."""
-
     _plain: SSL.Context
     _showing: SSL.Context | None
     _verify: bool
     _shown_to: Callable[[Origin], bool]
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        """See `IPolicyForHTTPS`."""
         name = hostname.decode("ascii").lower()
         host = name.removesuffix(".")  # as certificates name hosts
         if self._showing is None:
@@ -334,15 +316,12 @@ class _Policy:
 @implementer(IOpenSSLClientConnectionCreator)
 @attrs.frozen
 class _Creator:
-    """Makes connections to one host."""
-
     _context: SSL.Context
     _host: str
     _verify: bool
     _client_certificate: ClientCertificate
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """See `IOpenSSLClientConnectionCreator`."""
         connection = SSL.Connection(self._context, None)
         # SNI (RFC 6066): servers with several names choose certificate and site by it.
         if not _is_address(self._host):

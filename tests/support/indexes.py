@@ -191,6 +191,7 @@ class Network:
             ),
             self.reactor,
             *index_urls,
+            proxies=proxies,
         )
 
     def look_up(self, host: str) -> Deferred[list[str]]:

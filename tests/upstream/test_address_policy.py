@@ -140,7 +140,7 @@ class ResolvedTests(PolicyCase):
                 f"files.example is {address}, a private address, where no link or redirect may "
                 "lead unless PROXPI_ALLOW_HOSTS has files.example"
             )
-            assert error.certain
+            assert not error.temporary
 
     def test_index_inside(self) -> None:
         """If an index has a private address, others are allowed, too."""
@@ -173,7 +173,7 @@ class ResolvedTests(PolicyCase):
         """As long as an index cannot be looked up, waiting may help."""
         del self.addresses["index.corp"]
         policy = self.policy(NAMED)
-        assert not self.blocked(policy, "10.0.0.1").certain
+        assert self.blocked(policy, "10.0.0.1").temporary
         self.addresses["index.corp"] = ["10.2.2.2"]
         assert self._allowed(policy, "10.0.0.1") == ["10.0.0.1"]
 
@@ -182,7 +182,7 @@ class ResolvedTests(PolicyCase):
         policy = AddressPolicy(
             [NAMED], (), self.look_up, lambda origin: origin != urls.origin(NAMED)
         )
-        assert self.blocked(policy, "10.0.0.1").certain
+        assert not self.blocked(policy, "10.0.0.1").temporary
         assert self.asked == []
 
     def test_special(self) -> None:

@@ -69,7 +69,7 @@ RESOURCE: list[tuple[Exception, str, bool]] = [
     (BodyTooLong("X allows 7 bytes"), "the answer is too long: X allows 7 bytes", False),
     (HeadTooLong(), "the head of the answer is too long", False),
     (AddressBlocked("a", "::1", "private"), BLOCKED, False),
-    (AddressBlocked("a", "::1", "private", certain=False), BLOCKED, True),
+    (AddressBlocked("a", "::1", "private", temporary=True), BLOCKED, True),
     (BodyTruncated(), "the answer was cut short", True),
     (SchemeNotSupported(), "only http and https are supported", False),
     (ValueError("secret"), "no usable answer (ValueError)", True),
@@ -88,7 +88,7 @@ def test_causes(reason: Exception, cause: str, temporary: bool, scope: str) -> N
     wrappers: list[Any] = [ResponseNeverReceived, ResponseFailed, RequestTransmissionFailed]
     shapes = [reason, *(wrapper([Failure(reason)]) for wrapper in wrappers)]
     for shape in [*shapes, ResponseFailed([Failure(shapes[1])])]:
-        found = upstream_failed(URL, Failure(shape))
+        found = upstream_failed(URL, shape)
         assert (found.cause, found.temporary) == (cause, temporary)
         assert (found.scope, found.copy().scope) == (scope, scope)
         assert str(found) == f"{URL}: {cause}"
@@ -105,7 +105,7 @@ def test_causes(reason: Exception, cause: str, temporary: bool, scope: str) -> N
 )
 def test_broken_tls_connection(reason: Exception) -> None:
     """A TLS connection that breaks without a word of OpenSSL's is an outage like any other."""
-    found = upstream_failed(URL, Failure(ResponseNeverReceived([Failure(reason)])))
+    found = upstream_failed(URL, ResponseNeverReceived([Failure(reason)]))
     assert found.temporary
     assert "SysCallError" not in found.cause
 
@@ -114,13 +114,13 @@ def test_broken_tls_connection(reason: Exception) -> None:
 def test_the_telling_reason(telling: Exception) -> None:
     """Of several reasons the one that tells something counts, not the lost connection beside it."""
     both = ResponseFailed([Failure(error.ConnectionLost()), Failure(telling)])
-    assert upstream_failed(URL, Failure(both)).cause == upstream_failed(URL, Failure(telling)).cause
+    assert upstream_failed(URL, both).cause == upstream_failed(URL, telling).cause
 
 
 def test_failed_already() -> None:
     """What has its sentence already keeps it."""
     known = UpstreamFailed(URL, "status 500", retry_after=3.0)
-    assert upstream_failed("https://other.example/", Failure(known)) is known
+    assert upstream_failed("https://other.example/", known) is known
 
 
 def test_no_credentials() -> None:
