@@ -24,8 +24,7 @@ T = TypeVar("T")
 class InThread(Protocol):
     """Runs a slow function in a thread."""
 
-    def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """Give a Deferred of the result of `job`."""
+    def __call__(self, job: Callable[[], T], /) -> Deferred[T]: ...
 
 
 class Late(Exception):
@@ -34,10 +33,7 @@ class Late(Exception):
 
 @attrs.define(eq=False)
 class Flight(Generic[T]):
-    """Work under way.
-
-    :ivar started: the clock's seconds when it began
-    """
+    """Work under way, since `started` (the clock's seconds)."""
 
     _clock: IReactorTime
     started: float
@@ -56,8 +52,7 @@ class Flight(Generic[T]):
     def wait(
         self, until: float | None = None, extend: Callable[[], float | None] = lambda: None
     ) -> Deferred[T]:
-        """
-        Give a Deferred of the result that belongs to the caller alone.
+        """Give a Deferred of the result that belongs to the caller alone.
 
         :param until: the clock's seconds at which it fails with :class:`Late`; ``None``: never
         :param extend: is called then, and gives a later deadline, or ``None``
@@ -73,24 +68,23 @@ class Flight(Generic[T]):
     def _set_timer(
         self, waiter: Deferred[T], until: float, extend: Callable[[], float | None]
     ) -> None:
-        left = max(0.0, until - self._clock.seconds())
-        self._waiters[waiter] = self._clock.callLater(left, self._expire, waiter, extend)
+        def expire() -> None:
+            if (later := extend()) is not None:
+                self._set_timer(waiter, later, extend)
+                return
+            self._late = True
+            del self._waiters[waiter]
+            waiter.errback(Late())
 
-    def _expire(self, waiter: Deferred[T], extend: Callable[[], float | None]) -> None:
-        if (later := extend()) is not None:
-            self._set_timer(waiter, later, extend)
-            return
-        self._late = True
-        del self._waiters[waiter]
-        waiter.errback(Late())
+        left = max(0.0, until - self._clock.seconds())
+        self._waiters[waiter] = self._clock.callLater(left, expire)
 
     def _leave(self, waiter: Deferred[T]) -> None:
         self._remove(waiter)
         self._left()
 
     def _remove(self, waiter: Deferred[T]) -> None:
-        timer = self._waiters.pop(waiter)
-        if timer is not None:
+        if (timer := self._waiters.pop(waiter)) is not None:
             timer.cancel()
 
     def _land(self, outcome: Any) -> None:
@@ -139,11 +133,7 @@ class Flights(Generic[K, T]):
         return flight
 
     def detach(self, key: K, flight: Flight[T] | None = None) -> None:
-        """
-        Make a flight not joinable: the next request starts a new one.
-
-        :param flight: detach only this one, if it is joinable
-        """
+        """Make a flight (only `flight`, if given) not joinable: the next request starts one."""
         if flight is None or self._joinable.get(key) is flight:
             self._joinable.pop(key, None)
 

@@ -51,10 +51,7 @@ State = IntEnum("State", ["CLOSED", "HALF_OPEN", "OPEN"])
 
 @attrs.define(eq=False)
 class Breaker:
-    """A circuit breaker.
-
-    :ivar error: why it is not closed, known since `failed_at`
-    """
+    """A circuit breaker; `error` tells why it is not closed, known since `failed_at`."""
 
     _first: float
     _longest: float
@@ -64,7 +61,6 @@ class Breaker:
     _pause: float = 0.0
 
     def state(self, now: float) -> State:
-        """Give its state."""
         if self.error is None:
             return State.CLOSED
         return State.OPEN if now < self.retry_at else State.HALF_OPEN
@@ -85,16 +81,12 @@ class Breaker:
         self.retry_at = now + self._pause * random.uniform(0.75, 1.0)
 
     def close(self) -> None:
-        """Close it."""
         self.error, self._pause = None, 0.0
 
 
 @attrs.define(eq=False)
 class Breakers:
-    """The breakers of one index. A page is named by its project; ``""`` is the project list.
-
-    :ivar url: the root of the index
-    """
+    """The breakers of one index. A page is named by its project; ``""`` is the project list."""
 
     url: str
     _clock: IReactorTime
@@ -104,7 +96,6 @@ class Breakers:
     _pages: OrderedDict[str, Breaker] = attrs.field(init=False, factory=OrderedDict)
 
     def is_failing(self, page: str) -> bool:
-        """Whether the breaker of a page is not closed."""
         return page in self._pages
 
     def state(self, page: str) -> State:
@@ -115,7 +106,7 @@ class Breakers:
     def refusal(self, page: str, *, ignore_page: bool = False) -> UpstreamFailed | None:
         """Give the error for which an open breaker refuses a request; `None` if it may be sent.
 
-        :param ignore_page: whether only the breaker of the index counts
+        With `ignore_page`, only the breaker of the index counts.
         """
         now = self._clock.seconds()
         for breaker in self._passed(page, ignore_page):
@@ -124,10 +115,7 @@ class Breakers:
         return None
 
     def admit(self, page: str, *, ignore_page: bool = False) -> bool:
-        """Admit a request, which is sent at once, or raise its :meth:`refusal`.
-
-        :return: whether it is a trial
-        """
+        """Admit a request, or raise its :meth:`refusal`; tell whether it is a trial."""
         if (error := self.refusal(page, ignore_page=ignore_page)) is not None:
             raise error
         tried = [each for each in self._passed(page, ignore_page) if each.error is not None]
@@ -136,7 +124,6 @@ class Breakers:
         return bool(tried)
 
     def answered(self, status: int, since: float) -> None:
-        """Note a response head."""
         if status == 429:
             return
         self._answered_at = self._clock.seconds()
@@ -145,11 +132,9 @@ class Breakers:
             self._index.close()
 
     def succeeded(self, page: str) -> None:
-        """Close the breaker of a page."""
         self._pages.pop(page, None)
 
     def failed(self, page: str, error: UpstreamFailed, since: float) -> None:
-        """Note a failed request."""
         now = self._clock.seconds()
         silent = error.scope == "connection" and self._answered_at < since
         if error.scope == "rate limit" or (silent and page not in self._pages):
@@ -175,20 +160,11 @@ class Breakers:
         return error if error.retry_after > 0 else None
 
     def _passed(self, page: str, ignore_page: bool = False) -> list[Breaker]:
-        """Give the breakers that a request for a page passes."""
         own = None if ignore_page else self._pages.get(page)
         return [self._index] if own is None else [own, self._index]
 
     def _index_error(self) -> UpstreamFailed:
         """Give why the index fails, without the page whose request showed it."""
-        assert self._index.error is not None
-        error = self._index.error.copy()
-        if not isinstance(error, ProxyFailed):
-            error = UpstreamFailed(
-                self.url,
-                error.cause,
-                temporary=error.temporary,
-                retry_after=error.retry_after,
-                scope=error.scope,
-            )
-        return error
+        error = self._index.error
+        assert error is not None
+        return error.copy("" if isinstance(error, ProxyFailed) else self.url)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -63,9 +64,8 @@ _log = Logger(namespace="proxpi.index")
 class StoredResponse:
     """The last response of one index for one project, without its body (RFC 9111).
 
-    :ivar present: whether the index has the project
+    :ivar present: whether the index has the project; `served`: whether it ever had
     :ivar requested_at: the clock's seconds when the request began
-    :ivar served: whether the index ever had it
     :ivar invalidated: by ``DELETE``: never fresh, and revalidated without validators
     :ivar root_answered: whether the root of the index had answered by then (:class:`Root`)
     """
@@ -79,7 +79,7 @@ class StoredResponse:
     root_answered: bool = False
 
     def invalidate(self) -> StoredResponse:
-        """Give it as it is after a ``DELETE``, whose sender may mistrust validators, too."""
+        """Give it as it is after a ``DELETE``, whose sender may mistrust validators as well."""
         return attrs.evolve(self, invalidated=True)
 
     def validators(self) -> dict[str, str]:
@@ -120,11 +120,7 @@ class IndexResponse(Generic[P]):
 
 @attrs.define(eq=False)
 class Root:
-    """The root of one index.
-
-    :ivar url: with a trailing slash, maybe with credentials
-    :ivar answered: whether it has sent 200 at some time
-    """
+    """The root of one index; `answered` tells whether it has sent 200 at some time."""
 
     url: str = attrs.field(repr=urls.public)
     _upstream: UpstreamClient
@@ -132,7 +128,7 @@ class Root:
     answered: bool = False
     _status: int | None = None
     _requested_at: float = float("-inf")
-    # The first pages that are 404, until one is served or the warning is logged.
+    #: The first pages that are 404, until one is served or the warning is logged.
     _absent: set[str] | None = attrs.field(init=False, factory=set)
     _requests: Flights[None, None] = attrs.field(init=False)
 
@@ -159,11 +155,10 @@ class Root:
             await self._requests.join(None, self._request).wait()
 
     def note_served(self) -> None:
-        """Note that the index served a page."""
         self._absent = None
 
     async def note_absent(self, name: str) -> None:
-        """Note that a page is 404, and log if everything is."""
+        """Note that a page is 404, and log if every page is."""
         if self._absent is None:
             return
         self._absent.add(name)
@@ -180,22 +175,19 @@ class Root:
         self._absent = None
 
     async def _request(self) -> None:
-        status = None
         try:
             async with self._upstream.page(self.url, {}) as response:
-                status = response.status
+                self.note(response.status)
         except UpstreamFailed:
-            pass
-        self.note(status)
+            self.note(None)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class IndexClient:
     """The client of one index.
 
     :ivar url: its root, with a trailing slash, maybe with credentials
     :ivar ttl: seconds for which its pages stay fresh
-    :ivar in_thread: runs the parsers of its pages, in its share of the threads
     """
 
     url: str = attrs.field(repr=urls.public)
@@ -238,28 +230,35 @@ class IndexClient:
         on_bytes: Callable[[int], object],
         queue: Queue | None = None,
     ) -> IndexResponse[IndexPage]:
-        """
-        Request the page of a project.
-
-        :param name: the normalized name
-        :raises UpstreamFailed: if no response comes, or none that is a page or an absence
-        """
+        """Request the page of a project, by its normalized name; see :meth:`fetch`."""
         if self.private:
             _in_background(self.root.learn(stored is not None and stored.root_answered))
 
         async def read(response: Response) -> tuple[Response, bytes, bool]:
             return response, *await self._upstream.read(response, on_bytes=on_bytes)
 
-        raw = await self.fetch(f"{self.url}{name}/", stored, read, on_bytes=on_bytes, queue=queue)
+        url = f"{self.url}{name}/"
+        raw = await self.fetch(url, stored, read, on_bytes=on_bytes, queue=queue)
         if not raw.stored.present:
-            await self._check_absence(f"{self.url}{name}/", stored, raw.stored.requested_at)
+            had = self.private and self.root.answered and stored is not None and stored.present
+            if had and not await self.root.answers(raw.stored.requested_at):
+                cause = "absent, as is its root: do the credentials still hold?"
+                raise CredentialsRejected(url, cause, temporary=False)
             _in_background(self.root.note_absent(name))
         if raw.content is None:
             return IndexResponse(raw.stored)
         # Only now, when the connection is free again: parsing may take a while.
         response, body, ended = raw.content
         page = await self.in_thread(lambda: self._page(response, body, name, ended))
-        self._note_version(page.project.version)
+        version = page.project.version
+        if not self._warned and int(version.partition(".")[2] or 0) > KNOWN_MINOR:
+            self._warned = True
+            _log.warn(
+                "{url} speaks version {version} of the API; what is new since 1.{known} is ignored",
+                url=urls.loggable(self.url),
+                version=version,
+                known=KNOWN_MINOR,
+            )
         log_skipped_links(response.url, page.project.skipped, "file")
         self.root.note_served()
         return IndexResponse(raw.stored, page)
@@ -286,50 +285,46 @@ class IndexClient:
         """
         requested_at = self._upstream.clock.seconds()
         served = stored is not None and stored.served
-        async with self._response(url, stored, requested_at, queue) as response:
+        validators = stored.validators() if stored is not None else {}
+        async with self._response(url, validators, requested_at, queue) as response:
             if url == self.url:
                 self.root.note(response.status)
-            if response.status == 304 and stored is not None and stored.validators():
+            if response.status == 304 and stored is not None and validators:
                 rooted = self.root.answered
                 confirmed = attrs.evolve(stored, requested_at=requested_at, root_answered=rooted)
                 return IndexResponse(confirmed)
-            if may_be_absent and self._means_absent(response.status, served):
+            # An object store without credentials sends 403 for a missing object; with credentials,
+            # or for a page that it served before, that means a lost permission.
+            refused = self.private or served
+            if may_be_absent and response.status in ((404, 410) if refused else (403, 404, 410)):
                 return IndexResponse(StoredResponse(False, requested_at, served=served))
             self._require_whole_page(response)
             on_bytes(0)
             content = await read(response)
-        rooted = self.root.answered
-        etag, last_modified = response.header("ETag"), response.header("Last-Modified")
-        return IndexResponse(
-            StoredResponse(True, requested_at, etag, last_modified, True, root_answered=rooted),
-            content,
+        new = StoredResponse(
+            present=True,
+            requested_at=requested_at,
+            etag=response.header("ETag"),
+            last_modified=response.header("Last-Modified"),
+            served=True,
+            root_answered=self.root.answered,
         )
+        return IndexResponse(new, content)
 
     @asynccontextmanager
     async def _response(
-        self, url: str, stored: StoredResponse | None, requested_at: float, queue: Queue | None
+        self, url: str, validators: dict[str, str], requested_at: float, queue: Queue | None
     ) -> AsyncIterator[Response]:
         """Send a request; if the index refuses the validators, send it again without them."""
-
-        def head(status: int) -> None:
-            self.breakers.answered(status, requested_at)
-
+        head = partial(self.breakers.answered, since=requested_at)
         accept = {"Accept": ACCEPT}
-        if stored is not None and (validators := stored.validators()):
+        if validators:
             async with self._upstream.page(url, accept | validators, head, queue) as response:
                 if not 400 <= response.status < 500 or response.status in _UNCONDITIONAL:
                     yield response
                     return
         async with self._upstream.page(url, accept, head, queue) as response:
             yield response
-
-    async def _check_absence(self, url: str, stored: StoredResponse | None, since: float) -> None:
-        """Raise `UpstreamFailed`, if a page that was there is hidden from expired credentials."""
-        if stored is None or not stored.present or not self.private:
-            return
-        if self.root.answered and not await self.root.answers(since):
-            cause = "absent, as is its root: do the credentials still hold?"
-            raise CredentialsRejected(url, cause, temporary=False)
 
     def _page(self, response: Response, body: bytes, name: str, ended: bool) -> IndexPage:
         if response.codings:
@@ -347,11 +342,6 @@ class IndexClient:
             raise UpstreamFailed(response.url, "the answer was cut short")
         return IndexPage(project, model.encode(project))
 
-    def _means_absent(self, status: int, served: bool) -> bool:
-        # An object store without credentials sends 403 for a missing object; with credentials, or
-        # for a page that it served before, that means a lost permission.
-        return status in (404, 410) or (status == 403 and not self.private and not served)
-
     def _require_whole_page(self, response: Response) -> None:
         """Raise `UpstreamFailed`, unless this is a whole page; an unrequested 206 may be one."""
         # 203: a proxy on the way has changed it (RFC 9110 15.3.4); clients take it as well.
@@ -366,23 +356,9 @@ class IndexClient:
             )
         raise response.status_error()
 
-    def _note_version(self, version: str) -> None:
-        minor = int(version.partition(".")[2] or 0)
-        if minor > KNOWN_MINOR and not self._warned:
-            self._warned = True
-            _log.warn(
-                "{url} speaks version {version} of the API; what is new since 1.{known} is ignored",
-                url=urls.loggable(self.url),
-                version=version,
-                known=KNOWN_MINOR,
-            )
-
 
 def log_skipped_links(url: str, skipped: model.SkippedLinks, what: str) -> None:
-    """Log in one line how many links of a page are not listed.
-
-    :param what: the target of the listed ones
-    """
+    """Log in one line how many links of a page are not listed, as they lead to no `what`."""
     if skipped.count:
         # Redacted before it is cut: the cut may remove the mark of a password.
         first = urls.redacted(skipped.first).partition("?")[0]

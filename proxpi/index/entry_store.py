@@ -52,16 +52,14 @@ class Superseded(Exception):
 
 
 def digest(data: bytes) -> str:
-    """Give the digest by which a header or a section is checked."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 @attrs.define(eq=False)
 class EntryStore(Generic[H]):
-    """A folder of cache entries of one kind, which a subclass states.
+    """A folder of cache entries of one kind, which a subclass states; it is made when needed.
 
     :cvar FORMAT: the first bytes of its files: the kind, and the version of the format
-    :ivar folder: it is made when it is needed
     :ivar wall: gives the seconds since the epoch
     :ivar lock: is held while a file gets its name, or another state
     """
@@ -81,14 +79,11 @@ class EntryStore(Generic[H]):
         self._wall_offset = self.wall() - self._clock.seconds()
 
     def path(self, name: str) -> Path:
-        """Give the path of an entry."""
         return self.folder / (name + self.SUFFIX)
 
     def read_header(self, file: IO[bytes]) -> tuple[H, bool]:
-        """
-        Read the header of an entry; the content is next.
+        """Read the header of an entry, and whether that is valid; the content is next.
 
-        :return: the header, and whether the entry is valid
         :raises ValueError: if the file is damaged, or of another version
         """
         line = file.readline(LONGEST_LINE)
@@ -108,11 +103,10 @@ class EntryStore(Generic[H]):
         return b"%b %d %b\n%b" % (self._mark(VALID), len(raw), digest(raw).encode(), raw)
 
     def put(self, name: str, pieces: Iterable[bytes], current: Callable[[], bool]) -> None:
-        """
-        Write an entry in place of the one before; this may take a while: call it in a thread.
+        """Write an entry in place of the one before; this may take a while: call it in a thread.
 
         :param pieces: its :meth:`head`, and the content
-        :param current: tells whether the entry still is; it is asked under the lock
+        :param current: tells whether the entry is current; it is called under the lock
         :raises Superseded: if it is not; nothing has changed then, nor after an `OSError`
         """
 
@@ -128,7 +122,7 @@ class EntryStore(Generic[H]):
                     self.folder.mkdir(exist_ok=True)
                     os.replace(partial, path)
 
-        # Beside the folder, where what a crash leaves behind is removed at the start.
+        # Beside the folder, where the next start removes what a crash leaves behind.
         beside = self.folder.parent
         beside.mkdir(parents=True, exist_ok=True)
         atomic_files.write_whole(self.path(name), pieces, beside, replace)
@@ -138,7 +132,7 @@ class EntryStore(Generic[H]):
         atomic_files.overwrite(self.path(name), self._mark(INVALID))
 
     def clear(self) -> Path:
-        """Rename the folder to what may be removed, or raise `OSError`; the lock has to be held."""
+        """Rename the folder to what may be removed, or raise `OSError`; the caller has the lock."""
         return atomic_files.discard(self.folder)
 
     def with_wall_time(self, response: StoredResponse) -> StoredResponse:

@@ -55,8 +55,7 @@ _ANCHOR_END = re.compile("</a>|\\Z", re.IGNORECASE)
 def project_names(
     blocks: Iterable[bytes], end_known: bool, skipped: SkippedLinks
 ) -> Iterator[bytes]:
-    """
-    Give the normalized names of a list, in pieces of whole lines, a name on each.
+    """Give the normalized names of a list, in pieces of whole lines, a name on each.
 
     :param blocks: the list, in blocks of about :data:`BLOCK` bytes
     :param end_known: whether HTTP marked the end of the body; otherwise the list must have an end
@@ -124,7 +123,7 @@ class _JSONText:
         return bool(more)
 
     def next(self) -> str:
-        """Give the next character that is not blank; ``""`` is the end."""
+        """Find the next character that is not blank; ``""`` is the end."""
         while True:
             found = _NEXT.match(self._text, self._at)
             assert found is not None  # it matches anything
@@ -139,7 +138,6 @@ class _JSONText:
         return found
 
     def expect(self, character: str) -> None:
-        """Pass over this character, which must be the next."""
         if not self.skip(character):
             raise NotAnIndexPage("The list is not valid JSON." if self.next() else _TRUNCATED)
 
@@ -153,7 +151,6 @@ class _JSONText:
             comma = True
 
     def value(self) -> Any:
-        """Read the next value."""
         self.next()
         while True:
             try:

@@ -36,19 +36,20 @@ MERGE_MEMORY, MIN_RUN_MEMORY = 256 * 1024, 1024
 MERGE_BATCH = 4096
 
 
+@attrs.frozen(eq=False)
 class ListFile:
     """A file without a file name, which is closed when nothing refers to it any more.
 
     :ivar descriptor: the open file; read it with ``os.pread``
-    :ivar size: bytes
     :ivar digest: SHA-256, hexadecimal
     """
 
-    def __init__(self, descriptor: int, size: int, digest: str) -> None:
-        self.descriptor = descriptor
-        self.size = size
-        self.digest = digest
-        weakref.finalize(self, os.close, descriptor)
+    descriptor: int
+    size: int
+    digest: str
+
+    def __attrs_post_init__(self) -> None:
+        weakref.finalize(self, os.close, self.descriptor)
 
     @property
     def etag(self) -> str:
@@ -80,7 +81,8 @@ class _Header(msgspec.Struct):
 class ListStore(EntryStore[_Header]):
     """The folder of project lists, one entry for an index.
 
-    All methods but `invalidate` and `clear` may take a while: call them in a thread.
+    All methods but `invalidate` and `clear` may take a while, so they run in a thread. A disk that
+    refuses is an `OSError`.
     """
 
     FORMAT = b"proxpi list 5"
@@ -88,11 +90,7 @@ class ListStore(EntryStore[_Header]):
     HEADER = _Header
 
     def temporary(self) -> IO[bytes]:
-        """
-        Begin a file without a file name: beside the folder, or elsewhere if that is not writable.
-
-        :raises OSError: if neither can be written
-        """
+        """Begin a file without a file name: beside the folder, or elsewhere if that refuses."""
         beside = self.folder.parent
         with suppress(OSError):
             beside.mkdir(parents=True, exist_ok=True)
@@ -100,11 +98,7 @@ class ListStore(EntryStore[_Header]):
         return tempfile.TemporaryFile()
 
     def write(self, pieces: Iterable[bytes]) -> ListFile:
-        """
-        Write a file without a file name.
-
-        :raises OSError: if the disk does not let it
-        """
+        """Write a file without a file name."""
         digest, size = hashlib.sha256(), 0
         with self.temporary() as file:
             for piece in pieces:
@@ -132,23 +126,14 @@ class ListStore(EntryStore[_Header]):
         names: ListFile | None,
         current: Callable[[], bool],
     ) -> None:
-        """
-        Store the last response of an index and its names.
-
-        :param current: tells whether the list is still current; otherwise nothing is stored
-        :raises OSError: if the disk does not let it
-        """
+        """Store the last response of an index and its names, unless the list is superseded."""
         head = self.head(_Header(self.with_wall_time(stored), names.digest if names else None))
         content = map(b"".join, names.lines()) if names else ()
         with suppress(Superseded):
             self.put(identity, chain([head], content), current)
 
     def invalidate(self) -> None:
-        """
-        Begin a new generation of all lists; the caller holds the lock.
-
-        :raises OSError: if the disk does not let it
-        """
+        """Begin a new generation of all lists; the caller holds the lock."""
         with suppress(FileNotFoundError):
             for file in os.scandir(self.folder):
                 if file.name.endswith(self.SUFFIX):

@@ -25,7 +25,7 @@ from shutil import rmtree
 from typing import TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredResponse
@@ -63,11 +63,7 @@ class NoSuchFile(NotListed):
 
 @attrs.frozen
 class Page:
-    """A page as it is sent.
-
-    :ivar remaining: seconds for which it stays fresh; 0 for a stale one
-    :ivar age: seconds since an index confirmed it
-    """
+    """A page as it is sent: fresh for `remaining` seconds, confirmed `age` seconds ago."""
 
     body: Body
     status: Status
@@ -79,11 +75,9 @@ class Page:
 class PageEntry(Entry):
     """One generation of a project's page.
 
-    :ivar renders: the flights that render it
-    :ivar bodies: its representations in memory
+    :ivar bodies: its representations in memory; `cost`: bytes of memory
     :ivar files: the files that clients requested, as it lists them
     :ivar requested: the representations that clients wait for
-    :ivar cost: bytes
     """
 
     stored: StoredPage | None = None
@@ -104,7 +98,7 @@ class PageEntry(Entry):
         return bool(self.lock.locked) or any(each.under_way for each in flights)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class PageCache:
     """The project pages of all indexes together.
 
@@ -125,8 +119,7 @@ class PageCache:
         self._revalidation = Revalidation(self._sources, self._clock, _request, self._take)
 
     def ready(self, name: str, serialization: Serialization, compressed: bool) -> Page | None:
-        """
-        Give a page without waiting, if it is rendered, and fresh, or stale behind open breakers.
+        """Give a page without waiting, if it is rendered, and fresh, or stale behind open breakers.
 
         :param name: the normalized name of the project
         :param compressed: whether with gzip
@@ -143,8 +136,7 @@ class PageCache:
         return Page(body, status, remaining, entry.age) if body is not None else None
 
     async def fetch(self, name: str, serialization: Serialization, compressed: bool) -> Page:
-        """
-        Give a page, revalidated if need be.
+        """Give a page, revalidated if need be.
 
         :raises NoSuchProject: if no index has it
         :raises UpstreamFailed: if an index failed, and there is no page to fall back on
@@ -175,8 +167,7 @@ class PageCache:
             return None
 
     async def fetch_file(self, name: str, filename: str) -> ListedFile:
-        """
-        Give what the page lists of a file; for an unknown one, the page is revalidated.
+        """Give what the page lists of a file; for an unknown one, the page is revalidated.
 
         :raises NoSuchProject: if no index has the project
         :raises NoSuchFile: if no index lists the file
@@ -192,8 +183,7 @@ class PageCache:
         raise NoSuchFile(filename) if entry.present else NoSuchProject(name)
 
     async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
-        """
-        Revalidate a page, fresh or not, and give what it lists of a file.
+        """Revalidate a page, fresh or not, and give what it lists of a file.
 
         :raises UpstreamFailed: if an index failed
         """
@@ -224,10 +214,9 @@ class PageCache:
             self._put(attrs.evolve(old, responses=responses, forced=True, stored=stored))
 
     def clear(self) -> Deferred[None]:
-        """
-        Remove all pages for good; if the disk refuses (`OSError`), nothing changes.
+        """Remove all pages for good; if the disk refuses (`OSError`), nothing changes.
 
-        :return: fires when their files are removed; they are not used from now on
+        The Deferred fires when their files are removed; they are not used from now on.
         """
         with self._store.lock:
             removed = self._store.clear()
@@ -243,8 +232,7 @@ class PageCache:
         ask: Ask = "stale",
         requested: Representation | None = None,
     ) -> tuple[PageEntry, Outcome, T]:
-        """
-        Revalidate an entry, and use it; it may be superseded by then.
+        """Revalidate an entry, and use it; it may be superseded by then.
 
         :param requested: a representation to render together with a new page
         :raises UpstreamFailed: also if entry after entry is lost
@@ -263,10 +251,7 @@ class PageCache:
     async def _look_up(
         self, name: str, filename: str, ask: Ask = "stale"
     ) -> tuple[PageEntry, Outcome, ListedFile | None]:
-        async def listed(entry: PageEntry) -> ListedFile | None:
-            return self._listed(entry, filename)
-
-        return await self._use(name, listed, ask)
+        return await self._use(name, lambda entry: succeed(self._listed(entry, filename)), ask)
 
     def _listed(self, entry: PageEntry, filename: str) -> ListedFile | None:
         """Give what a page lists of a file, or raise `Lost`."""
@@ -287,29 +272,27 @@ class PageCache:
 
     def _document(self, entry: PageEntry, source: IndexClient) -> bytes:
         """Give an index's page as it was encoded, or raise `Lost`; large ones take a while."""
-        section = DOCUMENT + source.identity
-        if entry.stored is None or section not in entry.stored.sections:
+        section, stored = DOCUMENT + source.identity, entry.stored
+        if stored is None or section not in stored.sections:
             raise Lost(entry.name)
-        digest = entry.stored.sections[section].digest
-        document = self._documents.get(digest)
-        if document is None:
-            found = entry.stored.read(section)
-            if found is None:
+        digest = stored.sections[section].digest
+        if digest not in self._documents:
+            if (found := stored.read(section)) is None:
                 raise Lost(entry.name)
             if len(self._documents) >= DOCUMENTS:
                 del self._documents[next(iter(self._documents))]
-            document = self._documents[digest] = found[section]
-        return document
+            self._documents[digest] = found[section]
+        return self._documents[digest]
 
     def _read_body(self, entry: PageEntry, representation: Representation) -> Body | None:
         """Give a representation that was rendered, from memory or from disk."""
-        body, stored = entry.bodies.get(representation), entry.stored
-        if body is None and stored is not None and representation.name in stored.sections:
-            found = stored.read(representation.name)
-            if found is not None:
-                digest = stored.sections[representation.name].digest
-                body = entry.bodies[representation] = Body(found[representation.name], digest)
-                self._account(entry)
+        body, stored, name = entry.bodies.get(representation), entry.stored, representation.name
+        if body is not None or stored is None or name not in stored.sections:
+            return body
+        if (found := stored.read(name)) is None:
+            return None
+        body = entry.bodies[representation] = Body(found[name], stored.sections[name].digest)
+        self._account(entry)
         return body
 
     async def _render(self, entry: PageEntry, representation: Representation) -> Body:
@@ -339,27 +322,28 @@ class PageCache:
         requested: Collection[Representation],
         suppress: str | None = None,
     ) -> None:
-        """Store an entry; see :func:`proxpi.index.representations.update`."""
         before = entry.stored
         pairs = zip(self._sources, responses, strict=True)
-        after, rendered = await self._in_thread(
-            partial(
-                update,
-                self._store,
-                entry.name,
-                before=before,
-                responses={source.identity: each for source, each in pairs if each is not None},
-                pages={source.identity: page for source, page in pages.items()},
-                requested=requested,
-                suppress=suppress,
-                current=lambda: self._entries.get(entry.name) is entry,
-            )
+        work = partial(
+            update,
+            self._store,
+            entry.name,
+            before=before,
+            responses={source.identity: each for source, each in pairs if each is not None},
+            pages={source.identity: page for source, page in pages.items()},
+            requested=requested,
+            suppress=suppress,
+            current=partial(self._is_current, entry),
         )
+        after, rendered = await self._in_thread(work)
         if before is None or after is None or before.documents != after.documents:
             entry.bodies.clear()
             entry.files.clear()
         entry.responses, entry.stored = responses, after
         entry.bodies = rendered | entry.bodies
+
+    def _is_current(self, entry: PageEntry) -> bool:
+        return self._entries.get(entry.name) is entry
 
     def _current(self, name: str) -> PageEntry:
         """Give the current entry of a project, from memory or from disk."""
@@ -378,13 +362,12 @@ class PageCache:
             responses.append(None if response and response.present and lacks_page else response)
         if list(stored.responses) != [source.identity for source in self._sources]:
             # It was rendered for other indexes, or for another order of them.
-            documents = {key: stored.sections[key] for key in stored.documents}
-            stored = attrs.evolve(stored, sections=documents)
+            stored = stored.without_representations()
         return PageEntry(name, self._clock, responses, stored=stored)
 
     def _reload(self, entry: PageEntry) -> None:
         """Replace an entry that is lost."""
-        if self._entries.get(entry.name) is not entry:
+        if not self._is_current(entry):
             return
         found = self._load(entry.name)
         if found.stored and entry.stored and found.stored.sections == entry.stored.sections:
@@ -404,13 +387,13 @@ class PageCache:
         return entry
 
     def _changed(self, entry: PageEntry) -> None:
-        if self._entries.get(entry.name) is entry:
+        if self._is_current(entry):
             self._account(entry)
             self.changed(entry.name)
 
     def _account(self, entry: PageEntry) -> None:
         """Count the bytes of an entry anew, and evict others."""
-        if self._entries.get(entry.name) is not entry:
+        if not self._is_current(entry):
             return
         image = entry.stored.image if entry.stored is not None else None
         self._cost -= entry.cost
@@ -423,7 +406,7 @@ class PageCache:
         self._cost += entry.cost
         for _ in range(len(self._entries) - 1):
             if self._cost <= MEMORY:
-                break
+                return
             name, least = next(iter(self._entries.items()))
             if least is entry or least.pinned:
                 self._entries.move_to_end(name)

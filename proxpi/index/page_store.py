@@ -33,10 +33,7 @@ CAPACITY = 1024 * 1024 * 1024
 
 
 class Section(msgspec.Struct, frozen=True):
-    """A piece of a file.
-
-    :ivar start: its offset behind the header
-    """
+    """A piece of a file; `start` is its offset behind the header."""
 
     start: int
     size: int
@@ -71,16 +68,19 @@ class StoredPage:
         sections = self.sections.items()
         return {name: found.digest for name, found in sections if name.startswith(DOCUMENT)}
 
+    def without_representations(self) -> StoredPage:
+        """Give the page with the pages of the indexes alone, no core metadata suppressed."""
+        documents = {name: self.sections[name] for name in self.documents}
+        return attrs.evolve(self, sections=documents)
+
     def invalidated(self) -> StoredPage:
         """Give the page as it is after a ``DELETE``, with no core metadata suppressed."""
-        sections = self.sections
-        if SUPPRESSED in sections:
-            sections = {name: sections[name] for name in self.documents}
+        stored = self.without_representations() if SUPPRESSED in self.sections else self
         responses = {key: each.invalidate() for key, each in self.responses.items()}
-        return attrs.evolve(self, responses=responses, sections=sections)
+        return attrs.evolve(stored, responses=responses)
 
     def read(self, *names: str) -> dict[str, bytes] | None:
-        """Read sections, all of them if none is named; ``None`` if one is gone or damaged."""
+        """Read sections, or all; ``None`` if one is gone or damaged."""
         found = {}
         try:
             with BytesIO(self.image) if self.image else open(self.path, "rb", buffering=0) as file:
@@ -118,14 +118,10 @@ class PageStore(EntryStore[_Header]):
         whole = start + sum(section.size for section in header.sections.values())
         if header.name != name or whole != size:
             return None
-        # Representations are as new as the program that rendered them.
-        sections = {
-            key: section
-            for key, section in header.sections.items()
-            if key.startswith(DOCUMENT) or header.version == __version__
-        }
         responses = {key: self.with_reactor_time(each) for key, each in header.responses.items()}
-        stored = StoredPage(path, responses, sections, start)
+        stored = StoredPage(path, responses, header.sections, start)
+        if header.version != __version__:  # representations are as old as their program
+            stored = stored.without_representations()
         return stored if valid else stored.invalidated()
 
     def save(
@@ -135,11 +131,7 @@ class PageStore(EntryStore[_Header]):
         sections: Mapping[str, bytes],
         current: Callable[[], bool] = lambda: True,
     ) -> StoredPage:
-        """
-        Write a page; see :meth:`put`.
-
-        :return: the page, in memory if it is superseded, or if the disk does not let it be written
-        """
+        """Write a page; give it, in memory if it is superseded, or if the disk refuses it."""
         table, end = {}, 0
         for key, data in sections.items():
             table[key] = Section(end, len(data), digest(data))

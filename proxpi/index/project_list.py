@@ -55,7 +55,7 @@ class NoSuchList(NotListed):
 
 @attrs.frozen
 class ProjectList:
-    """The list as it is sent; see :class:`proxpi.index.page_cache.Page`."""
+    """The list as it is sent: fresh for `remaining` seconds, confirmed `age` seconds ago."""
 
     file: ListFile
     status: Status
@@ -69,7 +69,6 @@ class ListEntry(Entry):
 
     :ivar lists: the names of each index that has a list
     :ivar names: of all indexes, if each has responded and one of them has a list
-    :ivar representations: the rendered lists
     """
 
     lists: Mapping[IndexClient, ListFile] = attrs.field(factory=dict)
@@ -77,7 +76,7 @@ class ListEntry(Entry):
     representations: dict[Representation, ListFile] = attrs.field(factory=dict)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class ProjectListCache:
     """The project list of all indexes together."""
 
@@ -100,20 +99,17 @@ class ProjectListCache:
 
     def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
         """Give the list without waiting, if it is rendered, and fresh or behind open breakers."""
-        entry = self._entry
-        if entry is None:
-            return None
-        file = entry.representations.get(Representation(serialization, compressed))
-        if file is None:
+        entry, wanted = self._entry, Representation(serialization, compressed)
+        if entry is None or wanted not in entry.representations:
             return None
         decision = self._revalidation.decide(entry)
-        if decision is Decision.FRESH:
-            return self._list(entry, file, "HIT")
-        return self._list(entry, file, "STALE") if decision is Decision.STALE else None
+        if decision not in (Decision.FRESH, Decision.STALE):
+            return None
+        status: Status = "HIT" if decision is Decision.FRESH else "STALE"
+        return self._list(entry, entry.representations[wanted], status)
 
     async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
-        """
-        Give the list, revalidated if need be.
+        """Give the list, revalidated if need be.
 
         :raises NoSuchList: if no index has one
         :raises UpstreamFailed: if an index failed, and there is no list to fall back on
@@ -131,18 +127,15 @@ class ProjectListCache:
             status = "STALE"
         else:
             raise OSError(*self._write_error)
-        file = entry.representations.get(Representation(serialization, compressed))
+        wanted = Representation(serialization, compressed)
+        file = entry.representations.get(wanted)
         if file is None:
             async with entry.lock:
-                file = await self._render(entry, Representation(serialization, compressed))
+                file = await self._render(entry, wanted)
         return self._list(entry, file, status)
 
     def invalidate(self) -> None:
-        """
-        Begin a new generation of the list, on disk and in memory.
-
-        :raises OSError: if the disk does not let it; then nothing has changed
-        """
+        """Begin a new generation of the list; if the disk refuses (`OSError`), nothing changes."""
         with self._store.lock:
             self._store.invalidate()
             old, self._unwritable_until = self._entry, float("-inf")
@@ -154,12 +147,7 @@ class ProjectListCache:
                 )
 
     def clear(self) -> Deferred[None]:
-        """
-        Remove the list for good.
-
-        :return: fires when its files are removed; they are not used from now on
-        :raises OSError: if the disk does not let it; then nothing has changed
-        """
+        """Remove the list for good; see :meth:`proxpi.index.page_cache.PageCache.clear`."""
         with self._store.lock:
             removed = self._store.clear()
             self._entry = ListEntry(ROOT, self._clock, [None] * len(self._sources))
@@ -195,11 +183,7 @@ class ProjectListCache:
         )
 
     async def _read(self, entry: ListEntry, response: Response) -> ListFile:
-        """
-        Read the names in a response.
-
-        :raises UpstreamFailed: if it is no list, or not a whole one
-        """
+        """Read the names in a response, or raise `UpstreamFailed`."""
         end_known, skipped = True, SkippedLinks()
 
         def write(chunk: bytes) -> None:

@@ -40,10 +40,7 @@ class Lost(Exception):
 
 @attrs.frozen
 class Representation:
-    """One of the four representations of a page.
-
-    :ivar compressed: whether with gzip
-    """
+    """One of the four representations of a page; `compressed` is with gzip."""
 
     serialization: Serialization
     compressed: bool
@@ -56,18 +53,14 @@ class Representation:
 
 @attrs.frozen
 class Body:
-    """The bytes of a representation.
-
-    :ivar etag: the entity tag, without quotes; it is of these very bytes
-    """
+    """The bytes of a representation, with their own entity tag, without quotes."""
 
     data: bytes
     etag: str
 
 
 def merge(projects: Sequence[Project]) -> Project:
-    """
-    Merge what several indexes say of one project, given in order of precedence.
+    """Merge what several indexes say of one project, given in order of precedence.
 
     A file name and a top-level key are taken from the first that has them; ``versions`` (PEP
     700) are united; of several statuses the strongest is taken, with its reason.
@@ -109,11 +102,7 @@ def _rank(keys: Mapping[str, Any]) -> int:
 
 
 def _all_versions(projects: Sequence[Project]) -> list[str]:
-    """
-    Unite the versions; where an index states none, those its file names tell.
-
-    PEP 700 promises that every file belongs to one of the versions.
-    """
+    """Unite the versions, of which every file has one (PEP 700), stated or in its name."""
     versions: dict[str, None] = {}
     for project in projects:
         stated = project.keys.get("versions")
@@ -138,26 +127,15 @@ def _version_of(entry: FileEntry) -> str | None:
         return None
 
 
-def suppress_metadata(project: Project, filenames: Collection[str]) -> Project:
-    """Advertise no core metadata of these files."""
-    files = [
-        {key: value for key, value in entry.items() if key != "core-metadata"}
-        if entry["filename"] in filenames
-        else entry
-        for entry in project.files
-    ]
-    return attrs.evolve(project, files=files)
-
-
 def render(project: Project, representations: Iterable[Representation]) -> dict[str, bytes]:
     """Render a merged page; give the representations by name."""
     written: dict[Serialization, bytes] = {}
     rendered = {}
     for each in representations:
-        data = written.get(each.serialization)
-        if data is None:
+        if each.serialization not in written:
             write = render_json if each.serialization is Serialization.JSON else render_html
-            data = written[each.serialization] = write(project)
+            written[each.serialization] = write(project)
+        data = written[each.serialization]
         # Without a time in it, the same page compresses to the same bytes: one tag for them.
         rendered[each.name] = gzip.compress(data, LEVEL, mtime=0) if each.compressed else data
     return rendered
@@ -174,8 +152,7 @@ def update(
     suppress: str | None,
     current: Callable[[], bool],
 ) -> tuple[StoredPage | None, dict[Representation, Body]]:
-    """
-    Store the responses of the indexes for a project, with its representations.
+    """Store the responses of the indexes for a project, with its representations.
 
     :param before: the page that was stored until now
     :param responses: by identity of the index, in order of precedence
@@ -212,7 +189,13 @@ def update(
             ]
         )
         if suppressed:
-            merged = suppress_metadata(merged, suppressed)
+            files = [
+                {key: value for key, value in entry.items() if key != "core-metadata"}
+                if entry["filename"] in suppressed
+                else entry
+                for entry in merged.files
+            ]
+            merged = attrs.evolve(merged, files=files)
         sections = sections | render(merged, missing)
     stored = store.save(name, responses, sections, current)
     return stored, {

@@ -74,8 +74,7 @@ def decide(breakers: Sequence[State], *, usable: bool, forced: bool = False) -> 
     all others                 yes     no      `WAIT`
     =========================  ======  ======  ===================================================
 
-    :param usable: whether there is a page, made of a response of each index
-    :param forced: whether breakers are ignored
+    `usable`: there is a page, made of a response of each index. `forced`: breakers are ignored.
     """
     if not breakers:
         return Decision.FRESH
@@ -104,11 +103,10 @@ class Progress:
     _begun: int = 0
 
     def begin(self) -> None:
-        """Begin a flight."""
         self._begun = self._received
 
     def add(self, size: int) -> None:
-        """Count bytes, or a response head, which has 0."""
+        """Count bytes, or a response head: 0."""
         self._received += size or MIN_PROGRESS
 
     @property
@@ -136,9 +134,7 @@ class Entry:
 
     :ivar name: the project; ``""`` is the list
     :ivar responses: the last one of each index, in order of precedence
-    :ivar forced: a forced refresh (``DELETE``) is outstanding: breakers are ignored until one
-        request has succeeded or failed
-    :ivar revalidations: the flights that bring it up to date
+    :ivar forced: breakers are ignored until one request after a ``DELETE`` has succeeded or failed
     :ivar requests: the flights of requests to one index, which revalidations share
     :ivar queue: requests that wait for a connection; when all clients have left, they are cancelled
     :ivar pending: the indexes that have not responded yet
@@ -162,7 +158,6 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """What it is, for the log."""
         return f"page of {self.name}" if self.name else "project list"
 
     @property
@@ -182,7 +177,6 @@ class Entry:
         return max((now - each.requested_at for each in self.responses if each), default=0.0)
 
     def invalidated_responses(self) -> list[StoredResponse | None]:
-        """Give the responses as they are after a ``DELETE``."""
         return [response and response.invalidate() for response in self.responses]
 
     def _abandon(self) -> None:
@@ -202,7 +196,7 @@ class Revalidation(Generic[E]):
     """Revalidates entries of one kind.
 
     :param request: requests an entry from one index, given its last response
-    :param store: takes the last responses into an entry, and the new pages; the entry is locked
+    :param store: takes the last responses and the new pages into an entry, which is locked
     """
 
     _sources: Sequence[IndexClient]
@@ -216,13 +210,11 @@ class Revalidation(Generic[E]):
         return min(source.remaining(response) for source, response in pairs)
 
     def decide(self, entry: E, ask: Ask = "stale") -> Decision:
-        """Decide what a request for an entry gets; see :func:`decide`."""
         breakers = [source.breakers.state(entry.name) for source, _ in self._asked(entry, ask)]
         return decide(breakers, usable=entry.usable, forced=entry.forced or ask == "all")
 
     async def revalidate(self, entry: E, ask: Ask = "stale") -> Outcome:
-        """
-        Revalidate an entry, as far as its decision tells.
+        """Revalidate an entry, as far as its decision tells.
 
         :raises UpstreamFailed: if there is no page to fall back on
         :raises Lost: if an index confirmed a page that is gone from the store
@@ -246,14 +238,12 @@ class Revalidation(Generic[E]):
             waiter = flight.wait(flight.started + (TRIAL_DEADLINE if trial else STALE_DEADLINE))
         try:
             return Outcome(await waiter)
-        except (CancelledError, Lost):
-            raise
         except Late:
             error = self._give_up(flight, entry, ask, trial)
         except UpstreamFailed as failure:
             error = failure
         except Exception as failure:
-            if not entry.usable:
+            if isinstance(failure, CancelledError | Lost) or not entry.usable:
                 raise
             if isinstance(failure, OSError):
                 _log.error("{what} cannot be written: {error}", what=entry.title, error=failure)
@@ -265,7 +255,7 @@ class Revalidation(Generic[E]):
         return Outcome("STALE", error.copy())
 
     def _asked(self, entry: E, ask: Ask) -> list[tuple[IndexClient, StoredResponse | None]]:
-        """Give the indexes that a flight sends requests to, with their last responses."""
+        """Give the indexes that get a request, with their last responses."""
         pairs = zip(self._sources, entry.responses, strict=True)
         return [pair for pair in pairs if ask == "all" or pair[0].remaining(pair[1]) <= 0]
 
@@ -344,7 +334,7 @@ class Revalidation(Generic[E]):
         if trial and source in entry.pending:
             # The older request may only be slow. A newer one ends after some silent seconds, so
             # that hanging requests do not pile up.
-            self._clock.callLater(WINDOW, _cancel_hanging, entry.progress, asking)
+            self._clock.callLater(WINDOW, lambda: asking.cancel() if entry.progress.hangs else None)
         entry.pending.append(source)
         began = self._clock.seconds()
         try:
@@ -360,12 +350,9 @@ class Revalidation(Generic[E]):
 async def with_retries(
     request: Callable[[], Awaitable[T]], breakers: Breakers, clock: IReactorTime, tries: int
 ) -> T:
-    """
-    Send a request at most so often, until the deadline of a client without a stale page.
+    """Send a request at most `tries` times, until the deadline of a client without a stale page.
 
-    A pause is at least the ``Retry-After`` of the index.
-
-    :raises UpstreamFailed: as the last request did
+    A pause is at least the ``Retry-After`` of the index. The last request's error is raised.
     """
     latest = clock.seconds() + COLD_DEADLINE
     pause = 0.0
@@ -386,8 +373,3 @@ async def with_retries(
             if clock.seconds() + pause > latest:
                 raise
     raise AssertionError("the last try returns or raises")
-
-
-def _cancel_hanging(progress: Progress, asking: Deferred[Any]) -> None:
-    if progress.hangs:
-        asking.cancel()

@@ -53,10 +53,10 @@ class UpstreamFailed(Exception):
         self.kind = kind
         self.scope = scope
 
-    def copy(self) -> UpstreamFailed:
-        """Give the same error without its traceback, which keeps all its frames alive."""
-        error = type(self)(self.url, self.cause)
-        vars(error).update(vars(self))
+    def copy(self, url: str = "") -> UpstreamFailed:
+        """Give the same error, maybe of another URL, without the frames of its traceback."""
+        error = type(self)(url or self.url, self.cause)
+        vars(error).update(vars(self) | {"url": error.url})
         return error
 
 

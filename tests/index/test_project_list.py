@@ -373,7 +373,13 @@ class ColdTests(ListCase):
             network = Network(PLAIN)
             index = source(PLAIN, 60.0, network.upstream)
             store = ListStore(self.place, network.reactor)
-            projects = ProjectListCache([index], network.upstream, network.reactor, store, at_once)
+            projects = ProjectListCache(
+                sources=[index],
+                upstream=network.upstream,
+                clock=network.reactor,
+                store=store,
+                in_thread=at_once,
+            )
             body = root_list(f"p{number}" for number in range(8_000)).body
             ask = run(projects.fetch(JSON, False))
             line = network.accept()

@@ -70,7 +70,14 @@ def upstream_client(
 def source(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
     """Give the client of an index."""
     root = Root(url, through, through.clock)
-    return IndexClient(url, ttl, through, at_once, Breakers(urls.public(url), through.clock), root)
+    return IndexClient(
+        url=url,
+        ttl=ttl,
+        upstream=through,
+        in_thread=at_once,
+        breakers=Breakers(urls.public(url), through.clock),
+        root=root,
+    )
 
 
 @attrs.define(eq=False)

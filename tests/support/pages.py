@@ -68,7 +68,9 @@ class PagesCase(FolderCase):
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
         self.store = page_store(self.folder / ".proxpi/pages", self.clock, self.wall)
-        self.pages = PageCache(self.indexes.sources, self.clock, self.store, at_once)
+        self.pages = PageCache(
+            sources=self.indexes.sources, clock=self.clock, store=self.store, in_thread=at_once
+        )
 
     def wall(self) -> float:
         """Tell the time of day: another one than the clock's."""

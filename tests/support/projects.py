@@ -62,11 +62,11 @@ class ListCase(FolderCase):
         for source in self.indexes.sources:
             source.breakers.succeeded("")
         self.projects = ProjectListCache(
-            self.indexes.sources,
-            self.indexes.upstream,
-            self.clock,
-            ListStore(self.place, self.clock, lambda: self.clock.seconds() + self.skew),
-            at_once,
+            sources=self.indexes.sources,
+            upstream=self.indexes.upstream,
+            clock=self.clock,
+            store=ListStore(self.place, self.clock, lambda: self.clock.seconds() + self.skew),
+            in_thread=at_once,
         )
 
     def ask(self, form: Serialization = JSON, compressed: bool = False) -> Deferred[ProjectList]:
