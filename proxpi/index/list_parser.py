@@ -2,8 +2,8 @@
 
 A list has hundreds of thousands of names, so it is read block by block and never held. Its first
 bytes tell whether it is JSON or HTML. A project of JSON is an object of the array ``projects``; one
-of HTML is an anchor, whose text content is its name wherever the link leads. The nesting of JSON,
-the length of one value and the number of marked sections are limited; the time is linear.
+of HTML is an anchor, whose text content is its name wherever the link leads. Limits hold for the
+nesting of JSON and the length of one value; the time is linear.
 """
 
 from __future__ import annotations
@@ -210,14 +210,11 @@ def _in_json(text: _JSONText) -> Iterator[list[str]]:
 
 def _in_html(blocks: Iterator[bytes], end_known: bool, skipped: SkippedLinks) -> Iterator[bytes]:
     page, tail, found = Markup(), b"", False
-    try:
-        for block in blocks:
-            tail = (tail + block)[-TAIL:]
-            lines = _normalized(list(_texts(page, block.decode("latin-1"))), skipped)
-            found = found or bool(lines)
-            yield lines
-    except ValueError as error:
-        raise NotAnIndexPage(f"The list is HTML that cannot be read: {error}.") from None
+    for block in blocks:
+        tail = (tail + block)[-TAIL:]
+        lines = _normalized(list(_texts(page, block.decode("latin-1"))), skipped)
+        found = found or bool(lines)
+        yield lines
     if not (tail.rstrip().endswith(b">") if end_known else is_complete_html(tail)):
         raise NotAnIndexPage(_TRUNCATED)
     version = page.metas.get("pypi:repository-version")

@@ -29,15 +29,11 @@ def max_age(remaining: float) -> int:
     return int(max(0.0, min(float(MAX_AGE), remaining)))
 
 
+@attrs.define(eq=False)
 class Unsatisfiable(Exception):
-    """A range begins behind the last byte: the answer is a 416.
+    """A range begins behind the last byte of a file with so many bytes: the answer is a 416."""
 
-    :ivar size: of the file, in bytes
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
+    size: int
 
 
 @attrs.frozen

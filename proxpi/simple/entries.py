@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from proxpi.simple import model, urls
+from proxpi.simple import model, names, urls
 from proxpi.simple.model import FileEntry, SkippedLinks
 
 _MAX_DEPTH = 16  # of an unknown value: a page must not be able to exhaust the stack
@@ -28,15 +28,19 @@ _NUMBER = re.compile("[0-9]{1,18}")
 _USUAL_DIGEST = re.compile("sha256=([0-9a-f]{64})")
 _DIGEST = re.compile(r"([A-Za-z0-9_]+)=([0-9A-Fa-f]+)")
 _PARTS = re.compile("[&;]")
-#: Characters that no file name may have.
-UNSAFE_CHARACTERS = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# A link that needs no normalization: absolute, or below a folder on its host. The match is the
+# beginning, which many links of a page have in common.
+_CLEAN = re.compile(
+    r"https?://[a-z0-9.-]{1,255}(?::[0-9]{1,5})?/(?=[!\"$-\[\]-~]*\Z)"
+    r"|(?:/|\./|(?:\.\./){0,9})(?=[\w%+~!=-][\w.%+~!=/-]*\Z)(?!.*/[./])",
+    re.ASCII,
+)
 # The newest name first (PEP 714).
 METADATA_KEYS = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
+_READ_ALREADY = frozenset({"filename", "url", "hashes", *METADATA_KEYS})
 
 
-def usable(
-    found: Iterable[object], base: str, skipped: SkippedLinks | None = None
-) -> list[FileEntry]:
+def usable(found: Iterable[object], base: str, skipped: SkippedLinks) -> list[FileEntry]:
     """Keep the files that can be used; of two with one name the one with the better digest.
 
     Of two with digests of one kind the first is kept. Keys that only the other one has are kept.
@@ -46,11 +50,11 @@ def usable(
     """
     kept: dict[str, FileEntry] = {}
     for item in found:
-        entry = _entry(item, base) if isinstance(item, dict) else None
+        stated = item if isinstance(item, dict) else {}
+        entry = _entry(stated, base)
         if entry is None:
-            if skipped is not None:
-                link = (item.get("url") or item.get("filename")) if isinstance(item, dict) else None
-                skipped.add(link if isinstance(link, str) else f"({type(link or item).__name__})")
+            link = stated.get("url") or stated.get("filename")
+            skipped.add(link if isinstance(link, str) else f"({type(link or item).__name__})")
             continue
         first = kept.setdefault(entry["filename"], entry)
         if first is not entry and model.strength(entry) > model.strength(first):
@@ -60,11 +64,12 @@ def usable(
 
 def _entry(found: dict[str, Any], base: str) -> FileEntry | None:
     filename, link = found.get("filename"), found.get("url")
-    if not isinstance(filename, str) or not isinstance(link, str) or not _is_safe(filename):
+    if not (isinstance(filename, str) and isinstance(link, str) and names.is_filename(filename)):
         return None
     link, _, fragment = link.partition("#")
     try:
-        url = _absolute(base, link)
+        clean = _CLEAN.match(link)
+        url = _start(base, clean[0]) + link[clean.end() :] if clean else _resolved(base, link)
     except ValueError:
         return None
     entry: FileEntry = {"filename": filename, "url": url, "hashes": _digests(found.get("hashes"))}
@@ -99,33 +104,11 @@ def digests_in(text: str) -> dict[str, str]:
     return found
 
 
-def _is_safe(filename: str) -> bool:
-    if filename in ("", ".", ".."):
-        return False
-    if filename.isprintable():  # nearly all are, and this test is quicker
-        return "/" not in filename and "\\" not in filename
-    return UNSAFE_CHARACTERS.search(filename) is None
-
-
-# A link that needs no normalization: absolute, or below a folder on its host. The match is the
-# beginning, which many links of a page have in common.
-_CLEAN = re.compile(
-    r"https?://[a-z0-9.-]{1,255}(?::[0-9]{1,5})?/(?=[!\"$-\[\]-~]*\Z)"
-    r"|(?:/|\./|(?:\.\./){0,9})(?=[\w%+~!=-][\w.%+~!=/-]*\Z)(?!.*/[./])",
-    re.ASCII,
-)
-
-
-def _absolute(base: str, link: str) -> str:
+def _resolved(base: str, link: str) -> str:
     """Give the absolute URL of a link, without fragment and user.
 
     :raises ValueError: if it does not lead to a web server
     """
-    clean = _CLEAN.match(link)
-    return start(base, clean[0]) + link[clean.end() :] if clean else _resolved(base, link)
-
-
-def _resolved(base: str, link: str) -> str:
     if not link.strip():
         raise ValueError("no link at all")
     url = urls.join(base, link)
@@ -135,11 +118,8 @@ def _resolved(base: str, link: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def start(base: str, link: str) -> str:
-    """Resolve the beginning of clean links, up to a slash.
-
-    :raises ValueError: if it does not lead to a web server
-    """
+def _start(base: str, link: str) -> str:
+    """Resolve the beginning of clean links, up to a slash."""
     return _resolved(base, link + "x").removesuffix("x")
 
 
@@ -164,10 +144,7 @@ def passed_on(values: dict[str, Any], left_out: Collection[str] = ()) -> dict[st
 
 
 def _without_nulls(value: Any, levels: int) -> Any:
-    """Drop keys whose value is null, at any depth.
-
-    :raises RecursionError: if there are more levels
-    """
+    """Drop keys whose value is null; `RecursionError` if there are more levels."""
     if not isinstance(value, dict | list):
         return value
     if levels == 0:
@@ -179,7 +156,6 @@ def _without_nulls(value: Any, levels: int) -> Any:
 
 
 def _digests(value: object) -> dict[str, str]:
-    """Give digests by algorithm, all in lower case."""
     if isinstance(value, dict):
         found = value.items()
         return {name.lower(): hex.strip().lower() for name, hex in found if isinstance(hex, str)}
@@ -187,17 +163,15 @@ def _digests(value: object) -> dict[str, str]:
 
 
 def _metadata(value: object) -> dict[str, str] | bool | None:
-    """Unify statements about core metadata: any truthy value says that it exists (PEP 714)."""
+    """Unify statements about core metadata: any truthy value says that it exists (PEP 714).
+
+    An attribute of HTML without a value is an empty text, which clients take for ``true``.
+    """
     if isinstance(value, dict):
         return _digests(value) or (None if value else False)
     if isinstance(value, str):
-        return stated(value)
+        return digests_in(value) or value.strip().lower() != "false"
     return bool(value) if isinstance(value, bool | int | float) else None
-
-
-def stated(value: str) -> dict[str, str] | bool:
-    """Read digests, ``false``, or anything else, which clients take for ``true``."""
-    return digests_in(value) or value.strip().lower() != "false"
 
 
 def _yanked(value: object) -> bool | str | None:
@@ -242,13 +216,10 @@ def _upload_time(value: object) -> str | None:
 
 def _secure(value: object) -> str | None:
     """Accept an absolute https URL: nothing else may be published as provenance (PEP 740)."""
-    if not isinstance(value, str) or not value.lower().startswith("https://"):
-        return None
-    try:
-        urls.origin(value)
-    except ValueError:
-        return None
-    return value if urls.userinfo(value) is None else None
+    with suppress(ValueError):
+        if isinstance(value, str) and urls.origin(value).scheme == "https":
+            return value if urls.userinfo(value) is None else None
+    return None
 
 
 _ACCEPT: dict[str, Callable[[Any], Any]] = {
@@ -259,5 +230,3 @@ _ACCEPT: dict[str, Callable[[Any], Any]] = {
     "upload-time": _upload_time,
     "yanked": _yanked,
 }
-
-_READ_ALREADY = frozenset({"filename", "url", "hashes", *METADATA_KEYS})

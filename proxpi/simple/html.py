@@ -21,8 +21,6 @@ import attrs
 #: By lower-case name, the first of each name; ``None`` is no value.
 Attributes = dict[str, str | None]
 
-#: Marked sections that a page may have; a list of files has none.
-MAX_MARKED_SECTIONS = 1000
 #: Characters of a tag that comes in chunks; a longer one is skipped.
 MAX_TAG = 64 * 1024
 
@@ -45,33 +43,72 @@ _MAX_END = len("</textarea")  # of an end that a chunk may divide
 _REFERENCE = re.compile(
     r"&(?:#(?:([0-9]++)|[xX]([0-9A-Fa-f]++));?|([A-Za-z][A-Za-z0-9]*+(?:;|(?!=))))"
 )
+_COMPLETE = re.compile(rb"</html\s*>(?>\s+|<!--.*?-->)*+", re.DOTALL | re.IGNORECASE)
+_MAX_TEXT = 1000  # enough to recognize a name or a title
+_MAX_FACTS = 1000
+_FRAMES = frozenset({"iframe", "frame", "frameset"})
+_HEADINGS = frozenset({"title", "h1"})
+_INVISIBLE = frozenset({"script", "style", "title"})
+_TAGS = re.compile("<[^<>]*+>")
+_LISTING_TITLES = ("links for", "index of", "simple index", "directory listing")
 
 
 @attrs.define
-class Tokenizer:
-    """Calls :meth:`text`, :meth:`start` and :meth:`end` for the tokens of a page."""
+class Anchor:
+    """One ``<a>``.
 
+    :ivar attributes: by lower-case name; the first of each name
+    :ivar raw: the beginning of its text, with character references
+    """
+
+    attributes: Attributes
+    raw: str = ""
+
+    @property
+    def text(self) -> str:
+        """The beginning of the text content, that of descendants included."""
+        return unescape(self.raw)
+
+
+@attrs.define
+class Markup:
+    """Anchors and facts of a page; their meaning is for the parsers to say.
+
+    :ivar anchors: those that have ended
+    :ivar base: the ``href`` of the first ``<base>`` that has one
+    :ivar metas: contents of ``<meta name=… content=…>`` by lower-case name; the first wins
+    :ivar headings: lower-case text of each ``<title>`` and ``<h1>``
+    :ivar interactive: whether it has what no listing has: a password field, a frame or a refresh
+    :ivar has_tags: whether it has any tag but those of anchors
+    """
+
+    anchors: list[Anchor] = attrs.field(init=False, factory=list)
+    base: str | None = attrs.field(init=False, default=None)
+    metas: dict[str, str] = attrs.field(init=False, factory=dict)
+    headings: list[str] = attrs.field(init=False, factory=list)
+    interactive: bool = attrs.field(init=False, default=False)
+    has_script: bool = attrs.field(init=False, default=False)
+    has_text: bool = attrs.field(init=False, default=False)
+    has_tags: bool = attrs.field(init=False, default=False)
+    _anchor: Anchor | None = attrs.field(init=False, default=None)
+    _inside: str = attrs.field(init=False, default="")
     _rest: str = attrs.field(init=False, default="")
     # The end of raw text or of a comment.
     _until: re.Pattern[str] | None = attrs.field(init=False, default=None)
     _raw: bool = attrs.field(init=False, default=False)
-    _marked_sections: int = attrs.field(init=False, default=0)
 
-    def text(self, value: str) -> None:
-        """Take text, with its character references."""
+    @property
+    def has_listing_title(self) -> bool:
+        """Whether a title or heading is that of a listing."""
+        return any(title in heading for heading in self.headings for title in _LISTING_TITLES)
 
-    def start(self, tag: str, attributes: Attributes) -> None:
-        """Take a start tag, by its lower-case name; few have their attributes read."""
-
-    def end(self, tag: str) -> None:
-        """Take an end tag."""
+    @property
+    def between_anchors(self) -> bool:
+        """Whether no anchor, tag, comment or raw text is open."""
+        return self._anchor is None and self._until is None and not self._rest
 
     def feed(self, chunk: str) -> None:
-        """
-        Read a chunk.
-
-        :raises ValueError: if there are too many marked sections
-        """
+        """Read a chunk of the page."""
         text, self._rest, at = self._rest + chunk, "", 0
         while at < len(text):
             if self._until is not None:
@@ -103,7 +140,7 @@ class Tokenizer:
             if rest is None:
                 self._rest = text[start:]
                 if len(self._rest) > MAX_TAG:
-                    self._begin(_BOGUS_COMMENT_END, raw=False)
+                    self._until, self._raw = _BOGUS_COMMENT_END, False
                 return
             at = rest.end()
             tag = name[1].lower()
@@ -112,36 +149,71 @@ class Tokenizer:
                 continue
             self.start(tag, _attributes(rest[1]) if tag in _WITH_ATTRIBUTES else {})
             if tag in _RAW:
-                self._begin(_RAW_END[tag], raw=True)
-
-    def finish(self) -> None:
-        """Read the end of the page."""
-        if self._rest and (self._raw if self._until else not _NAME.match(self._rest)):
-            self.text(self._rest)
-
-    @property
-    def in_data(self) -> bool:
-        """Whether no tag, comment or raw text is open."""
-        return self._until is None and not self._rest
-
-    def _begin(self, until: re.Pattern[str], *, raw: bool) -> None:
-        self._until, self._raw = until, raw
+                self._until, self._raw = _RAW_END[tag], True
 
     def _skip(self, text: str, start: int) -> int:
         """Begin a comment, or skip a ``<`` that is text; give `start` if more must come."""
         following = text[start : start + 4]
-        if following == "<!--":
-            self._begin(_COMMENT_END, raw=False)  # also found within: "<!-->" is a comment
-        elif len(following) < 4 and "<!--".startswith(following) or following == "</":
+        if following != "<!--" and "<!--".startswith(following) or following == "</":
             return start
-        elif following[1] in "!?/":
-            self._begin(_BOGUS_COMMENT_END, raw=False)
-            self._marked_sections += following.startswith("<![")
-            if self._marked_sections > MAX_MARKED_SECTIONS:
-                raise ValueError(f"it has more than {MAX_MARKED_SECTIONS} marked sections")
-        else:
+        if following[1] not in "!?/":
             return start + 1
+        # The end of a comment is also found within its beginning: "<!-->" is a comment.
+        self._until = _COMMENT_END if following == "<!--" else _BOGUS_COMMENT_END
+        self._raw = False
         return start + 2
+
+    def finish(self) -> None:
+        """Read the end of the page, and end an open anchor."""
+        if self._rest and (self._raw if self._until else not _NAME.match(self._rest)):
+            self.text(self._rest)
+        if self._anchor is not None:
+            self.end("a")
+
+    def text(self, value: str) -> None:
+        """Add text, with its character references, to the open anchor and the open heading."""
+        anchor, inside = self._anchor, self._inside
+        if anchor is not None and len(anchor.raw) < _MAX_TEXT:
+            anchor.raw += value[:_MAX_TEXT]
+        if inside in _HEADINGS and self.headings and len(self.headings[-1]) < _MAX_TEXT:
+            # A title shows tags as text.
+            self.headings[-1] += unescape(_TAGS.sub("", value[:_MAX_TEXT])).lower()
+        if not self.has_text and inside not in _INVISIBLE:
+            self.has_text = bool(unescape(value.strip()[:_MAX_TEXT]).strip())
+
+    def end(self, tag: str) -> None:
+        """End the open anchor or heading."""
+        if tag == self._inside:
+            self._inside = ""
+        elif tag == "a" and self._anchor is not None:
+            self.anchors.append(self._anchor)
+            self._anchor = None
+
+    def start(self, tag: str, attributes: Attributes) -> None:
+        """Take the facts from a start tag; few tags have their attributes read."""
+        if tag == "a":
+            self.end("a")
+            self._anchor = Anchor(attributes)
+            return
+        self.has_tags = True
+        if tag in _HEADINGS or tag in _INVISIBLE:
+            self._inside = tag
+        if tag == "meta":
+            name, content = attributes.get("name"), attributes.get("content") or ""
+            if name and len(self.metas) < _MAX_FACTS:
+                self.metas.setdefault(name.strip().lower(), content)
+            elif (attributes.get("http-equiv") or "").strip().lower() == "refresh":
+                self.interactive = True
+        elif tag == "base" and self.base is None:
+            self.base = attributes.get("href")
+        elif tag in _HEADINGS and len(self.headings) < _MAX_FACTS:
+            self.headings.append("")
+        elif tag == "script":
+            self.has_script = True
+        elif tag in _FRAMES:
+            self.interactive = True
+        elif tag == "input":
+            self.interactive |= (attributes.get("type") or "").lower() == "password"
 
 
 def _attributes(text: str) -> Attributes:
@@ -166,117 +238,6 @@ def _replacement(found: re.Match[str]) -> str:
         return html5.get(name, found[0])
     digits = (decimal or hexadecimal).lstrip("0") or "0"
     return unescape(f"&#{'' if decimal else 'x'}{digits};") if len(digits) < 8 else "\ufffd"
-
-
-_COMPLETE = re.compile(rb"</html\s*>(?>\s+|<!--.*?-->)*+", re.DOTALL | re.IGNORECASE)
-_MAX_TEXT = 1000  # enough to recognize a name or a title
-_MAX_FACTS = 1000
-_FRAMES = frozenset({"iframe", "frame", "frameset"})
-_HEADINGS = frozenset({"title", "h1"})
-_INVISIBLE = frozenset({"script", "style", "title"})
-_TAGS = re.compile("<[^<>]*+>")
-_LISTING_TITLES = ("links for", "index of", "simple index", "directory listing")
-
-
-@attrs.define
-class Anchor:
-    """One ``<a>``.
-
-    :ivar attributes: by lower-case name; the first of each name
-    :ivar raw: the beginning of its text, with character references
-    """
-
-    attributes: Attributes
-    raw: str = ""
-
-    @property
-    def text(self) -> str:
-        """The beginning of the text content, that of descendants included."""
-        return unescape(self.raw)
-
-
-@attrs.define
-class Markup(Tokenizer):
-    """Anchors and facts of a page; their meaning is for the parsers to say.
-
-    :ivar anchors: those that have ended
-    :ivar base: the ``href`` of the first ``<base>`` that has one
-    :ivar metas: contents of ``<meta name=… content=…>`` by lower-case name; the first wins
-    :ivar headings: lower-case text of each ``<title>`` and ``<h1>``
-    :ivar interactive: whether it has what no listing has: a password field, a frame or a refresh
-    :ivar has_tags: whether it has any tag but those of anchors
-    """
-
-    anchors: list[Anchor] = attrs.field(init=False, factory=list)
-    base: str | None = attrs.field(init=False, default=None)
-    metas: dict[str, str] = attrs.field(init=False, factory=dict)
-    headings: list[str] = attrs.field(init=False, factory=list)
-    interactive: bool = attrs.field(init=False, default=False)
-    has_script: bool = attrs.field(init=False, default=False)
-    has_text: bool = attrs.field(init=False, default=False)
-    has_tags: bool = attrs.field(init=False, default=False)
-    _anchor: Anchor | None = attrs.field(init=False, default=None)
-    _inside: str = attrs.field(init=False, default="")
-
-    @property
-    def has_listing_title(self) -> bool:
-        """Whether a title or heading is that of a listing."""
-        return any(title in heading for heading in self.headings for title in _LISTING_TITLES)
-
-    @property
-    def between_anchors(self) -> bool:
-        """Whether no anchor, tag, comment or raw text is open."""
-        return self._anchor is None and self.in_data
-
-    def finish(self) -> None:
-        """Read the end of the page, and end an open anchor."""
-        super().finish()
-        self.end("a")
-
-    def text(self, value: str) -> None:
-        """Add text to the open anchor and the open heading."""
-        anchor, inside = self._anchor, self._inside
-        if anchor is not None and len(anchor.raw) < _MAX_TEXT:
-            anchor.raw += value[:_MAX_TEXT]
-        if inside in _HEADINGS and self.headings and len(self.headings[-1]) < _MAX_TEXT:
-            # A title shows tags as text.
-            self.headings[-1] += unescape(_TAGS.sub("", value[:_MAX_TEXT])).lower()
-        if not self.has_text and inside not in _INVISIBLE:
-            self.has_text = bool(unescape(value.strip()[:_MAX_TEXT]).strip())
-
-    def end(self, tag: str) -> None:
-        """End the open anchor or heading."""
-        if tag == self._inside:
-            self._inside = ""
-        elif tag == "a" and self._anchor is not None:
-            self.anchors.append(self._anchor)
-            self._anchor = None
-
-    def start(self, tag: str, attributes: Attributes) -> None:
-        """Take the facts from a start tag."""
-        if tag == "a":
-            self.end("a")
-            self._anchor = Anchor(attributes)
-            return
-        self.has_tags = True
-        if tag in _HEADINGS or tag in _INVISIBLE:
-            self._inside = tag
-        if tag == "meta":
-            name, content = attributes.get("name"), attributes.get("content") or ""
-            if name and len(self.metas) < _MAX_FACTS:
-                self.metas.setdefault(name.strip().lower(), content)
-            elif (attributes.get("http-equiv") or "").strip().lower() == "refresh":
-                self.interactive = True
-        elif tag == "base" and self.base is None:
-            self.base = attributes.get("href")
-        elif tag in _HEADINGS and len(self.headings) < _MAX_FACTS:
-            self.headings.append("")
-        elif tag == "script":
-            self.has_script = True
-        elif tag in _FRAMES:
-            self.interactive = True
-        elif tag == "input":
-            self.interactive |= (attributes.get("type") or "").lower() == "password"
 
 
 def is_complete_html(body: bytes) -> bool:

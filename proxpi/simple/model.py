@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -24,9 +24,6 @@ ALGORITHMS = (
     *("sha256", "sha512", "sha3_512", "blake2b", "sha384", "sha3_384", "sha3_256", "blake2s"),
     *("sha224", "sha3_224", "sha1", "md5"),
 )
-# Never blake2: pip takes the name for its longest digest, uv for 256 bits, and uv refuses a whole
-# page for one digest whose length it does not expect.
-_PUBLISHED = tuple(name for name in ALGORITHMS if not name.startswith("blake2"))
 _HEX = {
     name: re.compile(f"[0-9a-f]{{{2 * hashlib.new(name, usedforsecurity=False).digest_size}}}")
     for name in ALGORITHMS
@@ -96,7 +93,6 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
     files: int
 
 
-#: Write a value as compact JSON.
 to_json = msgspec.json.Encoder().encode
 
 _START = b'{"filename":"'
@@ -112,12 +108,8 @@ def encode(project: Project) -> bytes:
     """
     head = _Head(project.name, dict(project.keys), project.version, len(project.files))
     # A loop of Python's: other threads get their turn between two files, not in a C call for all.
-    return b"\n".join([to_json(head), *map(_line, project.files), b""])
-
-
-def _line(entry: FileEntry) -> bytes:
-    line = to_json(entry)
-    return line if line.startswith(_START) else to_json({"filename": entry["filename"]} | entry)
+    lines = [to_json({"filename": entry["filename"]} | entry) for entry in project.files]
+    return b"\n".join([to_json(head), *lines, b""])
 
 
 def decode(data: bytes) -> Project:
@@ -144,10 +136,7 @@ def _entry(line: bytes) -> FileEntry:
 
 
 def find(data: bytes, filename: str) -> FileEntry | None:
-    """
-    Give the entry of one file of an encoded project, and leave the others undecoded.
-
-    A page may list thousands of files, of which a client wants one.
+    """Give the entry of one file of an encoded project, and leave the others undecoded.
 
     :raises ValueError: if it is damaged
     """
@@ -156,7 +145,7 @@ def find(data: bytes, filename: str) -> FileEntry | None:
 
 
 def keys_of(data: bytes) -> Mapping[str, Any]:
-    """Give the top-level keys of an encoded project, and leave the files undecoded."""
+    """Give the top-level keys of an encoded project."""
     return _HEAD.decode(data[: data.index(b"\n")]).keys
 
 
@@ -166,17 +155,15 @@ def is_usable(name: str, digest: object) -> bool:
     return form is not None and isinstance(digest, str) and form.fullmatch(digest) is not None
 
 
-def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
-    if isinstance(hashes, dict):
-        for name in algorithms:
-            if (digest := hashes.get(name)) is not None and is_usable(name, digest):
-                return name, digest
-    return None
+def _usable(hashes: object) -> Iterator[tuple[str, str]]:
+    """Give the digests that have the form of their algorithm, strongest first."""
+    stated = hashes if isinstance(hashes, dict) else {}
+    return ((name, stated[name]) for name in ALGORITHMS if is_usable(name, stated.get(name)))
 
 
 def best_hash(entry: FileEntry) -> tuple[str, str] | None:
     """Give algorithm and digest by which to verify the bytes of a file."""
-    return _first(entry.get("hashes"), ALGORITHMS)
+    return next(_usable(entry.get("hashes")), None)
 
 
 def strength(entry: FileEntry) -> int:
@@ -186,8 +173,12 @@ def strength(entry: FileEntry) -> int:
 
 
 def published_hash(hashes: object) -> tuple[str, str] | None:
-    """Give algorithm and digest to publish, of those that an index stated."""
-    return _first(hashes, _PUBLISHED)
+    """Give algorithm and digest to publish, of those that an index stated.
+
+    Never blake2: pip takes the name for its longest digest, uv for 256 bits, and uv refuses a whole
+    page for one digest whose length it does not expect.
+    """
+    return next((pair for pair in _usable(hashes) if not pair[0].startswith("blake2")), None)
 
 
 def metadata_hash(entry: FileEntry) -> dict[str, str] | bool | None:
@@ -198,6 +189,5 @@ def metadata_hash(entry: FileEntry) -> dict[str, str] | bool | None:
     """
     stated = entry.get("core-metadata")
     if isinstance(stated, dict):
-        usable = {name: stated[name] for name in _HEX if is_usable(name, stated.get(name))}
-        return usable or True
+        return dict(_usable(stated)) or True
     return stated if isinstance(stated, bool) else None

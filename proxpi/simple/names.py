@@ -1,15 +1,21 @@
-"""Text from outside: project names in normalized form (PEP 503, PEP 508), and printable text.
+"""Text from outside: names of projects (PEP 503, PEP 508) and of files, and printable text.
 
-A project name of a request reaches an upstream URL and the disk only through :func:`normalize`;
-text of an upstream or a client reaches a log or a response only through :func:`printable`.
+A project name of a request reaches an upstream URL and the disk only through :func:`normalize`, a
+file name only past :func:`is_filename`; text of an upstream or a client reaches a log or a response
+only through :func:`printable`.
 """
 
 from __future__ import annotations
+
+import re
 
 from packaging.utils import InvalidName, canonicalize_name
 
 #: Characters that a project name may have; real ones stay far below.
 MAX_LENGTH = 200
+#: Characters of the longest file name. (A disk allows fewer: the client is redirected then.)
+MAX_FILENAME = 2000
+_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def normalize(name: str) -> str | None:
@@ -24,9 +30,17 @@ def normalize(name: str) -> str | None:
         return None
 
 
+def is_filename(text: str) -> bool:
+    """Tell whether a file may have this name: one segment of a path, without control characters."""
+    if text in ("", ".", "..") or len(text) > MAX_FILENAME:
+        return False
+    if text.isprintable():  # nearly all are, and this test is quicker
+        return "/" not in text and "\\" not in text
+    return _UNSAFE.search(text) is None
+
+
 def printable(text: str) -> str:
-    """
-    Write text in one line of printable characters; the others are escaped.
+    """Write text in one line of printable characters; the others are escaped.
 
     Control characters (C0, C1, DEL), line ends, marks that turn the direction of text, and
     surrogates could deceive a terminal or the reader of a log.
@@ -34,6 +48,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import attrs
 import msgspec
 from packaging.utils import canonicalize_name
 from werkzeug.http import parse_options_header
@@ -45,8 +46,11 @@ _SUFFIXES = (
 
 #: Bytes of images and archives that no text has.
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-#: Attributes of anchors with the meaning of the JSON key of that name.
-_SAME = ("requires-python", "gpg-sig", "provenance", "size", "upload-time")
+# Keys of JSON that an anchor has as attributes, with ``data-`` before them.
+_IN_ATTRIBUTES = (
+    *("requires-python", "gpg-sig", "provenance", "size", "upload-time", "yanked"),
+    *entries.METADATA_KEYS[:2],
+)
 #: Values of a JSON page, or tags of an HTML page: each takes far more memory than its bytes.
 MAX_ELEMENTS = 2_000_000
 #: Characters of the URL that relative links repeat; a short page must not become a long one.
@@ -54,15 +58,11 @@ _MAX_BASE = 4096
 _FOLDERS = ("", ".", "..")
 
 
+@attrs.define(eq=False)
 class NotAnIndexPage(Exception):
-    """A body is no page of an index: an error page, a login page, broken, or something else.
+    """A body is no page of an index; `reason` is one plain sentence for people, without a URL."""
 
-    :ivar reason: one plain sentence for people, without a URL
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    reason: str
 
 
 def parse_project(body: bytes, content_type: str | None, url: str, name: str) -> Project:
@@ -83,14 +83,15 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
         return _from_json(body, url, name)
     # Text may come first, such as the warnings of a server's programs.
     if (start := body.find(b"<")) >= 0 and BINARY.search(body, 0, start) is None:
-        stated = parse_options_header(content_type)[1].get("charset")
-        charset = charset or stated or _declared(body)
+        charset = charset or parse_options_header(content_type)[1].get("charset", "")
+        if not charset and (declared := _META_CHARSET.search(body, 0, 1024)):
+            charset = declared[1].decode("ascii")
         return _from_html(_decoded(body, charset), url, name)
     raise NotAnIndexPage("The answer is neither JSON nor HTML." if body else "The answer is empty.")
 
 
 def is_whole(body: bytes) -> bool:
-    """Say whether a page has the end of a page, so that it was not cut short."""
+    """Tell whether a page ends as one does, so that it was not cut short."""
     return _without_mark(body)[0].startswith(b"{") or is_complete_html(body)
 
 
@@ -105,18 +106,8 @@ def _without_mark(body: bytes) -> tuple[bytes, str]:
     return body, ""
 
 
-def _declared(body: bytes) -> str:
-    """Give the charset that the page declares, as browsers look for it."""
-    found = _META_CHARSET.search(body, 0, 1024)
-    return found[1].decode("ascii") if found else "utf-8"
-
-
 def require_known_version(content_type: str | None) -> None:
-    """
-    Check the API version that a content type may state.
-
-    :raises NotAnIndexPage: if the major version is not known here
-    """
+    """Refuse a content type that states an unknown major version of the API."""
     media_type = parse_options_header(content_type)[0].lower()
     if versioned := _VERSIONED_TYPE.fullmatch(media_type):
         api_version(f"{versioned[1]}.0")
@@ -155,16 +146,12 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
         raise NotAnIndexPage("The answer is broken or truncated JSON.") from None
     if files is None:
         raise NotAnIndexPage("The answer is JSON, but not a project page: it lists no files.")
-    meta = page.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
+    meta = meta if isinstance(meta := page.get("meta"), dict) else {}
     version = api_version(meta.get("api-version"))
-
     keys = entries.passed_on(page, _NOT_PASSED_ON)
-    if (versions := _versions(keys.pop("versions", None))) is not None:
-        keys["versions"] = versions
-    status = _project_status(keys.pop("project-status", None))
-    if status:
-        keys["project-status"] = status
+    for key, accept in (("versions", _versions), ("project-status", _project_status)):
+        if (value := accept(keys.pop(key, None))) is not None:
+            keys[key] = value
     if kept := entries.passed_on(meta, _META_NOT_PASSED_ON):
         keys["meta"] = kept
     return Project(name, files, keys, version, skipped)
@@ -197,7 +184,6 @@ def _read(
 
 
 def _decoded_value(raw: msgspec.Raw) -> object:
-    """Decode a piece of JSON; ``None`` if it cannot be decoded."""
     with suppress(ValueError, RecursionError):
         return _VALUE.decode(raw)
     return None
@@ -234,20 +220,15 @@ def _project_status(value: object) -> dict[str, Any] | None:
 def _decoded(body: bytes, charset: str) -> str:
     """Decode by a charset of the web, else as UTF-8; invalid bytes are replaced."""
     if _CHARSETS.fullmatch(charset):
-        try:
+        with suppress(LookupError):
             return body.decode(charset, "replace")
-        except LookupError:
-            pass
     return body.decode("utf-8", "replace")
 
 
 def _from_html(text: str, url: str, name: str) -> Project:
     page = Markup()
-    try:
-        page.feed(text)
-        page.finish()
-    except ValueError as error:
-        raise NotAnIndexPage(f"The answer is HTML that cannot be read: {error}.") from None
+    page.feed(text)
+    page.finish()
     version = api_version(page.metas.get("pypi:repository-version", "").strip())
     if not _is_listing(page, name):
         raise NotAnIndexPage("The answer is an HTML page, but not a list of files.")
@@ -270,20 +251,13 @@ def _from_html(text: str, url: str, name: str) -> Project:
 def _file(anchor: Anchor) -> dict[str, Any] | None:
     """Give the JSON object that an anchor stands for; ``None`` if it only navigates."""
     attributes = anchor.attributes
-    link, fragment, filename = _link(anchor)
+    _, fragment, filename = _link(anchor)
     if filename in _FOLDERS and not entries.digests_in(fragment):
         return None
-    yanked = attributes.get("data-yanked")
-    file: dict[str, Any] = {
-        "filename": filename,
-        "url": f"{link}#{fragment}" if fragment else link,
-        "yanked": (yanked or True) if "data-yanked" in attributes else None,
-    }
-    for key in _SAME:
-        file[key] = attributes.get(f"data-{key}")
-    for key in entries.METADATA_KEYS[:2]:
+    file: dict[str, Any] = {"filename": filename, "url": attributes.get("href") or ""}
+    for key in _IN_ATTRIBUTES:
         if f"data-{key}" in attributes:
-            file[key] = entries.stated(attributes[f"data-{key}"] or "")
+            file[key] = attributes[f"data-{key}"] or (True if key == "yanked" else "")
     return file
 
 
@@ -308,12 +282,9 @@ def _is_listing(page: Markup, name: str) -> bool:
         return True
     if page.interactive:
         return False
-    named = any(canonicalize_name(heading.strip()) == name for heading in page.headings)
-    return (
-        page.has_listing_title
-        or named
-        or (page.has_tags and not (page.has_text or page.has_script))
-    )
+    if page.has_listing_title or (page.has_tags and not (page.has_text or page.has_script)):
+        return True
+    return any(canonicalize_name(heading.strip()) == name for heading in page.headings)
 
 
 def _is_distribution(anchor: Anchor, name: str) -> bool:

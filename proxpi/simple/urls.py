@@ -55,11 +55,7 @@ class URL:
         return cls(text, origin(text))
 
     def join(self, ref: str) -> URL:
-        """
-        Resolve a link or a redirect; see :func:`join`.
-
-        :raises ValueError: if it does not lead to an http or https server
-        """
+        """Resolve a link or a redirect; `ValueError` as from :func:`join` and :meth:`parse`."""
         return self.parse(join(self.text, ref))
 
     @property
@@ -123,7 +119,6 @@ def with_ascii_host(url: str) -> str:
 
 
 def without_fragment(url: str) -> str:
-    """Drop ``#…``."""
     return url.partition("#")[0]
 
 
@@ -196,7 +191,7 @@ def filename(url: str) -> str:
 
 
 def with_suffix(url: str, suffix: str) -> str:
-    """Append ``suffix`` (such as ``.metadata``) to the path, before query and fragment."""
+    """Append a suffix, such as ``.metadata``, to the path, before query and fragment."""
     end = _path_end(url)
     return url[:end] + suffix + url[end:]
 

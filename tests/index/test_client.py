@@ -139,7 +139,7 @@ class ResponseTests(ClientCase):
         too_long = "the answer is too long: PROXPI_PAGE_LIMIT allows 67108864 bytes"
         cases: list[tuple[Reply, bool, str]] = [
             *((html(body), False, "") for body in (b"", b"welcome", b"{", b"[]", b"{}", login)),
-            # Hostile pages: deep nesting, and too many marked sections or gzip members.
+            # Hostile pages: marked sections, deep nesting, and too many gzip members.
             (html(b"<![CDATA[ >" * 50_000), False, ""),
             (html(b'{"files": ' + b"[" * 200_000), False, ""),
             (html(b'{"files": [], "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"), False, ""),

@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.simple.html import (
-    MAX_MARKED_SECTIONS,
     MAX_TAG,
     Attributes,
     Markup,
-    Tokenizer,
     is_complete_html,
     unescape_attribute,
 )
@@ -27,7 +25,7 @@ PIECES = (
 )
 
 
-class Recorder(Tokenizer):
+class Recorder(Markup):
     """Records tokens in one form, neighbouring texts joined."""
 
     def __init__(self) -> None:
@@ -130,10 +128,7 @@ def test_chunks(page: str, size: int) -> None:
 
 
 def test_limits() -> None:
-    """Too many marked sections are refused; a tag that is too long in chunks is skipped."""
-    assert tokens("<![CDATA[ >" * MAX_MARKED_SECTIONS) == []
-    with pytest.raises(ValueError, match="marked sections"):
-        tokens("<![CDATA[ >" * (MAX_MARKED_SECTIONS + 1))
+    """A tag that is too long in chunks is skipped."""
     page = "<a href='" + "x" * (2 * MAX_TAG) + "'>t<b>"
     assert tokens(page, 1000) == ["t", "<b>"]
 
@@ -148,9 +143,8 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear(piece: str) -> None:
     """The time grows with the length of the page, whatever is repeated in it."""
-    monkeypatch.setattr("proxpi.simple.html.MAX_MARKED_SECTIONS", 1 << 30)
     for before, size in (("", 1 << 30), ("", 64 * 1024), ("<a x=\"y' ", 1 << 30)):
         assert_linear(
             lambda page, size=size: tokens(page, size),  # type: ignore[misc]

@@ -28,7 +28,6 @@ from proxpi.web.admin.csrf import is_cross_site, is_from_browser, is_known_host
 from proxpi.web.admin.page import admin_page
 from proxpi.web.channel import MAX_BODY
 from proxpi.web.responses import WholeResponse
-from proxpi.web.routes import is_safe_name
 
 #: Bytes that a form may have.
 MAX_FORM = 4096
@@ -100,7 +99,7 @@ class AdminApi:
         """Delete a file with its metadata and signature, also during its download."""
         self._check_change(request, "cache", name, filename)
         project = _project(name, 404)
-        if not is_safe_name(filename):
+        if not names.is_filename(filename):
             raise _Refused(404, NO_FILENAME)
         await self._mirror.delete(project, filename)
         return responses.success().apply(request)
