@@ -189,8 +189,6 @@ class WheelMetadata:
     async def _bring(self, reference: FileReference) -> OpenFile | None:
         try:
             return await self._downloads.join(reference).wait()
-        except TooLarge:
-            raise
         except (Gone, UpstreamFailed, OSError) as error:
             self._extracting.add(reference)
             try:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
 
-from proxpi.files import layout
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.spool import Reader
 from tests.support.agent import Reply, Silence
@@ -129,20 +127,6 @@ class Found(FoundCase):
         asked = self.fetch()
         self.run_threads()
         self.assert_bytes(self.result(asked))
-
-    def test_no_descriptor(self) -> None:
-        """A process without a free descriptor learns nothing of a file: it stays verified."""
-        self.lay(DATA, hashes={})
-        self.delete()
-        self.assert_bytes(self.result(self.fetch()))
-        for number in (errno.EMFILE, errno.ENFILE):
-            self.internet.at(URL, Reply(503))
-            with mock.patch.object(layout, "open_file", side_effect=OSError(number, "too many")):
-                asked = self.fetch()
-                self.clock.pump([1] * 4)
-                self.assert_redirected(asked)
-            self.assert_cached()
-            assert self.threads == []
 
 
 class CachedCase(MirrorCase):

@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
 from proxpi.files.mirror import Redirect
 from proxpi.files.passthrough import RangeResponse
-from proxpi.files.resolver import NotUpstream
 from proxpi.files.spool import WINDOW
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.upstream.connections import CONNECTIONS
@@ -149,15 +148,6 @@ class Ranges(MirrorCase):
         self.listed(ConnectionResetError(), private=True)
         self.error(self.range("-5"), UpstreamFailed)
         assert self.ranges() == [LAST] * 2
-
-    def test_gone(self) -> None:
-        """A file that is gone is looked up on a fresh page."""
-        self.listed(Reply(404))
-        self.error(self.range("-5"), NotUpstream)
-        new = FILES + "anew/" + NAME
-        self.listings.lists(entry(NAME, DATA, url=new), cold=True)
-        self.internet.at(new, part(DATA, SIZE - 5))
-        self.assert_range(self.range("-5"))
 
     def test_slow_whole(self) -> None:
         """If the whole file is slow, the client gets its range as that arrives, and no redirect."""

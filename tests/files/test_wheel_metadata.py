@@ -317,13 +317,6 @@ class Extracted(ExtractionCase):
             self.assert_extracted()
         assert self.agent.asked[-1].header("Range") == f"bytes=-{TAIL}"
 
-    def test_at_the_start(self) -> None:
-        """Far from the end it takes one more range; most of the wheel is not requested."""
-        self.advertise(AT_THE_START)
-        self.assert_extracted()
-        assert self.agent.urls() == [URL + ".metadata", URL, URL]
-        assert self.agent.sent <= TAIL + STEP
-
     def test_cached_wheel(self) -> None:
         """A wheel that is cached is read from the cache, found or not, whatever the upstream."""
         self.assert_bytes(self.result(self.fetch()), WHEEL)
@@ -493,8 +486,12 @@ class Failing(ExtractionCase):
             assert cause in self.failure().cause
 
     def test_other_wheel_meanwhile(self) -> None:
-        """Ranges of two wheels are not put together; that there is another one is a failure."""
+        """Far from the end it takes one more range; those of two wheels are not put together."""
         self.advertise(AT_THE_START)
+        self.assert_extracted()
+        assert self.agent.urls() == [URL + ".metadata", URL, URL]
+        assert self.agent.sent <= TAIL + STEP
+        self.delete_metadata()
         self.agent.later[URL] = archive((MEMBER, METADATA), PADDING, ("demo/more", b"x"))
         assert "wrong bytes" in self.failure().cause
 
