@@ -557,7 +557,7 @@ class Uncacheable(MirrorCase):
                         folder = self.folder / "files-example"
                         stack.enter_context(refused(folder, "lstat", "open", "rename"))
                     for _ in range(3):
-                        self.internet.at(url, Reply(200, DATA))
+                        self.agent.at(url, Reply(200, DATA))
                         asked = self.fetch()
                         if stream:
                             self.assert_bytes(self.result(asked))

@@ -57,15 +57,15 @@ class Found(FoundCase):
         for one in asked:
             self.assert_bytes(self.result(one))
         self.assert_cached()
-        assert (self.threads, self.internet.asked) == ([], [])
+        assert (self.threads, self.agent.asked) == ([], [])
 
     def test_wrong(self) -> None:
         """Wrong bytes are replaced by those of the upstream, and never served without it."""
         self.lay(b"x" * len(DATA))
         self.serve()
-        assert (self.path.read_bytes(), self.internet.urls()) == (DATA, [URL])
+        assert (self.path.read_bytes(), self.agent.urls()) == (DATA, [URL])
         self.lay(b"wrong")
-        self.internet.at(URL, Reply(503))
+        self.agent.at(URL, Reply(503))
         asked = self.fetch()
         self.run_threads()
         self.assert_redirected(asked)
@@ -74,12 +74,12 @@ class Found(FoundCase):
     def test_changed_later(self) -> None:
         """A file that shrinks or vanishes under the process is a miss, and is fetched anew."""
         for change in (lambda: self.path.write_bytes(DATA[:3]), lambda: self.path.unlink()):
-            self.serve(hit=self.internet.asked == [])
+            self.serve(hit=self.agent.asked == [])
             change()
             assert self.mirror.ready("demo", NAME) is None
             self.serve()
-            assert self.internet.urls().pop() == URL
-            self.internet.asked.clear()
+            assert self.agent.urls().pop() == URL
+            self.agent.asked.clear()
             self.lay(DATA)
 
     def test_without_digest(self) -> None:
@@ -89,11 +89,11 @@ class Found(FoundCase):
             self.lay(DATA, hashes={})
             new = bytes(reversed(DATA)) if other else DATA
             modified = {"Last-Modified": "Sun, 06 Nov 2095 08:49:37 GMT"}
-            self.internet.at(URL, Reply(200, new, modified) if other else Reply(304))
+            self.agent.at(URL, Reply(200, new, modified) if other else Reply(304))
             asked = self.fetch()
             self.run_threads()
             self.assert_bytes(self.result(asked), new)
-            [first, *more] = self.internet.asked
+            [first, *more] = self.agent.asked
             assert first.header("If-Modified-Since") and len(more) == other
             self.assert_cached(data=new)
 
@@ -120,7 +120,7 @@ class Found(FoundCase):
             self.run_threads()
             self.assert_cached()
             self.assert_bytes(self.result(first))
-            assert self.internet.urls() == [URL]
+            assert self.agent.urls() == [URL]
 
     def delete_and_fetch(self) -> None:
         self.delete()
@@ -142,14 +142,14 @@ class CachedCase(MirrorCase):
         self, headers: dict[str, str] | None = None, data: bytes = DATA, filename: str = NAME
     ) -> None:
         self.delete()
-        self.internet.at(URL + filename.removeprefix(NAME), Reply(200, data, headers or {}))
+        self.agent.at(URL + filename.removeprefix(NAME), Reply(200, data, headers or {}))
         self.assert_serves(data, filename)
 
     def assert_serves(self, data: bytes, filename: str = NAME, asked: int | None = None) -> None:
-        before = len(self.internet.asked)
+        before = len(self.agent.asked)
         self.assert_bytes(self.result(self.fetch(filename)), data)
         if asked is not None:
-            assert len(self.internet.asked) - before == asked
+            assert len(self.agent.asked) - before == asked
 
     def restart(self) -> None:
         self.cache_dir.close()
@@ -183,7 +183,7 @@ class OnThePage(CachedCase):
                     self.restart()
                 self.assert_serves(DATA, asked=0)
                 self.page(**{**stated, **changed})
-                self.internet.at(URL, Reply(200, NEW))
+                self.agent.at(URL, Reply(200, NEW))
                 assert self.mirror.ready("demo", NAME) is None
                 self.assert_serves(NEW, asked=1)
                 self.assert_serves(NEW, asked=0)
@@ -216,7 +216,7 @@ class OnThePage(CachedCase):
                 self.restart()
                 self.assert_serves(b"Version: 1\n", NAME + suffix, asked=0)
                 self.page(**{**keys, **new})
-                self.internet.at(URL + suffix, Reply(200, b"Version: 1.1\n"))
+                self.agent.at(URL + suffix, Reply(200, b"Version: 1.1\n"))
                 self.assert_serves(b"Version: 1.1\n", NAME + suffix, asked=1)
                 self.assert_serves(b"Version: 1.1\n", NAME + suffix, asked=0)
 
@@ -228,7 +228,7 @@ class OnThePage(CachedCase):
         self.page(metadata={"sha256": "0" * 64})
         self.assert_serves(DATA, asked=0)
         self.page(metadata={"sha256": "1" * 64})
-        self.internet.at(URL, Reply(200, NEW[: len(DATA)]))
+        self.agent.at(URL, Reply(200, NEW[: len(DATA)]))
         self.assert_serves(NEW[: len(DATA)], asked=1)
 
 
@@ -240,7 +240,7 @@ class Revalidated(CachedCase):
         self.page(size=None)
 
     def conditions(self) -> tuple[str | None, str | None]:
-        asked = self.internet.asked[-1]
+        asked = self.agent.asked[-1]
         return asked.header("If-None-Match"), asked.header("If-Modified-Since")
 
     def test_unchanged(self) -> None:
@@ -255,7 +255,7 @@ class Revalidated(CachedCase):
         for headers, expected in cases:
             for restarted in (False, True):
                 self.cache(headers)
-                self.internet.at(URL, Reply(304))
+                self.agent.at(URL, Reply(304))
                 for _ in range(2):
                     self.clock.advance(TTL - 1)
                     if restarted:
@@ -281,7 +281,7 @@ class Revalidated(CachedCase):
                 self.build(stream=stream)
                 self.cache(old)
                 self.clock.advance(TTL)
-                self.internet.at(URL, Reply(200, NEW, new))
+                self.agent.at(URL, Reply(200, NEW, new))
                 self.assert_serves(NEW, asked=2)
                 self.assert_serves(NEW, asked=0)
                 self.clock.advance(0)
@@ -291,7 +291,7 @@ class Revalidated(CachedCase):
         """An upstream that ignores conditions confirms the version by repeating its validators."""
         self.cache(TAG)
         large = Reply(200, DATA, TAG, whole=False, length=5_000_000)
-        self.internet.at(URL, large)
+        self.agent.at(URL, large)
         self.clock.advance(TTL)
         self.assert_serves(DATA, asked=1)
         large.bring(bytes(70_000))
@@ -306,7 +306,7 @@ class Revalidated(CachedCase):
             for stream in (False, True):
                 self.build(stream=stream)
                 self.cache(TAG)
-                self.internet.at(URL, failure)
+                self.agent.at(URL, failure)
                 self.clock.advance(TTL)
                 with logged("proxpi.files") as log:
                     self.assert_serves(DATA, asked=1)
@@ -316,7 +316,7 @@ class Revalidated(CachedCase):
                 self.clock.advance(1)
                 self.assert_serves(DATA, asked=1)
                 self.clock.advance(60)
-                self.internet.at(URL, Reply(304))
+                self.agent.at(URL, Reply(304))
                 self.assert_serves(DATA, asked=1)
                 self.clock.advance(TTL - 1)
                 self.assert_serves(DATA, asked=0)
@@ -324,7 +324,7 @@ class Revalidated(CachedCase):
     def test_silent(self) -> None:
         """A silent upstream is waited for 5 seconds by the first clients, and not by later ones."""
         self.cache(TAG)
-        self.internet.at(URL, silence := Silence())
+        self.agent.at(URL, silence := Silence())
         self.clock.advance(TTL)
         first, second = self.fetch(), self.fetch()
         self.clock.advance(4.9)
@@ -332,7 +332,7 @@ class Revalidated(CachedCase):
         self.clock.advance(0.2)
         for asked in (first, second, self.fetch()):
             self.assert_bytes(self.result(asked))
-        assert len(self.internet.asked) == 2
+        assert len(self.agent.asked) == 2
         silence.answer(Reply(304))
         self.assert_serves(DATA, asked=0)
 
@@ -342,7 +342,7 @@ class Revalidated(CachedCase):
             for broken in (Reply(503), Reply(200, b"", length=5), Reply(200, NEW[:9], length=44)):
                 self.build(stream=stream)
                 self.cache(TAG)
-                self.internet.at(URL, Reply(200, NEW, OTHER), broken)
+                self.agent.at(URL, Reply(200, NEW, OTHER), broken)
                 self.clock.advance(TTL)
                 found = self.result(self.fetch())
                 if isinstance(found, Reader):  # it has begun
@@ -350,7 +350,7 @@ class Revalidated(CachedCase):
                     found = self.result(self.fetch())
                 self.assert_bytes(found, DATA)
                 assert self.mirror.ready("demo", NAME) is None, "it is outdated"
-                self.internet.at(URL, Reply(200, NEW, OTHER))
+                self.agent.at(URL, Reply(200, NEW, OTHER))
                 self.assert_serves(NEW, asked=1)
 
     def test_never_asked(self) -> None:
@@ -370,7 +370,7 @@ class Revalidated(CachedCase):
     def test_deleted(self) -> None:
         """A version that was deleted is not served in place of one that does not arrive."""
         self.cache(TAG)
-        self.internet.at(URL, Reply(200, NEW, OTHER), Reply(503))
+        self.agent.at(URL, Reply(200, NEW, OTHER), Reply(503))
         self.clock.advance(TTL)
         self.assert_serves(DATA)
         self.delete()
@@ -380,15 +380,15 @@ class Revalidated(CachedCase):
         """A revalidation that ends after its file was deleted says nothing of a newer one."""
         for late in (Reply(200, NEW, OTHER), Reply(304), Reply(503)):
             self.cache(TAG)
-            self.internet.at(URL, silence := Silence())
+            self.agent.at(URL, silence := Silence())
             self.clock.advance(TTL)
             first = self.fetch()
             self.delete()
-            self.internet.at(URL, Reply(200, NEW, OTHER))
+            self.agent.at(URL, Reply(200, NEW, OTHER))
             self.assert_serves(NEW)
-            before = len(self.internet.asked)
+            before = len(self.agent.asked)
             silence.answer(late)
             self.assert_bytes(self.result(first), NEW)
-            assert len(self.internet.asked) == before
+            assert len(self.agent.asked) == before
             self.clock.advance(TTL - 1)
             self.assert_serves(NEW, asked=0)

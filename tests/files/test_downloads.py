@@ -25,7 +25,7 @@ class Joined(MirrorCase):
         self.finish(reply, data=DATA)
         for one in asked:
             self.assert_bytes(self.result(one))
-        assert self.internet.urls() == [URL]
+        assert self.agent.urls() == [URL]
         assert self.open_files() == []
 
     def test_clients_leave(self) -> None:
@@ -47,18 +47,18 @@ class Joined(MirrorCase):
         """With a digest, a page that signs its URLs anew names the same file; else another one."""
         for hashes, same in ((None, True), ({}, False), ({"sha256": "0" * 64}, False)):
             self.build()
-            self.internet.asked.clear()
+            self.agent.asked.clear()
             replies = [slow(DATA), slow(DATA)]
             asked = []
             for number, reply in enumerate(replies):
                 keys = {} if hashes is None or number else {"hashes": hashes}
                 url = f"{URL}?signature={number}"
-                self.internet.at(url, reply)
+                self.agent.at(url, reply)
                 if number and not same:
                     keys = {"hashes": {}}
                 self.listings.lists(entry(NAME, DATA, url=url, **keys))
                 asked.append(self.fetch())
-            assert len(self.internet.asked) == 2 - same
+            assert len(self.agent.asked) == 2 - same
             if same:
                 self.finish(replies[0], data=DATA)
                 for one in asked:
@@ -73,7 +73,7 @@ class Joined(MirrorCase):
             for at, silence in enumerate(silences):
                 name = f"demo-{at}.0-py3-none-any.whl"
                 self.listings.lists(entry(name, DATA))
-                self.internet.at(FILES + name, silence)
+                self.agent.at(FILES + name, silence)
                 asked.append(self.fetch(name))
             assert (self.leftovers(), self.open_files()) == ([], [])
             for silence in silences:
@@ -169,7 +169,7 @@ class Deleted(MirrorCase):
         self.listed(silence := Silence())
         asked = self.fetch()
         self.delete()
-        self.internet.at(URL, other := slow(DATA))
+        self.agent.at(URL, other := slow(DATA))
         self.pending(self.fetch())
         silence.answer(Reply(200, DATA))
         self.assert_bytes(self.result(asked))

@@ -174,7 +174,7 @@ class Responses(MirrorCase):
             found = self.result(self.fetch())
             self.clock.advance(0)
             assert counted.since() == expected, (replies, keys)
-            assert self.internet.asked[0].header("Accept-Encoding") == "identity"
+            assert self.agent.asked[0].header("Accept-Encoding") == "identity"
             if "failed" in expected:
                 self.assert_nothing_cached()
             else:
@@ -217,9 +217,9 @@ class Responses(MirrorCase):
             self.listed(first, Reply(200, DATA))
             self.fetch().addErrback(lambda _: None)
             self.clock.advance(before)
-            assert len(self.internet.asked) == 1
+            assert len(self.agent.asked) == 1
             self.clock.advance(after)
-            assert len(self.internet.asked) == 2
+            assert len(self.agent.asked) == 2
             self.assert_cached()
             self.delete()
 
@@ -228,7 +228,7 @@ class Responses(MirrorCase):
         self.listed(Reply(503, headers={"Retry-After": "17"}), Reply(200, DATA), private=True)
         assert self.error(self.fetch(), UpstreamFailed).retry_after == 17
         self.clock.advance(20)
-        assert len(self.internet.asked) == 1
+        assert len(self.agent.asked) == 1
 
     def test_html(self) -> None:
         """``text/html`` is believed unless a file of a package begins so, in however small bits."""
@@ -251,7 +251,7 @@ class Responses(MirrorCase):
             self.assert_nothing_cached()
         page = {"filename": "demo.html", "url": "https://files.example/demo.html", "hashes": {}}
         self.listings.lists(page)
-        self.internet.at(page["url"], Reply(200, b"<html>", html))  # type: ignore[arg-type]
+        self.agent.at(page["url"], Reply(200, b"<html>", html))  # type: ignore[arg-type]
         self.assert_bytes(self.result(self.fetch("demo.html")), b"<html>")
 
     def test_unrequested_206(self) -> None:
@@ -280,7 +280,7 @@ class Encoded(MirrorCase):
     def serve(self, coding: str, body: bytes, digest: object) -> None:
         self.listed(metadata=digest)
         reply = Reply(200, body, {"Content-Encoding": coding, "ETag": '"1"'})
-        self.internet.at(URL + ".metadata", reply, reply)
+        self.agent.at(URL + ".metadata", reply, reply)
 
     def test_companions(self) -> None:
         """Companions are decoded, with and without a digest; some upstreams only say so."""
@@ -301,7 +301,7 @@ class Encoded(MirrorCase):
                 self.assert_cached(self.SIDECAR, data)
                 self.delete()
         for body in (b"-----BEGIN PGP", gzip.compress(b"-----BEGIN PGP")):
-            self.internet.at(URL + ".asc", Reply(200, body, {"Content-Encoding": "gzip"}))
+            self.agent.at(URL + ".asc", Reply(200, body, {"Content-Encoding": "gzip"}))
             self.assert_bytes(self.result(self.fetch(NAME + ".asc")), b"-----BEGIN PGP")
             self.delete()
 
@@ -343,7 +343,7 @@ class Resumed(MirrorCase):
         return reading
 
     def resumed(self) -> list[tuple[str | None, str | None]]:
-        return [(one.header("Range"), one.header("If-Range")) for one in self.internet.asked[1:]]
+        return [(one.header("Range"), one.header("If-Range")) for one in self.agent.asked[1:]]
 
     def assert_resumed(self, reading: Reading | None, rest: Reply, start: int = 0) -> None:
         """Let the rest arrive; the client got the file as if nothing had happened."""
@@ -425,11 +425,11 @@ class Resumed(MirrorCase):
             self.listings.failure = failure
             self.listings.lists(entry(NAME, LARGE, **keys), cold=True)
             rest = part(LARGE, AT, arrived=False)
-            self.internet.at(fresh, rest)
+            self.agent.at(fresh, rest)
             reading = self.break_off(Reply(403))
             assert reading.cut is not resumed
             if resumed:
-                assert self.internet.asked[-1].url == fresh
+                assert self.agent.asked[-1].url == fresh
                 self.finish(rest, AT)
                 self.assert_read(reading)
                 self.clock.advance(0)
@@ -528,11 +528,11 @@ class Versions(MirrorCase):
                 rest = part(NEW, MIDDLE).having(**theirs)
                 kept = self.cached(rest, *whole, headers=mine, length=announced)
                 assert kept in (NEW, None), (mine, theirs)
-                ranged = [asked for asked in self.internet.asked if asked.header("Range")]
+                ranged = [asked for asked in self.agent.asked if asked.header("Range")]
                 assert not ranged or mine in (tag, dated, {**tag, **dated})
         for mine, theirs in ((tag, tag), (dated, dated), (dated, {})):
             assert self.cached(part(OLD, MIDDLE).having(**theirs), headers=mine, length=True) == OLD
-            assert len(self.internet.asked) == 2
+            assert len(self.agent.asked) == 2
 
     def test_parts_of_other_sizes(self) -> None:
         """A part of another size, of unknown size, or longer than stated completes no file."""
@@ -546,7 +546,7 @@ class Versions(MirrorCase):
         longer = part(OLD, MIDDLE).having(**tag)
         longer.chunks, longer.length = (OLD[MIDDLE:] + b"more",), None
         assert self.cached(longer, Reply(200, OLD, tag), headers=tag, length=True) == OLD
-        assert len(self.internet.asked) == 3
+        assert len(self.agent.asked) == 3
 
     def test_refused_part(self) -> None:
         """After a refused part the whole file is requested once, at any status."""

@@ -72,7 +72,7 @@ class Deadline(MirrorCase):
     def complete(self, reply: Reply) -> None:
         self.finish(reply, data=DATA)
         self.assert_cached()
-        assert self.internet.urls() == [URL]
+        assert self.agent.urls() == [URL]
         assert self.clock.getDelayedCalls() == []
 
     def test_redirect(self) -> None:
@@ -141,10 +141,10 @@ class Failing(MirrorCase):
         asked = self.fetch()
         self.clock.advance(TIMEOUT)
         self.assert_redirected(asked)
-        self.internet.at(URL, Reply(503))
+        self.agent.at(URL, Reply(503))
         reply.cut()
         self.assert_nothing_cached()
-        self.internet.at(URL, Reply(200, DATA))
+        self.agent.at(URL, Reply(200, DATA))
         self.assert_bytes(self.result(self.fetch()))
 
     def test_private(self) -> None:
@@ -171,10 +171,10 @@ class Failing(MirrorCase):
         self.build(offline=True)
         self.assert_cached()
         self.delete()
-        self.internet.asked.clear()
+        self.agent.asked.clear()
         for asked in (self.fetch(), self.head(), self.range("-5")):
             self.error(asked, Offline)
-        assert self.internet.asked == []
+        assert self.agent.asked == []
 
 
 class Gone(MirrorCase):
@@ -194,7 +194,7 @@ class Gone(MirrorCase):
                 else:
                     self.error(asked, NotUpstream)
                 assert self.listings.refetched == [("demo", NAME)]
-                assert self.internet.urls() == [URL]
+                assert self.agent.urls() == [URL]
                 self.assert_nothing_cached()
 
     def test_changed_url(self) -> None:
@@ -205,7 +205,7 @@ class Gone(MirrorCase):
                 for ask in asks:
                     self.listed(Reply(status), size=size)
                     self.listings.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
-                    self.internet.at(NEW, Reply(200, DATA))
+                    self.agent.at(NEW, Reply(200, DATA))
                     found: object = self.result(ask())
                     if isinstance(found, Head):
                         assert found.size == len(DATA)
@@ -219,7 +219,7 @@ class Gone(MirrorCase):
         for reply in (Silence(), Reply(503), Reply(404)):
             self.listed(Reply(404))
             self.listings.lists(entry(NAME, DATA, url=NEW), cold=True)
-            self.internet.at(NEW, reply)
+            self.agent.at(NEW, reply)
             asked = self.fetch()
             self.clock.advance(TIMEOUT)
             if getattr(reply, "status", 0) == 404:
@@ -259,11 +259,11 @@ class Companions(MirrorCase):
         ):
             for cold in (False, True):
                 self.listed(cold=cold, **keys)
-                self.internet.at(URL + suffix, Reply(200, self.METADATA))
+                self.agent.at(URL + suffix, Reply(200, self.METADATA))
                 assert self.mirror.ready("demo", NAME + suffix) is None
                 self.assert_bytes(self.result(self.fetch(NAME + suffix)), self.METADATA)
                 self.assert_cached(NAME + suffix, self.METADATA)
-                assert self.internet.urls() == [URL + suffix]
+                assert self.agent.urls() == [URL + suffix]
                 self.delete()
                 self.listings.known.clear()
 
@@ -271,17 +271,17 @@ class Companions(MirrorCase):
         """Metadata without the advertised digest is never served, but suppressed."""
         for private in (False, True):
             self.listed(private=private, metadata={"sha256": sha256(self.METADATA)})
-            self.internet.at(URL + ".metadata", Reply(200, b"other"))
+            self.agent.at(URL + ".metadata", Reply(200, b"other"))
             asked = self.fetch(self.SIDECAR)
             self.run_threads()  # where the wheel, which is none, is read
             self.error(asked, NotUpstream)
-            assert self.internet.urls().count(URL + ".metadata") == 2
+            assert self.agent.urls().count(URL + ".metadata") == 2
             assert self.listings.suppressed.pop() == ("demo", NAME)
 
         # What is not advertised is looked up, and nothing is suppressed.
         self.listings.refetched.clear()
         self.listed()
-        self.internet.at(URL + ".metadata", Reply(404))
+        self.agent.at(URL + ".metadata", Reply(404))
         self.error(self.fetch(self.SIDECAR), NotUpstream)
         assert (self.listings.refetched, self.listings.suppressed) == ([("demo", NAME)], [])
 
@@ -291,13 +291,13 @@ class Uncached(MirrorCase):
 
     def assert_not_cached(self, *, redirect: bool = True, requests: int = 1, **keys: Any) -> None:
         """Check what a client gets, and how many requests it takes, and that nothing is left."""
-        self.internet.asked.clear()
+        self.agent.asked.clear()
         if redirect:
             self.assert_redirected(self.fetch())
         else:
             self.assert_bytes(self.result(self.fetch()))
         self.clock.advance(0)
-        assert len(self.internet.asked) == requests
+        assert len(self.agent.asked) == requests
         assert (self.leftovers(), self.open_files()) == ([], [])
 
     def test_full_disk(self) -> None:
@@ -333,7 +333,7 @@ class Uncached(MirrorCase):
         name = "x" * 300 + ".whl"
         self.cache_dir.own.unlink()
         self.listings.lists(entry(name, DATA))
-        self.internet.at(FILES + name, Reply(200, DATA))
+        self.agent.at(FILES + name, Reply(200, DATA))
         self.assert_redirected(self.fetch(name), FILES + name)
         assert self.leftovers() == []
 
@@ -377,7 +377,7 @@ class Uncached(MirrorCase):
         """A file whose path may not lie in the folder passes through, every time."""
         url = "https://files.example/../" + NAME
         self.listings.lists(entry(NAME, DATA, url=url))
-        self.internet.at(url, Reply(200, DATA))
+        self.agent.at(url, Reply(200, DATA))
         for _ in range(2):
             self.assert_bytes(self.result(self.fetch()))
             self.clock.advance(0)
@@ -388,7 +388,7 @@ class Uncached(MirrorCase):
         for number, url in enumerate((f"{URL}?id=1", f"{URL}?id=2")):
             name = f"{number}.whl"
             self.listings.lists(entry(name, DATA, url=url, hashes={}, size=None))
-            self.internet.at(url, Reply(200, f"file {number}".encode()))
+            self.agent.at(url, Reply(200, f"file {number}".encode()))
             self.assert_bytes(self.result(self.fetch(name)), f"file {number}".encode())
             self.assert_cached(name, f"file {number}".encode())
         assert self.mirror.ready("demo", "0.whl") is None
@@ -416,7 +416,7 @@ class Heads(MirrorCase):
             self.build(capacity=capacity)
             self.listed(private=not capacity)
             self.assert_size(len(DATA))
-            assert self.internet.asked == []
+            assert self.agent.asked == []
         self.build()
         self.assert_bytes(self.result(self.fetch()))
         self.assert_bytes(self.result(self.head()))
@@ -426,7 +426,7 @@ class Heads(MirrorCase):
         for size, hashes in ((None, {"sha256": sha256(DATA)}), (0, {})):
             self.listed(Reply(200, b"", length=12345), size=size, hashes=hashes)
             self.assert_size(12345, hashes.get("sha256"))
-            [asked] = self.internet.asked
+            [asked] = self.agent.asked
             assert (asked.method, asked.url) == ("HEAD", URL)
             assert asked.header("Accept-Encoding") == "identity"
 

@@ -58,7 +58,7 @@ class Ranges(MirrorCase):
         """Without a size on the page, the upstream is asked for it; else the file tells."""
         self.listed(Reply(200, b"", length=SIZE), part(DATA, SIZE - 5), size=None)
         self.assert_range(self.range("-5"))
-        assert [asked.method for asked in self.internet.asked] == ["HEAD", "GET"]
+        assert [asked.method for asked in self.agent.asked] == ["HEAD", "GET"]
         self.listed(Reply(405), Reply(200, DATA), size=None)
         self.assert_bytes(self.result(self.range("-5")))
 
@@ -98,7 +98,7 @@ class Ranges(MirrorCase):
             self.assert_bytes(self.result(self.range(wanted)))
             assert self.ranges() == [None]
             self.assert_bytes(self.result(self.range("-5")))
-            assert len(self.internet.asked) == 1
+            assert len(self.agent.asked) == 1
             self.delete()
 
     def test_other_responses(self) -> None:
@@ -124,7 +124,7 @@ class Ranges(MirrorCase):
     def test_refused(self) -> None:
         """An upstream that refuses ranges, at whatever status, is asked for the whole file."""
         statuses = (204, 300, 304, 400, 401, 403, 404, 405, 406, 409, 410, 412, 416, 418, 422, 429)
-        self.internet = agent = RangeAgent()
+        self.agent = agent = RangeAgent()
         agent.files[URL] = DATA
         self.build()
         for status in (*statuses, 451, 500, 501, 502, 503, 504, 599):
@@ -201,7 +201,7 @@ class Ranges(MirrorCase):
             self.finish(reply, 1000)
             self.assert_read(reading, LARGE[700:])
             some.reader.close()
-            assert len(self.internet.asked) == 1
+            assert len(self.agent.asked) == 1
             self.assert_clean()
             self.delete()
 
@@ -228,7 +228,7 @@ class Broken(MirrorCase):
             later[0].bring(LARGE[stops[0] : stops[1]])
             later[0].cut()
         assert log.levels == ["warn", "warn"]
-        assert self.internet.asked[1].header("If-Range") == '"x"'
+        assert self.agent.asked[1].header("If-Range") == '"x"'
         later[1].bring(LARGE[stops[1] :])
         later[1].end()
         self.assert_read(reading, LARGE[1:])
@@ -246,7 +246,7 @@ class Broken(MirrorCase):
             first, reading = self.begin_range(9, part(LARGE, 9).having(**theirs), **mine)
             first.cut()
             assert (reading.data, reading.cut) == (LARGE[1:9], True)
-            assert len(self.internet.asked) == requests
+            assert len(self.agent.asked) == requests
 
     def test_endless(self) -> None:
         """A range that brings more than it states ends there, for its client, too."""
@@ -260,7 +260,7 @@ class Broken(MirrorCase):
         first, reading = self.begin_range(MIN_PROGRESS, Reply(403), ETag='"x"')
         fresh = f"{URL}?again"
         self.listings.lists(entry(NAME, LARGE, url=fresh))
-        self.internet.at(fresh, part(LARGE, MIN_PROGRESS, ETag='"x"'))
+        self.agent.at(fresh, part(LARGE, MIN_PROGRESS, ETag='"x"'))
         first.cut()
         self.clock.pump([1] * 4)
         self.assert_read(reading, LARGE[1:])
@@ -293,7 +293,7 @@ class Broken(MirrorCase):
         first.bring(LARGE[2:at])
         assert first.paused
         self.clock.advance(STALLED)
-        assert (first.closed, len(self.internet.asked)) == (True, 1)
+        assert (first.closed, len(self.agent.asked)) == (True, 1)
         reading.go_on()
         self.assert_read(reading, LARGE[1:])
         assert self.ranges()[-1] == f"bytes={at}-{len(LARGE) - 1}"
@@ -311,21 +311,21 @@ class Crowded(MirrorCase):
         self.listed(data=LARGE)
         for _ in range(CONNECTIONS * 3 // 4):
             reply = part(LARGE, 1, MIB, arrived=False)
-            self.internet.at(URL, reply)
+            self.agent.at(URL, reply)
             asked = self.range(self.SPAN)
             reply.bring(b"x")
             self.read(asked, paused=True)
-        self.internet.asked.clear()
+        self.agent.asked.clear()
 
     def test_next_client(self) -> None:
         """The next client does not wait for them: for a small range, a large one, or a file."""
-        self.internet.at(URL, part(LARGE, MIB, MIB + WINDOW))
+        self.agent.at(URL, part(LARGE, MIB, MIB + WINDOW))
         assert len(self.read(self.range(Span(MIB, MIB + WINDOW))).data) == WINDOW
-        self.internet.at(URL, Reply(200, LARGE))
+        self.agent.at(URL, Reply(200, LARGE))
         self.assert_bytes(self.result(self.range(self.SPAN)), LARGE)
         assert self.ranges()[-1] is None
         self.listings.lists(entry("other.whl", DATA, url=FILES + "other.whl"))
-        self.internet.at(FILES + "other.whl", Reply(200, DATA))
+        self.agent.at(FILES + "other.whl", Reply(200, DATA))
         self.assert_bytes(self.result(self.fetch("other.whl")))
 
 
@@ -363,16 +363,16 @@ class Files(MirrorCase):
         self.clock.advance(0.2)
         assert first.closed
         self.clock.advance(50)
-        assert len(self.internet.asked) == 1
+        assert len(self.agent.asked) == 1
         reading.go_on()
-        asked = self.internet.asked[-1]
+        asked = self.agent.asked[-1]
         assert (asked.header("Range"), asked.header("If-Range")) == (f"bytes={WINDOW + 20}-", '"x"')
         self.complete(rest, reading)
         self.listed(first := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
         reading = self.stall(first, self.fetch())
         self.clock.advance(STALLED)
         reading.hang_up()
-        assert len(self.internet.asked) == 1
+        assert len(self.agent.asked) == 1
         self.assert_clean()
 
     def test_not_parked(self) -> None:
@@ -399,7 +399,7 @@ class Files(MirrorCase):
         self.clock.advance(STALLED - 0.1)
         reading.go_on()
         self.complete(reply, reading, len(reading.data))
-        assert len(self.internet.asked) == 1
+        assert len(self.agent.asked) == 1
 
     def test_clients_that_read_nothing(self) -> None:
         """However many they are, the next client gets its file after 5 seconds."""
@@ -411,7 +411,7 @@ class Files(MirrorCase):
         assert len(readings) == CONNECTIONS * 3 // 4
         other = entry("other.whl", LARGE, url=URL + ".other")
         self.listings.lists(other)
-        self.internet.at(other["url"], Reply(200, LARGE))
+        self.agent.at(other["url"], Reply(200, LARGE))
         wanted = self.fetch("other.whl")
         self.clock.advance(STALLED)
         assert self.read(wanted).whole

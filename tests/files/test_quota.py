@@ -342,7 +342,7 @@ class Downloads(MirrorCase):
         for name, data, reply in (("old", old, Reply(200, old)), ("new", new, slow)):
             url = URL.replace("demo", name)
             self.listings.lists(entry(name, data, url=url))
-            self.internet.at(url, reply)
+            self.agent.at(url, reply)
         first = self.fetch("old")
         self.run_threads()
         self.assert_bytes(self.result(first), old)

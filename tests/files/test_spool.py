@@ -71,7 +71,7 @@ class Growing(SpoolCase):
         assert paused.data == LARGE[:MIB]
         paused.go_on()
         self.assert_read(paused)
-        assert self.internet.urls() == [URL]
+        assert self.agent.urls() == [URL]
         self.assert_clean()
 
     def test_late_reader(self) -> None:
@@ -81,7 +81,7 @@ class Growing(SpoolCase):
         reading.paused = True
         self.finish(self.reply, MIB)
         self.listings.lists(entry("other.whl", LARGE, url=URL + ".other"))
-        self.internet.at(URL + ".other", Reply(200, LARGE))
+        self.agent.at(URL + ".other", Reply(200, LARGE))
         other = self.result(self.fetch("other.whl"))
         assert isinstance(other, Reader)
         other.close()
@@ -193,7 +193,7 @@ class FailingDisk(SpoolCase):
         self.build(stream=True, capacity=2 * MIB)
         self.serve(Reply(200, b"", whole=False, length=None), size=None)
         reading = self.begin(self.reply, MIB)
-        self.internet.at(URL, Reply(200, LARGE, length=None))
+        self.agent.at(URL, Reply(200, LARGE, length=None))
         self.reply.bring(LARGE[MIB:])
         self.assert_read(reading)
         self.assert_clean()

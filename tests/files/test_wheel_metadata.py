@@ -249,7 +249,7 @@ class ExtractionCase(MirrorCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.internet = self.agent = RangeAgent()
+        self.agent = self.agent = RangeAgent()
         self.build()
         self.advertise()
 

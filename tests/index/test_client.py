@@ -78,7 +78,7 @@ class ClientCase(Case):
 
     def asked(self) -> Asked:
         """Give the newest request."""
-        return self.indexes.agents.asked[-1]
+        return self.indexes.agent.asked[-1]
 
     def refusal(self, reply: Reply, stored: StoredResponse | None = None) -> UpstreamFailed:
         """Give the error that this is read as."""
@@ -301,11 +301,11 @@ class ValidatorTests(ClientCase):
 
     def test_progress(self) -> None:
         """The head and the bytes are counted as they arrive; age begins with the request."""
-        self.indexes.agents.silent.add(AT_ROOT)
+        self.indexes.agent.silent.add(AT_ROOT)
         asking = self.ask(PROJECT)
         self.indexes.clock.advance(15)
         assert self.progress == []
-        self.indexes.agents.release(AT_ROOT)
+        self.indexes.agent.release(AT_ROOT)
         assert self.result(asking).stored.requested_at == 0.0
         assert self.progress[0] == 0
         assert sum(self.progress) == len(PROJECT.chunks[0])
@@ -396,18 +396,18 @@ class ExpiredTests(PagesCase):
         ):
             self.hold(root, url)
             self.error(self.ask(), NoSuchProject)
-            asked = self.agents.count(ROOT)
+            asked = self.agent.count(ROOT)
             assert url == PRIVATE or asked == 0
             for name in ("demo", "demo", "never-served"):
                 self.clock.advance(61)
                 self.error(self.ask(name), NoSuchProject)
-            assert root or self.agents.count(ROOT) == asked
+            assert root or self.agent.count(ROOT) == asked
 
     def test_restart(self) -> None:
         """That the root answered is known after a restart."""
         self.hold()
         self.indexes = attrs.evolve(self.indexes)
-        self.agents, self.clock = self.indexes.agents, self.indexes.clock
+        self.agent, self.clock = self.indexes.agent, self.indexes.clock
         self.start()
         for address in (ROOT, AT_ROOT, OTHER):
             self.indexes.says(address, Reply(404))
@@ -416,17 +416,17 @@ class ExpiredTests(PagesCase):
     def test_how_often(self) -> None:
         """One request to the root serves all pages for 30 s; then a page that is back is fresh."""
         self.hold()
-        self.agents.silent.add(ROOT)
-        asked = self.agents.count(ROOT)
+        self.agent.silent.add(ROOT)
+        asked = self.agent.count(ROOT)
         asks = [self.ask(), self.ask("other")]
-        assert self.agents.count(ROOT) == asked + 1
+        assert self.agent.count(ROOT) == asked + 1
         self.indexes.says(ROOT, Reply(404))
-        self.agents.release(ROOT)
+        self.agent.release(ROOT)
         assert [self.result(ask).status for ask in asks] == ["STALE", "STALE"]
         for _ in range(10):
             self.clock.advance(2)
             assert self.page().status == self.page("other").status == "STALE"
-        assert self.agents.count(ROOT) == asked + 1
+        assert self.agent.count(ROOT) == asked + 1
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         self.clock.advance(31)
         assert files(self.page()) == ["b.zip"]
@@ -456,7 +456,7 @@ class WrongUrlTests(PagesCase):
                 assert f"root.example/simple/ answers {status}" in warning
                 assert "PROXPI_INDEX_URL" in warning
                 assert "secret" not in warning
-                assert self.agents.count(ROOT) == 1
+                assert self.agent.count(ROOT) == 1
         self.build(ROOT, EXTRA)  # each index by itself
         self.indexes.says(EXTRA, root_list([]))
         (warning,) = self.warnings("one", "two", "three")
@@ -468,7 +468,7 @@ class WrongUrlTests(PagesCase):
             self.build(ROOT)
             self.indexes.says(ROOT, root)
             assert self.warnings("one", "two", "three", "four") == []
-            assert self.agents.count(ROOT) == 1
+            assert self.agent.count(ROOT) == 1
         self.build(ROOT)
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         self.page()
@@ -477,4 +477,4 @@ class WrongUrlTests(PagesCase):
         for _ in range(3):
             assert self.warnings("one") == []
             self.clock.advance(61)
-        assert self.agents.count(ROOT) == 0
+        assert self.agent.count(ROOT) == 0

@@ -48,7 +48,7 @@ class RestartTests(StoredListCase):
         self.indexes.says(ROOT, Reply(304))
         found = self.list()
         assert (found.status, found.file.etag) == ("REVALIDATED", self.first.file.etag)
-        assert self.agents.asked[-1].header("If-None-Match") == '"x"'
+        assert self.agent.asked[-1].header("If-None-Match") == '"x"'
         self.clock.advance(5000)
         for status in (500, 403):  # 403: it served the list before, which is remembered
             self.restart()
@@ -82,7 +82,7 @@ class RestartTests(StoredListCase):
         self.indexes.says(EXTRA, root_list(["c"]))
         self.restart()
         assert names(self.list()) == ["a", "b", "c"]
-        assert [asked.url for asked in self.agents.asked[self.asked :]] == [EXTRA]
+        assert [asked.url for asked in self.agent.asked[self.asked :]] == [EXTRA]
         self.indexes = attrs.evolve(self.indexes, urls=(EXTRA,))
         self.restart()
         assert names(self.list()) == ["c"]

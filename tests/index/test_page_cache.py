@@ -44,7 +44,7 @@ class FreshnessTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         page = self.page()
         assert (page.status, files(page), page.age) == ("MISS", ["b.zip"], 0.0)
-        assert len(self.agents.asked) == 2
+        assert len(self.agent.asked) == 2
 
     def test_each_index_has_its_ttl(self) -> None:
         """Only those indexes get a request whose response is stale."""
@@ -54,10 +54,10 @@ class FreshnessTests(PagesCase):
         assert self.page().remaining == 180.0
         self.clock.advance(181)
         assert files(self.page()) == ["a.zip", "b.zip"]
-        assert (self.agents.count(AT_ROOT), self.agents.count(AT_EXTRA)) == (1, 2)
+        assert (self.agent.count(AT_ROOT), self.agent.count(AT_EXTRA)) == (1, 2)
         self.clock.advance(1620)
         self.page()
-        assert (self.agents.count(AT_ROOT), self.agents.count(AT_EXTRA)) == (2, 3)
+        assert (self.agent.count(AT_ROOT), self.agent.count(AT_EXTRA)) == (2, 3)
 
     def test_no_index_cache(self) -> None:
         """With a time to live of 0 each request is sent on, but those at a time share it."""
@@ -65,11 +65,11 @@ class FreshnessTests(PagesCase):
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         assert self.page().remaining == 0.0
         assert self.pages.ready("demo", JSON, False) is None
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         asks = [self.ask() for _ in range(10)]
-        self.agents.release(AT_ROOT)
+        self.agent.release(AT_ROOT)
         assert {self.result(ask).status for ask in asks} == {"MISS"}
-        assert self.agents.count(AT_ROOT) == 2
+        assert self.agent.count(AT_ROOT) == 2
 
     def test_absence(self) -> None:
         """An absence is fresh for a minute, also that of a project that was there."""
@@ -78,7 +78,7 @@ class FreshnessTests(PagesCase):
         with pytest.raises(NoSuchProject):
             self.pages.ready("demo", JSON, False)
         self.error(self.ask(), NoSuchProject)
-        assert len(self.agents.asked) == 1
+        assert len(self.agent.asked) == 1
         self.clock.advance(2)
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         assert files(self.page()) == ["a.zip"]
@@ -95,7 +95,7 @@ class FreshnessTests(PagesCase):
         again = self.page()
         assert again == Page(first.body, "REVALIDATED", 1800.0, 0.0)
         assert again.body is first.body
-        assert self.agents.asked[-1].header("If-None-Match") == '"x"'
+        assert self.agent.asked[-1].header("If-None-Match") == '"x"'
 
 
 class FlightTests(PagesCase):
@@ -105,15 +105,15 @@ class FlightTests(PagesCase):
         """Let the index take its time."""
         super().setUp()
         self.indexes.says(AT_ROOT, project_page("a.zip"))
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
 
     def test_one_request(self) -> None:
         """All clients of a page share one request, whatever the representation; others do not."""
         asks = [self.ask(form=form) for form in (JSON, HTML) for _ in range(100)]
-        assert len(self.agents.asked) == 1
+        assert len(self.agent.asked) == 1
         self.indexes.says(f"{ROOT}other/", project_page("o.zip"))
         assert files(self.page("other")) == ["o.zip"]
-        self.agents.release(AT_ROOT)
+        self.agent.release(AT_ROOT)
         assert {self.result(ask).status for ask in asks} == {"MISS"}
 
     def test_clients_that_leave(self) -> None:
@@ -122,7 +122,7 @@ class FlightTests(PagesCase):
             leaves, stays = self.ask(), [self.ask() for _ in range(others)]
             leaves.cancel()
             self.error(leaves, CancelledError)
-            self.agents.release(AT_ROOT)
+            self.agent.release(AT_ROOT)
             assert [files(self.result(ask)) for ask in stays] == [["a.zip"]] * others
             assert self.page().status == "HIT"
             self.build(ROOT)
@@ -135,12 +135,12 @@ class FlightTests(PagesCase):
         self.indexes.says(AT_EXTRA, project_page("b.zip"))
         self.page()
         self.clock.advance(200)
-        self.agents.silent |= {AT_ROOT, AT_EXTRA}
+        self.agent.silent |= {AT_ROOT, AT_EXTRA}
         one, other = self.ask(), run(self.pages.refetch_file("demo", "a.zip"))
-        assert (self.agents.count(AT_ROOT), self.agents.count(AT_EXTRA)) == (2, 2)
-        self.agents.release(AT_ROOT)
+        assert (self.agent.count(AT_ROOT), self.agent.count(AT_EXTRA)) == (2, 2)
+        self.agent.release(AT_ROOT)
         self.pending(one)
-        self.agents.release(AT_EXTRA)
+        self.agent.release(AT_EXTRA)
         assert files(self.result(one)) == ["a.zip", "b.zip"]
         assert self.result(other) is not None
 
@@ -153,11 +153,11 @@ class QueueTests(PagesCase):
         super().setUp()
         self.names = [f"p-{number}" for number in range(2 * CONNECTIONS)]
         for name in self.names:
-            self.agents.silent.add(f"{ROOT}{name}/")
+            self.agent.silent.add(f"{ROOT}{name}/")
             self.indexes.says(f"{ROOT}{name}/", project_page("p.zip"))
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         self.asks = [self.ask(name) for name in self.names]
-        assert len(self.agents.asked) == CONNECTIONS
+        assert len(self.agent.asked) == CONNECTIONS
 
     def leave(self) -> None:
         """Let all clients leave."""
@@ -170,11 +170,11 @@ class QueueTests(PagesCase):
         self.clock.advance(7)
         ask = self.ask()
         self.leave()
-        self.agents.release(f"{ROOT}{self.names[0]}/")
+        self.agent.release(f"{ROOT}{self.names[0]}/")
         assert files(self.result(ask)) == ["a.zip"]
         for name in self.names[1:CONNECTIONS]:
-            self.agents.release(f"{ROOT}{name}/")
-        assert len(self.agents.asked) == CONNECTIONS + 1
+            self.agent.release(f"{ROOT}{name}/")
+        assert len(self.agent.asked) == CONNECTIONS + 1
         assert self.page(self.names[0]).status == "HIT"
         assert not self.unhandled()
 
@@ -185,24 +185,24 @@ class QueueTests(PagesCase):
             ask = self.ask(self.names[-1]) if stays else None
             self.leave()
             ask = ask or self.ask(self.names[-1])
-            self.agents.silent.clear()
-            self.agents.release(f"{ROOT}{self.names[0]}/")
+            self.agent.silent.clear()
+            self.agent.release(f"{ROOT}{self.names[0]}/")
             assert files(self.result(ask)) == ["p.zip"]
 
     def test_late(self) -> None:
         """A revalidation that waits continues behind a client that got the stale page."""
         for name in self.names:
-            self.agents.release(f"{ROOT}{name}/")
+            self.agent.release(f"{ROOT}{name}/")
         self.page()
         self.clock.advance(2000)
-        self.agents.silent |= {f"{ROOT}{name}/" for name in self.names}
+        self.agent.silent |= {f"{ROOT}{name}/" for name in self.names}
         self.asks = [self.ask(name) for name in self.names[:CONNECTIONS]]
         stale = self.ask()
         self.clock.advance(5.1)
         assert self.result(stale).status == "STALE"
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         for name in self.names:
-            self.agents.release(f"{ROOT}{name}/")
+            self.agent.release(f"{ROOT}{name}/")
         page = self.pages.ready("demo", JSON, False)
         assert page is not None
         assert (page.status, files(page)) == ("HIT", ["b.zip"])
@@ -335,7 +335,7 @@ class MemoryTests(PagesCase):
         self.page("d")
         assert list(self.held()) == ["c", "a", "d"]
         assert (self.page("b").status, files(self.page("b"))) == ("HIT", ["b.zip"])
-        assert len(self.agents.asked) == 4
+        assert len(self.agent.asked) == 4
         listed = self.large("large")
         assert files(self.page("large")) == listed
 
@@ -356,7 +356,7 @@ class MemoryTests(PagesCase):
         for number in range(20):
             self.error(self.ask(f"no-{number}"), NoSuchProject)
         self.error(self.ask("no-0"), NoSuchProject)
-        assert self.agents.count(f"{ROOT}no-0/") == 2
+        assert self.agent.count(f"{ROOT}no-0/") == 2
         self.page("a")
         entries = []
         for number in range(20):
@@ -370,7 +370,7 @@ class MemoryTests(PagesCase):
 
     def test_pinned(self) -> None:
         """An entry under revalidation is pinned, so that its page is requested once; then not."""
-        self.agents.silent.add(f"{ROOT}a/")
+        self.agent.silent.add(f"{ROOT}a/")
         asks = [self.ask("a")]
         for number in range(4):
             self.large(f"large-{number}")
@@ -379,8 +379,8 @@ class MemoryTests(PagesCase):
         leaves = asks.pop(0)
         leaves.cancel()
         self.error(leaves, CancelledError)
-        assert self.agents.waiting == 1
-        self.agents.release(f"{ROOT}a/")
+        assert self.agent.waiting == 1
+        self.agent.release(f"{ROOT}a/")
         assert [files(self.result(ask)) for ask in asks] == [["a.zip"]] * 4
         assert self.page("a").status == "HIT"
         for name in "bcde":
@@ -411,7 +411,7 @@ class FileTests(PagesCase):
         assert listed.entry["url"] == "https://files.example/a.zip"
         self.clock.advance(100_000)
         assert self.pages.ready_file("demo", "a.zip") is listed
-        assert self.agents.count(AT_ROOT) == 1
+        assert self.agent.count(AT_ROOT) == 1
         self.indexes.says(AT_ROOT, project_page("a.zip", host="elsewhere.example"))
         self.page()
         changed = self.pages.ready_file("demo", "a.zip")
@@ -423,12 +423,12 @@ class FileTests(PagesCase):
         self.page()
         for _ in range(5):
             self.error(self.file("b.zip"), NoSuchFile)
-        assert self.agents.count(AT_ROOT) == 1
+        assert self.agent.count(AT_ROOT) == 1
         self.clock.advance(YOUNG + 1)
         self.indexes.says(AT_ROOT, Reply(304))
         self.error(self.file("b.zip"), NoSuchFile)
-        assert self.agents.asked[-1].header("If-None-Match") == '"x"'
-        assert self.agents.count(AT_ROOT) == 2
+        assert self.agent.asked[-1].header("If-None-Match") == '"x"'
+        assert self.agent.count(AT_ROOT) == 2
         self.clock.advance(YOUNG + 1)
         self.indexes.says(AT_ROOT, project_page("a.zip", "b.zip"))
         assert self.result(self.file("b.zip")).entry["filename"] == "b.zip"
@@ -450,7 +450,7 @@ class FileTests(PagesCase):
             self.setUp()
         self.page()
         self.clock.advance(YOUNG + 1)
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         ask = self.file("b.zip")
         self.clock.advance(5.1)
         error = self.error(ask, UpstreamFailed)
@@ -470,7 +470,7 @@ class FileTests(PagesCase):
     def test_again(self) -> None:
         """A page is revalidated for a signed URL that expired, however young it is."""
         assert self.result(self.again()) is not None
-        assert self.agents.count(AT_ROOT) == 1
+        assert self.agent.count(AT_ROOT) == 1
         self.indexes.says(AT_ROOT, project_page("a.zip", host="signed.example"))
         listed = self.result(self.again())
         assert listed is not None
@@ -485,7 +485,7 @@ class FileTests(PagesCase):
         self.build(ROOT)
         self.setUp()
         self.page()
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         ask = self.again()
         self.clock.advance(5.1)
         assert self.error(ask, UpstreamFailed).cause == "timed out"
@@ -494,7 +494,7 @@ class FileTests(PagesCase):
         """A page that is lost whenever it is read is a failure, after a few tries."""
         self.put(StoredPage, "read", lambda *_: None)
         assert self.error(self.file(), UpstreamFailed).temporary
-        assert self.agents.count(AT_ROOT) <= LOSSES
+        assert self.agent.count(AT_ROOT) <= LOSSES
         assert "a.zip" in self.page().body.data.decode()
 
 
@@ -547,7 +547,7 @@ class SuppressedTests(PagesCase):
         self.suppress_metadata(TWO)
         self.suppress_metadata(ONE)
         assert self.advertised() == []
-        assert len(self.agents.asked) == 1
+        assert len(self.agent.asked) == 1
 
     def test_how_long(self) -> None:
         """It holds over restarts, confirmations and outages, until a new page, or DELETE."""

@@ -35,11 +35,11 @@ class GenerationCase(PagesCase):
         self.result(self.ask(form=HTML))
         self.page("other")
         self.path = self.store.folder / "demo.page"
-        self.agents.asked.clear()
+        self.agent.asked.clear()
 
     def conditions(self) -> list[str | None]:
         """Give the ``If-None-Match`` of each request."""
-        return [asked.header("If-None-Match") for asked in self.agents.asked]
+        return [asked.header("If-None-Match") for asked in self.agent.asked]
 
     def packed(self) -> Page:
         """Give a representation that was not rendered before."""
@@ -63,7 +63,7 @@ class InvalidatedTests(GenerationCase):
 
     def assert_invalidated(self) -> None:
         """Check that this process, or a new one, sends an unconditional request for the page."""
-        self.agents.asked.clear()
+        self.agent.asked.clear()
         for restarts in (True, False):
             if restarts:
                 self.start()
@@ -116,10 +116,10 @@ class InvalidatedTests(GenerationCase):
         assert self.slow_page().status == "STALE"
         self.indexes = attrs.evolve(self.indexes)  # as a new process, whose breakers are closed
         self.start()
-        self.agents.asked.clear()
+        self.agent.asked.clear()
         self.indexes.says(AT_EXTRA, project_page("c.zip"))
         assert files(self.page()) == ["a.zip", "c.zip"]
-        assert [asked.url for asked in self.agents.asked] == [AT_EXTRA]
+        assert [asked.url for asked in self.agent.asked] == [AT_EXTRA]
 
     def test_during_a_write(self) -> None:
         """A page that lacks only its name at the DELETE never gets it."""
@@ -175,7 +175,7 @@ class FlightTests(PagesCase):
         """Have an index that takes its time."""
         super().setUp()
         self.indexes.says(AT_ROOT, project_page("a.zip"))
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
 
     def test_many_deletes(self) -> None:
         """Five clients and hundreds of DELETEs: each client gets what it joined, sent once."""
@@ -184,21 +184,21 @@ class FlightTests(PagesCase):
             asks.append([self.ask(form=form) for form in (JSON, HTML, JSON)])
             for _ in range(100):
                 self.pages.invalidate("demo")
-        assert self.agents.waiting == 5
+        assert self.agent.waiting == 5
         for number in range(5):
-            self.agents.answer(AT_ROOT, project_page(f"{number}.zip"), 0)
+            self.agent.answer(AT_ROOT, project_page(f"{number}.zip"), 0)
             for _ in range(100):
                 self.pages.invalidate("demo")
             first, html, second = (self.result(ask) for ask in asks[number])
             assert files(first) == files(second) == [f"{number}.zip"]
             assert f"{number}.zip".encode() in html.body.data
-        assert len(self.agents.asked) == 5
+        assert len(self.agent.asked) == 5
 
     def test_any_order(self) -> None:
         """Whichever order they land in, only the latest generation is served and stored."""
         for order in ((0, 0, 0), (2, 1, 0), (1, 1, 0), (2, 0, 0)):
             self.build(ROOT)
-            self.agents.silent.add(AT_ROOT)
+            self.agent.silent.add(AT_ROOT)
             asks = []
             for number in range(3):
                 if number:
@@ -206,7 +206,7 @@ class FlightTests(PagesCase):
                 asks.append(self.ask())
             pages = [project_page(f"{number}.zip") for number in range(3)]
             for place in order:
-                self.agents.answer(AT_ROOT, pages.pop(place), place)
+                self.agent.answer(AT_ROOT, pages.pop(place), place)
             assert [files(self.result(ask)) for ask in asks] == [["0.zip"], ["1.zip"], ["2.zip"]]
             for _ in range(2):
                 page = self.page()
@@ -217,9 +217,9 @@ class FlightTests(PagesCase):
         """A late absence removes nothing that was stored after the DELETE."""
         early = self.ask()
         self.pages.invalidate("demo")
-        self.agents.silent.clear()
+        self.agent.silent.clear()
         assert self.page().status == "MISS"
-        self.agents.answer(AT_ROOT, Reply(404), 0)
+        self.agent.answer(AT_ROOT, Reply(404), 0)
         self.error(early, NoSuchProject)
         for _ in range(2):
             assert self.page().status == "HIT"
@@ -227,18 +227,18 @@ class FlightTests(PagesCase):
 
     def test_confirmed_and_replaced(self) -> None:
         """If a flight confirms a page that is replaced by then, its client gets the newer one."""
-        self.agents.silent.clear()
+        self.agent.silent.clear()
         self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
         self.page()
         self.start()
         self.clock.advance(1801)
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         early = self.ask(form=HTML)
         self.pages.invalidate("demo")
         self.ask()
         self.indexes.says(AT_ROOT, project_page("b.zip"))
-        self.agents.answer(AT_ROOT, project_page("b.zip"), 1)
-        self.agents.answer(AT_ROOT, Reply(304), 0)
+        self.agent.answer(AT_ROOT, project_page("b.zip"), 1)
+        self.agent.answer(AT_ROOT, Reply(304), 0)
         assert b"b.zip" in self.result(early).body.data
 
     def test_evicted(self) -> None:
@@ -247,10 +247,10 @@ class FlightTests(PagesCase):
         self.pages.invalidate("demo")
         pages: Any = self.pages
         pages._entries.clear()
-        self.agents.release(AT_ROOT)
+        self.agent.release(AT_ROOT)
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         assert files(self.page()) == ["b.zip"]
-        assert self.agents.count(AT_ROOT) == 2
+        assert self.agent.count(AT_ROOT) == 2
 
 
 class ClearedTests(GenerationCase):
@@ -288,10 +288,10 @@ class ClearedTests(GenerationCase):
     def test_meanwhile(self) -> None:
         """A response on its way is for its clients; it is not stored, whatever the moment."""
         self.clock.advance(1801)
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         ask = self.ask()
         self.clear()
-        self.agents.release(AT_ROOT)
+        self.agent.release(AT_ROOT)
         assert files(self.result(ask)) == ["a.zip"]
         for late in (False, True):
             assert self.stored() == []
@@ -323,7 +323,7 @@ class RestartTests(GenerationCase):
         listed = self.pages.ready_file("demo", "a.zip")
         assert listed is not None
         assert listed.entry["url"] == "https://files.example/a.zip"
-        assert self.agents.asked == []
+        assert self.agent.asked == []
 
     def test_stale(self) -> None:
         """A stale page is revalidated by its validators; in an outage it is served, however old."""
@@ -371,16 +371,16 @@ class RestartTests(GenerationCase):
             self.indexes.says(AT_EXTRA, project_page("a.zip", "b.zip", host="second.example"))
             self.indexes.says(f"{third}demo/", project_page("c.zip"))
             self.page()
-            script = self.agents.script
+            script = self.agent.script
             self.indexes = Indexes(urls, (180.0,) * 3, self.clock)
-            self.agents = self.indexes.agents
-            self.agents.script.update(script)
+            self.agent = self.indexes.agent
+            self.agent.script.update(script)
             self.start()
             assert not asked or self.pages.ready("demo", JSON, False) is None
             assert files(self.page()) == listed
             file = self.result(run(self.pages.fetch_file("demo", "a.zip")))
             assert file.entry["url"] == f"https://{host}.example/a.zip"
-            assert [each.url for each in self.agents.asked] == [f"{url}demo/" for url in asked]
+            assert [each.url for each in self.agent.asked] == [f"{url}demo/" for url in asked]
 
 
 class LostTests(GenerationCase):
@@ -439,7 +439,7 @@ class LostTests(GenerationCase):
         self.put(PageStore, "delete", lambda store, name: None)
         self.start()
         assert gzip.decompress(self.packed().body.data) == self.first.body.data
-        assert len(self.agents.asked) == 1
+        assert len(self.agent.asked) == 1
         self.start()
         listed = self.result(run(self.pages.fetch_file("demo", "a.zip")))
         assert listed.entry["filename"] == "a.zip"
@@ -447,7 +447,7 @@ class LostTests(GenerationCase):
         self.indexes.says(AT_ROOT, Reply(304))
         self.start()
         self.fails(self.ask())
-        assert len(self.agents.asked) < 20
+        assert len(self.agent.asked) < 20
 
     def test_no_folder(self) -> None:
         """Without a folder that can be written, pages are served from memory."""

@@ -62,7 +62,7 @@ class RepresentationTests(ListCase):
         expected = ["zope-interface", "attrs", "my-pkg"]
         kinds = [(form, packed) for form in (JSON, HTML) for packed in (False, True)]
         found = {kind: self.list(*kind) for kind in kinds}
-        assert len(self.agents.asked) == 1
+        assert len(self.agent.asked) == 1
         plain_html = content(found[HTML, False])
         assert gzip.decompress(content(found[JSON, True])) == content(found[JSON, False])
         assert gzip.decompress(content(found[HTML, True])) == plain_html
@@ -106,7 +106,7 @@ class SingleTests(ListCase):
         self.build(PRIVATE)
         self.indexes.says(ROOT, root_list(["a"]))
         self.list()
-        (asked,) = self.agents.asked
+        (asked,) = self.agent.asked
         accept = "application/vnd.pypi.simple.v1+json"
         assert (asked.header("Accept") or "").startswith(accept)
         assert (asked.header("Authorization") or "").startswith("Basic ")
@@ -130,13 +130,13 @@ class SingleTests(ListCase):
     def test_single_flight(self) -> None:
         """However many clients wait, the index gets one request; who leaves stops nothing."""
         self.indexes.says(ROOT, root_list(["a"]))
-        self.agents.silent.add(ROOT)
+        self.agent.silent.add(ROOT)
         asks = [self.ask() for _ in range(20)]
         asks[0].cancel()
         self.error(asks[0], CancelledError)
-        self.agents.release(ROOT)
+        self.agent.release(ROOT)
         assert [names(self.result(ask)) for ask in asks[1:]] == [["a"]] * 19
-        assert len(self.agents.asked) == 1
+        assert len(self.agent.asked) == 1
 
     def test_rendered_once(self) -> None:
         """Requests for one representation share its file; a client that leaves stops nothing."""
@@ -258,7 +258,7 @@ class SeveralTests(ListCase):
         assert self.list().remaining == 180.0
         self.clock.advance(200)
         self.list()
-        assert (self.agents.count(ROOT), self.agents.count(EXTRA)) == (1, 2)
+        assert (self.agent.count(ROOT), self.agent.count(EXTRA)) == (1, 2)
 
     def test_stale(self) -> None:
         """While one of several fails, its last list is used."""
@@ -352,7 +352,7 @@ class ColdTests(ListCase):
         (index,) = self.indexes.sources
         pages = [f"{ROOT}p-{number}/" for number in range(CONNECTIONS)]
         for page in pages:
-            self.agents.silent.add(page)
+            self.agent.silent.add(page)
             self.indexes.says(page, project_page("p.zip"))
         slow = [run(index.project(f"p-{number}", None, int)) for number in range(CONNECTIONS)]
         self.indexes.says(ROOT, root_list(["a"]))
@@ -361,9 +361,9 @@ class ColdTests(ListCase):
             ask.cancel()
             self.error(ask, CancelledError)
         for page in pages:
-            self.agents.release(page)
+            self.agent.release(page)
         assert all(self.result(each).content for each in slow)
-        assert self.agents.count(ROOT) == 0
+        assert self.agent.count(ROOT) == 0
         assert names(self.list()) == ["a"]
         assert not self.unhandled()
 
@@ -419,28 +419,28 @@ class StaleTests(StoredListCase):
             Reply(200, (b"<html><form><input type=password></form></html>",)),
         ):
             self.restart()
-            before = self.agents.count(ROOT)
+            before = self.agent.count(ROOT)
             self.indexes.says(ROOT, failure)
             with capturedLogs() as events:
                 for _ in range(2):
                     found = self.list()
                     self.assert_stale(found)
                     assert found.age == 2000.0
-            assert self.agents.count(ROOT) - before <= 3
+            assert self.agent.count(ROOT) - before <= 3
             warned = [each for each in events if each["log_level"] == LogLevel.warn]
             assert [each["error"].cause != "" for each in warned] == [True]
 
     def test_slow(self) -> None:
         """A client waits 5 s for a revalidation; that continues, and its list is used."""
         self.indexes.says(ROOT, root_list(["b"]))
-        self.agents.silent.add(ROOT)
+        self.agent.silent.add(ROOT)
         ask = self.ask()
         self.clock.advance(4.9)
         self.pending(ask)
         self.clock.advance(0.2)
         self.assert_stale(self.result(ask))
         self.assert_stale(self.list())
-        self.agents.release(ROOT)
+        self.agent.release(ROOT)
         assert names(self.list()) == ["b"]
         assert self.asks == 1
 
@@ -464,7 +464,7 @@ class StaleTests(StoredListCase):
         self.clock.advance(1801)
         self.indexes.says(ROOT, Reply(304))
         found = self.list()
-        asked = self.agents.asked[-1]
+        asked = self.agent.asked[-1]
         assert asked.header("If-None-Match") == '"x"'
         assert asked.header("If-Modified-Since") == fields["Last-Modified"]
         assert (found.status, found.remaining, found.age) == ("REVALIDATED", 1800.0, 0.0)
@@ -489,7 +489,7 @@ class InvalidatedTests(LoadingCase):
         self.restart()
         self.indexes.says(ROOT, root_list(["c"]))
         assert names(self.list()) == ["c"]
-        assert self.agents.asked[-1].header("If-None-Match") is None
+        assert self.agent.asked[-1].header("If-None-Match") is None
         self.restart()
         assert self.list().status == "HIT"
 
@@ -525,26 +525,26 @@ class InvalidatedTests(LoadingCase):
     def test_under_way(self) -> None:
         """A request gets the result of its own flight; a later one joins no earlier flight."""
         self.clock.advance(2000)
-        self.agents.silent.add(ROOT)
+        self.agent.silent.add(ROOT)
         early = self.ask()
         self.projects.invalidate()
         late = self.ask()
-        assert self.agents.waiting == 2
+        assert self.agent.waiting == 2
         self.indexes.says(ROOT, root_list(["b"]))
-        self.agents.release(ROOT)
+        self.agent.release(ROOT)
         assert names(self.result(early)) == names(self.result(late)) == ["b"]
 
     def test_old_response_comes_last(self) -> None:
         """The response to an earlier request does not replace a newer list."""
         self.clock.advance(2000)
-        self.agents.silent.add(ROOT)
+        self.agent.silent.add(ROOT)
         early = self.ask()
         self.projects.invalidate()
-        self.agents.silent.clear()
+        self.agent.silent.clear()
         self.indexes.says(ROOT, root_list(["new"]))
         assert names(self.list()) == ["new"]
         self.indexes.says(ROOT, root_list(["old"]))
-        self.agents.release(ROOT)
+        self.agent.release(ROOT)
         assert names(self.result(early)) == ["old"]
         for _ in range(2):
             assert names(self.list()) == ["new"]
@@ -591,7 +591,7 @@ class ClearedTests(LoadingCase):
             self.projects.clear()
             assert not list(self.folder.rglob("*.list"))
             assert names(self.list()) == ["b", "a"]
-            assert self.agents.asked[-1].header("If-None-Match") is None
+            assert self.agent.asked[-1].header("If-None-Match") is None
         assert self.asks == 2
 
     def test_outage(self) -> None:
@@ -618,13 +618,13 @@ class ClearedTests(LoadingCase):
         self.indexes.says(EXTRA, root_list(["c"]))
         self.list()
         self.clock.advance(200)
-        self.agents.silent.add(EXTRA)
+        self.agent.silent.add(EXTRA)
         ask = self.ask()
         self.projects.clear()
-        self.agents.release(EXTRA)
+        self.agent.release(EXTRA)
         assert names(self.result(ask)) == ["a", "b", "c"]
         assert self.projects.ready(JSON, False) is None
-        self.agents.script.clear()
+        self.agent.script.clear()
         self.error(self.ask(), NoSuchList)
 
 
@@ -671,10 +671,10 @@ class UnwritableTests(StoredListCase):
         self.put(ListStore, "temporary", temporary)
         for number in range(1, 8):
             left = number
-            asked = len(self.agents.asked)
+            asked = len(self.agent.asked)
             for _ in range(2):
                 assert self.error(self.ask(), OSError).errno == errno.ENOSPC
-            assert len(self.agents.asked) - asked <= 2
+            assert len(self.agent.asked) - asked <= 2
             assert not self.leftovers()
             self.clock.advance(UNWRITABLE_TIME)
         left = 0

@@ -280,7 +280,7 @@ class StaleTests(PagesCase):
 
     def test_slow(self) -> None:
         """Clients wait until 5 s after the request; it continues, and its response is used."""
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         first = self.ask()
         self.clock.advance(4.9)
         second = self.ask()
@@ -290,10 +290,10 @@ class StaleTests(PagesCase):
         self.assert_stale(self.result(second))
         self.assert_stale(self.page())
         self.indexes.says(AT_ROOT, project_page("b.zip"))
-        self.agents.release(AT_ROOT)
+        self.agent.release(AT_ROOT)
         self.clock.advance(10)
         page = self.page()
-        assert (page.status, files(page), self.agents.count(AT_ROOT)) == ("HIT", ["b.zip"], 2)
+        assert (page.status, files(page), self.agent.count(AT_ROOT)) == ("HIT", ["b.zip"], 2)
 
     def test_refused_validators(self) -> None:
         """Where the index fails at conditional requests, the page is fresh all the same."""
@@ -301,7 +301,7 @@ class StaleTests(PagesCase):
             self.build(ROOT)
             self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
             self.page()
-            self.agents.conditional = Reply(status)
+            self.agent.conditional = Reply(status)
             for number in range(3):
                 self.clock.advance(2000)
                 self.indexes.says(AT_ROOT, project_page(f"{number}.zip").having(ETag='"x"'))
@@ -309,12 +309,12 @@ class StaleTests(PagesCase):
                 self.clock.advance(0.4)
                 page = self.result(ask)
                 assert (page.status, files(page)) == ("MISS", [f"{number}.zip"]), status
-            assert self.agents.count(AT_ROOT) == 7
+            assert self.agent.count(AT_ROOT) == 7
 
     def test_forced(self) -> None:
         """After a DELETE the first client waits for a silent index, the next ones do not."""
         self.pages.invalidate("demo")
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         ask = self.ask()
         self.clock.advance(4.9)
         self.pending(ask)
@@ -343,18 +343,18 @@ class ColdTests(PagesCase):
     def test_timeout(self) -> None:
         """A client waits 10 s, and is told the last failure; the flight continues."""
         self.indexes.says(AT_ROOT, project_page("a.zip"))
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         ask = self.ask()
         self.clock.advance(9.9)
         self.pending(ask)
         self.clock.advance(0.2)
         assert self.error(ask, UpstreamFailed).cause == "timed out"
-        self.agents.release(AT_ROOT)
+        self.agent.release(AT_ROOT)
         assert self.page().status == "HIT"
         self.build(ROOT)
         self.indexes.says(AT_ROOT, error.ConnectError())
         ask = self.ask()
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         self.clock.pump([0.5] * 21)
         assert self.error(ask, UpstreamFailed).cause == "could not connect"
 
@@ -387,15 +387,15 @@ class SeveralTests(PagesCase):
         """No index is served alone while another never responded, not even if it lacks it."""
         for failing, other in ((AT_ROOT, AT_EXTRA), (AT_EXTRA, AT_ROOT)):
             self.setUp()
-            good = self.agents.script[failing]
+            good = self.agent.script[failing]
             self.indexes.says(failing, Reply(500))
             for _ in range(2):
                 assert self.fails(self.ask()).url == failing
             assert self.pages.ready("demo", JSON, False) is None
             assert self.pages.ready_file("demo", "a.zip") is None
             assert self.pages.ready_file("demo", "b.zip") is None
-            assert self.agents.count(other) == 1
-            self.agents.script[failing] = good
+            assert self.agent.count(other) == 1
+            self.agent.script[failing] = good
             assert files(self.page()) == ["a.zip", "b.zip"]
             self.setUp()
             self.indexes.says(failing, Reply(500))
@@ -449,11 +449,11 @@ class ScopeCase(PagesCase):
 
     def hammer(self, seconds: int) -> int:
         """Request the failing page all the time; count the requests upstream."""
-        before = self.agents.count(AT_ROOT)
+        before = self.agent.count(AT_ROOT)
         for _ in range(seconds * 4):
             assert self.at_once() == "STALE"
             self.clock.advance(0.25)
-        return self.agents.count(AT_ROOT) - before
+        return self.agent.count(AT_ROOT) - before
 
     def assert_fresh_within(self, name: str, most: float) -> None:
         """After so many seconds a client gets the fresh page that there is now."""
@@ -507,27 +507,27 @@ class PageScopeTests(ScopeCase):
             self.indexes.says(AT_ROOT, failure)
             ask = self.ask()
             self.clock.pump([0.5] * 24)
-            asked = self.agents.count(AT_ROOT)
+            asked = self.agent.count(AT_ROOT)
             self.error(ask, UpstreamFailed)
             self.indexes.says(AT_ROOT, project_page("b.zip"))
             assert files(self.page()) == ["b.zip"]
-            assert self.agents.count(AT_ROOT) == asked + 1
+            assert self.agent.count(AT_ROOT) == asked + 1
 
     def test_connections(self) -> None:
         """However long a page hangs, few requests for it are under way; a slow one may end."""
         self.hold()
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         self.stale()
         for _ in range(60):
             self.hammer(1)
-            assert self.agents.waiting <= 4
-        self.agents.release(AT_ROOT)
+            assert self.agent.waiting <= 4
+        self.agent.release(AT_ROOT)
         assert files(self.page()) == ["b.zip"]
 
     def test_silence_that_lasts(self) -> None:
         """A page that hangs, requested all the time, holds others up for seconds at most."""
         self.hold()
-        self.agents.silent.add(AT_ROOT)
+        self.agent.silent.add(AT_ROOT)
         self.stale()
         for _ in range(20):
             self.hammer(10)
@@ -562,13 +562,13 @@ class IndexScopeTests(ScopeCase):
             ask = self.ask("other")
             while not ask.called:
                 self.clock.advance(0.1)
-            asked = len(self.agents.asked)
+            asked = len(self.agent.asked)
             ready = self.pages.ready("demo", JSON, False)
             assert ready is not None
             assert ready.status == "STALE"
             again = self.error(run(self.pages.refetch_file("demo", "a.zip")), UpstreamFailed)
             assert again.url == ROOT  # not the other page's
-            assert len(self.agents.asked) == asked
+            assert len(self.agent.asked) == asked
 
     def test_upstream_requests(self) -> None:
         """The index gets a request in two seconds, however many pages are requested."""
@@ -576,11 +576,11 @@ class IndexScopeTests(ScopeCase):
             self.hold()
             self.break_(failure)
             self.stale()
-            asked = len(self.agents.asked)
+            asked = len(self.agent.asked)
             for _ in range(100):
                 assert self.at_once() == self.at_once("other") == "STALE"
                 self.clock.advance(0.3)
-            assert len(self.agents.asked) - asked <= 22
+            assert len(self.agent.asked) - asked <= 22
             self.break_(project_page("b.zip"))
             for name in ("other", "demo"):
                 self.assert_fresh_within(name, 30.0 if retry_after(failure) else 4.0)
@@ -588,14 +588,14 @@ class IndexScopeTests(ScopeCase):
     def test_silence(self) -> None:
         """A silent index gets a request in a few seconds; its return shows within four."""
         self.hold()
-        self.agents.silent |= {AT_ROOT, OTHER}
+        self.agent.silent |= {AT_ROOT, OTHER}
         self.stale()
-        asked, began = len(self.agents.asked), self.clock.seconds()
+        asked, began = len(self.agent.asked), self.clock.seconds()
         for _ in range(100):
             assert self.at_once() == self.at_once("other") == "STALE"
             self.clock.advance(0.3)
-        assert len(self.agents.asked) - asked <= (self.clock.seconds() - began) / 1.5 + 3
-        self.agents.silent.clear()
+        assert len(self.agent.asked) - asked <= (self.clock.seconds() - began) / 1.5 + 3
+        self.agent.silent.clear()
         self.assert_fresh_within("other", 4.0)
         self.assert_fresh_within("demo", 4.0)
 
@@ -606,14 +606,14 @@ class IndexScopeTests(ScopeCase):
             self.break_(failure)
             self.stale()
             self.clock.advance(31)
-            self.agents.silent.add(AT_ROOT)
-            asked = len(self.agents.asked)
+            self.agent.silent.add(AT_ROOT)
+            asked = len(self.agent.asked)
             asks = [self.ask() for _ in range(100)]
-            assert len(self.agents.asked) == asked + 1
+            assert len(self.agent.asked) == asked + 1
             assert [ask.called for ask in asks] == [False] + [True] * 99
             assert {self.result(ask).status for ask in asks[1:]} == {"STALE"}
             self.indexes.says(AT_ROOT, project_page("b.zip"))
-            self.agents.release(AT_ROOT)
+            self.agent.release(AT_ROOT)
             assert self.result(asks[0]).status == "MISS"
 
     def test_other_index(self) -> None:

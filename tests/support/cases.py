@@ -151,7 +151,7 @@ class ProxpiCase(FolderCase):
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Readiness()
-        self.internet = MemoryAgent()
+        self.agent = MemoryAgent()
         self.response_cache = ResponseCache()
         self.build()
 
@@ -192,7 +192,7 @@ class ProxpiCase(FolderCase):
                 open_files=open_files,
             ),
             access=self.access_log.append,
-            agent=self.internet,
+            agent=self.agent,
         )
         self.upstream, self.cache_dir, self.mirror = (
             proxpi.upstream,
@@ -213,8 +213,8 @@ class ProxpiCase(FolderCase):
     ) -> None:
         """Let the index list one file, and the upstream have it."""
         listed = entry(filename, data, **keys)
-        self.internet.at(f"{INDEX}{project}/", page(listed, name=project))
-        self.internet.at(listed["url"], *(replies or [Reply(200, data)]))
+        self.agent.at(f"{INDEX}{project}/", page(listed, name=project))
+        self.agent.at(listed["url"], *(replies or [Reply(200, data)]))
 
     def connect(
         self, *, peer: IAddress = PEER, tls: bool = False, capacity: int | None = None

@@ -87,19 +87,19 @@ class Indexes:
     urls: tuple[str, ...] = (ROOT,)
     ttls: tuple[float, ...] = (1800.0, 180.0)
     clock: Clock = attrs.field(factory=Clock)
-    agents: MemoryAgent = attrs.field(factory=MemoryAgent)
+    agent: MemoryAgent = attrs.field(factory=MemoryAgent)
     upstream: UpstreamClient = attrs.field(init=False)
     sources: list[IndexClient] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.upstream = upstream_client(self.agents, self.clock, *self.urls)
+        self.upstream = upstream_client(self.agent, self.clock, *self.urls)
         self.sources = [
             source(url, ttl, self.upstream) for url, ttl in zip(self.urls, self.ttls, strict=False)
         ]
 
     def says(self, url: str, reply: Reply | Exception) -> None:
         """Set what is answered at a URL."""
-        self.agents.at(url, reply)
+        self.agent.at(url, reply)
 
 
 def project_page(

@@ -197,7 +197,7 @@ class MirrorCase(FolderCase):
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
-        self.internet = MemoryAgent()
+        self.agent = MemoryAgent()
         self.listings = FakeListings()
         self.threads: list[tuple[Any, Deferred[Any]]] = []
         self.build()
@@ -216,7 +216,7 @@ class MirrorCase(FolderCase):
         self.cache_dir.prepare()
         self.mirror = file_mirror(
             self.listings,
-            upstream_client(self.internet, self.clock, offline=offline),
+            upstream_client(self.agent, self.clock, offline=offline),
             self.cache_dir,
             self.clock,
             in_thread=self.in_thread,
@@ -243,8 +243,8 @@ class MirrorCase(FolderCase):
         """Let the page list the wheel, and the upstream answer so; by default with the file."""
         private, cold = keys.pop("private", False), keys.pop("cold", False)
         self.listings.lists(entry(NAME, data, **keys), private=private, cold=cold)
-        self.internet.at(URL, *(replies or [Reply(200, data)]))
-        self.internet.asked.clear()
+        self.agent.at(URL, *(replies or [Reply(200, data)]))
+        self.agent.asked.clear()
 
     def fetch(self, filename: str = NAME) -> Served:
         return run(self.mirror.fetch("demo", filename))
@@ -283,7 +283,7 @@ class MirrorCase(FolderCase):
         reply.end()
 
     def ranges(self) -> list[str | None]:
-        return [asked.header("Range") for asked in self.internet.asked if asked.method == "GET"]
+        return [asked.header("Range") for asked in self.agent.asked if asked.method == "GET"]
 
     def assert_bytes(self, found: object, data: bytes = DATA) -> None:
         if isinstance(found, Reader):

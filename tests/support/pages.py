@@ -62,7 +62,7 @@ class PagesCase(FolderCase):
         """Begin with these indexes, and nothing known of them."""
         rmtree(self.folder / ".proxpi", ignore_errors=True)
         self.indexes = Indexes(urls, ttls)
-        self.agents, self.clock = self.indexes.agents, self.indexes.clock
+        self.agent, self.clock = self.indexes.agent, self.indexes.clock
         self.start()
 
     def start(self) -> None:

@@ -54,7 +54,7 @@ class ListCase(FolderCase):
             if path.is_file():
                 path.unlink()
         self.indexes = Indexes(urls, ttls)
-        self.agents, self.clock = self.indexes.agents, self.indexes.clock
+        self.agent, self.clock = self.indexes.agent, self.indexes.clock
         self.restart()
 
     def restart(self) -> None:
@@ -91,9 +91,9 @@ class StoredListCase(ListCase):
         super().setUp()
         self.indexes.says(ROOT, root_list(["b", "a"]).having(ETag='"x"'))
         self.first = self.list()
-        self.asked = len(self.agents.asked)
+        self.asked = len(self.agent.asked)
 
     @property
     def asks(self) -> int:
         """How many requests an index got since the list was stored."""
-        return len(self.agents.asked) - self.asked
+        return len(self.agent.asked) - self.asked

@@ -42,7 +42,7 @@ class ChannelCase(ProxpiCase):
     def late_page(self, name: str) -> Reply:
         """Have a page of the index that does not come to its end by itself."""
         late = attrs.evolve(page(), whole=False)
-        self.internet.at(f"{INDEX}{name}/", late)
+        self.agent.at(f"{INDEX}{name}/", late)
         return late
 
     def closes_after(self, client: Exchange, seconds: float, slack: float = 1) -> None:
@@ -115,7 +115,7 @@ class Deadlines(ChannelCase):
         client = self.connect()
         assert self.status(client, "/index/demo/demo.whl") is None
         for _ in range(2):
-            self.internet.at(FILES + "demo.whl", Reply(200, b"da", whole=False))
+            self.agent.at(FILES + "demo.whl", Reply(200, b"da", whole=False))
             self.clock.pass_time(19)
             assert not client.closed
 

@@ -37,7 +37,7 @@ class FileCase(ProxpiCase):
     def warm(self) -> None:
         """Fetch it into the cache."""
         assert self.get(PATH).body == DATA
-        self.internet.asked.clear()
+        self.agent.asked.clear()
 
     def start(self, method: str = "GET", *headers: str, capacity: int | None = None) -> Exchange:
         """Send a request for it on a connection of its own."""
@@ -68,7 +68,7 @@ class Whole(FileCase):
             assert response.headers["x-cache"] == expected
             assert response.headers["accept-ranges"] == "bytes"
             self.assert_caching(response)
-        assert self.internet.urls() == [INDEX + "demo/", FILES + NAME]
+        assert self.agent.urls() == [INDEX + "demo/", FILES + NAME]
         assert self.open_files() == []
 
     def test_unverified(self) -> None:
@@ -122,7 +122,7 @@ class Whole(FileCase):
         assert self.get(f"{PATH}.metadata").status == 404
         self.pages.invalidate("demo")
         self.serve(NAME, DATA, metadata={"sha256": sha256(METADATA)})
-        self.internet.at(f"{FILES}{NAME}.metadata", Reply(200, METADATA))
+        self.agent.at(f"{FILES}{NAME}.metadata", Reply(200, METADATA))
         tag = f'"{sha256(METADATA)}"'
         assert self.get(f"{PATH}.metadata", f"If-None-Match: {tag}").status == 304
         for expected in ("MISS", "HIT"):
@@ -154,7 +154,7 @@ class Preconditions(FileCase):
                     assert (response.status, response.body) == (304, b"")
                     self.assert_caching(response)
                     assert "content-type" not in response.headers
-            assert FILES + NAME not in self.internet.urls() + self.internet.urls("HEAD")
+            assert FILES + NAME not in self.agent.urls() + self.agent.urls("HEAD")
         assert self.open_files() == []
 
     def test_if_match(self) -> None:
@@ -166,13 +166,13 @@ class Preconditions(FileCase):
                         response = self.ask(method, PATH, f"If-Match: {tag}", more)
                         assert response.status == 412, (cached, tag, more)
                         assert "max-age=31536000" not in response.headers.get("cache-control", "")
-            assert FILES + NAME not in self.internet.urls()
+            assert FILES + NAME not in self.agent.urls()
             for tag in ("*", ETAG, f'"a", {ETAG}', f'{ETAG} , W/"a"'):
                 assert self.get(PATH, f"If-Match: {tag}").body == DATA
                 part = self.get(PATH, f"If-Match: {tag}", "Range: bytes=1-2")
                 assert (part.status, part.body) == (206, DATA[1:3])
                 assert self.ask("HEAD", PATH, f"If-Match: {tag}").status == 200
-            self.internet.asked.clear()
+            self.agent.asked.clear()
         assert self.open_files() == []
 
     def test_several_lines(self) -> None:
@@ -234,7 +234,7 @@ class Heads(FileCase):
     def test_equals_get(self) -> None:
         """It does, cold and warm, without a download, also with ``Range``."""
         heads = [self.ask("HEAD", PATH)]
-        assert self.internet.urls() == [INDEX + "demo/"]
+        assert self.agent.urls() == [INDEX + "demo/"]
         expected = dict(self.get(PATH).headers)
         heads += [self.ask("HEAD", PATH), self.ask("HEAD", PATH, "Range: bytes=0-1")]
         for head in heads:
@@ -270,7 +270,7 @@ class Redirects(FileCase):
         """If the upstream fails, the client is redirected, without credentials."""
         for reply in (Reply(503), Reply(403), ConnectionRefusedError()):
             self.serve(NAME, DATA, url=f"https://user:secret@files.example/{NAME}")
-            self.internet.at(f"https://files.example/{NAME}", reply)
+            self.agent.at(f"https://files.example/{NAME}", reply)
             response = self.get(PATH)
             assert response.status == 302
             assert response.headers["location"] == f"https://files.example/{NAME}"
@@ -296,7 +296,7 @@ class Redirects(FileCase):
         """A file that no server has, no page lists, or no name can be, is a 404."""
         for name in ("..%2f..%2fetc%2fpasswd", "a%00.whl", "x" * 10_000, "%ff", "a/b", "%2e%2e"):
             assert self.get(f"/index/demo/{name}").status == 404, name[:20]
-        assert self.internet.asked == []
+        assert self.agent.asked == []
         self.serve(NAME, DATA, Reply(404))
         for method in ("GET", "HEAD"):
             for path in ("/index/demo/other.whl", "/index/other/other.whl"):
@@ -306,7 +306,7 @@ class Redirects(FileCase):
 
     def test_page_fails(self) -> None:
         """A file whose page cannot be had is a 503."""
-        self.internet.at(INDEX + "demo/", Reply(503))
+        self.agent.at(INDEX + "demo/", Reply(503))
         for method in ("GET", "HEAD"):
             response = self.ask(method, PATH, within=10)
             assert (response.status, response.headers["retry-after"]) == (503, "5")
@@ -427,7 +427,7 @@ class Streaming(StreamCase):
     def test_if_match(self) -> None:
         """Another file is a 412 without a fetch; so is one whose digest is not known yet."""
         response = self.get(PATH, 'If-Match: "other"')
-        assert (response.status, self.internet.urls()[1:]) == (412, [])
+        assert (response.status, self.agent.urls()[1:]) == (412, [])
         self.serve_slowly(hashes={})
         assert self.begin(f"If-Match: {LARGE_ETAG}").response().status == 412
         self.finish()
@@ -491,15 +491,15 @@ class RangeMisses(StreamCase):
                     "x-cache": "MISS",
                 }.items():
                     assert response.headers[name] == value
-                sent = self.internet.asked[-1].header("Range")
+                sent = self.agent.asked[-1].header("Range")
                 assert sent == f"bytes={start}-{stop - 1}"
             self.serve(NAME, LARGE)
-            self.internet.asked.clear()
+            self.agent.asked.clear()
             for asked in (f"{size}-", f"{size + 5}-{size + 9}", "-0"):
                 response = self.get(PATH, f"Range: bytes={asked}")
                 assert response.status == 416, asked
                 assert response.headers["content-range"] == f"bytes */{size}"
-            assert self.internet.urls() == []
+            assert self.agent.urls() == []
         self.assert_nothing_left()
 
     def test_cut(self) -> None:

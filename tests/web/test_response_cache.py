@@ -48,9 +48,9 @@ class CacheCase(ProxpiCase):
     def fill(self, **files: bytes) -> None:
         """Bring the project into the cache."""
         data = {**DATA, **files}
-        self.internet.at(INDEX_PAGE, page(*(entry(name, body) for name, body in data.items())))
+        self.agent.at(INDEX_PAGE, page(*(entry(name, body) for name, body in data.items())))
         for name, body in data.items():
-            self.internet.at(FILES + name, Reply(200, body))
+            self.agent.at(FILES + name, Reply(200, body))
         for target in (PAGE, *(PAGE + name for name in data)):
             assert self.get(target).status == 200
 
@@ -146,7 +146,7 @@ class Responses(CacheCase):
         for target in (PAGE + LARGE, PAGE):
             if target == PAGE:
                 self.clock.advance(1801)
-                self.internet.at(INDEX_PAGE, LONG_PAGE)
+                self.agent.at(INDEX_PAGE, LONG_PAGE)
             head = self.stored(target)
             whole = undated(self.receive(head))
             client = self.connect(capacity=4096)
@@ -242,7 +242,7 @@ class Bounds(CacheCase):
             raise OSError(errno.EMFILE, "no descriptors")
 
         self.clock.advance(1801)
-        self.internet.at(INDEX_PAGE, LONG_PAGE)
+        self.agent.at(INDEX_PAGE, LONG_PAGE)
         head = written("GET", PAGE, JSON)
         whole = self.receive(head)
         self.put(os, "memfd_create", refuse)
@@ -292,9 +292,9 @@ class NotCached(CacheCase):
         self.put(PageCache, "fetch", invalidate)
         self.receive(head)
         assert not self.is_cached(head)
-        asked = len(self.internet.urls())
+        asked = len(self.agent.urls())
         self.receive(head)
-        assert len(self.internet.urls()) > asked
+        assert len(self.agent.urls()) > asked
 
     def test_changed(self) -> None:
         """A page that has changed upstream is sent as it is now, and so are its files."""
@@ -303,7 +303,7 @@ class NotCached(CacheCase):
         self.fill(**{SMALL: b"other"})
         assert b"other" in self.receive(heads[1])
         self.clock.advance(1801)
-        self.internet.at(INDEX_PAGE, page(entry("demo-4.0.tar.gz", b"4")))
+        self.agent.at(INDEX_PAGE, page(entry("demo-4.0.tar.gz", b"4")))
         answer = self.receive(heads[0])
         assert b"X-Cache: MISS" in answer and b"demo-4.0" in answer
         assert b"demo-4.0" in self.receive(heads[0], heads[0])
@@ -318,7 +318,7 @@ class NotCached(CacheCase):
         assert b"max-age=10\r\n" in self.receive(head)
         assert self.is_cached(head)
         self.clock.advance(10)
-        self.internet.at(INDEX_PAGE, OSError())
+        self.agent.at(INDEX_PAGE, OSError())
         for _ in range(3):
             assert not self.is_cached(head)
 

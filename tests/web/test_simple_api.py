@@ -27,8 +27,8 @@ class PageCase(ProxpiCase):
     def setUp(self) -> None:
         """List it."""
         super().setUp()
-        self.internet.at(INDEX + "demo/", page(SDIST))
-        self.internet.at(INDEX, root_list(["demo", "Other_One"]))
+        self.agent.at(INDEX + "demo/", page(SDIST))
+        self.agent.at(INDEX, root_list(["demo", "Other_One"]))
 
 
 class Representations(PageCase):
@@ -58,7 +58,7 @@ class Representations(PageCase):
                 response = self.ask(method, path, "Accept: image/png")
                 assert (response.status, response.headers["vary"]) == (406, VARY)
         assert JSON in self.get(PAGE, "Accept: image/png").text
-        assert self.internet.urls() == []
+        assert self.agent.urls() == []
 
     def test_head(self) -> None:
         """``HEAD`` is the ``GET`` without its body."""
@@ -128,7 +128,7 @@ class Caching(PageCase):
     def test_stale(self) -> None:
         """In an outage a page is stale, states its age, and is not to be kept."""
         self.get(PAGE)
-        self.internet.at(INDEX + "demo/", ConnectionRefusedError())
+        self.agent.at(INDEX + "demo/", ConnectionRefusedError())
         self.clock.advance(2000)
         response = self.ask("GET", PAGE, within=1)
         assert (response.status, response.headers["x-cache"]) == (200, "STALE")
@@ -139,7 +139,7 @@ class Caching(PageCase):
         """A page that the index confirms says so."""
         reply = page(SDIST)
         reply.headers["ETag"] = '"1"'
-        self.internet.at(INDEX + "demo/", reply, Reply(304))
+        self.agent.at(INDEX + "demo/", reply, Reply(304))
         self.get(PAGE)
         self.clock.advance(2000)
         assert self.get(PAGE).headers["x-cache"] == "REVALIDATED"
@@ -162,7 +162,7 @@ class UrlsAndMethods(PageCase):
                 response = self.ask(method, path)
                 assert (response.status, response.headers["location"]) == (301, location)
                 assert response.headers["content-length"] == "0"
-        assert self.internet.asked == []
+        assert self.agent.asked == []
         for url in ("http://proxpi.example:5000/index/demo/", "HTTP://other/index/demo/"):
             assert self.get(url).status == 200
 
@@ -175,7 +175,7 @@ class UrlsAndMethods(PageCase):
             for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"):
                 response = self.ask(method, path, body="x")
                 assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
-        assert self.internet.asked == []
+        assert self.agent.asked == []
 
 
 class Failures(PageCase):
@@ -183,7 +183,7 @@ class Failures(PageCase):
 
     def failing(self, reply: Reply | Exception, index: str = INDEX) -> Response:
         """Request a page whose index fails so; the response is one plain line."""
-        self.internet.at(INDEX + "gone/", reply)
+        self.agent.at(INDEX + "gone/", reply)
         self.build(index=index)
         response = self.ask("GET", "/index/gone/", within=10)
         self.assert_plain(response)
@@ -200,13 +200,13 @@ class Failures(PageCase):
         """An unknown project is a 404, requested upstream once; a malformed one never."""
         for path in ("/index/-x/", "/index/%ff/", "/index/a%2Fb/", "/index/..%2f/", "/index/a%00/"):
             assert self.get(path).status == 404
-        assert self.internet.asked == []
+        assert self.agent.asked == []
         for _ in range(3):
             response = self.get("/index/gone/")
             assert response.status == 404
             self.assert_plain(response)
         assert self.ask("HEAD", "/index/gone/").status == 404
-        assert len(self.internet.asked) == 1
+        assert len(self.agent.asked) == 1
 
     def test_upstream_fails(self) -> None:
         """An outage is a 503 with ``Retry-After``; what waiting does not mend is a 502."""
@@ -228,7 +228,7 @@ class Failures(PageCase):
         response = self.failing(Reply(401), PRIVATE_INDEX)
         assert "index.example" in response.text
         assert "secret" not in response.text and "user" not in response.text
-        self.internet.at(INDEX, Reply(503))
+        self.agent.at(INDEX, Reply(503))
         response = self.ask("GET", "/index/", within=10)
         assert response.status == 503
         self.assert_plain(response)
@@ -236,7 +236,7 @@ class Failures(PageCase):
     def test_client_disconnects(self) -> None:
         """A client that disconnects cancels nothing for another, and no error is logged."""
         silence = Silence()
-        self.internet.at(INDEX + "demo/", silence)
+        self.agent.at(INDEX + "demo/", silence)
         leaving, staying = self.connect(), self.connect()
         for exchange in (leaving, staying):
             exchange.ask("GET", PAGE)
@@ -252,7 +252,7 @@ class Long(PageCase):
     def test_page(self) -> None:
         """A long page is sent whole, with backpressure."""
         entries = [entry(f"demo-{number}.tar.gz", b"sdist") for number in range(4000)]
-        self.internet.at(INDEX + "demo/", page(*entries))
+        self.agent.at(INDEX + "demo/", page(*entries))
         response = self.get(PAGE, PIP)
         assert len(response.body) > transfer.AT_ONCE
         assert len(json.loads(response.body)["files"]) == 4000
@@ -263,7 +263,7 @@ class Long(PageCase):
 
     def test_list(self) -> None:
         """A list that is replaced while it is sent is sent as it was, and its file closed."""
-        self.internet.at(INDEX, root_list(LONG_LIST), root_list(["other"]))
+        self.agent.at(INDEX, root_list(LONG_LIST), root_list(["other"]))
         self.get("/index/", PIP)
         before = len(self.open_files())
         exchange, leaving = self.connect(), self.connect()

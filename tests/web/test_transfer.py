@@ -233,9 +233,9 @@ class Broken(TransferCase):
         self.failing = BROKEN
         assert "Input/output error" in self.cut(exchange)
         self.failing = None
-        self.internet.asked.clear()
+        self.agent.asked.clear()
         assert self.get(PATH).body == DATA
-        assert self.internet.asked == []
+        assert self.agent.asked == []
         exchange = self.begin()
         self.failing = BROKEN
         self.cut(exchange)

@@ -43,19 +43,19 @@ class ApiCase(ProxpiCase):
     def setUp(self) -> None:
         """List them."""
         super().setUp()
-        self.internet.at(INDEX, root_list(["demo", "list"]))
+        self.agent.at(INDEX, root_list(["demo", "list"]))
         for name in ("list", "de-mo"):
-            self.internet.at(f"{INDEX}{name}/", page(entry("x.whl", b"x"), name=name))
+            self.agent.at(f"{INDEX}{name}/", page(entry("x.whl", b"x"), name=name))
         keys: dict[str, Any] = {"metadata": {"sha256": sha256(METADATA)}, "gpg-sig": True}
         other = entry(OTHER, b"other", url=FILES + "demo-1.0%2Blocal.tar.gz")
-        self.internet.at(INDEX + "demo/", page(entry(NAME, DATA, **keys), other))
+        self.agent.at(INDEX + "demo/", page(entry(NAME, DATA, **keys), other))
         for url, data in (
             (FILES + NAME, DATA),
             (f"{FILES}{NAME}.metadata", METADATA),
             (f"{FILES}{NAME}.asc", b"signed"),
             (other["url"], b"other"),
         ):
-            self.internet.at(url, Reply(200, data))
+            self.agent.at(url, Reply(200, data))
 
     def fill(self) -> None:
         """Fetch everything into the cache."""
@@ -64,9 +64,9 @@ class ApiCase(ProxpiCase):
 
     def asked(self, path: str) -> bool:
         """Tell whether a request reaches the upstream."""
-        self.internet.asked.clear()
+        self.agent.asked.clear()
         assert self.get(path).status == 200
-        return bool(self.internet.asked)
+        return bool(self.agent.asked)
 
     def cached(self) -> list[bool]:
         """Tell which of the files are cached."""
@@ -106,7 +106,7 @@ class DeletePages(ApiCase):
             self.fill()
             self.delete(path)
             assert {each for each in PAGES if self.asked(each)} == invalidated, path
-        self.internet.at(INDEX, Reply(503))
+        self.agent.at(INDEX, Reply(503))
         self.delete("/cache/list")
 
     def test_no_name(self) -> None:
@@ -169,9 +169,9 @@ class DeleteFile(ApiCase):
             "unknown/x.whl": [True] * 4,
         }.items():
             self.fill()
-            self.internet.asked.clear()
+            self.agent.asked.clear()
             self.delete(f"/cache/{path}")
-            assert (self.cached(), self.internet.asked) == (cached, []), path
+            assert (self.cached(), self.agent.asked) == (cached, []), path
             assert (NAME in self.files()) == cached[0]
         assert not self.asked("/index/demo/")
 
@@ -191,12 +191,12 @@ class DeleteFile(ApiCase):
     def test_during_the_download(self) -> None:
         """Its waiting clients get it, it is not cached, and the next client starts anew."""
         first, second = Silence(), Silence()
-        self.internet.at(FILES + NAME, first, second)
+        self.agent.at(FILES + NAME, first, second)
         waiting, later = self.connect(), self.connect()
         waiting.ask("GET", PATH)
         self.delete(f"/cache/demo/{NAME}")
         later.ask("GET", PATH)
-        assert self.internet.urls().count(FILES + NAME) == 2
+        assert self.agent.urls().count(FILES + NAME) == 2
         first.answer(Reply(200, DATA))
         assert waiting.response().body == DATA
         assert later.answer() is None
@@ -233,7 +233,7 @@ class DeleteAll(ApiCase):
             assert self.asked(path), path
         self.delete("/cache")
         for url in (INDEX, INDEX + "demo/", FILES + NAME):
-            self.internet.at(url, Reply(503))
+            self.agent.at(url, Reply(503))
         for _ in range(2):
             for path in ("/index/", "/index/demo/", PATH):
                 assert self.ask("GET", path, within=20).status == 503
@@ -250,7 +250,7 @@ class DeleteAll(ApiCase):
             if path == PATH:
                 self.get("/index/demo/")
             silence = Silence()
-            self.internet.at(url, silence, new)
+            self.agent.at(url, silence, new)
             waiting = self.connect()
             waiting.ask("GET", path)
             self.delete("/cache")
@@ -293,7 +293,7 @@ class HealthAndMetrics(ApiCase):
 
     def test_health(self) -> None:
         """It answers at once, in any spelling, though the upstream is silent."""
-        self.internet.at(INDEX + "demo/", Silence())
+        self.agent.at(INDEX + "demo/", Silence())
         waiting = self.connect()
         waiting.ask("GET", "/index/demo/")
         for path in ("/health", "/health/", "//health", "/health?x", "http://h.example/health"):
