@@ -112,24 +112,24 @@ def parse(raw: bytes) -> Head:
         _refuse_malformed(raw)
     method, target, _, minor, block = match.groups()
     version = b"HTTP/1.0" if minor == b"0" else b"HTTP/1.1"
-    said: dict[bytes, list[bytes]] = {}
+    interpreted: dict[bytes, list[bytes]] = {}
     for name, value in _INTERPRETED.findall(block):
-        said.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    hosts = said.get(b"host", [])
+        interpreted.setdefault(name.lower(), []).append(value.strip(b" \t"))
+    hosts = interpreted.get(b"host", [])
     if len(hosts) != 1 and (hosts or version == b"HTTP/1.1"):
         _refuse("A request of HTTP/1.1 has exactly one Host field.")
     if hosts:
         check_authority(hosts[0], "Host")
     target, authority = _path(method, target)
     persistent = version == b"HTTP/1.1"
-    if b"connection" in said:
-        tokens = b",".join(said[b"connection"]).lower().split(b",")
+    if b"connection" in interpreted:
+        tokens = b",".join(interpreted[b"connection"]).lower().split(b",")
         persistent = persistent and b"close" not in [token.strip(b" \t") for token in tokens]
     length: int | None = 0
     expects = False
-    if not _UNCACHED.isdisjoint(said):
-        length = _length(said, version)
-        expect = said.get(b"expect", [b""])[0].lower()
+    if not _UNCACHED.isdisjoint(interpreted):
+        length = _length(interpreted, version)
+        expect = interpreted.get(b"expect", [b""])[0].lower()
         expects = expect == b"100-continue" and version == b"HTTP/1.1"
     key = None
     if (
@@ -137,10 +137,12 @@ def parse(raw: bytes) -> Head:
         and method in (b"GET", b"HEAD")
         and len(raw) <= MAX_ALIAS
         and authority is None
-        and _UNCACHED.isdisjoint(said)
+        and _UNCACHED.isdisjoint(interpreted)
     ):
-        asking = tuple([b", ".join(said[name]) if name in said else None for name in KEY_FIELDS])
-        key = method, target, asking
+        selecting = tuple(
+            [b", ".join(interpreted[name]) if name in interpreted else None for name in KEY_FIELDS]
+        )
+        key = method, target, selecting
     return Head(method, target, version, authority, persistent, length, expects, key, block)
 
 
@@ -219,9 +221,12 @@ def _path(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     return path if path.startswith(b"/") else b"/" + path.partition(b"#")[0], authority
 
 
-def _length(said: dict[bytes, list[bytes]], version: bytes) -> int | None:
+def _length(interpreted: dict[bytes, list[bytes]], version: bytes) -> int | None:
     """Give the length of the body; ``None`` if it comes in chunks."""
-    lengths, codings = said.get(b"content-length", []), said.get(b"transfer-encoding", [])
+    lengths, codings = (
+        interpreted.get(b"content-length", []),
+        interpreted.get(b"transfer-encoding", []),
+    )
     if len(lengths) > 1 or (lengths and (codings or not _LENGTH.fullmatch(lengths[0]))):
         _refuse("A request states the length of its body once, as a number.")
     if not codings:

@@ -233,11 +233,11 @@ class ResponseCache:
                 start, stop, cost = 0, 0, len(body)
         self._remove(self._by_key.get(key))
         template = _template(status, fields, has_max_age=cacheable.fresh_until < math.inf)
-        method, target, asking = key
+        method, target, selecting = key
         # A small body is there once more, with the head that was sent last.
         cost = OVERHEAD + 2 * len(template) + cost * (2 if cost <= SMALL else 1)
         cost += sum(map(len, (method, target, line, *cacheable.invalidation_keys)))
-        cost += sum(len(value or b"") for value in asking)
+        cost += sum(len(value or b"") for value in selecting)
         entry = CachedResponse(
             template=template,
             key=key,
