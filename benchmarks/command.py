@@ -1,10 +1,9 @@
-"""Measures proxpi beside the original program of the same name and nginx, in one run.
+"""Compares proxpi with the original and nginx in one run.
 
-Every scenario runs on 127.0.0.1 only, before the same local index, near or behind a slow link. The
-programs take turns, each round in another order; each is started anew for each scenario, with its
-default settings (where nobody is to be sent upstream, with those that stream), and writes what it
-writes by default: proxpi its access log, the original, by its container's command, none. nginx is a
-cache of answers with an access log.
+Every scenario runs on 127.0.0.1 with the same local index as upstream, with or without a slow link.
+The order of the programs changes with each round. Each scenario starts each program anew with its
+default settings; where a redirect upstream would hide the download, with streaming. proxpi and
+nginx write an access log; the original, as its container starts it, writes none.
 """
 
 from __future__ import annotations
@@ -25,44 +24,43 @@ from pathlib import Path
 import attrs
 import hits
 import installs
-import lists
+import large_files
 import misses
 import nginx
 import plot
+import project_list
 import starts
-import streams
-from bench import QUICK, Bench, Scenario, Sizes
-from environments import Unusable, end_gently
-from load import CONNECTIONS, Load, load_generator
-from local import distant, upstream
-from programs import Program, here, on_uvloop, original
-from values import NGINX, ORIGINAL, OURS, Measure, Values, Verdict, judged, restructured, text
+from clients import CONNECTIONS, LoadGenerator, find_wrk
+from environments import BenchmarkError, exit_on_sigterm
+from local_index import behind_slow_link, local_index
+from programs import Program, original, proxpi, proxpi_on_uvloop
+from results import NGINX, ORIGINAL, PROXPI, Measure, Values, Verdict, target_table, text, to_rst
+from scenario import QUICK, Benchmark, Scenario, Sizes
 
 SCENARIOS: list[Scenario] = [
     scenario
-    for family in (hits, lists, streams, misses, starts, installs)
+    for family in (hits, project_list, large_files, misses, starts, installs)
     for scenario in family.SCENARIOS
 ]
 _TOP = Path(__file__).parent.parent
 DOCUMENT = _TOP / "docs/performance.rst"
 PLOT = _TOP / "docs/performance.svg"
-#: What stands around the figures in the document.
+#: The marks around the figures in the document.
 BEGIN, END = ".. The figures: benchmarks/run --docs writes them.\n", ".. End of the figures.\n"
-#: What a program, or a client of it, may come to.
-_FAILURES = (Unusable, OSError, http.client.HTTPException, subprocess.SubprocessError)
-_READ = (
-    "Medians; a ratio is that of the rounds, each by itself, with the lowest and the highest in "
-    "brackets:\nwhere that range spans 1 there is no difference to speak of. The figures say "
-    "nothing beside those of another run."
+#: Errors of a program or its client that end one scenario, not the run.
+_FAILURES = (BenchmarkError, OSError, http.client.HTTPException, subprocess.SubprocessError)
+_HINT = (
+    "Medians of the rounds. A ratio is taken round by round; its range stands in brackets: a\n"
+    "range that spans 1 is no difference. Figures of different runs are not comparable."
 )
 
 
 @attrs.frozen
 class Result:
-    """All that came of a run.
+    """The result of a run.
 
-    :ivar about: what was compared, on what, and how
-    :ivar failures: what could not be measured, and why
+    :ivar about: versions, machine and sizes
+    :ivar failures: scenarios that failed, with their errors
     """
 
     about: dict[str, object]
@@ -71,8 +69,7 @@ class Result:
     verdicts: Sequence[Verdict]
     failures: Sequence[str] = ()
 
-    def document(self) -> str:
-        """Write it as JSON."""
+    def to_json(self) -> str:
         parts = {
             "about": self.about,
             "measures": self.values.summary(self.measures),
@@ -85,28 +82,27 @@ class Result:
 
 
 def measure(sizes: Sizes, scenarios: Sequence[Scenario], folder: Path, with_uvloop: bool) -> Result:
-    """Run all rounds; a scenario that fails in one of them costs no other.
+    """Run all rounds; a scenario that fails in one round does not affect the others.
 
-    :param folder: for temporary files
-    :raises Unusable: if something that it takes is missing
+    :param folder: the folder of temporary files
+    :raises BenchmarkError: if a program or a tool is missing
     """
-    load = Load(sizes.seconds, load_generator(), folder)
+    load = LoadGenerator(sizes.seconds, find_wrk(), folder)
     programs = _programs(with_uvloop)
-    began, about = time.monotonic(), _circumstances(programs)
+    began, about = time.monotonic(), _describe(programs)
     failures: list[str] = []
-    with upstream() as index, distant(index) as far:
-        bench = Bench(sizes, load, index, far, folder)
+    with local_index() as index, behind_slow_link(index) as far:
+        bench = Benchmark(sizes, load, index, far, folder)
         for number in range(sizes.repeat):
             bench.values.round = number
             turn = number % len(programs)
             for scenario in scenarios:
-                after = f"after {time.monotonic() - began:.0f} s"
-                told = f"round {number + 1} of {sizes.repeat}: {scenario.name}, {after}"
-                print(told, file=sys.stderr)
-                chosen = scenario.chosen(programs[turn:] + programs[:turn], bench.first)
+                title = f"round {number + 1} of {sizes.repeat}: {scenario.name}"
+                print(f"{title}, after {time.monotonic() - began:.0f} s", file=sys.stderr)
+                selected = scenario.select(programs[turn:] + programs[:turn], bench.first)
                 try:
                     with tempfile.TemporaryDirectory(dir=folder) as own:
-                        scenario.run(attrs.evolve(bench, folder=Path(own)), chosen)
+                        scenario.run(attrs.evolve(bench, folder=Path(own)), selected)
                 except _FAILURES as error:
                     failures.append(f"{scenario.name}, round {number + 1}: {error!r}")
                     print(failures[-1], file=sys.stderr)
@@ -119,20 +115,20 @@ def measure(sizes: Sizes, scenarios: Sequence[Scenario], folder: Path, with_uvlo
 
 
 def _programs(with_uvloop: bool) -> list[Program]:
-    programs = [here(), original()]
+    programs = [proxpi(), original()]
     if with_uvloop:
-        programs.insert(1, on_uvloop())
+        programs.insert(1, proxpi_on_uvloop())
     if (cache := nginx.nginx()) is not None:
         programs.append(cache)
     else:
-        print("nginx is not installed, and left out (apt-get install nginx-light)")
+        print("nginx is not installed: the run goes on without it (apt-get install nginx-light)")
     return programs
 
 
-def _circumstances(programs: Sequence[Program]) -> dict[str, object]:
-    """Say what is compared, and on what."""
+def _describe(programs: Sequence[Program]) -> dict[str, object]:
+    """Describe the programs and the machine."""
     by_name = {program.name: program for program in programs}
-    ours, theirs, cache = by_name[OURS], by_name[ORIGINAL], by_name.get(NGINX)
+    ours, theirs, cache = by_name[PROXPI], by_name[ORIGINAL], by_name.get(NGINX)
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -149,94 +145,93 @@ def _circumstances(programs: Sequence[Program]) -> dict[str, object]:
         "kernel": platform.release(),
         "processor": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_average": round(os.getloadavg()[0], 2),
     }
 
 
 def figures(result: Result) -> str:
-    """Write the part of the document that has the figures."""
+    """Render the figures of the document."""
     facts = ", ".join(f"{name} {value}" for name, value in result.about.items())
     parts = [
         f"Measured with: {facts}.",
         ".. image:: performance.svg\n   :alt: Times better than the original, by scenario",
-        "The targets, and what was measured of each (a ratio, unless the target is a figure):",
-        restructured(judged(result.verdicts)),
-        "All that was measured. " + _READ.replace("\n", " "),
-        restructured(result.values.rows(result.measures)),
+        "Targets (measured: a ratio, unless the target is a figure):",
+        to_rst(target_table(result.verdicts)),
+        "All values. " + _HINT.replace("\n", " "),
+        to_rst(result.values.rows(result.measures)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def replaced(document: str, inner: str) -> str:
-    """Put the figures into the document, instead of those in it.
+def replace_figures(document: str, inner: str) -> str:
+    """Replace the figures of a document.
 
-    :raises Unusable: if it has no place for them
+    :raises BenchmarkError: if the document lacks the marks around them
     """
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise Unusable(f"{DOCUMENT} has no place for figures: {BEGIN.strip()!r}, {END.strip()!r}")
+        raise BenchmarkError(f"{DOCUMENT} lacks the marks {BEGIN.strip()!r}, {END.strip()!r}")
     return f"{before}{begin}\n{inner}\n{end}{after}"
 
 
-def _written(result: Result, options: argparse.Namespace) -> None:
-    """Write what was asked for."""
+def _write_files(result: Result, options: argparse.Namespace) -> None:
     drawn = plot.rows(result.values, result.measures)
     if options.json:
-        options.json.write_text(result.document())
+        options.json.write_text(result.to_json())
     for path in filter(None, [options.svg, PLOT if options.docs else None]):
         if drawn:
             path.write_text(plot.svg(drawn))
     if options.docs:
-        DOCUMENT.write_text(replaced(DOCUMENT.read_text(), figures(result)))
+        DOCUMENT.write_text(replace_figures(DOCUMENT.read_text(), figures(result)))
 
 
 def parser() -> argparse.ArgumentParser:
-    """Give the options."""
-    usual = Sizes()
+    defaults = Sizes()
     found = argparse.ArgumentParser(
         prog="benchmarks/run", description=(__doc__ or "").partition("\n")[0]
     )
     found.add_argument(
-        "--seconds", type=int, help=f"of each measurement under load ({usual.seconds})"
+        "--seconds", type=int, help=f"duration of each load measurement ({defaults.seconds})"
     )
-    found.add_argument("--repeat", type=int, help=f"rounds ({usual.repeat})")
-    found.add_argument("--quick", action="store_true", help="small numbers, once: does it work?")
+    found.add_argument("--repeat", type=int, help=f"rounds ({defaults.repeat})")
+    found.add_argument(
+        "--quick", action="store_true", help="one short round: does every scenario work?"
+    )
     names = [scenario.name for scenario in SCENARIOS]
     found.add_argument(
         "--only", action="append", choices=names, help="one scenario; may be given several times"
     )
-    found.add_argument("--uvloop", action="store_true", help="measure proxpi on uvloop as well")
-    found.add_argument("--json", type=Path, metavar="FILE", help="write all values there")
-    found.add_argument("--svg", type=Path, metavar="FILE", help="draw the plot there")
+    found.add_argument("--uvloop", action="store_true", help="add proxpi on uvloop")
+    found.add_argument("--json", type=Path, metavar="FILE", help="write all values as JSON")
+    found.add_argument("--svg", type=Path, metavar="FILE", help="write the plot")
     found.add_argument(
-        "--docs", action="store_true", help=f"renew figures and plot of {DOCUMENT.name}"
+        "--docs", action="store_true", help=f"renew the figures and the plot of {DOCUMENT.name}"
     )
     return found
 
 
 def main() -> None:
-    """Read the options, measure, and print the tables."""
     options = parser().parse_args()
-    end_gently()
+    exit_on_sigterm()
     sizes = QUICK if options.quick else Sizes()
     for name in ("seconds", "repeat"):
         if (value := getattr(options, name)) is not None:
             if value < 1:
-                parser().error(f"--{name} takes a whole number from 1 on")
+                parser().error(f"--{name} is a whole number from 1 on")
             sizes = attrs.evolve(sizes, **{name: value})
     if options.docs and options.only:
-        parser().error("--docs takes all scenarios")
+        parser().error("--docs needs all scenarios")
     chosen = [row for row in SCENARIOS if not options.only or row.name in options.only]
     try:
         with tempfile.TemporaryDirectory(prefix="proxpi-benchmarks-") as folder:
             result = measure(sizes, chosen, Path(folder), options.uvloop)
-            # Before the folder is removed, which may take long.
+            # Printed before the removal of the folder, which may take long.
             print(", ".join(f"{name} {value}" for name, value in result.about.items()))
-            print(f"\n{text(result.values.rows(result.measures))}\n\n{_READ}")
-            print(f"\n{text(judged(result.verdicts))}", flush=True)
-            _written(result, options)
+            print(f"\n{text(result.values.rows(result.measures))}\n\n{_HINT}")
+            print(f"\n{text(target_table(result.verdicts))}", flush=True)
+            _write_files(result, options)
         if result.failures:
-            raise Unusable("not all could be measured:\n" + "\n".join(result.failures))
-    except Unusable as error:
+            raise BenchmarkError("scenarios failed:\n" + "\n".join(result.failures))
+    except BenchmarkError as error:
         sys.exit(f"benchmarks/run: {error}")

@@ -1,9 +1,7 @@
-"""What the commands run in: environments for what is only measured with, and an end that is clean.
+"""Virtual environments for the original, the clients and the profiler; set-up of the commands.
 
-The original, its clients and a profiler: each has an environment that is made once, from the index
-that pip uses here, below ``~/.cache/proxpi-benchmarks`` (or ``$XDG_CACHE_HOME``). So proxpi's own
-environment has nothing in it that proxpi lacks elsewhere. Remove that folder to have them made
-anew.
+Each environment is created once below ``~/.cache/proxpi-benchmarks`` (or ``$XDG_CACHE_HOME``) from
+pip's default index. Hence proxpi's own environment has proxpi's dependencies only.
 """
 
 from __future__ import annotations
@@ -19,20 +17,20 @@ from pathlib import Path
 ORIGINAL_RELEASE = "1.3.1"
 
 
-class Unusable(Exception):
-    """Nothing can be measured; the text says why, and what to do about it."""
+class BenchmarkError(Exception):
+    """A measurement is impossible; the message has the cause and the remedy."""
 
 
-def end_gently() -> None:
-    """Let whatever ends this process end what it started as well, in a background job, too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+def exit_on_sigterm() -> None:
+    """Raise on SIGTERM and SIGINT, in background jobs too, so that child processes are ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def environment(name: str, requirements: Sequence[str]) -> Path:
-    """Give the folder of an environment in which these are installed.
+    """Give the folder of a virtual environment with these requirements.
 
-    :raises Unusable: if they cannot be
+    :raises BenchmarkError: if they cannot be installed
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     version = ".".join(map(str, sys.version_info[:3]))
@@ -46,6 +44,8 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
             subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
         except subprocess.CalledProcessError as error:
-            raise Unusable(f"{', '.join(requirements)} cannot be installed: {error}") from None
+            raise BenchmarkError(
+                f"{', '.join(requirements)} cannot be installed: {error}"
+            ) from None
         complete.touch()
     return folder

@@ -1,14 +1,12 @@
-"""What the cache's eviction is worth: traces of requests, replayed against policies.
+"""Compares eviction policies by synthetic traces: hit ratio and byte hit ratio.
 
-``python benchmarks/eviction.py`` prints, for each trace and two sizes of the cache, the share of
-requests that were hits, and the share of bytes in them. ``proxpi`` is the code that runs;
-``future`` knows what is asked for next: once it keeps what is wanted soonest (the most of bytes),
-once what is wanted soonest and is small (the most of requests). With files of different sizes
-that is no proven bound, but nothing known comes nearer. The traces are made up, from fixed seeds.
+``proxpi`` is proxpi's own :class:`EvictionIndex`. ``future`` knows all later requests (Belady): it
+evicts the file that is requested last (for the byte hit ratio), or last weighted by size (for the
+hit ratio). With files of different sizes this is no proven bound, only the best one known. The
+traces have fixed seeds.
 
-``--counts FILE`` adds one whose popularity is real: a JSON object of names and downloads, such as
-that of the npm package ``download-counts`` (``npm pack download-counts``); of it only the numbers
-are used.
+``--counts FILE`` adds a trace with real popularity. The file is a JSON object of names and
+downloads, such as that of the npm package ``download-counts`` (``npm pack download-counts``).
 """
 
 from __future__ import annotations
@@ -31,52 +29,51 @@ Shares = tuple[float, float]
 KB, MB, GB = 10**3, 10**6, 10**9
 FILES = 12_000
 REQUESTS = 120_000
-#: Sizes of the cache, as shares of all that is ever asked for.
-ROOMS = (0.05, 0.2)
+#: Cache capacities, as shares of the bytes of all files in the trace.
+CAPACITIES = (0.05, 0.2)
 NEVER = 1 << 40
 
 
-def _size(chance: random.Random) -> int:
-    """Bytes of a file: metadata, small wheels, larger ones, and a few that are huge."""
-    kind = chance.random()
+def _size(rng: random.Random) -> int:
+    """Draw the size of a file in bytes: metadata, small, large or huge wheels."""
+    kind = rng.random()
     if kind < 0.35:
-        return int(chance.uniform(2 * KB, 20 * KB))
+        return int(rng.uniform(2 * KB, 20 * KB))
     if kind < 0.85:
-        return int(min(2 * MB, chance.lognormvariate(11.8, 1.2)))
+        return int(min(2 * MB, rng.lognormvariate(11.8, 1.2)))
     if kind < 0.98:
-        return int(chance.uniform(1 * MB, 30 * MB))
-    return int(chance.uniform(40 * MB, 300 * MB))
+        return int(rng.uniform(1 * MB, 30 * MB))
+    return int(rng.uniform(40 * MB, 300 * MB))
 
 
 class Catalog:
-    """Files of which the first are the most wanted (Zipf); new releases take their places."""
+    """Files by popularity (Zipf); releases replace files."""
 
     def __init__(self, seed: int, counts: list[float] | None = None) -> None:
-        """:param counts: how much each is wanted, the most wanted first, if it is not Zipf's law"""
-        self.chance = random.Random(seed)
-        self.sizes = [_size(self.chance) for _ in range(FILES)]
+        """:param counts: popularity in descending order; by default Zipf's law"""
+        self.rng = random.Random(seed)
+        self.sizes = [_size(self.rng) for _ in range(FILES)]
         self.order = list(range(FILES))
         zipf = (1 / (rank + 1) ** 0.9 for rank in range(FILES))
         self._weights = list(accumulate(zipf if counts is None else counts))
 
     def draw(self) -> int:
-        """Give a file as somebody wants it."""
-        at = bisect(self._weights, self.chance.random() * self._weights[-1])
-        return self.order[min(at, FILES - 1)]
+        """Draw a file by popularity."""
+        rank = bisect(self._weights, self.rng.random() * self._weights[-1])
+        return self.order[min(rank, FILES - 1)]
 
     def release(self, count: int) -> None:
-        """Replace files by new ones, the most wanted more often than others."""
+        """Replace files by new ones, popular files more often."""
         for _ in range(count):
-            self.order[int(FILES * self.chance.random() ** 3)] = len(self.sizes)
-            self.sizes.append(_size(self.chance))
+            self.order[int(FILES * self.rng.random() ** 3)] = len(self.sizes)
+            self.sizes.append(_size(self.rng))
 
     def trace(self, files: list[int]) -> Trace:
-        """Give requests with sizes."""
         return [(file, self.sizes[file]) for file in files]
 
 
 def drift(counts: list[float] | None = None) -> Trace:
-    """Popularity by Zipf, or as counted, drifting as new releases come."""
+    """Popularity by Zipf's law, or as counted; releases make it drift."""
     catalog = Catalog(1, counts)
     files: list[int] = []
     for number in range(REQUESTS):
@@ -87,71 +84,71 @@ def drift(counts: list[float] | None = None) -> Trace:
 
 
 def nightly() -> Trace:
-    """The same by day; each night a rebuild of everything asks for 5,000 files, each once."""
+    """Drift by day; each night a rebuild requests 5,000 files once."""
     catalog = Catalog(2)
     files: list[int] = []
     for _ in range(REQUESTS // 13_000):
         files += [catalog.draw() for _ in range(8000)]
         catalog.release(200)
-        files += catalog.chance.sample(catalog.order, 5000)
+        files += catalog.rng.sample(catalog.order, 5000)
     return catalog.trace(files)
 
 
 def bursts() -> Trace:
-    """Pipelines: up to eight jobs, one after the other, install one of 300 lock files."""
+    """Pipelines: up to eight jobs in turn install one of 300 lock files."""
     catalog = Catalog(3)
     files: list[int] = []
-    chance = catalog.chance
-    locks = [[catalog.draw() for _ in range(chance.randint(10, 120))] for _ in range(300)]
+    rng = catalog.rng
+    locks = [[catalog.draw() for _ in range(rng.randint(10, 120))] for _ in range(300)]
     weights = list(accumulate(1 / (rank + 1) ** 0.8 for rank in range(300)))
     while len(files) < REQUESTS:
-        if chance.random() < 0.05:
+        if rng.random() < 0.05:
             catalog.release(20)
-        lock = locks[bisect(weights, chance.random() * weights[-1])]
+        lock = locks[bisect(weights, rng.random() * weights[-1])]
         for position in range(len(lock)):
-            if chance.random() < 0.03:
+            if rng.random() < 0.03:
                 lock[position] = catalog.draw()
-        files += list(dict.fromkeys(lock)) * chance.randint(1, 8)
+        files += list(dict.fromkeys(lock)) * rng.randint(1, 8)
     return catalog.trace(files)
 
 
 def huge() -> Trace:
-    """Many small files, and each hundredth request for one of 40 wheels of 0.5 to 2.5 GB."""
+    """Small files; 1 % of the requests are for 40 wheels of 0.5 to 2.5 GB."""
     catalog = Catalog(4)
     files: list[int] = []
-    chance = catalog.chance
+    rng = catalog.rng
     catalog.sizes = [min(size, 3 * MB) for size in catalog.sizes]
     first = len(catalog.sizes)
-    catalog.sizes += [int(chance.uniform(0.5 * GB, 2.5 * GB)) for _ in range(40)]
+    catalog.sizes += [int(rng.uniform(0.5 * GB, 2.5 * GB)) for _ in range(40)]
     weights = list(accumulate(1 / (rank + 1) ** 0.9 for rank in range(40)))
     for number in range(REQUESTS):
         if number % 1000 == 0:
             catalog.release(20)
-        if chance.random() < 0.01:
-            files.append(first + bisect(weights, chance.random() * weights[-1]))
+        if rng.random() < 0.01:
+            files.append(first + bisect(weights, rng.random() * weights[-1]))
         else:
             files.append(catalog.draw())
     return catalog.trace(files)
 
 
 class Policy:
-    """First in, first out; and what the others share."""
+    """First in, first out (FIFO); base of the other policies."""
 
-    def __init__(self, room: int) -> None:
-        self.room, self.used = room, 0
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.used = capacity, 0
         self.files: OrderedDict[int, int] = OrderedDict()
         self.prepare()
 
     def prepare(self) -> None:
-        """Make what a policy needs."""
+        """Create the state of a policy."""
 
-    def ask(self, file: int, size: int) -> bool:
-        """Ask for a file; whether it is a hit."""
+    def request(self, file: int, size: int) -> bool:
+        """Request a file, and give whether it is a hit."""
         if file in self.files:
             self.hit(file)
             return True
-        if size <= self.room:
-            while self.used + size > self.room:
+        if size <= self.capacity:
+            while self.used + size > self.capacity:
                 self.used -= self.files.pop(self.victim())
             self.files[file] = size
             self.used += size
@@ -159,100 +156,100 @@ class Policy:
         return False
 
     def hit(self, file: int) -> None:
-        """Take note of a use."""
+        """Update the state for a hit."""
 
     def add(self, file: int) -> None:
-        """Take note of a file that came."""
+        """Update the state for a new file."""
 
     def victim(self) -> int:
-        """Give the file that goes."""
+        """Give the file to evict."""
         return next(iter(self.files))
 
 
-class Recent(Policy):
+class LRU(Policy):
     """Least recently used."""
 
     def hit(self, file: int) -> None:
         self.files.move_to_end(file)
 
 
-class Ranked(Policy):
-    """The lowest rank goes: here least frequently used, with the last use to tell equals apart."""
+class LFU(Policy):
+    """Least frequently used, then least recently used; base of the policies with priorities."""
 
     def prepare(self) -> None:
         self.uses: dict[int, int] = {}
-        self.ranks: dict[int, tuple[float, int]] = {}
+        self.priorities: dict[int, tuple[float, int]] = {}
         self.heap: list[tuple[float, int, int]] = []
-        self.turn, self.level = 0, 0.0
+        self.turn, self.inflation = 0, 0.0
 
-    def rank(self, file: int) -> float:
-        """How late a file goes."""
+    def priority(self, file: int) -> float:
+        """Give the priority of a file; the lowest one is evicted."""
         return self.uses[file]
 
     def hit(self, file: int) -> None:
         self.uses[file] = self.uses.get(file, 0) + 1
         self.turn += 1
-        self.ranks[file] = (self.rank(file), self.turn)
-        heapq.heappush(self.heap, (*self.ranks[file], file))
+        self.priorities[file] = (self.priority(file), self.turn)
+        heapq.heappush(self.heap, (*self.priorities[file], file))
 
     add = hit
 
     def victim(self) -> int:
         while True:
-            rank, turn, file = heapq.heappop(self.heap)
-            if self.ranks.get(file) == (rank, turn):
-                del self.uses[file], self.ranks[file]
-                self.level = rank
+            priority, turn, file = heapq.heappop(self.heap)
+            if self.priorities.get(file) == (priority, turn):
+                del self.uses[file], self.priorities[file]
+                self.inflation = priority
                 return file
 
 
-class Aged(Ranked):
-    """Least frequently used, with aging (LFU-DA)."""
+class LFUDA(LFU):
+    """Least frequently used with dynamic aging (LFU-DA)."""
 
-    def rank(self, file: int) -> float:
-        return self.level + self.uses[file]
-
-
-class PerByte(Ranked):
-    """UsageLog for each byte, with aging (GDSF)."""
-
-    def rank(self, file: int) -> float:
-        return self.level + self.uses[file] / self.files[file]
+    def priority(self, file: int) -> float:
+        return self.inflation + self.uses[file]
 
 
-class Segmented(Policy):
-    """Least recently used, first of those used once; those used again have four fifths (SLRU)."""
+class GDSF(LFU):
+    """GreedyDual-Size-Frequency: uses per byte, with aging."""
+
+    def priority(self, file: int) -> float:
+        return self.inflation + self.uses[file] / self.files[file]
+
+
+class SLRU(Policy):
+    """SLRU LRU: four fifths are protected for files with a second use."""
 
     def prepare(self) -> None:
-        self.once: OrderedDict[int, None] = OrderedDict()
-        self.again: OrderedDict[int, None] = OrderedDict()
-        self.held = 0
+        self.probation: OrderedDict[int, None] = OrderedDict()
+        self.protected: OrderedDict[int, None] = OrderedDict()
+        self.protected_bytes = 0
 
     def add(self, file: int) -> None:
-        self.once[file] = None
+        self.probation[file] = None
 
     def hit(self, file: int) -> None:
-        if file in self.again:
-            self.again.move_to_end(file)
+        if file in self.protected:
+            self.protected.move_to_end(file)
             return
-        del self.once[file]
-        self.again[file] = None
-        self.held += self.files[file]
-        while self.held > 0.8 * self.room:
-            other, _ = self.again.popitem(last=False)
-            self.held -= self.files[other]
-            self.once[other] = None
+        del self.probation[file]
+        self.protected[file] = None
+        self.protected_bytes += self.files[file]
+        while self.protected_bytes > 0.8 * self.capacity:
+            other, _ = self.protected.popitem(last=False)
+            self.protected_bytes -= self.files[other]
+            self.probation[other] = None
 
     def victim(self) -> int:
-        if self.once:
-            return self.once.popitem(last=False)[0]
-        file, _ = self.again.popitem(last=False)
-        self.held -= self.files[file]
+        if self.probation:
+            return self.probation.popitem(last=False)[0]
+        file, _ = self.protected.popitem(last=False)
+        self.protected_bytes -= self.files[file]
         return file
 
 
-class Queues(Policy):
-    """A small queue, a main one, and a memory of what left the first (S3-FIFO)."""
+class S3FIFO(Policy):
+    """A small queue, a main queue, and a ghost queue of files evicted from the small one."""
 
     def prepare(self) -> None:
         self.small: OrderedDict[int, None] = OrderedDict()
@@ -275,13 +272,13 @@ class Queues(Policy):
 
     def victim(self) -> int:
         while True:
-            if self.small and (self.in_small > 0.1 * self.room or not self.main):
+            if self.small and (self.in_small > 0.1 * self.capacity or not self.main):
                 file, _ = self.small.popitem(last=False)
                 self.in_small -= self.files[file]
                 if not self.uses[file]:
                     self.ghosts[file] = self.files[file]
                     self.in_ghosts += self.files[file]
-                    while self.in_ghosts > 0.9 * self.room:
+                    while self.in_ghosts > 0.9 * self.capacity:
                         self.in_ghosts -= self.ghosts.popitem(last=False)[1]
                     return file
                 self.uses[file] = 0
@@ -294,55 +291,58 @@ class Queues(Policy):
 
 
 class Proxpi(Policy):
-    """What proxpi does, by its own code."""
+    """The policy of proxpi, by its own code."""
 
     def prepare(self) -> None:
-        self.stock = EvictionIndex()
+        self.index = EvictionIndex()
 
     def add(self, file: int) -> None:
-        self.stock.add(str(file), self.files[file])
-        self.stock.use(str(file))
+        self.index.add(str(file), self.files[file])
+        self.index.use(str(file))
 
     def hit(self, file: int) -> None:
-        self.stock.use(str(file))
+        self.index.use(str(file))
 
     def victim(self) -> int:
-        [place] = self.stock.victims(1) or []
-        self.stock.raise_inflation(place)
-        self.stock.drop(place)
-        return int(place)
+        [path] = self.index.victims(1) or []
+        self.index.raise_inflation(path)
+        self.index.drop(path)
+        return int(path)
 
 
-def future(trace: Trace, room: int, *, small_first: bool) -> list[bool]:
-    """Say which requests are hits for who knows what is asked for next."""
-    following, last = [NEVER] * len(trace), dict[int, int]()
+def future(trace: Trace, capacity: int, *, by_size: bool) -> list[bool]:
+    """Give which requests are hits of a policy that knows all later requests.
+
+    :param by_size: weight the distance of the next request by the file's size
+    """
+    next_request, last = [NEVER] * len(trace), dict[int, int]()
     for at in reversed(range(len(trace))):
-        following[at] = last.get(trace[at][0], NEVER)
+        next_request[at] = last.get(trace[at][0], NEVER)
         last[trace[at][0]] = at
-    kept: dict[int, int] = {}
+    cached: dict[int, int] = {}
     heap: list[tuple[int, int, int, int]] = []
     used, hits = 0, []
     for at, (file, size) in enumerate(trace):
-        hits.append(file in kept)
-        if file not in kept:
-            if size > room or following[at] == NEVER:
+        hits.append(file in cached)
+        if file not in cached:
+            if size > capacity or next_request[at] == NEVER:
                 continue
             used += size
-        kept[file] = following[at]
-        distance = (following[at] - at) * size if small_first else following[at]
-        heapq.heappush(heap, (-distance, following[at], file, size))
-        while used > room:
+        cached[file] = next_request[at]
+        distance = (next_request[at] - at) * size if by_size else next_request[at]
+        heapq.heappush(heap, (-distance, next_request[at], file, size))
+        while used > capacity:
             _, then, other, freed = heapq.heappop(heap)
-            if kept.get(other) == then:
-                del kept[other]
+            if cached.get(other) == then:
+                del cached[other]
                 used -= freed
     return hits
 
 
 def shares(trace: Trace, hits: list[bool]) -> Shares:
-    """Give the share of requests that were hits, and of bytes."""
-    there = sum(size for (_, size), hit in zip(trace, hits, strict=True) if hit)
-    return sum(hits) / len(trace), there / sum(size for _, size in trace)
+    """Give the hit ratio and the byte hit ratio."""
+    hit_bytes = sum(size for (_, size), hit in zip(trace, hits, strict=True) if hit)
+    return sum(hits) / len(trace), hit_bytes / sum(size for _, size in trace)
 
 
 TRACES: dict[str, Callable[[], Trace]] = {
@@ -353,46 +353,47 @@ TRACES: dict[str, Callable[[], Trace]] = {
 }
 POLICIES: dict[str, type[Policy]] = {
     "FIFO": Policy,
-    "LRU": Recent,
-    "LFU": Ranked,
-    "LFU-DA": Aged,
-    "GDSF": PerByte,
-    "SLRU": Segmented,
-    "S3-FIFO": Queues,
+    "LRU": LRU,
+    "LFU": LFU,
+    "LFU-DA": LFUDA,
+    "GDSF": GDSF,
+    "SLRU": SLRU,
+    "S3-FIFO": S3FIFO,
     "proxpi": Proxpi,
 }
 
 
 def read_counts(path: Path) -> list[float]:
-    """Read how often the files of a trace are wanted, the most wanted first."""
+    """Read the popularity of files in descending order."""
     counted = json.loads(path.read_bytes())
     return sorted(map(float, counted.values()), reverse=True)[:FILES]
 
 
 def main() -> None:
-    """Print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--counts", type=Path, metavar="FILE", help="real numbers of downloads")
+    parser.add_argument(
+        "--counts", type=Path, metavar="FILE", help="JSON object of names and downloads"
+    )
     options = parser.parse_args()
     traces = dict(TRACES)
     if options.counts is not None:
         counts = read_counts(options.counts)
         traces["counted"] = lambda: drift(counts)
     columns = [*POLICIES, "future"]
-    print("% of requests / % of bytes".ljust(28), *(f"{name:>8}" for name in columns))
+    print("% hits / % bytes".ljust(28), *(f"{name:>8}" for name in columns))
     for name_of_trace, make in traces.items():
         trace = make()
-        whole = sum(dict(trace).values())
-        for room in (int(whole * share) for share in ROOMS):
+        total = sum(dict(trace).values())
+        for capacity in (int(total * share) for share in CAPACITIES):
             rows = {}
             for name, policy in POLICIES.items():
-                cache = policy(room)
-                rows[name] = shares(trace, [cache.ask(file, size) for file, size in trace])
-            by_bytes = shares(trace, future(trace, room, small_first=False))[1]
-            by_requests = shares(trace, future(trace, room, small_first=True))[0]
+                cache = policy(capacity)
+                rows[name] = shares(trace, [cache.request(file, size) for file, size in trace])
+            by_bytes = shares(trace, future(trace, capacity, by_size=False))[1]
+            by_requests = shares(trace, future(trace, capacity, by_size=True))[0]
             rows["future"] = (by_requests, by_bytes)
             print(
-                f"{name_of_trace}, {room / GB:.1f} of {whole / GB:.0f} GB".ljust(28),
+                f"{name_of_trace}, {capacity / GB:.1f} of {total / GB:.0f} GB".ljust(28),
                 *(f"{100 * rows[name][0]:4.0f}/{100 * rows[name][1]:<3.0f}" for name in columns),
             )
 

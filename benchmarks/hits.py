@@ -1,7 +1,7 @@
-"""What is cached already: pages, files and ranges, asked for over and over on 16 connections.
+"""Scenarios for hits: small and large pages, files and ranges on 16 persistent connections.
 
-All connections are kept. One thread of the load generator asks; it wants a core of its own, and the
-row that says how much of one it took tells whether it left room. Each page is JSON with gzip.
+The load generator has one thread. It needs a core of its own; one row says how much of a core it
+used. Each page is JSON with gzip.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from bench import SMALL_PAGE, Bench, Scenario, Sizes
-from load import PAGE_HEADERS, gunzipped, page, timed, warmed
-from programs import Program, Running
-from values import NGINX, ORIGINAL, Measure, Target
+from clients import PAGE_HEADERS, get_cached, get_page, gunzip, timed
+from programs import Program, Server
+from results import NGINX, ORIGINAL, Measure, Target
+from scenario import SMALL_PAGE, Benchmark, Scenario, Sizes
 
-#: How often the large page is asked for by one client.
+#: Requests of one client for the large page.
 TIMES = 20
-#: Bytes of the range, and MiB of the wheel whose end it is.
-RANGE, RANGED = 8192, 10
+#: Bytes of the range at the end of a wheel, and MiB of the wheel.
+RANGE, RANGE_WHEEL = 8192, 10
 
 
 def _small_measures(_: Sizes) -> list[Measure]:
     rate, cpu = "requests/s", "CPU µs/request"
-    client = "cores that the load generator took"
+    client = "cores used by the load generator"
     return [
         Measure("small_rate", f"page of 10 files, warm: {rate}", more_is_better=True),
         Measure("small_cpu", f"… {cpu}"),
         Measure("small_client", f"… {client}", more_is_better=None),
-        Measure("unseen_rate", f"… heads never seen before, {rate}", more_is_better=True),
-        Measure("unseen_cpu", f"… heads never seen before, {cpu}"),
-        Measure("unseen_client", f"… heads never seen before, {client}", more_is_better=None),
+        Measure("unseen_rate", f"… unseen request heads, {rate}", more_is_better=True),
+        Measure("unseen_cpu", f"… unseen request heads, {cpu}"),
+        Measure("unseen_client", f"… unseen request heads, {client}", more_is_better=None),
         Measure("conditional_rate", f"… If-None-Match, 304, {rate}", more_is_better=True),
-        Measure("conditional_share", "… 304, times the rate of 200", more_is_better=True),
+        Measure("conditional_share", "… 304, rate relative to 200", more_is_better=True),
         Measure("wheel_rate", f"100 KiB wheel, warm: {rate}", more_is_better=True),
         Measure("wheel_cpu", f"… {cpu}"),
         Measure(
             "range_rate",
-            f"last {RANGE:,} bytes of a {RANGED} MiB wheel, warm: {rate}",
+            f"last {RANGE:,} bytes of a {RANGE_WHEEL} MiB wheel, warm: {rate}",
             more_is_better=True,
         ),
         Measure("range_cpu", f"… {cpu}"),
@@ -44,7 +44,7 @@ def _small_measures(_: Sizes) -> list[Measure]:
 
 
 def _large_measures(sizes: Sizes) -> list[Measure]:
-    what = f"page of {sizes.large:,} files, warm"
+    what = f"page of {sizes.large_page:,} files, warm"
     return [
         Measure("large_rate", f"{what}: requests/s", more_is_better=True),
         Measure("large_cpu", "… CPU µs/request"),
@@ -52,53 +52,53 @@ def _large_measures(sizes: Sizes) -> list[Measure]:
     ]
 
 
-def _small(bench: Bench, programs: Sequence[Program]) -> None:
+def _small(bench: Benchmark, programs: Sequence[Program]) -> None:
     for program in programs:
         with bench.started(program) as server:
             _small_page(bench, server)
             path, size = bench.file(server, "wheel-of-1")
-            warmed(server, path)
+            get_cached(server, path)
             loaded = bench.load.run(server, path, {}, size)
             bench.note("wheel_rate", server, loaded.rate)
             bench.note("wheel_cpu", server, loaded.cpu)
-            # Resolvers read what a large wheel is about from its end.
-            path, _ = bench.file(server, f"blob-{RANGED}-of-1")
-            warmed(server, path)
+            # Resolvers read the metadata of a large wheel from its end.
+            path, _ = bench.file(server, f"blob-{RANGE_WHEEL}-of-1")
+            get_cached(server, path)
             end = {"Range": f"bytes=-{RANGE}"}
-            if len(warmed(server, path, end).body) == RANGE:
+            if len(get_cached(server, path, end).body) == RANGE:
                 loaded = bench.load.run(server, path, end, RANGE)
                 bench.note("range_rate", server, loaded.rate)
                 bench.note("range_cpu", server, loaded.cpu)
 
 
-def _small_page(bench: Bench, server: Running) -> None:
-    reply = page(server, SMALL_PAGE)
-    gunzipped(reply)
-    seen = bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(reply.body))
-    unseen = bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(reply.body), unseen=True)
+def _small_page(bench: Benchmark, server: Server) -> None:
+    response = get_page(server, SMALL_PAGE)
+    gunzip(response)
+    seen = bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(response.body))
+    unseen = bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(response.body), unseen=True)
     for key, loaded in (("small", seen), ("unseen", unseen)):
         bench.note(f"{key}_rate", server, loaded.rate)
         bench.note(f"{key}_cpu", server, loaded.cpu)
         bench.note(f"{key}_client", server, loaded.client)
-    conditional = {**PAGE_HEADERS, "If-None-Match": reply.etag}
-    # The original has no entity tags.
-    if reply.etag and server.get(SMALL_PAGE, conditional).status == 304:
+    conditional = {**PAGE_HEADERS, "If-None-Match": response.etag}
+    # The original sends no entity tags.
+    if response.etag and server.get(SMALL_PAGE, conditional).status == 304:
         loaded = bench.load.run(server, SMALL_PAGE, conditional, 0)
         bench.note("conditional_rate", server, loaded.rate)
         bench.note("conditional_share", server, loaded.rate / seen.rate)
 
 
-def _large(bench: Bench, programs: Sequence[Program]) -> None:
-    name = f"large-of-{bench.sizes.large}"
+def _large(bench: Benchmark, programs: Sequence[Program]) -> None:
+    name = f"large-of-{bench.sizes.large_page}"
     bench.prepare([name])
     for program in programs:
         with bench.started(program) as server:
             path = f"/index/{name}/"
-            reply = page(server, path)
-            gunzipped(reply)
-            alone = [timed(page, server, path)[0] for _ in range(TIMES)]
+            response = get_page(server, path)
+            gunzip(response)
+            alone = [timed(get_page, server, path)[0] for _ in range(TIMES)]
             bench.note("large_one", server, median(alone) * 1e3)
-            loaded = bench.load.run(server, path, PAGE_HEADERS, len(reply.body))
+            loaded = bench.load.run(server, path, PAGE_HEADERS, len(response.body))
             bench.note("large_rate", server, loaded.rate)
             bench.note("large_cpu", server, loaded.cpu)
 
@@ -117,14 +117,12 @@ SCENARIOS = [
             Target("range_rate", True, 100, ORIGINAL),
         ],
         _small,
-        with_variants=True,
-        original_once=False,
+        with_uvloop=True,
     ),
     Scenario(
         "large-page",
         _large_measures,
         [Target("large_rate", True, 300, ORIGINAL), Target("large_one", False, 1, NGINX)],
         _large,
-        original_once=False,
     ),
 ]

@@ -1,13 +1,12 @@
-"""Measures what it takes to read a project page and to write it again, without any network.
+"""Measures the steps from an index's page to the response body, without any network.
 
 Run it with the Python that has proxpi installed::
 
     .venv/bin/python benchmarks/ingest.py [FILES ...]
 
-For pages of so many files (300 and 20,000 by default), in the shape that a large public index
-gives them, it prints for each step the processor time (median of several runs) and how late a
-second thread was at worst that wanted to run every 5 ms: what a server's clients would notice
-while another thread works on the page. Milliseconds, of this machine alone.
+FILES are numbers of files of a page (300 and 20,000). The pages have the form of a large public
+index. For each step it prints the CPU time (median) and the maximal delay of another thread that
+wakes up every 5 ms, as the reactor thread would notice it. All values are in milliseconds.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ BEAT = 0.005
 
 
 def page(files: int) -> bytes:
-    """Write a JSON page with so many files, the same in every run."""
+    """Render a JSON page, the same in every run."""
     drawn = random.Random(files)
     listed, versions = [], dict[str, None]()
     for number in range(files):
@@ -44,7 +43,7 @@ def page(files: int) -> bytes:
         tags = f"cp3{number % 10}-cp3{number % 10}-manylinux_2_17_x86_64.manylinux2014_x86_64"
         wheel = number % 10 > 0
         name = f"demo_project-{version}-{tags}.whl" if wheel else f"demo_project-{version}.tar.gz"
-        place, digest, metadata = (f"{drawn.getrandbits(256):064x}" for _ in range(3))
+        path, digest, metadata = (f"{drawn.getrandbits(256):064x}" for _ in range(3))
         listed.append(
             {
                 "core-metadata": {"sha256": metadata} if wheel else False,
@@ -55,7 +54,7 @@ def page(files: int) -> bytes:
                 "requires-python": ">=3.9",
                 "size": drawn.randrange(10**7),
                 "upload-time": f"2026-01-{number % 28 + 1:02}T03:04:05.{number:06}Z",
-                "url": f"https://files.example/packages/{place[:2]}/{place[2:4]}/{place[4:]}/{name}",
+                "url": f"https://files.example/packages/{path[:2]}/{path[2:4]}/{path[4:]}/{name}",
                 "yanked": False,
             }
         )
@@ -70,15 +69,15 @@ def page(files: int) -> bytes:
 
 
 def measured(step: Callable[[], object]) -> tuple[float, float]:
-    """Give processor time and worst lateness of another thread, in milliseconds."""
+    """Give CPU time and maximal delay of another thread, in milliseconds."""
     spent: list[float] = []
-    late, done = [0.0], threading.Event()
+    delays, done = [0.0], threading.Event()
 
     def beat() -> None:
         while not done.is_set():
             due = time.perf_counter() + BEAT
             time.sleep(BEAT)
-            late.append(time.perf_counter() - due)
+            delays.append(time.perf_counter() - due)
 
     probe = threading.Thread(target=beat)
     probe.start()
@@ -89,18 +88,17 @@ def measured(step: Callable[[], object]) -> tuple[float, float]:
         spent.append(time.thread_time() - before)
     done.set()
     probe.join()
-    return statistics.median(spent) * 1000, max(late) * 1000
+    return statistics.median(spent) * 1000, max(delays) * 1000
 
 
 def ingest(body: bytes) -> None:
-    """Do all that one refresh takes until a client can have its JSON."""
+    """Run all steps from the index's page to the compressed JSON."""
     project = parse_project(body, None, URL, "demo-project")
     model.encode(project)
     gzip.compress(render_json(project), LEVEL, mtime=0)
 
 
 def main(sizes: list[int]) -> None:
-    """Print the table of each page."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.collect()
     gc.freeze()
@@ -122,10 +120,10 @@ def main(sizes: list[int]) -> None:
             f"gzip, level {LEVEL}": partial(gzip.compress, json, LEVEL, mtime=0),
             "parse to gzip": partial(ingest, body),
         }
-        print(f"\n{files} files, {len(body) / 1e6:.1f} MB     processor      late")
+        print(f"\n{files} files, {len(body) / 1e6:.1f} MB           CPU     delay")
         for name, step in steps.items():
-            spent, late = measured(step)
-            print(f"{name:<20} {spent:>16.2f} {late:>9.1f}")
+            spent, delay = measured(step)
+            print(f"{name:<20} {spent:>16.2f} {delay:>9.1f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""A hundred packages, installed by uv and by pip, through a warm proxy and from plain files.
+"""Scenario for installations: 100 packages by uv and by pip, from a warm proxy and static files.
 
-The plain files are the same pages and the same wheels, served by nginx as they lie on disk: that is
-what installing takes without a proxy, from the nearest place there can be. All servers run at the
-same time, and the clients turn from one to the next; each install goes into a new folder, with no
-cache of the client's own.
+nginx serves the same pages and wheels as static files: this is the time of an installation without
+a proxy, at the least. All servers run at the same time; the clients alternate between them. Each
+installation has a new target folder and no client cache.
 """
 
 from __future__ import annotations
@@ -20,42 +19,42 @@ from statistics import median
 
 import nginx
 import wheels
-from bench import Bench, Scenario, Sizes, links
-from environments import Unusable, environment
-from load import gunzipped, page, warmed
-from programs import Program, Running
-from values import NGINX, ORIGINAL, OURS, Measure, Target
+from clients import get_cached, get_page, gunzip
+from environments import BenchmarkError, environment
+from programs import Program, Server
+from results import NGINX, ORIGINAL, PROXPI, Measure, Target
+from scenario import Benchmark, Scenario, Sizes, file_names
 
-#: Installs of each kind in a round.
+#: Installations of each kind in a round.
 TIMES = {"uv": 3, "pip": 2}
 
 
 def _measures(sizes: Sizes) -> list[Measure]:
-    what = f"{sizes.packages} packages installed, warm (nginx: from plain files)"
-    return [Measure("install_uv", f"{what}: by uv, s"), Measure("install_pip", "… by pip, s")]
+    what = f"installation of {sizes.packages} packages, warm (nginx: static files)"
+    return [Measure("install_uv", f"{what}: uv, s"), Measure("install_pip", "… pip, s")]
 
 
-def _run(bench: Bench, programs: Sequence[Program]) -> None:
+def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
     clients = environment("clients", ["pip", "uv"]) / "bin"
     names = wheels.names(bench.sizes.packages)
     with ExitStack() as stack:
         servers = [
             stack.enter_context(bench.started(program))
             for program in programs
-            if program.name in (OURS, ORIGINAL)
+            if program.name in (PROXPI, ORIGINAL)
         ]
         for server in servers:
             _warm(server, names)
         root = bench.new_folder()
-        proxy = next(server for server in servers if server.program.name == OURS)
-        _written(proxy, names, root / "index")
+        proxy = next(server for server in servers if server.program.name == PROXPI)
+        _write_static_files(proxy, names, root / "index")
         static = nginx.static(root)
         if static is not None and any(program.name == NGINX for program in programs):
             servers.append(stack.enter_context(bench.started(static)))
-        _measured(bench, servers, clients, names)
+        _measure(bench, servers, clients, names)
 
 
-def _measured(bench: Bench, servers: list[Running], clients: Path, names: list[str]) -> None:
+def _measure(bench: Benchmark, servers: list[Server], clients: Path, names: list[str]) -> None:
     for client, times in TIMES.items():
         spent = defaultdict[int, list[float]](list)
         for turn in range(times):
@@ -67,26 +66,26 @@ def _measured(bench: Bench, servers: list[Running], clients: Path, names: list[s
             bench.note(f"install_{client}", server, median(spent[server.port]))
 
 
-def _warm(server: Running, names: list[str]) -> None:
+def _warm(server: Server, names: list[str]) -> None:
     for name in names:
-        for file in links(gunzipped(page(server, f"/index/{name}/"))):
-            warmed(server, f"/index/{name}/{file}")
-            warmed(server, f"/index/{name}/{file}.metadata")
+        for file in file_names(gunzip(get_page(server, f"/index/{name}/"))):
+            get_cached(server, f"/index/{name}/{file}")
+            get_cached(server, f"/index/{name}/{file}.metadata")
 
 
-def _written(server: Running, names: list[str], root: Path) -> None:
-    """Write pages and files as the proxy gives them: the links of its pages lead here as well."""
+def _write_static_files(server: Server, names: list[str], root: Path) -> None:
+    """Write pages and files as proxpi sends them; the relative links of its pages stay valid."""
     for name in names:
         folder = root / name
         folder.mkdir(parents=True)
-        body = gunzipped(page(server, f"/index/{name}/"))
+        body = gunzip(get_page(server, f"/index/{name}/"))
         (folder / "page.json").write_bytes(body)
-        for file in links(body):
+        for file in file_names(body):
             for path in (file, f"{file}.metadata"):
-                (folder / path).write_bytes(page(server, f"/index/{name}/{path}", {}).body)
+                (folder / path).write_bytes(get_page(server, f"/index/{name}/{path}", {}).body)
 
 
-def _install(bench: Bench, client: Path, server: Running, names: list[str]) -> float:
+def _install(bench: Benchmark, client: Path, server: Server, names: list[str]) -> float:
     folder = bench.new_folder()
     into, index = ("--target", str(folder / "installed")), ("--index-url", server.url("/index/"))
     if client.name == "uv":
@@ -107,7 +106,7 @@ def _install(bench: Bench, client: Path, server: Running, names: list[str]) -> f
     found = len(list((folder / "installed").glob("*.dist-info")))
     if done.returncode or found != len(names):
         what = f"{client.name} installed {found} of {len(names)} from {server.program.name}"
-        raise Unusable(f"{what}: {done.stderr[-1000:]}")
+        raise BenchmarkError(f"{what}: {done.stderr[-1000:]}")
     shutil.rmtree(folder)
     return spent
 

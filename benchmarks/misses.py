@@ -1,7 +1,6 @@
-"""What is not cached yet: pages near and far, a herd for one file, clients that are sent upstream.
+"""Scenarios for misses: cold pages, a slow link, a thundering herd, redirects under load.
 
-What is far is behind the slow link of ``link.py``: 50 ms round trip, 4 MiB a second for each
-connection.
+The slow link (``slow_link.py``) has a round trip of 50 ms and 4 MiB/s for each connection.
 """
 
 from __future__ import annotations
@@ -10,36 +9,48 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
-from bench import SMALL_PAGE, STREAMING, Bench, Scenario, Sizes, ours
-from environments import Unusable
-from lists import HTML
-from load import MIB, PAGE_HEADERS, at_once, complete, page, probing, shared, take, timed
-from programs import Program, Running
-from values import NGINX, ORIGINAL, Measure, Target
+from clients import (
+    MIB,
+    PAGE_HEADERS,
+    download,
+    download_at_once,
+    get_all,
+    get_page,
+    probing,
+    require_count,
+    timed,
+)
+from environments import BenchmarkError
+from programs import Program, Server
+from project_list import HTML
+from results import NGINX, ORIGINAL, Measure, Target
+from scenario import SMALL_PAGE, STREAMING, Benchmark, Scenario, Sizes, is_proxpi
 
-#: Clients that share out the pages that are far.
+#: Concurrent clients of the pages behind the slow link.
 CLIENTS = 16
-#: Seconds after which a client is sent upstream, unless it is set.
-TIMEOUT = 0.9
+#: Seconds after which proxpi redirects a client upstream by default.
+REDIRECT_AFTER = 0.9
 
 
 def _pages(sizes: Sizes) -> list[str]:
-    return [f"bulk-{number:04}-of-300" for number in range(sizes.pages)]
+    return [f"bulk-{number:04}-of-300" for number in range(sizes.cold_pages)]
 
 
 def _near_measures(sizes: Sizes) -> list[Measure]:
-    many = f"{sizes.pages:,} pages of 300 files"
+    many = f"{sizes.cold_pages:,} pages of 300 files"
     return [
         Measure("cold_cpu", f"{many}, cold: CPU ms per page"),
         Measure("memory_idle", "memory: idle, MiB"),
         Measure("memory_full", f"… after {many}, MiB"),
-        Measure("memory_again", "… after they were asked for again, MiB"),
-        Measure("restart_asked", f"restart: index asked for these {sizes.pages:,} pages, times"),
+        Measure("memory_again", "… after these were requested again, MiB"),
+        Measure(
+            "restart_asked", f"restart: upstream requests for these {sizes.cold_pages:,} pages"
+        ),
     ]
 
 
-def _near(bench: Bench, programs: Sequence[Program]) -> None:
-    """Ask for many pages one after the other, again, and again after a restart."""
+def _near(bench: Benchmark, programs: Sequence[Program]) -> None:
+    """Request many pages in turn, then again, then again after a restart."""
     paths = [f"/index/{name}/" for name in _pages(bench.sizes)]
     bench.prepare(_pages(bench.sizes))
     for program in programs:
@@ -48,106 +59,112 @@ def _near(bench: Bench, programs: Sequence[Program]) -> None:
         with bench.started(program, None, settings, folder) as server:
             bench.note("memory_idle", server, server.memory() / MIB)
             before = server.cpu_seconds()
-            shared(server.port, paths, 1, PAGE_HEADERS)
+            get_all(server.port, paths, 1, PAGE_HEADERS)
             spent = server.cpu_seconds() - before
             bench.note("cold_cpu", server, spent / len(paths) * 1e3)
             bench.note("memory_full", server, server.memory() / MIB)
             if bench.first:
-                shared(server.port, paths, 1, PAGE_HEADERS)
+                get_all(server.port, paths, 1, PAGE_HEADERS)
                 bench.note("memory_again", server, server.memory() / MIB)
         if bench.first and program.name != ORIGINAL:
-            asked = bench.index.asked()
+            asked = bench.index.request_count()
             with bench.started(program, None, settings, folder) as server:
-                shared(server.port, paths, 1, PAGE_HEADERS)
-                bench.note("restart_asked", server, bench.index.asked() - asked)
+                get_all(server.port, paths, 1, PAGE_HEADERS)
+                bench.note("restart_asked", server, bench.index.request_count() - asked)
 
 
 def _far_measures(sizes: Sizes) -> list[Measure]:
-    what = f"{sizes.herd} clients, one cold {sizes.herd_blob} MiB wheel, slow link"
+    what = f"herd of {sizes.herd_clients}, cold {sizes.herd_wheel_mib} MiB wheel, slow link"
     return [
-        Measure("far_pages", f"{sizes.distant} cold pages, 50 ms round trip, {CLIENTS} clients: s"),
-        Measure("herd_fetched", f"{what}: fetched, times"),
-        Measure("herd_last", "… last whole, s"),
-        Measure("herd_factor", "… last whole, times one direct download"),
-        Measure("herd_first", "… median first byte, s"),
+        Measure(
+            "far_pages", f"{sizes.distant_pages} cold pages, 50 ms round trip, {CLIENTS} clients: s"
+        ),
+        Measure("herd_fetched", f"{what}: upstream downloads"),
+        Measure("herd_last", "… last client complete, s"),
+        Measure("herd_factor", "… last client complete, relative to a direct download"),
+        Measure("herd_first", "… first byte, median, s"),
         Measure("herd_cpu", "… CPU s"),
     ]
 
 
-def _far(bench: Bench, programs: Sequence[Program]) -> None:
-    names = [f"far-{number:03}-of-10" for number in range(bench.sizes.distant)]
+def _far(bench: Benchmark, programs: Sequence[Program]) -> None:
+    names = [f"far-{number:03}-of-10" for number in range(bench.sizes.distant_pages)]
     bench.prepare(names, bench.distant)
     for program in programs:
         with bench.started(program, bench.distant) as server:
             paths = [f"/index/{name}/" for name in names]
-            bench.note("far_pages", server, shared(server.port, paths, CLIENTS, PAGE_HEADERS))
+            bench.note("far_pages", server, get_all(server.port, paths, CLIENTS, PAGE_HEADERS))
         with bench.started(program, bench.distant, STREAMING) as server:
             _herd(bench, server)
 
 
-def _herd(bench: Bench, server: Running) -> None:
-    project = f"blob-{bench.sizes.herd_blob}-of-1"
+def _herd(bench: Benchmark, server: Server) -> None:
+    project = f"blob-{bench.sizes.herd_wheel_mib}-of-1"
     _, direct, size = bench.distant.file(project)
-    alone = take(bench.distant.port, direct, size)
+    alone = download(bench.distant.port, direct, size)
     path, _ = bench.file(server, project, bench.distant)
-    asked, before = bench.index.fetched(), server.cpu_seconds()
-    done = at_once(server, path, size, bench.sizes.herd)
-    bench.note("herd_fetched", server, bench.index.fetched() - asked)
+    asked, before = bench.index.download_count(), server.cpu_seconds()
+    done = download_at_once(server, path, size, bench.sizes.herd_clients)
+    bench.note("herd_fetched", server, bench.index.download_count() - asked)
     bench.note("herd_cpu", server, server.cpu_seconds() - before)
     if done:
-        last = max(taken.last for taken in done)
+        last = max(download.last for download in done)
         bench.note("herd_last", server, last)
         bench.note("herd_factor", server, last / alone.last)
-        bench.note("herd_first", server, median(taken.first for taken in done))
+        bench.note("herd_first", server, median(download.first for download in done))
 
 
 def _pause_measures(sizes: Sizes) -> list[Measure]:
-    waiting = f"cold page of {sizes.huge:,} files: others wait at most"
+    what = f"cold page of {sizes.huge_page:,} files: other requests, maximal latency"
     return [
-        Measure("pause_json", f"{waiting}, JSON, gzip, ms"),
-        Measure("pause_html", f"{waiting}, HTML, ms"),
-        Measure("timer_off", "redirect after 0.9 s, under load: off at most, ms"),
+        Measure("pause_json", f"{what}, JSON, gzip, ms"),
+        Measure("pause_html", f"{what}, HTML, ms"),
+        Measure(
+            "timer_off", f"redirect after {REDIRECT_AFTER} s, under load: maximal deviation, ms"
+        ),
     ]
 
 
-def _pauses(bench: Bench, programs: Sequence[Program]) -> None:
+def _pauses(bench: Benchmark, programs: Sequence[Program]) -> None:
     if not bench.first:
         return
-    names = {f"huge-{form}-of-{bench.sizes.huge}": form for form in ("json", "html")}
+    names = {f"huge-{kind}-of-{bench.sizes.huge_page}": kind for kind in ("json", "html")}
     bench.prepare(list(names))
     for program in programs:
         with bench.started(program) as server:
-            for name, form in names.items():
-                path, headers = f"/index/{name}/", HTML if form == "html" else PAGE_HEADERS
+            for name, kind in names.items():
+                path, headers = f"/index/{name}/", HTML if kind == "html" else PAGE_HEADERS
                 with probing(server, "/health") as probe:
-                    reply = page(server, path, headers)
-                # nginx passes on what the index has, which is JSON.
-                mark = b"</a>" if reply.body.startswith(b"<") else b'"filename"'
-                complete(server, reply, mark, bench.sizes.huge)
-                bench.note(f"pause_{form}", server, probe.worst)
-        if ours(program):
+                    response = get_page(server, path, headers)
+                # nginx passes the JSON of the index on, whatever the client accepts.
+                mark = b"</a>" if response.body.startswith(b"<") else b'"filename"'
+                require_count(server, response, mark, bench.sizes.huge_page)
+                bench.note(f"pause_{kind}", server, probe.max_latency)
+        if is_proxpi(program):
             with bench.started(program, bench.distant) as server:
                 _timer(bench, server)
 
 
-def _timer(bench: Bench, server: Running) -> None:
-    """Let clients wait for a file that takes longer than they do, while a page is asked for."""
-    small = len(page(server, SMALL_PAGE).body)
-    # It is a second and a quarter away at least.
+def _timer(bench: Benchmark, server: Server) -> None:
+    """Let clients wait for a slow download until their redirect, under load."""
+    small = len(get_page(server, SMALL_PAGE).body)
+    # Over the slow link it takes at least 1.25 s.
     path, _ = bench.file(server, "blob-5-of-1", bench.distant)
-    page(server, f"{path.rpartition('/')[0]}/")  # the page is not what is waited for
+    get_page(server, f"{path.rpartition('/')[0]}/")  # so that only the file is cold
 
     def wait(_: int) -> float:
-        spent, reply = timed(server.get, path, {})
-        if reply.status != 302:
-            raise Unusable(f"{server.program.name} answers {path} with status {reply.status}")
+        spent, response = timed(server.get, path, {})
+        if response.status != 302:
+            raise BenchmarkError(
+                f"{server.program.name} answers {path} with status {response.status}"
+            )
         return spent
 
-    with ThreadPoolExecutor(bench.sizes.herd + 1) as pool:
+    with ThreadPoolExecutor(bench.sizes.herd_clients + 1) as pool:
         load = pool.submit(bench.load.run, server, SMALL_PAGE, PAGE_HEADERS, small)
-        waits = list(pool.map(wait, range(bench.sizes.herd)))
+        waits = list(pool.map(wait, range(bench.sizes.herd_clients)))
         load.result()
-    bench.note("timer_off", server, max(abs(wait - TIMEOUT) for wait in waits) * 1e3)
+    bench.note("timer_off", server, max(abs(wait - REDIRECT_AFTER) for wait in waits) * 1e3)
 
 
 SCENARIOS = [

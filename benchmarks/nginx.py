@@ -1,8 +1,7 @@
-"""nginx as a cache of answers, and as a server of plain files: what it is measured with.
+"""nginx as a response cache and as a server of static files, for comparison.
 
-It writes an access log, as proxpi does, and uses one process, as proxpi does unless it is told
-otherwise. It checks no hash, merges nothing and compresses nothing: it passes on what the index
-compressed.
+It has one process and an access log, as proxpi has. It verifies no hash, merges no pages and
+compresses nothing: it stores and sends what the index has compressed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from programs import Program
-from values import NGINX
+from results import NGINX
 
 _COMMON = """
 daemon off;
@@ -36,8 +35,8 @@ http {
 }
 """
 
-# As its own documentation has it for a cache: what the index compressed is kept and sent so, one
-# fetch at a time for each page, connections to the index that are kept.
+# A cache as nginx's documentation describes it: one upstream request at a time for each page,
+# persistent connections to the index.
 _CACHE = """
     proxy_cache_path $folder/pages levels=1:2 keys_zone=pages:16m max_size=5g inactive=1d
                      use_temp_path=off;
@@ -79,21 +78,24 @@ _STATIC = """
 
 
 def nginx() -> Program | None:
-    """Give nginx as a cache of answers, if it is here; what it caches lies in its folder."""
+    """Give nginx as a response cache, if it is installed."""
     return _program(_CACHE)
 
 
 def static(root: Path) -> Program | None:
-    """Give nginx that serves a folder as it is, if it is here; a page is its ``page.json``."""
+    """Give nginx as a server of the files in a folder, if it is installed.
+
+    The page of a project is the ``page.json`` in the project's folder.
+    """
     return _program(_STATIC.replace("$root", str(root)))
 
 
 def _program(server: str) -> Program | None:
-    # Where Debian has it, which is on nobody's path but the superuser's.
+    # Debian installs it to /usr/sbin, which is on the PATH of root only.
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if found is None:
         return None
-    # Started by the superuser its worker would become another user, who may not enter here.
+    # By default, workers of a root process switch to a user who may not read the folder.
     user = f"user {getpass.getuser()};" if os.getuid() == 0 else ""
     text = _COMMON.replace("$user", user).replace("$server", server)
     command = (found, "-p", "{folder}", "-c", "{folder}/nginx.conf")
@@ -101,6 +103,5 @@ def _program(server: str) -> Program | None:
 
 
 def version(program: Program) -> str:
-    """Say which nginx it is."""
     done = subprocess.run([program.command[0], "-v"], capture_output=True, text=True, check=True)
     return done.stderr.strip().rpartition("/")[2]

@@ -1,8 +1,7 @@
-"""The plot for the documentation: how many times better than the original, a bar for each program.
+"""The plot of the documentation: factors relative to the original, as SVG. Pure, without I/O.
 
-Pure: values in, SVG out. Its text is written here rather than by a plotting library: bars on a
-logarithmic scale are a few rectangles, while the libraries that are kept bring a hundred megabytes
-with them, and none writes colours that follow the reader's light or dark surroundings.
+It needs no plotting library: bars are rectangles, and the maintained libraries take 100 MB and
+cannot follow the reader's light or dark colour scheme.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from math import ceil, floor, log10
 from statistics import median
 
 import attrs
-from values import NGINX, ORIGINAL, OURS, PROGRAMS, UVLOOP, Measure, Values
+from results import NGINX, ORIGINAL, PROGRAMS, PROXPI, UVLOOP, Measure, Values
 
-#: What is drawn, and what it is called there.
+#: Keys of the measures in the plot, with their labels.
 ROWS = {
     "small_rate": "small page, warm",
     "unseen_rate": "small page, unseen request heads",
@@ -33,7 +32,7 @@ ROWS = {
 _LEFT, _RIGHT, _WIDTH, _TOP = 250, 60, 800, 84
 _BAR, _GAP = 11, 12
 _COLOURS = {
-    OURS: ("#1f6feb", "#58a6ff"),
+    PROXPI: ("#1f6feb", "#58a6ff"),
     UVLOOP: ("#2da198", "#56d4c8"),
     NGINX: ("#8c959f", "#848d97"),
 }
@@ -56,14 +55,14 @@ text { fill: #f0f6fc }
 
 @attrs.frozen
 class Row:
-    """A scenario, and by program how many times better than the original it is."""
+    """A measure, and by program the factor by which it is better than the original."""
 
     label: str
     times: dict[str, float]
 
 
 def rows(values: Values, measures: Sequence[Measure]) -> list[Row]:
-    """Take what is drawn from what was measured, as far as the original was measured as well."""
+    """Give the rows of all measures with a value of the original."""
     more = {measure.key: measure.more_is_better for measure in measures}
     found = []
     for key, label in ROWS.items():
@@ -80,21 +79,18 @@ def rows(values: Values, measures: Sequence[Measure]) -> list[Row]:
 
 
 def svg(drawn: Sequence[Row]) -> str:
-    """Draw them.
-
-    :param drawn: one at least
-    """
+    """Render the plot of at least one row."""
     every = [times for row in drawn for times in row.times.values()]
     low, high = floor(log10(min(1, *every))), ceil(log10(max(10, *every)))
     height = _TOP + sum(len(row.times) * _BAR + _GAP for row in drawn) + 40
 
-    def place(times: float) -> float:
+    def position(times: float) -> float:
         share = (log10(times) - low) / (high - low)
         return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
 
     lines = [*_head(height), *_legend(drawn)]
     for power in range(low, high + 1):
-        x = place(10**power)
+        x = position(10**power)
         kind = "grid" if power else "one"
         lines.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{_TOP - 8}" y2="{height - 34}"/>')
         lines.append(_text(x, height - 18, f"{10**power:,g} ×", "small", "middle"))
@@ -102,7 +98,7 @@ def svg(drawn: Sequence[Row]) -> str:
     for row in drawn:
         lines.append(_text(_LEFT - 10, y + len(row.times) * _BAR / 2 + 4, row.label, "", "end"))
         for name, times in row.times.items():
-            left, right = sorted((place(1), place(times)))
+            left, right = sorted((position(1), position(times)))
             width = max(right - left, 1)
             lines.append(
                 f'<rect class="{_kind(name)}" x="{left}" y="{y}" width="{width:.1f}" '

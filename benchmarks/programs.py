@@ -1,8 +1,7 @@
-"""The programs that are compared: how each is started, watched and stopped.
+"""The compared programs: how to start, observe and stop them.
 
-Each runs in processes of its own with an environment given explicitly, so that no setting of the
-machine (a proxy, a client's configuration, a cache folder) reaches it. What a program costs is
-read from ``/proc``, for all its processes together; this is why it takes Linux.
+Each program gets an explicit environment: no setting of the machine (proxies, client configuration,
+cache folders) reaches it. CPU time and memory of all its processes are read from Linux's ``/proc``.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import attrs
-from environments import ORIGINAL_RELEASE, Unusable, environment
-from values import ORIGINAL, OURS, UVLOOP
+from environments import ORIGINAL_RELEASE, BenchmarkError, environment
+from results import ORIGINAL, PROXPI, UVLOOP
 
-#: Seconds for a program to start, and for one answer.
-GUARD = 30.0
-# twistd has no name for it: it takes the loop that asyncio makes.
+#: Seconds for a start, and for one response.
+TIMEOUT = 30.0
+# twistd has no option for uvloop; its asyncio reactor uses the loop of the policy.
 _ON_UVLOOP = """
 import asyncio, uvloop
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -37,8 +36,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @attrs.frozen
-class Reply:
-    """An answer, as far as it matters here."""
+class Response:
+    """The used parts of a response."""
 
     status: int
     coding: str
@@ -46,43 +45,43 @@ class Reply:
     etag: str = ""
 
 
-NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @attrs.frozen
 class Program:
-    """Something to compare.
+    """A program to compare.
 
-    :ivar name: what it is called in the table
+    :ivar name: name in the tables
     :ivar python: the interpreter of its environment
-    :ivar command: how it is started, with ``{port}`` where the port goes, and ``{folder}``
-    :ivar configuration: what is written to ``nginx.conf`` in that folder before, if anything
-    :ivar settings: variables of its environment
+    :ivar command: command with the placeholders ``{port}`` and ``{folder}``
+    :ivar configuration: content of ``nginx.conf`` in that folder, for nginx
+    :ivar settings: environment variables
     """
 
     name: str
     python: Path
     command: tuple[str, ...]
     configuration: Template | None = None
-    settings: Mapping[str, str] = NOTHING_SAID
+    settings: Mapping[str, str] = EMPTY
 
     @property
-    def passes_on(self) -> bool:
-        """Whether it is a cache of answers: its pages have the index's links, and it the paths."""
+    def keeps_links(self) -> bool:
+        """Whether it is a response cache: its pages keep the index's links, hence the paths."""
         return self.configuration is not None
 
     def version(self, distribution: str) -> str:
-        """Say which version of a distribution its environment has."""
+        """Give the version of a distribution in its environment."""
         code = f"from importlib.metadata import version; print(version({distribution!r}))"
         done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
 
 @attrs.frozen
-class Running:
-    """A program that serves.
+class Server:
+    """A running program.
 
-    :ivar started: when its process was started, on the clock of ``time.perf_counter``
+    :ivar started: start of its process, on the clock of ``time.perf_counter``
     """
 
     program: Program
@@ -91,39 +90,37 @@ class Running:
     started: float
 
     def url(self, path: str) -> str:
-        """Give the URL of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def get(self, path: str, headers: Mapping[str, str], guard: float = GUARD) -> Reply:
-        """Ask once, on a connection of its own; redirects are not followed.
+    def get(self, path: str, headers: Mapping[str, str], timeout: float = TIMEOUT) -> Response:
+        """Send a GET request on a new connection; redirects are not followed.
 
-        :param guard: seconds after which it is given up, if nothing comes
+        :param timeout: seconds
         """
-        return get(self.port, path, headers, guard)
+        return get(self.port, path, headers, timeout)
 
-    def get_when_up(self, path: str, headers: Mapping[str, str] = NOTHING_SAID) -> Reply:
-        """Ask until there is an answer."""
+    def get_when_up(self, path: str, headers: Mapping[str, str] = EMPTY) -> Response:
+        """Repeat a GET request until the server accepts connections."""
         while True:
             try:
                 return self.get(path, headers)
             except ConnectionError:
-                if self.process.poll() is not None or self.seconds() > GUARD:
-                    raise Unusable(f"{self.program.name} did not start") from None
+                if self.process.poll() is not None or self.seconds() > TIMEOUT:
+                    raise BenchmarkError(f"{self.program.name} did not start") from None
             time.sleep(0.002)
 
     def seconds(self) -> float:
-        """Seconds since its process was started."""
+        """Seconds since the start of its process."""
         return time.perf_counter() - self.started
 
     def cpu_seconds(self) -> float:
-        """Seconds of processor that all its processes have used, in user and kernel mode."""
+        """CPU seconds of all its processes, in user and kernel mode."""
         return sum(int(t) for pid in self.pids() for t in _stat(pid)[11:13]) / _TICKS
 
     def memory(self) -> int:
-        """Bytes that are resident in all its processes.
+        """Resident bytes of all its processes; shared memory counts once.
 
-        What a process shares, with its siblings above all, counts once: summed resident sizes
-        would charge a preloading server twice for what it loaded before it forked.
+        A sum of resident sizes would count memory from before a fork once for each process.
         """
         private, shared = 0, 0
         for pid in self.pids():
@@ -134,11 +131,8 @@ class Running:
             shared = max(shared, sizes["Rss:"] - own)
         return (private + shared) * 1024
 
-    def peak(self) -> int:
-        """Bytes that were resident at most since :meth:`forget_peak`, summed over its processes.
-
-        Those that came and went meanwhile are not in it.
-        """
+    def peak_memory(self) -> int:
+        """Peak resident bytes since :meth:`reset_peak_memory`, summed over its living processes."""
         found = 0
         for pid in self.pids():
             with suppress(FileNotFoundError, ProcessLookupError):
@@ -146,13 +140,12 @@ class Running:
                 found += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
         return found * 1024
 
-    def forget_peak(self) -> None:
-        """Count the peak from what is resident now."""
+    def reset_peak_memory(self) -> None:
         for pid in self.pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def pids(self) -> list[int]:
-        """Give its first process and all that come from it."""
+        """Give its first process and all descendants."""
         parents = {
             int(folder.name): int(stat[1])
             for folder in Path("/proc").iterdir()
@@ -165,47 +158,46 @@ class Running:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of a process's ``stat`` from the third, its state, on; none if it is gone."""
+    """The fields of a process's ``stat`` from the third (state) on; none if it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def get(port: int, path: str, headers: Mapping[str, str], guard: float = GUARD) -> Reply:
-    """Ask a port of this machine once."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=guard)
+def get(port: int, path: str, headers: Mapping[str, str], timeout: float = TIMEOUT) -> Response:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers=dict(headers))
         answer = connection.getresponse()
         coding, etag = (answer.headers.get(name, "") for name in ("Content-Encoding", "ETag"))
-        return Reply(answer.status, coding, answer.read(), etag)
+        return Response(answer.status, coding, answer.read(), etag)
     finally:
         connection.close()
 
 
-def here() -> Program:
-    """Give the proxpi that is installed beside this interpreter."""
+def proxpi() -> Program:
+    """Give proxpi from the environment of this interpreter."""
     twistd = Path(sys.executable).with_name("twistd")
     if not twistd.exists():
-        raise Unusable(f"{twistd} is not there: run this with the Python that has proxpi installed")
+        raise BenchmarkError(f"{twistd} is missing: use the Python that has proxpi installed")
     listen = "tcp:{port}:interface=127.0.0.1"
     command = (str(twistd), "-n", "--pidfile=", "proxpi", "--listen", listen)
-    return Program(OURS, Path(sys.executable), command)
+    return Program(PROXPI, Path(sys.executable), command)
 
 
-def on_uvloop() -> Program:
-    """Give the same on uvloop, which is installed elsewhere, and seen by this one alone."""
+def proxpi_on_uvloop() -> Program:
+    """Give proxpi on uvloop, which is installed in another environment."""
     folder = environment("uvloop", ["uvloop"])
     [packages] = folder.glob("lib/python*/site-packages")
-    usual = here()
+    usual = proxpi()
     command = (str(usual.python), "-c", _ON_UVLOOP, "--reactor=asyncio", *usual.command[1:])
     settings = {"PYTHONPATH": str(packages)}
     return attrs.evolve(usual, name=UVLOOP, command=command, settings=settings)
 
 
 def original() -> Program:
-    """Give the original program, as its container starts it."""
+    """Give the original, with the command of its container."""
     folder = environment(
         f"original-{ORIGINAL_RELEASE}", [f"proxpi=={ORIGINAL_RELEASE}", "gunicorn"]
     )
@@ -215,20 +207,20 @@ def original() -> Program:
 
 @contextmanager
 def running(
-    program: Program, index_url: str, folder: Path, settings: Mapping[str, str] = NOTHING_SAID
-) -> Iterator[Running]:
-    """Start a program, with nothing cached unless its folder has something, and stop it in the end.
+    program: Program, index_url: str, folder: Path, settings: Mapping[str, str] = EMPTY
+) -> Iterator[Server]:
+    """Run a program, and stop it at the end.
 
-    :param folder: for its temporary files and its log
-    :param settings: variables of its environment, besides the index
+    :param folder: the folder of its temporary files, its log and, by default, its cache
+    :param settings: further environment variables
     """
     port = _free_port()
     command = [
         part.replace("{port}", str(port)).replace("{folder}", str(folder))
         for part in program.command
     ]
-    places = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ.get("PATH", "")}
-    variables = {**places, "PROXPI_INDEX_URL": index_url, **program.settings, **settings}
+    base = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ.get("PATH", "")}
+    variables = {**base, "PROXPI_INDEX_URL": index_url, **program.settings, **settings}
     if program.configuration is not None:
         index = urlsplit(index_url)
         text = program.configuration.substitute(
@@ -242,20 +234,20 @@ def running(
             command, cwd=folder, env=variables, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        yield Running(program, process, port, started)
-    except Unusable:
+        yield Server(program, process, port, started)
+    except BenchmarkError:
         end = log.read_bytes()[-2000:].decode(errors="replace")
-        print(f"the log of {program.name} ends with:\n{end}", file=sys.stderr)
+        print(f"last lines of the log of {program.name}:\n{end}", file=sys.stderr)
         raise
     finally:
         stop(process)
 
 
 def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """End a process, gently at first."""
+    """Terminate a process; kill it after a time-out."""
     process.terminate()
     try:
-        process.wait(GUARD)
+        process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -1,7 +1,4 @@
-"""Small real wheels, made from their project's name: clients install them.
-
-Pure, and the same in every run.
-"""
+"""Small wheels that clients can install, generated from their project's name."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ import attrs
 VERSION = "1.0"
 _NAME = re.compile(r"wheel[-_](\d{3})")
 _TAG = "Wheel-Version: 1.0\nGenerator: benchmarks\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-#: Modules of each, and lines of one.
+#: Modules of a wheel, and lines of a module.
 _MODULES, _LINES = 5, 120
 
 
 @attrs.frozen
 class Wheel:
-    """A wheel, and what is in its ``METADATA``."""
+    """A wheel with the bytes of its ``METADATA``."""
 
     filename: str
     data: bytes = attrs.field(repr=False)
@@ -32,26 +29,25 @@ class Wheel:
 
 
 def project_of(text: str) -> str | None:
-    """Give the project that a name or a file name is of; None for none of these."""
+    """Give the project of a project name or file name; None for any other project."""
     found = _NAME.match(text)
     return f"wheel-{found[1]}" if found else None
 
 
 def names(count: int) -> list[str]:
-    """Give the names of so many projects."""
     return [f"wheel-{number:03}" for number in range(count)]
 
 
 @cache
 def wheel(project: str) -> Wheel:
-    """Make the one wheel of a project, about 20 kB."""
+    """Build the only wheel of a project, about 20 kB."""
     stem = project.replace("-", "_")
     about = f"{stem}-{VERSION}.dist-info"
     metadata = (
         f"Metadata-Version: 2.1\nName: {project}\nVersion: {VERSION}\nRequires-Python: >=3.9\n"
     ).encode()
     drawn = random.Random(project)
-    members = {f"{stem}/__init__.py": b'"""Nothing."""\n'}
+    members = {f"{stem}/__init__.py": b""}
     for module in range(_MODULES):
         lines = (f"VALUE_{line} = {drawn.getrandbits(128)}\n" for line in range(_LINES))
         members[f"{stem}/part_{module}.py"] = "".join(lines).encode()

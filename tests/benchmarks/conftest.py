@@ -1,4 +1,4 @@
-"""The benchmarks are programs beside each other, not a package: here they can be imported."""
+"""Makes the benchmark modules importable: they are scripts in one folder, not a package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks fit together, and the documents name the commands that there are."""
+"""The scenarios are consistent, and the documents match the commands."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import importlib
 from pathlib import Path
 
 import pytest
-from bench import QUICK, Sizes
-from command import BEGIN, DOCUMENT, END, SCENARIOS, Result, figures, parser, replaced
+from command import BEGIN, DOCUMENT, END, SCENARIOS, Result, figures, parser, replace_figures
 from docutils.core import publish_doctree
-from environments import Unusable
+from environments import BenchmarkError
 from plot import ROWS
 from programs import Program
-from values import NGINX, ORIGINAL, OURS, PROGRAMS, Values
+from results import NGINX, ORIGINAL, PROGRAMS, PROXPI, Values
+from scenario import QUICK, Sizes
 
 TOP = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in (TOP / "benchmarks").glob("*.py"))
+COMMANDS = ["benchmarks/run", "benchmarks/profile"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_can_be_imported(name: str) -> None:
+    """An import of a benchmark module has no effect and no error."""
+    importlib.import_module(name)
 
 
 @pytest.mark.parametrize("sizes", [Sizes(), QUICK], ids=["usual", "quick"])
@@ -31,25 +38,25 @@ def test_rows_and_targets_fit(sizes: Sizes) -> None:
             assert {target.name, target.beside or target.name} <= set(PROGRAMS)
 
 
-def test_each_scenario_has_a_name_of_its_own() -> None:
-    """``--only`` chooses one of them, and help names them all."""
+def test_scenarios_have_distinct_names() -> None:
+    """``--only`` selects a scenario by its name; the help lists all names."""
     names = [scenario.name for scenario in SCENARIOS]
     assert len(names) == len(set(names))
     assert all(name in parser().format_help() for name in names)
     assert parser().parse_args(["--only", names[0]]).only == [names[0]]
 
 
-def test_the_figures_go_where_they_belong() -> None:
-    """What is between the marks is replaced, and nothing else is touched."""
+def test_figures_are_replaced_between_their_marks() -> None:
+    """The text around the marks stays; a document without marks is an error."""
     document = f"before\n\n{BEGIN}\nold\n\n{END}\nafter\n"
-    assert replaced(document, "new\n") == f"before\n\n{BEGIN}\nnew\n\n{END}\nafter\n"
-    assert replaced(replaced(document, "new\n"), "old\n") == document
-    with pytest.raises(Unusable, match="no place"):
-        replaced("nothing", "new\n")
+    assert replace_figures(document, "new\n") == f"before\n\n{BEGIN}\nnew\n\n{END}\nafter\n"
+    assert replace_figures(replace_figures(document, "new\n"), "old\n") == document
+    with pytest.raises(BenchmarkError, match="lacks the marks"):
+        replace_figures("nothing", "new\n")
 
 
-def test_the_document_has_a_place_for_figures() -> None:
-    """With new figures it is valid, whatever they are."""
+def test_the_document_is_valid_with_new_figures() -> None:
+    """The document has the marks, and docutils accepts it with other figures."""
     values = Values()
     for name, value in (("proxpi", 3.0), ("original", 2.0)):
         values.note("small_rate", name, value)
@@ -57,34 +64,40 @@ def test_the_document_has_a_place_for_figures() -> None:
     targets = [target for scenario in SCENARIOS for target in scenario.targets]
     verdicts = values.verdicts(measures, targets)
     inner = figures(Result({"cores": 2}, values, measures, verdicts))
-    document = replaced(DOCUMENT.read_text(), inner)
+    document = replace_figures(DOCUMENT.read_text(), inner)
     publish_doctree(document, settings_overrides={"halt_level": 2})
     assert "1.5" in document
 
 
-def test_the_commands() -> None:
-    """The commands can be started, and the documents name the one that measures."""
-    for name in ("benchmarks/run", "benchmarks/profile"):
-        assert (TOP / name).stat().st_mode & 0o111
-    for document in ("README.rst", "benchmarks/README.rst", "docs/performance.rst"):
-        assert "benchmarks/run" in (TOP / document).read_text()
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_are_executable(name: str) -> None:
+    """Each command has the mode of a program."""
+    assert (TOP / name).stat().st_mode & 0o111
 
 
-def test_every_module() -> None:
-    """Each can be imported, and has a row in the benchmarks' own README."""
-    for name in MODULES:
-        importlib.import_module(name)
+@pytest.mark.parametrize(
+    "document", ["README.rst", "benchmarks/README.rst", "docs/performance.rst"]
+)
+def test_documents_name_the_command(document: str) -> None:
+    """Each document with figures names the command that measures them."""
+    assert "benchmarks/run" in (TOP / document).read_text()
+
+
+def test_the_readme_lists_every_module() -> None:
+    """The table of modules has each file, and no other."""
     lines = (TOP / "benchmarks/README.rst").read_text().splitlines()
     named = {line.split("``")[1] for line in lines if line.startswith("``")}
     assert {name for name in named if name.endswith(".py")} == {f"{name}.py" for name in MODULES}
 
 
-def test_the_original_takes_part_in_every_round_that_judges_by_it() -> None:
-    """A target beside the original is compared round by round; elsewhere it is measured once."""
+def test_the_original_takes_part_in_each_round_only_for_a_target() -> None:
+    """Warm pages have a target relative to the original; elsewhere the first round measures it."""
     programs = [Program(name, TOP, ()) for name in PROGRAMS]
-    for scenario in SCENARIOS:
-        beside = any(target.beside == ORIGINAL for target in scenario.targets)
-        for first in (True, False):
-            chosen = {program.name for program in scenario.chosen(programs, first)}
-            assert (ORIGINAL in chosen) == (first or beside)
-            assert {OURS, NGINX} <= chosen
+    later = {
+        scenario.name: {program.name for program in scenario.select(programs, first_round=False)}
+        for scenario in SCENARIOS
+    }
+    assert all({PROXPI, NGINX} <= names for names in later.values())
+    assert {name for name, names in later.items() if ORIGINAL in names} == {"hits", "large-page"}
+    first = SCENARIOS[-1].select(programs, first_round=True)
+    assert [program.name for program in first] == [PROXPI, ORIGINAL, NGINX]

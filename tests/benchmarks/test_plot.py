@@ -1,4 +1,4 @@
-"""The plot shows what was measured, and is an image."""
+"""The plot shows the factors and is valid SVG."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 
 import pytest
 from plot import Row, rows, svg
-from values import Measure, Values
+from results import Measure, Values
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def bars(image: str) -> dict[str, float]:
-    """The widths of the bars, by what their title says."""
+    """Give the widths of the bars by their title."""
     found = ElementTree.fromstring(image).iter(f"{SVG}rect")
     titled = ((bar.find(f"{SVG}title"), bar) for bar in found)
     return {
@@ -20,8 +20,8 @@ def bars(image: str) -> dict[str, float]:
     }
 
 
-def test_better_is_longer_whatever_is_measured() -> None:
-    """Twice the rate and half the seconds are both two times better than the original."""
+def test_better_is_a_larger_factor() -> None:
+    """Twice the rate and half the seconds are both a factor of two."""
     values = Values()
     for name, rate, seconds in (("original", 10, 8), ("proxpi", 20, 4)):
         values.note("small_rate", name, rate)
@@ -30,17 +30,21 @@ def test_better_is_longer_whatever_is_measured() -> None:
     assert [row.times for row in rows(values, measures)] == [{"proxpi": 2}, {"proxpi": 2}]
 
 
-def test_what_the_original_did_not_do_is_left_out() -> None:
-    """There is no bar for a ratio to nothing."""
+def test_measures_without_the_original_are_left_out() -> None:
+    """A measure without a value of the original has no bar."""
     values = Values()
     values.note("small_rate", "proxpi", 20)
     assert not rows(values, [Measure("small_rate", "", more_is_better=True)])
 
 
-def test_bars() -> None:
-    """The scale is logarithmic, and a bar for less than the original ends at its line."""
+def test_the_scale_is_logarithmic() -> None:
+    """The bar of factor 100 is twice as long as that of factor 10."""
     found = bars(svg([Row("page", {"proxpi": 100, "nginx": 10})]))
     assert found["proxpi: 100 ×"] == pytest.approx(2 * found["nginx: 10 ×"], abs=0.2)
+
+
+def test_a_factor_below_one_extends_to_the_left() -> None:
+    """A bar for a factor below 1 ends at the line of the original."""
     image = ElementTree.fromstring(svg([Row("page", {"proxpi": 0.5, "nginx": 2})]))
     slower, faster = (
         bar for bar in image.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None
@@ -49,8 +53,8 @@ def test_bars() -> None:
     assert float(slower.attrib["x"]) + float(slower.attrib["width"]) == pytest.approx(line, abs=0.2)
 
 
-def test_it_can_be_read_in_light_and_dark() -> None:
-    """It says what it is, for those who do not see it as well, and brings its own ground."""
+def test_the_plot_has_both_colour_schemes_and_its_texts() -> None:
+    """The image has a style for dark mode, a title, a legend and escaped labels."""
     image = svg([Row("<page> & file", {"proxpi": 3})])
     assert "prefers-color-scheme: dark" in image
     texts = [text.text for text in ElementTree.fromstring(image).iter(f"{SVG}text")]

@@ -1,4 +1,4 @@
-"""What the local index has is what its pages say, and its wheels are wheels."""
+"""The corpus is consistent: pages match files, and wheels are valid."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from typing import Any
 
 import pytest
 import wheels
+from corpus import MIB, blob_size, content, page, project_page, root_list
 from packaging.metadata import Metadata
 from packaging.utils import parse_wheel_filename
-from stock import MIB, blob_size, content, page, project_page, root_list
 
 ORIGIN = "http://127.0.0.1:1"
 
 
 def files(project: str) -> list[dict[str, Any]]:
-    """The files of a project, as its page has them."""
     found: list[dict[str, Any]] = json.loads(project_page(ORIGIN, project) or b"")["files"]
     return found
 
 
 @pytest.mark.parametrize("project", ["bulk-017-of-3", "tiny-001-of-2", "wheel-of-1", "wheel-007"])
-def test_a_file_is_what_its_page_says(project: str) -> None:
-    """Size and digest are those of the bytes, and the reference ends with the name."""
+def test_a_file_matches_its_page(project: str) -> None:
+    """Size and digest are those of the bytes; the URL ends with the file name."""
     for file in files(project):
         data = content(file["filename"])
         assert data is not None
@@ -36,8 +35,8 @@ def test_a_file_is_what_its_page_says(project: str) -> None:
         assert file["url"].endswith(f"/{file['filename']}")
 
 
-def test_a_name_says_how_many_files_and_how_large() -> None:
-    """A project has so many files; a blob is so many MiB, and has no bytes before it is sent."""
+def test_a_name_states_number_and_size_of_files() -> None:
+    """A project name states the number of files and, of a blob, the MiB; others are unknown."""
     assert len(files("bulk-017-of-3")) == 3
     [blob] = files("blob-2-of-1")
     assert blob["size"] == blob_size(blob["filename"]) == 2 * MIB
@@ -46,8 +45,8 @@ def test_a_name_says_how_many_files_and_how_large() -> None:
     assert content("requests.tar.gz") is None
 
 
-def test_a_wheel_is_one() -> None:
-    """Its record lists every member with its digest, and its metadata is what the page says."""
+def test_a_wheel_is_valid() -> None:
+    """RECORD lists every member with its digest; the metadata matches the page."""
     [file] = files("wheel-007")
     name, version, _, _ = parse_wheel_filename(file["filename"])
     archive = zipfile.ZipFile(io.BytesIO(content(file["filename"]) or b""))
@@ -66,6 +65,6 @@ def test_a_wheel_is_one() -> None:
 
 
 @pytest.mark.parametrize(("kind", "mark"), [("json", b'"name"'), ("html", b"</a>")])
-def test_a_list_has_so_many_projects(kind: str, mark: bytes) -> None:
-    """The list of all projects is as long as its root says, and the same in every run."""
+def test_a_list_has_the_given_length(kind: str, mark: bytes) -> None:
+    """The project list is as long as its root states."""
     assert root_list(kind, 50).count(mark) == 50

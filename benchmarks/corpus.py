@@ -1,11 +1,10 @@
-"""What the local index has: projects, their files and their pages, made from their names alone.
+"""The corpus of the local index: projects, files and pages, generated from their names alone.
 
-Pure, and the same in every run. A project's name says how many files it has: ``bulk-017-of-300``
-has 300, each a wheel of 100 KiB; those of ``tiny-017-of-100`` are of 1 KiB, and ``blob-500-of-1``
-has one of 500 MiB. Nobody can install these; ``wheel-017`` is a real wheel, see ``wheels.py``.
-
-Pages are JSON (PEP 691) like real ones: links are absolute, and every digest is another, so that
-they are as hard to compress.
+It is pure and the same in every run. A project's name states the number of its files:
+``bulk-017-of-300`` has 300 wheels of 100 KiB, ``tiny-017-of-100`` has 100 of 1 KiB, and
+``blob-500-of-1`` has one of 500 MiB. These cannot be installed; ``wheel-017`` is a real wheel
+(``wheels.py``). Pages are JSON (PEP 691) with absolute links and distinct digests: they compress as
+badly as real ones.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ BLOCK = random.Random(2).randbytes(MIB)
 
 _NAME_SIZE = 200
 _BLOB = re.compile(r"blob[-_](\d+)[-_]of[-_]")
-# All files of a size are the same but for their end, so that a digest costs no pass over it.
+# Files of one size differ in their last bytes only, so that a digest costs no pass over the rest.
 _BODIES = {size: random.Random(1).randbytes(size - _NAME_SIZE) for size in (WHEEL_SIZE, TINY_SIZE)}
 _DIGESTS = {size: hashlib.sha256(body) for size, body in _BODIES.items()}
 
 
 def blob_size(filename: str) -> int | None:
-    """Give the bytes of a file that is a number of MiB large; None for any other."""
+    """Give the size of a blob in bytes; None for any other file."""
     found = _BLOB.match(filename)
     return int(found[1]) * MIB if found else None
 
 
 def content(filename: str) -> bytes | None:
-    """Give what is in a file, or in its ``.metadata``, unless it is a blob."""
+    """Give the bytes of a file that is no blob, or of its ``.metadata``."""
     if project := wheels.project_of(filename):
         wheel = wheels.wheel(project)
         return wheel.metadata if filename.endswith(".metadata") else wheel.data
@@ -64,7 +63,7 @@ def _blob_digest(size: int) -> str:
 def _file(origin: str, project: str, number: int) -> dict[str, object]:
     stem = project.replace("-", "_")
     filename = f"{stem}-{number}.0.1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
-    # Real pages say so; nobody asks for it here.
+    # Real pages advertise metadata; no client requests it here.
     metadata = hashlib.sha256(filename.encode()).hexdigest()
     size = blob_size(filename)
     if size is not None:
@@ -91,9 +90,9 @@ def _entry(
 
 
 def project_page(origin: str, project: str) -> bytes | None:
-    """Write the page of a project; None for a name that says nothing.
+    """Render the page of a project; None for an unknown kind of name.
 
-    :param origin: the scheme, host and port of the index
+    :param origin: scheme, host and port of the index
     """
     _, separator, count = project.rpartition("-of-")
     if wheels.project_of(project) == project:
@@ -114,7 +113,7 @@ def project_page(origin: str, project: str) -> bytes | None:
 
 @cache
 def page(origin: str, project: str, compressed: bool) -> tuple[bytes, str] | None:
-    """Give the page of a project, and its entity tag."""
+    """Give the page of a project and its entity tag."""
     data = project_page(origin, project)
     if data is None:
         return None
@@ -124,7 +123,7 @@ def page(origin: str, project: str, compressed: bool) -> tuple[bytes, str] | Non
 
 
 def _names(count: int) -> list[str]:
-    """So many names, about as long as real ones, sorted by their normal form."""
+    """Give project names of realistic length, sorted by their normalized form."""
     drawn = random.Random(1)
     syllables = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiouy" for c in ("", "n", "r", "s")]
     names: dict[str, str] = {}
@@ -139,7 +138,7 @@ def _names(count: int) -> list[str]:
 
 @cache
 def root_list(kind: str, count: int) -> bytes:
-    """Write a list of so many projects, JSON or HTML, in the shape that a large index gives it."""
+    """Render a project list, in JSON or HTML, in the form of a large public index."""
     names = _names(count)
     if kind == "json":
         projects = [{"_last-serial": 30_000_000 + n, "name": name} for n, name in enumerate(names)]

@@ -1,20 +1,17 @@
-"""A local index with as many projects as one likes, for measuring what stands in front of it.
+"""Serves the local index: the pages and files of ``corpus.py``, on the loopback interface.
 
-``stock.py`` says what it has. Who takes gzip gets pages compressed. The root says how many projects
-its list has: that of ``/json-of-600000/`` has so many in JSON, that of ``/html-of-600000/`` in
-HTML; they are never compressed, and ``/simple/`` has none.
-
-Each page and list is made when it is first asked for, and then sent as it is, which costs next to
-nothing. ``/asked`` gives the number of requests so far, and ``/fetched`` that of those for blobs;
-both are left out themselves. The program prints its port and serves until it is ended; it touches
-the loopback alone.
+Pages are compressed with gzip if the client accepts it. The root ``/json-of-600000/`` has a project
+list of 600,000 projects in JSON, ``/html-of-600000/`` one in HTML, neither compressed; ``/simple/``
+has none. A page or list is rendered at its first request and then sent from memory, which costs
+little. ``/requests`` gives the number of requests so far, ``/downloads`` that of requests for
+blobs; neither counts itself. The program prints its port and serves until it is ended.
 """
 
 from __future__ import annotations
 
 import re
 
-from stock import BLOCK, MIB, blob_size, content, page, root_list
+from corpus import BLOCK, MIB, blob_size, content, page, root_list
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -28,8 +25,8 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 
 
 @implementer(IPushProducer)
-class _Large:
-    """Sends a large file, as fast as it is taken."""
+class _BlobProducer:
+    """Sends a blob with backpressure."""
 
     def __init__(self, request: Request, start: int, stop: int) -> None:
         self._request, self._next, self._stop = request, start, stop
@@ -39,56 +36,52 @@ class _Large:
 
     def _send(self) -> None:
         while not self._paused and self._next < self._stop:
-            place = self._next % MIB
-            piece = BLOCK[place : min(place + 65536, place + self._stop - self._next)]
-            self._next += len(piece)
-            self._request.write(piece)
+            start = self._next % MIB
+            chunk = BLOCK[start : min(start + 65536, start + self._stop - self._next)]
+            self._next += len(chunk)
+            self._request.write(chunk)
         if self._next == self._stop:
             self._paused, self._next = True, -1
             self._request.unregisterProducer()
             self._request.finish()
 
     def pauseProducing(self) -> None:
-        """See `IPushProducer`."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """See `IPushProducer`."""
         self._paused = False
         self._send()
 
     def stopProducing(self) -> None:
-        """See `IProducer`."""
         self._paused, self._next = True, -1
 
 
-class Index(Resource):
-    """Answers ``/<root>/<project>`` with or without a last slash, and ``/files/…/<file>``."""
+class IndexResource(Resource):
+    """Serves ``/<root>/<project>``, with or without a trailing slash, and ``/files/…/<file>``."""
 
     isLeaf = True
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._asked = 0
-        self._fetched = 0
+        self._requests = 0
+        self._downloads = 0
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Give a list, a page or a file."""
         path = request.path.decode("ascii", "replace").strip("/")
-        if path == "asked":
-            return b"%d" % self._asked
-        if path == "fetched":
-            return b"%d" % self._fetched
-        self._asked += 1
+        if path == "requests":
+            return b"%d" % self._requests
+        if path == "downloads":
+            return b"%d" % self._downloads
+        self._requests += 1
         root, _, name = path.partition("/")
         if root == "files":
             filename = name.rpartition("/")[2]
             request.setHeader(b"Content-Type", b"application/octet-stream")
-            # Without it nginx gives no ranges of what it has.
+            # nginx serves ranges of a cached response only with this field.
             request.setHeader(b"Accept-Ranges", b"bytes")
             if size := blob_size(filename):
-                self._fetched += request.method == b"GET"
-                return self._large(request, size)
+                self._downloads += request.method == b"GET"
+                return self._blob(request, size)
             if body := content(filename):
                 return body
         kind, _, count = root.partition("-of-")
@@ -106,32 +99,32 @@ class Index(Resource):
             request.setHeader("Content-Type", _JSON if kind == "json" else "text/html")
             return root_list(kind, int(count))
         request.setResponseCode(404)
-        return b"not here\n"
+        return b"not found\n"
 
-    def _large(self, request: Request, size: int) -> int:
-        """Send a large file, or the one range of it that is asked for."""
+    def _blob(self, request: Request, size: int) -> int:
+        """Send a blob, or the one requested range of it."""
         start, stop = 0, size
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.getHeader("Range") or "")
-        if asked:
-            start, stop = int(asked[1]), min(size, int(asked[2] or size) + 1)
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", request.getHeader("Range") or "")
+        if requested:
+            start, stop = int(requested[1]), min(size, int(requested[2] or size) + 1)
             request.setResponseCode(206)
             request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{size}")
         request.setHeader("Content-Length", str(stop - start))
         if request.method == b"HEAD":
             return b""  # type: ignore[return-value]
-        _Large(request, start, stop)
+        _BlobProducer(request, start, stop)
         return NOT_DONE_YET
 
 
 def main() -> None:
-    """Serve on a free port of the loopback, and print which it is."""
+    """Serve on a free port and print it."""
 
     def started(port: IListeningPort) -> None:
         address = port.getHost()
         assert isinstance(address, IPv4Address)
         print(address.port, flush=True)
 
-    site = Site(Index())
+    site = Site(IndexResource())
     TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site).addCallback(started)
     reactor.run()
 

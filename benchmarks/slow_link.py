@@ -1,9 +1,9 @@
-"""A slow link to a server on this machine: 50 ms round trip, 4 MiB a second for each connection.
+"""A TCP proxy with the delay of a slow link: 50 ms round trip, 4 MiB/s for each connection.
 
-It stands between a program and the local index, in a process of its own, and delays what it passes
-on. Connecting costs a round trip, as it does on a real link: what the client says first goes on a
-round trip after the connection was made. There is no slow start and no loss. It takes the server's
-port, prints its own, and serves until it is ended; it touches the loopback alone.
+It delays the bytes between a program and the local index. Connecting costs a round trip: the first
+bytes of the client are forwarded a round trip after the connection was made. It simulates neither
+slow start nor loss. The program takes the server's port, prints its own, and serves on the loopback
+interface until it is ended.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import asyncio
 import sys
 from contextlib import suppress
 
-#: Seconds that anything takes in one direction.
+#: Seconds of delay in one direction.
 DELAY = 0.025
 #: Bytes per second of a connection, in one direction.
 RATE = 4 * 1024 * 1024
-#: Chunks that are on their way at most; it holds more than the link does.
-_UNDER_WAY = 64
+#: Maximal number of delayed chunks; they exceed the bandwidth-delay product.
+_MAX_DELAYED = 64
 _CHUNK = 16 * 1024
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:
-    """Pass on one direction of a connection, until its end.
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:
+    """Forward one direction of a connection until its end.
 
-    :param wait: seconds that it takes until the first byte may go
+    :param wait: seconds of delay for the connection itself
     """
-    lane = asyncio.Queue[tuple[float, bytes]](_UNDER_WAY)
+    queue = asyncio.Queue[tuple[float, bytes]](_MAX_DELAYED)
     clock = asyncio.get_running_loop().time
 
     async def deliver() -> None:
         while True:
-            due, data = await lane.get()
+            due, data = await queue.get()
             await asyncio.sleep(due - clock())
             if not data:
                 writer.write_eof()
@@ -45,7 +45,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wai
         while not delivered.done():
             data = await reader.read(_CHUNK)
             free = max(free, clock()) + len(data) / RATE
-            await lane.put((free + DELAY, data))
+            await queue.put((free + DELAY, data))
             if not data:
                 break
         await delivered
@@ -55,20 +55,20 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wai
 
 async def _connected(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
-    ways = [
-        asyncio.create_task(_carry(reader, to_writer, 2 * DELAY)),
-        asyncio.create_task(_carry(to_reader, writer, 0)),
+    directions = [
+        asyncio.create_task(_forward(reader, to_writer, 2 * DELAY)),
+        asyncio.create_task(_forward(to_reader, writer, 0)),
     ]
     with suppress(ConnectionError):
-        await asyncio.gather(*ways)
-    for way in ways:
-        way.cancel()
+        await asyncio.gather(*directions)
+    for direction in directions:
+        direction.cancel()
     for end in (writer, to_writer):
         end.close()
 
 
 async def main(port: int) -> None:
-    """Serve on a free port of the loopback, and print which it is."""
+    """Serve on a free port and print it."""
     server = await asyncio.start_server(
         lambda reader, writer: _connected(port, reader, writer), "127.0.0.1", 0
     )

@@ -1,7 +1,4 @@
-"""Values by measure, program and round; their ratios, the targets, and the tables of both.
-
-Pure: nothing here measures, reads or writes anything.
-"""
+"""Measured values by measure, program and round; ratios, targets and tables. Pure, without I/O."""
 
 from __future__ import annotations
 
@@ -11,20 +8,20 @@ from statistics import median
 
 import attrs
 
-#: What the programs are called, in the order of the tables.
-OURS, UVLOOP, ORIGINAL, NGINX = "proxpi", "uvloop", "original", "nginx"
-PROGRAMS = [OURS, UVLOOP, ORIGINAL, NGINX]
-#: What stands in a table where there is nothing to say.
-NOTHING = "–"
+#: The names of the programs, in the order of the tables.
+PROXPI, UVLOOP, ORIGINAL, NGINX = "proxpi", "uvloop", "original", "nginx"
+PROGRAMS = [PROXPI, UVLOOP, ORIGINAL, NGINX]
+#: An empty cell of a table.
+DASH = "–"
 
 
 @attrs.frozen
 class Measure:
     """A row of the table.
 
-    :ivar key: what it is called in the JSON file
-    :ivar label: what it is called in the table, with its unit
-    :ivar more_is_better: or less; None where a program is not better for either
+    :ivar key: name in the JSON file
+    :ivar label: name in the table, with the unit
+    :ivar more_is_better: None if neither more nor less is better
     """
 
     key: str
@@ -33,28 +30,27 @@ class Measure:
 
     @property
     def better(self) -> str:
-        """Say what is better in a word, if anything is."""
-        return NOTHING if self.more_is_better is None else "more" if self.more_is_better else "less"
+        return DASH if self.more_is_better is None else "more" if self.more_is_better else "less"
 
 
 @attrs.frozen
 class Target:
-    """What a value is to be, at least or at most.
+    """A lower or upper bound for a value.
 
-    :ivar key: of the measure
-    :ivar bound: the value, or the factor if it stands beside another program
-    :ivar beside: the program whose value is multiplied by the bound; empty for none
-    :ivar name: the program that is judged
+    :ivar key: key of the measure
+    :ivar bound: a value, or a factor of another program's value
+    :ivar beside: the other program; empty for none
+    :ivar name: the program to which the target applies
     """
 
     key: str
     at_least: bool
     bound: float
     beside: str = ""
-    name: str = OURS
+    name: str = PROXPI
 
     def text(self) -> str:
-        """Say it in short, as ``≥ 35 × original``."""
+        """Format it as in ``≥ 35 × original``."""
         sign = "≥" if self.at_least else "≤"
         if not self.beside:
             return f"{sign} {self.bound:g}"
@@ -65,31 +61,28 @@ class Target:
 
 @attrs.frozen
 class Spread:
-    """The values, or the ratios, of all rounds.
-
-    :ivar middle: their median
-    """
+    """Range and median of the values, or the ratios, of all rounds."""
 
     low: float
-    middle: float
+    median: float
     high: float
 
     @classmethod
     def of(cls, found: Sequence[float]) -> Spread | None:
-        """Take what there is; None for nothing."""
+        """Summarise values; None if there are none."""
         return cls(min(found), median(found), max(found)) if found else None
 
     def __str__(self) -> str:
-        low, middle, high = map(short, (self.low, self.middle, self.high))
-        return middle if low == high else f"{middle} ({low} to {high})"
+        low, median, high = map(format_number, (self.low, self.median, self.high))
+        return median if low == high else f"{median} ({low} to {high})"
 
 
 @attrs.frozen
 class Verdict:
-    """A target beside what was measured.
+    """A target and the measured value.
 
-    :ivar label: of the measure
-    :ivar found: the value, or the ratio, that the bound is for; None if nothing was measured
+    :ivar label: label of the measure
+    :ivar found: the value or ratio to which the bound applies; None if it was not measured
     """
 
     target: Target
@@ -98,14 +91,14 @@ class Verdict:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the median reaches the bound; None if nothing was measured."""
+        """Whether the median is within the bound; None if it was not measured."""
         if self.found is None:
             return None
-        found, bound = self.found.middle, self.target.bound
+        found, bound = self.found.median, self.target.bound
         return found >= bound if self.target.at_least else found <= bound
 
     def word(self) -> str:
-        """Say whether it holds, and whether it does in each round."""
+        """Tell whether it holds; "barely" if the rounds disagree."""
         if self.found is None:
             return "not measured"
         ends = (self.found.low, self.found.high)
@@ -115,9 +108,9 @@ class Verdict:
 
 @attrs.define
 class Values:
-    """What has been measured: by measure and program, a value a round.
+    """Measured values by measure, program and round.
 
-    :ivar round: the number of the round that is under way, from 0
+    :ivar round: number of the current round, from 0
     """
 
     round: int = 0
@@ -126,17 +119,16 @@ class Values:
     )
 
     def note(self, key: str, name: str, value: float) -> None:
-        """Keep the value of a program in this round."""
+        """Record the value of a program in the current round."""
         self.found[key][name][self.round] = value
 
     def spread(self, key: str, name: str) -> Spread | None:
-        """Give the values of a program."""
         return Spread.of(list(self._of(key, name).values()))
 
     def ratio(self, key: str, name: str, beside: str) -> Spread | None:
-        """Give a program's values over another's, round by round.
+        """Give the ratios of a program's values to another's, round by round.
 
-        What was measured in some rounds only counts in all others with its median.
+        In a round without a value of the other program, its median counts.
         """
         ours, theirs = self._of(key, name), self._of(key, beside)
         if not theirs:
@@ -146,12 +138,12 @@ class Values:
         return Spread.of([value / other for value, other in pairs if other])
 
     def names(self) -> list[str]:
-        """Give the programs that something was measured of, in the order of the tables."""
+        """Give the measured programs in the order of the tables."""
         seen = {name for by_name in self.found.values() for name in by_name}
         return [name for name in PROGRAMS if name in seen]
 
     def verdicts(self, measures: Sequence[Measure], targets: Sequence[Target]) -> list[Verdict]:
-        """Judge all targets whose measure is one of these."""
+        """Compare the targets of these measures with their values."""
         labels = dict(_labels(measures))
         return [
             Verdict(
@@ -166,7 +158,7 @@ class Values:
         ]
 
     def summary(self, measures: Sequence[Measure]) -> list[dict[str, object]]:
-        """Give for each measure all values by round, their medians, and our ratios."""
+        """Give for each measure the values by round, their medians, and proxpi's ratios."""
         return [
             {
                 "measure": measure.key,
@@ -177,7 +169,7 @@ class Values:
                 "ratio": {
                     name: attrs.asdict(ratio)
                     for name in by_name
-                    if name != OURS and (ratio := self.ratio(measure.key, OURS, name))
+                    if name != PROXPI and (ratio := self.ratio(measure.key, PROXPI, name))
                 },
             }
             for measure, (_, label) in zip(measures, _labels(measures), strict=True)
@@ -185,21 +177,20 @@ class Values:
         ]
 
     def rows(self, measures: Sequence[Measure]) -> list[list[str]]:
-        """Give the table of all values: its head, then a row for each measure."""
+        """Give the table of all values: its header, then a row for each measure."""
         names = self.names()
-        others = [name for name in (ORIGINAL, NGINX) if name in names and OURS in names]
-        head = ["", *names, *(f"{OURS} : {name}" for name in others), "better"]
+        others = [name for name in (ORIGINAL, NGINX) if name in names and PROXPI in names]
+        head = ["", *names, *(f"{PROXPI} : {name}" for name in others), "better"]
         table = [head]
         for measure in measures:
             if not (found := self.found.get(measure.key)):
                 continue
             cells = [
-                short(median(found[name].values())) if name in found else NOTHING for name in names
+                format_number(median(found[name].values())) if name in found else DASH
+                for name in names
             ]
-            ratios = [self.ratio(measure.key, OURS, name) for name in others]
-            told = [
-                str(ratio) if ratio and measure.better != NOTHING else NOTHING for ratio in ratios
-            ]
+            ratios = [self.ratio(measure.key, PROXPI, name) for name in others]
+            told = [str(ratio) if ratio and measure.better != DASH else DASH for ratio in ratios]
             table.append([measure.label, *cells, *told, measure.better])
         return table
 
@@ -208,7 +199,7 @@ class Values:
 
 
 def _labels(measures: Sequence[Measure]) -> Iterator[tuple[str, str]]:
-    """Give keys with labels; one that begins with dots follows what its group has in common."""
+    """Give keys with full labels: "…" stands for the common part of the group's first label."""
     group = ""
     for measure in measures:
         if measure.label.startswith("… "):
@@ -218,16 +209,16 @@ def _labels(measures: Sequence[Measure]) -> Iterator[tuple[str, str]]:
             yield measure.key, measure.label
 
 
-def judged(verdicts: Sequence[Verdict]) -> list[list[str]]:
-    """Give the table of targets: its head, then a row for each."""
+def target_table(verdicts: Sequence[Verdict]) -> list[list[str]]:
+    """Give the table of targets: its header, then a row for each."""
     return [
-        ["", "of", "target", "measured", ""],
+        ["", "program", "target", "measured", "verdict"],
         *(
             [
                 verdict.label,
                 verdict.target.name,
                 verdict.target.text(),
-                str(verdict.found or NOTHING),
+                str(verdict.found or DASH),
                 verdict.word(),
             ]
             for verdict in verdicts
@@ -236,14 +227,14 @@ def judged(verdicts: Sequence[Verdict]) -> list[list[str]]:
 
 
 def text(table: Sequence[Sequence[str]]) -> str:
-    """Write a table in columns for a terminal."""
+    """Format a table for a terminal."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rows = (zip(line, widths, strict=True) for line in table)
     return "\n".join("  ".join(cell.ljust(width) for cell, width in row).rstrip() for row in rows)
 
 
-def restructured(table: Sequence[Sequence[str]]) -> str:
-    """Write a table in reStructuredText."""
+def to_rst(table: Sequence[Sequence[str]]) -> str:
+    """Format a table in reStructuredText."""
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in table:
         marks = ["   * -", *["     -"] * (len(row) - 1)]
@@ -251,6 +242,6 @@ def restructured(table: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def short(value: float) -> str:
-    """Three digits that count, or all before the point."""
+def format_number(value: float) -> str:
+    """Format a number with three significant digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

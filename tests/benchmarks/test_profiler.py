@@ -1,8 +1,8 @@
-"""Stacks are added up by function."""
+"""Samples are counted by function."""
 
 from __future__ import annotations
 
-from profiles import Spent, spent, table
+from profiler import Spent, spent, table
 
 STACKS = [
     "run (app.py:1);ReactorBase.mainLoop (base.py:2);read (tcp.py:3);parse (http.py:4) 6",
@@ -14,8 +14,8 @@ STACKS = [
 ]
 
 
-def test_a_function_has_its_own_time_and_that_of_what_it_calls() -> None:
-    """Start-up and idle threads are left out; the line seen most often is named."""
+def test_a_function_has_own_and_total_time() -> None:
+    """Samples of the start and of idle threads are ignored; the hottest line is given."""
     assert spent(STACKS)[:3] == [
         Spent("parse (http.py)", 0.7, 0.7, 4),
         Spent("compress (gzip.py)", 0.2, 0.2, 7),
@@ -23,9 +23,13 @@ def test_a_function_has_its_own_time_and_that_of_what_it_calls() -> None:
     ]
 
 
-def test_the_table() -> None:
-    """The table has as many rows as were asked for, below the head; without stacks it has none."""
+def test_ignored_samples_give_no_row() -> None:
+    """Samples of the start and of idle threads alone give an empty result."""
     assert spent(STACKS[-2:]) == []
+
+
+def test_the_table_has_the_first_functions() -> None:
+    """The table has the requested number of rows below its header."""
     lines = table(spent(STACKS), 1).splitlines()
     assert len(lines) == 2
     assert "parse (http.py)" in lines[1]

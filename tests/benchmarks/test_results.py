@@ -1,4 +1,4 @@
-"""Ratios, verdicts and tables are what they are said to be."""
+"""Tests of ratios, verdicts and tables."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import json
 
 import pytest
 from docutils.core import publish_doctree
-from values import Measure, Spread, Target, Values, judged, restructured, short, text
+from results import Measure, Spread, Target, Values, format_number, target_table, text, to_rst
 
 RATE = Measure("rate", "page: requests/s", more_is_better=True)
 CPU = Measure("cpu", "… CPU µs")
-ROOM = Measure("room", "… cores", more_is_better=None)
+CORES = Measure("cores", "… cores", more_is_better=None)
 
 
 def measured() -> Values:
-    """Three rounds of two programs, the second of which was left out of the last."""
+    """Three rounds of two programs; the last round has no value of the second program."""
     values = Values()
     for number, (ours, theirs) in enumerate([(30, 10), (80, 20), (45, None)]):
         values.round = number
         values.note("rate", "proxpi", ours)
-        values.note("room", "proxpi", 1)
+        values.note("cores", "proxpi", 1)
         if theirs is not None:
             values.note("rate", "original", theirs)
-            values.note("room", "original", 1)
+            values.note("cores", "original", 1)
     values.note("cpu", "proxpi", 7)
     return values
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
-    """What both did in a round is compared; what one did alone is beside the other's median."""
+    """A ratio compares values of one round; a missing value is replaced by its median."""
     assert measured().ratio("rate", "proxpi", "original") == Spread(3, 3, 4)
 
 
-def test_nothing_is_compared_with_nothing() -> None:
-    """A program that was not measured has no ratio, and neither has a value beside zero."""
+def test_a_ratio_needs_two_values() -> None:
+    """There is no ratio to a program without values, nor to zero."""
     values = measured()
     values.note("zero", "proxpi", 1)
     values.note("zero", "original", 0)
@@ -54,22 +54,32 @@ def test_nothing_is_compared_with_nothing() -> None:
     ],
 )
 def test_a_target_holds_by_the_median(target: Target, holds: bool | None, word: str) -> None:
-    """The median decides, and the word says whether every round agrees."""
+    """The median decides; "barely" marks rounds that disagree."""
     [verdict] = measured().verdicts([RATE], [target])
     assert (verdict.holds, verdict.word()) == (holds, word)
 
 
-def test_targets() -> None:
-    """A target is a sign, a figure and a program; those of other rows are left out."""
-    assert Target("rate", True, 35, "original").text() == "≥ 35 × original"
-    assert Target("cpu", False, 1, "nginx").text() == "≤ nginx"
-    assert Target("cpu", False, 0.5).text() == "≤ 0.5"
+def test_targets_of_other_measures_are_left_out() -> None:
+    """A run of one scenario has verdicts for its own targets only."""
     assert not measured().verdicts([CPU], [Target("rate", True, 1)])
 
 
-def test_the_table_has_a_row_for_what_was_measured() -> None:
-    """Medians by program, ratios with their spread where there is one, and what is better."""
-    measures = [RATE, CPU, ROOM, Measure("none", "nothing")]
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (Target("rate", True, 35, "original"), "≥ 35 × original"),
+        (Target("cpu", False, 1, "nginx"), "≤ nginx"),
+        (Target("cpu", False, 0.5), "≤ 0.5"),
+    ],
+)
+def test_a_target_is_formatted(target: Target, text: str) -> None:
+    """The text has a sign, a figure and the other program."""
+    assert target.text() == text
+
+
+def test_the_table_has_a_row_for_each_value() -> None:
+    """A row has medians by program, ratios with their range, and the better direction."""
+    measures = [RATE, CPU, CORES, Measure("none", "nothing")]
     assert measured().rows(measures) == [
         ["", "proxpi", "original", "proxpi : original", "better"],
         ["page: requests/s", "45", "15", "3 (3 to 4)", "more"],
@@ -78,32 +88,34 @@ def test_the_table_has_a_row_for_what_was_measured() -> None:
     ]
 
 
-def test_a_target_is_told_with_the_whole_label() -> None:
-    """Out of its group, a row says what the group has in common."""
+def test_a_verdict_has_the_full_label() -> None:
+    """Outside of its group, a label includes the common part of the group."""
     verdicts = measured().verdicts([RATE, CPU], [Target("cpu", False, 8)])
-    assert judged(verdicts)[1] == ["page: CPU µs", "proxpi", "≤ 8", "7", "holds"]
+    assert target_table(verdicts)[1] == ["page: CPU µs", "proxpi", "≤ 8", "7", "holds"]
 
 
-def test_tables_are_text_and_restructured_text() -> None:
-    """A terminal gets columns, the documentation a table that docutils understands."""
+def test_tables_have_two_formats() -> None:
+    """The terminal format has aligned columns; docutils accepts the other one."""
     table = measured().rows([RATE, CPU])
     first, second = text(table).splitlines()[1:]
     assert first.index("45") == second.index("7")
-    document = publish_doctree(restructured(table), settings_overrides={"halt_level": 2})
+    document = publish_doctree(to_rst(table), settings_overrides={"halt_level": 2})
     assert "… CPU µs" in document.astext()
 
 
-def test_the_summary_can_be_written() -> None:
-    """Every value of every round is in it, and it is plain enough for JSON."""
+def test_the_summary_is_json() -> None:
+    """The summary has every value of every round, and JSON can encode it."""
     [summary] = json.loads(json.dumps(measured().summary([RATE])))
     assert summary["values"] == {
         "proxpi": {"0": 30, "1": 80, "2": 45},
         "original": {"0": 10, "1": 20},
     }
-    assert summary["ratio"]["original"] == {"low": 3, "middle": 3, "high": 4}
+    assert summary["ratio"]["original"] == {"low": 3, "median": 3, "high": 4}
 
 
-def test_figures() -> None:
-    """Figures have three digits, or all before the point."""
-    for value, said in ((48_219, "48,219"), (0.0123456, "0.0123"), (2.0, "2"), (99.96, "100")):
-        assert short(value) == said
+@pytest.mark.parametrize(
+    ("value", "text"), [(48_219, "48,219"), (0.0123456, "0.0123"), (2.0, "2"), (99.96, "100")]
+)
+def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
+    """A number has three significant digits, or all before the point."""
+    assert format_number(value) == text

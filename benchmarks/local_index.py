@@ -1,0 +1,69 @@
+"""The local index and the slow link as processes, and the client of the index."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import attrs
+from environments import BenchmarkError
+from programs import Response, get, stop
+
+
+@attrs.frozen
+class LocalIndex:
+    """The upstream of all programs (``index_server.py``)."""
+
+    port: int
+
+    def url(self, root: str = "simple") -> str:
+        return f"http://127.0.0.1:{self.port}/{root}/"
+
+    def get(self, path: str, headers: Mapping[str, str]) -> Response:
+        return get(self.port, path, headers)
+
+    def request_count(self) -> int:
+        """Give the number of requests so far, without those for counters."""
+        return int(self.get("/requests", {}).body)
+
+    def download_count(self) -> int:
+        """Give the number of downloads of blobs so far."""
+        return int(self.get("/downloads", {}).body)
+
+    def file(self, project: str) -> tuple[str, str, int]:
+        """Give name, path and size of the first file of a project."""
+        file = json.loads(self.get(f"/simple/{project}/", {}).body)["files"][0]
+        return file["filename"], urlsplit(file["url"]).path, file["size"]
+
+
+@contextmanager
+def local_index() -> Iterator[LocalIndex]:
+    with _serving("index_server.py") as port:
+        yield LocalIndex(port)
+
+
+@contextmanager
+def behind_slow_link(index: LocalIndex) -> Iterator[LocalIndex]:
+    """Start a slow link to the index (``slow_link.py``)."""
+    with _serving("slow_link.py", str(index.port)) as port:
+        yield LocalIndex(port)
+
+
+@contextmanager
+def _serving(script: str, *arguments: str) -> Iterator[int]:
+    """Run a server that prints its port."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            port = process.stdout.readline().strip()
+            if not port:
+                raise BenchmarkError(f"{script} did not start")
+            yield int(port)
+        finally:
+            stop(process)
