@@ -1,4 +1,4 @@
-"""The gates of proxpi: ``nox`` runs all of them, in the environment that nox runs in."""
+"""The checks of proxpi. ``nox`` runs lint, types and tests in its own environment."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
 
-# Tests that start processes mostly wait.
-_AT_A_TIME = 2 * (os.cpu_count() or 1)
-# Each module in one process, for what its tests share, in the order of `tests/conftest.py`.
-_SIDE_BY_SIDE = [f"--numprocesses={_AT_A_TIME}", "--dist=loadfile", "--no-loadscope-reorder"]
-
+# Tests with real processes mostly wait: two test processes per core. Fixtures are shared within a
+# module, hence `loadfile`; `tests/conftest.py` defines the order of the modules.
+_PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=loadfile"]
+_PARALLEL += ["--no-loadscope-reorder"]
 _WITHOUT_PROCESSES = [f"--ignore=tests/{name}" for name in ("integration", "faults", "egress")]
 
 
 def _python(session: nox.Session, *arguments: str) -> None:
-    # Tests that were compiled once start sooner, whatever the machine says of other programs.
+    # Bytecode of the tests is cached even where the machine disables it: they start faster.
     session.run(sys.executable, "-m", *arguments, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @nox.session
 def format(session: nox.Session) -> None:
-    """Write the code as it is to be written, and mend what can be mended by machine."""
+    """Format the code and apply the automatic fixes of the linter."""
     _python(session, "ruff", "check", "--fix-only", ".")
     _python(session, "ruff", "format", ".")
 
@@ -41,27 +40,26 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types."""
     _python(session, "mypy")
 
 
 @nox.session
 def fast(session: nox.Session) -> None:
-    """Run the tests that need no process of their own."""
+    """Run the tests without real processes."""
     _python(session, "pytest", "--numprocesses=auto", *_WITHOUT_PROCESSES, *session.posargs)
 
 
 @nox.session(venv_backend="uv", default=False)
 def lowest(session: nox.Session) -> None:
-    """Run the tests that need no process of their own, with the oldest dependencies allowed."""
+    """Run the tests without real processes with the minimum versions of the dependencies."""
     session.install("--resolution=lowest-direct", "--editable=.[dev]")
     session.run("pytest", "--numprocesses=auto", *_WITHOUT_PROCESSES, *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests, and see what they cover, the real processes included."""
+    """Run all tests and report their coverage, including that of real processes."""
     _python(session, "coverage", "erase")
-    _python(session, "coverage", "run", "-m", "pytest", *_SIDE_BY_SIDE, *session.posargs)
+    _python(session, "coverage", "run", "-m", "pytest", *_PARALLEL, *session.posargs)
     _python(session, "coverage", "combine", "--quiet")
     _python(session, "coverage", "report")

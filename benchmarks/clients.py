@@ -160,7 +160,7 @@ def download_at_once(server: Server, path: str, size: int, clients: int) -> list
         try:
             return download(server.port, path, size, name=server.program.name)
         except (OSError, http.client.HTTPException, BenchmarkError) as error:
-            print(f"{server.program.name}: a download failed: {error}", file=sys.stderr)
+            print(f"a download failed: {error}", file=sys.stderr)
             return None
 
     with ThreadPoolExecutor(clients) as pool:

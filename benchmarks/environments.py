@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 ORIGINAL_RELEASE = "1.3.1"
@@ -19,6 +20,15 @@ ORIGINAL_RELEASE = "1.3.1"
 
 class BenchmarkError(Exception):
     """A measurement is impossible; the message has the cause and the remedy."""
+
+
+def use_proxpi() -> None:
+    """Continue with the Python of the clone's environment if this one lacks proxpi."""
+    python = Path(__file__).resolve().parent.parent / ".venv/bin/python"
+    if find_spec("proxpi") is None:
+        if not python.exists() or Path(sys.executable) == python:
+            sys.exit(f"{sys.argv[0]}: proxpi is not installed; README.rst tells how to install it")
+        os.execv(python, [str(python), *sys.argv])
 
 
 def exit_on_sigterm() -> None:

@@ -59,16 +59,14 @@ def _small(bench: Benchmark, programs: Sequence[Program]) -> None:
             path, size = bench.file(server, "wheel-of-1")
             get_cached(server, path)
             loaded = bench.load.run(server, path, {}, size)
-            bench.note("wheel_rate", server, loaded.rate)
-            bench.note("wheel_cpu", server, loaded.cpu)
+            bench.note_load("wheel", server, loaded)
             # Resolvers read the metadata of a large wheel from its end.
             path, _ = bench.file(server, f"blob-{RANGE_WHEEL}-of-1")
             get_cached(server, path)
             end = {"Range": f"bytes=-{RANGE}"}
             if len(get_cached(server, path, end).body) == RANGE:
                 loaded = bench.load.run(server, path, end, RANGE)
-                bench.note("range_rate", server, loaded.rate)
-                bench.note("range_cpu", server, loaded.cpu)
+                bench.note_load("range", server, loaded)
 
 
 def _small_page(bench: Benchmark, server: Server) -> None:
@@ -77,8 +75,7 @@ def _small_page(bench: Benchmark, server: Server) -> None:
     seen = bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(response.body))
     unseen = bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(response.body), unseen=True)
     for key, loaded in (("small", seen), ("unseen", unseen)):
-        bench.note(f"{key}_rate", server, loaded.rate)
-        bench.note(f"{key}_cpu", server, loaded.cpu)
+        bench.note_load(key, server, loaded)
         bench.note(f"{key}_client", server, loaded.client)
     conditional = {**PAGE_HEADERS, "If-None-Match": response.etag}
     # The original sends no entity tags.
@@ -99,8 +96,7 @@ def _large(bench: Benchmark, programs: Sequence[Program]) -> None:
             alone = [timed(get_page, server, path)[0] for _ in range(TIMES)]
             bench.note("large_one", server, median(alone) * 1e3)
             loaded = bench.load.run(server, path, PAGE_HEADERS, len(response.body))
-            bench.note("large_rate", server, loaded.rate)
-            bench.note("large_cpu", server, loaded.cpu)
+            bench.note_load("large", server, loaded)
 
 
 SCENARIOS = [

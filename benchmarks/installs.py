@@ -23,7 +23,7 @@ from clients import get_cached, get_page, gunzip
 from environments import BenchmarkError, environment
 from programs import Program, Server
 from results import NGINX, ORIGINAL, PROXPI, Measure, Target
-from scenario import Benchmark, Scenario, Sizes, file_names
+from scenario import Benchmark, Scenario, Sizes
 
 #: Installations of each kind in a round.
 TIMES = {"uv": 3, "pip": 2}
@@ -44,7 +44,7 @@ def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
             if program.name in (PROXPI, ORIGINAL)
         ]
         for server in servers:
-            _warm(server, names)
+            _warm(bench, server, names)
         root = bench.new_folder()
         proxy = next(server for server in servers if server.program.name == PROXPI)
         _write_static_files(proxy, names, root / "index")
@@ -66,23 +66,23 @@ def _measure(bench: Benchmark, servers: list[Server], clients: Path, names: list
             bench.note(f"install_{client}", server, median(spent[server.port]))
 
 
-def _warm(server: Server, names: list[str]) -> None:
+def _warm(bench: Benchmark, server: Server, names: list[str]) -> None:
     for name in names:
-        for file in file_names(gunzip(get_page(server, f"/index/{name}/"))):
-            get_cached(server, f"/index/{name}/{file}")
-            get_cached(server, f"/index/{name}/{file}.metadata")
+        get_page(server, f"/index/{name}/")
+        path, _ = bench.file(server, name)
+        get_cached(server, path)
+        get_cached(server, f"{path}.metadata")
 
 
 def _write_static_files(server: Server, names: list[str], root: Path) -> None:
-    """Write pages and files as proxpi sends them; the relative links of its pages stay valid."""
+    """Write wheels, and pages as proxpi sends them: the relative links of its pages stay valid."""
     for name in names:
         folder = root / name
         folder.mkdir(parents=True)
-        body = gunzip(get_page(server, f"/index/{name}/"))
-        (folder / "page.json").write_bytes(body)
-        for file in file_names(body):
-            for path in (file, f"{file}.metadata"):
-                (folder / path).write_bytes(get_page(server, f"/index/{name}/{path}", {}).body)
+        (folder / "page.json").write_bytes(gunzip(get_page(server, f"/index/{name}/")))
+        wheel = wheels.wheel(name)
+        (folder / wheel.filename).write_bytes(wheel.data)
+        (folder / f"{wheel.filename}.metadata").write_bytes(wheel.metadata)
 
 
 def _install(bench: Benchmark, client: Path, server: Server, names: list[str]) -> float:

@@ -68,12 +68,12 @@ def _single(bench: Benchmark, server: Server) -> None:
 
 def _shared(bench: Benchmark, server: Server) -> None:
     path, size = bench.file(server, f"blob-{bench.sizes.shared_wheel_mib}-of-1")
-    asked = bench.index.download_count()
+    downloads = bench.index.download_count()
     server.reset_peak_memory()
     memory = server.peak_memory()
     done = download_at_once(server, path, size, READERS)
     bench.note("flood_growth", server, bench.memory_growth(server, memory))
-    bench.note("flood_fetched", server, bench.index.download_count() - asked)
+    bench.note("flood_fetched", server, bench.index.download_count() - downloads)
     if done:
         bench.note("flood_last", server, max(download.last for download in done))
 

@@ -35,10 +35,12 @@ class LocalIndex:
         """Give the number of downloads of blobs so far."""
         return int(self.get("/downloads", {}).body)
 
-    def file(self, project: str) -> tuple[str, str, int]:
-        """Give name, path and size of the first file of a project."""
-        file = json.loads(self.get(f"/simple/{project}/", {}).body)["files"][0]
-        return file["filename"], urlsplit(file["url"]).path, file["size"]
+    def files(self, project: str) -> list[tuple[str, str, int]]:
+        """Give name, path and size of the files of a project."""
+        page = json.loads(self.get(f"/simple/{project}/", {}).body)
+        return [
+            (file["filename"], urlsplit(file["url"]).path, file["size"]) for file in page["files"]
+        ]
 
 
 @contextmanager

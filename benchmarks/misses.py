@@ -55,7 +55,7 @@ def _near(bench: Benchmark, programs: Sequence[Program]) -> None:
     bench.prepare(_pages(bench.sizes))
     for program in programs:
         folder = bench.new_folder()
-        settings = {"PROXPI_CACHE_DIR": str(folder / "kept")}
+        settings = {"PROXPI_CACHE_DIR": str(folder / "cache")}
         with bench.started(program, None, settings, folder) as server:
             bench.note("memory_idle", server, server.memory() / MIB)
             before = server.cpu_seconds()
@@ -67,10 +67,10 @@ def _near(bench: Benchmark, programs: Sequence[Program]) -> None:
                 get_all(server.port, paths, 1, PAGE_HEADERS)
                 bench.note("memory_again", server, server.memory() / MIB)
         if bench.first and program.name != ORIGINAL:
-            asked = bench.index.request_count()
+            requests = bench.index.request_count()
             with bench.started(program, None, settings, folder) as server:
                 get_all(server.port, paths, 1, PAGE_HEADERS)
-                bench.note("restart_asked", server, bench.index.request_count() - asked)
+                bench.note("restart_asked", server, bench.index.request_count() - requests)
 
 
 def _far_measures(sizes: Sizes) -> list[Measure]:
@@ -100,12 +100,12 @@ def _far(bench: Benchmark, programs: Sequence[Program]) -> None:
 
 def _herd(bench: Benchmark, server: Server) -> None:
     project = f"blob-{bench.sizes.herd_wheel_mib}-of-1"
-    _, direct, size = bench.distant.file(project)
+    _, direct, size = bench.distant.files(project)[0]
     alone = download(bench.distant.port, direct, size)
     path, _ = bench.file(server, project, bench.distant)
-    asked, before = bench.index.download_count(), server.cpu_seconds()
+    downloads, before = bench.index.download_count(), server.cpu_seconds()
     done = download_at_once(server, path, size, bench.sizes.herd_clients)
-    bench.note("herd_fetched", server, bench.index.download_count() - asked)
+    bench.note("herd_fetched", server, bench.index.download_count() - downloads)
     bench.note("herd_cpu", server, server.cpu_seconds() - before)
     if done:
         last = max(download.last for download in done)

@@ -128,8 +128,8 @@ def _head(height: float) -> Iterator[str]:
     yield f"<style>{_STYLE}{light}@media (prefers-color-scheme: dark) {{{_DARK}{dark}}}</style>"
     yield f'<rect class="ground" width="{_WIDTH}" height="{height}" rx="6"/>'
     yield _text(16, 26, title, "title")
-    what = "requests or bytes per second, or seconds; median; logarithmic scale; longer is better"
-    yield _text(16, 44, what, "small")
+    unit = "requests or bytes per second, or seconds; median; logarithmic scale; longer is better"
+    yield _text(16, 44, unit, "small")
 
 
 def _legend(drawn: Sequence[Row]) -> Iterator[str]:
@@ -145,5 +145,5 @@ def _kind(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _text(x: float, y: float, what: str, kind: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x}" y="{y}" class="{kind}" text-anchor="{anchor}">{escape(what)}</text>'
+def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+    return f'<text x="{x}" y="{y}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'

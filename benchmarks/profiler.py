@@ -86,16 +86,16 @@ def table(found: Sequence[Spent], top: int) -> str:
 
 def _page_hits(bench: Benchmark, server: Server) -> None:
     response = get_page(server, SMALL_PAGE)
-    _print_cpu(server, bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(response.body)).cpu)
+    _print_cpu(bench.load.run(server, SMALL_PAGE, PAGE_HEADERS, len(response.body)).cpu)
 
 
 def _file_hits(bench: Benchmark, server: Server) -> None:
     path, size = bench.file(server, "wheel-of-1")
     get_cached(server, path)
-    _print_cpu(server, bench.load.run(server, path, {}, size).cpu)
+    _print_cpu(bench.load.run(server, path, {}, size).cpu)
 
 
-def _print_cpu(server: Server, cpu: float) -> None:
+def _print_cpu(cpu: float) -> None:
     print(f"CPU time per request, including the profiler: {cpu:.0f} µs")
 
 

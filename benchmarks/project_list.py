@@ -44,7 +44,7 @@ def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
         own = median(timed(bench.index.get, f"/{root}/", {})[0] for _ in range(3))
         for program in programs:
             folder = bench.new_folder()
-            settings = {"PROXPI_CACHE_DIR": str(folder / "kept")}
+            settings = {"PROXPI_CACHE_DIR": str(folder / "cache")}
             with bench.started(program, None, settings, folder, root) as server:
                 get_page(server, SMALL_PAGE, JSON)
                 server.reset_peak_memory()

@@ -190,8 +190,8 @@ class Values:
                 for name in names
             ]
             ratios = [self.ratio(measure.key, PROXPI, name) for name in others]
-            told = [str(ratio) if ratio and measure.better != DASH else DASH for ratio in ratios]
-            table.append([measure.label, *cells, *told, measure.better])
+            cells += [str(ratio) if ratio and measure.better != DASH else DASH for ratio in ratios]
+            table.append([measure.label, *cells, measure.better])
         return table
 
     def _of(self, key: str, name: str) -> dict[int, float]:

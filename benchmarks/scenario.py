@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
-from clients import MIB, PAGE_HEADERS, LoadGenerator, require_body
+from clients import MIB, PAGE_HEADERS, LoadGenerator, LoadResult, require_body
 from local_index import LocalIndex
 from programs import EMPTY, Program, Server, running
 from results import ORIGINAL, PROXPI, UVLOOP, Measure, Target, Values
@@ -98,6 +97,10 @@ class Benchmark:
     def note(self, key: str, server: Server, value: float) -> None:
         self.values.note(key, server.program.name, value)
 
+    def note_load(self, key: str, server: Server, loaded: LoadResult) -> None:
+        self.note(f"{key}_rate", server, loaded.rate)
+        self.note(f"{key}_cpu", server, loaded.cpu)
+
     def new_folder(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
@@ -129,8 +132,16 @@ class Benchmark:
         self, server: Server, project: str, index: LocalIndex | None = None
     ) -> tuple[str, int]:
         """Give the path of a project's first file at a server, and its size in bytes."""
-        name, path, size = (index or self.index).file(project)
-        return (path if server.program.keeps_links else f"/index/{project}/{name}"), size
+        return self.files(server, project, index)[0]
+
+    def files(
+        self, server: Server, project: str, index: LocalIndex | None = None
+    ) -> list[tuple[str, int]]:
+        """Give the paths of a project's files at a server, with their sizes in bytes."""
+        return [
+            (path if server.program.keeps_links else f"/index/{project}/{name}", size)
+            for name, path, size in (index or self.index).files(project)
+        ]
 
     def memory_growth(self, server: Server, before: int) -> float:
         """Give the peak growth of resident memory in MiB.
@@ -171,8 +182,3 @@ class Scenario:
 def is_proxpi(program: Program) -> bool:
     """Whether a program is proxpi, on either reactor."""
     return program.name in (PROXPI, UVLOOP)
-
-
-def file_names(page: bytes) -> list[str]:
-    """Give the file names of a page in JSON."""
-    return [file["filename"] for file in json.loads(page)["files"]]

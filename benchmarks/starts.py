@@ -6,16 +6,14 @@ folder. Seconds count from the start of the process.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from clients import get_all, get_cached, get_page, gunzip, require_body
+from clients import PAGE_HEADERS, get_all, get_cached, get_page, require_body
 from corpus import content
-from programs import Program, Server, running
+from programs import Program, running
 from results import Measure, Target
-from scenario import SMALL_PAGE, Benchmark, Scenario, Sizes, file_names, is_proxpi
+from scenario import SMALL_PAGE, Benchmark, Scenario, Sizes, is_proxpi
 
 #: Files of each project.
 FILES = 100
@@ -52,41 +50,28 @@ def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
 def _with_cached_files(bench: Benchmark, program: Program) -> None:
     """Measure a start with files that the program has cached itself."""
     folder = bench.new_folder()
-    settings = {"PROXPI_CACHE_DIR": str(folder / "kept")}
+    settings = {"PROXPI_CACHE_DIR": str(folder / "cache")}
     projects = _projects(bench.sizes.cached_files)
     with bench.started(program, None, settings, folder) as server:
-        paths = []
-        for project in projects:
-            body = gunzip(get_page(server, f"/index/{project}/"))
-            paths += _paths(server, project, body)
+        get_all(server.port, [f"/index/{project}/" for project in projects], 1, PAGE_HEADERS)
+        paths = [path for project in projects for path, _ in bench.files(server, project)]
         get_all(server.port, paths, 4, {})
     _timed(bench, program, settings, folder, "start")
-
-
-def _paths(server: Server, project: str, body: bytes) -> list[str]:
-    if server.program.keeps_links:
-        return [urlsplit(file["url"]).path for file in json.loads(body)["files"]]
-    return [f"/index/{project}/{name}" for name in file_names(body)]
 
 
 def _with_many_files(bench: Benchmark, program: Program) -> None:
     """Measure a start with files written here, in the layout of the original's cache folder."""
     folder = bench.new_folder()
-    settings = {"PROXPI_CACHE_DIR": str(folder / "kept")}
+    settings = {"PROXPI_CACHE_DIR": str(folder / "cache")}
     for project in _projects(bench.sizes.many_cached_files):
-        for name, url in _urls(bench, project):
-            file = folder / "kept/127-0-0-1" / Path(urlsplit(url).path[1:])
+        for name, path, _ in bench.index.files(project):
+            file = folder / "cache/127-0-0-1" / path[1:]
             file.parent.mkdir(parents=True)
             file.write_bytes(content(name) or b"")
     with bench.started(program, None, settings, folder) as server:
         path, _ = bench.file(server, _projects(bench.sizes.many_cached_files)[0])
         get_cached(server, path)
     _timed(bench, program, settings, folder, "many")
-
-
-def _urls(bench: Benchmark, project: str) -> list[tuple[str, str]]:
-    files = json.loads(bench.index.get(f"/simple/{project}/", {}).body)["files"]
-    return [(file["filename"], file["url"]) for file in files]
 
 
 def _timed(

@@ -16,13 +16,6 @@ from scenario import QUICK, Sizes
 
 TOP = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in (TOP / "benchmarks").glob("*.py"))
-COMMANDS = ["benchmarks/run", "benchmarks/profile"]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_modules_can_be_imported(name: str) -> None:
-    """An import of a benchmark module has no effect and no error."""
-    importlib.import_module(name)
 
 
 @pytest.mark.parametrize("sizes", [Sizes(), QUICK], ids=["usual", "quick"])
@@ -69,25 +62,21 @@ def test_the_document_is_valid_with_new_figures() -> None:
     assert "1.5" in document
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_commands_are_executable(name: str) -> None:
-    """Each command has the mode of a program."""
-    assert (TOP / name).stat().st_mode & 0o111
+def test_commands() -> None:
+    """The commands are executable; each document with figures names the one that measures them."""
+    for name in ("benchmarks/run", "benchmarks/profile"):
+        assert (TOP / name).stat().st_mode & 0o111
+    for document in ("README.rst", "benchmarks/README.rst", "docs/performance.rst"):
+        assert "benchmarks/run" in (TOP / document).read_text()
 
 
-@pytest.mark.parametrize(
-    "document", ["README.rst", "benchmarks/README.rst", "docs/performance.rst"]
-)
-def test_documents_name_the_command(document: str) -> None:
-    """Each document with figures names the command that measures them."""
-    assert "benchmarks/run" in (TOP / document).read_text()
-
-
-def test_the_readme_lists_every_module() -> None:
-    """The table of modules has each file, and no other."""
+def test_modules() -> None:
+    """Each module can be imported and has a row in the README's table."""
+    for name in MODULES:
+        importlib.import_module(name)
     lines = (TOP / "benchmarks/README.rst").read_text().splitlines()
-    named = {line.split("``")[1] for line in lines if line.startswith("``")}
-    assert {name for name in named if name.endswith(".py")} == {f"{name}.py" for name in MODULES}
+    listed = {line.split("``")[1] for line in lines if line.startswith("``")}
+    assert {name for name in listed if name.endswith(".py")} == {f"{name}.py" for name in MODULES}
 
 
 def test_the_original_takes_part_in_each_round_only_for_a_target() -> None:

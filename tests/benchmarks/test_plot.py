@@ -37,14 +37,10 @@ def test_measures_without_the_original_are_left_out() -> None:
     assert not rows(values, [Measure("small_rate", "", more_is_better=True)])
 
 
-def test_the_scale_is_logarithmic() -> None:
-    """The bar of factor 100 is twice as long as that of factor 10."""
+def test_bars() -> None:
+    """The scale is logarithmic; the bar of a factor below 1 ends at the line of the original."""
     found = bars(svg([Row("page", {"proxpi": 100, "nginx": 10})]))
     assert found["proxpi: 100 ×"] == pytest.approx(2 * found["nginx: 10 ×"], abs=0.2)
-
-
-def test_a_factor_below_one_extends_to_the_left() -> None:
-    """A bar for a factor below 1 ends at the line of the original."""
     image = ElementTree.fromstring(svg([Row("page", {"proxpi": 0.5, "nginx": 2})]))
     slower, faster = (
         bar for bar in image.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None

@@ -23,13 +23,9 @@ def test_a_function_has_own_and_total_time() -> None:
     ]
 
 
-def test_ignored_samples_give_no_row() -> None:
-    """Samples of the start and of idle threads alone give an empty result."""
+def test_the_table() -> None:
+    """The table has the requested number of rows below its header, and none without samples."""
     assert spent(STACKS[-2:]) == []
-
-
-def test_the_table_has_the_first_functions() -> None:
-    """The table has the requested number of rows below its header."""
     lines = table(spent(STACKS), 1).splitlines()
     assert len(lines) == 2
     assert "parse (http.py)" in lines[1]

@@ -59,22 +59,12 @@ def test_a_target_holds_by_the_median(target: Target, holds: bool | None, word: 
     assert (verdict.holds, verdict.word()) == (holds, word)
 
 
-def test_targets_of_other_measures_are_left_out() -> None:
-    """A run of one scenario has verdicts for its own targets only."""
+def test_targets() -> None:
+    """The text of a target has sign, figure and program; targets of other measures are left out."""
+    assert Target("rate", True, 35, "original").text() == "≥ 35 × original"
+    assert Target("cpu", False, 1, "nginx").text() == "≤ nginx"
+    assert Target("cpu", False, 0.5).text() == "≤ 0.5"
     assert not measured().verdicts([CPU], [Target("rate", True, 1)])
-
-
-@pytest.mark.parametrize(
-    ("target", "text"),
-    [
-        (Target("rate", True, 35, "original"), "≥ 35 × original"),
-        (Target("cpu", False, 1, "nginx"), "≤ nginx"),
-        (Target("cpu", False, 0.5), "≤ 0.5"),
-    ],
-)
-def test_a_target_is_formatted(target: Target, text: str) -> None:
-    """The text has a sign, a figure and the other program."""
-    assert target.text() == text
 
 
 def test_the_table_has_a_row_for_each_value() -> None:
@@ -113,9 +103,7 @@ def test_the_summary_is_json() -> None:
     assert summary["ratio"]["original"] == {"low": 3, "median": 3, "high": 4}
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(48_219, "48,219"), (0.0123456, "0.0123"), (2.0, "2"), (99.96, "100")]
-)
-def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
+def test_numbers() -> None:
     """A number has three significant digits, or all before the point."""
-    assert format_number(value) == text
+    for value, expected in ((48_219, "48,219"), (0.0123456, "0.0123"), (2.0, "2"), (99.96, "100")):
+        assert format_number(value) == expected
