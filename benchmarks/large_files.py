@@ -80,7 +80,7 @@ def _shared(bench: Benchmark, server: Server) -> None:
 
 SCENARIOS = [
     Scenario(
-        "streams",
+        "large-files",
         _measures,
         [
             Target("stream_one", True, 1, NGINX),

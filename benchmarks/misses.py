@@ -179,7 +179,7 @@ SCENARIOS = [
         _near,
     ),
     Scenario(
-        "far",
+        "slow-link",
         _far_measures,
         [
             Target("far_pages", False, 1, NGINX),
@@ -188,5 +188,5 @@ SCENARIOS = [
         ],
         _far,
     ),
-    Scenario("pauses", _pause_measures, [], _pauses),
+    Scenario("latency", _pause_measures, [], _pauses),
 ]

@@ -63,7 +63,7 @@ def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
 
 SCENARIOS = [
     Scenario(
-        "list",
+        "project-list",
         _measures,
         [
             Target("list_cold", False, 2),
