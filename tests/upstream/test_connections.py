@@ -21,12 +21,11 @@ from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, Line, Network
 
 PAGE = "http://index.example/simple/demo/"
 ONE, OTHER = "https://one.example/a", "https://other.example/a"
+HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"
 LINE = b"X-Filler: " + b"x" * 1000 + b"\r\n"
 
 
 class LimitTests(Case):
-    """A limit of two connections to each origin."""
-
     def setUp(self) -> None:
         self.limit = ConnectionLimit(2)
         self.narrow = ConnectionLimit(1, within=self.limit)
@@ -53,7 +52,6 @@ class LimitTests(Case):
         return len(self.holders) - 1
 
     def release(self, *numbers: int) -> None:
-        """Release connections, or leave the queue."""
         for number in numbers:
             self.holders[number].cancel()
             self.error(self.holders[number], CancelledError)
@@ -90,21 +88,15 @@ class LimitTests(Case):
         self.hold("e", limit=self.narrow)
         assert self.served == ["a", "c", "d", "e"]
 
-    def test_queue(self) -> None:
-        """A request is in its queue while it waits, and there it can be cancelled."""
-        self.hold("a")
-        self.hold("b")
         queue: set[Deferred[Any]] = set()
         waiting = run(self.limit.acquire(urls.origin(ONE), queue))
-        (queued,) = queue
+        (queued,) = queue  # a request is in its queue while it waits, and there it can be cancelled
         queued.cancel()
         self.error(waiting, CancelledError)
         assert queue == set()
 
 
 class NetworkCase(Case):
-    """Tests on connections in memory."""
-
     def setUp(self) -> None:
         self.network = Network()
 
@@ -123,7 +115,6 @@ class NetworkCase(Case):
         return request, line
 
     def assert_failed(self, request: Deferred[Any], cause: str, *, temporary: bool = True) -> None:
-        """Check the error; no connection and no timer is left."""
         error = self.error(request, UpstreamFailed)
         assert (error.cause, error.temporary) == (cause, temporary)
         self.network.pool.closeCachedConnections()
@@ -132,8 +123,6 @@ class NetworkCase(Case):
 
 
 class PoolTests(NetworkCase):
-    """One persistent pool for all."""
-
     def test_reuse(self) -> None:
         """Pages and files of one origin share connections, as many as may be open at once."""
         request, line = self.accepted()
@@ -152,6 +141,7 @@ class PoolTests(NetworkCase):
         assert self.result(again) == b"file"
         assert len(self.network.attempts) == 1
         assert self.network.pool.maxPersistentPerHost == 2 * CONNECTIONS
+        assert line.read_size == READ_SIZE  # a plain connection takes many bytes at once
 
     def test_idle_connections_end(self) -> None:
         """An idle connection is closed gracefully after a while, before the server does so."""
@@ -185,64 +175,42 @@ class PoolTests(NetworkCase):
         line.answer(200, b"page")
         assert self.result(request) == (b"page", True)
 
-    def test_bytes_of_one_read(self) -> None:
-        """A plain connection takes many bytes at once: `bufferSize` is what Twisted reads."""
-        _, line = self.accepted()
-        assert line.read_size == READ_SIZE
-
 
 class EndTests(NetworkCase):
-    """Connections that end before a response does."""
+    def test_silent(self) -> None:
+        """A server that stops before the head or in the body loses its connection at once."""
+        for sent, seconds in ((b"", CONNECT_TIMEOUT + READ_TIMEOUT), (HALF, READ_TIMEOUT)):
+            request, line = self.accepted()
+            line.send(sent)
+            self.network.advance(seconds + 1)
+            assert line.aborted
+            self.assert_failed(request, "timed out")
 
-    def test_silent_before_the_head(self) -> None:
-        """A server that accepts and says nothing loses its connection at once."""
-        request, line = self.accepted()
-        self.network.advance(CONNECT_TIMEOUT + READ_TIMEOUT + 1)
-        assert line.aborted
-        self.assert_failed(request, "timed out")
-
-    def test_closed_before_the_head(self) -> None:
-        """A connection that is closed without a response is an outage."""
+    def test_no_head(self) -> None:
+        """A connection that is closed without a head, or does not speak HTTP, has failed."""
         request, line = self.accepted()
         line.close()
         self.assert_failed(request, "the connection was closed")
-
-    def test_no_http(self) -> None:
-        """A server that does not speak HTTP has failed at its first line."""
         request, line = self.accepted()
         line.send(b"SSH-2.0-OpenSSH_9\r\n")
         assert line.aborted
         self.assert_failed(request, "no usable answer (ParseError)")
 
     def test_truncated(self) -> None:
-        """A body shorter than announced is truncated, by length and by chunks."""
-        for head in (
-            b"Content-Length: 10\r\n\r\n0123",
-            b"Transfer-Encoding: chunked\r\n\r\n4\r\n01",
-        ):
+        """A body shorter than announced is truncated; without a length it may be whole."""
+        for sent in (HALF, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n01"):
             request, line = self.accepted()
-            line.send(b"HTTP/1.1 200 OK\r\n" + head)
+            line.send(sent)
             line.close()
             self.assert_failed(request, "the answer was cut short")
-
-    def test_end_not_announced(self) -> None:
-        """A body that ends with its connection is given, but not as proven to be whole."""
         request, line = self.accepted()
         line.send(b"HTTP/1.1 200 OK\r\n\r\npage")
         line.close()
         assert self.result(request) == (b"page", False)
 
-    def test_silent_body(self) -> None:
-        """A body that stops coming loses its connection at once: nothing waits for the peer."""
-        request, line = self.accepted()
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
-        self.network.advance(READ_TIMEOUT + 1)
-        assert line.aborted
-        self.assert_failed(request, "timed out")
-
     def test_cancel(self) -> None:
         """A request that is cancelled, before its head or in its body, loses its connection."""
-        for sent in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"):
+        for sent in (b"", HALF):
             request, line = self.accepted()
             line.send(sent)
             request.cancel()
@@ -252,8 +220,6 @@ class EndTests(NetworkCase):
 
 
 class HeadTests(NetworkCase):
-    """Heads of responses, which Twisted does not bound."""
-
     def assert_too_long(self, request: Deferred[Any], line: Line) -> None:
         """Check that the head was too long, and that the request was not sent again."""
         assert line.aborted

@@ -22,8 +22,6 @@ NEXT = 0.3
 
 
 class ConnectorCase(Case):
-    """Tests with a network in memory."""
-
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.found: Deferred[list[str]] = succeed([PUBLIC])
@@ -48,7 +46,6 @@ class ConnectorCase(Case):
         return [attempt[0] for attempt in self.reactor.tcpClients]
 
     def accept(self) -> None:
-        """Let the newest attempt succeed."""
         factory: Any = self.reactor.tcpClients[-1][2]
         factory.buildProtocol(None).makeConnection(StringTransport())
 

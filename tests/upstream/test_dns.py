@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 
-from proxpi.upstream import dns
 from proxpi.upstream.dns import LOOKUPS, MAX_THREADS, DNSResolver
 from proxpi.upstream.errors import DNSTimeout
 from tests.support.cases import Case
@@ -26,20 +24,17 @@ class _Reactor(Clock):
         function(*arguments)
 
 
-class ResolverCase(Case):
-    """Tests with threads that work when they are told to."""
+class LookUpTests(Case):
+    """Threads work when they are told to."""
 
     def setUp(self) -> None:
         self.reactor = _Reactor()
         self.jobs: list[Callable[[], None]] = []
         self.asked: list[bytes] = []
         self.known: dict[bytes, list[str] | Exception] = {}
+        priority = frozenset({"index.example"})
         self.resolver = DNSResolver(
-            self.reactor,
-            TIMEOUT,
-            frozenset({"index.example"}),
-            self.getaddrinfo,
-            self.jobs.append,
+            self.reactor, TIMEOUT, priority, self.getaddrinfo, self.jobs.append
         )
 
     def getaddrinfo(self, host: bytes, port: None, family: int, kind: int) -> list[Any]:
@@ -55,17 +50,15 @@ class ResolverCase(Case):
         for job in jobs:
             job()
 
-
-class LookUpTests(ResolverCase):
-    """Results."""
-
     def test_order(self) -> None:
-        """Addresses come in the order of the system, each of them once."""
+        """Addresses come in the order of the system, each of them once; they are not cached."""
         self.known[b"a.example"] = ["2600::1", "1.2.3.4", "2600::1"]
-        found = self.resolver.look_up("a.example")
-        self.pending(found)
-        self.work()
-        assert self.result(found) == ["2600::1", "1.2.3.4"]
+        for _ in range(2):
+            found = self.resolver.look_up("a.example")
+            self.pending(found)
+            self.work()
+            assert self.result(found) == ["2600::1", "1.2.3.4"]
+        assert self.asked == [b"a.example"] * 2
         assert self.reactor.getDelayedCalls() == []
 
     def test_unknown(self) -> None:
@@ -78,14 +71,6 @@ class LookUpTests(ResolverCase):
             self.work()
             self.error(found, DNSLookupError)
 
-    def test_not_kept(self) -> None:
-        """Results are not cached."""
-        for _ in range(2):
-            found = self.resolver.look_up("a.example")
-            self.work()
-            self.result(found)
-        assert self.asked == [b"a.example"] * 2
-
     def test_no_thread(self) -> None:
         """A thread that cannot be started fails the lookup, not the next one."""
 
@@ -97,10 +82,6 @@ class LookUpTests(ResolverCase):
             found = resolver.look_up("a.example")
             self.reactor.advance(0)
             self.error(found, DNSLookupError)
-
-
-class HangingTests(ResolverCase):
-    """A resolver that does not answer."""
 
     def test_waiters(self) -> None:
         """One thread looks a name up for all waiters; one that leaves takes it from no other."""
@@ -127,16 +108,20 @@ class HangingTests(ResolverCase):
         assert self.result(late) == ["1.2.3.4"]
 
     def test_bounded(self) -> None:
-        """Names beyond the limit are queued, first in, first out."""
-        found = [self.resolver.look_up(f"{number}.example") for number in range(LOOKUPS + 2)]
+        """Names beyond the limit are queued, first in, first out, unless their waiters leave."""
+        names = [f"{number}.example" for number in range(LOOKUPS + 3)]
+        found = dict(zip(names, map(self.resolver.look_up, names), strict=True))
         assert len(self.jobs) == LOOKUPS
+        left = names.pop()
+        found[left].cancel()
+        self.error(found.pop(left), CancelledError)
         self.work(1)
-        self.result(found[0])
+        self.result(found.pop(names[0]))
         assert len(self.jobs) == LOOKUPS
         self.work()
         self.work()
-        assert self.asked == [f"{number}.example".encode() for number in range(LOOKUPS + 2)]
-        for each in found[1:]:
+        assert self.asked == [name.encode() for name in names]
+        for each in found.values():
             self.result(each)
 
     def test_abandoned(self) -> None:
@@ -176,32 +161,3 @@ class HangingTests(ResolverCase):
         self.jobs.pop()()
         assert self.result(index) == ["1.2.3.4"]
         assert len(self.jobs) == LOOKUPS
-
-    def test_leaving_the_queue(self) -> None:
-        """A queued name whose waiters leave is not looked up."""
-        waiting: list[Deferred[list[str]]] = []
-        for number in range(LOOKUPS + 2):
-            waiting.append(self.resolver.look_up(f"{number}.example"))
-        waiting[LOOKUPS].cancel()
-        self.error(waiting[LOOKUPS], CancelledError)
-        self.work()
-        self.work()
-        assert f"{LOOKUPS}.example".encode() not in self.asked
-        self.result(waiting[LOOKUPS + 1])
-
-
-class ThreadTests(Case):
-    """The threads themselves."""
-
-    def test_daemons(self) -> None:
-        """Threads are daemons: the end of the process does not wait for them."""
-        daemons: list[bool] = []
-        done = threading.Event()
-
-        def job() -> None:
-            daemons.append(threading.current_thread().daemon)
-            done.set()
-
-        dns._in_thread(job)
-        assert done.wait(60)
-        assert daemons == [True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from typing import Any, cast
+from unittest.mock import Mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,14 +39,11 @@ HELLO = b"\x16\x03"  # how TLS begins
 
 
 class AgentCase(Case):
-    """Tests with a proxy for everything but ``direct.example``."""
-
     def setUp(self) -> None:
         self.begin()
 
-    def begin(self, *index_urls: str, **variables: str) -> None:
-        """Prepare the network, with other variables than usual."""
-        self.network = Network(*index_urls, proxies=Proxies.read(VARIABLES | variables))
+    def begin(self, *index_urls: str) -> None:
+        self.network = Network(*index_urls, proxies=Proxies.read(VARIABLES))
 
     def request(self, url: str) -> Deferred[bytes]:
         async def body() -> bytes:
@@ -55,7 +53,6 @@ class AgentCase(Case):
         return run(body())
 
     def accepted(self, url: str = PLAIN) -> tuple[Deferred[bytes], Line]:
-        """Request a page, and accept the connection to the proxy."""
         request = self.request(url)
         line = self.network.accept()
         begins = f"GET {url}" if url == PLAIN else "CONNECT index.example:443"
@@ -65,7 +62,6 @@ class AgentCase(Case):
         return request, line
 
     def ports(self) -> list[int]:
-        """Give the ports that were connected to."""
         return [attempt[1] for attempt in self.network.attempts]
 
     def assert_proxy_failed(
@@ -77,26 +73,22 @@ class AgentCase(Case):
         assert self.unhandled() == []
 
     def assert_idle(self) -> None:
-        """Check that no timer is left but those of idle connections."""
         self.network.pool.closeCachedConnections()
         assert self.network.reactor.getDelayedCalls() == []
 
 
 class PlainTests(AgentCase):
-    """http URLs are requested at the proxy."""
+    def test_connections(self) -> None:
+        """The proxy gets whole URLs of several hosts, its own credentials, and those of the index.
 
-    def test_request(self) -> None:
-        """The proxy gets the whole URL, its own credentials, and those of the index."""
+        A connection that the proxy closed is replaced unnoticed.
+        """
         self.begin("http://reader:word@index.example/simple/")
-        self.accepted()
+        request, line = self.accepted()
         assert "\r\nHost: index.example\r\n" in self.head
         index = base64.b64encode(b"reader:word").decode()
         assert f"\r\nAuthorization: Basic {index}\r\n" in self.head
         assert self.ports() == [3128]
-
-    def test_connections(self) -> None:
-        """A connection serves several hosts; one that the proxy closed is replaced unnoticed."""
-        request, line = self.accepted()
         line.answer(200, b"page")
         assert self.result(request) == b"page"
         request = self.request("http://files.example/demo/")
@@ -149,8 +141,6 @@ class PlainTests(AgentCase):
 
 
 class SecureTests(AgentCase):
-    """https URLs are requested through a tunnel."""
-
     def test_tunnel(self) -> None:
         """In the tunnel is TLS, and nothing else goes out, no credentials of the index either."""
         self.begin("https://reader:word@index.example/simple/")
@@ -178,48 +168,35 @@ class SecureTests(AgentCase):
 
 
 class DirectTests(AgentCase):
-    """Hosts of ``NO_PROXY``."""
-
     def test_direct(self) -> None:
-        """Excluded hosts are connected to, and learn nothing of the proxy."""
-        self.request("http://direct.example:8080/simple/")
-        head = self.network.accept().take()
-        assert head.startswith(b"GET /simple/ HTTP/1.1\r\n")
+        """Excluded hosts, those of redirects too, are connected to, and learn of no proxy."""
+        request, line = self.accepted()
+        line.answer(302, b"", "Location: http://direct.example:8080/demo/")
+        line = self.network.accept()
+        head = line.take()
+        assert head.startswith(b"GET /demo/ HTTP/1.1\r\n")
         assert b"Proxy-Authorization" not in head
+        line.answer(200, b"page")
+        assert self.result(request) == b"page"
         self.request("https://www.direct.example/simple/")
         assert self.network.accept().take().startswith(HELLO)
         self.request("https://1.2.3.4/demo/")
-        assert self.ports() == [8080, 443, 443]
-
-    def test_redirects(self) -> None:
-        """Each hop of a redirect is sent its own way."""
-        request, line = self.accepted()
-        line.answer(302, b"", "Location: http://direct.example/demo/")
-        line = self.network.accept()
-        assert line.take().startswith(b"GET /demo/ HTTP/1.1\r\n")
-        line.answer(200, b"page")
-        assert self.result(request) == b"page"
-        assert self.ports() == [3128, 80]
+        assert self.ports() == [3128, 8080, 443, 443]
 
     def test_trusted(self) -> None:
         """The proxy is exempt from the address policy, a direct host is not; none is behind it."""
         reactor = MemoryReactorClock()
         endpoints: set[tuple[bytes, int, bool]] = set()
 
-        class Connections:
-            connect_timeout = 3.1
-
-            def endpoint(
-                self, host: bytes, port: int, *, trusted: bool = False
-            ) -> IStreamClientEndpoint:
-                endpoints.add((host, port, trusted))
-                return TCP4ClientEndpoint(reactor, "192.0.2.1", port)
+        def endpoint(host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
+            endpoints.add((host, port, trusted))
+            return TCP4ClientEndpoint(reactor, "192.0.2.1", port)
 
         agent = ProxyAgent(
             clock=reactor,
             pool=HTTPConnectionPool(reactor),
             tls=tls.policy(verify=False),
-            connector=cast(Connector, Connections()),
+            connector=cast(Connector, Mock(endpoint=endpoint, connect_timeout=3.1)),
             proxies=Proxies.read(VARIABLES),
             user_agent=b"proxpi/2",
         )
@@ -233,13 +210,10 @@ class DirectTests(AgentCase):
 
 
 class Wrapped(Protocol):
-    """The protocol in the tunnel: it greets, and keeps what comes."""
-
     data = b""
     ended: Failure | None = None
 
     def connectionMade(self) -> None:
-        """Speak first, as a TLS client does."""
         assert self.transport is not None
         self.transport.write(b"hello")
 
@@ -270,17 +244,13 @@ class Opening:
         self.connected: Deferred[IProtocol] = tunnel.connect(Factory.forProtocol(Wrapped))
 
     def accept(self) -> Line:
-        """Let the proxy accept the connection."""
         ((_, _, factory, _, _),) = self.reactor.tcpClients
         self.protocol: Any = factory.buildProtocol(None)
         return Line(self.protocol)
 
 
 class TunnelTests(Case):
-    """CONNECT, byte by byte."""
-
     def wrapped(self, opening: Opening) -> Wrapped:
-        """Give the protocol in an open tunnel."""
         wrapped = self.result(opening.connected)
         assert isinstance(wrapped, Wrapped)
         return wrapped
@@ -359,8 +329,8 @@ class TunnelTests(Case):
         self.refused(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
         self.refused(b"HTTP/1.1 100 Continue\r\n\r\n" * 4_000)
 
-    def test_credentials(self) -> None:
-        """401 and 407 mean other credentials, or some at all; waiting does not help."""
+    def test_statuses(self) -> None:
+        """A proxy that could not connect may later; one that refuses or wants a login will not."""
         for status, userinfo, wanted in (
             (407, "user:secret@", "other credentials"),
             (407, "", "credentials"),
@@ -368,13 +338,9 @@ class TunnelTests(Case):
         ):
             response = b"HTTP/1.1 %d x\r\nContent-Length: 4\r\n\r\nsome" % status
             error = self.refused(response, f"http://{userinfo}proxy.example:3128")
-            assert str(error) == f"{PROXY}: it wants {wanted} (status {status})"
+            assert str(error.copy()) == f"{PROXY}: it wants {wanted} (status {status})"
             assert not error.temporary
             assert isinstance(error, CredentialsRejected)
-            assert str(error.copy()) == str(error)
-
-    def test_statuses(self) -> None:
-        """A proxy that could not connect may later; one that refuses will not."""
         for statuses, cause, temporary in (
             ((408, 425, 429, 500, 502, 503, 599), "it could not connect", True),
             ((300, 302, 400, 403, 404, 418), "it refuses to connect", False),
@@ -399,7 +365,7 @@ class TunnelTests(Case):
             assert self.refused(response).cause == "it does not answer as an HTTP proxy does"
 
     def test_closed(self) -> None:
-        """A connection that ends before the head does is an error of the proxy."""
+        """An end before that of the head is the proxy's; a cancelled attempt leaves nothing."""
         for said in (b"", ESTABLISHED[:-1]):
             opening = Opening()
             line = opening.accept()
@@ -407,6 +373,12 @@ class TunnelTests(Case):
             line.close()
             error = self.error(opening.connected, ProxyFailed)
             assert (error.cause, error.temporary) == ("the connection was closed", True)
+
+        opening = Opening()
+        opening.connected.cancel()
+        self.error(opening.connected, ProxyFailed)
+        assert opening.reactor.connectors[0].stoppedConnecting
+        assert self.unhandled() == []
 
     def test_timeout(self) -> None:
         """A proxy that accepts and says nothing is named once the timeout is over."""
@@ -418,16 +390,3 @@ class TunnelTests(Case):
         error = self.error(opening.connected, ProxyFailed)
         assert (error.cause, error.temporary) == ("timed out", True)
         assert line.aborted
-
-    def test_cancel(self) -> None:
-        """A cancelled opening leaves no connection, whether it is connected yet or not."""
-        opening = Opening()
-        opening.connected.cancel()
-        self.error(opening.connected, ProxyFailed)
-        assert opening.reactor.connectors[0].stoppedConnecting
-        opening = Opening()
-        line = opening.accept()
-        opening.connected.cancel()
-        self.error(opening.connected, ProxyFailed)
-        assert line.aborted
-        assert self.unhandled() == []

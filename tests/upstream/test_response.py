@@ -72,7 +72,6 @@ class Original:
 
     @property
     def closed(self) -> bool:
-        """Whether the reader closed the connection."""
         return not self.transport.connected
 
 
@@ -81,19 +80,15 @@ def response(original: Original, method: str = "GET") -> Response:
     return Response(method, URL, fake)
 
 
-class LengthTests(Case):
-    """The announced length of a file, as Twisted's client hands it over."""
-
+class HeadTests(Case):
     def test_lengths(self) -> None:
         """A length is known where it is announced, whether a body follows or not."""
         fields: list[tuple[str, bytes, int | None]] = [
             ("HEAD", b"Content-Length: " + odd, None) for odd in (b"9" * 5000, b"9" * 19, b"0x11")
         ]
         for method in ("GET", "HEAD"):
-            fields.append((method, b"Content-Length: 17", 17))
-            fields.append((method, b"Content-Length: 0", 0))
-            fields.append((method, b"Transfer-Encoding: chunked", None))
-            fields.append((method, b"Server: x", None))
+            fields += [(method, b"Content-Length: %d" % number, number) for number in (0, 17)]
+            fields += [(method, b"Transfer-Encoding: chunked", None), (method, b"Server: x", None)]
         for method, field, length in fields:
             network = Network()
 
@@ -105,41 +100,29 @@ class LengthTests(Case):
             network.accept().send(b"HTTP/1.1 200 OK\r\n" + field + b"\r\n\r\n")
             assert self.result(asked) == length, (method, field)
 
-
-def test_status_errors() -> None:
-    """A status says whether waiting may help, and what it concerns."""
-    for status, temporary, scope in (
-        (401, False, "resource"),
-        (403, False, "resource"),
-        (404, False, "resource"),
-        (408, True, "resource"),
-        (425, True, "resource"),
-        (429, True, "rate limit"),
-        (500, True, "resource"),
-    ):
-        error = response(Original(status)).status_error()
-        assert (error.temporary, error.scope) == (temporary, scope), status
-        assert isinstance(error, CredentialsRejected) == (status in (401, 403))
-
-
-@pytest.mark.parametrize(
-    ("field", "seconds"),
-    [
-        ("17", 17.0),
-        ("9" * 5000, 86_400.0),
-        ("Mon, 01 Jan 2024 00:00:00 GMT", 0.0),
-        ("soon", None),
-        ("-1", None),
-    ],
-)
-def test_retry_after(field: str, seconds: float | None) -> None:
-    """``Retry-After`` is read as seconds or as a date; anything else says nothing."""
-    assert response(Original(503, Retry_After=field)).status_error().retry_after == seconds
+    def test_status_errors(self) -> None:
+        """A status says whether waiting may help, and what it concerns; ``Retry-After`` when."""
+        for status, temporary in {
+            **dict.fromkeys((401, 403, 404), False),
+            **dict.fromkeys((408, 425, 429, 500), True),
+        }.items():
+            error = response(Original(status)).status_error()
+            assert error.temporary is temporary, status
+            assert error.scope == ("rate limit" if status == 429 else "resource")
+            assert isinstance(error, CredentialsRejected) == (status in (401, 403))
+            assert error.retry_after is None
+        for field, seconds in {
+            "17": 17.0,
+            "9" * 5000: 86_400.0,
+            "Mon, 01 Jan 2024 00:00:00 GMT": 0.0,
+            "soon": None,
+            "-1": None,
+        }.items():
+            error = response(Original(503, Retry_After=field)).status_error()
+            assert error.retry_after == seconds, field
 
 
 class BodyTests(Case):
-    """The ends of a body."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.original = Original()
@@ -148,16 +131,9 @@ class BodyTests(Case):
     def read(
         self, write: Callable[[bytes], object] | None = None, **options: Any
     ) -> Deferred[bool]:
-        """Read the body, into a list by default."""
-        return run(
-            read_body(
-                response(self.original),
-                write or self.chunks.append,
-                clock=self.clock,
-                idle_timeout=IDLE,
-                **options,
-            )
-        )
+        write = write or self.chunks.append
+        options |= {"clock": self.clock, "idle_timeout": IDLE}
+        return run(read_body(response(self.original), write, **options))
 
     def assert_over(self, *, closed: bool) -> None:
         """Check the connection; no timer is left, and nothing that comes later matters."""
@@ -256,7 +232,10 @@ class BodyTests(Case):
             self.assert_over(closed=True)
 
     def test_backpressure(self) -> None:
-        """While `write` waits nothing is read, and that silence is not the upstream's."""
+        """While `write` waits nothing is read, and that silence is not the upstream's.
+
+        A consumer that takes no bytes for too long loses the connection, not its wait.
+        """
         room: Deferred[None] = Deferred()
         read = self.read(lambda data: room)
         self.original.send(b"one")
@@ -266,10 +245,7 @@ class BodyTests(Case):
         assert self.original.transport.producerState == "producing"
         self.clock.advance(IDLE + 1)
         assert self.error(read, UpstreamFailed).cause == "timed out"
-
-    def test_stalled(self) -> None:
-        """A consumer that takes no bytes for too long loses the connection, not its wait."""
-        room: Deferred[None] = Deferred()
+        room, self.original = Deferred(), Original()
         read = self.read(lambda data: room, stall_timeout=5.0)
         self.original.send(b"one")
         self.clock.advance(4.9)
@@ -300,7 +276,6 @@ class BodyTests(Case):
 
 
 def deflated(data: bytes, window: int) -> bytes:
-    """Deflate, with or without the header of zlib."""
     deflate = zlib.compressobj(wbits=window)
     return deflate.compress(data) + deflate.flush()
 
@@ -379,18 +354,14 @@ def test_undecodable(codings: tuple[str, ...], why: str) -> None:
         decode(DATA, codings, LIMIT)
 
 
-def test_limit() -> None:
-    """The limit counts decoded bytes, those of an inner coding as well."""
+def test_limits() -> None:
+    """Decoded bytes are limited, those of an inner coding too, and the members of a gzip body."""
     bomb = gzip.compress(bytes(10_000))
     assert len(decode(bomb, ("gzip",), SizeLimit(10_000))) == 10_000
     twice = gzip.compress(gzip.compress(DATA) + bytes(20_000))
     for body, codings in ((bomb, ("gzip",)), (twice, ("gzip", "gzip"))):
         with pytest.raises(BodyTooLong):
             decode(body, codings, SizeLimit(9_999))
-
-
-def test_members() -> None:
-    """The members of a gzip body are limited in number, and so is what they cost."""
     member = gzip.compress(b"")
     assert decode(member * MEMBERS, ("gzip",), LIMIT) == b""
     with pytest.raises(BodyUndecodable, match="members"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -47,7 +48,6 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def connection(policy: IPolicyForHTTPS, host: bytes, port: int = 443) -> SSL.Connection:
-    """Give a connection as the policy makes them."""
     verifyObject(IPolicyForHTTPS, policy)
     creator = policy.creatorForNetloc(host, port)
     verifyObject(IOpenSSLClientConnectionCreator, creator)
@@ -55,47 +55,35 @@ def connection(policy: IPolicyForHTTPS, host: bytes, port: int = 443) -> SSL.Con
 
 
 @pytest.mark.parametrize(("verify", "mode"), [(True, SSL.VERIFY_PEER), (False, SSL.VERIFY_NONE)])
-@pytest.mark.parametrize(
-    ("host", "name"),
-    [
-        (b"index.example", b"index.example"),
-        (b"INDEX.example.", b"index.example"),
-        (b"192.0.2.1", None),
-        (b"2001:db8::1", None),
-    ],
-)
-def test_policy(verify: bool, mode: int, host: bytes, name: bytes | None) -> None:
-    """Certificates are checked unless that is off; servers are told a name, not an address."""
+def test_policy(authority: Authority, verify: bool, mode: int) -> None:
+    """Certificates are checked unless that is off; servers are told a name, not an address.
+
+    The client certificate is shown to the origins that may see it only.
+    """
     policy = tls.policy(verify=verify, shown_to=lambda origin: True)
-    made = connection(policy, host)
-    assert (made.get_verify_mode(), made.get_servername()) == (mode, name)
-    assert made.get_certificate() is None
-    assert made.get_context() is connection(policy, b"b.example").get_context()
-
-
-@pytest.mark.parametrize("verify", [True, False])
-def test_client_certificate(authority: Authority, verify: bool) -> None:
-    """The client certificate is shown to the origins that may see it only."""
-    asked: list[Origin] = []
-
-    def shown_to(origin: Origin) -> bool:
-        asked.append(origin)
-        return origin.host == "index.example"
-
+    for host, name in {
+        b"index.example": b"index.example",
+        b"INDEX.example.": b"index.example",
+        b"192.0.2.1": None,
+        b"2001:db8::1": None,
+    }.items():
+        made = connection(policy, host)
+        assert (made.get_verify_mode(), made.get_servername()) == (mode, name)
+        assert made.get_certificate() is None
+        assert made.get_context() is connection(policy, b"b.example").get_context()
     path = authority.issue("client", "proxpi@index.example")
     given = Given("PROXPI_CLIENT_CERT", str(path))
-    policy = tls.policy(verify=verify, client_cert=given, shown_to=shown_to)
-    index, other = connection(policy, b"Index.example", 8443), connection(policy, b"::1")
-    assert asked == [("https", "index.example", 8443), ("https", "::1", 443)]
-    assert index.get_certificate() is not None
-    assert other.get_certificate() is None
-    assert index.get_verify_mode() == other.get_verify_mode()
+    origin = Origin("https", "index.example", 8443)
+    policy = tls.policy(verify=verify, client_cert=given, shown_to=lambda each: each == origin)
+    for host, port, shown in ((b"Index.example", 8443, True), (b"::1", 443, False)):
+        made = connection(policy, host, port)
+        assert (made.get_certificate() is not None, made.get_verify_mode()) == (shown, mode)
 
 
 def trusts(
     authorities: Iterable[Authority], ca_bundle: object = None, **environment: object
 ) -> list[bool]:
-    """Tell for authorities whether the settings make what they issue trusted."""
+    """Tell for each authority whether the settings make its certificates trusted."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     named = {name: str(value) for name, value in environment.items()}
     given = Given("PROXPI_CA_BUNDLE", str(ca_bundle)) if ca_bundle is not None else None
@@ -106,17 +94,14 @@ def trusts(
     for number, authority in enumerate(authorities):
         pem = authority.issue(f"leaf-{number}", "index.example").read_bytes()
         leaf = crypto.load_certificate(crypto.FILETYPE_PEM, pem)
-        try:
+        found.append(False)
+        with suppress(crypto.X509StoreContextError):
             crypto.X509StoreContext(store, leaf).verify_certificate()
-        except crypto.X509StoreContextError:
-            found.append(False)
-        else:
-            found.append(True)
+            found[-1] = True
     return found
 
 
 def refusal(ca_bundle: object = None, **environment: object) -> str:
-    """Give the line that refuses the settings."""
     with pytest.raises(SettingsError) as caught:
         trusts([], ca_bundle, **environment)
     assert "\n" not in str(caught.value)
@@ -154,23 +139,12 @@ def test_trust(authorities: list[Authority], tmp_path: Path) -> None:
     assert "'/no/such'" in refusal(SSL_CERT_DIR=f"{folders}:/no/such")
 
 
-def _looks_at_the_system(ca_bundle: object = None, **environment: object) -> bool:
-    with mock.patch.object(SSL.Context, "set_default_verify_paths") as system:
-        trusts([], ca_bundle, **environment)
-    return bool(system.called)
-
-
 def test_the_system(authorities: list[Authority]) -> None:
-    """The system is trusted, unless a variable of another program replaces it."""
+    """The system is trusted, unless a variable of another program replaces it.
+
+    An empty variable is an unset one, and does not keep OpenSSL from the system's trust.
+    """
     path = authorities[0].path
-    assert _looks_at_the_system()
-    assert _looks_at_the_system(path)
-    for variable in OTHERS:
-        assert not _looks_at_the_system(path, **{variable: path})
-
-
-def test_an_empty_variable() -> None:
-    """An empty variable is an unset one, and does not keep OpenSSL from the system's trust."""
     empty = {"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""}
     seen: list[set[str]] = []
 
@@ -181,9 +155,13 @@ def test_an_empty_variable() -> None:
         mock.patch.dict(os.environ, empty),
         mock.patch.object(SSL.Context, "set_default_verify_paths", look),
     ):
+        for variable in OTHERS:
+            trusts([], path, **{variable: path})
+        assert seen == []
+        trusts([], path)
         trusts([], **empty)
-        assert empty.items() <= os.environ.items(), "nobody else's environment is changed"
-    assert seen == [set()]
+        assert empty.items() <= os.environ.items(), "the environment itself is not changed"
+    assert seen == [set(), set()]
 
 
 @pytest.mark.parametrize("variable", ["PROXPI_CA_BUNDLE", *OTHERS])
@@ -204,41 +182,32 @@ def test_no_trust(tmp_path: Path, variable: str) -> None:
         assert refused(path) == f"{variable}={str(path)!r}: holds no certificate; {FILE}"
 
 
-def shown(path: Path) -> SSL.Context:
-    """Give a context that shows the certificate of a file."""
+def refusal_to_show(path: Path) -> str | None:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    tls.show(context, Given("PROXPI_CLIENT_CERT", str(path)))
-    return context
+    try:
+        tls.show(context, Given("PROXPI_CLIENT_CERT", str(path)))
+    except SettingsError as error:
+        text = str(error)
+        start, end = f"PROXPI_CLIENT_CERT={str(path)!r}: ", " is accepted"
+        assert text.startswith(start) and text.endswith(end) and "\n" not in text
+        return text.removeprefix(start).partition(";")[0]
+    assert SSL.Connection(context).get_certificate() is not None
+    return None
 
 
-def test_client_certificate_file(authorities: list[Authority]) -> None:
-    """A certificate and its key, in either order, can be shown."""
-    path = authorities[0].issue("client", "proxpi@index.example")
-    key, mark, certificate = path.read_text().partition("-----BEGIN CERT")
-    for text in (key + mark + certificate, mark + certificate + key):
-        path.write_text(text)
-        assert SSL.Connection(shown(path)).get_certificate() is not None
-
-
-def _refusal_to_show(path: Path) -> str:
-    with pytest.raises(SettingsError) as caught:
-        shown(path)
-    text = str(caught.value)
-    start, end = f"PROXPI_CLIENT_CERT={str(path)!r}: ", " is accepted"
-    assert text.startswith(start) and text.endswith(end) and "\n" not in text
-    return text.removeprefix(start).partition(";")[0]
-
-
-def test_no_client_certificate(authorities: list[Authority], tmp_path: Path) -> None:
-    """What cannot be shown is refused, for a reason that tells what to mend."""
+def test_client_certificate(authorities: list[Authority], tmp_path: Path) -> None:
+    """A certificate and its key are shown in either order, or refused with what is to be mended."""
     client, other = (one.issue(f"client-{one.path.stem}", "a@b.example") for one in authorities[:2])
     key, mark, certificate = client.read_text().partition("-----BEGIN CERT")
     private = load_pem_private_key(client.read_bytes(), None)
     secret = BestAvailableEncryption(b"a word")
     encrypted = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret).decode()
     path = tmp_path / "wrong.pem"
-    for text, why in [
+    cases: list[tuple[str, str | None]] = [
+        (key + mark + certificate, None),
+        (mark + certificate + key, None),
         ("", "holds no certificate"),
+        (f"{mark}IFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate"),
         (key, "holds no certificate"),
         (mark + certificate, "holds no key"),
         (mark + certificate + encrypted, "its key is encrypted"),
@@ -246,52 +215,41 @@ def test_no_client_certificate(authorities: list[Authority], tmp_path: Path) -> 
             other.read_text().partition(mark)[0] + mark + certificate,
             "its key is not that of its first certificate",
         ),
-    ]:
+    ]
+    for text, why in cases:
         path.write_text(text)
-        assert _refusal_to_show(path) == why
-    path.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    assert _refusal_to_show(path) == "holds no certificate"
-    assert _refusal_to_show(tmp_path) == "cannot be read (Is a directory)"
-    assert _refusal_to_show(tmp_path / "x") == "cannot be read (No such file or directory)"
+        assert refusal_to_show(path) == why
+    assert refusal_to_show(tmp_path) == "cannot be read (Is a directory)"
+    assert refusal_to_show(tmp_path / "x") == "cannot be read (No such file or directory)"
 
 
-class Line:
+class Connection:
     """A connection that takes note of why it is broken off."""
 
-    def __init__(self) -> None:
-        self.causes: list[tuple[str, bool]] = []
+    cause: str | None = None
+    temporary = False
 
     def failVerification(self, reason: Failure) -> None:
-        error = reason.value
-        assert isinstance(error, TLSFailed)
-        self.causes.append((error.cause, error.temporary))
+        assert self.cause is None
+        assert isinstance(reason.value, TLSFailed)
+        self.cause, self.temporary = reason.value.cause, reason.value.temporary
 
 
-class State:
-    """OpenSSL's connection, somewhere in a handshake."""
-
-    def __init__(self, state: bytes = b"") -> None:
-        self.state = state
-
-    def get_state_string(self) -> bytes:
-        return self.state
-
-
-def handshake(line: Line, host: str = HOST, certificate: ClientCertificate = "none") -> Handshake:
-    return Handshake(cast(TLSMemoryBIOProtocol, line), host, certificate)
+def handshake(
+    connection: Connection, host: str = HOST, certificate: ClientCertificate = "none"
+) -> Handshake:
+    return Handshake(cast(TLSMemoryBIOProtocol, connection), host, certificate)
 
 
 def judged(certificate: Path | Any, code: int = 0, depth: int = 0, host: str = HOST) -> str | None:
     """Give why a certificate is refused, if it is."""
-    line = Line()
+    made = Connection()
     if isinstance(certificate, Path):
         certificate = crypto.load_certificate(crypto.FILETYPE_PEM, certificate.read_bytes())
-    found = handshake(line, host).verify(cast(Any, None), certificate, code, depth, not code)
-    assert found is not bool(line.causes)
-    for cause, temporary in line.causes:
-        assert not temporary, "waiting mends no certificate"
-        return cause
-    return None
+    found = handshake(made, host).verify(cast(Any, None), certificate, code, depth, not code)
+    assert found is (made.cause is None)
+    assert not made.temporary, "waiting mends no certificate"
+    return made.cause
 
 
 @pytest.mark.parametrize(
@@ -311,13 +269,11 @@ def judged(certificate: Path | Any, code: int = 0, depth: int = 0, host: str = H
 def test_names(authority: Authority, names: list[str], host: str, error: str | None) -> None:
     """A certificate needs the host among its names; the error says whose it is."""
     cause = judged(authority.issue("leaf", *names), host=host)
-    if error is None:
-        assert cause is None
-        return
-    assert cause is not None
-    assert cause.startswith(f"the certificate is not for {host} but for ")
-    assert cause.endswith(error)
-    assert len(cause) < 200
+    assert (cause is None) == (error is None)
+    if cause is not None and error is not None:
+        assert cause.startswith(f"the certificate is not for {host} but for ")
+        assert cause.endswith(error)
+        assert len(cause) < 200
 
 
 OWN, CHAIN = "the certificate of index.example", "a certificate that vouches for index.example"
@@ -347,37 +303,24 @@ def test_chain(authority: Authority, code: int, depth: int, expected: str | None
     assert judged(authority.path, code, depth) == expected
 
 
-def test_dates(authority: Authority) -> None:
-    """An expired certificate is told with the day, anywhere in the chain."""
+def test_details(tmp_path: Path) -> None:
+    """The sentence has the day of a certificate, or the name of an issuer that is not known."""
+    authority = Authority(tmp_path, "Us\nand them")
     leaf = authority.issue("leaf", HOST, expired=True)
     for depth, whose in ((0, OWN), (1, CHAIN)):
         expired = judged(leaf, CODES.ERR_CERT_HAS_EXPIRED, depth)
         assert expired == f"{whose} expired on {DAY:%Y-%m-%d}"
-    before = DAY - datetime.timedelta(days=1)
-    assert (
-        judged(leaf, CODES.ERR_CERT_NOT_YET_VALID) == f"{OWN} is not valid before {before:%Y-%m-%d}"
-    )
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
+    early = judged(leaf, CODES.ERR_CERT_NOT_YET_VALID)
+    assert early == f"{OWN} is not valid before {DAY - datetime.timedelta(days=1):%Y-%m-%d}"
+    for code in (
         CODES.ERR_SELF_SIGNED_CERT_IN_CHAIN,
         CODES.ERR_UNABLE_TO_GET_ISSUER_CERT,
         CODES.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
         CODES.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE,
-    ],
-)
-def test_unknown_issuer(tmp_path: Path, code: int) -> None:
-    """An unknown issuer is told by name, with the setting to change."""
-    cause = judged(Authority(tmp_path, "Us\nand them").issue("leaf", HOST), code)
-    assert cause is not None
-    assert "from an unknown issuer (OU=Us?and them," in cause
-    assert cause.endswith("add the issuer's certificate to PROXPI_CA_BUNDLE")
-
-
-def test_odd_certificate() -> None:
-    """A certificate that cannot be parsed is refused."""
+    ):
+        cause = judged(leaf, code) or ""
+        assert "from an unknown issuer (OU=Us?and them," in cause
+        assert cause.endswith("add the issuer's certificate to PROXPI_CA_BUNDLE")
     assert judged(object()) == f"{OWN} is not understood (AttributeError)"
 
 
@@ -408,15 +351,13 @@ def test_alerts(
     alert: int, certificate: ClientCertificate, requested: bool, words: str, temporary: bool
 ) -> None:
     """Each fatal alert has its sentence, which names the host; a warning ends nothing."""
-    line = Line()
-    noted = handshake(line, certificate=certificate)
+    made, state = Connection(), mock.Mock()
+    noted = handshake(made, certificate=certificate)
     if requested:
-        state = State(b"SSLv3/TLS read server certificate request")
-        noted.note(cast(SSL.Connection, state), SSL.SSL_CB_CONNECT_LOOP, 1)
-    state = cast(Any, State(b"error"))
+        state.get_state_string.return_value = b"SSLv3/TLS read server certificate request"
+        noted.note(state, SSL.SSL_CB_CONNECT_LOOP, 1)
     noted.note(state, SSL.SSL_CB_READ_ALERT, 1 << 8)
-    assert line.causes == []
+    assert made.cause is None
     noted.note(state, SSL.SSL_CB_READ_ALERT, 2 << 8 | alert)
-    ((cause, found),) = line.causes
-    assert words in cause and HOST in cause
-    assert found is temporary
+    assert words in (made.cause or "") and HOST in (made.cause or "")
+    assert made.temporary is temporary
