@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
-from unittest import mock
 
 from twisted.internet.defer import Deferred
 
@@ -22,8 +20,8 @@ LATER = "Sun, 06 Nov 1994 09:00:00 GMT"
 TAG, OTHER = {"ETag": '"x"'}, {"ETag": '"y"'}
 
 
-class FoundCase(MirrorCase):
-    """Tests of a file that lies in the folder before any request."""
+class Found(MirrorCase):
+    """A found file is served once it was compared with its page."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -42,10 +40,6 @@ class FoundCase(MirrorCase):
         file = self.result(asked)
         assert isinstance(file, OpenFile) and file.fetched is not hit
         self.assert_bytes(file, data)
-
-
-class Found(FoundCase):
-    """A found file is served once it was compared with its page."""
 
     def test_checked_once(self) -> None:
         """It is read in a thread, once for all clients, however long that takes."""
@@ -96,37 +90,6 @@ class Found(FoundCase):
             [first, *more] = self.agent.asked
             assert first.header("If-Modified-Since") and len(more) == other
             self.assert_cached(data=new)
-
-    def test_deleted_while_it_is_read(self) -> None:
-        """A wrong file that is deleted and fetched anew before or while it is read: it stays."""
-        for late in (False, True):
-            self.lay(b"x" * len(DATA))
-            first = self.fetch()
-            [(read, done)], self.threads = self.threads, []
-            if not late:
-                self.delete_and_fetch()
-            looks, look = iter([None, self.delete_and_fetch]), os.fstat
-
-            def then(
-                descriptor: int, looks: Any = looks, look: Any = look, late: bool = late
-            ) -> os.stat_result:
-                if late and (act := next(looks, None)) is not None:
-                    act()
-                found: os.stat_result = look(descriptor)
-                return found
-
-            with mock.patch.object(os, "fstat", then):
-                done.callback(read())
-            self.run_threads()
-            self.assert_cached()
-            self.assert_bytes(self.result(first))
-            assert self.agent.urls() == [URL]
-
-    def delete_and_fetch(self) -> None:
-        self.delete()
-        asked = self.fetch()
-        self.run_threads()
-        self.assert_bytes(self.result(asked))
 
 
 class CachedCase(MirrorCase):

@@ -373,16 +373,6 @@ class Uncached(MirrorCase):
             self.assert_bytes(self.result(one))
         self.assert_nothing_cached()
 
-    def test_no_cache_path(self) -> None:
-        """A file whose path may not lie in the folder passes through, every time."""
-        url = "https://files.example/../" + NAME
-        self.listings.lists(entry(NAME, DATA, url=url))
-        self.agent.at(url, Reply(200, DATA))
-        for _ in range(2):
-            self.assert_bytes(self.result(self.fetch()))
-            self.clock.advance(0)
-            self.assert_nothing_cached()
-
     def test_same_cache_path(self) -> None:
         """Two files that differ in port or query alone are not taken for each other."""
         for number, url in enumerate((f"{URL}?id=1", f"{URL}?id=2")):
