@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import MIN_PROGRESS, STALLED
 from proxpi.files.mirror import Redirect
 from proxpi.files.passthrough import RangeResponse
@@ -23,8 +24,6 @@ from tests.support.mirrors import (
     TIMEOUT,
     URL,
     MirrorCase,
-    RangeAgent,
-    Ranged,
     Reading,
     part,
     slow,
@@ -38,73 +37,43 @@ LAST, FIVE = f"bytes={SIZE - 5}-{SIZE - 1}", DATA[-5:]
 class Ranges(MirrorCase):
     """A range is requested upstream with both its ends."""
 
-    def assert_range(self, asked: Ranged) -> None:
-        found = self.result(asked)
+    def assert_range(self, found: object) -> None:
         assert isinstance(found, RangeResponse), found
         self.assert_read(Reading(found.reader), FIVE)
         assert (found.span, found.size) == (Span(SIZE - 5, SIZE), SIZE)
-        self.assert_clean()
 
-    def test_passes_through(self) -> None:
-        """The size on the page suffices; nothing is cached, and no client is redirected."""
-        for capacity, timeout, size in ((MIB, TIMEOUT, SIZE), (0, 0, "*")):
-            self.build(capacity=capacity, timeout=timeout)
-            self.listed(part(DATA, SIZE - 5, size=size))
-            self.assert_range(self.range("-5"))
-            assert self.ranges() == [LAST]
-            self.assert_nothing_cached()
-
-    def test_size_unknown(self) -> None:
-        """Without a size on the page, the upstream is asked for it; else the file tells."""
-        self.listed(Reply(200, b"", length=SIZE), part(DATA, SIZE - 5), size=None)
-        self.assert_range(self.range("-5"))
-        assert [asked.method for asked in self.agent.asked] == ["HEAD", "GET"]
-        self.listed(Reply(405), Reply(200, DATA), size=None)
-        self.assert_bytes(self.result(self.range("-5")))
-
-    def test_wrong_size(self) -> None:
-        """An upstream that states another size is asked for the range that this makes it, once."""
+    def test_outcomes(self) -> None:
+        """After these requests a range passes through, comes from the whole file, or is refused."""
+        whole, last, told = Reply(200, DATA), part(DATA, SIZE - 5), Reply(200, b"", length=SIZE)
+        small = SIZE - 10
+        cases: list[tuple[str, list[Any], int | None, list[str], type[object]]] = [
+            ("-5", [last], SIZE, [LAST], RangeResponse),
+            ("-5", [part(DATA, SIZE - 5, size="*")], SIZE, [LAST], RangeResponse),
+            # Without a size on the page, the upstream is asked for it; else the file tells.
+            ("-5", [told, last], None, ["HEAD", LAST], RangeResponse),
+            ("-5", [Reply(405), whole], None, ["HEAD", "GET"], OpenFile),
+            # The upstream has to confirm a size by which a range is unsatisfiable.
+            (f"{SIZE - 5}-", [told, last], small, ["HEAD", LAST], RangeResponse),
+            (f"{SIZE}-", [told], small, ["HEAD"], Unsatisfiable),
+            # All bytes, or several ranges, are the file.
+            *((each, [whole], SIZE, ["GET"], OpenFile) for each in (f"0-{SIZE - 1}", "0-1,3-4")),
+            # What fails is retried.
+            ("-5", [Reply(503), last], SIZE, [LAST, LAST], RangeResponse),
+            ("-5", [Reply(503)], SIZE, [LAST, LAST, "GET", "GET"], Redirect),
+        ]
+        no_size = [ConnectionResetError(), Reply(200, b"", length=0), *map(Reply, (405, 500, 404))]
+        for unclear in no_size:
+            cases.append((f"{SIZE - 5}-", [unclear, whole], small, ["HEAD", "GET"], OpenFile))
+        # If the upstream states another size, the range of that is requested, once.
         for wrong in (SIZE + 3, SIZE - 3):
             refusal = part(DATA + bytes(3), wrong - 5, min(wrong, SIZE), SIZE)
-            self.listed(refusal, part(DATA, SIZE - 5), size=wrong)
-            self.assert_range(self.range("-5"))
-            assert self.ranges() == [f"bytes={wrong - 5}-{wrong - 1}", LAST]
-        self.listed(*(part(DATA, 0, 5, SIZE + n) for n in (10, 20, 30)), Reply(200, DATA))
-        self.result(self.range("-5"))
-        assert len([asked for asked in self.ranges() if asked is not None]) == 2
-
-    def test_unsatisfiable(self) -> None:
-        """A range beyond the size on the page is refused only if the upstream confirms the size."""
-        self.listed(Reply(200, b"", length=SIZE), part(DATA, SIZE - 5), size=SIZE - 10)
-        self.assert_range(self.range(f"{SIZE - 5}-"))
-        assert self.ranges() == [LAST]
-        self.listed(Reply(200, b"", length=SIZE), size=SIZE - 10)
-        assert self.error(self.range(f"{SIZE}-"), Unsatisfiable).size == SIZE
-        silent: list[Reply | Exception] = [ConnectionResetError(), Reply(200, b"", length=0)]
-        for unclear in (*silent, *map(Reply, (405, 500, 404))):
-            self.listed(unclear, Reply(200, DATA), size=SIZE - 10)
-            self.assert_bytes(self.result(self.range(f"{SIZE - 5}-")))
-            self.assert_cached()
-            self.delete()
-        self.build(capacity=0)
-        self.listed(Reply(405), Reply(200, DATA), hashes={}, size=None)
-        self.error(self.range("99-"), Unsatisfiable)
-        assert self.open_files() == []
-
-    def test_whole_file(self) -> None:
-        """A range of all bytes, or none, is a request for the file, which is cached."""
-        for wanted in (f"0-{SIZE - 1}", "0-1,3-4"):
-            self.listed()
-            self.assert_bytes(self.result(self.range(wanted)))
-            assert self.ranges() == [None]
-            self.assert_bytes(self.result(self.range("-5")))
-            assert len(self.agent.asked) == 1
-            self.delete()
-
-    def test_other_responses(self) -> None:
-        """A response that is another range is not used; the range is taken from the whole file."""
+            first = f"bytes={wrong - 5}-{wrong - 1}"
+            cases.append(("-5", [refusal, last], wrong, [first, LAST], RangeResponse))
+        others = [part(DATA, 0, 5, SIZE + more) for more in (10, 20)]
+        second = f"bytes={SIZE + 5}-{SIZE + 9}"
+        cases.append(("-5", [*others, whole], SIZE, [LAST, second, "GET"], OpenFile))
         for other in (
-            Reply(200, DATA),
+            whole,
             part(DATA, 0, 5),
             part(DATA, SIZE - 5, SIZE - 1),
             part(DATA, SIZE - 5, Content_Encoding="gzip"),
@@ -113,41 +82,47 @@ class Ranges(MirrorCase):
             Reply(206, DATA[-4:], {"Content-Range": f"bytes {SIZE - 5}-{SIZE - 1}/{SIZE}"}),
             *(Reply(503, headers={"Retry-After": after}) for after in ("9", "60")),
         ):
-            for stream in (False, True):
+            cases.append(("-5", [other, whole], SIZE, [LAST, "GET"], OpenFile))
+        refused = (204, 300, 304, 400, 401, 403, 404, 405, 406, 409, 410, 412, 416, 418, 422, 451)
+        for status in (*refused, 408, 429, 500, 501, 502, 503, 504, 599):
+            tries = 1 if status in refused else 2
+            replies = [Reply(status)] * tries
+            cases.append(("-5", [*replies, whole], SIZE, [LAST] * tries + ["GET"], OpenFile))
+        for wanted, replies, size, requests, kind in cases:
+            for stream in (False, True)[: 1 + (kind is not Redirect)]:
                 self.build(stream=stream)
-                self.listed(other, Reply(200, DATA))
-                self.assert_bytes(self.result(self.range("-5")))
-                assert self.ranges() == [LAST, None]
-                self.assert_cached()
+                self.listed(*replies, size=size)
+                asked = self.range(wanted)
+                if kind is Unsatisfiable:
+                    assert self.error(asked, Unsatisfiable).size == SIZE
+                else:
+                    found = self.result(asked)
+                    assert isinstance(found, kind), (wanted, replies, found)
+                    if kind is RangeResponse:
+                        self.assert_range(found)
+                        self.assert_nothing_cached()
+                    elif kind is OpenFile:
+                        self.assert_bytes(found)
+                        self.assert_cached()
+                asked_for = [each.header("Range") or each.method for each in self.agent.asked]
+                assert asked_for == requests, (wanted, replies)
+                self.assert_clean()
                 self.delete()
 
-    def test_refused(self) -> None:
-        """An upstream that refuses ranges, at whatever status, is asked for the whole file."""
-        statuses = (204, 300, 304, 400, 401, 403, 404, 405, 406, 409, 410, 412, 416, 418, 422, 429)
-        self.agent = agent = RangeAgent()
-        agent.files[URL] = DATA
-        self.build()
-        for status in (*statuses, 451, 500, 501, 502, 503, 504, 599):
-            agent.lie = {"status": status}
-            for size in (SIZE, None):
-                self.listings.lists(entry(NAME, DATA, size=size))
-                self.assert_bytes(self.result(self.range("-5")))
-                assert self.ranges()[-1] is None
-                self.delete()
-
-    def test_failing(self) -> None:
-        """What fails is retried; then the client is redirected, or told if it cannot be."""
-        self.listed(Reply(503), part(DATA, SIZE - 5))
-        self.assert_range(self.range("-5"))
-        self.listed(Reply(503))
-        assert self.result(self.range("-5")) == Redirect(URL)
-        assert self.ranges() == [LAST] * 2 + [None] * 2
+    def test_without_a_cache(self) -> None:
+        """Without a cache and behind credentials, a range is not redirected, nor its failure."""
+        self.build(capacity=0, timeout=0)
+        self.listed(part(DATA, SIZE - 5))
+        self.assert_range(self.result(self.range("-5")))
+        self.listed(Reply(405), Reply(200, DATA), hashes={}, size=None)
+        self.error(self.range("99-"), Unsatisfiable)
         self.listed(Reply(503), private=True)
         assert self.error(self.range("-5"), UpstreamFailed).temporary
         # An upstream that cannot be reached is not asked for the whole file on top of that.
         self.listed(ConnectionResetError(), private=True)
         self.error(self.range("-5"), UpstreamFailed)
         assert self.ranges() == [LAST] * 2
+        assert self.open_files() == []
 
     def test_slow_whole(self) -> None:
         """If the whole file is slow, the client gets its range as that arrives, and no redirect."""
@@ -170,7 +145,7 @@ class Ranges(MirrorCase):
         self.build(capacity=0)
         for length in (SIZE, None):
             self.listed(Reply(200, DATA, length=length))
-            self.assert_range(self.range("-5"))
+            self.assert_range(self.result(self.range("-5")))
             self.assert_nothing_cached()
         reply, start = slow(LARGE), 3 * WINDOW
         self.listed(Reply(200, b"", length=len(LARGE)), reply, data=LARGE)

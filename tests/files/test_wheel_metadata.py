@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.web.iweb import IResponse
 
 from proxpi.files import wheel_metadata
 from proxpi.files.cache_dir import OpenFile
@@ -30,10 +33,10 @@ from proxpi.files.wheel_metadata import (
     read_pieces,
 )
 from proxpi.upstream.errors import UpstreamFailed
-from tests.support.agent import Reply, Silence
+from tests.support.agent import MemoryAgent, Reply, Silence
 from tests.support.cases import FILES, at_once, entry, sha256
 from tests.support.growth import assert_linear
-from tests.support.mirrors import NAME, TIMEOUT, URL, MirrorCase, RangeAgent
+from tests.support.mirrors import NAME, TIMEOUT, URL, MirrorCase, part
 
 MEMBER = "demo-1.0.dist-info/METADATA"
 METADATA = b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
@@ -217,6 +220,40 @@ def test_a_hostile_directory_takes_linear_time(name: bytes, extra: bytes) -> Non
             read(data)
 
     assert_linear(work, made, 1_000 if len(name + extra) < 1_000 else 8)
+
+
+class RangeAgent(MemoryAgent):
+    """An agent that serves ranges of some files, by their URLs.
+
+    :ivar lie: changes of each response with a range
+    :ivar whole: the status of a whole file
+    :ivar later: the files once a range was served
+    :ivar sent: bytes of all ranges
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, bytes] = {}
+        self.lie: dict[str, Any] = {}
+        self.whole = 200
+        self.later: dict[str, bytes] = {}
+        self.sent = 0
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
+    ) -> Deferred[IResponse]:
+        url = uri.decode()
+        if (data := self.files.get(url)) is not None:
+            self.at(url, Reply(self.whole, data))
+            wanted = headers.getRawHeaders("Range", [""])[0]
+            if found := re.fullmatch(r"bytes=(\d*)-(\d*)", wanted):
+                first, last = found.groups()
+                start = int(first) if first else max(0, len(data) - int(last))
+                reply = part(data, start, int(last) + 1 if first and last else None)
+                self.sent += reply.length or 0
+                self.at(url, attrs.evolve(reply, **{"length": -1, **self.lie}))
+                self.files |= self.later
+        return super().request(method, uri, headers, bodyProducer)
 
 
 class ExtractionCase(MirrorCase):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from typing import Any
 from unittest import mock
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.web.iweb import IResponse
 
 from proxpi.files import fetch
 from proxpi.files.cache_dir import OpenFile, PartialFile
@@ -154,40 +152,6 @@ class Reading:
     def hang_up(self) -> None:
         self.cut = True
         self.reader.close()
-
-
-class RangeAgent(MemoryAgent):
-    """An agent that serves ranges of some files, by their URLs.
-
-    :ivar lie: changes of each response with a range
-    :ivar whole: the status of a whole file
-    :ivar later: the files once a range was served
-    :ivar sent: bytes of all ranges
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: dict[str, bytes] = {}
-        self.lie: dict[str, Any] = {}
-        self.whole = 200
-        self.later: dict[str, bytes] = {}
-        self.sent = 0
-
-    def request(
-        self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
-    ) -> Deferred[IResponse]:
-        url = uri.decode()
-        if (data := self.files.get(url)) is not None:
-            self.at(url, Reply(self.whole, data))
-            wanted = headers.getRawHeaders("Range", [""])[0]
-            if found := re.fullmatch(r"bytes=(\d*)-(\d*)", wanted):
-                first, last = found.groups()
-                start = int(first) if first else max(0, len(data) - int(last))
-                reply = part(data, start, int(last) + 1 if first and last else None)
-                self.sent += reply.length or 0
-                self.at(url, attrs.evolve(reply, **{"length": -1, **self.lie}))
-                self.files |= self.later
-        return super().request(method, uri, headers, bodyProducer)
 
 
 class MirrorCase(FolderCase):
