@@ -259,9 +259,11 @@ class RangeAgent(MemoryAgent):
 class ExtractionCase(MirrorCase):
     """Tests of a wheel whose advertised metadata is gone."""
 
+    agent: RangeAgent
+
     def setUp(self) -> None:
         super().setUp()
-        self.agent = self.agent = RangeAgent()
+        self.agent = RangeAgent()
         self.build()
         self.advertise()
 
