@@ -45,13 +45,10 @@ def render_json(project: Project) -> bytes:
     """
     # One by one: a single call for all would let no other thread run for as long as it takes.
     files = [to_json(_json_file(entry)) for entry in project.files]
-    keys = dict(project.keys)
-    complete = "versions" in keys and all("size" in entry for entry in project.files)
-    meta = {
-        **keys.pop("meta", {}),
-        "api-version": JSON_VERSION if complete else _VERSION_WITHOUT_SIZES,
-    }
-    head = to_json({"meta": meta, "name": project.name, **keys})
+    complete = "versions" in project.keys and all("size" in entry for entry in project.files)
+    version = JSON_VERSION if complete else _VERSION_WITHOUT_SIZES
+    meta = {**project.keys.get("meta", {}), "api-version": version}
+    head = to_json({"meta": meta, "name": project.name} | {**project.keys, "meta": meta})
     return b"".join((head.removesuffix(b"}"), b',"files":[', b",".join(files), b"]}"))
 
 
@@ -80,24 +77,17 @@ def render_html(project: Project) -> bytes:
     for key, name in (("status", "pypi:project-status"), ("reason", "pypi:project-status-reason")):
         if key in status:
             metas[name] = status[key]
-    files = list(project.files)
     # A repository that states signatures should do so for each of its links (PEP 503).
-    signatures = any("gpg-sig" in entry for entry in files)
-    anchors = [_anchor(entry, signatures).encode() for entry in files]
+    signatures = any("gpg-sig" in entry for entry in project.files)
+    anchors = [_anchor(entry, signatures).encode() for entry in project.files]
     return b"".join((_head(f"Links for {project.name}", metas), *anchors, _HTML_TAIL))
 
 
 def _head(title: str, metas: dict[str, str]) -> bytes:
     lines = [
-        "<!DOCTYPE html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
+        *("<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">'),
         *(f'<meta name="{name}" content="{_escaped(text)}">' for name, text in metas.items()),
-        f"<title>{_escaped(title)}</title>",
-        "</head>",
-        "<body>",
-        f"<h1>{_escaped(title)}</h1>",
+        *(f"<title>{_escaped(title)}</title>", "</head>", "<body>", f"<h1>{_escaped(title)}</h1>"),
     ]
     return "".join(line + "\n" for line in lines).encode()
 
@@ -106,10 +96,8 @@ _HTML_TAIL = b"</body>\n</html>\n"
 
 
 def _anchor(entry: FileEntry, signatures: bool) -> str:
-    filename = entry["filename"]
-    shown = published_hash(entry.get("hashes"))
-    fragment = f"#{shown[0]}={shown[1]}" if shown and shown[0] in _IN_LINKS else ""
-    written = f'<a href="{_href(filename)}{fragment}"'
+    filename, digest = entry["filename"], _digest(entry.get("hashes"))
+    written = f'<a href="{_href(filename)}{digest and "#"}{digest}"'
     for key in ("requires-python", "provenance", "size", "upload-time"):
         if key in entry:
             written += f' data-{key}="{_escaped(str(entry[key]))}"'
@@ -118,12 +106,17 @@ def _anchor(entry: FileEntry, signatures: bool) -> str:
         written += f' data-yanked="{reason}"'
     # HTML can only say that there is metadata; clients take any value for that.
     if stated := entry.get("core-metadata"):
-        digest = published_hash(stated)
-        value = f"{digest[0]}={digest[1]}" if digest and digest[0] in _IN_LINKS else "true"
+        value = _digest(stated) or "true"
         written += f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
     if signatures:
         written += f' data-gpg-sig="{"true" if entry.get("gpg-sig") else "false"}"'
     return f"{written}>{_escaped(filename)}</a><br>\n"
+
+
+def _digest(hashes: object) -> str:
+    """Give the digest for an attribute; ``""`` if there is none that every client takes."""
+    published = published_hash(hashes)
+    return "=".join(published) if published and published[0] in _IN_LINKS else ""
 
 
 def _escaped(text: str) -> str:

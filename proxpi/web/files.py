@@ -25,10 +25,7 @@ OCTETS = "application/octet-stream"
 
 @attrs.define(eq=False)
 class Files:
-    """Answers requests for files.
-
-    :ivar any_type: whether all of them have the type ``application/octet-stream``
-    """
+    """:ivar any_type: whether all files have the type ``application/octet-stream``"""
 
     _mirror: Mirror
     any_type: bool
@@ -107,7 +104,6 @@ class Files:
     def _send_cached(
         self, request: Request, route: FileRoute, cached: OpenFile, status: str
     ) -> None:
-        """Send a cached file, or a range of it."""
         if _is_decided(request, cached, status):
             cached.close()
             return
@@ -134,10 +130,7 @@ class Files:
         status: str,
         span: caching.Span | None = None,
     ) -> None:
-        """Set the head of a whole file, or of a range of it.
-
-        :param size: of the whole file; without it the coding of the transfer shows the end
-        """
+        """Set the head of a whole file of `size` bytes (`None`: unknown), or of a range of it."""
         headers = responses.file_headers(of.sha256, of.has_digest, status) | {
             "Content-Type": OCTETS if self.any_type else content_type(route.filename),
             "Accept-Ranges": "bytes",
@@ -155,7 +148,7 @@ class Files:
 
 
 def _is_decided(request: Request, of: OpenFile | FileReference, status: str) -> bool:
-    """Answer a request whose preconditions decide its response; tell whether they do."""
+    """Answer a request if its preconditions decide the response; tell whether they do."""
     decided = responses.precondition(request, of.sha256)
     if decided == 304:
         WholeResponse(304, responses.file_headers(of.sha256, of.has_digest, status)).send(request)
@@ -179,8 +172,7 @@ def _requested_span(request: Request, etag: str | None, size: int) -> caching.Sp
 
 
 def content_type(filename: str) -> str:
-    """
-    Guess the type of a file by its name.
+    """Guess the type of a file by its name.
 
     A compressed file is never sent with ``Content-Encoding``, which some clients would undo: the
     type of a ``.tar.gz`` is ``application/x-tar+gzip``.

@@ -51,8 +51,6 @@ _log = Logger(namespace="proxpi.web")
 
 @attrs.frozen
 class WholeResponse:
-    """A whole response."""
-
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
@@ -64,7 +62,6 @@ class WholeResponse:
         return self.body
 
     def send(self, request: Request) -> None:
-        """Answer a request."""
         request.write(self.apply(request))
         request.finish()
 
@@ -79,7 +76,6 @@ class WholeResponse:
 def document(
     status: int, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS
 ) -> WholeResponse:
-    """Make a response of a body."""
     fields = {"Content-Type": content_type, "Content-Length": str(len(body)), **NO_SNIFF}
     return WholeResponse(status, fields | {**headers}, body)
 
@@ -91,12 +87,10 @@ def text(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) ->
 
 
 def success(headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
-    """Make the cache API's response to a request that succeeded."""
     return document(200, b'{"status":"success","data":null}', _JSON, headers)
 
 
 def api_error(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADERS) -> WholeResponse:
-    """Make the cache API's response to a request that failed."""
     body = msgspec.json.encode({"status": "error", "message": printable(sentence)})
     return document(status, body, _JSON, headers)
 
@@ -142,7 +136,6 @@ def respond_later(request: Request, work: Coroutine[Deferred[Any], Any, object])
 
 
 def send_error(request: Request, failure: Failure) -> None:
-    """Answer a request for a page or a file that failed."""
     described = for_error(failure.value)
     if described is None:
         request.processingFailed(failure)
@@ -194,5 +187,4 @@ def file_headers(sha256: str | None, verified: bool, status: str) -> dict[str, s
 
 
 def precondition(request: Request, etag: str | None) -> int | None:
-    """Tell whether a request's preconditions make its response a 412 or a 304."""
     return caching.precondition(field(request, b"If-Match"), field(request, b"If-None-Match"), etag)

@@ -31,8 +31,6 @@ READ_ONLY = "An index only takes GET and HEAD; nothing can be uploaded here."
 
 @attrs.define(eq=False, slots=False)
 class SimpleApi(Resource):
-    """Answers requests for the project list, for pages and for files."""
-
     _pages: PageCache
     _projects: ProjectListCache
     _files: Files
@@ -40,7 +38,6 @@ class SimpleApi(Resource):
     isLeaf = True
 
     def render(self, request: Request) -> int:
-        """See `IResource`."""
         path, question_mark, query = request.uri.partition(b"?")
         route = find_route(path)
         if route is None:
@@ -63,7 +60,9 @@ class SimpleApi(Resource):
 
     def _respond(self, request: Request, route: ListRoute | PageRoute) -> None:
         responses.set_headers(request, VARY)
-        media_type = negotiate.choose_media_type(field(request, b"Accept"), _format(request))
+        formats = request.args.get(b"format")
+        format = formats[-1].decode("latin-1") if formats else None
+        media_type = negotiate.choose_media_type(field(request, b"Accept"), format)
         if media_type is None:
             responses.text(406, negotiate.ACCEPTABLE).send(request)
             return
@@ -118,8 +117,3 @@ class SimpleApi(Resource):
             # A descriptor of its own: the list may be replaced while it is sent.
             descriptor = os.dup(found.file.descriptor)
             send_file(request, descriptor, 0, size, lambda: os.close(descriptor))
-
-
-def _format(request: Request) -> str | None:
-    values = request.args.get(b"format")
-    return values[-1].decode("latin-1") if values else None

@@ -20,28 +20,23 @@ SHA = "a" * 64
 
 
 def in_json(page: object, content_type: str | None = JSON_TYPE) -> Project:
-    """Parse a JSON page."""
     return parse_project(json.dumps(page).encode(), content_type, URL, "foo")
 
 
 def a_file(**keys: Any) -> dict[str, Any]:
-    """Give a file of a JSON page."""
     return {"filename": "foo-1.0.whl", "url": "foo-1.0.whl", "hashes": {}, **keys}
 
 
 def only_file(**keys: Any) -> FileEntry:
-    """Parse one file of a JSON page."""
     (entry,) = in_json({"files": [a_file(**keys)]}).files
     return entry
 
 
 def in_html(text: str, content_type: str | None = "text/html") -> Project:
-    """Parse an HTML page."""
     return parse_project(text.encode(), content_type, URL, "foo")
 
 
 def only_anchor(anchor: str) -> FileEntry:
-    """Parse one anchor of an HTML page."""
     (entry,) = in_html(f"<h1>Links for foo</h1>{anchor}").files
     return entry
 

@@ -42,16 +42,13 @@ class Recorder(Markup):
         self._after_text = text
 
     def text(self, value: str) -> None:
-        """Record text."""
         self._add(value, text=True)
 
     def start(self, tag: str, attributes: Attributes) -> None:
-        """Record a start tag."""
         self._add(f"<{tag}>")
         self.attributes = attributes
 
     def end(self, tag: str) -> None:
-        """Record an end tag."""
         self._add(f"</{tag}>")
 
 
@@ -170,7 +167,6 @@ def test_complete(complete: bool, body: bytes) -> None:
 
 
 def read(text: str) -> Markup:
-    """Read a page that comes in two chunks."""
     page, half = Markup(), len(text) // 2
     page.feed(text[:half])
     page.feed(text[half:])

@@ -21,12 +21,10 @@ USUAL = f'{{"filename":"f%d","url":"https://h.example/f%d","hashes":{{"sha256":"
 
 
 def parsed(body: bytes) -> Project:
-    """Read a page."""
     return parse_project(body, None, URL, "foo")
 
 
 def served(body: bytes) -> None:
-    """Do with a page all that is done until it is served."""
     is_whole(body)
     project = parsed(body)
     find(encode(decode(encode(merge([project, project])))), "f0")

@@ -21,7 +21,6 @@ DIGESTS = {
 
 
 def an_entry(**keys: Any) -> FileEntry:
-    """Give a file."""
     return {"filename": "f", "url": "https://h.example/f", "hashes": {}, **keys}
 
 

@@ -22,17 +22,14 @@ SHA = "a" * 64
 
 
 def in_json(page: object, content_type: str | None = JSON_TYPE) -> Project:
-    """Parse a JSON page."""
     return parse_project(json.dumps(page).encode(), content_type, URL, "foo")
 
 
 def a_file(**keys: Any) -> dict[str, Any]:
-    """Give a file of a JSON page."""
     return {"filename": "foo-1.0.whl", "url": "foo-1.0.whl", "hashes": {}, **keys}
 
 
 def in_html(text: str, content_type: str | None = "text/html") -> Project:
-    """Parse an HTML page."""
     return parse_project(text.encode(), content_type, URL, "foo")
 
 

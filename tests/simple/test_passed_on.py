@@ -77,7 +77,6 @@ class _Reader(HTMLParser):
 
 
 def _in_html(said: Said) -> Said:
-    """Give what HTML can express of what a JSON page says."""
     kept: Said = {"": {"project-status": said[""]["project-status"]}}
     for name, meant in said.items():
         if name:
@@ -116,7 +115,6 @@ def _as_html(page: dict[str, Any]) -> bytes:
 
 
 def _parsed(body: bytes) -> Project:
-    """Read a page, with a stay on disk in between."""
     return decode(encode(parse_project(body, None, URL, "foo")))
 
 

@@ -30,17 +30,14 @@ class FileCase(ProxpiCase):
     """Tests of an index that lists one wheel, which the upstream has."""
 
     def setUp(self) -> None:
-        """List it."""
         super().setUp()
         self.serve(NAME, DATA)
 
     def warm(self) -> None:
-        """Fetch it into the cache."""
         assert self.get(PATH).body == DATA
         self.agent.asked.clear()
 
     def start(self, method: str = "GET", *headers: str, capacity: int | None = None) -> Exchange:
-        """Send a request for it on a connection of its own."""
         exchange = self.connect(capacity=capacity)
         exchange.ask(method, PATH, *headers)
         return exchange
@@ -58,8 +55,6 @@ class FileCase(ProxpiCase):
 
 
 class Whole(FileCase):
-    """A whole file."""
-
     def test_miss_then_hit(self) -> None:
         """The first client gets it through the cache, the next ones from it."""
         for expected in ("MISS", "HIT", "HIT"):
@@ -134,8 +129,6 @@ class Whole(FileCase):
 
 
 class Preconditions(FileCase):
-    """``If-None-Match`` and ``If-Match`` (RFC 9110, 13.1)."""
-
     def test_if_none_match(self) -> None:
         """A matching tag is a 304 with the caching fields; nothing is fetched for it."""
         lists = (ETAG, f"W/{ETAG}", f'"a", W/{ETAG}')
@@ -189,8 +182,6 @@ class Preconditions(FileCase):
 
 
 class Ranges(FileCase):
-    """Ranges of cached files (RFC 9110, 14)."""
-
     def test_ranges(self) -> None:
         """One range gets its bytes, clamped; none of the file is a 416; others are ignored."""
         self.warm()
@@ -326,13 +317,11 @@ class StreamCase(FileCase):
     """Tests without redirects, of a large file that arrives piece by piece."""
 
     def setUp(self) -> None:
-        """List it."""
         super().setUp()
         self.build(stream=True)
         self.serve_slowly()
 
     def serve_slowly(self, *more: Reply, size: int | None = len(LARGE), **keys: Any) -> None:
-        """Serve it, and whatever is asked for after it."""
         self.reply = Reply(200, b"", whole=False, length=size)
         self.pages.invalidate("demo")
         self.serve(NAME, LARGE, self.reply, *more, size=size, **keys)
@@ -348,7 +337,6 @@ class StreamCase(FileCase):
         return exchange
 
     def finish(self, data: bytes = LARGE) -> None:
-        """Let the rest arrive."""
         self.reply.bring(data[1000:])
         self.reply.end()
 
@@ -436,8 +424,6 @@ class Streaming(StreamCase):
 
 
 class Backpressure(StreamCase):
-    """Each client reads at its own rate."""
-
     def test_bounded(self) -> None:
         """The unsent bytes of a slow client are at most a buffer and a chunk."""
         slow, fast = self.start(capacity=4096), self.start()
@@ -462,10 +448,7 @@ class Backpressure(StreamCase):
 
 
 class RangeMisses(StreamCase):
-    """Ranges of files that are not cached."""
-
     def serve_range(self, start: int, stop: int) -> None:
-        """Let the upstream have this range."""
         headers = {"Content-Range": f"bytes {start}-{stop - 1}/{len(LARGE)}"}
         self.serve(NAME, LARGE, Reply(206, LARGE[start:stop], headers))
 

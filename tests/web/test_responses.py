@@ -50,16 +50,6 @@ def test_disconnected_client() -> None:
     assert (request.written, request.finished) == ([], 0)
 
 
-@pytest.mark.parametrize(("remaining", "max_age"), [(10.9, 10), (0.5, 0), (5000.0, 60)])
-def test_page_headers(remaining: float, max_age: int) -> None:
-    """A fresh page may be kept for its remaining seconds, at most 60."""
-    assert responses.page_headers("tag", remaining, 3.0, "HIT") == {
-        "ETag": '"tag"',
-        "X-Cache": "HIT",
-        "Cache-Control": f"public, max-age={max_age}",
-    }
-
-
 def test_error_within_an_error() -> None:
     """A bug in the description of an error is logged as one, and the request ends."""
     failed: list[Failure] = []

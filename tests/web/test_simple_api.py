@@ -25,15 +25,12 @@ class PageCase(ProxpiCase):
     """Tests of an index that has one project with one file."""
 
     def setUp(self) -> None:
-        """List it."""
         super().setUp()
         self.agent.at(INDEX + "demo/", page(SDIST))
         self.agent.at(INDEX, root_list(["demo", "Other_One"]))
 
 
 class Representations(PageCase):
-    """Which representation a client gets."""
-
     def test_types(self) -> None:
         """``?format=`` precedes ``Accept``, whose lines are one list; the last one counts."""
         for query, headers, expected in (
@@ -81,8 +78,6 @@ class Representations(PageCase):
 
 
 class Caching(PageCase):
-    """Header fields for caches, and preconditions."""
-
     def test_headers(self) -> None:
         """A page states its freshness, what it varies with, and its tag."""
         for path in (PAGE, "/index/"):
@@ -146,8 +141,6 @@ class Caching(PageCase):
 
 
 class UrlsAndMethods(PageCase):
-    """Pages have one URL, and are read only."""
-
     def test_redirects(self) -> None:
         """Any other spelling is redirected, by a relative URL that keeps the query."""
         for path, location in {
@@ -179,8 +172,6 @@ class UrlsAndMethods(PageCase):
 
 
 class Failures(PageCase):
-    """Responses where there is no page."""
-
     def failing(self, reply: Reply | Exception, index: str = INDEX) -> Response:
         """Request a page whose index fails so; the response is one plain line."""
         self.agent.at(INDEX + "gone/", reply)
@@ -247,8 +238,6 @@ class Failures(PageCase):
 
 
 class Long(PageCase):
-    """Bodies too long for one write."""
-
     def test_page(self) -> None:
         """A long page is sent whole, with backpressure."""
         entries = [entry(f"demo-{number}.tar.gz", b"sdist") for number in range(4000)]

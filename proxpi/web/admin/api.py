@@ -24,7 +24,7 @@ from proxpi.index.project_list import ProjectListCache
 from proxpi.simple import names
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.web import responses
-from proxpi.web.admin.csrf import is_cross_site, is_from_browser, is_known_host
+from proxpi.web.admin.csrf import is_cross_site, is_rebound
 from proxpi.web.admin.page import admin_page
 from proxpi.web.channel import MAX_BODY
 from proxpi.web.responses import WholeResponse
@@ -41,8 +41,6 @@ NO_FILENAME = "This is no file name."
 
 @attrs.define(eq=False)
 class _Refused(Exception):
-    """A request to change something is refused."""
-
     status: int
     text: str
 
@@ -65,17 +63,14 @@ class AdminApi:
 
     @app.route("/", methods=["GET"])
     async def page(self, request: Request) -> bytes:
-        """Send the admin page."""
         return (await admin_page(request)).apply(request)
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
-        """Answer at once, whatever the upstream does."""
         return responses.success(responses.NO_STORE).apply(request)
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: Request) -> bytes:
-        """Send the metrics for Prometheus."""
         body, headers = self._exposition(), responses.NO_STORE
         return responses.document(200, body, metrics.CONTENT_TYPE, headers).apply(request)
 
@@ -89,7 +84,6 @@ class AdminApi:
 
     @app.route("/cache/<name>", methods=["DELETE"])
     def delete_project(self, request: Request, name: str) -> bytes:
-        """Invalidate the page of a project."""
         self._check_change(request, "cache", name)
         self._pages.invalidate(_project(name, 404))
         return responses.success().apply(request)
@@ -106,7 +100,6 @@ class AdminApi:
 
     @app.route("/cache", methods=["DELETE"])
     async def delete_all(self, request: Request) -> bytes:
-        """Delete project list, files and pages."""
         self._check_change(request, "cache")
         if request.uri != b"/cache":
             raise _Refused(404, NOT_FOUND)  # a query could be meant to restrict this
@@ -119,14 +112,12 @@ class AdminApi:
 
     @app.route("/admin/forget-list", methods=["POST"])
     def post_forget_list(self, request: Request) -> bytes:
-        """Invalidate the project list, as the form on the admin page."""
         self._check_change(request, "admin", "forget-list")
         self._projects.invalidate()
         return _see_admin_page("list=forgotten").apply(request)
 
     @app.route("/admin/forget-project", methods=["POST"])
     def post_forget_project(self, request: Request) -> bytes:
-        """Invalidate the page of a project, as the form on the admin page."""
         self._check_change(request, "admin", "forget-project")
         assert request.content is not None  # the channel has read the whole body
         fields = parse_qs(request.content.read(MAX_FORM).decode("utf-8", "replace"))
@@ -141,7 +132,7 @@ class AdminApi:
             raise _Refused(404, NOT_FOUND)
         if is_cross_site(request):
             raise _Refused(403, CROSS_SITE)
-        if is_from_browser(request) and not is_known_host(request, self._hosts):
+        if is_rebound(request, self._hosts):
             raise _Refused(403, UNKNOWN_HOST)
         if request.too_large:  # type: ignore[attr-defined]
             raise _Refused(413, TOO_LARGE)
@@ -150,9 +141,9 @@ class AdminApi:
     def send_error(self, request: Any, failure: Failure) -> bytes:
         """Answer a request that is refused, or fails because of upstream or cache folder."""
         error = failure.value
-        described = responses.for_error(error)
         if isinstance(error, _Refused):
-            described = error.status, error.text, responses.NO_HEADERS
+            return responses.api_error(error.status, error.text).apply(request)
+        described = responses.for_error(error)
         assert described is not None
         return responses.api_error(*described).apply(request)
 
@@ -170,7 +161,6 @@ class AdminApi:
 
 
 def _project(name: str, status: int) -> str:
-    """Normalize the name of a project; refuse an invalid one with a status."""
     normalized = names.normalize(name)
     if normalized is None:
         raise _Refused(status, NO_PROJECT_NAME)

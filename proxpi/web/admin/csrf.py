@@ -2,7 +2,7 @@
 
 A request without ``Origin`` and ``Sec-Fetch-Site`` is not from a browser: it is allowed. A
 cross-site request is refused. DNS rebinding makes another site same-origin; so the ``Host`` of a
-browser's request must be one that no other site can have pointed here: see :func:`is_known_host`.
+browser's request must be one that no other site can have pointed here: see :func:`is_rebound`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,6 @@ _PORTS = {"http": 80, "https": 443}
 _HOSTS = Path("/etc/hosts")
 
 
-def is_from_browser(request: Request) -> bool:
-    """Tell whether a browser sent a request that changes something."""
-    return field(request, b"Sec-Fetch-Site") is not None or field(request, b"Origin") is not None
-
-
 def is_cross_site(request: Request) -> bool:
     """Tell whether another site's page sent a request."""
     relation, origin = field(request, b"Sec-Fetch-Site"), field(request, b"Origin")
@@ -41,23 +36,22 @@ def is_cross_site(request: Request) -> bool:
         return True
 
 
-def is_known_host(request: Request, names: Collection[str]) -> bool:
-    """
-    Tell whether no other site can have pointed the name in ``Host`` here.
+def is_rebound(request: Request, names: Collection[str]) -> bool:
+    """Tell whether another site can have pointed the name in a browser's ``Host`` here.
 
-    Known are addresses, names without a dot, ``localhost`` and what lies below it, and `names`.
-    Case, a dot at the end, and the port do not matter.
-
-    :param names: in lower case
+    It cannot for addresses, names without a dot, ``localhost`` and what lies below it, and for
+    `names`, in lower case. Case, a dot at the end, and the port do not matter.
     """
+    if field(request, b"Sec-Fetch-Site") is None and field(request, b"Origin") is None:
+        return False
     host = ""
     try:
-        host = urlsplit(f"//{field(request, b'Host') or ''}").hostname or ""
-        host = host.removesuffix(".")
+        host = (urlsplit(f"//{field(request, b'Host') or ''}").hostname or "").removesuffix(".")
         ip_address(host)
     except ValueError:
-        return bool(host) and ("." not in host or host.endswith(".localhost") or host in names)
-    return True
+        local = "." not in host or host.endswith(".localhost") or host in names
+        return not host or not local
+    return False
 
 
 def machine_names() -> frozenset[str]:

@@ -41,7 +41,6 @@ class ApiCase(ProxpiCase):
     """Tests of an index with three projects; one has a wheel, its metadata and its signature."""
 
     def setUp(self) -> None:
-        """List them."""
         super().setUp()
         self.agent.at(INDEX, root_list(["demo", "list"]))
         for name in ("list", "de-mo"):
@@ -58,18 +57,15 @@ class ApiCase(ProxpiCase):
             self.agent.at(url, Reply(200, data))
 
     def fill(self) -> None:
-        """Fetch everything into the cache."""
         for path in (*PAGES, *PATHS):
             assert self.get(path).status == 200, path
 
     def asked(self, path: str) -> bool:
-        """Tell whether a request reaches the upstream."""
         self.agent.asked.clear()
         assert self.get(path).status == 200
         return bool(self.agent.asked)
 
     def cached(self) -> list[bool]:
-        """Tell which of the files are cached."""
         return [self.mirror.ready("demo", path[12:]) is not None for path in PATHS]
 
     def files(self) -> list[str]:
@@ -92,8 +88,6 @@ class ApiCase(ProxpiCase):
 
 
 class DeletePages(ApiCase):
-    """``DELETE /cache/<project>`` and ``/cache/list``."""
-
     def test_invalidated(self) -> None:
         """A project in any spelling, or the list, is requested anew; nothing else is."""
         for path, invalidated in {
@@ -155,8 +149,6 @@ class DeletePages(ApiCase):
 
 
 class DeleteFile(ApiCase):
-    """``DELETE /cache/<project>/<file>``."""
-
     def test_deleted(self) -> None:
         """A file in any spelling goes, with its metadata and signature; nothing else does."""
         for path, cached in {
@@ -218,8 +210,6 @@ class DeleteFile(ApiCase):
 
 
 class DeleteAll(ApiCase):
-    """``DELETE /cache``."""
-
     def test_for_good(self) -> None:
         """Pages, list and files go, and none is a fallback, after a restart neither."""
         self.fill()
@@ -268,8 +258,6 @@ class DeleteAll(ApiCase):
 
 
 class Forms(ApiCase):
-    """The forms of the admin page."""
-
     def test_redirects(self) -> None:
         """A form does what ``DELETE`` does, and redirects to the page by a relative URL."""
         for path, body, location, asked in (
@@ -289,8 +277,6 @@ class Forms(ApiCase):
 
 
 class HealthAndMetrics(ApiCase):
-    """``GET /health`` and ``GET /metrics``."""
-
     def test_health(self) -> None:
         """It answers at once, in any spelling, though the upstream is silent."""
         self.agent.at(INDEX + "demo/", Silence())
@@ -366,8 +352,6 @@ class Methods(ApiCase):
 
 
 class Malformed(ApiCase):
-    """Requests that no ordinary client sends."""
-
     def test_not_text(self) -> None:
         """Bytes that are no UTF-8, in path or field (RFC 9110, 5.5), cause no error in the log."""
         for path in ("/%ff", "/%ff/demo/", "/cache/%ff", "/health/%ff", "/admin/%c3%28"):

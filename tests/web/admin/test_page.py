@@ -11,25 +11,19 @@ EVIL = "<script>alert(1)</script>"
 
 
 class Tags(HTMLParser):
-    """The tags of a page, with their attributes."""
-
     def __init__(self, text: str) -> None:
         super().__init__()
         self._found: list[tuple[str, dict[str, str | None]]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """See `HTMLParser`."""
         self._found.append((tag, dict(attrs)))
 
     def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        """The attributes of each tag of a kind."""
         return [attributes for name, attributes in self._found if name == tag]
 
 
 class AdminPage(ProxpiCase):
-    """``GET /``."""
-
     def test_lines_to_copy(self) -> None:
         """The lines name the address under which the client sees the page."""
         text = self.get("/", "Host: proxy.example:8080").text
@@ -43,11 +37,8 @@ class AdminPage(ProxpiCase):
             __version__,
         ):
             assert line in text
-        for host, trusted in {
-            "[::1]:5000": "[::1]",
-            "[::1]": "[::1]",
-            "a.example": "a.example",
-        }.items():
+        for host in ("[::1]:5000", "[::1]", "a.example"):
+            trusted = host.removesuffix(":5000")
             assert f"--trusted-host {trusted}</code>" in self.get("/", f"Host: {host}").text
         exchange = self.connect()
         exchange.send(b"GET / HTTP/1.0\r\n\r\n")
