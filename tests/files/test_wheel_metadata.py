@@ -19,7 +19,6 @@ from twisted.web.iweb import IResponse
 from proxpi.files import wheel_metadata
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import GONE
-from proxpi.files.mirror import Head
 from proxpi.files.resolver import NotUpstream
 from proxpi.files.wheel_metadata import (
     LIMIT,
@@ -228,7 +227,6 @@ class RangeAgent(MemoryAgent):
     :ivar lie: changes of each response with a range
     :ivar whole: the status of a whole file
     :ivar later: the files once a range was served
-    :ivar sent: bytes of all ranges
     """
 
     def __init__(self) -> None:
@@ -237,7 +235,6 @@ class RangeAgent(MemoryAgent):
         self.lie: dict[str, Any] = {}
         self.whole = 200
         self.later: dict[str, bytes] = {}
-        self.sent = 0
 
     def request(
         self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
@@ -250,14 +247,16 @@ class RangeAgent(MemoryAgent):
                 first, last = found.groups()
                 start = int(first) if first else max(0, len(data) - int(last))
                 reply = part(data, start, int(last) + 1 if first and last else None)
-                self.sent += reply.length or 0
                 self.at(url, attrs.evolve(reply, **{"length": -1, **self.lie}))
                 self.files |= self.later
         return super().request(method, uri, headers, bodyProducer)
 
 
-class ExtractionCase(MirrorCase):
-    """Tests of a wheel whose advertised metadata is gone."""
+GONE_REPLY, PAGE = Reply(404), Reply(200, b"<html>", {"Content-Type": "text/html"})
+
+
+class Advertised(MirrorCase):
+    """Metadata that is advertised and cannot be downloaded is extracted, or suppressed."""
 
     agent: RangeAgent
 
@@ -265,83 +264,87 @@ class ExtractionCase(MirrorCase):
         super().setUp()
         self.agent = RangeAgent()
         self.build()
-        self.advertise()
 
     def in_thread(self, work: Any) -> Deferred[Any]:
         return at_once(work)
 
-    def advertise(
-        self, data: bytes = WHEEL, metadata: object = None, *, private: bool = False, **keys: Any
-    ) -> None:
+    def ask(
+        self,
+        companion: Reply | Silence | Exception = GONE_REPLY,
+        *wheel: Reply | Silence,
+        data: bytes = WHEEL,
+        metadata: object = None,
+        private: bool = False,
+        lie: dict[str, Any] | None = None,
+        whole: int = 200,
+        **keys: Any,
+    ) -> Deferred[Any]:
+        """Advertise metadata, by default with its digest, and request it.
+
+        :param wheel: what its URL responds, in place of the ranges of `data`
+        """
+        self.delete()
         stated = {"sha256": sha256(METADATA)} if metadata is None else metadata
         self.listings.lists(entry(NAME, data, metadata=stated, **keys), private=private)
-        self.agent.files[URL] = data
-        self.agent.at(URL + ".metadata", Reply(404))
-        self.agent.asked.clear()
         self.listings.suppressed.clear()
+        self.agent.files = {} if wheel else {URL: data}
+        self.agent.lie, self.agent.whole = lie or {}, whole
+        self.agent.at(URL, *wheel)
+        self.agent.at(URL + ".metadata", companion)
+        self.agent.asked.clear()
+        return self.fetch(SIDECAR)
 
-    def assert_extracted(self) -> None:
-        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+    def assert_extracted(self, asked: Deferred[Any]) -> None:
+        self.assert_bytes(self.result(asked), METADATA)
         self.assert_cached(SIDECAR, METADATA)
         assert self.listings.suppressed == []
 
-    def assert_suppressed(self) -> None:
-        self.error(self.fetch(SIDECAR), NotUpstream)
+    def assert_suppressed(self, asked: Deferred[Any]) -> None:
+        self.error(asked, NotUpstream)
         assert self.listings.suppressed == [("demo", NAME)]
         assert self.mirror.ready("demo", SIDECAR) is None
-        self.listings.suppressed.clear()
 
-    def delete_metadata(self) -> None:
-        self.result(self.mirror.delete("demo", SIDECAR))
+    def failure(self, asked: Deferred[Any]) -> UpstreamFailed:
+        """Give the failure of the client; the page goes on advertising metadata."""
+        self.clock.pump([1] * 60)
+        assert self.listings.suppressed == []
+        return self.error(asked, UpstreamFailed)
 
-
-class Extracted(ExtractionCase):
-    """Metadata that is gone is served all the same."""
-
-    def test_gone_or_wrong(self) -> None:
+    def test_extracted(self) -> None:
         """If it is gone or wrong, the end of the wheel is requested, and no other byte."""
-        for reply in (*map(Reply, (403, 404, 410)), Reply(200, b"<html>")):
-            self.delete()
-            self.advertise()
-            self.agent.at(URL + ".metadata", reply)
-            self.assert_extracted()
+        last = f"bytes={len(WHEEL) - TAIL}-{len(WHEEL) - 1}"
+        for companion in (*map(Reply, (403, 404, 410)), Reply(200, b"<html>")):
+            self.assert_extracted(self.ask(companion))
             assert self.agent.urls()[-1] == URL and self.agent.urls().count(URL) == 1
-            size = len(WHEEL)
-            assert self.agent.asked[-1].header("Range") == f"bytes={size - TAIL}-{size - 1}"
-        path = self.folder / "files-example/packages" / SIDECAR
-        assert path.read_bytes() == METADATA
+            assert self.agent.asked[-1].header("Range") == last
+        # Without a digest any metadata is right; a size may be wrong, or missing.
+        self.assert_extracted(self.ask(metadata=True))
+        for size in (len(WHEEL) - 1000, len(WHEEL) + 1000, None):
+            self.assert_extracted(self.ask(size=size))
+        assert self.agent.asked[-1].header("Range") == f"bytes=-{TAIL}"
+        # Far from the end it takes one more range.
+        self.assert_extracted(self.ask(data=AT_THE_START))
+        assert self.agent.urls() == [URL + ".metadata", URL, URL]
 
     def test_head(self) -> None:
         """``HEAD`` gives the length of the metadata, not that of an error page."""
-        page = Reply(200, b"<html>not here</html>", {"Content-Type": "text/html"})
-        for reply in (Reply(404), page):
-            self.agent.at(URL + ".metadata", reply)
-            found = self.result(self.head(SIDECAR))
-            assert not isinstance(found, Head)
-            self.assert_bytes(found, METADATA)
-            self.delete_metadata()
-
-    def test_what_the_page_states(self) -> None:
-        """Without a digest any metadata is right; without a size, or a wrong one, it is found."""
-        sizes = [{"size": size} for size in (len(WHEEL) - 1000, len(WHEEL) + 1000, None)]
-        cases: list[dict[str, Any]] = [{"metadata": True}, *sizes]
-        for keys in cases:
-            self.delete()
-            self.advertise(**keys)
-            self.assert_extracted()
-        assert self.agent.asked[-1].header("Range") == f"bytes=-{TAIL}"
+        for companion in (GONE_REPLY, PAGE):
+            self.ask(companion)
+            self.result(self.mirror.delete("demo", SIDECAR))
+            self.assert_bytes(self.result(self.head(SIDECAR)), METADATA)
 
     def test_cached_wheel(self) -> None:
         """A wheel that is cached is read from the cache, found or not, whatever the upstream."""
-        self.assert_bytes(self.result(self.fetch()), WHEEL)
         for found in (False, True):
+            self.ask()
+            self.assert_bytes(self.result(self.fetch()), WHEEL)
+            self.result(self.mirror.delete("demo", SIDECAR))
             if found:
                 self.build()
             self.agent.asked.clear()
             self.agent.at(URL + ".metadata", Reply(503))
-            self.assert_extracted()
+            self.assert_extracted(self.fetch(SIDECAR))
             assert set(self.agent.urls()) == {URL + ".metadata"}
-            self.delete_metadata()
 
     def test_no_ranges(self) -> None:
         """An upstream that serves no ranges of a wheel serves the wheel, which is cached then."""
@@ -352,111 +355,69 @@ class Extracted(ExtractionCase):
             Reply(206, b"0123456789", {"Content-Range": f"bytes 5-4/{len(WHEEL)}"}),
             *map(Reply, (400, 401, 403, 404, 405, 410, 416, 422, 500, 501, 502, 503)),
         ):
-            self.delete()
-            self.agent.files.clear()
-            self.agent.asked.clear()
-            self.agent.at(URL, reply, Reply(200, WHEEL))
-            self.assert_extracted()
+            self.assert_extracted(self.ask(GONE_REPLY, reply, Reply(200, WHEEL)))
             self.assert_cached(NAME, WHEEL)
             assert self.agent.urls() == [URL + ".metadata", URL, URL]
 
-    def test_once(self) -> None:
-        """However many clients there are, it is extracted once."""
-        self.agent.at(URL + ".metadata", silence := Silence())
-        asked = [self.fetch(SIDECAR) for _ in range(10)]
-        silence.answer(Reply(404))
-        for one in asked:
-            self.assert_bytes(self.result(one), METADATA)
-        assert self.agent.urls() == [URL + ".metadata", URL]
-
     def test_deadline(self) -> None:
         """A client is redirected while its metadata may arrive, and never once it is extracted."""
-        self.agent.at(URL + ".metadata", silence := Silence())
-        late = self.fetch(SIDECAR)
+        late = self.ask(silence := Silence())
         self.clock.advance(TIMEOUT)
         self.assert_redirected(late, URL + ".metadata")
+        others = [self.fetch(SIDECAR) for _ in range(10)]
         silence.answer(Reply(404))
-        self.assert_cached(SIDECAR, METADATA)
-        self.delete_metadata()
-        self.agent.files.clear()
-        self.agent.at(URL + ".metadata", Reply(404))
-        self.agent.at(URL, silence := Silence())
-        asked = self.fetch(SIDECAR)
+        for other in others:  # for all of them it is extracted once
+            self.assert_extracted(other)
+        assert self.agent.urls() == [URL + ".metadata", URL]
+        asked = self.ask(GONE_REPLY, silence := Silence())
         self.clock.advance(10 * TIMEOUT)
         self.pending(asked)
-        start, size = len(WHEEL) - TAIL, len(WHEEL)
-        stated = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
-        silence.answer(Reply(206, WHEEL[start:], stated))
-        self.assert_bytes(self.result(asked), METADATA)
+        silence.answer(part(WHEEL, len(WHEEL) - TAIL))
+        self.assert_extracted(asked)
 
     def test_uncached(self) -> None:
         """It is served where it cannot be cached, and says whether a digest verifies it."""
         self.build(capacity=0)
-        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+        self.assert_bytes(self.result(self.ask()), METADATA)
         for function in ("__init__", "flush"):
             for stream in (False, True):
                 for metadata, has_digest in ((True, False), ({"sha256": sha256(METADATA)}, True)):
                     self.build(stream=stream)
-                    self.advertise(metadata=metadata)
                     full = self.fill_disk(function)
-                    found = self.result(self.fetch(SIDECAR))
+                    found = self.result(self.ask(metadata=metadata))
                     full.stop()
                     assert isinstance(found, OpenFile) and found.has_digest is has_digest
                     self.assert_bytes(found, METADATA)
                     assert self.mirror.ready("demo", SIDECAR) is None
-        self.assert_extracted()
+        self.assert_extracted(self.fetch(SIDECAR))
 
     def test_deleted(self) -> None:
         """Metadata that is deleted while it is extracted is extracted anew for the next client."""
-        self.agent.files.clear()
-        self.agent.at(URL, Silence())
-        first = self.fetch(SIDECAR)
-        self.delete_metadata()
+        first = self.ask(GONE_REPLY, Silence())
         self.result(self.mirror.clear())
-        self.agent.files[URL] = WHEEL
-        self.assert_extracted()
+        self.assert_extracted(self.ask())
         self.pending(first)
 
-
-class NotExtracted(ExtractionCase):
-    """A wheel that does not hold the advertised metadata: the page stops advertising it."""
-
-    def test_unfit(self) -> None:
-        """It has other metadata, none, is no archive, or takes too much reading."""
-        other = {"sha256": sha256(b"other")}
+    def test_suppressed(self) -> None:
+        """The wheel has other metadata, none, is no archive, takes too much reading, or is gone."""
         for data, metadata in (
-            (WHEEL, other),
+            (WHEEL, {"sha256": sha256(b"other")}),
             (archive(PADDING), None),
             (b"x" * 100_000, None),
             (archive(PADDING), True),
         ):
-            self.advertise(data, metadata)
-            page = Reply(200, b"<html>", {"Content-Type": "text/html"})
-            for reply in (Reply(404), page if metadata is True else Reply(200, b"else")):
-                self.agent.at(URL + ".metadata", reply)
-                self.assert_suppressed()
+            for companion in (GONE_REPLY, PAGE if metadata is True else Reply(200, b"else")):
+                self.assert_suppressed(self.ask(companion, data=data, metadata=metadata))
+        for status in GONE:
+            self.assert_suppressed(self.ask(lie={"status": status}, whole=status))
+        self.assert_suppressed(self.ask(GONE_REPLY, Reply(200, b"x"), Reply(404)))
+        self.agent.at(URL + ".metadata", Reply(200, METADATA))  # the next request tries again
+        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
         for name, value in (("TAIL", 22), ("STEP", 1), ("TURNS", 2)):
             self.put(wheel_metadata, name, value)
-        self.advertise()
-        self.assert_suppressed()
-        self.agent.at(URL + ".metadata", Reply(200, METADATA))  # the next request tries again
-        self.assert_extracted()
-
-    def test_wheel_gone(self) -> None:
-        """If the wheel is gone as well, in ranges or whole, so be it."""
-        for status in GONE:
-            self.agent.lie, self.agent.whole = {"status": status}, status
-            self.assert_suppressed()
-        self.agent.files.clear()
-        self.agent.at(URL, Reply(200, b"x"), Reply(404))
-        self.assert_suppressed()
-
-    def test_no_ranges_no_cache(self) -> None:
-        """A wheel that can neither be read by ranges nor cached is not downloaded."""
-        self.build(capacity=0)
-        self.agent.files.clear()
-        self.agent.at(URL, Reply(200, WHEEL))
-        self.assert_suppressed()
+        self.assert_suppressed(self.ask())
+        self.build(capacity=0)  # neither read by ranges nor cached, it is not downloaded
+        self.assert_suppressed(self.ask(GONE_REPLY, Reply(200, WHEEL)))
 
     def test_sdist(self) -> None:
         """A file that is no wheel holds no metadata; a failure of its companion is temporary."""
@@ -477,54 +438,27 @@ class NotExtracted(ExtractionCase):
         self.assert_redirected(self.fetch(name + ".metadata"), url)
         assert self.listings.suppressed == []
 
-
-class Failing(ExtractionCase):
-    """Wheels or companions that cannot be read now: the page goes on advertising metadata."""
-
-    def failure(self) -> UpstreamFailed:
-        asked = self.fetch(SIDECAR)
-        self.clock.pump([1] * 60)
-        assert self.listings.suppressed == []
-        return self.error(asked, UpstreamFailed)
-
     def test_wheel_fails(self) -> None:
         """Gone beside a wheel that cannot be read now: no client is redirected to it."""
         for status in (500, 503, 401):
-            self.agent.lie, self.agent.whole = {"status": status}, status
-            error = self.failure()
+            error = self.failure(self.ask(lie={"status": status}, whole=status))
             assert isinstance(error, WheelFailed)
             assert error.temporary == (status != 401)
-        self.agent.whole = 503
         for length, cause in ((100, "status 503"), (None, "a part of another length")):
-            self.agent.lie = {"chunks": WHEEL[-100:], "length": length}
-            assert cause in self.failure().cause
-
-    def test_other_wheel_meanwhile(self) -> None:
-        """Far from the end it takes one more range; those of two wheels are not put together."""
-        self.advertise(AT_THE_START)
-        self.assert_extracted()
-        assert self.agent.urls() == [URL + ".metadata", URL, URL]
-        assert self.agent.sent <= TAIL + STEP
-        self.delete_metadata()
+            lie = {"chunks": WHEEL[-100:], "length": length}
+            assert cause in self.failure(self.ask(lie=lie, whole=503)).cause
+        # Ranges of two wheels are not put together.
         self.agent.later[URL] = archive((MEMBER, METADATA), PADDING, ("demo/more", b"x"))
-        assert "wrong bytes" in self.failure().cause
+        assert "wrong bytes" in self.failure(self.ask(data=AT_THE_START)).cause
 
     def test_companion_fails(self) -> None:
         """A companion that fails now, beside a wheel without metadata, may come next time."""
-        cut = Reply(200, METADATA[:5], length=len(METADATA))
-        self.advertise(archive(PADDING), private=True)
+        cut, padding = Reply(200, METADATA[:5], length=len(METADATA)), archive(PADDING)
         for reply in (Reply(503), Reply(401), Reply(429), ConnectionResetError(), cut):
-            self.agent.at(URL + ".metadata", reply)
-            assert self.failure().temporary == (getattr(reply, "status", None) != 401)
-
-    def test_both_fail(self) -> None:
-        """In an outage a client is redirected for it as for any file, or told why it fails."""
-        for private in (False, True):
-            self.advertise(private=private)
-            self.agent.at(URL + ".metadata", Reply(503))
-            self.agent.lie, self.agent.whole = {"status": 500}, 500
-            if private:
-                assert self.failure().cause == "status 503"
-            else:
-                self.assert_redirected(self.fetch(SIDECAR), URL + ".metadata")
+            error = self.failure(self.ask(reply, data=padding, private=True))
+            assert error.temporary == (getattr(reply, "status", None) != 401)
+        # In an outage a client is redirected for it as for any file, or told why it fails.
+        outage: dict[str, Any] = {"lie": {"status": 500}, "whole": 500}
+        assert self.failure(self.ask(Reply(503), private=True, **outage)).cause == "status 503"
+        self.assert_redirected(self.ask(Reply(503), **outage), URL + ".metadata")
         assert self.listings.suppressed == []
