@@ -14,26 +14,20 @@ class WorkFailed(Exception):
 
 
 class FlightsTests(Case):
-    """Flights by key."""
-
     def setUp(self) -> None:
-        """Prepare work that ends when a test ends it."""
         self.clock = Clock()
         self.flights = Flights[str, str](self.clock)
         self.works: list[Deferred[str]] = []
 
     async def work(self) -> str:
-        """Wait for the test."""
         ends: Deferred[str] = Deferred()
         self.works.append(ends)
         return await ends
 
     def join(self, key: str = "key") -> Flight[str]:
-        """Join or start a flight."""
         return self.flights.join(key, self.work)
 
     def leave(self, *waiters: Deferred[str]) -> None:
-        """Cancel waiters."""
         for waiter in waiters:
             waiter.cancel()
             self.error(waiter, CancelledError)

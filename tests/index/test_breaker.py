@@ -27,10 +27,7 @@ PROXY = ProxyFailed("proxy http://p.example", "timed out", scope="connection")
 
 
 class StateTests(Case):
-    """One breaker."""
-
     def setUp(self) -> None:
-        """Begin with a closed breaker, without the variation of pauses."""
         self.put(random, "uniform", lambda least, most: most)
         self.breaker = Breaker(*PAGE_PAUSES)
 
@@ -86,17 +83,13 @@ class StateTests(Case):
 
 
 class BreakersTests(Case):
-    """The breakers of one index: which requests a failure refuses."""
-
     def setUp(self) -> None:
-        """Begin with closed breakers, without the variation of pauses."""
         self.put(random, "uniform", lambda least, most: most)
         self.clock = Clock()
         self.clock.advance(100)
         self.breakers = Breakers(ROOT, self.clock)
 
     def note(self, error: UpstreamFailed = REFUSED, page: str = "demo") -> None:
-        """Let a request fail at once."""
         self.breakers.failed(page, error, self.clock.seconds())
 
     def cause(self, page: str = "demo") -> str | None:

@@ -28,8 +28,6 @@ from tests.support.strategies import deterministic, normalized_names
 
 
 class RestartTests(StoredListCase):
-    """A new process on the folder of an old one."""
-
     def test_fresh(self) -> None:
         """A fresh list takes no request after a restart, and has the same bytes."""
         html = content(self.list(HTML, True))
@@ -87,22 +85,9 @@ class RestartTests(StoredListCase):
         self.restart()
         assert names(self.list()) == ["c"]
 
-    def test_two_processes(self) -> None:
-        """The last process to store a list wins, and the other keeps what it has."""
-        one = self.projects
-        self.clock.advance(2000)
-        self.restart()
-        self.indexes.says(ROOT, root_list(["a", "b", "c"]))
-        assert names(self.list()) == ["a", "b", "c"]
-        self.projects = one
-        assert self.list(HTML).status == "MISS"
-
 
 class FolderTests(StoredListCase):
-    """The folder of stored lists."""
-
     def files(self) -> list[Path]:
-        """Give the files in the folder."""
         return sorted(self.place.iterdir())
 
     def test_one_file(self) -> None:
@@ -121,14 +106,6 @@ class FolderTests(StoredListCase):
         assert names(old) == ["p2"]
         del old, new
         assert len(self.open_files()) <= before + 1  # that in HTML
-
-    def test_while_arriving(self) -> None:
-        """A list that arrives has no file name, so a crash leaves nothing behind."""
-        before = [path for path in self.folder.rglob("*") if path.is_file()]
-        self.clock.advance(1801)
-        self.indexes.says(ROOT, Reply(200, root_list(["c"]).chunks, whole=False, length=None))
-        self.pending(self.ask())
-        assert [path for path in self.folder.rglob("*") if path.is_file()] == before
 
     def test_damaged(self) -> None:
         """A file that is missing, cut, changed or of another version is no list."""
@@ -175,8 +152,6 @@ class FolderTests(StoredListCase):
 
 
 class UnwritableTests(ListCase):
-    """A folder that cannot be used."""
-
     def test_served(self) -> None:
         """Without a folder, with a file in its place, or on a full disk, the list is served."""
 
@@ -203,12 +178,10 @@ STORE = ListStore(Path("/proc/nowhere/projects"), Clock())
 
 
 def file(found: Iterable[str]) -> ListFile:
-    """Write names."""
     return STORE.write(f"{name}\n".encode() for name in found)
 
 
 def in_blocks(patch: pytest.MonkeyPatch, size: int) -> None:
-    """Let files be read in small blocks."""
     lines = ListFile.lines
 
     def few(
@@ -245,7 +218,6 @@ def test_render(found: list[str], representation: Representation, block: int) ->
 
 
 def peak(work: Callable[[], object]) -> int:
-    """Give the memory that work takes."""
     tracemalloc.start()
     try:
         work()
@@ -266,13 +238,11 @@ def test_memory_of_a_merge() -> None:
 
 
 def json_list(count: int) -> bytes:
-    """Give a list of so many names in JSON."""
     items = ",".join(f'{{"name": "Project.{number:07}"}}' for number in range(count))
     return f'{{"projects": [{items}]}}'.encode()
 
 
 def html_list(count: int) -> bytes:
-    """Give the same in HTML, half of it in unusual anchors."""
     anchors = (
         f'<a href="p-{number}/">P-{number}</a><A HREF="q-{number}/"><b>q-{number}</b></A>'
         for number in range(count // 2)

@@ -26,8 +26,6 @@ SECTIONS = {DOCUMENT + "aa": b"packed", "json": b"{}", "json.gz": b"\x1f\x8b", "
 
 
 class StoreCase(FolderCase):
-    """Tests of one folder."""
-
     def setUp(self) -> None:
         """Begin with nothing; the wall clock shows a million seconds when the clock shows 100."""
         super().setUp()
@@ -37,27 +35,21 @@ class StoreCase(FolderCase):
         self.store = self.open("own", self.clock)
 
     def open(self, folder: str, clock: Clock) -> PageStore:
-        """Open the store as another process."""
         return indexes.page_store(self.folder / folder / "pages", clock, lambda: self.wall)
 
     def path(self, name: str = "demo") -> Path:
-        """Give the file of a project."""
         return self.folder / f"own/pages/{name}.page"
 
     def save(self, store: PageStore | None = None) -> StoredPage:
-        """Write a page."""
         return (store or self.store).save("demo", RESPONSES, SECTIONS)
 
     def load(self, store: PageStore | None = None) -> StoredPage:
-        """Read it back, which has to be there."""
         stored = (store or self.store).load("demo")
         assert stored is not None
         return stored
 
 
 class WriteTests(StoreCase):
-    """What is written is read back."""
-
     def test_round_trip(self) -> None:
         """All of a page comes back, in order, section by section, from a moved folder, too."""
         self.save()
@@ -89,8 +81,6 @@ class WriteTests(StoreCase):
         held = []
 
         class Watched:
-            """The lock, at whose end the open files are looked at."""
-
             def __enter__(self) -> None:
                 pass
 
@@ -176,7 +166,6 @@ class DamageTests(StoreCase):
         assert self.load().read() == {DOCUMENT + "aa": b"packed"}
 
     def lines(self, log: Log) -> int:
-        """Count the lines that say that a page was not written."""
         return len([line for line in log.lines if "cannot be written" in line])
 
     def test_unwritable(self) -> None:

@@ -16,13 +16,11 @@ from tests.support.strategies import deterministic, projects
 
 
 def project(*filenames: str, **keys: Any) -> Project:
-    """Give a project with these files."""
     files = [{"filename": name, "url": f"https://x/{name}", "hashes": {}} for name in filenames]
     return Project("demo", files, keys)
 
 
 def names(merged: Project) -> list[str]:
-    """Give the names of the files."""
     return [entry["filename"] for entry in merged.files]
 
 

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from proxpi.index.page_cache import Page, PageCache
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
+from tests.support.agent import Reply
 from tests.support.cases import FolderCase, at_once, run
 from tests.support.indexes import EXTRA, ROOT, Indexes, page_store
 
@@ -20,7 +21,6 @@ AT_ROOT, AT_EXTRA = f"{ROOT}demo/", f"{EXTRA}demo/"
 
 
 def files(page: Page) -> list[str]:
-    """Give the names of the files on a page in JSON."""
     return [file["filename"] for file in json.loads(page.body.data)["files"]]
 
 
@@ -50,20 +50,22 @@ def _giving(result: Any) -> Callable[[], Any]:
 
 
 class PagesCase(FolderCase):
-    """Tests of the pages of one index, or of two."""
-
     def setUp(self) -> None:
-        """Begin with one index."""
         super().setUp()
         self.epoch = 1_000_000.0
         self.build(ROOT)
 
     def build(self, *urls: str, ttls: tuple[float, ...] = (1800.0, 180.0)) -> None:
-        """Begin with these indexes, and nothing known of them."""
         rmtree(self.folder / ".proxpi", ignore_errors=True)
         self.indexes = Indexes(urls, ttls)
         self.agent, self.clock = self.indexes.agent, self.indexes.clock
         self.start()
+
+    def begin(self, *replies: Reply | Exception) -> None:
+        """Begin with the first indexes, which send these pages of the project."""
+        self.build(*(ROOT, EXTRA)[: len(replies)])
+        for source, reply in zip(self.indexes.sources, replies, strict=True):
+            self.indexes.says(f"{source.url}demo/", reply)
 
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
@@ -73,24 +75,19 @@ class PagesCase(FolderCase):
         )
 
     def wall(self) -> float:
-        """Tell the time of day: another one than the clock's."""
         return self.clock.seconds() + self.epoch
 
     def ask(self, name: str = "demo", form: Serialization = JSON) -> Deferred[Page]:
-        """Ask for a page."""
         return run(self.pages.fetch(name, form, False))
 
     def fails(self, ask: Deferred[Any]) -> UpstreamFailed:
-        """Give why a page is not to be had, once all tries are through."""
         self.clock.pump([0.5] * 20)
         return self.error(ask, UpstreamFailed)
 
     def slow_page(self) -> Page:
-        """Give a page that is there once all tries are through."""
         ask = self.ask()
         self.clock.pump([0.1] * 10)
         return self.result(ask)
 
     def page(self, name: str = "demo") -> Page:
-        """Give a page, which must be there at once."""
         return self.result(self.ask(name))

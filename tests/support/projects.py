@@ -13,22 +13,22 @@ from proxpi.index import revalidation
 from proxpi.index.list_store import ListStore
 from proxpi.index.project_list import ProjectList, ProjectListCache
 from proxpi.simple.negotiate import Serialization
+from tests.support.agent import Reply
 from tests.support.cases import FolderCase, at_once, root_list, run
-from tests.support.indexes import ROOT, Indexes
+from tests.support.indexes import EXTRA, ROOT, Indexes
 
 JSON, HTML = Serialization.JSON, Serialization.HTML
+THIRD = "https://third.example/"
 Paths = list[str]  # `list` is a method below
 
 
 def content(found: ProjectList) -> bytes:
-    """Read a list as it is sent."""
     data = os.pread(found.file.descriptor, found.file.size + 1, 0)
     assert len(data) == found.file.size
     return data
 
 
 def names(found: ProjectList) -> list[str]:
-    """Give the names in a list in JSON."""
     return [project["name"] for project in json.loads(content(found))["projects"]]
 
 
@@ -42,14 +42,12 @@ class ListCase(FolderCase):
     skew = 1_000_000.0
 
     def setUp(self) -> None:
-        """Begin with one index, and with retries without a pause."""
         super().setUp()
         self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
         self.place: Path = self.folder / ".proxpi" / "projects"
         self.build(ROOT)
 
     def build(self, *urls: str, ttls: tuple[float, ...] = (1800.0, 180.0, 60.0)) -> None:
-        """Begin with these indexes, and nothing stored."""
         for path in self.folder.rglob("*.*"):
             if path.is_file():
                 path.unlink()
@@ -57,8 +55,13 @@ class ListCase(FolderCase):
         self.agent, self.clock = self.indexes.agent, self.indexes.clock
         self.restart()
 
+    def begin(self, *replies: Reply | Paths) -> None:
+        """Build the first indexes, which send these lists; one may be given by its names."""
+        self.build(*(ROOT, EXTRA, THIRD)[: len(replies)])
+        for source, reply in zip(self.indexes.sources, replies, strict=True):
+            self.indexes.says(source.url, reply if isinstance(reply, Reply) else root_list(reply))
+
     def restart(self) -> None:
-        """Begin anew on the stored lists."""
         for source in self.indexes.sources:
             source.breakers.succeeded("")
         self.projects = ProjectListCache(
@@ -70,24 +73,24 @@ class ListCase(FolderCase):
         )
 
     def ask(self, form: Serialization = JSON, compressed: bool = False) -> Deferred[ProjectList]:
-        """Request the list."""
         return run(self.projects.fetch(form, compressed))
 
     def list(self, form: Serialization = JSON, compressed: bool = False) -> ProjectList:
-        """Give the list, which must be there at once."""
         return self.result(self.ask(form, compressed))
 
+    def slow(self) -> Deferred[ProjectList]:
+        """Request the list, and let all tries pass."""
+        ask = self.ask()
+        self.clock.pump([0.5] * 24)
+        return ask
+
     def open_files(self) -> Paths:
-        """Give the open files below the folder, without garbage."""
         gc.collect()
         return super().open_files()
 
 
 class StoredListCase(ListCase):
-    """Tests with a stored list."""
-
     def setUp(self) -> None:
-        """Store a list, with one representation rendered."""
         super().setUp()
         self.indexes.says(ROOT, root_list(["b", "a"]).having(ETag='"x"'))
         self.first = self.list()
@@ -95,5 +98,4 @@ class StoredListCase(ListCase):
 
     @property
     def asks(self) -> int:
-        """How many requests an index got since the list was stored."""
         return len(self.agent.asked) - self.asked
