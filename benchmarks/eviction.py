@@ -218,7 +218,7 @@ class GDSF(LFU):
 
 
 class SLRU(Policy):
-    """SLRU LRU: four fifths are protected for files with a second use."""
+    """Segmented LRU: four fifths are protected for files with a second use."""
 
     def prepare(self) -> None:
         self.probation: OrderedDict[int, None] = OrderedDict()
@@ -332,8 +332,8 @@ def future(trace: Trace, capacity: int, *, by_size: bool) -> list[bool]:
         distance = (next_request[at] - at) * size if by_size else next_request[at]
         heapq.heappush(heap, (-distance, next_request[at], file, size))
         while used > capacity:
-            _, then, other, freed = heapq.heappop(heap)
-            if cached.get(other) == then:
+            _, due, other, freed = heapq.heappop(heap)
+            if cached.get(other) == due:
                 del cached[other]
                 used -= freed
     return hits
@@ -363,12 +363,6 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
-def read_counts(path: Path) -> list[float]:
-    """Read the popularity of files in descending order."""
-    counted = json.loads(path.read_bytes())
-    return sorted(map(float, counted.values()), reverse=True)[:FILES]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
@@ -377,12 +371,13 @@ def main() -> None:
     options = parser.parse_args()
     traces = dict(TRACES)
     if options.counts is not None:
-        counts = read_counts(options.counts)
+        downloads = json.loads(options.counts.read_bytes()).values()
+        counts = sorted(map(float, downloads), reverse=True)[:FILES]
         traces["counted"] = lambda: drift(counts)
     columns = [*POLICIES, "future"]
     print("% hits / % bytes".ljust(28), *(f"{name:>8}" for name in columns))
-    for name_of_trace, make in traces.items():
-        trace = make()
+    for label, generate in traces.items():
+        trace = generate()
         total = sum(dict(trace).values())
         for capacity in (int(total * share) for share in CAPACITIES):
             rows = {}
@@ -393,7 +388,7 @@ def main() -> None:
             by_requests = shares(trace, future(trace, capacity, by_size=True))[0]
             rows["future"] = (by_requests, by_bytes)
             print(
-                f"{name_of_trace}, {capacity / GB:.1f} of {total / GB:.0f} GB".ljust(28),
+                f"{label}, {capacity / GB:.1f} of {total / GB:.0f} GB".ljust(28),
                 *(f"{100 * rows[name][0]:4.0f}/{100 * rows[name][1]:<3.0f}" for name in columns),
             )
 

@@ -22,14 +22,13 @@ READERS = 20
 
 
 def _measures(sizes: Sizes) -> list[Measure]:
+    wheel = f"{sizes.wheel_mib} MiB wheel"
     many = f"{sizes.shared_wheel_mib:,} MiB wheel, cold, {READERS} clients"
     return [
-        Measure(
-            "stream_one", f"{sizes.wheel_mib} MiB wheel, warm: 1 stream, MB/s", more_is_better=True
-        ),
+        Measure("stream_one", f"{wheel}, warm: 1 stream, MB/s", more_is_better=True),
         Measure("stream_eight", f"… {STREAMS} streams, MB/s", more_is_better=True),
         Measure("stream_cpu", "… CPU s per GB"),
-        Measure("stream_cold", f"{sizes.wheel_mib} MiB wheel, cold: s"),
+        Measure("stream_cold", f"{wheel}, cold: s"),
         Measure("stream_cold_cpu", "… CPU s"),
         Measure("stream_first", "… first byte, ms"),
         Measure("stream_growth", "… peak memory growth, MiB"),
@@ -75,7 +74,7 @@ def _shared(bench: Benchmark, server: Server) -> None:
     bench.note("flood_growth", server, bench.memory_growth(server, memory))
     bench.note("flood_fetched", server, bench.index.download_count() - downloads)
     if done:
-        bench.note("flood_last", server, max(download.last for download in done))
+        bench.note("flood_last", server, max(result.last for result in done))
 
 
 SCENARIOS = [

@@ -36,20 +36,18 @@ def _pages(sizes: Sizes) -> list[str]:
     return [f"bulk-{number:04}-of-300" for number in range(sizes.cold_pages)]
 
 
-def _near_measures(sizes: Sizes) -> list[Measure]:
+def _cold_measures(sizes: Sizes) -> list[Measure]:
     many = f"{sizes.cold_pages:,} pages of 300 files"
     return [
         Measure("cold_cpu", f"{many}, cold: CPU ms per page"),
         Measure("memory_idle", "memory: idle, MiB"),
         Measure("memory_full", f"… after {many}, MiB"),
         Measure("memory_again", "… after these were requested again, MiB"),
-        Measure(
-            "restart_asked", f"restart: upstream requests for these {sizes.cold_pages:,} pages"
-        ),
+        Measure("restart_asked", f"restart: upstream requests for {many}"),
     ]
 
 
-def _near(bench: Benchmark, programs: Sequence[Program]) -> None:
+def _cold_pages(bench: Benchmark, programs: Sequence[Program]) -> None:
     """Request many pages in turn, then again, then again after a restart."""
     paths = [f"/index/{name}/" for name in _pages(bench.sizes)]
     bench.prepare(_pages(bench.sizes))
@@ -73,12 +71,10 @@ def _near(bench: Benchmark, programs: Sequence[Program]) -> None:
                 bench.note("restart_asked", server, bench.index.request_count() - requests)
 
 
-def _far_measures(sizes: Sizes) -> list[Measure]:
+def _slow_link_measures(sizes: Sizes) -> list[Measure]:
     what = f"herd of {sizes.herd_clients}, cold {sizes.herd_wheel_mib} MiB wheel, slow link"
     return [
-        Measure(
-            "far_pages", f"{sizes.distant_pages} cold pages, 50 ms round trip, {CLIENTS} clients: s"
-        ),
+        Measure("far_pages", f"{sizes.distant_pages} cold pages, slow link, {CLIENTS} clients: s"),
         Measure("herd_fetched", f"{what}: upstream downloads"),
         Measure("herd_last", "… last client complete, s"),
         Measure("herd_factor", "… last client complete, relative to a direct download"),
@@ -87,7 +83,7 @@ def _far_measures(sizes: Sizes) -> list[Measure]:
     ]
 
 
-def _far(bench: Benchmark, programs: Sequence[Program]) -> None:
+def _slow_link(bench: Benchmark, programs: Sequence[Program]) -> None:
     names = [f"far-{number:03}-of-10" for number in range(bench.sizes.distant_pages)]
     bench.prepare(names, bench.distant)
     for program in programs:
@@ -108,24 +104,22 @@ def _herd(bench: Benchmark, server: Server) -> None:
     bench.note("herd_fetched", server, bench.index.download_count() - downloads)
     bench.note("herd_cpu", server, server.cpu_seconds() - before)
     if done:
-        last = max(download.last for download in done)
+        last = max(result.last for result in done)
         bench.note("herd_last", server, last)
         bench.note("herd_factor", server, last / alone.last)
-        bench.note("herd_first", server, median(download.first for download in done))
+        bench.note("herd_first", server, median(result.first for result in done))
 
 
-def _pause_measures(sizes: Sizes) -> list[Measure]:
+def _latency_measures(sizes: Sizes) -> list[Measure]:
     what = f"cold page of {sizes.huge_page:,} files: other requests, maximal latency"
     return [
         Measure("pause_json", f"{what}, JSON, gzip, ms"),
         Measure("pause_html", f"{what}, HTML, ms"),
-        Measure(
-            "timer_off", f"redirect after {REDIRECT_AFTER} s, under load: maximal deviation, ms"
-        ),
+        Measure("timer_off", f"redirect after {REDIRECT_AFTER} s, load: maximal deviation, ms"),
     ]
 
 
-def _pauses(bench: Benchmark, programs: Sequence[Program]) -> None:
+def _latency(bench: Benchmark, programs: Sequence[Program]) -> None:
     if not bench.first:
         return
     names = {f"huge-{kind}-of-{bench.sizes.huge_page}": kind for kind in ("json", "html")}
@@ -142,22 +136,20 @@ def _pauses(bench: Benchmark, programs: Sequence[Program]) -> None:
                 bench.note(f"pause_{kind}", server, probe.max_latency)
         if is_proxpi(program):
             with bench.started(program, bench.distant) as server:
-                _timer(bench, server)
+                _redirects(bench, server)
 
 
-def _timer(bench: Benchmark, server: Server) -> None:
+def _redirects(bench: Benchmark, server: Server) -> None:
     """Let clients wait for a slow download until their redirect, under load."""
     small = len(get_page(server, SMALL_PAGE).body)
-    # Over the slow link it takes at least 1.25 s.
+    # 5 MiB take at least 1.25 s over the slow link.
     path, _ = bench.file(server, "blob-5-of-1", bench.distant)
     get_page(server, f"{path.rpartition('/')[0]}/")  # so that only the file is cold
 
     def wait(_: int) -> float:
         spent, response = timed(server.get, path, {})
         if response.status != 302:
-            raise BenchmarkError(
-                f"{server.program.name} answers {path} with status {response.status}"
-            )
+            raise BenchmarkError(f"{server.program.name}: status {response.status} for {path}")
         return spent
 
     with ThreadPoolExecutor(bench.sizes.herd_clients + 1) as pool:
@@ -170,23 +162,23 @@ def _timer(bench: Benchmark, server: Server) -> None:
 SCENARIOS = [
     Scenario(
         "cold-pages",
-        _near_measures,
+        _cold_measures,
         [
             Target("cold_cpu", False, 6),
             Target("memory_idle", False, 60),
             Target("memory_full", False, 120),
         ],
-        _near,
+        _cold_pages,
     ),
     Scenario(
         "slow-link",
-        _far_measures,
+        _slow_link_measures,
         [
             Target("far_pages", False, 1, NGINX),
             Target("herd_fetched", False, 1),
             Target("herd_factor", False, 1.1),
         ],
-        _far,
+        _slow_link,
     ),
-    Scenario("latency", _pause_measures, [], _pauses),
+    Scenario("latency", _latency_measures, [], _latency),
 ]

@@ -22,11 +22,11 @@ ROWS = {
     "wheel_rate": "wheel of 100 KiB, warm",
     "range_rate": "last bytes of a wheel, warm",
     "stream_eight": "large wheel, warm, 8 streams",
-    "list_cold": "list of all projects, cold",
-    "list_warm": "list of all projects, warm",
-    "far_pages": "cold pages, 50 ms away",
-    "install_uv": "packages by uv (nginx: plain files)",
-    "install_pip": "packages by pip (nginx: plain files)",
+    "list_cold": "project list, cold",
+    "list_warm": "project list, warm",
+    "far_pages": "cold pages, slow link",
+    "install_uv": "installation by uv (nginx: static files)",
+    "install_pip": "installation by pip (nginx: static files)",
     "start_page": "start with files cached, first page",
 }
 _LEFT, _RIGHT, _WIDTH, _TOP = 250, 60, 800, 84

@@ -119,11 +119,11 @@ def profile(kind: str, bench: Benchmark, spy: Path) -> list[Spent]:
     :raises BenchmarkError: if the profiler took no samples
     """
     output = bench.new_folder() / "stacks"
-    usual = proxpi()
+    default = proxpi()
     watching = (str(spy), "record", "--format=raw", f"--rate={RATE}", f"--output={output}", "--")
     if kind == "cold":
         bench.prepare([f"bulk-{number:03}-of-300" for number in range(COLD_PAGES)])
-    watched = attrs.evolve(usual, command=(*watching, *usual.command))
+    watched = attrs.evolve(default, command=(*watching, *default.command))
     settings = {**STREAMING, "PROXPI_CACHE_DIR": str(bench.new_folder())}
     with bench.started(watched, settings=settings) as server:
         try:

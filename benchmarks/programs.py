@@ -92,18 +92,16 @@ class Server:
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def get(self, path: str, headers: Mapping[str, str], timeout: float = TIMEOUT) -> Response:
-        """Send a GET request on a new connection; redirects are not followed.
-
-        :param timeout: seconds
-        """
+    def get(
+        self, path: str, headers: Mapping[str, str] = EMPTY, timeout: float = TIMEOUT
+    ) -> Response:
         return get(self.port, path, headers, timeout)
 
-    def get_when_up(self, path: str, headers: Mapping[str, str] = EMPTY) -> Response:
+    def get_when_up(self, path: str) -> Response:
         """Repeat a GET request until the server accepts connections."""
         while True:
             try:
-                return self.get(path, headers)
+                return self.get(path)
             except ConnectionError:
                 if self.process.poll() is not None or self.seconds() > TIMEOUT:
                     raise BenchmarkError(f"{self.program.name} did not start") from None
@@ -166,12 +164,16 @@ def _stat(pid: int) -> list[str]:
 
 
 def get(port: int, path: str, headers: Mapping[str, str], timeout: float = TIMEOUT) -> Response:
+    """Send a GET request on a new connection; redirects are not followed.
+
+    :param timeout: seconds
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers=dict(headers))
-        answer = connection.getresponse()
-        coding, etag = (answer.headers.get(name, "") for name in ("Content-Encoding", "ETag"))
-        return Response(answer.status, coding, answer.read(), etag)
+        response = connection.getresponse()
+        coding, etag = (response.headers.get(name, "") for name in ("Content-Encoding", "ETag"))
+        return Response(response.status, coding, response.read(), etag)
     finally:
         connection.close()
 
@@ -190,10 +192,10 @@ def proxpi_on_uvloop() -> Program:
     """Give proxpi on uvloop, which is installed in another environment."""
     folder = environment("uvloop", ["uvloop"])
     [packages] = folder.glob("lib/python*/site-packages")
-    usual = proxpi()
-    command = (str(usual.python), "-c", _ON_UVLOOP, "--reactor=asyncio", *usual.command[1:])
+    default = proxpi()
+    command = (str(default.python), "-c", _ON_UVLOOP, "--reactor=asyncio", *default.command[1:])
     settings = {"PYTHONPATH": str(packages)}
-    return attrs.evolve(usual, name=UVLOOP, command=command, settings=settings)
+    return attrs.evolve(default, name=UVLOOP, command=command, settings=settings)
 
 
 def original() -> Program:

@@ -133,8 +133,8 @@ class Values:
         ours, theirs = self._of(key, name), self._of(key, beside)
         if not theirs:
             return None
-        usual = median(theirs.values())
-        pairs = ((value, theirs.get(number, usual)) for number, value in ours.items())
+        fallback = median(theirs.values())
+        pairs = ((value, theirs.get(number, fallback)) for number, value in ours.items())
         return Spread.of([value / other for value, other in pairs if other])
 
     def names(self) -> list[str]:
