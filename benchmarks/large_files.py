@@ -82,9 +82,9 @@ SCENARIOS = [
         "large-files",
         _measures,
         [
-            Target("stream_one", True, 1, NGINX),
-            Target("stream_eight", True, 0.95, NGINX),
-            Target("stream_cpu", False, 1.2, NGINX),
+            Target("stream_one", "≥", 1, NGINX),
+            Target("stream_eight", "≥", 0.95, NGINX),
+            Target("stream_cpu", "≤", 1.2, NGINX),
         ],
         _run,
     )

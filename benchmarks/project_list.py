@@ -66,10 +66,10 @@ SCENARIOS = [
         "project-list",
         _measures,
         [
-            Target("list_cold", False, 2),
-            Target("list_warm", False, 3, NGINX),
-            Target("list_wait", False, 50),
-            Target("list_growth", False, 60),
+            Target("list_cold", "≤", 2),
+            Target("list_warm", "≤", 3, NGINX),
+            Target("list_wait", "≤", 50),
+            Target("list_growth", "≤", 60),
         ],
         _run,
     )

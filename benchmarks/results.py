@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median
+from typing import Literal
 
 import attrs
 
@@ -44,19 +45,16 @@ class Target:
     """
 
     key: str
-    at_least: bool
+    relation: Literal["≥", "≤"]
     bound: float
     beside: str = ""
     name: str = PROXPI
 
     def text(self) -> str:
         """Format it as in ``≥ 35 × original``."""
-        sign = "≥" if self.at_least else "≤"
-        if not self.beside:
-            return f"{sign} {self.bound:g}"
-        return (
-            f"{sign} {self.beside}" if self.bound == 1 else f"{sign} {self.bound:g} × {self.beside}"
-        )
+        factors = [f"{self.bound:g}"] if self.bound != 1 or not self.beside else []
+        factors += [self.beside] if self.beside else []
+        return f"{self.relation} {' × '.join(factors)}"
 
 
 @attrs.frozen
@@ -95,7 +93,7 @@ class Verdict:
         if self.found is None:
             return None
         found, bound = self.found.median, self.target.bound
-        return found >= bound if self.target.at_least else found <= bound
+        return found >= bound if self.target.relation == "≥" else found <= bound
 
     def word(self) -> str:
         """Tell whether it holds; "barely" if the rounds disagree."""

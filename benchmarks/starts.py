@@ -92,9 +92,9 @@ SCENARIOS = [
         "starts",
         _measures,
         [
-            Target("start_file", False, 0.5),
-            Target("start_page", False, 0.5),
-            Target("many_file", False, 1),
+            Target("start_file", "≤", 0.5),
+            Target("start_page", "≤", 0.5),
+            Target("many_file", "≤", 1),
         ],
         _run,
     )

@@ -45,12 +45,12 @@ def test_a_ratio_needs_two_values() -> None:
 @pytest.mark.parametrize(
     ("target", "holds", "word"),
     [
-        (Target("rate", True, 2, "original"), True, "holds"),
-        (Target("rate", True, 3.5, "original"), False, "misses, barely"),
-        (Target("rate", False, 3, "original"), True, "holds, barely"),
-        (Target("rate", False, 2, "original"), False, "misses"),
-        (Target("rate", True, 30), True, "holds"),
-        (Target("rate", True, 1, "nginx"), None, "not measured"),
+        (Target("rate", "≥", 2, "original"), True, "holds"),
+        (Target("rate", "≥", 3.5, "original"), False, "misses, barely"),
+        (Target("rate", "≤", 3, "original"), True, "holds, barely"),
+        (Target("rate", "≤", 2, "original"), False, "misses"),
+        (Target("rate", "≥", 30), True, "holds"),
+        (Target("rate", "≥", 1, "nginx"), None, "not measured"),
     ],
 )
 def test_a_target_holds_by_the_median(target: Target, holds: bool | None, word: str) -> None:
@@ -61,10 +61,10 @@ def test_a_target_holds_by_the_median(target: Target, holds: bool | None, word: 
 
 def test_targets() -> None:
     """The text of a target has sign, figure and program; targets of other measures are left out."""
-    assert Target("rate", True, 35, "original").text() == "≥ 35 × original"
-    assert Target("cpu", False, 1, "nginx").text() == "≤ nginx"
-    assert Target("cpu", False, 0.5).text() == "≤ 0.5"
-    assert not measured().verdicts([CPU], [Target("rate", True, 1)])
+    assert Target("rate", "≥", 35, "original").text() == "≥ 35 × original"
+    assert Target("cpu", "≤", 1, "nginx").text() == "≤ nginx"
+    assert Target("cpu", "≤", 0.5).text() == "≤ 0.5"
+    assert not measured().verdicts([CPU], [Target("rate", "≥", 1)])
 
 
 def test_the_table_has_a_row_for_each_value() -> None:
@@ -80,7 +80,7 @@ def test_the_table_has_a_row_for_each_value() -> None:
 
 def test_a_verdict_has_the_full_label() -> None:
     """Outside of its group, a label includes the common part of the group."""
-    verdicts = measured().verdicts([RATE, CPU], [Target("cpu", False, 8)])
+    verdicts = measured().verdicts([RATE, CPU], [Target("cpu", "≤", 8)])
     assert target_table(verdicts)[1] == ["page: CPU µs", "proxpi", "≤ 8", "7", "holds"]
 
 
