@@ -308,14 +308,14 @@ class Mirror:
             with suppress(Late, OSError):
                 return await self._downloads.whole(reference, until)
         found = await self._obtain(reference, until, redirects=False)
-        size = (found.spool.end or reference.size) if isinstance(found, Reader) else None
-        if not isinstance(found, Reader) or size is None:
+        if not isinstance(found, Reader):
             return found
+        size = found.spool.end or reference.size
         span = _chosen(choose, size, reference)
         if isinstance(span, Unsatisfiable):
             found.close()
             raise span
-        if span is None:
+        if span is None or size is None:
             return found
         found.skip_to(span.start)
         return RangeResponse(found, span, size)

@@ -160,12 +160,19 @@ class Responses(MirrorCase):
             ([Reply(200, b"else", length=None)], no_hash, failed("length")),
             ([endless], UNKNOWN, failed("cut")),
             ([Reply(200)], UNKNOWN, failed("empty")),
-            ([Reply(200, b"<html>", html)], UNKNOWN, failed("page")),
             ([Reply(200, b"<html>", html)], no_hash, failed("page")),
             ([Reply(200, DATA, gzipped)], UNKNOWN, failed("encoded", 2.0)),
             ([ConnectionResetError()], {}, failed("upstream")),
             ([Reply(200)], {"data": b""}, kept),
+            ([Reply(203, DATA)], UNKNOWN, unverified),
+            # A 206 that was not requested is the file if it has all of it.
+            ([part(DATA, 0)], UNKNOWN, unverified),
+            ([part(DATA, 0, size="*")], no_hash, unverified),
+            ([part(DATA, 0, size="*")], UNKNOWN, failed("upstream", 1.0)),
+            ([part(DATA, 0, len(DATA) - 1)], no_hash, failed("upstream", 1.0)),
         ]
+        for data in (b"<html>", b"Please log in", b"P", b"x" * 3000, b"<!-- PK\3\4 -->"):
+            cases.append(([Reply(200, data, html)], UNKNOWN, failed("page")))
         for status, times in ((408, 2), (429, 2), (500, 2), (206, 1), (204, 1), (304, 1), (401, 1)):
             cases.append(([Reply(status)], {}, failed("upstream", times)))
         for replies, keys, expected in cases:
@@ -208,7 +215,7 @@ class Responses(MirrorCase):
         self.assert_bytes(self.result(self.fetch()))
 
     def test_pause(self) -> None:
-        """A file of which no byte arrived is retried after a varied pause, or `Retry-After`."""
+        """A fetch without a byte waits, also for a short `Retry-After`; a long one ends it."""
         self.put(fetch, "PAUSE", 1.0)
         for first, before, after in (
             (Reply(502), 0.4, 1.2),
@@ -222,16 +229,13 @@ class Responses(MirrorCase):
             assert len(self.agent.asked) == 2
             self.assert_cached()
             self.delete()
-
-    def test_retry_after(self) -> None:
-        """A long `Retry-After` ends the fetch, and is part of the failure."""
         self.listed(Reply(503, headers={"Retry-After": "17"}), Reply(200, DATA), private=True)
         assert self.error(self.fetch(), UpstreamFailed).retry_after == 17
         self.clock.advance(20)
         assert len(self.agent.asked) == 1
 
     def test_html(self) -> None:
-        """``text/html`` is believed unless a file of a package begins so, in however small bits."""
+        """``text/html`` is not believed if a file of a package begins so, in however small bits."""
         html = {"Content-Type": "text/html"}
         tar = b"demo/".ljust(257, b"\0") + b"ustar\0" + b"0" * 250
         archives = (b"PK\3\4 and so on", b"PK\5\6" + bytes(18), b"\x1f\x8b\x08", b"BZh91AY", tar)
@@ -245,30 +249,10 @@ class Responses(MirrorCase):
             reply.end()
             self.assert_bytes(self.result(asked), data)
             self.delete()
-        for data in (b"<html>", b"Please log in", b"P", b"x" * 3000, b"<!-- PK\3\4 -->"):
-            self.listed(Reply(200, data, html), **UNKNOWN)
-            self.assert_redirected(self.fetch())
-            self.assert_nothing_cached()
         page = {"filename": "demo.html", "url": "https://files.example/demo.html", "hashes": {}}
         self.listings.lists(page)
         self.agent.at(page["url"], Reply(200, b"<html>", html))  # type: ignore[arg-type]
         self.assert_bytes(self.result(self.fetch("demo.html")), b"<html>")
-
-    def test_unrequested_206(self) -> None:
-        """A 206 that was not requested, and a 203, are the file if they have all of it."""
-        for size in (None, len(DATA)):
-            for stop, stated, right in (
-                (len(DATA), len(DATA), True),
-                (len(DATA), "*", size is not None),
-                (len(DATA) - 1, len(DATA), False),
-                (len(DATA) - 1, "*", False),
-            ):
-                self.listed(part(DATA, 0, stop, stated), **{**UNKNOWN, "size": size})
-                self.result(self.fetch())
-                assert (self.mirror.ready("demo", NAME) is not None) == right
-                self.delete()
-        self.listed(Reply(203, DATA), **UNKNOWN)
-        self.assert_bytes(self.result(self.fetch()))
 
 
 class Encoded(MirrorCase):
@@ -370,14 +354,14 @@ class Resumed(MirrorCase):
             assert counted.since() == {"resumed_total": 1, "kept": 1}
 
     def test_useless_parts(self) -> None:
-        """If the part does not fit, the whole file is requested and compared."""
+        """If the part does not fit or is refused, the whole file is requested and compared."""
         for reply in (
+            *map(Reply, (400, 401, 403, 404, 410, 416, 429, 500, 503, 204, 304)),
             part(LARGE, 5, 6),
             part(LARGE, AT, AT + 1, 9999999),
             Reply(206, b"xxx", {"Content-Range": f"bytes {AT}-{AT}/{len(LARGE)}"}),
             part(LARGE, AT, AT + 1, Content_Encoding="gzip"),
             part(LARGE, AT, ETag=OTHER),
-            Reply(416, b"", {"Content-Range": "bytes */5"}),
             Reply(206, b"no word of what"),
         ):
             again = slow(LARGE)
@@ -547,15 +531,6 @@ class Versions(MirrorCase):
         longer.chunks, longer.length = (OLD[MIDDLE:] + b"more",), None
         assert self.cached(longer, Reply(200, OLD, tag), headers=tag, length=True) == OLD
         assert len(self.agent.asked) == 3
-
-    def test_refused_part(self) -> None:
-        """After a refused part the whole file is requested once, at any status."""
-        tag = {"ETag": TAG}
-        statuses = (400, 401, 403, 404, 405, 406, 410, 412, 416, 422, 429, 500, 501, 502, 503, 504)
-        for status in (*statuses, 204, 304):
-            whole = Reply(200, OLD, tag)
-            assert self.cached(Reply(status), whole, headers=tag, length=True) == OLD, status
-            assert self.ranges() == [None, f"bytes={MIDDLE}-", None]
 
     def test_passing_through(self) -> None:
         """Where nothing is cached, a reader of the old version gets no byte of the new one."""

@@ -87,13 +87,21 @@ class Deadline(MirrorCase):
         self.pending(second)
         self.complete(reply)
         self.assert_bytes(self.result(second))
+
+    def test_none(self) -> None:
+        """Without time each client is redirected; a download that fails later is not remembered."""
         self.build(timeout=0)
-        self.delete()
-        reply = self.start()
-        asked = self.fetch()
-        self.clock.advance(0)
-        self.assert_redirected(asked)
-        self.complete(reply)
+        for fails in (True, False):
+            reply = self.start()
+            asked = self.fetch()
+            self.clock.advance(0)
+            self.assert_redirected(asked)
+            if fails:
+                self.agent.at(URL, Reply(503))
+                reply.cut()
+                self.assert_nothing_cached()
+            else:
+                self.complete(reply)
 
     def test_page(self) -> None:
         """The time that the page takes counts; a redirect comes as soon as its URL is known."""
@@ -125,43 +133,39 @@ class Deadline(MirrorCase):
 class Failing(MirrorCase):
     """A file that cannot be fetched: its client is redirected, or told."""
 
-    def test_not_remembered(self) -> None:
-        """The next request tries again, whatever failed, and whenever."""
-        for reply in (Reply(503), Reply(200, b"wrong"), ConnectionRefusedError()):
-            self.listed(reply, reply, Reply(200, DATA))
-            self.assert_redirected(self.fetch())
-            self.assert_nothing_cached()
-            self.assert_bytes(self.result(self.fetch()))
-            self.delete()
-        self.listed(Reply(404), Reply(200, DATA))
-        self.error(self.fetch(), NotUpstream)
-        self.assert_bytes(self.result(self.fetch()))
-        self.delete()
-        self.listed(reply := slow(DATA))
-        asked = self.fetch()
-        self.clock.advance(TIMEOUT)
-        self.assert_redirected(asked)
-        self.agent.at(URL, Reply(503))
-        reply.cut()
-        self.assert_nothing_cached()
-        self.agent.at(URL, Reply(200, DATA))
-        self.assert_bytes(self.result(self.fetch()))
-
-    def test_private(self) -> None:
-        """Behind credentials, and where redirects are off, the failure tells if waiting helps."""
-        for reply, temporary in (
+    def test_outcomes(self) -> None:
+        """Without redirects the client is told if waiting helps; the next request tries again."""
+        cases: list[tuple[Reply | Exception, bool | None]] = [
             (Reply(503), True),
+            (Reply(200, b"wrong"), True),
+            (ConnectionRefusedError(), True),
             (Reply(401), False),
             (Reply(403), False),
-            (Reply(200, b"wrong"), True),
-        ):
-            for stream in (False, True):
+            (Reply(404), None),
+            (Reply(410), None),
+        ]
+        for reply, temporary in cases:
+            status = reply.status if isinstance(reply, Reply) else None
+            for stream, private in ((False, False), (False, True), (True, False)):
                 self.build(stream=stream)
-                self.listed(reply, private=not stream)
-                error = self.error(self.fetch(), UpstreamFailed)
-                assert error.temporary == temporary
-                assert ("credentials rejected" in str(error)) == (reply.status == 401)
+                self.listings.refetched.clear()
+                self.listed(reply, private=private)
+                asked = self.fetch()
+                if temporary is None:
+                    self.error(asked, NotUpstream)
+                elif stream or private:
+                    error = self.error(asked, UpstreamFailed)
+                    assert error.temporary == temporary
+                    assert ("credentials rejected" in str(error)) == (status == 401)
+                else:
+                    self.assert_redirected(asked)
+                # A fresh page that names the same URL tells that it has not expired.
+                gone = status in (403, 404, 410)
+                assert self.listings.refetched == [("demo", NAME)] * gone
                 self.assert_nothing_cached()
+                self.agent.at(URL, Reply(200, DATA))
+                self.assert_bytes(self.result(self.fetch()))
+                self.delete()
 
     def test_offline(self) -> None:
         """Offline, cached files are served; no request is sent for others, nor a redirect."""
@@ -179,23 +183,6 @@ class Failing(MirrorCase):
 
 class Gone(MirrorCase):
     """A file that the upstream does not have is looked up on a fresh page first."""
-
-    def test_same_url(self) -> None:
-        """A fresh page that still names the URL: it is not there; a 403 is a failure."""
-        for status in (403, 404, 410):
-            for private in (False, True):
-                self.listings.refetched.clear()
-                self.listed(Reply(status), private=private)
-                asked = self.fetch()
-                if status == 403 and not private:
-                    self.assert_redirected(asked)
-                elif status == 403:
-                    assert not self.error(asked, UpstreamFailed).temporary
-                else:
-                    self.error(asked, NotUpstream)
-                assert self.listings.refetched == [("demo", NAME)]
-                assert self.agent.urls() == [URL]
-                self.assert_nothing_cached()
 
     def test_changed_url(self) -> None:
         """A URL that changed meanwhile is used, for a file as for its head."""
@@ -277,7 +264,6 @@ class Companions(MirrorCase):
             self.error(asked, NotUpstream)
             assert self.agent.urls().count(URL + ".metadata") == 2
             assert self.listings.suppressed.pop() == ("demo", NAME)
-
         # What is not advertised is looked up, and nothing is suppressed.
         self.listings.refetched.clear()
         self.listed()
@@ -289,7 +275,7 @@ class Companions(MirrorCase):
 class Uncached(MirrorCase):
     """Files that cannot be cached: their clients are redirected; or the files pass through."""
 
-    def assert_not_cached(self, *, redirect: bool = True, requests: int = 1, **keys: Any) -> None:
+    def assert_not_cached(self, *, redirect: bool = True, requests: int = 1) -> None:
         """Check what a client gets, and how many requests it takes, and that nothing is left."""
         self.agent.asked.clear()
         if redirect:
@@ -336,7 +322,6 @@ class Uncached(MirrorCase):
         self.agent.at(FILES + name, Reply(200, DATA))
         self.assert_redirected(self.fetch(name), FILES + name)
         assert self.leftovers() == []
-
         shutil.rmtree(self.folder)  # emptied under the running process, it is filled again
         self.listed()
         self.assert_bytes(self.result(self.fetch()))
