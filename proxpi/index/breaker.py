@@ -1,7 +1,5 @@
 """Circuit breakers: while an index fails, clients with a stale page do not wait for it.
 
-Theory of operation
--------------------
 There is one breaker per page of an index, and one per index. Each is in one of three states:
 
 =========  ==========================  ===========================================================
@@ -16,12 +14,10 @@ half-open  `retry_at` has passed       is sent as the *trial*, the only one: the
 A failed request opens the breaker of its page. It opens the breaker of the index as well in two
 cases: the status is 429; or there was no connection or no response head, the page's breaker was
 closed, and the index has sent no response head since the request began. A success closes the
-breaker of the page. Every response head other than a 429 closes the breaker of the index; while a
-``Retry-After`` runs, only the head of a later request does.
-
-A page that hangs looks like an index that does. So the pauses of the index are half as long as
-those of a page: between two trials of the bad page, a good one gets its turn and closes the
-breaker of the index; and the trials of a page do not open that again.
+breaker of the page; every response head but a 429 closes that of the index (while a
+``Retry-After`` runs, only the head of a later request). A page that hangs looks like an index that
+does, so the pauses of the index are half as long: between two trials of the bad page, a good one
+gets its turn and closes the breaker of the index.
 
 Requests without a stale page ignore all breakers, but heed the ``Retry-After`` of a 429. All times
 are the clock's seconds; `since` is when a request began.

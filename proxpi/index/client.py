@@ -100,10 +100,7 @@ class IndexPage:
 
 @attrs.frozen
 class IndexResponse(Generic[P]):
-    """A response of an index.
-
-    :ivar content: the new page, or list; ``None`` if the old one is confirmed, or for an absence
-    """
+    """A response; without content, it confirms the old page or list, or means absence."""
 
     stored: StoredResponse
     content: P | None = None
@@ -184,10 +181,9 @@ class Root:
 
 @attrs.define(eq=False, kw_only=True)
 class IndexClient:
-    """The client of one index.
+    """The client of the index at `url`, whose pages stay fresh for `ttl` seconds.
 
-    :ivar url: its root, with a trailing slash, maybe with credentials
-    :ivar ttl: seconds for which its pages stay fresh
+    The URL ends with a slash, and may have credentials.
     """
 
     url: str = attrs.field(repr=urls.public)
@@ -273,14 +269,12 @@ class IndexClient:
         queue: Queue | None = None,
         may_be_absent: bool = True,
     ) -> IndexResponse[P]:
-        """
-        Request a page or the project list.
+        """Request a page or the project list.
 
         :param stored: the last response, which the index may confirm
         :param read: reads a whole response; the connection is held meanwhile
         :param on_bytes: is called with 0 for the head of such a response
-        :param queue: see :meth:`proxpi.upstream.connections.ConnectionLimit.acquire`
-        :param may_be_absent: whether there is a status that is no failure, and means absence
+        :param may_be_absent: whether there is a status that means absence
         :raises UpstreamFailed: if no response comes, or none that can be used
         """
         requested_at = self._upstream.clock.seconds()

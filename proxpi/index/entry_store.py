@@ -1,21 +1,15 @@
 """Cache entries on disk, one file each: a reader sees one whole version of an entry, or none.
 
-Theory of operation
--------------------
-An entry on disk is *valid*, or *invalid* once ``DELETE`` has begun a new generation; the first
-bytes of its file tell. An invalid entry is the fallback of the next request, and never a hit.
-``DELETE`` overwrites these bytes in place, which needs no space on the disk and which ``kill -9``
-cannot divide. A file gets its name, and its state changes, under one lock; an entry that has been
-*superseded* by then gets no name. The folder is the generation of all entries: to remove all of
-them is to rename it.
+An entry is *valid*, or *invalid* once ``DELETE`` has begun a new generation: it is then the
+fallback of the next request, and never a hit. ``DELETE`` overwrites the state at the beginning of
+the file in place, which needs no space on the disk and which ``kill -9`` cannot divide. A file gets
+its name, and its state changes, under one lock; an entry that is *superseded* by then gets no name.
+The folder is the generation of all entries: to remove all of them is to rename it.
 
-A file begins with a line of its state and of the length and digest of its header; the header, JSON,
-and the content follow. It is written whole, under another name first. Nothing is flushed to disk:
-the digests tell what a power failure, another version or another program has left there, and that
-is no entry then.
-
-Times in a file are those of the wall clock; in memory they are the reactor's, which no jump of the
-wall clock touches.
+A file is a line of its state and of the length and digest of its header; the header, JSON; and the
+content. Nothing is flushed to disk: by the digests, what a power failure, another version or
+another program has left is no entry. Times in a file are those of the wall clock; in memory they
+are the reactor's, which no jump of the wall clock touches.
 """
 
 from __future__ import annotations

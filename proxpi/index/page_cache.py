@@ -1,19 +1,14 @@
 """The page cache: entries of project pages in memory, over the page store, kept by revalidation.
 
-Theory of operation
--------------------
 A :class:`PageEntry` is one *generation* of a project's page. The one in the cache is *current*.
 ``DELETE`` first marks the file on disk as invalid, and then makes a new entry current, which is
 invalidated and forced. The old entry is *superseded*: its flights serve the requests that joined
-them, and nothing of it is stored. An entry is *pinned* while a flight or a write is under way.
-Memory evicts the least recently used entry that is not pinned. An entry whose file is gone or
-damaged is *lost*: the next one is what the file holds by then, or begins without a response.
+them, and nothing of it is stored. An entry is *pinned* while a flight or a write is under way;
+memory evicts the least recently used entry that is not. An entry whose file is gone or damaged is
+*lost*: the next one is what the file holds by then, or begins without a response.
 
-A fresh entry is served at once, without a Deferred; so is a stale one while the breakers of its
-stale indexes are open (stale-if-error). Any other request joins the revalidation of the current
-entry, or starts it (:mod:`proxpi.index.revalidation`). While an index fails, its last response
-counts, however old. Without one there is no page: a merge that lacks an index could send a client
-to the wrong file of the right name.
+While an index fails, its last response counts, however old. Without one there is no page: a merge
+that lacks an index could send a client to the wrong file of the right name.
 """
 
 from __future__ import annotations
@@ -259,10 +254,8 @@ class PageCache:
         if filename not in entry.files and entry.usable:
             # The first index that offers the name has the file, as on the merged page.
             for source, response in zip(self._sources, entry.responses, strict=True):
-                if response is None or not response.present:
-                    continue
-                file = find(self._document(entry, source), filename)
-                if file is not None:
+                present = response is not None and response.present
+                if present and (file := find(self._document(entry, source), filename)) is not None:
                     listed = ListedFile(file, source.guards(file["url"]))
                     break
             if listed is not None or len(entry.files) < MISSES:
@@ -286,10 +279,10 @@ class PageCache:
 
     def _read_body(self, entry: PageEntry, representation: Representation) -> Body | None:
         """Give a representation that was rendered, from memory or from disk."""
-        body, stored, name = entry.bodies.get(representation), entry.stored, representation.name
-        if body is not None or stored is None or name not in stored.sections:
+        if (body := entry.bodies.get(representation)) is not None:
             return body
-        if (found := stored.read(name)) is None:
+        stored, name = entry.stored, representation.name
+        if stored is None or name not in stored.sections or (found := stored.read(name)) is None:
             return None
         body = entry.bodies[representation] = Body(found[name], stored.sections[name].digest)
         self._account(entry)
@@ -396,13 +389,9 @@ class PageCache:
         if not self._is_current(entry):
             return
         image = entry.stored.image if entry.stored is not None else None
+        content = sum(len(body.data) for body in entry.bodies.values()) + len(image or b"")
         self._cost -= entry.cost
-        entry.cost = (
-            OVERHEAD
-            + FILE_OVERHEAD * len(entry.files)
-            + sum(len(body.data) for body in entry.bodies.values())
-            + len(image or b"")
-        )
+        entry.cost = OVERHEAD + FILE_OVERHEAD * len(entry.files) + content
         self._cost += entry.cost
         for _ in range(len(self._entries) - 1):
             if self._cost <= MEMORY:

@@ -91,7 +91,7 @@ class ProjectListCache:
     # Whether a DELETE came while the list was unloaded.
     _invalidated: bool = attrs.field(init=False, default=False)
     _unwritable_until: float = attrs.field(init=False, default=float("-inf"))
-    _write_error: tuple[int | None, str | None] = attrs.field(init=False, default=(None, None))
+    _write_error: tuple[object, ...] = attrs.field(init=False, default=())
 
     def __attrs_post_init__(self) -> None:
         self._revalidation = Revalidation(self._sources, self._clock, self._request, self._take)
@@ -141,10 +141,9 @@ class ProjectListCache:
             old, self._unwritable_until = self._entry, float("-inf")
             self._invalidated = old is None
             if old is not None:
-                responses, files = old.invalidated_responses(), dict(old.representations)
-                self._entry = attrs.evolve(
-                    old, responses=responses, representations=files, forced=True
-                )
+                responses, rendered = old.invalidated_responses(), {**old.representations}
+                new = attrs.evolve(old, responses=responses, representations=rendered, forced=True)
+                self._entry = new
 
     def clear(self) -> Deferred[None]:
         """Remove the list for good; see :meth:`proxpi.index.page_cache.PageCache.clear`."""
@@ -193,9 +192,8 @@ class ProjectListCache:
         try:
             require_known_version(response.header("Content-Type"))
             with self._writing(), self._store.temporary() as body:
-                end_known = await self._upstream.stream(
-                    response, write, self._upstream.list_limit, LIST_TIME
-                )
+                limit = self._upstream.list_limit
+                end_known = await self._upstream.stream(response, write, limit, LIST_TIME)
                 parse = partial(self._parse, body, response.codings, end_known, skipped)
                 names = await self._in_thread(parse)
         except NotAnIndexPage as error:
@@ -280,7 +278,7 @@ class ProjectListCache:
             yield
         except OSError as error:
             self._unwritable_until = self._clock.seconds() + UNWRITABLE_TIME
-            self._write_error = error.errno, error.strerror
+            self._write_error = error.args
             raise
 
 

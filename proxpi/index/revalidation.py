@@ -1,7 +1,5 @@
 """Revalidation of pages and of the project list: one single flight for all clients that wait.
 
-Theory of operation
--------------------
 An :class:`Entry` is *present* or *absent* (404), and independently *fresh*, *stale* (older than the
 time to live of an index) or *invalidated* (by ``DELETE``; stale as well, and revalidated without
 validators). :func:`decide` tells what the next request gets: the entry as it is, or the result of
@@ -9,8 +7,7 @@ the flight of the entry, which it starts or joins. A flight sends one request to
 the responses update the entry and the circuit breakers (:mod:`proxpi.index.breaker`).
 
 A flight continues without its clients. While no bytes arrive, it *hangs*: once a client has given
-up waiting, the next request starts a flight beside it. The older response is still used if it
-comes.
+up waiting, the next request starts a flight beside it; the older response is still used.
 """
 
 from __future__ import annotations
