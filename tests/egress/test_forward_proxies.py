@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from tests.support.clients import pip_install, uv_install
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.inside import overheard
+from tests.support.process import GUARD_SECONDS
 from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
-from tests.support.servers import ESTABLISHED, Relay
+from tests.support.servers import Connection, Server
 
 KINDS = pytest.mark.parametrize("kind", [Tinyproxy, Squid])
 WHEEL = make_wheel("demo", padding=300_000)
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 def page_and_file(proxy: Proxy) -> list[Reply]:
@@ -214,12 +217,48 @@ def port_of(index: FakeIndex) -> int:
     return int(index.origin.rpartition(":")[2])
 
 
+def open_tunnel(connection: socket.socket) -> bool:
+    connection.sendall(ESTABLISHED)
+    return True
+
+
+class Relay(Server):
+    """A forward proxy that lies, stalls and drops on demand; all tunnels lead to one port.
+
+    :ivar speak: answers a request for a tunnel; tells whether there is to be one
+    :ivar heads: the heads of the requests
+    """
+
+    def __init__(self, port: int, speak: Callable[[socket.socket], bool] = open_tunnel) -> None:
+        super().__init__()
+        self._behind = port
+        self._speak = speak
+        self.heads: list[str] = []
+        self._doomed: set[socket.socket] = set()
+
+    def drop_when_used(self) -> None:
+        """Let each open tunnel go on until bytes are sent into it, then close it."""
+        with self._changed:
+            self._doomed = set(self._open)
+
+    def wait_until_left(self, at_most: int) -> None:
+        """Wait until the clients have closed their connections, all but so many."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._open) <= at_most, GUARD_SECONDS)
+
+    def serve(self, connection: socket.socket, number: int) -> None:
+        if head := Connection(number, connection).head():
+            self.heads.append(head)
+            if self._speak(connection):
+                self.join(connection, self._behind, lambda: connection in self._doomed)
+
+
 @pytest.mark.parametrize("when_used", [False, True])
 def test_dropped_tunnel(tls_index: FakeIndex, start_proxy: StartProxy, when_used: bool) -> None:
     """One tunnel serves request after request; one that the proxy drops is replaced unnoticed."""
     tls_index.add(WHEEL)
     with Relay(port_of(tls_index)) as relay:
-        proxy = start_proxy(tls_index, HTTPS_PROXY=relay.url, index_ttl=0)
+        proxy = start_proxy(tls_index, HTTPS_PROXY=relay.origin, index_ttl=0)
         for tunnels in (1, 1, 2):
             if tunnels == 2:
                 (relay.drop_when_used if when_used else relay.drop)()
@@ -256,18 +295,20 @@ def silent(connection: socket.socket) -> bool:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_misbehaving(
-    tls_index: FakeIndex, start_proxy: StartProxy, speak: object, cause: str
+    tls_index: FakeIndex,
+    start_proxy: StartProxy,
+    speak: Callable[[socket.socket], bool],
+    cause: str,
 ) -> None:
     """A proxy that opens no tunnel is named, and all connections to it are closed."""
-    assert callable(speak)
     with Relay(port_of(tls_index), speak) as relay:
-        url = relay.url.replace("://", "://user:s3cr3t@")
+        url = relay.origin.replace("://", "://user:s3cr3t@")
         proxy = start_proxy(tls_index, HTTPS_PROXY=url, connect_timeout=0.5, read_timeout=0.5)
         with ThreadPoolExecutor(8) as threads:
             replies = list(threads.map(lambda n: proxy.get(f"/index/demo-{n}/"), range(8)))
         for reply in replies:
             assert reply.status == 503
-            assert f"proxy {relay.url}: {cause}" in reply.text
+            assert f"proxy {relay.origin}: {cause}" in reply.text
             assert tls_index.origin not in reply.text
         relay.wait_until_left(at_most=1)  # retries go on, one at a time
         proxy.stop()

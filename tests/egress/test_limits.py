@@ -49,7 +49,9 @@ WAYS: dict[str, Callable[[bytes], Behavior]] = {
     "announced": lambda body: Behavior(status=200, body=body),
     "in chunks": lambda body: Behavior(status=200, body=body, chunked=True),
     "until the end": lambda body: Behavior(status=200, body=body, close_delimited=True),
-    "compressed": lambda body: Behavior(status=200, body=body, gzip=True),
+    "compressed": lambda body: Behavior(
+        status=200, body=gzip.compress(body), headers={"Content-Encoding": "gzip"}
+    ),
 }
 
 

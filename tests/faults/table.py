@@ -119,7 +119,7 @@ class Failure:
         """Whether most of its time is waiting, so that it should begin early."""
         silent = self.trouble.gate == "clogged" or self.trouble.names == "silent"
         behavior = self.trouble.behavior
-        return silent or behavior.silent or behavior.drip is not None
+        return silent or behavior.hold or behavior.drip is not None
 
     def expected(self, state: State) -> Expected:
         """What is expected in a state; a cached page does not depend on the failure."""
@@ -132,7 +132,7 @@ FAILURES = [
     Failure("dropped-syn", "answers no attempt to connect",
             LATER, "timed out", Trouble(gate="clogged")),
     Failure("silent", "accepts connections, and says nothing",
-            LATER, "timed out", Trouble(Behavior(silent=True))),
+            LATER, "timed out", Trouble(Behavior(hold=True))),
     Failure("drip", "sends one byte per second", LATER, "timed out", Trouble(Behavior(drip=1))),
     Failure("reset", "resets the connection in the middle of a page",
             LATER, "the answer was cut short", Trouble(Behavior(truncate_after=60, reset=True))),

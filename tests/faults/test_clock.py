@@ -26,7 +26,7 @@ def test_running(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path)
         assert proxy.get(f"/index/{project}/").headers["x-cache"] == "MISS"
     assert proxy.request("DELETE", "/cache/silent").status == 200
     fake_index.script("/simple/slow/", Behavior(hold=True))
-    fake_index.script("/simple/silent/", Behavior(silent=True))
+    fake_index.script("/simple/silent/", Behavior(hold=True))
     with ThreadPoolExecutor(2) as pool:
         started = time.monotonic()
         slow = pool.submit(proxy.get, "/index/slow/")

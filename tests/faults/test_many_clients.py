@@ -31,7 +31,7 @@ def test_outage(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     proxy = start_proxy(fake_index, index_ttl=EXPIRED_AT_ONCE)
     for project in PROJECTS:
         assert proxy.get(f"/index/{project}/").status == 200
-    fake_index.script("/simple/*", Behavior(silent=True))
+    fake_index.script("/simple/*", Behavior(hold=True))
 
     def ask(number: int) -> float:
         started = time.monotonic()

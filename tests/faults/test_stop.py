@@ -30,7 +30,7 @@ LONG = 50
 #: A pipe takes no longer line once it holds so many bytes (pipe(7): 65,536, a page at a time).
 FULL = 56 * 1024
 CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc"]
-SILENT = Behavior(silent=True)
+SILENT = Behavior(hold=True)
 
 
 @contextmanager

@@ -260,6 +260,8 @@ class Advertised(MirrorCase):
 
     agent: RangeAgent
 
+    agent: RangeAgent
+
     def setUp(self) -> None:
         super().setUp()
         self.agent = RangeAgent()

@@ -75,11 +75,11 @@ def test_gate(fake_index: FakeIndex, tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             socket.create_connection((gate.host, gate.own_port), timeout=0.5)
         gate.open()
-        assert b"html" in _get(gate)
+        assert b"projects" in _get(gate)
         good = make_certificate(tmp_path, "good", gate.host)
         expired = make_certificate(tmp_path, "expired", gate.host, expired=True)
         gate.open(good)
-        assert b"html" in _get(gate, trusted=good)
+        assert b"projects" in _get(gate, trusted=good)
         gate.open(expired)
         for trusted, match in ((expired, "expired"), (good, "self-signed|self signed")):
             with pytest.raises(ssl.SSLCertVerificationError, match=match):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import itertools
+import json
+import re
 import socket
 import ssl
 import tempfile
@@ -15,44 +16,34 @@ from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import attrs
 
 from tests.support.certificates import make_certificate, serving
 from tests.support.distributions import Distribution
-from tests.support.fake_pages import (
-    Answer,
-    Listed,
-    entity_tag,
-    project_page,
-    ranged,
-    revalidated,
-    root_list,
-)
 from tests.support.process import GUARD_SECONDS
-from tests.support.servers import Server, readable, reset
+from tests.support.servers import Connection, Server, readable, reset
 
 _DRIP_SECONDS = 0.05
+_JSON = {"Content-Type": "application/vnd.pypi.simple.v1+json"}
 
 
 @attrs.frozen
 class Behavior:
-    """How a path is answered: the ordinary answer, changed by what is given here.
+    """How a path is answered: the ordinary answer, changed as these say.
 
     * ``times``: only the first so many requests; ``None``: all.
     * ``status``, ``headers`` (``None`` as a value removes one), ``body``, ``redirect`` (a URL).
     * ``delay``: seconds before the head; ``hold``: no head before ``FakeIndex.release``;
       ``hold_after``: that many bytes of the body, then no more before the release;
-      ``drip``: bytes of the body per second; ``silent``: never an answer.
+      ``drip``: bytes of the body per second.
     * ``truncate_after``: so many bytes of the body, then the connection is closed, or reset
       if ``reset`` is set (``reset`` alone: after the head).
-    * ``length``: a ``Content-Length`` that is not true; ``chunked``: none at all;
-      ``close_delimited``: none, as HTTP/1.0 has it.
-    * ``flip``: the position of a byte that arrives wrong; ``gzip``: the body compressed, with
-      ``Content-Encoding``.
+    * ``length``: a wrong ``Content-Length``; ``chunked``: none at all; ``close_delimited``: none,
+      by HTTP/1.0.
+    * ``flip``: the position of a byte that arrives wrong.
     """
 
     times: int | None = None
@@ -64,17 +55,18 @@ class Behavior:
     hold: bool = False
     hold_after: int | None = None
     drip: float | None = None
-    silent: bool = False
     truncate_after: int | None = None
     reset: bool = False
     length: int | None = None
     chunked: bool = False
     close_delimited: bool = False
     flip: int | None = None
-    gzip: bool = False
+
+    @property
+    def cuts(self) -> bool:
+        return self.truncate_after is not None or self.reset
 
     def bend(self, answer: Answer) -> None:
-        """Give an answer the scripted status, header and body."""
         if self.redirect is not None:
             answer.status, answer.body, answer.headers = 302, b"", {"Location": self.redirect}
         if self.status is not None:
@@ -85,9 +77,6 @@ class Behavior:
             body = bytearray(answer.body)
             body[self.flip] ^= 0xFF
             answer.body = bytes(body)
-        if self.gzip:
-            answer.body = gzip.compress(answer.body, mtime=0)
-            answer.headers["Content-Encoding"] = "gzip"
         for name, value in self.headers.items():
             answer.headers.pop(name, None)
             if value is not None:
@@ -100,7 +89,7 @@ class Seen:
 
     ``origin`` is ``index`` or ``files``; ``headers`` have lower-case names; ``ended`` is empty
     while the answer is under way, then ``whole``, ``cut`` (as scripted) or ``gone`` (the client
-    left first); ``scripted`` is set if the answer is not the ordinary one.
+    left first).
     """
 
     origin: str
@@ -110,12 +99,48 @@ class Seen:
     headers: dict[str, str]
     status: int | None = None
     ended: str = ""
-    scripted: bool = False
 
     @property
     def is_file(self) -> bool:
-        """Whether a file or its metadata was asked for."""
         return self.path.startswith("/files/")
+
+
+@attrs.define
+class Answer:
+    """An answer before it is sent."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = attrs.field(factory=dict)
+
+    @classmethod
+    def document(cls, **keys: Any) -> Answer:
+        return cls(200, json.dumps({"meta": {"api-version": "1.4"}, **keys}).encode(), {**_JSON})
+
+    @property
+    def tag(self) -> str:
+        return f'"{hashlib.sha256(self.body).hexdigest()[:16]}"'
+
+    def revalidated(self, known: str) -> Answer:
+        """Give a page with its validator, or a 304 to a client that knows this one."""
+        headers = {"ETag": self.tag, "Cache-Control": "max-age=600", "Vary": "Accept"}
+        if known == self.tag:
+            return Answer(304, b"", headers)
+        return Answer(self.status, self.body, {**headers, **self.headers})
+
+    def ranged(self, wanted: str) -> Answer:
+        """Apply one byte range (RFC 9110, section 14)."""
+        match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted)
+        if match is None or match.group() == "bytes=-":
+            return self
+        size = len(self.body)
+        first, last = match.groups()
+        start = int(first) if first else max(0, size - int(last))
+        stop = min(size, int(last) + 1) if first and last else size
+        if start >= size:
+            return Answer(416, b"", {"Content-Range": f"bytes */{size}"})
+        content_range = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}
+        return Answer(206, self.body[start:stop], {**self.headers, **content_range})
 
 
 class FakeIndex:
@@ -129,7 +154,8 @@ class FakeIndex:
     def __init__(self, *, files_elsewhere: bool = False, tls: bool = False) -> None:
         self._files_elsewhere, self._tls = files_elsewhere, tls
         self._files_at = "../../files/"
-        self._projects: dict[str, list[Listed]] = {}
+        #: The entries of each project, with their versions.
+        self._projects: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self._raw: dict[str, Answer] = {}
         self._files: dict[str, bytes] = {}
         self._scripts: dict[str, list[Behavior]] = {}
@@ -154,28 +180,24 @@ class FakeIndex:
             self._files_at = f"{files.origin}/files/"
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         for origin in self._origins:
-            origin.__exit__(kind, error, traceback)
+            origin.__exit__(*failure)
         self._folder.cleanup()
 
     def add(self, distribution: Distribution, project: str | None = None, **keys: Any) -> str:
-        """List a file; the answer is the path that its bytes are served at.
+        """List a file; give the path that its bytes are served at.
 
         ``keys`` are the entry's own (``core_metadata`` for ``core-metadata``); ``None`` leaves a
         key out that would be there.
         """
         project = project or distribution.project
         entry: dict[str, Any] = {
+            "url": f"{self._files_at}{project}/{quote(distribution.filename)}",
             "filename": distribution.filename,
             "hashes": {"sha256": distribution.sha256},
             "requires-python": distribution.requires_python,
-            "size": distribution.size,
+            "size": len(distribution.data),
             "upload-time": "2026-01-02T03:04:05.678901Z",
         }
         path = f"/files/{project}/{distribution.filename}"
@@ -186,7 +208,7 @@ class FakeIndex:
             entry["core-metadata"] = {"sha256": digest}
         entry |= {name.replace("_", "-"): value for name, value in keys.items()}
         entry = {name: value for name, value in entry.items() if value is not None}
-        self._projects.setdefault(project, []).append(Listed(distribution.version, entry))
+        self._projects.setdefault(project, []).append((distribution.version, entry))
         return path
 
     def forget(self, project: str) -> None:
@@ -233,32 +255,25 @@ class FakeIndex:
             self._seen = {number: seen for number, seen in self._seen.items() if not seen.ended}
 
     def requests(self) -> list[Seen]:
-        """Every request so far, in the order of arrival."""
+        """Give every request so far, in the order of arrival."""
         with self._changed:
             return list(self._seen.values())
 
     def files_asked(self) -> list[Seen]:
-        """The requests for files and metadata."""
         return [seen for seen in self.requests() if seen.is_file]
 
-    def wait_for(
-        self, met: Callable[[Sequence[Seen]], bool], within: float = GUARD_SECONDS
-    ) -> list[Seen]:
-        """The requests, as soon as they meet a condition; ``AssertionError`` if they never do.
-
-        ``within``: seconds after which it is never.
-        """
+    def wait_for(self, met: Callable[[Sequence[Seen]], bool]) -> list[Seen]:
+        """Give the requests as soon as they meet a condition; never: an ``AssertionError``."""
         with self._changed:
-            if not self._changed.wait_for(lambda: met(list(self._seen.values())), within):
+            if not self._changed.wait_for(lambda: met(self.requests()), GUARD_SECONDS):
                 raise AssertionError(f"the fake index never saw it: {self._seen.values()}")
-            return list(self._seen.values())
+            return self.requests()
 
     def wait_until_quiet(self) -> list[Seen]:
-        """The requests, as soon as none of them is under way."""
+        """Give the requests as soon as none of them is under way."""
         return self.wait_for(lambda requests: all(seen.ended for seen in requests))
 
-    def note(self, number: int, seen: Seen) -> None:
-        """Note a request, or its progress."""
+    def _note(self, number: int, seen: Seen) -> None:
         with self._changed:
             self._seen[number] = seen
             self._changed.notify_all()
@@ -279,7 +294,7 @@ class FakeIndex:
             if first.times is not None:
                 left = attrs.evolve(first, times=first.times - 1)
                 behaviors[:1] = [left] if first.times > 1 else []
-            return first
+            return attrs.evolve(first, times=None)
 
     def _pause(
         self, connection: socket.socket, seconds: float | None = None, path: str | None = None
@@ -299,51 +314,50 @@ class FakeIndex:
         if login is not None and seen.headers.get("authorization") != login:
             return Answer(401, b"who are you?", {"WWW-Authenticate": 'Basic realm="fake"'})
         if seen.path in self._raw:
-            return revalidated(self._raw[seen.path], known)
+            return self._raw[seen.path].revalidated(known)
         if seen.is_file:
             data = self._files.get(unquote(seen.path))
             if data is None:
                 return Answer(404, b"no such file")
-            headers = {"ETag": entity_tag(data), "Accept-Ranges": "bytes"}
-            headers["Content-Type"] = "application/octet-stream"
-            return ranged(Answer(200, data, headers), seen.headers.get("range"))
-        accept = seen.headers.get("accept", "")
+            answer = Answer(200, data, {"Content-Type": "application/octet-stream"})
+            answer.headers |= {"ETag": answer.tag, "Accept-Ranges": "bytes"}
+            return answer.ranged(seen.headers.get("range", ""))
         if seen.path == "/simple/":
-            return revalidated(root_list(self._projects, accept), known)
+            names = [{"name": project} for project in self._projects]
+            return Answer.document(projects=names).revalidated(known)
         name = seen.path.removeprefix("/simple/").rstrip("/")
         if name not in self._projects:
             return Answer(404, b"no such project")
         if not seen.path.endswith("/"):
             return Answer(301, b"", {"Location": f"/simple/{name}/"})
-        return revalidated(project_page(name, self._projects[name], self._files_at, accept), known)
+        versions, entries = zip(*self._projects[name], strict=True)
+        page = Answer.document(name=name, versions=sorted(set(versions)), files=entries)
+        return page.revalidated(known)
 
     def answer(self, connection: socket.socket, seen: Seen) -> bool:
         """Answer a request; tell whether the connection goes on."""
         number = next(self._numbers)
-        self.note(number, seen)
+        self._note(number, seen)
         try:
             behavior = self._behavior(seen.path)
             if behavior.delay:
                 self._pause(connection, behavior.delay)
-            if behavior.hold or behavior.silent:
-                self._pause(connection, path=None if behavior.silent else seen.path)
+            if behavior.hold:
+                self._pause(connection, path=seen.path)
             # A client that has the page already must not miss what is scripted.
-            bent = attrs.evolve(behavior, times=None, delay=0, hold=False) != Behavior()
+            bent = attrs.evolve(behavior, delay=0, hold=False) != Behavior()
             answer = self._ordinary(seen, "" if bent else seen.headers.get("if-none-match", ""))
             behavior.bend(answer)
-            ordinary = attrs.evolve(behavior, times=None) == Behavior()
-            seen = attrs.evolve(seen, status=answer.status, scripted=not ordinary)
-            self.note(number, seen)
+            seen = attrs.evolve(seen, status=answer.status)
+            self._note(number, seen)
             self._send(connection, seen, answer, behavior)
         except OSError:
-            self.note(number, attrs.evolve(seen, ended="gone"))
+            self._note(number, attrs.evolve(seen, ended="gone"))
             return False
-        cut = behavior.truncate_after is not None or behavior.reset
-        self.note(number, attrs.evolve(seen, ended="cut" if cut else "whole"))
+        self._note(number, attrs.evolve(seen, ended="cut" if behavior.cuts else "whole"))
         if behavior.reset:
             reset(connection)
-        ends = cut or behavior.length is not None or behavior.close_delimited
-        return not ends
+        return not (behavior.cuts or behavior.length is not None or behavior.close_delimited)
 
     def _send(
         self, connection: socket.socket, seen: Seen, answer: Answer, behavior: Behavior
@@ -371,7 +385,7 @@ class FakeIndex:
         if not has_body:
             connection.sendall(head)
             return
-        if behavior.truncate_after is not None or behavior.reset:
+        if behavior.cuts:
             body = body[: behavior.truncate_after or 0]
         if behavior.hold_after is not None:
             send(body[: behavior.hold_after], head)
@@ -384,7 +398,7 @@ class FakeIndex:
                 head, body = b"", body[piece:]
                 self._pause(connection, piece / behavior.drip)
         send(body, head)
-        if chunked and behavior.truncate_after is None and not behavior.reset:
+        if chunked and not behavior.cuts:
             connection.sendall(b"0\r\n\r\n")
 
 
@@ -405,20 +419,13 @@ class _Origin(Server):
         self._reserved.close()
 
     def serve(self, connection: socket.socket, number: int) -> None:
-        unread = b""
-        while True:
-            while b"\r\n\r\n" not in unread:
-                data = connection.recv(65536)
-                if not data:
-                    return
-                unread += data
-            head, _, unread = unread.partition(b"\r\n\r\n")
-            first, *lines = head.decode("latin-1").split("\r\n")
+        client = Connection(number, connection)
+        while head := client.head():
+            first, *lines = head.split("\r\n")
             method, target, _ = first.split(" ")
             path, _, query = target.partition("?")
-            fields = [line.partition(":") for line in lines]
             headers: dict[str, str] = {}
-            for name, _, value in fields:
+            for name, _, value in (line.partition(":") for line in lines):
                 name, value = name.lower(), value.strip()
                 headers[name] = f"{headers[name]}, {value}" if name in headers else value
             if not self._index.answer(connection, Seen(self._name, method, path, query, headers)):

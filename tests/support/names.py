@@ -13,7 +13,6 @@ import subprocess
 import threading
 from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 import attrs
@@ -63,12 +62,7 @@ class Names:
             raise AssertionError(_NEEDED)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._stop()
 
     def _stop(self) -> None:

@@ -1,12 +1,11 @@
 """Servers inside a test: each connection has a thread, and the test says how it is answered.
 
 :class:`Conversations` runs a function of the test on each connection, :class:`Gate` is a network
-before a fake index, :class:`Relay` a forward proxy, :class:`SecureFront` TLS before a fake index.
+before a fake index, :class:`SecureFront` a TLS server before one.
 """
 
 from __future__ import annotations
 
-import http.client
 import random
 import select
 import socket
@@ -15,22 +14,18 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import attrs
 
+from tests.support.certificates import serving
 from tests.support.process import GUARD_SECONDS
 
 _PIECE = 65536
 #: Connections that fill a queue of length 0.
 _FILLERS = 4
 _RESET = struct.pack("ii", 1, 0)
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-Speak = Callable[[socket.socket], bool]
 
 
 def readable(*sockets: socket.socket, seconds: float | None) -> list[socket.socket]:
@@ -68,19 +63,13 @@ class Server:
         self._changed = threading.Condition()
 
     def serve(self, connection: socket.socket, number: int) -> None:
-        """Answer a connection; ``number`` counts them from 0."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
         self.listen()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.stop_listening()
         self.end()
         for thread in self._threads:
@@ -89,12 +78,10 @@ class Server:
             raise self._errors[0]
 
     def end(self) -> None:
-        """End the connections with the block."""
         self.drop()
 
     @property
     def origin(self) -> str:
-        """Where it is, by its address."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.context else 'http'}://{host}:{self.port}"
 
@@ -111,13 +98,11 @@ class Server:
         return bound
 
     def listen(self) -> None:
-        """Accept connections."""
         self.listener = self.bound()
         self.listener.listen(128)
         self._start(self._accept, self.listener)
 
     def stop_listening(self) -> None:
-        """Refuse connections."""
         listener, self.listener = self.listener, None
         if listener is not None:
             # Not only closed: a process that is just being started has a copy for a moment.
@@ -134,11 +119,6 @@ class Server:
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                     connection.shutdown(socket.SHUT_RDWR)
             self._changed.wait_for(lambda: not self._open, GUARD_SECONDS)
-
-    def wait_until_left(self, at_most: int = 0) -> None:
-        """Wait until the clients have closed their connections, all but so many."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self._open) <= at_most, GUARD_SECONDS)
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
@@ -181,7 +161,9 @@ class Server:
                 self._open.discard(connection)
                 self._changed.notify_all()
 
-    def join(self, one: socket.socket, port: int, doomed: Callable[[], bool]) -> None:
+    def join(
+        self, one: socket.socket, port: int, doomed: Callable[[], bool] = lambda: False
+    ) -> None:
         """
         Pass bytes on between a connection and a port of 127.0.0.1 until one side ends.
 
@@ -214,8 +196,8 @@ class Connection:
         self.socket = connected
         self._unread = b""
 
-    def request(self) -> str | None:
-        """Read the head of a request, and give its target; ``None`` if the client has left."""
+    def head(self) -> str | None:
+        """Read the head of a request; ``None`` if the client has left."""
         while b"\r\n\r\n" not in self._unread:
             try:
                 data = self.socket.recv(_PIECE)
@@ -225,7 +207,12 @@ class Connection:
                 return None
             self._unread += data
         head, _, self._unread = self._unread.partition(b"\r\n\r\n")
-        return head.split(b" ")[1].decode("ascii")
+        return head.decode("latin-1")
+
+    def request(self) -> str | None:
+        """Read a request without a body; give its target, or ``None`` if the client has left."""
+        head = self.head()
+        return None if head is None else head.split(" ")[1]
 
     def answer(self, body: bytes, *fields: str, status: int = 200) -> None:
         """Answer with a body, on a connection that seems to be kept."""
@@ -233,31 +220,17 @@ class Connection:
         self.send("\r\n".join(lines).encode() + body)
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are; `OSError` if the client has left."""
         self.socket.sendall(data)
 
     def close(self) -> None:
-        """End it, as a server does after its last response."""
         self.socket.close()
 
     def reset(self) -> None:
-        """End it with a RST."""
         reset(self.socket)
-
-    def wait_for_the_end(self) -> bool:
-        """Read until the client closes; whether it has, in due time."""
-        try:
-            while self.socket.recv(_PIECE):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            pass
-        return True
 
 
 class Conversations(Server):
-    """Runs ``converse`` on each connection; with ``certificate`` (PEM) it speaks TLS."""
+    """Runs ``converse``, which also ends it, on each connection; over TLS with a certificate."""
 
     def __init__(
         self, converse: Callable[[Connection], object], certificate: Path | None = None
@@ -269,7 +242,7 @@ class Conversations(Server):
         self._converse(Connection(number, connection))
 
     def end(self) -> None:
-        """Leave it to the conversations to end."""
+        pass
 
 
 class Gate(Server):
@@ -293,7 +266,7 @@ class Gate(Server):
 
     def serve(self, connection: socket.socket, number: int) -> None:
         if self._answer is None:
-            self.join(connection, self._behind, lambda: False)
+            self.join(connection, self._behind)
         else:
             connection.recv(_PIECE)
             connection.sendall(self._answer)
@@ -333,49 +306,6 @@ class Gate(Server):
         self.close()
 
 
-def at_once(connection: socket.socket) -> bool:
-    """Say that the tunnel is there."""
-    connection.sendall(ESTABLISHED)
-    return True
-
-
-class Relay(Server):
-    """A forward proxy that lies, stalls and drops on demand; all tunnels lead to one port.
-
-    ``speak`` answers a request for a tunnel, and says whether there is to be one; otherwise the
-    connection is closed. It may be changed at any time.
-
-    :ivar heads: what was said to it, each up to the blank line
-    """
-
-    def __init__(self, port: int = 0, speak: Speak = at_once) -> None:
-        super().__init__()
-        self._behind = port
-        self.speak = speak
-        self.heads: list[str] = []
-        self._doomed: set[socket.socket] = set()
-
-    @property
-    def url(self) -> str:
-        return self.origin
-
-    def drop_when_used(self) -> None:
-        """Let each tunnel that is there go on until bytes are sent into it, then close it."""
-        with self._changed:
-            self._doomed = set(self._open)
-
-    def serve(self, connection: socket.socket, number: int) -> None:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            byte = connection.recv(1)
-            if not byte:
-                return
-            head += byte
-        self.heads.append(head.decode())
-        if self.speak(connection):
-            self.join(connection, self._behind, lambda: connection in self._doomed)
-
-
 @attrs.frozen
 class Shown:
     """What a client showed in a handshake: the host's name, and its own certificate's, if any."""
@@ -385,17 +315,16 @@ class Shown:
 
 
 class SecureFront(Server):
-    """A TLS server before a fake index, with whatever an `ssl.SSLContext` can be told to be.
+    """A TLS server before a port of 127.0.0.1, which speaks plain HTTP.
 
-    It asks ``port`` of 127.0.0.1 for the same without TLS, and passes the response on. So versions,
-    certificates and alerts are those of real servers.
+    So versions, certificates and alerts are those of real servers.
 
     :ivar shown: the handshakes that went well
     """
 
     def __init__(self, port: int, context: ssl.SSLContext, host: str = "127.0.0.1") -> None:
         super().__init__(host, context=context)
-        self.behind = port
+        self._behind = port
         self.shown: list[Shown] = []
         self._names: dict[ssl.SSLObject | ssl.SSLSocket, str | None] = {}
         context.sni_callback = lambda connection, name, _: self._names.update({connection: name})
@@ -403,45 +332,8 @@ class SecureFront(Server):
     def serve(self, connection: Any, number: int) -> None:
         certificate = bool(connection.getpeercert(binary_form=True))
         self.shown.append(Shown(self._names.pop(connection, None), certificate))
-        _Front(connection, None, self)  # type: ignore[arg-type]
-
-
-class _Front(BaseHTTPRequestHandler):
-    """Answers one connection's requests with the responses of the index behind."""
-
-    protocol_version = "HTTP/1.1"
-    server: Any
-
-    def do_GET(self) -> None:
-        """Pass on a request, and its response."""
-        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=GUARD_SECONDS)
-        try:
-            behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                behind.putheader(name, value)
-            behind.endheaders()
-            response = behind.getresponse()
-            body = response.read()
-        finally:
-            behind.close()
-        self.send_response_only(response.status)
-        for name, value in response.getheaders():
-            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                self.send_header(name, value)
-        length = response.headers["Content-Length"] if self.command == "HEAD" else len(body)
-        self.send_header("Content-Length", str(length or 0))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Write nothing."""
+        self.join(connection, self._behind)
 
 
 def _context(certificate: Path | None) -> ssl.SSLContext | None:
-    if certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
+    return None if certificate is None else serving(certificate)
