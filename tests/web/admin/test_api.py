@@ -15,24 +15,18 @@ from tests.support.exchange import HOST
 SUCCESS = {"status": "success", "data": None}
 REBOUND = ("Origin: http://evil.example:5000", "Host: evil.example:5000")
 OTHER_SITES = (
-    ["Sec-Fetch-Site: cross-site"],
-    ["Origin: http://evil.example"],
-    [f"Origin: http://{HOST}0"],
-    [*REBOUND],
-    ["Sec-Fetch-Site: same-origin", REBOUND[1]],
+    *(["Sec-Fetch-Site: cross-site"], ["Origin: http://evil.example"], [f"Origin: http://{HOST}0"]),
+    *([*REBOUND], ["Sec-Fetch-Site: same-origin", REBOUND[1]]),
 )
 OWN_SITE: tuple[list[str], ...] = (
-    [],
-    [REBOUND[1]],
-    ["Sec-Fetch-Site: same-origin"],
-    [f"Origin: http://{HOST}"],
+    *([], [REBOUND[1]], ["Sec-Fetch-Site: same-origin"], [f"Origin: http://{HOST}"]),
 )
 FORM = "Content-Type: application/x-www-form-urlencoded"
 NAME = "demo-1.0-py3-none-any.whl"
 DATA = b"a wheel " * 1000
 METADATA = b"Metadata-Version: 2.1\n"
 PATH = f"/index/demo/{NAME}"
-OTHER = "demo-1.0+local.tar.gz"
+OTHER, LOCAL = "demo-1.0+local.tar.gz", "demo/demo-1.0%2Blocal.tar.gz"
 PATHS = (PATH, f"{PATH}.metadata", f"{PATH}.asc", f"/index/demo/{OTHER}")
 PAGES = ("/index/", "/index/demo/", "/index/de-mo/", "/index/list/")
 
@@ -48,13 +42,9 @@ class ApiCase(ProxpiCase):
         keys: dict[str, Any] = {"metadata": {"sha256": sha256(METADATA)}, "gpg-sig": True}
         other = entry(OTHER, b"other", url=FILES + "demo-1.0%2Blocal.tar.gz")
         self.agent.at(INDEX + "demo/", page(entry(NAME, DATA, **keys), other))
-        for url, data in (
-            (FILES + NAME, DATA),
-            (f"{FILES}{NAME}.metadata", METADATA),
-            (f"{FILES}{NAME}.asc", b"signed"),
-            (other["url"], b"other"),
-        ):
-            self.agent.at(url, Reply(200, data))
+        for suffix, data in (("", DATA), (".metadata", METADATA), (".asc", b"signed")):
+            self.agent.at(FILES + NAME + suffix, Reply(200, data))
+        self.agent.at(other["url"], Reply(200, b"other"))
 
     def fill(self) -> None:
         for path in (*PAGES, *PATHS):
@@ -152,13 +142,10 @@ class DeleteFile(ApiCase):
     def test_deleted(self) -> None:
         """A file in any spelling goes, with its metadata and signature; nothing else does."""
         for path, cached in {
-            f"demo/{NAME}": [False, False, False, True],
-            f"%64Emo/{NAME}": [False, False, False, True],
+            **dict.fromkeys([f"demo/{NAME}", f"%64Emo/{NAME}"], [False, False, False, True]),
             f"demo/{NAME}.metadata": [True, False, True, True],
-            "demo/demo-1.0+local.tar.gz": [True, True, True, False],
-            "demo/demo-1.0%2Blocal.tar.gz": [True, True, True, False],
-            "demo/x.whl": [True] * 4,
-            "unknown/x.whl": [True] * 4,
+            **dict.fromkeys([f"demo/{OTHER}", LOCAL], [True, True, True, False]),
+            **dict.fromkeys(["demo/x.whl", "unknown/x.whl"], [True] * 4),
         }.items():
             self.fill()
             self.agent.asked.clear()
@@ -170,7 +157,7 @@ class DeleteFile(ApiCase):
     def test_page_unknown(self) -> None:
         """Without its page a file is found by its name, encoded or not, and on earlier hosts."""
         earlier = self.folder / "old-example" / NAME
-        for name in (NAME, "demo-1.0+local.tar.gz", "demo-1.0%2blocal.tar.gz"):
+        for name in (NAME, OTHER, "demo-1.0%2blocal.tar.gz"):
             self.fill()
             earlier.parent.mkdir(exist_ok=True)
             earlier.write_bytes(DATA)
@@ -246,11 +233,8 @@ class DeleteAll(ApiCase):
             self.delete("/cache")
             silence.answer(old)
             self.clock.pump([0.5] * 8)
-            assert (
-                waiting.response().body == DATA
-                if path == PATH
-                else b"old" in waiting.response().body
-            )
+            body = waiting.response().body
+            assert body == DATA if path == PATH else b"old" in body
             assert self.files() == []
             response = self.get(path)
             assert response.headers["x-cache"] == "MISS"
@@ -313,15 +297,10 @@ class Methods(ApiCase):
     """Every URL has its methods, and ``OPTIONS`` lists them."""
 
     ALLOWED: ClassVar = {
-        "/": "GET, HEAD, OPTIONS",
-        "/health": "GET, HEAD, OPTIONS",
-        "/cache": "DELETE, OPTIONS",
-        "/cache/": "DELETE, OPTIONS",
-        "/cache/demo": "DELETE, OPTIONS",
-        "/cache/list": "DELETE, OPTIONS",
+        **dict.fromkeys(["/", "/health", "/metrics"], "GET, HEAD, OPTIONS"),
+        **dict.fromkeys(["/cache", "/cache/", "/cache/demo", "/cache/list"], "DELETE, OPTIONS"),
         f"/cache/demo/{NAME}": "DELETE, OPTIONS",
-        "/admin/forget-list": "OPTIONS, POST",
-        "/admin/forget-project": "OPTIONS, POST",
+        **dict.fromkeys(["/admin/forget-list", "/admin/forget-project"], "OPTIONS, POST"),
     }
 
     def test_methods(self) -> None:
