@@ -16,16 +16,27 @@ from proxpi.simple.html import is_complete_html
 from proxpi.simple.model import FileEntry, Project, metadata_hash, published_hash
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import parse_project
-from proxpi.simple.render import (
-    JSON_VERSION,
-    render_html,
-    render_json,
-    render_list,
-)
+from proxpi.simple.render import JSON_VERSION, render_html, render_json, render_list
 from tests.support.strategies import deterministic, normalized_names, projects
 
 URL = "https://proxy.example/index/foo/"
-SHA = "a" * 64
+SHA, SHA512, MD5 = "a" * 64, "a" * 128, "b" * 32
+
+
+def a_project(*files: dict[str, Any], **keys: Any) -> Project:
+    entries: list[FileEntry] = [
+        {"filename": f"f{number}", "url": "https://h.example/f", "hashes": {}} | file
+        for number, file in enumerate(files)
+    ]
+    return Project("foo", entries, keys)
+
+
+def in_json(*files: dict[str, Any], **keys: Any) -> Any:
+    return json.loads(render_json(a_project(*files, **keys)))
+
+
+def in_html(*files: dict[str, Any], **keys: Any) -> str:
+    return render_html(a_project(*files, **keys)).decode("ascii")
 
 
 @deterministic
@@ -47,11 +58,31 @@ def test_json_read_again(project: Project) -> None:
     assert body == render_json(project)
 
 
+@deterministic
+@given(projects())
+def test_html_read_again(project: Project) -> None:
+    """The HTML page has what HTML can express of a project, in its order."""
+    again = parse_project(render_html(project), None, URL, project.name)
+    assert again.keys == {key: project.keys[key] for key in project.keys if "status" in key}
+    signed = any("gpg-sig" in entry for entry in project.files)
+    for entry, read in zip(project.files, again.files, strict=True):
+        expected = {key: entry[key] for key in entry if key != "x-unknown"}
+        expected["url"] = URL + quote(entry["filename"], safe="")
+        best, metadata = published_hash(entry["hashes"]), metadata_hash(entry)
+        expected["hashes"] = dict([best]) if best and best[0] != "sha1" else {}
+        if isinstance(metadata, dict):
+            digest = published_hash(metadata)
+            expected["core-metadata"] = dict([digest]) if digest and digest[0] != "sha1" else True
+        elif not metadata:
+            expected.pop("core-metadata", None)
+        if signed:
+            expected["gpg-sig"] = bool(entry.get("gpg-sig"))
+        assert read == expected
+
+
 def _nulls(value: Any) -> int:
-    if isinstance(value, dict):
-        return sum(map(_nulls, value.values()))
-    if isinstance(value, list):
-        return sum(map(_nulls, value))
+    if isinstance(value, dict | list):
+        return sum(map(_nulls, value.values() if isinstance(value, dict) else value))
     return value is None
 
 
@@ -67,27 +98,21 @@ def test_json_for_strict_clients(project: Project) -> None:
         assert unquote(file["url"]) == file["filename"]
         assert urljoin(URL, file["url"]) == URL + file["url"]
         assert len(file["hashes"]) <= 1
-        assert not {"blake2b", "dist-info-metadata", "data-dist-info-metadata"} & (
-            file.keys() | file["hashes"]
-        )
+        names = file.keys() | file["hashes"]
+        assert not {"blake2b", "dist-info-metadata", "data-dist-info-metadata"} & names
 
 
 @pytest.mark.parametrize(
     ("files", "keys", "expected"),
     [
-        ([{"size": 1}], {"versions": ["1"]}, JSON_VERSION),
-        *(([], {"versions": []}, JSON_VERSION), ([{"size": 1}, {}], {"versions": ["1"]}, "1.0")),
-        *(([{"size": 1}], {}, "1.0"), ([], {}, "1.0")),
+        *(([{"size": 1}], {"versions": ["1"]}, JSON_VERSION), ([], {"versions": []}, JSON_VERSION)),
+        *(([{"size": 1}, {}], {"versions": ["1"]}, "1.0"), ([{"size": 1}], {}, "1.0")),
+        ([], {}, "1.0"),
     ],
 )
 def test_json_version(files: list[FileEntry], keys: dict[str, Any], expected: str) -> None:
     """Without a size for each file, or without versions, the page says 1.0 and keeps its keys."""
-    entries = [
-        {"filename": f"f{n}", "url": "https://h/f", "hashes": {}} | f for n, f in enumerate(files)
-    ]
-    page = json.loads(
-        render_json(Project("foo", entries, keys | {"meta": {"api-version": "9.9", "x": 1}}, "1.2"))
-    )
+    page = in_json(*files, **keys, meta={"api-version": "9.9", "x": 1})
     assert page["meta"] == {"api-version": expected, "x": 1}
     assert page.get("versions") == keys.get("versions")
     assert [file.get("size") for file in page["files"]] == [file.get("size") for file in files]
@@ -96,19 +121,20 @@ def test_json_version(files: list[FileEntry], keys: dict[str, Any], expected: st
 class _Strict(HTMLParser):
     """A reader that insists on balanced tags and on every attribute occurring once."""
 
-    VOID = frozenset({"meta", "br"})
-
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.seen: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attrs]
         assert len(set(names)) == len(names)
         assert all(value is not None for _, value in attrs)
         self.seen.append(tag)
-        if tag not in self.VOID:
+        if tag not in ("meta", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -129,13 +155,8 @@ def test_valid_html(project: Project) -> None:
     text = body.decode("ascii")
     assert text.startswith("<!DOCTYPE html>\n")
     assert is_complete_html(body)
-    reader = _Strict()
-    reader.feed(text)
-    reader.close()
-    assert reader.open == []
-    assert [tag for tag in reader.seen if tag in ("html", "head", "title", "body", "base")] == [
-        *("html", "head", "title", "body"),
-    ]
+    structure = ["html", "head", "title", "body"]
+    assert [tag for tag in _Strict(text).seen if tag in (*structure, "base")] == structure
     lines = [line for line in text.splitlines() if line.startswith("<a")]
     assert len(lines) == len(project.files)
     assert all(_ANCHOR.fullmatch(line) for line in lines)
@@ -143,23 +164,20 @@ def test_valid_html(project: Project) -> None:
     assert text.index("<meta charset") < 1024
 
 
-def _html(**keys: Any) -> str:
-    entry = {"filename": "foo-1.0.whl", "url": "https://h/f", "hashes": {}, **keys}
-    return render_html(Project("foo", [entry], {})).decode()
-
-
 def test_anchor() -> None:
     """Attributes as the specification writes them, both names of core metadata equal."""
-    line = _html(
-        filename="foo-1!1.0+cu.whl",
-        hashes={"sha256": SHA, "md5": "b" * 32},
-        yanked=True,
-        provenance="https://index.example/p?a&b",
-        size=3,
-        **{"requires-python": ">=3,<4", "core-metadata": {"sha256": SHA}, "gpg-sig": True},
-        **{"upload-time": "2026-01-02T03:04:05Z"},
-    ).splitlines()[-3]
-    assert line == (
+    file = {
+        "filename": "foo-1!1.0+cu.whl",
+        "hashes": {"sha256": SHA, "md5": MD5},
+        "yanked": True,
+        "provenance": "https://index.example/p?a&b",
+        "size": 3,
+        "requires-python": ">=3,<4",
+        "core-metadata": {"sha256": SHA},
+        "gpg-sig": True,
+        "upload-time": "2026-01-02T03:04:05Z",
+    }
+    assert in_html(file).splitlines()[-3] == (
         f'<a href="foo-1%211.0%2Bcu.whl#sha256={SHA}" data-requires-python="&gt;=3,&lt;4" '
         'data-provenance="https://index.example/p?a&amp;b" data-size="3" '
         'data-upload-time="2026-01-02T03:04:05Z" data-yanked="" '
@@ -168,123 +186,84 @@ def test_anchor() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["a:b.whl", "//host.example", "?x", "#x", "a%2Fb", "&lt;", "%", "\u2028é"]
-)
-def test_links(name: str) -> None:
+def test_links() -> None:
     """No file name can make its link absolute, add a query or escape the folder of the page."""
-    file = json.loads(
-        render_json(Project("foo", [{"filename": name, "url": "u", "hashes": {}}], {}))
-    )["files"][0]
-    joined = urljoin(URL, file["url"])
-    assert joined.startswith(URL)
-    assert "/" not in joined.removeprefix(URL)
-    assert unquote(joined.removeprefix(URL)) == name
+    for name in ("a:b.whl", "//host.example", "?x", "#x", "a%2Fb", "&lt;", "%", "\u2028é"):
+        joined = urljoin(URL, in_json({"filename": name})["files"][0]["url"])
+        assert joined.startswith(URL)
+        assert "/" not in joined.removeprefix(URL)
+        assert unquote(joined.removeprefix(URL)) == name
 
 
 @pytest.mark.parametrize(
-    ("hashes", "json_hashes", "fragment"),
+    ("hashes", "published", "fragment"),
     [
         ({"sha1": "a" * 40}, {"sha1": "a" * 40}, ""),
-        ({"sha512": "a" * 128, "sha1": "a" * 40}, {"sha512": "a" * 128}, "#sha512=" + "a" * 128),
-        ({"blake2b": "a" * 128}, {}, ""),
-        ({"unknown": "a"}, {}, ""),
+        ({"sha512": SHA512, "sha1": "a" * 40}, {"sha512": SHA512}, f"#sha512={SHA512}"),
+        *(({"blake2b": SHA512}, {}, ""), ({"unknown": "a"}, {}, "")),
     ],
 )
-def test_digests(hashes: dict[str, str], json_hashes: dict[str, str], fragment: str) -> None:
+def test_digests(hashes: dict[str, str], published: dict[str, str], fragment: str) -> None:
     """uv drops an HTML page over sha1 in a link, pip a JSON page over an unknown name."""
-    project = Project("foo", [{"filename": "f", "url": "u", "hashes": hashes}], {})
-    assert json.loads(render_json(project))["files"][0]["hashes"] == json_hashes
-    assert f'<a href="f{fragment}">f</a><br>' in render_html(project).decode()
+    assert in_json({"hashes": hashes})["files"][0]["hashes"] == published
+    assert f'<a href="f0{fragment}">f0</a><br>' in in_html({"hashes": hashes})
 
 
 @pytest.mark.parametrize(
-    ("stated", "in_json", "in_html"),
+    ("stated", "published", "value"),
     [
-        (True, True, "true"),
-        ({"sha256": SHA, "md5": "b" * 32}, {"sha256": SHA}, f"sha256={SHA}"),
-        ({"sha1": "a" * 40}, {"sha1": "a" * 40}, "true"),
-        ({"blake2b": "a" * 128}, True, "true"),
+        *((True, True, "true"), ({"sha256": SHA, "md5": MD5}, {"sha256": SHA}, f"sha256={SHA}")),
+        *(({"sha1": "a" * 40}, {"sha1": "a" * 40}, "true"), ({"blake2b": SHA512}, True, "true")),
         *(({"sha256": "zz"}, True, "true"), ({"sha256": "a" * 63}, True, "true")),
+        # That there is none is stated in JSON alone: in HTML any value means that there is.
+        (False, False, None),
     ],
 )
-def test_core_metadata(stated: object, in_json: object, in_html: str) -> None:
+def test_core_metadata(stated: object, published: object, value: str | None) -> None:
     """One digest that every client understands, or else the bare fact."""
-    entry: FileEntry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": stated}
-    project = Project("foo", [entry], {})
-    assert json.loads(render_json(project))["files"][0]["core-metadata"] == in_json
-    line = (
-        f'<a href="f" data-core-metadata="{in_html}" data-dist-info-metadata="{in_html}">f</a><br>'
-    )
-    assert line in render_html(project).decode()
-
-
-def test_no_metadata() -> None:
-    """That there is none is stated in JSON alone: in HTML any value means that there is."""
-    entry: FileEntry = {"filename": "f", "url": "u", "hashes": {}, "core-metadata": False}
-    project = Project("foo", [entry], {})
-    assert json.loads(render_json(project))["files"][0]["core-metadata"] is False
-    assert b"metadata" not in render_html(project)
+    file = {"core-metadata": stated}
+    assert in_json(file)["files"][0]["core-metadata"] == published
+    attributes = value and f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
+    assert f'<a href="f0"{attributes or ""}>f0</a><br>' in in_html(file)
 
 
 def test_signatures() -> None:
     """One file with a statement about its signature puts one on every link."""
-    files: list[FileEntry] = [{"filename": name, "url": "u", "hashes": {}} for name in "ab"]
-    assert b"data-gpg-sig" not in render_html(Project("foo", files, {}))
-    files[1]["gpg-sig"] = True
-    text = render_html(Project("foo", files, {})).decode()
+    assert "data-gpg-sig" not in in_html({}, {})
+    text = in_html({}, {"gpg-sig": True})
     assert re.findall('data-gpg-sig="([a-z]+)"', text) == ["false", "true"]
 
 
 def test_project_status() -> None:
     """Status and reason are metas of the HTML page (PEP 792), before its body."""
     status = {"status": "archived", "reason": 'see "<x>"'}
-    head = (
-        render_html(Project("foo", [], {"project-status": status})).decode().partition("<body>")[0]
-    )
+    head = in_html(**{"project-status": status}).partition("<body>")[0]
     assert '<meta name="pypi:project-status" content="archived">' in head
     assert '<meta name="pypi:project-status-reason" content="see &quot;&lt;x&gt;&quot;">' in head
-    assert "project-status" not in render_html(Project("foo", [], {})).decode()
+    assert "project-status" not in in_html()
 
 
-@pytest.mark.parametrize(
-    ("reason", "written"),
-    [
-        ("a\r\nb\rc\nd\te", "a&#10;b&#10;c&#10;d&#9;e"),
-        ("\x00\x1b\x7f\x85\ufdd0\uffff\U0010ffff", "&#65533;" * 7),
-        ("é\U0001f40d", "&#233;&#128013;"),
-        ("'\"&<>", "&#x27;&quot;&amp;&lt;&gt;"),
-    ],
-)
-def test_escaping(reason: str, written: str) -> None:
+def test_escaping() -> None:
     """Characters that HTML5 forbids, even as references, do not make the page invalid."""
-    assert f'data-yanked="{written}"' in _html(yanked=reason)
-
-
-_lists = st.lists(st.lists(normalized_names, max_size=3), max_size=4)
+    for reason, written in {
+        "a\r\nb\rc\nd\te": "a&#10;b&#10;c&#10;d&#9;e",
+        "\x00\x1b\x7f\x85\ufdd0\uffff\U0010ffff": "&#65533;" * 7,
+        "é\U0001f40d": "&#233;&#128013;",
+        "'\"&<>": "&#x27;&quot;&amp;&lt;&gt;",
+    }.items():
+        assert f'data-yanked="{written}"' in in_html({"yanked": reason})
 
 
 @deterministic
-@given(_lists)
-def test_list_in_json(pieces: list[list[str]]) -> None:
-    """However the list is cut into pieces, it is one JSON object with every name in order."""
-    page = json.loads(b"".join(render_list(pieces, Serialization.JSON)))
+@given(st.lists(st.lists(normalized_names, max_size=3), max_size=4))
+def test_list(pieces: list[list[str]]) -> None:
+    """However the list is cut into pieces, it is one page with every name in order."""
     names = [name for piece in pieces for name in piece]
-    assert page == {
+    assert json.loads(b"".join(render_list(pieces, Serialization.JSON))) == {
         "meta": {"api-version": JSON_VERSION},
         "projects": [{"name": name} for name in names],
     }
-
-
-@deterministic
-@given(_lists)
-def test_list_in_html(pieces: list[list[str]]) -> None:
-    """However the list is cut into pieces, it is one page with an anchor for every name."""
     text = b"".join(render_list(pieces, Serialization.HTML)).decode("ascii")
-    names = [name for piece in pieces for name in piece]
     assert re.findall('<a href="(.*)/">(.*)</a><br>\n', text) == [(name, name) for name in names]
-    reader = _Strict()
-    reader.feed(text)
-    reader.close()
-    assert reader.open == []
+    assert _Strict(text).seen.count("a") == len(names)
     assert '<meta name="pypi:repository-version" content="1.4">' in text

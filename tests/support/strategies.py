@@ -1,4 +1,4 @@
-"""What hypothesis draws: names, files and projects as ``parse`` yields them, and raw JSON.
+"""What hypothesis draws: names, files and projects as ``parse`` yields them.
 
 ``deterministic`` decorates every property: the same few examples in each run, no clock.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any
-from urllib.parse import quote
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -135,55 +134,3 @@ def projects(draw: st.DrawFn) -> Project:
     return Project(
         draw(normalized_names), draw(_files), keys, draw(st.sampled_from(["1.0", "1.4"]))
     )
-
-
-_raw_optional = {
-    key: st.one_of(st.none(), values)
-    for key, values in _optional.items()
-    if key not in ("core-metadata", "yanked", "x-unknown")
-}
-_raw_optional["yanked"] = st.one_of(st.none(), st.booleans(), _some_text)
-
-
-@st.composite
-def raw_files(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a file as an index may write it in JSON, within the specification."""
-    algorithms = draw(st.sampled_from([("sha256",), ("md5",), ("sha256", "md5", "blake2b"), ()]))
-    data = draw(st.binary(max_size=2))
-    hashes = {
-        name: hashlib.new(name, data, usedforsecurity=False).hexdigest() for name in algorithms
-    }
-    filename = draw(filenames)
-    link = draw(st.sampled_from(["", "../../f/", "/f/", "https://files.example/"]))
-    file: dict[str, Any] = {
-        "filename": filename,
-        "url": link + quote(filename, safe="") + draw(st.sampled_from(["", "#egg=foo"])),
-        "hashes": draw(st.sampled_from([hashes, {key: hashes[key].upper() for key in hashes}])),
-        "_private": 1,
-    }
-    metadata = st.one_of(st.booleans(), st.just({"sha256": hashlib.sha256(data).hexdigest()}))
-    name = draw(st.sampled_from(["core-metadata", "dist-info-metadata"]))
-    for key, values in {name: st.one_of(st.none(), metadata), **_raw_optional}.items():
-        if draw(st.booleans()):
-            file[key] = draw(values)
-    return file
-
-
-_raw_files = st.lists(raw_files(), unique_by=lambda file: file["filename"], max_size=3)
-
-
-@st.composite
-def raw_pages(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a project page as an index may write it in JSON, within the specification."""
-    page: dict[str, Any] = {
-        "meta": {"api-version": draw(st.sampled_from(["1.0", "1.1", "1.4", "1.9"]))},
-        "name": draw(project_names),
-        "files": draw(_raw_files),
-    }
-    if draw(st.booleans()):
-        page["versions"] = draw(st.one_of(st.none(), _some_texts))
-    if draw(st.booleans()):
-        page["project-status"] = {"status": draw(st.sampled_from(["archived", "deprecated"]))}
-        if draw(st.booleans()):
-            page["project-status"]["reason"] = draw(_some_text)
-    return page

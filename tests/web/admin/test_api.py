@@ -142,10 +142,13 @@ class DeleteFile(ApiCase):
     def test_deleted(self) -> None:
         """A file in any spelling goes, with its metadata and signature; nothing else does."""
         for path, cached in {
-            **dict.fromkeys([f"demo/{NAME}", f"%64Emo/{NAME}"], [False, False, False, True]),
+            f"demo/{NAME}": [False, False, False, True],
+            f"%64Emo/{NAME}": [False, False, False, True],
             f"demo/{NAME}.metadata": [True, False, True, True],
-            **dict.fromkeys([f"demo/{OTHER}", LOCAL], [True, True, True, False]),
-            **dict.fromkeys(["demo/x.whl", "unknown/x.whl"], [True] * 4),
+            f"demo/{OTHER}": [True, True, True, False],
+            LOCAL: [True, True, True, False],
+            "demo/x.whl": [True] * 4,
+            "unknown/x.whl": [True] * 4,
         }.items():
             self.fill()
             self.agent.asked.clear()
