@@ -6,27 +6,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.html import (
-    MAX_TAG,
-    Attributes,
-    Markup,
-    is_complete_html,
-    unescape_attribute,
-)
+from proxpi.simple.html import MAX_TAG, Attributes, Markup, is_complete_html, unescape_attribute
 from tests.support.growth import assert_linear
 from tests.support.strategies import deterministic
 
 PIECES = (
     *(
-        *("<", ">", "</", "/>", "<!--", "-->", "--!>", "<!", "<?", "<![CDATA[", "]]>", "</a>"),
-        *("a", " "),
+        "<",
+        ">",
+        "</",
+        "/>",
+        "<!--",
+        "-->",
+        "--!>",
+        "<!",
+        "<?",
+        "<![CDATA[",
+        "]]>",
+        "</a>",
+        "a",
+        " ",
     ),
     *("<a ", "href=", '"', "'", "=", "&amp;", "<script", "</script>", "<title>", "</title", "\n"),
 )
 
 
 class Recorder(Markup):
-    """Records tokens in one form, neighbouring texts joined."""
+    """Records tokens, neighbouring texts joined."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,22 +40,19 @@ class Recorder(Markup):
         self.attributes: Attributes = {}
         self._after_text = False
 
-    def _add(self, token: str, *, text: bool = False) -> None:
-        if text and self._after_text:
-            self.found[-1] += token
-        else:
-            self.found.append(token)
-        self._after_text = text
-
     def text(self, value: str) -> None:
-        self._add(value, text=True)
+        if self._after_text:
+            value = self.found.pop() + value
+        self.found.append(value)
+        self._after_text = True
 
     def start(self, tag: str, attributes: Attributes) -> None:
-        self._add(f"<{tag}>")
-        self.attributes = attributes
+        self.found.append(f"<{tag}>")
+        self.attributes, self._after_text = attributes, False
 
     def end(self, tag: str) -> None:
-        self._add(f"</{tag}>")
+        self.found.append(f"</{tag}>")
+        self._after_text = False
 
 
 def tokens(page: str, size: int = 1 << 20) -> list[str]:
@@ -124,12 +127,6 @@ def test_chunks(page: str, size: int) -> None:
     assert tokens(page, size) == tokens(page)
 
 
-def test_limits() -> None:
-    """A tag that is too long in chunks is skipped."""
-    page = "<a href='" + "x" * (2 * MAX_TAG) + "'>t<b>"
-    assert tokens(page, 1000) == ["t", "<b>"]
-
-
 HOSTILE = (
     *("<![CDATA[ >", "<!--", "<!-- -->", "<![if", "<!", "<?", "</", "<", "<a ", "<a x=", "<a x='"),
     *('<a x="', "<a x='\"", "<b/", "<b x ", "&", "&amp", "&#9", "<a x=&a", "<script>", "<title>"),
@@ -150,23 +147,23 @@ def test_linear(piece: str) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("complete", "body"),
-    [
-        *((True, b"<html></html>"), (True, b"<html></HTML>\r\n\t "), (True, b"<html></html >")),
-        (True, b"<html></html>\n<!--SERIAL 12345-->\n"),
-        *((True, b"<html></html><!-- a --><!-- b -->"), (True, b"</html> text </html>")),
-        *((False, b""), (False, b"<html>"), (False, b"<html><a href=x>x</a>")),
-        *((False, b"<html></htm"), (False, b"<html></html"), (False, b"</html> text")),
-        *((False, b"</html><!-- cut"), (False, b"</html>" + b"<!---->" * 5000 + b"x")),
-    ],
+WHOLE = (
+    *(b"<html></html>", b"<html></HTML>\r\n\t ", b"<html></html >", b"</html> text </html>"),
+    *(b"<html></html>\n<!--SERIAL 12345-->\n", b"<html></html><!-- a --><!-- b -->"),
 )
-def test_complete(complete: bool, body: bytes) -> None:
+CUT = (
+    *(b"", b"<html>", b"<html><a href=x>x</a>", b"<html></htm", b"<html></html", b"</html> text"),
+    *(b"</html><!-- cut", b"</html>" + b"<!---->" * 5000 + b"x"),
+)
+
+
+def test_complete() -> None:
     """A page that ends with its last tag is whole; space and comments may follow."""
-    assert is_complete_html(body) is complete
+    assert [body for body in (*WHOLE, *CUT) if is_complete_html(body)] == [*WHOLE]
 
 
 def read(text: str) -> Markup:
+    """Read a page that comes in two chunks."""
     page, half = Markup(), len(text) // 2
     page.feed(text[:half])
     page.feed(text[half:])
@@ -181,8 +178,7 @@ def test_anchors() -> None:
         <a href="b&amp;c" href=d data-yanked>x<a href='e'>y</a><style><a></style>"""
     )
     assert [(anchor.attributes, anchor.text) for anchor in page.anchors] == [
-        ({"href": "a.zip"}, "a&b"),
-        ({"href": "b&c", "data-yanked": None}, "x"),
+        *(({"href": "a.zip"}, "a&b"), ({"href": "b&c", "data-yanked": None}, "x")),
         ({"href": "e"}, "y"),
     ]
 
@@ -202,37 +198,27 @@ def test_facts() -> None:
     assert not (page.interactive or page.has_script)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("<input type=Password>", True),
-        ("<iframe src=x></iframe>", True),
-        ("<frameset><frame src=x></frameset>", True),
-        ("<META HTTP-EQUIV=refresh content='0;url=/login'>", True),
-        ('<form method="post"><input name="refresh" type="submit"></form>', False),
-    ],
-)
-def test_interactive(text: str, expected: bool) -> None:
+def test_interactive() -> None:
     """Password fields, frames and refreshes count; a mere button, as devpi has, does not."""
-    assert read(f"<html>{text}</html>").interactive is expected
+    for text in (
+        *("<input type=Password>", "<iframe src=x></iframe>"),
+        *("<frameset><frame src=x></frameset>", "<META HTTP-EQUIV=refresh content='0;url=/login'>"),
+    ):
+        assert read(f"<html>{text}</html>").interactive, text
+    assert not read('<form method="post"><input name="refresh" type="submit"></form>').interactive
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        *(("<p>text", True), ("<html><body>text", True), ("<title>x</title>text <b", True)),
-        *(("<title>x</title>", False), ("<script>x</script>", False), ("<!-- x -->", False)),
-    ],
-)
-def test_has_text(text: str, expected: bool) -> None:
+def test_has_text() -> None:
     """Text counts, also where the page is cut behind it; a title and a script do not."""
-    page = read(text)
-    assert page.has_text is expected
-    assert page.has_script is ("script" in text)
+    for text in ("<p>text", "<html><body>text", "<title>x</title>text <b"):
+        assert (read(text).has_text, read(text).has_script) == (True, False)
+    for text in ("<title>x</title>", "<script>x</script>", "<!-- x -->"):
+        assert (read(text).has_text, read(text).has_script) == (False, "script" in text)
 
 
 def test_long_texts() -> None:
-    """Texts of headings and anchors are cut."""
+    """Texts of headings and anchors are cut, and a tag that is too long in chunks is skipped."""
     page = read("<h1>" + "x<b>" * 5000 + "</h1><a href=x>" + "y<b>" * 5000 + "</a>")
     assert len(page.headings[0]) <= 1000
     assert len(page.anchors[0].text) <= 1000
+    assert tokens("<a href='" + "x" * (2 * MAX_TAG) + "'>t<b>", 1000) == ["t", "<b>"]

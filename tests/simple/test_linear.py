@@ -32,34 +32,40 @@ def served(body: bytes) -> None:
     render_html(project)
 
 
+def repeated(before: str, piece: str, after: str = "") -> Callable[[int], bytes]:
+    """Give what makes a page of so many bytes of pieces, in which ``%d`` counts, between others."""
+
+    def made(size: int) -> bytes:
+        count = size // len(piece)
+        pieces = (piece.replace("%d", str(n)) for n in range(count)) if "%d" in piece else ()
+        return f"{before}{''.join(pieces) or piece * count}{after}".encode()
+
+    return made
+
+
 def listed(piece: str) -> Callable[[int], bytes]:
     """Give what makes a JSON page with so many bytes of pieces in its list of files."""
-    return lambda size: (
-        b'{"files": [%s]}'
-        % ",".join(
-            piece.replace("%d", str(number)) for number in range(size // len(piece))
-        ).encode()
-    )
+    return repeated('{"files": [', piece + ",", "1]}")
 
 
-def repeated(before: str, piece: str, after: str = "") -> Callable[[int], bytes]:
-    """Give what makes a page of so many bytes of pieces between two others."""
-    return lambda size: f"{before}{piece * (size // len(piece))}{after}".encode()
+def nested(before: str, begin: str, end: str, after: str) -> Callable[[int], bytes]:
+    return lambda size: f"{before}{begin * size}1{end * size}{after}".encode()
 
 
 FILE = '{"files": [{"filename": "f", "url": "f", "hashes": {}, '
+LINKS_FOR = "<h1>Links for foo</h1>"
 PAGES = {
     "usual": listed(USUAL),
     "one name": listed(USUAL.replace("f%d", "f")),
     "odd": listed(USUAL.replace("f%d", "f %d")),
-    "leniently": lambda size: listed(USUAL)(size)[:-1] + b',"x":NaN}',
+    "leniently": repeated('{"files": [', USUAL + ",", '1],"x":NaN}'),
     "odd values": listed('{"filename":"f%d","url":"f%d","hashes":{},"x":NaN}'),
     "unusable": listed('{"filename":"f%d"}'),
     "numbers": listed("1"),
     "nested": repeated('{"x": ', "[", "1"),
-    "nested and whole": lambda size: b'{"x": %s%s, "files": []}' % (b"[" * size, b"]" * size),
+    "nested and whole": nested('{"x": ', "[", "]", ', "files": []}'),
     "nested objects": repeated('{"x": ', '{"a":', "1"),
-    "nested in a file": lambda size: b'{"files": [%s%s]}' % (b"[" * size, b"]" * size),
+    "nested in a file": nested('{"files": [', "[", "]", "]}"),
     "wide": repeated(FILE + '"x": [', "[[]],", "1]}]}"),
     "nulls": repeated(FILE + '"x": [', '{"a":null},', "1]}]}"),
     "long number": repeated('{"files": [], "x": ', "9", "}"),
@@ -69,37 +75,28 @@ PAGES = {
     "cut text": repeated(FILE + '"yanked": "', "\\\\"),
     "surrogates": repeated(FILE + '"yanked": "', "\\ud800", '"}]}'),
     "blanks": repeated('{"files": []', " ", "}"),
-    "keys": lambda size: json.dumps(
-        {"files": [], **{str(n): n for n in range(size // 8)}}
-    ).encode(),
+    "keys": repeated('{"files": [], ', '"%d": 1,', '"y": 1}'),
     "one key": repeated('{"files": [], ', '"x": 1,', '"y": 1}'),
-    "versions": lambda size: json.dumps(
-        {"files": [], "versions": [str(n) for n in range(size // 8)]}
-    ).encode(),
-    "hashes": lambda size: json.dumps(
-        {
-            "files": [
-                {"filename": "f", "url": "f", "hashes": {f"h{n}": "a" for n in range(size // 8)}}
-            ]
-        }
-    ).encode(),
+    "versions": repeated('{"files": [], "versions": [', '"%d",', '"x"]}'),
+    "hashes": repeated(
+        '{"files": [{"filename":"f","url":"f","hashes":{', '"h%d":"a",', '"x":"a"}}]}'
+    ),
     "requires-python": repeated(FILE + '"requires-python": "', ">=3,", '"}]}'),
     "upload-time": repeated(FILE + '"upload-time": "2026-01-02T03:04:05.', "1", 'Z"}]}'),
-    "anchors": repeated("<h1>Links for foo</h1>", f"<a href='f#sha256={SHA}'>f</a>"),
-    "attributes": repeated("<h1>Links for foo</h1><a href=f ", "a=b ", ">"),
-    "one attribute": repeated("<h1>Links for foo</h1><a href='f", "&amp;", "'>"),
-    "marked sections": repeated("<h1>Links for foo</h1>", "<![CDATA[ >"),
-    "comments": repeated("<h1>Links for foo</h1>", "<!-- "),
+    "anchors": repeated(LINKS_FOR, f"<a href='f#sha256={SHA}'>f</a>"),
+    "attributes": repeated(f"{LINKS_FOR}<a href=f ", "a=b ", ">"),
+    "one attribute": repeated(f"{LINKS_FOR}<a href='f", "&amp;", "'>"),
+    "comments": repeated(LINKS_FOR, "<!-- "),
     "titles": repeated("", "<title>Index</title>"),
     "title": repeated("<title>", "<b>"),
     "headings": repeated("<h1>", "x<b>"),
     "metas": repeated("", "<meta name='x' content='y'>"),
-    "bases": repeated("<h1>Links for foo</h1>", "<base href=/x/>"),
+    "bases": repeated(LINKS_FOR, "<base href=/x/>"),
     "texts": repeated("", "x <b> </b>"),
-    "white space": repeated("<h1>Links for foo</h1>", " \n\t"),
-    "ends": repeated("<h1>Links for foo</h1>", "</html>"),
-    "comments at the end": repeated("<h1>Links for foo</h1></html>", "<!---->", "x"),
-    "open comments at the end": repeated("<h1>Links for foo</h1></html>", "<!--", "x"),
+    "white space": repeated(LINKS_FOR, " \n\t"),
+    "ends": repeated(LINKS_FOR, "</html>"),
+    "comments at the end": repeated(f"{LINKS_FOR}</html>", "<!---->", "x"),
+    "open comments at the end": repeated(f"{LINKS_FOR}</html>", "<!--", "x"),
     "text": repeated("", "x"),
     "marks": repeated("", "\ufeff"),
     "charsets": repeated("<meta ", "charset "),
@@ -112,7 +109,7 @@ def test_a_page_takes_linear_time(kind: str) -> None:
     assert_linear(served, PAGES[kind], 100_000, (NotAnIndexPage,))
 
 
-@pytest.mark.parametrize("depth", [1_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("depth", [1_000, 1_000_000])
 @pytest.mark.parametrize(
     "page",
     ['{"files": [], "x": A}', '{"files": A}', '{"files": [{"x": A}]}', '{"files": [A]}', "A"],
