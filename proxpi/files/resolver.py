@@ -131,19 +131,16 @@ class NotUpstream(Exception):
 
 
 class Listings(Protocol):
-    """The pages of all indexes, as far as the resolver needs them; projects by normalized name."""
+    """The pages of all indexes, as far as the resolver needs them; projects by normalized name.
 
-    def ready_file(self, name: str, filename: str) -> ListedFile | None:
-        """Give a file of a page that is at hand, without waiting."""
+    A file is given from a page that is at hand; from its page, which is fetched if need be (raises
+    `NotListed`); or from its page, revalidated now. A page may suppress the metadata of a file.
+    """
 
-    async def fetch_file(self, name: str, filename: str) -> ListedFile:
-        """Give a file, fetching its page if need be; raises `NotListed`."""
-
-    async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
-        """Give a file of its page, revalidated now."""
-
-    async def suppress_metadata(self, name: str, filename: str) -> None:
-        """Let the page advertise no core metadata of a file any more."""
+    def ready_file(self, name: str, filename: str) -> ListedFile | None: ...
+    async def fetch_file(self, name: str, filename: str) -> ListedFile: ...
+    async def refetch_file(self, name: str, filename: str) -> ListedFile | None: ...
+    async def suppress_metadata(self, name: str, filename: str) -> None: ...
 
 
 @attrs.frozen(eq=False)

@@ -188,12 +188,11 @@ class Gone(MirrorCase):
         """A URL that changed meanwhile is used, for a file as for its head."""
         for status in (403, 404, 410):
             for size in (len(DATA), None):
-                asks: tuple[Any, ...] = (self.head, self.fetch)
-                for ask in asks:
+                for ask in (self.head, self.fetch):
                     self.listed(Reply(status), size=size)
                     self.listings.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
                     self.agent.at(NEW, Reply(200, DATA))
-                    found: object = self.result(ask())
+                    found = self.result(ask())
                     if isinstance(found, Head):
                         assert found.size == len(DATA)
                     else:

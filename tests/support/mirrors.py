@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from proxpi.files import fetch
 from proxpi.files.cache_dir import OpenFile, PartialFile
-from proxpi.files.mirror import Choose, Head, Redirect
+from proxpi.files.mirror import Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.spool import Reader
 from proxpi.simple.caching import Span, requested_span
@@ -30,9 +30,6 @@ LARGE = os.urandom(3 * MIB)
 TIMEOUT = 0.9
 #: What a page says of a file that it knows nothing of.
 UNKNOWN: dict[str, Any] = {"hashes": {}, "size": None}
-
-Served = Deferred[OpenFile | Reader | Redirect]
-Ranged = Deferred[OpenFile | Reader | RangeResponse | Redirect]
 
 
 def slow(data: bytes, **headers: str) -> Reply:
@@ -210,18 +207,19 @@ class MirrorCase(FolderCase):
         self.agent.at(URL, *(replies or [Reply(200, data)]))
         self.agent.asked.clear()
 
-    def fetch(self, filename: str = NAME) -> Served:
+    def fetch(self, filename: str = NAME) -> Deferred[Any]:
         return run(self.mirror.fetch("demo", filename))
 
-    def head(self, filename: str = NAME) -> Deferred[OpenFile | Head]:
+    def head(self, filename: str = NAME) -> Deferred[Any]:
         return run(self.mirror.head("demo", filename))
 
-    def range(self, wanted: str | Span | Choose) -> Ranged:
+    def range(self, wanted: str | Span) -> Deferred[Any]:
+        """Request a range, by its header or as such."""
 
         def choose(size: int, _: str | None) -> Span | None:
-            if isinstance(wanted, str):
-                return requested_span(f"bytes={wanted}", None, None, size)
-            return wanted if isinstance(wanted, Span) else wanted(size, _)
+            if isinstance(wanted, Span):
+                return wanted
+            return requested_span(f"bytes={wanted}", None, None, size)
 
         return run(self.mirror.range("demo", NAME, choose))
 
