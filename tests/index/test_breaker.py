@@ -168,15 +168,6 @@ class BreakersTests(Case):
             self.breakers.succeeded("demo")
             assert self.cause("demo") == (None if closes else "connection refused")
 
-    def test_last_failure(self) -> None:
-        """The error for a page is its last failure since a time, if there is one."""
-        self.note(BROKEN)
-        known = self.breakers.failed_since("demo", 100.0)
-        assert known is not None
-        assert known.cause == "status 500"
-        assert self.breakers.failed_since("demo", 101.0) is None
-        assert self.breakers.failed_since("other", 100.0) is None
-
     def test_bound(self) -> None:
         """The number of breakers does not grow with the number of pages that fail."""
         for number in range(MOST + 10):

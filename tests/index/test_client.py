@@ -12,14 +12,14 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index.client import ABSENT_TTL, IndexPage, IndexResponse, StoredResponse
+from proxpi.index.client import IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_cache import NoSuchProject
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Asked, Reply
 from tests.support.cases import Case, root_list, run
-from tests.support.indexes import EXTRA, ROOT, Indexes, project_page, source
+from tests.support.indexes import EXTRA, ROOT, Indexes, project_page
 from tests.support.pages import AT_ROOT, PagesCase, files
 
 PRIVATE = ROOT.replace("//", "//user:secret@")
@@ -235,20 +235,6 @@ class ValidatorTests(ClientCase):
         for unconditional in (None, self.stored(), StoredResponse(False, 0.0, etag='"x"')):
             self.refusal(Reply(304), unconditional)
 
-    def test_supersedes(self) -> None:
-        """A response is taken unless it is older, or confirms other validators than the last."""
-        last = StoredResponse(True, 10.0, etag='"2"')
-        for etag, requested_at, content, taken in (
-            ('"3"', 10.0, "page", True),
-            ('"3"', 9.0, "page", False),
-            ('"2"', 11.0, None, True),
-            ('"1"', 11.0, None, False),
-        ):
-            response = IndexResponse(StoredResponse(True, requested_at, etag), content)
-            assert response.supersedes(None)
-            assert response.supersedes(last) is taken
-        assert IndexResponse(StoredResponse(False, 11.0)).supersedes(last)
-
     def test_progress(self) -> None:
         """The head and the bytes are counted as they arrive; age begins with the request."""
         self.indexes.agent.silent.add(AT_ROOT)
@@ -260,21 +246,6 @@ class ValidatorTests(ClientCase):
         assert self.progress[0] == 0
         assert sum(self.progress) == len(PROJECT.chunks[0])
 
-    def test_freshness(self) -> None:
-        """A page is fresh for the time to live, an absence for a minute at most."""
-        stored, absent = self.stored(), self.stored(Reply(404))
-        assert self.source.remaining(stored) == 1800.0
-        assert self.source.remaining(absent) == ABSENT_TTL == 60.0
-        assert source(ROOT, 10.0, self.indexes.upstream).remaining(absent) == 10.0
-        self.indexes.clock.advance(1799)
-        assert self.source.remaining(stored) == 1.0
-        self.indexes.clock.advance(2)
-        assert self.source.remaining(stored) == 0.0
-        assert self.source.remaining(None) == 0.0
-        assert self.source.remaining(self.stored().invalidate()) == 0.0
-
-
-class VersionTests(ClientCase):
     def test_versions(self) -> None:
         """A newer minor version is understood, with one warning, without credentials."""
         self.build(PRIVATE)
@@ -286,16 +257,6 @@ class VersionTests(ClientCase):
         assert (warning["log_level"], warning["version"]) == (LogLevel.warn, "1.99")
         assert "secret" not in repr(warning)
         assert "secret" not in repr(self.source)
-
-    def test_newer_major(self) -> None:
-        """A newer major version is refused, in the page or in its type."""
-        for reply in (
-            project_page("a.zip", version="2.0"),
-            PROJECT.having(Content_Type="application/vnd.pypi.simple.v2+json"),
-        ):
-            error = self.refusal(reply)
-            assert not error.temporary
-            assert "version 2" in error.cause
 
 
 OTHER = f"{ROOT}other/"

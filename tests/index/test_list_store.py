@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,6 @@ from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.representations import Representation
 from proxpi.simple.model import SkippedLinks
-from proxpi.simple.render import render_list
 from tests.support.agent import Reply
 from tests.support.cases import root_list
 from tests.support.indexes import EXTRA, ROOT
@@ -63,16 +61,6 @@ class RestartTests(StoredListCase):
         self.restart()
         assert self.list().status == "MISS"
         assert self.asks == 1
-
-    def test_moved(self) -> None:
-        """The folder may be mounted elsewhere."""
-        elsewhere = self.folder / "else" / "where"
-        elsewhere.parent.mkdir()
-        os.rename(self.place, elsewhere)
-        self.place = elsewhere
-        self.restart()
-        assert names(self.list()) == ["b", "a"]
-        assert self.asks == 0
 
     def test_other_indexes(self) -> None:
         """The stored list of an index is used whatever the others are, and only while it is one."""
@@ -201,20 +189,6 @@ def test_merge(lists: list[list[str]], block: int) -> None:
         merged = list_store.merge([file(each) for each in lists], STORE)
     found = b"".join(line for lines in merged.lines() for line in lines).decode().splitlines()
     assert found == sorted(set[str]().union(*lists))
-
-
-@settings(deterministic, max_examples=40)
-@given(
-    st.lists(normalized_names, max_size=30), st.sampled_from(REPRESENTATIONS), st.integers(1, 200)
-)
-def test_render(found: list[str], representation: Representation, block: int) -> None:
-    """A list is rendered the same in pieces of any size."""
-    with pytest.MonkeyPatch.context() as patch:
-        in_blocks(patch, block)
-        made = b"".join(list_store.render(file(found), representation))
-    serialization, compressed = representation.serialization, representation.compressed
-    expected = b"".join(render_list([found], serialization))
-    assert (gzip.decompress(made) if compressed else made) == expected
 
 
 def peak(work: Callable[[], object]) -> int:

@@ -411,17 +411,6 @@ class FileTests(PagesCase):
         error = self.error(ask, UpstreamFailed)
         assert (error.cause, error.temporary) == ("timed out", True)
 
-    def test_invalidated(self) -> None:
-        """An invalidated page lists nothing before it was revalidated, except in an outage."""
-        self.page()
-        assert self.pages.ready_file("demo", "a.zip") is not None
-        self.pages.invalidate("demo")
-        assert self.pages.ready_file("demo", "a.zip") is None
-        self.indexes.says(AT_ROOT, Reply(500))
-        ask = self.file()
-        self.clock.pump([0.5] * 4)
-        assert self.result(ask).entry["filename"] == "a.zip"
-
     def test_again(self) -> None:
         """A page is revalidated for a signed URL that expired, however young it is."""
         assert self.result(self.again()) is not None

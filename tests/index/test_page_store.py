@@ -94,14 +94,6 @@ class WriteTests(StoreCase):
         assert self.path().stat().st_ino != before
         assert any(held)
 
-    def test_deleted(self) -> None:
-        """A deleted page is gone; to delete none is no error."""
-        stored = self.save()
-        self.store.delete("demo")
-        self.store.delete("demo")
-        assert self.store.load("demo") is None
-        assert stored.read("json") is None
-
     def test_capacity(self) -> None:
         """Beyond the capacity the pages are removed that were not revalidated for longest."""
         self.put(page_store, "CAPACITY", 16_000)
@@ -111,20 +103,6 @@ class WriteTests(StoreCase):
         kept = [number for number in range(40) if self.store.load(f"demo-{number}")]
         assert kept == list(range(kept[0], 40))
         assert 5 <= len(kept) <= 16
-
-    def test_time(self) -> None:
-        """A restart goes by the wall clock, where the future is of unknown age; a run does not."""
-        for jump in (10_000, -20_000):
-            self.wall += jump
-            self.save()
-            self.wall -= jump / 2
-            assert self.load().responses["aa"].requested_at == 40.0
-        self.wall = 1_000_030.0
-        later = self.load(self.open("own", Clock()))
-        assert later.responses["aa"].requested_at == -90.0
-        self.wall -= 3600
-        future = self.load(self.open("own", self.clock))
-        assert future.responses["aa"].requested_at == 100 - entry_store.UNKNOWN_AGE
 
 
 class DamageTests(StoreCase):

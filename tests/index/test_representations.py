@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxpi.index.representations import find, merge
+from proxpi.index.representations import merge
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from tests.support.growth import assert_linear
@@ -131,13 +131,3 @@ def test_quarantined_files() -> None:
         assert set(merged.keys["versions"]) == {"1", "2"}
     for found in ([bad], [bad, bad]):
         assert names(merge(found)) == []
-
-
-@pytest.mark.parametrize("status", [*STATUSES, "Quarantined "])
-def test_single_file(status: str) -> None:
-    """The look-up of one file follows the same rule as the page."""
-    one = project("a.zip", **{"project-status": {"status": status}})
-    listed = names(merge([one, project("b.zip")]))
-    for name in ("a.zip", "none.zip"):
-        found = find(model.encode(one), name)
-        assert (found is not None) == (name in listed)
