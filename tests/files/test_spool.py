@@ -8,7 +8,7 @@ from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
 from tests.support.cases import MIB, entry
-from tests.support.mirrors import LARGE, URL, MirrorCase, Reading, part, slow
+from tests.support.mirrors import LARGE, NAME, URL, MirrorCase, Reading, part, slow
 
 
 def test_before_tail() -> None:
@@ -151,7 +151,7 @@ class FailingDisk(SpoolCase):
         self.finish(rest, 2 * MIB)
         for reading in (paused, fast):
             self.assert_read(reading)
-        assert self.mirror.ready("demo", "demo") is None
+        assert self.mirror.ready("demo", NAME) is None
         self.assert_clean()
 
     def test_readers_leave(self) -> None:
@@ -186,7 +186,7 @@ class FailingDisk(SpoolCase):
         full.stop()
         self.assert_read(reading)
         self.assert_clean()
-        assert self.mirror.ready("demo", "demo") is None
+        assert self.mirror.ready("demo", NAME) is None
 
     def test_turns_out_too_large(self) -> None:
         """A file that turns out larger than the cache passes through from there on."""

@@ -260,8 +260,6 @@ class Advertised(MirrorCase):
 
     agent: RangeAgent
 
-    agent: RangeAgent
-
     def setUp(self) -> None:
         super().setUp()
         self.agent = RangeAgent()
