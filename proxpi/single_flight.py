@@ -10,6 +10,7 @@ given up. A flight with a late waiter stays wanted: its result is for the next r
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterator
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -39,10 +40,9 @@ class Flight(Generic[T]):
     started: float
     _left: Callable[[], object]
     _waiters: dict[Deferred[T], IDelayedCall | None] = attrs.field(init=False, factory=dict)
-    _landed: bool = attrs.field(init=False, default=False)
-    _result: Any = attrs.field(init=False, default=None)
-    _error: BaseException | None = attrs.field(init=False, default=None)
     _late: bool = attrs.field(init=False, default=False)
+    # Makes a Deferred of the outcome, once it has landed.
+    _outcome: Callable[[], Deferred[T]] | None = attrs.field(init=False, default=None)
 
     @property
     def wanted(self) -> bool:
@@ -57,8 +57,8 @@ class Flight(Generic[T]):
         :param until: the clock's seconds at which it fails with :class:`Late`; ``None``: never
         :param extend: is called then, and gives a later deadline, or ``None``
         """
-        if self._landed:
-            return succeed(self._result) if self._error is None else fail(self._error)
+        if self._outcome is not None:
+            return self._outcome()
         waiter: Deferred[T] = Deferred(self._leave)
         self._waiters[waiter] = None
         if until is not None:
@@ -88,19 +88,13 @@ class Flight(Generic[T]):
             timer.cancel()
 
     def _land(self, outcome: Any) -> None:
-        self._landed = True
-        if isinstance(outcome, Failure):
-            # A Failure keeps the frames of the work alive; only its exception is needed.
-            self._error = outcome.value
-        else:
-            self._result = outcome
+        # A Failure keeps the frames of the work alive; only its exception is needed.
+        failed = isinstance(outcome, Failure)
+        self._outcome = partial(fail, outcome.value) if failed else partial(succeed, outcome)
         while self._waiters:  # one by one: the callbacks of one may cancel the next
             waiter = next(iter(self._waiters))
             self._remove(waiter)
-            if self._error is None:
-                waiter.callback(outcome)
-            else:
-                waiter.errback(self._error)
+            self._outcome().chainDeferred(waiter)
 
 
 @attrs.define(eq=False)

@@ -165,24 +165,24 @@ class _JSONText:
             if not self._more():
                 raise NotAnIndexPage(_TRUNCATED)
 
-    def several(self) -> list[str]:
-        """Read as many projects as a fast parser can, up to a comma; give their names."""
+    def projects(self) -> list[str]:
+        """Read as many projects as a fast parser can, up to a comma, else one; give their names.
+
+        The name of a project without a text as its name is empty.
+        """
         end = self._text.rfind("},", self._at) + 1 if self._untried else 0
         self._untried = False
         # That end may lie within a project, or there is an odd one.
         with suppress(msgspec.DecodeError, RecursionError):
             found = msgspec.json.decode(f"[{self._text[self._at : end]}]", type=list[_Project])
             self._at = max(end, self._at)
-            return [project.name for project in found]
-        return []
-
-    def project(self) -> str:
-        """Read one project; give its name, or nothing if that is no text."""
+            if found:
+                return [project.name for project in found]
         project = self.value()
         if not isinstance(project, dict):
             raise NotAnIndexPage("The list is JSON, but not a list of projects.")
         name = project.get("name")
-        return name if isinstance(name, str) else ""
+        return [name if isinstance(name, str) else ""]
 
 
 def _in_json(text: _JSONText) -> Iterator[list[str]]:
@@ -194,7 +194,7 @@ def _in_json(text: _JSONText) -> Iterator[list[str]]:
         if key == "projects" and text.skip("["):
             listed, found = True, list[str]()
             for _ in text.items("]"):
-                found += text.several() or [text.project()]
+                found += text.projects()
                 if len(found) >= BATCH:
                     yield found
                     found = []
