@@ -17,10 +17,7 @@ MAX_AGE = 60
 
 
 def remaining(requested_at: float, ttl: float, now: float) -> float:
-    """Give the seconds for which a response stays fresh: between 0 and `ttl`.
-
-    A clock that ran backwards never makes a response live longer than `ttl` from now.
-    """
+    """Give the seconds for which a response stays fresh: at most `ttl`, whatever the clock did."""
     return max(0.0, min(ttl, requested_at + ttl - now))
 
 

@@ -89,10 +89,7 @@ def _entry(found: dict[str, Any], base: str) -> FileEntry | None:
 
 
 def digests_in(text: str) -> dict[str, str]:
-    """Read the digests in a fragment, such as ``egg=foo&sha256=…``, percent-encoded or not.
-
-    Of several of one algorithm the first usable one counts.
-    """
+    """Read the digests in a fragment, such as ``egg=foo&sha256=…``: the first usable of each."""
     if (usual := _USUAL_DIGEST.fullmatch(text)) is not None:
         return {"sha256": usual[1]}
     found: dict[str, str] = {}
@@ -105,10 +102,7 @@ def digests_in(text: str) -> dict[str, str]:
 
 
 def _resolved(base: str, link: str) -> str:
-    """Give the absolute URL of a link, without fragment and user.
-
-    :raises ValueError: if it does not lead to a web server
-    """
+    """Give the URL of a link, without user; `ValueError` if it leads to no web server."""
     if not link.strip():
         raise ValueError("no link at all")
     url = urls.join(base, link)
@@ -131,10 +125,7 @@ def linked_name(link: str) -> str:
 
 
 def passed_on(values: dict[str, Any], left_out: Collection[str] = ()) -> dict[str, Any]:
-    """Select the keys to pass on: not null, not private to a server, not among `left_out`.
-
-    A value that is nested too deeply is left out.
-    """
+    """Leave out keys that are null, private to a server, in `left_out`, or nested too deeply."""
     found = {}
     for key, value in values.items():
         if value is not None and not key.startswith("_") and key not in left_out:

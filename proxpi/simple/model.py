@@ -39,9 +39,7 @@ class NotListed(Exception):
 class ListedFile:
     """A file that an index lists.
 
-    :ivar entry: from the page of the index that won
-    :ivar private: whether that index needs credentials, so that a client could not fetch the
-        file from it directly
+    :ivar private: whether its index needs credentials, so that no client could fetch it there
     """
 
     entry: FileEntry
@@ -162,7 +160,7 @@ def _usable(hashes: object) -> Iterator[tuple[str, str]]:
 
 
 def best_hash(entry: FileEntry) -> tuple[str, str] | None:
-    """Give algorithm and digest by which to verify the bytes of a file."""
+    """Give algorithm and digest by which to verify a file."""
     return next(_usable(entry.get("hashes")), None)
 
 
@@ -182,10 +180,9 @@ def published_hash(hashes: object) -> tuple[str, str] | None:
 
 
 def metadata_hash(entry: FileEntry) -> dict[str, str] | bool | None:
-    """Say whether the file has core metadata beside it (PEP 658, PEP 714).
+    """Give the digests of the core metadata beside a file, strongest first (PEP 658, PEP 714).
 
-    The usable digests of it, strongest first; ``True`` without any; ``False`` if the index denies
-    it; ``None`` if the index does not say.
+    ``True`` without any; ``False`` if the index denies it; ``None`` if the index does not say.
     """
     stated = entry.get("core-metadata")
     if isinstance(stated, dict):

@@ -96,7 +96,7 @@ def is_whole(body: bytes) -> bool:
 
 
 def _without_mark(body: bytes) -> tuple[bytes, str]:
-    """Drop white space and a byte order mark; give the charset of the mark, if there is one."""
+    """Drop white space and a byte order mark; give the charset that the mark states."""
     body = body.strip()
     for mark, charset in _MARKS:
         if body.startswith(mark):
@@ -114,10 +114,7 @@ def require_known_version(content_type: str | None) -> None:
 
 
 def api_version(stated: object) -> str:
-    """Give the version to assume: 1.0 if none is stated, or a malformed one (PEP 629).
-
-    :raises NotAnIndexPage: if the major version is not known here
-    """
+    """Give the version to assume: 1.0 for a malformed one (PEP 629); refuse an unknown one."""
     found = _VERSION.fullmatch(stated) if isinstance(stated, str) else None
     if found is None:
         return "1.0"
@@ -160,13 +157,11 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
 def _read(
     body: bytes, url: str, skipped: SkippedLinks
 ) -> tuple[dict[str, Any], Sequence[FileEntry] | None]:
-    """Give the values of a page, and apart from them its files; ``None`` if it lists none.
+    """Give the values of a page, and its files; ``None`` if it lists none. `ValueError`: not JSON.
 
     The page is checked as a whole, but decoded value by value: an odd one (half a surrogate pair,
     bytes that are not UTF-8, NaN) is left out and costs no other, and no single call into C keeps
     other threads waiting while it decodes thousands of files.
-
-    :raises ValueError: if it is not JSON
     """
     decode: Callable[[Any], Any] = _decoded_value
     try:

@@ -70,7 +70,7 @@ class URL:
 
 
 def _authority(url: str) -> tuple[int, int]:
-    """Give start and end of the authority (``user:password@host:port``); (0, 0) for none."""
+    """Give start and end of ``user:password@host:port``; (0, 0) for none."""
     found = _AUTHORITY.match(url)
     return found.span(1) if found else (0, 0)
 
@@ -100,10 +100,7 @@ def join(base: str, ref: str) -> str:
 
 
 def with_ascii_host(url: str) -> str:
-    """Write the host of a URL in IDNA (UTS 46).
-
-    :raises ValueError: if no host can have this name
-    """
+    """Write the host of a URL in IDNA (UTS 46); `ValueError` if no host can have this name."""
     start, end = _authority(url)
     at = max(start, url.rfind("@", start, end) + 1)
     host, colon, port = url[at:end].partition(":")
@@ -151,10 +148,7 @@ def redacted(text: str) -> str:
 
 
 def origin(url: str) -> Origin:
-    """Give the origin of a URL, with the port of the scheme where the URL states none.
-
-    :raises ValueError: if this is not the URL of an http or https server
-    """
+    """Give the origin of a URL; `ValueError` if it is not that of an http or https server."""
     return _origin(url[: _authority(url)[1]])
 
 
@@ -171,10 +165,7 @@ def _origin(server: str) -> Origin:
 
 
 def host(text: str) -> str:
-    """Normalize the name of a host, an address, or a network.
-
-    :raises ValueError: if it is none of these
-    """
+    """Normalize the name of a host, an address, or a network; `ValueError` if it is none."""
     text = text.strip()
     try:
         return str(ip_network(text.removeprefix("[").removesuffix("]"), strict=False))

@@ -96,10 +96,7 @@ def api_error(status: int, sentence: str, headers: Mapping[str, str] = NO_HEADER
 
 
 def set_headers(request: Request, headers: Mapping[str, str]) -> None:
-    """Set header fields, replacing those of the same name.
-
-    In ``Location`` whatever is not printable ASCII is percent-encoded.
-    """
+    """Set header fields; in ``Location`` what is not printable ASCII is percent-encoded."""
     for name, value in headers.items():
         if name == "Location":
             value = quote(value, _PRINTABLE, "utf-8", "replace")
@@ -164,11 +161,9 @@ def for_error(error: BaseException | None) -> tuple[int, str, Mapping[str, str]]
 
 
 def page_headers(etag: str, remaining: float, age: float, status: str) -> dict[str, str]:
-    """Give the cache headers of a page (RFC 9111).
+    """Give the cache headers of a page (RFC 9111); `remaining` and `age` are seconds.
 
-    :param remaining: seconds for which it stays fresh
-    :param age: seconds since an index sent or confirmed it
-    :param status: the value of ``X-Cache``
+    :param age: since an index sent or confirmed it
     """
     headers = {"ETag": f'"{etag}"', "X-Cache": status}
     if status == "STALE":
