@@ -25,7 +25,7 @@ def names(merged: Project) -> list[str]:
 
 
 @settings(deterministic, max_examples=25)
-@given(st.lists(projects(), min_size=1, max_size=4))
+@given(st.lists(projects, min_size=1, max_size=4))
 def test_merge(found: list[Project]) -> None:
     """A file or key is that of the first index that has it; none is lost, doubled or changed."""
     before = [(list(each.files), dict(each.keys)) for each in found]

@@ -25,7 +25,7 @@ def an_entry(**keys: Any) -> FileEntry:
 
 
 @deterministic
-@given(projects(), strategies.json_values)
+@given(projects, strategies.json_values)
 def test_encoded(project: Project, value: Any) -> None:
     """Encoding loses nothing, unknown values included, and equal projects are equal bytes."""
     assert decode(encode(project)) == project
@@ -67,7 +67,7 @@ def test_damaged(data: bytes) -> None:
 
 
 @deterministic
-@given(projects(), st.data())
+@given(projects, st.data())
 def test_truncated(project: Project, data: st.DataObject) -> None:
     """A project that is cut anywhere, or encoded twice, is a ValueError."""
     encoded = encode(project)
@@ -77,7 +77,7 @@ def test_truncated(project: Project, data: st.DataObject) -> None:
 
 
 @deterministic
-@given(projects(), strategies.filenames)
+@given(projects, strategies.filenames)
 def test_find(project: Project, name: str) -> None:
     """The entry of every file is found, and none for a name that is not listed."""
     data = encode(project)

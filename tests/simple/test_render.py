@@ -40,7 +40,7 @@ def in_html(*files: dict[str, Any], **keys: Any) -> str:
 
 
 @deterministic
-@given(projects())
+@given(projects)
 def test_json_read_again(project: Project) -> None:
     """The JSON page has all that an index stated but links and digests, and the same bytes."""
     body = render_json(project)
@@ -59,7 +59,7 @@ def test_json_read_again(project: Project) -> None:
 
 
 @deterministic
-@given(projects())
+@given(projects)
 def test_html_read_again(project: Project) -> None:
     """The HTML page has what HTML can express of a project, in its order."""
     again = parse_project(render_html(project), None, URL, project.name)
@@ -87,7 +87,7 @@ def _nulls(value: Any) -> int:
 
 
 @deterministic
-@given(projects())
+@given(projects)
 def test_json_for_strict_clients(project: Project) -> None:
     """The required keys are there, hashes hold at most one digest, and nothing is null."""
     page = json.loads(render_json(project))
@@ -148,7 +148,7 @@ _ANCHOR = re.compile(r'<a(?: [a-z-]+="[^"<>\']*")+>[^<>]*</a><br>')
 
 
 @deterministic
-@given(projects())
+@given(projects)
 def test_valid_html(project: Project) -> None:
     """Doctype, ASCII, balanced tags, one anchor a line with everything escaped."""
     body = render_html(project)

@@ -22,8 +22,6 @@ from zope.interface import implementer
 @implementer(IClientRequest)
 @attrs.frozen
 class Asked:
-    """A request that was sent."""
-
     method: str
     absoluteURI: bytes
     headers: Headers
@@ -33,7 +31,6 @@ class Asked:
         return self.absoluteURI.decode("ascii")
 
     def header(self, name: str) -> str | None:
-        """Give the last value of a header field."""
         values = self.headers.getRawHeaders(name)
         return values[-1] if values else None
 
@@ -74,7 +71,6 @@ class Reply:
 
     @property
     def began(self) -> bool:
-        """Whether the client takes its body."""
         return self._receiver is not None
 
     def having(self, **headers: str) -> Reply:
@@ -83,11 +79,9 @@ class Reply:
         return attrs.evolve(self, headers={**self.headers, **more})
 
     def response(self, request: Asked) -> IResponse:
-        """Give its head, as Twisted does."""
         return _Response(self, request)
 
     def deliver_to(self, receiver: Any) -> None:
-        """Begin the body."""
         self._receiver, self.closed = receiver, False
         receiver.makeConnection(_BodyTransport(self))
         for chunk in self.chunks:
@@ -97,7 +91,6 @@ class Reply:
             self.end(self.ends())
 
     def bring(self, data: bytes) -> None:
-        """Let more of the body come."""
         self._receiver.dataReceived(data)
 
     def end(self, reason: Exception | None = None) -> None:
@@ -105,7 +98,6 @@ class Reply:
         self._receiver.connectionLost(Failure(reason or ResponseDone()))
 
     def cut(self) -> None:
-        """End the body in the middle."""
         self.end(ResponseFailed([Failure(ConnectionResetError())]))
 
 
@@ -120,7 +112,6 @@ class Silence:
     waiting: list[tuple[Asked, Deferred[IResponse]]] = attrs.field(init=False, factory=list)
 
     def wait(self, request: Asked) -> Deferred[IResponse]:
-        """Give what one request waits for."""
         waiting: Deferred[IResponse] = Deferred(self._cancel)
         self.waiting.append((request, waiting))
         return waiting
@@ -187,11 +178,9 @@ class MemoryAgent:
         return sum(len(silence.waiting) for silence in self._waiting.values())
 
     def urls(self, method: str = "GET") -> list[str]:
-        """Give the URLs that were asked for."""
         return [asked.url for asked in self.asked if asked.method == method]
 
     def count(self, url: str) -> int:
-        """Tell how often a URL was asked for."""
         return sum(asked.url == url for asked in self.asked)
 
     def request(
@@ -216,8 +205,6 @@ class MemoryAgent:
 
 @implementer(IResponse)
 class _Response:
-    """The head of a reply."""
-
     version = (b"HTTP", 1, 1)
     phrase = b"whatever"
     previousResponse: IResponse | None = None
@@ -241,8 +228,6 @@ class _Response:
 
 @attrs.frozen
 class _BodyTransport:
-    """The connection from which a body comes."""
-
     _reply: Reply
 
     def loseConnection(self) -> None:

@@ -26,13 +26,11 @@ T = TypeVar("T")
 
 
 def ref(name: str, data: bytes, *, host: str = "h.example", **keys: Any) -> FileReference:
-    """Give the reference to a file with these bytes."""
     given = {"digest": ("sha256", sha256(data)), "size": len(data), "private": False, **keys}
     return FileReference(f"https://{host}/{name}", **given)
 
 
 def bare(name: str, size: int | None = None) -> FileReference:
-    """Give the reference to a file without a digest."""
     return ref(name, b"", digest=None, size=size)
 
 
@@ -72,7 +70,6 @@ class CacheCase(FolderCase):
         self.start()
 
     def start(self, capacity: int = 100, folder: Path | None = None) -> None:
-        """Prepare the folder as a new process does."""
         self.cache_dir = cache_folder(
             folder or self.folder,
             capacity,
@@ -83,7 +80,6 @@ class CacheCase(FolderCase):
         self.cache_dir.prepare()
 
     def in_thread(self, job: Callable[[], T]) -> Deferred[T]:
-        """Run a job, at once or when the test lets it."""
         if not self.held:
             return at_once(job)
         self.jobs.append((job, Deferred()))
@@ -147,7 +143,6 @@ class CacheCase(FolderCase):
         return path
 
     def content(self, reference: FileReference) -> bytes | None:
-        """Give what is served for a reference; ``None`` for a miss."""
         file = self.cache_dir.open(reference)
         if file is None:
             return None
@@ -184,14 +179,12 @@ class CacheCase(FolderCase):
         return self.cache_dir.quota.used
 
     def on_disk(self) -> int:
-        """The bytes of cached, queued and partial files."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return sum(
             path.stat().st_size for path in files if path.name not in ("uses.json", "places")
         )
 
     def names(self) -> list[str]:
-        """The names in the folder of the host, sorted."""
         return sorted(os.listdir(self.host)) if self.host.exists() else []
 
     def reserved(self) -> list[str]:

@@ -40,17 +40,14 @@ JSON = "application/vnd.pypi.simple.v1+json"
 
 
 def run(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-    """Start a coroutine."""
     return Deferred.fromCoroutine(work)
 
 
 def at_once(job: Callable[[], T]) -> Deferred[T]:
-    """Do at once what is done in a thread elsewhere."""
     return maybeDeferred(job)
 
 
 def sha256(data: bytes) -> str:
-    """Give the digest as an index has it."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -74,13 +71,11 @@ def entry(
 
 
 def page(*entries: dict[str, Any], name: str = "demo") -> Reply:
-    """Give the answer of an index that has a project with these files."""
     document = {"meta": {"api-version": "1.1"}, "name": name, "versions": [], "files": entries}
     return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
 
 
 def root_list(names: Iterable[str]) -> Reply:
-    """Give the response of an index that has these projects."""
     document = {"meta": {"api-version": "1.4"}, "projects": [{"name": name} for name in names]}
     return Reply(200, json.dumps(document).encode(), {"Content-Type": JSON})
 
@@ -89,21 +84,17 @@ class Case(SynchronousTestCase):
     """Synchronous tests, with what they ask of Deferreds in typed words."""
 
     def result(self, deferred: Deferred[T]) -> T:
-        """Give the result, which must be there."""
         return self.successResultOf(deferred)
 
     def error(self, deferred: Deferred[Any], kind: type[E]) -> E:
-        """Give the exception of a failure, which must be there and of this kind."""
         failure = self.failureResultOf(deferred, kind)  # type: ignore[no-untyped-call]
         error: E = failure.value
         return error
 
     def pending(self, deferred: Deferred[Any]) -> None:
-        """Make sure that there is no result yet."""
         self.assertNoResult(deferred)  # type: ignore[no-untyped-call]
 
     def put(self, owner: object, name: str, value: object) -> None:
-        """Give a constant another value for this test."""
         self.patch(owner, name, value)  # type: ignore[no-untyped-call]
 
     def unhandled(self) -> list[Any]:
@@ -116,7 +107,6 @@ class FolderCase(Case):
     """Tests with a folder of their own, which must not leave a file open."""
 
     def setUp(self) -> None:
-        """Make the folder."""
         super().setUp()
         self.folder = Path(tempfile.mkdtemp(prefix="proxpi-test-"))
         self.addCleanup(rmtree, self.folder)
@@ -134,11 +124,9 @@ class FolderCase(Case):
         return found
 
     def kept_descriptors(self) -> list[int]:
-        """Give descriptors that do not count."""
         return []
 
     def leftovers(self) -> list[str]:
-        """Give the partial files that lie there."""
         own = self.folder / ".proxpi"
         return [path.name for path in own.glob("partial-*")]
 
@@ -147,7 +135,6 @@ class ProxpiCase(FolderCase):
     """Tests of all of proxpi; :meth:`build` makes one with other settings."""
 
     def setUp(self) -> None:
-        """Build proxpi with default settings, without a pause between two attempts."""
         super().setUp()
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Readiness()
@@ -167,7 +154,6 @@ class ProxpiCase(FolderCase):
         client_descriptors: int = 1000,
         open_files: int = 100,
     ) -> None:
-        """Build proxpi on the folder."""
         settings = {
             "INDEX_URL": index,
             "INDEX_TTL": str(ttl),
@@ -205,7 +191,6 @@ class ProxpiCase(FolderCase):
         self.cache_dir.prepare()
 
     def kept_descriptors(self) -> list[int]:
-        """Give the descriptors of files that the response cache keeps."""
         return [entry.held.file.fileno() for entry in self.response_cache if entry.held is not None]
 
     def serve(
@@ -219,7 +204,6 @@ class ProxpiCase(FolderCase):
     def connect(
         self, *, peer: IAddress = PEER, tls: bool = False, capacity: int | None = None
     ) -> Exchange:
-        """Open a connection."""
         exchange = Exchange(self.site, self.clock, peer, tls=tls, capacity=capacity)
         self.addCleanup(exchange.hang_up)
         return exchange
@@ -242,5 +226,4 @@ class ProxpiCase(FolderCase):
         return answer
 
     def get(self, target: str | bytes, *headers: str | bytes) -> Response:
-        """Ask with ``GET``."""
         return self.ask("GET", target, *headers)

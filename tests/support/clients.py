@@ -55,23 +55,18 @@ def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> st
 
 @attrs.frozen
 class Environment:
-    """A virtual environment that a client installs into."""
-
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> Environment:
-        """A new one with nothing in it, not even pip."""
         venv.create(folder, with_pip=False, symlinks=True)
         return cls(folder)
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
         return self.folder / "bin" / "python"
 
     def version_of(self, module: str) -> str:
-        """The ``__version__`` of a module installed there."""
         code = f"import {module}; print({module}.__version__)"
         environment = plain_environment(HOME=str(self.folder))
         return run([str(self.python), "-c", code], self.folder, environment).strip()

@@ -18,8 +18,6 @@ def samples(text: str) -> dict[str, float]:
 
 
 class Counted:
-    """What is counted from now on."""
-
     def __init__(self) -> None:
         self._before = samples(metrics.exposition({}).decode())
 

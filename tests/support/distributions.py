@@ -51,17 +51,14 @@ class Distribution:
 
     @property
     def sha256(self) -> str:
-        """The hexadecimal digest of the file."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def size(self) -> int:
-        """The length of the file in bytes."""
         return len(self.data)
 
 
 def _normalized(name: str) -> str:
-    """The project name as it stands in URLs (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

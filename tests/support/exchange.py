@@ -39,7 +39,6 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as text."""
         return self.body.decode()
 
 
@@ -69,8 +68,6 @@ def settle(reactor: Any) -> None:
 
 
 class Readiness(Clock):
-    """A reactor for connections, with the time of the test."""
-
     def __init__(self) -> None:
         super().__init__()
         self.readers: set[Any] = set()
@@ -162,11 +159,9 @@ class Exchange:
 
     @property
     def channel(self) -> Any:
-        """The server's protocol."""
         return self.transport.protocol
 
     def send(self, raw: bytes) -> None:
-        """Send bytes just as they are, as soon as the server takes them."""
         self._to_send += raw
         self._push()
 
@@ -231,17 +226,14 @@ class Exchange:
         return self.transport.aborted and not self.transport.connected
 
     def end_input(self) -> None:
-        """Close the sending side."""
         self.socket.shutdown(socket.SHUT_WR)
         settle(self._clock)
 
     def leave(self) -> None:
-        """Close."""
         self.socket.close()
         settle(self._clock)
 
     def hang_up(self) -> None:
-        """Reset the connection."""
         self.socket.close()
         if self.transport.connected:
             self.transport.connectionLost(Failure(ConnectionLost()))

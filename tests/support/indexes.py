@@ -53,7 +53,6 @@ def upstream_client(
     connections: int = CONNECTIONS,
     **settings: Any,
 ) -> UpstreamClient:
-    """Give a client of upstreams on an agent, with the credentials of some indexes."""
     credentials = Credentials.gather(index_urls)
     return UpstreamClient(
         agent=agent,
@@ -68,7 +67,6 @@ def upstream_client(
 
 
 def source(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
-    """Give the client of an index."""
     root = Root(url, through, through.clock)
     return IndexClient(
         url=url,
@@ -98,7 +96,6 @@ class Indexes:
         ]
 
     def says(self, url: str, reply: Reply | Exception) -> None:
-        """Set what is answered at a URL."""
         self.agent.at(url, reply)
 
 
@@ -117,8 +114,6 @@ def project_page(
 
 
 class _Transport(StringTransportWithDisconnection):
-    """A transport in memory, with what TLS on it hands down."""
-
     aborted = False
     bufferSize: int | None = None
 
@@ -142,7 +137,6 @@ class Line:
 
     @property
     def open(self) -> bool:
-        """Whether the client has kept the connection."""
         return bool(self._transport.connected)
 
     @property
@@ -152,27 +146,22 @@ class Line:
 
     @property
     def read_size(self) -> int | None:
-        """The most bytes of one read at the client's end, if it was set."""
         size: int | None = self._transport.bufferSize
         return size
 
     def take(self) -> bytes:
-        """Give what has come from the client since the last time."""
         data: bytes = self._transport.value()
         self._transport.clear()
         return data
 
     def send(self, data: bytes) -> None:
-        """Send bytes to the client."""
         self._protocol.dataReceived(data)
 
     def answer(self, status: int, body: bytes = b"", *fields: str) -> None:
-        """Send a whole answer, all of it at once."""
         head = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *fields]
         self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
     def close(self) -> None:
-        """Close the connection."""
         self._transport.loseConnection()
 
 
@@ -202,7 +191,6 @@ class Network:
         )
 
     def look_up(self, host: str) -> Deferred[list[str]]:
-        """Give the addresses of a host, at once."""
         return succeed(self.names.get(host, [PUBLIC]))
 
     @property
@@ -215,15 +203,12 @@ class Network:
         return Line(self.attempts[number][2].buildProtocol(None))
 
     def refuse(self, error: Exception) -> None:
-        """Let the newest attempt fail."""
         self.attempts[-1][2].clientConnectionFailed(None, Failure(error))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, second by second."""
         self.reactor.pump([1.0] * int(seconds) + [seconds % 1])
 
 
 def page_store(folder: Path, clock: Clock, wall: Callable[[], float] = time.time) -> PageStore:
-    """Make a store of pages."""
     log = Logger(namespace="proxpi.index")
     return PageStore(folder, clock, wall, errors=ThrottledLog(log, folder, clock.seconds))

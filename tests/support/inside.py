@@ -30,7 +30,6 @@ def overheard(notes: Path) -> dict[str, str]:
 
 
 def hung(threads: str) -> dict[str, str]:
-    """The environment of a process whose threads do nothing if a pattern matches their names."""
     return _environment(HUNG_THREADS=threads)
 
 
@@ -54,5 +53,4 @@ class WallClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the process."""
         return _environment(WALL_CLOCK=str(self.path))

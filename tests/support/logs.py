@@ -18,7 +18,6 @@ class Log:
 
     @property
     def events(self) -> list[LogEvent]:
-        """What has been logged by now."""
         return [
             event
             for event in self._events
@@ -27,17 +26,14 @@ class Log:
 
     @property
     def lines(self) -> list[str]:
-        """The text of each event."""
         return [formatEvent(event) for event in self.events]
 
     @property
     def text(self) -> str:
-        """All of it."""
         return "\n".join(self.lines)
 
     @property
     def levels(self) -> list[str]:
-        """The level of each event."""
         return [event["log_level"].name for event in self.events]
 
 

@@ -33,7 +33,6 @@ UNKNOWN: dict[str, Any] = {"hashes": {}, "size": None}
 
 
 def slow(data: bytes, **headers: str) -> Reply:
-    """Give a response with the length of a file, of which no byte has arrived."""
     return Reply(200, b"", whole=False, length=len(data)).having(**headers)
 
 
@@ -172,7 +171,6 @@ class MirrorCase(FolderCase):
         offline: bool = False,
         writes: Any = at_once,
     ) -> None:
-        """Make a mirror on the folder, as a new process does."""
         self.cache_dir = cache_folder(self.folder, capacity, writes=writes, reads=self.in_thread)
         self.cache_dir.prepare()
         self.mirror = file_mirror(

@@ -82,7 +82,6 @@ class Process:
         """Wait until the program does what the block wants of it."""
 
     def _read(self) -> None:
-        """Read the output to its end."""
         written = select.poll()
         written.register(self._pipe, select.POLLIN)
         while not self._ended:
@@ -138,7 +137,6 @@ class Process:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
     def descriptors(self) -> int:
-        """Count its open descriptors."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def wait_for_line(self, pattern: str | re.Pattern[str], after: int = 0) -> re.Match[str]:

@@ -108,28 +108,24 @@ class HttpServer(Server):
 
 @pytest.fixture
 def start_proxy(tmp_path: Path) -> Iterator[StartProxy]:
-    """See :func:`proxies`."""
     with proxies(tmp_path) as start:
         yield start
 
 
 @pytest.fixture
 def fake_index() -> Iterator[FakeIndex]:
-    """An index that fails as it is told to."""
     with FakeIndex() as index:
         yield index
 
 
 @pytest.fixture
 def extra_index() -> Iterator[FakeIndex]:
-    """An index of lower precedence."""
     with FakeIndex() as index:
         yield index
 
 
 @pytest.fixture(scope="module")
 def shared_index() -> Iterator[FakeIndex]:
-    """An index for all tests of a module."""
     with FakeIndex() as index:
         yield index
 

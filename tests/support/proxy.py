@@ -29,7 +29,6 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The body as text."""
         return self.body.decode()
 
 
@@ -113,7 +112,6 @@ class Proxy(Process):
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Reply:
-        """One plain request to it."""
         return request(self.origin, method, path, headers, body)
 
     def get(self, path: str, **headers: str) -> Reply:
@@ -122,7 +120,6 @@ class Proxy(Process):
         return self.request("GET", path, named)
 
     def wait_for_descriptors(self, count: int) -> None:
-        """Send requests until it has at most so many descriptors open."""
         while self.descriptors() > count:
             assert self.get("/health").status == 200
 

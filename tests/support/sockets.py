@@ -42,7 +42,6 @@ def connect_tls(proxy: Proxy) -> socket.socket:
 
 
 def ask(client: socket.socket, path: str, *headers: str) -> None:
-    """Send a request."""
     lines = [f"GET {path} HTTP/1.1", "Host: proxpi.example", *headers, "", ""]
     client.sendall("\r\n".join(lines).encode())
 
@@ -69,7 +68,6 @@ def body(client: socket.socket, count: int, at_a_time: int = 1 << 20) -> bytes:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """Read until the server closes the connection."""
     parts = []
     while part := client.recv(65536):
         parts.append(part)

@@ -56,14 +56,14 @@ filenames = st.one_of(
 """Names of files that may be served, the odd ones too."""
 
 
-@st.composite
-def digests(
-    draw: st.DrawFn, algorithms: tuple[str, ...] = ("sha256", "sha512", "md5", "sha1", "blake2b")
-) -> dict[str, str]:
-    """Draw digests of the right length for some algorithms."""
-    chosen = draw(st.lists(st.sampled_from(algorithms), unique=True))
-    data = draw(st.binary(max_size=2))
-    return {name: hashlib.new(name, data, usedforsecurity=False).hexdigest() for name in chosen}
+digests = st.dictionaries(
+    st.sampled_from(["sha256", "sha512", "md5", "sha1", "blake2b"]), st.binary(max_size=2)
+).map(lambda data: {name: _digest(name, data[name]) for name in data})
+"""Digests of the right length for some algorithms."""
+
+
+def _digest(algorithm: str, data: bytes) -> str:
+    return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -87,9 +87,8 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 _some_text = texts.filter(bool)
 _some_texts = st.lists(texts, unique=True, max_size=3)
 _paths = st.text("abc/.%2B", max_size=8)
-_digests = digests()
 _optional: dict[str, st.SearchStrategy[Any]] = {
-    "core-metadata": st.one_of(st.booleans(), _digests.filter(bool)),
+    "core-metadata": st.one_of(st.booleans(), digests.filter(bool)),
     "gpg-sig": st.booleans(),
     "provenance": st.just("https://index.example/provenance"),
     "requires-python": _some_text,
@@ -100,37 +99,32 @@ _optional: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@st.composite
-def entries(draw: st.DrawFn) -> FileEntry:
-    """Draw a file in the form that ``parse_project`` gives it."""
-    entry: FileEntry = {
-        "filename": draw(filenames),
-        "url": "https://files.example/" + draw(_paths),
-        "hashes": draw(_digests),
-    }
-    for key, values in _optional.items():
-        if draw(st.booleans()):
-            entry[key] = draw(values)
-    return entry
+_entries: st.SearchStrategy[FileEntry] = st.fixed_dictionaries(
+    {
+        "filename": filenames,
+        "url": st.builds("https://files.example/{}".format, _paths),
+        "hashes": digests,
+    },
+    optional=_optional,
+)
 
 
-_files = st.lists(entries(), unique_by=lambda entry: entry["filename"], max_size=4)
-
-
-@st.composite
-def projects(draw: st.DrawFn) -> Project:
-    """Draw a project in the form that ``parse_project`` gives it."""
-    keys: dict[str, Any] = {}
-    if draw(st.booleans()):
-        keys["versions"] = draw(_some_texts)
-    if draw(st.booleans()):
-        keys["project-status"] = {"status": draw(st.sampled_from(["active", "archived", "new"]))}
-        if draw(st.booleans()):
-            keys["project-status"]["reason"] = draw(_some_text)
-    if draw(st.booleans()):
-        keys["x-unknown"] = draw(texts)
-    if draw(st.booleans()):
-        keys["meta"] = {"x-unknown": draw(texts)}
-    return Project(
-        draw(normalized_names), draw(_files), keys, draw(st.sampled_from(["1.0", "1.4"]))
-    )
+projects = st.builds(
+    Project,
+    normalized_names,
+    st.lists(_entries, unique_by=lambda entry: entry["filename"], max_size=4),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "versions": _some_texts,
+            "project-status": st.fixed_dictionaries(
+                {"status": st.sampled_from(["active", "archived", "new"])},
+                optional={"reason": _some_text},
+            ),
+            "x-unknown": texts,
+            "meta": st.fixed_dictionaries({"x-unknown": texts}),
+        },
+    ),
+    st.sampled_from(["1.0", "1.4"]),
+)
+"""Projects as ``parse_project`` gives them."""
