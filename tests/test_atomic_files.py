@@ -97,8 +97,6 @@ class AnotherStarts(FolderCase):
 
 
 class Leftovers(FolderCase):
-    """What a start finds under partial names."""
-
     def test_removed(self) -> None:
         """Files without a lock, pipes and folders go; locked files, sockets and others stay."""
         for name in ("partial-dead", "partial-alive", "other"):

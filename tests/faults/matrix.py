@@ -15,9 +15,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 
 import attrs
@@ -56,10 +57,8 @@ class Answer:
 
 @attrs.frozen
 class Outcome:
-    """What clients get in a state.
+    """What clients get in a state: the first ones, at the same time, and later ones.
 
-    :ivar first: of the first requests after the failure, which are sent at the same time
-    :ivar then: of later requests
     :ivar upstream: requests that the upstream has seen meanwhile
     """
 
@@ -68,20 +67,16 @@ class Outcome:
     upstream: Sequence[Seen] = ()
 
 
-@attrs.frozen
-class Recovery:
-    """How the upstream recovered: seconds until all responses were new, and these."""
-
-    seconds: float
-    replies: list[Reply]
-
-
 @attrs.define
 class Story:
-    """What a row has shown; ``trouble`` is the error that ended it early."""
+    """What a row has shown.
+
+    :ivar recoveries: seconds until all responses were new, and these
+    :ivar trouble: the error that ended it early
+    """
 
     outcomes: dict[State, Outcome] = attrs.field(factory=dict)
-    recoveries: dict[str, Recovery] = attrs.field(factory=dict)
+    recoveries: dict[str, tuple[float, list[Reply]]] = attrs.field(factory=dict)
     files: list[Reply] = attrs.field(factory=list)
     output: str = ""
     trouble: BaseException | None = None
@@ -101,7 +96,6 @@ class Upstream:
     @classmethod
     @contextmanager
     def running(cls, failure: Failure, folder: Path) -> Iterator[Upstream]:
-        """Start it, without its failure."""
         trouble = failure.trouble
         with ExitStack() as stack:
             with _starting:
@@ -110,14 +104,13 @@ class Upstream:
             names = None
             if trouble.names != "known":
                 names = stack.enter_context(Names(folder, gate.host))
-            certificates = {}
-            if trouble.tls:
-                for name in ("good", "expired", "untrusted"):
-                    certificates[name] = make_certificate(
-                        folder, name, gate.host, expired=name == "expired"
-                    )
-                trusted = certificates["good"], certificates["expired"]
-                (folder / "trusted.pem").write_text("".join(pem.read_text() for pem in trusted))
+            certificates = {
+                name: make_certificate(folder, name, gate.host, expired=name == "expired")
+                for name in ("good", "expired", "untrusted")
+                if trouble.tls
+            }
+            trusted = [certificates[name] for name in ("good", "expired") if trouble.tls]
+            (folder / "trusted.pem").write_text("".join(pem.read_text() for pem in trusted))
             if trouble.private:
                 index.require_auth("user", PASSWORD)
             gate.open(certificates.get("good"))
@@ -126,7 +119,6 @@ class Upstream:
             yield cls(failure, folder, index, gate, names, certificates)
 
     def fail(self) -> None:
-        """Fail from now on."""
         trouble = self.failure.trouble
         match trouble.gate:
             case "closed":
@@ -181,24 +173,20 @@ class Upstream:
 
 
 def ask(proxy: Proxy, path: str, accept: str, old: Reply | None = None) -> Answer:
-    """Send one request."""
     started = time.monotonic()
     reply = proxy.get(path, Accept=accept)
     return Answer(reply, time.monotonic() - started, old)
 
 
-def _at_the_same_time(*requests: Callable[[], Answer]) -> list[Answer]:
+def _at_the_same_time(proxy: Proxy, *requests: tuple[str, str, Reply | None]) -> list[Answer]:
     with ThreadPoolExecutor(len(requests)) as pool:
-        return [each.result() for each in [pool.submit(request) for request in requests]]
+        return list(pool.map(lambda request: ask(proxy, *request), requests))
 
 
 def _fill(proxy: Proxy) -> Replies:
     """Request page and list in all representations before anything fails."""
-    return {
-        (path, accept): proxy.get(path, Accept=accept)
-        for path in (PAGE, LIST)
-        for accept in (JSON, HTML)
-    }
+    pages = product((PAGE, LIST), (JSON, HTML))
+    return {(path, accept): proxy.get(path, Accept=accept) for path, accept in pages}
 
 
 def _ask_again(proxy: Proxy, old: Replies) -> list[Answer]:
@@ -212,14 +200,13 @@ def _ask_for_fresh(proxy: Proxy, old: Replies, upstream: Upstream) -> Outcome:
 
 
 def _ask_for_stale(proxy: Proxy, old: Replies) -> Outcome:
-    first = _at_the_same_time(
-        lambda: ask(proxy, PAGE, JSON, old[PAGE, JSON]),
-        lambda: ask(proxy, LIST, HTML, old[LIST, HTML]),
-    )
+    first = _at_the_same_time(proxy, (PAGE, JSON, old[PAGE, JSON]), (LIST, HTML, old[LIST, HTML]))
     return Outcome(first, _ask_again(proxy, old))
 
 
-def _see_recovery(proxy: Proxy, upstream: Upstream, version: str, *paths: str) -> Recovery:
+def _see_recovery(
+    proxy: Proxy, upstream: Upstream, version: str, *paths: str
+) -> tuple[float, list[Reply]]:
     """Let the upstream recover, and send requests until the responses are new."""
     upstream.recover(version)
     started = time.monotonic()
@@ -230,7 +217,7 @@ def _see_recovery(proxy: Proxy, upstream: Upstream, version: str, *paths: str) -
             time.sleep(0.2)
             reply = proxy.get(path, Accept=JSON)
         replies.append(reply)
-    return Recovery(time.monotonic() - started, replies)
+    return time.monotonic() - started, replies
 
 
 def _is_old(reply: Reply) -> bool:
@@ -243,7 +230,7 @@ def _run(story: Story, upstream: Upstream) -> None:
         story.files.append(proxy.get(FILE))
         upstream.fail()
         story.outcomes["fresh"] = _ask_for_fresh(proxy, old, upstream)
-        cold = _at_the_same_time(lambda: ask(proxy, COLD, JSON), lambda: ask(proxy, COLD_2, HTML))
+        cold = _at_the_same_time(proxy, (COLD, JSON, None), (COLD_2, HTML, None))
         story.outcomes["cold"] = Outcome(cold)
         story.recoveries["cold"] = _see_recovery(proxy, upstream, "1.1", COLD, COLD_2)
         upstream.fail()

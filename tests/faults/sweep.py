@@ -19,45 +19,39 @@ from twisted.internet.defer import Deferred
 from proxpi.files import cache_dir, usage_log
 from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
-from tests.support.cases import sha256
+from tests.support.cache import ref
 
 FILES = 5
 #: Calls that change a folder.
-CALLS = ["mkdir", "pwrite", "fsync", "rename", "replace", "link", "unlink", "rmdir"]
+CALLS = ["mkdir", "pwrite", "fsync", "rename", "replace", "unlink", "rmdir"]
 
 
 def contents(number: int) -> bytes:
-    """The bytes of a file; no two files have the same."""
     return Random(number).randbytes(2000 + 1000 * number)
 
 
 def name_of(number: int) -> str:
-    """The name of a file; one of them is of a kind that nobody knows."""
+    """Give the name of a file; one of them is of an unknown kind."""
     return f"{number}.whl" if number else f"{number}.kind"
 
 
 def reference_of(number: int) -> FileReference:
-    """The reference of a file."""
-    data = contents(number)
-    url = f"https://h.example/{number % 3}/{name_of(number)}"
-    return FileReference(url, ("sha256", sha256(data)), len(data), private=False)
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    return ref(f"{number % 3}/{name_of(number)}", contents(number))
 
 
 def die_at(step: int) -> None:
     """Let this process be killed at the step of this number: before a call, or after it."""
     steps = itertools.count()
 
+    def count() -> None:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
         def calling(*arguments: Any, **named: Any) -> Any:
-            if next(steps) == step:
-                _die()
+            count()
             outcome = call(*arguments, **named)
-            if next(steps) == step:
-                _die()
+            count()
             return outcome
 
         return calling

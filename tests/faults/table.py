@@ -6,67 +6,56 @@ Each row is run against the real program; ``docs/outages.rst`` shows the same ro
 
 from __future__ import annotations
 
-import gzip
-from typing import Literal
+import re
+from gzip import compress
+from typing import Any, Literal
 
 import attrs
 
 from tests.support.fake_index import Behavior
 
-#: The states of a page when its upstream fails, and the docs' words for them.
-STATES = {
-    "cold": "Nothing cached",
-    "fresh": "Fresh",
-    "expired": "Past its time to live",
-    "restarted": "After a restart",
-}
 State = Literal["cold", "fresh", "expired", "restarted fresh", "restarted expired"]
 
 
 @attrs.frozen
 class Expected:
-    """What a client gets.
+    """What a client gets: of the page from before, or, without one, a line with the cause.
 
     :ivar x_cache: the ``X-Cache`` header; empty: none
-    :ivar body: ``old page``: the very bytes from before; ``one line``: of text, with the cause
-    :ivar within: seconds that the first client waits at most
-    :ivar then: seconds that those after it wait at most
+    :ivar within: seconds that the first client waits at most; `then`: those after it
     """
 
     status: int
     x_cache: str
-    body: Literal["old page", "one line"]
     within: float
     then: float
 
     def __str__(self) -> str:
-        words = f"{self.status}"
-        words += f" ``{self.x_cache}``" if self.x_cache else ""
+        words = f"{self.status} ``{self.x_cache}``" if self.x_cache else f"{self.status}"
         if self.within <= AT_ONCE:
-            return words + " at once"
-        words += f" within {self.within:g} s"
-        return words + (", then at once" if self.then <= AT_ONCE else "")
+            return f"{words} at once"
+        return f"{words} within {self.within:g} s{', then at once' * (self.then <= AT_ONCE)}"
 
 
+_JSON = "application/vnd.pypi.simple.v1+json"
 #: Seconds after an upstream's return in which clients get fresh pages at the latest.
 SOON = 10.0
 #: Seconds: what a busy machine needs for an answer that waits for nothing.
 AT_ONCE = 1.0
 
-HIT = Expected(200, "HIT", "old page", AT_ONCE, AT_ONCE)
-STALE = Expected(200, "STALE", "old page", 5, AT_ONCE)
-LATER = Expected(503, "", "one line", 10, 10)
-NEVER = Expected(502, "", "one line", 10, 10)
+HIT = Expected(200, "HIT", AT_ONCE, AT_ONCE)
+STALE = Expected(200, "STALE", 5, AT_ONCE)
+LATER = Expected(503, "", 10, 10)
+NEVER = Expected(502, "", 10, 10)
 
 
 @attrs.frozen
 class Trouble:
     """What is wrong: with the way to the index, with its name, or with its answers.
 
-    :ivar gate: ``closed``, ``clogged`` (SYNs are dropped), ``plain`` (no TLS where it should
-        be), ``expired`` or ``untrusted`` (the certificate)
-    :ivar names: ``absent`` (the name does not exist) or ``silent`` (no name server answers)
-    :ivar private: whether the index is asked with credentials
+    :ivar gate: ``clogged``: SYNs are dropped; ``plain``: it speaks no TLS where it should
+    :ivar names: ``silent``: no name server answers
+    :ivar private: whether proxpi has credentials for the index
     """
 
     behavior: Behavior = attrs.field(factory=Behavior)
@@ -76,43 +65,44 @@ class Trouble:
 
     @property
     def tls(self) -> bool:
-        """Whether the index is asked over https."""
         return self.gate in ("plain", "expired", "untrusted")
 
 
-def _says(status: int, **headers: str) -> Trouble:
-    fields: dict[str, str | None] = {"Content-Type": "text/plain"}
-    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return Trouble(Behavior(status=status, body=b"no", headers=fields))
+def _does(**behavior: Any) -> Trouble:
+    return Trouble(Behavior(**behavior))
 
 
-def _sends(body: bytes, content_type: str, encoding: str | None = None) -> Trouble:
-    headers = {"Content-Type": content_type, "Content-Encoding": encoding}
-    return Trouble(Behavior(body=body, headers=headers))
+def _says(status: int, retry_after: str | None = None, *, private: bool = False) -> Trouble:
+    headers = {"Content-Type": "text/plain", "Retry-After": retry_after}
+    return Trouble(Behavior(status=status, body=b"no", headers=headers), private=private)
 
 
-_JSON = "application/vnd.pypi.simple.v1+json"
+def _sends(body: bytes, content_type: str = _JSON, *, gzip: bool = False) -> Trouble:
+    headers = {"Content-Type": content_type, "Content-Encoding": "gzip" if gzip else None}
+    return _does(body=body, headers=headers)
+
+
+CUT = "the answer was cut short"
 _LOGIN_PAGE = b"""<!DOCTYPE html><html><head><title>Sign in</title></head><body>
 <form action="/login" method="post"><input name="user"><input type="password" name="password">
 </form></body></html>"""
 _IMAGE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\6\0\0\0\x1f\x15\xc4\x89"
 _EMPTY_PAGE = b'{"meta": {"api-version": "1.0"}, "name": "known", "files": [], "projects": []}'
-_COMPRESSED = gzip.compress(_EMPTY_PAGE, mtime=0)
+_GZIP = compress(_EMPTY_PAGE, mtime=0)
 
 
 @attrs.frozen
 class Failure:
-    """A row of the table.
+    """A row: what the upstream does, the response without a page, and a part of its text."""
 
-    :ivar upstream: what the upstream does, for the docs
-    :ivar cause: a part of the response's line if there is no page
-    """
-
-    name: str
     upstream: str
     cold: Expected
     cause: str
     trouble: Trouble
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.upstream.lower()).strip("-")
 
     @property
     def keeps_waiting(self) -> bool:
@@ -126,72 +116,50 @@ class Failure:
         return self.cold if state == "cold" else HIT if "fresh" in state else STALE
 
 
-# fmt: off
 FAILURES = [
-    Failure("refused", "refuses connections", LATER, "connection refused", Trouble(gate="closed")),
-    Failure("dropped-syn", "answers no attempt to connect",
-            LATER, "timed out", Trouble(gate="clogged")),
-    Failure("silent", "accepts connections, and says nothing",
-            LATER, "timed out", Trouble(Behavior(hold=True))),
-    Failure("drip", "sends one byte per second", LATER, "timed out", Trouble(Behavior(drip=1))),
-    Failure("reset", "resets the connection in the middle of a page",
-            LATER, "the answer was cut short", Trouble(Behavior(truncate_after=60, reset=True))),
-    Failure("cut-length", "sends less than the announced length",
-            LATER, "the answer was cut short", Trouble(Behavior(truncate_after=60))),
-    Failure("cut-chunks", "ends a chunked answer without its end",
-            LATER, "the answer was cut short", Trouble(Behavior(truncate_after=60, chunked=True))),
-    Failure("no-tls", "speaks plain HTTP where TLS is expected",
-            LATER, "TLS failed", Trouble(gate="plain")),
-    Failure("expired-certificate", "shows a certificate that has expired",
-            NEVER, "certificate", Trouble(gate="expired")),
-    Failure("untrusted-certificate", "shows a certificate of an unknown authority",
-            NEVER, "certificate", Trouble(gate="untrusted")),
-    Failure("name-absent", "has a name that is not found",
-            LATER, "host name not found", Trouble(names="absent")),
-    Failure("name-silent", "has a name that no name server answers for",
-            LATER, "", Trouble(names="silent")),
-    Failure("500", "answers 500", LATER, "status 500", _says(500)),
-    Failure("502", "answers 502", LATER, "status 502", _says(502)),
-    Failure("503", "answers 503", LATER, "status 503", _says(503)),
-    Failure("504", "answers 504", LATER, "status 504", _says(504)),
-    Failure("503-retry-after", "answers 503 and ``Retry-After: 2``",
-            LATER, "status 503", _says(503, Retry_After="2")),
-    Failure("429-retry-after", "answers 429 and ``Retry-After: 2``",
-            LATER, "status 429", _says(429, Retry_After="2")),
-    Failure("401", "answers 401: it wants credentials", NEVER, "credentials rejected", _says(401)),
-    Failure("403", "answers 403 to proxpi's credentials",
-            NEVER, "credentials rejected", attrs.evolve(_says(403), private=True)),
-    Failure("login-page", "answers 200 with a login page",
-            NEVER, "not a list of files", _sends(_LOGIN_PAGE, "text/html")),
-    Failure("broken-json", "answers 200 with JSON that is none",
-            NEVER, "JSON", _sends(b'{"meta": {"api-version": "1.0"}, "name": "kno', _JSON)),
-    Failure("empty", "answers 200 with nothing", NEVER, "empty", _sends(b"", _JSON)),
-    Failure("image", "answers 200 with an image",
-            NEVER, "neither JSON nor HTML", _sends(_IMAGE, "image/png")),
-    Failure("garbled-gzip", "answers 200 with gzip that is none",
-            NEVER, "cannot be decompressed", _sends(_COMPRESSED[:10] + b"garbage", _JSON, "gzip")),
-    Failure("cut-gzip", "answers 200 with gzip that stops in the middle",
-            LATER, "cut short", _sends(_COMPRESSED[:-20], _JSON, "gzip")),
+    Failure("refuses connections", LATER, "connection refused", Trouble(gate="closed")),
+    Failure("answers no attempt to connect", LATER, "timed out", Trouble(gate="clogged")),
+    Failure("accepts connections, and is silent", LATER, "timed out", _does(hold=True)),
+    Failure("sends one byte per second", LATER, "timed out", _does(drip=1)),
+    Failure(
+        "resets the connection within a page", LATER, CUT, _does(truncate_after=60, reset=True)
+    ),
+    Failure("sends less than the announced length", LATER, CUT, _does(truncate_after=60)),
+    Failure("does not end chunks", LATER, CUT, _does(truncate_after=60, chunked=True)),
+    Failure("speaks plain HTTP where TLS is expected", LATER, "TLS failed", Trouble(gate="plain")),
+    Failure("shows an expired certificate", NEVER, "certificate", Trouble(gate="expired")),
+    Failure("shows an untrusted certificate", NEVER, "certificate", Trouble(gate="untrusted")),
+    Failure("has a name that is not found", LATER, "host name not found", Trouble(names="absent")),
+    Failure("has a name that no name server answers for", LATER, "", Trouble(names="silent")),
+    *(Failure(f"answers {n}", LATER, f"status {n}", _says(n)) for n in (500, 502, 503, 504)),
+    *(
+        Failure(f"answers {n} and ``Retry-After: 2``", LATER, f"status {n}", _says(n, "2"))
+        for n in (503, 429)
+    ),
+    Failure("answers 401: it wants credentials", NEVER, "credentials rejected", _says(401)),
+    Failure("answers 403 to credentials", NEVER, "credentials rejected", _says(403, private=True)),
+    Failure("sends a login page", NEVER, "not a list of files", _sends(_LOGIN_PAGE, "text/html")),
+    Failure("sends half a JSON page", NEVER, "JSON", _sends(_EMPTY_PAGE[:40])),
+    Failure("sends 200 with nothing", NEVER, "empty", _sends(b"")),
+    Failure("sends an image", NEVER, "neither JSON nor HTML", _sends(_IMAGE, "image/png")),
+    Failure(
+        "sends bad gzip", NEVER, "cannot be decompressed", _sends(_GZIP[:10] + b"x" * 9, gzip=True)
+    ),
+    Failure("sends half of a gzip", LATER, "cut short", _sends(_GZIP[:-20], gzip=True)),
 ]
-# fmt: on
 
 
 def documented() -> str:
-    """The table in reStructuredText."""
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 28 24 14 17 17", ""]
-    cells = [["The upstream …", *STATES.values()]]
-    for failure in FAILURES:
-        cells.append(
-            [
-                f"… {failure.upstream}",
-                f"{failure.cold}: “{failure.cause}”" if failure.cause else f"{failure.cold}",
-                f"{HIT}",
-                f"{STALE}",
-                f"fresh: {HIT}; else {STALE}",
-            ]
-        )
-    for row in cells:
-        lines += [f"   {'  ' if number else '* '}- {cell}" for number, cell in enumerate(row)]
+    """The table in reStructuredText, and a sentence on the states that are the same in each row."""
+    lines = [
+        f"A cached page gets the same response in each row. If it is fresh: {HIT}.",
+        f"Past its time to live: {STALE}. After a restart: the same.",
+        *("", ".. list-table::", "   :header-rows: 1", "   :widths: 50 50", ""),
+        *("   * - The upstream …", "     - Nothing cached"),
+    ]
+    for each in FAILURES:
+        text = f"{each.cold}: “{each.cause}”" if each.cause else f"{each.cold}"
+        lines += [f"   * - … {each.upstream}", f"     - {text}"]
     return "\n".join(lines) + "\n"
 
 

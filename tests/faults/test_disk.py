@@ -33,10 +33,7 @@ NO_SPACE, READ_ONLY = "No space left on device", "Read-only file system"
 
 
 class SmallDisk:
-    """A proxpi whose cache folder is a file system of 8 MiB and 200 inodes.
-
-    ``folder`` is the folder as this process sees it.
-    """
+    """A proxpi whose cache folder, as this process sees it, has 8 MiB and 200 inodes."""
 
     def __init__(self, proxy: Proxy, folder: Path) -> None:
         self.proxy = proxy
@@ -44,13 +41,12 @@ class SmallDisk:
         self._mounted = folder
 
     def remount(self, option: str) -> None:
-        """Make the file system read-only (``ro``) or writable (``rw``)."""
         into = ["nsenter", "--mount", "--target", str(self.proxy.pid)]
         subprocess.run([*into, "mount", "-o", f"remount,{option}", str(self._mounted)], check=True)
 
     @contextmanager
     def filled(self, size: int = 100 * MIB) -> Iterator[None]:
-        """Let a foreign file take so many bytes, or all there are."""
+        """Let a foreign file take so many bytes, or all."""
         path = self.folder / "ballast"
         with open(path, "wb", buffering=0) as file, suppress(OSError):
             file.writelines(bytes(4096) for _ in range(size // 4096))
@@ -85,7 +81,6 @@ def start_small_disk(
 
 @pytest.fixture
 def small_disk(start_small_disk: StartSmallDisk) -> SmallDisk:
-    """A proxpi on a small disk."""
     return start_small_disk()
 
 
@@ -96,7 +91,7 @@ def _add(index: FakeIndex, version: str, size: int = 1000) -> Distribution:
 
 
 def _get(proxy: Proxy, file: Distribution) -> Reply:
-    """Request a file; the response is the file or a redirect to it."""
+    """Get a file or a redirect to it."""
     reply = proxy.get(f"/index/demo/{file.filename}")
     assert reply.status in (200, 302)
     if reply.status == 200:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,14 +19,12 @@ NEWER = "known-2.0-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the cache, and the notes of what each proxy has sent to other hosts."""
-    return tmp_path_factory.mktemp("offline")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy that is offline, on a cache folder that another one has filled.
 
-
-@pytest.fixture(scope="module")
-def offline(folder: Path) -> Iterator[Proxy]:
-    """A proxy that is offline, on a cache folder that another one has filled."""
+    Files in its own folder note what both have sent to other hosts.
+    """
+    folder = tmp_path_factory.mktemp("offline")
     with FakeIndex() as index, proxies(folder) as start:
         for distribution in (WHEEL, make_wheel("unknown"), make_wheel("known", "2.0")):
             index.add(distribution)
@@ -69,7 +66,7 @@ def test_not_cached(offline: Proxy) -> None:
     assert "asking once more" not in offline.output
 
 
-def test_no_connection(offline: Proxy, folder: Path) -> None:
+def test_no_connection(offline: Proxy) -> None:
     """No connection is opened, no datagram sent and no name looked up, whatever is requested."""
     for path in ("/", "/health", "/index/", "/index/known/", "/index/unknown/", FILE, "/index/a/b"):
         offline.get(path)
@@ -78,5 +75,5 @@ def test_no_connection(offline: Proxy, folder: Path) -> None:
     offline.request("DELETE", "/cache/known")
     assert offline.get("/index/known/").status == 200
     # The proxy that filled the folder was overheard: so would this one have been.
-    assert "socket.connect" in (folder / "before").read_text()
-    assert (folder / "now").read_text() == ""
+    assert "socket.connect" in (offline.folder / "before").read_text()
+    assert (offline.folder / "now").read_text() == ""

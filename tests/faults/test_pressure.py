@@ -105,19 +105,3 @@ def test_unread_responses(fake_index: FakeIndex, start_proxy: StartProxy) -> Non
             status, fields = sockets.head(client)
             assert status == 200
             assert sockets.body(client, int(fields["content-length"])) == page.body
-
-
-def test_uploads(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """An upload is refused before it takes memory."""
-    proxy = start_proxy(fake_index)
-    memory = proxy.memory()
-    chunk = b"100000\r\n" + bytes(MIB) + b"\r\n"
-    for length in ("Content-Length: 1000000000", "Transfer-Encoding: chunked"):
-        with sockets.connect(proxy.origin) as client:
-            head = f"POST /index/ HTTP/1.1\r\nHost: proxpi.example\r\n{length}\r\n\r\n"
-            client.sendall(head.encode())
-            with pytest.raises(ConnectionError):
-                for _ in range(200):
-                    client.sendall(chunk)
-    assert proxy.memory() < memory + 10 * MIB
-    assert proxy.get("/health").status == 200

@@ -35,20 +35,19 @@ SILENT = Behavior(hold=True)
 
 @contextmanager
 def ends_within(seconds: float, at_least: float = 0) -> Iterator[None]:
-    """Check how long the block takes."""
     began = time.monotonic()
     yield
     assert at_least <= time.monotonic() - began < seconds
 
 
-def stop_container(proxy: Proxy) -> None:
-    """Send SIGTERM to the first process of the container that `unshare` has made."""
-    [number] = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split()
-    os.kill(int(number), signal.SIGTERM)
+def terminate(proxy: Proxy, within: list[str]) -> None:
+    """Send SIGTERM to the process, or to the first one of the container that `unshare` has made."""
+    children = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children")
+    pid = int(children.read_text()) if within == CONTAINER else proxy.pid
+    os.kill(pid, signal.SIGTERM)
 
 
 def wait_until_it_refuses(proxy: Proxy) -> None:
-    """Wait until it accepts no connection."""
     while True:
         try:
             sockets.connect(proxy.origin).close()
@@ -56,11 +55,12 @@ def wait_until_it_refuses(proxy: Proxy) -> None:
             return
 
 
+@pytest.mark.parametrize("within", [[], CONTAINER])
 def test_responses_under_way(
-    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, within: list[str]
 ) -> None:
     """Downloads under way are finished; idle connections and the temporary folder go at once."""
-    proxy = start_proxy(fake_index)
+    proxy = start_proxy(fake_index, within=within)
     data, path = serve_large(fake_index, proxy, 16 * MIB)
     assert list(tmp_path.glob("proxpi-*")) != []
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def test_responses_under_way(
             sockets.ask(client, path)
             assert sockets.head(client)[0] == 200
             clients.append(client)
-        os.kill(proxy.pid, signal.SIGTERM)
+        terminate(proxy, within)
         wait_until_it_refuses(proxy)
         assert idle.recv(1) == b""
         assert proxy.returncode is None
@@ -82,21 +82,8 @@ def test_responses_under_way(
             assert sockets.body(client, len(data)) == data
             assert client.recv(1) == b""
         with ends_within(SOON):
-            assert proxy.wait() == -signal.SIGTERM
+            assert proxy.wait() == (0 if within else -signal.SIGTERM)
     assert list(tmp_path.glob("proxpi-*")) == []
-
-
-def test_container(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """The first process of a container ends with status 0, its responses finished."""
-    proxy = start_proxy(fake_index, within=CONTAINER)
-    data, path = serve_large(fake_index, proxy, 4 * MIB)
-    with sockets.connect(proxy.origin, receives=65536) as client:
-        sockets.ask(client, path)
-        assert sockets.head(client)[0] == 200
-        stop_container(proxy)
-        wait_until_it_refuses(proxy)
-        assert sockets.body(client, len(data)) == data
-    assert proxy.wait() == 0
 
 
 def test_client_that_reads_nothing(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
@@ -164,11 +151,8 @@ def test_idle_tls_connection(tmp_path: Path, start_proxy: StartProxy, within: li
         proxy = start_proxy(index_url=f"{index.origin}/", within=within, **settings)
         assert proxy.get("/index/demo/").status == 200
         with ends_within(SOON):
-            if within:
-                stop_container(proxy)
-                assert proxy.wait() == 0
-            else:
-                assert proxy.stop() == -signal.SIGTERM
+            terminate(proxy, within)
+            assert proxy.wait() == (0 if within else -signal.SIGTERM)
         ended.set()
 
 
@@ -258,7 +242,7 @@ def test_full_log_pipe(
     waits = drain_timeout if len(signals) == 1 else 0
     with ends_within(waits + SOON, at_least=waits):
         if within == CONTAINER:
-            stop_container(proxy)
+            terminate(proxy, within)
             assert proxy.wait() == 0
         else:
             assert proxy.stop(signals[-1]) == -signals[0]

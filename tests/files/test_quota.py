@@ -27,8 +27,6 @@ CHUNKS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=40)
 
 
 class Admission(CacheCase):
-    """Which files may be cached at all."""
-
     def test_larger_than_the_capacity(self) -> None:
         """Such a file is refused, announced or not, and evicts nothing."""
         kept = self.keep("kept.whl", b"kept")
@@ -57,8 +55,6 @@ class Admission(CacheCase):
 
 
 class Reservations(CacheCase):
-    """Partial files count, and evict cached ones."""
-
     def test_bytes_that_arrive_evict(self) -> None:
         """A write evicts a cached file once the free bytes are used up."""
         old = self.keep("old.whl", bytes(60))
@@ -142,8 +138,6 @@ class Reservations(CacheCase):
 
 
 class Evictions(CacheCase):
-    """Which files make space, and when."""
-
     def test_order(self) -> None:
         """The least recently used file goes first, and one that was in use after that."""
         a, b = self.keep("a.whl", bytes(40)), self.keep("b.whl", bytes(40))
@@ -232,8 +226,6 @@ class Evictions(CacheCase):
 
 
 class Queued(CacheCase):
-    """Files that were renamed and not unlinked yet."""
-
     def setUp(self) -> None:
         """Cache ten files; threads wait."""
         super().setUp()
@@ -307,8 +299,6 @@ class Queued(CacheCase):
 
 
 class Reserved(CacheCase):
-    """Reserved names."""
-
     def test_foreign(self) -> None:
         """A name that only looks like one is foreign; a folder under one stops nothing."""
         for name in (f"{RESERVED}x", f"{RESERVED}{'0' * 17}", f"x{RESERVED}{'0' * 16}"):

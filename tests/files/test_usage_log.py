@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from proxpi.files import layout, usage_log
@@ -22,7 +21,6 @@ class Remembered(CacheCase):
     """Three files, one of them used often, that the times on disk would evict first."""
 
     def setUp(self) -> None:
-        """Use a file, then cache two others."""
         super().setUp()
         self.files = {"a": self.keep("a.whl", bytes(30))}
         for _ in range(3):
@@ -113,21 +111,16 @@ class Remembered(CacheCase):
 
 
 class Verified(CacheCase):
-    """A file that was compared with its page once is not read again after a restart."""
-
     def setUp(self) -> None:
-        """Cache a file."""
         super().setUp()
         self.file = self.keep("a.whl", b"right")
         self.path = self.host / "a.whl"
 
     def restart(self) -> None:
-        """Start after an orderly end."""
         self.cache_dir.close()
         self.start()
 
     def assert_unverified(self) -> None:
-        """Check that the file is not served before it was compared again."""
         assert self.cache_dir.open(self.file) is None
         assert self.cache_dir.found(self.file)
 
@@ -144,7 +137,7 @@ class Verified(CacheCase):
             assert self.cache_dir.open(ref("a.whl", b"other")) is None
 
     def test_unverified_again(self) -> None:
-        """After a kill, a change from outside, a deletion, or damage to what is remembered."""
+        """After a kill, a change from outside or a deletion it is read again."""
 
         def write(data: bytes) -> Callable[[], object]:
             return lambda: self.path.write_bytes(data)
@@ -159,15 +152,6 @@ class Verified(CacheCase):
             self.restart()
             self.assert_unverified()
             self.keep("a.whl", b"right")
-        for note in ("x", [], [[1, 2, 3]], [[1, 2, 3], {"md5": "0"}], [[1, 2], {"sha256": "0"}]):
-            self.cache_dir.close()
-            log = self.cache_dir.own / NAME
-            document = msgspec.json.decode(log.read_bytes())
-            document["files"][0][4] = note
-            log.write_bytes(msgspec.json.encode(document))
-            self.start()
-            self.assert_unverified()
-            assert self.check(self.file)
         self.delete("a.whl")
         write(b"right")()
         self.restart()
@@ -201,10 +185,8 @@ class Verified(CacheCase):
 
 
 class AnyKind(CacheCase):
-    """Files whose names do not tell that the cache owns them."""
-
     def setUp(self) -> None:
-        """Cache one, and lay a foreign one beside it."""
+        """Cache a file whose name does not tell its owner, and lay a foreign one beside it."""
         super().setUp()
         self.keep("unknown.kind", bytes(10))
         self.foreign = self.lay("theirs.kind", bytes(10))
@@ -252,10 +234,8 @@ class AnyKind(CacheCase):
 
 
 class Scan(CacheCase):
-    """A large folder is scanned in a thread, while the process runs."""
-
     def setUp(self) -> None:
-        """Cache three files."""
+        """Cache three files in a folder that is scanned in a thread."""
         super().setUp()
         self.files = self.fill(3, 30)
         self.cache_dir.close()

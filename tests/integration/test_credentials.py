@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from tests.support.distributions import make_wheel
-from tests.support.fake_index import Behavior, FakeIndex, Seen
+from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import StartProxy
 
 _USER = "reader"
@@ -20,13 +20,11 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 
 
 def _url(index: FakeIndex) -> str:
-    """Give the index's URL with the credentials."""
     pair = f"{quote(_USER, safe='')}:{quote(_PASSWORD, safe='')}@"
     return index.url.replace("://", f"://{pair}")
 
 
 def _is_hidden(text: str) -> bool:
-    """Tell whether a text has the password in no form."""
     encoded = base64.b64encode(f"{_USER}:{_PASSWORD}".encode()).decode().rstrip("=")
     forms = (_PASSWORD, quote(_PASSWORD), quote(_PASSWORD, safe=""), encoded)
     return not any(form in text for form in forms)
@@ -38,10 +36,6 @@ def private_index() -> Iterator[FakeIndex]:
     with FakeIndex(files_elsewhere=True) as index:
         index.require_auth(_USER, _PASSWORD)
         yield index
-
-
-def _of(index: FakeIndex, origin: str) -> list[Seen]:
-    return [seen for seen in index.requests() if seen.origin == origin]
 
 
 def test_own_origin(private_index: FakeIndex, start_proxy: StartProxy) -> None:
@@ -57,10 +51,9 @@ def test_own_origin(private_index: FakeIndex, start_proxy: StartProxy) -> None:
     replies += [proxy.get("/index/demo/", Accept=_JSON)]
     replies += [proxy.get(f"/index/demo/{wheel.filename}")]
     assert [reply.status for reply in replies] == [200, 200, 200, 404, 200, 200, 200, 200]
-    assert all("authorization" in seen.headers for seen in _of(private_index, "index"))
-    elsewhere = _of(private_index, "files")
-    assert [seen.status for seen in elsewhere] == [200, 200]
-    assert not any("authorization" in seen.headers for seen in elsewhere)
+    asked = private_index.requests()
+    assert all(("authorization" in seen.headers) == (seen.origin == "index") for seen in asked)
+    assert [seen.status for seen in asked if seen.origin == "files"] == [200, 200]
     proxy.stop()
     assert _is_hidden(proxy.output)
     for reply in replies:

@@ -40,28 +40,22 @@ def poetry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def poetry_install(
     poetry: Path, folder: Path, index_url: str, *requirements: str, lock: str | None = None
 ) -> tuple[Environment, str]:
-    """Install a project's requirements with poetry; its environment, and the lock file's text.
-
-    With ``lock``, a lock file of an earlier install, poetry resolves nothing.
-    """
+    """Install with poetry; give the environment and lock file. With `lock` nothing is resolved."""
     project = folder / "project"
     project.mkdir(parents=True)
     required = ", ".join(f'"{requirement}"' for requirement in requirements)
     (project / "pyproject.toml").write_text(
-        f"""\
+        f"""
 [project]
 name = "consumer"
 version = "0"
 requires-python = ">=3.11,<4"
 dependencies = [{required}]
-
 [tool.poetry]
 package-mode = false
-
 [[tool.poetry.source]]
 name = "proxpi"
 url = "{index_url}"
-priority = "primary"
 """
     )
     if lock is not None:
@@ -159,7 +153,6 @@ def test_ranges(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) 
     assert environment.version_of("demo_lib") == "1.5"
     ranges = [seen.headers.get("range") for seen in fake_index.files_asked()]
     assert None in ranges and len(ranges) > 1
-    assert all(one is None or one.count("-") == 1 for one in ranges)
 
 
 @both

@@ -24,7 +24,6 @@ SHARE = 0.5
 
 
 def _page(files: int) -> bytes:
-    """Write the page of a project with so many wheels."""
     listed = []
     for number in range(files):
         filename = f"large-1.{number}-py3-none-any.whl"
@@ -46,7 +45,6 @@ def _page(files: int) -> bytes:
 
 
 def _list(projects: int) -> bytes:
-    """Write the list of so many projects."""
     names = [{"_last-serial": number, "name": f"Project_{number}"} for number in range(projects)]
     return json.dumps({"meta": {"api-version": "1.4"}, "projects": names}).encode()
 

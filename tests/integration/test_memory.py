@@ -26,21 +26,21 @@ def odd(number: int, size: int) -> str:
     return f"{number:08}" + "x" * (size - 8)
 
 
+#: Targets and header fields, of a kind, that no other number gives.
 KINDS: dict[str, Callable[[int], list[str]]] = {
-    "targets": lambda number: [f"/index/demo/?{odd(number, 1900)}", "Accept: text/html"],
-    "large targets": lambda number: [f"/index/demo/?{odd(number, 15_000)}", "Accept: text/html"],
-    "escaped targets": lambda number: [f"/index/demo/{number:08}{'%01' * 600}"],
-    "fields": lambda number: ["/index/demo/", f"Accept: {odd(number, 1900)}, */*"],
-    "large fields": lambda number: ["/index/demo/", f"Accept: {odd(number, 15_000)}, */*"],
-    "codings": lambda number: ["/index/demo/", f"Accept-Encoding: {odd(number, 400)}, gzip"],
-    "tags": lambda number: ["/index/demo/", f'If-None-Match: "{odd(number, 1900)}"'],
-    "heads": lambda number: ["/index/demo/", f"User-Agent: {odd(number, 1900)}"],
-    "large heads": lambda number: ["/index/demo/", f"User-Agent: {odd(number, 15_000)}"],
-    "names": lambda number: ["/index/demo/", *(f"{odd(number * 9 + n, 250)}: x" for n in range(9))],
-    "large names": lambda number: ["/index/demo/", f"{odd(number, 9000)}: x"],
-    "large hosts": lambda number: ["/", f"Host: {odd(number, 1000)}"],
-    "large projects": lambda number: [f"/index/{odd(number, 15_000)}/"],
-    "files": lambda number: [f"/index/demo/{odd(number, 1900)}"],
+    "targets": lambda n: [f"/index/demo/?{odd(n, 1900)}", "Accept: text/html"],
+    "large targets": lambda n: [f"/index/demo/?{odd(n, 15_000)}", "Accept: text/html"],
+    "escaped targets": lambda n: [f"/index/demo/{n:08}{'%01' * 600}"],
+    "fields": lambda n: ["/index/demo/", f"Accept: {odd(n, 1900)}, */*"],
+    "codings": lambda n: ["/index/demo/", f"Accept-Encoding: {odd(n, 400)}, gzip"],
+    "tags": lambda n: ["/index/demo/", f'If-None-Match: "{odd(n, 1900)}"'],
+    "heads": lambda n: ["/index/demo/", f"User-Agent: {odd(n, 1900)}"],
+    "large heads": lambda n: ["/index/demo/", f"User-Agent: {odd(n, 15_000)}"],
+    "names": lambda n: ["/index/demo/", *(f"{odd(n * 9 + each, 250)}: x" for each in range(9))],
+    "large names": lambda n: ["/index/demo/", f"{odd(n, 9000)}: x"],
+    "large hosts": lambda n: ["/", f"Host: {odd(n, 1000)}"],
+    "large projects": lambda n: [f"/index/{odd(n, 15_000)}/"],
+    "files": lambda n: [f"/index/demo/{odd(n, 1900)}"],
 }
 
 

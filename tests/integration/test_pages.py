@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from tests.support.clients import pip_install
-from tests.support.distributions import make_sdist, make_wheel
+from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
 from tests.support.proxy import Proxy
@@ -102,40 +102,6 @@ def test_wrong_metadata(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path
         proxy = start_proxy(fake_index, cache_dir=tmp_path / "cache")
     installed, _ = pip_install(tmp_path / "pip", proxy.url, "demo")
     assert installed.version_of("demo") == "1.0"
-
-
-def test_unadvertised_metadata(shared_index: FakeIndex, shared_proxy: Proxy) -> None:
-    """Core metadata and signatures that are not advertised are requested upstream all the same."""
-    wheel, sdist = make_wheel("unadvertised"), make_sdist("unadvertised")
-    paths = [shared_index.add(wheel, core_metadata=None), shared_index.add(sdist)]
-    for path in paths:
-        shared_index.script(path + ".metadata", Behavior(status=404, body=b"gone"))
-        for suffix in (".metadata", ".asc"):
-            assert shared_proxy.get(path.replace("/files/", "/index/") + suffix).status == 404
-    asked = [seen.path for seen in shared_index.files_asked()]
-    assert asked == [path + suffix for path in paths for suffix in (".metadata", ".asc")]
-    shared_index.script(paths[0] + ".metadata")
-    reply = shared_proxy.get(paths[0].replace("/files/", "/index/") + ".metadata")
-    assert (reply.status, reply.body) == (200, wheel.metadata)
-
-
-def test_delete_all(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """``DELETE /cache`` removes files, pages and list from the folder, and no foreign file."""
-    wheel = make_wheel("demo")
-    fake_index.add(wheel)
-    folder = tmp_path / "cache"
-    (folder / "foreign").mkdir(parents=True)
-    (folder / "foreign/notes.txt").write_text("x")
-    proxy = start_proxy(fake_index, cache_dir=folder)
-    for path in ("/index/", "/index/demo/", f"/index/demo/{wheel.filename}"):
-        assert proxy.get(path).status == 200
-    reply = proxy.request("DELETE", "/cache")
-    assert (reply.status, json.loads(reply.body)) == (200, {"status": "success", "data": None})
-    left = {path.name for path in folder.rglob("*") if path.is_file()}
-    assert "notes.txt" in left
-    assert not {name for name in left if name.endswith((".whl", ".page", ".list"))}
-    proxy = start_proxy(fake_index, cache_dir=folder, offline="on")
-    assert proxy.get("/index/demo/").status == 503
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "Content-Encoding", "Location"])

@@ -39,7 +39,6 @@ def proxy(shared_index: FakeIndex, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def connected(proxy: Proxy, scheme: str = "http") -> socket.socket:
-    """Connect to one of its listeners."""
     return sockets.connect_tls(proxy) if scheme == "https" else sockets.connect(proxy.origin)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,24 +93,19 @@ class CacheCase(FolderCase):
         while self.jobs:
             self.run_thread()
 
-    def value(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
-        """Give the result of a coroutine, or raise its error; threads run if it waits."""
-        outcomes: list[Any] = []
-        run(work).addBoth(outcomes.append)
-        while not outcomes:
-            self.run_thread()
-        if isinstance(outcomes[0], Failure):
-            outcomes[0].raiseException()
-        return outcomes[0]  # type: ignore[no-any-return]
-
     def adopt(self, partial: PartialFile, reference: FileReference) -> OpenFile | None:
         """Adopt and discard a partial file; its own flush to disk waits for no other thread."""
         held, self.held = self.held, False
-        try:
-            return self.value(self.cache_dir.adopt(partial, reference))
-        finally:
-            self.held = held
-            self.cache_dir.discard(partial)
+        adopted = run(self.cache_dir.adopt(partial, reference))
+        while not adopted.called:
+            self.run_thread()
+        self.held = held
+        self.cache_dir.discard(partial)
+        outcome: list[Any] = []
+        adopted.addBoth(outcome.append)
+        if isinstance(outcome[0], Failure):
+            outcome[0].raiseException()
+        return outcome[0]  # type: ignore[no-any-return]
 
     def keep(self, name: str | FileReference, data: bytes) -> FileReference:
         """Cache a file as a download does; give its reference."""
