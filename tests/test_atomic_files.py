@@ -10,22 +10,16 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from twisted.internet.task import Clock
 
 from proxpi import atomic_files
 from proxpi.files.cache_dir import PartialFile
-from proxpi.index.client import StoredResponse
-from proxpi.index.list_store import ListStore
 from tests.support.cases import FolderCase
-from tests.support.indexes import page_store
 from tests.support.logs import logged
 
 
 class AnotherStarts(FolderCase):
-    """Another process removes leftovers whenever a file was made and is not locked yet."""
-
     def setUp(self) -> None:
-        """Let it do so a few times."""
+        """Let another process remove leftovers whenever a file was made and is not locked yet."""
         super().setUp()
         self.own = self.folder / ".proxpi"
         self.own.mkdir()
@@ -47,7 +41,7 @@ class AnotherStarts(FolderCase):
         self.put(fcntl, "flock", mock.Mock(side_effect=[*left, None] if times < 9 else left))
 
     def test_written(self) -> None:
-        """Downloads, documents, pages and lists are written all the same."""
+        """Downloads and documents are written all the same."""
         partial = PartialFile(self.own, None, mock.Mock(**{"grow.return_value": None}))
         partial.write(b"data")
         partial.flush()
@@ -56,13 +50,6 @@ class AnotherStarts(FolderCase):
         self.starts = 3
         atomic_files.write_whole(self.own / "uses.json", b"data")
         assert (self.own / "uses.json").read_bytes() == b"data"
-        self.starts = 3
-        stored = page_store(self.own / "pages", Clock()).save("demo", {}, {"json": b"data"})
-        assert stored.image is None
-        self.starts = 3
-        lists = ListStore(self.own / "projects", Clock())
-        lists.save("index", StoredResponse(False, 0.0), None, lambda: True)
-        assert lists.load("index") == (StoredResponse(False, 0.0), None)
 
     def test_while_it_is_written(self) -> None:
         """A locked file is not removed."""

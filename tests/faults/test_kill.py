@@ -133,30 +133,6 @@ def test_pages(tmp_path: Path) -> None:
     assert between
 
 
-def test_deletes(tmp_path: Path) -> None:
-    """No client gets a page from before its DELETE, after a kill either."""
-    moments = random.Random(1)
-    index = _Numbered()
-    with HttpServer(index.answer) as server:
-        settings = {
-            "PROXPI_INDEX_URL": f"{server.origin}/simple/",
-            "PROXPI_CACHE_DIR": str(tmp_path / "cache"),
-        }
-        for _ in range(4):
-            deleted = [0]
-
-            def delete_and_read(proxy: Proxy, _: str, deleted: list[int] = deleted) -> None:
-                before = index.served.get("alpha", 0)
-                _delete(proxy, "/cache/alpha")
-                deleted.append(before)
-                assert _number(proxy, "alpha") > before
-                _get(proxy, "/index/alpha/", HTML)
-
-            _kill_at_random(settings, tmp_path, moments.uniform(0.3, 0.6), delete_and_read)
-            with Proxy(settings, folder=tmp_path) as proxy:
-                assert _number(proxy, "alpha") > max(deleted)
-
-
 @pytest.mark.parametrize("path", DELETES)
 @pytest.mark.parametrize("under_way", [False, True])
 def test_deleted(

@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from random import Random
 
+import pytest
 from twisted.internet.defer import Deferred
 
 from proxpi.files.layout import RESERVED
@@ -78,85 +79,66 @@ def test_at_every_step(tmp_path: Path) -> None:
     assert sum(_sweep(tmp_path / str(capacity), capacity) for capacity in (AMPLE, SCANTY)) > 130
 
 
-def _clients(
-    proxy: Proxy, client: Callable[[Random, threading.Semaphore], None], first: int, answers: Random
-) -> None:
-    """Kill the proxy shortly after a random number of responses to four clients."""
+def _churn(proxy: Proxy, client: Callable[[Random], bool], first: int, moments: Random) -> None:
+    """Kill the proxy shortly after a random number of files that four clients have received."""
     served, stop = threading.Semaphore(0), threading.Event()
 
     def ask(lane: int) -> None:
         order = Random(first + lane)
         with suppress(OSError, HTTPException):
             while not stop.is_set():
-                client(order, served)
+                if client(order):
+                    served.release()
 
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, lane) for lane in range(4)]
-        for _ in range(answers.randint(1, REAL_ANSWERS)):
+        for _ in range(moments.randint(1, REAL_ANSWERS)):
             assert served.acquire(timeout=GUARD_SECONDS)
         # Not just when a response has come; nothing is waited for.
-        threading.Event().wait(answers.uniform(0, 0.02))
+        threading.Event().wait(moments.uniform(0, 0.02))
         proxy.stop(signal.SIGKILL)
         stop.set()
         for each in asking:
             each.result()
 
 
-def _add_files(index: FakeIndex) -> dict[str, str]:
-    """List files; give their digests by path."""
-    paths = {}
-    for number in range(REAL_FILES):
-        file = make_wheel("demo", f"1.{number}", padding=30_000)
-        index.add(file)
-        paths[f"/index/demo/{file.filename}"] = file.sha256
-    return paths
+@pytest.mark.parametrize("churn", [False, True])
+def test_real_program(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, churn: bool
+) -> None:
+    """A file that a client has received is a hit after the kill.
 
-
-def test_downloads(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """With the real program: a file that a client has received is a hit after the kill."""
-    paths = _add_files(fake_index)
-    moments, seen = Random(2), set[str]()
-    for number in range(REAL_ROUNDS):
-        proxy = start_proxy(fake_index, cache_dir=tmp_path / "cache")
-        for path in seen:
-            reply = proxy.get(path)
-            assert (reply.headers["x-cache"], sha256(reply.body)) == ("HIT", paths[path])
-
-        def fetch(order: Random, served: threading.Semaphore, proxy: Proxy = proxy) -> None:
-            path = order.choice(sorted(paths))
-            reply = proxy.get(path)
-            assert (reply.status, sha256(reply.body)) == (200, paths[path])
-            seen.add(path)
-            served.release()
-
-        _clients(proxy, fetch, 4 * number, moments)
-    assert seen
-
-
-def test_deletions(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
-    """With deletions and evictions at the same time: right bytes, and the right sum."""
-    paths = _add_files(fake_index)
-    size = max(len(make_wheel("demo", "1.10", padding=30_000).data), 30_000)
-    capacity, cache = size * REAL_FILES // 4, tmp_path / "cache"
-    moments, received = Random(3), list[str]()
+    With deletions and evictions at the same time: right bytes, and the right sum.
+    """
+    wheels = [make_wheel("demo", f"1.{number}", padding=30_000) for number in range(REAL_FILES)]
+    digests = {f"/index/demo/{wheel.filename}": wheel.sha256 for wheel in wheels}
+    for wheel in wheels:
+        fake_index.add(wheel)
+    capacity = sum(wheel.size for wheel in wheels) // (4 if churn else 1)
+    moments, received, cache = Random(2 + churn), set[str](), tmp_path / "cache"
     for number in range(REAL_ROUNDS):
         proxy = start_proxy(fake_index, cache_dir=cache, cache_size=capacity)
         assert not list(cache.rglob(f"{RESERVED}*"))
         files = [path for path in cache.rglob("*.whl") if path.is_file()]
         told = proxy.get("/metrics").text.partition("\nproxpi_cache_bytes ")[2].split()[0]
         assert float(told) == sum(path.stat().st_size for path in files) <= capacity
+        for path in () if churn else received:
+            reply = proxy.get(path)
+            assert (reply.headers["x-cache"], sha256(reply.body)) == ("HIT", digests[path])
 
-        def churn(order: Random, served: threading.Semaphore, proxy: Proxy = proxy) -> None:
-            path, act = order.choice(sorted(paths)), order.random()
-            if act < 0.2:
+        def client(order: Random, proxy: Proxy = proxy) -> bool:
+            path, act = order.choice(sorted(digests)), order.random()
+            if churn and act < 0.2:
                 deleted = "/cache" if act < 0.02 else path.replace("/index/", "/cache/")
                 assert proxy.request("DELETE", deleted).status == 200
-                return
+                return False
             reply = proxy.get(path)
             # A file for which nothing can be evicted is a redirect.
-            assert reply.status == 302 or (reply.status, sha256(reply.body)) == (200, paths[path])
-            received.extend([path] * (reply.status == 200))
-            served.release()
+            if churn and reply.status == 302:
+                return True
+            assert (reply.status, sha256(reply.body)) == (200, digests[path])
+            received.add(path)
+            return True
 
-        _clients(proxy, churn, 4 * number, moments)
+        _churn(proxy, client, 4 * number, moments)
     assert len(received) > REAL_ROUNDS

@@ -12,7 +12,7 @@ from proxpi.upstream.connections import CONNECTIONS
 from tests.support import sockets
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
-from tests.support.processes import StartProxy, serve_large
+from tests.support.processes import StartProxy
 
 MIB = 1 << 20
 FEW = 400
@@ -62,24 +62,6 @@ def test_abandoned_requests(fake_index: FakeIndex, start_proxy: StartProxy, rese
     assert proxy.get("/index/demo/").status == 200
     sent = [seen.path for seen in fake_index.wait_until_quiet()]
     assert sum(path.startswith("/simple/p-") for path in sent) == CONNECTIONS
-
-
-def test_slow_reader(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """A client with a tiny window gets every byte; others are served meanwhile."""
-    proxy = start_proxy(fake_index)
-    data, path = serve_large(fake_index, proxy, 5 * MIB)
-    memory = proxy.memory()
-    with sockets.connect(proxy.origin, receives=4096) as slow:
-        sockets.ask(slow, path)
-        status, fields = sockets.head(slow)
-        assert (status, fields["x-cache"]) == (200, "HIT")
-        start = sockets.body(slow, MIB, at_a_time=1500)
-        assert proxy.get(path).body == data
-        assert start + sockets.body(slow, len(data) - MIB) == data
-        sockets.ask(slow, path, f"Range: bytes={MIB}-")
-        assert sockets.head(slow)[0] == 206
-        assert sockets.body(slow, len(data) - MIB) == data[MIB:]
-    assert proxy.memory() < memory + 20 * MIB
 
 
 def test_unread_responses(fake_index: FakeIndex, start_proxy: StartProxy) -> None:

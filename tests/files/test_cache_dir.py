@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -216,15 +215,13 @@ class Cached(CacheCase):
 
     def test_kept_descriptor(self) -> None:
         """A descriptor is kept while its file is cached; a failed read marks that unverified."""
-        before = self.cache_dir.open(self.file)
-        assert before is not None
+        before = self.open(self.file)
         self.delete(self.file)
         self.keep(self.file, b"data")
         assert before.keep() is None
         before.mark_unverified()
         before.close()
-        after = self.cache_dir.open(self.file)
-        assert after is not None, "it is still verified"
+        after = self.open(self.file)
         kept = after.keep()
         after.close()
         assert kept is not None and kept.unchanged()
@@ -405,8 +402,7 @@ class Deletion(CacheCase):
     def test_one(self) -> None:
         """It is a miss, frees its bytes, and takes along the folders that held nothing else."""
         file, other = self.keep("a/b/x.whl", b"data"), self.keep("a/y.whl", b"else")
-        sending = self.cache_dir.open(file)
-        assert sending is not None
+        sending = self.open(file)
         self.delete(file)
         assert self.cache_dir.open(file) is None and not self.cache_dir.found(file)
         assert self.used == 4
@@ -509,13 +505,11 @@ class Uncacheable(MirrorCase):
             ("a link", f"https://linked.example/{NAME}"),
             ("out of reach", URL),
         ):
+            folder = self.folder / ("files-example" if name == "out of reach" else "other")
             for stream in (False, True):
                 self.build(stream=stream)
                 self.listings.lists(entry(NAME, DATA, url=url))
-                with logged("proxpi.files") as log, ExitStack() as stack:
-                    if name == "out of reach":
-                        folder = self.folder / "files-example"
-                        stack.enter_context(refused(folder, "lstat", "open", "rename"))
+                with logged("proxpi.files") as log, refused(folder, "lstat", "open", "rename"):
                     for _ in range(3):
                         self.agent.at(url, Reply(200, DATA))
                         asked = self.fetch()

@@ -180,14 +180,3 @@ def test_foreign_document(change: dict[str, object]) -> None:
     assert list(index) == []
     with pytest.raises(ValueError):
         index.load(json.dumps(document).encode()[:-1])
-
-
-def test_a_path_twice() -> None:
-    """A path that is written twice, or is known already, counts once, by its last row."""
-    checked = [[1, 4, 2], {"sha256": "0"}]
-    rows = [["h/a", 1, 0, 1.0, None], ["h/b", 2, 0, 2.0, None], ["h/a", 4, 0, 3.0, checked]]
-    index = index_of({"h/b": 100})
-    index.load(json.dumps({"version": VERSION, "level": 0.0, "files": rows}).encode())
-    assert index.used == 6
-    assert order(index) == ["h/b", "h/a"]
-    assert index.verified("h/a") == Checked(Identity(1, 4, 2), {"sha256": "0"})

@@ -161,13 +161,3 @@ class OddNames(CacheCase):
         self.result(self.clear())
         left = sum(len(names) for _, _, names in os.walk(self.host))
         assert (left, self.used) == (len(ODD), 0)
-
-    def test_each(self) -> None:
-        """Each of them by itself is ignored and logged; without one nothing is."""
-        for name in (None, *ODD):
-            if name is not None:
-                self.lay_odd(name)
-            with logged("proxpi.files") as log:
-                self.start()
-            assert (self.used, len(log.levels)) == (0, name is not None), name
-            rmtree(self.host, ignore_errors=True)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from proxpi.files import cache_dir, layout, quota
 from proxpi.files.layout import RESERVED
 from proxpi.files.quota import MAX_FAILED_EVICTIONS, Full, TooLarge
-from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
 from tests.support.agent import Reply
 from tests.support.cache import CacheCase, bare, ref, refused
@@ -34,10 +33,8 @@ class Admission(CacheCase):
         assert self.cache_dir.quota.admits(100) and self.cache_dir.quota.admits(None)
         with pytest.raises(TooLarge, match="larger than the cache"):
             self.begin(ref("large.whl", bytes(101)), bytes(101))
-        partial = self.begin(ref("large.whl", bytes(101)))
         with pytest.raises(TooLarge):
-            partial.reservation.announce(101)
-        self.cache_dir.discard(partial)
+            self.announce(101)
         assert self.content(kept) == b"kept"
         assert (self.on_disk(), self.open_files()) == (4, [])
 
@@ -84,16 +81,11 @@ class Reservations(CacheCase):
     def test_refused_before_anything_is_evicted(self) -> None:
         """Where the evictable files free too little, none is evicted; a file in use is not."""
         sent, kept = self.keep("sent.whl", bytes(30)), self.keep("kept.whl", bytes(30))
-        sending = self.cache_dir.open(sent)
-        assert sending is not None
-        partial = self.begin(bare("new.whl", 71))
+        sending = self.open(sent)
         with pytest.raises(Full, match="quota is exhausted"):
-            partial.reservation.announce(71)
-        self.cache_dir.discard(partial)
+            self.announce(71)
         assert self.content(kept) is not None
-        partial = self.begin(bare("new.whl", 70))
-        partial.reservation.announce(70)
-        self.cache_dir.discard(partial)
+        self.announce(70)
         assert self.content(kept) is None
         sending.close()
 
@@ -144,8 +136,7 @@ class Evictions(CacheCase):
         self.content(a)
         c = self.keep("c.whl", bytes(40))
         assert [self.content(each) is not None for each in (a, b, c)] == [True, False, True]
-        sending = self.cache_dir.open(a)
-        assert sending is not None
+        sending = self.open(a)
         self.keep("b.whl", bytes(40))
         self.keep("d.whl", bytes(40))
         assert "a.whl" in self.names(), "it is in use"
@@ -161,10 +152,8 @@ class Evictions(CacheCase):
         self.clock.advance(60)
         with refused(self.host, "rename"), logged("proxpi.files") as log:
             for _ in range(3):
-                partial = self.begin(bare("more.whl", 50))
                 with pytest.raises(Full):
-                    partial.reservation.announce(50)
-                self.cache_dir.discard(partial)
+                    self.announce(50)
         assert log.levels == ["error"] and "Permission denied" in log.text
         assert self.used == 100
         self.keep("more.whl", bytes(50))
@@ -183,8 +172,7 @@ class Evictions(CacheCase):
         self.put(quota, "BATCH", 2)
         self.fill()
         self.held = True
-        partial = self.cache_dir.partial(bare("new.whl", 50))
-        partial.reservation.announce(50)
+        partial = self.announce(50, ends=False)
         space = partial.write(bytes(50))
         assert space is not None
         while self.jobs:
@@ -204,9 +192,7 @@ class Evictions(CacheCase):
         self.put(quota, "BATCH", 2)
         self.fill()
         self.held = True
-        partial = self.cache_dir.partial(bare("new.whl", 50))
-        partial.reservation.announce(50)
-        self.cache_dir.discard(partial)
+        self.announce(50)
         self.run_threads()
         assert len(self.names()) == 8
 
@@ -232,19 +218,11 @@ class Queued(CacheCase):
         self.files = self.fill()
         self.held = True
 
-    def evicted(self) -> FileReference:
-        """Evict a file for a download that ends at once; give the reference of that file."""
-        partial = self.cache_dir.partial(bare("new.whl", 10))
-        partial.reservation.announce(10)
-        self.cache_dir.discard(partial)
-        [gone] = [file for file in self.files if not (self.folder / str(file.cache_path)).exists()]
-        return gone
-
     def test_fetched_again(self) -> None:
         """A file that is fetched again while its old version is queued stays."""
         for early in (True, False):
-            gone = self.evicted()
-            assert self.cache_dir.open(gone) is None
+            self.announce(10)
+            [gone] = [file for file in self.files if self.content(file) is None]
             if early:
                 self.run_threads()
             self.keep(gone, bytes(10))
@@ -291,8 +269,7 @@ class Queued(CacheCase):
         """Where a full disk takes no further name, the file is unlinked at once."""
         with refused(self.host, "rename", number=errno.ENOSPC):
             self.delete("0.whl")
-            partial = self.cache_dir.partial(bare("new.whl", 30))
-            partial.reservation.announce(30)
+            partial = self.announce(30, ends=False)
         assert (len(self.names()), self.reserved()) == (7, [])
         assert self.used == 100, "the reservation counts"
         self.cache_dir.discard(partial)

@@ -137,6 +137,11 @@ class CacheCase(FolderCase):
         os.utime(path, (then, then))
         return path
 
+    def open(self, reference: FileReference) -> OpenFile:
+        file = self.cache_dir.open(reference)
+        assert file is not None
+        return file
+
     def content(self, reference: FileReference) -> bytes | None:
         file = self.cache_dir.open(reference)
         if file is None:
@@ -144,6 +149,18 @@ class CacheCase(FolderCase):
         data = file.read(0, file.size + 1)
         file.close()
         return data
+
+    def announce(self, size: int, *, ends: bool = True) -> PartialFile:
+        """Reserve the bytes of a download, which is discarded if it `ends` or is refused."""
+        partial = self.cache_dir.partial(bare("new.whl", size))
+        try:
+            partial.reservation.announce(size)
+        except OSError:
+            self.cache_dir.discard(partial)
+            raise
+        if ends:
+            self.cache_dir.discard(partial)
+        return partial
 
     def check(self, reference: FileReference) -> bool:
         return self.begin_check(reference)()

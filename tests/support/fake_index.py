@@ -304,7 +304,10 @@ class FakeIndex:
         with ours, theirs:
             if path is not None:
                 with self._changed:
-                    self._held.setdefault(self._pattern(path), []).append(theirs)
+                    pattern = self._pattern(path)
+                    if pattern not in self._scripts:
+                        return  # it was released since the request was noted
+                    self._held.setdefault(pattern, []).append(theirs)
             if connection in readable(connection, ours, seconds=seconds):
                 raise ConnectionResetError
 
