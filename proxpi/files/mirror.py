@@ -129,7 +129,7 @@ def plan_range(
 
 @attrs.frozen(eq=False, kw_only=True)
 class Mirror:
-    """The files of all indexes together; see :func:`proxpi.tap.file_mirror`."""
+    """The files of all indexes; `timeout`: seconds until a redirect; `stream`: there is none."""
 
     _resolver: Resolver
     _cache_dir: CacheDir

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
 from proxpi.upstream.errors import UpstreamFailed
@@ -59,15 +60,19 @@ class Growing(SpoolCase):
             self.delete()
 
     def test_readers(self) -> None:
-        """Each reader has its own pace, from the first byte on, and holds up no other."""
+        """Each reader has its own pace, from the first byte on; its errors concern no other."""
         paused = self.begin(self.reply, MIB)
         paused.paused = True
         readings = [self.read() for _ in range(3)]
         leaving = self.read()
         leaving.hang_up()
+        broken = self.read().reader
+        broken.subscribe(mock.Mock(side_effect=OSError))
         self.finish(self.reply, MIB)
         for reading in readings:
             self.assert_read(reading)
+        assert self.unhandled() and not broken.cut
+        broken.close()
         assert paused.data == LARGE[:MIB]
         paused.go_on()
         self.assert_read(paused)

@@ -327,11 +327,13 @@ class Advertised(MirrorCase):
         assert self.agent.urls() == [URL + ".metadata", URL, URL]
 
     def test_head(self) -> None:
-        """``HEAD`` gives the length of the metadata, not that of an error page."""
+        """``HEAD`` gives the length of the metadata, not that of an error page; so does a range."""
         for companion in (GONE_REPLY, PAGE):
             self.ask(companion)
-            self.result(self.mirror.delete("demo", SIDECAR))
-            self.assert_bytes(self.result(self.head(SIDECAR)), METADATA)
+            for ranged in (False, True):
+                self.result(self.mirror.delete("demo", SIDECAR))
+                again = self.range("0-4", SIDECAR) if ranged else self.head(SIDECAR)
+                self.assert_bytes(self.result(again), METADATA)
 
     def test_cached_wheel(self) -> None:
         """A wheel that is cached is read from the cache, found or not, whatever the upstream."""

@@ -211,7 +211,7 @@ class MirrorCase(FolderCase):
     def head(self, filename: str = NAME) -> Deferred[Any]:
         return run(self.mirror.head("demo", filename))
 
-    def range(self, wanted: str | Span) -> Deferred[Any]:
+    def range(self, wanted: str | Span, filename: str = NAME) -> Deferred[Any]:
         """Request a range, by its header or as such."""
 
         def choose(size: int, _: str | None) -> Span | None:
@@ -219,7 +219,7 @@ class MirrorCase(FolderCase):
                 return wanted
             return requested_span(f"bytes={wanted}", None, None, size)
 
-        return run(self.mirror.range("demo", NAME, choose))
+        return run(self.mirror.range("demo", filename, choose))
 
     def delete(self) -> None:
         self.result(self.mirror.delete("demo", NAME))
