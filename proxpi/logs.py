@@ -74,19 +74,16 @@ class Text:
         self._timer_set = False
 
     def __call__(self, event: LogEvent) -> None:
-        """Write an event; see `ILogObserver`."""
         self.write()
         self._observer(event)
 
     def line(self, text: str) -> None:
-        """Buffer a line of the access log."""
         self._lines.append(f"{_stamp(int(time.time()))}{text}\n")
         if not self._timer_set:
             self._timer_set = True
             self._clock.callLater(DELAY, self._write_later)
 
     def write(self) -> None:
-        """Write the buffered lines."""
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if lines:
             self._file.write("".join(lines))
@@ -108,16 +105,13 @@ def _text(event: LogEvent) -> str | None:
 
 @lru_cache(maxsize=2)
 def _stamp(second: int) -> str:
-    """Give the beginning of a line, as of Twisted's events."""
     return f"{formatTime(second)} [{ACCESS}#info] "
 
 
 class Logged(MultiService):
     """The outermost service, whose application logs events of a level and above.
 
-    :param level: see :attr:`proxpi.settings.Settings.logging_level`
-    :param twistd: the options of twistd (the ``parent`` of the plugin's); ``None`` without twistd,
-        which leaves the log as it is
+    :param twistd: the options of twistd; ``None`` without twistd, which leaves the log as it is
     """
 
     def __init__(self, level: str, twistd: Mapping[str, Any] | None, reactor: Any) -> None:
@@ -129,19 +123,18 @@ class Logged(MultiService):
         self._logs_access = _LEVELS[level] <= LogLevel.info
 
     def access(self, line: str) -> None:
-        """Write a line of the access log."""
         if self._text is None:
             _access.info("{line}", line=line)
         elif self._logs_access:
             self._text.line(line)
 
-    def stopService(self) -> Deferred[Any]:
-        """Stop, and write the buffered lines."""
-        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await super().stopService()  # type: ignore[no-untyped-call]
         if self._text is not None:
-            write = self._text.write
-            stopped.addBoth(lambda result: (write(), result)[1])
-        return stopped
+            self._text.write()
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and provide its log observer."""

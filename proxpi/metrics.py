@@ -35,7 +35,7 @@ class Counter:
 
     name: str
     explains: str
-    label: str = ""
+    label: str
     counts: dict[str, Count] = attrs.field(factory=dict)
 
     def labels(self, value: str) -> Count:

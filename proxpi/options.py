@@ -61,7 +61,6 @@ def _of_gunicorn(arguments: Sequence[str] | None) -> str:
 
 
 def _needs_value(row: Setting) -> SettingsError:
-    """Make the error for an option without a value."""
     example = "on" if row.default == "off" else row.default
     such = f", such as --{row.option}={example}" if example else f"; {row.accepts} is accepted"
     return SettingsError(f"option --{row.option} needs a value{such}")
@@ -139,12 +138,10 @@ class Options(usage.Options):
             raise SystemExit(f"proxpi: {_of_gunicorn(options) or _nearest(str(error))}") from None
 
     def parseArgs(self, *arguments: str) -> None:
-        """Refuse arguments that are no options."""
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r} is not understood; only options are accepted")
 
     def postOptions(self) -> None:
-        """Read the settings from these options and the environment."""
         for row in SETTINGS:
             values = self.get(row.option) or []
             if any(map(_NEXT_OPTION.match, values if row.repeatable else [values or ""])):

@@ -46,11 +46,7 @@ class NotAccepted(ValueError):
 
 
 def count(text: str) -> int:
-    """
-    Read a whole number, 0 or more.
-
-    :raises ValueError: if the text is anything else
-    """
+    """Read a whole number, 0 or more; raises :exc:`ValueError`."""
     digits = text.strip()
     if not _WHOLE.fullmatch(digits):
         raise ValueError(text)
@@ -58,14 +54,8 @@ def count(text: str) -> int:
 
 
 def size(text: str) -> int:
-    """
-    Read a size, in bytes; a fraction of a byte is dropped.
-
-    :raises ValueError: if the text is no size
-    :raises NotAccepted: if the size is larger than any disk
-    """
-    found = _SIZE.fullmatch(text.strip().lower())
-    if found is None:
+    """Read a size, in bytes; raises :exc:`ValueError`. A fraction of a byte is dropped."""
+    if (found := _SIZE.fullmatch(text.strip().lower())) is None:
         number = count(text)
     else:
         digits, unit = found.groups()
@@ -78,12 +68,7 @@ def size(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """
-    Read a time, in seconds.
-
-    :raises ValueError: if the text is no time
-    :raises NotAccepted: if it is too long to count
-    """
+    """Read a time, in seconds; raises :exc:`ValueError`."""
     written = text.strip().lower()
     if _SECONDS.fullmatch(written):
         total = float(written)

@@ -54,18 +54,16 @@ class Resources:
 
     Cached files have pools of their own, because a slow disk must not delay pages; and a disk that
     writes slowly may still read well.
-
-    :ivar pages: runs the work on pages and project lists
-    :ivar writes: runs the writes to the cache folder
-    :ivar reads: runs the reads of cached files
-    :ivar client_descriptors: descriptors for the connections and responses of clients
-    :ivar open_files: descriptors for files that the response cache keeps open
     """
 
+    #: Runs the work on pages and project lists.
     pages: InThread
+    #: Run the writes to the cache folder, and the reads from it.
     writes: InThread
     reads: InThread
+    #: Descriptors for the connections and responses of clients.
     client_descriptors: int
+    #: Descriptors for files that the response cache keeps open.
     open_files: int
 
 
@@ -73,9 +71,8 @@ def allocate(reactor: Any, *, indexes: int, connections: int, open_files: int) -
     """
     Make the thread pools, raise the limit of descriptors as far as it goes, and divide them.
 
-    :param indexes: each has connections for pages and others for its files, and each connection
-        for a file has an open partial file
-    :param connections: connections of each index for pages, and as many for files
+    :param connections: connections of each index for pages, and as many for files, each of which
+        has an open partial file
     :param open_files: files that the response cache keeps open, if there are descriptors enough
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -116,7 +113,6 @@ class Share:
         self._slots = DeferredSemaphore(threads)
 
     def __call__(self, job: Callable[[], T], /) -> Deferred[T]:
-        """See :class:`InThread`."""
         result: Deferred[T] = Deferred()
         done: Deferred[Any] = self._slots.run(lambda: None if result.called else self._run(job))
         done.chainDeferred(result)
@@ -136,11 +132,7 @@ def use_monotonic_time(reactor: Any) -> None:
 
 
 def temporary_path() -> Path:
-    """
-    Give a new path for a temporary folder.
-
-    :raises StartFailed: with one line, if the system has no folder for it
-    """
+    """Give a new path for a temporary folder; :exc:`StartFailed` if the system has no place."""
     try:
         return Path(tempfile.gettempdir(), f"proxpi-{secrets.token_hex(8)}")
     except OSError as error:
@@ -151,11 +143,10 @@ def temporary_path() -> Path:
 
 def make_folder(folder: Path, variable: str, mode: int, owner: int | None = None) -> None:
     """
-    Make a folder and its parents, unless they exist.
+    Make a folder and its parents, unless they exist; raises :exc:`StartFailed`.
 
     :param variable: the setting that names the folder, for the error
     :param owner: the user id that gets the new folders; ``None``: that of this process
-    :raises StartFailed: with one line, if it cannot be made
     """
     try:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]

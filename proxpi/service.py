@@ -48,7 +48,6 @@ from twisted.web.client import HTTPConnectionPool
 from proxpi import __version__
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.mirror import Mirror
-from proxpi.index.client import IndexClient
 from proxpi.index.page_cache import PageCache
 from proxpi.index.project_list import ProjectListCache
 from proxpi.resources import StartFailed, make_folder
@@ -81,11 +80,7 @@ _log = Logger(namespace="proxpi")
 
 @attrs.define(eq=False, kw_only=True)
 class Proxpi(Service):
-    """Starts, announces and stops the parts that :func:`proxpi.tap.build` made.
-
-    :ivar owner: the user id that the process will change to; ``None``: it keeps its own
-    :ivar sources: the indexes in order of precedence
-    """
+    """Starts and stops the parts. `owner` is the user id that the process changes to, if any."""
 
     settings: Settings
     reactor: Any
@@ -94,7 +89,6 @@ class Proxpi(Service):
     proxies: Proxies
     pool: HTTPConnectionPool
     upstream: UpstreamClient
-    sources: list[IndexClient]
     pages: PageCache
     projects: ProjectListCache
     cache_dir: CacheDir
@@ -110,34 +104,26 @@ class Proxpi(Service):
         self._counting.clock = self.reactor
 
     def privilegedStartService(self) -> None:
-        """
-        Make the cache folder and listen; as root if twistd was started so.
-
-        :raises StartFailed: with one line, if the folder cannot be made or an endpoint refuses
-        """
+        """Make the cache folder and listen; raises :exc:`StartFailed` if either is refused."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         if self.settings.cache_dir is not None:
             make_folder(self.cache_dir.folder, "PROXPI_CACHE_DIR", 0o777, self.owner)
         for description in self.settings.listen:
             failures: list[Failure] = []
             listening = serverFromString(self.reactor, description).listen(self.site)
-            listening.addCallback(lambda port, to=description: self._listening(to, port))
+            listening.addCallback(self._listening, description)
             listening.addErrback(failures.append)
             if failures:
                 raise _cannot_listen(self.settings.given("listen", description), failures[0])
 
-    def _listening(self, description: str, port: IListeningPort) -> None:
+    def _listening(self, port: IListeningPort, description: str) -> None:
         self._ports.append((description, port))
         listener = getattr(port, "socket", None)
         if listener is not None and "backlog=" not in description:
             listener.listen(BACKLOG)
 
     def startService(self) -> None:
-        """
-        Scan the cache folder, and log the settings that matter to an operator.
-
-        :raises StartFailed: with one line, if a temporary folder cannot be made
-        """
+        """Scan the cache folder, and log the settings that matter to an operator."""
         super().startService()  # type: ignore[no-untyped-call]
         if self.settings.cache_dir is None:
             # Not earlier: twistd changes the user before this.
@@ -169,12 +155,11 @@ class Proxpi(Service):
             "proxpi {version} listening on {addresses} for {indexes} with files in {folder}",
             version=__version__,
             addresses=" and ".join(_address(to, port) for to, port in self._ports),
-            indexes=" and ".join(urls.loggable(source.url) for source in self.sources),
+            indexes=" and ".join(map(urls.loggable, self.settings.index_urls)),
             folder=self.cache_dir.folder.resolve(),
         )
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, drain the connections, save the state, and remove a temporary folder."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
@@ -191,7 +176,6 @@ class Proxpi(Service):
         self.remove_temporary()
 
     def abort_drain(self) -> None:
-        """Close the connections that are still being drained."""
         self.limiter.abort_drain()
 
     def remove_temporary(self) -> None:
@@ -216,8 +200,8 @@ class Shutdown(Service):
     _signals: set[signal.Signals] = attrs.field(init=False, factory=set)
 
     def startService(self) -> None:
-        """Take SIGTERM, and the others unless the process was started to ignore them."""
         super().startService()  # type: ignore[no-untyped-call]
+        # A process that was started to ignore the others goes on to do so.
         others = (signal.SIGINT, signal.SIGHUP)
         taken = {each for each in others if signal.getsignal(each) != signal.SIG_IGN}
         self._signals = {signal.SIGTERM} | taken
@@ -232,7 +216,7 @@ class Shutdown(Service):
             signal.signal(number, handler)
 
     def _release(self) -> None:
-        """Let twistd end the process by the first signal, and drop further ones."""
+        # twistd ends the process by the first signal; further ones are dropped.
         self._handle_by(signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
 
@@ -257,8 +241,10 @@ class Shutdown(Service):
 
 
 def _cannot_listen(given: Given, failure: Failure) -> StartFailed:
-    """Make the error for an endpoint that cannot be listened on."""
-    why, accepted = _why(failure), "an endpoint that is free and may be used"
+    error, accepted = failure.value, "an endpoint that is free and may be used"
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    why = " ".join(text.split()).rstrip(".").lower()
     match = re.match(r"((?:haproxy:)?(?:tcp6?|ssl|tls):)(\d+)", given.text)
     if match and why == "address already in use":
         free = f"{match[1]}{int(match[2]) % 65535 + 1}{given.text[match.end() :]}"
@@ -267,16 +253,7 @@ def _cannot_listen(given: Given, failure: Failure) -> StartFailed:
     return StartFailed(f"proxpi: {setting('listen').refusal(given, why, accepted)}")
 
 
-def _why(failure: Failure) -> str:
-    """Write why an address cannot be listened on, as a part of a sentence."""
-    error = failure.value
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return " ".join(text.split()).rstrip(".").lower()
-
-
 def _address(description: str, port: IListeningPort) -> str:
-    """Write an address as people would type it."""
     host = port.getHost()
     if not isinstance(host, (IPv4Address, IPv6Address)):
         return description

@@ -20,8 +20,7 @@ import attrs
 from proxpi.quantities import NotAccepted, count, seconds, size
 from proxpi.simple import urls
 
-_PREFIX = "PROXPI_"
-_FILE = "_FILE"
+_PREFIX, _FILE = "PROXPI_", "_FILE"
 _LISTEN = "PROXPI_LISTEN says where to listen"
 #: Similarity from which on a name is taken for a misspelt one (1: equal).
 _SIMILAR = 0.5
@@ -81,9 +80,7 @@ class Setting:
         """The option of ``twistd proxpi`` without its dashes, such as ``index-url``."""
         return self.name.replace("_", "-")
 
-    def refusal(
-        self, given: Given, why: str = "not understood", accepts: str = ""
-    ) -> SettingsError:
+    def refusal(self, given: Given, why: str, accepts: str = "") -> SettingsError:
         """Make the error for a text: it names the text, its source and the accepted texts."""
         text = urls.redacted(given.text) if self.secret else given.text
         also = f" (--{self.option})" if given.by_option else ""
@@ -94,10 +91,9 @@ class Setting:
         """Parse a text; raises :exc:`SettingsError` if it is not accepted."""
         try:
             return self.parse(given.text)
-        except NotAccepted as reason:
-            raise self.refusal(given, str(reason)) from None
-        except ValueError:
-            raise self.refusal(given) from None
+        except ValueError as error:
+            why = str(error) if isinstance(error, NotAccepted) else "not understood"
+            raise self.refusal(given, why) from None
 
 
 @attrs.frozen
@@ -111,10 +107,6 @@ class Given:
 
 def _switch(text: str) -> bool:
     return text.strip().lower() not in _OFF
-
-
-def _seconds_or(default: float) -> Callable[[str], float]:
-    return lambda text: seconds(text) or default
 
 
 def _positive(parse: Callable[[str], int]) -> Callable[[str], int]:
@@ -137,7 +129,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _host_name(text: str) -> str:
-    """Parse a ``Host`` header, and drop its port."""
+    """Parse a ``Host`` header without its port."""
     match = _HOST_NAME.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(text)
@@ -175,6 +167,16 @@ _A_LIMIT: dict[str, Any] = {
     "accepts": f"a whole number of bytes, 1 or more, {_SIZES}",
 }
 _A_SWITCH: dict[str, Any] = {"default": "off", "parse": _switch, "accepts": "on or off"}
+
+
+def _a_timeout(default: float) -> dict[str, Any]:
+    accepts = f"a number of seconds, 0 or more (0: the default), {_TIMES}"
+    return {
+        "default": f"{default:g}",
+        "parse": lambda text: seconds(text) or default,
+        "accepts": accepts,
+    }
+
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -274,16 +276,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="connect_timeout",
-        default="3.1",
-        parse=_seconds_or(3.1),
-        accepts=f"a number of seconds, 0 or more (0: the default), {_TIMES}",
+        **_a_timeout(3.1),
         explains="Seconds that connecting to an upstream may take; 0 means the default.",
     ),
     Setting(
         name="read_timeout",
-        default="20",
-        parse=_seconds_or(20.0),
-        accepts=f"a number of seconds, 0 or more (0: the default), {_TIMES}",
+        **_a_timeout(20),
         explains="Seconds of silence from an upstream before it is given up; 0 means the default.",
     ),
     Setting(
@@ -342,7 +340,6 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def setting(name: str) -> Setting:
-    """Give the row of a name."""
     return next(row for row in SETTINGS if row.name == name)
 
 
@@ -414,12 +411,15 @@ class Settings:
                 values[setting.name] = ttls
         return cls(**values, by_option=frozenset(by_option), warnings=tuple(_warnings(environment)))
 
+    @property
+    def index_urls(self) -> tuple[str, ...]:
+        return (self.index_url, *self.extra_index_urls)
+
     def given(self, name: str, text: str) -> Given:
-        """Give a text of a setting with its source."""
         return Given(setting(name).variable, text, by_option=name in self.by_option)
 
     def path(self, name: str) -> Given | None:
-        """Give the path of a setting with its source, for errors about the file."""
+        """Give the path of a setting with its source, for errors on the file."""
         text: str | None = getattr(self, name)
         return None if text is None else self.given(name, text)
 
@@ -427,11 +427,12 @@ class Settings:
 def _given(
     setting: Setting, environment: Mapping[str, str], option: str | list[str] | None
 ) -> list[Given]:
-    default = [Given(setting.variable, setting.default)]
     if option is None:
-        return _in_environment(setting, environment) or default
-    texts = [option] if isinstance(option, str) else option
-    return [Given(setting.variable, text, by_option=True) for text in texts if text] or default
+        given = _in_environment(setting, environment)
+    else:
+        texts = [option] if isinstance(option, str) else option
+        given = [Given(setting.variable, text, by_option=True) for text in texts if text]
+    return given or [Given(setting.variable, setting.default)]
 
 
 def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Given]:
@@ -445,17 +446,17 @@ def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Gi
         return given
     if given:
         raise SettingsError(f"{file}={path!r}: {setting.variable} is set too; only one is accepted")
+    why: object = "not text"
     try:
         with open(str(_path(path)), encoding="utf-8") as secret:
-            text = secret.read().strip()
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not text"
-        if isinstance(error, NotAccepted):
-            why = str(error)
-        raise SettingsError(
-            f"{file}={path!r}: cannot be read ({why}); a readable file is accepted"
-        ) from None
-    return [Given(file, text)]
+            return [Given(file, secret.read().strip())]
+    except OSError as error:
+        why = error.strerror
+    except NotAccepted as error:
+        why = error
+    except ValueError:  # not UTF-8
+        pass
+    raise SettingsError(f"{file}={path!r}: cannot be read ({why}); a readable file is accepted")
 
 
 def _warnings(environment: Mapping[str, str]) -> Iterator[str]:

@@ -98,7 +98,6 @@ def build(
     :param agent: sends requests to upstreams in place of the real agent
     :raises SettingsError: for a proxy, or for certificates, that cannot be used
     """
-    index_urls = (settings.index_url, *settings.extra_index_urls)
     ttls = (settings.index_ttl, *settings.extra_index_ttls)
     proxies, netrc = Proxies.read(environment), credentials.read_netrc(environment)
     pool = connection_pool(reactor, settings.upstream_connections)
@@ -131,7 +130,7 @@ def build(
             breakers=Breakers(urls.public(url), reactor),
             root=Root(url, upstream, reactor),
         )
-        for url, ttl in zip(index_urls, ttls, strict=True)
+        for url, ttl in zip(settings.index_urls, ttls, strict=True)
     ]
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
     store = PageStore(cache_dir.own / "pages", reactor, errors=errors)
@@ -195,7 +194,6 @@ def build(
         proxies=proxies,
         pool=pool,
         upstream=upstream,
-        sources=sources,
         pages=pages,
         projects=projects,
         cache_dir=cache_dir,
@@ -215,13 +213,7 @@ def cache_folder(
     seconds: Callable[[], float] = time.monotonic,
     responses: Responses | None = None,
 ) -> CacheDir:
-    """
-    Make the cache folder with all of its parts.
-
-    :param capacity: bytes that all files may have; 0 keeps none
-    :param writes: runs slow writes, and `reads` slow reads
-    :param seconds: a monotonic clock
-    """
+    """Make the cache folder with its parts; 0 as its capacity, in bytes, keeps no file."""
     log = ThrottledLog(Logger(namespace="proxpi.files"), folder, seconds)
     index = EvictionIndex(responses)
     queue = DeletionQueue(folder, index, log, writes)
@@ -249,11 +241,9 @@ def file_mirror(
     ttl: float,
 ) -> Mirror:
     """
-    Make the file mirror with all of its parts.
+    Make the file mirror with its parts.
 
-    :param in_thread: runs slow reads
-    :param timeout: seconds that a client waits for a file before it is redirected
-    :param stream: whether redirects are off
+    :param timeout: seconds that a client waits for a file before a redirect; `stream` allows none
     :param ttl: seconds for which a cached file without a digest is fresh
     """
     resolver = Resolver(listings)
@@ -308,7 +298,7 @@ def _upstream(
     agent: IAgent | None,
 ) -> UpstreamClient:
     """Make the client of all upstreams; see :func:`build`."""
-    index_urls = (settings.index_url, *settings.extra_index_urls)
+    index_urls = settings.index_urls
     logins = Credentials.gather(index_urls, netrc, certificate=settings.client_cert is not None)
     hosts = {urls.origin(url).host for url in index_urls}
     hosts |= {proxy.host for proxy in (proxies.http, proxies.https) if proxy}
@@ -352,11 +342,7 @@ def _upstream(
 
 
 def makeService(options: Options) -> IService:
-    """
-    Make the service for the options of one ``twistd proxpi``.
-
-    :raises StartFailed: with one line, if proxies or certificates cannot be used
-    """
+    """Make the service of ``twistd proxpi``; :exc:`StartFailed` for a wrong setting."""
     from twisted.internet import reactor  # only now: twistd chooses which one to install
 
     use_monotonic_time(reactor)
@@ -384,6 +370,6 @@ def makeService(options: Options) -> IService:
         shutdown = Shutdown(
             reactor, settings.drain_timeout, proxpi.abort_drain, proxpi.remove_temporary
         )
-        shutdown.setServiceParent(service)  # type: ignore[no-untyped-call]
-    proxpi.setServiceParent(service)  # type: ignore[no-untyped-call]
+        service.addService(shutdown)  # type: ignore[no-untyped-call]
+    service.addService(proxpi)  # type: ignore[no-untyped-call]
     return service
