@@ -6,26 +6,23 @@ index, so that a request that is not blocked would succeed.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
 import pytest
 
-from tests.egress.network import Network
-from tests.support.distributions import Distribution, make_wheel
+from tests.egress.network import network
+from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.names import Names
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 from tests.support.servers import Gate
 
 INDEX, FILES, PRIVATE, METADATA = "1.2.3.4", "5.6.7.8", "10.1.1.1", "169.254.169.254"
 IPV6, UNIQUE_LOCAL, METADATA_6 = "2600::1", "fd00::1", "fd00:ec2::254"
 ADDRESSES = (INDEX, FILES, PRIVATE, METADATA, IPV6, UNIQUE_LOCAL, METADATA_6)
-JSON_TYPE = "application/vnd.pypi.simple.v1+json"
-EXPIRED_AT_ONCE = "0.000001"
 
 #: Hosts that are private addresses, or resolve to them (spellings: ``tests/upstream``).
 INSIDE = ["127.0.0.1", "2130706433", "localhost", "[::ffff:127.0.0.1]", "mapped.test"]
@@ -36,72 +33,60 @@ SPECIAL = [METADATA, "0xa9.0xfea9fe", "metadata.test", f"[{METADATA_6}]", "0.0.0
 
 @attrs.define(eq=False)
 class World:
-    """The index in its network.
-
-    :ivar port: of each address
-    """
-
     index: FakeIndex
     names: Names
     folder: Path
     port: int
-    wheel: Distribution = attrs.field(factory=lambda: make_wheel("demo"))
-    _stack: ExitStack = attrs.field(factory=ExitStack)
+    start_proxy: StartProxy
 
     def proxy(self, host: str = INDEX, **settings: str) -> Proxy:
         """Start proxpi before the index at one of its addresses."""
         given = {
             "index_url": f"http://{host}:{self.port}/simple/",
-            "cache_dir": str(self.folder / "cache"),
+            "cache_dir": self.folder / "cache",
             "slow_download": "stream",
             "connect_timeout": "20",
-        } | settings
-        variables = {f"PROXPI_{name.upper()}": value for name, value in given.items()}
-        proxy = Proxy(variables, folder=self.folder, within=self.names.within)
-        return self._stack.enter_context(proxy)
+        }
+        return self.start_proxy(within=self.names.within, **(given | settings))
 
     def link(self, host: str, project: str = "demo") -> str:
         """Let a project's page link to a file at a host; give the path of it at proxpi."""
         wheel = make_wheel(project)
-        path = self.index.add(wheel)
-        url = f"http://{host}:{self.port}{path}"
-        file = {"filename": wheel.filename, "url": url, "hashes": {"sha256": wheel.sha256}}
-        page = {"meta": {"api-version": "1.0"}, "name": project, "files": [file]}
-        self.index.page(project, json.dumps(page).encode(), JSON_TYPE)
+        url = f"http://{host}:{self.port}/files/{project}/{wheel.filename}"
+        self.index.add(wheel, url=url)
         return f"/index/{project}/{wheel.filename}"
 
     def assert_blocked(self, reply: Reply) -> None:
         """Check that no request was sent, and that the error says what to set."""
-        assert reply.status == 502, (reply, self.index.files_asked())
-        assert "PROXPI_ALLOW_HOSTS" in reply.text
+        assert_refused(reply)
         assert "\n" not in reply.text.rstrip("\n")
         assert self.index.files_asked() == []
 
 
+def assert_refused(reply: Reply) -> None:
+    assert (reply.status, "PROXPI_ALLOW_HOSTS" in reply.text) == (502, True), reply.text
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(stack: ExitStack, tmp_path: Path, start_proxy: StartProxy) -> World:
     """An index at several addresses, and a name server that knows them by name."""
-    with ExitStack() as stack:
-        stack.enter_context(Network(ADDRESSES))
-        index = stack.enter_context(FakeIndex())
-        port = int(index.origin.rpartition(":")[2])
-        for address in ADDRESSES:
-            stack.enter_context(Gate(port, address, port))
-        zone = {
-            "index.test": [INDEX],
-            "files.test": [FILES],
-            "private-index.test": [PRIVATE],
-            "localhost": ["127.0.0.1"],
-            "this-machine.test": ["127.0.0.1"],
-            "mapped.test": ["::ffff:127.0.0.1"],
-            "private.test": [PRIVATE],
-            "metadata.test": [METADATA],
-            "both.test": [PRIVATE, FILES],
-        }
-        names = stack.enter_context(Names(tmp_path, INDEX, zone=zone))
-        world = World(index, names, tmp_path, port)
-        stack.enter_context(world._stack)
-        yield world
+    stack.enter_context(network(*ADDRESSES))
+    index = stack.enter_context(FakeIndex())
+    port = int(index.origin.rpartition(":")[2])
+    for address in ADDRESSES:
+        stack.enter_context(Gate(port, address, port))
+    zone = {
+        "index.test": [INDEX],
+        "files.test": [FILES],
+        "private-index.test": [PRIVATE],
+        "localhost": ["127.0.0.1"],
+        "mapped.test": ["::ffff:127.0.0.1"],
+        "private.test": [PRIVATE],
+        "metadata.test": [METADATA],
+        "both.test": [PRIVATE, FILES],
+    }
+    names = stack.enter_context(Names(tmp_path, INDEX, zone=zone))
+    return World(index, names, tmp_path, port, start_proxy)
 
 
 def test_links(world: World) -> None:
@@ -124,11 +109,9 @@ def test_redirects(world: World) -> None:
         path = world.link("files.test", name)
         inside = f"http://{host}:{world.port}/secret/{name}"
         world.index.script(f"/files/{name}/*", Behavior(redirect=inside))
-        reply = proxy.get(path)
-        assert (reply.status, "PROXPI_ALLOW_HOSTS" in reply.text) == (502, True), reply.text
+        assert_refused(proxy.get(path))
         world.index.script(f"/simple/page-{name}/", Behavior(redirect=inside))
-        reply = proxy.get(f"/index/page-{name}/")
-        assert (reply.status, "PROXPI_ALLOW_HOSTS" in reply.text) == (502, True), reply.text
+        assert_refused(proxy.get(f"/index/page-{name}/"))
     assert not [seen for seen in world.index.requests() if seen.path.startswith("/secret/")]
 
 
@@ -150,42 +133,27 @@ def test_private_index(world: World, host: str) -> None:
         assert proxy.get(world.link(inside, f"demo-{number}")).status == 200, inside
     before = len(world.index.files_asked())
     for number, special in enumerate(SPECIAL, 100):
-        reply = proxy.get(world.link(special, f"demo-{number}"))
-        assert (reply.status, "PROXPI_ALLOW_HOSTS" in reply.text) == (502, True), special
+        assert_refused(proxy.get(world.link(special, f"demo-{number}")))
     assert len(world.index.files_asked()) == before
-
-
-def test_special_index(world: World) -> None:
-    """An index at a special address may lead to its own host and port."""
-    proxy = world.proxy(METADATA)
-    assert proxy.get(world.link(METADATA)).status == 200
 
 
 @pytest.mark.parametrize(("host", "status"), [("index.test", 502), ("private-index.test", 200)])
 def test_after_a_restart(world: World, host: str, status: int) -> None:
-    """Links of pages from before a restart are checked before a request to any index."""
-    path = world.link("private.test")
-    page = "/index/demo/"
-    before = world.proxy(host)
-    assert before.get(page).status == 200
-    before.stop()
-    world.index.clear_requests()
-    reply = world.proxy(host).get(path)
-    assert reply.status == status
-    assert "/simple/demo/" not in [seen.path for seen in world.index.requests()]
+    """Links of pages from before a restart are checked before a request to any index.
 
-
-def test_after_a_restart_without_names(world: World) -> None:
-    """As long as the index cannot be looked up, the failure is temporary."""
+    As long as the index cannot be looked up, the failure is temporary.
+    """
     path = world.link(PRIVATE)
-    before = world.proxy("private-index.test")
+    before = world.proxy(host)
     assert before.get("/index/demo/").status == 200
     before.stop()
+    world.index.clear_requests()
     world.names.mood = "absent"
-    proxy = world.proxy("private-index.test")
+    proxy = world.proxy(host)
     assert proxy.get(path).status == 503
     world.names.mood = "known"
-    assert proxy.get(path).status == 200
+    assert proxy.get(path).status == status
+    assert "/simple/demo/" not in [seen.path for seen in world.index.requests()]
 
 
 @pytest.mark.parametrize(

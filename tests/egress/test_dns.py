@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ from proxpi.upstream.dns import LOOKUPS
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.names import Names
+from tests.support.processes import StartProxy, proxies
 from tests.support.proxy import Proxy, Reply
 
 #: Seconds that proxpi waits for a name here: more than all else in a test takes.
@@ -29,63 +29,49 @@ class World:
 
     index: FakeIndex
     names: Names
-    folder: Path
-    _stack: ExitStack
+    _start: StartProxy
     _clients: ThreadPoolExecutor
 
-    def proxy(self, **settings: object) -> Proxy:
+    def proxy(self, connect_timeout: int = LONG) -> Proxy:
         port = self.index.origin.rpartition(":")[2]
-        given = {
-            "index_url": f"http://index.test:{port}/simple/",
-            "slow_download": "stream",
-            "connect_timeout": LONG,
-            "drain_timeout": 0.1,
-        } | settings
-        variables = {f"PROXPI_{name.upper()}": str(value) for name, value in given.items()}
-        proxy = Proxy(variables, folder=self.folder, within=self.names.within)
-        return self._stack.enter_context(proxy)
+        return self._start(
+            index_url=f"http://index.test:{port}/simple/",
+            slow_download="stream",
+            connect_timeout=connect_timeout,
+            drain_timeout=0.1,
+            within=self.names.within,
+        )
 
-    def links_to(self, project: str, host: str) -> str:
-        """List a file whose bytes are at a host; give the path of it at proxpi."""
-        wheel = make_wheel(project)
-        path = self.index.add(wheel)
-        self.index.script(path, Behavior(redirect=f"http://{host}/{wheel.filename}"))
-        return f"/index/{project}/{wheel.filename}"
-
-    def later(self, ask: Callable[[], Reply]) -> Future[Reply]:
-        """Ask while other things are done."""
-        return self._clients.submit(ask)
+    def hang(self, proxy: Proxy, count: int) -> list[Future[Reply]]:
+        """Request files at hosts whose names hang, until all redirects have been followed."""
+        asks = []
+        for number in range(count):
+            host = f"hanging-{number}.test"
+            self.names.hanging.add(host)
+            wheel = make_wheel(f"hanging-{number}")
+            redirect = Behavior(redirect=f"http://{host}/{wheel.filename}")
+            self.index.script(self.index.add(wheel), redirect)
+            path = f"/index/{wheel.project}/{wheel.filename}"
+            asks.append(self._clients.submit(proxy.get, path))
+        self.index.wait_for(lambda _: len(self.index.files_asked()) >= count)
+        return asks
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(stack: ExitStack, tmp_path: Path, fake_index: FakeIndex) -> World:
     """An index, and a name server that keeps some names to itself."""
-    with ExitStack() as stack:
-        index = stack.enter_context(FakeIndex())
-        names = stack.enter_context(Names(tmp_path, "127.0.0.1"))
-        with (tmp_path / "resolv.conf").open("a") as configuration:
-            configuration.write(VERY_LONG)
-        # The last to be entered is left first: what waits for an answer gets none any more.
-        clients = stack.enter_context(ThreadPoolExecutor(LOOKUPS + 8))
-        yield World(index, names, tmp_path, stack.enter_context(ExitStack()), clients)
-
-
-def _hang(world: World, proxy: Proxy, count: int) -> list[Future[Reply]]:
-    """Request files at hosts whose names hang, until all redirects have been followed."""
-    asks = []
-    for number in range(count):
-        host = f"hanging-{number}.test"
-        world.names.hanging.add(host)
-        path = world.links_to(f"hanging-{number}", host)
-        asks.append(world.later(lambda path=path: proxy.get(path)))  # type: ignore[misc]
-    world.index.wait_for(lambda _: len(world.index.files_asked()) >= count)
-    return asks
+    names = stack.enter_context(Names(tmp_path, "127.0.0.1"))
+    with (tmp_path / "resolv.conf").open("a") as configuration:
+        configuration.write(VERY_LONG)
+    # The last to be entered is left first: proxpi ends, and its clients get no answer any more.
+    clients = stack.enter_context(ThreadPoolExecutor(LOOKUPS + 8))
+    return World(fake_index, names, stack.enter_context(proxies(tmp_path)), clients)
 
 
 def test_others_go_on(world: World) -> None:
     """Pages and files, also from names that were not known yet, come while others hang."""
     proxy = world.proxy()
-    hanging = _hang(world, proxy, LOOKUPS + 4)
+    hanging = world.hang(proxy, LOOKUPS + 4)
     for number in range(10):
         wheel = make_wheel(f"new-{number}")
         world.index.add(wheel)
@@ -101,7 +87,7 @@ def test_others_go_on(world: World) -> None:
 def test_a_name_takes_no_longer_than_connecting(world: World) -> None:
     """The time to connect includes the name; the error says that it was the name."""
     proxy = world.proxy(connect_timeout=1)
-    (hanging,) = _hang(world, proxy, 1)
+    (hanging,) = world.hang(proxy, 1)
     reply = hanging.result()
     assert reply.status == 503
     assert "hanging-0.test/hanging_0-1.0-py3-none-any.whl: timed out while its name" in reply.text
@@ -111,7 +97,7 @@ def test_a_name_takes_no_longer_than_connecting(world: World) -> None:
 def test_the_end_does_not_wait(world: World) -> None:
     """The process ends while names hang, without waiting for their threads."""
     proxy = world.proxy()
-    hanging = _hang(world, proxy, 3)
+    hanging = world.hang(proxy, 3)
     began = time.monotonic()
     proxy.stop()
     # The C library asks for two minutes and more.

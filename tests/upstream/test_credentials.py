@@ -90,9 +90,9 @@ def test_client_certificate() -> None:
     }.items():
         assert credentials.certificate_for(urls.origin(url)) is shown
         assert credentials.protects(url) is shown
-    shown = repr(Credentials.gather([INDEX], NETRC)) + repr(NETRC)
+    text = repr(Credentials.gather([INDEX], NETRC)) + repr(NETRC)
     for secret in ("word", base64.b64encode(b"user:pass word").decode(), "body"):
-        assert secret not in shown
+        assert secret not in text
     without = Credentials.gather([INDEX, "https://open.example/"])
     assert without.protects("https://index.example/file")
     assert not without.protects("https://open.example/file")
