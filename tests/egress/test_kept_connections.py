@@ -6,13 +6,12 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import make_certificate
-from tests.support.proxy import Proxy
+from tests.support.processes import StartProxy
 from tests.support.servers import Connection, Conversations
 
 JSON_TYPE = "Content-Type: application/vnd.pypi.simple.v1+json"
@@ -31,32 +30,22 @@ def _answer(connection: Connection, target: str) -> None:
     connection.answer(json.dumps(page).encode(), JSON_TYPE)
 
 
-End = Callable[[Connection], None]
-ENDS: dict[str, End] = {"FIN": Connection.close, "RST": Connection.reset}
-
-
-def _proxy(
-    stack: ExitStack, folder: Path, server: Conversations, certificate: Path | None
-) -> Proxy:
-    settings = {
-        "PROXPI_INDEX_URL": f"{server.origin}/simple/",
-        "PROXPI_SLOW_DOWNLOAD": "stream",
-    }
-    if certificate is not None:
-        settings["SSL_CERT_FILE"] = str(certificate)
-    return stack.enter_context(Proxy(settings, folder=folder))
-
-
 @pytest.mark.parametrize(
     ("moment", "end", "tls"),
     [
-        ("between", "FIN", True),
-        ("between", "RST", False),
-        ("with the request", "FIN", False),
-        ("with the request", "RST", True),
+        ("between", Connection.close, True),
+        ("between", Connection.reset, False),
+        ("with the request", Connection.close, False),
+        ("with the request", Connection.reset, True),
     ],
 )
-def test_closed(stack: ExitStack, tmp_path: Path, end: str, moment: str, tls: bool) -> None:
+def test_closed(
+    tmp_path: Path,
+    start_proxy: StartProxy,
+    end: Callable[[Connection], None],
+    moment: str,
+    tls: bool,
+) -> None:
     """A server may close between two requests, or as it gets one: the client does not notice.
 
     Each connection answers one request. The server ends it before the next one, or reads that
@@ -74,29 +63,25 @@ def test_closed(stack: ExitStack, tmp_path: Path, end: str, moment: str, tls: bo
             assert next_one.acquire(timeout=60)
         else:
             connection.request()
-        ENDS[end](connection)
+        end(connection)
         ended.release()
 
-    server = stack.enter_context(Conversations(converse, certificate))
-    proxy = _proxy(stack, tmp_path, server, certificate)
-    for number in range(4):
-        for path, expected in (
-            (f"/index/demo-{number}/", None),
-            (f"/index/demo-{number}/demo-{number}-1.0.zip", DATA),
-        ):
-            reply = proxy.get(path)
-            assert reply.status == 200, reply.text
-            assert expected in (None, reply.body)
-            if moment == "between":
-                next_one.release()
-                assert ended.acquire(timeout=60)
-    assert server.connections == 8
-    written = proxy.output
-    assert "asking once more" not in written
-    assert "the connection was closed" not in written
+    with Conversations(converse, certificate) as server:
+        proxy = start_proxy(index_url=f"{server.origin}/simple/", SSL_CERT_FILE=certificate or "")
+        for number in range(4):
+            for file in ("", f"demo-{number}-1.0.zip"):
+                reply = proxy.get(f"/index/demo-{number}/{file}")
+                assert reply.status == 200, reply.text
+                assert reply.body == DATA or not file
+                if moment == "between":
+                    next_one.release()
+                    assert ended.acquire(timeout=60)
+        assert server.connections == 8
+        assert "the connection was closed" not in proxy.output
+        proxy.stop()
 
 
-def test_asked_twice_and_no_more(stack: ExitStack, tmp_path: Path) -> None:
+def test_asked_twice_and_no_more(start_proxy: StartProxy) -> None:
     """A new connection that is closed before a response is an outage."""
     requests: list[str] = []
 
@@ -107,11 +92,11 @@ def test_asked_twice_and_no_more(stack: ExitStack, tmp_path: Path) -> None:
                 return connection.reset()
             _answer(connection, target)
 
-    server = stack.enter_context(Conversations(converse))
-    proxy = _proxy(stack, tmp_path, server, None)
-    assert proxy.get("/index/demo/").status == 200
-    reply = proxy.get("/index/demo/demo-1.0.zip")
-    assert (reply.status, "the connection was closed" in reply.text) == (503, True)
-    # On the connection that was kept and on a fresh one, and that once more after a pause.
-    assert requests.count("/files/demo") == 3
-    proxy.stop()
+    with Conversations(converse) as server:
+        proxy = start_proxy(index_url=f"{server.origin}/simple/", slow_download="stream")
+        assert proxy.get("/index/demo/").status == 200
+        reply = proxy.get("/index/demo/demo-1.0.zip")
+        assert (reply.status, "the connection was closed" in reply.text) == (503, True)
+        # On the connection that was kept and on a fresh one, and that once more after a pause.
+        assert requests.count("/files/demo") == 3
+        proxy.stop()

@@ -5,32 +5,20 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+
+import pytest
 
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
 from tests.support.process import GUARD_SECONDS
-from tests.support.proxy import Proxy
+from tests.support.processes import StartProxy
 from tests.support.servers import Connection, Conversations
 from tests.support.sockets import ask, connect
 
 PAGE = b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": []}'
 TYPE = "Content-Type: application/vnd.pypi.simple.v1+json"
-
-
-def _mute(connection: Connection) -> bool:
-    """Accept, and send nothing: to a client of TLS not even the first word of the handshake."""
-    while connection.socket.recv(65536):
-        pass
-    return True
-
-
-def _half_a_head(connection: Connection) -> bool:
-    connection.send(b"HTTP/1.1 200 OK\r\nContent-Ty")
-    return _mute(connection)
 
 
 def _head_without_end(connection: Connection) -> bool:
@@ -49,71 +37,56 @@ def _head_without_end(connection: Connection) -> bool:
     return False
 
 
-def _half_a_body(connection: Connection) -> bool:
-    connection.request()
-    connection.send(f"HTTP/1.1 200 OK\r\n{TYPE}\r\nContent-Length: 9999\r\n\r\n".encode() + PAGE)
-    return _mute(connection)
+#: What an upstream sends before it hangs; to a client of TLS the first is silence, too.
+BEGINNINGS = {
+    "nothing": b"",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-Ty",
+    "half a body": f"HTTP/1.1 200 OK\r\n{TYPE}\r\nContent-Length: 9999\r\n\r\n".encode() + PAGE,
+    "a head without end": None,
+}
 
 
-HANGS: list[Callable[[Connection], bool]] = [_mute, _half_a_head, _head_without_end, _half_a_body]
-
-
-def _hung_up_on(hang: Callable[[Connection], bool], scheme: str, folder: Path) -> str:
-    """Request a page of an upstream that hangs; give the text of the response."""
-    left: list[bool] = []
-    folder.mkdir()
-
-    def converse(connection: Connection) -> None:
-        try:
-            left.append(hang(connection))
-        except TimeoutError:
-            left.append(False)
-        except OSError:
-            left.append(True)
-
-    with Conversations(converse) as server:
-        settings = {
-            "PROXPI_INDEX_URL": f"{server.origin.replace('http', scheme)}/simple/",
-            "PROXPI_CONNECT_TIMEOUT": "1",
-            "PROXPI_READ_TIMEOUT": "1",
-        }
-        with Proxy(settings, folder=folder) as proxy:
-            reply = proxy.get("/index/demo/")
-            assert reply.status == 503
-            assert 1 <= int(reply.headers["retry-after"]) <= 30
-    assert left and all(left), "a connection was not closed"
-    return reply.text
-
-
-def test_hangs(stack: ExitStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("hangs", BEGINNINGS)
+def test_hangs(start_proxy: StartProxy, hangs: str, scheme: str) -> None:
     """Wherever an upstream stops, it is left in time, with its connection closed.
 
     Over https, silence and nonsense come in place of the handshake.
     """
-    clients = stack.enter_context(ThreadPoolExecutor(4))
-    told = {
-        (hang, scheme): clients.submit(_hung_up_on, hang, scheme, tmp_path / f"{hang}{scheme}")
-        for hang in HANGS
-        for scheme in ("http", "https")
-    }
-    for (hang, scheme), text in told.items():
-        nonsense = scheme == "https" and hang is _half_a_head
-        expected = "TLS failed" if nonsense else "timed out"
-        assert expected in text.result(), (hang, scheme)
+    left: list[bool] = []
+
+    def converse(connection: Connection) -> None:
+        beginning = BEGINNINGS[hangs]
+        try:
+            if beginning is None:
+                left.append(_head_without_end(connection))
+                return
+            if beginning.endswith(PAGE):
+                connection.request()
+            connection.send(beginning)
+            left.append(connection.wait_for_the_end())
+        except ConnectionError:
+            left.append(True)
+
+    with Conversations(converse) as server:
+        url = f"{server.origin.replace('http', scheme)}/simple/"
+        proxy = start_proxy(index_url=url, connect_timeout=0.5, read_timeout=0.5)
+        reply = proxy.get("/index/demo/")
+        assert reply.status == 503
+        assert 1 <= int(reply.headers["retry-after"]) <= 30
+        nonsense = scheme == "https" and hangs == "half a head"
+        assert ("TLS failed" if nonsense else "timed out") in reply.text
+        proxy.stop()
+    assert left and all(left), "a connection was not closed"
 
 
-def test_connections(stack: ExitStack, tmp_path: Path) -> None:
+def test_connections(stack: ExitStack, fake_index: FakeIndex, start_proxy: StartProxy) -> None:
     """Files take as many connections as was set; pages have their own."""
-    index = stack.enter_context(FakeIndex())
+    index = fake_index
     wheels = [make_wheel(f"demo-{number}") for number in range(8)]
     paths = [index.add(wheel) for wheel in wheels]
     index.script("/files/*", Behavior(hold_after=3))
-    settings = {
-        "PROXPI_INDEX_URL": index.url,
-        "PROXPI_UPSTREAM_CONNECTIONS": "3",
-        "PROXPI_SLOW_DOWNLOAD": "stream",
-    }
-    proxy = stack.enter_context(Proxy(settings, folder=tmp_path))
+    proxy = start_proxy(index, upstream_connections=3, slow_download="stream")
     for wheel in wheels:
         assert proxy.get(f"/index/{wheel.project}/").status == 200
     clients = stack.enter_context(ThreadPoolExecutor(8))
@@ -131,15 +104,16 @@ def test_connections(stack: ExitStack, tmp_path: Path) -> None:
     assert sorted(seen.path for seen in index.files_asked()) == sorted(paths)
 
 
-def test_client_that_leaves_the_queue(stack: ExitStack, tmp_path: Path) -> None:
+def test_client_that_leaves_the_queue(
+    stack: ExitStack, fake_index: FakeIndex, start_proxy: StartProxy
+) -> None:
     """A request whose client leaves the queue is not sent."""
-    index = stack.enter_context(FakeIndex())
+    index = fake_index
     held, wanted, left = (make_wheel(name) for name in ("held", "wanted", "left"))
     for wheel in (held, wanted, left):
         index.add(wheel)
     index.script("/files/held/*", Behavior(hold=True))
-    settings = {"PROXPI_INDEX_URL": index.url, "PROXPI_UPSTREAM_CONNECTIONS": "1"}
-    proxy = stack.enter_context(Proxy(settings, folder=tmp_path))
+    proxy = start_proxy(index, upstream_connections=1, download_timeout=0.9)
     for wheel in (held, wanted, left):
         assert proxy.get(f"/index/{wheel.project}/").status == 200
     clients = stack.enter_context(ThreadPoolExecutor(3))
