@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
-import attrs
 import pytest
 
 from tests.support.distributions import make_wheel
@@ -37,10 +37,9 @@ def test_pages_and_lists(
     before = proxy.get(path)
     assert before.status == 200
     page = {"meta": {"api-version": "1.0"}, "name": "demo", "files": [], "projects": []}
-    long = Behavior(status=200, body=json.dumps(page).encode().ljust(2 * LIMIT + 1))
-    fake_index.script(
-        "/simple/*", long if way == "announced" else attrs.evolve(long, **{way: True})
-    )
+    form: dict[str, Any] = {} if way == "announced" else {way: True}
+    body = json.dumps(page).encode().ljust(2 * LIMIT + 1)
+    fake_index.script("/simple/*", Behavior(status=200, body=body, **form))
     _assert_too_long(proxy.get("/index/cold/"), f"PROXPI_PAGE_LIMIT allows {LIMIT}")
     after = proxy.get(path)
     assert (after.status, after.headers["x-cache"]) == (200, "STALE")

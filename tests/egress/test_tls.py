@@ -11,18 +11,18 @@ import pytest
 from tests.support.certificates import Authority, make_certificate, serving
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import FakeIndex
-from tests.support.proxy import Proxy, Reply
+from tests.support.processes import StartProxy
+from tests.support.proxy import Proxy
 from tests.support.servers import SecureFront, Shown
 
 ADDRESS = "127.0.0.1"
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-UNVERIFIED = {"PROXPI_DISABLE_INDEX_SSL_VERIFICATION": "on"}
+UNVERIFIED = {"disable_index_ssl_verification": "on"}
 WHEEL = make_wheel("demo")
 
 
 @pytest.fixture(scope="module")
 def index() -> Iterator[FakeIndex]:
-    """An index with a file, to be put behind a TLS server."""
     with FakeIndex() as running:
         running.add(WHEEL)
         yield running
@@ -42,30 +42,17 @@ def front(index: FakeIndex, context: ssl.SSLContext, host: str = ADDRESS) -> Sec
     return SecureFront(int(index.origin.rpartition(":")[2]), context, host)
 
 
-def settings(origin: str, trusted: Authority | None, **more: object) -> dict[str, str]:
-    """Give the variables of a proxpi whose index is there."""
-    variables = {"PROXPI_INDEX_URL": f"{origin}/simple/", "PROXPI_DOWNLOAD_TIMEOUT": "30"}
-    if trusted is not None:
-        variables["PROXPI_CA_BUNDLE"] = str(trusted.path)
-    return variables | {name: str(value) for name, value in more.items()}
-
-
-def page(server: SecureFront, folder: Path, trusted: Authority | None, **more: object) -> Reply:
-    """Ask a proxpi before a TLS server for a page, once."""
-    with Proxy(settings(server.origin, trusted, **more), folder=folder) as proxy:
-        return proxy.get("/index/demo/")
-
-
-def refused(reply: Reply) -> str:
-    """Give the sentence of an answer that says that waiting is of no use."""
+def refused(proxy: Proxy) -> str:
+    """Give the sentence of a page's failure, which must not be temporary."""
+    reply = proxy.get("/index/demo/")
+    proxy.stop()
     assert reply.status == 502
     assert "retry-after" not in reply.headers
     [line] = reply.text.strip().splitlines()
     return line
 
 
-def fetched(proxy: Proxy, wheel: Distribution = WHEEL) -> None:
-    """Make sure that a page and its file can be had."""
+def fetch(proxy: Proxy, wheel: Distribution = WHEEL) -> None:
     assert wheel.filename in proxy.get(f"/index/{wheel.project}/").text
     assert proxy.get(f"/index/{wheel.project}/{wheel.filename}").body == wheel.data
 
@@ -84,19 +71,23 @@ def test_refused(
     index: FakeIndex,
     ours: Authority,
     theirs: Authority,
-    tmp_path: Path,
+    start_proxy: StartProxy,
     certificate: Callable[[Authority, Authority], Path],
     words: str,
 ) -> None:
-    """A bad certificate is a 502 that says which host, what is wrong, and what to set; no more
-    than the handshake reaches the server. With checks switched off it is taken all the same."""
+    """A bad certificate is a 502 that says which host, what is wrong, and what to set.
+
+    With checks switched off it is taken all the same.
+    """
     with front(index, serving(certificate(ours, theirs))) as server:
-        line = refused(page(server, tmp_path, ours))
+        url = f"{server.origin}/simple/"
+        line = refused(start_proxy(index_url=url, ca_bundle=ours.path))
         assert words in line
-        assert line.startswith(f"Upstream failed: {server.origin}/simple/demo/: ")
-        with Proxy(settings(server.origin, None, **UNVERIFIED), folder=tmp_path) as proxy:
-            fetched(proxy)
-            proxy.wait_for_line("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT check")
+        assert line.startswith(f"Upstream failed: {url}demo/: ")
+        proxy = start_proxy(index_url=url, **UNVERIFIED)
+        fetch(proxy)
+        proxy.wait_for_line("PROXPI_DISABLE_INDEX_SSL_VERIFICATION: certificates are NOT check")
+        proxy.stop()
 
 
 @pytest.mark.parametrize(
@@ -104,68 +95,65 @@ def test_refused(
     [("::1", "[::1]", None), (ADDRESS, "LocalHost", "localhost")],
 )
 def test_names(
-    index: FakeIndex, ours: Authority, tmp_path: Path, listens: str, host: str, name: str | None
+    index: FakeIndex,
+    ours: Authority,
+    start_proxy: StartProxy,
+    listens: str,
+    host: str,
+    name: str | None,
 ) -> None:
     """A certificate may be for an address or a name; the server is told the name, if it is one."""
-    with (
-        front(index, serving(ours.issue("server", name or listens)), listens) as server,
-        Proxy(settings(f"https://{host}:{server.port}", ours), folder=tmp_path) as proxy,
-    ):
-        fetched(proxy)
+    with front(index, serving(ours.issue("server", name or listens)), listens) as server:
+        url = f"https://{host}:{server.port}/simple/"
+        proxy = start_proxy(index_url=url, ca_bundle=ours.path)
+        fetch(proxy)
+        proxy.stop()
     assert {shown.name for shown in server.shown} == {name}
 
 
-def test_old_version(index: FakeIndex, ours: Authority, tmp_path: Path) -> None:
+def test_old_version(index: FakeIndex, ours: Authority, start_proxy: StartProxy) -> None:
     """A server with nothing newer than TLS 1.1 is refused, even without certificate checks."""
     context = serving(ours.issue("server", ADDRESS), version=ssl.TLSVersion.TLSv1_1)
     with front(index, context) as server:
         for more in ({}, UNVERIFIED):
-            line = refused(page(server, tmp_path, ours, **more))
+            url = f"{server.origin}/simple/"
+            line = refused(start_proxy(index_url=url, ca_bundle=ours.path, **more))
             assert "127.0.0.1 speaks no version of TLS that is safe (1.2 or newer)" in line
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_client_certificate(
-    index: FakeIndex, ours: Authority, tmp_path: Path, version: ssl.TLSVersion
-) -> None:
-    """An index that wants a certificate is shown it, whether its own is checked or not.
-
-    Clients, who could not show it, are not sent there, however long they wait.
-    """
-    client = ours.issue("client", "proxpi@example.com")
-    context = serving(ours.issue("server", ADDRESS), ours.path, version)
-    with front(index, context) as server:
-        for more in ({}, UNVERIFIED):
-            given = settings(server.origin, ours, PROXPI_CLIENT_CERT=client, **more)
-            given["PROXPI_DOWNLOAD_TIMEOUT"] = "0"
-            with Proxy(given, folder=tmp_path) as proxy:
-                fetched(proxy)
-    assert set(server.shown) == {Shown(None, True)}
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_client_certificate_refused(
     index: FakeIndex,
     ours: Authority,
     theirs: Authority,
-    tmp_path: Path,
+    start_proxy: StartProxy,
     version: ssl.TLSVersion,
 ) -> None:
-    """That it is missing, or not liked, is said in plain words, in either version of TLS.
+    """An index that wants a certificate is shown it, whether its own is checked or not.
 
-    In TLS 1.3 the server says so only after proxpi takes the handshake for done.
+    Clients, who could not show it, are not redirected there. A certificate that is missing, or is
+    refused (in TLS 1.3 only after proxpi takes the handshake for done), is told.
     """
+    client = ours.issue("client", "proxpi@example.com")
+    wrong = theirs.issue("wrong", "proxpi@example.com")
     context = serving(ours.issue("server", ADDRESS), ours.path, version)
     with front(index, context) as server:
-        missing = refused(page(server, tmp_path, ours))
-        assert missing.endswith("127.0.0.1 wants a client certificate; set PROXPI_CLIENT_CERT")
-        wrong = theirs.issue("client", "proxpi@example.com")
-        line = refused(page(server, tmp_path, ours, PROXPI_CLIENT_CERT=wrong))
+        given = {"index_url": f"{server.origin}/simple/", "ca_bundle": ours.path}
+        line = refused(start_proxy(**given))
+        assert line.endswith("127.0.0.1 wants a client certificate; set PROXPI_CLIENT_CERT")
+        line = refused(start_proxy(client_cert=wrong, **given))
         assert line.endswith("refuses the certificate of PROXPI_CLIENT_CERT (unknown issuer)")
-    assert server.shown == []
+        assert server.shown == []
+        for more in ({}, UNVERIFIED):
+            proxy = start_proxy(client_cert=client, download_timeout=0, **given, **more)
+            fetch(proxy)
+            proxy.stop()
+    assert set(server.shown) == {Shown(None, True)}
 
 
-def test_client_certificate_elsewhere(index: FakeIndex, ours: Authority, tmp_path: Path) -> None:
+def test_client_certificate_elsewhere(
+    index: FakeIndex, ours: Authority, tmp_path: Path, start_proxy: StartProxy
+) -> None:
     """A host of files, which may be anyone, is shown it only if netrc names that host."""
     server_context = serving(ours.issue("server", ADDRESS, "localhost"), ours.path)
     files_context = serving(ours.issue("files", "localhost"), ours.path)
@@ -178,8 +166,10 @@ def test_client_certificate_elsewhere(index: FakeIndex, ours: Authority, tmp_pat
             netrc.write_text(text)
             path = f"/files/{wheel.project}/{wheel.filename}"
             index.add(wheel, url=f"https://localhost:{files.port}{path}")
-            given = settings(server.origin, ours, PROXPI_CLIENT_CERT=client, NETRC=netrc)
-            with Proxy(given, folder=tmp_path) as proxy:
-                fetched(proxy, wheel)
+            url = f"{server.origin}/simple/"
+            given = {"ca_bundle": ours.path, "client_cert": client, "NETRC": netrc}
+            proxy = start_proxy(index_url=url, **given)
+            fetch(proxy, wheel)
+            proxy.stop()
     assert [shown.certificate for shown in files.shown] == [False, True]
     assert {shown.certificate for shown in server.shown} == {True}

@@ -1,4 +1,4 @@
-"""A busy run with many secrets, and a search for them in everything that proxpi writes."""
+"""Credentials go to their own host alone, and nowhere into what proxpi writes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from tests.support.certificates import Authority, serving
 from tests.support.distributions import Distribution, make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
+from tests.support.processes import StartProxy
 from tests.support.proxy import Proxy, Reply
 from tests.support.servers import SecureFront
 
@@ -31,17 +32,14 @@ _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 
 
 def userinfo(pair: tuple[str, str]) -> str:
-    """Write user and password as they stand in a URL."""
     return ":".join(quote(part, safe="") for part in pair if part) + "@"
 
 
 def within(url: str, pair: tuple[str, str]) -> str:
-    """Put user and password into a URL."""
     return url.replace("://", f"://{userinfo(pair)}")
 
 
 def forms(pair: tuple[str, str]) -> set[str]:
-    """Give all forms in which a user or a password may show."""
     found = {base64.b64encode(":".join(pair).encode()).decode().rstrip("=")}
     for part in filter(None, pair):
         found |= {part, quote(part), quote(part, safe=""), quote_plus(part), repr(part)[1:-1]}
@@ -50,7 +48,6 @@ def forms(pair: tuple[str, str]) -> set[str]:
 
 
 def secrets_in(data: bytes | str, *queries: str) -> set[str]:
-    """Give the secrets that stand in something that was written."""
     text = data.decode("latin-1") if isinstance(data, bytes) else data
     wanted = set(queries).union(*(forms(pair) for pair in PAIRS))
     return {form for form in wanted if form.lower() in text.lower()}
@@ -143,14 +140,8 @@ class Run:
         self.failing += ["refused", "strange", "odd", "no-tls", "unknown", "downgraded"]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    with ExitStack() as stack:
-        yield Run(stack, tmp_path)
-
-
 def _busy(run: Run, proxy: Proxy) -> Iterator[Reply]:
-    """Ask for all that there is, and for what fails."""
+    """Request all that there is."""
     for path in ("/", "/health", "/stats", "/metrics", "/index/", "/simple/", "/nothing"):
         yield proxy.get(path)
     for form in (JSON, HTML):
@@ -167,8 +158,9 @@ def _busy(run: Run, proxy: Proxy) -> Iterator[Reply]:
         yield proxy.request("DELETE", path)
 
 
-def test_no_secret_is_written(run: Run) -> None:
+def test_no_secret_is_written(stack: ExitStack, tmp_path: Path) -> None:
     """No log line, answer, redirect or file of the cache holds a user, a password or a token."""
+    run = Run(stack, tmp_path)
     replies: list[Reply] = []
     with Proxy(run.settings, folder=run.folder) as proxy:
         replies += _busy(run, proxy)
@@ -209,3 +201,41 @@ def test_no_secret_is_written(run: Run) -> None:
         assert not secrets_in(str(path))
         for part in unpacked(path.read_bytes()):
             assert not secrets_in(part, MOVED_QUERY)
+
+
+@pytest.mark.parametrize(
+    ("host", "index_login", "status", "login"),
+    [
+        # Clients could not fetch a file that netrc has a login for, so they are not redirected.
+        pytest.param("127.0.0.1", True, 200, NETRC, id="files of a host in netrc"),
+        pytest.param("default", True, 502, None, id="files of another host"),
+        pytest.param("127.0.0.1", False, 200, NETRC, id="index in netrc"),
+        pytest.param("default", False, 502, None, id="index with the login for any host"),
+    ],
+)
+def test_netrc(
+    tmp_path: Path,
+    start_proxy: StartProxy,
+    host: str,
+    index_login: bool,
+    status: int,
+    login: tuple[str, str] | None,
+) -> None:
+    """Pages get the login of the index's URL, else of netrc, files that of netrc for their host."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text(f"{'' if host == 'default' else 'machine '}{host} login {NETRC[0]} password x")
+    wheel = make_wheel("demo")
+    with FakeIndex(files_elsewhere=True) as index:
+        pages = TOKEN if index_login else (NETRC[0], "x")
+        index.require_auth(*pages)
+        index.require_auth(NETRC[0], "x", origin="files")
+        index.add(wheel)
+        url = within(index.url, TOKEN) if index_login else index.url
+        timeout = 0 if login else 30
+        proxy = start_proxy(index_url=url, download_timeout=timeout)
+        assert wheel.filename in proxy.get("/index/demo/").text
+        reply = proxy.get(f"/index/demo/{wheel.filename}")
+        assert (reply.status, status == 200 and reply.body == wheel.data) == (status, bool(login))
+        files = [seen for seen in index.requests() if seen.origin == "files"]
+    assert files
+    assert all(("authorization" in seen.headers) is bool(login) for seen in files)
