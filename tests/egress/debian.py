@@ -18,33 +18,24 @@ _FOLDERS = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/squid"]
 _PLACE = Path(sys.prefix, "debian")
 
 
-def need(package: str, program: str, place: Path = _PLACE) -> str:
+def need(package: str, program: str) -> str:
     """
     Give the path of a program: the system's own, else that of a package, unpacked in a folder.
 
     :raises AssertionError: with a sentence that says what to install, if that is not possible
     """
     known = [os.environ.get("PATH", os.defpath), *(f"/{folder}" for folder in _FOLDERS)]
-    path = shutil.which(program, path=os.pathsep.join(known))
-    return path or unpacked(package, program, place)
-
-
-def unpacked(package: str, program: str, place: Path) -> str:
-    """
-    Give the path of a program of a package that is unpacked in a folder.
-
-    :raises AssertionError: with a sentence that says what to install, if that is not possible
-    """
-    place.mkdir(parents=True, exist_ok=True)
+    if path := shutil.which(program, path=os.pathsep.join(known)):
+        return path
+    _PLACE.mkdir(parents=True, exist_ok=True)
     # One at a time: a program that another test is just unpacking is there before its libraries.
-    turn = os.open(place, os.O_RDONLY)
+    turn = os.open(_PLACE, os.O_RDONLY)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        root = place / package
+        root = _PLACE / package
         wrote = "" if root.exists() else _unpack(package, root)
         found = shutil.which(program, path=os.pathsep.join(f"{root}/{one}" for one in _FOLDERS))
-        if found is None:
-            raise AssertionError(f"this test needs {program}: apt-get install {package} ({wrote})")
+        assert found, f"this test needs {program}: apt-get install {package} ({wrote})"
         return str(_launcher(Path(found), root))
     finally:
         os.close(turn)
@@ -94,14 +85,8 @@ def _unpack(package: str, root: Path) -> str:
 def _run(command: list[str]) -> str:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     ended = subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+        command, env=environment, input="", capture_output=True, text=True, check=False
     )
     if not ended.returncode:
         return ""
-    return " ".join(ended.stdout.split("\n")[-3:]).strip() or f"status {ended.returncode}"
+    return " ".join(ended.stderr.split("\n")[-3:]).strip() or f"status {ended.returncode}"

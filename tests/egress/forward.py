@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -23,18 +23,7 @@ from tests.support.process import Process, plain_environment
 USER = "traveler"
 
 
-def reserved() -> socket.socket:
-    """A port of 127.0.0.1 on which nobody listens, and which, until it is closed, nobody is given.
-
-    Whoever is told its number may listen there.
-    """
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", 0))
-    return bound
-
-
-class Forward(Process, ABC):
+class Forward(Process):
     """A forward proxy that runs while the ``with`` block does.
 
     :ivar url: its URL, without credentials; ``private_url`` has them
@@ -48,7 +37,10 @@ class Forward(Process, ABC):
 
     def __init__(self, *, locked: bool = False) -> None:
         self._locked = locked
-        self._reserved = reserved()
+        # Bound until the end, so that no other process is given the port.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
         self._port: int = self._reserved.getsockname()[1]
         self.url = f"{self.scheme}://127.0.0.1:{self._port}"
         pair = f"{USER}:{quote(self.password, safe='')}"
@@ -56,20 +48,18 @@ class Forward(Process, ABC):
         folder = Path(tempfile.mkdtemp(prefix="forward-"))
         super().__init__(self.configure(folder), folder=folder, environment=plain_environment())
 
-    @abstractmethod
     def configure(self, folder: Path) -> Sequence[str]:
         """Write a configuration into a folder, and give the command that uses it."""
+        raise NotImplementedError
 
-    @abstractmethod
     def log(self) -> list[tuple[str, str]]:
-        """What it has logged of the requests that it took."""
+        """Give what it has logged of the requests that it took."""
+        raise NotImplementedError
 
     def wait_until_ready(self) -> None:
-        """Wait until it listens."""
         self.wait_for_line(self.ready)
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
-        """Stop it, and read its log."""
         try:
             return super().stop(with_signal)
         finally:
@@ -94,20 +84,16 @@ class Tinyproxy(Forward):
         return [need("tinyproxy", "tinyproxy"), "-d", "-c", str(config)]
 
     def log(self) -> list[tuple[str, str]]:
-        asked = [
-            line.partition("Request (file descriptor ")[2] for line in self.output.splitlines()
-        ]
-        words = [line.partition("): ")[2].split() for line in asked if line]
-        return [(method, target) for method, target, _ in words]
+        found = re.findall(r"Request \(file descriptor \d+\): (\S+) (\S+)", self.output)
+        return [(method, target) for method, target in found]
 
 
 class Squid(Forward):
     """``squid``, which keeps connections.
 
-    ``hosts`` are names that it knows; ``certificate``, a PEM file, makes it speak TLS; ``denied``
-    are ports to which it does not let anybody go.
-
-    :ivar connections: how many brought the requests in ``served``
+    :param hosts: names that it knows
+    :param certificate: a PEM file, with which it speaks TLS
+    :param denied: ports to which it opens no connection
     """
 
     ready = "Accepting"
@@ -152,7 +138,7 @@ class Squid(Forward):
         lines = [
             port,
             f"hosts_file {folder}/hosts",
-            "logformat own %>p %rm %ru",
+            "logformat own %rm %ru",
             f"access_log stdio:{folder}/access.log own",
             "logfile_rotate 0",
             "buffered_logs off",
@@ -181,8 +167,7 @@ class Squid(Forward):
     def log(self) -> list[tuple[str, str]]:
         lines = (self.folder / "access.log").read_text().splitlines()
         words = [line.split() for line in lines if " error:" not in line]  # those of no request
-        self.connections = len({client for client, _, _ in words})
-        return [(method, target) for _, method, target in words]
+        return [(method, target) for method, target in words]
 
 
 def _crypted(password: str) -> str:

@@ -1,5 +1,4 @@
-"""Forward proxies, real ones and one that misbehaves: pages and files come through them, a failure
-names the proxy, and its credentials are sent to it alone."""
+"""Forward proxies, real and misbehaving: what they serve, and the errors that name them."""
 
 from __future__ import annotations
 
@@ -36,7 +35,6 @@ def variables(url: str) -> dict[str, str]:
 
 
 def assert_served(proxy: Proxy) -> None:
-    """Page and file come through whole."""
     page, file = page_and_file(proxy)
     assert page.status == 200, page.text
     assert WHEEL.filename in page.text
@@ -48,29 +46,24 @@ def netloc(index: FakeIndex) -> str:
 
 
 @KINDS
-def test_plain(kind: type[Forward], fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """http URLs are requested at the proxy; its credentials are sent to it alone."""
-    fake_index.add(WHEEL)
-    with kind(locked=True) as forward:
-        assert_served(start_proxy(fake_index, **variables(forward.private_url)))
-    assert {method for method, _ in forward.served} == {"GET"}
-    assert {seen.path for seen in fake_index.requests()} == {
-        target.removeprefix(fake_index.origin) for _, target in forward.served
-    }
-    assert not any("proxy-authorization" in seen.headers for seen in fake_index.requests())
+@pytest.mark.parametrize("tls", [False, True])
+def test_served(kind: type[Forward], tls: bool, start_proxy: StartProxy) -> None:
+    """http URLs are requested at the proxy, https URLs through one tunnel.
 
-
-@KINDS
-def test_tunnel(kind: type[Forward], tls_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """https URLs are requested through one tunnel, in which no credentials of the proxy are."""
-    tls_index.add(WHEEL)
-    with kind(locked=True) as forward:
-        proxy = start_proxy(tls_index, **variables(forward.private_url))
+    The credentials of the proxy are sent to it alone.
+    """
+    with FakeIndex(tls=tls) as index, kind(locked=True) as forward:
+        index.add(WHEEL)
+        proxy = start_proxy(index, **variables(forward.private_url))
         assert_served(proxy)
         proxy.stop()
-    assert forward.served == [("CONNECT", netloc(tls_index))]
-    assert len(tls_index.requests()) == 2
-    assert not any("proxy-authorization" in seen.headers for seen in tls_index.requests())
+        requests = index.requests()
+    if tls:
+        assert forward.served == [("CONNECT", netloc(index))]
+        assert len(requests) == 2
+    else:
+        assert forward.served == [("GET", index.origin + seen.path) for seen in requests]
+    assert not any("proxy-authorization" in seen.headers for seen in requests)
 
 
 @KINDS
@@ -125,33 +118,23 @@ def test_refuses(tls: bool, start_proxy: StartProxy) -> None:
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_secure_proxy(tls: bool, tmp_path: Path, start_proxy: StartProxy) -> None:
-    """A proxy may speak TLS, and carry another TLS connection."""
+    """A proxy may speak TLS, and carry another TLS connection.
+
+    One whose certificate is not trusted is named, and gets no credentials.
+    """
     certificate = make_certificate(tmp_path, "forward")
     with FakeIndex(tls=tls) as index, Squid(locked=True, certificate=certificate) as forward:
         index.add(WHEEL)
-        trusted = certificate.read_text()
-        if index.certificate:
-            trusted += index.certificate.read_text()
-        bundle = tmp_path / "trusted.pem"
-        bundle.write_text(trusted)
-        proxy = start_proxy(index, SSL_CERT_FILE=bundle, **variables(forward.private_url))
-        assert forward.private_url.startswith("https://")
+        proxy = start_proxy(index, **variables(forward.private_url))
+        reply = proxy.get("/index/demo/")
+        proxy.stop()
+        assert reply.status == 502
+        assert re.search(f"proxy {forward.url}: .*certificate", reply.text)
+        assert index.origin not in reply.text
+        proxy = start_proxy(index, ca_bundle=certificate, **variables(forward.private_url))
         assert_served(proxy)
         proxy.stop()
     assert [method for method, _ in forward.served] == (["CONNECT"] if tls else ["GET", "GET"])
-
-
-@pytest.mark.parametrize("tls", [False, True])
-def test_untrusted_proxy(tls: bool, tmp_path: Path, start_proxy: StartProxy) -> None:
-    """A proxy whose certificate is not trusted is named, and gets no credentials."""
-    certificate = make_certificate(tmp_path, "forward")
-    with FakeIndex(tls=tls) as index, Squid(locked=True, certificate=certificate) as forward:
-        reply = start_proxy(index, **variables(forward.private_url)).get("/index/demo/")
-        assert reply.status == 502
-        assert f"proxy {forward.url}: " in reply.text
-        assert "certificate" in reply.text
-        assert index.origin not in reply.text
-    assert forward.served == []
 
 
 def test_names(fake_index: FakeIndex, tmp_path: Path, start_proxy: StartProxy) -> None:
@@ -191,15 +174,12 @@ def test_install(
     tls_index.add(make_wheel("demo-app", requires=["demo"]))
     tls_index.add(WHEEL)
     certificate = make_certificate(tmp_path, "forward")
-    assert tls_index.certificate is not None
-    bundle = tmp_path / "trusted.pem"
-    bundle.write_text(certificate.read_text() + tls_index.certificate.read_text())
     with Squid(locked=True, certificate=certificate) as forward:
         proxy = start_proxy(
             tls_index,
             index_url=tls_index.url.replace("://", "://reader:inde%2B%20s3cr3t@"),
             logging_level="DEBUG",
-            SSL_CERT_FILE=bundle,
+            ca_bundle=certificate,
             **variables(forward.private_url),
         )
         environment, output = install(tmp_path / "client", proxy.url, "demo-app")
@@ -213,25 +193,17 @@ def test_install(
         assert secret not in output
 
 
-def port_of(index: FakeIndex) -> int:
-    return int(index.origin.rpartition(":")[2])
-
-
-def open_tunnel(connection: socket.socket) -> bool:
-    connection.sendall(ESTABLISHED)
-    return True
-
-
 class Relay(Server):
-    """A forward proxy that lies, stalls and drops on demand; all tunnels lead to one port.
+    """A forward proxy that drops tunnels on demand, or that only `speak` answers, without tunnels.
 
-    :ivar speak: answers a request for a tunnel; tells whether there is to be one
     :ivar heads: the heads of the requests
     """
 
-    def __init__(self, port: int, speak: Callable[[socket.socket], bool] = open_tunnel) -> None:
+    def __init__(
+        self, index: FakeIndex, speak: Callable[[socket.socket], object] | None = None
+    ) -> None:
         super().__init__()
-        self._behind = port
+        self._behind = int(index.origin.rpartition(":")[2])
         self._speak = speak
         self.heads: list[str] = []
         self._doomed: set[socket.socket] = set()
@@ -249,7 +221,10 @@ class Relay(Server):
     def serve(self, connection: socket.socket, number: int) -> None:
         if head := Connection(number, connection).head():
             self.heads.append(head)
-            if self._speak(connection):
+            if self._speak is not None:
+                self._speak(connection)
+            else:
+                connection.sendall(ESTABLISHED)
                 self.join(connection, self._behind, lambda: connection in self._doomed)
 
 
@@ -257,7 +232,7 @@ class Relay(Server):
 def test_dropped_tunnel(tls_index: FakeIndex, start_proxy: StartProxy, when_used: bool) -> None:
     """One tunnel serves request after request; one that the proxy drops is replaced unnoticed."""
     tls_index.add(WHEEL)
-    with Relay(port_of(tls_index)) as relay:
+    with Relay(tls_index) as relay:
         proxy = start_proxy(tls_index, HTTPS_PROXY=relay.origin, index_ttl=0)
         for tunnels in (1, 1, 2):
             if tunnels == 2:
@@ -267,41 +242,30 @@ def test_dropped_tunnel(tls_index: FakeIndex, start_proxy: StartProxy, when_used
             assert len(relay.heads) == tunnels
 
 
-def half(connection: socket.socket) -> bool:
-    """Close in the middle of the head."""
-    connection.sendall(ESTABLISHED[:-1])
-    return False
-
-
-def endless(connection: socket.socket) -> bool:
-    """Send fields without end, until the connection is closed."""
+def endless(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\n")
     while True:
         connection.sendall(b"X: y\r\n" * 1000)
 
 
-def silent(connection: socket.socket) -> bool:
-    connection.recv(1)
-    return False
-
-
 @pytest.mark.parametrize(
     ("speak", "cause"),
     [
-        (half, "the connection was closed"),
-        (endless, "it does not answer as an HTTP proxy does"),
-        (silent, "timed out"),
+        pytest.param(
+            lambda one: one.sendall(ESTABLISHED[:-1]), "the connection was closed", id="half"
+        ),
+        pytest.param(endless, "it does not answer as an HTTP proxy does", id="endless"),
+        pytest.param(lambda one: one.recv(1), "timed out", id="silent"),
     ],
-    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_misbehaving(
     tls_index: FakeIndex,
     start_proxy: StartProxy,
-    speak: Callable[[socket.socket], bool],
+    speak: Callable[[socket.socket], object],
     cause: str,
 ) -> None:
     """A proxy that opens no tunnel is named, and all connections to it are closed."""
-    with Relay(port_of(tls_index), speak) as relay:
+    with Relay(tls_index, speak) as relay:
         url = relay.origin.replace("://", "://user:s3cr3t@")
         proxy = start_proxy(tls_index, HTTPS_PROXY=url, connect_timeout=0.5, read_timeout=0.5)
         with ThreadPoolExecutor(8) as threads:

@@ -64,7 +64,9 @@ def test_hangs(start_proxy: StartProxy, hangs: str, scheme: str) -> None:
             if beginning.endswith(PAGE):
                 connection.request()
             connection.send(beginning)
-            left.append(connection.wait_for_the_end())
+            while connection.socket.recv(65536):
+                pass
+            left.append(True)
         except ConnectionError:
             left.append(True)
 
