@@ -62,9 +62,8 @@ def write_whole(
     replace: Callable[[Path, Path], None] = os.replace,
 ) -> None:
     """
-    Write a file: whole, or as it was before.
+    Write a file, all of its data or in pieces: whole, or as it was before.
 
-    :param data: all of it, or in pieces
     :param folder: where it lies until it is whole, if not beside
     :param replace: gives it its name; the file is removed again if that raises
     """
@@ -116,10 +115,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @attrs.define(eq=False)
 class ThrottledLog:
-    """The errors of one folder: of those with one consequence, one a minute is logged.
-
-    :ivar seconds: a monotonic clock
-    """
+    """The errors of one folder: one a minute is logged of those with the same consequence."""
 
     _log: Logger
     folder: Path

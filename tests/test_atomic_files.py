@@ -13,6 +13,7 @@ import pytest
 
 from proxpi import atomic_files
 from proxpi.files.cache_dir import PartialFile
+from tests.support.cache import bare
 from tests.support.cases import FolderCase
 from tests.support.logs import logged
 
@@ -42,7 +43,7 @@ class AnotherStarts(FolderCase):
 
     def test_written(self) -> None:
         """Downloads and documents are written all the same."""
-        partial = PartialFile(self.own, None, mock.Mock(**{"grow.return_value": None}))
+        partial = PartialFile(self.own, bare("x.whl"), mock.Mock(**{"grow.return_value": None}))
         partial.write(b"data")
         partial.flush()
         assert partial.path.read_bytes() == b"data"

@@ -59,34 +59,23 @@ class PartialFile:
     :ivar cache_path: where it is to be cached; ``None`` if it may not be
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        digest: tuple[str, str] | None,
-        reservation: Reservation,
-        cache_path: str | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, reference: FileReference, reservation: Reservation) -> None:
         self.path, self.file = atomic_files.begin(folder)
-        self.cache_path = cache_path
-        self._digest = digest
-        self.digests = Digests(digest)
+        self.cache_path = reference.cache_path
+        self._stated = reference.digest
+        self.digests = Digests(self._stated)
         self.reservation = reservation
         self.written = 0
         self.gathered = bytearray()
 
     def write(self, data: bytes) -> Deferred[None] | None:
-        """
-        Add bytes.
-
-        :return: ``None``, or a Deferred that fires when the quota may have space for more
-        :raises OSError: if the disk or the quota refuses them
-        """
+        """Add bytes; returns as :meth:`flush`. Raises an `OSError` if disk or quota refuse them."""
         self.digests.add(data)
         self.gathered += data
         return self.flush() if len(self.gathered) >= BUFFER else None
 
     def flush(self) -> Deferred[None] | None:
-        """Write the gathered bytes, or give a Deferred that fires when to repeat the call."""
+        """Write the gathered bytes; without space, give a Deferred that fires when to repeat it."""
         space = self.reservation.grow(self.digests.size) if self.gathered else None
         while self.gathered and space is None:
             count = os.pwrite(self.file.fileno(), self.gathered, self.written)
@@ -102,11 +91,10 @@ class PartialFile:
         return bytes(self.gathered[start : start + count])
 
     def restart(self) -> None:
-        """Discard the bytes."""
         self.gathered.clear()
         self.written = 0
         self.file.truncate(0)
-        self.digests = Digests(self._digest)
+        self.digests = Digests(self._stated)
 
     def close(self) -> None:
         self.unlink()
@@ -121,7 +109,6 @@ class PartialFile:
 
 
 def reopen(file: BinaryIO | FileIO) -> BinaryIO:
-    """Open a file once more, whatever became of its name."""
     return open(os.dup(file.fileno()), "rb", buffering=0)
 
 
@@ -166,7 +153,6 @@ class OpenFile:
         return os.pread(self.file.fileno(), count, start)
 
     def share(self, *, is_kept: bool = False) -> OpenFile:
-        """Open the same file once more."""
         return attrs.evolve(self, file=reopen(self.file), is_kept=is_kept)
 
     def keep(self) -> OpenFile | None:
@@ -200,11 +186,7 @@ class OpenFile:
 
 @attrs.define(eq=False, kw_only=True)
 class CacheDir:
-    """The files in the cache folder.
-
-    :ivar writes: runs slow writes, and `reads` slow reads: a disk that writes slowly may still
-        read well
-    """
+    """The files in the cache folder. A disk that hangs in `writes` may still do `reads`."""
 
     folder: Path
     index: EvictionIndex
@@ -261,7 +243,6 @@ class CacheDir:
         self._usage_log.save_if_due()
 
     def checked(self, reference: FileReference) -> Checked | None:
-        """Give what is known of the verified file of a reference."""
         checked = self.index.verified(reference.cache_path or "")
         return checked if checked is not None and checked.matches(reference) else None
 
@@ -343,14 +324,15 @@ class CacheDir:
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         reservation = self.quota.reserve(reference.size)
         try:
-            cache_path = path if cacheable and self.quota.capacity else None
-            partial = PartialFile(self.own, reference.digest, reservation, cache_path)
+            partial = PartialFile(self.own, reference, reservation)
         except OSError:
             reservation.release()
             raise
         self._partial.add(partial)
         if path is None:
             partial.unlink()
+        if not (cacheable and self.quota.capacity):
+            partial.cache_path = None
         return partial
 
     async def adopt(
@@ -361,11 +343,10 @@ class CacheDir:
         now: float = 0.0,
     ) -> OpenFile | None:
         """
-        Give a finished file its cache path, flushed to disk, if its bytes are right.
+        Give a finished file its cache path, flushed to disk; raises `Mismatch` for wrong bytes.
 
         :param validators: its entity tag and date for a revalidation; see :class:`Checked`
         :return: ``None`` once it is cached; if it may not be, an open file without a name
-        :raises Mismatch: if the bytes are wrong
         """
         while (space := partial.flush()) is not None:
             await space
@@ -386,9 +367,8 @@ class CacheDir:
         # A file with a digest is never revalidated.
         known = () if reference.has_digest else (*validators, now)
         url = digest_of_url(reference.url)
-        self.index.add(
-            path, identity.size, Checked(identity, digests, url, reference.version, *known)
-        )
+        checked = Checked(identity, digests, url, reference.version, *known)
+        self.index.add(path, identity.size, checked)
         return None
 
     def discard(self, partial: PartialFile) -> None:

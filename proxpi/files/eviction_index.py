@@ -75,12 +75,7 @@ class _Cached:
 
 @attrs.define(eq=False)
 class EvictionIndex:
-    """The cached files, by cache path.
-
-    :ivar used: bytes of all of them
-    :ivar changes: how often the index has changed
-    :ivar in_use: how many times each file is being sent
-    """
+    """The cached files by cache path: how many bytes are `used`, how often each is `in_use`."""
 
     _responses: Responses | None = None
     used: int = attrs.field(init=False, default=0)
@@ -165,7 +160,7 @@ class EvictionIndex:
             del self.in_use[path]
 
     def raise_inflation(self, path: str) -> None:
-        """Raise the inflation to the priority of a file, which is about to be evicted."""
+        """Raise the inflation to the priority of a file that is about to be evicted."""
         self._inflation = max(self._inflation, self._files[path].priority)
 
     def victims(
@@ -203,18 +198,13 @@ class EvictionIndex:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no startup scan runs."""
         return self._changed is None
 
     def begin_scan(self) -> None:
         self._changed = set()
 
     def end_scan(self, found: Iterable[tuple[str, Identity]] | None) -> None:
-        """
-        Bring the index in line with the startup scan, but for the paths that changed meanwhile.
-
-        :param found: the cached files, the least recently used first; ``None`` if it failed
-        """
+        """Take over what a scan found, ``None`` if it failed, but for paths that changed since."""
         changed, self._changed = self._changed or set(), None
         if found is None:
             return

@@ -67,24 +67,18 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @attrs.frozen
 class Scan:
-    """What a scan of the cache folder found.
+    """What a scan of the cache folder found."""
 
-    :ivar files: cache paths and identities, the least recently used first, as far as the disk tells
-    :ivar ignored: what was left out, in words for the log
-    :ivar leftovers: files under reserved names that could not be unlinked, and their bytes
-    """
-
+    #: By cache path, the least recently used first, as far as the disk tells.
     files: list[tuple[str, Identity]] = attrs.field(factory=list)
+    #: What was left out, in words for the log.
     ignored: list[str] = attrs.field(factory=list)
+    #: Paths and bytes of reserved names that could not be unlinked.
     leftovers: list[tuple[str, int]] = attrs.field(factory=list)
 
 
 def is_cache_path(text: str) -> bool:
-    """
-    Tell whether a text is a cache path.
-
-    No name that cannot be printed is one: it might be no UTF-8, or look like two lines of a log.
-    """
+    # A name that cannot be printed might be no UTF-8, or look like two lines of a log.
     return _CACHE_PATH.fullmatch(text) is not None and text.isprintable()
 
 
@@ -99,11 +93,7 @@ def says_no_file(error: OSError) -> bool:
 
 
 def look(folder: Path, cache_path: str) -> os.stat_result | None:
-    """
-    Give the status of what lies at a cache path; ``None`` if nothing does.
-
-    :raises OSError: if no file can lie there, or a symbolic link is on the way
-    """
+    """Give the status of what lies at a cache path; `OSError` if no file can lie there."""
     path = str(folder)
     *above, name = cache_path.split("/")
     longest = max(len(os.fsencode(segment)) for segment in (*above, name))
@@ -130,16 +120,11 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def holds_many(folder: Path) -> bool:
-    """Tell whether it takes a while to scan the folder."""
     return next(islice(_walk(folder, []), MANY, None), None) is not None
 
 
 def survey(folder: Path, owned: Container[str]) -> Scan:
-    """
-    Find the cached files; unlink the queued ones and the original's partial files.
-
-    :param owned: cache paths of files that the cache owns whatever their names are
-    """
+    """Find the cached files, those `owned` whatever their names; unlink what a process left."""
     start = len(os.path.join(folder, ""))
     found: list[tuple[float, str, Identity]] = []
     scan = Scan()
@@ -194,11 +179,8 @@ def _walk(folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
 
 
 def try_to_write(own: Path, folder: Path) -> None:
-    """
-    Write a small file, and rename it into the cache folder and each host's, as a download does.
-
-    Permission bits do not tell: root ignores them, and a disk may be read-only or full.
-    """
+    """Write a small file, and rename it into the cache folder and each host's."""
+    # Permission bits do not tell: root ignores them, and a disk may be read-only or full.
     partial, file = atomic_files.begin(own)
     path: Path | str = partial
     try:

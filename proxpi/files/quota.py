@@ -111,15 +111,10 @@ class DeletionQueue:
         return True
 
     def add(self, reserved: str, size: int) -> None:
-        """Queue a file that has its reserved name already."""
         self._queued[reserved] = size
 
     def start(self) -> Deferred[None]:
-        """
-        Unlink the queued files in a thread, one batch after the other.
-
-        :return: fires after a batch of at most :data:`BATCH` that begins from now on
-        """
+        """Unlink the queued files in a thread; fires after the next batch of :data:`BATCH`."""
         return self._lock.run(self._unlink_batch)
 
     async def _unlink_batch(self) -> None:
@@ -188,10 +183,9 @@ class Quota:
 
     def make_space(self) -> Deferred[None] | None:
         """
-        Evict what exceeds the capacity.
+        Evict what exceeds the capacity; raises :class:`Full` if that frees too little.
 
         :return: ``None`` if nothing does; else a Deferred that fires when to repeat the call
-        :raises Full: if the files that may be evicted free too little
         """
         while self.used > self.capacity:
             try:
@@ -210,7 +204,6 @@ class Quota:
                 progress.addCallback(self.shrink)
 
     def _evict(self) -> None:
-        """Queue some of the files that exceed the capacity."""
         failed: set[str] = set()
         while (excess := self.excess) > 0:
             self.index.collect_uses()
@@ -244,11 +237,10 @@ class Reservation:
     size: int = 0
 
     def announce(self, size: int) -> None:
-        """
-        Note the size of the file by the upstream.
+        """Note the size by the upstream; raises :class:`Full` if the file may not become so large.
 
         If the index states the same, all of it is reserved. One of them alone may be wrong, and
-        evicts nothing in advance. Raises :class:`Full` if the file may not become so large.
+        evicts nothing in advance.
         """
         if not self._quota.admits(size):
             raise TooLarge
@@ -258,11 +250,9 @@ class Reservation:
             self.expected = size
 
     def grow(self, size: int) -> Deferred[None] | None:
-        """
-        Reserve the bytes of a file of this size; returns and raises as :meth:`Quota.make_space`.
+        """Reserve the bytes of a file of this size; returns and raises as `make_space`.
 
-        A file that exceeds its expected size, or has none, evicts others up to half of the
-        capacity; beyond that it gets free bytes only.
+        A file beyond its expected size evicts others up to half of the capacity.
         """
         quota, before = self._quota, self.size
         if size > before:

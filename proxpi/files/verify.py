@@ -32,10 +32,7 @@ class Mismatch(Exception):
 
 
 class Digests:
-    """The sha256 of bytes as they arrive, and the digest by the algorithm that a reference states.
-
-    :ivar size: how many have arrived
-    """
+    """The sha256 of `size` bytes that have arrived, and the digest that a reference states."""
 
     def __init__(self, stated: tuple[str, str] | None = None) -> None:
         names = {"sha256", stated[0]} if stated else {"sha256"}
@@ -48,7 +45,6 @@ class Digests:
             digest.update(data)
 
     def hex(self) -> dict[str, str]:
-        """Give the hexadecimal digests by algorithm."""
         return {name: digest.hexdigest() for name, digest in self._hashes.items()}
 
 

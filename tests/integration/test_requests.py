@@ -135,21 +135,6 @@ def test_upload(proxy: Proxy, scheme: str) -> None:
             connection.close()
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 65_536, 65_537, 100_000])
-def test_response_before_the_body(proxy: Proxy, size: int) -> None:
-    """The response is sent before the body; a short body may follow, and a next request."""
-    post = b"POST /index/demo/ HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size
-    with connected(proxy) as client:
-        client.sendall(post)
-        status, fields = sockets.head(client)
-        assert status == 405
-        sockets.body(client, int(fields["content-length"]))
-        client.sendall(b"x" * size + HEAD)
-        client.shutdown(socket.SHUT_WR)
-        rest = sockets.read_all(client)
-    assert rest.count(b"HTTP/1.1 ") == (1 if size <= 65_536 else 0)
-
-
 @pytest.mark.parametrize("expect", ["Expect: 100-continue", "Expect:"])
 def test_curl(proxy: Proxy, tmp_path: Path, expect: str) -> None:
     """curl shows the sentence for every kind of upload."""
@@ -164,12 +149,6 @@ def test_curl(proxy: Proxy, tmp_path: Path, expect: str) -> None:
         done = subprocess.run(command, capture_output=True, timeout=GUARD_SECONDS, check=False)
         assert (done.returncode, done.stderr) == (0, b""), upload
         assert done.stdout.endswith(b"nothing can be uploaded here.\n405")
-
-
-def test_delete_with_a_body(proxy: Proxy) -> None:
-    """A DELETE with a short body succeeds; one with a long body is a 413."""
-    for size, status in ((1000, 200), (100_000, 413)):
-        assert proxy.request("DELETE", "/cache/other", body=b"x" * size).status == status
 
 
 def test_half_closed(proxy: Proxy) -> None:
