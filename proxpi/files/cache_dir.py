@@ -292,17 +292,16 @@ class CacheDir:
             checked = await self.reads(lambda: check(self.folder / path, reference))
             if checked is None or self._clearing:
                 return False
-            identity = Identity.of(os.lstat(self.folder / path))
+            if Identity.of(os.lstat(self.folder / path)) != checked.identity:
+                return False
         except OSError as error:
             self._note_unreadable(path, error)
             return False
-        if identity != checked.identity:
-            return False
         if checked.matches(reference):
-            self.index.add(path, identity.size, checked)
+            self.index.add(path, checked.identity.size, checked)
             return True
         with suppress(OSError):
-            if self._queue.remove(path, identity):
+            if self._queue.remove(path, checked.identity):
                 _log.warn("{path} is not what the index names: removed", path=path)
             self._queue.start()
         return False
