@@ -1,7 +1,7 @@
 """Addresses that links and redirects may lead to, against server-side request forgery (SSRF).
 
-Indexes choose their links, and upstreams their redirects, but proxpi connects, from inside a
-network. An address is *public*, *private* (only that network reaches it) or *special* (link-local
+Indexes choose links, and upstreams redirects, but proxpi connects, from inside a network. An
+address is *public*, *private* (only that network reaches it) or *special* (link-local
 and the like, where a machine finds itself or the secrets of its cloud provider). A private address
 is allowed if a configured index has one itself, or the operator names host, address or network
 (``PROXPI_ALLOW_HOSTS``); a special one only by name or address in that setting. Host and port of a

@@ -5,9 +5,9 @@ file is wanted as it is. Both take their connections from one pool. Each hop of 
 only if the address policy allows its host, with the credentials of its own origin, and on a
 connection that the limit of that origin has to give; the connection is held until the body ends.
 
-treq's redirects are not used (the connection of each would be lost to the pool, and each hop has
-its own credentials), nor its decoder (it takes a truncated body for a whole one, and its output is
-not bounded), nor its cookies (an index gets no state of another request).
+treq's redirects are not used (each would lose its connection to the pool, and has credentials of
+its own), nor its decoder (it takes a truncated body for whole, and its output is not bounded), nor
+its cookies (an index gets no state of another request).
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ class UpstreamClient:
         queue: Queue | None = None,
     ) -> AbstractAsyncContextManager[Response]:
         """
-        Request an index page; the connection is held until the context ends.
-
-        A body that has not been read by then is discarded.
+        Request an index page; the connection is held, and the body to be read, in the context.
 
         :param on_head: is called with the status of each response head, redirects included
         :param queue: holds the request while it waits for a connection

@@ -31,7 +31,7 @@ class UpstreamFailed(Exception):
     :param url: the requested URL; kept without credentials and query
     :param cause: one clause, such as ``connection refused``
     :param temporary: whether the same request may succeed later by itself
-    :param retry_after: the upstream's ``Retry-After`` in seconds, if it sent one
+    :param retry_after: in seconds, if the upstream sent ``Retry-After``
     :param kind: one word, by which it is counted
     """
 
@@ -83,16 +83,16 @@ class RequestError(Exception):
     temporary = True
     scope: Scope = "resource"
 
+    def __init__(self, detail: str = "", *, temporary: bool | None = None) -> None:
+        super().__init__(detail)
+        self.cause = ": ".join(filter(None, (self.cause, detail)))
+        self.temporary = self.temporary if temporary is None else temporary
+
 
 class TLSFailed(RequestError):
-    """A TLS handshake failed; `cause` names the host."""
+    """A TLS handshake failed; the cause names the host."""
 
     scope: Scope = "connection"
-
-    def __init__(self, cause: str, *, temporary: bool) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.temporary = temporary
 
 
 class AddressBlocked(RequestError):
@@ -100,24 +100,19 @@ class AddressBlocked(RequestError):
 
     def __init__(self, host: str, address: str, kind: str, *, temporary: bool = False) -> None:
         what = "is" if host == address else f"is {address},"
-        self.cause = (
+        cause = (
             f"{host} {what} a {kind} address, where no link or redirect may lead "
             f"unless PROXPI_ALLOW_HOSTS has {host}"
         )
-        super().__init__(self.cause)
-        self.temporary = temporary
+        super().__init__(cause, temporary=temporary)
 
 
 class DNSTimeout(RequestError):
-    """The lookup of a host took too long."""
-
     cause = "timed out while its name was looked up"
     scope: Scope = "connection"
 
 
 class HeadTooLong(RequestError):
-    """The head of a response exceeds its limit."""
-
     cause = "the head of the answer is too long"
     temporary = False
 
@@ -141,29 +136,19 @@ class BodyStalled(Exception):
 
 
 class BodyUnusable(RequestError):
-    """A body came that is not whole, too long, or cannot be decoded; its text may say more."""
-
-    def __init__(self, detail: str = "") -> None:
-        super().__init__(detail)
-        self.cause = ": ".join(filter(None, (self.cause, detail)))
+    """A body is not whole, too long, or cannot be decoded."""
 
 
 class BodyTooLong(BodyUnusable):
-    """A body exceeds its limit; its text says which setting allows how many bytes."""
-
     cause = "the answer is too long"
     temporary = False
 
 
 class BodyTruncated(BodyUnusable):
-    """A body ended before its end."""
-
     cause = "the answer was cut short"
 
 
 class BodyUndecodable(BodyUnusable):
-    """A body cannot be decoded."""
-
     cause = "the answer cannot be decompressed"
     temporary = False
 
@@ -230,18 +215,14 @@ def upstream_failed(url: str, reason: BaseException) -> UpstreamFailed:
         if isinstance(reason, kinds):
             return UpstreamFailed(url, cause, scope=scope)
     if isinstance(reason, SSL.Error):
-        cause, temporary = _tls_cause(reason)
-        return UpstreamFailed(url, f"TLS failed{cause}", temporary=temporary, scope="connection")
+        # A queue of errors: each a tuple, whose last part is for people.
+        queue = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
+        detail = "; ".join(part[-1] for part in queue)
+        temporary = "unsupported protocol" not in detail and "certificate" not in detail
+        if "unsupported protocol" in detail:
+            detail = "it speaks no version that is safe (1.2 or newer)"
+        elif any(words in detail for words in _NOT_TLS):
+            detail = f"what answers there does not speak TLS ({detail})"
+        cause = ": ".join(filter(None, ("TLS failed", detail)))
+        return UpstreamFailed(url, cause, temporary=temporary, scope="connection")
     return UpstreamFailed(url, f"no usable answer ({type(reason).__name__})")
-
-
-def _tls_cause(reason: SSL.Error) -> tuple[str, bool]:
-    """Give the cause of an error of OpenSSL itself, and whether it is temporary."""
-    # A queue of errors: each a tuple, whose last part is for people.
-    queue = reason.args[0] if reason.args and isinstance(reason.args[0], list) else []
-    detail = "; ".join(part[-1] for part in queue)
-    if "unsupported protocol" in detail:
-        return ": it speaks no version that is safe (1.2 or newer)", False
-    if any(words in detail for words in _NOT_TLS):
-        return f": what answers there does not speak TLS ({detail})", True
-    return f": {detail}" if detail else "", "certificate" not in detail

@@ -1,17 +1,13 @@
 """The agent that sends each request directly or through a forward proxy, and the errors of proxies.
 
 A proxy receives the whole URL of an http request (RFC 9112 3.2.2); to an https host it opens a
-tunnel by CONNECT (RFC 9110 9.3.6). Both kinds of connection are kept in the one pool, as direct
-ones are. A host that is reached through a proxy is not looked up here.
+tunnel by CONNECT (RFC 9110 9.3.6). All connections are kept in the one pool. A host that is reached
+through a proxy is not looked up here.
 
-A tunnel is an endpoint on top of another one, the proxy's. It is *opening* until the head of the
-proxy's response, which is read up to the blank line and not a byte further; a 2xx makes it *open*:
-the connection belongs to the wrapped protocol. Any other response closes it. Opening takes the
-connect timeout at most, so a proxy that hangs is not taken for the host behind it.
-
-Often nothing tells whether the proxy or the host behind it fails. All that happens on the
-connection to a proxy, and its refusal to open another one, is an error of the proxy, which the
-error names without its credentials.
+A tunnel is an endpoint on top of the proxy's. It is *opening* up to the blank line of the proxy's
+response; a 2xx makes it *open*, for the wrapped protocol, any other response closes it. Opening
+takes the connect timeout at most, so a proxy that hangs is not taken for the host behind it. All
+that fails on the connection to a proxy is an error of the proxy, named without its credentials.
 """
 
 from __future__ import annotations
@@ -184,15 +180,6 @@ class Tunnel:
         return connected.addTimeout(self.timeout, self.clock, on_timeout(timed_out))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        try:
-            tunnel = _TunnelProtocol(self.proxy, self._request())
-            await connectProtocol(self.endpoint, tunnel)
-            await tunnel.opened
-        except Exception as error:  # noqa: BLE001 (also CancelledError: the proxy was too slow)
-            raise proxy_failed(self.proxy, error) from None
-        return tunnel.hand_over(factory)
-
-    def _request(self) -> bytes:
         host = b"[%b]" % self.host if b":" in self.host else self.host
         lines = [
             b"CONNECT %b:%d HTTP/1.1" % (host, self.port),
@@ -201,7 +188,13 @@ class Tunnel:
         ]
         if self.proxy.authorization is not None:
             lines.append(b"Proxy-Authorization: %b" % self.proxy.authorization)
-        return b"\r\n".join([*lines, b"", b""])
+        tunnel = _TunnelProtocol(self.proxy, b"\r\n".join([*lines, b"", b""]))
+        try:
+            await connectProtocol(self.endpoint, tunnel)
+            await tunnel.opened
+        except Exception as error:  # noqa: BLE001 (also CancelledError: the proxy was too slow)
+            raise proxy_failed(self.proxy, error) from None
+        return tunnel.hand_over(factory)
 
 
 class _TunnelProtocol(Protocol):
@@ -242,22 +235,20 @@ class _TunnelProtocol(Protocol):
             status = _STATUS.match(self._head, self._start)
             if status is None or end.end() > HEAD_LIMIT:
                 break
+            if status[1] >= b"300":
+                self._fail(status_error(self._proxy, int(status[1])))
+                return
             if status[1] >= b"200":
-                self._answered(int(status[1]), bytes(self._head[end.end() :]))
+                rest = bytes(self._head[end.end() :])
+                self.opened.callback(None)
+                if self._wrapped is not None and rest:
+                    self._wrapped.dataReceived(rest)
                 return
             self._start = end.end()  # an interim response (1xx), which another one follows
         begins = self._head.startswith(_BEGINNING[: len(self._head) - self._start], self._start)
         if end or not begins or len(self._head) > HEAD_LIMIT:
             cause = "it does not answer as an HTTP proxy does"
             self._fail(ProxyFailed(self._proxy.name, cause, scope="connection"))
-
-    def _answered(self, status: int, rest: bytes) -> None:
-        if status >= 300:
-            self._fail(status_error(self._proxy, status))
-            return
-        self.opened.callback(None)
-        if self._wrapped is not None and rest:
-            self._wrapped.dataReceived(rest)
 
     def _fail(self, error: ProxyFailed) -> None:
         self.opened.errback(error)

@@ -2,22 +2,20 @@
 
 Twisted leaves the end of a body to its reader: nothing times out, nothing is limited, and a
 response whose body is not read holds its connection for ever. Here :func:`read_body` ends every
-body in one of four ways: complete, failed, timed out, or cancelled; in the last three the
-connection is closed. A body is *open*; *paused* while its consumer takes no bytes; then *ended*.
+body: complete, failed, timed out, or cancelled; in the last three the connection is closed. A body
+is *open*; *paused* while its consumer takes no bytes; then *ended*.
 
-Upstreams label bodies in many ways. Only the codings in :data:`TRANSFORMING` change bytes, so only
-these count; ``identity``, ``aws-chunked``, ``utf-8`` and the like do not. A :class:`Decoder` is as
-strict as a cache must be: a body that ends before its coding does is truncated. Its work is linear
-in the size of the body, and the members of a gzip body (RFC 1952 2.2) are limited in number. A
-decoder of one coding is *within* a member, *between* two members, or *padded*: what follows the
-last member is ignored, as gzip itself does.
+Of the labels in ``Content-Encoding`` only :data:`TRANSFORMING` count; ``identity``, ``aws-chunked``
+and the like change no bytes. A body that ends before its coding does is truncated. Decoding is
+linear in the size of the body; a decoder is *within* a gzip member (RFC 1952 2.2), *between* two,
+or *padded*: what follows the last member is ignored, as gzip itself does.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,12 +51,6 @@ CODINGS = 3
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # window bits of zlib
 _PIECE = 1 << 20
 _SLICE = 16 * 1024  # zlib copies the rest of its input at the end of each member and each piece
-
-
-def content_codings(fields: Iterable[str]) -> tuple[str, ...]:
-    """Give the codings in ``Content-Encoding`` that change bytes, in the order of application."""
-    names = (name.strip().lower().removeprefix("x-") for each in fields for name in each.split(","))
-    return tuple(name for name in names if name in TRANSFORMING)
 
 
 class Decoder:
@@ -145,9 +137,8 @@ def decode(data: bytes, codings: Sequence[str], limit: SizeLimit) -> bytes:
     return b"".join(pieces)
 
 
-#: Bytes of an unwanted body that are read to keep its connection; of a longer one it is closed.
+#: Bytes, and seconds, of an unwanted body that is read to keep its connection; else it is closed.
 DISCARD_LIMIT = 64 * 1024
-#: Seconds that this may take.
 DISCARD_TIME = 1.0
 #: Bytes per second of a body that has a deadline, measured over :data:`RATE_WINDOW` seconds.
 MIN_RATE = 1000
@@ -356,8 +347,9 @@ class Response:
     @property
     def codings(self) -> tuple[str, ...]:
         """The content codings that change the bytes of the body, in the order of application."""
-        fields = self.headers.getRawHeaders(b"Content-Encoding", [])
-        return content_codings(field.decode("latin-1") for field in fields)
+        fields = b",".join(self.headers.getRawHeaders(b"Content-Encoding", [])).decode("latin-1")
+        names = (name.strip().lower().removeprefix("x-") for name in fields.split(","))
+        return tuple(name for name in names if name in TRANSFORMING)
 
     @property
     def length(self) -> int | None:
