@@ -61,7 +61,7 @@ class InvalidatedTests(GenerationCase):
             if restarts:
                 self.start()
             assert self.pages.ready("demo", JSON, False) is None
-            assert self.pages.ready_file("demo", "a.zip") is None
+            assert self.url() is None
             if restarts:
                 assert self.page().status == "MISS"
                 assert self.conditions() == [None]
@@ -225,7 +225,7 @@ class ClearedTests(GenerationCase):
         self.clear()
         assert self.stored() == [beside.name]
         assert self.pages.ready("demo", JSON, False) is None
-        assert self.pages.ready_file("demo", "a.zip") is None
+        assert self.url() is None
         assert files(self.page()) == ["a.zip"]
         assert self.conditions() == [None]
         assert sorted(self.stored()) == ["demo.page", beside.name]
@@ -268,9 +268,7 @@ class RestartTests(GenerationCase):
         self.start()
         assert self.pages.ready("demo", JSON, False) == Page(self.first.body, "HIT", 1500.0, 300.0)
         assert gzip.decompress(self.packed().body.data) == self.first.body.data
-        listed = self.pages.ready_file("demo", "a.zip")
-        assert listed is not None
-        assert listed.entry["url"] == "https://files.example/a.zip"
+        assert self.url() == "https://files.example/a.zip"
         assert self.agent.asked == []
 
     def test_stale(self) -> None:
@@ -342,8 +340,7 @@ class LostTests(GenerationCase):
         assert self.page().status == "MISS"
         self.path.unlink()
         self.start()
-        listed = self.result(run(self.pages.fetch_file("demo", "a.zip")))
-        assert listed.entry["filename"] == "a.zip"
+        assert self.result(run(self.pages.fetch_file("demo", "a.zip")))
 
     def test_while_it_runs(self) -> None:
         """A representation in memory is served; what needs the file is requested anew."""
@@ -354,9 +351,8 @@ class LostTests(GenerationCase):
         self.result(run(self.pages.suppress_metadata("demo", "a.zip")))
         assert self.page().status == "MISS"
         self.path.unlink()
-        assert self.pages.ready_file("demo", "a.zip") is None
-        listed = self.result(run(self.pages.fetch_file("demo", "a.zip")))
-        assert listed.entry["filename"] == "a.zip"
+        assert self.url() is None
+        assert self.result(run(self.pages.fetch_file("demo", "a.zip")))
 
     def test_confirmed(self) -> None:
         """A 304 for a page that is gone is no page: the next request is unconditional."""
@@ -377,8 +373,7 @@ class LostTests(GenerationCase):
         assert gzip.decompress(self.packed().body.data) == self.first.body.data
         assert len(self.agent.asked) == 1
         self.start()
-        listed = self.result(run(self.pages.fetch_file("demo", "a.zip")))
-        assert listed.entry["filename"] == "a.zip"
+        assert self.result(run(self.pages.fetch_file("demo", "a.zip")))
         self.clock.advance(2000)
         self.indexes.says(AT_ROOT, Reply(304))
         self.start()
@@ -392,4 +387,4 @@ class LostTests(GenerationCase):
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         assert [self.page().status for _ in range(2)] == ["MISS", "HIT"]
         assert gzip.decompress(self.packed().body.data) == self.page().body.data
-        assert self.pages.ready_file("demo", "a.zip") is not None
+        assert self.url() is not None

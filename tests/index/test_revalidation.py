@@ -339,7 +339,7 @@ class ColdTests(PagesCase):
             self.fails(self.ask())
             self.start()
             self.fails(self.ask())
-            assert self.pages.ready_file("demo", "a.zip") is None
+            assert self.url("a.zip") is None
 
 
 class SeveralTests(PagesCase):
@@ -352,8 +352,8 @@ class SeveralTests(PagesCase):
                 for _ in range(2):
                     assert self.fails(self.ask()).url == (AT_ROOT, AT_EXTRA)[failing]
                 assert self.pages.ready("demo", JSON, False) is None
-                assert self.pages.ready_file("demo", "a.zip") is None
-                assert self.pages.ready_file("demo", "b.zip") is None
+                assert self.url("a.zip") is None
+                assert self.url("b.zip") is None
                 assert self.agent.count((AT_EXTRA, AT_ROOT)[failing]) == 1
             for address, page in zip((AT_ROOT, AT_EXTRA), pages, strict=True):
                 self.indexes.says(address, page)

@@ -80,6 +80,11 @@ class PagesCase(FolderCase):
     def ask(self, name: str = "demo", form: Serialization = JSON) -> Deferred[Page]:
         return run(self.pages.fetch(name, form, False))
 
+    def url(self, filename: str = "a.zip") -> str | None:
+        """Give the URL that the cached page lists for a file."""
+        listed = self.pages.ready_file("demo", filename)
+        return None if listed is None else str(listed.entry["url"])
+
     def fails(self, ask: Deferred[Any]) -> UpstreamFailed:
         self.clock.pump([0.5] * 20)
         return self.error(ask, UpstreamFailed)
