@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +16,7 @@ from proxpi.files import cache_dir, quota
 from proxpi.files.layout import RESERVED
 from proxpi.files.verify import Mismatch
 from tests.support.agent import Reply
-from tests.support.cache import CacheCase, bare, ref, refused
+from tests.support.cache import CacheCase, bare, ref, refused, replace
 from tests.support.cases import entry, run
 from tests.support.logs import logged
 from tests.support.mirrors import DATA, NAME, URL, MirrorCase
@@ -146,17 +145,12 @@ class Cached(CacheCase):
 
     def test_changed_from_outside(self) -> None:
         """A file that shrank, or was replaced, is checked again before it is served."""
-
-        def replace(data: bytes) -> Callable[[], object]:
-            other = self.folder / "other"
-            return lambda: (other.write_bytes(data), other.rename(self.path))
-
-        for change, right in (
-            (lambda: os.truncate(self.path, 2), False),
-            (replace(b"DATA"), False),
-            (replace(b"data"), True),
-        ):
-            change()
+        for data in (b"DATA", b"data", b"da"):
+            if data == b"da":
+                os.truncate(self.path, 2)
+            else:
+                replace(self.path, data)
+            right = data == b"data"
             assert self.cache_dir.open(self.file) is None
             assert self.open_files() == []
             assert self.cache_dir.found(self.file)
@@ -268,11 +262,6 @@ class Found(CacheCase):
             self.delete(file)
             self.keep(file, right)
 
-        def replace() -> None:
-            other = path.with_name("other")
-            other.write_bytes(right)
-            other.rename(path)
-
         def fetch_and_overwrite() -> None:
             fetch()
             path.write_bytes(b"x" * 10)
@@ -284,7 +273,12 @@ class Found(CacheCase):
         for name, data, change, content in (
             ("a wrong file was fetched anew", b"w" * 10, fetch, right),
             ("a right file was fetched anew, and changed", right, fetch_and_overwrite, None),
-            ("another program replaced a wrong file", b"w" * 10, replace, None),
+            (
+                "another program replaced a wrong file",
+                b"w" * 10,
+                lambda: replace(path, right),
+                None,
+            ),
             ("it was deleted", right, lambda: self.delete(file), None),
             ("it is a pipe", right, swap, None),
         ):
@@ -343,9 +337,7 @@ class Adopting(CacheCase):
 
         def renamed(old: Any, new: Any) -> None:
             rename(old, new)
-            other = self.folder / "other"
-            other.write_bytes(b"x" * 10)
-            rename(other, new)
+            replace(Path(new), b"x" * 10)
 
         with mock.patch.object(os, "rename", renamed):
             file = self.keep("x.whl", bytes(10))

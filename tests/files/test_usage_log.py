@@ -11,7 +11,7 @@ from proxpi.files import layout, usage_log
 from proxpi.files.quota import Full
 from proxpi.files.resolver import FileReference
 from proxpi.files.usage_log import NAME, PLACES
-from tests.support.cache import CacheCase, ref, refused
+from tests.support.cache import CacheCase, ref, refused, replace
 from tests.support.cases import run
 from tests.support.logs import logged
 
@@ -128,22 +128,17 @@ class Verified(CacheCase):
 
     def test_unverified_again(self) -> None:
         """After a kill, a change from outside or a deletion it is read again."""
-
-        def write(data: bytes) -> Callable[[], object]:
-            return lambda: self.path.write_bytes(data)
-
-        def replace() -> None:
-            other = self.path.with_name("other")
-            other.write_bytes(b"wrong")
-            other.rename(self.path)
-
-        for change in (write(b"wrong"), replace, lambda: os.truncate(self.path, 3)):
+        for change in (
+            lambda: self.path.write_bytes(b"wrong"),
+            lambda: replace(self.path, b"wrong"),
+            lambda: os.truncate(self.path, 3),
+        ):
             change()
             self.restart()
             self.assert_unverified()
             self.keep("a.whl", b"right")
         self.delete("a.whl")
-        write(b"right")()
+        self.path.write_bytes(b"right")
         self.restart()
         self.assert_unverified()
         assert self.check(self.file)

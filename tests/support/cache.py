@@ -34,6 +34,13 @@ def bare(name: str, size: int | None = None) -> FileReference:
     return ref(name, b"", digest=None, size=size)
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Replace a file as another program does."""
+    other = path.with_name("other")
+    other.write_bytes(data)
+    os.replace(other, path)
+
+
 @contextmanager
 def refused(path: Path, *calls: str, number: int = errno.EACCES) -> Iterator[list[str]]:
     """Let calls of the system fail for a path and all below it; give the paths of those calls."""
