@@ -38,12 +38,10 @@ TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
 def label(path: Path) -> str:
-    """How a file is called in a report."""
     return str(path.relative_to(TOP))
 
 
 def name(path: Path) -> str:
-    """Give the dotted name of a module."""
     return label(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -67,12 +65,10 @@ def part(module: str) -> str:
 
 
 def layer(part: str) -> int:
-    """The number of the layer that a part is in."""
     return next(number for number, parts in enumerate(LAYERS) if part in parts)
 
 
 def part_of(path: Path) -> str:
-    """The part that a module of proxpi is in."""
     return path.relative_to(TOP / "proxpi").parts[0].removesuffix(".py")
 
 
@@ -136,7 +132,6 @@ def written(tree: ast.AST) -> Iterator[ast.Attribute]:
 
 
 def is_self(node: ast.Attribute) -> bool:
-    """Tell whether an attribute is one of the object's own."""
     return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
 
 

@@ -23,18 +23,12 @@ PLACES: dict[str, Any] = {"syslog": False, "prefix": "", "logfile": None, "nodae
 
 
 class FakeReactor:
-    """A reactor for the one call that a signal makes on it."""
-
     def __init__(self) -> None:
         self.calls: list[Callable[[], object]] = []
-
-    def callFromThread(self, call: Callable[[], object]) -> None:
-        """Keep the call."""
-        self.calls.append(call)
+        self.callFromThread = self.calls.append
 
 
 def catch(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Give what is written to the standard output from now on."""
     written = io.StringIO()
     monkeypatch.setattr("sys.stdout", written)
     return written
@@ -56,7 +50,6 @@ def served(level: str, reactor: Any = None, **twistd: Any) -> tuple[logs.Logged,
 
 
 def event(level: Any, text: str) -> dict[str, Any]:
-    """Make a log event as Twisted does."""
     names = {"log_namespace": "test", "log_system": "test"}
     return {"log_level": level, "log_format": text, "log_time": 0.0, **names}
 
@@ -164,19 +157,13 @@ def test_access_lines_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words == order
 
 
-def test_access_lines_below_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Access lines are of the level INFO, and left out above it."""
+def test_access_lines_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the level INFO access lines are left out; a place that takes none stops nothing."""
     output = catch(monkeypatch)
     clock = Clock()
     served("WARNING", clock)[0].access("a line")
     clock.advance(1)
     assert output.getvalue() == ""
-
-
-def test_access_lines_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place that takes no more lines stops nothing."""
-    output = catch(monkeypatch)
-    clock = Clock()
     service, _ = served("INFO", clock)
     service.access("a line")
     output.close()

@@ -21,14 +21,12 @@ OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the settings of the environment that runs the tests."""
     for setting in SETTINGS:
         monkeypatch.delenv(setting.variable, raising=False)
         monkeypatch.delenv(f"{setting.variable}_FILE", raising=False)
 
 
 def parsed(*arguments: str) -> Options:
-    """Parse a command line."""
     options = Options()  # type: ignore[no-untyped-call]
     options.parseOptions(arguments)
     return options

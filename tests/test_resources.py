@@ -16,20 +16,15 @@ from tests.support.cases import Case
 
 
 class Threads(Case):
-    """Jobs in threads."""
-
     def setUp(self) -> None:
-        """Prepare a share of two threads, in which jobs end when the test says so."""
         self.running: list[Deferred[Any]] = []
         self.share = Share(self.run_job, 2)
 
     def run_job(self, job: Callable[[], Any]) -> Deferred[Any]:
-        """Begin a job."""
         self.running.append(Deferred())
         return self.running[-1].addCallback(lambda _: job())
 
     def end(self) -> None:
-        """End the job that began first."""
         self.running.pop(0).callback(None)
 
     def test_daemons(self) -> None:
@@ -91,8 +86,6 @@ class Threads(Case):
 
 
 class Descriptors(Case):
-    """The limit of descriptors, and how it is divided."""
-
     def clients(self, hard: int, *, connections: int = 32, raises: bool = True) -> int:
         """Give the descriptors for clients under a limit."""
         limits = [(1024, hard)]
@@ -119,8 +112,6 @@ class Descriptors(Case):
 
 
 class Time(Case):
-    """The reactor's timers."""
-
     def test_wall_clock_set_back(self) -> None:
         """A timer of Twisted's own reactor is due although the wall clock was set back."""
         reactor = EPollReactor()

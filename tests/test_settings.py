@@ -1,4 +1,4 @@
-"""The table of settings: what is read, from where, and the line that refuses a text."""
+"""The table of settings: names, sources, accepted values, and the line that refuses a text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from proxpi.settings import RETIRED, SETTINGS, Settings, SettingsError, table
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-TIMES = ["index_ttl", "download_timeout", "connect_timeout", "read_timeout", "drain_timeout"]
-SIZES = ["cache_size", "page_limit", "list_limit"]
-PATHS = ["cache_dir", "ca_bundle", "client_cert"]
+TIMES = "index_ttl download_timeout connect_timeout read_timeout drain_timeout"
+SIZES = "cache_size page_limit list_limit"
+PATHS = "cache_dir ca_bundle client_cert"
+SWITCHES = "binary_file_mime_type disable_index_ssl_verification offline"
 TWO = {"PROXPI_EXTRA_INDEX_URLS": "http://a/,http://b/"}
+INDEXES = "index_url extra_index_urls"
 
 
 def read(**variables: str) -> Settings:
@@ -25,7 +27,6 @@ def read(**variables: str) -> Settings:
 
 
 def value(name: str, text: str) -> Any:
-    """Read one setting."""
     return getattr(read(**{name.upper(): text}), name)
 
 
@@ -81,12 +82,9 @@ def test_the_table() -> None:
     """Each row has its field, its names, and its line in the README's table."""
     fields = [field.name for field in attrs.fields(Settings)]
     assert [*(setting.name for setting in SETTINGS), "by_option", "warnings"] == fields
-    setting = BY_NAME["index_url"]
-    assert (setting.variable, setting.option) == ("PROXPI_INDEX_URL", "index-url")
     for setting in SETTINGS:
-        assert f"``{setting.variable}``" in table()
-        assert setting.explains in table()
-        assert (setting.default or setting.otherwise) in table()
+        for part in (setting.variable, setting.explains, setting.default or setting.otherwise):
+            assert part in table()
         assert setting.explains.endswith(".")
 
 
@@ -98,7 +96,7 @@ def test_an_empty_variable_is_an_unset_one() -> None:
 
 
 def test_an_option_beats_the_environment() -> None:
-    """An option wins, also over a wrong variable; an empty option brings the default back."""
+    """An option wins, also over a wrong variable; an empty one is the default; one may repeat."""
     environment = {"PROXPI_INDEX_TTL": "abc", "PROXPI_CACHE_DIR": "/environment"}
     settings = Settings.read(environment, {"index-ttl": "7", "cache-dir": "", "cache-size": None})
     assert (settings.index_ttl, settings.cache_dir) == (7.0, None)
@@ -106,109 +104,71 @@ def test_an_option_beats_the_environment() -> None:
         "PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
         "a number of seconds, 0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted"
     )
-
-
-def test_listen() -> None:
-    """As an option, the endpoint may be given more than once; a variable is one endpoint."""
-    options: dict[str, str | list[str] | None] = {"listen": ["tcp:1", "unix:/a,b"]}
-    assert Settings.read({"PROXPI_LISTEN": "tcp:3"}, options).listen == ("tcp:1", "unix:/a,b")
+    listen = {"listen": ["tcp:1", "unix:/a,b"]}
+    assert Settings.read({"PROXPI_LISTEN": "tcp:3"}, {**listen}).listen == ("tcp:1", "unix:/a,b")
     assert read(LISTEN="tcp:3").listen == ("tcp:3",)
 
 
-def test_switches() -> None:
-    """Four words, in any case, are off, and any other is on."""
-    for name in ("binary_file_mime_type", "disable_index_ssl_verification", "offline"):
-        for text in ("0", "no", "off", "false", "No", "OFF", "False", " off "):
-            assert value(name, text) is False
-        for text in ("1", "yes", "on", "TRUE", "whatever"):
-            assert value(name, text) is True
+#: The settings of a kind, texts separated by bars, and their meaning.
+ACCEPTED: list[tuple[str, str, object]] = [
+    (SWITCHES, "0|no|off|false|No|OFF|False| off ", False),
+    (SWITCHES, "1|yes|on|TRUE|whatever", True),
+    (TIMES, "5400| 5400.0 |1h30m", 5400.0),
+    (SIZES, " 5368709120 |5 gib", 5 * 2**30),
+    ("index_ttl download_timeout drain_timeout cache_size", "0", 0),
+    ("connect_timeout", "0|0.0", 3.1),
+    ("read_timeout", "0|0.0", 20.0),
+    ("upstream_connections page_limit list_limit", "1", 1),
+    ("logging_level", " warning", "WARNING"),
+    ("slow_download", "Stream", "stream"),
+    ("allow_hosts", "Files.Corp., a", ("files.corp", "a")),
+    ("allow_hosts", "10.0.0.1,[fd00::1]", ("10.0.0.1/32", "fd00::1/128")),
+    ("allow_hosts", "10.1.2.3/8,fd00::/8", ("10.0.0.0/8", "fd00::/8")),
+    ("allow_hosts", "index_1.corp,xn--b.example", ("index_1.corp", "xn--b.example")),
+    ("allow_hosts", " , ", ()),
+    ("hosts", "Proxpi.Corp., a:5000 ,[::1]:80,10.1.1.1", ("proxpi.corp", "a", "::1", "10.1.1.1")),
+    (PATHS, "~", "/home/me"),
+    (PATHS, "~/a/~", "/home/me/a/~"),
+    (PATHS, "~root/a", f"{Path('~root').expanduser()}/a"),
+    (PATHS, "a/~/b", "a/~/b"),
+    (PATHS, "./~", "./~"),
+]
 
 
-@pytest.mark.parametrize("name", TIMES)
-@given(seconds=st.floats(min_value=0.001, allow_infinity=False))
-def test_times(name: str, seconds: float) -> None:
-    """Any finite number of seconds is accepted, with blanks around it or a unit."""
-    assert value(name, f" {seconds!r} ") == seconds
-    assert value(name, "1h30m") == 5400.0
+@pytest.mark.parametrize(("names", "texts", "meaning"), ACCEPTED)
+def test_accepted(monkeypatch: pytest.MonkeyPatch, names: str, texts: str, meaning: object) -> None:
+    """Each setting understands the texts of its kind, in any case and with blanks around them."""
+    monkeypatch.setenv("HOME", "/home/me")
+    for name in names.split():
+        for text in texts.split("|"):
+            assert value(name, text) == meaning, (name, text)
 
 
-@pytest.mark.parametrize("name", TIMES)
-def test_no_times(name: str) -> None:
-    """No number, a negative one and one without an end are refused, by name."""
-    for text in ("abc", "-1", "nan", "inf", "-inf", "1,5", " ", "1_0", "\u0663"):
-        assert refused(name, text).startswith("not understood; a number of seconds, 0 or more")
-    assert refused(name, "1e999").startswith("too long; ")
+#: The settings of a kind, texts separated by bars, and the reason of the refusal.
+REFUSED = [
+    (TIMES, "abc|-1|nan|inf|1,5| |1_0", "not understood; a number of seconds, 0 or more"),
+    (TIMES, "1e999", "too long; "),
+    (SIZES, "-1|1.5|5XB|1e9|nan", "not understood; a whole number of bytes, "),
+    (SIZES, "9999PB", "too large; "),
+    ("upstream_connections page_limit list_limit", "0|-1|1.5|many", "not understood; a whole num"),
+    ("logging_level", "LOUD", "not understood; one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+    ("slow_download", "wait", "not understood; redirect or stream"),
+    ("allow_hosts", "*|.corp|a..b|http://a|a:80|a/8|10.0.0.1/33|1.2.3|300.1.1.1|bü", "not under"),
+    ("hosts", "https://a.example/|http://a:80|//a|a/|a/b|a?b|u@a|a:|a:b|*.corp|::1|a b", "not und"),
+    (INDEXES, "h/simple|//h/|ftp://h/|http://|http://h:99999/|http://h /|x", "not understood; "),
+    (INDEXES, "http://h/#a|http://h/a?key=b|http://\u2488.example/", "not understood; "),
+    (INDEXES, f"http://{'é' * 300}.x/", "not understood; "),
+    (PATHS, "~no-such-user/a", "the home folder ~no-such-user is not known"),
+    ("index_url_file", "~no-such-user/u", "cannot be read (the home folder ~no-such-user is not"),
+]
 
 
-def test_no_seconds() -> None:
-    """Zero is a time to live and a wait of nothing; for the other two it is the default."""
-    settings = read(INDEX_TTL="0", DOWNLOAD_TIMEOUT="0", CONNECT_TIMEOUT="0", READ_TIMEOUT="0.0")
-    assert (settings.index_ttl, settings.download_timeout) == (0.0, 0.0)
-    assert (settings.connect_timeout, settings.read_timeout) == (3.1, 20.0)
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_sizes(name: str) -> None:
-    """Each size may have a unit; a negative, broken or enormous one is refused."""
-    for text, meant in ((" 123 ", 123), ("5GB", 5 * 10**9), ("5 gib", 5 * 2**30), ("1", 1)):
-        assert value(name, text) == meant
-    for text in ("-1", "1.5", "5XB", "1e9", "1_000", "\u0663", "nan", "inf"):
-        assert refused(name, text).startswith("not understood; a whole number of bytes, ")
-    assert refused(name, "9999PB").startswith("too large; ")
-
-
-def test_none_at_all() -> None:
-    """The cache may be empty; no connection and no byte of a page would be no proxy."""
-    assert value("cache_size", "0") == 0
-    assert value("upstream_connections", "1") == 1
-    for name in ("upstream_connections", "page_limit", "list_limit"):
-        for text in ("0", "-1", "1.5", "many"):
-            assert refused(name, text).startswith("not understood; a whole number")
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "hosts"),
-    [
-        ("allow_hosts", "Files.Corp., a", "files.corp a"),
-        ("allow_hosts", "10.0.0.1,[fd00::1],FD00::2", "10.0.0.1/32 fd00::1/128 fd00::2/128"),
-        ("allow_hosts", "10.1.2.3/8,fd00::/8", "10.0.0.0/8 fd00::/8"),
-        ("allow_hosts", "index_1.corp,xn--bcher-kva.example", "index_1.corp xn--bcher-kva.example"),
-        ("allow_hosts", " , ", ""),
-        ("hosts", "Proxpi.Corp.example., a:5000 ,[::1]:80", "proxpi.corp.example a ::1"),
-        ("hosts", "10.0.0.1", "10.0.0.1"),
-    ],
-)
-def test_hosts(name: str, text: str, hosts: str) -> None:
-    """Names, addresses and networks that links may lead to; names as they stand in ``Host``."""
-    assert value(name, text) == tuple(hosts.split())
-
-
-def test_no_hosts() -> None:
-    """Anything else is refused: it would allow nothing, or more than was meant."""
-    for text in [
-        "*",
-        ".corp",
-        "a..b",
-        "http://a",
-        "a:80",
-        "a/8",
-        "10.0.0.1/33",
-        "1.2.3",
-        "300.1.1.1",
-        "bü",
-    ]:
-        assert refused("allow_hosts", text)
-    bad = "https://proxpi.corp.example/ http://a:80 //a a/ a/b a?b u@a a: a:b https: *.corp ::1"
-    for text in [*bad.split(), "a b"]:
-        assert refused("hosts", f"b,{text}").startswith("not understood; ")
-
-
-def test_words() -> None:
-    """A level is called as Python calls it, and an answer as the table does, in any case."""
-    assert value("logging_level", " warning") == "WARNING"
-    assert value("slow_download", "Stream") == "stream"
-    assert "DEBUG, INFO, WARNING, ERROR, CRITICAL" in refused("logging_level", "LOUD")
-    assert "redirect or stream" in refused("slow_download", "wait")
+@pytest.mark.parametrize(("names", "texts", "why"), REFUSED)
+def test_refused(names: str, texts: str, why: str) -> None:
+    """Any other text is refused in one line with the reason and what is accepted."""
+    for name in names.split():
+        for text in texts.split("|"):
+            assert refused(name, text).startswith(why), (name, text)
 
 
 @pytest.mark.parametrize(
@@ -226,17 +186,7 @@ def test_words() -> None:
 def test_index_urls(text: str, url: str) -> None:
     """An index's URL ends in one slash, and is otherwise as it was."""
     settings = read(INDEX_URL=text, EXTRA_INDEX_URLS=f"{text},,http://other/")
-    assert settings.index_url == url
-    assert settings.extra_index_urls == (url, "http://other/")
-
-
-def test_no_index_urls() -> None:
-    """A URL without scheme or host, or with a query or fragment, is refused."""
-    bad = "h/simple //h/ ftp://h/ http:// http://h:99999/ http://h/#a http://h/a?key=b x"
-    for text in [*bad.split(), "http://h /", "http://\u2488.example/", f"http://{'é' * 300}.x/"]:
-        why = "not understood; an http or https URL with a host is accepted"
-        assert refused("index_url", text) == why
-        assert refused("extra_index_urls", f"http://h/,{text}")
+    assert settings.index_urls == (url, url, "http://other/")
 
 
 @pytest.mark.parametrize(
@@ -292,44 +242,19 @@ def test_counts_that_differ(variable: str) -> None:
 
 
 def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting that may hold a password, and no other, can be given as a file."""
+    """A setting that may hold a password, and no other, is read from a file; a bad one is named."""
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "url"
     file.write_text("http://user:secret@h/simple\n")
     settings = read(INDEX_URL_FILE="~/url", EXTRA_INDEX_URLS_FILE=str(file), INDEX_TTL_FILE="/x")
-    assert settings.index_url == "http://user:secret@h/simple/"
-    assert settings.extra_index_urls == (settings.index_url,)
+    assert settings.index_urls == ("http://user:secret@h/simple/",) * 2
     assert settings.index_ttl == 1800.0
     line = refusal({"PROXPI_INDEX_URL": "http://h/", "PROXPI_INDEX_URL_FILE": "/x"})
     assert line == "PROXPI_INDEX_URL_FILE='/x': PROXPI_INDEX_URL is set too; only one is accepted"
-    assert "~no-such-user is not known" in refused("index_url_file", "~no-such-user/url")
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\xfe", b""])
-def test_a_file_without_a_secret(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is missing, is no text or is empty is an error that names it."""
-    file = tmp_path / "url"
-    if content is not None:
+    assert "(No such file or directory)" in refused("index_url_file", str(tmp_path / "none"))
+    for content, why in ((b"\xff\xfe", "(not text)"), (b"", "PROXPI_INDEX_URL_FILE=''")):
         file.write_bytes(content)
-    line = refusal({"PROXPI_INDEX_URL_FILE": str(file)})
-    assert line.startswith("PROXPI_INDEX_URL_FILE=")
-    assert line.endswith(" is accepted")
-
-
-@pytest.mark.parametrize("name", PATHS)
-def test_home_folders(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a path, ``~`` and ``~user`` are home folders, but only at its beginning."""
-    monkeypatch.setenv("HOME", "/home/me")
-    root = Path("~root").expanduser()
-    for text, path in (
-        ("~", "/home/me"),
-        ("~/a/~", "/home/me/a/~"),
-        ("~root/a", f"{root}/a"),
-        ("a/~/b", "a/~/b"),
-        ("./~", "./~"),
-    ):
-        assert value(name, text) == path
-    assert "~no-such-user is not known" in refused(name, "~no-such-user/a")
+        assert why in refusal({"PROXPI_INDEX_URL_FILE": str(file)})
 
 
 @given(

@@ -25,7 +25,6 @@ from twisted.python import usage
 from zope.interface import implementer
 
 from proxpi import __version__, tap
-from proxpi.logs import Logged
 from tests.support.cases import FolderCase
 from tests.support.certificates import make_certificate
 from tests.support.exchange import Exchange
@@ -38,8 +37,6 @@ TAKEN = 5009
 
 @implementer(IListeningPort)
 class Port:
-    """A port that knows whether it is open."""
-
     def __init__(self, host: object) -> None:
         self.host, self.open = host, True
 
@@ -47,7 +44,7 @@ class Port:
         return self.host
 
     def startListening(self) -> None:
-        """See `IListeningPort`."""
+        pass
 
     def stopListening(self) -> None:
         self.open = False
@@ -88,12 +85,11 @@ class Reactor(MemoryReactorClock):
             self._from_threads.put(lambda: call(*arguments))
 
     def wait(self, awaited: Deferred[Any]) -> None:
-        """Do what threads ask for until a Deferred has fired."""
+        """Make the calls of threads until a Deferred has fired."""
         while not awaited.called:
             self._from_threads.get(timeout=GUARD_SECONDS)()
 
     def begin(self) -> None:
-        """Do what is to be done once the reactor runs."""
         hooks, self.whenRunningHooks = self.whenRunningHooks, []
         for call, arguments, named in hooks:
             call(*arguments, **named)
@@ -103,7 +99,6 @@ class TapCase(FolderCase):
     """Tests that start and stop the service as twistd does."""
 
     def setUp(self) -> None:
-        """Take all settings away, and put the reactor and the temporary folders elsewhere."""
         super().setUp()
         self.reactor = Reactor()
         kept = {name: os.environ[name] for name in os.environ if "PROX" not in name.upper()}
@@ -116,13 +111,11 @@ class TapCase(FolderCase):
             self.addCleanup(patch.stop)
 
     def make(self, *arguments: str) -> Any:
-        """Make the service for a command line."""
         options = tap.Options()  # type: ignore[no-untyped-call]
         options.parseOptions([f"--index-url={INDEX}", *arguments])
         return tap.makeService(options)
 
     def start(self, *arguments: str) -> Any:
-        """Start it."""
         service = self.make(*arguments)
         service.privilegedStartService()
         service.startService()
@@ -130,11 +123,9 @@ class TapCase(FolderCase):
         return service
 
     def stop(self, service: Any) -> None:
-        """Stop it, and wait for that."""
         self.ended(service.stopService())
 
     def ended(self, stopped: Deferred[None]) -> None:
-        """Wait for the end, and for the threads that it waits for."""
         self.reactor.wait(stopped)
         self.result(stopped)
 
@@ -155,15 +146,9 @@ class TapCase(FolderCase):
 
 
 class Life(TapCase):
-    """From start to stop."""
-
     def test_default(self) -> None:
         """Without any option it listens on port 5000 of this machine alone, once it is started."""
-        options = tap.Options()  # type: ignore[no-untyped-call]
-        options.parseOptions([])
-        made = tap.makeService(options)
-        assert isinstance(made, Logged)
-        service: Any = made
+        service = self.make()
         assert self.reactor.tcpServers == []
         service.privilegedStartService()
         [(port, _, _, interface)] = self.reactor.tcpServers
@@ -225,8 +210,6 @@ class Life(TapCase):
 
 
 class Announcement(TapCase):
-    """What the start logs."""
-
     def test_addresses(self) -> None:
         """Addresses are written as people type them."""
         certificate = make_certificate(self.folder)
@@ -242,23 +225,14 @@ class Announcement(TapCase):
 
     def test_all(self) -> None:
         """Version, every address and index, and the folder are named, and no password."""
-        text = self.announced(
-            "--listen=tcp:1",
-            "--listen=tcp:2",
-            "--extra-index-urls=https://other:hidden@other.example/simple",
-            f"--cache-dir={self.folder}/cache",
-        ).text
-        for part in (
-            f"proxpi {__version__} ",
-            "http://0.0.0.0:1/",
-            "http://0.0.0.0:2/",
-            "https://index.example/simple/",
-            "https://other.example/simple/",
-            f"{self.folder}/cache",
-        ):
-            assert part in text
-        for secret in ("secret", "hidden", "user"):
-            assert secret not in text
+        extra = "--extra-index-urls=https://other:hidden@other.example/simple"
+        folder = f"{self.folder}/cache"
+        log = self.announced("--listen=tcp:1", "--listen=tcp:2", extra, f"--cache-dir={folder}")
+        assert log.text == (
+            f"proxpi {__version__} listening on http://0.0.0.0:1/index/ and "
+            "http://0.0.0.0:2/index/ for https://index.example/simple/ and "
+            f"https://other.example/simple/ with files in {folder}"
+        )
 
     def test_warnings(self) -> None:
         """A variable without effect, a broken netrc and missing verification are warnings each."""
@@ -275,8 +249,6 @@ class Announcement(TapCase):
 
 
 class Refused(TapCase):
-    """Starts that end with one line."""
-
     def test_port_in_use(self) -> None:
         """A port in use ends the start, and the line names a free one; no folder is left behind."""
         service = self.make("--listen=tcp:1", f"--listen=tcp:{TAKEN}:interface=127.0.0.1")
@@ -329,22 +301,16 @@ class Refused(TapCase):
 
 
 class CacheFolder(TapCase):
-    """The cache folder as the service makes, keeps and removes it."""
-
     def temporary(self) -> list[str]:
-        """Give the temporary folders there are."""
         return [path.name for path in self.folder.glob("proxpi-*")]
 
     def test_temporary(self) -> None:
-        """Without a folder of the user's there is a temporary one, which is removed."""
+        """Without a folder of the user's a temporary one is removed at the end; no place: one line."""
         service = self.start()
         [name] = self.temporary()
         (self.folder / name / "file").write_bytes(b"x")
         self.stop(service)
         assert self.temporary() == []
-
-    def test_no_place(self) -> None:
-        """Where nothing temporary can be made, one line says so and what to set."""
         nowhere = mock.Mock(side_effect=FileNotFoundError("No usable temporary directory"))
         with mock.patch("tempfile.gettempdir", nowhere):
             assert "PROXPI_CACHE_DIR" in self.refusal(self.make)
