@@ -158,7 +158,7 @@ def is_usable(name: str, digest: object) -> bool:
 def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
     if isinstance(hashes, dict):
         for name in algorithms:
-            if is_usable(name, digest := hashes.get(name)):
+            if (digest := hashes.get(name)) is not None and is_usable(name, digest):
                 return name, digest
     return None
 
