@@ -189,6 +189,8 @@ class WheelMetadata:
     async def _bring(self, reference: FileReference) -> OpenFile | None:
         try:
             return await self._downloads.join(reference).wait()
+        except TooLarge:
+            raise  # the mirror redirects its client, or passes it through
         except (Gone, UpstreamFailed, OSError) as error:
             self._extracting.add(reference)
             try:
@@ -240,8 +242,8 @@ class WheelMetadata:
             self._cache_dir.log_refusal(error)
             unnamed = tempfile.TemporaryFile(buffering=0)
             unnamed.write(data)
-            sha256 = digests.hex()["sha256"]
-            uncached = OpenFile(unnamed, digests.size, sha256, reference.has_digest)
+            sha256, has_digest = digests.hex()["sha256"], reference.has_digest
+            uncached = OpenFile(unnamed, digests.size, sha256, has_digest, fetched=True)
             self._clock.callLater(0, uncached.close)  # waiters take their share of it at once
             return uncached
 

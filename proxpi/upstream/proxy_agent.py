@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import connectProtocol, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IProtocol,
@@ -27,7 +27,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.client import ProxyAgent as PlainProxyAgent
@@ -190,7 +190,9 @@ class Tunnel:
             lines.append(b"Proxy-Authorization: %b" % self.proxy.authorization)
         tunnel = _TunnelProtocol(self.proxy, b"\r\n".join([*lines, b"", b""]))
         try:
-            await connectProtocol(self.endpoint, tunnel)
+            connecting = Factory.forProtocol(lambda: tunnel)
+            connecting.noisy = False  # no line of the log for each tunnel
+            await self.endpoint.connect(connecting)
             await tunnel.opened
         except Exception as error:  # noqa: BLE001 (also CancelledError: the proxy was too slow)
             raise proxy_failed(self.proxy, error) from None

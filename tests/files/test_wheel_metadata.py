@@ -378,9 +378,21 @@ class Advertised(MirrorCase):
         self.assert_extracted(asked)
 
     def test_uncached(self) -> None:
-        """It is served where it cannot be cached, and says whether a digest verifies it."""
-        self.build(capacity=0)
-        self.assert_bytes(self.result(self.ask()), METADATA)
+        """It is served where it cannot be cached, and says whether a digest verifies it.
+
+        It counts as fetched. What lies upstream is not extracted for want of space.
+        """
+        for stream in (False, True):
+            self.build(capacity=0, stream=stream)
+            found = self.result(self.ask())
+            self.assert_bytes(found, METADATA)
+            assert isinstance(found, OpenFile) and found.fetched
+            asked = self.ask(Reply(200, METADATA))
+            if stream:
+                self.assert_bytes(self.result(asked), METADATA)
+            else:
+                self.assert_redirected(asked, URL + ".metadata")
+            assert set(self.agent.urls()) == {URL + ".metadata"}
         for function in ("__init__", "flush"):
             for stream in (False, True):
                 for metadata, has_digest in ((True, False), ({"sha256": sha256(METADATA)}, True)):
