@@ -24,6 +24,7 @@ from proxpi.upstream.proxies import Proxies, Proxy
 from proxpi.upstream.proxy_agent import HEAD_LIMIT, ProxyAgent, Tunnel
 from tests.support.cases import Case, run
 from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, Line, Network
+from tests.support.logs import logged
 
 PROXY = "proxy http://proxy.example:3128"
 VARIABLES = {
@@ -254,6 +255,14 @@ class TunnelTests(Case):
         wrapped = self.result(opening.connected)
         assert isinstance(wrapped, Wrapped)
         return wrapped
+
+    def test_no_log_lines(self) -> None:
+        """A tunnel that is opened and closed writes no line to the log."""
+        ((_, _, factory, _, _),) = Opening().reactor.tcpClients
+        with logged() as log:
+            factory.doStart()
+            factory.doStop()
+        assert log.lines == []
 
     def refused(self, response: bytes, url: str = "http://proxy.example:3128") -> ProxyFailed:
         """Give the error of a response that opens no tunnel; the connection must be closed."""
