@@ -23,21 +23,18 @@ state        input                        client closes its  response is done   
 *closing*    is discarded                 --                 --                  aborted
 ===========  ===========================  =================  ==================  ==========
 
-* *idle*: no byte of a request is here. *head*: some are, or the rest of a body that no resource
-  reads. *body*: a resource reads the body. *answering*: the response is under way.
-* *lingering*: the last response is written; a part of a request may still come. Only the sending
-  side is closed, so that a client that writes all of a request before it reads can read the
-  response (RFC 9112 9.6). TLS has no such half: there the state is *closing*.
+* *head*: a part of a head is here, or the rest of a body that no resource reads.
+* *lingering*: only the sending side is closed, so that a client that writes all of a request before
+  it reads can read the response (RFC 9112 9.6). TLS has no such half: there the state is *closing*.
 * *closing*: the connection closes as soon as the transport has sent everything. A drain makes this
   of *idle*, *head* and *body* at once, and of *answering* after the response.
 
-Deadlines: a whole request, from its first byte (or from the connection's beginning) to its last,
-has to come within :data:`REQUEST_TIMEOUT` seconds, however it is spread over them; between two
-requests a connection may be silent for :data:`IDLE_TIMEOUT` seconds. A deadline starts once the
-client has taken all bytes. In every state, a client that takes no bytes for
-:data:`~proxpi.web.transfer.STALL_TIMEOUT` seconds is dropped. A client that has closed its sending
-side gets its responses; whether it is gone shows once something is sent to it: after
-:data:`HALF_CLOSE_GRACE` seconds a ``100 Continue``.
+Deadlines: a whole request has to come within :data:`REQUEST_TIMEOUT` seconds from its first byte,
+or from the connection's beginning; between two requests a connection may be silent for
+:data:`IDLE_TIMEOUT` seconds. A deadline starts once the client has taken all bytes. In every state,
+a client that takes no bytes for :data:`~proxpi.web.transfer.STALL_TIMEOUT` seconds is dropped. A
+client that has closed its sending side gets its responses; whether it is gone shows once something
+is sent to it: after :data:`HALF_CLOSE_GRACE` seconds a ``100 Continue``.
 
 Backpressure: while the client does not take the responses (:class:`~proxpi.web.transfer.Output` is
 full), no further request is begun. With more than :data:`MAX_PIPELINED` bytes of further requests,
@@ -57,6 +54,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IReactorTime,
@@ -101,36 +99,23 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Limiter(typing.Protocol):
-    """Counts connections and responses of one server.
-
-    :ivar draining: whether no request is begun any more
-    """
+    """Counts connections and responses: :class:`proxpi.web.server.ConnectionLimiter`."""
 
     draining: bool
 
-    def admit(self, channel: Channel) -> bool:
-        """Count a connection in; tell whether it may get more than refusals."""
-
-    def release(self, channel: Channel) -> None:
-        """Count a connection out."""
-
-    def begin_response(self, channel: Channel) -> None:
-        """Count a response in."""
-
-    def end_response(self, channel: Channel) -> None:
-        """Count a response out."""
+    def admit(self, channel: Channel) -> bool: ...
+    def release(self, channel: Channel) -> None: ...
+    def begin_response(self, channel: Channel) -> None: ...
+    def end_response(self, channel: Channel) -> None: ...
 
 
 class Server(typing.Protocol):
-    """Tells the time, and writes the access log."""
+    """Tells the time, and writes the access log: :class:`proxpi.web.server.Site`."""
 
     clock: IReactorTime
 
-    def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str:
-        """Write what the access log says of a request and its response."""
-
-    def log_response(self, client: str, line: str, seconds: float) -> None:
-        """Write a line of the access log."""
+    def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str: ...
+    def log_response(self, client: str, line: str, seconds: float) -> None: ...
 
 
 @attrs.frozen(eq=False)
@@ -138,9 +123,9 @@ class State:
     """A row of the table.
 
     :ivar timeout: seconds from the beginning of the state to its deadline
-    :ivar read: takes input; tells whether there may be more to take at once
-    :ivar input_ended: the client has closed its sending side, and all complete input is taken
-    :ivar expire: the deadline has passed
+    :ivar read: takes input; tells whether to read again at once
+    :ivar input_ended: called once the client has closed its sending side
+    :ivar expire: called at the deadline
     """
 
     timeout: float
@@ -161,6 +146,11 @@ class Channel(Protocol):
 
     transport: Any
     output: Output
+    getPeer: Callable[[], IAddress]
+    getHost: Callable[[], IAddress]
+    write: Callable[[bytes], None]
+    registerProducer: Callable[[Any, bool], None]
+    unregisterProducer: Callable[[], None]
     _head: Head
     admitted = False
     client = "-"
@@ -197,12 +187,15 @@ class Channel(Protocol):
     # The transport's side.
 
     def connectionMade(self) -> None:
-        """See `IProtocol`."""
         transport = self.transport
-        self.output = Output(transport, self._clock, self._output_drained)
+        output = self.output = Output(transport, self._clock, self._output_drained)
+        # What a request calls of its channel.
+        self.getPeer, self.getHost = transport.getPeer, transport.getHost
+        self.write, self.registerProducer = output.write, output.registerProducer
+        self.unregisterProducer = output.unregisterProducer
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        if isinstance(transport, ProtocolWrapper) and not self.output.tls:
+        if isinstance(transport, ProtocolWrapper) and not output.tls:
             # The wrapper of an endpoint with PROXY headers passes on everything but this.
             wrapper: Any = transport
             wrapper.readConnectionLost = self.readConnectionLost
@@ -220,7 +213,6 @@ class Channel(Protocol):
             self.client = "-"
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """See `IProtocol`."""
         self._state = CLOSED
         self._limiter.release(self)
         if self._timer is not None and self._timer.active():
@@ -230,7 +222,6 @@ class Channel(Protocol):
             self._request.connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """See `IProtocol`."""
         entry, now = None, self._clock.seconds()
         output = self.output
         if self._state is IDLE and output.plain and self.admitted and not output.unsent:
@@ -258,7 +249,6 @@ class Channel(Protocol):
     # Responses from the cache.
 
     def _send_cached(self, entry: CachedResponse, now: float) -> None:
-        """Send a cached response to a request of which nothing else is known."""
         head = entry.head(now)
         try:
             sent = self.output.send_cached(head, entry)
@@ -280,10 +270,9 @@ class Channel(Protocol):
             self._log_cached(entry, self._clock.seconds() - started)
             self.requestDone(rest)
 
-        out = self.output
-        rest = _CachedRequest(self, out.write, out.registerProducer, out.unregisterProducer, finish)
+        rest = _CachedRequest(self, finish)
         self._begin_response(rest)
-        out.write(head[sent:])
+        self.write(head[sent:])
         start = max(0, sent - len(head))
         if entry.held is None or not entry.size:
             send_bytes(rest, entry.apart, start)
@@ -320,7 +309,7 @@ class Channel(Protocol):
             (self.transport.pauseProducing if paused else self.transport.resumeProducing)()
 
     def _read_head(self) -> bool:
-        """Begin with the next request, once its head is here; tell whether it is."""
+        """Begin the next request; tell whether its head is whole."""
         if self.output.is_full:
             return False
         self._body.feed(self._input)  # the rest of one that no resource reads
@@ -356,14 +345,14 @@ class Channel(Protocol):
         elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
             self._state = BODY  # with the deadline of the head
             if head.expects_continue:
-                self.output.write(_CONTINUE)
+                self.write(_CONTINUE)
         else:
             if head.length is None or request.too_large or head.expects_continue:
                 self.persistent = False
             self._answer()
 
     def _read_body(self) -> bool:
-        """Read the body of a request; once it is whole, answer. Tell whether it is."""
+        """Read the body of a request, and answer; tell whether it is whole."""
         request = self._request
         request.handleContentChunk(self._body.feed(self._input))
         request.too_large = request.content.tell() > MAX_BODY
@@ -375,13 +364,13 @@ class Channel(Protocol):
         return True
 
     def _keep(self) -> bool:
-        """Leave the input for later, but for the rest of the body."""
+        """Leave the input for later, except the rest of the body."""
         if self.persistent:
             self._body.feed(self._input)
         return False
 
     def _discard(self) -> bool:
-        """Discard the input; abort the connection if that becomes too much."""
+        """Discard the input; abort the connection beyond the limit."""
         self._left_to_discard -= len(self._input)
         self._input.clear()
         if self._left_to_discard < 0:
@@ -419,7 +408,7 @@ class Channel(Protocol):
         bare = self._request is None and self._input.startswith(b"HEAD ")
         self._request = None
         head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
-        self.output.write(head if bare else head + body)
+        self.write(head if bare else head + body)
         line = self._server.log_line(b"-", b"-", error.status, 0 if bare else len(body), "-")
         self._server.log_response(self.client, line, 0.0)
         self._end(lingers=True)
@@ -437,34 +426,12 @@ class Channel(Protocol):
             line = self._server.log_line(request.method, request.path, request.code, size, "HIT")
             self._cache.store(key, code + b" " + reason, fields, line, cacheable)
         lines = [b"%b: %b\r\n" % field for field in fields]
-        self.output.write(b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines)))
-
-    def write(self, data: bytes) -> None:
-        """Write a part of a response."""
-        self.output.write(data)
+        self.write(b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines)))
 
     def writeSequence(self, parts: Iterable[bytes]) -> None:
-        """Write parts of a response."""
-        self.output.write(b"".join(parts))
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See `IConsumer`."""
-        self.output.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """See `IConsumer`."""
-        self.output.unregisterProducer()
-
-    def getPeer(self) -> Any:
-        """See `ITransport`."""
-        return self.transport.getPeer()
-
-    def getHost(self) -> Any:
-        """See `ITransport`."""
-        return self.transport.getHost()
+        self.write(b"".join(parts))
 
     def isSecure(self) -> bool:
-        """Tell whether this is TLS; called by the request."""
         return self.output.tls
 
     # Deadlines and the end.
@@ -477,7 +444,6 @@ class Channel(Protocol):
             self._ring_in(POLL)
 
     def _ring_in(self, seconds: float) -> None:
-        """Set the timer."""
         self._timer_at = self._clock.seconds() + seconds
         if self._timer is not None and self._timer.active():
             self._timer.reset(seconds)
@@ -501,16 +467,12 @@ class Channel(Protocol):
                 self._state.expire(self)
                 return
         if self._state is ANSWERING and self._input_ended:
-            self._probe_client()
+            request = self._request
+            if self.output.connection_ended():
+                self.abort()
+            elif not request.startedWriting and request.clientproto == b"HTTP/1.1":
+                self.write(_CONTINUE)
         self._ring_in(left)
-
-    def _probe_client(self) -> None:
-        """Find out whether a client whose sending side is closed is gone."""
-        request = self._request
-        if self.output.connection_ended():
-            self.abort()
-        elif not request.startedWriting and request.clientproto == b"HTTP/1.1":
-            self.output.write(_CONTINUE)
 
     def _probe_soon(self) -> None:
         self._ring_in(HALF_CLOSE_GRACE)
@@ -524,14 +486,12 @@ class Channel(Protocol):
             self._enter(CLOSING)
 
     def close(self) -> None:
-        """Close the connection once the transport has sent everything."""
         self._enter(CLOSING)
         self.output.close()
 
     loseConnection = close
 
     def abort(self) -> None:
-        """Close the connection at once."""
         self.output.abort()
 
     def _end(self, *, lingers: bool) -> None:
@@ -557,19 +517,20 @@ CLOSING = State(POLL, Channel._discard, _never, Channel.abort)
 CLOSED = State(math.inf, _never, _never, _never)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class _CachedRequest:
     """Stands for a request while the rest of a cached response is sent."""
 
     channel: Channel
-    write: Callable[[bytes], None]
-    registerProducer: Callable[[Any, bool], None]
-    unregisterProducer: Callable[[], None]
     finish: Callable[[], None]
     method: bytes = b"GET"
     sentLength: int = 0
     startedWriting: bool = True
     responseHeaders: Headers = attrs.field(factory=Headers)
+
+    def __attrs_post_init__(self) -> None:
+        self.write, self.registerProducer = self.channel.write, self.channel.registerProducer
+        self.unregisterProducer = self.channel.unregisterProducer
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone; the channel stops the producer."""
