@@ -500,7 +500,7 @@ class Channel(Protocol):
             self.close()
         else:
             self._enter(LINGERING)
-            self.output.close_sending_side()
+            self.output.close(sending_side=True)
 
 
 def _never(channel: Channel) -> bool:

@@ -71,12 +71,11 @@ class Head:
     """A head.
 
     :ivar target: the path with its query, or ``*``
-    :ivar version: ``HTTP/1.1``, or ``HTTP/1.0``
-    :ivar authority: what takes the place of ``Host`` (RFC 9112 3.2.2), if anything does
+    :ivar authority: that of an absolute target; it replaces ``Host`` (RFC 9112 3.2.2)
     :ivar persistent: whether the connection may stay open after the response
     :ivar length: bytes of the body; ``None`` for one that comes in chunks
     :ivar expects_continue: whether the client waits for a 100 before it sends the body
-    :ivar key: what the response cache finds a response by, if it may
+    :ivar key: its cache key, if the response cache may answer it
     """
 
     method: bytes
@@ -102,9 +101,8 @@ class Head:
 
 def parse(raw: bytes) -> Head:
     """
-    Read a head.
+    Read a whole head, with the empty line at its end.
 
-    :param raw: all of it, with the empty line at its end
     :raises BadRequest: for one that RFC 9112 or the limits here do not allow
     """
     match = _HEAD.fullmatch(raw)
@@ -147,7 +145,7 @@ def parse(raw: bytes) -> Head:
 
 
 def cache_key(data: bytes) -> CacheKey | None:
-    """Give the cache key of what is one whole head, and one that the response cache may answer."""
+    """Give the cache key of data that is one whole head which the response cache may answer."""
     if len(data) > MAX_ALIAS or data.find(b"\r\n\r\n") != len(data) - 4:
         return None
     try:
@@ -157,11 +155,7 @@ def cache_key(data: bytes) -> CacheKey | None:
 
 
 def check_beginning(data: bytes | bytearray) -> None:
-    """
-    Refuse the beginning of a request that is too long for a head, or cannot become one.
-
-    :raises BadRequest: if it is
-    """
+    """Raise :exc:`BadRequest` for a beginning of a request that cannot become a whole head."""
     if len(data) > MAX_HEAD:
         if data.find(b"\r\n", 0, MAX_HEAD) < 0:
             _refuse(f"A request line has at most {MAX_HEAD} bytes.", 414)
@@ -173,11 +167,7 @@ def check_beginning(data: bytes | bytearray) -> None:
 
 
 def check_authority(value: bytes, what: str) -> None:
-    """
-    Refuse what is no host with an optional port.
-
-    :raises BadRequest: if it is none
-    """
+    """Raise :exc:`BadRequest` unless this is a host with an optional port."""
     match = _AUTHORITY.fullmatch(value)
     try:
         if match is None or int(match[2] or 0) > 0xFFFF:
@@ -189,7 +179,6 @@ def check_authority(value: bytes, what: str) -> None:
 
 
 def _refuse_malformed(raw: bytes) -> NoReturn:
-    """Say what is wrong with a head."""
     line, *lines = raw[:-4].split(b"\r\n")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
@@ -223,10 +212,8 @@ def _path(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
 
 def _length(interpreted: dict[bytes, list[bytes]], version: bytes) -> int | None:
     """Give the length of the body; ``None`` if it comes in chunks."""
-    lengths, codings = (
-        interpreted.get(b"content-length", []),
-        interpreted.get(b"transfer-encoding", []),
-    )
+    lengths = interpreted.get(b"content-length", [])
+    codings = interpreted.get(b"transfer-encoding", [])
     if len(lengths) > 1 or (lengths and (codings or not _LENGTH.fullmatch(lengths[0]))):
         _refuse("A request states the length of its body once, as a number.")
     if not codings:
@@ -252,17 +239,16 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 @attrs.define(eq=False)
 class Counted:
-    """A body of a stated length, of which so much is still to come."""
+    """A body of a stated length."""
 
     _left: int
 
     @property
     def done(self) -> bool:
-        """Whether all of it has come."""
         return not self._left
 
     def feed(self, data: bytearray) -> bytes:
-        """Take what belongs to the body away from the beginning of the data, and give it."""
+        """Remove the part of the body from the beginning of the data, and give it."""
         part = bytes(data[: self._left])
         del data[: self._left]
         self._left -= len(part)
@@ -271,10 +257,7 @@ class Counted:
 
 @attrs.define(eq=False)
 class Chunks:
-    """A body in chunks.
-
-    :ivar state: see above
-    """
+    """A body in chunks; the module names its states."""
 
     state: str = "size"
     _left: int = 0
@@ -282,15 +265,10 @@ class Chunks:
 
     @property
     def done(self) -> bool:
-        """Whether all of it has come."""
         return self.state == "done"
 
     def feed(self, data: bytearray) -> bytes:
-        """
-        Take what belongs to the body away from the beginning of the data, and give its content.
-
-        :raises BadRequest: for chunks that are malformed
-        """
+        """Like :meth:`Counted.feed`, without the framing; :exc:`BadRequest` if it is malformed."""
         content = bytearray()
         while not self.done:
             if self.state == "data":
@@ -301,36 +279,30 @@ class Chunks:
                 if self._left:
                     break
                 self.state = "end"
-            line = self._line(data)
-            if line is None:
+            end = data.find(b"\n", 0, MAX_LINE)
+            if end < 0 and len(data) < MAX_LINE:
                 break
+            if end < 1 or data[end - 1] != ord("\r"):
+                _refuse("A line of a body in chunks is too long, or ends without CR LF.")
+            line = bytes(data[: end - 1])
+            del data[: end + 1]
             self._take(line)
         return bytes(content)
-
-    def _line(self, data: bytearray) -> bytes | None:
-        end = data.find(b"\n", 0, MAX_LINE)
-        if end < 0 and len(data) < MAX_LINE:
-            return None
-        line = bytes(data[: end + 1])
-        if not line.endswith(b"\r\n"):
-            raise BadRequest(400, "A line of a body in chunks is too long, or ends without CR LF.")
-        del data[: end + 1]
-        return line[:-2]
 
     def _take(self, line: bytes) -> None:
         if self.state == "size":
             match = _SIZE.fullmatch(line)
             if match is None:
-                raise BadRequest(400, "The size of a chunk is a hexadecimal number.")
+                _refuse("The size of a chunk is a hexadecimal number.")
             self._left = int(match[1], 16)
             self.state = "data" if self._left else "trailer"
         elif self.state == "end":
             if line:
-                raise BadRequest(400, "A chunk is longer than it says.")
+                _refuse("A chunk is longer than it says.")
             self.state = "size"
         elif not line:
             self.state = "done"
         else:
             self._lines += 1
             if self._lines > MAX_TRAILERS:
-                raise BadRequest(431, f"A trailer has at most {MAX_TRAILERS} lines.")
+                _refuse(f"A trailer has at most {MAX_TRAILERS} lines.", 431)

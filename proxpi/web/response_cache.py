@@ -10,10 +10,9 @@ open file. An entry is found
 
 States of an entry: *stored*, and *removed* (invalidated, expired, replaced or evicted; its
 descriptor is closed). Invalidating a page or file removes every entry built from it. A page's entry
-expires with the page; its ``max-age`` is computed for each response. A file's entry is sent only if
-one ``lstat`` shows the file that is open. Responses that are no hits, or after which the connection
-closes, are not stored; only plain TCP is answered so (:mod:`proxpi.web.channel` decides;
-:mod:`proxpi.web.transfer` sends).
+expires with the page. A file's entry is sent only if one ``lstat`` shows the file that is open.
+Responses that are no hits, or after which the connection closes, are not stored; only plain TCP is
+answered so (:mod:`proxpi.web.channel` decides; :mod:`proxpi.web.transfer` sends).
 
 There are at most :data:`ENTRIES` entries with :data:`MEMORY` bytes, keys, aliases and log lines
 included, and :data:`FILES` open files; beyond that, second-chance (CLOCK) eviction.
@@ -53,15 +52,14 @@ LARGE = 64 * 1024
 
 @attrs.frozen
 class Cacheable:
-    """What may be stored of a response that is written without having waited.
+    """The storable part of a response that is written without a wait.
 
-    (While it waits, what it was built from may be invalidated.)
+    (During a wait, the page or file that it was built from may be invalidated.)
 
     :ivar invalidation_keys: the project's name, and a file's cache path
     :ivar fresh_until: seconds of the clock
-    :ivar body: what follows the head, unless it is a file
-    :ivar hold: keeps that file open; ``None`` if it cannot be
-    :ivar start: where in the file the body begins, and `stop` where it ends
+    :ivar body: the body, unless it lies in a file, from `start` to `stop`
+    :ivar hold: keeps that file open; gives ``None`` if it cannot be
     """
 
     invalidation_keys: tuple[str, ...]
@@ -83,11 +81,9 @@ class Cacheable:
 
 @attrs.define(eq=False)
 class CachedResponse:
-    """A response, but for the time in its head.
+    """A response without the time in its head; see :class:`Cacheable`.
 
-    :ivar line: what the access log says of it, after the client's address
-    :ivar invalidation_keys: as in :class:`Cacheable`
-    :ivar body: the body, unless it lies in the open file, from `start` to `stop`
+    :ivar line: its line in the access log, after the client's address
     :ivar used: whether it was sent since eviction last considered it
     :ivar aliases: the heads by which it is found, besides its cache key
     """
@@ -108,11 +104,7 @@ class CachedResponse:
     _head: bytes = b""
 
     def head(self, now: float) -> bytes:
-        """
-        Give the head with the time of now, and with the body if that is small.
-
-        :param now: seconds of the clock
-        """
+        """Give the head for `now` (seconds of the clock), and with it a small body."""
         second, left = int(time.time()), caching.MAX_AGE
         if self.fresh_until - now < left:
             left = caching.max_age(self.fresh_until - now)
@@ -124,7 +116,7 @@ class CachedResponse:
 
     @property
     def path(self) -> str | None:
-        """The cache path of the file whose content it is, if it is one's."""
+        """The cache path of the file that it was built from, if any."""
         held = self.held
         return self.invalidation_keys[-1] if held is not None and held.cached is not None else None
 
@@ -143,7 +135,7 @@ class CachedResponse:
 class ResponseCache:
     """The entries.
 
-    :ivar files: how many files may be kept open
+    :ivar files: limit on open files
     """
 
     files: int = FILES
@@ -159,22 +151,18 @@ class ResponseCache:
         return iter(list(self._by_key.values()))
 
     def count(self, entry: CachedResponse) -> None:
-        """Count a use of an entry."""
         entry.used = True
         path = entry.path
         if path is not None:
             self._uses[path] = self._uses.pop(path, 0) + 1
 
     def uses(self) -> list[tuple[str, int]]:
-        """Give how often files were used since the last call, by cache path, the latest last."""
+        """Give the uses of each file since the last call, by cache path, the latest last."""
         uses, self._uses = self._uses, {}
         return list(uses.items())
 
     def find(self, head: bytes, now: float) -> CachedResponse | None:
-        """Give the response to a request by its bytes or its cache key, if it may be sent now.
-
-        :param head: input that may be one whole head
-        """
+        """Give the response to what may be one whole head, by its bytes or its cache key."""
         entry = self._by_head.get(head)
         if entry is not None:
             return entry if self._is_usable(entry, now) else None
@@ -210,7 +198,7 @@ class ResponseCache:
         Store a response in the place of any other with the same key, if it can be kept.
 
         :param status: the status code and its reason
-        :param line: what the access log says of it
+        :param line: its line in the access log
         """
         body, start, stop = cacheable.body, cacheable.start, cacheable.stop
         try:
@@ -262,12 +250,11 @@ class ResponseCache:
         self._cost += cost
 
     def invalidate(self, key: str | None) -> None:
-        """Remove what was built from a project's page, or from a file; ``None``: everything."""
+        """Remove the responses built from a project's page, or from a file; ``None``: all."""
         for entry in self if key is None else self._built_from.get(key, [])[:]:
             self._remove(entry)
 
     def _evict(self, keep: CachedResponse | None = None) -> None:
-        """Remove what exceeds a bound."""
         while (
             len(self._by_key) > ENTRIES or self._cost > MEMORY or self._open > self.files
         ) and len(self._by_key) > 1:
@@ -279,7 +266,6 @@ class ResponseCache:
                 self._remove(entry)
 
     def _remove(self, entry: CachedResponse | None) -> None:
-        """Remove an entry, if it is still stored."""
         if entry is None or self._by_key.get(entry.key) is not entry:
             return
         del self._by_key[entry.key]
@@ -296,11 +282,7 @@ class ResponseCache:
 
 
 def in_memory(body: bytes) -> OpenFile | None:
-    """
-    Make a file in memory of a body that is large enough for it.
-
-    :raises OSError: if there is no descriptor, or no memory, for it
-    """
+    """Make a file in memory of a large body; :exc:`OSError` without a descriptor or memory."""
     if len(body) <= LARGE or not hasattr(os, "memfd_create"):
         return None
     descriptor = os.memfd_create("proxpi-page")
@@ -314,7 +296,7 @@ def in_memory(body: bytes) -> OpenFile | None:
 
 
 def _template(status: bytes, fields: Iterable[tuple[bytes, bytes]], *, has_max_age: bool) -> bytes:
-    """Write a head with places for the date and, in ``Cache-Control``, for the max-age."""
+    """Write a head with placeholders for the date and, in ``Cache-Control``, for the max-age."""
     lines = [b"HTTP/1.1 " + status]
     for name, value in fields:
         value = value.replace(b"%", b"%%")

@@ -47,8 +47,8 @@ class Request(server.Request):
     """A request.
 
     :ivar started: in seconds of the clock
-    :ivar cacheable: what the response cache may store of its response
-    :ivar too_large: whether its body is longer than anything reads
+    :ivar cacheable: the part of its response that the response cache may store
+    :ivar too_large: whether its body exceeds :data:`proxpi.web.channel.MAX_BODY`
     """
 
     started = 0.0
@@ -60,7 +60,6 @@ class Request(server.Request):
         self.content = BytesIO()
 
     def process(self) -> None:
-        """Begin to answer."""
         if self.uri == b"*":
             self.uri = self.path = b"/"
         super().process()  # type: ignore[no-untyped-call]
@@ -70,7 +69,7 @@ class Request(server.Request):
         return b"proxpi"
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """Log an error of proxpi's own, and say no more of it than that."""
+        """Log an error of proxpi's own, and tell the client no more than that."""
         _log.failure("while answering {path}", failure=reason, path=escaped(self.path))
         if self.channel is None:
             return reason  # the client is gone
@@ -84,9 +83,9 @@ class Request(server.Request):
 
 
 class ConnectionLimiter:
-    """Counts connections in and out.
+    """Counts connections and responses.
 
-    :ivar draining: whether no request is begun any more
+    :ivar draining: whether no further request is begun
     """
 
     def __init__(self, clock: IReactorTime, limit: int) -> None:
@@ -97,7 +96,7 @@ class ConnectionLimiter:
         self.draining = False
         self._clock = clock
         self._limit = limit
-        # In the order in which they came.
+        # The oldest first.
         self._admitted: dict[Channel, None] = {}
         self._refused: dict[Channel, None] = {}
         self._busy: set[Channel] = set()
@@ -124,7 +123,6 @@ class ConnectionLimiter:
         return False
 
     def release(self, channel: Channel) -> None:
-        """Count a connection out."""
         self._busy.discard(channel)
         self._admitted.pop(channel, None)
         self._refused.pop(channel, None)
@@ -132,15 +130,13 @@ class ConnectionLimiter:
             self._logged = False
 
     def begin_response(self, channel: Channel) -> None:
-        """Count a response in."""
         self._busy.add(channel)
 
     def end_response(self, channel: Channel) -> None:
-        """Count a response out."""
         self._busy.discard(channel)
 
     def is_exhausted(self) -> bool:
-        """Tell whether there are no descriptors left for one more request."""
+        """Tell whether one more request would lack a descriptor."""
         return self._descriptors() > self._limit
 
     def _descriptors(self) -> int:
@@ -148,11 +144,7 @@ class ConnectionLimiter:
         return len(self._admitted) + len(self._busy)
 
     def drain(self, seconds: float) -> Deferred[None]:
-        """
-        Begin nothing more, finish what was begun, and close every connection.
-
-        :param seconds: after which nothing is waited for
-        """
+        """Begin no request, finish the responses, and close every connection in `seconds`."""
         self.draining = True
         self._drain_until = min(self._drain_until, self._clock.seconds() + seconds)
         for channel in [*self._admitted, *self._refused]:
@@ -161,7 +153,7 @@ class ConnectionLimiter:
         return self._drained
 
     def abort_drain(self) -> None:
-        """Wait for nothing any more."""
+        """Abort every connection at the next poll."""
         self._drain_until = self._clock.seconds()
 
     def _close_drained(self) -> None:
@@ -181,10 +173,7 @@ class ConnectionLimiter:
 
 
 class Site(server.Site):
-    """Gives each request its resource, and writes the access log.
-
-    :ivar clock: tells how long a request took
-    """
+    """Gives each request its resource, and writes the access log."""
 
     requestFactory = Request
     noisy = False
@@ -200,10 +189,8 @@ class Site(server.Site):
         access: Callable[[str], object],
     ) -> None:
         """
-        :param tree: answers what lies under ``/index/``
-        :param rest: gives what answers all else; called for the first such request
-        :param limiter: admits connections
-        :param response_cache: responses that are sent without a resource
+        :param tree: the resource of all that lies under ``/index/``
+        :param rest: gives the resource of all other paths; called at the first such request
         :param access: writes a line of the access log
         """
         server.Site.__init__(self, tree, reactor=clock, parsePOSTFormSubmission=False)
@@ -218,7 +205,6 @@ class Site(server.Site):
         self._health = _Fixed(responses.success(responses.NO_STORE))
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
-        """See `IProtocolFactory`."""
         return Channel(self, self._limiter, self._response_cache, self.requestFactory)
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -239,7 +225,6 @@ class Site(server.Site):
         return self._rest()
 
     def log(self, request: Any) -> None:
-        """Log a response; called by the request."""
         cache = (request.responseHeaders.getRawHeaders(b"X-Cache") or [b"-"])[0].decode("latin-1")
         seconds = self.clock.seconds() - request.started
         line = self.log_line(request.method, request.path, request.code, request.sentLength, cache)
@@ -251,7 +236,7 @@ class Site(server.Site):
 
     def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str:
         """
-        Write what the access log says of a request and its response.
+        Write a line of the access log without client and duration.
 
         :param path: without its query, in which people put tokens
         :param size: bytes of the body that were sent
@@ -260,7 +245,6 @@ class Site(server.Site):
         return f"{escaped(method[:MAX_LOGGED_PATH])} {name} {status} {size} {cache}"
 
     def log_response(self, client: str, line: str, seconds: float) -> None:
-        """Write a line of the access log."""
         self._write_line(f"{client} {line} {seconds:.3f}s")
 
 
@@ -274,13 +258,12 @@ class _Fixed(Resource):
         self._response = response
 
     def render(self, request: Any) -> int:
-        """See `IResource`."""
         self._response.send(request)
         return NOT_DONE_YET
 
 
 def _is_text(segments: list[bytes]) -> bool:
-    """Tell whether a path is UTF-8 once it is percent-decoded; Klein wants no other."""
+    """Tell whether a percent-decoded path is UTF-8; Klein takes no other."""
     try:
         b"/".join(segments).decode("utf-8")
     except UnicodeDecodeError:
@@ -289,5 +272,5 @@ def _is_text(segments: list[bytes]) -> bool:
 
 
 def escaped(data: bytes) -> str:
-    """Write bytes a client sent so that they cannot forge a line of a log."""
+    """Escape bytes of a client so that they cannot forge a line of a log."""
     return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", data.decode("latin-1"))

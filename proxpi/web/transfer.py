@@ -1,24 +1,17 @@
 """Bodies to a client's transport: bytes in memory, files, and downloads that grow.
 
 A small body is written at once. A larger one goes out through one push producer, :class:`_Sender`,
-from one kind of source: memory and files (:class:`Stored`), or a download
-(:class:`proxpi.files.spool.Reader`). States of a sender:
-
-* *sending*: the transport takes bytes, and the source has some. In :func:`send_file` on a plain
-  socket the kernel moves them (``os.sendfile``), a part each time that the socket is writable; the
-  transport's buffer stays empty.
-* *paused*: the transport's buffer is full.
-* *waiting*: the source has no bytes yet.
-* *ended*: all bytes are written; or the client is gone; or the connection was aborted, so that the
-  client sees a truncated response: the source failed.
+from memory or a file (:class:`Stored`), or from a download (:class:`proxpi.files.spool.Reader`).
+States of a sender: *sending*; *paused* (more than :data:`BUFFER` bytes are unsent); *waiting* (the
+source has no bytes yet); *ended* (all bytes are written; the client is gone; or the source failed
+and the connection was aborted, so that the client sees a truncated response).
 
 The sending side of a connection is an :class:`Output`. It counts the bytes that the transport has
-not handed to the kernel. A *pull* producer, registered with the transport of the socket, is resumed
-exactly when that buffer is empty. Above :data:`BUFFER` bytes the sender is paused.
-
-Only the kernel knows whether a client takes bytes: megabytes may wait there after the last chunk
-was handed over. So :class:`Output` reads what the client has acknowledged. The connection
-(:mod:`proxpi.web.channel`) drops a client that takes none for :data:`STALL_TIMEOUT` seconds.
+not handed to the kernel: a *pull* producer, registered with the transport of the socket, is resumed
+exactly when the transport's buffer is empty. Only the kernel knows whether a client takes bytes:
+megabytes may wait there after the last chunk was handed over. So :class:`Output` reads what the
+client has acknowledged, and :mod:`proxpi.web.channel` drops a client that takes none for
+:data:`STALL_TIMEOUT` seconds.
 """
 
 from __future__ import annotations
@@ -94,11 +87,9 @@ class Stored:
 
     @property
     def available(self) -> int:
-        """See :class:`proxpi.files.spool.Reader`."""
         return self._stop - self.offset
 
     def read(self, count: int) -> bytes:
-        """See :class:`proxpi.files.spool.Reader`."""
         data = self._at(self.offset, count)
         if len(data) < count:
             raise OSError(_SHORTER)
@@ -126,8 +117,7 @@ def send_file(
     """
     Send a part of an open file, and finish; the head must be set already.
 
-    :param descriptor: must stay open until `done` is called
-    :param done: called once nothing is read any more, whatever happened
+    :param done: closes the descriptor
     :param unreadable: called before that if the file cannot be read
     """
     part = Stored(lambda at, count: os.pread(descriptor, count, at), start, stop, done, unreadable)
@@ -136,15 +126,11 @@ def send_file(
 
 
 def send(
-    request: Any,
-    source: Reader | Stored,
-    stop: int | None = None,
-    sendfile_from: int | None = None,
+    request: Any, source: Reader | Stored, stop: int | None = None, sendfile_from: int | None = None
 ) -> None:
     """
-    Send what a source has, close it, and finish; the head must be set already.
+    Send a body from a source, close it, and finish; the head must be set already.
 
-    :param request: a request of ``twisted.web``, or one like it
     :param stop: the offset at which the body ends; ``None``: where the source does
     :param sendfile_from: a descriptor from which the kernel can send to the client's plain socket
     """
@@ -168,7 +154,6 @@ class _Sender:
     _ended: bool = attrs.field(init=False, default=False)
 
     def begin(self) -> None:
-        """Take the request over."""
         self._source.subscribe(self._send)
         self._request.registerProducer(self, True)
         if self._sendfile_from is None:
@@ -179,16 +164,14 @@ class _Sender:
             self._output.flush()
 
     def resumeProducing(self) -> None:
-        """Send until the transport has enough; see `IPushProducer`."""
         self._paused = False
         self._send()
 
     def pauseProducing(self) -> None:
-        """See `IPushProducer`."""
         self._paused = True
 
     def stopProducing(self) -> None:
-        """The client is gone; see `IProducer`."""
+        """The client is gone."""
         self._end()
 
     def _send(self) -> None:
@@ -202,7 +185,7 @@ class _Sender:
             self._sending = False
 
     def _send_chunk(self) -> bool:
-        """Send a chunk, or finish; tell whether there may be another chunk right now."""
+        """Send a chunk, or finish; tell whether to go on at once."""
         source = self._source
         if source.cut:
             self._abort()
@@ -279,7 +262,6 @@ class Output:
 
     def __init__(self, transport: Any, clock: IReactorTime, drained: Callable[[], object]) -> None:
         """
-        :param transport: of the client; TLS and other wrappers may lie around that of the socket
         :param drained: called each time that nothing is unsent, unless there is a producer
         """
         self.tls = ISSLTransport.providedBy(transport)
@@ -305,7 +287,7 @@ class Output:
         return self.unsent > BUFFER
 
     def resumeProducing(self) -> None:
-        """The transport of the socket has handed everything to the kernel; see `IPullProducer`."""
+        """The transport of the socket has handed everything to the kernel."""
         self.unsent = 0
         self._drains += 1
         if self._descriptor.disconnecting:
@@ -318,40 +300,34 @@ class Output:
             self._drained()
 
     def stopProducing(self) -> None:
-        """See `IProducer`; the protocol is told of the end by itself."""
+        """The protocol is told of the end by itself."""
 
     def connection_lost(self) -> None:
-        """Stop the producer of the response."""
         if self._producer is not None:
             self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
-        """Write a part of a response."""
         self._transport.write(data)
         self.unsent += len(data)
         if self.unsent > BUFFER and self._producer is not None:
             self._producer.pauseProducing()
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """See `IConsumer`; proxpi's only producer is a push producer."""
         assert streaming
         self._producer = producer
         if self.is_full:
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        """See `IConsumer`."""
         self._producer = None
 
     def send_cached(self, head: bytes, entry: CachedResponse) -> int:
         """
-        Hand a cached response to a plain socket, as far as the socket takes it.
+        Hand a cached response to a plain socket while nothing is unsent; give the bytes it took.
 
         A transport of Twisted's sends in the next turn of the reactor, which costs more than all
-        else. This is right as long as nothing is unsent.
+        else.
 
-        :param head: the response's head, of now
-        :return: the bytes that the socket took
         :raises OSError: if the client is gone
         """
         connection = self._descriptor.getHandle()
@@ -384,13 +360,10 @@ class Output:
         """Resume the producer, which has written nothing, as soon as the socket takes more."""
         self._descriptor.startWriting()
 
-    def close(self) -> None:
-        """Close the connection once nothing is unsent."""
-        self._close_by(self._transport.loseConnection)
-
-    def close_sending_side(self) -> None:
-        """Close the sending side once nothing is unsent; TLS has no such half."""
-        self._close_by(self._transport.loseWriteConnection)
+    def close(self, *, sending_side: bool = False) -> None:
+        """Close the connection, or its sending side alone, once nothing is unsent."""
+        transport = self._transport
+        self._close_by(transport.loseWriteConnection if sending_side else transport.loseConnection)
 
     def _close_by(self, close: Callable[[], object]) -> None:
         self._close = close
@@ -426,7 +399,7 @@ class Output:
 
 
 def _in_kernel(connection: socket.socket) -> int:
-    """Give how many bytes wait in the kernel for the client; 0 if that is not known."""
+    """Give the bytes that wait in the kernel for the client; 0 if that is not known."""
     with suppress(OSError):
         answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
