@@ -181,10 +181,7 @@ class Root:
 
 @attrs.define(eq=False, kw_only=True)
 class IndexClient:
-    """The client of the index at `url`, whose pages stay fresh for `ttl` seconds.
-
-    The URL ends with a slash, and may have credentials.
-    """
+    """The client of one index, whose root is `url`, with a slash at its end."""
 
     url: str = attrs.field(repr=urls.public)
     ttl: float
@@ -271,7 +268,6 @@ class IndexClient:
     ) -> IndexResponse[P]:
         """Request a page or the project list.
 
-        :param stored: the last response, which the index may confirm
         :param read: reads a whole response; the connection is held meanwhile
         :param on_bytes: is called with 0 for the head of such a response
         :param may_be_absent: whether there is a status that means absence

@@ -53,9 +53,8 @@ def digest(data: bytes) -> str:
 class EntryStore(Generic[H]):
     """A folder of cache entries of one kind, which a subclass states; it is made when needed.
 
-    :cvar FORMAT: the first bytes of its files: the kind, and the version of the format
-    :ivar wall: gives the seconds since the epoch
-    :ivar lock: is held while a file gets its name, or another state
+    `FORMAT` begins its files: the kind, and the version of the format. `wall` gives the seconds
+    since the epoch.
     """
 
     FORMAT: ClassVar[bytes]

@@ -68,9 +68,8 @@ class Page:
 
 @attrs.define(eq=False)
 class PageEntry(Entry):
-    """One generation of a project's page.
+    """One generation of a project's page, which takes `cost` bytes of memory.
 
-    :ivar bodies: its representations in memory; `cost`: bytes of memory
     :ivar files: the files that clients requested, as it lists them
     :ivar requested: the representations that clients wait for
     """

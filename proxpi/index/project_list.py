@@ -1,14 +1,12 @@
 """The project list of all indexes: one entry, revalidated as a page is, with its names in files.
 
 The public list has several hundred thousand names and tens of megabytes, so it is never held in
-memory. A response goes into a file; a thread parses that into a file of names
-(:mod:`proxpi.index.list_parser`), and merges the names of several indexes; a representation is
-rendered when the first client requests it (:mod:`proxpi.index.list_store`).
+memory. A response goes into a file; a thread parses that into a file of names, and merges the names
+of several indexes; a representation is rendered when the first client requests it.
 
 The list is *unloaded* until the first request has read the entries on disk; a ``DELETE`` meanwhile
-is remembered. A :class:`ListEntry` is one *generation*, *current* or *superseded* as that of a page
-(:mod:`proxpi.index.page_cache`), and the same rules serve it stale: without the list of one index
-there is none. After a failed write the list is *unwritable* for :data:`UNWRITABLE_TIME` seconds:
+is remembered. A :class:`ListEntry` is one *generation*, as that of a page is, and is served stale by
+the same rules. After a failed write the list is *unwritable* for :data:`UNWRITABLE_TIME` seconds:
 nothing is fetched.
 """
 

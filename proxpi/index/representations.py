@@ -154,10 +154,7 @@ def update(
 ) -> tuple[StoredPage | None, dict[Representation, Body]]:
     """Store the responses of the indexes for a project, with its representations.
 
-    :param before: the page that was stored until now
-    :param responses: by identity of the index, in order of precedence
-    :param pages: those that are new
-    :param requested: the representations to add
+    :param responses: by identity of the index, in order of precedence; `pages`: the new ones
     :param suppress: a file whose core metadata is not advertised any more, until a page changes
     :param current: see :meth:`proxpi.index.entry_store.EntryStore.put`
     :return: the page that is stored now, and the requested representations; nothing for an absence
