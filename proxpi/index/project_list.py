@@ -5,7 +5,7 @@ memory. A response goes into a file; a thread parses that into a file of names, 
 of several indexes; a representation is rendered when the first client requests it.
 
 The list is *unloaded* until the first request has read the entries on disk; a ``DELETE`` meanwhile
-is remembered. A :class:`ListEntry` is one *generation*, as that of a page is, and is served stale by
+is remembered. A :class:`ListEntry` is one *generation*, as that of a page, and is served stale by
 the same rules. After a failed write the list is *unwritable* for :data:`UNWRITABLE_TIME` seconds:
 nothing is fetched.
 """
