@@ -56,14 +56,20 @@ class FileCase(ProxpiCase):
 
 class Whole(FileCase):
     def test_miss_then_hit(self) -> None:
-        """The first client gets it through the cache, the next ones from it."""
-        for expected in ("MISS", "HIT", "HIT"):
-            response = self.get(PATH)
-            assert (response.status, response.body) == (200, DATA)
-            assert response.headers["x-cache"] == expected
-            assert response.headers["accept-ranges"] == "bytes"
-            self.assert_caching(response)
-        assert self.agent.urls() == [INDEX + "demo/", FILES + NAME]
+        """The first client gets it through the cache, the next ones from it; an empty one too."""
+        for data in (b"", DATA):
+            self.pages.invalidate("demo")
+            self.mirror.delete("demo", NAME)
+            self.serve(NAME, data)
+            self.agent.asked.clear()
+            for expected in ("MISS", "HIT", "HIT"):
+                response = self.get(PATH)
+                assert (response.status, response.body) == (200, data)
+                assert response.headers["x-cache"] == expected
+                assert response.headers["content-length"] == str(len(data))
+                assert response.headers["accept-ranges"] == "bytes"
+            assert self.agent.urls() == [INDEX + "demo/", FILES + NAME]
+        self.assert_caching(response)
         assert self.open_files() == []
 
     def test_unverified(self) -> None:
@@ -103,14 +109,6 @@ class Whole(FileCase):
                 assert "content-encoding" not in response.headers
                 if any_type or expected:
                     assert response.headers["content-type"] == (octets if any_type else expected)
-
-    def test_empty_file(self) -> None:
-        """A file without bytes has a response without bytes."""
-        self.serve("demo-0.tar.gz", b"")
-        for _ in range(2):
-            response = self.get("/index/demo/demo-0.tar.gz")
-            assert (response.status, response.headers["content-length"]) == (200, "0")
-        assert self.open_files() == []
 
     def test_metadata(self) -> None:
         """Advertised core metadata is served with its digest as tag; else it is a 404."""
