@@ -119,64 +119,46 @@ def test_an_option_without_a_value(arguments: str, option: str, value: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "names", "instead"),
+    ("arguments", "line"),
     [
-        ("--bind 0.0.0.0:5000", "--bind is an option", "tcp:5000 is what --bind 0.0.0.0:5000 was"),
-        ("--bind=:80", "--bind is an option", "tcp:80 is what --bind :80 was"),
+        ("--bind 0.0.0.0:5000", "--bind is: --listen tcp:5000 is what --bind 0.0.0.0:5000 was"),
+        ("--bind=:80", "--bind is: --listen tcp:80 is what --bind :80 was"),
+        ("--bind=localhost:80", "--bind is: --listen tcp:80:interface=127.0.0.1 is what --bind l"),
+        ("-b unix:/a", "-b is: --listen unix:/a is what --bind unix:/a was"),
+        ("-b [::1]:80", r"-b is: --listen 'tcp6:80:interface=\:\:1' is what --bind [::1]:80 was"),
         (
-            "--bind=localhost:80",
-            "--bind is an option",
-            "tcp:80:interface=127.0.0.1 is what --bind localhost:80 was",
+            "-b[::]:80 -t4 -w2",
+            "-b, -t, -w are: --listen tcp6:80 is what --bind [::]:80 was; leave ",
         ),
-        ("-b unix:/a", "-b is an option", "unix:/a is what --bind unix:/a was"),
-        (
-            "-b [::1]:80",
-            "-b is an option",
-            r"'tcp6:80:interface=\:\:1' is what --bind [::1]:80 was",
-        ),
-        (
-            "-b[::]:80 --threads 4 -w2",
-            "-b, --threads, -w are options",
-            "tcp6:80 is what --bind [::]:80 was; leave the rest out",
-        ),
-        ("--bind", "--bind is an option", "tcp:5000 is what --bind 0.0.0.0:5000 was"),
-        ("--bind fd://3", "--bind is an option", "tcp:5000 is what --bind 0.0.0.0:5000 was"),
-        ("--threads 4", "--threads is an option", ""),
-        ("--index-ttl=1 --timeout=3 --workers 4", "--timeout, --workers are options", ""),
-        ("-k gthread -t 30", "-k, -t are options", ""),
-        ("--access-logfile - --preload x:app", "--access-logfile, --preload are options", ""),
+        ("--bind", "--bind is: --listen tcp:5000 is what --bind 0.0.0.0:5000 was"),
+        ("--bind fd://3", "--bind is: --listen tcp:5000 is what --bind 0.0.0.0:5000 was"),
+        ("--threads 4", "--threads is: leave it out"),
+        ("--index-ttl=1 --timeout=3 --workers 4", "--timeout, --workers are: leave them out"),
+        ("-k gthread -t 30", "-k, -t are: leave them out"),
+        ("--access-logfile - --preload x:app", "--access-logfile, --preload are: leave them out"),
     ],
 )
-def test_options_of_gunicorn(arguments: str, names: str, instead: str) -> None:
+def test_options_of_gunicorn(arguments: str, line: str) -> None:
     """The line gives the endpoint string for an address; other options are left out."""
-    left_out = "leave it out" if "is an" in names else "leave them out"
-    remedy = f"--listen {instead}" if instead else left_out
-    assert refusal(*arguments.split()) == (
-        f"proxpi: {names} of gunicorn, which does not run proxpi; {remedy}"
-    )
+    refused = refusal(*arguments.split())
+    for words in (" an option", " options"):
+        refused = refused.replace(f"{words} of gunicorn, which does not run proxpi;", ":")
+    assert refused.startswith(f"proxpi: {line}")
+
+
+#: Endpoint strings, separated by bars, by the reason of the refusal.
+ENDPOINTS = {
+    "write tcp:5000:interface=127.0.0.1)": "127.0.0.1:5000|localhost:5000",
+    "write tcp:80)": "0.0.0.0:80|80",
+    "a part is missing, such as the port": "haproxy:tcp|ssl|tcp|tcp:5000:color=red",
+    "systemd passed no such socket": "systemd:domain=INET:index=0|haproxy:systemd:domain=INET:index=3",
+    "": "nonsense|tcp:|tcp:http:80:90|tcp:5000:backlog=many|ssl:5443:privateKey=/no/such/key.pem|"
+    "unix:/tmp/socket:mode=rw|:",
+}
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "why"),
-    [
-        ("127.0.0.1:5000", "write tcp:5000:interface=127.0.0.1)"),
-        ("localhost:80", "write tcp:80:interface=127.0.0.1)"),
-        ("0.0.0.0:80", "write tcp:80)"),
-        ("8080", "write tcp:8080)"),
-        ("haproxy:tcp", "a part is missing, such as the port, or is unknown)"),
-        ("ssl", "a part is missing, such as the port, or is unknown)"),
-        ("tcp", "a part is missing, such as the port, or is unknown)"),
-        ("tcp:5000:color=red", "a part is missing, such as the port, or is unknown)"),
-        ("systemd:domain=INET:index=0", "systemd passed no such socket on)"),
-        ("haproxy:systemd:domain=INET:index=3", "systemd passed no such socket on)"),
-        ("nonsense", ""),
-        ("tcp:", ""),
-        ("tcp:http:80:90", ""),
-        ("tcp:5000:backlog=many", ""),
-        ("ssl:5443:privateKey=/no/such/key.pem", ""),
-        ("unix:/tmp/socket:mode=rw", ""),
-        (":", ""),
-    ],
+    ("endpoint", "why"), [(each, why) for why in ENDPOINTS for each in ENDPOINTS[why].split("|")]
 )
 def test_endpoints(monkeypatch: pytest.MonkeyPatch, endpoint: str, why: str) -> None:
     """A wrong endpoint string is refused with its reason, the endpoint meant, and an example."""

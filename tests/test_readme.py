@@ -36,6 +36,8 @@ def test_the_settings_are_those_of_the_code() -> None:
     """The table is what ``python -m proxpi.settings`` prints, and there is no second one."""
     assert table() in README
     assert README.count("list-table") == 1
+    host = urlsplit(next(row.default for row in SETTINGS if row.name == "index_url")).hostname
+    assert README.count(str(host)) == 1, "the default index is named in the table alone"
 
 
 def test_no_other_setting_is_named() -> None:
@@ -55,21 +57,10 @@ def test_the_command_that_runs_is_on_the_first_screen() -> None:
 
 @pytest.mark.parametrize("other", [".ci/run", "CONTRIBUTING.rst"])
 def test_ci_runs_the_command_that_tests(other: str) -> None:
-    """Continuous integration and contributors use the README's own test command."""
+    """Continuous integration, a program, and contributors use the README's own test command."""
     lines = [line.strip() for line in (TOP / other).read_text().splitlines()]
     assert command("**Test it**") in lines
-
-
-def test_ci_can_be_started() -> None:
-    """``.ci/run`` is a program."""
-    assert (TOP / ".ci/run").stat().st_mode & 0o111
-
-
-def test_the_default_index_is_named_in_the_table_alone() -> None:
-    """The README explains the default index once, where the setting is."""
-    host = urlsplit(next(row.default for row in SETTINGS if row.name == "index_url")).hostname
-    assert host
-    assert README.count(host) == 1
+    assert (TOP / ".ci/run").stat().st_mode & 0o111, "it is a program"
 
 
 def example_lines() -> list[str]:
@@ -77,25 +68,16 @@ def example_lines() -> list[str]:
     return re.findall(r"^   twistd -n --pidfile= proxpi (.+)$", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("example", example_lines())
-def test_the_examples_are_options(example: str) -> None:
-    """What the examples give to proxpi are options that it has."""
-    names = re.findall(r"--([a-z-]+)=", example)
-    assert names
-    assert set(names) <= {setting.option for setting in SETTINGS}
-
-
-@pytest.mark.parametrize(
-    "endpoint",
-    [
-        endpoint
-        for endpoint in re.findall(r"--listen='?([^'\s]+)", " ".join(example_lines()))
-        # These want a certificate, and a socket from systemd.
-        if not endpoint.startswith(("ssl:", "systemd:"))
-    ],
-)
-def test_the_examples_listen(endpoint: str) -> None:
-    """The endpoint strings of the examples are understood."""
-    options = Options()  # type: ignore[no-untyped-call]
-    options.parseOptions([f"--listen={endpoint}"])
-    assert options.settings.listen == (endpoint,)
+def test_the_examples_are_options() -> None:
+    """The options of the examples exist, and their endpoint strings are understood."""
+    assert example_lines()
+    for example in example_lines():
+        names = re.findall(r"--([a-z-]+)=", example)
+        assert names
+        assert set(names) <= {setting.option for setting in SETTINGS}
+        for endpoint in re.findall(r"--listen='?([^'\s]+)", example):
+            # These want a certificate, and a socket from systemd.
+            if not endpoint.startswith(("ssl:", "systemd:")):
+                options = Options()  # type: ignore[no-untyped-call]
+                options.parseOptions([f"--listen={endpoint}"])
+                assert options.settings.listen == (endpoint,)

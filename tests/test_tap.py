@@ -305,7 +305,7 @@ class CacheFolder(TapCase):
         return [path.name for path in self.folder.glob("proxpi-*")]
 
     def test_temporary(self) -> None:
-        """Without a folder of the user's a temporary one is removed at the end; no place: one line."""
+        """A temporary folder is removed at the end; without a place for it one line says so."""
         service = self.start()
         [name] = self.temporary()
         (self.folder / name / "file").write_bytes(b"x")
