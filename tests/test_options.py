@@ -150,8 +150,8 @@ def test_options_of_gunicorn(arguments: str, line: str) -> None:
 ENDPOINTS = {
     "write tcp:5000:interface=127.0.0.1)": "127.0.0.1:5000|localhost:5000",
     "write tcp:80)": "0.0.0.0:80|80",
-    "a part is missing, such as the port": "haproxy:tcp|ssl|tcp|tcp:5000:color=red",
-    "systemd passed no such socket": "systemd:domain=INET:index=0|haproxy:systemd:domain=INET:index=3",
+    "a part is missing": "haproxy:tcp|ssl|tcp|tcp:5000:color=red",
+    "systemd passed no": "systemd:domain=INET:index=0|haproxy:systemd:domain=INET:index=1",
     "": "nonsense|tcp:|tcp:http:80:90|tcp:5000:backlog=many|ssl:5443:privateKey=/no/such/key.pem|"
     "unix:/tmp/socket:mode=rw|:",
 }

@@ -1,8 +1,8 @@
 """The one agent in memory: it answers requests by URL, as a test scripts it.
 
 A test gives each URL the replies to come, in turn (:meth:`MemoryAgent.at`). A reply may come whole,
-or its body is continued by the test (:meth:`Reply.bring`). A URL may be silent: it answers once
-the test says so (:meth:`MemoryAgent.release`, :meth:`Silence.answer`).
+or its body is continued by the test (:meth:`Reply.bring`). A silent URL answers once the test says
+so (:meth:`MemoryAgent.release`); a :class:`Silence` is one such turn of a URL.
 """
 
 from __future__ import annotations

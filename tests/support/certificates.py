@@ -19,10 +19,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.path)
 
     def issue(self, name: str, *hosts: str, expired: bool = False) -> Path:
-        """A PEM file with a key and its certificate for some hosts, of a server or a client.
-
-        It holds for years, or ended yesterday if it is to be expired.
-        """
+        """Make a PEM file with a key and its certificate, which is valid or ended yesterday."""
         day = datetime.timedelta(days=1)
         end = datetime.datetime.now(datetime.UTC) - day if expired else None
         start = end - day if end else None
@@ -51,11 +48,7 @@ def make_certificate(
 def serving(
     certificate: Path, clients: Path | None = None, version: ssl.TLSVersion | None = None
 ) -> ssl.SSLContext:
-    """The context of a server.
-
-    ``clients`` are authorities of clients, each of which has to show a certificate then;
-    ``version`` is the only one that is spoken.
-    """
+    """Make the context of a server that wants certificates of `clients`, and only one version."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if version is not None:
         if version < ssl.TLSVersion.TLSv1_2:

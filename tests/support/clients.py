@@ -75,25 +75,17 @@ class Environment:
 def pip_install(folder: Path, index_url: str, *requirements: str) -> tuple[Environment, str]:
     """Install with pip into a new environment; what it wrote includes its HTTP requests."""
     environment = Environment.make(folder / "environment")
-    options = ["-vvv", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
-    command = [sys.executable, "-m", "pip", "--python", str(environment.python), "install"]
-    output = run(
-        [*command, *options, "--index-url", index_url, *requirements],
-        folder,
-        isolated_environment(folder),
-    )
-    return environment, output
+    command = [sys.executable, "-m", "pip", "--python", str(environment.python), "install", "-vvv"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
+    command += ["--index-url", index_url, *requirements]
+    return environment, run(command, folder, isolated_environment(folder))
 
 
 def uv_install(folder: Path, index_url: str, *requirements: str) -> tuple[Environment, str]:
     """Install with uv into a new environment; what it wrote includes its HTTP requests."""
     environment = Environment.make(folder / "environment")
-    uv = str(Path(sys.executable).with_name("uv"))
-    command = [uv, "--no-config", "--no-cache", "pip", "install", "--verbose"]
-    target = ["--python", str(environment.python), "--default-index", index_url]
-    output = run(
-        [*command, *target, *requirements],
-        folder,
-        isolated_environment(folder, RUST_LOG="uv=debug", NO_COLOR="1"),
-    )
-    return environment, output
+    command = [str(Path(sys.executable).with_name("uv")), "--no-config", "--no-cache"]
+    command += ["pip", "install", "--verbose", "--python", str(environment.python)]
+    command += ["--default-index", index_url, *requirements]
+    variables = isolated_environment(folder, RUST_LOG="uv=debug", NO_COLOR="1")
+    return environment, run(command, folder, variables)

@@ -6,41 +6,32 @@ that hashes may be compared. Nothing here touches the disk or the network.
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
 import io
 import random
-import re
 import tarfile
 import zipfile
 from collections.abc import Sequence
 
 import attrs
+from packaging.utils import canonicalize_name
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
-# The build backend that a source distribution of ours brings along: it hands over a wheel that was
-# made together with it, so that a client can really build it without asking for any other package.
+# The build backend inside a source distribution: it gives a wheel that was made together with it,
+# so that a client builds it without any other package.
 _BACKEND = """\
-import pathlib
-import shutil
-
-
+import pathlib, shutil
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     (wheel,) = pathlib.Path(__file__).parent.glob("*.whl")
-    shutil.copy(wheel, wheel_directory)
-    return wheel.name
+    return pathlib.Path(shutil.copy(wheel, wheel_directory)).name
 """
 
 
 @attrs.frozen
 class Distribution:
-    """One file of a project, with what an index says of it.
-
-    ``metadata`` is the content of the core metadata file (PEP 658), ``None`` where there is no
-    sidecar to serve.
-    """
+    """A file of a project; ``metadata`` is the content of its sidecar (PEP 658), if it has one."""
 
     project: str
     version: str
@@ -58,16 +49,12 @@ class Distribution:
         return len(self.data)
 
 
-def _normalized(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _metadata(name: str, version: str, requires: Sequence[str], requires_python: str) -> bytes:
+def _metadata(name: str, version: str, requires: Sequence[str]) -> bytes:
     lines = [
         "Metadata-Version: 2.2",
         f"Name: {name}",
         f"Version: {version}",
-        f"Requires-Python: {requires_python}",
+        "Requires-Python: >=3.8",
         *(f"Requires-Dist: {requirement}" for requirement in requires),
     ]
     return ("\n".join(lines) + "\n").encode()
@@ -78,16 +65,12 @@ def make_wheel(
     version: str = "1.0",
     *,
     requires: Sequence[str] = (),
-    requires_python: str = ">=3.8",
     padding: int = 0,
 ) -> Distribution:
-    """A pure wheel with one importable package, which has a ``__version__``.
-
-    ``padding`` adds that many bytes which do not compress, for downloads that take a while.
-    """
-    package = _normalized(name).replace("-", "_")
+    """Make a wheel of one package with a ``__version__``, and bytes that do not compress."""
+    package = canonicalize_name(name).replace("-", "_")
     info = f"{package}-{version}.dist-info"
-    metadata = _metadata(name, version, requires, requires_python)
+    metadata = _metadata(name, version, requires)
     members = {
         f"{package}/__init__.py": f'__version__ = "{version}"\n'.encode(),
         f"{info}/METADATA": metadata,
@@ -97,12 +80,8 @@ def make_wheel(
     if padding:
         noise = random.Random(f"{package}-{version}")
         members[f"{package}/padding.bin"] = noise.randbytes(padding)
-    record = []
-    for path, data in members.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-        record.append(f"{path},sha256={digest},{len(data)}\n")
-    record.append(f"{info}/RECORD,,\n")
-    members[f"{info}/RECORD"] = "".join(record).encode()
+    record = [f"{path},," for path in (*members, f"{info}/RECORD")]
+    members[f"{info}/RECORD"] = "\n".join([*record, ""]).encode()
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for path, data in members.items():
@@ -110,11 +89,10 @@ def make_wheel(
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, data)
     return Distribution(
-        project=_normalized(name),
+        project=canonicalize_name(name),
         version=version,
         filename=f"{package}-{version}-py3-none-any.whl",
         data=sink.getvalue(),
-        requires_python=requires_python,
         metadata=metadata,
     )
 
@@ -124,13 +102,12 @@ def make_sdist(
     version: str = "1.0",
     *,
     requires: Sequence[str] = (),
-    requires_python: str = ">=3.8",
 ) -> Distribution:
-    """A source distribution with an in-tree backend (PEP 517): it builds with nothing else."""
-    wheel = make_wheel(name, version, requires=requires, requires_python=requires_python)
-    stem = f"{_normalized(name).replace('-', '_')}-{version}"
+    """Make a source distribution with an in-tree backend (PEP 517)."""
+    wheel = make_wheel(name, version, requires=requires)
+    stem = f"{canonicalize_name(name).replace('-', '_')}-{version}"
     members = {
-        "PKG-INFO": _metadata(name, version, requires, requires_python),
+        "PKG-INFO": _metadata(name, version, requires),
         "pyproject.toml": b"[build-system]\nrequires = []\n"
         b'build-backend = "in_tree"\nbackend-path = ["."]\n',
         "in_tree.py": _BACKEND.encode(),
@@ -144,9 +121,8 @@ def make_sdist(
             entry.mode = 0o644
             archive.addfile(entry, io.BytesIO(data))
     return Distribution(
-        project=_normalized(name),
+        project=canonicalize_name(name),
         version=version,
         filename=f"{stem}.tar.gz",
         data=gzip.compress(plain.getvalue(), mtime=0),
-        requires_python=requires_python,
     )

@@ -49,9 +49,8 @@ def settle(reactor: Any) -> None:
     """
     while True:
         ready, writable, _ = select.select(list(reactor.readers), list(reactor.writers), [], 0)
-        for each, act in [(one, "doRead") for one in ready] + [
-            (one, "doWrite") for one in writable
-        ]:
+        doing = [(one, "doRead") for one in ready] + [(one, "doWrite") for one in writable]
+        for each, act in doing:
             if each.fileno() == -1 or each not in reactor.readers | reactor.writers:
                 continue
             why = getattr(each, act)()
@@ -72,10 +71,8 @@ class Readiness(Clock):
         super().__init__()
         self.readers: set[Any] = set()
         self.writers: set[Any] = set()
-        self.addReader = self.readers.add
-        self.addWriter = self.writers.add
-        self.removeReader = self.readers.discard
-        self.removeWriter = self.writers.discard
+        self.addReader, self.removeReader = self.readers.add, self.readers.discard
+        self.addWriter, self.removeWriter = self.writers.add, self.writers.discard
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass second by second, and do all that is due."""
@@ -88,14 +85,12 @@ class Transport(Server):
     """The server's transport, which notes how it is closed.
 
     :ivar closing: whether the server has closed it, or its sending side
-    :ivar aborted: whether the server closed it at once, in the middle of whatever it was
+    :ivar aborted: whether the server closed it at once
+    :ivar hangs: whether an orderly close takes for ever, as with a peer over TLS that is silent
     """
 
     peer: IAddress = PEER
-    closing = False
-    aborted = False
-    #: Whether an orderly close takes for ever, as with a peer over TLS that takes no part in it.
-    hangs = False
+    closing = aborted = hangs = False
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """See `ITCPTransport`; the pair has no packets."""
@@ -123,8 +118,10 @@ class Transport(Server):
 class Exchange:
     """The client's end of a connection.
 
+    :param tls: whether the server is told that this is TLS
+    :param capacity: bytes that the kernel keeps for a client that does not read, about
     :ivar transport: the server's end
-    :ivar received: all that was read
+    :ivar received: all bytes that were read
     """
 
     def __init__(
@@ -136,10 +133,6 @@ class Exchange:
         tls: bool = False,
         capacity: int | None = None,
     ) -> None:
-        """
-        :param tls: whether the server is told that this is TLS
-        :param capacity: bytes that the kernel keeps for a client that does not read; about
-        """
         self._clock = clock
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)
@@ -221,7 +214,6 @@ class Exchange:
 
     @property
     def aborted(self) -> bool:
-        """Whether the server ended the connection at once, in the middle of whatever it was."""
         settle(self._clock)
         return self.transport.aborted and not self.transport.connected
 
@@ -241,17 +233,15 @@ class Exchange:
 
 def request(method: str, target: str | bytes, *headers: str | bytes, body: str = "") -> bytes:
     """Write a request of HTTP/1.1; a ``Host`` is added unless the headers bring their own."""
-    lines = [_bytes(line) for line in headers]
+    target, *lines = (
+        text.encode() if isinstance(text, str) else text for text in (target, *headers)
+    )
     if not any(line.lower().startswith(b"host:") for line in lines):
         lines.insert(0, b"Host: " + HOST.encode())
     if body:
         lines.append(b"Content-Length: %d" % len(body.encode()))
-    first = method.encode() + b" " + _bytes(target) + b" HTTP/1.1"
+    first = b"%b %b HTTP/1.1" % (method.encode(), target)
     return b"\r\n".join([first, *lines, b"", body.encode()])
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text.encode("utf-8") if isinstance(text, str) else text
 
 
 def _parse(raw: bytes, method: str, closed: bool) -> tuple[Response | None, bytes]:

@@ -22,10 +22,7 @@ def _environment(**variables: str) -> dict[str, str]:
 
 
 def overheard(notes: Path) -> dict[str, str]:
-    """The environment of a process of which a file tells what it says to others.
-
-    Each connection, datagram and lookup of a name is a line, written before it happens.
-    """
+    """The environment of a process whose connections, datagrams and lookups are lines in a file."""
     return _environment(OVERHEARD=str(notes))
 
 

@@ -14,11 +14,7 @@ from tests.support.proxy import Proxy
 
 
 def connect(origin: str, *, receives: int | None = None) -> socket.socket:
-    """
-    Connect to it.
-
-    :param receives: bytes that the kernel takes for this client; ``None``: as many as it likes
-    """
+    """Connect; the kernel receives so many bytes, if any number, before the client reads."""
     parts = urlsplit(origin)
     client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receives is not None:
