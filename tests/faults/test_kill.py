@@ -6,11 +6,9 @@ import itertools
 import json
 import random
 import re
-import threading
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.client import HTTPException
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -18,7 +16,7 @@ import pytest
 
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
-from tests.support.processes import EXPIRED_AT_ONCE, HttpServer, StartProxy
+from tests.support.processes import EXPIRED_AT_ONCE, HttpServer, StartProxy, kill_at
 from tests.support.proxy import Proxy, Reply
 
 ROUNDS, LANES = 6, 4
@@ -39,10 +37,6 @@ def _get(proxy: Proxy, path: str, accept: str = JSON) -> Reply:
     reply = proxy.get(path, Accept=accept)
     assert reply.status == 200
     return reply
-
-
-def _delete(proxy: Proxy, path: str) -> None:
-    assert proxy.request("DELETE", path).status == 200
 
 
 class _Numbered:
@@ -74,30 +68,6 @@ def _number(proxy: Proxy, project: str, accept: str = JSON) -> int:
     return number
 
 
-def _kill_at_random(
-    settings: dict[str, str],
-    folder: Path,
-    seconds: float,
-    client: Callable[[Proxy, str], None],
-) -> None:
-    """Kill a proxy at a random moment, while a client of each project sends requests."""
-
-    def ask(project: str) -> None:
-        with suppress(OSError, HTTPException):
-            while True:
-                client(proxy, project)
-
-    with Proxy(settings, folder=folder) as proxy, ThreadPoolExecutor(len(PROJECTS)) as pool:
-        for project in PROJECTS:
-            client(proxy, project)
-        asking = [pool.submit(ask, project) for project in PROJECTS]
-        # The moment is random on purpose; nothing is waited for.
-        threading.Event().wait(seconds)
-        proxy.stop(SIGKILL)
-        for each in asking:
-            each.result()
-
-
 def _rounds(lane: int, folder: Path) -> int:
     """Kill again and again on one folder; count the pages that were stored meanwhile."""
     folder.mkdir()
@@ -111,12 +81,17 @@ def _rounds(lane: int, folder: Path) -> int:
         }
         for _ in range(ROUNDS):
             seen = dict.fromkeys(PROJECTS, 0)
+            with Proxy(settings, folder=folder) as proxy:
 
-            def read(proxy: Proxy, project: str, seen: dict[str, int] = seen) -> None:
-                for accept in (JSON, HTML):
-                    seen[project] = _number(proxy, project, accept)
+                def read(project: str, proxy: Proxy = proxy, seen: dict[str, int] = seen) -> None:
+                    for accept in (JSON, HTML):
+                        seen[project] = _number(proxy, project, accept)
 
-            _kill_at_random(settings, folder, moments.uniform(0, 0.3), read)
+                for project in PROJECTS:
+                    read(project)
+                # The moment is random on purpose; nothing is waited for.
+                moment = partial(time.sleep, moments.uniform(0, 0.3))
+                kill_at(moment, proxy, [partial(read, project) for project in PROJECTS])
             with Proxy(settings | {"PROXPI_OFFLINE": "1"}, folder=folder) as proxy:
                 for project in PROJECTS:
                     [found] = {_number(proxy, project, accept) for accept in (JSON, HTML)}
@@ -157,7 +132,7 @@ def test_deleted(
                 fake_index.script(PAGES[page], Behavior(hold=True))
                 clients.submit(proxy.get, page)
             fake_index.wait_for(lambda requests: len(requests) >= len(DELETES[path]))
-        _delete(proxy, path)
+        assert proxy.request("DELETE", path).status == 200
         proxy.stop(SIGKILL)
         for page in DELETES[path] if under_way else []:
             fake_index.release(PAGES[page])

@@ -6,10 +6,8 @@ import itertools
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.client import HTTPException
+import time
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -23,7 +21,7 @@ from tests.support.cases import sha256
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import FakeIndex
 from tests.support.process import GUARD_SECONDS
-from tests.support.processes import StartProxy
+from tests.support.processes import StartProxy, kill_at
 from tests.support.proxy import Proxy
 
 AMPLE, SCANTY = 10**6, 12_000
@@ -79,29 +77,6 @@ def test_at_every_step(tmp_path: Path) -> None:
     assert sum(_sweep(tmp_path / str(capacity), capacity) for capacity in (AMPLE, SCANTY)) > 130
 
 
-def _churn(proxy: Proxy, client: Callable[[Random], bool], first: int, moments: Random) -> None:
-    """Kill the proxy shortly after a random number of files that four clients have received."""
-    served, stop = threading.Semaphore(0), threading.Event()
-
-    def ask(lane: int) -> None:
-        order = Random(first + lane)
-        with suppress(OSError, HTTPException):
-            while not stop.is_set():
-                if client(order):
-                    served.release()
-
-    with ThreadPoolExecutor(4) as pool:
-        asking = [pool.submit(ask, lane) for lane in range(4)]
-        for _ in range(moments.randint(1, REAL_ANSWERS)):
-            assert served.acquire(timeout=GUARD_SECONDS)
-        # Not just when a response has come; nothing is waited for.
-        threading.Event().wait(moments.uniform(0, 0.02))
-        proxy.stop(signal.SIGKILL)
-        stop.set()
-        for each in asking:
-            each.result()
-
-
 @pytest.mark.parametrize("churn", [False, True])
 def test_real_program(
     fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, churn: bool
@@ -126,19 +101,27 @@ def test_real_program(
             reply = proxy.get(path)
             assert (reply.headers["x-cache"], sha256(reply.body)) == ("HIT", digests[path])
 
-        def client(order: Random, proxy: Proxy = proxy) -> bool:
+        served = threading.Semaphore(0)
+
+        def client(order: Random, proxy: Proxy, served: threading.Semaphore) -> None:
             path, act = order.choice(sorted(digests)), order.random()
             if churn and act < 0.2:
                 deleted = "/cache" if act < 0.02 else path.replace("/index/", "/cache/")
                 assert proxy.request("DELETE", deleted).status == 200
-                return False
+                return
             reply = proxy.get(path)
             # A file for which nothing can be evicted is a redirect.
-            if churn and reply.status == 302:
-                return True
-            assert (reply.status, sha256(reply.body)) == (200, digests[path])
-            received.add(path)
-            return True
+            if not (churn and reply.status == 302):
+                assert (reply.status, sha256(reply.body)) == (200, digests[path])
+                received.add(path)
+            served.release()
 
-        _churn(proxy, client, 4 * number, moments)
+        def moment(served: threading.Semaphore = served) -> None:
+            for _ in range(moments.randint(1, REAL_ANSWERS)):
+                assert served.acquire(timeout=GUARD_SECONDS)
+            # Not just when a response has come; nothing is waited for.
+            time.sleep(moments.uniform(0, 0.02))
+
+        orders = [Random(4 * number + lane) for lane in range(4)]
+        kill_at(moment, proxy, [partial(client, order, proxy, served) for order in orders])
     assert len(received) > REAL_ROUNDS

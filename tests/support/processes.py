@@ -7,12 +7,14 @@ A process takes a second to start, so a module whose tests only ask has one for 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,26 @@ def health_checks(proxy: Proxy) -> Iterator[list[float]]:
         finally:
             done.set()
             checking.result()
+
+
+def kill_at(
+    moment: Callable[[], object], proxy: Proxy, clients: Sequence[Callable[[], object]]
+) -> None:
+    """Kill a proxy at a moment, while clients send requests until it is gone."""
+    gone = threading.Event()
+
+    def ask(client: Callable[[], object]) -> None:
+        with suppress(OSError, HTTPException):
+            while not gone.is_set():
+                client()
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        asking = [pool.submit(ask, client) for client in clients]
+        moment()
+        proxy.stop(signal.SIGKILL)
+        gone.set()
+        for each in asking:
+            each.result()
 
 
 class HttpServer(Server):
