@@ -54,7 +54,6 @@ def secrets_in(data: bytes | str, *queries: str) -> set[str]:
 
 
 def unpacked(data: bytes) -> Iterator[bytes]:
-    """Give what was written, and all that is compressed within it."""
     yield data
     for start in _ZLIB:
         position = data.find(start)
@@ -107,12 +106,10 @@ class Run:
         self._script()
 
     def _link(self, wheel: Distribution, origin: str) -> str:
-        """List a file of the open index by a link that holds secrets."""
         path = f"/files/{wheel.project}/{wheel.filename}"
         return self.open.add(wheel, url=f"{within(origin, LINKED)}{path}?sig={LINKED_QUERY}")
 
     def _script(self) -> None:
-        """Let the index fail in many ways, most of which name secrets."""
         query = f"?sig={MOVED_QUERY}"
         self.files["moved"] = self.extra.add(make_wheel("moved"))
         there = within(self.extra.origin, MOVED)
@@ -203,39 +200,25 @@ def test_no_secret_is_written(stack: ExitStack, tmp_path: Path) -> None:
             assert not secrets_in(part, MOVED_QUERY)
 
 
-@pytest.mark.parametrize(
-    ("host", "index_login", "status", "login"),
-    [
-        # Clients could not fetch a file that netrc has a login for, so they are not redirected.
-        pytest.param("127.0.0.1", True, 200, NETRC, id="files of a host in netrc"),
-        pytest.param("default", True, 502, None, id="files of another host"),
-        pytest.param("127.0.0.1", False, 200, NETRC, id="index in netrc"),
-        pytest.param("default", False, 502, None, id="index with the login for any host"),
-    ],
-)
+@pytest.mark.parametrize("in_url", [True, False], ids=["login in the URL", "login in netrc"])
+@pytest.mark.parametrize(("entry", "status"), [("machine 127.0.0.1", 200), ("default", 502)])
 def test_netrc(
-    tmp_path: Path,
-    start_proxy: StartProxy,
-    host: str,
-    index_login: bool,
-    status: int,
-    login: tuple[str, str] | None,
+    tmp_path: Path, start_proxy: StartProxy, entry: str, status: int, in_url: bool
 ) -> None:
-    """Pages get the login of the index's URL, else of netrc, files that of netrc for their host."""
-    netrc = tmp_path / ".netrc"
-    netrc.write_text(f"{'' if host == 'default' else 'machine '}{host} login {NETRC[0]} password x")
+    """Pages get the login of the index's URL, else of netrc, files that of netrc for their host.
+
+    The login for any host is sent to indexes only. Clients are not redirected to a host in netrc.
+    """
+    (tmp_path / ".netrc").write_text(f'{entry} login {NETRC[0]} password "{NETRC[1]}"')
     wheel = make_wheel("demo")
     with FakeIndex(files_elsewhere=True) as index:
-        pages = TOKEN if index_login else (NETRC[0], "x")
-        index.require_auth(*pages)
-        index.require_auth(NETRC[0], "x", origin="files")
+        index.require_auth(*(ROOT if in_url else NETRC))
+        index.require_auth(*NETRC, origin="files")
         index.add(wheel)
-        url = within(index.url, TOKEN) if index_login else index.url
-        timeout = 0 if login else 30
-        proxy = start_proxy(index_url=url, download_timeout=timeout)
+        url = within(index.url, ROOT) if in_url else index.url
+        proxy = start_proxy(index_url=url, download_timeout=0 if status == 200 else 30)
         assert wheel.filename in proxy.get("/index/demo/").text
         reply = proxy.get(f"/index/demo/{wheel.filename}")
-        assert (reply.status, status == 200 and reply.body == wheel.data) == (status, bool(login))
         files = [seen for seen in index.requests() if seen.origin == "files"]
-    assert files
-    assert all(("authorization" in seen.headers) is bool(login) for seen in files)
+    assert (reply.status, reply.body == wheel.data) == (status, status == 200)
+    assert files and all(("authorization" in seen.headers) is (status == 200) for seen in files)

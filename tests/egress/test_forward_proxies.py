@@ -18,16 +18,13 @@ from tests.support.fake_index import FakeIndex
 from tests.support.inside import overheard
 from tests.support.process import GUARD_SECONDS
 from tests.support.processes import StartProxy
-from tests.support.proxy import Proxy, Reply
+from tests.support.proxy import Proxy
 from tests.support.servers import Connection, Server
 
 KINDS = pytest.mark.parametrize("kind", [Tinyproxy, Squid])
 WHEEL = make_wheel("demo", padding=300_000)
+PATHS = ("/index/demo/", f"/index/demo/{WHEEL.filename}")
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-
-def page_and_file(proxy: Proxy) -> list[Reply]:
-    return [proxy.get("/index/demo/"), proxy.get(f"/index/demo/{WHEEL.filename}")]
 
 
 def variables(url: str) -> dict[str, str]:
@@ -35,7 +32,7 @@ def variables(url: str) -> dict[str, str]:
 
 
 def assert_served(proxy: Proxy) -> None:
-    page, file = page_and_file(proxy)
+    page, file = (proxy.get(path) for path in PATHS)
     assert page.status == 200, page.text
     assert WHEEL.filename in page.text
     assert (file.status, file.body) == (200, WHEEL.data)
@@ -75,7 +72,7 @@ def test_locked_out(kind: type[Forward], tls: bool, start_proxy: StartProxy) -> 
         wrong = forward.url.replace("://", f"://{USER}:wr0ng-s3cr3t@")
         for url, wanted in ((wrong, "other credentials"), (forward.url, "credentials")):
             proxy = start_proxy(index, logging_level="DEBUG", **variables(url))
-            for reply in page_and_file(proxy):
+            for reply in map(proxy.get, PATHS):
                 assert reply.status == 502
                 # tinyproxy has 401 for what is wrong.
                 assert f"proxy {forward.url}: it wants {wanted} (status 40" in reply.text
