@@ -186,7 +186,10 @@ class OpenFile:
 
 @attrs.define(eq=False, kw_only=True)
 class CacheDir:
-    """The files in the cache folder. A disk that hangs in `writes` may still do `reads`."""
+    """The files in the cache folder.
+
+    :ivar writes: the threads of slow writes; `reads`: others, as a disk that writes slowly may read
+    """
 
     folder: Path
     index: EvictionIndex

@@ -93,7 +93,10 @@ def says_no_file(error: OSError) -> bool:
 
 
 def look(folder: Path, cache_path: str) -> os.stat_result | None:
-    """Give the status of what lies at a cache path; `OSError` if no file can lie there."""
+    """Give the status of what lies at a cache path; ``None`` if nothing does.
+
+    :raises OSError: if no file can lie there, or a symbolic link is on the way
+    """
     path = str(folder)
     *above, name = cache_path.split("/")
     longest = max(len(os.fsencode(segment)) for segment in (*above, name))
