@@ -96,7 +96,7 @@ class PageEntry(Entry):
 class PageCache:
     """The project pages of all indexes together.
 
-    :ivar changed: is called with a project when its page or state may have changed; ``None``: all
+    `changed` is called with the project whose page or state may have changed; ``None``: all.
     """
 
     _sources: Sequence[IndexClient]
@@ -116,7 +116,6 @@ class PageCache:
         """Give a page without waiting, if it is rendered, and fresh, or stale behind open breakers.
 
         :param name: the normalized name of the project
-        :param compressed: whether with gzip
         :raises NoSuchProject: if it is known that there is none
         """
         entry = self._current(name)
@@ -168,7 +167,7 @@ class PageCache:
         """
         entry, outcome, listed = await self._look_up(name, filename)
         if listed is None and entry.age > YOUNG:
-            # A release may be younger than the page: a client that knows its name is believed.
+            # A release may be younger than the page.
             entry, outcome, listed = await self._look_up(name, filename, "all")
         if listed is not None:
             return listed
@@ -177,10 +176,7 @@ class PageCache:
         raise NoSuchFile(filename) if entry.present else NoSuchProject(name)
 
     async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
-        """Revalidate a page, fresh or not, and give what it lists of a file.
-
-        :raises UpstreamFailed: if an index failed
-        """
+        """Revalidate a page, fresh or not, and give what it lists of a file."""
         _, outcome, listed = await self._look_up(name, filename, "all")
         if outcome.error is not None:
             raise outcome.error
@@ -203,8 +199,7 @@ class PageCache:
         old = self._current(name)
         with self._store.lock:
             self._store.mark_invalid(name)
-            stored = old.stored and old.stored.invalidated()
-            responses = old.invalidated_responses()
+            stored, responses = old.stored and old.stored.invalidated(), old.invalidated_responses()
             self._put(attrs.evolve(old, responses=responses, forced=True, stored=stored))
 
     def clear(self) -> Deferred[None]:

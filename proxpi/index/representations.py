@@ -165,12 +165,10 @@ def update(
         store.delete(name, current)
         return None, {}
     old = (before.read() if before is not None else None) or {}
-    documents = {}
-    for key in present:
-        section = DOCUMENT + key
-        if key not in pages and section not in old:
-            raise Lost(name)
-        documents[section] = pages[key].document if key in pages else old[section]
+    known = old | {DOCUMENT + key: page.document for key, page in pages.items()}
+    if any(DOCUMENT + key not in known for key in present):
+        raise Lost(name)
+    documents = {DOCUMENT + key: known[DOCUMENT + key] for key in present}
     unchanged = documents == {key: data for key, data in old.items() if key.startswith(DOCUMENT)}
     sections = old if unchanged else documents
     suppressed = msgspec.json.decode(sections.get(SUPPRESSED, b"[]"), type=list[str])

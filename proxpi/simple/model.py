@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any, TypeAlias
 
 import attrs
 import msgspec
 
-#: One file, by the specification's keys: ``filename``, ``url`` (absolute, without fragment),
-#: ``hashes`` (always there, lower case) and every other key that the index stated.
+#: One file, by the specification's keys: ``filename`` (the first one), ``url`` (absolute, without
+#: fragment), ``hashes`` (always there, lower case) and every other key that the index stated.
 FileEntry: TypeAlias = dict[str, Any]
 
 #: Strongest first, but for sha256: the specification recommends it, and lock files hold it.
@@ -24,6 +24,9 @@ ALGORITHMS = (
     *("sha256", "sha512", "sha3_512", "blake2b", "sha384", "sha3_384", "sha3_256", "blake2s"),
     *("sha224", "sha3_224", "sha1", "md5"),
 )
+# Never blake2: pip takes the name for its longest digest, uv for 256 bits, and uv refuses a whole
+# page for one digest whose length it does not expect.
+_PUBLISHED = tuple(name for name in ALGORITHMS if not name.startswith("blake2"))
 _HEX = {
     name: re.compile(f"[0-9a-f]{{{2 * hashlib.new(name, usedforsecurity=False).digest_size}}}")
     for name in ALGORITHMS
@@ -106,8 +109,7 @@ def encode(project: Project) -> bytes:
     """
     head = _Head(project.name, dict(project.keys), project.version, len(project.files))
     # A loop of Python's: other threads get their turn between two files, not in a C call for all.
-    lines = [to_json({"filename": entry["filename"]} | entry) for entry in project.files]
-    return b"\n".join([to_json(head), *lines, b""])
+    return b"\n".join([to_json(head), *[to_json(entry) for entry in project.files], b""])
 
 
 def decode(data: bytes) -> Project:
@@ -153,15 +155,17 @@ def is_usable(name: str, digest: object) -> bool:
     return form is not None and isinstance(digest, str) and form.fullmatch(digest) is not None
 
 
-def _usable(hashes: object) -> Iterator[tuple[str, str]]:
-    """Give the digests that have the form of their algorithm, strongest first."""
-    stated = hashes if isinstance(hashes, dict) else {}
-    return ((name, stated[name]) for name in ALGORITHMS if is_usable(name, stated.get(name)))
+def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
+    if isinstance(hashes, dict):
+        for name in algorithms:
+            if (digest := hashes.get(name)) is not None and is_usable(name, digest):
+                return name, digest
+    return None
 
 
 def best_hash(entry: FileEntry) -> tuple[str, str] | None:
     """Give algorithm and digest by which to verify a file."""
-    return next(_usable(entry.get("hashes")), None)
+    return _first(entry.get("hashes"), ALGORITHMS)
 
 
 def strength(entry: FileEntry) -> int:
@@ -171,12 +175,8 @@ def strength(entry: FileEntry) -> int:
 
 
 def published_hash(hashes: object) -> tuple[str, str] | None:
-    """Give algorithm and digest to publish, of those that an index stated.
-
-    Never blake2: pip takes the name for its longest digest, uv for 256 bits, and uv refuses a whole
-    page for one digest whose length it does not expect.
-    """
-    return next((pair for pair in _usable(hashes) if not pair[0].startswith("blake2")), None)
+    """Give algorithm and digest to publish, of those that an index stated."""
+    return _first(hashes, _PUBLISHED)
 
 
 def metadata_hash(entry: FileEntry) -> dict[str, str] | bool | None:
@@ -186,5 +186,6 @@ def metadata_hash(entry: FileEntry) -> dict[str, str] | bool | None:
     """
     stated = entry.get("core-metadata")
     if isinstance(stated, dict):
-        return dict(_usable(stated)) or True
+        usable = {name: stated[name] for name in ALGORITHMS if is_usable(name, stated.get(name))}
+        return usable or True
     return stated if isinstance(stated, bool) else None

@@ -83,14 +83,10 @@ def retry_after(failure: Reply | Exception) -> bool:
 @pytest.mark.parametrize(
     ("breakers", "usable", "forced", "decision"),
     [
-        ([], True, False, Decision.FRESH),
         ([], False, False, Decision.FRESH),
-        ([CLOSED], False, False, Decision.WAIT_COLD),
         ([OPEN], False, False, Decision.WAIT_COLD),
         ([OPEN], False, True, Decision.WAIT_COLD),
         ([OPEN], True, True, Decision.WAIT),
-        ([HALF_OPEN], True, True, Decision.WAIT),
-        ([OPEN], True, False, Decision.STALE),
         ([OPEN, OPEN], True, False, Decision.STALE),
         ([OPEN, HALF_OPEN], True, False, Decision.TRIAL),
         ([CLOSED, HALF_OPEN], True, False, Decision.TRIAL),

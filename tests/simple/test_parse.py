@@ -20,60 +20,33 @@ from tests.support.strategies import deterministic, json_values
 
 def test_json() -> None:
     """What the specification has is kept, links are absolute, what is private is not there."""
-    project = in_json(
-        {
-            "meta": {"api-version": "1.4", "_last-serial": 7, "tracks": [], "note": "x"},
-            "name": "Foo",
-            "versions": ["1.0"],
-            "project-status": {"status": "archived", "reason": "done"},
-            "namespaces": [{"name": "foo"}],
-            "tracks": ["https://other.example/"],
-            "alternate-locations": [],
-            "_private": 1,
-            "future": {"a": [1]},
-            "files": [
-                {
-                    "filename": "foo-1.0.whl",
-                    "url": "../../files/foo-1.0.whl?sig=a%2Fb+c#sha256=abc",
-                    "hashes": {"SHA256": SHA.upper(), "md5": "b" * 32},
-                    "requires-python": ">=3.8",
-                    "size": 10,
-                    "upload-time": "2026-01-02T03:04:05.678Z",
-                    "yanked": "broken",
-                    "gpg-sig": False,
-                    "core-metadata": {"sha256": SHA},
-                    "provenance": "https://index.example/p",
-                    "_private": 1,
-                    "future": [1, {"a": None}],
-                }
-            ],
-        }
-    )
-    assert project == Project(
-        "foo",
-        [
-            {
-                "filename": "foo-1.0.whl",
-                "url": "https://index.example/files/foo-1.0.whl?sig=a%2Fb+c",
-                "hashes": {"sha256": SHA, "md5": "b" * 32},
-                "requires-python": ">=3.8",
-                "size": 10,
-                "upload-time": "2026-01-02T03:04:05.678Z",
-                "yanked": "broken",
-                "gpg-sig": False,
-                "core-metadata": {"sha256": SHA},
-                "provenance": "https://index.example/p",
-                "future": [1, {}],
-            }
-        ],
-        {
-            "versions": ["1.0"],
-            "project-status": {"status": "archived", "reason": "done"},
-            "future": {"a": [1]},
-            "meta": {"note": "x"},
-        },
-        "1.4",
-    )
+    file = {
+        "filename": "foo-1.0.whl",
+        "requires-python": ">=3.8",
+        "size": 10,
+        "upload-time": "2026-01-02T03:04:05.678Z",
+        "yanked": "broken",
+        "gpg-sig": False,
+        "core-metadata": {"sha256": SHA},
+        "provenance": "https://index.example/p",
+    }
+    keys = {
+        "versions": ["1.0"],
+        "project-status": {"status": "archived", "reason": "done"},
+        "future": {"a": [1]},
+    }
+    url = "https://index.example/files/foo-1.0.whl?sig=a%2Fb+c"
+    stated = {
+        "url": "../../files/foo-1.0.whl?sig=a%2Fb+c#sha256=abc",
+        "hashes": {"SHA256": SHA.upper(), "md5": "b" * 32},
+        "_private": 1,
+        "future": [1, {"a": None}],
+    }
+    private = {"name": "Foo", "namespaces": [{}], "tracks": ["x"], "_x": 1}
+    meta = {"api-version": "1.4", "_last-serial": 7, "tracks": [], "note": "x"}
+    project = in_json({"meta": meta, "files": [file | stated], **private, **keys})
+    file |= {"url": url, "hashes": {"sha256": SHA, "md5": "b" * 32}, "future": [1, {}]}
+    assert project == Project("foo", [file], keys | {"meta": {"note": "x"}}, "1.4")
 
 
 def test_html() -> None:
@@ -90,23 +63,18 @@ def test_html() -> None:
            data-gpg-sig="false" data-provenance="https://index.example/p">foo-1.0+cu.whl</a>
         </body></html>"""
     )
-    assert project == Project(
-        "foo",
-        [
-            {
-                "filename": "foo-1.0+cu.whl",
-                "url": "https://index.example/files/foo-1.0%2Bcu.whl?x=1&y=2",
-                "hashes": {"sha256": SHA},
-                "requires-python": ">=3.8",
-                "yanked": "broken & old",
-                "core-metadata": {"sha256": SHA},
-                "gpg-sig": False,
-                "provenance": "https://index.example/p",
-            }
-        ],
-        {"project-status": {"status": "deprecated", "reason": "use <bar>"}},
-        "1.4",
-    )
+    file = {
+        "filename": "foo-1.0+cu.whl",
+        "url": "https://index.example/files/foo-1.0%2Bcu.whl?x=1&y=2",
+        "hashes": {"sha256": SHA},
+        "requires-python": ">=3.8",
+        "yanked": "broken & old",
+        "core-metadata": {"sha256": SHA},
+        "gpg-sig": False,
+        "provenance": "https://index.example/p",
+    }
+    status = {"status": "deprecated", "reason": "use <bar>"}
+    assert project == Project("foo", [file], {"project-status": status}, "1.4")
 
 
 TYPES = ("application/json", "text/html", "TEXT/HTML; charset=x", "image/png", ";;;", "", None)
@@ -260,35 +228,37 @@ def test_decoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(sizes) < 100
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "kept"),
-    [
-        *(("versions", ["1.0", "2004d"], ["1.0", "2004d"]), ("versions", [], [])),
-        *(("versions", ["1.0", "1.0"], ["1.0"]), ("versions", [1, 2.5, "3"], ["1", "2.5", "3"])),
-        *(("versions", ["1.0", True], None), ("versions", ["1.0", None], None)),
-        *(("versions", "1.0", None), ("versions", None, None)),
-        ("project-status", {"status": "quarantined"}, {"status": "quarantined"}),
-        ("project-status", {"status": "new", "x": 1}, {"status": "new", "x": 1}),
-        ("project-status", {"status": "active", "reason": None}, {"status": "active"}),
-        ("project-status", {"status": "active", "reason": 7}, {"status": "active"}),
-        *(("project-status", {"reason": "x"}, None), ("project-status", {"status": 7}, None)),
-        *(("project-status", {"status": ""}, None), ("project-status", "active", None)),
-        ("project-status", None, None),
-        (
-            "meta",
-            {"note": None, "_x": 1, "api-version": "1.0", "namespaces": [], "tracks": []},
-            None,
-        ),
-        *(("meta", {"note": {"a": None}}, {"note": {}}), ("future", None, None)),
-        *(("future", False, False), ("_last-serial", 7, None), ("tracks", [], None)),
-        *(("namespaces", [], None), ("alternate-locations", [], None), ("name", "other", None)),
+TOP_LEVEL: dict[str, list[tuple[object, object]]] = {
+    "versions": [
+        *((["1.0", "2004d"], ["1.0", "2004d"]), ([], []), (["1.0", "1.0"], ["1.0"])),
+        *(([1, 2.5, "3"], ["1", "2.5", "3"]), (["1.0", True], None), (["1.0", None], None)),
+        *(("1.0", None), (None, None)),
     ],
-)
-def test_top_level_values(key: str, value: object, kept: object) -> None:
-    """Top-level keys are kept where their value is of the right kind and meant for us."""
-    keys = in_json({key: value, "files": []}).keys
-    assert keys.get(key) == kept
-    assert (key in keys) == (kept is not None)
+    "project-status": [
+        *(({"status": "quarantined"},) * 2, ({"status": "new", "x": 1},) * 2),
+        *(({"status": "active", "reason": x}, {"status": "active"}) for x in (None, 7)),
+        *(
+            (each, None)
+            for each in ({"reason": "x"}, {"status": 7}, {"status": ""}, "active", None)
+        ),
+    ],
+    "meta": [
+        ({"note": None, "_x": 1, "api-version": "1.0", "namespaces": [], "tracks": []}, None),
+        ({"note": {"a": None}}, {"note": {}}),
+    ],
+    "future": [(None, None), (False, False)],
+    **{key: [([], None)] for key in ("tracks", "namespaces", "alternate-locations")},
+    **{key: [("x", None)] for key in ("_last-serial", "name")},
+}
+
+
+@pytest.mark.parametrize("key", TOP_LEVEL)
+def test_top_level_values(key: str) -> None:
+    """Top-level keys are kept where their value is of the right kind and meant for clients."""
+    for value, kept in TOP_LEVEL[key]:
+        keys = in_json({key: value, "files": []}).keys
+        assert (value, keys.get(key)) == (value, kept)
+        assert (key in keys) == (kept is not None)
 
 
 def test_nesting() -> None:

@@ -12,36 +12,9 @@ A, B = "a" * 64, "b" * 64
 WHEEL, SDIST = "foo-1.0-py3-none-any.whl", "foo-1.0.tar.gz"
 URL = "https://index.example/repo/simple/foo/"
 REPO = "https://index.example/repo"
-FILES = "https://files.example"
 
 # A row: which server, where its page is, the page, and its files by name: URL, digest, the rest.
 _SHAPES: list[tuple[str, str, str, dict[str, tuple[str, str | None, dict[str, Any]]]]] = [
-    (
-        "wheels in a bucket, without a body, its time behind the end",
-        f"{FILES}/whl/cpu/foo/",
-        f"""<!DOCTYPE html>
-<html>
-    <h1>Links for foo</h1>
-    <a href="/whl/cpu/foo-1.0%2Bcpu-cp312-cp312-linux_x86_64.whl#sha256={A}" \
-data-dist-info-metadata="sha256={B}" data-core-metadata="sha256={B}">\
-foo-1.0+cpu-cp312-cp312-linux_x86_64.whl</a><br/>
-    <a href="/whl/foo-0.9-cp39-none-macosx_10_9_x86_64.whl">\
-foo-0.9-cp39-none-macosx_10_9_x86_64.whl</a><br/>
-</html>
-<!--TIMESTAMP 1767323045-->""",
-        {
-            "foo-1.0+cpu-cp312-cp312-linux_x86_64.whl": (
-                f"{FILES}/whl/cpu/foo-1.0%2Bcpu-cp312-cp312-linux_x86_64.whl",
-                A,
-                {"core-metadata": {"sha256": B}},
-            ),
-            "foo-0.9-cp39-none-macosx_10_9_x86_64.whl": (
-                f"{FILES}/whl/foo-0.9-cp39-none-macosx_10_9_x86_64.whl",
-                None,
-                {},
-            ),
-        },
-    ),
     (
         "Nexus",
         URL,
@@ -110,26 +83,6 @@ data-yanked="too &lt;old&gt;">{WHEEL}</a><br/>
         },
     ),
     (
-        "bandersnatch, JSON",
-        URL,
-        f"""{{"files": [{{"core-metadata": {{"sha256": "{B}"}}, "data-dist-info-metadata": false,
-"filename": "{WHEEL}", "hashes": {{"sha256": "{A}"}}, "requires-python": "", "size": 7,
-"upload-time": "2026-01-02T03:04:05.000006Z", "url": "../../packages/{A}/{WHEEL}",
-"yanked": false}}], "meta": {{"api-version": "1.1", "_last-serial": "12"}}, "name": "foo",
-"versions": ["1.0"]}}""",
-        {
-            WHEEL: (
-                f"{REPO}/packages/{A}/{WHEEL}",
-                A,
-                {
-                    "core-metadata": {"sha256": B},
-                    "size": 7,
-                    "upload-time": "2026-01-02T03:04:05.000006Z",
-                },
-            )
-        },
-    ),
-    (
         "Apache",
         URL,
         f"""<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 3.2 Final//EN">
@@ -154,14 +107,10 @@ data-yanked="too &lt;old&gt;">{WHEEL}</a><br/>
 ]
 
 
-@pytest.mark.parametrize(
-    ("url", "page", "expected"),
-    [pytest.param(*shape[1:], id=shape[0]) for shape in _SHAPES],
-)
-def test_shapes_of_known_servers(
-    url: str, page: str, expected: dict[str, tuple[str, str | None, dict[str, Any]]]
-) -> None:
+@pytest.mark.parametrize("shape", _SHAPES, ids=[shape[0] for shape in _SHAPES])
+def test_shapes_of_known_servers(shape: tuple[str, str, str, dict[str, Any]]) -> None:
     """Each file is found with its absolute URL, its digest and what else the page says of it."""
+    _, url, page, expected = shape
     found = {}
     for entry in parse_project(page.encode(), None, url, "foo").files:
         rest = {key: entry[key] for key in entry if key not in ("filename", "url", "hashes")}

@@ -106,7 +106,7 @@ _entries: st.SearchStrategy[FileEntry] = st.fixed_dictionaries(
         "hashes": digests,
     },
     optional=_optional,
-)
+).map(lambda entry: {"filename": entry["filename"]} | entry)  # the name is first, as parsed
 
 
 projects = st.builds(

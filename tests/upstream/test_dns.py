@@ -97,16 +97,6 @@ class LookUpTests(Case):
         for each in found[1:]:
             assert self.result(each) == ["1.2.3.4"]
 
-    def test_timeout(self) -> None:
-        """A waiter gives up in time; its thread goes on, and serves a later waiter."""
-        early = self.resolver.look_up("a.example")
-        self.reactor.advance(TIMEOUT + 0.1)
-        self.error(early, DNSTimeout)
-        late = self.resolver.look_up("a.example")
-        assert len(self.jobs) == 1
-        self.work()
-        assert self.result(late) == ["1.2.3.4"]
-
     def test_bounded(self) -> None:
         """Names beyond the limit are queued, first in, first out, unless their waiters leave."""
         names = [f"{number}.example" for number in range(LOOKUPS + 3)]
@@ -125,7 +115,7 @@ class LookUpTests(Case):
             self.result(each)
 
     def test_abandoned(self) -> None:
-        """Abandoned names no longer count, and serve a later waiter."""
+        """Waiters give up in time; names abandoned by them do not count, and serve a later one."""
         hang = [self.resolver.look_up(f"{number}.example") for number in range(LOOKUPS)]
         self.reactor.advance(TIMEOUT - 1)
         other = self.resolver.look_up("other.example")

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, cast
-from unittest.mock import Mock
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError, DNSLookupError
-from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
-from twisted.web.client import HTTPConnectionPool
 
-from proxpi.upstream import tls
-from proxpi.upstream.connector import Connector
 from proxpi.upstream.errors import CredentialsRejected, ProxyFailed, UpstreamFailed
 from proxpi.upstream.proxies import Proxies, Proxy
-from proxpi.upstream.proxy_agent import HEAD_LIMIT, ProxyAgent, Tunnel
+from proxpi.upstream.proxy_agent import HEAD_LIMIT, Tunnel
 from tests.support.cases import Case, run
 from tests.support.indexes import CONNECT_TIMEOUT, READ_TIMEOUT, Line, Network
 from tests.support.logs import logged
@@ -37,9 +33,21 @@ PLAIN = "http://index.example/simple/demo/"
 SECURE = "https://index.example/simple/demo/"
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 HELLO = b"\x16\x03"  # how TLS begins
+#: Heads that open a tunnel.
+HEADS = [
+    b"HTTP/1.0 200 OK\r\n\r\n",
+    b"HTTP/1.1 200\r\n\r\n",
+    b"HTTP/1.1 204 \r\nVia: 1.1 x\r\n\r\n",
+    b"HTTP/1.1 200 OK\nX: y\n\n",
+    # These two fields mean nothing here (RFC 9110 9.3.6).
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + ESTABLISHED,
+    b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+]
 
 
-class AgentCase(Case):
+class AgentTests(Case):
     def setUp(self) -> None:
         self.begin()
 
@@ -77,8 +85,6 @@ class AgentCase(Case):
         self.network.pool.closeCachedConnections()
         assert self.network.reactor.getDelayedCalls() == []
 
-
-class PlainTests(AgentCase):
     def test_connections(self) -> None:
         """The proxy gets whole URLs of several hosts, its own credentials, and those of the index.
 
@@ -140,8 +146,6 @@ class PlainTests(AgentCase):
         self.assert_proxy_failed(request, "no usable answer (ParseError)")
         self.assert_idle()
 
-
-class SecureTests(AgentCase):
     def test_tunnel(self) -> None:
         """In the tunnel is TLS, and nothing else goes out, no credentials of the index either."""
         self.begin("https://reader:word@index.example/simple/")
@@ -167,8 +171,6 @@ class SecureTests(AgentCase):
         assert self.unhandled() == []
         self.assert_idle()
 
-
-class DirectTests(AgentCase):
     def test_direct(self) -> None:
         """Excluded hosts, those of redirects too, are connected to, and learn of no proxy."""
         request, line = self.accepted()
@@ -186,28 +188,12 @@ class DirectTests(AgentCase):
 
     def test_trusted(self) -> None:
         """The proxy is exempt from the address policy, a direct host is not; none is behind it."""
-        reactor = MemoryReactorClock()
-        endpoints: set[tuple[bytes, int, bool]] = set()
-
-        def endpoint(host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
-            endpoints.add((host, port, trusted))
-            return TCP4ClientEndpoint(reactor, "192.0.2.1", port)
-
-        agent = ProxyAgent(
-            clock=reactor,
-            pool=HTTPConnectionPool(reactor),
-            tls=tls.policy(verify=False),
-            connector=cast(Connector, Mock(endpoint=endpoint, connect_timeout=3.1)),
-            proxies=Proxies.read(VARIABLES),
-            user_agent=b"proxpi/2",
-        )
-        for url in (PLAIN, SECURE, "https://direct.example/", "http://direct.example:8080/"):
-            agent.request(b"GET", url.encode())
-        assert endpoints == {
-            (b"proxy.example", 3128, True),
-            (b"direct.example", 443, False),
-            (b"direct.example", 8080, False),
-        }
+        self.network.names = {"proxy.example": ["10.0.0.1"], "direct.example": ["10.0.0.2"]}
+        for url in (PLAIN, SECURE):
+            self.request(url)
+        for url in ("https://direct.example/", "http://direct.example:8080/"):
+            assert "PROXPI_ALLOW_HOSTS" in self.error(self.request(url), UpstreamFailed).cause
+        assert [attempt[:2] for attempt in self.network.attempts] == [("10.0.0.1", 3128)] * 2
 
 
 class Wrapped(Protocol):
@@ -303,21 +289,7 @@ class TunnelTests(Case):
     @given(st.data())
     def test_any_pieces(self, data: st.DataObject) -> None:
         """However the head is cut, the tunnel begins behind it, and no byte is lost."""
-        head = data.draw(
-            st.sampled_from(
-                [
-                    b"HTTP/1.0 200 OK\r\n\r\n",
-                    b"HTTP/1.1 200\r\n\r\n",
-                    b"HTTP/1.1 204 \r\nVia: 1.1 x\r\n\r\n",
-                    b"HTTP/1.1 200 OK\nX: y\n\n",
-                    # These two mean nothing here (RFC 9110 9.3.6).
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-                    b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + ESTABLISHED,
-                    b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-                ]
-            )
-        )
+        head = data.draw(st.sampled_from(HEADS))
         body = data.draw(st.binary(max_size=20) | st.just(b"\r\n\r\nHTTP/1.1 407 x\r\n\r\n"))
         sent = head + body
         cuts = data.draw(st.lists(st.integers(0, len(sent)), max_size=6).map(sorted))
@@ -334,8 +306,8 @@ class TunnelTests(Case):
         start = b"HTTP/1.1 200 OK\r\nX: "
         opening.accept().send(start + b"x" * (HEAD_LIMIT - len(start) - 4) + b"\r\n\r\nmore")
         assert self.wrapped(opening).data == b"more"
-        self.refused(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000)
-        self.refused(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
+        self.refused(start + b"y\r\nX: " * 20_000)
+        self.refused(start + b"x" * 100_000 + b"\r\n\r\n")
         self.refused(b"HTTP/1.1 100 Continue\r\n\r\n" * 4_000)
 
     def test_statuses(self) -> None:
@@ -390,7 +362,7 @@ class TunnelTests(Case):
         assert self.unhandled() == []
 
     def test_timeout(self) -> None:
-        """A proxy that accepts and says nothing is named once the timeout is over."""
+        """A proxy that accepts and is silent is named once the timeout is over."""
         opening = Opening()
         line = opening.accept()
         opening.reactor.advance(opening.TIMEOUT - 1)
