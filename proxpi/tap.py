@@ -103,13 +103,7 @@ def build(
     pool = connection_pool(reactor, settings.upstream_connections)
     response_cache = ResponseCache(resources.open_files)
     upstream = _upstream(
-        settings,
-        reactor,
-        environment=environment,
-        netrc=netrc,
-        proxies=proxies,
-        pool=pool,
-        agent=agent,
+        settings, reactor, environment, netrc=netrc, proxies=proxies, pool=pool, agent=agent
     )
     # Absolute from the start: a daemon changes its working folder.
     folder = Path(settings.cache_dir).absolute() if settings.cache_dir else temporary_path()
@@ -133,11 +127,10 @@ def build(
         for url, ttl in zip(settings.index_urls, ttls, strict=True)
     ]
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
-    store = PageStore(cache_dir.own / "pages", reactor, errors=errors)
     pages = PageCache(
         sources=sources,
         clock=reactor,
-        store=store,
+        store=PageStore(cache_dir.own / "pages", reactor, errors=errors),
         in_thread=resources.pages,
         changed=response_cache.invalidate,
     )
@@ -155,7 +148,6 @@ def build(
         stream=settings.slow_download == "stream",
         ttl=settings.index_ttl,
     )
-    files = Files(mirror, settings.binary_file_mime_type)
 
     def exposition() -> bytes:
         cache_dir.count_uses()
@@ -167,19 +159,16 @@ def build(
         # Pages and files do without Klein, whose import takes 35 ms and 2 MiB: not at the start.
         from proxpi.web.admin.api import AdminApi
 
+        hosts = machine_names().union(settings.hosts)
         api = AdminApi(
-            pages=pages,
-            projects=projects,
-            mirror=mirror,
-            hosts=machine_names().union(settings.hosts),
-            exposition=exposition,
+            pages=pages, projects=projects, mirror=mirror, hosts=hosts, exposition=exposition
         )
         resource: IResource = api.app.resource()
         return resource
 
     limiter = ConnectionLimiter(reactor, resources.client_descriptors)
     site = Site(
-        SimpleApi(pages, projects, files, reactor),
+        SimpleApi(pages, projects, Files(mirror, settings.binary_file_mime_type), reactor),
         admin,
         clock=reactor,
         limiter=limiter,
@@ -264,22 +253,21 @@ def file_mirror(
         clock=clock,
         flights=Flights(clock),
     )
-    metadata = WheelMetadata(
-        downloads=downloads,
-        cached=cached,
-        ranges=ranges,
-        cache_dir=cache_dir,
-        clock=clock,
-        in_thread=in_thread,
-        flights=Flights(clock),
-    )
     return Mirror(
         resolver=resolver,
         cache_dir=cache_dir,
         cached=cached,
         downloads=downloads,
         ranges=ranges,
-        metadata=metadata,
+        metadata=WheelMetadata(
+            downloads=downloads,
+            cached=cached,
+            ranges=ranges,
+            cache_dir=cache_dir,
+            clock=clock,
+            in_thread=in_thread,
+            flights=Flights(clock),
+        ),
         clock=clock,
         timeout=timeout,
         stream=stream,
@@ -290,14 +278,13 @@ def file_mirror(
 def _upstream(
     settings: Settings,
     reactor: Any,
-    *,
     environment: Mapping[str, str],
+    *,
     netrc: Netrc,
     proxies: Proxies,
     pool: HTTPConnectionPool,
     agent: IAgent | None,
 ) -> UpstreamClient:
-    """Make the client of all upstreams; see :func:`build`."""
     index_urls = settings.index_urls
     logins = Credentials.gather(index_urls, netrc, certificate=settings.client_cert is not None)
     hosts = {urls.origin(url).host for url in index_urls}

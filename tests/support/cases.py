@@ -180,12 +180,9 @@ class ProxpiCase(FolderCase):
             access=self.access_log.append,
             agent=self.agent,
         )
-        self.upstream, self.cache_dir, self.mirror = (
-            proxpi.upstream,
-            proxpi.cache_dir,
-            proxpi.mirror,
-        )
-        self.pages, self.projects, self.site = proxpi.pages, proxpi.projects, proxpi.site
+        self.upstream, self.cache_dir = proxpi.upstream, proxpi.cache_dir
+        self.mirror, self.site = proxpi.mirror, proxpi.site
+        self.pages, self.projects = proxpi.pages, proxpi.projects
         self.limiter, self.response_cache = proxpi.limiter, proxpi.response_cache
         self.addCleanup(self.response_cache.invalidate, None)
         self.cache_dir.prepare()
