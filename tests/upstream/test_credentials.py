@@ -144,23 +144,18 @@ def test_netrc_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_netrc({}).trouble is None
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"machine a.example login u password p\nsecret", "not understood (line "),
-        (b"machine a.example login u secret p", "not understood (line "),
-        (b"machine a.example login \xff\xfe password secret", ""),
-        (None, "cannot be read (No such file or directory)"),
-    ],
-)
-def test_netrc_trouble(tmp_path: Path, content: bytes | None, why: str) -> None:
+def test_netrc_trouble(tmp_path: Path) -> None:
     """A broken file gives no login at all, and one line that quotes nothing of it."""
     path = tmp_path / "broken"
-    if content is not None:
-        path.write_bytes(content)
-    found = read_netrc({"NETRC": str(path)})
-    trouble = found.trouble or ""
-    if why:
-        assert trouble.startswith(f"{path}: {why}")
-        assert not found.hosts
-    assert "secret" not in trouble and "\n" not in trouble
+    for content, why in {
+        None: "cannot be read (No such file or directory)",
+        b"machine a.example login u password p\nsecret": "not understood (line ",
+        b"machine a.example login u secret p": "not understood (line ",
+        b"machine a.example login \xff\xfe password secret": None,  # depends on the locale
+    }.items():
+        if content is not None:
+            path.write_bytes(content)
+        found = read_netrc({"NETRC": str(path)})
+        trouble = found.trouble or ""
+        assert why is None or (trouble.startswith(f"{path}: {why}") and not found.hosts)
+        assert "secret" not in trouble and "\n" not in trouble
