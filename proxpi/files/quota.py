@@ -114,8 +114,13 @@ class DeletionQueue:
         self._queued[reserved] = size
 
     def start(self) -> Deferred[None]:
-        """Unlink the queued files in a thread; fires after the next batch of :data:`BATCH`."""
-        return self._lock.run(self._unlink_batch)
+        """Unlink the queued files in a thread; fires after the next batch of :data:`BATCH`.
+
+        Who cancels that Deferred stops no unlink.
+        """
+        progress: Deferred[None] = Deferred()
+        self._lock.run(self._unlink_batch).chainDeferred(progress)
+        return progress
 
     async def _unlink_batch(self) -> None:
         if batch := list(islice(self._queued, BATCH)):

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError
 
 from proxpi.files import cache_dir, layout, quota
 from proxpi.files.layout import RESERVED
@@ -248,6 +249,17 @@ class Queued(CacheCase):
         cleared = self.clear()
         self.run_threads()
         self.result(cleared)
+        assert self.used == self.on_disk() == 0
+
+    def test_waiter_leaves(self) -> None:
+        """A client that leaves while files are unlinked for it stops no unlink."""
+        self.put(quota, "BATCH", 2)
+        cleared = self.clear()
+        self.run_thread()
+        assert len(self.reserved()) == 10
+        cleared.cancel()
+        self.run_threads()
+        self.error(cleared, CancelledError)
         assert self.used == self.on_disk() == 0
 
     def test_after_a_kill(self) -> None:
