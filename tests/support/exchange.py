@@ -20,6 +20,8 @@ from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
+from proxpi.web.request_parser import Chunks
+
 HOST = "proxpi.example:5000"
 PEER = IPv4Address("TCP", "192.0.2.1", 54321)
 
@@ -43,10 +45,7 @@ class Response:
 
 
 def settle(reactor: Any) -> None:
-    """Read and write wherever the kernel allows it, until nothing is left to do.
-
-    :param reactor: one in memory, on a clock, that holds the descriptors which want to
-    """
+    """Read and write wherever the kernel allows it, until nothing is left to do."""
     while True:
         ready, writable, _ = select.select(list(reactor.readers), list(reactor.writers), [], 0)
         doing = [(one, "doRead") for one in ready] + [(one, "doWrite") for one in writable]
@@ -67,6 +66,8 @@ def settle(reactor: Any) -> None:
 
 
 class Readiness(Clock):
+    """A clock that holds the descriptors which are to be read or written."""
+
     def __init__(self) -> None:
         super().__init__()
         self.readers: set[Any] = set()
@@ -171,12 +172,10 @@ class Exchange:
             settle(self._clock)
 
     def ask(self, method: str, target: str | bytes, *headers: str | bytes, body: str = "") -> None:
-        """Send a request; responses are read with :meth:`answer`, in the same order."""
         self._methods.append(method)
         self.send(request(method, target, *headers, body=body))
 
     def read(self, most: int = 1 << 20) -> bytes:
-        """Read what is there, up to so many bytes."""
         try:
             data = self.socket.recv(most)
         except OSError:
@@ -202,14 +201,12 @@ class Exchange:
         return response
 
     def response(self) -> Response:
-        """Take the next answer, whose head must have come."""
         answer = self.answer()
         assert answer is not None, "no response yet"
         return answer
 
     @property
     def closed(self) -> bool:
-        """Whether the server has closed, or is about to once everything is read."""
         return self.transport.closing or not self.transport.connected
 
     @property
@@ -264,19 +261,6 @@ def _parse(raw: bytes, method: str, closed: bool) -> tuple[Response | None, byte
         length = int(headers["content-length"])
         return Response(int(status), headers, rest[:length], len(rest) >= length), rest[length:]
     if headers.get("transfer-encoding") == "chunked":
-        body, whole, rest = _unchunked(rest)
-        return Response(int(status), headers, body, whole), rest
+        chunks, data = Chunks(), bytearray(rest)
+        return Response(int(status), headers, chunks.feed(data), chunks.done), bytes(data)
     return Response(int(status), headers, rest, closed), b""
-
-
-def _unchunked(raw: bytes) -> tuple[bytes, bool, bytes]:
-    body = b""
-    while True:
-        size, end, rest = raw.partition(b"\r\n")
-        if not end:
-            return body, False, b""
-        length = int(size, 16)
-        body += rest[:length]
-        raw = rest[length + 2 :]
-        if length == 0:
-            return body, True, raw

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -31,22 +30,17 @@ CHUNK = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
 
 
 class ChannelCase(ProxpiCase):
-    """Tests of connections."""
-
-    def status(self, client: Exchange, path: str = "/health") -> int | None:
-        """Send a request, and give the status of the response, if there is one."""
-        client.ask("GET", path)
-        answer = client.answer()
-        return None if answer is None else answer.status
+    def status(self, client: Exchange) -> int:
+        client.ask("GET", "/health")
+        return client.response().status
 
     def late_page(self, name: str) -> Reply:
-        """Have a page of the index that does not come to its end by itself."""
+        """Have a page of the index that ends when the test says so."""
         late = attrs.evolve(page(), whole=False)
         self.agent.at(f"{INDEX}{name}/", late)
         return late
 
     def closes_after(self, client: Exchange, seconds: float, slack: float = 1) -> None:
-        """See that a connection is open a little before that time, and not after it."""
         self.clock.pass_time(seconds - 1)
         assert not client.closed
         self.clock.pass_time(1 + slack)
@@ -55,32 +49,22 @@ class ChannelCase(ProxpiCase):
 
 
 class Deadlines(ChannelCase):
-    """How long a client has."""
-
-    def trickle(self, client: Exchange, data: bytes) -> Iterator[None]:
-        """Send byte by byte, one a second."""
-        for byte in data[: int(REQUEST_TIMEOUT) - 1]:
-            client.send(bytes([byte]))
-            self.clock.pass_time(1)
-            yield
-
     def test_request(self) -> None:
         """A whole request has so many seconds from the first byte on, however it is spread."""
         upload = written("POST", "/admin/x", "Content-Length: 60000")
         for begin, data in ((b"", HEALTH), (upload, b"x" * 99)):
             client = self.connect()
             client.send(begin)
-            for _ in self.trickle(client, data):
+            for byte in data[: int(REQUEST_TIMEOUT) - 1]:
+                client.send(bytes([byte]))
+                self.clock.pass_time(1)
                 assert not client.closed
             self.clock.pass_time(1)
             assert client.closed
 
     def test_nothing_sent(self) -> None:
-        """A connection on which nothing comes is closed when a request should be here."""
+        """A silent connection is closed; a head that comes just in time is answered."""
         self.closes_after(self.connect(), REQUEST_TIMEOUT)
-
-    def test_slow_but_whole(self) -> None:
-        """A head that comes just in time is answered."""
         client = self.connect()
         client.send(HEALTH[:10])
         self.clock.pass_time(REQUEST_TIMEOUT - 1)
@@ -113,7 +97,8 @@ class Deadlines(ChannelCase):
         self.build(timeout=1000)
         self.serve("demo.whl", b"data", Reply(200, b"da", whole=False))
         client = self.connect()
-        assert self.status(client, "/index/demo/demo.whl") is None
+        client.ask("GET", "/index/demo/demo.whl")
+        assert client.answer() is None
         for _ in range(2):
             self.agent.at(FILES + "demo.whl", Reply(200, b"da", whole=False))
             self.clock.pass_time(19)
@@ -129,10 +114,8 @@ class Deadlines(ChannelCase):
 
 
 class Stalls(ChannelCase):
-    """Clients that do not take a response which the server has long since written."""
-
     def begin(self, *headers: str) -> Exchange:
-        """Ask for a small file over a kernel that takes little."""
+        """Ask for a file that is written at once, over a kernel that takes little."""
         self.serve("small.whl", b"x" * (AT_ONCE - 1), project="small")
         client = self.connect(capacity=4096)
         # What TCP acknowledges; a Unix socket that was filled again shows no progress.
@@ -150,11 +133,8 @@ class Stalls(ChannelCase):
             self.clock.pass_time(2 * POLL + 2)
             assert client.aborted
             assert self.clock.getDelayedCalls() == []
-
-    def test_everything_in_the_kernel(self) -> None:
-        """So is one that leaves the whole response in the kernel."""
         client = self.connect()
-        client.send(HEALTH)
+        client.send(HEALTH)  # the kernel has the whole response
         self.clock.pass_time(STALL_TIMEOUT + 2 * POLL + 1)
         assert client.aborted
 
@@ -187,13 +167,11 @@ class Stalls(ChannelCase):
 
 
 class Backpressure(ChannelCase):
-    """Clients that send requests without taking the responses."""
-
     def test_thousand(self) -> None:
         """A thousand requests in one go hold a few responses in memory; all are answered."""
-        self.serve("demo.whl", b"x" * 10_000)
+        self.serve("demo.whl", b"x" * 2000)
         assert self.get("/index/demo/demo.whl").status == 200
-        for path, most in (("/index/demo/demo.whl", 20), ("/health", 999)):
+        for path, most in (("/index/demo/demo.whl", 60), ("/health", 999)):
             client = self.connect(capacity=4096)
             before = len(self.access_log)
             with logged("proxpi.access") as health:
@@ -210,14 +188,12 @@ class Backpressure(ChannelCase):
         for tls in (False, True):
             client = self.connect(capacity=4096, tls=tls)
             client.ask("GET", "/index/demo/demo.whl")
-            client.send(HEALTH * 2000)
+            client.send(HEALTH * 500)
             assert client.transport not in self.clock.readers
-            assert client.receive().count(b"HTTP/1.1 200 OK") == 2001
+            assert client.receive().count(b"HTTP/1.1 200 OK") == 501
 
 
 class Bodies(ChannelCase):
-    """What clients bring along."""
-
     def test_refused(self) -> None:
         """A body that nothing reads, or that is too long, is refused before it comes."""
         long = f"Content-Length: {MAX_BODY + 1}"
@@ -290,8 +266,6 @@ class Bodies(ChannelCase):
 
 
 class Lingering(ChannelCase):
-    """What comes behind the last response is discarded (RFC 9112 9.6)."""
-
     def test_response_and_end(self) -> None:
         """The client reads a whole response and its end, while it may still write."""
         for head, status in ((BAD, b"400"), (UPLOAD, b"405")):
@@ -362,8 +336,6 @@ class Lingering(ChannelCase):
 
 
 class HalfClosed(ChannelCase):
-    """Clients whose sending side is closed, and which may be gone."""
-
     def test_response(self) -> None:
         """Such a client gets its responses, and then the end; also behind a PROXY header."""
         balanced: Any = HAProxyWrappingFactory(self.site)
