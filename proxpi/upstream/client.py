@@ -119,7 +119,6 @@ class UpstreamClient:
         return self._request(url, method, fields, send=self._agent.request, limit=limit)
 
     def timeout_error(self, url: str) -> UpstreamFailed:
-        """Give the error of a URL from which nothing has come for too long."""
         origin = URL.parse(url).origin
         proxy = self.proxies.to(origin)
         # A tunnel has a deadline of its own; behind it is the upstream itself.
@@ -128,7 +127,6 @@ class UpstreamClient:
         return ProxyFailed(proxy.name, "timed out", scope="connection")
 
     def backpressure_full(self, url: str) -> bool:
-        """Tell whether one more file that arrives at a client's pace would have to wait."""
         return self.connections.backpressure.is_reached(URL.parse(url).origin)
 
     async def read(

@@ -1,12 +1,11 @@
 """Connections to upstreams: how many are open to an origin, and when each of them ends.
 
-Twisted's pool keeps idle connections but does not limit open ones, so a :class:`ConnectionLimit`
-counts them. Twisted's client takes a response head of any length, fails for the transfer coding
-``identity`` (which old servers send; it means none), and lets the reader of a body close a
-connection only gracefully, which over TLS waits for the peer. Hence an :class:`HTTPEndpoint` puts a
-protocol between the client and its transport. A connection is *idle*; a request puts it into the
-*head* of a response, up to the blank line; then comes the *body*. The protocol bounds heads, and
-aborts a connection that is closed before the end of a response.
+Twisted's pool does not limit open connections, so a :class:`ConnectionLimit` counts them. Twisted's
+client takes a response head of any length, fails for the transfer coding ``identity`` (which old
+servers send; it means none), and lets the reader of a body close a connection only gracefully,
+which over TLS waits for the peer. Hence an :class:`HTTPEndpoint` puts a protocol between client and
+transport. A connection is *idle*; a request puts it into the *head* of a response, up to the blank
+line; then comes the *body*. A connection that is closed before the end of a response is aborted.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ Queue = set[Deferred[Any]]
 class ConnectionLimit:
     """A limit on connections to each origin; excess requests queue first in, first out.
 
-    :ivar number: connections to one origin
     :ivar within: a wider limit that counts these connections as well
     """
 
@@ -90,25 +88,20 @@ class ConnectionLimit:
             raise
 
     def is_reached(self, origin: Origin) -> bool:
-        """Tell whether one more request to an origin would have to wait."""
         semaphore = self._origins.get(origin)
         return semaphore is not None and semaphore.tokens == 0
 
 
 @attrs.frozen(eq=False)
 class ConnectionLimits:
-    """The limits of one process: slow files never starve pages, slow clients never downloads.
-
-    :ivar backpressure: for files that arrive no faster than a client takes them
-    """
+    """The limits of one process: slow files never starve pages, slow clients never downloads."""
 
     pages: ConnectionLimit
     files: ConnectionLimit
-    backpressure: ConnectionLimit
+    backpressure: ConnectionLimit  # for files that arrive no faster than a client takes them
 
     @classmethod
     def of(cls, number: int) -> ConnectionLimits:
-        """Make limits of so many connections to one origin for files, and as many for pages."""
         pages, files = ConnectionLimit(number), ConnectionLimit(number)
         return cls(pages, files, ConnectionLimit(max(1, number * 3 // 4), within=files))
 
@@ -124,8 +117,6 @@ def connection_pool(clock: IReactorTime, connections: int) -> HTTPConnectionPool
 @implementer(IStreamClientEndpoint)
 @attrs.frozen(repr=False)  # the pool asks for it, for each connection
 class HTTPEndpoint:
-    """An endpoint whose connections bound response heads, and abort on an early end."""
-
     _endpoint: IStreamClientEndpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:

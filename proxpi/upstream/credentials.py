@@ -69,7 +69,6 @@ class Credentials:
     :ivar _indexes: by origin: path and header of each index; without credentials ``None``
     :ivar _hosts: headers by the hosts of netrc
     :ivar _in_clear: whether those are sent over plain http, too: some index is plain http
-    :ivar _certificate: whether there is a client certificate
     """
 
     _indexes: Mapping[Origin, Sequence[tuple[str, bytes | None]]]
@@ -123,7 +122,6 @@ class Credentials:
         return self._certificate and origin.scheme == "https" and known
 
     def protects(self, url: str) -> bool:
-        """Tell whether credentials or the client certificate protect a URL."""
         parsed = URL.parse(url)
         return self.header_for(parsed) is not None or self.certificate_for(parsed.origin)
 

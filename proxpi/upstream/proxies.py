@@ -81,7 +81,6 @@ class Exclusion:
         return cls("" if "*" in name else name, port)
 
     def covers(self, host: str, port: int) -> bool:
-        """Tell whether a host, without brackets, is reached directly."""
         if self.port not in (None, port):
             return False
         if isinstance(self.hosts, str):
@@ -95,8 +94,6 @@ class Exclusion:
 
 @attrs.frozen
 class Proxies:
-    """The proxies of an environment, for http URLs and for https URLs."""
-
     http: Proxy | None = None
     https: Proxy | None = None
     excluded: tuple[Exclusion, ...] = ()
@@ -123,7 +120,6 @@ class Proxies:
         )
 
     def to(self, origin: Origin) -> Proxy | None:
-        """Give the proxy that an origin is reached through, if there is one."""
         if any(exclusion.covers(origin.host, origin.port) for exclusion in self.excluded):
             return None
         return self.https if origin.scheme == "https" else self.http

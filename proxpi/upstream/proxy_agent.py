@@ -63,9 +63,9 @@ _STATUS = re.compile(rb"HTTP/1\.[0-9] +([0-9]{3})(?=[ \r\n])")
 _END = re.compile(rb"\n\r?\n")
 
 
-@implementer(IAgent)
+@implementer(IAgent, IAgentEndpointFactory)
 class ProxyAgent:
-    """Sends each request directly, or through the proxy of its origin."""
+    """Sends requests by Twisted's agents, for which it makes the endpoints."""
 
     def __init__(
         self,
@@ -78,12 +78,14 @@ class ProxyAgent:
         user_agent: bytes,
     ) -> None:
         self._clock = clock
+        self._tls = tls
+        self._connector = connector
         self._proxies = proxies
-        endpoints = _Endpoints(connector, tls, proxies, user_agent, clock)
-        self._direct: IAgent = Agent.usingEndpointFactory(clock, endpoints, pool)
+        self._user_agent = user_agent
+        self._direct: IAgent = Agent.usingEndpointFactory(clock, self, pool)
         self._plain: IAgent | None = None
         if proxies.http is not None:
-            endpoint = HTTPEndpoint(endpoints.of_proxy(proxies.http))
+            endpoint = HTTPEndpoint(self._proxy_endpoint(proxies.http))
             self._plain = PlainProxyAgent(endpoint, clock, pool)
 
     def request(
@@ -114,18 +116,6 @@ class ProxyAgent:
             raise status_error(proxy, response.code)
         return response
 
-
-@implementer(IAgentEndpointFactory)
-@attrs.frozen
-class _Endpoints:
-    """Makes the endpoint of an origin: a direct one, or a tunnel through a proxy."""
-
-    _connector: Connector
-    _tls: IPolicyForHTTPS
-    _proxies: Proxies
-    _user_agent: bytes
-    _clock: IReactorTime
-
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         host, port = uri.host, uri.port
         if uri.scheme == b"http":
@@ -135,7 +125,7 @@ class _Endpoints:
             return HTTPEndpoint(self._secure(self._connector.endpoint(host, port), host, port))
         tunnel = Tunnel(
             proxy=proxy,
-            endpoint=self.of_proxy(proxy),
+            endpoint=self._proxy_endpoint(proxy),
             host=host,
             port=port,
             user_agent=self._user_agent,
@@ -144,7 +134,7 @@ class _Endpoints:
         )
         return HTTPEndpoint(self._secure(tunnel, host, port))
 
-    def of_proxy(self, proxy: Proxy) -> IStreamClientEndpoint:
+    def _proxy_endpoint(self, proxy: Proxy) -> IStreamClientEndpoint:
         host = proxy.host.encode("ascii")
         endpoint = self._connector.endpoint(host, proxy.port, trusted=True)
         return endpoint if proxy.scheme == "http" else self._secure(endpoint, host, proxy.port)

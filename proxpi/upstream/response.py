@@ -208,8 +208,6 @@ def discard_body(
 
 @attrs.define(eq=False, slots=False)
 class _BodyReader(Protocol):
-    """Passes the chunks of one body on, and its end to a Deferred, exactly once."""
-
     _write: Callable[[bytes], object]
     _clock: IReactorTime
     _idle_timeout: float
@@ -315,14 +313,10 @@ _CONTENT_RANGE = re.compile(
 
 @attrs.define(eq=False)
 class Response:
-    """A response of an upstream, whose body has not been read yet.
-
-    :ivar url: its URL after redirects, without credentials
-    :ivar delivered: whether the body has been read, or is being read
-    """
+    """A response of an upstream, whose body is read at most once."""
 
     method: str
-    url: str
+    url: str  # after redirects, without credentials
     _original: IResponse
     delivered: bool = attrs.field(init=False, default=False)
 
@@ -340,7 +334,6 @@ class Response:
         self._original.deliverBody(protocol)
 
     def header(self, name: str) -> str | None:
-        """Give the last value of a header field."""
         values = self.headers.getRawHeaders(name.encode("ascii"))
         return values[-1].decode("latin-1") if values else None
 
@@ -362,7 +355,6 @@ class Response:
         return int(announced) if announced and _NUMBER.fullmatch(announced) else None
 
     def status_error(self) -> UpstreamFailed:
-        """Give the error that this status means."""
         if self.status in (401, 403):
             cause = f"credentials rejected (status {self.status})"
             return CredentialsRejected(self.url, cause, temporary=False)

@@ -6,9 +6,7 @@ does not. All connections share them, since reading the system's certificates fo
 the reactor for 10 ms. Versions and ciphers are Twisted's choice: TLS 1.2 at least.
 
 OpenSSL checks the chain, service-identity the name (RFC 9525). A handshake turns their findings,
-and the alerts of the upstream (RFC 8446 6), into one sentence that says what to do; the bare errors
-would not tell an expired certificate from an unknown issuer, nor a client certificate that is
-missing from a cipher that is.
+and the alerts of the upstream (RFC 8446 6), into one sentence that says what to do.
 """
 
 from __future__ import annotations
@@ -161,10 +159,7 @@ ClientCertificate = Literal["none", "withheld", "shown"]
 
 @attrs.define(eq=False)
 class Handshake:
-    """The callbacks of OpenSSL for one handshake.
-
-    :ivar _client_certificate: whether there is one, and whether this host is shown it
-    """
+    """The callbacks of OpenSSL for one handshake."""
 
     _protocol: TLSMemoryBIOProtocol
     _host: str
@@ -256,7 +251,6 @@ def _is_address(host: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Shorten a text of a certificate, and replace what is not printable."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
