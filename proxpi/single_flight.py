@@ -1,10 +1,10 @@
-"""Single flight: one piece of work for all who wait for its result, each with a deadline.
+"""Single flight: one piece of work for all waiters for its result, each with a deadline.
 
-A :class:`Flight` is *joinable* until it is detached or has *landed*; a detached flight goes on for
-those who joined it before. A waiter ends in one of three ways: it gets the result, its deadline
-passes (:class:`Late`), or it *leaves* (its Deferred is cancelled). No waiter ends the work. But
-once all waiters have left, a flight is not *wanted*: work that only waits for its turn may then be
-given up. A flight with a late waiter stays wanted: its result is for the next request.
+A :class:`Flight` is *joinable* until it is detached or has *finished*; a detached flight continues
+for the waiters that joined it before. A waiter gets the result, or its deadline passes
+(:class:`WaitTimeout`), or it *leaves* (its Deferred is cancelled). No waiter ends the work. Once
+all waiters have left, a flight is not *wanted*: work that only waits for its turn may then be
+cancelled. A flight with a late waiter stays wanted: its result is for the next request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class InThread(Protocol):
     def __call__(self, job: Callable[[], T], /) -> Deferred[T]: ...
 
 
-class Late(Exception):
+class WaitTimeout(Exception):
     """The deadline of a waiter has come before the result."""
 
 
@@ -41,7 +41,7 @@ class Flight(Generic[T]):
     _left: Callable[[], object]
     _waiters: dict[Deferred[T], IDelayedCall | None] = attrs.field(init=False, factory=dict)
     _late: bool = attrs.field(init=False, default=False)
-    # Makes a Deferred of the outcome, once it has landed.
+    # Makes a Deferred of the outcome, once it has finished.
     _outcome: Callable[[], Deferred[T]] | None = attrs.field(init=False, default=None)
 
     @property
@@ -52,9 +52,9 @@ class Flight(Generic[T]):
     def wait(
         self, until: float | None = None, extend: Callable[[], float | None] = lambda: None
     ) -> Deferred[T]:
-        """Give a Deferred of the result that belongs to the caller alone.
+        """Return a Deferred of the result that belongs to the caller alone.
 
-        :param until: the clock's seconds at which it fails with :class:`Late`; ``None``: never
+        :param until: clock's seconds at which it fails with :class:`WaitTimeout`; ``None``: never
         :param extend: is called then, and gives a later deadline, or ``None``
         """
         if self._outcome is not None:
@@ -74,7 +74,7 @@ class Flight(Generic[T]):
                 return
             self._late = True
             del self._waiters[waiter]
-            waiter.errback(Late())
+            waiter.errback(WaitTimeout())
 
         left = max(0.0, until - self._clock.seconds())
         self._waiters[waiter] = self._clock.callLater(left, expire)
@@ -87,7 +87,7 @@ class Flight(Generic[T]):
         if (timer := self._waiters.pop(waiter)) is not None:
             timer.cancel()
 
-    def _land(self, outcome: Any) -> None:
+    def _finish(self, outcome: Any) -> None:
         # A Failure keeps the frames of the work alive; only its exception is needed.
         failed = isinstance(outcome, Failure)
         self._outcome = partial(fail, outcome.value) if failed else partial(succeed, outcome)
@@ -111,7 +111,7 @@ class Flights(Generic[K, T]):
 
     @property
     def under_way(self) -> bool:
-        """Whether any flight has not landed yet, detached ones included."""
+        """Whether any flight has not finished yet, detached ones included."""
         return bool(self._under_way)
 
     def __iter__(self) -> Iterator[K]:
@@ -123,7 +123,7 @@ class Flights(Generic[K, T]):
         if flight is None:
             flight = self._joinable[key] = Flight(self._clock, self._clock.seconds(), self._left)
             self._under_way.add(flight)
-            Deferred.fromCoroutine(work()).addBoth(self._landed, key, flight)
+            Deferred.fromCoroutine(work()).addBoth(self._finished, key, flight)
         return flight
 
     def detach(self, key: K, flight: Flight[T] | None = None) -> None:
@@ -135,7 +135,7 @@ class Flights(Generic[K, T]):
         if not any(flight.wanted for flight in self._under_way):
             self.abandoned()
 
-    def _landed(self, outcome: Any, key: K, flight: Flight[T]) -> None:
+    def _finished(self, outcome: Any, key: K, flight: Flight[T]) -> None:
         self._under_way.discard(flight)
         self.detach(key, flight)
-        flight._land(outcome)
+        flight._finish(outcome)

@@ -34,7 +34,7 @@ from proxpi.files.layout import OWN_FOLDER
 from proxpi.files.mirror import Mirror
 from proxpi.files.passthrough import RangeClient
 from proxpi.files.quota import DeletionQueue, Quota
-from proxpi.files.resolver import Listings, Resolver
+from proxpi.files.resolver import ProjectPages, Resolver
 from proxpi.files.usage_log import UsageLog
 from proxpi.files.wheel_metadata import WheelMetadata
 from proxpi.index.breaker import Breakers
@@ -219,7 +219,7 @@ def cache_folder(
 
 
 def file_mirror(
-    listings: Listings,
+    pages: ProjectPages,
     upstream: UpstreamClient,
     cache_dir: CacheDir,
     clock: Any,
@@ -235,7 +235,7 @@ def file_mirror(
     :param timeout: seconds that a client waits for a file before a redirect; `stream` allows none
     :param ttl: seconds for which a cached file without a digest is fresh
     """
-    resolver = Resolver(listings)
+    resolver = Resolver(pages)
     ranges = RangeClient(upstream, resolver)
     cached = CachedFiles(
         upstream=upstream,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from proxpi.single_flight import Flight, Flights, Late
+from proxpi.single_flight import Flight, Flights, WaitTimeout
 from tests.support.cases import Case
 
 
@@ -83,10 +83,10 @@ class FlightsTests(Case):
         self.clock.advance(4.9)
         self.pending(hasty)
         self.clock.advance(0.2)
-        self.error(hasty, Late)
+        self.error(hasty, WaitTimeout)
         passed, ends = self.join().wait(until=5.0), self.join().wait(until=9.0)
         self.clock.advance(0)
-        self.error(passed, Late)
+        self.error(passed, WaitTimeout)
         self.works[0].callback("result")
         assert self.result(patient) == self.result(ends) == "result"
         assert self.clock.getDelayedCalls() == []
@@ -98,7 +98,7 @@ class FlightsTests(Case):
         self.clock.pump([1.0] * 6)
         self.pending(waiter)
         self.clock.advance(1)
-        self.error(waiter, Late)
+        self.error(waiter, WaitTimeout)
 
     def test_detached(self) -> None:
         """A detached flight serves its waiters; the next request starts and joins a new one."""
@@ -137,7 +137,7 @@ class FlightsTests(Case):
         assert calls == ["abandoned"]
         late, leaves = self.join("a").wait(1.0), self.join("a").wait()
         self.clock.advance(1)
-        self.error(late, Late)
+        self.error(late, WaitTimeout)
         self.leave(leaves)
         assert calls == ["abandoned"]
         assert self.flights.under_way

@@ -23,7 +23,7 @@ from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.fetch import is_whole, validators_of
 from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
-from proxpi.single_flight import Flights, Late
+from proxpi.single_flight import Flights, WaitTimeout
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import UpstreamFailed
 
@@ -60,7 +60,7 @@ class CachedFiles:
             flight = self._revalidations.join(reference, lambda: self._revalidate(reference))
             until = flight.started + DEADLINE
             if until > self._clock.seconds():
-                with suppress(Late):
+                with suppress(WaitTimeout):
                     await flight.wait(until)
         return None if reference in self._outdated else self._cache_dir.open(reference)
 

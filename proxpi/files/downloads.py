@@ -24,7 +24,7 @@ from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import Reader, Spool
 from proxpi.simple import urls
-from proxpi.single_flight import Flight, Flights, Late
+from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import Offline, UpstreamFailed
 
@@ -55,7 +55,9 @@ class Downloads:
 
     async def whole(self, reference: FileReference, until: float | None) -> OpenFile:
         """
-        Open a file once its download has ended; raises `Late` at `until`, the clock's seconds.
+        Open a file once its download has ended.
+
+        :raises WaitTimeout: at `until`, in the clock's seconds
 
         :raises Gone: if the upstream has none; `OSError` if the disk does not take it
         """
@@ -88,7 +90,7 @@ class Downloads:
             reader = await begun
             if (spool.end or reference.size or SMALL) < SMALL and not reader.complete:
                 try:
-                    with suppress(Late):
+                    with suppress(WaitTimeout):
                         await flight.wait(until)
                     if reader.cut:
                         reader = await spool.begun()

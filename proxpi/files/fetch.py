@@ -55,7 +55,7 @@ PAUSE = 0.25
 #: The longest ``Retry-After``, in seconds, that a fetch waits for; a longer one ends it.
 MAX_RETRY_AFTER = 10.0
 #: Seconds after which the fetch of a client that reads nothing is parked.
-STALLED = 5.0
+PARK_AFTER = 5.0
 #: Bytes by which a file may exceed twice the size that the index states.
 MARGIN = 64 * 1024 * 1024
 #: Limit for core metadata or a signature that is encoded, also once it is decoded.
@@ -76,7 +76,7 @@ T = TypeVar("T")
 Filter = tuple[Callable[[bytes], object], Callable[[bool], None]]
 _log = Logger(namespace="proxpi.files")
 
-Use = Enum("Use", "GONE WHOLE PART NONE")
+Disposition = Enum("Disposition", "GONE WHOLE PART NONE")
 
 
 @attrs.frozen
@@ -101,7 +101,7 @@ class Missing:
         return {"Range": f"bytes={self.start}-{last}", **condition}
 
 
-def use_of(reference: FileReference, response: Response, missing: Missing) -> Use:
+def disposition_of(reference: FileReference, response: Response, missing: Missing) -> Disposition:
     """
     Decide the use of a response to a request for the missing bytes of a file.
 
@@ -121,9 +121,9 @@ def use_of(reference: FileReference, response: Response, missing: Missing) -> Us
     without a size is not proven if no response told the size.
     """
     if response.status in GONE:
-        return Use.GONE
+        return Disposition.GONE
     if is_whole(reference, response):
-        return Use.WHOLE
+        return Disposition.WHOLE
     part = ContentRange.of(response)
     if (
         part is None
@@ -132,7 +132,7 @@ def use_of(reference: FileReference, response: Response, missing: Missing) -> Us
         or not may_be_same(part.size, missing.start, missing.size)
         or (missing.proof and part.size is None and missing.size is None)
     ):
-        return Use.NONE
+        return Disposition.NONE
     theirs = validator_of(response)
     same = theirs == missing.validator
     if missing.validator is None:
@@ -141,7 +141,7 @@ def use_of(reference: FileReference, response: Response, missing: Missing) -> Us
         # RFC 9110 15.3.7: a response to If-Range repeats the tag, but may leave out the date.
         repeated = response.header("ETag") or response.header("Last-Modified")
         same = not missing.proof or not (missing.validator.startswith('"') or repeated)
-    return Use.PART if same else Use.NONE
+    return Disposition.PART if same else Disposition.NONE
 
 
 def may_be_same(size: int | None, arrived: int, total: int | None) -> bool:
@@ -326,11 +326,11 @@ class Fetch:
     async def _attempt(self) -> None:
         if self.spool.arrived and self._resumable:
             use = await self._resume()
-            if use is Use.GONE:
+            if use is Disposition.GONE:
                 with suppress(Gone):
-                    self.reference = await self.resolver.renew(Gone(self.reference, 404))
+                    self.reference = await self.resolver.refresh_url(Gone(self.reference, 404))
                     use = await self._resume()
-            if use in (Use.WHOLE, Use.PART):
+            if use in (Disposition.WHOLE, Disposition.PART):
                 return
         async with self.request({}) as response:
             await self._receive_whole(response)
@@ -339,14 +339,14 @@ class Fetch:
         fields = {"Accept": "*/*", **headers}
         return self.upstream.file(self.reference.url, fields, backpressure=self.backpressure)
 
-    async def _resume(self) -> Use:
+    async def _resume(self) -> Disposition:
         """Request the missing bytes; receive them, or the whole file in their place."""
         missing = Missing(self.spool.arrived, None, self.size, self.validator, self._needs_proof)
         async with self.request(missing.headers) as response:
-            use = use_of(self.reference, response, missing)
-            if use is Use.WHOLE:
+            use = disposition_of(self.reference, response, missing)
+            if use is Disposition.WHOLE:
                 await self._receive_whole(response)
-            elif use is Use.PART:
+            elif use is Disposition.PART:
                 await self.receive_part(response)
         return use
 
@@ -412,7 +412,7 @@ class Fetch:
     ) -> bool:
         # Other clients may wait for the connection of one that reads nothing.
         parts = response.status == 206 or _accept_ranges(response) == "bytes"
-        stall_timeout = STALLED if self.backpressure and self._resumable and parts else None
+        stall_timeout = PARK_AFTER if self.backpressure and self._resumable and parts else None
         return await self.upstream.stream(response, write, limit, stall_timeout=stall_timeout)
 
     def _check_end(self, ended: bool) -> None:

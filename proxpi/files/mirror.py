@@ -24,12 +24,19 @@ from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.passthrough import RangeClient, RangeNotServed, RangeResponse
 from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import METADATA, SIGNATURE, FileReference, Gone, NotUpstream, Resolver
+from proxpi.files.resolver import (
+    METADATA,
+    SIGNATURE,
+    FileReference,
+    Gone,
+    MissingUpstream,
+    Resolver,
+)
 from proxpi.files.spool import Reader
 from proxpi.files.wheel_metadata import WheelFailed, WheelMetadata
 from proxpi.simple import urls
 from proxpi.simple.caching import Span, Unsatisfiable
-from proxpi.single_flight import Late
+from proxpi.single_flight import WaitTimeout
 from proxpi.upstream.errors import UpstreamFailed
 
 #: Chooses a range of a file by its size in bytes and its SHA-256; ``None`` is the whole file. It
@@ -47,7 +54,7 @@ class Redirect:
 
 
 @attrs.frozen
-class Head:
+class FileHead:
     """What is known of a file that is not cached; its size in bytes, if index or upstream tell."""
 
     size: int | None
@@ -154,7 +161,7 @@ class Mirror:
         """
         Give a file, whole or as it arrives (a reader has to be closed), or a redirect.
 
-        :raises NotUpstream: if the upstream has none; `UpstreamFailed` if redirects are off
+        :raises MissingUpstream: if the upstream has none; `UpstreamFailed` if redirects are off
         """
         until = self._clock.seconds() + self._timeout
         return await self._serve(name, filename, lambda each: self._obtain(each, until))
@@ -184,7 +191,7 @@ class Mirror:
         until = self._clock.seconds() + self._timeout
         return await self._serve(name, filename, lambda each: self._range(each, choose, until))
 
-    async def head(self, name: str, filename: str) -> OpenFile | Head:
+    async def head(self, name: str, filename: str) -> OpenFile | FileHead:
         """Give a file if it is cached, else its size; raises as :meth:`fetch`."""
         found = await self._serve(name, filename, self._head, redirects=False)
         assert not isinstance(found, Redirect)
@@ -235,9 +242,9 @@ class Mirror:
         except Gone as gone:
             await self._resolver.suppress_metadata(reference)
             if gone.status != 403:
-                raise NotUpstream(urls.loggable(gone.reference.url)) from gone
+                raise MissingUpstream(urls.loggable(gone.reference.url)) from gone
             failure = UpstreamFailed(gone.reference.url, "status 403", temporary=False)
-        except (Late, UpstreamFailed, OSError) as error:
+        except (WaitTimeout, UpstreamFailed, OSError) as error:
             failure = error
         if not redirects or not self._redirects(reference) or isinstance(failure, WheelFailed):
             raise failure
@@ -246,7 +253,7 @@ class Mirror:
     async def _obtain(
         self, reference: FileReference, until: float | None, *, redirects: bool = True
     ) -> OpenFile | Reader | Redirect:
-        """Open a file, or follow :func:`plan`; raises `Late` if it is not whole at `until`."""
+        """Open a file, or follow :func:`plan`; raises `WaitTimeout` at `until`."""
         file = await self._cached.open(reference)
         if file is not None:
             return file
@@ -305,7 +312,7 @@ class Mirror:
     ) -> OpenFile | Reader | RangeResponse | Redirect:
         """Take a range from the whole file: until the deadline cached, then as it arrives."""
         if self._cache_dir.quota.admits(reference.size):
-            with suppress(Late, OSError):
+            with suppress(WaitTimeout, OSError):
                 return await self._downloads.whole(reference, until)
         found = await self._obtain(reference, until, redirects=False)
         if not isinstance(found, Reader):
@@ -320,7 +327,7 @@ class Mirror:
         found.skip_to(span.start)
         return RangeResponse(found, span, size)
 
-    async def _head(self, reference: FileReference) -> OpenFile | Head:
+    async def _head(self, reference: FileReference) -> OpenFile | FileHead:
         file = await self._cached.open(reference)
         if file is not None:
             return file
@@ -329,7 +336,7 @@ class Mirror:
             if not size or self._offline:
                 size = await self._length(reference)
             if size is not None:
-                return Head(size, reference)
+                return FileHead(size, reference)
         # Some servers have no HEAD, or none for signed URLs; the file itself tells.
         found = await self._obtain(reference, None, redirects=False)
         assert not isinstance(found, Redirect)
@@ -339,7 +346,7 @@ class Mirror:
         if found.spool.end is None and self._cache_dir.quota.admits(reference.size):
             with suppress(OSError):
                 return await self._downloads.whole(reference, None)
-        return Head(found.spool.end, reference)
+        return FileHead(found.spool.end, reference)
 
     async def _length(self, reference: FileReference) -> int | None:
         """The size of a file as its download tells it, or its upstream."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import attrs
 
-from proxpi.files.fetch import Fetch, Missing, Use, is_whole, use_of, validator_of
+from proxpi.files.fetch import Disposition, Fetch, Missing, disposition_of, is_whole, validator_of
 from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import WINDOW, Reader, Spool
 from proxpi.simple.caching import Span
@@ -55,7 +55,7 @@ class _RangeFetch(Fetch):
         try:
             await self._request_range()
         except Gone as gone:
-            self.reference = await self.resolver.renew(gone)
+            self.reference = await self.resolver.refresh_url(gone)
             await self._request_range()
 
     async def _request_range(self) -> None:
@@ -65,12 +65,12 @@ class _RangeFetch(Fetch):
             raise changed
         missing = Missing(self.spool.arrived, self.stop, self.size, self.validator, proof=begun)
         async with self.request(missing.headers) as response:
-            use, part = use_of(self.reference, response, missing), ContentRange.of(response)
+            use, part = disposition_of(self.reference, response, missing), ContentRange.of(response)
             self.refused = response.status >= 400
-            if use is Use.PART:
+            if use is Disposition.PART:
                 self.validator = validator_of(response)
                 await self.receive_part(response)
-            elif use is Use.GONE and begun:  # signed URLs expire
+            elif use is Disposition.GONE and begun:  # signed URLs expire
                 raise Gone(self.reference, response.status)
             elif self.refused and (failure := response.status_error()).temporary:
                 if failure.retry_after and not begun:  # the whole file may come at once

@@ -126,11 +126,11 @@ class Gone(Exception):
         self.status = status
 
 
-class NotUpstream(Exception):
+class MissingUpstream(Exception):
     """An index lists the file, but the upstream says that there is none."""
 
 
-class Listings(Protocol):
+class ProjectPages(Protocol):
     """The pages of all indexes, as far as the resolver needs them; projects by normalized name.
 
     A file is given from a page that is at hand; from its page, which is fetched if need be (raises
@@ -147,13 +147,13 @@ class Listings(Protocol):
 class Resolver:
     """Finds file references by the normalized name of the project and the name of the file."""
 
-    _listings: Listings
+    _pages: ProjectPages
 
     def known(self, name: str, filename: str) -> FileReference | None:
         """Find a reference on pages that are at hand."""
         # Some indexes list companions as files of their own.
         for base, suffix in ((filename, ""), _split(filename)):
-            if (listed := self._listings.ready_file(name, base)) is not None:
+            if (listed := self._pages.ready_file(name, base)) is not None:
                 return file_reference(listed, suffix)
         return None
 
@@ -161,7 +161,7 @@ class Resolver:
         """Find a reference, fetching the page if need be; raises `NotListed`."""
         base, suffix = _split(filename)
         try:
-            reference = file_reference(await self._listings.fetch_file(name, base), suffix)
+            reference = file_reference(await self._pages.fetch_file(name, base), suffix)
         except NotListed:
             if (known := self.known(name, filename)) is None:
                 raise
@@ -175,24 +175,24 @@ class Resolver:
         Find the reference of a file that is gone on its page, revalidated now.
 
         :raises Gone: if the URL is the same
-        :raises NotUpstream: if the page does not list it any more
+        :raises MissingUpstream: if the page does not list it any more
         """
-        await self._listings.refetch_file(name, _split(filename)[0])
+        await self._pages.refetch_file(name, _split(filename)[0])
         reference = self.known(name, filename)
         if reference is None:
-            raise NotUpstream(filename)
+            raise MissingUpstream(filename)
         if reference.url == gone.reference.url:
             raise gone
         return attrs.evolve(reference, requested_as=(name, filename))
 
-    async def renew(self, gone: Gone) -> FileReference:
+    async def refresh_url(self, gone: Gone) -> FileReference:
         """Find a fresh URL of a file that has begun to arrive; raises `Gone` if there is none."""
         old = gone.reference
         if old.requested_as is None:
             raise gone
         try:
             reference = await self.find_again(*old.requested_as, gone)
-        except (NotUpstream, UpstreamFailed):
+        except (MissingUpstream, UpstreamFailed):
             raise gone from None
         same = (reference.digest, reference.cache_path) == (old.digest, old.cache_path)
         if reference.digest is None or not same:
@@ -203,7 +203,7 @@ class Resolver:
         """Let the page stop advertising core metadata that cannot be fetched."""
         if reference.metadata_of is not None and reference.requested_as is not None:
             name, _ = reference.requested_as
-            await self._listings.suppress_metadata(name, reference.metadata_of.entry["filename"])
+            await self._pages.suppress_metadata(name, reference.metadata_of.entry["filename"])
 
 
 def _split(filename: str) -> tuple[str, str]:

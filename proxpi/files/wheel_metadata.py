@@ -5,9 +5,9 @@ needed in their last 64 KiB, as PEP 427 recommends, and each further piece is on
 number of ranges and their bytes are bounded. A wheel whose upstream serves no ranges is downloaded
 *whole*, as any file. Only bytes with the digest that the index advertises are served.
 
-``zipfile`` reads the archive from a :class:`View`. A piece that has not been read yet is
-:class:`Needed`: once it is, the archive is read anew. While metadata is *extracted*, clients wait
-for it without a deadline: no client is redirected to where it is gone.
+``zipfile`` reads the archive from a :class:`SparseFile`. A piece that has not been read yet is
+:class:`PieceMissing`: once it is, the archive is read anew. While metadata is *extracted*, clients
+wait for it without a deadline: no client is redirected to where it is gone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from proxpi.files.passthrough import RangeClient, RangeNotServed
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
 from proxpi.files.verify import Digests, Mismatch, compare
-from proxpi.single_flight import Flights, InThread, Late
+from proxpi.single_flight import Flights, InThread, WaitTimeout
 from proxpi.upstream.errors import UpstreamFailed
 
 #: The most bytes of an archive's directory, and of metadata.
@@ -47,7 +47,7 @@ STEP = 16 * 1024
 #: The most bytes of all ranges together.
 MOST = 2 * LIMIT
 #: The most ranges after the first one.
-TURNS = 6
+MAX_RANGES = 6
 #: Kinds of failures after which metadata is as good as gone: another file lies there.
 WRONG = frozenset({"hash", "length", "empty", "page", "encoded"})
 
@@ -55,7 +55,7 @@ _METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
 _log = Logger(namespace="proxpi.files")
 
 
-class Unfit(Exception):
+class NoUsableMetadata(Exception):
     """A wheel does not hold the advertised metadata; the text says why."""
 
 
@@ -64,14 +64,14 @@ class WheelFailed(UpstreamFailed):
 
 
 @attrs.define
-class Needed(Exception):
+class PieceMissing(Exception):
     """The bytes of a wheel from `start` to before `stop` have not been read yet."""
 
     start: int
     stop: int
 
 
-class View(io.RawIOBase):
+class SparseFile(io.RawIOBase):
     """A file of `size` bytes to read from; `at` reads so many bytes from an offset on."""
 
     def __init__(self, size: int, at: Callable[[int, int], bytes]) -> None:
@@ -86,26 +86,26 @@ class View(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Raises `Unfit` at more bytes than anything in a wheel may need."""
+        """Raises `NoUsableMetadata` at more bytes than anything in a wheel may need."""
         left = max(0, self._size - self._position)
         count = left if size is None or size < 0 else min(size, left)
         if count > LIMIT:
-            raise Unfit(f"{count} bytes of it would have to be read at once")
+            raise NoUsableMetadata(f"{count} bytes of it would have to be read at once")
         data = self._at(self._position, count) if count else b""
         self._position += len(data)
         return data
 
 
 def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
-    """Read from one of the pieces, by their offsets; raises `Needed` if none has all bytes."""
+    """Read from one of the pieces, by offset; raises `PieceMissing` if none has all bytes."""
     for first, data in pieces.items():
         if first <= start and start + count <= first + len(data):
             return data[start - first : start - first + count]
-    raise Needed(start, start + count)
+    raise PieceMissing(start, start + count)
 
 
-def core_metadata(wheel: View, filename: str) -> bytes:
-    """Read the metadata in a wheel; raises `Unfit` without any, `Needed` if a piece is missing."""
+def core_metadata(wheel: SparseFile, filename: str) -> bytes:
+    """Read the metadata in a wheel; raises `NoUsableMetadata` or `PieceMissing`."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = _member(archive, filename)
@@ -114,11 +114,11 @@ def core_metadata(wheel: View, filename: str) -> bytes:
             wheel.read(ENTRY + member.compress_size)
             with archive.open(member) as content:
                 return content.read(LIMIT)
-    except (Needed, Unfit):
+    except (PieceMissing, NoUsableMetadata):
         raise
     except Exception as error:  # noqa: BLE001 (zipfile does not tell what odd archives may raise)
         cause = error or type(error).__name__
-        raise Unfit(f"it is no archive that can be read ({cause})") from None
+        raise NoUsableMetadata(f"it is no archive that can be read ({cause})") from None
 
 
 def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
@@ -133,13 +133,13 @@ def _member(archive: zipfile.ZipFile, filename: str) -> zipfile.ZipInfo:
     if len(named) > 1:
         named = [(stem, member) for stem, member in named if stem == "-".join(stated)]
     if len(named) != 1:
-        raise Unfit("it has not one file of metadata")
+        raise NoUsableMetadata("it has not one file of metadata")
     _, member = named[0]
     # Other compressions are not bounded by zipfile.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise Unfit("its metadata is packed in an unusual way")
+        raise NoUsableMetadata("its metadata is packed in an unusual way")
     if member.file_size > LIMIT:
-        raise Unfit("its metadata is too long")
+        raise NoUsableMetadata("its metadata is too long")
     return member
 
 
@@ -164,7 +164,7 @@ class WheelMetadata:
 
     async def whole(self, reference: FileReference, until: float | None) -> OpenFile:
         """
-        Open metadata; raises `Late` at `until`, the clock's seconds, unless it is extracted.
+        Open metadata; raises `WaitTimeout` at `until`, the clock's seconds, unless it is extracted.
 
         :raises Gone: if it is gone or wrong, and not in its wheel either
         :raises WheelFailed: if it is gone, and the wheel cannot be read now
@@ -173,7 +173,7 @@ class WheelMetadata:
         flight = self._flights.join(reference, lambda: self._bring(reference))
         try:
             return await self._downloads.open(reference, flight.wait(until))
-        except Late:
+        except WaitTimeout:
             if reference not in self._extracting:
                 raise
             return await self._downloads.open(reference, flight.wait())
@@ -207,7 +207,7 @@ class WheelMetadata:
         try:
             data = await self._read_wheel(file_reference(listed), listed.entry["filename"])
             uncached = await self._keep(reference, data)
-        except (Unfit, Mismatch, Gone, TooLarge) as unfit:
+        except (NoUsableMetadata, Mismatch, Gone, TooLarge) as unfit:
             if not isinstance(error, Gone) and getattr(error, "kind", "") not in WRONG:
                 raise error from unfit
             _log.warn("{error}, and the wheel does not give it: {unfit}", error=error, unfit=unfit)
@@ -249,7 +249,7 @@ class WheelMetadata:
 
     async def _read_wheel(self, wheel: FileReference, filename: str) -> bytes:
         if not filename.endswith(".whl"):
-            raise Unfit("it is no wheel")
+            raise NoUsableMetadata("it is no wheel")
         file = self._cache_dir.open(wheel)
         if file is None and not self._cache_dir.found(wheel):
             with suppress(RangeNotServed):
@@ -257,7 +257,7 @@ class WheelMetadata:
         file = file or await self._cached.open(wheel)
         if file is None:
             if not self._cache_dir.quota.admits(wheel.size):
-                raise Unfit("the wheel cannot be had whole")
+                raise NoUsableMetadata("the wheel cannot be had whole")
             file = await self._downloads.whole(wheel, None)
         try:
             return await self._read(file.size, file.read, filename)
@@ -270,10 +270,10 @@ class WheelMetadata:
         byte_range = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
         piece = await self._ranges.read(wheel, byte_range, TAIL)
         size, pieces = piece.size, {piece.start: piece.data}
-        for _ in range(TURNS):
+        for _ in range(MAX_RANGES):
             try:
                 return await self._read(size, partial(read_pieces, pieces), filename)
-            except Needed as needed:
+            except PieceMissing as needed:
                 start, stop = needed.start, min(max(needed.stop, needed.start + STEP), size)
             if sum(map(len, pieces.values())) + stop - start > MOST:
                 break
@@ -281,7 +281,7 @@ class WheelMetadata:
             if (piece.start, piece.size) != (start, size):
                 raise RangeNotServed()
             pieces[start] = piece.data
-        raise Unfit("too much of it would have to be read")
+        raise NoUsableMetadata("too much of it would have to be read")
 
     def _read(self, size: int, at: Callable[[int, int], bytes], filename: str) -> Deferred[bytes]:
-        return self._in_thread(lambda: core_metadata(View(size, at), filename))
+        return self._in_thread(lambda: core_metadata(SparseFile(size, at), filename))

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
-from proxpi.index.representations import Body, Lost, Representation, find, update
+from proxpi.index.representations import Body, Representation, StoredPageLost, find, update
 from proxpi.index.revalidation import Ask, Decision, Entry, Outcome, Revalidation, Status
 from proxpi.simple.model import ListedFile, NotListed
 from proxpi.simple.negotiate import Serialization
@@ -39,11 +39,11 @@ OVERHEAD, FILE_OVERHEAD = 4096, 1024
 #: Pages of indexes that are held as they were encoded: a client requests many files of one.
 DOCUMENTS = 4
 #: Seconds for which a page is too young to be revalidated for a file that it does not list.
-YOUNG = 5.0
+MIN_REFETCH_AGE = 5.0
 #: Names for which an entry remembers that the page does not list them.
 MISSES = 1000
 #: How often one request revalidates an entry because the one before was lost.
-LOSSES = 5
+MAX_RELOADS = 5
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class PageCache:
             return None
         try:
             return self._listed(entry, filename)
-        except Lost:
+        except StoredPageLost:
             self._reload(entry)
             return None
 
@@ -166,7 +166,7 @@ class PageCache:
         :raises NoSuchFile: if no index lists the file
         """
         entry, outcome, listed = await self._look_up(name, filename)
-        if listed is None and entry.age > YOUNG:
+        if listed is None and entry.age > MIN_REFETCH_AGE:
             # A release may be younger than the page.
             entry, outcome, listed = await self._look_up(name, filename, "all")
         if listed is not None:
@@ -191,7 +191,7 @@ class PageCache:
                     await self._update(entry, entry.responses, {}, (), filename)
                     entry.bodies.clear()
                     self._changed(entry)
-        except Lost:
+        except StoredPageLost:
             self._reload(entry)
 
     def invalidate(self, name: str) -> None:
@@ -226,14 +226,14 @@ class PageCache:
         :param requested: a representation to render together with a new page
         :raises UpstreamFailed: also if entry after entry is lost
         """
-        for _ in range(LOSSES):
+        for _ in range(MAX_RELOADS):
             entry = self._current(name)
             if requested is not None and self._revalidation.remaining(entry) <= 0:
                 entry.requested.add(requested)
             try:
                 outcome = await self._revalidation.revalidate(entry, ask)
                 return entry, outcome, await use(entry)
-            except Lost:
+            except StoredPageLost:
                 self._reload(entry)
         raise UpstreamFailed(self._sources[0].url, "its page cannot be read from disk")
 
@@ -243,7 +243,7 @@ class PageCache:
         return await self._use(name, lambda entry: succeed(self._listed(entry, filename)), ask)
 
     def _listed(self, entry: PageEntry, filename: str) -> ListedFile | None:
-        """Give what a page lists of a file, or raise `Lost`."""
+        """Give what a page lists of a file, or raise `StoredPageLost`."""
         listed = entry.files.get(filename)
         if filename not in entry.files and entry.usable:
             # The first index that offers the name has the file, as on the merged page.
@@ -258,14 +258,14 @@ class PageCache:
         return listed
 
     def _document(self, entry: PageEntry, source: IndexClient) -> bytes:
-        """Give an index's page as it was encoded, or raise `Lost`; large ones take a while."""
+        """Return the encoded page of an index, slowly if it is large, or raise `StoredPageLost`."""
         section, stored = DOCUMENT + source.identity, entry.stored
         if stored is None or section not in stored.sections:
-            raise Lost(entry.name)
+            raise StoredPageLost(entry.name)
         digest = stored.sections[section].digest
         if digest not in self._documents:
             if (found := stored.read(section)) is None:
-                raise Lost(entry.name)
+                raise StoredPageLost(entry.name)
             if len(self._documents) >= DOCUMENTS:
                 del self._documents[next(iter(self._documents))]
             self._documents[digest] = found[section]
@@ -283,11 +283,11 @@ class PageCache:
         return body
 
     async def _render(self, entry: PageEntry, representation: Representation) -> Body:
-        """Render a representation that was not requested before, or raise `Lost`."""
+        """Render a representation that was not requested before, or raise `StoredPageLost`."""
         async with entry.lock:
             await self._update(entry, entry.responses, {}, {representation})
             if representation not in entry.bodies:  # no index has the project any more
-                raise Lost(entry.name)
+                raise StoredPageLost(entry.name)
             self._account(entry)
             return entry.bodies[representation]
 

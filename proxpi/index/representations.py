@@ -34,7 +34,7 @@ _STATUSES = ("quarantined", "archived", "deprecated", None, "active")
 _LONGEST_NAME = 1000
 
 
-class Lost(Exception):
+class StoredPageLost(Exception):
     """The stored page of a project is gone or damaged."""
 
 
@@ -158,7 +158,7 @@ def update(
     :param suppress: a file whose core metadata is not advertised any more, until a page changes
     :param current: see :meth:`proxpi.index.entry_store.EntryStore.put`
     :return: the page that is stored now, and the requested representations; nothing for an absence
-    :raises Lost: if a page that was not replaced is gone or damaged
+    :raises StoredPageLost: if a page that was not replaced is gone or damaged
     """
     present = [key for key, response in responses.items() if response.present]
     if not present:
@@ -167,7 +167,7 @@ def update(
     old = (before.read() if before is not None else None) or {}
     known = old | {DOCUMENT + key: page.document for key, page in pages.items()}
     if any(DOCUMENT + key not in known for key in present):
-        raise Lost(name)
+        raise StoredPageLost(name)
     documents = {DOCUMENT + key: known[DOCUMENT + key] for key in present}
     unchanged = documents == {key: data for key, data in old.items() if key.startswith(DOCUMENT)}
     sections = old if unchanged else documents

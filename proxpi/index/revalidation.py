@@ -27,8 +27,8 @@ from twisted.logger import Logger
 
 from proxpi.index.breaker import Breakers, State
 from proxpi.index.client import IndexClient, IndexResponse, StoredResponse
-from proxpi.index.representations import Lost
-from proxpi.single_flight import Flight, Flights, Late
+from proxpi.index.representations import StoredPageLost
+from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream.connections import Queue
 from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
 from proxpi.upstream.response import MIN_RATE
@@ -214,7 +214,7 @@ class Revalidation(Generic[E]):
         """Revalidate an entry, as far as its decision tells.
 
         :raises UpstreamFailed: if there is no page to fall back on
-        :raises Lost: if an index confirmed a page that is gone from the store
+        :raises StoredPageLost: if an index confirmed a page that is gone from the store
         """
         decision = self.decide(entry, ask)
         if decision is Decision.FRESH:
@@ -235,12 +235,12 @@ class Revalidation(Generic[E]):
             waiter = flight.wait(flight.started + (TRIAL_DEADLINE if trial else STALE_DEADLINE))
         try:
             return Outcome(await waiter)
-        except Late:
+        except WaitTimeout:
             error = self._give_up(flight, entry, ask, trial)
         except UpstreamFailed as failure:
             error = failure
         except Exception as failure:
-            if isinstance(failure, CancelledError | Lost) or not entry.usable:
+            if isinstance(failure, CancelledError | StoredPageLost) or not entry.usable:
                 raise
             if isinstance(failure, OSError):
                 _log.error("{what} cannot be written: {error}", what=entry.title, error=failure)

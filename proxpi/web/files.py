@@ -8,7 +8,7 @@ import attrs
 
 from proxpi import metrics
 from proxpi.files.cache_dir import OpenFile
-from proxpi.files.mirror import Head, Mirror, Redirect
+from proxpi.files.mirror import FileHead, Mirror, Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.resolver import FileReference
 from proxpi.files.spool import Reader
@@ -44,7 +44,7 @@ class Files:
 
     async def _fetch(self, request: Request, route: FileRoute) -> None:
         where = route.name, route.filename
-        found: OpenFile | Reader | RangeResponse | Head | Redirect
+        found: OpenFile | Reader | RangeResponse | FileHead | Redirect
         if field(request, b"If-Match") or field(request, b"If-None-Match"):
             reference = await self._mirror.reference(*where)
             if reference.sha256 is not None and _is_decided(request, reference, "MISS"):
@@ -78,7 +78,7 @@ class Files:
                 self._send_spool(request, route, found, found.spool.end)
             case RangeResponse(reader, span, size):
                 self._send_spool(request, route, reader, size, span)
-            case Head(size, reference):
+            case FileHead(size, reference):
                 if not _is_decided(request, reference, "MISS"):
                     self._set_head(request, route, size, reference, "MISS")
                     request.finish()  # type: ignore[no-untyped-call]

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
-from proxpi.files.resolver import NotUpstream
+from proxpi.files.resolver import MissingUpstream
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject
 from proxpi.index.project_list import NoSuchList
 from proxpi.simple import caching
@@ -41,7 +41,7 @@ _NOT_FOUND = {
     NoSuchList: "No index has a list of its projects.",
     NoSuchProject: "No index has this project.",
     NoSuchFile: "No index lists this file.",
-    NotUpstream: "The index lists this file, but it is not there.",
+    MissingUpstream: "The index lists this file, but it is not there.",
 }
 _JSON = "application/json"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
@@ -124,7 +124,7 @@ def respond_later(request: Request, work: Coroutine[Deferred[Any], Any, object])
                 send_error(request, failure)
             except Exception:  # noqa: BLE001 (a bug in proxpi must not leave the request open)
                 request.processingFailed(Failure())
-        elif not failure.check(CancelledError, NotListed, NotUpstream, UpstreamFailed, OSError):
+        elif not failure.check(CancelledError, NotListed, MissingUpstream, UpstreamFailed, OSError):
             _log.failure("for a client that has disconnected", failure=failure)
 
     deferred = Deferred.fromCoroutine(work)

@@ -500,7 +500,7 @@ class Uncacheable(MirrorCase):
             folder = self.folder / ("files-example" if name == "out of reach" else "other")
             for stream in (False, True):
                 self.build(stream=stream)
-                self.listings.lists(entry(NAME, DATA, url=url))
+                self.pages.lists(entry(NAME, DATA, url=url))
                 with logged("proxpi.files") as log, refused(folder, "lstat", "open", "rename"):
                     for _ in range(3):
                         self.agent.at(url, Reply(200, DATA))

@@ -99,7 +99,7 @@ class CachedCase(MirrorCase):
         return at_once(work)
 
     def page(self, data: bytes = DATA, **keys: Any) -> None:
-        self.listings.lists(entry(NAME, data, **{"hashes": {}, **keys}))
+        self.pages.lists(entry(NAME, data, **{"hashes": {}, **keys}))
 
     def cache(self, headers: dict[str, str] | None = None, filename: str = NAME) -> None:
         self.delete()
@@ -314,7 +314,7 @@ class Revalidated(CachedCase):
         self.build(offline=True)
         self.assert_serves(DATA, asked=0)
         self.build()
-        self.listings.lists(entry(NAME, DATA))
+        self.pages.lists(entry(NAME, DATA))
         self.assert_serves(DATA, asked=0)
 
     def test_deleted(self) -> None:

@@ -56,7 +56,7 @@ class Joined(MirrorCase):
                 self.agent.at(url, reply)
                 if number and not same:
                     keys = {"hashes": {}}
-                self.listings.lists(entry(NAME, DATA, url=url, **keys))
+                self.pages.lists(entry(NAME, DATA, url=url, **keys))
                 asked.append(self.fetch())
             assert len(self.agent.asked) == 2 - same
             if same:
@@ -72,7 +72,7 @@ class Joined(MirrorCase):
             silences, asked = [Silence() for _ in range(5)], []
             for at, silence in enumerate(silences):
                 name = f"demo-{at}.0-py3-none-any.whl"
-                self.listings.lists(entry(name, DATA))
+                self.pages.lists(entry(name, DATA))
                 self.agent.at(FILES + name, silence)
                 asked.append(self.fetch(name))
             assert (self.leftovers(), self.open_files()) == ([], [])

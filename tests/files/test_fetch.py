@@ -14,7 +14,15 @@ from twisted.web.http_headers import Headers
 
 from proxpi.files import fetch
 from proxpi.files.cache_dir import OpenFile
-from proxpi.files.fetch import ENCODED, GONE, MIN_PROGRESS, Missing, Use, check_head, use_of
+from proxpi.files.fetch import (
+    ENCODED,
+    GONE,
+    MIN_PROGRESS,
+    Disposition,
+    Missing,
+    check_head,
+    disposition_of,
+)
 from proxpi.files.resolver import FileReference, Gone
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import Response
@@ -54,23 +62,27 @@ def head(
     return Response("GET", URL, original)
 
 
-REST, STOPS = "40-99/100", ((100, Use.PART), (99, Use.NONE))
+REST, STOPS = "40-99/100", ((100, Disposition.PART), (99, Disposition.NONE))
 UNPROVEN, DATED = {"validator": None, "proof": True}, {"validator": DATE, "proof": True}
 
 
 @pytest.mark.parametrize(
     ("use", "changes", "heads"),
     [
-        (Use.GONE, {}, [head(status) for status in GONE]),
-        (Use.WHOLE, {}, [head(200), head(203), head(206, "0-99/100"), head(200, ETag=OTHER)]),
+        (Disposition.GONE, {}, [head(status) for status in GONE]),
         (
-            Use.PART,
+            Disposition.WHOLE,
+            {},
+            [head(200), head(203), head(206, "0-99/100"), head(200, ETag=OTHER)],
+        ),
+        (
+            Disposition.PART,
             {},
             [head(206, stated, ETag=TAG) for stated in (REST, "40-79/100", "40-99/*")]
             + [head(206, REST, 60, ETag=TAG)],
         ),
         (
-            Use.NONE,
+            Disposition.NONE,
             {},
             [
                 *(head(206, f"{at}/100", ETag=TAG) for at in ("39-99", "41-99", "forty-99")),
@@ -83,26 +95,30 @@ UNPROVEN, DATED = {"validator": None, "proof": True}, {"validator": DATE, "proof
             ],
         ),
         # Without a digest the version has to be proven; a response to a date may leave it out.
-        (Use.NONE, {"proof": True}, [head(206, REST), head(206, REST, ETag=f"W/{TAG}")]),
-        (Use.PART, DATED, [head(206, REST), head(206, REST, Last_Modified=DATE)]),
-        (Use.NONE, DATED, [head(206, REST, Last_Modified=LATER), head(206, REST, ETag="W/x")]),
-        (Use.NONE, UNPROVEN, [head(206, REST)]),
-        (Use.NONE, {"proof": True, "size": None}, [head(206, "40-99/*", ETag=TAG)]),
+        (Disposition.NONE, {"proof": True}, [head(206, REST), head(206, REST, ETag=f"W/{TAG}")]),
+        (Disposition.PART, DATED, [head(206, REST), head(206, REST, Last_Modified=DATE)]),
+        (
+            Disposition.NONE,
+            DATED,
+            [head(206, REST, Last_Modified=LATER), head(206, REST, ETag="W/x")],
+        ),
+        (Disposition.NONE, UNPROVEN, [head(206, REST)]),
+        (Disposition.NONE, {"proof": True, "size": None}, [head(206, "40-99/*", ETag=TAG)]),
         *(
-            (Use.PART, {"validator": each, "proof": False}, [head(206, REST)])
+            (Disposition.PART, {"validator": each, "proof": False}, [head(206, REST)])
             for each in (TAG, None)
         ),
-        (Use.PART, {"proof": False, "size": None}, [head(206, "40-99/*")]),
+        (Disposition.PART, {"proof": False, "size": None}, [head(206, "40-99/*")]),
         *((use, {"stop": stop}, [head(206, REST, ETag=TAG)]) for stop, use in STOPS),
     ],
 )
-def test_use(use: Use, changes: dict[str, Any], heads: list[Response]) -> None:
+def test_use(use: Disposition, changes: dict[str, Any], heads: list[Response]) -> None:
     """A response is the whole file, the rest of the same version, gone, or of no use."""
     for proof in (False, True):
         missing = attrs.evolve(Missing(ARRIVED, None, SIZE, TAG, proof), **changes)
         for each in heads:
             reference = BARE if missing.proof else HASHED
-            assert use_of(reference, each, missing) is use, (each.headers, missing)
+            assert disposition_of(reference, each, missing) is use, (each.headers, missing)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +266,7 @@ class Responses(MirrorCase):
             self.assert_bytes(self.result(asked), data)
             self.delete()
         page = {"filename": "demo.html", "url": "https://files.example/demo.html", "hashes": {}}
-        self.listings.lists(page)
+        self.pages.lists(page)
         self.agent.at(page["url"], Reply(200, b"<html>", html))  # type: ignore[arg-type]
         self.assert_bytes(self.result(self.fetch("demo.html")), b"<html>")
 
@@ -393,9 +409,9 @@ class Resumed(MirrorCase):
             ({"url": fresh}, down, 100 * MIB, False),
         ):
             self.build(stream=True, capacity=capacity)
-            self.listings.known.clear()
-            self.listings.failure = failure
-            self.listings.lists(entry(NAME, LARGE, **keys), cold=True)
+            self.pages.known.clear()
+            self.pages.failure = failure
+            self.pages.lists(entry(NAME, LARGE, **keys), cold=True)
             rest = part(LARGE, AT, arrived=False)
             self.agent.at(fresh, rest)
             reading = self.break_off(Reply(403))

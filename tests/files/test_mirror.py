@@ -9,8 +9,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.files.cache_dir import CacheDir
-from proxpi.files.mirror import Head, RangeStep, Step, plan, plan_range
-from proxpi.files.resolver import NotUpstream
+from proxpi.files.mirror import FileHead, RangeStep, Step, plan, plan_range
+from proxpi.files.resolver import MissingUpstream
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.upstream.errors import Offline, UpstreamFailed
 from tests.support.agent import Reply, Silence
@@ -107,16 +107,16 @@ class Deadline(MirrorCase):
         """The time that the page takes counts; a redirect comes as soon as its URL is known."""
         for page_takes, rest in ((0.8, 0.1), (7, 0)):
             reply = self.start(cold=True)
-            self.listings.slow = Deferred()
+            self.pages.slow = Deferred()
             asked = self.fetch()
             self.clock.advance(page_takes)
             self.pending(asked)
-            self.listings.slow.callback(None)
+            self.pages.slow.callback(None)
             self.clock.advance(rest)
             self.assert_redirected(asked)
             self.complete(reply)
             self.delete()
-            self.listings.known.clear()
+            self.pages.known.clear()
 
     def test_private(self) -> None:
         """Behind credentials the client waits for the whole download."""
@@ -148,11 +148,11 @@ class Failing(MirrorCase):
             status = reply.status if isinstance(reply, Reply) else None
             for stream, private in ((False, False), (False, True), (True, False)):
                 self.build(stream=stream)
-                self.listings.refetched.clear()
+                self.pages.refetched.clear()
                 self.listed(reply, private=private)
                 asked = self.fetch()
                 if temporary is None:
-                    self.error(asked, NotUpstream)
+                    self.error(asked, MissingUpstream)
                 elif stream or private:
                     error = self.error(asked, UpstreamFailed)
                     assert error.temporary == temporary
@@ -161,7 +161,7 @@ class Failing(MirrorCase):
                     self.assert_redirected(asked)
                 # A fresh page that names the same URL tells that it has not expired.
                 gone = status in (403, 404, 410)
-                assert self.listings.refetched == [("demo", NAME)] * gone
+                assert self.pages.refetched == [("demo", NAME)] * gone
                 self.assert_nothing_cached()
                 self.agent.at(URL, Reply(200, DATA))
                 self.assert_bytes(self.result(self.fetch()))
@@ -190,10 +190,10 @@ class Gone(MirrorCase):
             for size in (len(DATA), None):
                 for ask in (self.head, self.fetch):
                     self.listed(Reply(status), size=size)
-                    self.listings.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
+                    self.pages.lists(entry(NAME, DATA, url=NEW, size=size), cold=True)
                     self.agent.at(NEW, Reply(200, DATA))
                     found = self.result(ask())
-                    if isinstance(found, Head):
+                    if isinstance(found, FileHead):
                         assert found.size == len(DATA)
                     else:
                         self.assert_bytes(found)
@@ -204,12 +204,12 @@ class Gone(MirrorCase):
         """If the new URL is slow or fails, the client is redirected there; or it is gone, too."""
         for reply in (Silence(), Reply(503), Reply(404)):
             self.listed(Reply(404))
-            self.listings.lists(entry(NAME, DATA, url=NEW), cold=True)
+            self.pages.lists(entry(NAME, DATA, url=NEW), cold=True)
             self.agent.at(NEW, reply)
             asked = self.fetch()
             self.clock.advance(TIMEOUT)
             if getattr(reply, "status", 0) == 404:
-                self.error(asked, NotUpstream)
+                self.error(asked, MissingUpstream)
             else:
                 self.assert_redirected(asked, NEW)
             self.delete()
@@ -218,10 +218,10 @@ class Gone(MirrorCase):
         """A file that a fresh page does not list is not there; a page that fails tells nothing."""
         self.listed(silence := Silence())
         asked = self.fetch()
-        self.listings.known.clear()
+        self.pages.known.clear()
         silence.answer(Reply(404))
-        self.error(asked, NotUpstream)
-        self.listings.failure = UpstreamFailed("https://index.example/", "down")
+        self.error(asked, MissingUpstream)
+        self.pages.failure = UpstreamFailed("https://index.example/", "down")
         self.listed(Reply(404))
         self.assert_redirected(self.fetch())
         self.listed(Reply(404), private=True)
@@ -251,7 +251,7 @@ class Companions(MirrorCase):
                 self.assert_cached(NAME + suffix, self.METADATA)
                 assert self.agent.urls() == [URL + suffix]
                 self.delete()
-                self.listings.known.clear()
+                self.pages.known.clear()
 
     def test_wrong(self) -> None:
         """Metadata without the advertised digest is never served, but suppressed."""
@@ -260,15 +260,15 @@ class Companions(MirrorCase):
             self.agent.at(URL + ".metadata", Reply(200, b"other"))
             asked = self.fetch(self.SIDECAR)
             self.run_threads()  # where the wheel, which is none, is read
-            self.error(asked, NotUpstream)
+            self.error(asked, MissingUpstream)
             assert self.agent.urls().count(URL + ".metadata") == 2
-            assert self.listings.suppressed.pop() == ("demo", NAME)
+            assert self.pages.suppressed.pop() == ("demo", NAME)
         # What is not advertised is looked up, and nothing is suppressed.
-        self.listings.refetched.clear()
+        self.pages.refetched.clear()
         self.listed()
         self.agent.at(URL + ".metadata", Reply(404))
-        self.error(self.fetch(self.SIDECAR), NotUpstream)
-        assert (self.listings.refetched, self.listings.suppressed) == ([("demo", NAME)], [])
+        self.error(self.fetch(self.SIDECAR), MissingUpstream)
+        assert (self.pages.refetched, self.pages.suppressed) == ([("demo", NAME)], [])
 
 
 class Uncached(MirrorCase):
@@ -317,7 +317,7 @@ class Uncached(MirrorCase):
         self.assert_not_cached(redirect=False)
         name = "x" * 300 + ".whl"
         self.cache_dir.own.unlink()
-        self.listings.lists(entry(name, DATA))
+        self.pages.lists(entry(name, DATA))
         self.agent.at(FILES + name, Reply(200, DATA))
         self.assert_redirected(self.fetch(name), FILES + name)
         assert self.leftovers() == []
@@ -361,7 +361,7 @@ class Uncached(MirrorCase):
         """Two files that differ in port or query alone are not taken for each other."""
         for number, url in enumerate((f"{URL}?id=1", f"{URL}?id=2")):
             name = f"{number}.whl"
-            self.listings.lists(entry(name, DATA, url=url, hashes={}, size=None))
+            self.pages.lists(entry(name, DATA, url=url, hashes={}, size=None))
             self.agent.at(url, Reply(200, f"file {number}".encode()))
             self.assert_bytes(self.result(self.fetch(name)), f"file {number}".encode())
             self.assert_cached(name, f"file {number}".encode())
@@ -381,7 +381,7 @@ class Heads(MirrorCase):
 
     def assert_size(self, size: int | None, digest: str | None = sha256(DATA)) -> None:
         found = self.result(self.head())
-        assert isinstance(found, Head)
+        assert isinstance(found, FileHead)
         assert (found.size, found.reference.sha256) == (size, digest)
 
     def test_page(self) -> None:
@@ -430,7 +430,7 @@ class Heads(MirrorCase):
             assert self.error(self.head(), UpstreamFailed).temporary == temporary, status
         for status in (404, 410):
             self.listed(Reply(status), size=None)
-            self.error(self.head(), NotUpstream)
+            self.error(self.head(), MissingUpstream)
         self.listed(Reply(200, b"", length=None), size=None)
         self.error(self.head(), UpstreamFailed)
         self.build(capacity=0)

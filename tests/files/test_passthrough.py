@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from proxpi.files.cache_dir import OpenFile
-from proxpi.files.fetch import MIN_PROGRESS, STALLED
+from proxpi.files.fetch import MIN_PROGRESS, PARK_AFTER
 from proxpi.files.mirror import Redirect
 from proxpi.files.passthrough import RangeResponse
 from proxpi.files.spool import WINDOW
@@ -234,7 +234,7 @@ class Broken(MirrorCase):
         """A URL that expires is replaced by that of a fresh page."""
         first, reading = self.begin_range(MIN_PROGRESS, Reply(403), ETag='"x"')
         fresh = f"{URL}?again"
-        self.listings.lists(entry(NAME, LARGE, url=fresh))
+        self.pages.lists(entry(NAME, LARGE, url=fresh))
         self.agent.at(fresh, part(LARGE, MIN_PROGRESS, ETag='"x"'))
         first.cut()
         self.clock.pump([1] * 4)
@@ -267,7 +267,7 @@ class Broken(MirrorCase):
         reading.paused = True
         first.bring(LARGE[2:at])
         assert first.paused
-        self.clock.advance(STALLED)
+        self.clock.advance(PARK_AFTER)
         assert (first.closed, len(self.agent.asked)) == (True, 1)
         reading.go_on()
         self.assert_read(reading, LARGE[1:])
@@ -299,7 +299,7 @@ class Crowded(MirrorCase):
         self.agent.at(URL, Reply(200, LARGE))
         self.assert_bytes(self.result(self.range(self.SPAN)), LARGE)
         assert self.ranges()[-1] is None
-        self.listings.lists(entry("other.whl", DATA, url=FILES + "other.whl"))
+        self.pages.lists(entry("other.whl", DATA, url=FILES + "other.whl"))
         self.agent.at(FILES + "other.whl", Reply(200, DATA))
         self.assert_bytes(self.result(self.fetch("other.whl")))
 
@@ -333,7 +333,7 @@ class Files(MirrorCase):
         rest = part(LARGE, WINDOW + 20, arrived=False)
         self.listed(first, rest, data=LARGE)
         reading = self.stall(first, self.fetch())
-        self.clock.advance(STALLED - 0.1)
+        self.clock.advance(PARK_AFTER - 0.1)
         assert not first.closed
         self.clock.advance(0.2)
         assert first.closed
@@ -345,7 +345,7 @@ class Files(MirrorCase):
         self.complete(rest, reading)
         self.listed(first := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
         reading = self.stall(first, self.fetch())
-        self.clock.advance(STALLED)
+        self.clock.advance(PARK_AFTER)
         reading.hang_up()
         assert len(self.agent.asked) == 1
         self.assert_clean()
@@ -366,12 +366,12 @@ class Files(MirrorCase):
         self.listed(reply := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
         reading = self.stall(reply, self.fetch())
         for start in range(WINDOW + 20, 3 * WINDOW, 2 * WINDOW):
-            self.clock.advance(STALLED - 0.1)
+            self.clock.advance(PARK_AFTER - 0.1)
             reading.go_on()
             reading.paused = True
             reply.bring(LARGE[start : start + 2 * WINDOW])
             assert reply.paused
-        self.clock.advance(STALLED - 0.1)
+        self.clock.advance(PARK_AFTER - 0.1)
         reading.go_on()
         self.complete(reply, reading, len(reading.data))
         assert len(self.agent.asked) == 1
@@ -385,10 +385,10 @@ class Files(MirrorCase):
         readings = [self.stall(*pair) for pair in begun]
         assert len(readings) == CONNECTIONS * 3 // 4
         other = entry("other.whl", LARGE, url=URL + ".other")
-        self.listings.lists(other)
+        self.pages.lists(other)
         self.agent.at(other["url"], Reply(200, LARGE))
         wanted = self.fetch("other.whl")
-        self.clock.advance(STALLED)
+        self.clock.advance(PARK_AFTER)
         assert self.read(wanted).whole
         assert not any(reading.cut for reading in readings)
 

@@ -320,7 +320,7 @@ class Downloads(MirrorCase):
         slow = Reply(200, b"", whole=False, length=len(new))
         for name, data, reply in (("old", old, Reply(200, old)), ("new", new, slow)):
             url = URL.replace("demo", name)
-            self.listings.lists(entry(name, data, url=url))
+            self.pages.lists(entry(name, data, url=url))
             self.agent.at(url, reply)
         first = self.fetch("old")
         self.run_threads()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxpi.files.resolver import METADATA, SIGNATURE, FileReference, Resolver, file_reference
 from proxpi.simple.model import ListedFile, NotListed
 from tests.support.cases import Case, entry, run, sha256
-from tests.support.mirrors import FakeListings
+from tests.support.mirrors import FakePages
 
 DIGEST = "a" * 64
 X = "https://files.example/x.whl"
@@ -120,7 +120,7 @@ class Finding(Case):
         """A file that is listed under the name of a companion is found as listed."""
         name, url = "demo-1.0.tar.gz.asc", "https://other.example/signature"
         for cold, beside in ((False, False), (False, True), (True, False), (True, True)):
-            pages = FakeListings()
+            pages = FakePages()
             if beside:
                 pages.lists(entry("demo-1.0.tar.gz", b"sdist"), cold=cold)
             pages.lists(entry(name, b"signed", url=url), cold=cold)
@@ -132,4 +132,4 @@ class Finding(Case):
     def test_companion_of_no_file(self) -> None:
         """There is no companion of a file that no page lists."""
         for name in ("demo-1.0.whl", "demo-1.0.whl.metadata", "demo-1.0.whl.asc"):
-            self.error(run(Resolver(FakeListings()).find("demo", name)), NotListed)
+            self.error(run(Resolver(FakePages()).find("demo", name)), NotListed)

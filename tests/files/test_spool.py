@@ -85,7 +85,7 @@ class Growing(SpoolCase):
         reading = self.begin(self.reply, MIB)
         reading.paused = True
         self.finish(self.reply, MIB)
-        self.listings.lists(entry("other.whl", LARGE, url=URL + ".other"))
+        self.pages.lists(entry("other.whl", LARGE, url=URL + ".other"))
         self.agent.at(URL + ".other", Reply(200, LARGE))
         other = self.result(self.fetch("other.whl"))
         assert isinstance(other, Reader)

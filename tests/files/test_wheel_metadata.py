@@ -19,14 +19,14 @@ from twisted.web.iweb import IResponse
 from proxpi.files import wheel_metadata
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import GONE
-from proxpi.files.resolver import NotUpstream
+from proxpi.files.resolver import MissingUpstream
 from proxpi.files.wheel_metadata import (
     LIMIT,
     STEP,
     TAIL,
-    Needed,
-    Unfit,
-    View,
+    NoUsableMetadata,
+    PieceMissing,
+    SparseFile,
     WheelFailed,
     core_metadata,
     read_pieces,
@@ -59,7 +59,7 @@ AT_THE_START = archive((MEMBER, METADATA), PADDING)
 
 
 def read(data: bytes, filename: str = NAME) -> bytes:
-    view = View(len(data), lambda start, count: data[start : start + count])
+    view = SparseFile(len(data), lambda start, count: data[start : start + count])
     return core_metadata(view, filename)
 
 
@@ -71,8 +71,8 @@ def read_in_pieces(data: bytes, tail: int = TAIL) -> tuple[bytes, int]:
     pieces[start] = data[start:]
     for count in range(1, 20):
         try:
-            return core_metadata(View(len(data), at), NAME), count
-        except Needed as needed:
+            return core_metadata(SparseFile(len(data), at), NAME), count
+        except PieceMissing as needed:
             stop = max(needed.stop, needed.start + STEP)
             pieces[needed.start] = data[needed.start : stop]
     raise AssertionError("it never had enough")
@@ -153,7 +153,7 @@ with pytest.warns(UserWarning, match="Duplicate name"):
 )
 def test_unfit(data: bytes, cause: str) -> None:
     """A wheel without one readable, bounded file of metadata is unfit."""
-    with pytest.raises(Unfit, match=cause):
+    with pytest.raises(NoUsableMetadata, match=cause):
         read(data)
 
 
@@ -168,8 +168,8 @@ def test_huge_directory() -> None:
         counts.append(count)
         return (bytes(3 * LIMIT) + data)[start : start + count]
 
-    with pytest.raises(Unfit):
-        core_metadata(View(3 * LIMIT + len(data), at), NAME)
+    with pytest.raises(NoUsableMetadata):
+        core_metadata(SparseFile(3 * LIMIT + len(data), at), NAME)
     assert max(counts) <= LIMIT
 
 
@@ -187,7 +187,7 @@ def test_damaged(stop: int, changes: list[tuple[int, int]]) -> None:
         data[offset] = value
     try:
         assert isinstance(read(bytes(data[:stop])), bytes)
-    except Unfit as error:
+    except NoUsableMetadata as error:
         assert str(error)
 
 
@@ -215,7 +215,7 @@ def test_a_hostile_directory_takes_linear_time(name: bytes, extra: bytes) -> Non
         )
 
     def work(data: bytes) -> None:
-        with pytest.raises(Unfit):
+        with pytest.raises(NoUsableMetadata):
             read(data)
 
     assert_linear(work, made, 1_000 if len(name + extra) < 1_000 else 8)
@@ -285,8 +285,8 @@ class Advertised(MirrorCase):
         """
         self.delete()
         stated = {"sha256": sha256(METADATA)} if metadata is None else metadata
-        self.listings.lists(entry(NAME, data, metadata=stated, **keys), private=private)
-        self.listings.suppressed.clear()
+        self.pages.lists(entry(NAME, data, metadata=stated, **keys), private=private)
+        self.pages.suppressed.clear()
         self.agent.files = {} if wheel else {URL: data}
         self.agent.lie, self.agent.whole = lie or {}, whole
         self.agent.at(URL, *wheel)
@@ -297,17 +297,17 @@ class Advertised(MirrorCase):
     def assert_extracted(self, asked: Deferred[Any]) -> None:
         self.assert_bytes(self.result(asked), METADATA)
         self.assert_cached(SIDECAR, METADATA)
-        assert self.listings.suppressed == []
+        assert self.pages.suppressed == []
 
     def assert_suppressed(self, asked: Deferred[Any]) -> None:
-        self.error(asked, NotUpstream)
-        assert self.listings.suppressed == [("demo", NAME)]
+        self.error(asked, MissingUpstream)
+        assert self.pages.suppressed == [("demo", NAME)]
         assert self.mirror.ready("demo", SIDECAR) is None
 
     def failure(self, asked: Deferred[Any]) -> UpstreamFailed:
         """Give the failure of the client; the page goes on advertising metadata."""
         self.clock.pump([1] * 60)
-        assert self.listings.suppressed == []
+        assert self.pages.suppressed == []
         return self.error(asked, UpstreamFailed)
 
     def test_extracted(self) -> None:
@@ -427,7 +427,7 @@ class Advertised(MirrorCase):
         self.assert_suppressed(self.ask(GONE_REPLY, Reply(200, b"x"), Reply(404)))
         self.agent.at(URL + ".metadata", Reply(200, METADATA))  # the next request tries again
         self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
-        for name, value in (("TAIL", 22), ("STEP", 1), ("TURNS", 2)):
+        for name, value in (("TAIL", 22), ("STEP", 1), ("MAX_RANGES", 2)):
             self.put(wheel_metadata, name, value)
         self.assert_suppressed(self.ask())
         self.build(capacity=0)  # neither read by ranges nor cached, it is not downloaded
@@ -437,11 +437,11 @@ class Advertised(MirrorCase):
         """A file that is no wheel holds no metadata; a failure of its companion is temporary."""
         name = "demo-1.0.tar.gz"
         url = FILES + name + ".metadata"
-        self.listings.lists(entry(name, WHEEL, metadata={"sha256": sha256(METADATA)}))
-        self.error(self.fetch(name + ".metadata"), NotUpstream)
-        assert self.listings.suppressed == [("demo", name)]
+        self.pages.lists(entry(name, WHEEL, metadata={"sha256": sha256(METADATA)}))
+        self.error(self.fetch(name + ".metadata"), MissingUpstream)
+        assert self.pages.suppressed == [("demo", name)]
         assert set(self.agent.urls()) == {url}
-        self.listings.suppressed.clear()
+        self.pages.suppressed.clear()
         for reply in (Reply(503), Reply(429), ConnectionResetError(), Reply(200, b"", length=9)):
             self.agent.at(url, reply)
             asked = self.fetch(name + ".metadata")
@@ -450,7 +450,7 @@ class Advertised(MirrorCase):
         self.agent.at(url, Reply(200, METADATA))
         self.fill_disk()
         self.assert_redirected(self.fetch(name + ".metadata"), url)
-        assert self.listings.suppressed == []
+        assert self.pages.suppressed == []
 
     def test_wheel_fails(self) -> None:
         """Gone beside a wheel that cannot be read now: no client is redirected to it."""
@@ -475,4 +475,4 @@ class Advertised(MirrorCase):
         outage: dict[str, Any] = {"lie": {"status": 500}, "whole": 500}
         assert self.failure(self.ask(Reply(503), private=True, **outage)).cause == "status 503"
         self.assert_redirected(self.ask(Reply(503), **outage), URL + ".metadata")
-        assert self.listings.suppressed == []
+        assert self.pages.suppressed == []

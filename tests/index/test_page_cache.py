@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.index import page_cache
-from proxpi.index.page_cache import LOSSES, YOUNG, NoSuchFile, NoSuchProject, Page
+from proxpi.index.page_cache import MAX_RELOADS, MIN_REFETCH_AGE, NoSuchFile, NoSuchProject, Page
 from proxpi.index.page_store import StoredPage
 from proxpi.simple.model import ListedFile
 from proxpi.simple.negotiate import Serialization
@@ -355,12 +355,12 @@ class FileTests(PagesCase):
         for _ in range(5):
             self.error(self.file("b.zip"), NoSuchFile)
         assert self.agent.count(AT_ROOT) == 1
-        self.clock.advance(YOUNG + 1)
+        self.clock.advance(MIN_REFETCH_AGE + 1)
         self.indexes.says(AT_ROOT, Reply(304))
         self.error(self.file("b.zip"), NoSuchFile)
         assert self.agent.asked[-1].header("If-None-Match") == '"x"'
         assert self.agent.count(AT_ROOT) == 2
-        self.clock.advance(YOUNG + 1)
+        self.clock.advance(MIN_REFETCH_AGE + 1)
         self.indexes.says(AT_ROOT, project_page("a.zip", "b.zip"))
         assert self.result(self.file("b.zip")).entry["filename"] == "b.zip"
         self.error(run(self.pages.fetch_file("absent", "a.zip")), NoSuchProject)
@@ -370,7 +370,7 @@ class FileTests(PagesCase):
         self.indexes.says(AT_ROOT, Reply(500))
         assert self.fails(self.file()).cause == "status 500"
         self.setUp()
-        for age, status in ((YOUNG + 1, "HIT"), (2000, "STALE")):
+        for age, status in ((MIN_REFETCH_AGE + 1, "HIT"), (2000, "STALE")):
             self.page()
             self.clock.advance(age)
             self.indexes.says(AT_ROOT, Reply(500))
@@ -380,7 +380,7 @@ class FileTests(PagesCase):
             assert self.page().status == status
             self.setUp()
         self.page()
-        self.clock.advance(YOUNG + 1)
+        self.clock.advance(MIN_REFETCH_AGE + 1)
         self.agent.silent.add(AT_ROOT)
         ask = self.file("b.zip")
         self.clock.advance(5.1)
@@ -413,7 +413,7 @@ class FileTests(PagesCase):
         """A page that is lost whenever it is read is a failure, after a few tries."""
         self.put(StoredPage, "read", lambda *_: None)
         assert self.error(self.file(), UpstreamFailed).temporary
-        assert self.agent.count(AT_ROOT) <= LOSSES
+        assert self.agent.count(AT_ROOT) <= MAX_RELOADS
         assert "a.zip" in self.page().body.data.decode()
 
 

@@ -26,7 +26,7 @@ from proxpi.index.revalidation import (
     with_retries,
 )
 from proxpi.simple import parse
-from proxpi.single_flight import Flights, Late
+from proxpi.single_flight import Flights, WaitTimeout
 from proxpi.upstream.errors import Offline, TLSFailed, UpstreamFailed
 from tests.support.agent import Reply
 from tests.support.cases import Case, run
@@ -117,7 +117,7 @@ class ProgressTests(Case):
         for _ in range(11):
             progress.add(1)
             clock.advance(1)
-        self.error(wait, Late)
+        self.error(wait, WaitTimeout)
         progress.begin()
         assert progress.hangs
         progress.add(0)  # a response head

@@ -59,8 +59,8 @@ def part(
 
 
 @attrs.define(eq=False)
-class FakeListings:
-    """A `Listings` that a test fills.
+class FakePages:
+    """A `ProjectPages` that a test fills.
 
     :ivar known: the files of each page that is at hand, by project and name
     :ivar fresh: the files that pages list once they are fetched
@@ -158,7 +158,7 @@ class MirrorCase(FolderCase):
         self.put(fetch, "PAUSE", 0.0)
         self.clock = Clock()
         self.agent = MemoryAgent()
-        self.listings = FakeListings()
+        self.pages = FakePages()
         self.threads: list[tuple[Any, Deferred[Any]]] = []
         self.build()
 
@@ -174,7 +174,7 @@ class MirrorCase(FolderCase):
         self.cache_dir = cache_folder(self.folder, capacity, writes=writes, reads=self.in_thread)
         self.cache_dir.prepare()
         self.mirror = file_mirror(
-            self.listings,
+            self.pages,
             upstream_client(self.agent, self.clock, offline=offline),
             self.cache_dir,
             self.clock,
@@ -201,7 +201,7 @@ class MirrorCase(FolderCase):
     ) -> None:
         """Let the page list the wheel, and the upstream answer so; by default with the file."""
         private, cold = keys.pop("private", False), keys.pop("cold", False)
-        self.listings.lists(entry(NAME, data, **keys), private=private, cold=cold)
+        self.pages.lists(entry(NAME, data, **keys), private=private, cold=cold)
         self.agent.at(URL, *(replies or [Reply(200, data)]))
         self.agent.asked.clear()
 

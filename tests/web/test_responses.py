@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.test.requesthelper import DummyRequest
 
-from proxpi.files.resolver import NotUpstream
+from proxpi.files.resolver import MissingUpstream
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject
 from proxpi.index.project_list import NoSuchList
 from proxpi.upstream.errors import UpstreamFailed
@@ -22,7 +22,7 @@ URL = "https://user:secret@index.example/simple/"
         (NoSuchProject("demo"), 404, "project", None),
         (NoSuchFile("x.whl"), 404, "file", None),
         (NoSuchList(), 404, "list", None),
-        (NotUpstream("x.whl"), 404, "not there", None),
+        (MissingUpstream("x.whl"), 404, "not there", None),
         (UpstreamFailed(URL, "status 401", temporary=False), 502, "index.example", None),
         (UpstreamFailed(URL, "connection refused"), 503, "connection refused", "5"),
         (UpstreamFailed(URL, "busy", retry_after=0.0), 503, "busy", "1"),
