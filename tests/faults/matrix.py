@@ -154,7 +154,7 @@ class Upstream:
         login = f"user:{PASSWORD}@" if self.failure.trouble.private else ""
         host = "index.test" if self.names else self.gate.host
         settings = {
-            "PROXPI_INDEX_URL": f"{scheme}://{login}{host}:{self.gate.own_port}/simple/",
+            "PROXPI_INDEX_URL": f"{scheme}://{login}{host}:{self.gate.port}/simple/",
             "PROXPI_INDEX_TTL": ttl,
             "PROXPI_CACHE_DIR": str(self.folder / "cache"),
             "PROXPI_DOWNLOAD_TIMEOUT": "30",

@@ -45,12 +45,7 @@ def part(
     arrived: bool = True,
     **headers: str,
 ) -> Reply:
-    """
-    Give a response with a range of a file.
-
-    :param size: the size that it states, if not the true one
-    :param arrived: whether its bytes have arrived
-    """
+    """Give a response with a range of a file, and another size than the true one, if given."""
     stop = len(data) if stop is None else stop
     stated = f"bytes {start}-{stop - 1}/{len(data) if size is None else size}"
     length, body = stop - start, data[start:stop] if arrived else b""
@@ -109,12 +104,7 @@ class FakePages:
 
 @attrs.define(eq=False)
 class Reading:
-    """A client that reads what arrives, unless it is paused.
-
-    :ivar data: what was read
-    :ivar whole: whether that is all, and right
-    :ivar cut: whether it gets no more
-    """
+    """A client that reads what arrives, unless it is paused; ``cut``: it gets no more."""
 
     reader: Reader
     paused: bool = False

@@ -36,9 +36,8 @@ def proxies(folder: Path) -> Iterator[StartProxy]:
     """
     Start proxies, which end with the block, in front of an index, whose certificate they trust.
 
-    Keywords in upper case are variables, others settings without ``PROXPI_``; ``options`` are those
-    of the plugin, and `within` is a command as in :class:`Proxy`. Clients wait half a minute for a
-    file, so that no test depends on the speed of the machine.
+    Keywords in upper case are variables, others settings without ``PROXPI_``. Clients wait half a
+    minute for a file, so that no test depends on the speed of the machine.
     """
     with ExitStack() as stack:
 

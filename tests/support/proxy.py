@@ -73,12 +73,11 @@ def way_out() -> dict[str, str]:
 
 
 class Proxy(Process):
-    """A proxpi.
+    """A proxpi, by default on a free port of 127.0.0.1.
 
     ``settings`` are environment variables (``PROXPI_…``); ``options`` are those of the plugin.
-    Where neither says where to listen, it is a free port of 127.0.0.1. ``within`` is a command
-    that runs another one in its own place, in surroundings of its own. With ``listens`` off it is
-    not waited for.
+    ``within`` is a command that runs another one in its place. With ``listens`` off it is not
+    waited for.
     """
 
     def __init__(
@@ -124,11 +123,7 @@ class Proxy(Process):
             assert self.get("/health").status == 200
 
     def get_cached(self, path: str) -> Reply:
-        """A file from the cache, asked for again as long as it is answered with a redirect.
-
-        Between an upstream's last byte and the file's being in the cache nothing tells a client
-        that it is there, but the answer to the next request.
-        """
+        """Request a file until it is no redirect: nothing else tells that it is cached."""
         end = time.monotonic() + GUARD_SECONDS
         reply = self.get(path)
         while reply.status == 302 and time.monotonic() < end:

@@ -46,9 +46,7 @@ def reset(connection: socket.socket) -> None:
 class Server:
     """Listens as long as the ``with`` block lasts.
 
-    What :meth:`serve` raises, except `OSError` (the client has left), is raised at its end.
-
-    :ivar connections: how many there were
+    Errors of :meth:`serve`, except `OSError` (the client has left), are raised at the end.
     """
 
     def __init__(
@@ -164,11 +162,7 @@ class Server:
     def join(
         self, one: socket.socket, port: int, doomed: Callable[[], bool] = lambda: False
     ) -> None:
-        """
-        Pass bytes on between a connection and a port of 127.0.0.1 until one side ends.
-
-        :param doomed: whether the connection is to end with the next bytes
-        """
+        """Pass bytes on to and from a port of 127.0.0.1 until one side ends, or is doomed to."""
         other = socket.create_connection(("127.0.0.1", port))
         with self.held(other):
             ways = {one: other, other: one}
@@ -246,23 +240,19 @@ class Conversations(Server):
 
 
 class Gate(Server):
-    """A gate before ``port`` of 127.0.0.1: where a network fails, rather than an index.
+    """A network before a port of 127.0.0.1, which fails, rather than an index.
 
     It passes bytes on, speaks TLS if it has a certificate, and can be closed, clogged and opened
-    again at the same address (``host`` and ``own_port``): one of its own, unless it is given, so
-    that the port stays free meanwhile (Linux: all of 127/8 is this machine).
+    again at the same address: one of its own, unless it is given, so that the port stays free
+    meanwhile (Linux: all of 127/8 is this machine).
     """
 
-    def __init__(self, port: int, host: str | None = None, own_port: int = 0) -> None:
+    def __init__(self, behind: int, host: str | None = None, port: int = 0) -> None:
         own = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
-        super().__init__(host or own, own_port)
-        self._behind = port
+        super().__init__(host or own, port)
+        self._behind = behind
         self._answer: bytes | None = None
         self._fillers: list[socket.socket] = []
-
-    @property
-    def own_port(self) -> int:
-        return self.port
 
     def serve(self, connection: socket.socket, number: int) -> None:
         if self._answer is None:
