@@ -34,7 +34,7 @@ from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
 from proxpi.files.verify import Digests, Mismatch, compare
 from proxpi.single_flight import Flights, InThread, WaitTimeout
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import Offline, UpstreamFailed
 
 #: The most bytes of an archive's directory, and of metadata.
 LIMIT = 4 * 1024 * 1024
@@ -195,6 +195,10 @@ class WheelMetadata:
             self._extracting.add(reference)
             try:
                 return await self._extract(reference, error)
+            except UpstreamFailed as failed:
+                if not isinstance(failed, Offline):
+                    _log.error("core metadata not served: {error}", error=failed)
+                raise
             finally:
                 self._extracting.discard(reference)
 

@@ -35,6 +35,7 @@ from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import MemoryAgent, Reply, Silence
 from tests.support.cases import FILES, at_once, entry, sha256
 from tests.support.growth import assert_linear
+from tests.support.logs import logged
 from tests.support.mirrors import NAME, TIMEOUT, URL, MirrorCase, part
 
 MEMBER = "demo-1.0.dist-info/METADATA"
@@ -453,9 +454,11 @@ class Advertised(MirrorCase):
         assert self.pages.suppressed == []
 
     def test_wheel_fails(self) -> None:
-        """Gone beside a wheel that cannot be read now: no client is redirected to it."""
+        """Gone beside a wheel that cannot be read now: logged, and no client is redirected."""
         for status in (500, 503, 401):
-            error = self.failure(self.ask(lie={"status": status}, whole=status))
+            with logged("proxpi.files") as log:
+                error = self.failure(self.ask(lie={"status": status}, whole=status))
+            assert f"core metadata not served: {error}" in log.lines
             assert isinstance(error, WheelFailed)
             assert error.temporary == (status != 401)
         for length, cause in ((100, "status 503"), (None, "a part of another length")):
@@ -469,7 +472,9 @@ class Advertised(MirrorCase):
         """A companion that fails now, beside a wheel without metadata, may come next time."""
         cut, padding = Reply(200, METADATA[:5], length=len(METADATA)), archive(PADDING)
         for reply in (Reply(503), Reply(401), Reply(429), ConnectionResetError(), cut):
-            error = self.failure(self.ask(reply, data=padding, private=True))
+            with logged("proxpi.files") as log:
+                error = self.failure(self.ask(reply, data=padding, private=True))
+            assert log.levels[-1] == "error", "whatever was logged of the companion before"
             assert error.temporary == (getattr(reply, "status", None) != 401)
         # In an outage a client is redirected for it as for any file, or told why it fails.
         outage: dict[str, Any] = {"lie": {"status": 500}, "whole": 500}
