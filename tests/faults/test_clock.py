@@ -6,14 +6,34 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
-from tests.support.inside import WallClock
+from tests.support.inside import inserted
 from tests.support.processes import StartProxy
 
 HOUR = 3600.0
+
+
+@attrs.frozen
+class WallClock:
+    """The ``time.time`` of a process; its monotonic clock and the timers go on."""
+
+    path: Path
+
+    def __attrs_post_init__(self) -> None:
+        self.jump(0)
+
+    def jump(self, seconds: float) -> None:
+        new = self.path.with_suffix(".new")
+        new.write_text(str(seconds), encoding="ascii")
+        new.replace(self.path)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return inserted(WALL_CLOCK=str(self.path))
 
 
 def test_running(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
