@@ -294,19 +294,19 @@ class Proxpi(Policy):
     """The policy of proxpi, by its own code."""
 
     def prepare(self) -> None:
-        self.index = EvictionIndex()
+        self.eviction_index = EvictionIndex()
 
     def add(self, file: int) -> None:
-        self.index.add(str(file), self.files[file])
-        self.index.use(str(file))
+        self.eviction_index.add(str(file), self.files[file])
+        self.eviction_index.use(str(file))
 
     def hit(self, file: int) -> None:
-        self.index.use(str(file))
+        self.eviction_index.use(str(file))
 
     def victim(self) -> int:
-        [path] = self.index.victims(1) or []
-        self.index.raise_inflation(path)
-        self.index.drop(path)
+        [path] = self.eviction_index.victims(1) or []
+        self.eviction_index.raise_inflation(path)
+        self.eviction_index.remove(path)
         return int(path)
 
 

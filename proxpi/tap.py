@@ -29,7 +29,7 @@ from proxpi.atomic_files import ThrottledLog
 from proxpi.files.cache_dir import CacheDir
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
-from proxpi.files.eviction_index import EvictionIndex, Responses
+from proxpi.files.eviction_index import CachedResponses, EvictionIndex
 from proxpi.files.layout import OWN_FOLDER
 from proxpi.files.mirror import Mirror
 from proxpi.files.passthrough import RangeClient
@@ -113,7 +113,7 @@ def build(
         writes=resources.writes,
         reads=resources.reads,
         seconds=reactor.seconds,
-        responses=response_cache,
+        response_cache=response_cache,
     )
     sources = [
         IndexClient(
@@ -200,18 +200,18 @@ def cache_folder(
     writes: InThread = execute,
     reads: InThread = execute,
     seconds: Callable[[], float] = time.monotonic,
-    responses: Responses | None = None,
+    response_cache: CachedResponses | None = None,
 ) -> CacheDir:
     """Make the cache folder with its parts; 0 as its capacity, in bytes, keeps no file."""
     log = ThrottledLog(Logger(namespace="proxpi.files"), folder, seconds)
-    index = EvictionIndex(responses)
-    queue = DeletionQueue(folder, index, log, writes)
+    eviction_index = EvictionIndex(response_cache)
+    queue = DeletionQueue(folder, eviction_index, log, writes)
     return CacheDir(
         folder=folder,
-        index=index,
-        quota=Quota(capacity, index, queue),
+        eviction_index=eviction_index,
+        quota=Quota(capacity, eviction_index, queue),
         queue=queue,
-        usage_log=UsageLog(folder / OWN_FOLDER, index, writes, seconds),
+        usage_log=UsageLog(folder / OWN_FOLDER, eviction_index, writes, seconds),
         log=log,
         writes=writes,
         reads=reads,

@@ -1,4 +1,4 @@
-"""The file mirror: package files, fetched once, checked, and kept on disk.
+"""The file mirror: package files, fetched once, verified, and kept on disk.
 
 It knows nothing of clients, and of indexes only what its ``ProjectPages`` protocol tells it.
 """

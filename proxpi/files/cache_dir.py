@@ -5,7 +5,7 @@ A cached file is *unverified* (it was found, and was not compared with its page 
 served; a file with another identity than the remembered one is unverified. A file without a digest
 is verified by its size alone. A downloaded file is hashed while it arrives, and flushed to disk
 before it gets its cache path; a found file is read once. While the folder is being *cleared*, found
-files are neither checked nor served.
+files are neither verified nor served.
 
 All renames into and out of cache paths happen on the reactor's thread. The outcome of a thread
 concerns the file with the identity that the thread saw; it is dropped where another file lies by
@@ -38,7 +38,7 @@ from proxpi.files.layout import Identity
 from proxpi.files.quota import BATCH, DeletionQueue, Quota, Reservation, ScanRunning, TooLarge
 from proxpi.files.resolver import FileReference
 from proxpi.files.usage_log import UsageLog
-from proxpi.files.verify import Checked, Digests, check, compare, digest_of_url
+from proxpi.files.verify import Digests, VerifiedFile, check, compare, digest_of_url
 from proxpi.single_flight import InThread
 
 #: Bytes of a partial file that are gathered before they are written.
@@ -116,7 +116,7 @@ def reopen(file: BinaryIO | FileIO) -> BinaryIO:
 class Cached:
     """Which cached file an open file is; `path`: its whole path."""
 
-    index: EvictionIndex
+    eviction_index: EvictionIndex
     cache_path: str
     path: str
     identity: Identity
@@ -142,7 +142,7 @@ class OpenFile:
 
     def __attrs_post_init__(self) -> None:
         if self.cached is not None and not self.is_kept:
-            self.cached.index.acquire(self.cached.cache_path)
+            self.cached.eviction_index.acquire(self.cached.cache_path)
 
     @property
     def cache_path(self) -> str:
@@ -158,8 +158,8 @@ class OpenFile:
     def keep(self) -> OpenFile | None:
         """Open the file to be kept; ``None`` if it is not the verified file any more."""
         if self.cached is not None:
-            checked = self.cached.index.verified(self.cached.cache_path)
-            if checked is not None and checked.identity == self.cached.identity:
+            verified = self.cached.eviction_index.verified(self.cached.cache_path)
+            if verified is not None and verified.identity == self.cached.identity:
                 return self.share(is_kept=True)
         return None
 
@@ -172,16 +172,16 @@ class OpenFile:
             return False
 
     def mark_unverified(self) -> None:
-        """Have the cached file checked before it is served again: it cannot be read."""
+        """Have the cached file verified before it is served again: it cannot be read."""
         if self.cached is not None:
-            self.cached.index.mark_unverified(self.cached.cache_path, self.cached.identity)
+            self.cached.eviction_index.mark_unverified(self.cached.cache_path, self.cached.identity)
 
     def close(self) -> None:
         """Close the file; further calls do nothing."""
         if not self.file.closed:
             self.file.close()
             if self.cached is not None and not self.is_kept:
-                self.cached.index.release(self.cached.cache_path)
+                self.cached.eviction_index.release(self.cached.cache_path)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -192,7 +192,7 @@ class CacheDir:
     """
 
     folder: Path
-    index: EvictionIndex
+    eviction_index: EvictionIndex
     quota: Quota
     _queue: DeletionQueue
     _usage_log: UsageLog
@@ -235,24 +235,24 @@ class CacheDir:
                 each.unlink()
 
         ended: Deferred[None] = self.writes(unlink)
-        if self.quota.capacity and self.index.is_complete:
+        if self.quota.capacity and self.eviction_index.is_complete:
             self.count_uses()
             ended.addCallback(lambda _: self._usage_log.save())
         return ended
 
     def count_uses(self) -> None:
         """Count what the response cache has served; write the usage log if that is due."""
-        self.index.collect_uses()
+        self.eviction_index.collect_uses()
         self._usage_log.save_if_due()
 
-    def checked(self, reference: FileReference) -> Checked | None:
-        checked = self.index.verified(reference.cache_path or "")
-        return checked if checked is not None and checked.matches(reference) else None
+    def verified(self, reference: FileReference) -> VerifiedFile | None:
+        verified = self.eviction_index.verified(reference.cache_path or "")
+        return verified if verified is not None and verified.matches(reference) else None
 
     def open(self, reference: FileReference, *, fetched: bool = False) -> OpenFile | None:
         """Open a verified file; `fetched`: whether it was downloaded for this request."""
-        path, checked = reference.cache_path, self.checked(reference)
-        if path is None or checked is None:
+        path, verified = reference.cache_path, self.verified(reference)
+        if path is None or verified is None:
             return None
         full_path = self.folder / path
         try:
@@ -260,28 +260,30 @@ class CacheDir:
         except OSError as error:
             self._note_unreadable(path, error)
             return None
-        identity = checked.identity
+        identity = verified.identity
         if Identity.of(os.fstat(file.fileno())) != identity:
             file.close()
-            self.index.mark_unverified(path)
+            self.eviction_index.mark_unverified(path)
             return None
-        self.index.use(path)
-        cached = Cached(self.index, path, str(full_path), identity)
-        sha256 = checked.digests["sha256"]
+        self.eviction_index.use(path)
+        cached = Cached(self.eviction_index, path, str(full_path), identity)
+        sha256 = verified.digests["sha256"]
         return OpenFile(file, identity.size, sha256, reference.has_digest, cached, fetched)
 
-    def confirm(self, reference: FileReference, now: float) -> None:
+    def set_revalidated_at(self, reference: FileReference, now: float) -> None:
         """Note when the upstream had, or is taken to have had, the cached version of a file."""
-        if reference.cache_path is not None and self.checked(reference) is not None:
-            self.index.confirm(reference.cache_path, now)
+        if reference.cache_path is not None and self.verified(reference) is not None:
+            self.eviction_index.set_revalidated_at(reference.cache_path, now)
 
     def found(self, reference: FileReference) -> bool:
         """Whether an unverified file lies at the cache path of a reference."""
         path = reference.cache_path
-        if path is None or not self.quota.capacity or self._clearing or self.index.verified(path):
+        if path is None or not self.quota.capacity or self._clearing:
+            return False
+        if self.eviction_index.verified(path) is not None:
             return False
         try:
-            status = layout.look(self.folder, path)
+            status = layout.stat_cache_path(self.folder, path)
         except OSError as error:
             self._log.error(error, UNREADABLE)
             return False
@@ -292,37 +294,37 @@ class CacheDir:
         path = reference.cache_path
         assert path is not None
         try:
-            checked = await self.reads(lambda: check(self.folder / path, reference))
-            if checked is None or self._clearing:
+            verified = await self.reads(lambda: check(self.folder / path, reference))
+            if verified is None or self._clearing:
                 return False
-            if Identity.of(os.lstat(self.folder / path)) != checked.identity:
+            if Identity.of(os.lstat(self.folder / path)) != verified.identity:
                 return False
         except OSError as error:
             self._note_unreadable(path, error)
             return False
-        if checked.matches(reference):
-            self.index.add(path, checked.identity.size, checked)
+        if verified.matches(reference):
+            self.eviction_index.add(path, verified.identity.size, verified)
             return True
         with suppress(OSError):
-            if self._queue.remove(path, checked.identity):
+            if self._queue.remove(path, verified.identity):
                 _log.warn("{path} is not what the index names: removed", path=path)
             self._queue.start()
         return False
 
     def _note_unreadable(self, path: str, error: OSError) -> None:
         """Note that a file cannot be opened; it counts as long as it may be there."""
-        if layout.says_no_file(error):
-            self.index.drop(path)
+        if layout.is_missing(error):
+            self.eviction_index.remove(path)
             return
         if error.errno not in (errno.EMFILE, errno.ENFILE):  # these say nothing of the file
-            self.index.mark_unverified(path)
+            self.eviction_index.mark_unverified(path)
         self._log.error(error, UNREADABLE)
 
     def partial(self, reference: FileReference, *, cacheable: bool = True) -> PartialFile:
         """Begin a file; raises an `OSError` if the disk does not take it."""
         path = reference.cache_path
         if path is not None:
-            layout.look(self.folder, path)
+            layout.stat_cache_path(self.folder, path)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
         reservation = self.quota.reserve(reference.size)
         try:
@@ -347,7 +349,7 @@ class CacheDir:
         """
         Give a finished file its cache path, flushed to disk; raises `Mismatch` for wrong bytes.
 
-        :param validators: its entity tag and date for a revalidation; see :class:`Checked`
+        :param validators: its entity tag and date for a revalidation; see :class:`VerifiedFile`
         :return: ``None`` once it is cached; if it may not be, an open file without a name
         """
         while (space := partial.flush()) is not None:
@@ -369,8 +371,8 @@ class CacheDir:
         # A file with a digest is never revalidated.
         known = () if reference.has_digest else (*validators, now)
         url = digest_of_url(reference.url)
-        checked = Checked(identity, digests, url, reference.version, *known)
-        self.index.add(path, identity.size, checked)
+        verified = VerifiedFile(identity, digests, url, reference.listing_key, *known)
+        self.eviction_index.add(path, identity.size, verified)
         return None
 
     def discard(self, partial: PartialFile) -> None:
@@ -385,13 +387,13 @@ class CacheDir:
     def _rename(self, partial: PartialFile, path: str) -> None:
         """Rename a file to its cache path; a cached file that is in the way is removed."""
         full_path = self.folder / path
-        layout.look(self.folder, path)  # no symbolic link has come into the way
+        layout.stat_cache_path(self.folder, path)  # no symbolic link has come into the way
         try:
             full_path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(partial.path, full_path)
         except OSError:
             # A folder may be gone again, or a file be where a folder has to be, or the reverse.
-            for other in self.index:
+            for other in self.eviction_index:
                 if path.startswith(f"{other}/") or other.startswith(f"{path}/"):
                     self._queue.remove(other)
             self._queue.start()
@@ -407,7 +409,7 @@ class CacheDir:
         for partial in self._partial:
             if partial.cache_path == path:
                 partial.cache_path = None
-        self.index.mark_unverified(path)  # if it stays
+        self.eviction_index.mark_unverified(path)  # if it stays
         self._queue.remove(path)
         self._queue.start()
 
@@ -416,7 +418,7 @@ class CacheDir:
         scanned: Deferred[None] = Deferred()
         self._scanned.addCallback(scanned.callback)
         await scanned
-        for path in self.index:
+        for path in self.eviction_index:
             if unquote(path.rpartition("/")[2]) in filenames:
                 self.delete(path)
 
@@ -424,20 +426,21 @@ class CacheDir:
         """Remove every file that lies there now; raises an `OSError` if one stays."""
         for partial in self._partial:
             partial.cache_path = None
-        owned = frozenset(self.index)
+        owned = frozenset(self.eviction_index)
         for path in owned:
-            self.index.mark_unverified(path)
+            self.eviction_index.mark_unverified(path)
         self._queue.retry()
         self._clearing += 1
         failures: list[OSError] = []
         try:
-            scan = await self.writes(lambda: layout.survey(self.folder, owned))
+            scan = await self.writes(lambda: layout.scan(self.folder, owned))
             files: dict[str, Identity | None] = dict.fromkeys(owned)
             rest = iter((files | dict(scan.files)).items())
             while (batch := list(islice(rest, BATCH))) or self._queue:
                 for path, expected in batch:
                     # A downloaded file that is verified came after the call.
-                    if (checked := self.index.verified(path)) is None or not checked.downloaded:
+                    verified = self.eviction_index.verified(path)
+                    if verified is None or not verified.downloaded:
                         try:
                             self._queue.remove(path, expected)
                         except OSError as error:

@@ -71,7 +71,7 @@ class CachedFiles:
             raise error
         return file
 
-    def forget(self, reference: FileReference) -> None:
+    def invalidate(self, reference: FileReference) -> None:
         """Forget the freshness of a file, and detach its flights: it was deleted or replaced."""
         self._checks.detach(reference)
         self._revalidations.detach(reference)
@@ -79,30 +79,30 @@ class CachedFiles:
 
     def clear(self) -> None:
         for reference in [*self._checks, *self._revalidations, *self._outdated]:
-            self.forget(reference)
+            self.invalidate(reference)
 
     def _is_fresh(self, reference: FileReference) -> bool:
         if reference.has_digest:
             return True
         if reference in self._outdated:
             return False
-        checked = self._cache_dir.checked(reference)
-        if self._upstream.offline or checked is None or not (checked.etag or checked.modified):
+        verified = self._cache_dir.verified(reference)
+        if self._upstream.offline or verified is None or not (verified.etag or verified.modified):
             return True
-        return caching.remaining(checked.confirmed_at, self._ttl, self._clock.seconds()) > 0
+        return caching.remaining(verified.revalidated_at, self._ttl, self._clock.seconds()) > 0
 
     async def _revalidate(self, reference: FileReference) -> None:
-        checked = self._cache_dir.checked(reference)
-        assert checked is not None
-        conditions = {"If-None-Match": checked.etag, "If-Modified-Since": checked.modified}
+        verified = self._cache_dir.verified(reference)
+        assert verified is not None
+        conditions = {"If-None-Match": verified.etag, "If-Modified-Since": verified.modified}
         headers = {"Accept": "*/*", **{name: each for name, each in conditions.items() if each}}
         cause: object = None
         try:
             async with self._upstream.file(reference.url, headers) as response:
-                if self._cache_dir.checked(reference) != checked:
+                if self._cache_dir.verified(reference) != verified:
                     return  # it was deleted meanwhile
                 # Some upstreams ignore conditions.
-                same = validators_of(response) == (checked.etag, checked.modified)
+                same = validators_of(response) == (verified.etag, verified.modified)
                 if is_whole(reference, response) and not same:
                     self._outdated.add(reference)
                     return
@@ -110,8 +110,8 @@ class CachedFiles:
                     cause = f"{urls.loggable(reference.url)}: status {response.status}"
         except UpstreamFailed as error:
             cause = error
-        confirmed_at = self._clock.seconds()
+        revalidated_at = self._clock.seconds()
         if cause is not None:
             _log.warn("{cause}; the cached version is served", cause=cause)
-            confirmed_at += min(RETRY - self._ttl, 0.0)
-        self._cache_dir.confirm(reference, confirmed_at)
+            revalidated_at += min(RETRY - self._ttl, 0.0)
+        self._cache_dir.set_revalidated_at(reference, revalidated_at)

@@ -113,7 +113,7 @@ class Downloads:
         self._flights.detach(reference)
         if (spool := self._spools.pop(reference, None)) is not None:
             spool.release_unfollowed()
-        self._cached.forget(reference)
+        self._cached.invalidate(reference)
 
     def clear(self) -> None:
         for reference in [*self._flights, *self._spools]:
@@ -199,5 +199,5 @@ class Downloads:
             with suppress(OSError):  # there is no descriptor for it: the partial file stays open
                 source = uncached.share() if uncached else self._cache_dir.open(reference)
         spool.complete(source)
-        self._cached.forget(reference)
+        self._cached.invalidate(reference)
         return uncached

@@ -1,9 +1,10 @@
 """The eviction index: the cached files with their bytes and uses, and which is evicted first.
 
 A cached file is *unverified* (nothing is known of its bytes) or *verified* (see
-:class:`~proxpi.files.verify.Checked`), and *in use* while it is being sent. During the startup scan
-the index is *incomplete*: files may lie in the folder that it does not have. It touches no file. It
-is written as one JSON document, so that recency, frequency and verifications outlast the process.
+:class:`~proxpi.files.verify.VerifiedFile`), and *in use* while it is being sent. During the
+startup scan the eviction index is *incomplete*: files may lie in the folder that it does not have.
+It touches no file. It is written as one JSON document, so that recency, frequency and verifications
+outlast the process.
 
 Policy: GreedyDual-Size-Frequency (GDSF). The file with the lowest *priority* is evicted first, and
 priority = inflation + min(uses, 4) * cost / size. The *inflation* is the priority of the last
@@ -25,7 +26,7 @@ from msgspec.structs import replace
 
 from proxpi import metrics
 from proxpi.files.layout import Identity
-from proxpi.files.verify import Checked
+from proxpi.files.verify import VerifiedFile
 
 #: The version of the document.
 VERSION = 3
@@ -39,7 +40,7 @@ MIN_SIZE = 1024
 
 # Cache path, bytes, uses, priority, and what is known of the bytes.
 _Count = Annotated[int, msgspec.Meta(ge=0)]
-_Row = tuple[str, _Count, _Count, float, Checked | None]
+_Row = tuple[str, _Count, _Count, float, VerifiedFile | None]
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,7 +49,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     files: list[_Row]
 
 
-class Responses(Protocol):
+class CachedResponses(Protocol):
     """The response cache, as far as it holds responses that were built from cached files."""
 
     def invalidate(self, key: str | None) -> None: ...
@@ -63,30 +64,30 @@ def value(uses: int, size: int) -> float:
 
 
 @attrs.define(eq=False)
-class _Cached:
+class _IndexedFile:
     """A cached file: bytes, uses since it was added, and when it was last used (`turn`)."""
 
     size: int
     uses: int
     priority: float
     turn: int
-    checked: Checked | None = None
+    verified: VerifiedFile | None = None
 
 
 @attrs.define(eq=False)
 class EvictionIndex:
     """The cached files by cache path: how many bytes are `used`, how often each is `in_use`."""
 
-    _responses: Responses | None = None
+    _response_cache: CachedResponses | None = None
     used: int = attrs.field(init=False, default=0)
     changes: int = attrs.field(init=False, default=0)
     in_use: Counter[str] = attrs.field(init=False, factory=Counter)
-    _files: dict[str, _Cached] = attrs.field(init=False, factory=dict)
+    _files: dict[str, _IndexedFile] = attrs.field(init=False, factory=dict)
     _inflation: float = attrs.field(init=False, default=0.0)
     _turns: Iterator[int] = attrs.field(init=False, factory=count)
     # Entries whose file has another turn by now, or is gone, are passed over.
     _heap: list[tuple[float, int, str]] = attrs.field(init=False, factory=list)
-    # The cache paths that changed since the scan began; ``None`` while the index is complete.
+    # The cache paths that changed since the scan began; ``None`` while it is complete.
     _changed: set[str] | None = attrs.field(init=False, default=None)
 
     def __contains__(self, path: str) -> bool:
@@ -101,39 +102,39 @@ class EvictionIndex:
     def size(self, path: str) -> int:
         return self._files[path].size if path in self._files else 0
 
-    def verified(self, path: str) -> Checked | None:
-        return self._files[path].checked if path in self._files else None
+    def verified(self, path: str) -> VerifiedFile | None:
+        return self._files[path].verified if path in self._files else None
 
-    def add(self, path: str, size: int, checked: Checked | None = None) -> None:
+    def add(self, path: str, size: int, verified: VerifiedFile | None = None) -> None:
         """Add a file in the place of any other; with the same size it keeps its uses."""
         file = self._files.get(path)
         if file is not None and file.size == size:
-            file.checked = checked
+            file.verified = verified
         else:
-            self.drop(path)
+            self.remove(path)
             priority = self._inflation + value(0, size)
-            self._files[path] = _Cached(size, 0, priority, next(self._turns), checked)
+            self._files[path] = _IndexedFile(size, 0, priority, next(self._turns), verified)
             self.used += size
             self._push(path)
         self._note_change(path)
 
-    def drop(self, path: str) -> None:
+    def remove(self, path: str) -> None:
         if (file := self._files.pop(path, None)) is not None:
             self.used -= file.size
         self._note_change(path)
 
-    def confirm(self, path: str, now: float) -> None:
+    def set_revalidated_at(self, path: str, now: float) -> None:
         """Note when the upstream had, or is taken to have had, a verified file."""
         file = self._files.get(path)
-        if file is not None and file.checked is not None:
-            file.checked = replace(file.checked, confirmed_at=now)
+        if file is not None and file.verified is not None:
+            file.verified = replace(file.verified, revalidated_at=now)
             self.changes += 1
 
     def mark_unverified(self, path: str, expected: Identity | None = None) -> None:
-        """Have a file checked before it is served again, if it has the expected identity."""
-        checked = self.verified(path)
-        if checked is not None and expected in (None, checked.identity):
-            self._files[path].checked = None
+        """Have a file verified before it is served again, if it has the expected identity."""
+        verified = self.verified(path)
+        if verified is not None and expected in (None, verified.identity):
+            self._files[path].verified = None
             self._invalidate(path)
 
     def use(self, path: str, uses: int = 1) -> None:
@@ -147,7 +148,7 @@ class EvictionIndex:
 
     def collect_uses(self) -> None:
         """Count the files that the response cache has served since the last call."""
-        for path, uses in self._responses.uses() if self._responses is not None else ():
+        for path, uses in self._response_cache.uses() if self._response_cache is not None else ():
             metrics.FILE_HITS.inc(uses)
             self.use(path, uses)
 
@@ -211,7 +212,7 @@ class EvictionIndex:
         sizes = {path: each.size for path, each in found if path not in changed}
         for path in self:
             if path not in changed and self.size(path) != sizes.get(path):
-                self.drop(path)
+                self.remove(path)
         new = [(path, size) for path, size in sizes.items() if path not in self._files]
         # Only the order of their last use is known: let the priority rise from one to the next.
         step = sum(value(0, size) for _, size in new) / max(len(new), 1) ** 2
@@ -224,13 +225,13 @@ class EvictionIndex:
     def dump(self) -> bytes:
         """Write the document; of the files, the least recently used first."""
         rows = sorted(self._files.items(), key=lambda item: item[1].turn)
-        files = [(path, each.size, each.uses, each.priority, each.checked) for path, each in rows]
+        files = [(path, each.size, each.uses, each.priority, each.verified) for path, each in rows]
         return msgspec.json.encode(_Document(VERSION, self._inflation, files))
 
     def load(self, document: bytes) -> None:
         """Read a document: all of it, or, if it is damaged (`ValueError`), nothing."""
         read = msgspec.json.decode(document, type=_Document)
-        known = [checked for *_, checked in read.files if checked is not None]
+        known = [verified for *_, verified in read.files if verified is not None]
         if read.version != VERSION or any("sha256" not in each.digests for each in known):
             raise ValueError("another version, or a digest is missing")
         self._inflation = read.inflation
@@ -239,8 +240,8 @@ class EvictionIndex:
     def _add_all(self, rows: Iterable[_Row]) -> None:
         """Add files in one go: at a start there may be tens of thousands."""
         self.changes += 1
-        for path, size, uses, priority, checked in rows:
-            self._files[path] = _Cached(size, uses, priority, next(self._turns), checked)
+        for path, size, uses, priority, verified in rows:
+            self._files[path] = _IndexedFile(size, uses, priority, next(self._turns), verified)
         self.used = sum(file.size for file in self._files.values())
         self._rebuild_heap()
 
@@ -261,5 +262,5 @@ class EvictionIndex:
         self._invalidate(path)
 
     def _invalidate(self, path: str) -> None:
-        if self._responses is not None:
-            self._responses.invalidate(path)
+        if self._response_cache is not None:
+            self._response_cache.invalidate(path)

@@ -12,7 +12,7 @@ connection is closed, and the fetch resumes once the client reads.
 
 A whole response is *doubtful* if it has another size than the index states, is encoded, or says
 that it is a page: only a digest tells whether it is the file. Without one, a response that says it
-is HTML is held back until its first bytes show an archive. Companions alone are decoded; without a
+is HTML is withheld until its first bytes show an archive. Companions alone are decoded; without a
 digest, any other encoded response is refused.
 """
 
@@ -33,7 +33,7 @@ from werkzeug.http import parse_date
 
 from proxpi import metrics
 from proxpi.files.resolver import FileReference, Gone, Resolver
-from proxpi.files.spool import WINDOW, Spool
+from proxpi.files.spool import MEMORY_WINDOW, Spool
 from proxpi.files.verify import Digests, Mismatch, compare
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import (
@@ -287,8 +287,8 @@ class Fetch:
         """Fetch into memory, for as long as the spool has a reader."""
         span = self.spool.span
         length = self.reference.size if span is None else span.stop - span.start
-        # What fits into the window arrives at once, at whatever pace the client reads.
-        self.backpressure = not length or length > WINDOW
+        # What fits into the window arrives at once, whether the client reads or not.
+        self.backpressure = not length or length > MEMORY_WINDOW
 
         async def fill() -> None:
             try:

@@ -87,12 +87,12 @@ def has_distribution_name(path: str) -> bool:
     return _OWN_NAME.search(path) is not None
 
 
-def says_no_file(error: OSError) -> bool:
+def is_missing(error: OSError) -> bool:
     """Tell whether an error says that there is no file, rather than that it cannot be had."""
     return error.errno in _NO_FILE
 
 
-def look(folder: Path, cache_path: str) -> os.stat_result | None:
+def stat_cache_path(folder: Path, cache_path: str) -> os.stat_result | None:
     """Give the status of what lies at a cache path; ``None`` if nothing does.
 
     :raises OSError: if no file can lie there, or a symbolic link is on the way
@@ -122,11 +122,11 @@ def open_file(path: Path) -> BinaryIO:
     return open(descriptor, "rb", buffering=0)
 
 
-def holds_many(folder: Path) -> bool:
+def is_large(folder: Path) -> bool:
     return next(islice(_walk(folder, []), MANY, None), None) is not None
 
 
-def survey(folder: Path, owned: Container[str]) -> Scan:
+def scan(folder: Path, owned: Container[str]) -> Scan:
     """Find the cached files, those `owned` whatever their names; unlink what a process left."""
     start = len(os.path.join(folder, ""))
     found: list[tuple[float, str, Identity]] = []
@@ -177,7 +177,7 @@ def _walk(folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
                     else:
                         yield entry
         except OSError as error:
-            if not says_no_file(error) or error.errno == errno.ENAMETOOLONG:
+            if not is_missing(error) or error.errno == errno.ENAMETOOLONG:
                 unreadable.append(f"{path!a} ({error.strerror})")
 
 

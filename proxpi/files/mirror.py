@@ -100,7 +100,7 @@ def plan_range(
     size: int | None,
     span: Span | Unsatisfiable | None,
     *,
-    confirmed: bool = False,
+    size_from_upstream: bool = False,
     end: int | None = None,
     readable: int = 0,
 ) -> RangeStep:
@@ -108,7 +108,7 @@ def plan_range(
     Decide the next step towards a range of a file that is not cached.
 
     ======= ========= ========================================= ======
-    size    confirmed range of a file of this size              step
+    size    upstream  range of a file of this size              step
     ======= ========= ========================================= ======
     unknown no        -                                         LENGTH
     unknown yes       -                                         CUT
@@ -121,12 +121,12 @@ def plan_range(
     known   -         any other                                 RANGE
     ======= ========= ========================================= ======
 
-    :param confirmed: whether the upstream told the size; an index may be wrong about it
+    :param size_from_upstream: whether the upstream told the size; an index may be wrong about it
     :param end: size of the download that is under way, and `readable` bytes of it
     """
     if size is None or isinstance(span, Unsatisfiable):
         last = RangeStep.CUT if size is None else RangeStep.REFUSE
-        return last if confirmed else RangeStep.LENGTH
+        return last if size_from_upstream else RangeStep.LENGTH
     if span is None:
         return RangeStep.WHOLE
     if end == size and span.start < readable:
@@ -282,14 +282,16 @@ class Mirror:
         file = await self._cached.open(reference)
         if file is not None:
             return file
-        size, confirmed = reference.size, False
+        size, from_upstream = reference.size, False
         while reference.metadata_of is None:
             span = _chosen(choose, size, reference)
             spool = self._downloads.under_way(reference)
             end, readable = (spool.end, spool.readable) if spool else (None, 0)
-            step = plan_range(size, span, confirmed=confirmed, end=end, readable=readable)
+            step = plan_range(
+                size, span, size_from_upstream=from_upstream, end=end, readable=readable
+            )
             if step is RangeStep.LENGTH:
-                size, confirmed = await self._length(reference), True
+                size, from_upstream = await self._length(reference), True
                 continue
             if step is RangeStep.WHOLE:
                 break
@@ -304,7 +306,7 @@ class Mirror:
                 return await self._ranges.pass_range_through(reference, span, size)
             except RangeNotServed as refusal:
                 # Of a file of another size, the range may be another one.
-                size, confirmed = None if confirmed else refusal.size, True
+                size, from_upstream = None if from_upstream else refusal.size, True
         return await self._obtain(reference, until)
 
     async def _cut(

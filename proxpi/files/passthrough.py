@@ -1,9 +1,9 @@
 """The range client: requests for a part or the length of a file, and files that are not cached.
 
-A *pass-through* is a fetch into a spool in memory, for one client at its pace: of a range, or of a
-file that may not be cached. It ends when all bytes have arrived, the upstream fails, or its reader
-leaves. Only whole files can be verified; a range is believed as far as the response states what it
-is. A response that is not the requested range is :class:`RangeNotServed`: the caller takes the
+A *pass-through* is a fetch of a range, or of a file that may not be cached, into a spool in memory,
+at the rate of its one client. It ends when all bytes have arrived, the upstream fails, or its
+reader leaves. Only whole files can be verified; a range is believed as far as the response states
+what it is. A response that is not the requested range is :class:`RangeNotServed`: the caller takes the
 range from the whole file.
 """
 
@@ -13,7 +13,7 @@ import attrs
 
 from proxpi.files.fetch import Disposition, Fetch, Missing, disposition_of, is_whole, validator_of
 from proxpi.files.resolver import FileReference, Gone, Resolver
-from proxpi.files.spool import WINDOW, Reader, Spool
+from proxpi.files.spool import MEMORY_WINDOW, Reader, Spool
 from proxpi.simple.caching import Span
 from proxpi.upstream.client import UpstreamClient
 from proxpi.upstream.errors import Offline, UpstreamFailed
@@ -133,7 +133,8 @@ class RangeClient:
         :raises RangeNotServed: if the response is another range, or the connections for clients
             with backpressure are in use; `UpstreamFailed` if no byte arrives
         """
-        if span.stop - span.start > WINDOW and self._upstream.backpressure_full(reference.url):
+        is_long = span.stop - span.start > MEMORY_WINDOW
+        if is_long and self._upstream.backpressure_full(reference.url):
             raise RangeNotServed()
         spool = Spool(reference, span)
         fetch = _RangeFetch(reference, self._upstream, spool, self._resolver, size)

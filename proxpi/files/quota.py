@@ -59,7 +59,7 @@ class DeletionQueue:
     """The queued and the stuck files of one cache folder."""
 
     folder: Path
-    _index: EvictionIndex
+    _eviction_index: EvictionIndex
     _log: ThrottledLog
     _in_thread: InThread
     # Bytes by reserved name.
@@ -91,10 +91,10 @@ class DeletionQueue:
         name = os.path.join(self.folder, path)
         reserved = os.path.join(os.path.dirname(name), RESERVED + secrets.token_hex(8))
         try:
-            status = layout.look(self.folder, path)
+            status = layout.stat_cache_path(self.folder, path)
             if status is not None and not stat.S_ISDIR(status.st_mode):
                 if expected not in (None, Identity.of(status)):
-                    self._index.mark_unverified(path)
+                    self._eviction_index.mark_unverified(path)
                     return False
                 try:
                     os.rename(name, reserved)
@@ -104,10 +104,10 @@ class DeletionQueue:
                         raise
                     os.unlink(name)  # on this thread no other file can come in between
         except OSError as error:
-            if not layout.says_no_file(error):
+            if not layout.is_missing(error):
                 self._log.error(error, "the file stays, and counts")
                 raise
-        self._index.drop(path)
+        self._eviction_index.remove(path)
         return True
 
     def add(self, reserved: str, size: int) -> None:
@@ -161,7 +161,7 @@ class Quota:
     """The quota of one cache folder; `capacity`: bytes that all files may have."""
 
     capacity: int
-    index: EvictionIndex
+    eviction_index: EvictionIndex
     _queue: DeletionQueue
     reservations: set[Reservation] = attrs.field(init=False, factory=set)
 
@@ -169,7 +169,7 @@ class Quota:
     def used(self) -> int:
         """Bytes of all files: cached, partial, queued and stuck ones."""
         partial = sum(each.size for each in self.reservations)
-        return self.index.used + partial + self._queue.used
+        return self.eviction_index.used + partial + self._queue.used
 
     @property
     def excess(self) -> int:
@@ -211,17 +211,17 @@ class Quota:
     def _evict(self) -> None:
         failed: set[str] = set()
         while (excess := self.excess) > 0:
-            self.index.collect_uses()
-            victims = self.index.victims(excess, failed, BATCH)
+            self.eviction_index.collect_uses()
+            victims = self.eviction_index.victims(excess, failed, BATCH)
             if victims is None or len(failed) >= MAX_FAILED_EVICTIONS:
                 raise Full
             for path in victims:
                 try:
-                    self.index.raise_inflation(path)
+                    self.eviction_index.raise_inflation(path)
                     metrics.EVICTED.inc(self._queue.remove(path))
                 except OSError:
                     failed.add(path)
-                    self.index.use(path, 0)  # the next eviction tries others first
+                    self.eviction_index.use(path, 0)  # the next eviction tries others first
                     if len(failed) == MAX_FAILED_EVICTIONS:
                         break
             if self._queue:
@@ -263,7 +263,7 @@ class Reservation:
         if size > before:
             if size > quota.capacity:
                 raise TooLarge
-            if not quota.index.is_complete:
+            if not quota.eviction_index.is_complete:
                 raise ScanRunning
             oversized = size > (self.expected or 0) and 2 * size > quota.capacity
             if oversized and quota.excess + size - before > 0:

@@ -30,13 +30,13 @@ class FileReference:
     """A file upstream, as its page states it.
 
     Two references are equal if they lead to the same bytes: those with the same digest and the same
-    cache path (signed URLs change with each page), else those with the same URL and version.
+    cache path (signed URLs change with each page), else those with the same URL and listing key.
 
     :ivar digest: algorithm and hexadecimal digest that its bytes must have, if known
     :ivar size: bytes that the index states
     :ivar private: whether only proxpi may fetch it, as it is behind credentials
     :ivar metadata_of: the listed file whose advertised core metadata this is
-    :ivar version: distinguishes files without a digest at one URL, as far as the page does: by
+    :ivar listing_key: distinguishes files without a digest at one URL, as far as the page does: by
         size, upload time and the digests of companions
     :ivar requested_as: project and file name of the request
     """
@@ -48,7 +48,7 @@ class FileReference:
     metadata_of: ListedFile | None = attrs.field(default=None, repr=False)
     is_companion: bool = attrs.field(default=False, repr=False)
     requested_as: tuple[str, str] | None = attrs.field(default=None, repr=False)
-    version: str = attrs.field(default="", repr=False)
+    listing_key: str = attrs.field(default="", repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FileReference) and self._key == other._key
@@ -60,7 +60,7 @@ class FileReference:
     def _key(self) -> tuple[object, ...]:
         if self.digest is not None and self.cache_path is not None:
             return self.private, self.cache_path, self.digest
-        return self.private, self.cache_path, self.digest, self.url, self.version
+        return self.private, self.cache_path, self.digest, self.url, self.listing_key
 
     @cached_property
     def cache_path(self) -> str | None:
@@ -105,11 +105,11 @@ def file_reference(listed: ListedFile, suffix: str = "") -> FileReference:
         listed.private,
         metadata_of=listed if advertised else None,
         is_companion=bool(suffix),
-        version="" if digest else _version(entry, metadata),
+        listing_key="" if digest else _listing_key(entry, metadata),
     )
 
 
-def _version(entry: dict[str, Any], metadata: object) -> str:
+def _listing_key(entry: dict[str, Any], metadata: object) -> str:
     digests = [each for each in (entry.get("hashes"), metadata) if isinstance(each, dict) and each]
     stated = [entry.get("size"), entry.get("upload-time"), *map(sorted, map(dict.items, digests))]
     if not any(stated):

@@ -1,13 +1,14 @@
 """Spool: the bytes of one download while they arrive. Each reader reads them at its own offset.
 
-States: *growing* (readers get all but the verification tail: the last bytes are held back until the
+States: *growing* (readers get all but the verification tail: the last bytes are withheld until the
 digest is right, so a reader of a wrong file never gets all of it), *complete* (a whole file was
 verified, a range cannot be) and *failed* (readers are cut off). The bytes lie in one storage:
 
 * a *partial file*, for a file that may be cached: the download runs at full speed. It is created
   when the first response begins: a download that waits for a connection holds no descriptor;
 * a *window* of memory, for a range or a file that may not be cached, or above the partial file,
-  once the disk fails or the file turns out larger than the cache: the slowest reader sets the pace;
+  once the disk fails or the file exceeds the cache; the slowest reader limits its rate
+  (backpressure);
 * the *cached file*, after completion.
 
 A doubtful response (:mod:`proxpi.files.fetch`) in a partial file is *withheld*: readers get its
@@ -31,9 +32,9 @@ from proxpi.files.verify import Digests
 from proxpi.simple.caching import Span
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
-TAIL = 64 * 1024
+VERIFICATION_TAIL = 64 * 1024
 #: Bytes in memory that wait for a reader before the download pauses; more than a tail.
-WINDOW = 256 * 1024
+MEMORY_WINDOW = 256 * 1024
 
 T = TypeVar("T")
 _log = Logger(namespace="proxpi.files")
@@ -43,7 +44,7 @@ State = Enum("State", "GROWING COMPLETE FAILED")
 
 def before_tail(size: int) -> int:
     """Give how many of the first `size` bytes may be read before they are verified."""
-    return size - min(TAIL, -(-size // 16))
+    return size - min(VERIFICATION_TAIL, -(-size // 16))
 
 
 @attrs.define(eq=False)
@@ -60,7 +61,7 @@ class Window:
         """Append bytes; the Deferred fires when there is space for more, ``None`` if there is."""
         self.digests.add(data)
         self._bytes += data
-        if len(self._bytes) > WINDOW and self._drained is None:
+        if len(self._bytes) > MEMORY_WINDOW and self._drained is None:
             self._drained = Deferred()
         return self._drained
 
@@ -77,7 +78,7 @@ class Window:
         if offset > self.start:
             del self._bytes[: offset - self.start]
             self.start = offset
-        if self._drained is not None and len(self._bytes) <= WINDOW:
+        if self._drained is not None and len(self._bytes) <= MEMORY_WINDOW:
             drained, self._drained = self._drained, None
             drained.callback(None)
 

@@ -48,24 +48,24 @@ class Digests:
         return {name: digest.hexdigest() for name, digest in self._hashes.items()}
 
 
-class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class VerifiedFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file whose bytes are known.
 
     :ivar digests: hexadecimal digests by algorithm; there is always a ``sha256``
     :ivar url_digest: digest of the URL from which it was downloaded; empty for a found file
-    :ivar version: that of the reference, see :attr:`FileReference.version`
+    :ivar listing_key: see :attr:`FileReference.listing_key`
     :ivar etag: its validators for a revalidation, if it has no digest: the entity tag, `modified`:
         the date of the last change; empty if there is none
-    :ivar confirmed_at: seconds of the clock when the upstream last had this version
+    :ivar revalidated_at: seconds of the clock when the upstream last had this version
     """
 
     identity: Identity
     digests: dict[str, str]
     url_digest: str = ""
-    version: str = ""
+    listing_key: str = ""
     etag: str = ""
     modified: str = ""
-    confirmed_at: float = 0.0
+    revalidated_at: float = 0.0
 
     @property
     def downloaded(self) -> bool:
@@ -74,7 +74,7 @@ class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def matches(self, reference: FileReference) -> bool:
         if reference.digest is not None:
             return self.digests.get(reference.digest[0]) == reference.digest[1]
-        if self.version != reference.version:
+        if self.listing_key != reference.listing_key:
             return False
         # A cache path has no port and no query: without a digest, only the URL tells files apart.
         if not self.downloaded:
@@ -109,7 +109,7 @@ def compare(digests: Digests, reference: FileReference) -> None:
         raise Mismatch("length", f"it has {size} bytes, not {stated}")
 
 
-def check(path: Path, reference: FileReference) -> Checked | None:
+def check(path: Path, reference: FileReference) -> VerifiedFile | None:
     """Read a found file, and give its digests; ``None`` if it changed meanwhile."""
     digests = Digests(reference.digest)
     with open_file(path) as file:
@@ -123,4 +123,6 @@ def check(path: Path, reference: FileReference) -> Checked | None:
             return None
     # A file without a digest is revalidated by the time at which it was written.
     modified = "" if reference.has_digest else http_date(status.st_mtime)
-    return Checked(identity, digests.hex(), version=reference.version, modified=modified)
+    return VerifiedFile(
+        identity, digests.hex(), listing_key=reference.listing_key, modified=modified
+    )

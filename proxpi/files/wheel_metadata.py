@@ -41,7 +41,7 @@ LIMIT = 4 * 1024 * 1024
 #: Bytes of an archive's entry before its content, as most have it.
 ENTRY = 1024
 #: Bytes of the first range: the longest end of an archive, and more.
-TAIL = 64 * 1024 + 22
+ARCHIVE_TAIL = 64 * 1024 + 22
 #: The least bytes of a further range; the next piece often lies close by.
 STEP = 16 * 1024
 #: The most bytes of all ranges together.
@@ -271,8 +271,10 @@ class WheelMetadata:
     async def _read_ranges(self, wheel: FileReference, filename: str) -> bytes:
         # Some servers know no suffixes, and most indexes state the size.
         size = wheel.size
-        byte_range = f"bytes={max(0, size - TAIL)}-{size - 1}" if size else f"bytes=-{TAIL}"
-        piece = await self._ranges.read(wheel, byte_range, TAIL)
+        byte_range = f"bytes=-{ARCHIVE_TAIL}"
+        if size:
+            byte_range = f"bytes={max(0, size - ARCHIVE_TAIL)}-{size - 1}"
+        piece = await self._ranges.read(wheel, byte_range, ARCHIVE_TAIL)
         size, pieces = piece.size, {piece.start: piece.data}
         for _ in range(MAX_RANGES):
             try:

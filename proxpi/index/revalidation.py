@@ -39,8 +39,8 @@ STALE_DEADLINE, TRIAL_DEADLINE = 5.0, 0.5
 #: Seconds that a client without a stale page waits at least.
 COLD_DEADLINE = 10.0
 #: Seconds in which a response that counts as arriving brings so many bytes; a head counts as all.
-WINDOW = 5.0
-MIN_PROGRESS = int(MIN_RATE * WINDOW)
+PROGRESS_WINDOW = 5.0
+MIN_PROGRESS = int(MIN_RATE * PROGRESS_WINDOW)
 #: Seconds of pause before each retry, before they are varied by half.
 PAUSES = (0.25, 0.75, 2.0)
 #: Requests to one index without a stale page, with one, and for the trial of a breaker.
@@ -117,10 +117,10 @@ class Progress:
 
         def extended() -> float | None:
             nonlocal waited, before
-            waited += WINDOW
+            waited += PROGRESS_WINDOW
             arrived, before = self._received - before, self._received
             late = waited >= COLD_DEADLINE and arrived < MIN_PROGRESS
-            return None if late else begun + waited + WINDOW
+            return None if late else begun + waited + PROGRESS_WINDOW
 
         return extended
 
@@ -230,7 +230,7 @@ class Revalidation(Generic[E]):
         flight = entry.revalidations.join(ask, lambda: self._revalidate(entry, ask))
         if decision is Decision.WAIT_COLD:
             extend = entry.progress.extend(self._clock)
-            waiter = flight.wait(self._clock.seconds() + WINDOW, extend)
+            waiter = flight.wait(self._clock.seconds() + PROGRESS_WINDOW, extend)
         else:
             waiter = flight.wait(flight.started + (TRIAL_DEADLINE if trial else STALE_DEADLINE))
         try:
@@ -331,7 +331,9 @@ class Revalidation(Generic[E]):
         if trial and source in entry.pending:
             # The older request may only be slow. A newer one ends after some silent seconds, so
             # that hanging requests do not pile up.
-            self._clock.callLater(WINDOW, lambda: asking.cancel() if entry.progress.hangs else None)
+            self._clock.callLater(
+                PROGRESS_WINDOW, lambda: asking.cancel() if entry.progress.hangs else None
+            )
         entry.pending.append(source)
         began = self._clock.seconds()
         try:

@@ -219,9 +219,9 @@ class Cached(CacheCase):
         kept = after.keep()
         after.close()
         assert kept is not None and kept.unchanged()
-        assert dict(self.cache_dir.index.in_use) == {}
+        assert dict(self.cache_dir.eviction_index.in_use) == {}
         share = kept.share()
-        assert dict(self.cache_dir.index.in_use) == {self.file.cache_path: 1}
+        assert dict(self.cache_dir.eviction_index.in_use) == {self.file.cache_path: 1}
         assert share.read(0, 9) == b"data"
         share.close()
         self.path.unlink()

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from proxpi.files.eviction_index import MAX_USES, VERSION, EvictionIndex, value
 from proxpi.files.layout import Identity
-from proxpi.files.verify import Checked
+from proxpi.files.verify import VerifiedFile
 
 PATHS = st.sampled_from([f"h/{name}" for name in "abcdef"])
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "use", "drop", "raise_inflation"]), PATHS, st.integers(1, 10**7)
+        st.sampled_from(["add", "use", "remove", "raise_inflation"]), PATHS, st.integers(1, 10**7)
     ),
     max_size=60,
 )
@@ -31,7 +31,7 @@ def after(steps: list[tuple[str, str, int]]) -> EvictionIndex:
     for step, path, size in steps:
         if step == "add":
             index.add(path, size)
-        elif step == "drop" or path in index:
+        elif step == "remove" or path in index:
             getattr(index, step)(path)
     return index
 
@@ -110,7 +110,7 @@ def test_scans_and_aging() -> None:
             if index.used > 50_000:
                 first = order(index)[0]
                 index.raise_inflation(first)
-                index.drop(first)
+                index.remove(first)
         assert ("h/used" in index) == stays
 
 
@@ -118,22 +118,22 @@ def test_responses() -> None:
     """Each change of a file's bytes invalidates its responses; their uses count."""
     responses = mock.Mock(**{"uses.return_value": [("b", 2)]})
     index = EvictionIndex(responses)
-    checked = Checked(Identity(1, 5, 2), {"sha256": "0"})
+    verified = VerifiedFile(Identity(1, 5, 2), {"sha256": "0"})
     for name in "bac":
-        index.add(name, 5, checked)
+        index.add(name, 5, verified)
     index.collect_uses()
     assert order(index) == ["a", "c", "b"]
     responses.invalidate.reset_mock()
     index.mark_unverified("a", Identity(9, 9, 9))
-    index.confirm("a", 7.0)
+    index.set_revalidated_at("a", 7.0)
     index.use("a")
     responses.invalidate.assert_not_called()
-    assert (known := index.verified("a")) and known.confirmed_at == 7.0
-    index.mark_unverified("a", checked.identity)
-    index.drop("b")
-    index.add("c", 5, checked)
+    assert (known := index.verified("a")) and known.revalidated_at == 7.0
+    index.mark_unverified("a", verified.identity)
+    index.remove("b")
+    index.add("c", 5, verified)
     assert responses.invalidate.mock_calls == [mock.call(name) for name in "abc"]
-    index.confirm("a", 8.0)
+    index.set_revalidated_at("a", 8.0)
     assert index.verified("a") is None
 
 
@@ -142,7 +142,7 @@ def test_startup_scan() -> None:
     index = index_of({"gone": 1, "grown": 1, "same": 1, "came-and-went": 1})
     index.begin_scan()
     assert not index.is_complete
-    index.drop("came-and-went")
+    index.remove("came-and-went")
     index.add("came", 7)
     sizes = {"old": 2, "came-and-went": 1, "newer": 2, "same": 1, "grown": 3}
     index.end_scan([(name, Identity(1, size, 2)) for name, size in sizes.items()])

@@ -58,7 +58,7 @@ def test_plan_range(
     size: int | None, span: Any, download: Any, confirmed: RangeStep, otherwise: RangeStep
 ) -> None:
     """The table of :func:`plan_range`, for sizes that the upstream confirmed, and others."""
-    assert plan_range(size, span, confirmed=True, **download) is confirmed
+    assert plan_range(size, span, size_from_upstream=True, **download) is confirmed
     assert plan_range(size, span, **download) is otherwise
 
 

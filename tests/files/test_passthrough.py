@@ -1,4 +1,4 @@
-"""Ranges and files that are not cached: requested by themselves, at the client's pace."""
+"""Ranges and files that are not cached: requested by themselves, at the client's rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import MIN_PROGRESS, PARK_AFTER
 from proxpi.files.mirror import Redirect
 from proxpi.files.passthrough import RangeResponse
-from proxpi.files.spool import WINDOW
+from proxpi.files.spool import MEMORY_WINDOW
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.upstream.connections import CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
@@ -126,7 +126,7 @@ class Ranges(MirrorCase):
 
     def test_slow_whole(self) -> None:
         """If the whole file is slow, the client gets its range as that arrives, and no redirect."""
-        reply, start = slow(LARGE), 3 * WINDOW
+        reply, start = slow(LARGE), 3 * MEMORY_WINDOW
         self.listed(Reply(200, b"", length=len(LARGE)), reply, data=LARGE)
         asked = self.range(f"{start}-")
         reply.bring(LARGE[: start + 1000])
@@ -147,14 +147,14 @@ class Ranges(MirrorCase):
             self.listed(Reply(200, DATA, length=length))
             self.assert_range(self.result(self.range("-5")))
             self.assert_nothing_cached()
-        reply, start = slow(LARGE), 3 * WINDOW
+        reply, start = slow(LARGE), 3 * MEMORY_WINDOW
         self.listed(Reply(200, b"", length=len(LARGE)), reply, data=LARGE)
         asked = self.range(f"{start}-")
         reply.bring(LARGE[:10])
         reading = self.read(asked)
-        for at in range(10, len(LARGE), WINDOW // 2):
+        for at in range(10, len(LARGE), MEMORY_WINDOW // 2):
             assert not reply.paused
-            reply.bring(LARGE[at : at + WINDOW // 2])
+            reply.bring(LARGE[at : at + MEMORY_WINDOW // 2])
         reply.end()
         self.assert_read(reading, LARGE[start:])
 
@@ -262,7 +262,7 @@ class Broken(MirrorCase):
 
     def test_client_that_reads_nothing(self) -> None:
         """It holds no connection for long, and may read on later."""
-        at = WINDOW + 3
+        at = MEMORY_WINDOW + 3
         first, reading = self.begin_range(2, part(LARGE, at, ETag='"x"'), ETag='"x"')
         reading.paused = True
         first.bring(LARGE[2:at])
@@ -294,8 +294,8 @@ class Crowded(MirrorCase):
 
     def test_next_client(self) -> None:
         """The next client does not wait for them: for a small range, a large one, or a file."""
-        self.agent.at(URL, part(LARGE, MIB, MIB + WINDOW))
-        assert len(self.read(self.range(Span(MIB, MIB + WINDOW))).data) == WINDOW
+        self.agent.at(URL, part(LARGE, MIB, MIB + MEMORY_WINDOW))
+        assert len(self.read(self.range(Span(MIB, MIB + MEMORY_WINDOW))).data) == MEMORY_WINDOW
         self.agent.at(URL, Reply(200, LARGE))
         self.assert_bytes(self.result(self.range(self.SPAN)), LARGE)
         assert self.ranges()[-1] is None
@@ -316,13 +316,13 @@ class Files(MirrorCase):
         reply.bring(LARGE[:10])
         reading = self.read(asked)
         reading.paused = True
-        reply.bring(LARGE[10 : WINDOW + 10])
+        reply.bring(LARGE[10 : MEMORY_WINDOW + 10])
         assert not reply.paused
-        reply.bring(LARGE[WINDOW + 10 : WINDOW + 20])
+        reply.bring(LARGE[MEMORY_WINDOW + 10 : MEMORY_WINDOW + 20])
         assert reply.paused
         return reading
 
-    def complete(self, reply: Reply, reading: Reading, start: int = WINDOW + 20) -> None:
+    def complete(self, reply: Reply, reading: Reading, start: int = MEMORY_WINDOW + 20) -> None:
         self.finish(reply, start)
         self.assert_read(reading)
         self.assert_clean()
@@ -330,7 +330,7 @@ class Files(MirrorCase):
     def test_parked(self) -> None:
         """After 5 stalled seconds the connection is closed; the client may read on later."""
         first = slow(LARGE, Accept_Ranges="bytes", ETag='"x"')
-        rest = part(LARGE, WINDOW + 20, arrived=False)
+        rest = part(LARGE, MEMORY_WINDOW + 20, arrived=False)
         self.listed(first, rest, data=LARGE)
         reading = self.stall(first, self.fetch())
         self.clock.advance(PARK_AFTER - 0.1)
@@ -341,7 +341,10 @@ class Files(MirrorCase):
         assert len(self.agent.asked) == 1
         reading.go_on()
         asked = self.agent.asked[-1]
-        assert (asked.header("Range"), asked.header("If-Range")) == (f"bytes={WINDOW + 20}-", '"x"')
+        assert (asked.header("Range"), asked.header("If-Range")) == (
+            f"bytes={MEMORY_WINDOW + 20}-",
+            '"x"',
+        )
         self.complete(rest, reading)
         self.listed(first := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
         reading = self.stall(first, self.fetch())
@@ -365,11 +368,11 @@ class Files(MirrorCase):
             reading.hang_up()
         self.listed(reply := slow(LARGE, Accept_Ranges="bytes"), data=LARGE)
         reading = self.stall(reply, self.fetch())
-        for start in range(WINDOW + 20, 3 * WINDOW, 2 * WINDOW):
+        for start in range(MEMORY_WINDOW + 20, 3 * MEMORY_WINDOW, 2 * MEMORY_WINDOW):
             self.clock.advance(PARK_AFTER - 0.1)
             reading.go_on()
             reading.paused = True
-            reply.bring(LARGE[start : start + 2 * WINDOW])
+            reply.bring(LARGE[start : start + 2 * MEMORY_WINDOW])
             assert reply.paused
         self.clock.advance(PARK_AFTER - 0.1)
         reading.go_on()

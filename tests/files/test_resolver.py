@@ -62,7 +62,7 @@ def test_never_outside(path: str, odd: str) -> None:
 
 
 def test_equality() -> None:
-    """With a digest and a cache path the URL does not count; else it does, and the version."""
+    """With a digest and a cache path the URL does not count; else it does, and the listing key."""
     digest = ("sha256", DIGEST)
     urls = ("http://h.example:1/x.whl", "http://h.example:2/x.whl?a=b")
     one, other = (FileReference(url, digest, None, False) for url in urls)
@@ -70,7 +70,7 @@ def test_equality() -> None:
     assert one not in (FileReference(urls[0], digest, None, True), urls[0])
     bare, elsewhere = (FileReference(url, None, None, False) for url in urls)
     assert bare.cache_path == elsewhere.cache_path and bare != elsewhere
-    assert bare != FileReference(urls[0], None, None, False, version="1")
+    assert bare != FileReference(urls[0], None, None, False, listing_key="1")
 
 
 @pytest.mark.parametrize(

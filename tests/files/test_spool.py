@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-from proxpi.files.spool import TAIL, WINDOW, Reader, before_tail
+from proxpi.files.spool import MEMORY_WINDOW, VERIFICATION_TAIL, Reader, before_tail
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
 from tests.support.cases import MIB, entry
@@ -13,9 +13,9 @@ from tests.support.mirrors import LARGE, NAME, URL, MirrorCase, Reading, part, s
 
 
 def test_before_tail() -> None:
-    """Of every file that has a byte, at least one is held back, and at most a tail."""
+    """Of every file that has a byte, at least one is withheld, and at most a tail."""
     assert [before_tail(size) for size in (0, 1, 16, 17, 1600)] == [0, 0, 15, 15, 1500]
-    assert before_tail(10 * MIB) == 10 * MIB - TAIL
+    assert before_tail(10 * MIB) == 10 * MIB - VERIFICATION_TAIL
 
 
 class SpoolCase(MirrorCase):
@@ -52,7 +52,7 @@ class Growing(SpoolCase):
             reading = self.read(asked)
             assert reading.data == LARGE[: 9 if length is None else 10]
             self.reply.bring(LARGE[10:-1])
-            assert reading.data == LARGE[: len(LARGE) - TAIL - (length is None)]
+            assert reading.data == LARGE[: len(LARGE) - VERIFICATION_TAIL - (length is None)]
             self.finish(self.reply, len(LARGE) - 1)
             self.assert_read(reading)
             self.assert_cached(data=LARGE)
@@ -60,7 +60,7 @@ class Growing(SpoolCase):
             self.delete()
 
     def test_readers(self) -> None:
-        """Each reader has its own pace, from the first byte on; its errors concern no other."""
+        """Each reader has its own rate, from the first byte on; its errors concern no other."""
         paused = self.begin(self.reply, MIB)
         paused.paused = True
         readings = [self.read() for _ in range(3)]
@@ -141,15 +141,15 @@ class FailingDisk(SpoolCase):
     """A disk that fails while a file is being sent: the readers get the rest without it."""
 
     def test_in_memory(self) -> None:
-        """The download goes on in memory from there, at the pace of the slowest reader."""
+        """The download goes on in memory from there, at the rate of the slowest reader."""
         rest = part(LARGE, MIB, arrived=False)
         (paused, fast), full = self.begin_and_fill_disk(rest)
         self.reply.bring(b"more")
         full.stop()
         assert self.ranges() == [None, f"bytes={MIB}-"]
-        rest.bring(LARGE[MIB : MIB + WINDOW])
+        rest.bring(LARGE[MIB : MIB + MEMORY_WINDOW])
         assert not rest.paused
-        rest.bring(LARGE[MIB + WINDOW : 2 * MIB])
+        rest.bring(LARGE[MIB + MEMORY_WINDOW : 2 * MIB])
         assert rest.paused and len(fast.data) == 2 * MIB
         paused.go_on()
         assert not rest.paused

@@ -10,7 +10,7 @@ import pytest
 from proxpi.files import layout, usage_log
 from proxpi.files.quota import Full
 from proxpi.files.resolver import FileReference
-from proxpi.files.usage_log import NAME, PLACES
+from proxpi.files.usage_log import CACHE_PATHS, NAME
 from tests.support.cache import CacheCase, ref, refused, replace
 from tests.support.cases import run
 from tests.support.logs import logged
@@ -74,7 +74,7 @@ class Remembered(CacheCase):
         while not self.log.exists():
             self.content(self.files["a"])
             self.cache_dir.count_uses()
-            assert self.cache_dir.index.changes <= 50
+            assert self.cache_dir.eviction_index.changes <= 50
         self.log.unlink()
         self.clock.advance(usage_log.MAX_AGE)
         self.cache_dir.count_uses()
@@ -175,7 +175,7 @@ class AnyKind(CacheCase):
         super().setUp()
         self.keep("unknown.kind", bytes(10))
         self.foreign = self.lay("theirs.kind", bytes(10))
-        self.places = self.cache_dir.own / PLACES
+        self.places = self.cache_dir.own / CACHE_PATHS
 
     def test_owned(self) -> None:
         """It is the cache's own after a kill and after an end; the foreign file stays."""
@@ -212,7 +212,7 @@ class AnyKind(CacheCase):
         self.delete("unknown.kind")
         self.start()
         assert len(self.places.read_bytes().split()) == 2
-        self.put(usage_log, "MAX_PLACES", 30)
+        self.put(usage_log, "MAX_CACHE_PATHS", 30)
         self.start()
         assert self.places.read_bytes() == b"h-example/two.kind\n"
 

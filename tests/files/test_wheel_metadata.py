@@ -21,9 +21,9 @@ from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import GONE
 from proxpi.files.resolver import MissingUpstream
 from proxpi.files.wheel_metadata import (
+    ARCHIVE_TAIL,
     LIMIT,
     STEP,
-    TAIL,
     NoUsableMetadata,
     PieceMissing,
     SparseFile,
@@ -64,7 +64,7 @@ def read(data: bytes, filename: str = NAME) -> bytes:
     return core_metadata(view, filename)
 
 
-def read_in_pieces(data: bytes, tail: int = TAIL) -> tuple[bytes, int]:
+def read_in_pieces(data: bytes, tail: int = ARCHIVE_TAIL) -> tuple[bytes, int]:
     """Read the metadata of a wheel piece by piece; tell how many pieces that took."""
     pieces: dict[int, bytes] = {}
     at = partial(read_pieces, pieces)
@@ -313,7 +313,7 @@ class Advertised(MirrorCase):
 
     def test_extracted(self) -> None:
         """If it is gone or wrong, the end of the wheel is requested, and no other byte."""
-        last = f"bytes={len(WHEEL) - TAIL}-{len(WHEEL) - 1}"
+        last = f"bytes={len(WHEEL) - ARCHIVE_TAIL}-{len(WHEEL) - 1}"
         for companion in (*map(Reply, (403, 404, 410)), Reply(200, b"<html>")):
             self.assert_extracted(self.ask(companion))
             assert self.agent.urls()[-1] == URL and self.agent.urls().count(URL) == 1
@@ -322,7 +322,7 @@ class Advertised(MirrorCase):
         self.assert_extracted(self.ask(metadata=True))
         for size in (len(WHEEL) - 1000, len(WHEEL) + 1000, None):
             self.assert_extracted(self.ask(size=size))
-        assert self.agent.asked[-1].header("Range") == f"bytes=-{TAIL}"
+        assert self.agent.asked[-1].header("Range") == f"bytes=-{ARCHIVE_TAIL}"
         # Far from the end it takes one more range.
         self.assert_extracted(self.ask(data=AT_THE_START))
         assert self.agent.urls() == [URL + ".metadata", URL, URL]
@@ -375,7 +375,7 @@ class Advertised(MirrorCase):
         asked = self.ask(GONE_REPLY, silence := Silence())
         self.clock.advance(10 * TIMEOUT)
         self.pending(asked)
-        silence.answer(part(WHEEL, len(WHEEL) - TAIL))
+        silence.answer(part(WHEEL, len(WHEEL) - ARCHIVE_TAIL))
         self.assert_extracted(asked)
 
     def test_uncached(self) -> None:
@@ -428,7 +428,7 @@ class Advertised(MirrorCase):
         self.assert_suppressed(self.ask(GONE_REPLY, Reply(200, b"x"), Reply(404)))
         self.agent.at(URL + ".metadata", Reply(200, METADATA))  # the next request tries again
         self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
-        for name, value in (("TAIL", 22), ("STEP", 1), ("MAX_RANGES", 2)):
+        for name, value in (("ARCHIVE_TAIL", 22), ("STEP", 1), ("MAX_RANGES", 2)):
             self.put(wheel_metadata, name, value)
         self.assert_suppressed(self.ask())
         self.build(capacity=0)  # neither read by ranges nor cached, it is not downloaded

@@ -19,7 +19,7 @@ from proxpi.index.breaker import Breakers, State
 from proxpi.index.page_cache import NoSuchProject, Page
 from proxpi.index.revalidation import (
     MIN_PROGRESS,
-    WINDOW,
+    PROGRESS_WINDOW,
     Decision,
     Progress,
     decide,
@@ -108,7 +108,7 @@ class ProgressTests(Case):
             await Deferred()
 
         flight = Flights[str, None](clock).join("demo", hang)
-        wait = flight.wait(clock.seconds() + WINDOW, progress.extend(clock))
+        wait = flight.wait(clock.seconds() + PROGRESS_WINDOW, progress.extend(clock))
         for _ in range(60):
             progress.add(MIN_PROGRESS // 5)
             clock.advance(1)

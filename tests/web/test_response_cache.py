@@ -162,7 +162,7 @@ class Responses(CacheCase):
         client = self.connect(capacity=4096)
         client.send(head)
         client.hang_up()
-        assert dict(self.cache_dir.index.in_use) == {} and self.open_files() == []
+        assert dict(self.cache_dir.eviction_index.in_use) == {} and self.open_files() == []
         client = self.connect()
         client.socket.send(head)
         client.socket.close()  # so the first write fails

@@ -58,7 +58,7 @@ class TransferCase(ProxpiCase):
 
     def assert_nothing_left(self) -> None:
         assert self.open_files() == []
-        assert dict(self.cache_dir.index.in_use) == {}
+        assert dict(self.cache_dir.eviction_index.in_use) == {}
         assert self.clock.getDelayedCalls() == []
         assert self.unhandled() == []
 
