@@ -136,7 +136,15 @@ def send(
     """
     if request.method == b"HEAD":
         stop = source.offset
-    _Sender(request, request.channel.output, source, stop, sendfile_from).begin()
+    sender = _Sender(request, request.channel.output, source, stop, sendfile_from)
+    source.subscribe(sender.send)
+    request.registerProducer(sender, True)
+    if sendfile_from is None:
+        sender.send()
+    else:
+        request.write(b"")  # the head
+        # At once: most clients take a head, and many a file, without a turn of the reactor.
+        request.channel.output.flush()
 
 
 @implementer(IPushProducer)
@@ -153,19 +161,9 @@ class _Sender:
     _sending: bool = attrs.field(init=False, default=False)
     _ended: bool = attrs.field(init=False, default=False)
 
-    def begin(self) -> None:
-        self._source.subscribe(self._send)
-        self._request.registerProducer(self, True)
-        if self._sendfile_from is None:
-            self._send()
-        else:
-            self._request.write(b"")  # the head
-            # At once: most clients take a head, and many a file, without a turn of the reactor.
-            self._output.flush()
-
     def resumeProducing(self) -> None:
         self._paused = False
-        self._send()
+        self.send()
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -174,7 +172,8 @@ class _Sender:
         """The client is gone."""
         self._end()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send until the transport has enough, or the source has no more."""
         if self._sending:
             return  # reading made room for more to come
         self._sending = True

@@ -138,18 +138,6 @@ class Stalls(ChannelCase):
         self.clock.pass_time(STALL_TIMEOUT + 2 * POLL + 1)
         assert client.aborted
 
-    def test_slow_but_steady(self) -> None:
-        """One that takes a little each minute gets all of it, and may ask again."""
-        client = self.begin()
-        while len(client.received) < AT_ONCE:
-            self.clock.pass_time(55)
-            assert not client.closed
-            assert client.read(9000)
-            settle(self.clock)
-        assert client.received.endswith(b"x" * (AT_ONCE - 1))
-        client.answer()
-        assert self.status(client) == 200
-
     def test_with_a_head(self) -> None:
         """The time of the next head does not run while the response before it is taken."""
         client = self.begin()

@@ -223,22 +223,6 @@ class Requests(ProxpiCase):
             assert "content-length" in answer.headers or status == 204, target
         assert self.unhandled() == []
 
-    def test_not_http(self) -> None:
-        """What is no request is refused, and the connection closed."""
-        for raw in (
-            b"\x16\x03\x01\x02\x00\r\n\r\n",
-            b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n",
-            b"GET / HTTP/1.1\r\nA: \x00\r\n\r\n",
-            b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
-            b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 600 + b"\r\n",
-            b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        ):
-            exchange = self.connect()
-            exchange.send(raw)
-            assert exchange.receive().startswith(b"HTTP/1.1 4")
-            assert exchange.closed, raw[:30]
-        assert self.unhandled() == []
-
     def test_no_http_2(self) -> None:
         """HTTP/2 is not offered: no limit of a connection would hold there."""
         assert self.site.acceptableProtocols() == [b"http/1.1"]
