@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
+from tests.support.process import GUARD_SECONDS
 from tests.support.processes import EXPIRED_AT_ONCE, HttpServer, StartProxy, kill_at
 from tests.support.proxy import Proxy, Reply
 
@@ -106,6 +108,36 @@ def test_pages(tmp_path: Path) -> None:
         between = sum(pool.map(_rounds, range(LANES), [tmp_path / str(n) for n in range(LANES)]))
     # Otherwise each kill came while nothing was stored.
     assert between
+
+
+def test_deletes_under_way(tmp_path: Path) -> None:
+    """A kill undoes no DELETE that was answered with 200, while more of them are under way."""
+    index, moments = _Numbered(), random.Random(1)
+    with HttpServer(index.answer) as server:
+        settings = {
+            "PROXPI_INDEX_URL": f"{server.origin}/simple/",
+            "PROXPI_CACHE_DIR": str(tmp_path / "cache"),
+        }
+        for _ in range(ROUNDS):
+            deleted, answered = dict.fromkeys(PROJECTS, 0), threading.Semaphore(0)
+            with Proxy(settings, folder=tmp_path) as proxy:
+
+                def delete(project: str, proxy: Proxy, answered: threading.Semaphore) -> None:
+                    before = _number(proxy, project)
+                    assert proxy.request("DELETE", f"/cache/{project}").status == 200
+                    deleted[project] = before  # noqa: B023 (called in this round only)
+                    answered.release()
+
+                def moment(answered: threading.Semaphore = answered) -> None:
+                    for _ in range(moments.randint(3, 30)):
+                        assert answered.acquire(timeout=GUARD_SECONDS)
+
+                kill_at(
+                    moment, proxy, [partial(delete, each, proxy, answered) for each in PROJECTS]
+                )
+            with Proxy(settings, folder=tmp_path) as proxy:
+                for project in PROJECTS:
+                    assert _number(proxy, project) > deleted[project]
 
 
 @pytest.mark.parametrize("path", DELETES)

@@ -6,6 +6,7 @@ How many clients that can be depends on the machine, so nothing else runs meanwh
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -13,12 +14,29 @@ import pytest
 from tests.support import sockets
 from tests.support.distributions import make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
-from tests.support.processes import StartProxy
+from tests.support.processes import EXPIRED_AT_ONCE, StartProxy, health_checks
 
 pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
 IDLE, OPEN = 5000, 1000
+#: Clients in an outage, and the projects that they request.
+CLIENTS, PROJECTS = 50, 10
+
+
+def test_outage(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
+    """While 50 clients wait for a silent index, the health is answered at once."""
+    paths = [f"/index/demo-{number}/" for number in range(PROJECTS)]
+    proxy = start_proxy(fake_index, index_ttl=EXPIRED_AT_ONCE)
+    for path in paths:
+        fake_index.add(make_wheel(path.split("/")[2]))
+        assert proxy.get(path).status == 200
+    fake_index.script("/simple/*", Behavior(hold=True))
+    began = time.monotonic()
+    with health_checks(proxy) as waits, ThreadPoolExecutor(CLIENTS) as pool:
+        for reply in pool.map(proxy.get, paths * (CLIENTS // PROJECTS)):
+            assert (reply.status, reply.headers["x-cache"]) == (200, "STALE")
+    assert max(waits) < (time.monotonic() - began) / 4
 
 
 def test_thousands_of_clients(fake_index: FakeIndex, start_proxy: StartProxy) -> None:

@@ -29,6 +29,7 @@ from proxpi.upstream.response import Response
 from tests.support.agent import Reply
 from tests.support.cases import MIB, entry, sha256
 from tests.support.counted import Counted
+from tests.support.indexes import READ_TIMEOUT
 from tests.support.logs import logged
 from tests.support.mirrors import (
     DATA,
@@ -356,6 +357,17 @@ class Resumed(MirrorCase):
             assert self.resumed() == [(f"bytes={AT}-", validator)]
             self.assert_resumed(reading, rest, AT)
             assert counted.since() == {"resumed_total": 1, "kept": 1}
+
+    def test_silence(self) -> None:
+        """A body that is silent for ``PROXPI_READ_TIMEOUT`` has broken off."""
+        first, rest = slow(LARGE), part(LARGE, AT, arrived=False)
+        self.listed(first, rest, data=LARGE)
+        reading = self.begin(first, AT)
+        self.clock.advance(READ_TIMEOUT - 0.1)
+        assert (first.closed, self.resumed()) == (False, [])
+        self.clock.advance(0.2)
+        assert (first.closed, self.resumed()) == (True, [(f"bytes={AT}-", None)])
+        self.assert_resumed(reading, rest, AT)
 
     def test_useless_parts(self) -> None:
         """If the part does not fit or is refused, the whole file is requested and compared."""

@@ -7,7 +7,9 @@ import re
 import struct
 import zipfile
 from functools import partial
+from itertools import product
 from typing import Any
+from unittest import mock
 
 import attrs
 import pytest
@@ -79,6 +81,22 @@ def read_in_pieces(data: bytes, tail: int = ARCHIVE_TAIL) -> tuple[bytes, int]:
     raise AssertionError("it never had enough")
 
 
+def encrypted() -> bytes:
+    """Make an archive that says that its metadata is encrypted."""
+    data = bytearray(archive((MEMBER, METADATA)))
+    data[6] |= 1  # the flags of the entry, and of the directory
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
+def zip64() -> bytes:
+    """Make an archive with the marks of a huge one."""
+    with mock.patch.multiple(zipfile, ZIP64_LIMIT=10, ZIP_FILECOUNT_LIMIT=0):
+        data = archive((MEMBER, METADATA))
+    assert b"PK\x06\x06" in data  # the end of a huge archive's directory
+    return data
+
+
 def bomb(stated: int | None = None) -> bytes:
     """Make an archive with far too much metadata, whatever size its directory states."""
     data = bytearray(archive((MEMBER, bytes(3 * LIMIT)), packing=zipfile.ZIP_DEFLATED))
@@ -126,8 +144,9 @@ OLDER = ("demo-0.9.dist-info/METADATA", b"older")
         (COMMENTED, 4),
         (archive(*((f"{'x' * 200}{n}", b"") for n in range(1000)), (MEMBER, METADATA)), 3),
         (b"#!/bin/sh\n" * 1000 + archive((MEMBER, METADATA)), 1),
+        (zip64(), 1),
     ],
-    ids=["others", "older", "end", "start", "comment", "many files", "launcher"],
+    ids=["others", "older", "end", "start", "comment", "many files", "launcher", "zip64"],
 )
 def test_pieces(data: bytes, pieces: int) -> None:
     """Metadata is read from the whole as from at most so many pieces."""
@@ -145,6 +164,7 @@ with pytest.warns(UserWarning, match="Duplicate name"):
         (archive(*OTHERS), "one file"),
         (archive(OLDER, ("Demo-1.0.dist-info/METADATA", METADATA)), "one file"),
         (TWICE, "one file"),
+        (encrypted(), "encrypted"),
         (archive((MEMBER, METADATA), packing=zipfile.ZIP_BZIP2), "unusual"),
         (archive((MEMBER, METADATA), packing=zipfile.ZIP_LZMA), "unusual"),
         (bomb(), "too long"),
@@ -381,10 +401,11 @@ class Advertised(MirrorCase):
     def test_uncached(self) -> None:
         """It is served where it cannot be cached, and says whether a digest verifies it.
 
-        It counts as fetched. What lies upstream is not extracted for want of space.
+        So it is if it is larger than the cache. It counts as fetched. What lies upstream is not
+        extracted for want of space.
         """
-        for stream in (False, True):
-            self.build(capacity=0, stream=stream)
+        for stream, capacity in product((False, True), (0, len(METADATA) - 1)):
+            self.build(capacity=capacity, stream=stream)
             found = self.result(self.ask())
             self.assert_bytes(found, METADATA)
             assert isinstance(found, OpenFile) and found.fetched

@@ -17,7 +17,7 @@ from proxpi.index.list_parser import BATCH, BLOCK, MAX_VALUE, project_names
 from proxpi.simple.model import SkippedLinks
 from proxpi.simple.parse import NotAnIndexPage
 from tests.support import strategies
-from tests.support.growth import assert_linear
+from tests.support.growth import assert_linear, seconds
 from tests.support.strategies import deterministic
 
 few = settings(deterministic, max_examples=40)
@@ -184,19 +184,27 @@ HOSTILE = (
 )
 
 
+def work(data: bytes) -> None:
+    b"".join(project_names(in_blocks(data), True, SkippedLinks()))
+
+
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_linear(piece: bytes) -> None:
     """The time grows with the length of the list, whatever is repeated in it."""
-
-    def work(data: bytes) -> None:
-        b"".join(project_names(in_blocks(data), True, SkippedLinks()))
-
     for before in (b"", b"<html>", b'{"projects": ['):
 
         def made(size: int, before: bytes = before) -> bytes:
             return before + piece * (size // len(piece))
 
         assert_linear(work, made, 200_000, (NotAnIndexPage,))
+
+
+def test_cost_of_garbage() -> None:
+    """Garbage takes at most ten times as long as a list of its length."""
+    usual = seconds(work, b"<html>" + b'<A HREF="demo/">demo</A>\n' * 80_000 + b"</html>")
+    for garbage in (b"<a ", b"<a href=", b"<a href=" + b"/" * 1000, b'<a href="/', b'{"name": "'):
+        data = b"<html>" + garbage * (2_000_000 // len(garbage))
+        assert seconds(work, data, (NotAnIndexPage,)) < 10 * usual
 
 
 def test_long_values() -> None:

@@ -74,6 +74,21 @@ class RestartTests(StoredListCase):
         self.restart()
         assert names(self.list()) == ["c"]
 
+    def test_two_processes(self) -> None:
+        """Of two processes the last one to store a list wins; the other keeps what it has."""
+        one = self.projects
+        self.clock.advance(1801)
+        self.indexes.says(ROOT, root_list(["c"]))
+        self.restart()
+        assert names(self.list()) == ["c"]
+        self.indexes.upstream.offline = True
+        other, self.projects = self.projects, one
+        assert (names(self.list()), content(self.list())) == (["b", "a"], content(self.first))
+        self.projects = other
+        assert names(self.list()) == ["c"]
+        self.restart()
+        assert names(self.list()) == ["c"]
+
 
 class FolderTests(StoredListCase):
     def files(self) -> list[Path]:

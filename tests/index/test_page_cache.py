@@ -80,6 +80,14 @@ class FreshnessTests(PagesCase):
         self.clock.advance(1801)
         self.error(self.ask(), NoSuchProject)
 
+    def test_absence_with_a_short_ttl(self) -> None:
+        """An absence is fresh no longer than a page of its index."""
+        self.build(ROOT, ttls=(20.0,))
+        for seconds, requests in ((0, 1), (19, 1), (2, 2)):
+            self.clock.advance(seconds)
+            self.error(self.ask(), NoSuchProject)
+            assert len(self.agent.asked) == requests
+
     def test_revalidated(self) -> None:
         """A page that the index confirms is the same page, with all its time again."""
         self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -30,16 +30,17 @@ def assert_linear(
     times = dict.fromkeys(inputs, float("inf"))
     for _ in range(_ROUNDS):
         # The least of several: what other processes do only adds to it.
-        times = {each: min(times[each], _seconds(work, inputs[each], refusals)) for each in inputs}
+        times = {each: min(times[each], seconds(work, inputs[each], refusals)) for each in inputs}
         least = max(times[1], _NOISE)
         if times[2] <= 4 * least and times[4] <= 8 * least:
             return
     raise AssertionError(f"seconds by size: {times}")
 
 
-def _seconds(
-    work: Callable[[Any], object], value: Any, refusals: tuple[type[Exception], ...]
+def seconds(
+    work: Callable[[T], object], value: T, refusals: tuple[type[Exception], ...] = ()
 ) -> float:
+    """Measure the processor time of the work on an input."""
     began = time.thread_time()
     with suppress(*refusals):
         work(value)
