@@ -115,7 +115,7 @@ def build(
         seconds=reactor.seconds,
         response_cache=response_cache,
     )
-    sources = [
+    indexes = [
         IndexClient(
             url=url,
             ttl=ttl,
@@ -128,7 +128,7 @@ def build(
     ]
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
     pages = PageCache(
-        sources=sources,
+        indexes=indexes,
         clock=reactor,
         store=PageStore(cache_dir.own / "pages", reactor, errors=errors),
         in_thread=resources.pages,
@@ -136,7 +136,7 @@ def build(
     )
     lists = ListStore(cache_dir.own / "projects", reactor)
     projects = ProjectListCache(
-        sources=sources, upstream=upstream, clock=reactor, store=lists, in_thread=resources.pages
+        indexes=indexes, upstream=upstream, clock=reactor, store=lists, in_thread=resources.pages
     )
     mirror = file_mirror(
         pages,

@@ -3,8 +3,8 @@
 A *pass-through* is a fetch of a range, or of a file that may not be cached, into a spool in memory,
 at the rate of its one client. It ends when all bytes have arrived, the upstream fails, or its
 reader leaves. Only whole files can be verified; a range is believed as far as the response states
-what it is. A response that is not the requested range is :class:`RangeNotServed`: the caller takes the
-range from the whole file.
+what it is. A response that is not the requested range is :class:`RangeNotServed`: the caller
+takes the range from the whole file.
 """
 
 from __future__ import annotations

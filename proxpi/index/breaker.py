@@ -86,7 +86,7 @@ class Breakers:
 
     url: str
     _clock: IReactorTime
-    _answered_at: float = attrs.field(init=False, default=float("-inf"))
+    _head_received_at: float = attrs.field(init=False, default=float("-inf"))
     _index: Breaker = attrs.field(init=False, factory=lambda: Breaker(*INDEX_PAUSES))
     # Those that are not closed, the least recently failed one first.
     _pages: OrderedDict[str, Breaker] = attrs.field(init=False, factory=OrderedDict)
@@ -119,10 +119,10 @@ class Breakers:
             breaker.back_off(self._clock.seconds())
         return bool(tried)
 
-    def answered(self, status: int, since: float) -> None:
+    def head_received(self, status: int, since: float) -> None:
         if status == 429:
             return
-        self._answered_at = self._clock.seconds()
+        self._head_received_at = self._clock.seconds()
         error = self._index.error
         if error is not None and (not error.retry_after or since > self._index.failed_at):
             self._index.close()
@@ -132,7 +132,7 @@ class Breakers:
 
     def failed(self, page: str, error: UpstreamFailed, since: float) -> None:
         now = self._clock.seconds()
-        silent = error.scope == "connection" and self._answered_at < since
+        silent = error.scope == "connection" and self._head_received_at < since
         if error.scope == "rate limit" or (silent and page not in self._pages):
             self._index.fail(error, now)
         self._pages.setdefault(page, Breaker(*PAGE_PAUSES)).fail(error, now)

@@ -1,16 +1,18 @@
 """One upstream index: the requests to it, and the meaning of its responses.
 
 The protocol is the Simple Repository API (PEP 503, PEP 691): JSON is preferred, HTML is understood.
-This module alone decides which statuses mean absence (404, 410, some 403) and which mean failure:
-an index that fails must never look like one that lacks a project.
+For pages, this module alone decides which statuses mean absence (404, 410, some 403) and which mean
+failure: an index that fails must never look like one that lacks a project. (For files,
+``GONE`` in :mod:`proxpi.files.fetch` does.)
 
 Two kinds of index send 404 for everything: one with a wrong URL, and one that hides its pages from
 expired credentials. Their :class:`Root` tells. It is in one of three states:
 
 * *unknown*: no request was sent; the first page of an index with credentials sends one;
-* *answered*: it has sent 200 at some time (remembered over a restart). A later 404 of a known page
-  then counts only if the root still sends 200; a failing root is requested again after 30 seconds;
-* *never answered*: 404s count. If the first two pages are 404 as well, one warning is logged.
+* *has served*: it has sent 200 at some time (remembered over a restart). A later 404 of a known
+  page then counts only if the root still sends 200; a failing root is requested again after 30
+  seconds;
+* *never served*: 404s count. If the first two pages are 404 as well, one warning is logged.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class StoredResponse:
     :ivar present: whether the index has the project; `served`: whether it ever had
     :ivar requested_at: the clock's seconds when the request began
     :ivar invalidated: by ``DELETE``: never fresh, and revalidated without validators
-    :ivar root_answered: whether the root of the index had answered by then (:class:`Root`)
+    :ivar root_answered: whether the root of the index had sent 200 by then (:class:`Root`)
     """
 
     present: bool
@@ -117,12 +119,12 @@ class IndexResponse(Generic[P]):
 
 @attrs.define(eq=False)
 class Root:
-    """The root of one index; `answered` tells whether it has sent 200 at some time."""
+    """The root of one index; `has_served` tells whether it has sent 200 at some time."""
 
     url: str = attrs.field(repr=urls.public)
     _upstream: UpstreamClient
     _clock: IReactorTime
-    answered: bool = False
+    has_served: bool = False
     _status: int | None = None
     _requested_at: float = float("-inf")
     #: The first pages that are 404, until one is served or the warning is logged.
@@ -132,23 +134,23 @@ class Root:
     def __attrs_post_init__(self) -> None:
         self._requests = Flights(self._clock)
 
-    def note(self, status: int | None) -> None:
-        """Note its status; ``None``: no response came."""
+    def note_status(self, status: int | None) -> None:
+        """Note the status of the root; ``None``: no response came."""
         self._status = 200 if status == 304 else status
         self._requested_at = self._clock.seconds()
-        self.answered = self.answered or self._status == 200
+        self.has_served = self.has_served or self._status == 200
 
-    async def answers(self, since: float) -> bool:
+    async def serves_since(self, since: float) -> bool:
         """Tell whether it has sent 200 since then (the clock's seconds), or does so now."""
         pauses = self._status != 200 and self._clock.seconds() < self._requested_at + ROOT_PAUSE
         if not pauses and self._requested_at < since:
             await self._requests.join(None, self._request).wait()
         return self._status == 200
 
-    async def learn(self, answered: bool = False) -> None:
-        """Send a request if its state is unknown, also of an earlier process (`answered`)."""
-        self.answered = self.answered or answered
-        if not self.answered and self._requested_at == float("-inf"):
+    async def request_if_unknown(self, has_served: bool = False) -> None:
+        """Send a request if its state is unknown, also of an earlier process (`has_served`)."""
+        self.has_served = self.has_served or has_served
+        if not self.has_served and self._requested_at == float("-inf"):
             await self._requests.join(None, self._request).wait()
 
     def note_served(self) -> None:
@@ -161,7 +163,7 @@ class Root:
         self._absent.add(name)
         if len(self._absent) < FIRST_PAGES and self._status not in (404, 410):
             return
-        await self.learn()
+        await self.request_if_unknown()
         if self._absent is not None and self._status in (404, 410):
             _log.warn(
                 "{url} answers {status}, and so do its first pages: is it the root of an index? "
@@ -174,9 +176,9 @@ class Root:
     async def _request(self) -> None:
         try:
             async with self._upstream.page(self.url, {}) as response:
-                self.note(response.status)
+                self.note_status(response.status)
         except UpstreamFailed:
-            self.note(None)
+            self.note_status(None)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -225,7 +227,9 @@ class IndexClient:
     ) -> IndexResponse[IndexPage]:
         """Request the page of a project, by its normalized name; see :meth:`fetch`."""
         if self.private:
-            _in_background(self.root.learn(stored is not None and stored.root_answered))
+            _in_background(
+                self.root.request_if_unknown(stored is not None and stored.root_answered)
+            )
 
         async def read(response: Response) -> tuple[Response, bytes, bool]:
             return response, *await self._upstream.read(response, on_bytes=on_bytes)
@@ -233,8 +237,8 @@ class IndexClient:
         url = f"{self.url}{name}/"
         raw = await self.fetch(url, stored, read, on_bytes=on_bytes, queue=queue)
         if not raw.stored.present:
-            had = self.private and self.root.answered and stored is not None and stored.present
-            if had and not await self.root.answers(raw.stored.requested_at):
+            had = self.private and self.root.has_served and stored is not None and stored.present
+            if had and not await self.root.serves_since(raw.stored.requested_at):
                 cause = "absent, as is its root: do the credentials still hold?"
                 raise CredentialsRejected(url, cause, temporary=False)
             _in_background(self.root.note_absent(name))
@@ -278,9 +282,9 @@ class IndexClient:
         validators = stored.validators() if stored is not None else {}
         async with self._response(url, validators, requested_at, queue) as response:
             if url == self.url:
-                self.root.note(response.status)
+                self.root.note_status(response.status)
             if response.status == 304 and stored is not None and validators:
-                rooted = self.root.answered
+                rooted = self.root.has_served
                 confirmed = attrs.evolve(stored, requested_at=requested_at, root_answered=rooted)
                 return IndexResponse(confirmed)
             # An object store without credentials sends 403 for a missing object; with credentials,
@@ -297,7 +301,7 @@ class IndexClient:
             etag=response.header("ETag"),
             last_modified=response.header("Last-Modified"),
             served=True,
-            root_answered=self.root.answered,
+            root_answered=self.root.has_served,
         )
         return IndexResponse(new, content)
 
@@ -306,7 +310,7 @@ class IndexClient:
         self, url: str, validators: dict[str, str], requested_at: float, queue: Queue | None
     ) -> AsyncIterator[Response]:
         """Send a request; if the index refuses the validators, send it again without them."""
-        head = partial(self.breakers.answered, since=requested_at)
+        head = partial(self.breakers.head_received, since=requested_at)
         accept = {"Accept": ACCEPT}
         if validators:
             async with self._upstream.page(url, accept | validators, head, queue) as response:

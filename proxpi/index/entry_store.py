@@ -4,7 +4,7 @@ An entry is *valid*, or *invalid* once ``DELETE`` has begun a new generation: it
 fallback of the next request, and never a hit. ``DELETE`` overwrites the state at the beginning of
 the file in place, which needs no space on the disk and which ``kill -9`` cannot divide. A file gets
 its name, and its state changes, under one lock; an entry that is *superseded* by then gets no name.
-The folder is the generation of all entries: to remove all of them is to rename it.
+``DELETE /cache`` renames the folder: all entries in it become invalid.
 
 A file is a line of its state and of the length and digest of its header; the header, JSON; and the
 content. Nothing is flushed to disk: by the digests, what a power failure, another version or

@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IReactorTime
 from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from proxpi.index.representations import Body, Representation, StoredPageLost, find, update
-from proxpi.index.revalidation import Ask, Decision, Entry, Outcome, Revalidation, Status
+from proxpi.index.revalidation import Decision, Entry, Outcome, Revalidation, Status, Targets
 from proxpi.simple.model import ListedFile, NotListed
 from proxpi.simple.negotiate import Serialization
 from proxpi.single_flight import Flights, InThread
@@ -99,7 +99,7 @@ class PageCache:
     `changed` is called with the project whose page or state may have changed; ``None``: all.
     """
 
-    _sources: Sequence[IndexClient]
+    _indexes: Sequence[IndexClient]
     _clock: IReactorTime
     _store: PageStore
     _in_thread: InThread
@@ -110,10 +110,14 @@ class PageCache:
     _revalidation: Revalidation[PageEntry] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._revalidation = Revalidation(self._sources, self._clock, _request, self._take)
+        self._revalidation = Revalidation(
+            self._indexes, self._clock, _request, self._store_responses
+        )
 
     def ready(self, name: str, serialization: Serialization, compressed: bool) -> Page | None:
-        """Give a page without waiting, if it is rendered, and fresh, or stale behind open breakers.
+        """Return the rendered page without waiting.
+
+        It is a fresh one, or a stale one while all breakers of its stale indexes are open.
 
         :param name: the normalized name of the project
         :raises NoSuchProject: if it is known that there is none
@@ -144,7 +148,7 @@ class PageCache:
             render = partial(self._render, entry, representation)
             return await entry.renders.join(representation, render).wait()
 
-        entry, outcome, body = await self._use(name, body_of, requested=representation)
+        entry, outcome, body = await self._with_entry(name, body_of, requested=representation)
         remaining = 0.0 if outcome.status == "STALE" else self._revalidation.remaining(entry)
         return Page(body, outcome.status, remaining, entry.age)
 
@@ -214,11 +218,11 @@ class PageCache:
         self.changed(None)
         return self._in_thread(lambda: rmtree(removed, ignore_errors=True))
 
-    async def _use(
+    async def _with_entry(
         self,
         name: str,
         use: Callable[[PageEntry], Awaitable[T]],
-        ask: Ask = "stale",
+        targets: Targets = "stale",
         requested: Representation | None = None,
     ) -> tuple[PageEntry, Outcome, T]:
         """Revalidate an entry, and use it; it may be superseded by then.
@@ -231,35 +235,37 @@ class PageCache:
             if requested is not None and self._revalidation.remaining(entry) <= 0:
                 entry.requested.add(requested)
             try:
-                outcome = await self._revalidation.revalidate(entry, ask)
+                outcome = await self._revalidation.revalidate(entry, targets)
                 return entry, outcome, await use(entry)
             except StoredPageLost:
                 self._reload(entry)
-        raise UpstreamFailed(self._sources[0].url, "its page cannot be read from disk")
+        raise UpstreamFailed(self._indexes[0].url, "its page cannot be read from disk")
 
     async def _look_up(
-        self, name: str, filename: str, ask: Ask = "stale"
+        self, name: str, filename: str, targets: Targets = "stale"
     ) -> tuple[PageEntry, Outcome, ListedFile | None]:
-        return await self._use(name, lambda entry: succeed(self._listed(entry, filename)), ask)
+        return await self._with_entry(
+            name, lambda entry: succeed(self._listed(entry, filename)), targets
+        )
 
     def _listed(self, entry: PageEntry, filename: str) -> ListedFile | None:
         """Give what a page lists of a file, or raise `StoredPageLost`."""
         listed = entry.files.get(filename)
         if filename not in entry.files and entry.usable:
             # The first index that offers the name has the file, as on the merged page.
-            for source, response in zip(self._sources, entry.responses, strict=True):
+            for index, response in zip(self._indexes, entry.responses, strict=True):
                 present = response is not None and response.present
-                if present and (file := find(self._document(entry, source), filename)) is not None:
-                    listed = ListedFile(file, source.guards(file["url"]))
+                if present and (file := find(self._document(entry, index), filename)) is not None:
+                    listed = ListedFile(file, index.guards(file["url"]))
                     break
             if listed is not None or len(entry.files) < MISSES:
                 entry.files[filename] = listed
                 self._account(entry)
         return listed
 
-    def _document(self, entry: PageEntry, source: IndexClient) -> bytes:
+    def _document(self, entry: PageEntry, index: IndexClient) -> bytes:
         """Return the encoded page of an index, slowly if it is large, or raise `StoredPageLost`."""
-        section, stored = DOCUMENT + source.identity, entry.stored
+        section, stored = DOCUMENT + index.identity, entry.stored
         if stored is None or section not in stored.sections:
             raise StoredPageLost(entry.name)
         digest = stored.sections[section].digest
@@ -291,7 +297,7 @@ class PageCache:
             self._account(entry)
             return entry.bodies[representation]
 
-    async def _take(
+    async def _store_responses(
         self,
         entry: PageEntry,
         responses: list[StoredResponse | None],
@@ -310,14 +316,14 @@ class PageCache:
         suppress: str | None = None,
     ) -> None:
         before = entry.stored
-        pairs = zip(self._sources, responses, strict=True)
+        pairs = zip(self._indexes, responses, strict=True)
         work = partial(
             update,
             self._store,
             entry.name,
             before=before,
-            responses={source.identity: each for source, each in pairs if each is not None},
-            pages={source.identity: page for source, page in pages.items()},
+            responses={index.identity: each for index, each in pairs if each is not None},
+            pages={index.identity: page for index, page in pages.items()},
             requested=requested,
             suppress=suppress,
             current=partial(self._is_current, entry),
@@ -341,13 +347,13 @@ class PageCache:
     def _load(self, name: str) -> PageEntry:
         stored = self._store.load(name)
         if stored is None:
-            return PageEntry(name, self._clock, [None] * len(self._sources))
+            return PageEntry(name, self._clock, [None] * len(self._indexes))
         responses = []
-        for source in self._sources:
-            response = stored.responses.get(source.identity)
-            lacks_page = DOCUMENT + source.identity not in stored.documents
+        for index in self._indexes:
+            response = stored.responses.get(index.identity)
+            lacks_page = DOCUMENT + index.identity not in stored.documents
             responses.append(None if response and response.present and lacks_page else response)
-        if list(stored.responses) != [source.identity for source in self._sources]:
+        if list(stored.responses) != [index.identity for index in self._indexes]:
             # It was rendered for other indexes, or for another order of them.
             stored = stored.without_representations()
         return PageEntry(name, self._clock, responses, stored=stored)
@@ -360,7 +366,7 @@ class PageCache:
         if found.stored and entry.stored and found.stored.sections == entry.stored.sections:
             # Damaged, and maybe not to be removed; otherwise another process has written it.
             self._store.delete(entry.name)
-            found = PageEntry(entry.name, self._clock, [None] * len(self._sources))
+            found = PageEntry(entry.name, self._clock, [None] * len(self._indexes))
         self._put(found)
 
     def _put(self, entry: PageEntry) -> PageEntry:
@@ -399,6 +405,6 @@ class PageCache:
 
 
 async def _request(
-    source: IndexClient, entry: PageEntry, stored: StoredResponse | None
+    index: IndexClient, entry: PageEntry, stored: StoredResponse | None
 ) -> IndexResponse[IndexPage]:
-    return await source.project(entry.name, stored, entry.progress.add, entry.queue)
+    return await index.project(entry.name, stored, entry.progress.add, entry.queue)

@@ -78,7 +78,7 @@ class ListEntry(Entry):
 class ProjectListCache:
     """The project list of all indexes together."""
 
-    _sources: Sequence[IndexClient]
+    _indexes: Sequence[IndexClient]
     _upstream: UpstreamClient
     _clock: IReactorTime
     _store: ListStore
@@ -92,7 +92,9 @@ class ProjectListCache:
     _write_error: tuple[object, ...] = attrs.field(init=False, default=())
 
     def __attrs_post_init__(self) -> None:
-        self._revalidation = Revalidation(self._sources, self._clock, self._request, self._take)
+        self._revalidation = Revalidation(
+            self._indexes, self._clock, self._request, self._store_responses
+        )
         self._loads = Flights(self._clock)
 
     def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
@@ -147,7 +149,7 @@ class ProjectListCache:
         """Remove the list for good; see :meth:`proxpi.index.page_cache.PageCache.clear`."""
         with self._store.lock:
             removed = self._store.clear()
-            self._entry = ListEntry(ROOT, self._clock, [None] * len(self._sources))
+            self._entry = ListEntry(ROOT, self._clock, [None] * len(self._indexes))
         return self._in_thread(lambda: rmtree(removed, ignore_errors=True))
 
     def _list(self, entry: ListEntry, file: ListFile, status: Status) -> ProjectList:
@@ -155,10 +157,10 @@ class ProjectListCache:
         return ProjectList(file, status, remaining, entry.age)
 
     async def _load(self) -> None:
-        load, sources = self._store.load, self._sources
-        loaded = await self._in_thread(lambda: [load(source.identity) for source in sources])
-        pairs = zip(sources, loaded, strict=True)
-        lists = {source: names for source, (_, names) in pairs if names is not None}
+        load, indexes = self._store.load, self._indexes
+        loaded = await self._in_thread(lambda: [load(index.identity) for index in indexes])
+        pairs = zip(indexes, loaded, strict=True)
+        lists = {index: names for index, (_, names) in pairs if names is not None}
         entry = ListEntry(ROOT, self._clock, [stored for stored, _ in loaded], lists=lists)
         entry.names = await self._merged(entry.responses, lists)
         if self._invalidated:
@@ -167,16 +169,16 @@ class ProjectListCache:
             self._entry = entry
 
     async def _request(
-        self, source: IndexClient, entry: ListEntry, stored: StoredResponse | None
+        self, index: IndexClient, entry: ListEntry, stored: StoredResponse | None
     ) -> IndexResponse[ListFile]:
-        return await source.fetch(
-            source.url,
+        return await index.fetch(
+            index.url,
             stored,
             partial(self._read, entry),
             on_bytes=entry.progress.add,
             queue=entry.queue,
             # A list that was there does not go away; some hosts hide it from old credentials.
-            may_be_absent=not (source.private and stored is not None and stored.served),
+            may_be_absent=not (index.private and stored is not None and stored.served),
         )
 
     async def _read(self, entry: ListEntry, response: Response) -> ListFile:
@@ -216,7 +218,7 @@ class ProjectListCache:
                 raise BodyTruncated()
             return self._store.write(project_names(_blocks(decoded), True, skipped))
 
-    async def _take(
+    async def _store_responses(
         self,
         entry: ListEntry,
         responses: list[StoredResponse | None],
@@ -224,12 +226,12 @@ class ProjectListCache:
     ) -> None:
         """Update an entry, and store it if it is current."""
         lists, changed = {}, []
-        for source, old, response in zip(self._sources, entry.responses, responses, strict=True):
-            names = new.get(source, entry.lists.get(source))
+        for index, old, response in zip(self._indexes, entry.responses, responses, strict=True):
+            names = new.get(index, entry.lists.get(index))
             if response is not None and response.present and names is not None:
-                lists[source] = names
+                lists[index] = names
             if response is not None and response is not old:
-                changed.append((source.identity, response, lists.get(source)))
+                changed.append((index.identity, response, lists.get(index)))
         if lists != entry.lists or None in entry.responses:
             names = await self._merged(responses, lists)
             if names is None or entry.names is None or names.digest != entry.names.digest:
@@ -250,7 +252,7 @@ class ProjectListCache:
         self, responses: Sequence[StoredResponse | None], lists: Mapping[IndexClient, ListFile]
     ) -> ListFile | None:
         """Give the names of all indexes, if each has responded and one of them has a list."""
-        ordered = [lists[source] for source in self._sources if source in lists]
+        ordered = [lists[index] for index in self._indexes if index in lists]
         if not ordered or None in responses:
             return None
         if len(responses) == 1:

@@ -48,7 +48,7 @@ COLD_TRIES, STALE_TRIES, TRIAL_TRIES = 4, 2, 1
 
 Status = Literal["HIT", "MISS", "REVALIDATED", "STALE"]
 #: The indexes that a flight sends requests to: those whose response is stale, or all.
-Ask = Literal["stale", "all"]
+Targets = Literal["stale", "all"]
 Decision = Enum("Decision", ["FRESH", "STALE", "TRIAL", "WAIT", "WAIT_COLD"])
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ class Entry:
     clock: IReactorTime
     responses: list[StoredResponse | None]
     forced: bool = False
-    revalidations: Flights[Ask, Status] = attrs.field(init=False)
+    revalidations: Flights[Targets, Status] = attrs.field(init=False)
     requests: Flights[IndexClient, tuple[IndexClient, IndexResponse[Any]]] = attrs.field(init=False)
     queue: Queue = attrs.field(init=False, factory=Queue)
     pending: list[IndexClient] = attrs.field(init=False, factory=list)
@@ -179,8 +179,8 @@ class Entry:
     def _abandon(self) -> None:
         """Cancel the requests that wait for a connection; those that were sent continue."""
         if self.queue:
-            for ask in self.revalidations:
-                self.revalidations.detach(ask)
+            for targets in self.revalidations:
+                self.revalidations.detach(targets)
             for waiting in list(self.queue):
                 waiting.cancel()
 
@@ -196,38 +196,38 @@ class Revalidation(Generic[E]):
     :param store: takes the last responses and the new pages into an entry, which is locked
     """
 
-    _sources: Sequence[IndexClient]
+    _indexes: Sequence[IndexClient]
     _clock: IReactorTime
     _request: Callable[[IndexClient, E, StoredResponse | None], Awaitable[IndexResponse[Any]]]
     _store: Callable[[E, list[StoredResponse | None], Mapping[IndexClient, Any]], Awaitable[None]]
 
     def remaining(self, entry: E) -> float:
         """Seconds for which an entry stays fresh."""
-        pairs = zip(self._sources, entry.responses, strict=True)
-        return min(source.remaining(response) for source, response in pairs)
+        pairs = zip(self._indexes, entry.responses, strict=True)
+        return min(index.remaining(response) for index, response in pairs)
 
-    def decide(self, entry: E, ask: Ask = "stale") -> Decision:
-        breakers = [source.breakers.state(entry.name) for source, _ in self._asked(entry, ask)]
-        return decide(breakers, usable=entry.usable, forced=entry.forced or ask == "all")
+    def decide(self, entry: E, targets: Targets = "stale") -> Decision:
+        breakers = [index.breakers.state(entry.name) for index, _ in self._targets(entry, targets)]
+        return decide(breakers, usable=entry.usable, forced=entry.forced or targets == "all")
 
-    async def revalidate(self, entry: E, ask: Ask = "stale") -> Outcome:
+    async def revalidate(self, entry: E, targets: Targets = "stale") -> Outcome:
         """Revalidate an entry, as far as its decision tells.
 
         :raises UpstreamFailed: if there is no page to fall back on
         :raises StoredPageLost: if an index confirmed a page that is gone from the store
         """
-        decision = self.decide(entry, ask)
+        decision = self.decide(entry, targets)
         if decision is Decision.FRESH:
             return Outcome("HIT")
         if decision is Decision.STALE:
-            refusals = (source.breakers.refusal(entry.name) for source in self._sources)
+            refusals = (index.breakers.refusal(entry.name) for index in self._indexes)
             return Outcome("STALE", next(filter(None, refusals), None))
         trial = decision is Decision.TRIAL
         if trial and entry.progress.hangs:
-            entry.revalidations.detach(ask)
-            for source in entry.pending:
-                entry.requests.detach(source)
-        flight = entry.revalidations.join(ask, lambda: self._revalidate(entry, ask))
+            entry.revalidations.detach(targets)
+            for index in entry.pending:
+                entry.requests.detach(index)
+        flight = entry.revalidations.join(targets, lambda: self._revalidate(entry, targets))
         if decision is Decision.WAIT_COLD:
             extend = entry.progress.extend(self._clock)
             waiter = flight.wait(self._clock.seconds() + PROGRESS_WINDOW, extend)
@@ -236,7 +236,7 @@ class Revalidation(Generic[E]):
         try:
             return Outcome(await waiter)
         except WaitTimeout:
-            error = self._give_up(flight, entry, ask, trial)
+            error = self._give_up(flight, entry, targets, trial)
         except UpstreamFailed as failure:
             error = failure
         except Exception as failure:
@@ -246,47 +246,53 @@ class Revalidation(Generic[E]):
                 _log.error("{what} cannot be written: {error}", what=entry.title, error=failure)
             else:
                 _log.failure("{what}: an error of proxpi's own", what=entry.title)
-            error = UpstreamFailed(self._sources[0].url, "its response cannot be stored")
+            error = UpstreamFailed(self._indexes[0].url, "its response cannot be stored")
         if not entry.usable:
             raise error
         return Outcome("STALE", error.copy())
 
-    def _asked(self, entry: E, ask: Ask) -> list[tuple[IndexClient, StoredResponse | None]]:
+    def _targets(
+        self, entry: E, targets: Targets
+    ) -> list[tuple[IndexClient, StoredResponse | None]]:
         """Give the indexes that get a request, with their last responses."""
-        pairs = zip(self._sources, entry.responses, strict=True)
-        return [pair for pair in pairs if ask == "all" or pair[0].remaining(pair[1]) <= 0]
+        pairs = zip(self._indexes, entry.responses, strict=True)
+        return [pair for pair in pairs if targets == "all" or pair[0].remaining(pair[1]) <= 0]
 
-    def _give_up(self, flight: Flight[Status], entry: E, ask: Ask, trial: bool) -> UpstreamFailed:
-        error = self._sources[0].timeout_error(entry.name, flight.started)
+    def _give_up(
+        self, flight: Flight[Status], entry: E, targets: Targets, trial: bool
+    ) -> UpstreamFailed:
+        error = self._indexes[0].timeout_error(entry.name, flight.started)
         if not entry.progress.hangs:
             return error
         if not trial:
-            entry.revalidations.detach(ask, flight)
-        for source in entry.pending:
+            entry.revalidations.detach(targets, flight)
+        for index in entry.pending:
             # Beside a trial, another index may be asked that has not been silent for long.
-            if not trial or source.breakers.refusal(entry.name):
-                entry.requests.detach(source)
-                error = source.timeout_error(entry.name, flight.started)
-                self._note_failure(entry, source, error, flight.started)
+            if not trial or index.breakers.refusal(entry.name):
+                entry.requests.detach(index)
+                error = index.timeout_error(entry.name, flight.started)
+                self._note_failure(entry, index, error, flight.started)
         return error
 
     def _note_failure(
-        self, entry: E, source: IndexClient, error: UpstreamFailed, since: float
+        self, entry: E, index: IndexClient, error: UpstreamFailed, since: float
     ) -> None:
-        response = entry.responses[self._sources.index(source)]
+        response = entry.responses[self._indexes.index(index)]
         if isinstance(error, Offline) or (response is not None and response.requested_at > since):
             return  # a later request has succeeded
         entry.forced = False
-        if not source.breakers.is_failing(entry.name):
+        if not index.breakers.is_failing(entry.name):
             _log.warn("{what}: {error}", what=entry.title, name=entry.name, error=error.copy())
-        source.breakers.failed(entry.name, error, since)
+        index.breakers.failed(entry.name, error, since)
 
-    async def _revalidate(self, entry: E, ask: Ask) -> Status:
+    async def _revalidate(self, entry: E, targets: Targets) -> Status:
         entry.progress.begin()
         settled = await all_settled(
             # Flights that send requests to one index at the same time share its response.
-            entry.requests.join(source, partial(self._ask, entry, source, response, ask)).wait()
-            for source, response in self._asked(entry, ask)
+            entry.requests.join(
+                index, partial(self._request_entry, entry, index, response, targets)
+            ).wait()
+            for index, response in self._targets(entry, targets)
         )
         failures = [each for each in settled if isinstance(each, UpstreamFailed)]
         responses = dict(each for each in settled if not isinstance(each, UpstreamFailed))
@@ -294,56 +300,58 @@ class Revalidation(Generic[E]):
         if responses:
             async with entry.lock:
                 last, contents = list(entry.responses), {}
-                for position, source in enumerate(self._sources):
-                    new = responses.get(source)
+                for position, index in enumerate(self._indexes):
+                    new = responses.get(index)
                     # Of two flights the older one may land later, or confirm a replaced page.
                     if new is not None and new.supersedes(last[position]):
                         last[position] = new.stored
                         if new.content is not None:
-                            contents[source] = new.content
+                            contents[index] = new.content
                 await self._store(entry, last, contents)
         if failures:
             raise failures[0]
         return "MISS" if any(each.content for each in responses.values()) else "REVALIDATED"
 
-    async def _ask(
-        self, entry: E, source: IndexClient, response: StoredResponse | None, ask: Ask
+    async def _request_entry(
+        self, entry: E, index: IndexClient, last: StoredResponse | None, targets: Targets
     ) -> tuple[IndexClient, IndexResponse[Any]]:
         """Request an entry from one index, unless a breaker refuses it for the stale page."""
         trial = False
         if entry.usable and not entry.forced:
             # A client that wants a file that the stale page does not list is not helped by it.
-            trial = source.breakers.admit(entry.name, ignore_page=ask == "all")
+            trial = index.breakers.admit(entry.name, ignore_page=targets == "all")
         tries = TRIAL_TRIES if trial else STALE_TRIES if entry.usable else COLD_TRIES
 
         async def request() -> IndexResponse[Any]:
-            nonlocal response
+            nonlocal last
             since = self._clock.seconds()
             try:
-                return await self._request(source, entry, response)
+                return await self._request(index, entry, last)
             except UpstreamFailed as error:
-                self._note_failure(entry, source, error, since)
+                self._note_failure(entry, index, error, since)
                 # Some servers fail because of the validators: a retry is without them.
-                response = response and response.invalidate()
+                last = last and last.invalidate()
                 raise
 
-        asking = Deferred.fromCoroutine(with_retries(request, source.breakers, self._clock, tries))
-        if trial and source in entry.pending:
+        requesting = Deferred.fromCoroutine(
+            with_retries(request, index.breakers, self._clock, tries)
+        )
+        if trial and index in entry.pending:
             # The older request may only be slow. A newer one ends after some silent seconds, so
             # that hanging requests do not pile up.
             self._clock.callLater(
-                PROGRESS_WINDOW, lambda: asking.cancel() if entry.progress.hangs else None
+                PROGRESS_WINDOW, lambda: requesting.cancel() if entry.progress.hangs else None
             )
-        entry.pending.append(source)
+        entry.pending.append(index)
         began = self._clock.seconds()
         try:
-            answer = await asking
+            response = await requesting
         except CancelledError:
-            raise source.timeout_error(entry.name, began) from None
+            raise index.timeout_error(entry.name, began) from None
         finally:
-            entry.pending.remove(source)
-        source.breakers.succeeded(entry.name)
-        return source, answer
+            entry.pending.remove(index)
+        index.breakers.succeeded(entry.name)
+        return index, response
 
 
 async def with_retries(

@@ -1,4 +1,4 @@
-"""Freshness (RFC 9111) and conditional and range requests (RFC 9110, 13 and 14) as decisions.
+"""Decisions of RFC 9111 freshness and of RFC 9110 conditional and range requests (13, 14).
 
 Times are seconds of one clock. Entity tags of proxpi are strong, and are given here without their
 quotes. No response carries ``Last-Modified``, so a date never matches.

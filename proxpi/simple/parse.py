@@ -1,7 +1,7 @@
 """Parser of index pages, JSON or HTML, into a project (PEP 503, 592, 629, 658, 691, 700, …).
 
 A page may be anything: :class:`NotAnIndexPage` is the only error. One odd file of a page is left
-out (:mod:`proxpi.simple.entries`).
+out (:mod:`proxpi.simple.listed_files`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 from werkzeug.http import parse_options_header
 
-from proxpi.simple import entries, urls
+from proxpi.simple import listed_files, urls
 from proxpi.simple.html import Anchor, Markup, is_complete_html
 from proxpi.simple.model import FileEntry, Project, SkippedLinks
 
@@ -49,7 +49,7 @@ BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 # Keys of JSON that an anchor has as attributes, with ``data-`` before them.
 _IN_ATTRIBUTES = (
     *("requires-python", "gpg-sig", "provenance", "size", "upload-time", "yanked"),
-    *entries.METADATA_KEYS[:2],
+    *listed_files.METADATA_KEYS[:2],
 )
 #: Values of a JSON page, or tags of an HTML page: each takes far more memory than its bytes.
 MAX_ELEMENTS = 2_000_000
@@ -145,11 +145,11 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
         raise NotAnIndexPage("The answer is JSON, but not a project page: it lists no files.")
     meta = meta if isinstance(meta := page.get("meta"), dict) else {}
     version = api_version(meta.get("api-version"))
-    keys = entries.passed_on(page, _NOT_PASSED_ON)
+    keys = listed_files.passed_on(page, _NOT_PASSED_ON)
     for key, accept in (("versions", _versions), ("project-status", _project_status)):
         if (value := accept(keys.pop(key, None))) is not None:
             keys[key] = value
-    if kept := entries.passed_on(meta, _META_NOT_PASSED_ON):
+    if kept := listed_files.passed_on(meta, _META_NOT_PASSED_ON):
         keys["meta"] = kept
     return Project(name, files, keys, version, skipped)
 
@@ -175,7 +175,7 @@ def _read(
         files, decode = page.pop("files", None), _sound_value
     values = {key: decode(value) for key, value in page.items() if _sound_value(key) is not None}
     listed = isinstance(files, list)
-    return values, entries.usable(map(decode, files), url, skipped) if listed else None
+    return values, listed_files.usable(map(decode, files), url, skipped) if listed else None
 
 
 def _decoded_value(raw: msgspec.Raw) -> object:
@@ -202,7 +202,7 @@ def _versions(value: object) -> list[str] | None:
 
 def _project_status(value: object) -> dict[str, Any] | None:
     """Accept an object with ``status`` (PEP 792), also one that is not known yet."""
-    if not isinstance(value, dict) or entries.text(value.get("status")) is None:
+    if not isinstance(value, dict) or listed_files.text(value.get("status")) is None:
         return None
     if not isinstance(value.get("reason", ""), str):
         del value["reason"]
@@ -240,14 +240,14 @@ def _from_html(text: str, url: str, name: str) -> Project:
             keys["project-status"]["reason"] = reason
     skipped = SkippedLinks()
     files = [file for anchor in page.anchors if (file := _file(anchor)) is not None]
-    return Project(name, entries.usable(files, base, skipped), keys, version, skipped)
+    return Project(name, listed_files.usable(files, base, skipped), keys, version, skipped)
 
 
 def _file(anchor: Anchor) -> dict[str, Any] | None:
     """Give the JSON object that an anchor stands for; ``None`` if it only navigates."""
     attributes = anchor.attributes
     _, fragment, filename = _link(anchor)
-    if filename in _FOLDERS and not entries.digests_in(fragment):
+    if filename in _FOLDERS and not listed_files.digests_in(fragment):
         return None
     file: dict[str, Any] = {"filename": filename, "url": attributes.get("href") or ""}
     for key in _IN_ATTRIBUTES:
@@ -259,7 +259,7 @@ def _file(anchor: Anchor) -> dict[str, Any] | None:
 def _link(anchor: Anchor) -> tuple[str, str, str]:
     """Give the link of an anchor without its fragment, the fragment, and the file name."""
     link, _, fragment = (anchor.attributes.get("href") or "").partition("#")
-    return link, fragment, entries.linked_name(link)
+    return link, fragment, listed_files.linked_name(link)
 
 
 def _is_listing(page: Markup, name: str) -> bool:
@@ -286,7 +286,7 @@ def _is_distribution(anchor: Anchor, name: str) -> bool:
     """Recognize a link to a file of a project: by its digest, its name, or its text and suffix."""
     _, fragment, filename = _link(anchor)
     return bool(filename) and (
-        bool(entries.digests_in(fragment))
+        bool(listed_files.digests_in(fragment))
         or canonicalize_name(filename).startswith(name + "-")
         or (filename.lower().endswith(_SUFFIXES) and anchor.text.strip() == filename)
     )

@@ -134,17 +134,17 @@ class BreakersTests(Case):
         """Silence is the page's own if any response head came since the request began."""
         since = self.clock.seconds()
         self.clock.advance(1)
-        self.breakers.answered(200, since)
+        self.breakers.head_received(200, since)
         self.clock.advance(4)
         self.breakers.failed("demo", REFUSED, since)
         assert (self.cause("demo"), self.cause("other")) == ("connection refused", None)
 
     def test_rate_limit(self) -> None:
         """A ``Retry-After`` holds for the index, whatever older requests bring; then one trial."""
-        self.breakers.answered(200, 99.0)
+        self.breakers.head_received(200, 99.0)
         self.note(LIMITED)
         self.clock.advance(3)
-        self.breakers.answered(200, 99.0)
+        self.breakers.head_received(200, 99.0)
         limit = self.breakers.rate_limit
         assert limit is not None
         assert (limit.url, limit.cause, limit.retry_after) == (ROOT, "status 429", 4.0)
@@ -154,7 +154,7 @@ class BreakersTests(Case):
         assert self.breakers.admit("other")
         assert self.breakers.rate_limit is None
         assert self.cause("third") == "status 429"
-        self.breakers.answered(200, 101.0)
+        self.breakers.head_received(200, 101.0)
         assert self.cause("third") is None
 
     def test_head(self) -> None:
@@ -162,7 +162,7 @@ class BreakersTests(Case):
         for status, closes in ((200, 1), (304, 1), (404, 1), (500, 1), (503, 1), (429, 0)):
             self.setUp()
             self.note()
-            self.breakers.answered(status, 99.0)
+            self.breakers.head_received(status, 99.0)
             assert self.cause("demo") == "connection refused"
             assert self.cause("other") == (None if closes else "connection refused")
             self.breakers.succeeded("demo")

@@ -241,7 +241,7 @@ class ColdTests(ListCase):
         for size, whole in ((1, False), (4000, True)):
             network = Network(PLAIN)
             projects = ProjectListCache(
-                sources=[source(PLAIN, 60.0, network.upstream)],
+                indexes=[source(PLAIN, 60.0, network.upstream)],
                 upstream=network.upstream,
                 clock=network.reactor,
                 store=ListStore(self.place, network.reactor),

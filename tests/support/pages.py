@@ -71,7 +71,7 @@ class PagesCase(FolderCase):
         """Begin with what lies in the folder, as after a restart."""
         self.store = page_store(self.folder / ".proxpi/pages", self.clock, self.wall)
         self.pages = PageCache(
-            sources=self.indexes.sources, clock=self.clock, store=self.store, in_thread=at_once
+            indexes=self.indexes.sources, clock=self.clock, store=self.store, in_thread=at_once
         )
 
     def wall(self) -> float:

@@ -65,7 +65,7 @@ class ListCase(FolderCase):
         for source in self.indexes.sources:
             source.breakers.succeeded("")
         self.projects = ProjectListCache(
-            sources=self.indexes.sources,
+            indexes=self.indexes.sources,
             upstream=self.indexes.upstream,
             clock=self.clock,
             store=ListStore(self.place, self.clock, lambda: self.clock.seconds() + self.skew),

@@ -1,4 +1,4 @@
-"""Files of a page, JSON or HTML alike: from the statements of an index to valid entries.
+"""Files that a page lists: validation of what an index states, in JSON or HTML, into entries.
 
 An entry has a safe name, an absolute http(s) link, keys of the right type and no null. A file that
 cannot be used is left out.
