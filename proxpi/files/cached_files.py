@@ -72,7 +72,7 @@ class CachedFiles:
         return file
 
     def invalidate(self, reference: FileReference) -> None:
-        """Forget the freshness of a file, and detach its flights: it was deleted or replaced."""
+        """Invalidate the freshness of a file, and detach its flights: it was deleted or replaced."""
         self._checks.detach(reference)
         self._revalidations.detach(reference)
         self._outdated.discard(reference)

@@ -85,7 +85,7 @@ class Project:
     skipped: SkippedLinks = attrs.field(factory=SkippedLinks, eq=False)
 
 
-class _Head(msgspec.Struct, forbid_unknown_fields=True):
+class _ProjectHead(msgspec.Struct, forbid_unknown_fields=True):
     """The first line of an encoded project; ``files`` is the number of the others."""
 
     name: str
@@ -97,7 +97,7 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
 to_json = msgspec.json.Encoder().encode
 
 _START = b'{"filename":"'
-_HEAD = msgspec.json.Decoder(_Head)
+_HEAD = msgspec.json.Decoder(_ProjectHead)
 _ENTRY = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -107,7 +107,7 @@ def encode(project: Project) -> bytes:
     Its lines are JSON objects: first all but the files, then each file, whose first key is
     ``filename``. JSON escapes line breaks, so a line is a file and can be found by its bytes.
     """
-    head = _Head(project.name, dict(project.keys), project.version, len(project.files))
+    head = _ProjectHead(project.name, dict(project.keys), project.version, len(project.files))
     # A loop of Python's: other threads get their turn between two files, not in a C call for all.
     return b"\n".join([to_json(head), *[to_json(entry) for entry in project.files], b""])
 

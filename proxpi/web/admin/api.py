@@ -111,13 +111,13 @@ class AdminApi:
         return responses.success().apply(request)
 
     @app.route("/admin/forget-list", methods=["POST"])
-    def post_forget_list(self, request: Request) -> bytes:
+    def post_invalidate_list(self, request: Request) -> bytes:
         self._check_change(request, "admin", "forget-list")
         self._projects.invalidate()
         return _see_admin_page("list=forgotten").apply(request)
 
     @app.route("/admin/forget-project", methods=["POST"])
-    def post_forget_project(self, request: Request) -> bytes:
+    def post_invalidate_project(self, request: Request) -> bytes:
         self._check_change(request, "admin", "forget-project")
         assert request.content is not None  # the channel has read the whole body
         fields = parse_qs(request.content.read(MAX_FORM).decode("utf-8", "replace"))

@@ -23,11 +23,11 @@ _HEADERS = {
 
 async def admin_page(request: Request) -> WholeResponse:
     """Render the page, with the address under which the client sees it."""
-    body = b"<!DOCTYPE html>\n" + await flattenString(request, _Page())
+    body = b"<!DOCTYPE html>\n" + await flattenString(request, _AdminPage())
     return document(200, body, "text/html; charset=utf-8", _HEADERS)
 
 
-class _Page(Element):
+class _AdminPage(Element):
     """Fills the template's slots."""
 
     loader = XMLFile(FilePath(__file__).sibling("page.xml"))
@@ -51,9 +51,9 @@ def _done(request: Request) -> str:
     """Describe the change that the form has made which led here."""
     arguments: dict[bytes, list[bytes]] = request.args or {}
     if b"list" in arguments:
-        return "The project list is forgotten: the next request fetches it again."
+        return "The project list is invalidated: the next request fetches it again."
     for value in arguments.get(b"project", []):
         name = names.normalize(value.decode("utf-8", "replace"))
         if name is not None:
-            return f"{name} is forgotten: the next request fetches its page again."
+            return f"{name} is invalidated: the next request fetches its page again."
     return ""

@@ -54,9 +54,9 @@ class AdminPage(ProxpiCase):
         forms = [(form["method"], form["action"]) for form in tags.attributes("form")]
         assert forms == [("post", "admin/forget-list"), ("post", "admin/forget-project")]
         assert "project" in [field.get("name") for field in tags.attributes("input")]
-        assert "is forgotten:" not in nothing
-        assert "project list is forgotten:" in self.get("/?list=forgotten").text
-        assert "de-mo is forgotten:" in self.get("/?project=De.Mo").text
+        assert "is invalidated:" not in nothing
+        assert "project list is invalidated:" in self.get("/?list=forgotten").text
+        assert "de-mo is invalidated:" in self.get("/?project=De.Mo").text
         for query in ("?project=-x", "?project=%ff", "?project=", "?other=demo"):
             assert self.get("/" + query).text == nothing
 
