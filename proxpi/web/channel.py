@@ -82,7 +82,7 @@ from proxpi.web.transfer import POLL, Output, send_bytes, send_file
 
 #: Seconds for a whole request to come.
 REQUEST_TIMEOUT = 30.0
-#: Seconds between two requests; longer than what is in front of a server keeps its connections.
+#: Seconds between two requests; longer than load balancers keep idle connections.
 IDLE_TIMEOUT = 75.0
 #: Bytes that the body of a request may have. Only a ``POST`` outside the index has one that is
 #: read; any other request is answered by its head, and its body is discarded.
@@ -235,12 +235,12 @@ class Channel(Protocol):
         self._advance()
 
     def readConnectionLost(self) -> None:
-        """The client has closed its sending side, or is gone; see `IHalfCloseableProtocol`."""
+        """The client has closed its sending side, or is gone."""
         self._input_ended = True
         self._advance()
 
     def writeConnectionLost(self) -> None:
-        """See `IHalfCloseableProtocol`; this side closes only to linger."""
+        """This side closes only to linger."""
 
     def _output_drained(self) -> None:
         if self._input or self._input_ended:

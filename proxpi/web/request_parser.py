@@ -25,7 +25,10 @@ import attrs
 MAX_HEAD = 16 * 1024
 MAX_FIELDS = 500
 MAX_NAME = 256
-#: Bytes of a head up to which the response cache takes note of it.
+#: Bytes of a line in a body in chunks: a size, or a trailer field; and lines of a trailer.
+MAX_LINE = 1024
+MAX_TRAILERS = 100
+#: Bytes of a head up to which it has a cache key.
 MAX_ALIAS = 2048
 #: The fields on which a response from the cache depends, besides the target.
 KEY_FIELDS = (b"accept", b"accept-encoding", b"if-match", b"if-none-match", b"range", b"if-range")
@@ -52,6 +55,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 @attrs.define(eq=False)
@@ -228,13 +232,6 @@ def _length(interpreted: dict[bytes, list[bytes]], version: bytes) -> int | None
 
 def _refuse(text: str, status: int = HTTPStatus.BAD_REQUEST) -> NoReturn:
     raise BadRequest(status, text)
-
-
-#: Bytes of a line: a size with its extensions, or a trailer field; and lines of a trailer.
-MAX_LINE = 1024
-MAX_TRAILERS = 100
-
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 @attrs.define(eq=False)

@@ -206,19 +206,18 @@ class ResponseCache:
         except OSError:
             return  # there are no descriptors left for what can be done without
         cost = len(body)
-        if cacheable.hold is None and held is not None:
-            body, stop = b"", len(body)
-        elif cacheable.hold is not None:
-            if held is None:
+        if cacheable.hold is None:
+            if held is not None:
+                body, stop = b"", len(body)
+        elif held is None:
+            return
+        elif stop - start <= SMALL:
+            with suppress(OSError):
+                body = held.read(start, stop - start)
+            if len(body) < stop - start:
+                held.close()
                 return
-            if stop - start <= SMALL:
-                body = b""
-                with suppress(OSError):
-                    body = held.read(start, stop - start)
-                if len(body) < stop - start:
-                    held.close()
-                    return
-                start, stop, cost = 0, 0, len(body)
+            start, stop, cost = 0, 0, len(body)
         self._remove(self._by_key.get(key))
         template = _template(status, fields, has_max_age=cacheable.fresh_until < math.inf)
         method, target, selecting = key

@@ -208,7 +208,7 @@ class Site(server.Site):
         return Channel(self, self._limiter, self._response_cache, self.requestFactory)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """See `IProtocolNegotiationFactory`: HTTP/2 would get past all limits of a connection."""
+        """HTTP/2 would get past all limits of a connection."""
         return [b"http/1.1"]
 
     def getResourceFor(self, request: Any) -> IResource:

@@ -314,7 +314,7 @@ class Drain(ProxpiCase):
         assert self.clock.getDelayedCalls() == []
 
     def test_file(self) -> None:
-        """What is being sent is finished, at the client's pace, down to its last byte."""
+        """A response that is under way is finished, at the pace of the client, to its last byte."""
         client = self.large()
         drained = self.limiter.drain(8)
         while len(client.received) < MIB:
@@ -346,7 +346,7 @@ class Drain(ProxpiCase):
             self.pages.invalidate("demo")
 
     def test_deadline(self) -> None:
-        """What is not sent by then is cut off: after the time, at once, or when it is aborted."""
+        """One is cut off at the deadline, without time left, or when the drain is aborted."""
         for seconds, aborted in ((8, False), (0, False), (8, True)):
             self.build()
             client = self.large()
