@@ -72,7 +72,7 @@ class CachedFiles:
         return file
 
     def invalidate(self, reference: FileReference) -> None:
-        """Invalidate the freshness of a file, and detach its flights: it was deleted or replaced."""
+        """Invalidate the freshness of a file that was deleted or replaced; detach its flights."""
         self._checks.detach(reference)
         self._revalidations.detach(reference)
         self._outdated.discard(reference)

@@ -81,7 +81,7 @@ def test_closed(
         proxy.stop()
 
 
-def test_asked_twice_and_no_more(start_proxy: StartProxy) -> None:
+def test_retried_once(start_proxy: StartProxy) -> None:
     """A new connection that is closed before a response is an outage."""
     requests: list[str] = []
 

@@ -1,4 +1,4 @@
-"""How far a failure reaches: not to other pages, and no index answers for one that fails."""
+"""Scope of a failure: not other pages; no index is used in place of one that fails."""
 
 from __future__ import annotations
 

@@ -368,7 +368,7 @@ class Links(CacheCase):
         self.result(self.clear())
         assert os.listdir(self.outside) == ["x.whl"]
 
-    def test_comes_into_the_way(self) -> None:
+    def test_link_replaces_folder(self) -> None:
         """A link that replaces a folder before a rename, or a deletion, is not followed."""
         deleted, added = self.keep("a/x.whl", b"data"), ref("b/x.whl", b"data")
         (self.host / "a/x.whl").unlink()
@@ -392,7 +392,7 @@ class Links(CacheCase):
 
 class Deletion(CacheCase):
     def test_one(self) -> None:
-        """It is a miss, frees its bytes, and takes along the folders that held nothing else."""
+        """A deleted file is a miss and frees its bytes; folders that held nothing else go, too."""
         file, other = self.keep("a/b/x.whl", b"data"), self.keep("a/y.whl", b"else")
         sending = self.open(file)
         self.delete(file)
@@ -489,7 +489,7 @@ class Deletion(CacheCase):
 
 class Uncacheable(MirrorCase):
     def test_redirected_or_streamed(self) -> None:
-        """It is redirected or gets the bytes; one line tells of the old file, one of the new."""
+        """The client is redirected or gets the bytes; the log has a line for either file."""
         (self.folder / "linked-example").symlink_to("/")
         for name, url in (
             ("a long name", f"https://files.example/{'x' * 300}/{NAME}"),

@@ -42,7 +42,7 @@ class Found(MirrorCase):
         self.assert_bytes(file, data)
 
     def test_checked_once(self) -> None:
-        """It is read in a thread, once for all clients, however long that takes."""
+        """A found file is read in a thread, once for all clients, however long that takes."""
         assert self.mirror.ready("demo", NAME) is None
         asked = [self.fetch() for _ in range(3)]
         self.clock.advance(TIMEOUT + 1)

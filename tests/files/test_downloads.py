@@ -65,8 +65,8 @@ class Joined(MirrorCase):
                     self.assert_bytes(self.result(one))
                 self.delete()
 
-    def test_waiting_holds_nothing(self) -> None:
-        """A download that waits for its response holds no file, whoever waits."""
+    def test_no_descriptor_while_waiting(self) -> None:
+        """A download that waits for its response holds no descriptor."""
         for stream in (False, True):
             self.build(stream=stream)
             silences, asked = [Silence() for _ in range(5)], []
@@ -131,7 +131,7 @@ class Deleted(MirrorCase):
     """A download that is deleted goes on for its clients alone."""
 
     def test_without_clients(self) -> None:
-        """It ends with its last reader, or at once if there is none."""
+        """A deleted download ends with its last reader, or at once if there is none."""
         self.build(stream=True)
         for left in (False, True):
             self.listed(reply := slow(LARGE), data=LARGE)
@@ -150,7 +150,7 @@ class Deleted(MirrorCase):
             assert self.cache_dir.quota.used == 0
 
     def test_waited_for(self) -> None:
-        """It goes on for a client that waits for the whole file, which is not cached."""
+        """A deleted download continues for a client that waits for the file; it is not cached."""
         self.build(stream=True)
         self.listed(reply := slow(LARGE), data=LARGE)
         reading = self.begin(reply, MIB)
@@ -165,7 +165,7 @@ class Deleted(MirrorCase):
         self.assert_nothing_cached()
 
     def test_before_its_response(self) -> None:
-        """The same if its response has not begun; the next request starts anew."""
+        """A download deleted before its response is not cached; the next request starts anew."""
         self.listed(silence := Silence())
         asked = self.fetch()
         self.delete()

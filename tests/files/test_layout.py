@@ -115,7 +115,7 @@ class Found(CacheCase):
             self.delete(name)
         assert self.names() == ["folder.whl"], "a DELETE of its name removes each"
 
-    def test_out_of_reach(self) -> None:
+    def test_unreadable_folder(self) -> None:
         """A folder that cannot be read, or is too deep, is logged once; the others count."""
         self.lay("x.whl", b"data")
         (self.host / "closed").mkdir()
@@ -144,7 +144,7 @@ class OddNames(CacheCase):
             file.write(bytes(10))
 
     def test_ignored(self) -> None:
-        """They are neither counted nor removed; one printable line of the log tells."""
+        """Foreign files are neither counted nor removed; one printable line of the log tells."""
         self.keep("x.whl", b"data")
         for name in ODD:
             self.lay_odd(name)

@@ -235,7 +235,7 @@ class Companions(MirrorCase):
     SIDECAR = NAME + ".metadata"
 
     def test_cached(self) -> None:
-        """They are, whether the page is at hand, and whether it advertises them or not."""
+        """Companions are cached, advertised or not, whether the page is in memory or not."""
         digest = {"sha256": sha256(self.METADATA)}
         for suffix, keys in (
             (".metadata", {"metadata": digest}),
@@ -405,7 +405,7 @@ class Heads(MirrorCase):
             assert asked.header("Accept-Encoding") == "identity"
 
     def test_file(self) -> None:
-        """Where the upstream tells no length, the file does, and is cached."""
+        """If the upstream states no length, the file is downloaded for it, and cached."""
         silent: list[Reply | Exception] = [ConnectionResetError(), Reply(200, b"", length=0)]
         for refusal in (*silent, *map(Reply, (401, 403, 404, 405, 500, 501))):
             self.listed(refusal, Reply(200, DATA), size=None)
@@ -414,7 +414,7 @@ class Heads(MirrorCase):
             self.delete()
 
     def test_unknown(self) -> None:
-        """Where no response tells it, and nothing can be cached, there is none."""
+        """If no response states the length, and nothing can be cached, HEAD has no length."""
         for capacity, function in ((0, "read"), (1000, "__init__")):
             self.build(capacity=capacity)
             full = self.fill_disk(function)

@@ -141,7 +141,7 @@ class Ranges(MirrorCase):
         self.assert_read(reading, LARGE[start:])
 
     def test_whole_without_a_cache(self) -> None:
-        """Nor is it cached where it may not be: the bytes before the range fill no memory."""
+        """A whole file that may not be cached passes; the bytes before the range fill no memory."""
         self.build(capacity=0)
         for length in (SIZE, None):
             self.listed(Reply(200, DATA, length=length))
@@ -194,7 +194,7 @@ class Broken(MirrorCase):
         return first, self.read(asked)
 
     def test_resumed(self) -> None:
-        """It is resumed as often as it makes progress; the log tells."""
+        """A range is resumed as often as it makes progress; the log tells."""
         stops = (MIN_PROGRESS + 1, 2 * MIN_PROGRESS + 1)
         later = [part(LARGE, at, arrived=False, ETag='"x"') for at in stops]
         first, reading = self.begin_range(stops[0], *later, ETag='"x"')
@@ -261,7 +261,7 @@ class Broken(MirrorCase):
         self.assert_clean()
 
     def test_client_that_reads_nothing(self) -> None:
-        """It holds no connection for long, and may read on later."""
+        """A client that reads nothing loses the connection after a while, and may read on later."""
         at = MEMORY_WINDOW + 3
         first, reading = self.begin_range(2, part(LARGE, at, ETag='"x"'), ETag='"x"')
         reading.paused = True
@@ -380,7 +380,7 @@ class Files(MirrorCase):
         assert len(self.agent.asked) == 1
 
     def test_clients_that_read_nothing(self) -> None:
-        """However many they are, the next client gets its file after 5 seconds."""
+        """Behind clients that read nothing, the next client gets its file after 5 seconds."""
         replies = [slow(LARGE, Accept_Ranges="bytes") for _ in range(CONNECTIONS)]
         self.listed(*replies, data=LARGE)
         asked = [self.fetch() for _ in replies]

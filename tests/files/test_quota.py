@@ -28,7 +28,7 @@ CHUNKS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=40)
 
 class Admission(CacheCase):
     def test_larger_than_the_capacity(self) -> None:
-        """Such a file is refused, announced or not, and evicts nothing."""
+        """A file larger than the capacity is refused, announced or not, and evicts nothing."""
         kept = self.keep("kept.whl", b"kept")
         assert not self.cache_dir.quota.admits(101)
         assert self.cache_dir.quota.admits(100) and self.cache_dir.quota.admits(None)
@@ -341,7 +341,7 @@ class Downloads(MirrorCase):
 @settings(max_examples=60, deadline=None)
 @given(CHUNKS, st.booleans())
 def test_never_more(chunks: list[tuple[int, int]], stated: bool) -> None:
-    """Whatever arrives side by side, in whatever pieces: the folder never exceeds the capacity."""
+    """The folder never exceeds the capacity, for any concurrent files in any pieces."""
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache_dir, "BUFFER", 1)
         folder = Path(name)

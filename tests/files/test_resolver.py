@@ -53,7 +53,7 @@ def test_cache_path(url: str, expected: str | None) -> None:
 
 @given(st.text(alphabet="abAB01./%-_\\:~", max_size=40), st.text(max_size=20))
 def test_never_outside(path: str, odd: str) -> None:
-    """Whatever the path is, the file lies below the folder of its host."""
+    """The file of any path lies below the folder of its host."""
     found = cache_path(f"https://files.example/{path}{odd}")
     if found is not None:
         parts = PurePosixPath(found).parts

@@ -115,7 +115,7 @@ class Verified(CacheCase):
         assert self.cache_dir.found(self.file)
 
     def test_remembered(self) -> None:
-        """It is served at once, also after the second restart; a found file likewise."""
+        """A remembered file is served at once, also after the second restart; so is a found one."""
         self.lay("b.whl", b"found")
         found = ref("b.whl", b"found")
         assert self.check(found)
@@ -147,7 +147,7 @@ class Verified(CacheCase):
         self.assert_unverified()
 
     def test_without_a_digest(self) -> None:
-        """Such a file is remembered for its own URL; after a kill no port or query tells it."""
+        """Without a digest a file is remembered by URL; after a kill, not with port or query."""
         port, query = "https://h.example:8080/a.whl", "https://h.example/a.whl?id=1"
         for url in (port, query, "https://h.example/a.whl"):
             file = FileReference(url, None, 5, private=False)
@@ -178,7 +178,7 @@ class AnyKind(CacheCase):
         self.places = self.cache_dir.own / CACHE_PATHS
 
     def test_owned(self) -> None:
-        """It is the cache's own after a kill and after an end; the foreign file stays."""
+        """An owned file stays owned after a kill and after an end; the foreign file stays."""
         for _ in range(2):
             self.start()
             assert self.used == 10

@@ -399,7 +399,7 @@ class Advertised(MirrorCase):
         self.assert_extracted(asked)
 
     def test_uncached(self) -> None:
-        """It is served where it cannot be cached, and says whether a digest verifies it.
+        """Metadata that cannot be cached is served, and says whether a digest verifies it.
 
         So it is if it is larger than the cache. It counts as fetched. What lies upstream is not
         extracted for want of space.

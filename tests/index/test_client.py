@@ -321,7 +321,7 @@ class ExpiredTests(PagesCase):
             self.indexes.says(address, Reply(404))
         assert self.page("other").status == self.page().status == "STALE"
 
-    def test_how_often(self) -> None:
+    def test_root_request_rate(self) -> None:
         """One request to the root serves all pages for 30 s; then a page that is back is fresh."""
         self.hold()
         self.agent.silent.add(ROOT)

@@ -293,7 +293,7 @@ ANCHORS = (
     st.sampled_from([*ANCHORS, ""]),
 )
 def test_fast_way_of_html(pairs: list[tuple[str, str | None]], usual: str, odd: str) -> None:
-    """The same in HTML, in which anchors may look alike or not."""
+    """The fast way finds the names of HTML lists whose anchors look alike or not."""
     anchors = [usual.format(link, link if text is None else text) for link, text in pairs]
     page = "".join(["<title>Simple index</title>", *anchors, odd.format("demo", "Demo")])
     data = f"<html>{page}</html>".encode()

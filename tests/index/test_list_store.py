@@ -188,7 +188,7 @@ def in_blocks(patch: pytest.MonkeyPatch, size: int) -> None:
 @settings(deterministic, max_examples=100)
 @given(st.lists(st.lists(normalized_names, max_size=30), max_size=4), st.integers(1, 200))
 def test_merge(lists: list[list[str]], block: int) -> None:
-    """Whatever the lists and however small the blocks: sorted, and each name once."""
+    """Merged lists are sorted and have each name once, however small the blocks."""
     with pytest.MonkeyPatch.context() as patch:
         in_blocks(patch, block)
         merged = list_store.merge([file(each) for each in lists], STORE)

@@ -472,8 +472,8 @@ class SuppressedTests(PagesCase):
         assert self.advertised() == []
         assert len(self.agent.asked) == 1
 
-    def test_how_long(self) -> None:
-        """It holds over restarts, confirmations and outages, until a new page, or DELETE."""
+    def test_suppression_ends(self) -> None:
+        """Suppression lasts over restarts, revalidations and outages, to a new page or DELETE."""
         self.suppress_metadata(ONE)
         self.start()
         for reply in (Reply(304), self.reply, Reply(503)):

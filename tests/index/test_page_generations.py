@@ -72,7 +72,7 @@ class InvalidatedTests(GenerationCase):
                 self.pages.invalidate("demo")
 
     def test_invalidated(self) -> None:
-        """So it is at once, without an entry in memory, and however often it is deleted."""
+        """A page is invalidated at once, also without an entry in memory, and repeatedly."""
         self.pages.invalidate("demo")
         self.assert_invalidated()
         self.start()
@@ -329,7 +329,7 @@ class LostTests(GenerationCase):
         self.path.write_bytes(whole)
 
     def test_at_a_restart(self) -> None:
-        """It is requested like a new one."""
+        """A damaged page is requested like a new one."""
         for section in (DOCUMENT + self.indexes.sources[0].identity, "json"):
             self.damage(section)
             self.start()

@@ -84,7 +84,7 @@ class SingleTests(ListCase):
         assert names(self.list()) == ["b"]
 
     def test_single_flight(self) -> None:
-        """However many clients wait, the index gets one request; who leaves stops nothing."""
+        """All clients share one request to the index; a client that leaves stops nothing."""
         self.indexes.says(ROOT, root_list(["a"]))
         self.agent.silent.add(ROOT)
         asks = [self.ask() for _ in range(20)]
@@ -438,7 +438,7 @@ class ClearedTests(LoadingCase):
 
 class UnwritableTests(StoredListCase):
     def test_full(self) -> None:
-        """It is not fetched over and over; the old list is served meanwhile."""
+        """A list that a full disk refuses is not fetched over and over; the old one is served."""
         self.indexes.says(ROOT, root_list(["new"]))
         write, full = ListStore.write, True
 

@@ -94,7 +94,7 @@ def test_page(fake_index: FakeIndex, start_proxy: StartProxy, accept: str) -> No
 
 
 def test_list(fake_index: FakeIndex, start_proxy: StartProxy) -> None:
-    """So are they during a list of 300,000 projects, which is then sent from a file."""
+    """Health checks are answered during a list of 300,000 projects, sent from a file."""
     fake_index.page("", _list(300_000), JSON)
     proxy = start_proxy(fake_index)
     reply = _get_beside_checks(proxy, "/index/", JSON)

@@ -141,7 +141,7 @@ def test_plugin_cache(start_proxy: StartProxy, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(start_proxy: StartProxy, tmp_path: Path, number: signal.Signals) -> None:
-    """It ends by the signal, without complaint, and removes its temporary cache folder."""
+    """The process ends by the signal, without errors, and removes its temporary folder."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     proxy = start_proxy(TMPDIR=temporary)

@@ -23,7 +23,7 @@ times = st.floats(min_value=-1e9, max_value=1e9, allow_nan=False)
 @deterministic
 @given(times, st.floats(min_value=0, max_value=1e9, allow_nan=False), times)
 def test_freshness(requested_at: float, ttl: float, now: float) -> None:
-    """Whatever the clock does, no response is fresh for longer than its time to live."""
+    """No jump of the clock keeps a response fresh for longer than its time to live."""
     left = remaining(requested_at, ttl, now)
     assert 0.0 <= left <= ttl
     assert 0 <= max_age(left) <= min(left, MAX_AGE)

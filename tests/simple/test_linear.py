@@ -105,7 +105,7 @@ PAGES = {
 
 @pytest.mark.parametrize("kind", PAGES)
 def test_a_page_takes_linear_time(kind: str) -> None:
-    """Whatever a page is full of, four times as much of it takes no more than four times."""
+    """Four times as much of any repeated text takes no more than about four times."""
     assert_linear(served, PAGES[kind], 100_000, (NotAnIndexPage,))
 
 

@@ -84,7 +84,7 @@ TYPES = ("application/json", "text/html", "TEXT/HTML; charset=x", "image/png", "
     "content_type", [JSON_TYPE.upper(), f"{JSON_TYPE};a=b", JSON_TYPE[:-4] + "html", *TYPES]
 )
 def test_content_type(content_type: str | None) -> None:
-    """The body decides whether a page is JSON or HTML, whatever its content type is."""
+    """The body decides whether a page is JSON or HTML, not its content type."""
     assert len(in_json({"files": [a_file()]}, content_type).files) == 1
     assert len(in_html("<a href=foo-1.0.zip>foo-1.0.zip</a>", content_type).files) == 1
 
@@ -415,7 +415,7 @@ OTHERS = dict.fromkeys(["meta", "versions", "project-status", "x"], json_values)
 @deterministic
 @given(st.fixed_dictionaries({"files": FILES | json_values}, optional=OTHERS))
 def test_any_json(page: object) -> None:
-    """Whatever stands on a page, it is refused, or can be held as bytes and rendered."""
+    """Any page is refused, or can be held as bytes and rendered."""
     try:
         project = in_json(page)
     except NotAnIndexPage:

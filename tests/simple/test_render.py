@@ -220,7 +220,7 @@ def test_digests(hashes: dict[str, str], published: dict[str, str], fragment: st
     ],
 )
 def test_core_metadata(stated: object, published: object, value: str | None) -> None:
-    """One digest that every client understands, or else the bare fact."""
+    """Core metadata has one digest that every client understands, or else ``true``."""
     file = {"core-metadata": stated}
     assert in_json(file)["files"][0]["core-metadata"] == published
     attributes = value and f' data-core-metadata="{value}" data-dist-info-metadata="{value}"'
