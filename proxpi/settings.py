@@ -5,19 +5,25 @@ A :class:`Setting` of :data:`SETTINGS` has the name, default, parser and explana
 warning: a misspelt name would otherwise start proxpi with a default that nobody wanted. Nothing
 here imports Twisted, and no file is read but those of ``PROXPI_…_FILE`` variables. Run as a module,
 it prints the README's table.
+
+A size is a whole number of bytes or a number with a unit: ``kB`` to ``PB`` are powers of 1000,
+``KiB`` to ``PiB`` and the bare letters ``K`` to ``P`` of 1024 (as for ``docker --memory``). A time
+is a number of seconds, or one or more numbers with units (``500ms``, ``1h30m``). Case does not
+matter.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 import attrs
 
-from proxpi.quantities import NotAccepted, count, seconds, size
 from proxpi.simple import urls
 
 _PREFIX, _FILE = "PROXPI_", "_FILE"
@@ -44,6 +50,82 @@ _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
 _SIZES = "also with a unit such as 500MB or 5GiB,"
 _TIMES = "also with a unit such as 500ms, 30m or 2 days,"
 _HOST_NAME = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_~-][a-z0-9._~-]*))(?::\d+)?")
+
+
+# Quantities
+
+#: Bytes that a size can mean at most: no file system holds a larger file.
+MOST_BYTES = 2**63 - 1
+
+_WHOLE = re.compile(r"[0-9]+")
+_SECONDS = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
+# A few digits say more than any disk or calendar holds, and keep arithmetic short.
+_PART = r"([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})\s*([a-z]+)"
+_SIZE = re.compile(_PART)
+_PARTS = re.compile(rf"{_PART}(?:\s*{_PART})*")
+
+_BYTES = {"b": 1, "byte": 1, "bytes": 1}
+for _power, _letter in enumerate("kmgtp", 1):
+    _BYTES[f"{_letter}b"] = 1000**_power
+    _BYTES[f"{_letter}ib"] = _BYTES[_letter] = 1024**_power
+
+_UNITS_OF_TIME = {
+    "0.001": "ms msec msecs millisecond milliseconds",
+    "1": "s sec secs second seconds",
+    "60": "m min mins minute minutes",
+    "3600": "h hr hrs hour hours",
+    "86400": "d day days",
+    "604800": "w week weeks",
+}
+_LENGTHS = {
+    name: Decimal(length) for length, names in _UNITS_OF_TIME.items() for name in names.split()
+}
+
+
+class NotAccepted(ValueError):
+    """A text that is refused for a reason that the user needs to know: the exception's text."""
+
+
+def count(text: str) -> int:
+    """Read a whole number, 0 or more; raises :exc:`ValueError`."""
+    digits = text.strip()
+    if not _WHOLE.fullmatch(digits):
+        raise ValueError(text)
+    return int(digits)
+
+
+def size(text: str) -> int:
+    """Read a size, in bytes; raises :exc:`ValueError`. A fraction of a byte is dropped."""
+    if (found := _SIZE.fullmatch(text.strip().lower())) is None:
+        number = count(text)
+    else:
+        digits, unit = found.groups()
+        if unit not in _BYTES or (_BYTES[unit] == 1 and not _WHOLE.fullmatch(digits)):
+            raise ValueError(text)
+        number = int(Decimal(digits) * _BYTES[unit])
+    if number > MOST_BYTES:
+        raise NotAccepted("too large")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Read a time, in seconds; raises :exc:`ValueError`."""
+    written = text.strip().lower()
+    if _SECONDS.fullmatch(written):
+        total = float(written)
+    elif _PARTS.fullmatch(written):
+        parts = re.findall(_PART, written)
+        if not all(unit in _LENGTHS for _, unit in parts):
+            raise ValueError(text)
+        total = float(sum(Decimal(digits) * _LENGTHS[unit] for digits, unit in parts))
+    else:
+        raise ValueError(text)
+    if not math.isfinite(total):
+        raise NotAccepted("too long")
+    return total
+
+
+# Settings
 
 
 class SettingsError(Exception):

@@ -19,7 +19,7 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 LAYERS = [
-    {"simple", "single_flight", "atomic_files", "quantities", "settings", "metrics"},
+    {"simple", "single_flight", "atomic_files", "settings", "metrics"},
     {"upstream"},
     {"index", "files"},
     {"web"},
