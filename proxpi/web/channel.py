@@ -54,7 +54,6 @@ from typing import Any
 
 import attrs
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IReactorTime,
@@ -146,11 +145,6 @@ class Channel(Protocol):
 
     transport: Any
     output: Output
-    getPeer: Callable[[], IAddress]
-    getHost: Callable[[], IAddress]
-    write: Callable[[bytes], None]
-    registerProducer: Callable[[Any, bool], None]
-    unregisterProducer: Callable[[], None]
     _head: Head
     admitted = False
     client = "-"
@@ -189,10 +183,6 @@ class Channel(Protocol):
     def connectionMade(self) -> None:
         transport = self.transport
         output = self.output = Output(transport, self._clock, self._output_drained)
-        # What a request calls of its channel.
-        self.getPeer, self.getHost = transport.getPeer, transport.getHost
-        self.write, self.registerProducer = output.write, output.registerProducer
-        self.unregisterProducer = output.unregisterProducer
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         if isinstance(transport, ProtocolWrapper) and not output.tls:
@@ -430,6 +420,21 @@ class Channel(Protocol):
 
     def writeSequence(self, parts: Iterable[bytes]) -> None:
         self.write(b"".join(parts))
+
+    def write(self, data: bytes) -> None:
+        self.output.write(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.output.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self.output.unregisterProducer()
+
+    def getPeer(self) -> Any:
+        return self.transport.getPeer()
+
+    def getHost(self) -> Any:
+        return self.transport.getHost()
 
     def isSecure(self) -> bool:
         return self.output.tls
