@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.support.fake_index import FakeIndex
-from tests.support.processes import StartProxy
+from tests.support.processes import StartProxy, health_checks
 from tests.support.proxy import Proxy, Reply
 
 pytestmark = pytest.mark.alone
@@ -25,27 +21,6 @@ pytestmark = pytest.mark.alone
 JSON = "application/vnd.pypi.simple.v1+json"
 #: The longest wait of another request, as a share of the time that the page takes.
 SHARE = 0.5
-
-
-@contextmanager
-def health_checks(proxy: Proxy) -> Iterator[list[float]]:
-    """Request the health all the time; give the seconds of each response."""
-    waits: list[float] = []
-    done = threading.Event()
-
-    def check() -> None:
-        while not done.is_set():
-            started = time.monotonic()
-            assert proxy.get("/health").status == 200
-            waits.append(time.monotonic() - started)
-
-    with ThreadPoolExecutor(1) as pool:
-        checking = pool.submit(check)
-        try:
-            yield waits
-        finally:
-            done.set()
-            checking.result()
 
 
 def _page(files: int) -> bytes:

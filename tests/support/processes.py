@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -69,6 +70,27 @@ def serve_large(index: FakeIndex, proxy: Proxy, size: int) -> tuple[bytes, str]:
     path = f"/index/large/{file.filename}"
     assert proxy.get(path).body == file.data
     return file.data, path
+
+
+@contextmanager
+def health_checks(proxy: Proxy) -> Iterator[list[float]]:
+    """Request the health all the time; give the seconds of each response."""
+    waits: list[float] = []
+    done = threading.Event()
+
+    def check() -> None:
+        while not done.is_set():
+            started = time.monotonic()
+            assert proxy.get("/health").status == 200
+            waits.append(time.monotonic() - started)
+
+    with ThreadPoolExecutor(1) as pool:
+        checking = pool.submit(check)
+        try:
+            yield waits
+        finally:
+            done.set()
+            checking.result()
 
 
 def kill_at(
