@@ -130,7 +130,7 @@ def _latency(bench: Benchmark, programs: Sequence[Program]) -> None:
                 path, headers = f"/index/{name}/", HTML if kind == "html" else PAGE_HEADERS
                 with probing(server, "/health") as probe:
                     response = get_page(server, path, headers)
-                # nginx passes the JSON of the index on, whatever the client accepts.
+                # nginx passes the JSON of the index on, also to clients that prefer HTML.
                 mark = b"</a>" if response.body.startswith(b"<") else b'"filename"'
                 require_count(server, response, mark, bench.sizes.huge_page)
                 bench.note(f"pause_{kind}", server, probe.max_latency)

@@ -5,7 +5,7 @@ folder is scanned; requests are answered once the reactor runs), *stopping* (not
 responses under way are drained, then the state of the cache folder is saved) and *stopped*. An
 endpoint that refuses ends the start with one line.
 
-:class:`Shutdown` ends the process whatever peers, threads, disks and log pipes do. SIGTERM, SIGINT
+:class:`Shutdown` ends the process even if peers, threads, disks or log pipes hang. SIGTERM, SIGINT
 and SIGHUP (a terminal was closed) are blocked in every thread but one, which takes them: so they
 take effect even if the reactor hangs. That thread has four states:
 
@@ -139,7 +139,7 @@ class Proxpi(Service):
         gc.freeze()
 
     def _log_settings(self) -> None:
-        for warning in (*self.settings.warnings, self.netrc.trouble):
+        for warning in (*self.settings.warnings, self.netrc.error):
             if warning is not None:
                 _log.warn("{warning}", warning=warning)
         if self.settings.disable_index_ssl_verification:

@@ -2,9 +2,9 @@
 
 A :class:`Setting` of :data:`SETTINGS` has the name, default, parser and explanation of a setting.
 :class:`Settings` holds the values. A variable that resembles a setting and has no effect gets one
-warning: a misspelt name would otherwise start proxpi with a default that nobody wanted. Nothing
-here imports Twisted, and no file is read but those of ``PROXPI_…_FILE`` variables. Run as a module,
-it prints the README's table.
+warning: a misspelt name would otherwise start proxpi with an unwanted default. Nothing here imports
+Twisted, and no file is read but those of ``PROXPI_…_FILE`` variables. Run as a module, it prints
+the README's table.
 
 A size is a whole number of bytes or a number with a unit: ``kB`` to ``PB`` are powers of 1000,
 ``KiB`` to ``PiB`` and the bare letters ``K`` to ``P`` of 1024 (as for ``docker --memory``). A time

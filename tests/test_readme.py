@@ -48,7 +48,7 @@ def test_no_other_setting_is_named() -> None:
 
 
 def test_the_command_that_runs_is_on_the_first_screen() -> None:
-    """Whoever opens the README sees how to run and how to test it without scrolling."""
+    """The first screen of the README shows how to run proxpi and how to test it."""
     first_screen = README.splitlines()[:40]
     assert any(command("**Run it**") in line for line in first_screen)
     assert any(command("**Test it**") in line for line in first_screen)

@@ -124,7 +124,7 @@ class Cached:
 
 @attrs.define(eq=False)
 class OpenFile:
-    """An open file. It can be read to its end, whatever happens to its cache path.
+    """An open file. It can be read to its end, even once its cache path is gone.
 
     :ivar has_digest: whether it was verified by a digest, not by its size alone
     :ivar cached: ``None`` for a file without a name

@@ -127,7 +127,7 @@ def is_large(folder: Path) -> bool:
 
 
 def scan(folder: Path, owned: Container[str]) -> Scan:
-    """Find the cached files, those `owned` whatever their names; unlink what a process left."""
+    """Find the cached files, those `owned` under any name; unlink what a process left."""
     start = len(os.path.join(folder, ""))
     found: list[tuple[float, str, Identity]] = []
     scan = Scan()

@@ -45,7 +45,7 @@ ACCEPT = (
     "application/vnd.pypi.simple.v1+json, "
     "application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 )
-#: Seconds for which a 404 is fresh, whatever the time to live.
+#: Seconds for which a 404 is fresh, if the time to live is not shorter.
 ABSENT_TTL = 60.0
 #: Seconds for which a failing root is not requested again.
 ROOT_PAUSE = 30.0

@@ -17,7 +17,7 @@ MAX_AGE = 60
 
 
 def remaining(requested_at: float, ttl: float, now: float) -> float:
-    """Give the seconds for which a response stays fresh: at most `ttl`, whatever the clock did."""
+    """Return the seconds for which a response stays fresh: at most `ttl`, for any clock."""
     return max(0.0, min(ttl, requested_at + ttl - now))
 
 

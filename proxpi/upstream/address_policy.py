@@ -36,7 +36,7 @@ _ENDING_IN_IPV4 = [
     IPv6Network(network)
     for network in ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "::ffff:0:0:0/96")
 ]
-#: Private, whatever `ipaddress` of this Python says: local translation (RFC 8215), site-local.
+#: Private, even if `ipaddress` of this Python disagrees: RFC 8215 translation, site-local.
 _PRIVATE = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
 #: Metadata services of cloud providers, besides the link-local 169.254.169.254.
 _METADATA = {

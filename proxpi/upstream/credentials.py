@@ -28,7 +28,7 @@ class Netrc:
 
     hosts: Mapping[str, Login] = attrs.field(factory=dict)
     default: Login | None = None
-    trouble: str | None = None
+    error: str | None = None
 
     def login(self, host: str) -> Login | None:
         return self.hosts.get(host, self.default)
@@ -43,18 +43,18 @@ def read_netrc(environment: Mapping[str, str]) -> Netrc:
         found = [path.expanduser() for path in map(Path, paths)]
     except RuntimeError:  # this user has no home folder
         why = f"NETRC={named}: the home folder is not known; no login is used"
-        return Netrc(trouble=why if named else None)
+        return Netrc(error=why if named else None)
     path = next((path for path in found if named or path.exists()), None)
     if path is None:
         return Netrc()
     try:
         entries = netrc.netrc(str(path))
     except netrc.NetrcParseError as error:
-        return Netrc(trouble=f"{path}: not understood (line {error.lineno}); no login is used")
+        return Netrc(error=f"{path}: not understood (line {error.lineno}); no login is used")
     except OSError as error:
-        return Netrc(trouble=f"{path}: cannot be read ({error.strerror}); no login is used")
+        return Netrc(error=f"{path}: cannot be read ({error.strerror}); no login is used")
     except ValueError:
-        return Netrc(trouble=f"{path}: not text; no login is used")
+        return Netrc(error=f"{path}: not text; no login is used")
     logins = {
         host.lower(): (user or account or "", password or "")
         for host, (user, account, password) in entries.hosts.items()

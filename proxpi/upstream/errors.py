@@ -1,4 +1,4 @@
-"""Errors of upstreams: one exception with one sentence, which the floors above handle.
+"""Errors of upstreams: one exception with one sentence, which the layers above handle.
 
 Twisted reports the same failure in many shapes (a refused connection bare, a failed handshake
 within ``ResponseNeverReceived``, …). :func:`upstream_failed` turns each of them into an

@@ -56,7 +56,7 @@ from proxpi.upstream.response import Response, discard_body
 
 #: Bytes of the response head of a proxy to CONNECT.
 HEAD_LIMIT = 64 * 1024
-#: How such a head begins, of whatever minor version (RFC 9112 4).
+#: How such a head begins, of any minor version (RFC 9112 4).
 _BEGINNING = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[0-9] +([0-9]{3})(?=[ \r\n])")
 #: A blank line; a recipient may take a bare line feed for the end of a line (RFC 9112 2.2).

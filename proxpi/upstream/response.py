@@ -249,20 +249,20 @@ class _BodyReader(Protocol):
             self._stop(error)
             return
         try:
-            room = self._write(data)
+            space = self._write(data)
         except Exception as error:  # noqa: BLE001 (a consumer may fail in any way)
             self.write_error = error
             self._stop(error)
             return
         # A write may end the body: its last reader leaves.
-        if self._open and isinstance(room, Deferred) and not room.called and not self._paused:
-            # Nothing more is read until there is room; that silence is not the upstream's.
+        if self._open and isinstance(space, Deferred) and not space.called and not self._paused:
+            # Nothing more is read until there is space; that silence is not the upstream's.
             self._paused = True
             self._stop_timer()
             if self._stall_timeout is not None:
-                self._start_timer(self._stall_timeout, BodyStalled(room))
+                self._start_timer(self._stall_timeout, BodyStalled(space))
             self.transport.pauseProducing()
-            room.addCallback(self._resume)
+            space.addCallback(self._resume)
 
     def _check(self, received: int) -> None:
         self._size += received

@@ -69,7 +69,7 @@ def trust(context: SSL.Context, environment: Mapping[str, str], ca_bundle: Given
 
 
 def _add(context: SSL.Context, given: Given) -> None:
-    """Trust the certificates of a file, or of all files of a folder, whatever their names."""
+    """Trust the certificates of a file, or of all files of a folder, under any names."""
     try:
         if os.path.isdir(given.text):
             paths = {os.path.realpath(entry.path) for entry in os.scandir(given.text)}

@@ -3,6 +3,6 @@
 :mod:`~proxpi.web.server` makes a :mod:`~proxpi.web.channel` for each connection. The channel reads
 requests, which a resource answers (:mod:`~proxpi.web.simple_api`, :mod:`~proxpi.web.files`,
 :mod:`~proxpi.web.admin`); :mod:`~proxpi.web.transfer` sends the bodies. A hit that was sent before
-comes from the :mod:`~proxpi.web.response_cache`, without a resource. The floors below know no
+comes from the :mod:`~proxpi.web.response_cache`, without a resource. The layers below know no
 requests of clients.
 """

@@ -171,10 +171,10 @@ def page_headers(etag: str, remaining: float, age: float, status: str) -> dict[s
     return {**headers, "Cache-Control": f"public, max-age={caching.max_age(remaining)}"}
 
 
-def file_headers(sha256: str | None, verified: bool, status: str) -> dict[str, str]:
-    """Give the cache headers of a file; a verified one never changes under its name."""
+def file_headers(sha256: str | None, has_digest: bool, status: str) -> dict[str, str]:
+    """Return the cache headers of a file; one with a digest never changes under its name."""
     headers = {"X-Cache": status} | ({"ETag": f'"{sha256}"'} if sha256 else {})
-    if not verified:
+    if not has_digest:
         headers |= {"Cache-Control": f"public, max-age={caching.MAX_AGE}", "X-Verified": "no"}
     elif sha256:
         headers["Cache-Control"] = "public, max-age=31536000, immutable"

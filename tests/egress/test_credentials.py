@@ -24,7 +24,7 @@ TOKEN = ("t0ken-of-the-extra", "")
 NETRC = ("netrc-us3r", "netrc-p@ss/word")
 #: In what upstreams send: before a host in a redirect, and in a link.
 MOVED, LINKED = ("moved-us3r", "m0ved-p@ss"), ("linked-us3r", "l1nked-p@ss")
-#: In queries: a client that is redirected needs that of a link, and nobody else needs any.
+#: In queries: a client that is redirected needs that of a link; no other party needs any.
 MOVED_QUERY, LINKED_QUERY = "moved-qu3ry-t0ken", "linked-qu3ry-t0ken"
 JSON, HTML = "application/vnd.pypi.simple.v1+json", "text/html"
 PAIRS = (ROOT, TOKEN, NETRC, MOVED, LINKED)
@@ -170,8 +170,8 @@ def test_no_secret_is_written(stack: ExitStack, tmp_path: Path) -> None:
         replies += failed
         # What was there stays there, as the fallback of an outage; files are gone, or locked.
         run.extra.close()
-        run.root.require_auth("somebody", "else")
-        run.open.require_auth("somebody", "else", origin="files")
+        run.root.require_auth("other", "user")
+        run.open.require_auth("other", "user", origin="files")
         proxy.request("DELETE", "/cache/guarded/" + run.files["guarded"].rpartition("/")[2])
         replies += _busy(run, proxy)
         proxy.stop()

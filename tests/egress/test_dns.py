@@ -19,7 +19,7 @@ from tests.support.proxy import Proxy, Reply
 
 #: Seconds that proxpi waits for a name here: more than all else in a test takes.
 LONG = 60
-#: Seconds for which the C library asks a name server that is silent; nobody waits for that.
+#: Seconds for which the C library asks a name server that is silent; no test waits for that.
 VERY_LONG = "options timeout:30 attempts:5\n"
 
 

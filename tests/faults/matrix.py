@@ -72,14 +72,14 @@ class Story:
     """What a row has shown.
 
     :ivar recoveries: seconds until all responses were new, and these
-    :ivar trouble: the error that ended it early
+    :ivar error: the error that ended it early
     """
 
     outcomes: dict[State, Outcome] = attrs.field(factory=dict)
     recoveries: dict[str, tuple[float, list[Reply]]] = attrs.field(factory=dict)
     files: list[Reply] = attrs.field(factory=list)
     output: str = ""
-    trouble: BaseException | None = None
+    error: BaseException | None = None
 
 
 @attrs.define
@@ -96,22 +96,22 @@ class Upstream:
     @classmethod
     @contextmanager
     def running(cls, failure: Failure, folder: Path) -> Iterator[Upstream]:
-        trouble = failure.trouble
+        fault = failure.fault
         with ExitStack() as stack:
             with _starting:
                 index = stack.enter_context(FakeIndex())
             gate = stack.enter_context(Gate(int(index.origin.rpartition(":")[2])))
             names = None
-            if trouble.names != "known":
+            if fault.names != "known":
                 names = stack.enter_context(Names(folder, gate.host))
             certificates = {
                 name: make_certificate(folder, name, gate.host, expired=name == "expired")
                 for name in ("good", "expired", "untrusted")
-                if trouble.tls
+                if fault.tls
             }
-            trusted = [certificates[name] for name in ("good", "expired") if trouble.tls]
+            trusted = [certificates[name] for name in ("good", "expired") if fault.tls]
             (folder / "trusted.pem").write_text("".join(pem.read_text() for pem in trusted))
-            if trouble.private:
+            if fault.private:
                 index.require_auth("user", PASSWORD)
             gate.open(certificates.get("good"))
             for project in ("known", "cold", "cold-2"):
@@ -119,8 +119,8 @@ class Upstream:
             yield cls(failure, folder, index, gate, names, certificates)
 
     def fail(self) -> None:
-        trouble = self.failure.trouble
-        match trouble.gate:
+        fault = self.failure.fault
+        match fault.gate:
             case "closed":
                 self.gate.close()
             case "clogged":
@@ -128,13 +128,13 @@ class Upstream:
             case "plain":
                 self.gate.answer(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
             case "expired" | "untrusted":
-                self.gate.open(self.certificates[trouble.gate])
+                self.gate.open(self.certificates[fault.gate])
         if self.names is not None:
-            self.names.mood = trouble.names
+            self.names.mood = fault.names
             # An open connection needs no name.
             self.gate.open()
-        if trouble.behavior != Behavior():
-            self.index.script("/simple/*", trouble.behavior)
+        if fault.behavior != Behavior():
+            self.index.script("/simple/*", fault.behavior)
 
     def recover(self, version: str) -> None:
         """Recover, with a new version of the project and a new project."""
@@ -144,14 +144,14 @@ class Upstream:
         self.index.script("/simple/*")
         if self.names is not None:
             self.names.mood = "known"
-        if self.failure.trouble.gate != "open":
+        if self.failure.fault.gate != "open":
             self.gate.open(self.certificates.get("good"))
 
     @contextmanager
     def proxy(self, story: Story, ttl: str) -> Iterator[Proxy]:
         """A proxpi in front of it, with the row's own cache folder; killed at the end."""
         scheme = "https" if self.certificates else "http"
-        login = f"user:{PASSWORD}@" if self.failure.trouble.private else ""
+        login = f"user:{PASSWORD}@" if self.failure.fault.private else ""
         host = "index.test" if self.names else self.gate.host
         settings = {
             "PROXPI_INDEX_URL": f"{scheme}://{login}{host}:{self.gate.port}/simple/",
@@ -257,7 +257,7 @@ def run_all(failures: Sequence[Failure], folder: Path) -> dict[str, Story]:
             with Upstream.running(failure, own) as upstream:
                 _run(story, upstream)
         except Exception as error:  # noqa: BLE001 (a test shows it)
-            story.trouble = error
+            story.error = error
         return story
 
     in_turn = sorted(failures, key=lambda failure: not failure.keeps_waiting)

@@ -50,7 +50,7 @@ NEVER = Expected(502, "", 10, 10)
 
 
 @attrs.frozen
-class Trouble:
+class Fault:
     """What is wrong: with the way to the index, with its name, or with its answers.
 
     :ivar gate: ``clogged``: SYNs are dropped; ``plain``: it speaks no TLS where it should
@@ -68,16 +68,16 @@ class Trouble:
         return self.gate in ("plain", "expired", "untrusted")
 
 
-def _does(**behavior: Any) -> Trouble:
-    return Trouble(Behavior(**behavior))
+def _does(**behavior: Any) -> Fault:
+    return Fault(Behavior(**behavior))
 
 
-def _says(status: int, retry_after: str | None = None, *, private: bool = False) -> Trouble:
+def _says(status: int, retry_after: str | None = None, *, private: bool = False) -> Fault:
     headers = {"Content-Type": "text/plain", "Retry-After": retry_after}
-    return Trouble(Behavior(status=status, body=b"no", headers=headers), private=private)
+    return Fault(Behavior(status=status, body=b"no", headers=headers), private=private)
 
 
-def _sends(body: bytes, content_type: str = _JSON, *, gzip: bool = False) -> Trouble:
+def _sends(body: bytes, content_type: str = _JSON, *, gzip: bool = False) -> Fault:
     headers = {"Content-Type": content_type, "Content-Encoding": "gzip" if gzip else None}
     return _does(body=body, headers=headers)
 
@@ -98,7 +98,7 @@ class Failure:
     upstream: str
     cold: Expected
     cause: str
-    trouble: Trouble
+    fault: Fault
 
     @property
     def name(self) -> str:
@@ -107,8 +107,8 @@ class Failure:
     @property
     def keeps_waiting(self) -> bool:
         """Whether most of its time is waiting, so that it should begin early."""
-        silent = self.trouble.gate == "clogged" or self.trouble.names == "silent"
-        behavior = self.trouble.behavior
+        silent = self.fault.gate == "clogged" or self.fault.names == "silent"
+        behavior = self.fault.behavior
         return silent or behavior.hold or behavior.drip is not None
 
     def expected(self, state: State) -> Expected:
@@ -117,8 +117,8 @@ class Failure:
 
 
 FAILURES = [
-    Failure("refuses connections", LATER, "connection refused", Trouble(gate="closed")),
-    Failure("answers no attempt to connect", LATER, "timed out", Trouble(gate="clogged")),
+    Failure("refuses connections", LATER, "connection refused", Fault(gate="closed")),
+    Failure("answers no attempt to connect", LATER, "timed out", Fault(gate="clogged")),
     Failure("accepts connections, and is silent", LATER, "timed out", _does(hold=True)),
     Failure("sends one byte per second", LATER, "timed out", _does(drip=1)),
     Failure(
@@ -126,11 +126,11 @@ FAILURES = [
     ),
     Failure("sends less than the announced length", LATER, CUT, _does(truncate_after=60)),
     Failure("does not end chunks", LATER, CUT, _does(truncate_after=60, chunked=True)),
-    Failure("speaks plain HTTP where TLS is expected", LATER, "TLS failed", Trouble(gate="plain")),
-    Failure("shows an expired certificate", NEVER, "certificate", Trouble(gate="expired")),
-    Failure("shows an untrusted certificate", NEVER, "certificate", Trouble(gate="untrusted")),
-    Failure("has a name that is not found", LATER, "host name not found", Trouble(names="absent")),
-    Failure("has a name that no name server answers for", LATER, "", Trouble(names="silent")),
+    Failure("speaks plain HTTP where TLS is expected", LATER, "TLS failed", Fault(gate="plain")),
+    Failure("shows an expired certificate", NEVER, "certificate", Fault(gate="expired")),
+    Failure("shows an untrusted certificate", NEVER, "certificate", Fault(gate="untrusted")),
+    Failure("has a name that is not found", LATER, "host name not found", Fault(names="absent")),
+    Failure("has a name that no name server answers for", LATER, "", Fault(names="silent")),
     *(Failure(f"answers {n}", LATER, f"status {n}", _says(n)) for n in (500, 502, 503, 504)),
     *(
         Failure(f"answers {n} and ``Retry-After: 2``", LATER, f"status {n}", _says(n, "2"))

@@ -67,7 +67,7 @@ def test_not_cached(offline: Proxy) -> None:
 
 
 def test_no_connection(offline: Proxy) -> None:
-    """No connection is opened, no datagram sent and no name looked up, whatever is requested."""
+    """No connection is opened, no datagram sent and no name looked up, for any request."""
     for path in ("/", "/health", "/index/", "/index/known/", "/index/unknown/", FILE, "/index/a/b"):
         offline.get(path)
         offline.get(path, Range="bytes=0-9")

@@ -54,8 +54,8 @@ def test_row(stories: dict[str, Story], failure: Failure) -> None:
     Seconds after the upstream has recovered, pages are fresh. Cached files stay hits.
     """
     story = stories[failure.name]
-    if story.trouble is not None:
-        raise AssertionError(f"the row ended after {[*story.outcomes]}") from story.trouble
+    if story.error is not None:
+        raise AssertionError(f"the row ended after {[*story.outcomes]}") from story.error
     for state, outcome in story.outcomes.items():
         expected = failure.expected(state)
         for answer in (*outcome.first, *outcome.then):

@@ -98,7 +98,7 @@ def zip64() -> bytes:
 
 
 def bomb(stated: int | None = None) -> bytes:
-    """Make an archive with far too much metadata, whatever size its directory states."""
+    """Make an archive with far too much metadata; its directory states any size."""
     data = bytearray(archive((MEMBER, bytes(3 * LIMIT)), packing=zipfile.ZIP_DEFLATED))
     if stated is not None:
         size = data.index(b"PK\x01\x02") + 24
@@ -357,7 +357,7 @@ class Advertised(MirrorCase):
                 self.assert_bytes(self.result(again), METADATA)
 
     def test_cached_wheel(self) -> None:
-        """A wheel that is cached is read from the cache, found or not, whatever the upstream."""
+        """A cached wheel, found or not, is read from the cache, even if the upstream fails."""
         for found in (False, True):
             self.ask()
             self.assert_bytes(self.result(self.fetch()), WHEEL)
@@ -495,7 +495,7 @@ class Advertised(MirrorCase):
         for reply in (Reply(503), Reply(401), Reply(429), ConnectionResetError(), cut):
             with logged("proxpi.files") as log:
                 error = self.failure(self.ask(reply, data=padding, private=True))
-            assert log.levels[-1] == "error", "whatever was logged of the companion before"
+            assert log.levels[-1] == "error", "after any lines about the companion"
             assert error.temporary == (getattr(reply, "status", None) != 401)
         # In an outage a client is redirected for it as for any file, or told why it fails.
         outage: dict[str, Any] = {"lie": {"status": 500}, "whole": 500}

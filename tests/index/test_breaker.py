@@ -140,7 +140,7 @@ class BreakersTests(Case):
         assert (self.cause("demo"), self.cause("other")) == ("connection refused", None)
 
     def test_rate_limit(self) -> None:
-        """A ``Retry-After`` holds for the index, whatever older requests bring; then one trial."""
+        """A ``Retry-After`` outlasts responses to older requests; then there is one trial."""
         self.breakers.head_received(200, 99.0)
         self.note(LIMITED)
         self.clock.advance(3)

@@ -190,7 +190,7 @@ def work(data: bytes) -> None:
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_linear(piece: bytes) -> None:
-    """The time grows with the length of the list, whatever is repeated in it."""
+    """The time grows with the length of the list, with any text repeated in it."""
     for before in (b"", b"<html>", b'{"projects": ['):
 
         def made(size: int, before: bytes = before) -> bytes:

@@ -64,7 +64,7 @@ class RestartTests(StoredListCase):
         assert self.asks == 1
 
     def test_other_indexes(self) -> None:
-        """The stored list of an index is used whatever the others are, and only while it is one."""
+        """The stored list of an index is used without the others, and only while it is one."""
         self.indexes = attrs.evolve(self.indexes, urls=(ROOT, EXTRA))
         self.indexes.says(EXTRA, root_list(["c"]))
         self.restart()

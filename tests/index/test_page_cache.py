@@ -107,7 +107,7 @@ class FlightTests(PagesCase):
         self.agent.silent.add(AT_ROOT)
 
     def test_one_request(self) -> None:
-        """All clients of a page share one request, whatever the representation; others do not."""
+        """All clients of a page share one request, in any representation; others do not."""
         asks = [self.ask(form=form) for form in (JSON, HTML) for _ in range(100)]
         assert len(self.agent.asked) == 1
         self.indexes.says(f"{ROOT}other/", project_page("o.zip"))

@@ -236,7 +236,7 @@ class ClearedTests(GenerationCase):
             self.start()
 
     def test_meanwhile(self) -> None:
-        """A response on its way is for its clients; it is not stored, whatever the moment."""
+        """A response that arrives after a DELETE is for its clients; it is never stored."""
         self.clock.advance(1801)
         self.agent.silent.add(AT_ROOT)
         ask = self.ask()

@@ -448,7 +448,7 @@ class PageScopeTests(ScopeCase):
             self.assert_fresh_within("demo", 30.0 if rejected or retry_after(failure) else 4.0)
 
     def test_cold(self) -> None:
-        """A client without a stale page has a request sent, whatever the breaker says."""
+        """A client without a stale page has a request sent, in any state of the breaker."""
         for failure in PAGE_FAILURES + INDEX_FAILURES[:1]:
             self.build(PRIVATE)
             self.indexes.says(ELSEWHERE, error.ConnectionRefusedError())

@@ -138,7 +138,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_linear(piece: str) -> None:
-    """The time grows with the length of the page, whatever is repeated in it."""
+    """The time grows with the length of the page, with any text repeated in it."""
     for before, size in (("", 1 << 30), ("", 64 * 1024), ("<a x=\"y' ", 1 << 30)):
         assert_linear(
             lambda page, size=size: tokens(page, size),  # type: ignore[misc]

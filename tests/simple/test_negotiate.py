@@ -45,7 +45,7 @@ MATRIX: list[tuple[str | None, MediaType | None]] = [
     *(("text/html, */*", TEXT_HTML), ("application/*, */*", JSON), ("text/html;q=0, */*", JSON)),
     ("application/*;q=0.5, */*", TEXT_HTML),
     (f"text/html;q=0, {V1_JSON};q=0, */*", HTML_V1),
-    # The more specific range decides for its type, whatever the wider one says.
+    # The more specific range decides for its type, not the wider one.
     (f"application/*, {V1_JSON};q=0.1", HTML_V1),
     (f"{V1_JSON};q=0.1, {V1_HTML};q=0.1, text/html;q=0.2, */*", TEXT_HTML),
     (f"{V1_JSON};q=0, {LATEST}+json", JSON),

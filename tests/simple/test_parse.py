@@ -317,7 +317,7 @@ def test_base(base: str, url: str) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        '<meta name="pypi:repository-version" content="1.0"><p>whatever<input type=password>',
+        '<meta name="pypi:repository-version" content="1.0"><p>text<input type=password>',
         "<title>Links for foo</title><h1>Links for foo</h1>",
         '<title>root/dev: Links for foo</title><form><input name="refresh" type="submit"></form>',
         "<title>Index of /simple/foo/</title><h1>Index of /simple/foo/</h1><a href='../'>../</a>",

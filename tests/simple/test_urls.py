@@ -151,7 +151,7 @@ def test_no_server(url: str) -> None:
 @deterministic
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=10))
 def test_filename(name: str) -> None:
-    """The last segment is percent-decoded once, whatever query and fragment follow."""
+    """The last segment is percent-decoded once, before any query and fragment."""
     assert urls.filename(f"https://h.example/a%2Fb/{quote(name, safe='')}?c=d/e#f/g") == name
 
 

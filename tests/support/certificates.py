@@ -10,7 +10,7 @@ import trustme
 
 
 class Authority:
-    """An authority that nobody knows; whoever trusts ``path``, a PEM file, does."""
+    """An authority that no system trusts; a program that trusts ``path``, a PEM file, does."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -38,7 +38,7 @@ class Authority:
 def make_certificate(
     folder: Path, name: str = "certificate", address: str = "127.0.0.1", *, expired: bool = False
 ) -> Path:
-    """A PEM file with a key and its certificate, and that of its authority, whom nobody knows."""
+    """A PEM file: a key, its certificate, and that of its authority, which no system trusts."""
     authority = Authority(folder, f"authority-of-{name}")
     path = authority.issue(name, address, "localhost", expired=expired)
     path.write_bytes(path.read_bytes() + authority.path.read_bytes())

@@ -148,7 +148,7 @@ class FakeIndex:
 
     ``url`` is the Simple API's root with a trailing slash; ``files_url`` the origin that file
     links lead to, which is the index's own unless ``files_elsewhere`` is set. With ``tls`` both
-    speak https with a certificate that nobody trusts (``certificate``, a PEM file).
+    speak https with a certificate that no system trusts (``certificate``, a PEM file).
     """
 
     def __init__(self, *, files_elsewhere: bool = False, tls: bool = False) -> None:

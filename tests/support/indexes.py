@@ -158,7 +158,7 @@ class Line:
         self._protocol.dataReceived(data)
 
     def answer(self, status: int, body: bytes = b"", *fields: str) -> None:
-        head = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *fields]
+        head = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body)}", *fields]
         self.send("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
     def close(self) -> None:

@@ -210,7 +210,7 @@ class Connection:
 
     def answer(self, body: bytes, *fields: str, status: int = 200) -> None:
         """Answer with a body, on a connection that seems to be kept."""
-        lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *fields, "", ""]
+        lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body)}", *fields, "", ""]
         self.send("\r\n".join(lines).encode() + body)
 
     def send(self, data: bytes) -> None:

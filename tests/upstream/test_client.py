@@ -221,7 +221,7 @@ class ConnectionTests(ClientCase):
             self.result(request)
 
     def test_backpressure(self) -> None:
-        """Files at the pace of their clients leave a quarter of the connections to others."""
+        """Files at the rates of their clients leave a quarter of the connections to others."""
         self.agent.silent.add(FILE)
 
         async def slow() -> None:

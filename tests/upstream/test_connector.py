@@ -79,7 +79,7 @@ class ConnectorTests(Case):
         assert self.tried == [PUBLIC] * 4
 
     def test_private(self) -> None:
-        """A private address is not tried, whatever its name."""
+        """A private address of any host name is not tried."""
         self.found = succeed(["127.0.0.1"])
         self.error(self.connect(), AddressBlocked)
         self.error(self.connect(b"127.0.0.1"), AddressBlocked)

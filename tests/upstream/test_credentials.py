@@ -24,7 +24,7 @@ OTHER = "https://other.example/simple/"
 @pytest.mark.parametrize(
     ("index_urls", "netrc", "url", "login"),
     [
-        # Credentials of an index are sent to its origin only, whatever the URL itself holds.
+        # Credentials of an index are sent to its origin only, even if the URL has others.
         ([INDEX], None, "https://index.example/simple/demo/", "user:pass word"),
         ([INDEX], None, "https://index.example:443/files/demo.whl", "user:pass word"),
         ([INDEX], None, "https://INDEX.example/", "user:pass word"),
@@ -117,7 +117,7 @@ def test_netrc(tmp_path: Path) -> None:
     assert found.login("files.example") == ("only", "s#cret")
     assert found.login("other.example") == found.default == ("any", "for-any")
     assert read_netrc({"NETRC": "/dev/null", "HOME": str(tmp_path)}) == Netrc()
-    assert found.trouble is None
+    assert found.error is None
 
 
 @pytest.mark.parametrize("name", [".netrc", "_netrc", None])
@@ -128,23 +128,23 @@ def test_netrc_at_home(tmp_path: Path, name: str | None) -> None:
     for environment in ({}, {"NETRC": ""}):
         found = read_netrc({"HOME": str(tmp_path), **environment})
         assert found.hosts == ({} if name is None else {"a.example": ("one", "two")})
-        assert found.trouble is None
+        assert found.error is None
 
 
 def test_netrc_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without a home folder, as in containers, is no trouble unless the file is named."""
+    """A user without a home folder, as in containers, is no error unless the file is named."""
     found = read_netrc({"NETRC": "~no-such-user/logins"})
     assert found.hosts == {}
-    assert found.trouble is not None and found.trouble.startswith("NETRC=~no-such-user/logins: ")
+    assert found.error is not None and found.error.startswith("NETRC=~no-such-user/logins: ")
 
     def nowhere(path: Path) -> Path:
         raise RuntimeError("no home")
 
     monkeypatch.setattr(Path, "expanduser", nowhere)
-    assert read_netrc({}).trouble is None
+    assert read_netrc({}).error is None
 
 
-def test_netrc_trouble(tmp_path: Path) -> None:
+def test_netrc_invalid(tmp_path: Path) -> None:
     """A broken file gives no login at all, and one line that quotes nothing of it."""
     path = tmp_path / "broken"
     for content, why in {
@@ -156,6 +156,6 @@ def test_netrc_trouble(tmp_path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         found = read_netrc({"NETRC": str(path)})
-        trouble = found.trouble or ""
-        assert why is None or (trouble.startswith(f"{path}: {why}") and not found.hosts)
-        assert "secret" not in trouble and "\n" not in trouble
+        error = found.error or ""
+        assert why is None or (error.startswith(f"{path}: {why}") and not found.hosts)
+        assert "secret" not in error and "\n" not in error

@@ -113,8 +113,8 @@ def test_no_credentials() -> None:
 
 def test_all_settled() -> None:
     """Each coroutine gives its result or its failure; any other error is raised at the end."""
-    trouble = UpstreamFailed(URL, "status 500")
+    failure = UpstreamFailed(URL, "status 500")
     results: list[object] = []
-    run(all_settled([succeed("result"), fail(trouble)])).addCallback(results.extend)
+    run(all_settled([succeed("result"), fail(failure)])).addCallback(results.extend)
     run(all_settled([fail(KeyError()), succeed(1)])).addErrback(lambda f: results.append(f.type))
-    assert results == ["result", trouble, KeyError]
+    assert results == ["result", failure, KeyError]

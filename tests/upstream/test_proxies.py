@@ -142,7 +142,7 @@ def test_no_proxy_url(text: str) -> None:
     assert "secret" not in line
 
 
-def test_what_is_not_used_is_not_judged() -> None:
+def test_unused_variable_not_validated() -> None:
     """Desktops set ALL_PROXY to SOCKS beside the others; where it has no say it does no harm."""
     read = proxies(http_proxy=PROXY, https_proxy=PROXY, ALL_PROXY="socks://proxy.example:1080")
     assert name(read.https) == PROXY

@@ -234,23 +234,23 @@ class BodyTests(Case):
 
         A consumer that takes no bytes for too long loses the connection, not its wait.
         """
-        room: Deferred[None] = Deferred()
-        read = self.read(lambda data: room)
+        space: Deferred[None] = Deferred()
+        read = self.read(lambda data: space)
         self.original.send(b"one")
         assert self.original.transport.producerState == "paused"
         self.clock.advance(10 * IDLE)
-        room.callback(None)
+        space.callback(None)
         assert self.original.transport.producerState == "producing"
         self.clock.advance(IDLE + 1)
         assert self.error(read, UpstreamFailed).cause == "timed out"
-        room, self.original = Deferred(), Original()
-        read = self.read(lambda data: room, stall_timeout=5.0)
+        space, self.original = Deferred(), Original()
+        read = self.read(lambda data: space, stall_timeout=5.0)
         self.original.send(b"one")
         self.clock.advance(4.9)
         assert not self.original.closed
         self.clock.advance(0.2)
-        assert self.error(read, BodyStalled).drained is room
-        room.callback(None)
+        assert self.error(read, BodyStalled).drained is space
+        space.callback(None)
         self.assert_over(closed=True)
 
     def test_discard(self) -> None:
@@ -284,7 +284,7 @@ def zipped(data: bytes) -> bytes:
 
 
 def test_content_codings() -> None:
-    """Only gzip, deflate, br and zstd change bytes, in whatever case and list they stand."""
+    """Only gzip, deflate, br and zstd change bytes, in any case and in any list."""
     assert response(Original()).codings == ()
     for fields, codings in {
         ("", "identity", "aws-chunked", "Binary", " UTF-8 "): "",

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-#: What Python tells of before it happens: whatever goes out to somebody else.
+#: What Python tells of before it happens: all that leaves the process.
 _SPEAKING = {
     "socket.connect",
     "socket.getaddrinfo",
