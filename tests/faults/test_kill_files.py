@@ -125,3 +125,17 @@ def test_real_program(
         orders = [Random(4 * number + lane) for lane in range(4)]
         kill_at(moment, proxy, [partial(client, order, proxy, served) for order in orders])
     assert len(received) > REAL_ROUNDS
+
+
+def test_deleted(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) -> None:
+    """A file that was deleted before the kill is a miss after it."""
+    wheel = make_wheel("demo")
+    fake_index.add(wheel)
+    for path in (f"/cache/demo/{wheel.filename}", "/cache", ""):
+        proxy = start_proxy(fake_index, cache_dir=tmp_path / "cache")
+        for expected in ("MISS", "HIT"):
+            reply = proxy.get(f"/index/demo/{wheel.filename}")
+            assert (reply.body, reply.headers["x-cache"]) == (wheel.data, expected)
+        if path:
+            assert proxy.request("DELETE", path).status == 200
+        proxy.stop(signal.SIGKILL)
