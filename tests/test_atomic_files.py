@@ -77,7 +77,7 @@ class AnotherStarts(FolderCase):
         assert self.open_files() == []
 
     def test_locked_for_a_moment(self) -> None:
-        """One that holds the lock for a moment does not end the attempt."""
+        """A process that holds the lock for a moment does not end the attempt."""
         self.lock_fails(errno.EWOULDBLOCK, 2)
         path, file = atomic_files.begin(self.own)
         assert path.exists()

@@ -301,7 +301,7 @@ def test_any_environment(environment: dict[str, Any]) -> None:
     ],
 )
 def test_a_variable_without_effect(name: str, reason: str) -> None:
-    """It is one warning with the reason or the nearest setting, and without the value."""
+    """A variable without effect is one warning: its reason or nearest setting, no value."""
     settings = Settings.read({name: "secret", "PROXPI_INDEX_TTL": "5"}, {})
     [warning] = settings.warnings
     assert warning.startswith(f"{name} has no effect: ")

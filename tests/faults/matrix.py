@@ -57,7 +57,7 @@ class Answer:
 
 @attrs.frozen
 class Outcome:
-    """What clients get in a state: the first ones, at the same time, and later ones.
+    """The responses in one state: to the first clients, at the same time, and to later ones.
 
     :ivar upstream: requests that the upstream has seen meanwhile
     """
@@ -69,7 +69,7 @@ class Outcome:
 
 @attrs.define
 class Story:
-    """What a row has shown.
+    """The responses and the log of one row.
 
     :ivar recoveries: seconds until all responses were new, and these
     :ivar error: the error that ended it early

@@ -19,7 +19,7 @@ State = Literal["cold", "fresh", "expired", "restarted fresh", "restarted expire
 
 @attrs.frozen
 class Expected:
-    """What a client gets: of the page from before, or, without one, a line with the cause.
+    """The response to a client: the page from before, or, without one, a line with the cause.
 
     :ivar x_cache: the ``X-Cache`` header; empty: none
     :ivar within: seconds that the first client waits at most; `then`: those after it
@@ -51,7 +51,7 @@ NEVER = Expected(502, "", 10, 10)
 
 @attrs.frozen
 class Fault:
-    """What is wrong: with the way to the index, with its name, or with its answers.
+    """The fault of an upstream: of its connection, its name, or its responses.
 
     :ivar gate: ``clogged``: SYNs are dropped; ``plain``: it speaks no TLS where it should
     :ivar names: ``silent``: no name server answers
@@ -112,7 +112,7 @@ class Failure:
         return silent or behavior.hold or behavior.drip is not None
 
     def expected(self, state: State) -> Expected:
-        """What is expected in a state; a cached page does not depend on the failure."""
+        """The expected response in a state; that of a cached page is the same in every failure."""
         return self.cold if state == "cold" else HIT if "fresh" in state else STALE
 
 

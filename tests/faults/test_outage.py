@@ -20,7 +20,7 @@ _PAGE = (Path(__file__).parents[2] / "docs/outages.rst").read_text(encoding="utf
 def stories(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Story]:
-    """What the rows have shown that are to be tested."""
+    """The stories of the rows that are tested."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
     rows = [item.callspec.params["failure"] for item in items if "stories" in item.fixturenames]
     return run_all([row for row in FAILURES if row in rows], tmp_path_factory.mktemp("faults-"))

@@ -497,7 +497,7 @@ class Versions(MirrorCase):
             assert self.cached(second, second, length=True, size=len(OLD)) == other
 
     def test_second_response(self) -> None:
-        """The same version is requested no third time; one that breaks off again proves nothing."""
+        """A version is requested at most twice; one that breaks off again proves nothing."""
         assert self.cached(Reply(200, OLD, length=None)) == OLD
         assert self.ranges() == [None, None]
         third = NEW[::-1][:-7]

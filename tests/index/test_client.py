@@ -46,14 +46,14 @@ class ClientCase(Case):
 
     def build(self, url: str) -> None:
         self.indexes = Indexes((url,))
-        (self.source,) = self.indexes.sources
+        (self.index,) = self.indexes.clients
 
     def ask(
         self, reply: Reply | Exception, stored: StoredResponse | None = None
     ) -> Deferred[IndexResponse[IndexPage]]:
         self.indexes.says(AT_ROOT, reply)
         self.progress: list[int] = []
-        return run(self.source.project("demo", stored, self.progress.append))
+        return run(self.index.project("demo", stored, self.progress.append))
 
     def response(self, reply: Reply = PROJECT) -> IndexResponse[IndexPage]:
         return self.result(self.ask(reply))
@@ -109,7 +109,7 @@ class ResponseTests(ClientCase):
             assert self.listed(reply) == [FILE], case
 
     def test_no_pages(self) -> None:
-        """What is no page is a failure, never an empty page; waiting helps after a cut alone."""
+        """A response that is no page is a failure, never an empty page; only a cut is temporary."""
         cut_json, cut_html = PROJECT.chunks[0][:-5], HTML[: HTML.index(b"</body>")]
         whole = gzip.compress(PROJECT.chunks[0])
         bomb = gzip.compress(bytes(65 * 1024 * 1024))
@@ -231,7 +231,7 @@ class ValidatorTests(ClientCase):
         self.indexes.clock.advance(2000)
         confirmed = self.result(self.ask(Reply(304), stored))
         assert confirmed == IndexResponse(attrs.evolve(stored, requested_at=2000.0))
-        assert self.source.remaining(confirmed.stored) == self.source.ttl
+        assert self.index.remaining(confirmed.stored) == self.index.ttl
         for unconditional in (None, self.stored(), StoredResponse(False, 0.0, etag='"x"')):
             self.refusal(Reply(304), unconditional)
 
@@ -256,7 +256,7 @@ class ValidatorTests(ClientCase):
         (warning,) = events
         assert (warning["log_level"], warning["version"]) == (LogLevel.warn, "1.99")
         assert "secret" not in repr(warning)
-        assert "secret" not in repr(self.source)
+        assert "secret" not in repr(self.index)
 
 
 OTHER = f"{ROOT}other/"
@@ -296,7 +296,7 @@ class ExpiredTests(PagesCase):
                 assert "secret" not in str(event["error"])
 
     def test_absent(self) -> None:
-        """404 means absence: if the root answers, or never did, or there are no credentials."""
+        """404 means absence if the root serves, or never did, or there are no credentials."""
         for root, url in (
             (None, PRIVATE),
             (None, ROOT),
@@ -312,7 +312,7 @@ class ExpiredTests(PagesCase):
             assert root or self.agent.count(ROOT) == asked
 
     def test_restart(self) -> None:
-        """That the root answered is known after a restart."""
+        """A restart keeps the knowledge that the root has sent 200."""
         self.hold()
         self.indexes = attrs.evolve(self.indexes)
         self.agent, self.clock = self.indexes.agent, self.indexes.clock

@@ -41,7 +41,7 @@ class GenerationCase(PagesCase):
         return self.result(run(self.pages.fetch("demo", JSON, True)))
 
     def during_write(self, action: Callable[[], object]) -> Callable[[], None]:
-        """Let this happen whenever a file is about to be written; give what ends that."""
+        """Call a function before each write of a file; return the function that ends that."""
         write_whole = atomic_files.write_whole
 
         def write(*arguments: Any) -> None:
@@ -330,7 +330,7 @@ class LostTests(GenerationCase):
 
     def test_at_a_restart(self) -> None:
         """A damaged page is requested like a new one."""
-        for section in (DOCUMENT + self.indexes.sources[0].identity, "json"):
+        for section in (DOCUMENT + self.indexes.clients[0].identity, "json"):
             self.damage(section)
             self.start()
             assert files(self.page()) == ["a.zip"]
@@ -366,7 +366,7 @@ class LostTests(GenerationCase):
 
     def test_read_only(self) -> None:
         """A damaged page that cannot be removed or replaced costs few requests."""
-        self.damage(DOCUMENT + self.indexes.sources[0].identity)
+        self.damage(DOCUMENT + self.indexes.clients[0].identity)
         self.put(PageStore, "put", refuse)
         self.put(PageStore, "delete", lambda store, name: None)
         self.start()

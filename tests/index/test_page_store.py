@@ -106,7 +106,7 @@ class WriteTests(StoreCase):
 
 
 class DamageTests(StoreCase):
-    """What is not a whole file of this program is no page, and never an error."""
+    """A file that is damaged or of another program is no page, and never an error."""
 
     def test_foreign(self) -> None:
         """A foreign file under the name of a page is ignored, and replaced."""

@@ -22,7 +22,7 @@ from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
 from tests.support.agent import Reply
 from tests.support.cases import at_once, root_list, run
-from tests.support.indexes import EXTRA, ROOT, Network, project_page, source
+from tests.support.indexes import EXTRA, ROOT, Network, index_client, project_page
 from tests.support.pages import Jobs
 from tests.support.projects import HTML, JSON, ListCase, StoredListCase, content, names
 
@@ -178,7 +178,7 @@ class SeveralTests(ListCase):
 
 
 class ColdTests(ListCase):
-    """What is read as a list, and what is refused."""
+    """Responses that are read as a project list, and those that are refused."""
 
     def refusal(self, reply: Reply) -> UpstreamFailed:
         self.begin(reply)
@@ -241,7 +241,7 @@ class ColdTests(ListCase):
         for size, whole in ((1, False), (4000, True)):
             network = Network(PLAIN)
             projects = ProjectListCache(
-                indexes=[source(PLAIN, 60.0, network.upstream)],
+                indexes=[index_client(PLAIN, 60.0, network.upstream)],
                 upstream=network.upstream,
                 clock=network.reactor,
                 store=ListStore(self.place, network.reactor),
@@ -298,7 +298,7 @@ class StaleTests(StoredListCase):
             self.clock.advance(5.1)
             assert self.result(ask).status == "STALE"
         assert self.asks == 1
-        assert not self.indexes.sources[0].breakers.is_failing("")
+        assert not self.indexes.clients[0].breakers.is_failing("")
 
     def test_hidden(self) -> None:
         """A list that was there does not go away with credentials: 404 is a failure."""

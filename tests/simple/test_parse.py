@@ -19,7 +19,7 @@ from tests.support.strategies import deterministic, json_values
 
 
 def test_json() -> None:
-    """What the specification has is kept, links are absolute, what is private is not there."""
+    """Specified keys are kept, links are absolute, private keys are left out."""
     file = {
         "filename": "foo-1.0.whl",
         "requires-python": ">=3.8",
@@ -187,7 +187,7 @@ _GOOD = b'{"filename": "good.whl", "url": "good.whl", "hashes": {}, "size": 7}'
 )
 @pytest.mark.parametrize("more", [b"", b'"other": NaN, '])
 def test_odd_values(value: bytes, more: bytes) -> None:
-    """What JSON, UTF-8 or numbers cannot express is no reason to refuse the rest of the page."""
+    """Values that JSON, UTF-8 or numbers cannot express do not make a page fail."""
     odd = b'{"filename": "odd.whl", "url": "odd.whl", "yanked": %s}' % value
     page = b'{%s"odd": %s, "versions": ["1"], "meta": {"api-version": "1.3"}, "files": [%s]}'
     files = b",".join([odd, _GOOD, value])

@@ -66,7 +66,7 @@ def upstream_client(
     )
 
 
-def source(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
+def index_client(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
     root = Root(url, through, through.clock)
     return IndexClient(
         url=url,
@@ -87,12 +87,13 @@ class Indexes:
     clock: Clock = attrs.field(factory=Clock)
     agent: MemoryAgent = attrs.field(factory=MemoryAgent)
     upstream: UpstreamClient = attrs.field(init=False)
-    sources: list[IndexClient] = attrs.field(init=False)
+    clients: list[IndexClient] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.upstream = upstream_client(self.agent, self.clock, *self.urls)
-        self.sources = [
-            source(url, ttl, self.upstream) for url, ttl in zip(self.urls, self.ttls, strict=False)
+        self.clients = [
+            index_client(url, ttl, self.upstream)
+            for url, ttl in zip(self.urls, self.ttls, strict=False)
         ]
 
     def says(self, url: str, reply: Reply | Exception) -> None:

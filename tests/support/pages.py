@@ -64,14 +64,14 @@ class PagesCase(FolderCase):
     def begin(self, *replies: Reply | Exception) -> None:
         """Begin with the first indexes, which send these pages of the project."""
         self.build(*(ROOT, EXTRA)[: len(replies)])
-        for source, reply in zip(self.indexes.sources, replies, strict=True):
-            self.indexes.says(f"{source.url}demo/", reply)
+        for index, reply in zip(self.indexes.clients, replies, strict=True):
+            self.indexes.says(f"{index.url}demo/", reply)
 
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
         self.store = page_store(self.folder / ".proxpi/pages", self.clock, self.wall)
         self.pages = PageCache(
-            indexes=self.indexes.sources, clock=self.clock, store=self.store, in_thread=at_once
+            indexes=self.indexes.clients, clock=self.clock, store=self.store, in_thread=at_once
         )
 
     def wall(self) -> float:

@@ -58,14 +58,14 @@ class ListCase(FolderCase):
     def begin(self, *replies: Reply | Paths) -> None:
         """Build the first indexes, which send these lists; one may be given by its names."""
         self.build(*(ROOT, EXTRA, THIRD)[: len(replies)])
-        for source, reply in zip(self.indexes.sources, replies, strict=True):
-            self.indexes.says(source.url, reply if isinstance(reply, Reply) else root_list(reply))
+        for index, reply in zip(self.indexes.clients, replies, strict=True):
+            self.indexes.says(index.url, reply if isinstance(reply, Reply) else root_list(reply))
 
     def restart(self) -> None:
-        for source in self.indexes.sources:
-            source.breakers.succeeded("")
+        for index in self.indexes.clients:
+            index.breakers.succeeded("")
         self.projects = ProjectListCache(
-            indexes=self.indexes.sources,
+            indexes=self.indexes.clients,
             upstream=self.indexes.upstream,
             clock=self.clock,
             store=ListStore(self.place, self.clock, lambda: self.clock.seconds() + self.skew),

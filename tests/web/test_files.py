@@ -211,7 +211,7 @@ class Heads(FileCase):
     """``HEAD`` equals the ``GET`` of a cached file without the body."""
 
     def test_equals_get(self) -> None:
-        """It does, cold and warm, without a download, also with ``Range``."""
+        """``HEAD`` equals ``GET``, cold and warm, without a download, also with ``Range``."""
         heads = [self.ask("HEAD", PATH)]
         assert self.agent.urls() == [INDEX + "demo/"]
         expected = dict(self.get(PATH).headers)

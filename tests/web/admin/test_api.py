@@ -265,7 +265,7 @@ class Forms(ApiCase):
 
 class HealthAndMetrics(ApiCase):
     def test_health(self) -> None:
-        """It answers at once, in any spelling, though the upstream is silent."""
+        """``/health`` responds at once, in any spelling, even if the upstream is silent."""
         self.agent.at(INDEX + "demo/", Silence())
         waiting = self.connect()
         waiting.ask("GET", "/index/demo/")
@@ -278,7 +278,7 @@ class HealthAndMetrics(ApiCase):
         assert waiting.answer() is None
 
     def test_metrics(self) -> None:
-        """They are text for Prometheus, and count hits, misses and redirects of files."""
+        """The metrics are text for Prometheus, and count hits, misses and redirects of files."""
         before = samples(self.get("/metrics").text)
         for _ in range(3):
             assert self.get(PATH).status == 200
