@@ -43,7 +43,7 @@ from twisted.python.logfile import LogFile
 from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
-from proxpi.simple.names import printable
+from proxpi.simple import printable
 
 #: The namespace of the access log.
 ACCESS = "proxpi.access"

@@ -46,18 +46,13 @@ from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 
 from proxpi import __version__
-from proxpi.files.cache_dir import CacheDir
-from proxpi.files.mirror import Mirror
-from proxpi.index.page_cache import PageCache
-from proxpi.index.project_list import ProjectListCache
+from proxpi.files import CacheDir, Mirror
+from proxpi.index import PageCache, ProjectListCache
 from proxpi.resources import StartFailed, make_folder
 from proxpi.settings import Given, Settings, setting
 from proxpi.simple import urls
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.credentials import Netrc
-from proxpi.upstream.proxies import Proxies
-from proxpi.web.response_cache import ResponseCache
-from proxpi.web.server import ConnectionLimiter, Site
+from proxpi.upstream import Netrc, Proxies, UpstreamClient
+from proxpi.web import ConnectionLimiter, ResponseCache, Site
 
 #: Seconds between two times that uses of cached responses are counted as uses of their files.
 COUNT_INTERVAL = 60.0

@@ -26,23 +26,31 @@ from twisted.web.resource import IResource
 
 from proxpi import metrics
 from proxpi.atomic_files import ThrottledLog
-from proxpi.files.cache_dir import CacheDir
-from proxpi.files.cached_files import CachedFiles
-from proxpi.files.downloads import Downloads
-from proxpi.files.eviction_index import CachedResponses, EvictionIndex
-from proxpi.files.layout import OWN_FOLDER
-from proxpi.files.mirror import Mirror
-from proxpi.files.passthrough import RangeClient
-from proxpi.files.quota import DeletionQueue, Quota
-from proxpi.files.resolver import ProjectPages, Resolver
-from proxpi.files.usage_log import UsageLog
-from proxpi.files.wheel_metadata import WheelMetadata
-from proxpi.index.breaker import Breakers
-from proxpi.index.client import IndexClient, Root
-from proxpi.index.list_store import ListStore
-from proxpi.index.page_cache import PageCache
-from proxpi.index.page_store import PageStore
-from proxpi.index.project_list import ProjectListCache
+from proxpi.files import (
+    OWN_FOLDER,
+    CachedFiles,
+    CacheDir,
+    CachedResponses,
+    DeletionQueue,
+    Downloads,
+    EvictionIndex,
+    Mirror,
+    ProjectPages,
+    Quota,
+    RangeClient,
+    Resolver,
+    UsageLog,
+    WheelMetadata,
+)
+from proxpi.index import (
+    Breakers,
+    IndexClient,
+    ListStore,
+    PageCache,
+    PageStore,
+    ProjectListCache,
+    Root,
+)
 from proxpi.logs import Logged
 from proxpi.options import Options
 from proxpi.resources import (
@@ -58,20 +66,32 @@ from proxpi.service import Proxpi, Shutdown
 from proxpi.settings import Settings, SettingsError
 from proxpi.simple import urls
 from proxpi.single_flight import Flights, InThread
-from proxpi.upstream import credentials, tls
-from proxpi.upstream.address_policy import AddressPolicy
-from proxpi.upstream.client import LIST_LIMIT, PAGE_LIMIT, USER_AGENT, UpstreamClient
-from proxpi.upstream.connections import ConnectionLimits, connection_pool
-from proxpi.upstream.connector import Connector
-from proxpi.upstream.credentials import Credentials, Netrc
-from proxpi.upstream.dns import DNSResolver
-from proxpi.upstream.proxies import Proxies
-from proxpi.upstream.proxy_agent import ProxyAgent
-from proxpi.web.admin.csrf import machine_names
-from proxpi.web.files import Files
-from proxpi.web.response_cache import FILES, ResponseCache
-from proxpi.web.server import ConnectionLimiter, Site
-from proxpi.web.simple_api import SimpleApi
+from proxpi.upstream import (
+    LIST_LIMIT,
+    PAGE_LIMIT,
+    USER_AGENT,
+    AddressPolicy,
+    ConnectionLimits,
+    Connector,
+    Credentials,
+    DNSResolver,
+    Netrc,
+    Proxies,
+    ProxyAgent,
+    UpstreamClient,
+    connection_pool,
+    credentials,
+    tls,
+)
+from proxpi.web import (
+    FILES,
+    ConnectionLimiter,
+    Files,
+    ResponseCache,
+    SimpleApi,
+    Site,
+    machine_names,
+)
 
 __all__ = ["Options", "makeService"]
 

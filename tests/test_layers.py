@@ -89,6 +89,19 @@ def test_nothing_imports_upward() -> None:
         assert not {name for name in imported if frozenset({own, name}) in APART}, label(path)
 
 
+def test_a_layer_is_used_by_its_face() -> None:
+    """A module imports names of another layer from its package, which states what it offers."""
+    packages = {"simple", "upstream", "index", "files", "web"}
+    found = {
+        f"{label(path)} {node.module}"
+        for path in MODULES
+        for node in TREES[path].body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.count(".") > 1
+        if part(node.module) in packages - {part_of(path)}
+    }
+    assert not found
+
+
 def test_no_import_cycle() -> None:
     """Of two modules at most one knows the other, directly or through others."""
     modules = {name(path) for path in MODULES}
@@ -96,7 +109,7 @@ def test_no_import_cycle() -> None:
         name(path): {
             found
             for imported in imports(path)
-            for found in (imported, imported.rpartition(".")[0])
+            for found in [imported if imported in modules else imported.rpartition(".")[0]]
             if found in modules and found != name(path) and found != "proxpi"
         }
         for path in MODULES

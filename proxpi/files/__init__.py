@@ -2,3 +2,40 @@
 
 It knows nothing of clients, and of indexes only what its ``ProjectPages`` protocol tells it.
 """
+
+from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.cached_files import CachedFiles
+from proxpi.files.downloads import Downloads
+from proxpi.files.eviction_index import CachedResponses, EvictionIndex
+from proxpi.files.layout import OWN_FOLDER
+from proxpi.files.mirror import FileHead, Mirror, Redirect
+from proxpi.files.passthrough import RangeClient, RangeResponse
+from proxpi.files.quota import DeletionQueue, Quota
+from proxpi.files.resolver import FileReference, MissingUpstream, ProjectPages, Resolver
+from proxpi.files.spool import Reader
+from proxpi.files.usage_log import UsageLog
+from proxpi.files.wheel_metadata import WheelMetadata
+
+__all__ = [
+    "OWN_FOLDER",
+    "CacheDir",
+    "CachedFiles",
+    "CachedResponses",
+    "DeletionQueue",
+    "Downloads",
+    "EvictionIndex",
+    "FileHead",
+    "FileReference",
+    "Mirror",
+    "MissingUpstream",
+    "OpenFile",
+    "ProjectPages",
+    "Quota",
+    "RangeClient",
+    "RangeResponse",
+    "Reader",
+    "Redirect",
+    "Resolver",
+    "UsageLog",
+    "WheelMetadata",
+]

@@ -24,8 +24,7 @@ from proxpi.files.fetch import is_whole, validators_of
 from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
 from proxpi.single_flight import Flights, WaitTimeout
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream import UpstreamClient, UpstreamFailed
 
 #: Seconds that clients wait for a revalidation before they get the cached version.
 DEADLINE = 5.0

@@ -25,8 +25,7 @@ from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import Reader, Spool
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights, WaitTimeout
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import Offline, UpstreamFailed
+from proxpi.upstream import Offline, UpstreamClient, UpstreamFailed
 
 #: Below this size a file is sent only once it is whole: a wrong first response is then invisible.
 SMALL = 64 * 1024

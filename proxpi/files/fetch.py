@@ -35,16 +35,19 @@ from proxpi import metrics
 from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import MEMORY_WINDOW, Spool
 from proxpi.files.verify import Digests, Mismatch, compare
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import (
+from proxpi.upstream import (
     BodyStalled,
     BodyTooLong,
     BodyTruncated,
     BodyUndecodable,
+    ContentRange,
     Offline,
+    Response,
+    SizeLimit,
+    UpstreamClient,
     UpstreamFailed,
+    decode,
 )
-from proxpi.upstream.response import ContentRange, Response, SizeLimit, decode
 
 #: How often a file may fail, and how often it may turn out wrong, before that is reported.
 TRIES = 2

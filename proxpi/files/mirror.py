@@ -34,10 +34,9 @@ from proxpi.files.resolver import (
 )
 from proxpi.files.spool import Reader
 from proxpi.files.wheel_metadata import WheelFailed, WheelMetadata
-from proxpi.simple import urls
-from proxpi.simple.caching import Span, Unsatisfiable
+from proxpi.simple import Span, Unsatisfiable, urls
 from proxpi.single_flight import WaitTimeout
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream import UpstreamFailed
 
 #: Chooses a range of a file by its size in bytes and its SHA-256; ``None`` is the whole file. It
 #: may raise `Unsatisfiable`.

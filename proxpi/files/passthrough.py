@@ -14,10 +14,8 @@ import attrs
 from proxpi.files.fetch import Disposition, Fetch, Missing, disposition_of, is_whole, validator_of
 from proxpi.files.resolver import FileReference, Gone, Resolver
 from proxpi.files.spool import MEMORY_WINDOW, Reader, Spool
-from proxpi.simple.caching import Span
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import Offline, UpstreamFailed
-from proxpi.upstream.response import ContentRange, SizeLimit
+from proxpi.simple import Span
+from proxpi.upstream import ContentRange, Offline, SizeLimit, UpstreamClient, UpstreamFailed
 
 
 @attrs.define

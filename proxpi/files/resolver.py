@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from proxpi.files.layout import is_cache_path
-from proxpi.simple import model, urls
-from proxpi.simple.model import ListedFile, NotListed
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.simple import ListedFile, NotListed, model, urls
+from proxpi.upstream import UpstreamFailed
 
 #: The suffixes of companions.
 METADATA = ".metadata"

@@ -29,7 +29,7 @@ from twisted.logger import Logger
 from proxpi.files.cache_dir import OpenFile, PartialFile
 from proxpi.files.resolver import FileReference
 from proxpi.files.verify import Digests
-from proxpi.simple.caching import Span
+from proxpi.simple import Span
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
 VERIFICATION_TAIL = 64 * 1024

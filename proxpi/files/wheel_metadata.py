@@ -34,7 +34,7 @@ from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
 from proxpi.files.verify import Digests, Mismatch, compare
 from proxpi.single_flight import Flights, InThread, WaitTimeout
-from proxpi.upstream.errors import Offline, UpstreamFailed
+from proxpi.upstream import Offline, UpstreamFailed
 
 #: The most bytes of an archive's directory, and of metadata.
 LIMIT = 4 * 1024 * 1024

@@ -2,3 +2,25 @@
 
 Nothing here knows HTTP clients of proxpi, or package files.
 """
+
+from proxpi.index.breaker import Breakers
+from proxpi.index.client import IndexClient, Root
+from proxpi.index.list_store import ListStore
+from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
+from proxpi.index.page_store import PageStore
+from proxpi.index.project_list import NoSuchList, ProjectList, ProjectListCache
+
+__all__ = [
+    "Breakers",
+    "IndexClient",
+    "ListStore",
+    "NoSuchFile",
+    "NoSuchList",
+    "NoSuchProject",
+    "Page",
+    "PageCache",
+    "PageStore",
+    "ProjectList",
+    "ProjectListCache",
+    "Root",
+]

@@ -32,7 +32,7 @@ from enum import IntEnum
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.upstream.errors import CredentialsRejected, ProxyFailed, UpstreamFailed
+from proxpi.upstream import CredentialsRejected, ProxyFailed, UpstreamFailed
 
 #: Seconds of the first and the longest pause of a page's breaker, and of an index's.
 PAGE_PAUSES = 1.0, 4.0

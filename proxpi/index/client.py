@@ -31,15 +31,17 @@ from twisted.logger import Logger
 from proxpi.index.breaker import Breakers
 from proxpi.simple import caching, model, parse, urls
 from proxpi.single_flight import Flights, InThread
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.connections import Queue
-from proxpi.upstream.errors import (
+from proxpi.upstream import (
     BodyUnusable,
+    ContentRange,
     CredentialsRejected,
+    Queue,
+    Response,
+    UpstreamClient,
     UpstreamFailed,
+    decode,
     upstream_failed,
 )
-from proxpi.upstream.response import ContentRange, Response, decode
 
 ACCEPT = (
     "application/vnd.pypi.simple.v1+json, "

@@ -18,10 +18,7 @@ from typing import Any
 
 import msgspec
 
-from proxpi.simple import names, parse
-from proxpi.simple.html import Markup, is_complete_html
-from proxpi.simple.model import SkippedLinks
-from proxpi.simple.parse import NotAnIndexPage
+from proxpi.simple import Markup, NotAnIndexPage, SkippedLinks, is_complete_html, names, parse
 
 #: Bytes that are read and parsed in one go, which takes some milliseconds.
 BLOCK = 128 * 1024

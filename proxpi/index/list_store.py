@@ -28,7 +28,7 @@ from proxpi.index.client import StoredResponse
 from proxpi.index.entry_store import EntryStore, Superseded
 from proxpi.index.list_parser import BLOCK
 from proxpi.index.representations import Representation
-from proxpi.simple.render import render_list
+from proxpi.simple import render_list
 
 #: Bytes of names in memory of all runs of a merge together, and at least of one.
 MERGE_MEMORY, MIN_RUN_MEMORY = 256 * 1024, 1024

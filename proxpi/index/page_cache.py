@@ -27,10 +27,9 @@ from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredRes
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from proxpi.index.representations import Body, Representation, StoredPageLost, find, update
 from proxpi.index.revalidation import Decision, Entry, Outcome, Revalidation, Status, Targets
-from proxpi.simple.model import ListedFile, NotListed
-from proxpi.simple.negotiate import Serialization
+from proxpi.simple import ListedFile, NotListed, Serialization
 from proxpi.single_flight import Flights, InThread
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream import UpstreamFailed
 
 #: Bytes of pages that are held in memory.
 MEMORY = 16 * 1024 * 1024

@@ -29,13 +29,23 @@ from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore
 from proxpi.index.representations import Representation
 from proxpi.index.revalidation import Decision, Entry, Revalidation, Status
-from proxpi.simple.model import NotListed, SkippedLinks
-from proxpi.simple.negotiate import Serialization
-from proxpi.simple.parse import NotAnIndexPage, require_known_version
+from proxpi.simple import (
+    NotAnIndexPage,
+    NotListed,
+    Serialization,
+    SkippedLinks,
+    require_known_version,
+)
 from proxpi.single_flight import Flights, InThread
-from proxpi.upstream.client import UpstreamClient
-from proxpi.upstream.errors import BodyTruncated, BodyUnusable, UpstreamFailed, upstream_failed
-from proxpi.upstream.response import Decoder, Response
+from proxpi.upstream import (
+    BodyTruncated,
+    BodyUnusable,
+    Decoder,
+    Response,
+    UpstreamClient,
+    UpstreamFailed,
+    upstream_failed,
+)
 
 #: The list, as entries and circuit breakers name it.
 ROOT = ""

@@ -19,10 +19,7 @@ from packaging.version import InvalidVersion, Version
 
 from proxpi.index.client import IndexPage, StoredResponse
 from proxpi.index.page_store import DOCUMENT, SUPPRESSED, PageStore, StoredPage
-from proxpi.simple import model
-from proxpi.simple.model import FileEntry, Project
-from proxpi.simple.negotiate import Serialization
-from proxpi.simple.render import render_html, render_json
+from proxpi.simple import FileEntry, Project, Serialization, model, render_html, render_json
 
 #: How hard gzip tries. Digests, of which pages mostly consist, are as long however hard: 3 takes
 #: 0.9 ms for 300 files, and 6 takes 1.9 ms to save a twelfth.

@@ -29,9 +29,7 @@ from proxpi.index.breaker import Breakers, State
 from proxpi.index.client import IndexClient, IndexResponse, StoredResponse
 from proxpi.index.representations import StoredPageLost
 from proxpi.single_flight import Flight, Flights, WaitTimeout
-from proxpi.upstream.connections import Queue
-from proxpi.upstream.errors import Offline, UpstreamFailed, all_settled
-from proxpi.upstream.response import MIN_RATE
+from proxpi.upstream import MIN_RATE, Offline, Queue, UpstreamFailed, all_settled
 
 #: Seconds after the start of a flight at which its clients get the stale page; the same for the
 #: trial of a breaker, by which most upstreams that are back have responded.

@@ -3,3 +3,33 @@
 Nothing in this package does I/O, reads a clock, logs, or knows Twisted: bytes and values come in,
 bytes and values go out, and so every rule of the specification is tested without a server.
 """
+
+from proxpi.simple.caching import Span, Unsatisfiable
+from proxpi.simple.html import Markup, is_complete_html
+from proxpi.simple.model import FileEntry, ListedFile, NotListed, Project, SkippedLinks
+from proxpi.simple.names import printable
+from proxpi.simple.negotiate import Serialization
+from proxpi.simple.parse import NotAnIndexPage, require_known_version
+from proxpi.simple.render import render_html, render_json, render_list
+from proxpi.simple.urls import URL, Origin
+
+__all__ = [
+    "URL",
+    "FileEntry",
+    "ListedFile",
+    "Markup",
+    "NotAnIndexPage",
+    "NotListed",
+    "Origin",
+    "Project",
+    "Serialization",
+    "SkippedLinks",
+    "Span",
+    "Unsatisfiable",
+    "is_complete_html",
+    "printable",
+    "render_html",
+    "render_json",
+    "render_list",
+    "require_known_version",
+]

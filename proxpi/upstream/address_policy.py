@@ -23,8 +23,7 @@ from urllib.parse import unquote
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from proxpi.simple import urls
-from proxpi.simple.urls import Origin
+from proxpi.simple import Origin, urls
 from proxpi.upstream.dns import LookUp
 from proxpi.upstream.errors import AddressBlocked
 

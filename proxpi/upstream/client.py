@@ -28,7 +28,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from proxpi import __version__
-from proxpi.simple.urls import URL
+from proxpi.simple import URL
 from proxpi.upstream.address_policy import AddressPolicy
 from proxpi.upstream.connections import ConnectionLimit, ConnectionLimits, Queue
 from proxpi.upstream.credentials import Credentials

@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 from zope.interface import implementer
 
-from proxpi.simple.urls import Origin
+from proxpi.simple import Origin
 from proxpi.upstream.errors import HeadTooLong
 
 #: Connections to one origin for files, and as many again for pages.

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from proxpi.simple import urls
-from proxpi.simple.urls import URL, Origin
+from proxpi.simple import URL, Origin, urls
 
 Login = tuple[str, str]
 

@@ -14,8 +14,7 @@ from ipaddress import ip_address, ip_network
 import attrs
 
 from proxpi.settings import Given, SettingsError
-from proxpi.simple import urls
-from proxpi.simple.urls import Origin
+from proxpi.simple import Origin, urls
 from proxpi.upstream.credentials import basic
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

@@ -41,8 +41,7 @@ from twisted.web.iweb import (
 )
 from zope.interface import implementer
 
-from proxpi.simple import urls
-from proxpi.simple.urls import Origin
+from proxpi.simple import Origin, urls
 from proxpi.upstream.connections import HTTPEndpoint
 from proxpi.upstream.connector import Connector
 from proxpi.upstream.errors import (

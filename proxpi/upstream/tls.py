@@ -36,7 +36,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from proxpi.settings import Given, setting
-from proxpi.simple.urls import Origin
+from proxpi.simple import Origin
 from proxpi.upstream.errors import TLSFailed
 
 _CA_BUNDLE = setting("ca_bundle")

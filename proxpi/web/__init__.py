@@ -6,3 +6,19 @@ requests, which a resource answers (:mod:`~proxpi.web.simple_api`, :mod:`~proxpi
 comes from the :mod:`~proxpi.web.response_cache`, without a resource. The layers below know no
 requests of clients.
 """
+
+from proxpi.web.admin.csrf import machine_names
+from proxpi.web.files import Files
+from proxpi.web.response_cache import FILES, ResponseCache
+from proxpi.web.server import ConnectionLimiter, Site
+from proxpi.web.simple_api import SimpleApi
+
+__all__ = [
+    "FILES",
+    "ConnectionLimiter",
+    "Files",
+    "ResponseCache",
+    "SimpleApi",
+    "Site",
+    "machine_names",
+]

@@ -7,11 +7,7 @@ from mimetypes import guess_type
 import attrs
 
 from proxpi import metrics
-from proxpi.files.cache_dir import OpenFile
-from proxpi.files.mirror import FileHead, Mirror, Redirect
-from proxpi.files.passthrough import RangeResponse
-from proxpi.files.resolver import FileReference
-from proxpi.files.spool import Reader
+from proxpi.files import FileHead, FileReference, Mirror, OpenFile, RangeResponse, Reader, Redirect
 from proxpi.simple import caching
 from proxpi.web import responses
 from proxpi.web.response_cache import Cacheable

@@ -30,7 +30,7 @@ from functools import lru_cache
 import attrs
 from twisted.web.http import datetimeToString
 
-from proxpi.files.cache_dir import OpenFile
+from proxpi.files import OpenFile
 from proxpi.simple import caching
 from proxpi.web.request_parser import CacheKey, cache_key
 

@@ -22,13 +22,10 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
-from proxpi.files.resolver import MissingUpstream
-from proxpi.index.page_cache import NoSuchFile, NoSuchProject
-from proxpi.index.project_list import NoSuchList
-from proxpi.simple import caching
-from proxpi.simple.model import NotListed
-from proxpi.simple.names import printable
-from proxpi.upstream.errors import Offline, UpstreamFailed
+from proxpi.files import MissingUpstream
+from proxpi.index import NoSuchFile, NoSuchList, NoSuchProject
+from proxpi.simple import NotListed, caching, printable
+from proxpi.upstream import Offline, UpstreamFailed
 
 #: Seconds of ``Retry-After`` where the upstream states none, and the most that it may state.
 RETRY_AFTER = 5

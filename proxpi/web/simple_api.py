@@ -13,8 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from proxpi.index.page_cache import NoSuchProject, Page, PageCache
-from proxpi.index.project_list import ProjectList, ProjectListCache
+from proxpi.index import NoSuchProject, Page, PageCache, ProjectList, ProjectListCache
 from proxpi.simple import negotiate
 from proxpi.web import responses
 from proxpi.web.files import Files

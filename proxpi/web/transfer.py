@@ -34,7 +34,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxpi.files.spool import Reader
+from proxpi.files import Reader
 from proxpi.web.response_cache import CachedResponse
 
 #: Bytes up to which a body is written at once.

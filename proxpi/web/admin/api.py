@@ -18,11 +18,10 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from proxpi import metrics
-from proxpi.files.mirror import Mirror
-from proxpi.index.page_cache import PageCache
-from proxpi.index.project_list import ProjectListCache
+from proxpi.files import Mirror
+from proxpi.index import PageCache, ProjectListCache
 from proxpi.simple import names
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
 from proxpi.web.admin.page import admin_page
