@@ -225,7 +225,7 @@ def probing(server: Server, path: str) -> Iterator[Probe]:
 def timed(
     request: Callable[P, Response], *args: P.args, **kwargs: P.kwargs
 ) -> tuple[float, Response]:
-    """Give the seconds that a request takes, and its response."""
+    """Return the seconds that a request takes, and its response."""
     began = time.perf_counter()
     response = request(*args, **kwargs)
     return time.perf_counter() - began, response
@@ -265,7 +265,7 @@ def require_count(server: Server, response: Response, mark: bytes, count: int) -
 
 
 def find_wrk() -> str:
-    """Give the path of wrk.
+    """Return the path of wrk.
 
     :raises BenchmarkError: if wrk or ``/proc`` is missing
     """

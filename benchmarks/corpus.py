@@ -31,13 +31,13 @@ _DIGESTS = {size: hashlib.sha256(body) for size, body in _BODIES.items()}
 
 
 def blob_size(filename: str) -> int | None:
-    """Give the size of a blob in bytes; None for any other file."""
+    """Return the size of a blob in bytes; None for any other file."""
     found = _BLOB.match(filename)
     return int(found[1]) * MIB if found else None
 
 
 def content(filename: str) -> bytes | None:
-    """Give the bytes of a file that is no blob, or of its ``.metadata``."""
+    """Return the bytes of a file that is no blob, or of its ``.metadata``."""
     if project := wheels.project_of(filename):
         wheel = wheels.wheel(project)
         return wheel.metadata if filename.endswith(".metadata") else wheel.data
@@ -113,7 +113,7 @@ def project_page(origin: str, project: str) -> bytes | None:
 
 @cache
 def page(origin: str, project: str, compressed: bool) -> tuple[bytes, str] | None:
-    """Give the page of a project and its entity tag."""
+    """Return the page of a project and its entity tag."""
     data = project_page(origin, project)
     if data is None:
         return None
@@ -123,7 +123,7 @@ def page(origin: str, project: str, compressed: bool) -> tuple[bytes, str] | Non
 
 
 def _names(count: int) -> list[str]:
-    """Give project names of realistic length, sorted by their normalized form."""
+    """Return project names of realistic length, sorted by their normalized form."""
     drawn = random.Random(1)
     syllables = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiouy" for c in ("", "n", "r", "s")]
     names: dict[str, str] = {}

@@ -38,7 +38,7 @@ def exit_on_sigterm() -> None:
 
 
 def environment(name: str, requirements: Sequence[str]) -> Path:
-    """Give the folder of a virtual environment with these requirements.
+    """Return the folder of a virtual environment with these requirements.
 
     :raises BenchmarkError: if they cannot be installed
     """

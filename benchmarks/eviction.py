@@ -162,7 +162,7 @@ class Policy:
         """Update the state for a new file."""
 
     def victim(self) -> int:
-        """Give the file to evict."""
+        """Return the file to evict."""
         return next(iter(self.files))
 
 
@@ -183,7 +183,7 @@ class LFU(Policy):
         self.turn, self.inflation = 0, 0.0
 
     def priority(self, file: int) -> float:
-        """Give the priority of a file; the lowest one is evicted."""
+        """Return the priority of a file; the lowest one is evicted."""
         return self.uses[file]
 
     def hit(self, file: int) -> None:
@@ -311,7 +311,7 @@ class Proxpi(Policy):
 
 
 def future(trace: Trace, capacity: int, *, by_size: bool) -> list[bool]:
-    """Give which requests are hits of a policy that knows all later requests.
+    """Return which requests are hits of a policy that knows all later requests.
 
     :param by_size: weight the distance of the next request by the file's size
     """
@@ -340,7 +340,7 @@ def future(trace: Trace, capacity: int, *, by_size: bool) -> list[bool]:
 
 
 def shares(trace: Trace, hits: list[bool]) -> Shares:
-    """Give the hit ratio and the byte hit ratio."""
+    """Return the hit ratio and the byte hit ratio."""
     hit_bytes = sum(size for (_, size), hit in zip(trace, hits, strict=True) if hit)
     return sum(hits) / len(trace), hit_bytes / sum(size for _, size in trace)
 

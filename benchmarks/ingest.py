@@ -69,7 +69,7 @@ def page(files: int) -> bytes:
 
 
 def measured(step: Callable[[], object]) -> tuple[float, float]:
-    """Give CPU time and maximal delay of another thread, in milliseconds."""
+    """Return CPU time and maximal delay of another thread, in milliseconds."""
     spent: list[float] = []
     delays, done = [0.0], threading.Event()
 

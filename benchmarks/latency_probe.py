@@ -18,7 +18,7 @@ HEADERS = {"Accept": "application/vnd.pypi.simple.v1+json"}
 
 
 def request(connection: http.client.HTTPConnection, path: str) -> float:
-    """Give the seconds until a response is complete."""
+    """Return the seconds until a response is complete."""
     began = time.perf_counter()
     try:
         connection.request("GET", path, headers=HEADERS)

@@ -28,15 +28,15 @@ class LocalIndex:
         return get(self.port, path, headers)
 
     def request_count(self) -> int:
-        """Give the number of requests so far, without those for counters."""
+        """Return the number of requests so far, without those for counters."""
         return int(self.get("/requests", {}).body)
 
     def download_count(self) -> int:
-        """Give the number of downloads of blobs so far."""
+        """Return the number of downloads of blobs so far."""
         return int(self.get("/downloads", {}).body)
 
     def files(self, project: str) -> list[tuple[str, str, int]]:
-        """Give name, path and size of the files of a project."""
+        """Return name, path and size of the files of a project."""
         page = json.loads(self.get(f"/simple/{project}/", {}).body)
         return [
             (file["filename"], urlsplit(file["url"]).path, file["size"]) for file in page["files"]

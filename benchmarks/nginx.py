@@ -78,12 +78,12 @@ _STATIC = """
 
 
 def nginx() -> Program | None:
-    """Give nginx as a response cache, if it is installed."""
+    """Return nginx as a response cache, if it is installed."""
     return _program(_CACHE)
 
 
 def static(root: Path) -> Program | None:
-    """Give nginx as a server of the files in a folder, if it is installed.
+    """Return nginx as a server of the files in a folder, if it is installed.
 
     The page of a project is the ``page.json`` in the project's folder.
     """

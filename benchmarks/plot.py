@@ -62,7 +62,7 @@ class Row:
 
 
 def rows(values: Values, measures: Sequence[Measure]) -> list[Row]:
-    """Give the rows of all measures with a value of the original."""
+    """Return the rows of all measures with a value of the original."""
     more = {measure.key: measure.more_is_better for measure in measures}
     found = []
     for key, label in ROWS.items():

@@ -71,7 +71,7 @@ class Program:
         return self.configuration is not None
 
     def version(self, distribution: str) -> str:
-        """Give the version of a distribution in its environment."""
+        """Return the version of a distribution in its environment."""
         code = f"from importlib.metadata import version; print(version({distribution!r}))"
         done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True)
         return done.stdout.strip()
@@ -143,7 +143,7 @@ class Server:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def pids(self) -> list[int]:
-        """Give its first process and all descendants."""
+        """Return its first process and all descendants."""
         parents = {
             int(folder.name): int(stat[1])
             for folder in Path("/proc").iterdir()
@@ -179,7 +179,7 @@ def get(port: int, path: str, headers: Mapping[str, str], timeout: float = TIMEO
 
 
 def proxpi() -> Program:
-    """Give proxpi from the environment of this interpreter."""
+    """Return proxpi from the environment of this interpreter."""
     twistd = Path(sys.executable).with_name("twistd")
     if not twistd.exists():
         raise BenchmarkError(f"{twistd} is missing: use the Python that has proxpi installed")
@@ -189,7 +189,7 @@ def proxpi() -> Program:
 
 
 def proxpi_on_uvloop() -> Program:
-    """Give proxpi on uvloop, which is installed in another environment."""
+    """Return proxpi on uvloop, which is installed in another environment."""
     folder = environment("uvloop", ["uvloop"])
     [packages] = folder.glob("lib/python*/site-packages")
     default = proxpi()
@@ -199,7 +199,7 @@ def proxpi_on_uvloop() -> Program:
 
 
 def original() -> Program:
-    """Give the original, with the command of its container."""
+    """Return the original, with the command of its container."""
     folder = environment(
         f"original-{ORIGINAL_RELEASE}", [f"proxpi=={ORIGINAL_RELEASE}", "gunicorn"]
     )

@@ -96,7 +96,7 @@ class Verdict:
         return found >= bound if self.target.relation == "≥" else found <= bound
 
     def word(self) -> str:
-        """Tell whether it holds; "barely" if the rounds disagree."""
+        """Return whether it holds; "barely" if the rounds disagree."""
         if self.found is None:
             return "not measured"
         ends = (self.found.low, self.found.high)
@@ -124,7 +124,7 @@ class Values:
         return Spread.of(list(self._of(key, name).values()))
 
     def ratio(self, key: str, name: str, beside: str) -> Spread | None:
-        """Give the ratios of a program's values to another's, round by round.
+        """Return the ratios of a program's values to another's, round by round.
 
         In a round without a value of the other program, its median counts.
         """
@@ -136,7 +136,7 @@ class Values:
         return Spread.of([value / other for value, other in pairs if other])
 
     def names(self) -> list[str]:
-        """Give the measured programs in the order of the tables."""
+        """Return the measured programs in the order of the tables."""
         seen = {name for by_name in self.found.values() for name in by_name}
         return [name for name in PROGRAMS if name in seen]
 
@@ -156,7 +156,7 @@ class Values:
         ]
 
     def summary(self, measures: Sequence[Measure]) -> list[dict[str, object]]:
-        """Give for each measure the values by round, their medians, and proxpi's ratios."""
+        """Return for each measure the values by round, their medians, and proxpi's ratios."""
         return [
             {
                 "measure": measure.key,
@@ -175,7 +175,7 @@ class Values:
         ]
 
     def rows(self, measures: Sequence[Measure]) -> list[list[str]]:
-        """Give the table of all values: its header, then a row for each measure."""
+        """Return the table of all values: its header, then a row for each measure."""
         names = self.names()
         others = [name for name in (ORIGINAL, NGINX) if name in names and PROXPI in names]
         head = ["", *names, *(f"{PROXPI} : {name}" for name in others), "better"]
@@ -197,7 +197,7 @@ class Values:
 
 
 def _labels(measures: Sequence[Measure]) -> Iterator[tuple[str, str]]:
-    """Give keys with full labels: "…" stands for the common part of the group's first label."""
+    """Return keys with full labels: "…" stands for the common part of the group's first label."""
     group = ""
     for measure in measures:
         if measure.label.startswith("… "):
@@ -208,7 +208,7 @@ def _labels(measures: Sequence[Measure]) -> Iterator[tuple[str, str]]:
 
 
 def target_table(verdicts: Sequence[Verdict]) -> list[list[str]]:
-    """Give the table of targets: its header, then a row for each."""
+    """Return the table of targets: its header, then a row for each."""
     return [
         ["", "program", "target", "measured", "verdict"],
         *(

@@ -131,20 +131,20 @@ class Benchmark:
     def file(
         self, server: Server, project: str, index: LocalIndex | None = None
     ) -> tuple[str, int]:
-        """Give the path of a project's first file at a server, and its size in bytes."""
+        """Return the path of a project's first file at a server, and its size in bytes."""
         return self.files(server, project, index)[0]
 
     def files(
         self, server: Server, project: str, index: LocalIndex | None = None
     ) -> list[tuple[str, int]]:
-        """Give the paths of a project's files at a server, with their sizes in bytes."""
+        """Return the paths of a project's files at a server, with their sizes in bytes."""
         return [
             (path if server.program.keeps_links else f"/index/{project}/{name}", size)
             for name, path, size in (index or self.index).files(project)
         ]
 
     def memory_growth(self, server: Server, before: int) -> float:
-        """Give the peak growth of resident memory in MiB.
+        """Return the peak growth of resident memory in MiB.
 
         :param before: the peak in bytes after its reset
         """
@@ -168,7 +168,7 @@ class Scenario:
     with_uvloop: bool = False
 
     def select(self, programs: Sequence[Program], first_round: bool) -> list[Program]:
-        """Give the programs to measure.
+        """Return the programs to measure.
 
         The original is slow: without a target that compares with it, it takes part in the first
         round only.

@@ -29,7 +29,7 @@ class Wheel:
 
 
 def project_of(text: str) -> str | None:
-    """Give the project of a project name or file name; None for any other project."""
+    """Return the project of a project name or file name; None for any other project."""
     found = _NAME.match(text)
     return f"wheel-{found[1]}" if found else None
 

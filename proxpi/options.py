@@ -46,7 +46,7 @@ def _endpoint(address: str) -> str | None:
 
 
 def _of_gunicorn(arguments: Sequence[str] | None) -> str:
-    """Give the error for options of gunicorn with their replacement; empty without any."""
+    """Return the error for options of gunicorn with their replacement; empty without any."""
     matches = map(_GUNICORN.fullmatch, arguments or ())
     found = [match[1] or match[0][:2] for match in matches if match]
     one = len(found) == 1
@@ -67,7 +67,7 @@ def _needs_value(row: Setting) -> SettingsError:
 
 
 def _nearest(error: str) -> str:
-    """Give an error with its remedy, or with the option of the most similar name."""
+    """Return an error with its remedy, or with the option of the most similar name."""
     for row in SETTINGS:
         if error == f"option --{row.option} requires argument":
             return str(_needs_value(row))
@@ -80,7 +80,7 @@ def _nearest(error: str) -> str:
 
 
 def _misread(endpoint: str, error: Exception) -> str:
-    """Give the reason why an endpoint string is not understood."""
+    """Return the reason why an endpoint string is not understood."""
     text = " ".join(str(error).split()).rstrip(".")
     if address := _ADDRESS.fullmatch(endpoint):
         text = f"write {_endpoint(address[0])}"

@@ -132,7 +132,7 @@ def use_monotonic_time(reactor: Any) -> None:
 
 
 def temporary_path() -> Path:
-    """Give a new path for a temporary folder; :exc:`StartFailed` if the system has no place."""
+    """Return a new path for a temporary folder; :exc:`StartFailed` if the system has no place."""
     try:
         return Path(tempfile.gettempdir(), f"proxpi-{secrets.token_hex(8)}")
     except OSError as error:

@@ -501,7 +501,7 @@ class Settings:
         return Given(setting(name).variable, text, by_option=name in self.by_option)
 
     def path(self, name: str) -> Given | None:
-        """Give the path of a setting with its source, for errors on the file."""
+        """Return the path of a setting with its source, for errors on the file."""
         text: str | None = getattr(self, name)
         return None if text is None else self.given(name, text)
 
@@ -542,7 +542,7 @@ def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Gi
 
 
 def _warnings(environment: Mapping[str, str]) -> Iterator[str]:
-    """Give one line for each variable that is set and has no effect; values may be secret."""
+    """Return one line for each variable that is set and has no effect; values may be secret."""
     known = {_OLDER_EXTRA_INDEX_TTLS}
     known |= {setting.variable for setting in SETTINGS}
     known |= {setting.variable + _FILE for setting in SETTINGS if setting.secret}

@@ -118,7 +118,7 @@ class Flights(Generic[K, T]):
         return iter(list(self._joinable))
 
     def join(self, key: K, work: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> Flight[T]:
-        """Give the flight for `key`; if there is none, start `work` as one."""
+        """Return the flight for `key`; if there is none, start `work` as one."""
         flight = self._joinable.get(key)
         if flight is None:
             flight = self._joinable[key] = Flight(self._clock, self._clock.seconds(), self._left)

@@ -1,4 +1,4 @@
-"""What holds for all tests.
+"""Fixtures and settings of all tests.
 
 Property tests take the same examples in every run. The programs that tests start heed SIGINT, also
 where a shell runs all of this in the background, and has it ignored. And where several tests run

@@ -46,7 +46,7 @@ def name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Give all that a file imports, wherever in it, as dotted names: module, or module and name."""
+    """Return all imports anywhere in a file, as dotted names: module, or module and name."""
     package = path.relative_to(TOP).parent.parts
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
@@ -133,7 +133,7 @@ def test_only_the_composition_root_has_the_reactor() -> None:
 
 
 def written(tree: ast.AST) -> Iterator[ast.Attribute]:
-    """Give the private attributes that code assigns or deletes."""
+    """Return the private attributes that code assigns or deletes."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Attribute)
@@ -161,7 +161,7 @@ def test_private_attributes_are_written_by_their_own_class() -> None:
 
 @cache
 def private(base: type) -> frozenset[str]:
-    """Give the private attributes that a class has, or writes on itself."""
+    """Return the private attributes that a class has, or writes on itself."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
     return frozenset({node.attr for node in written(tree) if is_self(node)} | {*vars(base)})
 

@@ -42,7 +42,7 @@ def _sigusr1(request: pytest.FixtureRequest) -> None:
 
 
 def served(level: str, reactor: Any = None, **twistd: Any) -> tuple[logs.Logged, Any]:
-    """Give the service with this level, and the observer that twistd finds on its application."""
+    """Return the service with this level, and the observer that twistd finds on its application."""
     application: Componentized = Application("proxpi")
     service = logs.Logged(level, PLACES | twistd, reactor)
     service.setServiceParent(application)

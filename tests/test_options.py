@@ -33,7 +33,7 @@ def parsed(*arguments: str) -> Options:
 
 
 def refusal(*arguments: str) -> str:
-    """Give the one line that refuses a command line."""
+    """Return the one line that refuses a command line."""
     with pytest.raises(SystemExit) as ended:
         parsed(*arguments)
     line = ended.value.code

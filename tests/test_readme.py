@@ -1,4 +1,4 @@
-"""What the README says is so: commands, settings, and that it can be read at all."""
+"""The README is true: its commands, its settings, and its reStructuredText."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Threads(Case):
 
 class Descriptors(Case):
     def clients(self, hard: int, *, connections: int = 32, raises: bool = True) -> int:
-        """Give the descriptors for clients under a limit."""
+        """Return the descriptors for clients under a limit."""
         limits = [(1024, hard)]
 
         def setrlimit(_: int, wanted: tuple[int, int]) -> None:

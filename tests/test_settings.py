@@ -43,7 +43,7 @@ def value(name: str, text: str) -> Any:
 
 
 def refusal(environment: dict[str, str], **options: str) -> str:
-    """Give the one line that refuses an environment and options."""
+    """Return the one line that refuses an environment and options."""
     given_options = {name.replace("_", "-"): value for name, value in options.items()}
     with pytest.raises(SettingsError) as refused:
         Settings.read(environment, given_options)
@@ -53,7 +53,7 @@ def refusal(environment: dict[str, str], **options: str) -> str:
 
 
 def refused(name: str, text: str) -> str:
-    """Give what the line says after the variable and the text of one setting."""
+    """Return the text of the line after the variable and the value of one setting."""
     variable = f"PROXPI_{name.upper()}"
     line = refusal({variable: text})
     assert line.startswith(f"{variable}={text!r}: "), line
@@ -124,7 +124,7 @@ def test_an_option_beats_the_environment() -> None:
 #: The settings of a kind, texts separated by bars, and their meaning.
 ACCEPTED: list[tuple[str, str, object]] = [
     (SWITCHES, "0|no|off|false|No|OFF|False| off ", False),
-    (SWITCHES, "1|yes|on|TRUE|whatever", True),
+    (SWITCHES, "1|yes|on|TRUE|maybe", True),
     (TIMES, "5400| 5400.0 |1h30m", 5400.0),
     (SIZES, " 5368709120 |5 gib", 5 * 2**30),
     ("index_ttl download_timeout drain_timeout cache_size", "0", 0),

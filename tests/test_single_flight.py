@@ -47,7 +47,7 @@ class FlightsTests(Case):
             self.pending(other)
 
     def test_landed(self) -> None:
-        """A landed flight still gives its result, whatever the deadline; it knows its start."""
+        """A landed flight still gives its result, after any deadline; it knows its start."""
 
         async def broken() -> str:
             raise WorkFailed

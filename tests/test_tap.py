@@ -136,7 +136,7 @@ class TapCase(FolderCase):
         return log
 
     def refusal(self, act: Callable[[], object]) -> str:
-        """Give the one line with which the start is refused."""
+        """Return the one line with which the start is refused."""
         with pytest.raises(SystemExit) as caught:
             act()
         text = str(caught.value)
@@ -344,7 +344,7 @@ class CacheFolder(TapCase):
             assert "accepted" in text
 
     def test_another_user(self) -> None:
-        """What root makes for a process that becomes another user is that user's."""
+        """Files that root makes for a process that becomes another user are that user's."""
         given: list[tuple[Path, int]] = []
         options = tap.Options()  # type: ignore[no-untyped-call]
         options.parseOptions([f"--index-url={INDEX}", f"--cache-dir={self.folder}/a/b"])

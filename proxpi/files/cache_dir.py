@@ -164,7 +164,7 @@ class OpenFile:
         return None
 
     def unchanged(self) -> bool:
-        """Tell whether the same file still lies at its cache path, if it has one."""
+        """Return whether the same file still lies at its cache path, if it has one."""
         try:
             cached = self.cached
             return cached is None or Identity.of(os.lstat(cached.path)) == cached.identity
@@ -290,7 +290,7 @@ class CacheDir:
         return status is not None and stat.S_ISREG(status.st_mode)
 
     async def check(self, reference: FileReference) -> bool:
-        """Read a found file, verify it or remove it; tell whether it lies there verified."""
+        """Read a found file, verify it or remove it; return whether it lies there verified."""
         path = reference.cache_path
         assert path is not None
         try:
@@ -347,7 +347,7 @@ class CacheDir:
         now: float = 0.0,
     ) -> OpenFile | None:
         """
-        Give a finished file its cache path, flushed to disk; raises `Mismatch` for wrong bytes.
+        Flush a finished file, rename it to its cache path; raises `Mismatch` for wrong bytes.
 
         :param validators: its entity tag and date for a revalidation; see :class:`VerifiedFile`
         :return: ``None`` once it is cached; if it may not be, an open file without a name

@@ -77,7 +77,7 @@ class Downloads:
 
     async def follow(self, reference: FileReference, until: float | None) -> OpenFile | Reader:
         """
-        Give a reader of the download of a file as soon as its first byte has arrived.
+        Return a reader of the download of a file as soon as its first byte has arrived.
 
         A file that is complete by then is opened; so is a small one that is complete at `until`.
         """

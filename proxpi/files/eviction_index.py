@@ -55,11 +55,11 @@ class CachedResponses(Protocol):
     def invalidate(self, key: str | None) -> None: ...
 
     def uses(self) -> Iterable[tuple[str, int]]:
-        """Give the uses of files, by cache path, since the last call; the latest last."""
+        """Return the uses of files, by cache path, since the last call; the latest last."""
 
 
 def value(uses: int, size: int) -> float:
-    """Give the value of each byte of a file."""
+    """Return the value of each byte of a file."""
     return min(max(uses, 1), MAX_USES) * (1 / max(size, MIN_SIZE) + 1 / REQUEST)
 
 

@@ -163,7 +163,7 @@ def is_whole(reference: FileReference, response: Response) -> bool:
 
 def check_head(reference: FileReference, response: Response) -> bool:
     """
-    Tell whether a response that should be the whole file is doubtful, by its head.
+    Return whether a response that should be the whole file is doubtful, by its head.
 
     :raises Gone: if the upstream has none; `UpstreamFailed` if this is not the file
     """

@@ -83,17 +83,17 @@ def is_cache_path(text: str) -> bool:
 
 
 def has_distribution_name(path: str) -> bool:
-    """Tell whether the name of a file below a host's folder says that the cache owns it."""
+    """Return whether the name of a file below a host's folder says that the cache owns it."""
     return _OWN_NAME.search(path) is not None
 
 
 def is_missing(error: OSError) -> bool:
-    """Tell whether an error says that there is no file, rather than that it cannot be had."""
+    """Return whether an error says that there is no file, rather than that it cannot be had."""
     return error.errno in _NO_FILE
 
 
 def stat_cache_path(folder: Path, cache_path: str) -> os.stat_result | None:
-    """Give the status of what lies at a cache path; ``None`` if nothing does.
+    """Return the status of what lies at a cache path; ``None`` if nothing does.
 
     :raises OSError: if no file can lie there, or a symbolic link is on the way
     """
@@ -155,7 +155,7 @@ def scan(folder: Path, owned: Container[str]) -> Scan:
 
 
 def _hosts(folder: Path) -> tuple[list[str], list[os.DirEntry[str]]]:
-    """Give the folders of hosts, and what has a reserved name beside them."""
+    """Return the folders of hosts, and what has a reserved name beside them."""
     with os.scandir(folder) as scanned:
         entries = list(scanned)
     hosts = [each for each in entries if _HOST_FOLDER.fullmatch(each.name)]
@@ -164,7 +164,7 @@ def _hosts(folder: Path) -> tuple[list[str], list[os.DirEntry[str]]]:
 
 
 def _walk(folder: Path, unreadable: list[str]) -> Iterator[os.DirEntry[str]]:
-    """Give what is no folder, below the hosts' folders. (``os.walk`` takes twice as long.)"""
+    """Return the non-folders below the hosts' folders. (``os.walk`` takes twice as long.)"""
     folders, reserved = _hosts(folder)
     yield from reserved
     while folders:
@@ -199,6 +199,6 @@ def try_to_write(own: Path, folder: Path) -> None:
 
 
 def advice(error: OSError) -> str:
-    """Say what to do about a cache folder that cannot be written."""
+    """Return the remedy for a cache folder that cannot be written."""
     user = f"let the user with the number {os.geteuid()} write there"
     return _ADVICE.get(error.errno or 0, user)

@@ -158,7 +158,7 @@ class Mirror:
 
     async def fetch(self, name: str, filename: str) -> OpenFile | Reader | Redirect:
         """
-        Give a file, whole or as it arrives (a reader has to be closed), or a redirect.
+        Return a file, whole or as it arrives (a reader has to be closed), or a redirect.
 
         :raises MissingUpstream: if the upstream has none; `UpstreamFailed` if redirects are off
         """
@@ -166,7 +166,7 @@ class Mirror:
         return await self._serve(name, filename, lambda each: self._obtain(each, until))
 
     async def whole(self, name: str, filename: str) -> OpenFile:
-        """Give a file once it is whole, however long that takes; raises as :meth:`fetch`."""
+        """Return a file once it is whole, however long that takes; raises as :meth:`fetch`."""
 
         async def serve(reference: FileReference) -> OpenFile:
             try:
@@ -183,7 +183,7 @@ class Mirror:
         self, name: str, filename: str, choose: Choose
     ) -> OpenFile | Reader | RangeResponse | Redirect:
         """
-        Give a range of a file; or all of it, if it is cached or its upstream serves no ranges.
+        Return a range of a file; or all of it, if it is cached or its upstream serves no ranges.
 
         :raises Unsatisfiable: if the file has no such range; else as :meth:`fetch`
         """
@@ -191,7 +191,7 @@ class Mirror:
         return await self._serve(name, filename, lambda each: self._range(each, choose, until))
 
     async def head(self, name: str, filename: str) -> OpenFile | FileHead:
-        """Give a file if it is cached, else its size; raises as :meth:`fetch`."""
+        """Return a file if it is cached, else its size; raises as :meth:`fetch`."""
         found = await self._serve(name, filename, self._head, redirects=False)
         assert not isinstance(found, Redirect)
         return found

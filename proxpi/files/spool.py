@@ -43,7 +43,7 @@ State = Enum("State", "GROWING COMPLETE FAILED")
 
 
 def before_tail(size: int) -> int:
-    """Give how many of the first `size` bytes may be read before they are verified."""
+    """Return how many of the first `size` bytes may be read before they are verified."""
     return size - min(VERIFICATION_TAIL, -(-size // 16))
 
 
@@ -234,7 +234,7 @@ class Spool:
             self._storage.trim(self.arrived)  # it ends by itself; its connection is used again
 
     def begun(self) -> Deferred[Reader]:
-        """Give a reader as soon as there is a first byte, or the end, to read."""
+        """Return a reader as soon as there is a first byte, or the end, to read."""
         waiter: Deferred[Reader] = Deferred(self._leave)
         self._waiting.append(waiter)
         if self._error is not None:
@@ -247,7 +247,7 @@ class Spool:
         self.release_unfollowed()
 
     def reader(self, offset: int) -> Reader:
-        """Give a reader, which has to be closed once."""
+        """Return a reader, which has to be closed once."""
         reader = Reader(self, offset)
         self._readers.append(reader)
         return reader

@@ -86,7 +86,7 @@ class VerifiedFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def digest_of_url(url: str) -> str:
-    """Give a digest of a URL that shows no credentials, so that it may be written."""
+    """Return a digest of a URL that shows no credentials, so that it may be written."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

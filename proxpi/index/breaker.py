@@ -95,12 +95,12 @@ class Breakers:
         return page in self._pages
 
     def state(self, page: str) -> State:
-        """Give the state of both breakers together: what becomes of the next request."""
+        """Return the state of both breakers together: what becomes of the next request."""
         now = self._clock.seconds()
         return max(breaker.state(now) for breaker in self._passed(page))
 
     def refusal(self, page: str, *, ignore_page: bool = False) -> UpstreamFailed | None:
-        """Give the error for which an open breaker refuses a request; `None` if it may be sent.
+        """Return the error for which an open breaker refuses a request; `None` if it may be sent.
 
         With `ignore_page`, only the breaker of the index counts.
         """
@@ -111,7 +111,7 @@ class Breakers:
         return None
 
     def admit(self, page: str, *, ignore_page: bool = False) -> bool:
-        """Admit a request, or raise its :meth:`refusal`; tell whether it is a trial."""
+        """Admit a request, or raise its :meth:`refusal`; return whether it is a trial."""
         if (error := self.refusal(page, ignore_page=ignore_page)) is not None:
             raise error
         tried = [each for each in self._passed(page, ignore_page) if each.error is not None]
@@ -141,7 +141,7 @@ class Breakers:
             self._pages.popitem(last=False)
 
     def failed_since(self, page: str, since: float) -> UpstreamFailed | None:
-        """Give why the last request for a page failed, if one did since then."""
+        """Return the error of the last request for a page, if it failed since then."""
         own = self._pages.get(page)
         return own.error.copy() if own and own.error and own.failed_at >= since else None
 
@@ -160,7 +160,7 @@ class Breakers:
         return [self._index] if own is None else [own, self._index]
 
     def _index_error(self) -> UpstreamFailed:
-        """Give why the index fails, without the page whose request showed it."""
+        """Return the error of the index, without the page whose request showed it."""
         error = self._index.error
         assert error is not None
         return error.copy("" if isinstance(error, ProxyFailed) else self.url)

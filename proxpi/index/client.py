@@ -83,11 +83,11 @@ class StoredResponse:
     root_answered: bool = False
 
     def invalidate(self) -> StoredResponse:
-        """Give it as it is after a ``DELETE``, whose sender may mistrust validators as well."""
+        """Return the response after a ``DELETE``, whose sender may mistrust validators as well."""
         return attrs.evolve(self, invalidated=True)
 
     def validators(self) -> dict[str, str]:
-        """Give the header fields by which the index may confirm its page (RFC 9110 13.1)."""
+        """Return the header fields by which the index may confirm its page (RFC 9110 13.1)."""
         if not self.present or self.invalidated:
             return {}
         fields = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
@@ -143,7 +143,7 @@ class Root:
         self.has_served = self.has_served or self._status == 200
 
     async def serves_since(self, since: float) -> bool:
-        """Tell whether it has sent 200 since then (the clock's seconds), or does so now."""
+        """Return whether it has sent 200 since then (the clock's seconds), or does so now."""
         pauses = self._status != 200 and self._clock.seconds() < self._requested_at + ROOT_PAUSE
         if not pauses and self._requested_at < since:
             await self._requests.join(None, self._request).wait()
@@ -210,7 +210,7 @@ class IndexClient:
         return self.private or self._upstream.credentials.protects(url)
 
     def timeout_error(self, page: str, since: float) -> UpstreamFailed:
-        """Give the error for a page that has not arrived: a failure since then, else a timeout."""
+        """Return the error for a page that has not arrived: a failure since then or a timeout."""
         return self.breakers.failed_since(page, since) or self._upstream.timeout_error(self.url)
 
     def remaining(self, stored: StoredResponse | None) -> float:

@@ -91,7 +91,7 @@ class EntryStore(Generic[H]):
         return msgspec.json.decode(raw, type=self.HEADER), mark == states[0]
 
     def head(self, header: H) -> bytes:
-        """Give what precedes the content of a valid entry."""
+        """Return the bytes before the content of a valid entry."""
         raw = msgspec.json.encode(header)
         return b"%b %d %b\n%b" % (self._mark(VALID), len(raw), digest(raw).encode(), raw)
 
@@ -129,11 +129,11 @@ class EntryStore(Generic[H]):
         return atomic_files.discard(self.folder)
 
     def with_wall_time(self, response: StoredResponse) -> StoredResponse:
-        """Give a response as it is written: with a time of the wall clock."""
+        """Return a response as it is written: with a time of the wall clock."""
         return attrs.evolve(response, requested_at=response.requested_at + self._wall_offset)
 
     def with_reactor_time(self, response: StoredResponse) -> StoredResponse:
-        """Give a response that was read, with a time of the reactor's clock."""
+        """Return a response that was read, with a time of the reactor's clock."""
         requested_at, now = response.requested_at - self._wall_offset, self._clock.seconds()
         if requested_at > now:
             requested_at = now - UNKNOWN_AGE

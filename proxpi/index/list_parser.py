@@ -52,7 +52,7 @@ _ANCHOR_END = re.compile("</a>|\\Z", re.IGNORECASE)
 def project_names(
     blocks: Iterable[bytes], end_known: bool, skipped: SkippedLinks
 ) -> Iterator[bytes]:
-    """Give the normalized names of a list, in pieces of whole lines, a name on each.
+    """Return the normalized names of a list, in pieces of whole lines, a name on each.
 
     :param blocks: the list, in blocks of about :data:`BLOCK` bytes
     :param end_known: whether HTTP marked the end of the body; otherwise the list must have an end
@@ -222,7 +222,7 @@ def _in_html(blocks: Iterator[bytes], end_known: bool, skipped: SkippedLinks) ->
 
 
 def _texts(page: Markup, text: str) -> Iterator[str]:
-    """Give the texts of the anchors in a block that may lead to a project."""
+    """Return the texts of the anchors in a block that may lead to a project."""
     at = 0
     while at < len(text):
         if page.between_anchors and (usual := _USUAL_ANCHOR.match(text, at)):

@@ -59,7 +59,7 @@ class ListFile:
     def lines(
         self, start: int = 0, end: int | None = None, size: int = BLOCK
     ) -> Iterator[list[bytes]]:
-        """Give the lines from `start` to `end` with their ends, some `size` bytes at a time."""
+        """Return the lines from `start` to `end` with their ends, some `size` bytes at a time."""
         rest, end = b"", self.size if end is None else end
         while start < end:
             block = os.pread(self.descriptor, min(size, end - start), start)

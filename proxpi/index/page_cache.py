@@ -132,7 +132,7 @@ class PageCache:
         return Page(body, status, remaining, entry.age) if body is not None else None
 
     async def fetch(self, name: str, serialization: Serialization, compressed: bool) -> Page:
-        """Give a page, revalidated if need be.
+        """Return a page, revalidated if need be.
 
         :raises NoSuchProject: if no index has it
         :raises UpstreamFailed: if an index failed, and there is no page to fall back on
@@ -152,7 +152,7 @@ class PageCache:
         return Page(body, outcome.status, remaining, entry.age)
 
     def ready_file(self, name: str, filename: str) -> ListedFile | None:
-        """Give what the page in the cache lists of a file; the page may be stale."""
+        """Return a file as the page in the cache lists it; the page may be stale."""
         entry = self._current(name)
         if any(response is not None and response.invalidated for response in entry.responses):
             return None
@@ -163,7 +163,7 @@ class PageCache:
             return None
 
     async def fetch_file(self, name: str, filename: str) -> ListedFile:
-        """Give what the page lists of a file; for an unknown one, the page is revalidated.
+        """Return a file as the page lists it; for an unknown one, the page is revalidated.
 
         :raises NoSuchProject: if no index has the project
         :raises NoSuchFile: if no index lists the file
@@ -179,7 +179,7 @@ class PageCache:
         raise NoSuchFile(filename) if entry.present else NoSuchProject(name)
 
     async def refetch_file(self, name: str, filename: str) -> ListedFile | None:
-        """Revalidate a page, fresh or not, and give what it lists of a file."""
+        """Revalidate a page, fresh or not, and return a file as it lists it."""
         _, outcome, listed = await self._look_up(name, filename, "all")
         if outcome.error is not None:
             raise outcome.error
@@ -248,7 +248,7 @@ class PageCache:
         )
 
     def _listed(self, entry: PageEntry, filename: str) -> ListedFile | None:
-        """Give what a page lists of a file, or raise `StoredPageLost`."""
+        """Return a file as a page lists it, or raise `StoredPageLost`."""
         listed = entry.files.get(filename)
         if filename not in entry.files and entry.usable:
             # The first index that offers the name has the file, as on the merged page.
@@ -277,7 +277,7 @@ class PageCache:
         return self._documents[digest]
 
     def _read_body(self, entry: PageEntry, representation: Representation) -> Body | None:
-        """Give a representation that was rendered, from memory or from disk."""
+        """Return a representation that was rendered, from memory or from disk."""
         if (body := entry.bodies.get(representation)) is not None:
             return body
         stored, name = entry.stored, representation.name
@@ -338,7 +338,7 @@ class PageCache:
         return self._entries.get(entry.name) is entry
 
     def _current(self, name: str) -> PageEntry:
-        """Give the current entry of a project, from memory or from disk."""
+        """Return the current entry of a project, from memory or from disk."""
         entry = self._entries.get(name) or self._put(self._load(name))
         self._entries.move_to_end(name)
         return entry

@@ -69,12 +69,12 @@ class StoredPage:
         return {name: found.digest for name, found in sections if name.startswith(DOCUMENT)}
 
     def without_representations(self) -> StoredPage:
-        """Give the page with the pages of the indexes alone, no core metadata suppressed."""
+        """Return the page with the pages of the indexes alone, no core metadata suppressed."""
         documents = {name: self.sections[name] for name in self.documents}
         return attrs.evolve(self, sections=documents)
 
     def invalidated(self) -> StoredPage:
-        """Give the page as it is after a ``DELETE``, with no core metadata suppressed."""
+        """Return the page as it is after a ``DELETE``, with no core metadata suppressed."""
         stored = self.without_representations() if SUPPRESSED in self.sections else self
         responses = {key: each.invalidate() for key, each in self.responses.items()}
         return attrs.evolve(stored, responses=responses)

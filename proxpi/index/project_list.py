@@ -108,7 +108,7 @@ class ProjectListCache:
         self._loads = Flights(self._clock)
 
     def ready(self, serialization: Serialization, compressed: bool) -> ProjectList | None:
-        """Give the list without waiting, if it is rendered, and fresh or behind open breakers."""
+        """Return the list without waiting, if it is rendered, and fresh or behind open breakers."""
         entry, wanted = self._entry, Representation(serialization, compressed)
         if entry is None or wanted not in entry.representations:
             return None
@@ -119,7 +119,7 @@ class ProjectListCache:
         return self._list(entry, entry.representations[wanted], status)
 
     async def fetch(self, serialization: Serialization, compressed: bool) -> ProjectList:
-        """Give the list, revalidated if need be.
+        """Return the list, revalidated if need be.
 
         :raises NoSuchList: if no index has one
         :raises UpstreamFailed: if an index failed, and there is no list to fall back on
@@ -261,7 +261,7 @@ class ProjectListCache:
     async def _merged(
         self, responses: Sequence[StoredResponse | None], lists: Mapping[IndexClient, ListFile]
     ) -> ListFile | None:
-        """Give the names of all indexes, if each has responded and one of them has a list."""
+        """Return the names of all indexes, if each has responded and one of them has a list."""
         ordered = [lists[index] for index in self._indexes if index in lists]
         if not ordered or None in responses:
             return None

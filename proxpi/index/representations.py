@@ -83,7 +83,7 @@ def merge(projects: Sequence[Project]) -> Project:
 
 
 def find(document: bytes, filename: str) -> FileEntry | None:
-    """Give the entry of a file on the page of an index, unless that is quarantined."""
+    """Return the entry of a file on the page of an index, unless that is quarantined."""
     entry = model.find(document, filename)
     return entry if entry is not None and not is_quarantined(model.keys_of(document)) else None
 

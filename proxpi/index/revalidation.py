@@ -252,7 +252,7 @@ class Revalidation(Generic[E]):
     def _targets(
         self, entry: E, targets: Targets
     ) -> list[tuple[IndexClient, StoredResponse | None]]:
-        """Give the indexes that get a request, with their last responses."""
+        """Return the indexes that get a request, with their last responses."""
         pairs = zip(self._indexes, entry.responses, strict=True)
         return [pair for pair in pairs if targets == "all" or pair[0].remaining(pair[1]) <= 0]
 

@@ -22,7 +22,7 @@ def remaining(requested_at: float, ttl: float, now: float) -> float:
 
 
 def max_age(remaining: float) -> int:
-    """Give ``max-age`` of a response that stays fresh for so many seconds."""
+    """Return ``max-age`` of a response that stays fresh for so many seconds."""
     return int(max(0.0, min(float(MAX_AGE), remaining)))
 
 
@@ -42,7 +42,7 @@ class Span:
 
 
 def precondition(if_match: str | None, if_none_match: str | None, etag: str | None) -> int | None:
-    """Give 412 or 304 if a condition of a request is false (RFC 9110, 13.2.2).
+    """Return 412 or 304 if a condition of a request is false (RFC 9110, 13.2.2).
 
     ``If-Match`` compares strongly: ``W/"x"`` matches nothing; ``If-None-Match`` weakly.
 
@@ -58,7 +58,7 @@ def precondition(if_match: str | None, if_none_match: str | None, etag: str | No
 def requested_span(
     range_header: str | None, if_range: str | None, etag: str | None, size: int
 ) -> Span | None:
-    """Give the requested bytes of a file with `size` bytes; ``None`` is all of it.
+    """Return the requested bytes of a file with `size` bytes; ``None`` is all of it.
 
     A header that is malformed, in another unit than bytes or lists several ranges is ignored, and
     so is any if ``If-Range`` does not name this very tag (RFC 9110, 13.1.5: strong comparison).

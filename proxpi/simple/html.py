@@ -241,7 +241,7 @@ def _replacement(found: re.Match[str]) -> str:
 
 
 def is_complete_html(body: bytes) -> bool:
-    """Say whether the page ends with ``</html>``; white space and comments may follow.
+    """Return whether the page ends with ``</html>``; white space and comments may follow.
 
     (The public index writes its serial number in a comment behind the last tag.)
     """

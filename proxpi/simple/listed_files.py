@@ -102,7 +102,7 @@ def digests_in(text: str) -> dict[str, str]:
 
 
 def _resolved(base: str, link: str) -> str:
-    """Give the URL of a link, without user; `ValueError` if it leads to no web server."""
+    """Return the URL of a link, without user; `ValueError` if it leads to no web server."""
     if not link.strip():
         raise ValueError("no link at all")
     url = urls.join(base, link)
@@ -118,7 +118,7 @@ def _start(base: str, link: str) -> str:
 
 
 def linked_name(link: str) -> str:
-    """Give the name of the file to which a link of a page leads, or ``""``."""
+    """Return the name of the file to which a link of a page leads, or ``""``."""
     with suppress(ValueError):  # a link to nowhere is skipped later
         link = link if _CLEAN.match(link) else urls.join("", link)
     return urls.filename(link)

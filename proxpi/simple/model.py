@@ -136,7 +136,7 @@ def _entry(line: bytes) -> FileEntry:
 
 
 def find(data: bytes, filename: str) -> FileEntry | None:
-    """Give the entry of one file of an encoded project, and leave the others undecoded.
+    """Return the entry of one file of an encoded project, and leave the others undecoded.
 
     :raises ValueError: if it is damaged
     """
@@ -145,12 +145,12 @@ def find(data: bytes, filename: str) -> FileEntry | None:
 
 
 def keys_of(data: bytes) -> Mapping[str, Any]:
-    """Give the top-level keys of an encoded project."""
+    """Return the top-level keys of an encoded project."""
     return _HEAD.decode(data[: data.index(b"\n")]).keys
 
 
 def is_usable(name: str, digest: object) -> bool:
-    """Say whether a digest has the form and the length of those of its algorithm."""
+    """Return whether a digest has the form and the length of those of its algorithm."""
     form = _HEX.get(name)
     return form is not None and isinstance(digest, str) and form.fullmatch(digest) is not None
 
@@ -164,23 +164,23 @@ def _first(hashes: object, algorithms: Sequence[str]) -> tuple[str, str] | None:
 
 
 def best_hash(entry: FileEntry) -> tuple[str, str] | None:
-    """Give algorithm and digest by which to verify a file."""
+    """Return algorithm and digest by which to verify a file."""
     return _first(entry.get("hashes"), ALGORITHMS)
 
 
 def strength(entry: FileEntry) -> int:
-    """Give the rank of the digest by which the bytes of a file are verified; 0 is none."""
+    """Return the rank of the digest by which the bytes of a file are verified; 0 is none."""
     best = best_hash(entry)
     return len(ALGORITHMS) - ALGORITHMS.index(best[0]) if best else 0
 
 
 def published_hash(hashes: object) -> tuple[str, str] | None:
-    """Give algorithm and digest to publish, of those that an index stated."""
+    """Return algorithm and digest to publish, of those that an index stated."""
     return _first(hashes, _PUBLISHED)
 
 
 def metadata_hash(entry: FileEntry) -> dict[str, str] | bool | None:
-    """Give the digests of the core metadata beside a file, strongest first (PEP 658, PEP 714).
+    """Return the digests of the core metadata beside a file, strongest first (PEP 658, PEP 714).
 
     ``True`` without any; ``False`` if the index denies it; ``None`` if the index does not say.
     """

@@ -19,7 +19,7 @@ _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def normalize(name: str) -> str | None:
-    """Give the normalized form of a project name; ``None`` if the name is not valid."""
+    """Return the normalized form of a project name; ``None`` if the name is not valid."""
     # The validation of older releases of packaging lets a last newline through, and the few
     # letters that become ASCII when their case is ignored.
     if len(name) > MAX_LENGTH or not (name.isascii() and name.isprintable()):
@@ -31,7 +31,7 @@ def normalize(name: str) -> str | None:
 
 
 def is_filename(text: str) -> bool:
-    """Tell whether a file may have this name: one segment of a path, without control characters."""
+    """Return whether a file may have this name: one path segment without control characters."""
     if text in ("", ".", "..") or len(text) > MAX_FILENAME:
         return False
     if text.isprintable():  # nearly all are, and this test is quicker

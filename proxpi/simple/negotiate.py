@@ -79,14 +79,14 @@ def choose_media_type(accept: str | None, format: str | None = None) -> MediaTyp
 
 
 def _quality(media_type: MediaType, qualities: dict[str, float]) -> float | None:
-    """Give the quality of a type by its own names, else by ``type/*``; ``None`` without either."""
+    """Return the quality of a type by its names, else by ``type/*``, else ``None``."""
     named = [qualities[name] for name in _NAMES if _NAMES[name] == media_type and name in qualities]
     return max(named) if named else qualities.get(media_type.content_type.partition("/")[0] + "/*")
 
 
 @lru_cache(maxsize=256)
 def accepts_gzip(accept_encoding: str | None) -> bool:
-    """Say whether to send gzip: the client must accept it, and not prefer ``identity`` to it."""
+    """Return whether to send gzip: the client accepts it, and does not prefer ``identity``."""
     qualities: dict[str, float] = {}
     for coding, quality in parse_accept_header(accept_encoding):
         name = "gzip" if coding.lower() == "x-gzip" else coding.lower()

@@ -91,7 +91,7 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
 
 
 def is_whole(body: bytes) -> bool:
-    """Tell whether a page ends as one does, so that it was not cut short."""
+    """Return whether a page ends as one does, so that it was not cut short."""
     return _without_mark(body)[0].startswith(b"{") or is_complete_html(body)
 
 
@@ -114,7 +114,7 @@ def require_known_version(content_type: str | None) -> None:
 
 
 def api_version(stated: object) -> str:
-    """Give the version to assume: 1.0 for a malformed one (PEP 629); refuse an unknown one."""
+    """Return the version to assume: 1.0 for a malformed one (PEP 629); refuse an unknown one."""
     found = _VERSION.fullmatch(stated) if isinstance(stated, str) else None
     if found is None:
         return "1.0"
@@ -157,7 +157,7 @@ def _from_json(body: bytes, url: str, name: str) -> Project:
 def _read(
     body: bytes, url: str, skipped: SkippedLinks
 ) -> tuple[dict[str, Any], Sequence[FileEntry] | None]:
-    """Give the values of a page, and its files; ``None`` if it lists none. `ValueError`: not JSON.
+    """Return the values of a page, and its files, if it lists any; `ValueError`: no JSON.
 
     The page is checked as a whole, but decoded value by value: an odd one (half a surrogate pair,
     bytes that are not UTF-8, NaN) is left out and costs no other, and no single call into C keeps
@@ -185,7 +185,7 @@ def _decoded_value(raw: msgspec.Raw) -> object:
 
 
 def _sound_value(value: object) -> object:
-    """Give a value if it can be encoded as JSON again, else ``None``."""
+    """Return a value if it can be encoded as JSON again, else ``None``."""
     with suppress(ValueError, RecursionError):
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         return value
@@ -244,7 +244,7 @@ def _from_html(text: str, url: str, name: str) -> Project:
 
 
 def _file(anchor: Anchor) -> dict[str, Any] | None:
-    """Give the JSON object that an anchor stands for; ``None`` if it only navigates."""
+    """Return the JSON object that an anchor stands for; ``None`` if it only navigates."""
     attributes = anchor.attributes
     _, fragment, filename = _link(anchor)
     if filename in _FOLDERS and not listed_files.digests_in(fragment):
@@ -257,7 +257,7 @@ def _file(anchor: Anchor) -> dict[str, Any] | None:
 
 
 def _link(anchor: Anchor) -> tuple[str, str, str]:
-    """Give the link of an anchor without its fragment, the fragment, and the file name."""
+    """Return the link of an anchor without its fragment, the fragment, and the file name."""
     link, _, fragment = (anchor.attributes.get("href") or "").partition("#")
     return link, fragment, listed_files.linked_name(link)
 

@@ -64,7 +64,7 @@ def _published(hashes: object) -> dict[str, str]:
 
 
 def _href(filename: str) -> str:
-    """Give the link to a file, relative to the page, in characters that need no escaping."""
+    """Return the link to a file, relative to the page, in characters that need no escaping."""
     if _UNRESERVED.fullmatch(filename):  # nearly all are, and this test is quicker
         return filename
     return _RESERVED.sub(lambda found: quote(found[0], safe=""), filename)
@@ -114,7 +114,7 @@ def _anchor(entry: FileEntry, signatures: bool) -> str:
 
 
 def _digest(hashes: object) -> str:
-    """Give the digest for an attribute; ``""`` if there is none that every client takes."""
+    """Return the digest for an attribute; ``""`` if there is none that every client takes."""
     published = published_hash(hashes)
     return "=".join(published) if published and published[0] in _IN_LINKS else ""
 

@@ -70,13 +70,13 @@ class URL:
 
 
 def _authority(url: str) -> tuple[int, int]:
-    """Give start and end of ``user:password@host:port``; (0, 0) for none."""
+    """Return start and end of ``user:password@host:port``; (0, 0) for none."""
     found = _AUTHORITY.match(url)
     return found.span(1) if found else (0, 0)
 
 
 def _path_end(url: str) -> int:
-    """Give the end of the path: query, fragment, or end of the URL."""
+    """Return the end of the path: query, fragment, or end of the URL."""
     return len(re.split(r"[?#]", url, maxsplit=1)[0])
 
 
@@ -120,7 +120,7 @@ def without_fragment(url: str) -> str:
 
 
 def public(url: str) -> str:
-    """Give the only form in which a URL may be logged or sent to a client.
+    """Return the only form in which a URL may be logged or sent to a client.
 
     User, password and fragment are taken off. Where the end of a password is unclear (no URL, or
     an empty port, as of a password that begins with a slash), only the text behind the last ``@``
@@ -138,7 +138,7 @@ def public(url: str) -> str:
 
 
 def loggable(url: str) -> str:
-    """Give the public form without the query, which may hold a token: for logs and messages."""
+    """Return the public form without the query, which may hold a token: for logs and messages."""
     return public(url).partition("?")[0]
 
 
@@ -148,7 +148,7 @@ def redacted(text: str) -> str:
 
 
 def origin(url: str) -> Origin:
-    """Give the origin of a URL; `ValueError` if it is not that of an http or https server."""
+    """Return the origin of a URL; `ValueError` if it is not that of an http or https server."""
     return _origin(url[: _authority(url)[1]])
 
 
@@ -176,7 +176,7 @@ def host(text: str) -> str:
 
 
 def filename(url: str) -> str:
-    """Give the last segment of the path, percent-decoded once; empty where there is none."""
+    """Return the last segment of the path, percent-decoded once; empty where there is none."""
     _, start = _authority(url)
     return unquote(url[start : max(start, _path_end(url))].rpartition("/")[2])
 
@@ -188,7 +188,7 @@ def with_suffix(url: str, suffix: str) -> str:
 
 
 def userinfo(url: str) -> tuple[str, str] | None:
-    """Give user and password of a URL, percent-decoded; ``None`` without either."""
+    """Return user and password of a URL, percent-decoded; ``None`` without either."""
     start, end = _authority(url)
     credentials, found, _ = url[start:end].rpartition("@")
     user, _, password = credentials.partition(":")

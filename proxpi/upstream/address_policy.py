@@ -56,7 +56,7 @@ def kind_of(address: str) -> Kind:
 
 
 def _reached(address: urls.Address) -> urls.Address:
-    """Give the IPv4 address within an IPv6 address, else the address itself."""
+    """Return the IPv4 address within an IPv6 address, else the address itself."""
     if isinstance(address, IPv4Address) or address.is_loopback or address.is_unspecified:
         return address
     if address.sixtofour is not None:
@@ -68,7 +68,7 @@ def _reached(address: urls.Address) -> urls.Address:
 
 @lru_cache(maxsize=1024)
 def literal(host: str) -> str | None:
-    """Give the address that a host stands for, in any spelling that resolvers and proxies accept.
+    """Return the address that a host stands for, in any spelling that resolvers and proxies accept.
 
     They take ``2130706433``, ``0x7f.1`` and ``127.0.0.1.`` for 127.0.0.1.
     """
@@ -125,7 +125,7 @@ class AddressPolicy:
             await self.allowed(host, port, [address])
 
     async def allowed(self, host: str, port: int, addresses: Sequence[str]) -> Sequence[str]:
-        """Give the addresses of a host that may be connected to.
+        """Return the addresses of a host that may be connected to.
 
         :raises AddressBlocked: if there are none
         """
@@ -154,7 +154,7 @@ class AddressPolicy:
         return allowed
 
     def _names(self, address: str, *, its_network: bool) -> bool:
-        """Tell whether the operator names an address, or a network of it if that is enough."""
+        """Return whether the operator names an address, or a network of it if that is enough."""
         found = ip_address(address)
         return any(
             at in network
@@ -164,7 +164,7 @@ class AddressPolicy:
         )
 
     async def _has_private_index(self) -> bool | None:
-        """Tell whether an index has a private address; `None` if a lookup fails."""
+        """Return whether an index has a private address; `None` if a lookup fails."""
         unknown = {
             host
             for origin in self._indexes

@@ -284,7 +284,7 @@ def _redirected(url: URL, location: str) -> URL:
 
 
 def _cancellable(work: Deferred[T]) -> Deferred[T]:
-    """Give a Deferred that ends with `CancelledError` when cancelled, as `work` may not."""
+    """Return a Deferred that ends with `CancelledError` when cancelled, as `work` may not."""
     cancelled = False
 
     def cancel(_: Deferred[T]) -> None:

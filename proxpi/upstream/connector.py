@@ -42,7 +42,7 @@ class Connector:
     _address_policy: AddressPolicy
 
     def endpoint(self, host: bytes, port: int, *, trusted: bool = False) -> IStreamClientEndpoint:
-        """Give the endpoint of a TCP port of a host.
+        """Return the endpoint of a TCP port of a host.
 
         :param trusted: exempts the host from the address policy: the operator's own proxy
         """

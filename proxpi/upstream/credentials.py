@@ -97,7 +97,7 @@ class Credentials:
         return cls(indexes, hosts, in_clear, certificate)
 
     def header_for(self, url: URL) -> bytes | None:
-        """Give the value of ``Authorization`` for a request, if there is one.
+        """Return the value of ``Authorization`` for a request, if there is one.
 
         Of several indexes on one origin, the index counts whose path has most leading segments in
         common with that of the URL. An index without credentials gets none.
@@ -116,7 +116,7 @@ class Credentials:
         return self._hosts.get(origin.host) if in_clear else None
 
     def certificate_for(self, origin: Origin) -> bool:
-        """Tell whether the client certificate is shown to an origin: an index, or a netrc host."""
+        """Return whether the client certificate is shown to an origin: an index or a netrc host."""
         known = origin in self._indexes or origin.host in self._hosts
         return self._certificate and origin.scheme == "https" and known
 

@@ -48,7 +48,7 @@ class DNSResolver:
     _looked_up: set[str] = attrs.field(init=False, factory=set)
 
     def look_up(self, host: str) -> Deferred[list[str]]:
-        """Give the addresses of a host, the best ones first (RFC 6724).
+        """Return the addresses of a host, the best ones first (RFC 6724).
 
         Fails with `DNSLookupError` or :class:`DNSTimeout`; cancelling concerns no other waiter.
         """

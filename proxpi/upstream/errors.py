@@ -54,7 +54,7 @@ class UpstreamFailed(Exception):
         self.scope = scope
 
     def copy(self, url: str = "") -> UpstreamFailed:
-        """Give the same error, maybe of another URL, without the frames of its traceback."""
+        """Return the same error, maybe of another URL, without the frames of its traceback."""
         error = type(self)(url or self.url, self.cause)
         vars(error).update(vars(self) | {"url": error.url})
         return error
@@ -175,7 +175,7 @@ async def all_settled(works: Iterable[Awaitable[T]]) -> list[T | UpstreamFailed]
 
 
 def on_timeout(error: Callable[[], Exception]) -> Callable[[object, float], Never]:
-    """Give what `Deferred.addTimeout` calls to raise an error once the time is over."""
+    """Return a function for `Deferred.addTimeout` that raises an error once the time is over."""
 
     def fail(result: object, timeout: float) -> Never:
         raise error()
@@ -199,7 +199,7 @@ _NOT_TLS = ("wrong version number", "packet length too long", "http request", "u
 
 
 def upstream_failed(url: str, reason: BaseException) -> UpstreamFailed:
-    """Give the error to raise for a failed request; an :class:`UpstreamFailed` is given back."""
+    """Return the error to raise for a failed request; an :class:`UpstreamFailed` stays the same."""
     # Down to the reason that says most: a request that its own timer has cancelled also lists the
     # lost connection.
     while reasons := getattr(reason, "reasons", None):

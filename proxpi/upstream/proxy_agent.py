@@ -253,7 +253,7 @@ class _TunnelProtocol(Protocol):
 
 
 def proxy_failed(proxy: Proxy, reason: BaseException) -> ProxyFailed:
-    """Give the error of a proxy, or of the connection to it, for a failure."""
+    """Return the error of a proxy, or of the connection to it, for a failure."""
     error = upstream_failed(proxy.name, reason)
     if isinstance(error, ProxyFailed):
         return error
@@ -273,7 +273,7 @@ def status_error(proxy: Proxy, status: int) -> ProxyFailed:
 
 
 def is_from_proxy(status: int, headers: Headers) -> bool:
-    """Tell whether a response to an http request is the proxy's own, not one that it passes on.
+    """Return whether a response to an http request is the proxy's own, not one that it passes on.
 
     No standard tells. But the 403 of an index may mean that it lacks a project, and then another
     index is believed; so any 403 counts as the proxy's. (Some proxies put the fields of their own

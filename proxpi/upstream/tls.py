@@ -229,7 +229,7 @@ class Handshake:
         return None
 
     def _alert_error(self, alert: int) -> tuple[str, bool]:
-        """Give the cause, and whether it is temporary."""
+        """Return the cause, and whether it is temporary."""
         host = self._host
         shown = self._client_certificate == "shown"
         requested = alert == _HANDSHAKE_FAILURE and self._certificate_requested

@@ -299,7 +299,7 @@ class Channel(Protocol):
             (self.transport.pauseProducing if paused else self.transport.resumeProducing)()
 
     def _read_head(self) -> bool:
-        """Begin the next request; tell whether its head is whole."""
+        """Begin the next request; return whether its head is whole."""
         if self.output.is_full:
             return False
         self._body.feed(self._input)  # the rest of one that no resource reads
@@ -342,7 +342,7 @@ class Channel(Protocol):
             self._answer()
 
     def _read_body(self) -> bool:
-        """Read the body of a request, and answer; tell whether it is whole."""
+        """Read the body of a request, and answer; return whether it is whole."""
         request = self._request
         request.handleContentChunk(self._body.feed(self._input))
         request.too_large = request.content.tell() > MAX_BODY

@@ -144,7 +144,7 @@ class Files:
 
 
 def _is_decided(request: Request, of: OpenFile | FileReference, status: str) -> bool:
-    """Answer a request if its preconditions decide the response; tell whether they do."""
+    """Answer a request if its preconditions decide the response; return whether they do."""
     decided = responses.precondition(request, of.sha256)
     if decided == 304:
         WholeResponse(304, responses.file_headers(of.sha256, of.has_digest, status)).send(request)

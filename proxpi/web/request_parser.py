@@ -149,7 +149,7 @@ def parse(raw: bytes) -> Head:
 
 
 def cache_key(data: bytes) -> CacheKey | None:
-    """Give the cache key of data that is one whole head which the response cache may answer."""
+    """Return the cache key of data that is one whole head which the response cache may answer."""
     if len(data) > MAX_ALIAS or data.find(b"\r\n\r\n") != len(data) - 4:
         return None
     try:
@@ -200,7 +200,7 @@ def _refuse_malformed(raw: bytes) -> NoReturn:
 
 
 def _path(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
-    """Give the path and query of a target, and its authority where it has one."""
+    """Return the path and query of a target, and its authority where it has one."""
     if method == b"CONNECT":
         allow = (("Allow", "DELETE, GET, HEAD, OPTIONS, POST"),)
         raise BadRequest(405, "proxpi is no forward proxy: CONNECT leads nowhere.", allow)
@@ -215,7 +215,7 @@ def _path(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _length(interpreted: dict[bytes, list[bytes]], version: bytes) -> int | None:
-    """Give the length of the body; ``None`` if it comes in chunks."""
+    """Return the length of the body; ``None`` if it comes in chunks."""
     lengths = interpreted.get(b"content-length", [])
     codings = interpreted.get(b"transfer-encoding", [])
     if len(lengths) > 1 or (lengths and (codings or not _LENGTH.fullmatch(lengths[0]))):

@@ -104,7 +104,7 @@ class CachedResponse:
     _head: bytes = b""
 
     def head(self, now: float) -> bytes:
-        """Give the head for `now` (seconds of the clock), and with it a small body."""
+        """Return the head for `now` (seconds of the clock), and with it a small body."""
         second, left = int(time.time()), caching.MAX_AGE
         if self.fresh_until - now < left:
             left = caching.max_age(self.fresh_until - now)
@@ -157,12 +157,12 @@ class ResponseCache:
             self._uses[path] = self._uses.pop(path, 0) + 1
 
     def uses(self) -> list[tuple[str, int]]:
-        """Give the uses of each file since the last call, by cache path, the latest last."""
+        """Return the uses of each file since the last call, by cache path, the latest last."""
         uses, self._uses = self._uses, {}
         return list(uses.items())
 
     def find(self, head: bytes, now: float) -> CachedResponse | None:
-        """Give the response to what may be one whole head, by its bytes or its cache key."""
+        """Return the response to what may be one whole head, by its bytes or its cache key."""
         entry = self._by_head.get(head)
         if entry is not None:
             return entry if self._is_usable(entry, now) else None
@@ -180,7 +180,7 @@ class ResponseCache:
         return entry
 
     def _is_usable(self, entry: CachedResponse, now: float) -> bool:
-        """Tell whether an entry may be sent; if not, it is removed."""
+        """Return whether an entry may be sent; if not, it is removed."""
         if now < entry.fresh_until and (entry.held is None or entry.held.unchanged()):
             return True
         self._remove(entry)

@@ -63,7 +63,7 @@ class WholeResponse:
         request.finish()
 
     def serialize(self) -> tuple[bytes, bytes]:
-        """Give head and body for a connection that closes afterwards."""
+        """Return head and body for a connection that closes afterwards."""
         headers = {"Date": datetimeToString().decode("ascii"), "Connection": "close"}
         head = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         head += [f"{name}: {value}" for name, value in (headers | {**self.headers}).items()]
@@ -101,7 +101,7 @@ def set_headers(request: Request, headers: Mapping[str, str]) -> None:
 
 
 def field(request: Request, name: bytes) -> str | None:
-    """Give a header field of a request; several lines of it are one list (RFC 9110, 5.3)."""
+    """Return a header field of a request; several lines of it are one list (RFC 9110, 5.3)."""
     values = request.requestHeaders.getRawHeaders(name)
     return b", ".join(values).decode("latin-1") if values else None
 
@@ -138,7 +138,7 @@ def send_error(request: Request, failure: Failure) -> None:
 
 
 def for_error(error: BaseException | None) -> tuple[int, str, Mapping[str, str]] | None:
-    """Give status, sentence and header fields for an error; ``None`` for a bug in proxpi."""
+    """Return status, sentence and header fields for an error; ``None`` for a bug in proxpi."""
     for kind, sentence in _NOT_FOUND.items():
         if isinstance(error, kind):
             return 404, sentence, NO_HEADERS
@@ -158,7 +158,7 @@ def for_error(error: BaseException | None) -> tuple[int, str, Mapping[str, str]]
 
 
 def page_headers(etag: str, remaining: float, age: float, status: str) -> dict[str, str]:
-    """Give the cache headers of a page (RFC 9111); `remaining` and `age` are seconds.
+    """Return the cache headers of a page (RFC 9111); `remaining` and `age` are seconds.
 
     :param age: since an index sent or confirmed it
     """

@@ -44,7 +44,7 @@ Route: TypeAlias = ListRoute | PageRoute | FileRoute | RedirectRoute
 
 
 def in_tree(path: bytes) -> bool:
-    """Tell whether a path lies under one of the roots; doubled slashes count as one."""
+    """Return whether a path lies under one of the roots; doubled slashes count as one."""
     return path.lstrip(b"/").partition(b"/")[0] in ROOTS
 
 

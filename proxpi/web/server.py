@@ -65,7 +65,7 @@ class Request(server.Request):
         super().process()  # type: ignore[no-untyped-call]
 
     def getRequestHostname(self) -> bytes:
-        """Give a name that Klein can bind its routes to: it fails on some that clients send."""
+        """Return a name that Klein can bind its routes to: it fails on some that clients send."""
         return b"proxpi"
 
     def processingFailed(self, reason: Failure) -> Failure:
@@ -106,7 +106,7 @@ class ConnectionLimiter:
         self._drain_until = math.inf
 
     def admit(self, channel: Channel) -> bool:
-        """Count a connection in; tell whether it may get more than refusals."""
+        """Count a connection in; return whether it may get more than refusals."""
         # Not all descriptors for connections alone: nothing could be opened for the last.
         descriptors = self._descriptors()
         if descriptors - len(self._busy) < self._limit * 3 // 4 and descriptors < self._limit:
@@ -136,11 +136,11 @@ class ConnectionLimiter:
         self._busy.discard(channel)
 
     def is_exhausted(self) -> bool:
-        """Tell whether one more request would lack a descriptor."""
+        """Return whether one more request would lack a descriptor."""
         return self._descriptors() > self._limit
 
     def _descriptors(self) -> int:
-        """Give how many descriptors clients may have taken."""
+        """Return how many descriptors clients may have taken."""
         return len(self._admitted) + len(self._busy)
 
     def drain(self, seconds: float) -> Deferred[None]:
@@ -263,7 +263,7 @@ class _Fixed(Resource):
 
 
 def _is_text(segments: list[bytes]) -> bool:
-    """Tell whether a percent-decoded path is UTF-8; Klein takes no other."""
+    """Return whether a percent-decoded path is UTF-8; Klein takes no other."""
     try:
         b"/".join(segments).decode("utf-8")
     except UnicodeDecodeError:

@@ -175,7 +175,7 @@ class _Sender:
     def send(self) -> None:
         """Send until the transport has enough, or the source has no more."""
         if self._sending:
-            return  # reading made room for more to come
+            return  # reading made space for more bytes
         self._sending = True
         try:
             while not self._ended and self._send_chunk():
@@ -184,7 +184,7 @@ class _Sender:
             self._sending = False
 
     def _send_chunk(self) -> bool:
-        """Send a chunk, or finish; tell whether to go on at once."""
+        """Send a chunk, or finish; return whether to go on at once."""
         source = self._source
         if source.cut:
             self._abort()
@@ -218,7 +218,7 @@ class _Sender:
         return True
 
     def _sendfile(self, descriptor: int, left: int) -> bool:
-        """Have the kernel send a part; tell whether that was all."""
+        """Have the kernel send a part; return whether that was all."""
         source = self._source
         try:
             sent = self._output.sendfile(descriptor, source.offset, left)
@@ -375,11 +375,11 @@ class Output:
         self._transport.abortConnection()
 
     def pending(self) -> bool:
-        """Tell whether the client has not taken all bytes yet."""
+        """Return whether the client has not taken all bytes yet."""
         return self.unsent > 0 or _in_kernel(self._descriptor.getHandle()) > 0
 
     def stall_deadline(self) -> float:
-        """Give the seconds until the client counts as stalled, unless it takes something."""
+        """Return the seconds until the client counts as stalled, unless it takes something."""
         # A Unix socket that is filled again shows no progress but that the buffer was empty.
         seen = self._drains, _acknowledged(self._descriptor.getHandle())
         if seen != self._seen:
@@ -391,14 +391,14 @@ class Output:
         self._seen = None
 
     def connection_ended(self) -> bool:
-        """Tell whether the connection was reset, or is closed on both sides."""
+        """Return whether the connection was reset, or is closed on both sides."""
         poll = select.poll()
         poll.register(self._descriptor.fileno(), 0)
         return bool(poll.poll(0))
 
 
 def _in_kernel(connection: socket.socket) -> int:
-    """Give the bytes that wait in the kernel for the client; 0 if that is not known."""
+    """Return the bytes that wait in the kernel for the client; 0 if that is not known."""
     with suppress(OSError):
         answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
@@ -406,7 +406,7 @@ def _in_kernel(connection: socket.socket) -> int:
 
 
 def _acknowledged(connection: socket.socket) -> int:
-    """Give a number that changes when a client takes something."""
+    """Return a number that changes when a client takes something."""
     if connection.family != socket.AF_UNIX:
         with suppress(OSError, AttributeError):
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)

@@ -12,7 +12,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def bars(image: str) -> dict[str, float]:
-    """Give the widths of the bars by their title."""
+    """Return the widths of the bars by their title."""
     found = ElementTree.fromstring(image).iter(f"{SVG}rect")
     titled = ((bar.find(f"{SVG}title"), bar) for bar in found)
     return {

@@ -20,7 +20,7 @@ _PLACE = Path(sys.prefix, "debian")
 
 def need(package: str, program: str) -> str:
     """
-    Give the path of a program: the system's own, else that of a package, unpacked in a folder.
+    Return the path of a program: the system's own, else that of a package, unpacked in a folder.
 
     :raises AssertionError: with a sentence that says what to install, if that is not possible
     """
@@ -42,7 +42,7 @@ def need(package: str, program: str) -> str:
 
 
 def beside(program: str) -> Path:
-    """Give the folder that is ``/`` to a program that :func:`need` has found."""
+    """Return the folder that is ``/`` to a program that :func:`need` has found."""
     path = Path(program)
     return path.parent if path.suffix == ".sh" else Path("/")
 

@@ -53,7 +53,7 @@ class Forward(Process):
         raise NotImplementedError
 
     def log(self) -> list[tuple[str, str]]:
-        """Give what it has logged of the requests that it took."""
+        """Return its log of the requests that it received."""
         raise NotImplementedError
 
     def wait_until_ready(self) -> None:

@@ -43,7 +43,7 @@ def front(index: FakeIndex, context: ssl.SSLContext, host: str = ADDRESS) -> Sec
 
 
 def refused(proxy: Proxy) -> str:
-    """Give the sentence of a page's failure, which must not be temporary."""
+    """Return the sentence of a page's failure, which must not be temporary."""
     reply = proxy.get("/index/demo/")
     proxy.stop()
     assert reply.status == 502

@@ -31,7 +31,7 @@ def contents(number: int) -> bytes:
 
 
 def name_of(number: int) -> str:
-    """Give the name of a file; one of them is of an unknown kind."""
+    """Return the name of a file; one of them is of an unknown kind."""
     return f"{number}.whl" if number else f"{number}.kind"
 
 

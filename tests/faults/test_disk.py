@@ -54,7 +54,7 @@ class SmallDisk:
         path.unlink()
 
     def error_line(self) -> str:
-        """Give the only line of the log that says that nothing can be stored."""
+        """Return the only line of the log that says that nothing can be stored."""
         [line] = [line for line in self.proxy.output.splitlines() if "cache folder" in line]
         return line
 

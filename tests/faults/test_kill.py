@@ -52,7 +52,7 @@ class _Numbered:
         self._numbers = itertools.count(1)
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Give the next page of a project."""
+        """Return the next page of a project."""
         project = path.strip("/").rpartition("/")[2]
         number = self.served[project] = next(self._numbers)
         names = [f"{project}-{number}.{file}.tar.gz" for file in range(FILES)]
@@ -62,7 +62,7 @@ class _Numbered:
 
 
 def _number(proxy: Proxy, project: str, accept: str = JSON) -> int:
-    """Give the number of a page, which must be whole."""
+    """Return the number of a page, which must be whole."""
     text = _get(proxy, f"/index/{project}/", accept).text
     names = re.findall(rf"{project}-(\d+)\.(\d+)\.tar\.gz", text)
     [number] = {int(number) for number, _ in names}

@@ -26,7 +26,7 @@ USES = st.integers(0, 1000)
 
 
 def after(steps: list[tuple[str, str, int]]) -> EvictionIndex:
-    """Give the index after these steps, as far as they are possible."""
+    """Return the index after these steps, as far as they are possible."""
     index = EvictionIndex()
     for step, path, size in steps:
         if step == "add":
@@ -37,12 +37,12 @@ def after(steps: list[tuple[str, str, int]]) -> EvictionIndex:
 
 
 def index_of(sizes: dict[str, int]) -> EvictionIndex:
-    """Give an index of files that were added in this order."""
+    """Return an index of files that were added in this order."""
     return after([("add", name, size) for name, size in sizes.items()])
 
 
 def order(index: EvictionIndex) -> list[str]:
-    """Give the order in which all files would be evicted."""
+    """Return the order in which all files would be evicted."""
     victims = index.victims(index.used)
     assert victims is not None
     return victims

@@ -55,7 +55,7 @@ AT = MIN_PROGRESS - 1
 def head(
     status: int, content_range: str | None = None, length: int | None = None, **fields: Any
 ) -> Response:
-    """Give the head of a response; `content_range` is stated without its unit."""
+    """Return the head of a response; `content_range` is stated without its unit."""
     headers = Headers({name.replace("_", "-"): [value] for name, value in fields.items()})
     if content_range is not None:
         headers.setRawHeaders("Content-Range", [f"bytes {content_range}"])

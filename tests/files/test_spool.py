@@ -31,7 +31,7 @@ class SpoolCase(MirrorCase):
         self.listed(reply, *later, data=LARGE, **keys)
 
     def begin_and_fill_disk(self, *later: Reply) -> tuple[list[Reading], Any]:
-        """Give two clients, of which the first pauses, as the disk fails."""
+        """Return two clients, of which the first pauses, as the disk fails."""
         self.serve(slow(LARGE, ETag='"x"'), *later)
         asked = self.fetch()
         self.reply.bring(LARGE[:MIB])

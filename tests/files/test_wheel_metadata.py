@@ -326,7 +326,7 @@ class Advertised(MirrorCase):
         assert self.mirror.ready("demo", SIDECAR) is None
 
     def failure(self, asked: Deferred[Any]) -> UpstreamFailed:
-        """Give the failure of the client; the page goes on advertising metadata."""
+        """Return the failure of the client; the page goes on advertising metadata."""
         self.clock.pump([1] * 60)
         assert self.pages.suppressed == []
         return self.error(asked, UpstreamFailed)

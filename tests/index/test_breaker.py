@@ -32,7 +32,7 @@ class StateTests(Case):
         self.breaker = Breaker(*PAGE_PAUSES)
 
     def pauses(self, error: UpstreamFailed, number: int) -> list[float]:
-        """Give the pauses before so many trials that all fail so."""
+        """Return the pauses before so many trials that all fail so."""
         now, pauses = 0.0, []
         for trial in range(number):
             if trial:
@@ -93,7 +93,7 @@ class BreakersTests(Case):
         self.breakers.failed(page, error, self.clock.seconds())
 
     def cause(self, page: str = "demo") -> str | None:
-        """Give the cause for which a request for a page is refused now."""
+        """Return the cause for which a request for a page is refused now."""
         error = self.breakers.refusal(page)
         return None if error is None else error.cause
 

@@ -246,7 +246,7 @@ def test_odd_projects() -> None:
 
 
 def one_by_one(data: bytes) -> list[str]:
-    """Give the names of a list without the fast ways."""
+    """Return the names of a list without the fast ways."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(list_parser, "_NORMALIZED_LINES", re.compile("none"))
         patch.setattr(list_parser, "_USUAL_ANCHOR", re.compile("none"))

@@ -392,7 +392,7 @@ class ScopeCase(PagesCase):
         assert self.result(ask).status == "STALE"
 
     def at_once(self, name: str = "demo") -> str:
-        """Give the status of a page, for which a client waits half a second at most."""
+        """Return the status of a page, for which a client waits half a second at most."""
         ask = self.ask(name)
         if not ask.called:
             self.clock.advance(0.5)

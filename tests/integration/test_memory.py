@@ -22,7 +22,7 @@ BESIDE = 16 * MIB
 
 
 def odd(number: int, size: int) -> str:
-    """Give text that no other number gives."""
+    """Return text that no other number gives."""
     return f"{number:08}" + "x" * (size - 8)
 
 

@@ -52,7 +52,7 @@ def test_help(tmp_path: Path) -> None:
 
 
 def _refused(start: StartProxy, *options: str, **settings: str) -> list[str]:
-    """Give the lines of a start that fails, without traceback and help."""
+    """Return the lines of a start that fails, without traceback and help."""
     proxy = start(None, *options, listens=False, **settings)
     assert proxy.wait() > 0
     assert "Traceback" not in proxy.output

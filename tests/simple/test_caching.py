@@ -79,7 +79,7 @@ def test_any_condition(header: str) -> None:
 def outcome(
     header: str | None, size: int, if_range: str | None = None, etag: str | None = "tag"
 ) -> Span | str | None:
-    """Give the requested bytes, or the status of the refusal."""
+    """Return the requested bytes, or the status of the refusal."""
     try:
         return requested_span(header, if_range, etag, size)
     except Unsatisfiable:

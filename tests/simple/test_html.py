@@ -56,7 +56,7 @@ class Recorder(Markup):
 
 
 def tokens(page: str, size: int = 1 << 20) -> list[str]:
-    """Give the tokens of a page that comes in chunks of a size."""
+    """Return the tokens of a page that comes in chunks of a size."""
     recorder = Recorder()
     for at in range(0, len(page), size):
         recorder.feed(page[at : at + size])

@@ -33,7 +33,7 @@ def served(body: bytes) -> None:
 
 
 def repeated(before: str, piece: str, after: str = "") -> Callable[[int], bytes]:
-    """Give what makes a page of so many bytes of pieces, in which ``%d`` counts, between others."""
+    """Return a maker of pages with so many bytes of pieces, in which ``%d`` counts."""
 
     def made(size: int) -> bytes:
         count = size // len(piece)
@@ -44,7 +44,7 @@ def repeated(before: str, piece: str, after: str = "") -> Callable[[int], bytes]
 
 
 def listed(piece: str) -> Callable[[int], bytes]:
-    """Give what makes a JSON page with so many bytes of pieces in its list of files."""
+    """Return a maker of JSON pages with so many bytes of pieces in their lists of files."""
     return repeated('{"files": [', piece + ",", "1]}")
 
 

@@ -74,7 +74,7 @@ class Reply:
         return self._receiver is not None
 
     def having(self, **headers: str) -> Reply:
-        """Give the same reply with more header fields (``_`` for ``-``)."""
+        """Return the same reply with more header fields (``_`` for ``-``)."""
         more = {name.replace("_", "-"): value for name, value in headers.items()}
         return attrs.evolve(self, headers={**self.headers, **more})
 
@@ -206,7 +206,7 @@ class MemoryAgent:
 @implementer(IResponse)
 class _Response:
     version = (b"HTTP", 1, 1)
-    phrase = b"whatever"
+    phrase = b"Phrase"
     previousResponse: IResponse | None = None
 
     def __init__(self, reply: Reply, request: Asked) -> None:

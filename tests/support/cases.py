@@ -55,7 +55,7 @@ def entry(
     filename: str, data: bytes, *, url: str = "", metadata: Any = None, **keys: Any
 ) -> dict[str, Any]:
     """
-    Give what an index says of a file; ``hashes={}`` and ``size=None`` take these away.
+    Return what an index says of a file; ``hashes={}`` and ``size=None`` take these away.
 
     :param metadata: ``core-metadata``
     """
@@ -98,7 +98,7 @@ class Case(SynchronousTestCase):
         self.patch(owner, name, value)  # type: ignore[no-untyped-call]
 
     def unhandled(self) -> list[Any]:
-        """Give the errors that went to the log, those of forgotten Deferreds among them."""
+        """Return the errors that went to the log, those of forgotten Deferreds among them."""
         gc.collect()
         return list(self.flushLoggedErrors())  # type: ignore[no-untyped-call]
 
@@ -112,7 +112,7 @@ class FolderCase(Case):
         self.addCleanup(rmtree, self.folder)
 
     def open_files(self) -> list[str]:
-        """Give what this process has open below the folder, names that are gone included."""
+        """Return the open files of this process below the folder, deleted ones included."""
         found = []
         for descriptor in {*os.listdir("/proc/self/fd")} - {*map(str, self.kept_descriptors())}:
             try:

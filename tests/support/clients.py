@@ -36,7 +36,7 @@ def isolated_environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
-    """What a command wrote; an ``AssertionError`` with it if the command fails."""
+    """The output of a command; an ``AssertionError`` with it if the command fails."""
     ended = subprocess.run(
         command,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""What was counted, read as Prometheus reads it."""
+"""Counts of the metrics, read as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from proxpi import metrics
 
 
 def samples(text: str) -> dict[str, float]:
-    """Give the values by name, with labels: ``proxpi_downloads_total{outcome=kept}``."""
+    """Return the values by name, with labels: ``proxpi_downloads_total{outcome=kept}``."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -22,7 +22,7 @@ class Counted:
         self._before = samples(metrics.exposition({}).decode())
 
     def since(self) -> dict[str, float]:
-        """Give what was counted of files, by the last word of its name or its label."""
+        """Return the counts of files, by the last word of the name or by label."""
         now = samples(metrics.exposition({}).decode())
         return {
             _short(name): value - self._before.get(name, 0.0)

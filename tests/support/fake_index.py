@@ -122,7 +122,7 @@ class Answer:
         return f'"{hashlib.sha256(self.body).hexdigest()[:16]}"'
 
     def revalidated(self, known: str) -> Answer:
-        """Give a page with its validator, or a 304 to a client that knows this one."""
+        """Return a page with its validator, or a 304 to a client that knows this one."""
         headers = {"ETag": self.tag, "Cache-Control": "max-age=600", "Vary": "Accept"}
         if known == self.tag:
             return Answer(304, b"", headers)
@@ -255,7 +255,7 @@ class FakeIndex:
             self._seen = {number: seen for number, seen in self._seen.items() if not seen.ended}
 
     def requests(self) -> list[Seen]:
-        """Give every request so far, in the order of arrival."""
+        """Return every request so far, in the order of arrival."""
         with self._changed:
             return list(self._seen.values())
 
@@ -263,14 +263,14 @@ class FakeIndex:
         return [seen for seen in self.requests() if seen.is_file]
 
     def wait_for(self, met: Callable[[Sequence[Seen]], bool]) -> list[Seen]:
-        """Give the requests as soon as they meet a condition; never: an ``AssertionError``."""
+        """Return the requests as soon as they meet a condition; never: an ``AssertionError``."""
         with self._changed:
             if not self._changed.wait_for(lambda: met(self.requests()), GUARD_SECONDS):
                 raise AssertionError(f"the fake index never saw it: {self._seen.values()}")
             return self.requests()
 
     def wait_until_quiet(self) -> list[Seen]:
-        """Give the requests as soon as none of them is under way."""
+        """Return the requests as soon as none of them is under way."""
         return self.wait_for(lambda requests: all(seen.ended for seen in requests))
 
     def _note(self, number: int, seen: Seen) -> None:
@@ -285,7 +285,7 @@ class FakeIndex:
         return max(starts, key=len, default=path)
 
     def _behavior(self, path: str) -> Behavior:
-        """Give the behavior whose turn it is on a path."""
+        """Return the behavior whose turn it is on a path."""
         with self._changed:
             behaviors = self._scripts.get(self._pattern(path), [])
             if not behaviors:
@@ -312,7 +312,7 @@ class FakeIndex:
                 raise ConnectionResetError
 
     def _ordinary(self, seen: Seen, known: str) -> Answer:
-        """Give the answer of an index that behaves, to a client that knows a page by this tag."""
+        """Return the answer of an index that behaves, to a client that knows a page by this tag."""
         login = self._logins.get(seen.origin)
         if login is not None and seen.headers.get("authorization") != login:
             return Answer(401, b"who are you?", {"WWW-Authenticate": 'Basic realm="fake"'})
@@ -338,7 +338,7 @@ class FakeIndex:
         return page.revalidated(known)
 
     def answer(self, connection: socket.socket, seen: Seen) -> bool:
-        """Answer a request; tell whether the connection goes on."""
+        """Answer a request; return whether the connection goes on."""
         number = next(self._numbers)
         self._note(number, seen)
         try:

@@ -103,7 +103,7 @@ class Indexes:
 def project_page(
     *files: str | dict[str, Any], version: str = "1.0", host: str = "files.example", **keys: Any
 ) -> Reply:
-    """Give the JSON page of a project; a file may be given by its name alone."""
+    """Return the JSON page of a project; a file may be given by its name alone."""
     listed = [
         {"filename": file, "url": f"https://{host}/{file}", "hashes": {}}
         if isinstance(file, str)
@@ -196,7 +196,7 @@ class Network:
 
     @property
     def attempts(self) -> list[Any]:
-        """What was connected to: host, port, factory, timeout, address to bind to."""
+        """The attempts to connect: host, port, factory, timeout, address to bind to."""
         return list(self.reactor.tcpClients)
 
     def accept(self, number: int = -1) -> Line:

@@ -1,4 +1,4 @@
-"""What tests insert into a process of proxpi: a record of its calls, a wall clock, hung threads.
+"""Insertions of tests into a process of proxpi: a record of its calls, a wall clock, hung threads.
 
 Python imports ``sitecustomize`` before anything else. The folder ``insertions`` has one that does
 what the environment says; nothing of proxpi knows of it.
@@ -15,7 +15,7 @@ _INSERTIONS = Path(__file__).with_name("insertions")
 
 
 def inserted(**variables: str) -> dict[str, str]:
-    """Give the environment of a process with insertions, which these variables control."""
+    """Return the environment of a process with insertions, which these variables control."""
     paths = [str(_INSERTIONS), *filter(None, [measured().get("PYTHONPATH")])]
     return {**variables, "PYTHONPATH": os.pathsep.join(paths)}
 

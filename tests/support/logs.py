@@ -1,4 +1,4 @@
-"""What is logged while a test runs."""
+"""Log events while a test runs."""
 
 from __future__ import annotations
 

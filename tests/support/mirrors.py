@@ -45,7 +45,7 @@ def part(
     arrived: bool = True,
     **headers: str,
 ) -> Reply:
-    """Give a response with a range of a file, and another size than the true one, if given."""
+    """Return a response with a range of a file, and another size than the true one, if given."""
     stop = len(data) if stop is None else stop
     stated = f"bytes {start}-{stop - 1}/{len(data) if size is None else size}"
     length, body = stop - start, data[start:stop] if arrived else b""
@@ -119,7 +119,7 @@ class Reading:
 
     def read(self) -> None:
         if self._reading:
-            return  # what was read made room for more to come
+            return  # the bytes that were read made space for more
         self._reading, reader = True, self.reader
         while not (self.paused or self.whole or self.cut):
             if not reader.cut and reader.available:

@@ -73,7 +73,7 @@ class Names:
 
     @property
     def within(self) -> list[str]:
-        """What a command begins with that is to ask this name server."""
+        """The beginning of a command whose lookups go to this name server."""
         files = [str(self.folder / "resolv.conf"), str(self.folder / "nsswitch.conf")]
         return ["unshare", "--mount", "sh", "-c", _IN_OTHER_FILES, "sh", *files]
 

@@ -81,7 +81,7 @@ class PagesCase(FolderCase):
         return run(self.pages.fetch(name, form, False))
 
     def url(self, filename: str = "a.zip") -> str | None:
-        """Give the URL that the cached page lists for a file."""
+        """Return the URL that the cached page lists for a file."""
         listed = self.pages.ready_file("demo", filename)
         return None if listed is None else str(listed.entry["url"])
 

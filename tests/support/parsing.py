@@ -22,7 +22,7 @@ def in_html(text: str, content_type: str | None = "text/html") -> Project:
 
 
 def a_file(**keys: Any) -> dict[str, Any]:
-    """Give a file of a JSON page, as the index states it."""
+    """Return a file of a JSON page, as the index states it."""
     return {"filename": "foo-1.0.whl", "url": "foo-1.0.whl", "hashes": {}, **keys}
 
 

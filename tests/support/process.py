@@ -24,7 +24,7 @@ GUARD_SECONDS = 60.0
 
 
 def plain_environment(**variables: str) -> dict[str, str]:
-    """Give what a program needs of this machine: no setting of a proxy, a client or an index."""
+    """Return this machine's variables for a program: no setting of a proxy, client or index."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, **variables}
 
@@ -132,7 +132,7 @@ class Process:
         return self._process.pid
 
     def memory(self, field: str = "VmRSS") -> int:
-        """Give the bytes of memory that it takes; ``VmHWM``: that it has taken at most."""
+        """Return the bytes of memory that it takes; ``VmHWM``: that it has taken at most."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
@@ -140,7 +140,7 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def wait_for_line(self, pattern: str | re.Pattern[str], after: int = 0) -> re.Match[str]:
-        """Give the first match in the output after so many lines, as soon as there is one."""
+        """Return the first match in the output after so many lines, as soon as there is one."""
         wanted = re.compile(pattern)
         end = time.monotonic() + GUARD_SECONDS
         read = after

@@ -57,7 +57,7 @@ def request(
 
 
 def measured() -> dict[str, str]:
-    """What a process needs to be measured where coverage measures the tests; else nothing."""
+    """The variables with which coverage measures a process, if it measures the tests."""
     config = "COVERAGE_PROCESS_CONFIG"
     if config not in os.environ:
         return {}

@@ -29,7 +29,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 def readable(*sockets: socket.socket, seconds: float | None) -> list[socket.socket]:
-    """Give those sockets that can be read, as soon as there is one; none after so many seconds."""
+    """Return the readable sockets, as soon as there is one; none after so many seconds."""
     poll = select.poll()
     for each in sockets:
         poll.register(each, select.POLLIN)
@@ -88,7 +88,7 @@ class Server:
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
     def bound(self) -> socket.socket:
-        """Give a socket at the address, whose port is chosen the first time."""
+        """Return a socket at the address, whose port is chosen the first time."""
         bound = socket.socket(self.family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((self.host, self.port))
@@ -268,7 +268,7 @@ class Gate(Server):
         self.listen()
 
     def answer(self, data: bytes) -> None:
-        """Give this response to any bytes, without TLS, and close."""
+        """Send this response to any bytes, without TLS, and close."""
         self.close()
         self.context, self._answer = None, data
         self.listen()
@@ -298,7 +298,7 @@ class Gate(Server):
 
 @attrs.frozen
 class Shown:
-    """What a client showed in a handshake: the host's name, and its own certificate's, if any."""
+    """The names in a client's handshake: the host's name, and its own certificate's, if any."""
 
     name: str | None
     certificate: bool

@@ -29,7 +29,7 @@ def connect(origin: str, *, receives: int | None = None) -> socket.socket:
 
 
 def connect_tls(proxy: Proxy) -> socket.socket:
-    """Connect to the TLS listener of a proxy, whatever its certificate."""
+    """Connect to the TLS listener of a proxy, with any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""What hypothesis draws: names, files and projects as ``parse`` yields them.
+"""Strategies of hypothesis: names, files and projects as ``parse`` yields them.
 
 ``deterministic`` decorates every property: the same few examples in each run, no clock.
 """
@@ -30,7 +30,7 @@ normalized_names = project_names.map(canonicalize_name)
 
 
 def _is_character(text: str) -> bool:
-    """Say whether HTML can express the character: not a control, half a pair or a noncharacter."""
+    """Return whether HTML can express the character: no control, surrogate or noncharacter."""
     code = ord(text)
     return code & 0xFFFE != 0xFFFE and not 0xFDD0 <= code <= 0xFDEF
 

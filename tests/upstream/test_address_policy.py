@@ -225,7 +225,7 @@ class LiteralTests(PolicyCase):
             self.result(self.check(allowed, url))
 
     def test_this_machine(self) -> None:
-        """The names of loopback are its addresses, whatever a resolver says (RFC 6761 6.3)."""
+        """The names of loopback are its addresses, for any resolver (RFC 6761 6.3)."""
         for host in ("localhost", "LOCALHOST.", "x.localhost", "local%68ost", "x%2Elocalhost"):
             self.error(self.check(self.policy(OUTSIDE), f"http://{host}/"), AddressBlocked)
         self.result(self.check(self.policy(OUTSIDE), "http://notlocalhost/"))

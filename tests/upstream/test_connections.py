@@ -227,7 +227,7 @@ class HeadTests(NetworkCase):
         assert line.open
 
     def test_too_long(self) -> None:
-        """A head beyond the limit ends its connection, whatever it consists of."""
+        """A head beyond the limit, in any form, ends its connection."""
         for head in (
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + LINE * 100 + b"\r\n",
             b"HTTP/1.1 200 OK\r\n" + b"a:\n" * HEAD_LIMIT,

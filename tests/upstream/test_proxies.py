@@ -93,7 +93,7 @@ def test_urls(text: str, url: str) -> None:
 
 @given(st.text(min_size=1), st.text())
 def test_credentials(user: str, password: str) -> None:
-    """User and password are percent-decoded, whatever is in them, and shown nowhere."""
+    """User and password of any characters are percent-decoded, and shown nowhere."""
     user = user.encode(errors="replace").decode()
     password = password.encode(errors="replace").decode()
     pair = f"{quote(user, safe='')}:{quote(password, safe='')}"

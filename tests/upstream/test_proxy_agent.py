@@ -251,7 +251,7 @@ class TunnelTests(Case):
         assert log.lines == []
 
     def refused(self, response: bytes, url: str = "http://proxy.example:3128") -> ProxyFailed:
-        """Give the error of a response that opens no tunnel; the connection must be closed."""
+        """Return the error of a response that opens no tunnel; the connection must be closed."""
         opening = Opening(url)
         line = opening.accept()
         line.send(response)

@@ -237,7 +237,7 @@ def handshake(
 
 
 def judged(certificate: Path | Any, code: int = 0, depth: int = 0, host: str = HOST) -> str | None:
-    """Give why a certificate is refused, if it is."""
+    """Return the reason for which a certificate is refused, if it is."""
     made = Connection()
     if isinstance(certificate, Path):
         certificate = crypto.load_certificate(crypto.FILETYPE_PEM, certificate.read_bytes())

@@ -170,7 +170,7 @@ class Backpressure(ChannelCase):
             assert client.transport in self.clock.readers
 
     def test_behind_a_file(self) -> None:
-        """What comes while a file is sent that the client does not take is not read for ever."""
+        """Requests behind a file that the client does not take are not read for ever."""
         self.serve("demo.whl", b"x" * MIB)
         assert self.get("/index/demo/demo.whl").status == 200
         for tls in (False, True):
@@ -198,7 +198,7 @@ class Bodies(ChannelCase):
             assert client.closed
 
     def test_read(self) -> None:
-        """One that is just not too long is taken; the connection serves on."""
+        """A body of the greatest length is read; the connection serves on."""
         for field, body in (
             (f"Content-Length: {MAX_BODY}", b"x" * MAX_BODY),
             ("Transfer-Encoding: chunked", CHUNK * 2 + b"0\r\n\r\n"),
@@ -212,7 +212,7 @@ class Bodies(ChannelCase):
             assert client.receive().count(b"HTTP/1.1 200 ") == 1
 
     def test_endless(self) -> None:
-        """One that becomes too long is refused once, and nothing behind it is a request."""
+        """A body that becomes too long is refused once; nothing behind it is a request."""
         form = written("POST", "/admin/forget-project", "Transfer-Encoding: chunked")
         for head, status in (
             (written("POST", "/index/", "Transfer-Encoding: chunked"), 405),
@@ -272,7 +272,7 @@ class Lingering(ChannelCase):
             assert self.clock.getDelayedCalls() == []
 
     def test_bytes(self) -> None:
-        """It may write so many bytes."""
+        """A refused client may write so many bytes."""
         self.put(channel, "MAX_LINGER", 200_000)
         client = self.connect()
         client.send(UPLOAD)
@@ -310,7 +310,7 @@ class Lingering(ChannelCase):
         assert answer.whole
 
     def test_requests_behind_the_last(self) -> None:
-        """What a client sends after its ``Connection: close`` is neither done nor answered."""
+        """Requests after ``Connection: close`` are neither executed nor answered."""
         for method in ("GET", "DELETE", "POST"):
             for tls in (True, False):
                 client = self.connect(tls=tls)
@@ -325,7 +325,7 @@ class Lingering(ChannelCase):
 
 class HalfClosed(ChannelCase):
     def test_response(self) -> None:
-        """Such a client gets its responses, and then the end; also behind a PROXY header."""
+        """A half-closed client gets its responses, then the end; also behind a PROXY header."""
         balanced: Any = HAProxyWrappingFactory(self.site)
         for factory, begin in (
             (self.site, b""),

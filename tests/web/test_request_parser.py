@@ -184,7 +184,7 @@ values = st.one_of(
 
 @given(st.binary(max_size=60), st.lists(st.tuples(names, values), max_size=5))
 def test_read_or_refused(line: bytes, fields: list[tuple[bytes, bytes]]) -> None:
-    """Whatever comes is read or refused; nothing with a line end inside is ever read."""
+    """Any bytes are read or refused; nothing with a line end inside is ever read."""
     for first in (line, b"GET / HTTP/1.1"):
         raw = b"\r\n".join([first, b"Host: h", *(n + b":" + v for n, v in fields), b"", b""])
         try:
@@ -195,7 +195,7 @@ def test_read_or_refused(line: bytes, fields: list[tuple[bytes, bytes]]) -> None
 
 
 def test_linear() -> None:
-    """Twice as many blanks take about twice the time, whatever stands behind them."""
+    """Twice as many blanks take about twice the time, before any bytes."""
 
     def seconds(count: int, blank: bytes, odd: bytes) -> float:
         raw = with_field(b"X:" + blank * count + odd)

@@ -66,7 +66,7 @@ class CacheCase(ProxpiCase):
         return client.received[before:]
 
     def is_cached(self, head: bytes) -> bool:
-        """Tell whether the response cache answers: then no request is made."""
+        """Return whether the response cache answers: then no request is made."""
         client = self.connect()
         client.channel._make_request = make = Mock(side_effect=client.channel._make_request)
         client.send(head)
@@ -74,7 +74,7 @@ class CacheCase(ProxpiCase):
         return not make.called
 
     def stored(self, target: str = PAGE + SMALL) -> bytes:
-        """Give a head whose response is stored."""
+        """Return a head whose response is stored."""
         head = written("GET", target, JSON)
         self.receive(head, head)
         assert self.is_cached(head)
@@ -133,7 +133,7 @@ class Responses(CacheCase):
         assert self.response_cache.uses() == []
 
     def test_slow_client(self) -> None:
-        """What the kernel does not take follows, whole, and the next response after it."""
+        """Bytes that the kernel does not take follow, whole, before the next response."""
         for target in (PAGE + LARGE, PAGE):
             if target == PAGE:
                 self.clock.advance(1801)
@@ -216,7 +216,7 @@ class Bounds(CacheCase):
         assert self.kept_descriptors() == []
 
     def test_no_descriptor(self) -> None:
-        """What cannot be kept open is sent by its resource, to the last byte."""
+        """A file that cannot be kept open is sent by its resource, to the last byte."""
 
         def refuse(*_: object) -> int:
             raise OSError(errno.EMFILE, "no descriptors")
@@ -390,6 +390,6 @@ class SameBytes(CacheCase):
     @settings(max_examples=16, deadline=None)
     @given(traffics, st.sampled_from((None, 4096)))
     def test_same_bytes(self, traffic: list[Any], capacity: int | None) -> None:
-        """Cut anywhere, on connections that are read at any pace."""
+        """Cut anywhere, on connections that are read at any rate."""
         with_cache = self.play(traffic * 2, capacity, stores=True)
         assert with_cache == self.play(traffic * 2, capacity, stores=False)

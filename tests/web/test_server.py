@@ -115,7 +115,7 @@ class OwnErrors(ProxpiCase):
         return len(errors)
 
     def test_before_the_response(self) -> None:
-        """It is a 500 in one plain line; the connection serves on; the log has the path."""
+        """A bug is a 500 in one plain line; the connection serves on; the log has the path."""
         exchange = self.connect()
         with logged("proxpi.web") as log:
             for _ in range(2):
@@ -314,7 +314,7 @@ class Drain(ProxpiCase):
         assert self.clock.getDelayedCalls() == []
 
     def test_file(self) -> None:
-        """A response that is under way is finished, at the pace of the client, to its last byte."""
+        """A response that is under way is finished, at the rate of the client, to its last byte."""
         client = self.large()
         drained = self.limiter.drain(8)
         while len(client.received) < MIB:

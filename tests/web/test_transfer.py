@@ -1,4 +1,4 @@
-"""Bodies to a transport: at the client's pace, whole or visibly broken, by ``sendfile`` or not."""
+"""Bodies to a transport: at the client's rate, whole or visibly broken, by ``sendfile`` or not."""
 
 from __future__ import annotations
 

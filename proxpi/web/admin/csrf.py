@@ -22,7 +22,7 @@ _HOSTS = Path("/etc/hosts")
 
 
 def is_cross_site(request: Request) -> bool:
-    """Tell whether another site's page sent a request."""
+    """Return whether another site's page sent a request."""
     relation, origin = field(request, b"Sec-Fetch-Site"), field(request, b"Origin")
     if relation is not None:
         return relation.strip().lower() not in ("same-origin", "none")
@@ -37,7 +37,7 @@ def is_cross_site(request: Request) -> bool:
 
 
 def is_rebound(request: Request, names: Collection[str]) -> bool:
-    """Tell whether another site can have pointed the name in a browser's ``Host`` here.
+    """Return whether another site can have pointed the name in a browser's ``Host`` here.
 
     It cannot for addresses, names without a dot, ``localhost`` and what lies below it, and for
     `names`, in lower case. Case, a dot at the end, and the port do not matter.
@@ -55,7 +55,7 @@ def is_rebound(request: Request, names: Collection[str]) -> bool:
 
 
 def machine_names() -> frozenset[str]:
-    """Give the names of this machine: its host name, and those beside it in ``/etc/hosts``."""
+    """Return the names of this machine: its host name, and those beside it in ``/etc/hosts``."""
     own = socket.gethostname().lower()
     names = {own}
     try:

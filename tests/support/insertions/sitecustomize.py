@@ -36,7 +36,7 @@ def _listen_in(notes: str) -> None:
 
 
 def _hang_up_clock(path: str) -> None:
-    """Give the clock on the wall so many seconds more, or less, as a file says."""
+    """Shift the wall clock by the seconds that a file states."""
     real = time.time
 
     def wall_clock() -> float:

@@ -59,7 +59,7 @@ class ApiCase(ProxpiCase):
         return [self.mirror.ready("demo", path[12:]) is not None for path in PATHS]
 
     def files(self) -> list[str]:
-        """Give the names of all files in the folder but those of proxpi's own state."""
+        """Return the names of all files in the folder but those of proxpi's own state."""
         found = [path for path in self.folder.rglob("*") if path.is_file()]
         return sorted(path.name for path in found if path.suffix != ".json")
 
@@ -94,7 +94,7 @@ class DeletePages(ApiCase):
         self.delete("/cache/list")
 
     def test_no_name(self) -> None:
-        """What can be no name is an error that repeats none of it."""
+        """A text that can be no name is an error, which does not repeat it."""
         for name in ("-x", "a%20b", "x" * 10_000, "%00", "<b>", "-x/x.whl", "a%20b/x.whl"):
             assert "<b>" not in self.delete(f"/cache/{name}", status=404)
         for name in ("demo/%00", "demo/a%5Cb", "demo/" + "x" * 3000):
@@ -117,7 +117,7 @@ class DeletePages(ApiCase):
         assert not any(self.asked(path) for path in (*PAGES, *PATHS))
 
     def test_other_sites(self) -> None:
-        """A page of another site changes nothing, whatever it sends; this site's pages may."""
+        """A page of another site changes nothing by any request; this site's pages may."""
         changes = [
             *(("DELETE", path) for path in ("/cache", "/cache/demo", "/cache/list")),
             ("DELETE", f"/cache/demo/{NAME}"),
@@ -257,7 +257,7 @@ class Forms(ApiCase):
             assert self.asked(asked)
 
     def test_no_name(self) -> None:
-        """What can be no project's name is an error."""
+        """A text that can be no project's name is an error."""
         for body in ("", "project=", "other=demo", "project=-x", "project=%FF", "x" * 60_000):
             response = self.ask("POST", "/admin/forget-project", FORM, body=body)
             assert (response.status, json.loads(response.body)["status"]) == (400, "error")
