@@ -88,7 +88,7 @@ def overwrite(path: Path, beginning: bytes) -> None:
 
 
 def discard(folder: Path) -> Path:
-    """Rename a folder, if there is one, to what the next start removes; give its new name."""
+    """Rename a folder, if there is one, to what the next start removes; return its new name."""
     gone = folder.parent / partial_name()
     with suppress(FileNotFoundError):
         os.rename(folder, gone)

@@ -153,7 +153,7 @@ class Downloads:
         return uncached
 
     def _log_failure(self, reference: FileReference, error: Exception) -> str:
-        """Log why a file is not cached; give the outcome to count."""
+        """Log why a file is not cached; return the outcome to count."""
         match error:
             case Gone():
                 _log.info("no such file: {error}", error=error)

@@ -138,7 +138,7 @@ class EvictionIndex:
             self._invalidate(path)
 
     def use(self, path: str, uses: int = 1) -> None:
-        """Count uses of a file, if the index has it."""
+        """Count uses of a file, if it is cached."""
         if (file := self._files.get(path)) is not None:
             file.uses += uses
             file.priority = self._inflation + value(file.uses, file.size)

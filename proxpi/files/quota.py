@@ -139,7 +139,7 @@ class DeletionQueue:
         self._stuck.clear()
 
     def _unlink(self, batch: list[str]) -> dict[str, OSError]:
-        """Unlink files and the folders that held nothing else; give the errors by file."""
+        """Unlink files and the folders that held nothing else; return the errors by file."""
         errors = {}
         for reserved in batch:
             try:

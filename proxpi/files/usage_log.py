@@ -53,7 +53,7 @@ class UsageLog:
     _lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
 
     def _load(self) -> frozenset[str]:
-        """Load the snapshot; give the cache paths that the last process knew."""
+        """Load the snapshot; return the cache paths that the last process knew."""
         try:
             self._eviction_index.load((self.own / NAME).read_bytes())
         except OSError:

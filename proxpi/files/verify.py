@@ -110,7 +110,7 @@ def compare(digests: Digests, reference: FileReference) -> None:
 
 
 def check(path: Path, reference: FileReference) -> VerifiedFile | None:
-    """Read a found file, and give its digests; ``None`` if it changed meanwhile."""
+    """Read a found file, and return its digests; ``None`` if it changed meanwhile."""
     digests = Digests(reference.digest)
     with open_file(path) as file:
         status = os.fstat(file.fileno())

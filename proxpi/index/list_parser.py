@@ -163,7 +163,7 @@ class _JSONText:
                 raise NotAnIndexPage(_TRUNCATED)
 
     def projects(self) -> list[str]:
-        """Read as many projects as a fast parser can, up to a comma, else one; give their names.
+        """Read as many projects as a fast parser can, up to a comma, else one; return their names.
 
         The name of a project without a text as its name is empty.
         """

@@ -131,7 +131,7 @@ class PageStore(EntryStore[_Header]):
         sections: Mapping[str, bytes],
         current: Callable[[], bool] = lambda: True,
     ) -> StoredPage:
-        """Write a page; give it, in memory if it is superseded, or if the disk refuses it."""
+        """Write a page; return it, in memory if it is superseded, or if the disk refuses it."""
         table, end = {}, 0
         for key, data in sections.items():
             table[key] = Section(end, len(data), digest(data))

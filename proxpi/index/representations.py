@@ -125,7 +125,7 @@ def _version_of(entry: FileEntry) -> str | None:
 
 
 def render(project: Project, representations: Iterable[Representation]) -> dict[str, bytes]:
-    """Render a merged page; give the representations by name."""
+    """Render a merged page; return the representations by name."""
     written: dict[Serialization, bytes] = {}
     rendered = {}
     for each in representations:

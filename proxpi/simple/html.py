@@ -152,7 +152,7 @@ class Markup:
                 self._until, self._raw = _RAW_END[tag], True
 
     def _skip(self, text: str, start: int) -> int:
-        """Begin a comment, or skip a ``<`` that is text; give `start` if more must come."""
+        """Begin a comment, or skip a ``<`` that is text; return `start` if more must come."""
         following = text[start : start + 4]
         if following != "<!--" and "<!--".startswith(following) or following == "</":
             return start

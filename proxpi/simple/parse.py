@@ -96,7 +96,7 @@ def is_whole(body: bytes) -> bool:
 
 
 def _without_mark(body: bytes) -> tuple[bytes, str]:
-    """Drop white space and a byte order mark; give the charset that the mark states."""
+    """Drop white space and a byte order mark; return the charset that the mark states."""
     body = body.strip()
     for mark, charset in _MARKS:
         if body.startswith(mark):
@@ -263,7 +263,7 @@ def _link(anchor: Anchor) -> tuple[str, str, str]:
 
 
 def _is_listing(page: Markup, name: str) -> bool:
-    """Tell a list of files, an empty one too, from an error, a login or a captive portal.
+    """Distinguish a list of files, an empty one too, from an error, a login or a captive portal.
 
     A list states the version of the API or links to a distribution. Without either, it has the
     title or heading of a listing (or the project's name), and neither a password field nor a

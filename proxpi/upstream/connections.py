@@ -61,7 +61,7 @@ class ConnectionLimit:
     _origins: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
 
     async def acquire(self, origin: Origin, queue: Queue | None = None) -> Callable[[], None]:
-        """Wait for a connection to an origin, in a queue; give what releases it, to call once."""
+        """Wait for a connection to an origin, in a queue; return its release, to call once."""
         semaphore = self._origins.setdefault(origin, DeferredSemaphore(self.number))
         waiting = semaphore.acquire()
         queue = set() if queue is None else queue

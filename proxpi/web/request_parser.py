@@ -245,7 +245,7 @@ class Counted:
         return not self._left
 
     def feed(self, data: bytearray) -> bytes:
-        """Remove the part of the body from the beginning of the data, and give it."""
+        """Remove the part of the body from the beginning of the data, and return it."""
         part = bytes(data[: self._left])
         del data[: self._left]
         self._left -= len(part)

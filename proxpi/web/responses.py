@@ -53,7 +53,7 @@ class WholeResponse:
     body: bytes = b""
 
     def apply(self, request: Request) -> bytes:
-        """Set status and header fields on a request; give the body, which Klein writes."""
+        """Set status and header fields on a request; return the body, which Klein writes."""
         request.setResponseCode(self.status)
         set_headers(request, self.headers)
         return self.body

@@ -59,7 +59,7 @@ def _launcher(program: Path, root: Path) -> Path:
 
 
 def _unpack(package: str, root: Path) -> str:
-    """Unpack a package and what it depends on; give what apt-get wrote last, if it could not."""
+    """Unpack a package and what it depends on; return what apt-get wrote last, if it could not."""
     if shutil.which("apt-get") is None:
         return "there is no apt-get"
     cache = root.parent / "apt"

@@ -50,7 +50,7 @@ class World:
         return self.start_proxy(within=self.names.within, **(given | settings))
 
     def link(self, host: str, project: str = "demo") -> str:
-        """Let a project's page link to a file at a host; give the path of it at proxpi."""
+        """Let a project's page link to a file at a host; return the path of it at proxpi."""
         wheel = make_wheel(project)
         url = f"http://{host}:{self.port}/files/{project}/{wheel.filename}"
         self.index.add(wheel, url=url)

@@ -462,7 +462,7 @@ class Versions(MirrorCase):
         length: bool = False,
         **keys: Any,
     ) -> bytes | None:
-        """Let the old version break off, and the upstream answer so; give the cached bytes."""
+        """Let the old version break off, and the upstream answer so; return the cached bytes."""
         self.delete()
         self.build(stream=True)
         first = Reply(200, b"", headers or {}, whole=False, length=len(OLD) if length else None)

@@ -32,7 +32,7 @@ class Remembered(CacheCase):
         self.log = self.cache_dir.own / NAME
 
     def first_evicted(self) -> str:
-        """Restart; give the file that is evicted for one more."""
+        """Restart; return the file that is evicted for one more."""
         self.start()
         before = self.names()
         self.keep("new.whl", bytes(30))

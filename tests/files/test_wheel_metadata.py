@@ -67,7 +67,7 @@ def read(data: bytes, filename: str = NAME) -> bytes:
 
 
 def read_in_pieces(data: bytes, tail: int = ARCHIVE_TAIL) -> tuple[bytes, int]:
-    """Read the metadata of a wheel piece by piece; tell how many pieces that took."""
+    """Read the metadata of a wheel piece by piece; return how many pieces that took."""
     pieces: dict[int, bytes] = {}
     at = partial(read_pieces, pieces)
     start = max(0, len(data) - tail)

@@ -279,7 +279,7 @@ class MemoryTests(PagesCase):
         return entries
 
     def large(self, name: str) -> list[str]:
-        """Let the index have a project that is larger than the memory; give its files."""
+        """Let the index have a project that is larger than the memory; return its files."""
         listed = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(400)]
         self.indexes.says(f"{ROOT}{name}/", project_page(*listed))
         return listed

@@ -30,7 +30,7 @@ def streaming(shared_index: FakeIndex, tmp_path_factory: pytest.TempPathFactory)
 def add(
     index: FakeIndex, project: str, *behaviors: Behavior, size: int = 0
 ) -> tuple[Distribution, str, str]:
-    """List a wheel whose download is scripted; give it, its path upstream, and here."""
+    """List a wheel whose download is scripted; return it, its path upstream, and here."""
     wheel = make_wheel(project, padding=size)
     path = index.add(wheel)
     if behaviors:

@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("install", [pip_install, uv_install])
 
 @pytest.fixture(scope="module")
 def poetry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install poetry itself, through the machine's own registry; give the command's path."""
+    """Install poetry itself, through the machine's own registry; return the command's path."""
     folder = tmp_path_factory.mktemp("poetry") / "environment"
     environment = Environment.make(folder)
     uv = str(Path(sys.executable).with_name("uv"))
@@ -40,7 +40,7 @@ def poetry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def poetry_install(
     poetry: Path, folder: Path, index_url: str, *requirements: str, lock: str | None = None
 ) -> tuple[Environment, str]:
-    """Install with poetry; give the environment and lock file. With `lock` nothing is resolved."""
+    """Install with poetry; return environment and lock file. With `lock` nothing is resolved."""
     project = folder / "project"
     project.mkdir(parents=True)
     required = ", ".join(f'"{requirement}"' for requirement in requirements)

@@ -43,7 +43,7 @@ def replace(path: Path, data: bytes) -> None:
 
 @contextmanager
 def refused(path: Path, *calls: str, number: int = errno.EACCES) -> Iterator[list[str]]:
-    """Let calls of the system fail for a path and all below it; give the paths of those calls."""
+    """Let calls of the system fail for a path and all below it; return the paths of those calls."""
     tried: list[str] = []
 
     def refusing(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,7 +115,7 @@ class CacheCase(FolderCase):
         return outcome[0]  # type: ignore[no-any-return]
 
     def keep(self, name: str | FileReference, data: bytes) -> FileReference:
-        """Cache a file as a download does; give its reference."""
+        """Cache a file as a download does; return its reference."""
         reference = ref(name, data) if isinstance(name, str) else name
         uncached = self.adopt(self.begin(reference, data), reference)
         assert uncached is None
@@ -173,7 +173,7 @@ class CacheCase(FolderCase):
         return self.begin_check(reference)()
 
     def begin_check(self, reference: FileReference) -> Callable[[], bool]:
-        """Read a found file now; give a function that ends its check."""
+        """Read a found file now; return a function that ends its check."""
         held, self.held = self.held, True
         checked = run(self.cache_dir.check(reference))
         self.held = held

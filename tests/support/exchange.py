@@ -184,7 +184,7 @@ class Exchange:
         return data
 
     def receive(self) -> bytes:
-        """Read until nothing comes any more; give all that is not parsed yet."""
+        """Read until nothing comes any more; return all that is not parsed yet."""
         self._push()
         while self.read():
             self._push()

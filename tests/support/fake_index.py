@@ -186,7 +186,7 @@ class FakeIndex:
         self._folder.cleanup()
 
     def add(self, distribution: Distribution, project: str | None = None, **keys: Any) -> str:
-        """List a file; give the path that its bytes are served at.
+        """List a file; return the path that its bytes are served at.
 
         ``keys`` are the entry's own (``core_metadata`` for ``core-metadata``); ``None`` leaves a
         key out that would be there.

@@ -180,7 +180,7 @@ class MirrorCase(FolderCase):
         return done
 
     def run_threads(self) -> int:
-        """Run the jobs for threads; tell how many there were."""
+        """Run the jobs for threads; return how many there were."""
         threads, self.threads = self.threads, []
         for work, done in threads:
             at_once(work).chainDeferred(done)

@@ -154,14 +154,14 @@ class Process:
                     raise AssertionError(f"no output has {wanted.pattern!r}")
 
     def wait(self) -> int:
-        """Wait for the end; give the exit status, negative for a signal."""
+        """Wait for the end; return the exit status, negative for a signal."""
         returncode = self._process.wait(GUARD_SECONDS)
         self._reads.set()
         self._reader.join(GUARD_SECONDS)
         return returncode
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
-        """Stop it, if it still runs; give the exit status."""
+        """Stop it, if it still runs; return the exit status."""
         if self._process.poll() is None:
             self._process.send_signal(with_signal)
         try:

@@ -64,7 +64,7 @@ def proxies(folder: Path) -> Iterator[StartProxy]:
 
 
 def serve_large(index: FakeIndex, proxy: Proxy, size: int) -> tuple[bytes, str]:
-    """Fetch a file of random bytes into the cache; give it and its path."""
+    """Fetch a file of random bytes into the cache; return it and its path."""
     file = Distribution("large", "1.0", "large-1.0.tar.gz", os.urandom(size), "")
     index.add(file)
     path = f"/index/large/{file.filename}"
@@ -74,7 +74,7 @@ def serve_large(index: FakeIndex, proxy: Proxy, size: int) -> tuple[bytes, str]:
 
 @contextmanager
 def health_checks(proxy: Proxy) -> Iterator[list[float]]:
-    """Request the health all the time; give the seconds of each response."""
+    """Request the health all the time; return the seconds of each response."""
     waits: list[float] = []
     done = threading.Event()
 

@@ -204,7 +204,7 @@ class Connection:
         return head.decode("latin-1")
 
     def request(self) -> str | None:
-        """Read a request without a body; give its target, or ``None`` if the client has left."""
+        """Read a request without a body; return its target, or ``None`` if the client has left."""
         head = self.head()
         return None if head is None else head.split(" ")[1]
 

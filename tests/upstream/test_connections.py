@@ -37,7 +37,7 @@ class LimitTests(Case):
             holder.addErrback(lambda _: None).cancel()
 
     def hold(self, name: str, url: str = ONE, limit: ConnectionLimit | None = None) -> int:
-        """Acquire a connection and hold it until it is cancelled; give the number of the holder."""
+        """Acquire a connection and hold it until it is cancelled; return its number."""
 
         async def hold() -> None:
             release = await (limit or self.limit).acquire(urls.origin(url))

@@ -78,7 +78,7 @@ def test_policy(tmp_path: Path, verify: bool, mode: int) -> None:
 def trusts(
     authorities: Iterable[Authority], ca_bundle: object = None, **environment: object
 ) -> list[bool]:
-    """Tell for each authority whether the settings make its certificates trusted."""
+    """Return for each authority whether the settings make its certificates trusted."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     named = {name: str(value) for name, value in environment.items()}
     given = Given("PROXPI_CA_BUNDLE", str(ca_bundle)) if ca_bundle is not None else None

@@ -163,7 +163,7 @@ class Slow(TransferCase):
 
 class Broken(TransferCase):
     def cut(self, exchange: Exchange) -> str:
-        """Take a response, which must not look whole; give the log."""
+        """Take a response, which must not look whole; return the log."""
         with logged("proxpi.web") as log:
             answer = exchange.response()
         assert not answer.whole

@@ -64,7 +64,7 @@ class ApiCase(ProxpiCase):
         return sorted(path.name for path in found if path.suffix != ".json")
 
     def delete(self, path: str, *headers: str, status: int = 200) -> str:
-        """Send a ``DELETE``; give the message of the error, if it is one."""
+        """Send a ``DELETE``; return the message of the error, if it is one."""
         response = self.ask("DELETE", path, *headers)
         assert response.status == status, path
         assert response.headers["content-type"] == "application/json"
