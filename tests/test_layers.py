@@ -15,6 +15,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from docutils.core import publish_doctree
+
 from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
@@ -199,6 +201,26 @@ def test_a_test_says_what_it_is_for() -> None:
             ]
             assert tests, label(path)
             assert [test.name for test in tests if not ast.get_docstring(test)] == [], label(path)
+
+
+def names_of_tests(path: Path) -> Iterator[str]:
+    for node in TREES[path].body:
+        for each in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if isinstance(each, ast.FunctionDef) and each.name.startswith("test_"):
+                name = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+                yield f"{label(path)}::{name}{each.name}"
+
+
+def test_every_promise_has_its_tests() -> None:
+    """Each promise of ``promises.rst`` stands there once, with tests that exist."""
+    page = (TOP / "tests/promises.rst").read_text()
+    publish_doctree(page, settings_overrides={"halt_level": 2})
+    rows = [line.strip().split(" | ") for line in page.splitlines() if " | " in line]
+    assert len(dict(rows)) == len(rows) > 0
+    named = {promise: tests.split() for promise, tests in rows}
+    existing = {test for path in TESTS for test in names_of_tests(path)}
+    assert [promise for promise, tests in named.items() if not tests] == []
+    assert [test for tests in named.values() for test in tests if test not in existing] == []
 
 
 def test_tests_do_not_import_tests() -> None:
