@@ -1,4 +1,4 @@
-"""The checks of proxpi. ``nox`` runs lint, types and tests in its own environment."""
+"""The checks of proxpi. ``nox`` runs lint, types and tests in the environment that has nox."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
+    """Check the types."""
     _python(session, "mypy")
 
 

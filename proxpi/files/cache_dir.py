@@ -217,7 +217,7 @@ class CacheDir:
         except OSError as error:
             _log.critical(
                 "{folder} cannot be written ({error}): {advice}; until then cached files are "
-                "served, and new ones pass through",
+                "served, and clients of others redirected",
                 folder=self.folder,
                 error=error,
                 advice=layout.advice(error),
