@@ -67,7 +67,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @attrs.frozen
 class Scan:
-    """What a scan of the cache folder found."""
+    """The result of a scan of the cache folder."""
 
     #: By cache path, the least recently used first, as far as the disk tells.
     files: list[tuple[str, Identity]] = attrs.field(factory=list)

@@ -116,7 +116,7 @@ class DeletionQueue:
     def start(self) -> Deferred[None]:
         """Unlink the queued files in a thread; fires after the next batch of :data:`BATCH`.
 
-        Who cancels that Deferred stops no unlink.
+        Cancelling that Deferred stops no unlink.
         """
         progress: Deferred[None] = Deferred()
         self._lock.run(self._unlink_batch).chainDeferred(progress)
