@@ -54,7 +54,7 @@ class Redirect:
 
 @attrs.frozen
 class FileHead:
-    """The reference of a file that is not cached, and its size in bytes, if index or upstream tell."""
+    """The reference of a file that is not cached, and its size in bytes, if known."""
 
     size: int | None
     reference: FileReference
