@@ -131,7 +131,7 @@ class Entry:
     :ivar responses: the last one of each index, in order of precedence
     :ivar forced: breakers are ignored until one request after a ``DELETE`` has succeeded or failed
     :ivar requests: the flights of requests to one index, which revalidations share
-    :ivar queue: requests that wait for a connection; when all clients have left, they are cancelled
+    :ivar queue: its requests; those that wait for a connection are cancelled when all clients left
     :ivar pending: the indexes that have not responded yet
     :ivar lock: is held while the entry is stored
     """
@@ -179,8 +179,7 @@ class Entry:
         if self.queue:
             for targets in self.revalidations:
                 self.revalidations.detach(targets)
-            for waiting in list(self.queue):
-                waiting.cancel()
+            self.queue.cancel()
 
 
 E = TypeVar("E", bound=Entry)

@@ -108,6 +108,7 @@ class UpstreamClient:
         method: str = "GET",
         *,
         backpressure: bool = False,
+        queue: Queue | None = None,
     ) -> AbstractAsyncContextManager[Response]:
         """
         Request a file without compression; otherwise as :meth:`page`.
@@ -116,7 +117,8 @@ class UpstreamClient:
         """
         limit = self.connections.backpressure if backpressure else self.connections.files
         fields = {"Accept-Encoding": "identity", **headers}
-        return self._request(url, method, fields, send=self._agent.request, limit=limit)
+        send = self._agent.request
+        return self._request(url, method, fields, send=send, limit=limit, queue=queue)
 
     def timeout_error(self, url: str) -> UpstreamFailed:
         origin = URL.parse(url).origin

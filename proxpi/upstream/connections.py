@@ -11,12 +11,13 @@ line; then comes the *body*. A connection that is closed before the end of a res
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IProtocol,
@@ -45,51 +46,171 @@ HEAD_LIMIT = 64 * 1024
 #: to wait for a thread: with Twisted's own 64 KiB that is most of the time.)
 READ_SIZE = 512 * 1024
 
-#: Requests that wait for a connection; one that is cancelled there has not been sent.
-Queue = set[Deferred[Any]]
+#: Connections that background requests have at most, to all origins together.
+BACKGROUND_CONNECTIONS = 8
+
+
+@attrs.define(eq=False)
+class Queue:
+    """The requests of one flight: those that wait for a connection, and those that have one.
+
+    *Background* requests get a connection only while no client's request waits for one to that
+    origin, and leave some for clients. Once a client waits for the flight, it is *lifted*.
+
+    :ivar admits: is called when a background request that had to wait may get its connection; if
+        it returns ``False``, the request is cancelled
+    """
+
+    background: bool = False
+    admits: Callable[[], bool] = lambda: True
+    _requests: list[_Request] = attrs.field(init=False, factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether a request waits for a connection."""
+        return any(not request.granted.called for request in self._requests)
+
+    def lift(self) -> None:
+        """Make its requests those of a client: they no longer wait, or count, in the background."""
+        if self.background:
+            self.background = False
+            for request in list(self._requests):
+                request.limit.scheduler.lift(request)
+
+    def cancel(self) -> None:
+        """Cancel the requests that wait for a connection: they have not been sent."""
+        for request in list(self._requests):
+            if not request.granted.called:
+                request.granted.cancel()
+
+
+@attrs.define(eq=False)
+class _Request:
+    """A request that waits for a connection to an origin, or holds one once it is `granted`."""
+
+    limit: ConnectionLimit
+    origin: Origin
+    queue: Queue
+    granted: Deferred[None] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.granted = Deferred(lambda _: self.limit.scheduler.remove(self))
+        self.queue._requests.append(self)
+
+
+@attrs.define(eq=False)
+class Scheduler:
+    """Grants the connections of a process: to the requests of clients before background requests.
+
+    Both are served first in, first out. No request waits that may have its connection.
+    """
+
+    _clients: dict[Origin, list[_Request]] = attrs.field(init=False, factory=dict)
+    _background: list[_Request] = attrs.field(init=False, factory=list)
+    # Background requests that have a connection.
+    _granted: set[_Request] = attrs.field(init=False, factory=set)
+
+    def add(self, request: _Request) -> None:
+        if self._may_grant(request):
+            self._grant(request)
+        elif request.queue.background:
+            self._background.append(request)
+        else:
+            self._clients.setdefault(request.origin, []).append(request)
+
+    def lift(self, request: _Request) -> None:
+        """Take a request out of the background."""
+        self._granted.discard(request)
+        if request in self._background:
+            self._background.remove(request)
+            self.add(request)
+        self._grant_next(request.origin)
+
+    def remove(self, request: _Request) -> None:
+        """Take a request out that ends, whether or not it has a connection."""
+        request.queue._requests.remove(request)
+        self._granted.discard(request)
+        if request.granted.called:
+            request.limit.count(request.origin, -1)
+        elif request.queue.background:
+            self._background.remove(request)
+        else:
+            self._clients[request.origin].remove(request)
+        self._grant_next(request.origin)
+
+    def _may_grant(self, request: _Request) -> bool:
+        background = request.queue.background
+        if background and (
+            len(self._granted) >= BACKGROUND_CONNECTIONS or self._clients.get(request.origin)
+        ):
+            return False
+        return request.limit.has_room(request.origin, background)
+
+    def _grant(self, request: _Request) -> None:
+        request.limit.count(request.origin, 1)
+        if request.queue.background:
+            self._granted.add(request)
+        request.granted.callback(None)
+
+    def _grant_next(self, origin: Origin) -> None:
+        """Grant what a change at an origin leaves room for: one connection at most to a client."""
+        clients = self._clients.get(origin, [])
+        first = next(filter(self._may_grant, clients), None)
+        if first is not None:
+            clients.remove(first)
+        if not clients:
+            self._clients.pop(origin, None)
+        if first is not None:  # only now: the request may end at once, and others may come
+            self._grant(first)
+        while (request := next(filter(self._may_grant, self._background), None)) is not None:
+            self._background.remove(request)
+            if request.queue.admits():
+                self._grant(request)
+            else:
+                request.queue._requests.remove(request)
+                request.granted.errback(CancelledError())
 
 
 @attrs.define(eq=False)
 class ConnectionLimit:
-    """A limit on connections to each origin; excess requests queue first in, first out.
+    """A limit on connections to each origin; excess requests wait for the scheduler.
 
+    :ivar scheduler: is the same for all limits of a process
     :ivar within: a wider limit that counts these connections as well
     """
 
     number: int
+    scheduler: Scheduler
     within: ConnectionLimit | None = None
-    _origins: dict[Origin, DeferredSemaphore] = attrs.field(init=False, factory=dict)
+    _open: Counter[Origin] = attrs.field(init=False, factory=Counter)
 
     async def acquire(self, origin: Origin, queue: Queue | None = None) -> Callable[[], None]:
         """Wait for a connection to an origin, in a queue; return its release, to call once."""
-        semaphore = self._origins.setdefault(origin, DeferredSemaphore(self.number))
-        waiting = semaphore.acquire()
-        queue = set() if queue is None else queue
-        queue.add(waiting)
-        try:
-            await waiting
-        finally:
-            queue.remove(waiting)
+        request = _Request(self, origin, Queue() if queue is None else queue)
+        self.scheduler.add(request)
+        await request.granted
+        return partial(self.scheduler.remove, request)
 
-        def release(wider: Callable[[], None] | None = None) -> None:
-            if wider is not None:
-                wider()
-            semaphore.release()
-            # The next in the queue may have released it already.
-            if semaphore.tokens == semaphore.limit and self._origins.get(origin) is semaphore:
-                del self._origins[origin]
+    def has_room(self, origin: Origin, background: bool = False) -> bool:
+        """Whether another connection may be opened; one in the background leaves some free."""
+        number = _most_of(self.number) if background else self.number
+        wider = self.within is None or self.within.has_room(origin, background)
+        return self._open[origin] < number and wider
 
-        if self.within is None:
-            return release
-        try:
-            return partial(release, await self.within.acquire(origin, queue))
-        except BaseException:
-            release()
-            raise
+    def count(self, origin: Origin, change: int) -> None:
+        """Count a connection that opens (1) or ends (-1)."""
+        self._open[origin] += change
+        if not self._open[origin]:
+            del self._open[origin]
+        if self.within is not None:
+            self.within.count(origin, change)
 
     def is_reached(self, origin: Origin) -> bool:
-        semaphore = self._origins.get(origin)
-        return semaphore is not None and semaphore.tokens == 0
+        return self._open[origin] >= self.number
+
+
+def _most_of(number: int) -> int:
+    """Return the part of a limit that leaves some connections to others."""
+    return max(1, number * 3 // 4)
 
 
 @attrs.frozen(eq=False)
@@ -102,8 +223,9 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, number: int) -> ConnectionLimits:
-        pages, files = ConnectionLimit(number), ConnectionLimit(number)
-        return cls(pages, files, ConnectionLimit(max(1, number * 3 // 4), within=files))
+        limit = partial(ConnectionLimit, scheduler=Scheduler())
+        files = limit(number)
+        return cls(limit(number), files, limit(_most_of(number), within=files))
 
 
 def connection_pool(clock: IReactorTime, connections: int) -> HTTPConnectionPool:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.simple import urls
 from proxpi.upstream.connections import (
+    BACKGROUND_CONNECTIONS,
     CONNECTIONS,
     HEAD_LIMIT,
     KEEP_ALIVE,
     READ_SIZE,
     ConnectionLimit,
+    ConnectionLimits,
+    Queue,
+    Scheduler,
 )
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.cases import Case, run
@@ -24,10 +29,11 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"
 LINE = b"X-Filler: " + b"x" * 1000 + b"\r\n"
 
 
-class LimitTests(Case):
+class LimitCase(Case):
     def setUp(self) -> None:
-        self.limit = ConnectionLimit(2)
-        self.narrow = ConnectionLimit(1, within=self.limit)
+        self.scheduler = Scheduler()
+        self.limit = ConnectionLimit(2, self.scheduler)
+        self.narrow = ConnectionLimit(1, self.scheduler, within=self.limit)
         self.served: list[str] = []
         self.holders: list[Deferred[None]] = []
         self.addCleanup(self.release_all)
@@ -36,11 +42,17 @@ class LimitTests(Case):
         for holder in reversed(self.holders):
             holder.addErrback(lambda _: None).cancel()
 
-    def hold(self, name: str, url: str = ONE, limit: ConnectionLimit | None = None) -> int:
+    def hold(
+        self,
+        name: str,
+        url: str = ONE,
+        limit: ConnectionLimit | None = None,
+        queue: Queue | None = None,
+    ) -> int:
         """Acquire a connection and hold it until it is cancelled; return its number."""
 
         async def hold() -> None:
-            release = await (limit or self.limit).acquire(urls.origin(url))
+            release = await (limit or self.limit).acquire(urls.origin(url), queue)
             try:
                 self.served.append(name)
                 await Deferred()
@@ -55,6 +67,11 @@ class LimitTests(Case):
             self.holders[number].cancel()
             self.error(self.holders[number], CancelledError)
 
+    def acquire(self, limit: ConnectionLimit, queue: Queue) -> Deferred[Callable[[], None]]:
+        return run(limit.acquire(urls.origin(ONE), queue))
+
+
+class LimitTests(LimitCase):
     def test_first_in_first_out(self) -> None:
         """Excess requests queue first in, first out; a cancelled one takes no turn."""
         for name in "abcdef":
@@ -65,6 +82,26 @@ class LimitTests(Case):
         assert self.served == list("abcef")
         self.release(4, 5)
         assert not self.limit.is_reached(urls.origin(ONE))
+
+    def test_ends_at_once(self) -> None:
+        """A request that ends as soon as it has its connection loses no other request."""
+
+        async def ends(name: str) -> None:
+            (await self.limit.acquire(urls.origin(ONE)))()
+            self.served.append(name)
+            for each in "12":
+                self.hold(name + each)
+
+        self.hold("a")
+        self.hold("b")
+        requests = [run(ends(name)) for name in "xyz"]
+        self.release(0, 1)
+        for request in requests:
+            self.result(request)
+        assert len(self.served) == 5 + 2
+        while len(self.served) < 5 + 6:
+            self.release(next(n for n, each in enumerate(self.holders) if not each.called))
+        assert sorted(self.served) == ["a", "b", "x", "x1", "x2", "y", "y1", "y2", "z", "z1", "z2"]
 
     def test_origins(self) -> None:
         """Each origin has its own limit: another port is another origin, another case is not."""
@@ -82,17 +119,140 @@ class LimitTests(Case):
         assert self.served == ["a", "c"]
         assert self.narrow.is_reached(urls.origin(ONE))
         self.release(0)
-        assert self.served == ["a", "c", "d"]
-        self.release(1, 2)  # b is cancelled while it waits for the wide limit
+        assert self.served == ["a", "c", "b"]
+        self.release(2)
+        assert self.served == ["a", "c", "b", "d"]
         self.hold("e", limit=self.narrow)
-        assert self.served == ["a", "c", "d", "e"]
+        self.hold("f")
+        self.release(3)  # e waits for the narrow limit alone, and holds up no other request
+        assert self.served == ["a", "c", "b", "d", "f"]
+        self.release(4, 1)  # e is cancelled while it waits
+        self.hold("g", limit=self.narrow)
+        assert self.served == ["a", "c", "b", "d", "f", "g"]
 
-        queue: set[Deferred[Any]] = set()
-        waiting = run(self.limit.acquire(urls.origin(ONE), queue))
-        (queued,) = queue  # a request is in its queue while it waits, and there it can be cancelled
-        queued.cancel()
-        self.error(waiting, CancelledError)
-        assert queue == set()
+    def test_cancelled(self) -> None:
+        """A queue tells whether a request waits, and cancels those that do."""
+        for background in (False, True):
+            queue = Queue(background)
+            sent, waiting = (self.acquire(self.narrow, queue) for _ in range(2))
+            release = self.result(sent)
+            assert queue
+            queue.cancel()
+            self.error(waiting, CancelledError)
+            assert not queue
+            release()
+        self.hold("a", limit=self.narrow)
+        assert self.served == ["a"]
+
+
+class BackgroundTests(LimitCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.background = Queue(background=True)
+
+    def test_clients_first(self) -> None:
+        """A background request waits while a client's does, however late that came."""
+        for name in "ab":
+            self.hold(name)
+        for name in "xyz":
+            self.hold(name, queue=self.background)
+        for name in "cd":
+            self.hold(name)
+        assert self.served == ["a", "b"]
+        self.release(0, 1)
+        assert self.served == list("abcd")
+        self.release(5, 3, 6)  # y is cancelled while it waits
+        assert self.served == list("abcdx")
+        self.hold("e")
+        self.release(2)
+        assert self.served == list("abcdxe"), "of two connections, one is left to clients"
+        self.release(7)
+        assert self.served == list("abcdxez")
+
+    def test_a_client_leaves(self) -> None:
+        """A background request gets its connection once the last client's request left."""
+        limit = ConnectionLimit(4, self.scheduler)
+        narrow = ConnectionLimit(1, self.scheduler, within=limit)
+        self.hold("a", limit=narrow)
+        self.hold("b", limit=narrow)
+        self.hold("x", limit=limit, queue=self.background)
+        assert self.served == ["a"]
+        self.release(1)
+        assert self.served == ["a", "x"]
+
+    def test_some_are_left(self) -> None:
+        """Background requests leave a quarter of the connections to an origin to clients."""
+        limit = ConnectionLimit(8, self.scheduler)
+        for number in range(8):
+            self.hold(f"background {number}", limit=limit, queue=self.background)
+        assert len(self.served) == 6
+        for name in "ab":
+            self.hold(name, limit=limit)
+        assert self.served[6:] == ["a", "b"]
+
+    def test_cap(self) -> None:
+        """Pages and files of all origins together have eight background connections at most."""
+        limits = ConnectionLimits.of(CONNECTIONS)
+        for number in range(8):
+            for limit in (limits.pages, limits.files):
+                url = f"https://host-{number}.example/"
+                self.hold(f"{number}", url, limit=limit, queue=Queue(background=True))
+        assert len(self.served) == BACKGROUND_CONNECTIONS == 8
+        self.hold("client", limit=limits.pages)
+        self.release(0, 5)
+        assert self.served[8:] == ["client", "4", "4"]
+
+    def test_lifted_while_it_waits(self) -> None:
+        """A request that a client waits for goes behind those of clients, before the others."""
+        self.hold("a")
+        self.hold("b")
+        self.hold("x", queue=Queue(background=True))
+        self.hold("y", queue=self.background)
+        self.hold("c")
+        self.background.lift()
+        self.hold("d")
+        self.release(0, 1, 4, 3, 5)
+        assert self.served == list("abcydx")
+
+    def test_lifted_at_once(self) -> None:
+        """A lifted request takes a connection that was left to clients."""
+        self.hold("x", queue=Queue(background=True))
+        self.hold("y", queue=self.background)
+        assert self.served == ["x"]
+        self.background.lift()
+        assert self.served == ["x", "y"]
+
+    def test_lifted_while_it_runs(self) -> None:
+        """A request that was lifted is none of the eight, and ends as any other."""
+        limit = ConnectionLimit(CONNECTIONS, self.scheduler)
+        for number in range(10):
+            queue = self.background if number < 2 else Queue(background=True)
+            self.hold(f"{number}", limit=limit, queue=queue)
+        assert len(self.served) == 8
+        self.background.lift()
+        assert len(self.served) == 10
+        self.hold("more", limit=limit, queue=Queue(background=True))
+        self.release(0, 1)
+        assert "more" not in self.served
+        self.release(2)
+        assert "more" in self.served
+        self.background.lift()
+
+    def test_not_admitted(self) -> None:
+        """A background request that is pointless once its turn comes is cancelled, not sent."""
+        admitted = True
+        queue = Queue(True, lambda: admitted)
+        self.hold("x", queue=self.background)
+        waiting = [self.acquire(self.limit, queue) for _ in range(3)]
+        self.release(0)
+        release = self.result(waiting[0])
+        admitted = False
+        release()
+        for each in waiting[1:]:
+            self.error(each, CancelledError)
+        queue.lift()
+        self.hold("a")
+        assert self.served == ["x", "a"]
 
 
 class NetworkCase(Case):
