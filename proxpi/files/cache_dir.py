@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from io import FileIO
 from itertools import islice
@@ -320,13 +320,23 @@ class CacheDir:
             self.eviction_index.mark_unverified(path)
         self._log.error(error, UNREADABLE)
 
-    def partial(self, reference: FileReference, *, cacheable: bool = True) -> PartialFile:
-        """Begin a file; raises an `OSError` if the disk does not take it."""
+    def partial(
+        self,
+        reference: FileReference,
+        *,
+        cacheable: bool = True,
+        prefetched: Callable[[], bool] = lambda: False,
+    ) -> PartialFile:
+        """
+        Begin a file; raises an `OSError` if the disk does not take it.
+
+        :param prefetched: tells whether no client waits for it
+        """
         path = reference.cache_path
         if path is not None:
             layout.stat_cache_path(self.folder, path)
         self.own.mkdir(parents=True, exist_ok=True)  # it may have been emptied meanwhile
-        reservation = self.quota.reserve(reference.size)
+        reservation = self.quota.reserve(reference.size, prefetched)
         try:
             partial = PartialFile(self.own, reference, reservation)
         except OSError:
@@ -372,7 +382,8 @@ class CacheDir:
         known = () if reference.has_digest else (*validators, now)
         url = digest_of_url(reference.url)
         verified = VerifiedFile(identity, digests, url, reference.listing_key, *known)
-        self.eviction_index.add(path, identity.size, verified)
+        prefetched = partial.reservation.prefetched()
+        self.eviction_index.add(path, identity.size, verified, prefetched=prefetched)
         return None
 
     def discard(self, partial: PartialFile) -> None:

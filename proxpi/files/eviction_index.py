@@ -10,6 +10,10 @@ Policy: GreedyDual-Size-Frequency (GDSF). The file with the lowest *priority* is
 priority = inflation + min(uses, 4) * cost / size. The *inflation* is the priority of the last
 evicted file; so it rises, and unused files age. The cost is that of a miss: the bytes of the file
 and one request. ``benchmarks/eviction.py`` compares this with other policies.
+
+A *prefetched* file was fetched without a client that waited for it, and has not been used yet. Its
+priority is 0, below that of any used file: prefetched files are evicted first, the oldest of them
+before the others. At its first use it gets the priority of a new file.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ REQUEST = 3_000_000
 MAX_USES = 4
 #: Bytes that a file takes at least, as file systems have it.
 MIN_SIZE = 1024
+#: The priority of prefetched files, and of no other file.
+PREFETCHED = 0.0
 
 
 # Cache path, bytes, uses, priority, and what is known of the bytes.
@@ -73,13 +79,21 @@ class _IndexedFile:
     turn: int
     verified: VerifiedFile | None = None
 
+    @property
+    def prefetched(self) -> bool:
+        return self.priority == PREFETCHED
+
 
 @attrs.define(eq=False)
 class EvictionIndex:
-    """The cached files by cache path: how many bytes are `used`, how often each is `in_use`."""
+    """The cached files by cache path: how many bytes are `used`, how often each is `in_use`.
+
+    :ivar prefetched: bytes of the prefetched files, which `used` counts, too
+    """
 
     _response_cache: CachedResponses | None = None
     used: int = attrs.field(init=False, default=0)
+    prefetched: int = attrs.field(init=False, default=0)
     changes: int = attrs.field(init=False, default=0)
     in_use: Counter[str] = attrs.field(init=False, factory=Counter)
     _files: dict[str, _IndexedFile] = attrs.field(init=False, factory=dict)
@@ -105,22 +119,34 @@ class EvictionIndex:
     def verified(self, path: str) -> VerifiedFile | None:
         return self._files[path].verified if path in self._files else None
 
-    def add(self, path: str, size: int, verified: VerifiedFile | None = None) -> None:
+    def is_prefetched(self, path: str) -> bool:
+        return path in self._files and self._files[path].prefetched
+
+    def add(
+        self,
+        path: str,
+        size: int,
+        verified: VerifiedFile | None = None,
+        *,
+        prefetched: bool = False,
+    ) -> None:
         """Add a file in the place of any other; with the same size it keeps its uses."""
         file = self._files.get(path)
         if file is not None and file.size == size:
             file.verified = verified
         else:
             self.remove(path)
-            priority = self._inflation + value(0, size)
+            priority = PREFETCHED if prefetched else self._inflation + value(0, size)
             self._files[path] = _IndexedFile(size, 0, priority, next(self._turns), verified)
             self.used += size
+            self.prefetched += size if prefetched else 0
             self._push(path)
         self._note_change(path)
 
     def remove(self, path: str) -> None:
         if (file := self._files.pop(path, None)) is not None:
             self.used -= file.size
+            self.prefetched -= file.size if file.prefetched else 0
         self._note_change(path)
 
     def set_revalidated_at(self, path: str, now: float) -> None:
@@ -138,10 +164,12 @@ class EvictionIndex:
             self._invalidate(path)
 
     def use(self, path: str, uses: int = 1) -> None:
-        """Count uses of a file, if it is cached."""
+        """Count uses of a file, if it is cached; after the first one it is not prefetched."""
         if (file := self._files.get(path)) is not None:
             file.uses += uses
-            file.priority = self._inflation + value(file.uses, file.size)
+            if file.uses or not file.prefetched:
+                self.prefetched -= file.size if file.prefetched else 0
+                file.priority = self._inflation + value(file.uses, file.size)
             file.turn = next(self._turns)
             self._push(path)
             self.changes += 1
@@ -165,7 +193,12 @@ class EvictionIndex:
         self._inflation = max(self._inflation, self._files[path].priority)
 
     def victims(
-        self, excess: int, staying: Iterable[str] = (), limit: int | None = None
+        self,
+        excess: int,
+        staying: Iterable[str] = (),
+        limit: int | None = None,
+        *,
+        prefetched: bool = False,
     ) -> list[str] | None:
         """
         Choose the files to evict, the lowest priorities first; this changes nothing.
@@ -178,9 +211,13 @@ class EvictionIndex:
 
         :param excess: bytes to be freed
         :param staying: files that stay, as do those in use
+        :param prefetched: whether no other than prefetched files may be evicted
         """
         kept = {*staying, *self.in_use}
-        if excess > 0 and excess > self.used - sum(map(self.size, kept)):
+        evictable = self.used - sum(map(self.size, kept))
+        if prefetched:
+            evictable = self.prefetched - sum(map(self.size, filter(self.is_prefetched, kept)))
+        if excess > 0 and excess > evictable:
             return None
         victims: list[str] = []
         popped = []
@@ -243,6 +280,7 @@ class EvictionIndex:
         for path, size, uses, priority, verified in rows:
             self._files[path] = _IndexedFile(size, uses, priority, next(self._turns), verified)
         self.used = sum(file.size for file in self._files.values())
+        self.prefetched = sum(file.size for file in self._files.values() if file.prefetched)
         self._rebuild_heap()
 
     def _push(self, path: str) -> None:

@@ -6,6 +6,9 @@ and upstream state the same one. A reservation that needs more bytes than are fr
 cached files and waits until they are unlinked. If the files that may be evicted free too little, it
 is refused before a byte is written and before anything is evicted.
 
+*Prefetched* files, cached and partial ones together, have at most a tenth of the capacity. Their
+reservations evict no other than prefetched files.
+
 An unlink may take long, so a thread does it; by then another file may lie at the cache path. Hence
 a file is *cached* (under its cache path), then *queued* (renamed, on the reactor's thread, to a
 reserved name in the same folder), then *unlinked*. One that cannot be unlinked is *stuck* until it
@@ -18,6 +21,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -36,6 +40,8 @@ from proxpi.single_flight import InThread
 BATCH = 100
 #: Failed evictions after which a reservation is refused.
 MAX_FAILED_EVICTIONS = 10
+#: The part of the capacity that prefetched files have at most, as a divisor.
+PREFETCHED_PART = 10
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
@@ -180,21 +186,40 @@ class Quota:
         """Whether a file may be cached; `size`: ``None`` if it is unknown."""
         return self.capacity > 0 and (size or 0) <= self.capacity
 
-    def reserve(self, stated: int | None) -> Reservation:
+    @property
+    def prefetched(self) -> int:
+        """Bytes of the prefetched files: cached and partial ones."""
+        partial = sum(each.size for each in self.reservations if each.prefetched())
+        return self.eviction_index.prefetched + partial
+
+    def admits_prefetched(self, size: int) -> bool:
+        """
+        Whether files may be prefetched: they replace the prefetched files, but no other.
+
+        :param size: bytes of all that are to be prefetched at a time, as far as it is known
+        """
+        free = self.prefetched - self.excess
+        most = min(self.capacity // PREFETCHED_PART, free)
+        return self.eviction_index.is_complete and self.capacity > 0 and size <= most
+
+    def reserve(
+        self, stated: int | None, prefetched: Callable[[], bool] = lambda: False
+    ) -> Reservation:
         """Begin the reservation of a partial file; `stated`: its size by the index."""
-        reservation = Reservation(self, stated, stated)
+        reservation = Reservation(self, stated, stated, prefetched)
         self.reservations.add(reservation)
         return reservation
 
-    def make_space(self) -> Deferred[None] | None:
+    def make_space(self, *, prefetched: bool = False) -> Deferred[None] | None:
         """
         Evict what exceeds the capacity; raises :class:`Full` if that frees too little.
 
+        :param prefetched: evict prefetched files alone, and what exceeds their part as well
         :return: ``None`` if nothing does; else a Deferred that fires when to repeat the call
         """
-        while self.used > self.capacity:
+        while self.used > self.capacity or self._excess(prefetched) > 0:
             try:
-                self._evict()
+                self._evict(prefetched)
             finally:
                 progress = self._queue.start()
             if self._queue:
@@ -204,15 +229,20 @@ class Quota:
     def shrink(self, _: object = None) -> None:
         """Evict what exceeds the capacity, while nothing waits for it."""
         with suppress(Full):  # what is left is in use, or cannot be removed
-            progress = self.make_space()
+            progress = self.make_space() or self.make_space(prefetched=True)
             if progress is not None:
                 progress.addCallback(self.shrink)
 
-    def _evict(self) -> None:
+    def _excess(self, prefetched: bool) -> int:
+        if not prefetched:
+            return self.excess
+        return max(self.excess, self.prefetched - self.capacity // PREFETCHED_PART)
+
+    def _evict(self, prefetched: bool) -> None:
         failed: set[str] = set()
-        while (excess := self.excess) > 0:
+        while (excess := self._excess(prefetched)) > 0:
             self.eviction_index.collect_uses()
-            victims = self.eviction_index.victims(excess, failed, BATCH)
+            victims = self.eviction_index.victims(excess, failed, BATCH, prefetched=prefetched)
             if victims is None or len(failed) >= MAX_FAILED_EVICTIONS:
                 raise Full
             for path in victims:
@@ -234,11 +264,13 @@ class Reservation:
 
     :ivar stated: its size by the index
     :ivar expected: the same, or else its size by the first response of the upstream
+    :ivar prefetched: tells whether no client waits for the file
     """
 
     _quota: Quota
     stated: int | None
     expected: int | None
+    prefetched: Callable[[], bool]
     size: int = 0
 
     def announce(self, size: int) -> None:
@@ -270,7 +302,7 @@ class Reservation:
                 raise Full
             self.size = size
         try:
-            return quota.make_space()
+            return quota.make_space(prefetched=self.prefetched())
         except Full:
             self.size = before
             raise

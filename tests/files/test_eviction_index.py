@@ -16,7 +16,9 @@ from proxpi.files.verify import VerifiedFile
 PATHS = st.sampled_from([f"h/{name}" for name in "abcdef"])
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "use", "remove", "raise_inflation"]), PATHS, st.integers(1, 10**7)
+        st.sampled_from(["add", "prefetch", "use", "remove", "raise_inflation"]),
+        PATHS,
+        st.integers(1, 10**7),
     ),
     max_size=60,
 )
@@ -29,8 +31,8 @@ def after(steps: list[tuple[str, str, int]]) -> EvictionIndex:
     """Return the index after these steps, as far as they are possible."""
     index = EvictionIndex()
     for step, path, size in steps:
-        if step == "add":
-            index.add(path, size)
+        if step in ("add", "prefetch"):
+            index.add(path, size, prefetched=step == "prefetch")
         elif step == "remove" or path in index:
             getattr(index, step)(path)
     return index
@@ -84,9 +86,14 @@ def test_value(uses: int, size: int, more: int, larger: int) -> None:
 
 @given(STEPS)
 def test_invariants(steps: list[tuple[str, str, int]]) -> None:
-    """The sum is that of the files, choosing changes nothing, and a restart keeps the order."""
+    """The sums are those of the files, prefetched ones go first, and a restart keeps the order."""
     index = after(steps)
     assert index.used == sum(map(index.size, index))
+    prefetched = [path for path in order(index) if index.is_prefetched(path)]
+    assert index.prefetched == sum(map(index.size, prefetched))
+    assert order(index)[: len(prefetched)] == prefetched
+    assert index.victims(index.prefetched, prefetched=True) == prefetched
+    assert index.victims(index.prefetched + 1, prefetched=True) is None
     assert len(index) == len(list(index))
     assert sorted(order(index)) == sorted(index)
     assert order(index) == order(index)
@@ -95,7 +102,7 @@ def test_invariants(steps: list[tuple[str, str, int]]) -> None:
     restarted.load(index.dump())
     assert order(restarted) == order(index)
     assert restarted.dump() == index.dump()
-    assert restarted.used == index.used
+    assert (restarted.used, restarted.prefetched) == (index.used, index.prefetched)
 
 
 def test_scans_and_aging() -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 
 from proxpi.files import cache_dir, layout, quota
+from proxpi.files.cache_dir import CacheDir, PartialFile
 from proxpi.files.layout import RESERVED
 from proxpi.files.quota import MAX_FAILED_EVICTIONS, Full, TooLarge
+from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
 from tests.support.agent import Reply
 from tests.support.cache import CacheCase, bare, ref, refused
@@ -23,7 +26,41 @@ from tests.support.cases import entry, run
 from tests.support.logs import logged
 from tests.support.mirrors import TIMEOUT, URL, MirrorCase
 
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "prefetch", "lift", "adopt", "use", "restart"]),
+        st.integers(0, 5),
+        st.integers(1, 12),
+    ),
+    max_size=60,
+)
 CHUNKS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), max_size=40)
+
+
+@attrs.define
+class Arriving:
+    """A file that arrives, of which nothing is known before."""
+
+    cache: CacheDir
+    reference: FileReference
+    prefetched: bool
+    file: PartialFile = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.file = self.cache.partial(self.reference, prefetched=lambda: self.prefetched)
+
+    def write(self, size: int) -> bool:
+        """Write bytes; return whether the quota takes them."""
+        try:
+            self.file.write(bytes(size))
+        except Full:
+            self.cache.discard(self.file)
+            return False
+        return True
+
+    def adopt(self) -> None:
+        assert run(self.cache.adopt(self.file, self.reference)).called
+        self.cache.discard(self.file)
 
 
 class Admission(CacheCase):
@@ -311,6 +348,96 @@ class Reserved(CacheCase):
             self.cache_dir.partial(ref(deep.replace("/x", "e/x"), bytes(10)))
 
 
+class Prefetched(CacheCase):
+    """Prefetched files have a tenth of the capacity: here 10 bytes."""
+
+    def prefetch(self, name: str, size: int) -> FileReference:
+        return self.keep(name, bytes(size), prefetched=True)
+
+    def test_evict_each_other(self) -> None:
+        """Prefetched files evict the oldest of them, partial ones counted, and no used file."""
+        used, old = self.keep("used.whl", bytes(80)), self.prefetch("old.whl", 4)
+        new = self.prefetch("new.whl", 4)
+        partial = self.begin(ref("partial.whl", bytes(5)), bytes(5), prefetched=True)
+        assert self.names() == ["new.whl", "used.whl"]
+        with pytest.raises(Full):
+            self.begin(ref("more.whl", bytes(6)), bytes(6), prefetched=True)
+        assert self.names() == ["new.whl", "used.whl"], "it would not fit beside the partial one"
+        assert self.cache_dir.quota.prefetched == 9
+        self.cache_dir.discard(partial)
+        assert [self.content(file) is not None for file in (used, old, new)] == [True, False, True]
+
+    def test_larger_than_their_part(self) -> None:
+        """A file that is larger than the part is refused once its size is announced."""
+        self.prefetch("old.whl", 4)
+        partial = self.begin(bare("large.whl", 11), prefetched=True)
+        with pytest.raises(Full):
+            partial.reservation.announce(11)
+        self.cache_dir.discard(partial)
+        assert self.names() == ["old.whl"]
+
+    def test_admission(self) -> None:
+        """Prefetched files are admitted up to their part, and to what used files leave."""
+        quota = self.cache_dir.quota
+        assert quota.admits_prefetched(10) and not quota.admits_prefetched(11)
+        self.keep("used.whl", bytes(93))
+        self.prefetch("old.whl", 3)
+        assert quota.admits_prefetched(7) and not quota.admits_prefetched(8)
+        self.keep("more.whl", bytes(7))
+        assert quota.prefetched == 0 and not quota.admits_prefetched(1)
+        with pytest.raises(Full):
+            self.prefetch("new.whl", 1)
+        assert self.names() == ["more.whl", "used.whl"]
+        for capacity in (0, 9):
+            self.start(capacity)
+            assert not self.cache_dir.quota.admits_prefetched(1)
+
+    def test_first_use(self) -> None:
+        """At its first use a prefetched file joins the rest, with the priority of a new file."""
+        self.keep("old.whl", bytes(40))
+        file = self.prefetch("file.whl", 10)
+        assert self.content(file) is not None
+        assert self.cache_dir.quota.prefetched == 0
+        self.prefetch("other.whl", 10)
+        self.keep("new.whl", bytes(60))
+        assert self.names() == ["file.whl", "new.whl"], "prefetched ones go first, then old ones"
+
+    def test_failed_eviction(self) -> None:
+        """A prefetched file that cannot be evicted stays one, and others go before it."""
+        for name in "abc":
+            self.prefetch(f"{name}.whl", 3)
+        with refused(self.host / "a.whl", "rename"):
+            self.prefetch("d.whl", 3)
+        assert self.names() == ["a.whl", "c.whl", "d.whl"]
+        assert self.cache_dir.quota.prefetched == 9
+
+    def test_a_client_comes(self) -> None:
+        """Once a client waits for a file, it evicts as any other, and leaves the part."""
+        background = True
+        self.keep("used.whl", bytes(95))
+        partial = self.cache_dir.partial(bare("new.whl"), prefetched=lambda: background)
+        partial.write(bytes(5))
+        with pytest.raises(Full):
+            partial.write(bytes(1))
+        background = False
+        assert self.cache_dir.quota.prefetched == 0
+        assert partial.flush() is None
+        assert self.adopt(partial, bare("new.whl")) is None
+        assert (self.names(), self.cache_dir.quota.prefetched) == (["new.whl"], 0)
+
+    def test_restart(self) -> None:
+        """After a restart they are prefetched still; a smaller capacity has a smaller part."""
+        for name in "abc":
+            self.prefetch(f"{name}.whl", 3)
+        self.content(self.keep("used.whl", bytes(3)))
+        for capacity, left in ((100, "abc"), (60, "bc"), (1, "")):
+            self.result(self.cache_dir.close())
+            self.start(capacity)
+            names = [f"{name}.whl" for name in left]
+            assert self.names() == ([*names, "used.whl"] if capacity > 1 else [])
+            assert self.cache_dir.quota.prefetched == 3 * len(left)
+
+
 class Downloads(MirrorCase):
     def test_backpressure(self) -> None:
         """A download reads no more until the file that is evicted for it is unlinked."""
@@ -367,3 +494,47 @@ def test_never_more(chunks: list[tuple[int, int]], stated: bool) -> None:
             assert on_disk == cache.quota.used <= 100
         for partial, _ in arriving.values():
             cache.discard(partial)
+
+
+@settings(max_examples=100, deadline=None)
+@given(STEPS, st.booleans())
+def test_prefetched_files_have_their_part(steps: list[tuple[str, int, int]], full: bool) -> None:
+    """Prefetched files never have more than a tenth, nor evict a file that was used."""
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_dir, "BUFFER", 1)
+        arriving: dict[int, Arriving] = {}
+        cache = cache_folder(Path(name), 100)
+        cache.prepare()
+        steps = [("write", 9, 90), ("adopt", 9, 1)] * full + steps
+        for number, (step, lane, size) in enumerate(steps):
+            index = cache.eviction_index
+            used = {path for path in index if not index.is_prefetched(path)}
+            if step in ("write", "prefetch"):
+                if lane not in arriving:
+                    reference = bare(f"{number}.whl")
+                    arriving[lane] = Arriving(cache, reference, step == "prefetch")
+                each = arriving[lane]
+                if not each.write(size):
+                    del arriving[lane]
+                if not each.prefetched:
+                    used = set()  # any of them may be evicted
+            elif step == "lift" and lane in arriving:
+                arriving[lane].prefetched = False
+            elif step == "adopt" and lane in arriving:
+                arriving.pop(lane).adopt()
+            elif step == "use" and lane < len(index):
+                index.use(sorted(index)[lane])
+            elif step == "restart":
+                while arriving:
+                    cache.discard(arriving.popitem()[1].file)
+                before = cache.quota.prefetched
+                cache.close()
+                cache = cache_folder(Path(name), 100)
+                cache.prepare()
+                assert cache.quota.prefetched == before
+            index = cache.eviction_index
+            assert index.prefetched == sum(map(index.size, filter(index.is_prefetched, index)))
+            assert cache.quota.prefetched <= 10 and cache.quota.used <= 100
+            assert used <= {path for path in index if not index.is_prefetched(path)}
+        for each in arriving.values():
+            cache.discard(each.file)

@@ -114,16 +114,21 @@ class CacheCase(FolderCase):
             outcome[0].raiseException()
         return outcome[0]  # type: ignore[no-any-return]
 
-    def keep(self, name: str | FileReference, data: bytes) -> FileReference:
+    def keep(
+        self, name: str | FileReference, data: bytes, *, prefetched: bool = False
+    ) -> FileReference:
         """Cache a file as a download does; return its reference."""
         reference = ref(name, data) if isinstance(name, str) else name
-        uncached = self.adopt(self.begin(reference, data), reference)
+        partial = self.begin(reference, data, prefetched=prefetched)
+        uncached = self.adopt(partial, reference)
         assert uncached is None
         return reference
 
-    def begin(self, reference: FileReference, data: bytes = b"") -> PartialFile:
+    def begin(
+        self, reference: FileReference, data: bytes = b"", *, prefetched: bool = False
+    ) -> PartialFile:
         """Begin a partial file with its first bytes; it is discarded if they are refused."""
-        partial = self.cache_dir.partial(reference)
+        partial = self.cache_dir.partial(reference, prefetched=lambda: prefetched)
         try:
             partial.write(data)
         except OSError:
