@@ -80,11 +80,12 @@ def _entry(found: dict[str, Any], base: str) -> FileEntry | None:
             entry["core-metadata"] = value
             break
     for key, value in found.items():
-        if (accept := _ACCEPT.get(key)) is not None:
-            if value is not None and (value := accept(value)) is not None:
-                entry[key] = value
-        elif key not in _READ_ALREADY:
+        if value is None or key in _READ_ALREADY:
+            continue
+        if (accept := _ACCEPT.get(key)) is None:
             entry |= passed_on({key: value})
+        elif (value := accept(value)) is not None:
+            entry[key] = value
     return entry
 
 
@@ -147,6 +148,8 @@ def _without_nulls(value: Any, levels: int) -> Any:
 
 
 def _digests(value: object) -> dict[str, str]:
+    if model.is_sha256_alone(value):
+        return value
     if isinstance(value, dict):
         found = value.items()
         return {name.lower(): hex.strip().lower() for name, hex in found if isinstance(hex, str)}
@@ -183,11 +186,13 @@ def _flag(value: object) -> bool | None:
 
 
 def _size(value: object) -> int | None:
+    if type(value) is int:
+        return value if value >= 0 else None
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         return int(value)
     if isinstance(value, float) and 0 <= value <= 2**53 and value.is_integer():
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return None
 
 
 def _upload_time(value: object) -> str | None:

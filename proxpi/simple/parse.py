@@ -77,7 +77,7 @@ def parse_project(body: bytes, content_type: str | None, url: str, name: str) ->
     """
     require_known_version(content_type)
     body, charset = _without_mark(body)
-    if max(body.count(b","), body.count(b"<")) > MAX_ELEMENTS:
+    if len(body) > MAX_ELEMENTS < max(body.count(b","), body.count(b"<")):
         raise NotAnIndexPage(f"The answer has more than {MAX_ELEMENTS} elements.")
     if body.startswith(b"{"):
         return _from_json(body, url, name)
@@ -179,9 +179,10 @@ def _read(
 
 
 def _decoded_value(raw: msgspec.Raw) -> object:
-    with suppress(ValueError, RecursionError):
+    try:
         return _VALUE.decode(raw)
-    return None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _sound_value(value: object) -> object:

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from proxpi.simple.model import FileEntry, Project, published_hash, to_json
+from proxpi.simple.model import FileEntry, Project, is_sha256_alone, published_hash, to_json
 from proxpi.simple.negotiate import Serialization
 
 JSON_VERSION = "1.4"
@@ -60,6 +60,8 @@ def _json_file(entry: FileEntry) -> dict[str, Any]:
 
 
 def _published(hashes: object) -> dict[str, str]:
+    if is_sha256_alone(hashes):
+        return hashes
     return dict([published]) if (published := published_hash(hashes)) else {}
 
 
