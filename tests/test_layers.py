@@ -24,6 +24,7 @@ LAYERS = [
     {"simple", "single_flight", "atomic_files", "settings", "metrics"},
     {"upstream"},
     {"index", "files"},
+    {"prefetch"},
     {"web"},
     {"options", "logs", "resources"},
     {"service"},
@@ -93,7 +94,7 @@ def test_nothing_imports_upward() -> None:
 
 def test_a_layer_is_used_by_its_face() -> None:
     """A module imports names of another layer from its package, which states what it offers."""
-    packages = {"simple", "upstream", "index", "files", "web"}
+    packages = {"simple", "upstream", "index", "files", "prefetch", "web"}
     found = {
         f"{label(path)} {node.module}"
         for path in MODULES
