@@ -1,0 +1,85 @@
+"""Requirements of a project, read from core metadata for one client (PEP 508); pure.
+
+Only what the client's resolver follows counts: a requirement whose marker is true for the client
+and one of the requested extras. A requirement by URL names no file of an index.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+
+import attrs
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from proxpi.prefetch.client import applies
+from proxpi.simple import names
+
+#: Bytes of core metadata, and requirements in it, that are read; real ones have a few hundred.
+MAX_HEAD = 512 * 1024
+MAX_REQUIREMENTS = 1000
+#: Characters of one requirement.
+MAX_LENGTH = 2000
+
+_FIELD = re.compile(
+    rb"^Requires-Dist:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE
+)
+
+
+@attrs.frozen
+class Required:
+    """What one project requires of another: specifiers of its version, and extras."""
+
+    specifiers: frozenset[str]
+    extras: frozenset[str]
+
+    def merge(self, other: Required) -> Required:
+        return Required(self.specifiers | other.specifiers, self.extras | other.extras)
+
+
+def read_requirements(metadata: bytes) -> list[Requirement]:
+    """Read the ``Requires-Dist`` fields of core metadata; what is malformed is left out."""
+    head = metadata[:MAX_HEAD].replace(b"\r\n", b"\n").partition(b"\n\n")[0]
+    found = []
+    for number, field in enumerate(_FIELD.finditer(head)):
+        if number == MAX_REQUIREMENTS:
+            break
+        requirement = _parse(field[1])
+        if requirement is not None:
+            found.append(requirement)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _parse(field: bytes) -> Requirement | None:
+    try:
+        text = field.decode().replace("\n", " ")
+        return Requirement(text) if len(text) <= MAX_LENGTH else None
+    except (UnicodeDecodeError, InvalidRequirement, RecursionError):
+        return None
+
+
+def applicable(
+    requirements: Iterable[Requirement],
+    environment: Mapping[str, str] | None,
+    extras: Collection[str] = (),
+) -> dict[str, Required]:
+    """
+    Return the requirements that a client follows, by normalized name.
+
+    :param environment: of the markers; see :func:`proxpi.prefetch.client.applies`
+    :param extras: requested extras, normalized
+    """
+    followed: dict[str, Required] = {}
+    for each in requirements:
+        name = names.normalize(each.name)
+        if each.url is not None or name is None:
+            continue
+        if not applies(each.marker, environment, extras):
+            continue
+        specifiers = frozenset((str(each.specifier),)) if each.specifier else frozenset[str]()
+        required = Required(specifiers, frozenset(map(canonicalize_name, each.extras)))
+        followed[name] = followed[name].merge(required) if name in followed else required
+    return followed

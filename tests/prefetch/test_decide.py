@@ -1,0 +1,438 @@
+"""The decisions for one client run, step by step; no I/O, and no clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+
+from proxpi.prefetch import decide
+from proxpi.prefetch.candidates import Candidate, Wanted
+from proxpi.prefetch.client import UNKNOWN, Client, platforms_of, wheel_tags
+from proxpi.prefetch.decide import (
+    ClientRun,
+    Fetch,
+    Guess,
+    Join,
+    Kind,
+    Read,
+    Search,
+    State,
+    Step,
+)
+
+PIP = Client(
+    installer="pip",
+    version=(26, 3),
+    environment={"python_version": "3.11", "python_full_version": "3.11.7"},
+    ranks=wheel_tags("3.11", "CPython", platforms_of("manylinux_2_28_x86_64")),
+)
+OLD_PIP = attrs.evolve(PIP, version=(22, 3), reads_metadata=False)
+LOCKING_UV = attrs.evolve(PIP, installer="uv", resolves_only=True)
+
+
+def wheel(name: str, version: str = "1.0") -> str:
+    return f"{name}-{version}-py3-none-any.whl"
+
+
+def page(name: str) -> Guess:
+    return Guess(Kind.PAGE, name)
+
+
+def metadata(name: str, version: str = "1.0") -> Guess:
+    return Guess(Kind.METADATA, name, wheel(name, version))
+
+
+def file(name: str, version: str = "1.0") -> Guess:
+    return Guess(Kind.FILE, name, wheel(name, version))
+
+
+def candidate(name: str, version: str = "1.0", **keys: Any) -> Candidate:
+    return Candidate(wheel(name, version), 1000, **({"has_metadata": True} | keys))
+
+
+@attrs.define
+class Story:
+    """A run with a cache in memory: absent is what `states` does not have."""
+
+    client: Client = PIP
+    states: dict[Guess, State] = attrs.field(factory=dict)
+    run: ClientRun = attrs.field(init=False)
+    _fetched: list[Guess] = attrs.field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.run = ClientRun(self.client)
+
+    def state(self, guess: Guess) -> State:
+        return self.states.get(guess, State.ABSENT)
+
+    def next(self) -> list[Step]:
+        steps = self.run.next(self)
+        self._fetched += [step.guess for step in steps if isinstance(step, Fetch)]
+        return steps
+
+    def fetched(self) -> list[Guess]:
+        """The guesses that were fetched since the last call."""
+        self.next()
+        fetched, self._fetched = self._fetched, []
+        return fetched
+
+    def find(self, name: str, version: str = "1.0", **keys: Any) -> None:
+        """Let the page of a project arrive, and its candidate be found."""
+        self.run.page_arrived(name)
+        self.search(name, candidate(name, version, **keys))
+
+    def search(self, name: str, found: Candidate | None, newer: str | None = None) -> Search:
+        """Let the search for a candidate end that is due."""
+        steps = self.next()
+        (search,) = [step for step in steps if isinstance(step, Search) and step.project == name]
+        self.run.found(search, found, newer)
+        return search
+
+    def read(self, name: str, *requirements: str, version: str = "1.0", **keys: Any) -> None:
+        parsed = [Requirement(each) for each in requirements]
+        self.run.metadata_arrived(name, wheel(name, version), parsed, **keys)
+
+    def resolve(self, name: str, *requirements: str) -> None:
+        """Let a client request the page and metadata of a project that it requires itself."""
+        self.run.page_requested(name)
+        self.find(name)
+        self.run.metadata_requested(name, wheel(name))
+        self.read(name, *requirements)
+
+
+def test_a_requested_page_leads_to_metadata_and_that_to_pages() -> None:
+    """The chain of a first install: page, candidate, metadata, pages of what it requires."""
+    story = Story()
+    story.run.page_requested("app")
+    assert story.next() == [Join(page("app"))]
+    story.find("app")
+    assert story.fetched() == [metadata("app")]
+    story.read("app", "one", "two>=2")
+    assert story.fetched() == [page("one")]
+    story.run.metadata_requested("app", wheel("app"))
+    assert story.fetched() == [page("two")]
+    story.run.page_arrived("two")
+    assert story.search("two", None).wanted == Wanted(frozenset({">=2"}))
+
+
+def test_nothing_is_guessed_twice() -> None:
+    """A project that several others require has one page, and a cycle ends."""
+    story = Story()
+    story.run.right = 100
+    story.resolve("app", "one", "two")
+    assert story.fetched() == [page("one"), page("two")]
+    story.find("one")
+    story.read("one", "two", "app", "one")
+    assert story.fetched() == [metadata("one")]
+    story.find("two")
+    story.read("two", "app")
+    assert story.fetched() == [metadata("two")]
+    assert story.next() == []
+
+
+def test_the_window_opens_with_right_guesses() -> None:
+    """Two guesses are outstanding at first; each right one allows two more."""
+    story = Story()
+    story.resolve("app", *(f"p{number}" for number in range(20)))
+    story.run.right = 0
+    assert len(story.fetched()) == 2
+    story.run.page_requested("p0")
+    assert len(story.fetched()) == 3
+    story.run.page_requested("p1")
+    assert len(story.fetched()) == 3
+    assert story.run.right == 2
+
+
+def test_a_guess_that_waits_for_the_window_proves_right_too() -> None:
+    """A client that requests what the closed window held back opens it again."""
+    story = Story()
+    story.run.wrong = 1
+    story.resolve("app", "one", "two", "three")
+    assert story.run.right == 1
+    assert story.fetched() == [page("one")]
+    story.run.wrong = 2
+    story.run.page_requested("two")
+    assert story.next() == [Join(page("two"))]
+    assert story.run.right == 2
+
+
+def test_another_choice_of_the_client_is_a_wrong_guess() -> None:
+    """The metadata of another version was wrong; what follows from it is withdrawn."""
+    story = Story()
+    story.run.right = 10
+    story.run.page_requested("app")
+    story.find("app", "2.0")
+    assert story.fetched() == [metadata("app", "2.0")]
+    story.read("app", "new", version="2.0")
+    assert story.fetched() == [page("new")]
+    story.run.metadata_requested("app", wheel("app"))
+    assert story.run.wrong == 1
+    story.read("app", "old")
+    story.run.page_arrived("new")
+    assert story.search("new", None).wanted == Wanted(frozenset())
+    assert story.fetched() == [page("old")]
+
+
+def test_later_requirements_change_the_prediction() -> None:
+    """A specifier that comes from another project leads to another search."""
+    story = Story()
+    story.run.right = 10
+    story.resolve("app", "one", "two")
+    story.find("one", "2.0")
+    story.find("two")
+    story.read("two", "one<2")
+    assert story.search("one", candidate("one")).wanted == Wanted(frozenset({"<2"}))
+    assert story.fetched()[-1] == metadata("one")
+
+
+def test_extras_count_once_an_enclosing_requirement_names_them() -> None:
+    """The requirements of an extra follow; those of no requested one do not."""
+    story = Story()
+    story.run.right = 10
+    story.resolve("app", "one")
+    story.find("one")
+    story.read("one", "always", "sometimes; extra == 'more'", "never; extra == 'other'")
+    assert story.fetched() == [page("one"), metadata("one"), page("always")]
+    story.resolve("app2", "one[more]")
+    assert story.fetched() == [page("sometimes")]
+
+
+def test_an_extra_may_name_other_extras_of_its_own_project() -> None:
+    """``demo[all]`` requires ``demo[one,two]``, and these what they say."""
+    story = Story()
+    story.run.right = 10
+    story.resolve("app", "demo[all]")
+    story.find("demo")
+    both = "demo[one,two]; extra == 'all'", "a; extra == 'one'", "b; extra == 'two'"
+    story.read("demo", *both)
+    assert {page("a"), page("b")} <= {*story.fetched()}
+
+
+def test_markers_are_evaluated_for_the_client() -> None:
+    """A requirement for an older Python leads to no request."""
+    story = Story()
+    story.run.right = 10
+    story.resolve("app", "backport; python_version < '3.11'", "typing; python_version > '3'")
+    assert story.fetched() == [page("typing")]
+
+
+def test_cached_metadata_is_read_and_stale_pages_are_revalidated_at_once() -> None:
+    """An expired tree takes no window: its pages are known from the metadata in the cache."""
+    names = ["app", *(f"p{number}" for number in range(50))]
+    story = Story()
+    story.states |= {page(name): State.STALE for name in names}
+    story.states |= {metadata(name): State.FRESH for name in names}
+    story.run.wrong = 10
+    story.run.page_requested("app")
+    assert story.next() == [Join(page("app")), Search("app", Wanted(frozenset()))]
+    story.run.found(Search("app", Wanted(frozenset())), candidate("app"))
+    assert story.next() == [Read(metadata("app"))]
+    story.read("app", *names[1:])
+    assert story.fetched() == [page(name) for name in names[1:]]
+
+
+def test_a_fresh_page_needs_no_request() -> None:
+    """A page in the cache is searched at once."""
+    story = Story(states={page("app"): State.FRESH})
+    story.run.page_requested("app")
+    assert story.next() == [Search("app", Wanted(frozenset()))]
+
+
+def test_files_follow_the_first_file_that_the_client_requests() -> None:
+    """A client that downloads has resolved: the wheels that it chose follow, window or not."""
+    story = Story()
+    story.resolve("app", "one")
+    story.resolve("one")
+    story.resolve("two")
+    story.run.wrong = 10
+    assert story.fetched() == []
+    story.run.file_requested("app", wheel("app"), has_metadata=True)
+    assert story.fetched() == [file("one"), file("two")]
+
+
+def test_a_client_that_only_resolves_gets_no_files_and_a_small_window() -> None:
+    """``uv lock`` may follow other platforms than its own, so little is guessed for it."""
+    story = Story(LOCKING_UV)
+    story.run.right = 100
+    story.resolve("app", *(f"p{number}" for number in range(50)))
+    assert len(story.fetched()) == decide.RESOLVE_WINDOW
+    story.run.file_requested("app", wheel("app"), has_metadata=True)
+    assert not [guess for guess in story.fetched() if guess.kind is Kind.FILE]
+
+
+def test_a_client_without_a_platform_gets_no_files() -> None:
+    """Pages and metadata are prefetched for it, wheels are not."""
+    story = Story(UNKNOWN)
+    story.resolve("app", "one", "two; python_version > '3'")
+    assert story.fetched() == [page("one")]
+    story.resolve("one")
+    story.run.file_requested("app", wheel("app"), has_metadata=True)
+    story.find("three", has_metadata=False)
+    assert not [guess for guess in story.fetched() if guess.kind is Kind.FILE]
+
+
+def test_an_older_pip_gets_the_wheel_itself() -> None:
+    """pip before 23.2 reads metadata out of the wheel: that is predicted, up to a size."""
+    story = Story(OLD_PIP)
+    story.run.page_requested("app")
+    story.find("app")
+    assert story.fetched() == [file("app")]
+    assert story.run.needs_metadata(file("app"))
+    story.read("app", "large")
+    assert not story.run.needs_metadata(file("app"))
+    story.run.file_requested("app", wheel("app"), has_metadata=True)
+    assert story.fetched() == [page("large")]
+    story.run.page_arrived("large")
+    story.search("large", attrs.evolve(candidate("large"), size=decide.LARGEST_WHEEL))
+    assert story.fetched() == []
+
+
+def test_an_index_without_metadata_is_resolved_by_wheels() -> None:
+    """Where no metadata is advertised, a new pip downloads wheels to resolve."""
+    story = Story()
+    story.run.page_requested("app")
+    story.find("app", has_metadata=False)
+    assert story.fetched() == [file("app")]
+    story.run.file_requested("app", wheel("app"), has_metadata=False)
+    story.read("app", "one")
+    story.find("one", has_metadata=False)
+    assert story.fetched() == [page("one"), file("one")]
+
+
+def test_unused_files_are_capped() -> None:
+    """Further files wait until the client has used those before."""
+    story = Story()
+    half = decide.UNUSED // 2
+    for name in ("a", "b", "c"):
+        story.run.page_requested(name)
+        story.run.page_arrived(name)
+        story.search(name, attrs.evolve(candidate(name), size=half))
+        story.run.metadata_requested(name, wheel(name))
+        story.read(name)
+    story.run.file_requested("z", wheel("z"), has_metadata=True)
+    assert story.fetched() == [file("a"), file("b")]
+    story.run.file_requested("a", wheel("a"), has_metadata=True)
+    assert story.fetched() == [file("c")]
+
+
+def test_a_private_file_names_nobody_before_the_client_chose_it() -> None:
+    """What only a guess says of a private project is requested from no index."""
+    story = Story()
+    story.run.right = 10
+    story.run.page_requested("internal")
+    story.find("internal", "2.0")
+    story.read("internal", "secret", version="2.0", private=True)
+    assert story.fetched() == [metadata("internal", "2.0")]
+    story.run.metadata_requested("internal", wheel("internal", "2.0"))
+    assert story.fetched() == [page("secret")]
+
+
+def test_a_failed_guess_leaves_the_window() -> None:
+    """A request that failed is no guess any more, and is not repeated."""
+    story = Story()
+    story.resolve("app", "one", "two", "three", "four", "five")
+    first = story.fetched()
+    assert len(first) == 4
+    story.run.failed(first[0])
+    assert len(story.fetched()) == 1
+    assert story.next() == []
+
+
+def test_the_budget_of_requests_is_kept() -> None:
+    """However right the guesses are, a run sends no more requests than its budget."""
+    story = Story()
+    story.run.right = 10_000
+    story.resolve("app", *(f"p{number}" for number in range(decide.REQUESTS + 5)))
+    assert len(story.fetched()) == decide.REQUESTS
+    assert story.fetched() == []
+
+
+def test_older_choices_give_a_cutoff_date() -> None:
+    """Two choices of versions that were the newest a year ago date the list."""
+    story = Story()
+    for name in ("one", "two"):
+        story.run.page_requested(name)
+        story.find(name, "2.0", uploaded="2026-06-01")
+        story.run.metadata_requested(name, wheel(name))
+        found = story.search(name, candidate(name, uploaded="2025-01-01"), newer="2025-06-01")
+        assert found.chosen == wheel(name)
+    story.run.page_requested("three")
+    story.run.page_arrived("three")
+    assert story.search("three", None).wanted.cutoff == "2025-06-01"
+
+
+def test_a_later_choice_contradicts_the_cutoff_date() -> None:
+    """A file that was uploaded after it shows that there is none; predictions are made anew."""
+    story = Story()
+    test = decide._Cutoff()
+    test.note("2025-01-01", "2025-06-01")
+    assert test.date is None
+    test.note("2025-02-01", "2025-05-01")
+    assert test.date == "2025-05-01"
+    test.note("2025-05-02", None)
+    assert test.date is None
+    test.note("2025-01-01", "2025-05-01")
+    assert test.date is None
+    story.next()
+
+
+def test_a_resolver_that_goes_back_dates_nothing() -> None:
+    """A second choice for a project is a conflict, not a date."""
+    story = Story()
+    story.run.page_requested("one")
+    story.find("one", "2.0", uploaded="2026-06-01")
+    story.run.metadata_requested("one", wheel("one", "2.0"))
+    story.run.metadata_requested("one", wheel("one"))
+    assert not [step for step in story.next() if isinstance(step, Search)]
+    assert story.run.wrong == 0
+
+
+NAMES = st.sampled_from([f"p{number}" for number in range(6)])
+VERSIONS = st.sampled_from(["1.0", "2.0"])
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("page_requested"), NAMES),
+        st.tuples(st.just("metadata_requested"), NAMES, VERSIONS),
+        st.tuples(st.just("file_requested"), NAMES, VERSIONS),
+        st.tuples(st.just("page_arrived"), NAMES),
+        st.tuples(st.just("metadata_arrived"), NAMES, VERSIONS, st.lists(NAMES, max_size=4)),
+        st.tuples(st.just("failed"), NAMES),
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS, st.sampled_from([PIP, OLD_PIP, LOCKING_UV, UNKNOWN]), st.randoms())
+def test_any_events_end_within_the_budget(events: list[Any], client: Client, random: Any) -> None:
+    """Whatever comes in whichever order: no step twice, counts stay right, and steps end."""
+    story, fetched = Story(client), list[Guess]()
+    run = story.run
+    for event, name, *rest in events:
+        match event:
+            case "page_requested" | "page_arrived":
+                getattr(run, event)(name)
+            case "metadata_requested":
+                run.metadata_requested(name, wheel(name, *rest))
+            case "file_requested":
+                run.file_requested(name, wheel(name, *rest), random.random() < 0.5)
+            case "metadata_arrived":
+                story.read(name, *rest[1], version=rest[0])
+            case "failed":
+                run.failed(page(name))
+        for _ in range(100):
+            if not (steps := story.next()):
+                break
+            for step in steps:
+                if isinstance(step, Fetch):
+                    fetched.append(step.guess)
+                elif isinstance(step, Search):
+                    found = candidate(step.project, random.choice(["1.0", "2.0"]))
+                    run.found(step, random.choice([found, None]))
+        else:
+            raise AssertionError("the steps do not end")
+    assert len(fetched) == len(set(fetched)) == run.requests <= decide.REQUESTS
+    assert run.unused >= 0 and len(fetched) <= 6 * 5
