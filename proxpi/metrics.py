@@ -66,7 +66,8 @@ FILE_HITS = _FILES.labels("hit")
 FILE_MISSES = _FILES.labels("miss")
 #: Redirects upstream.
 FILE_REDIRECTS = _FILES.labels("redirect")
-#: ``outcome``: kept, kept_unverified (no hash was known), not_kept, gone, failed, disk, too_large.
+#: ``outcome``: kept, kept_unverified (no hash was known), not_kept (deleted or cancelled
+#: meanwhile), gone, failed, disk, too_large. Downloads in the background count as any other.
 DOWNLOADS = _counter("downloads", "Downloads of files, by outcome.", "outcome")
 #: ``cause``: see :mod:`proxpi.files.fetch`.
 DISCARDED = _counter("discarded", "Fetched bodies that were discarded, by cause.", "cause")

@@ -8,7 +8,7 @@ from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import CachedResponses, EvictionIndex
 from proxpi.files.layout import OWN_FOLDER
-from proxpi.files.mirror import FileHead, Mirror, Redirect
+from proxpi.files.mirror import FileHead, Mirror, Prefetched, Redirect
 from proxpi.files.passthrough import RangeClient, RangeResponse
 from proxpi.files.quota import DeletionQueue, Quota
 from proxpi.files.resolver import FileReference, MissingUpstream, ProjectPages, Resolver
@@ -29,6 +29,7 @@ __all__ = [
     "Mirror",
     "MissingUpstream",
     "OpenFile",
+    "Prefetched",
     "ProjectPages",
     "Quota",
     "RangeClient",

@@ -249,8 +249,15 @@ class CacheDir:
         verified = self.eviction_index.verified(reference.cache_path or "")
         return verified if verified is not None and verified.matches(reference) else None
 
-    def open(self, reference: FileReference, *, fetched: bool = False) -> OpenFile | None:
-        """Open a verified file; `fetched`: whether it was downloaded for this request."""
+    def open(
+        self, reference: FileReference, *, fetched: bool = False, used: bool = True
+    ) -> OpenFile | None:
+        """
+        Open a verified file.
+
+        :param fetched: whether it was downloaded for this request
+        :param used: whether this counts as a use
+        """
         path, verified = reference.cache_path, self.verified(reference)
         if path is None or verified is None:
             return None
@@ -265,7 +272,8 @@ class CacheDir:
             file.close()
             self.eviction_index.mark_unverified(path)
             return None
-        self.eviction_index.use(path)
+        if used:
+            self.eviction_index.use(path)
         cached = Cached(self.eviction_index, path, str(full_path), identity)
         sha256 = verified.digests["sha256"]
         return OpenFile(file, identity.size, sha256, reference.has_digest, cached, fetched)

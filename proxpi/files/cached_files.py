@@ -53,8 +53,7 @@ class CachedFiles:
 
     async def open(self, reference: FileReference) -> OpenFile | None:
         """Open a file that is not outdated, once it is verified and, if stale, revalidated."""
-        if self._cache_dir.found(reference):
-            await self._checks.join(reference, lambda: self._cache_dir.check(reference)).wait()
+        await self.verify(reference)
         if reference not in self._outdated and not self._is_fresh(reference):
             flight = self._revalidations.join(reference, lambda: self._revalidate(reference))
             until = flight.started + DEADLINE
@@ -62,6 +61,12 @@ class CachedFiles:
                 with suppress(WaitTimeout):
                     await flight.wait(until)
         return None if reference in self._outdated else self._cache_dir.open(reference)
+
+    async def verify(self, reference: FileReference) -> bool:
+        """Verify a file if it was found; return whether a version of it is cached."""
+        if self._cache_dir.found(reference):
+            await self._checks.join(reference, lambda: self._cache_dir.check(reference)).wait()
+        return self._cache_dir.verified(reference) is not None
 
     def open_outdated(self, reference: FileReference, error: Exception) -> OpenFile:
         """Open the outdated version of a file that cannot be fetched, or raise the error."""

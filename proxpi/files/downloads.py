@@ -5,6 +5,11 @@ A download is *under way* from the first request for its file until its flight l
 meanwhile, the flight fails at once, and its spool goes on in memory for those that read it already.
 A client *waits* for the whole file, or *follows* the download from its first byte. A deleted
 download is *abandoned* once no client follows it or waits for it; any other goes on for the cache.
+
+A *prefetched* file is downloaded *in the background*: behind the requests of clients, and with one
+attempt. Once a client joins, the download is *lifted*: it is then the same as any other. One that
+no client has joined is abandoned when it is deleted, or when the call of
+:meth:`Downloads.prefetch` is cancelled.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 
 import attrs
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 
@@ -22,10 +28,10 @@ from proxpi.files.cached_files import CachedFiles
 from proxpi.files.fetch import Fetch
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
-from proxpi.files.spool import Reader, Spool
+from proxpi.files.spool import Reader, Spool, State
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights, WaitTimeout
-from proxpi.upstream import Offline, UpstreamClient, UpstreamFailed
+from proxpi.upstream import Offline, Queue, UpstreamClient, UpstreamFailed
 
 #: Below this size a file is sent only once it is whole: a wrong first response is then invisible.
 SMALL = 64 * 1024
@@ -50,7 +56,36 @@ class Downloads:
 
     def join(self, reference: FileReference) -> Flight[OpenFile | None]:
         """Join the download of a file; a result that may not be cached is shared at once."""
-        return self._flights.join(reference, lambda: self._download(reference))
+        self.lift(reference)
+        return self._flight(reference)
+
+    def lift(self, reference: FileReference) -> None:
+        """Take the download of a file out of the background, as a client waits for it."""
+        if (spool := self._spools.get(reference)) is not None:
+            spool.queue.lift()
+
+    async def prefetch(self, reference: FileReference) -> int | None:
+        """
+        Download a file in the background; return its bytes.
+
+        :return: ``None`` if it is under way already, not admitted, or not cached in the end
+        """
+        references = [each for each, spool in self._spools.items() if spool.queue.background]
+        size = sum(each.size or 0 for each in (reference, *references))
+        if reference in self._spools or not self._cache_dir.quota.admits_prefetched(size):
+            return None
+        spool = self._spool(reference, background=True)
+        try:
+            uncached = await self._flight(reference).wait()
+        except CancelledError:
+            if spool.state is State.FAILED:  # it was deleted
+                return None
+            if spool.queue.background:
+                self.delete(reference)
+            raise
+        except (Gone, UpstreamFailed, OSError):
+            return None
+        return spool.readable if uncached is None else None
 
     async def whole(self, reference: FileReference, until: float | None) -> OpenFile:
         """
@@ -119,16 +154,22 @@ class Downloads:
             self.delete(reference)
         self._cached.clear()
 
-    def _spool(self, reference: FileReference) -> Spool:
+    def _flight(self, reference: FileReference) -> Flight[OpenFile | None]:
+        return self._flights.join(reference, lambda: self._download(reference))
+
+    def _spool(self, reference: FileReference, *, background: bool = False) -> Spool:
         spool = self._spools.get(reference)
         if spool is None:
 
             def create() -> PartialFile:
                 # The file was deleted if it has another spool, or none.
                 cacheable = self._spools.get(reference) is spool
-                return self._cache_dir.partial(reference, cacheable=cacheable)
+                return self._cache_dir.partial(
+                    reference, cacheable=cacheable, prefetched=lambda: queue.background
+                )
 
-            spool = Spool(reference, create=create, close_partial=self._cache_dir.discard)
+            queue, close = Queue(background=background), self._cache_dir.discard
+            spool = Spool(reference, create=create, close_partial=close, queue=queue)
             self._spools[reference] = spool
         return spool
 
@@ -142,7 +183,7 @@ class Downloads:
                 outcome, url = "kept_unverified", urls.loggable(reference.url)
                 _log.warn("{url} is cached without a digest: its index names no known one", url=url)
         except Exception as error:
-            outcome = self._log_failure(reference, error)
+            outcome = self._log_failure(reference, error, background=spool.queue.background)
             raise
         finally:
             metrics.DOWNLOADS.labels(outcome).inc()
@@ -152,9 +193,11 @@ class Downloads:
             self._clock.callLater(0, uncached.close)  # waiters take their share of it at once
         return uncached
 
-    def _log_failure(self, reference: FileReference, error: Exception) -> str:
+    def _log_failure(self, reference: FileReference, error: Exception, *, background: bool) -> str:
         """Log why a file is not cached; return the outcome to count."""
         match error:
+            case CancelledError():
+                return "not_kept"
             case Gone():
                 _log.info("no such file: {error}", error=error)
                 return "gone"
@@ -162,25 +205,27 @@ class Downloads:
                 _log.info("{url}: {error}", url=urls.loggable(reference.url), error=error)
                 return "too_large"
             case OSError():
-                self._cache_dir.log_refusal(error)
+                if not background:  # else a client's download will tell
+                    self._cache_dir.log_refusal(error)
                 return "disk"
             case UpstreamFailed():
                 # Core metadata may still be read from its wheel.
                 expected = isinstance(error, Offline) or reference.metadata_of is not None
-                level = LogLevel.info if expected else LogLevel.error
+                level = LogLevel.info if expected or background else LogLevel.error
                 _log.emit(level, "file not downloaded: {error}", error=error)
         return "failed"
 
     async def _fetch(self, reference: FileReference, spool: Spool) -> OpenFile | None:
         fetch = Fetch(reference, self._upstream, spool, self._resolver)
-        flight = self.join(reference)
+        flight = self._flight(reference)
 
         async def adopt() -> OpenFile | None:
             now = self._clock.seconds()
             return await self._cache_dir.adopt(spool.partial, reference, fetch.validators, now)
 
         def needed() -> bool:
-            return self._spools.get(reference) is spool or flight.wanted
+            wanted = flight.wanted and not spool.queue.background
+            return self._spools.get(reference) is spool or wanted
 
         try:
             # A disk that takes no file costs no request.

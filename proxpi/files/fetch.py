@@ -14,6 +14,8 @@ A whole response is *doubtful* if it has another size than the index states, is 
 that it is a page: only a digest tells whether it is the file. Without one, a response that says it
 is HTML is withheld until its first bytes show an archive. Companions alone are decoded; without a
 digest, any other encoded response is refused.
+
+A fetch in the background has one attempt: nothing is retried for which no client waits.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import TypeVar
 
 import attrs
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from werkzeug.http import parse_date
 
 from proxpi import metrics
@@ -274,13 +276,16 @@ class Fetch:
                 if self.spool.arrived == before:
                     # Jitter: many proxies do not retry at the same time.
                     pause = failure.retry_after or PAUSE * random.uniform(0.5, 1.5)
+            background = self.spool.queue.background
             given_up = hopeless or TRIES in (failures, wrong) or pause > MAX_RETRY_AFTER
+            given_up = given_up or background
             if self.spool.arrived > self.spool.start and not given_up:
                 metrics.RESUMED.inc()
             else:
                 metrics.DISCARDED.labels(failure.kind).inc()
             then = "given up" if given_up else "asking once more"
-            _log.warn("{error}; {then}", error=failure, then=then)
+            level = LogLevel.debug if background else LogLevel.warn
+            _log.emit(level, "{error}; {then}", error=failure, then=then)
             if given_up:
                 raise failure
             if pause:
@@ -340,7 +345,8 @@ class Fetch:
 
     def request(self, headers: dict[str, str]) -> AbstractAsyncContextManager[Response]:
         fields = {"Accept": "*/*", **headers}
-        return self.upstream.file(self.reference.url, fields, backpressure=self.backpressure)
+        url, queue = self.reference.url, self.spool.queue
+        return self.upstream.file(url, fields, backpressure=self.backpressure, queue=queue)
 
     async def _resume(self) -> Disposition:
         """Request the missing bytes; receive them, or the whole file in their place."""

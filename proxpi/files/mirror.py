@@ -60,6 +60,13 @@ class FileHead:
     reference: FileReference
 
 
+@attrs.frozen
+class Prefetched:
+    """A file that was downloaded in the background, and its size in bytes."""
+
+    size: int
+
+
 #: Wait for the whole file, until the deadline or longer; follow its download from its first byte.
 Step = Enum("Step", "WAIT WAIT_LONG FOLLOW PASS_THROUGH REDIRECT")
 
@@ -196,6 +203,40 @@ class Mirror:
         assert not isinstance(found, Redirect)
         return found
 
+    def is_cached(self, name: str, filename: str) -> bool:
+        """Whether a verified version is cached; this counts as no use."""
+        reference = self._resolver.known(name, filename)
+        return reference is not None and self._cache_dir.verified(reference) is not None
+
+    async def metadata(self, name: str, filename: str) -> bytes | None:
+        """Read core metadata of a wheel that is cached, without a request upstream or a use."""
+        wheel = self._resolver.known(name, filename)
+        if wheel is None:
+            return None
+        companion = self._resolver.known(name, filename + METADATA)
+        return await self._metadata.cached(filename, wheel, companion)
+
+    async def prefetch(self, name: str, filename: str) -> Prefetched | None:
+        """
+        Download a listed file, or core metadata that is advertised, in the background.
+
+        Nothing is sent where the file is cached, under way or not listed on a page at hand, where
+        the quota does not admit it, and offline. Cancelling the call ends the download, unless a
+        client has joined it.
+
+        :return: ``None`` if nothing was sent, or the file was not cached; failures do not raise
+        """
+        reference = self._resolver.known(name, filename)
+        if reference is None or reference.cache_path is None or self._offline:
+            return None
+        if reference.is_companion and reference.metadata_of is None:
+            return None
+        if await self._cached.verify(reference):
+            return None
+        reference = attrs.evolve(reference, requested_as=(name, filename))
+        size = await self._downloads.prefetch(reference)
+        return None if size is None else Prefetched(size)
+
     def delete(self, name: str, filename: str) -> Deferred[None]:
         """
         Delete a file and its companions; give a Deferred of when they are gone.
@@ -300,6 +341,7 @@ class Mirror:
                 raise span
             assert span is not None and size is not None
             if step is RangeStep.JOIN and spool is not None:
+                self._downloads.lift(reference)
                 return RangeResponse(spool.reader(span.start), span, size)
             try:
                 return await self._ranges.pass_range_through(reference, span, size)

@@ -30,6 +30,7 @@ from proxpi.files.cache_dir import OpenFile, PartialFile
 from proxpi.files.resolver import FileReference
 from proxpi.files.verify import Digests
 from proxpi.simple import Span
+from proxpi.upstream import Queue
 
 #: The most bytes of a verification tail. (A small file has a shorter one: it begins at once, too.)
 VERIFICATION_TAIL = 64 * 1024
@@ -92,6 +93,7 @@ class Spool:
 
     :ivar span: the range; ``None`` is the whole file
     :ivar create: creates the partial file; without it the bytes stay in memory
+    :ivar queue: the requests for the bytes; in the background until a client waits for them
     :ivar end: offset at which the bytes end, as far as the upstream announced it
     :ivar readable: offset up to which readers may read now
     """
@@ -100,6 +102,7 @@ class Spool:
     span: Span | None = None
     _create: Callable[[], PartialFile] | None = None
     _close_partial: Callable[[PartialFile], object] = PartialFile.close
+    queue: Queue = attrs.field(factory=Queue)
     end: int | None = attrs.field(init=False, default=None)
     readable: int = attrs.field(init=False)
     state: State = attrs.field(init=False, default=State.GROWING)

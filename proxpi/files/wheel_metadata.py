@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 
 import attrs
@@ -99,6 +99,22 @@ class WheelMetadata:
     def clear(self) -> None:
         for reference in self._flights:
             self._flights.detach(reference)
+
+    async def cached(
+        self, filename: str, wheel: FileReference, companion: FileReference | None
+    ) -> bytes | None:
+        """Read advertised metadata that is cached, else that in a cached wheel; neither is used."""
+        sources: list[tuple[FileReference, Callable[[SparseFile], bytes]]] = [
+            (wheel, partial(core_metadata, filename=filename))
+        ]
+        if companion is not None and companion.metadata_of is not None:
+            sources.insert(0, (companion, SparseFile.read))
+        for reference, read in sources:
+            file = self._cache_dir.open(reference, used=False)
+            if file is not None:
+                with closing(file), suppress(NoUsableMetadata, OSError):
+                    return await self._in_thread(partial(read, SparseFile(file.size, file.read)))
+        return None
 
     async def _bring(self, reference: FileReference) -> OpenFile | None:
         try:

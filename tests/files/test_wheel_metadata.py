@@ -10,7 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IResponse
 
-from proxpi.files import wheel_metadata
+from proxpi.files import wheel_archive, wheel_metadata
 from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import GONE
 from proxpi.files.resolver import MissingUpstream
@@ -18,7 +18,7 @@ from proxpi.files.wheel_metadata import ARCHIVE_TAIL, WheelFailed
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import MemoryAgent, Reply, Silence
 from tests.support.archives import AT_THE_START, MEMBER, METADATA, PADDING, WHEEL, archive
-from tests.support.cases import FILES, at_once, entry, sha256
+from tests.support.cases import FILES, at_once, entry, run, sha256
 from tests.support.logs import logged
 from tests.support.mirrors import NAME, TIMEOUT, URL, MirrorCase, part
 
@@ -285,3 +285,64 @@ class Advertised(MirrorCase):
         assert self.failure(self.ask(Reply(503), private=True, **outage)).cause == "status 503"
         self.assert_redirected(self.ask(Reply(503), **outage), URL + ".metadata")
         assert self.pages.suppressed == []
+
+
+class Cached(MirrorCase):
+    """Metadata that is cached, or in a cached wheel, is read without a request or a use."""
+
+    def in_thread(self, work: Any) -> Deferred[Any]:
+        return at_once(work)
+
+    def prefetch(self, wheel: bytes | None, companion: bytes | None, advertised: object) -> None:
+        """List a wheel, and cache it and its companion, if given."""
+        self.delete()
+        self.pages.lists(entry(NAME, wheel or WHEEL, metadata=advertised))
+        for name, data in ((NAME, wheel), (SIDECAR, companion)):
+            self.agent.at(FILES + name, Reply(404) if data is None else Reply(200, data))
+            if advertised or name == NAME:
+                self.result(run(self.mirror.prefetch("demo", name)))
+            elif data is not None:
+                self.assert_bytes(self.result(self.fetch(name)), data)
+        self.agent.asked.clear()
+
+    def metadata(self) -> bytes | None:
+        """Read metadata; nothing may be requested, used, or stay open."""
+        quota = self.cache_dir.quota
+        before = quota.prefetched
+        data = self.result(run(self.mirror.metadata("demo", NAME)))
+        assert (self.agent.asked, self.threads, self.open_files()) == ([], [], [])
+        assert quota.prefetched == before
+        return data
+
+    def test_sources(self) -> None:
+        """The advertised companion is read if it is cached, else the wheel."""
+        other = METADATA + b"Summary: other\n"
+        for wheel, companion, advertised, found in (
+            (None, other, True, other),
+            (WHEEL, other, True, other),
+            (WHEEL, other, {"sha256": sha256(METADATA)}, METADATA),
+            (WHEEL, None, True, METADATA),
+            (WHEEL, other, None, METADATA),
+            (None, other, None, None),
+            (None, None, True, None),
+        ):
+            self.prefetch(wheel, companion, advertised)
+            assert self.metadata() == found, (wheel, companion, advertised)
+
+    def test_unusable(self) -> None:
+        """No metadata is read of a wheel that is odd, gone, not listed, or too long."""
+        for wheel in (b"no archive", archive(PADDING), WHEEL[: len(WHEEL) // 2]):
+            self.prefetch(wheel, None, None)
+            assert self.metadata() is None
+        self.prefetch(WHEEL, METADATA, True)
+        self.put(wheel_archive, "LIMIT", len(METADATA) - 1)
+        assert self.metadata() is None
+        self.put(wheel_archive, "LIMIT", len(WHEEL))
+        self.pages.known.clear()
+        assert self.metadata() is None
+        assert not self.mirror.is_cached("demo", NAME)
+        self.prefetch(WHEEL, None, None)
+        (self.folder / "files-example/packages" / NAME).unlink()
+        assert self.mirror.is_cached("demo", NAME)
+        assert self.result(run(self.mirror.metadata("demo", NAME))) is None
+        assert not self.mirror.is_cached("demo", NAME)
