@@ -28,8 +28,11 @@ MAX_TAGS = 500
 MAX_MINOR = 100
 #: The first pip that asks for the metadata that JSON pages advertise (PEP 658).
 _PIP_READS_METADATA = (23, 2)
-#: Subcommands of uv that resolve and download no file. (uv states them since 0.9.)
-_RESOLVE_ONLY = (["lock"], ["tree"], ["export"], ["pip", "compile"], ["pip", "list"])
+#: Subcommands of uv that download no file. uv states its subcommand since 0.9.14, pip does not.
+_RESOLVE_ONLY = (
+    *(["lock"], ["export"], ["tree"], ["audit"]),
+    *(["pip", "compile"], ["pip", "list"], ["pip", "tree"]),
+)
 _INSTALLERS = ("pip", "uv", "poetry", "pdm")
 #: ``platform_system`` to ``os_name`` and ``sys_platform``.
 _SYSTEMS = {

@@ -106,11 +106,13 @@ INSTALLERS: list[tuple[str, str, tuple[int, ...], bool, bool]] = [
     (PDM, "pdm", (2, 29, 4), False, True),
     *(
         (uv(*words), "uv", (0, 13, 9), False, True)
-        for words in [("sync",), ("run",), ("add",), ("pip", "sync"), ("tool", "install")]
+        for words in [("sync",), ("run",), ("add",), ("version",)]
+        + [("pip", "sync"), ("tool", "install"), ("tool", "run"), ()]
     ),
     *(
         (uv(*words), "uv", (0, 13, 9), True, True)
-        for words in [("lock",), ("tree",), ("export",), ("pip", "compile"), ("pip", "list")]
+        for words in [("lock",), ("export",), ("tree",), ("audit",)]
+        + [("pip", "compile"), ("pip", "list"), ("pip", "tree")]
     ),
 ]
 
