@@ -12,7 +12,6 @@ wakes up every 5 ms, as the reactor thread would notice it. All values are in mi
 from __future__ import annotations
 
 import gc
-import gzip
 import random
 import statistics
 import sys
@@ -23,7 +22,8 @@ from functools import partial
 
 import msgspec
 
-from proxpi.index.representations import LEVEL, merge
+from proxpi.index.compression import compress
+from proxpi.index.representations import merge
 from proxpi.simple import model
 from proxpi.simple.parse import parse_project
 from proxpi.simple.render import render_html, render_json
@@ -95,7 +95,7 @@ def ingest(body: bytes) -> None:
     """Run all steps from the index's page to the compressed JSON."""
     project = parse_project(body, None, URL, "demo-project")
     model.encode(project)
-    gzip.compress(render_json(project), LEVEL, mtime=0)
+    compress(render_json(project))
 
 
 def main(sizes: list[int]) -> None:
@@ -117,7 +117,7 @@ def main(sizes: list[int]) -> None:
             "find the last": partial(model.find, document, last),
             "render JSON": partial(render_json, project),
             "render HTML": partial(render_html, project),
-            f"gzip, level {LEVEL}": partial(gzip.compress, json, LEVEL, mtime=0),
+            "gzip": partial(compress, json),
             "parse to gzip": partial(ingest, body),
         }
         print(f"\n{files} files, {len(body) / 1e6:.1f} MB           CPU     delay")

@@ -13,7 +13,6 @@ import heapq
 import os
 import tempfile
 import weakref
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,6 +24,7 @@ import msgspec
 
 from proxpi import atomic_files
 from proxpi.index.client import StoredResponse
+from proxpi.index.compression import compress_pieces
 from proxpi.index.entry_store import EntryStore, Superseded
 from proxpi.index.list_parser import BLOCK
 from proxpi.index.representations import Representation
@@ -168,10 +168,4 @@ def render(names: ListFile, representation: Representation) -> Iterator[bytes]:
     """Render a list (PEP 503, PEP 691), in pieces."""
     batches = (b"".join(lines).decode("ascii").split() for lines in names.lines())
     pieces = render_list(batches, representation.serialization)
-    if not representation.compressed:
-        yield from pieces
-        return
-    # Level 1: the list is long, and the next one comes soon. 31: a gzip header, largest window.
-    gzip = zlib.compressobj(1, wbits=31)
-    yield from map(gzip.compress, pieces)
-    yield gzip.flush()
+    return compress_pieces(pieces) if representation.compressed else pieces

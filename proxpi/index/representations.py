@@ -8,7 +8,6 @@ it gives as quarantined (PEP 792). A policy stands between :func:`merge` and :fu
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,12 +17,10 @@ from packaging.utils import InvalidSdistFilename, parse_sdist_filename
 from packaging.version import InvalidVersion, Version
 
 from proxpi.index.client import IndexPage, StoredResponse
+from proxpi.index.compression import compress
 from proxpi.index.page_store import DOCUMENT, SUPPRESSED, PageStore, StoredPage
 from proxpi.simple import FileEntry, Project, Serialization, model, render_html, render_json
 
-#: How hard gzip tries. Digests, of which pages mostly consist, are as long however hard: 3 takes
-#: 0.9 ms for 300 files, and 6 takes 1.9 ms to save a twelfth.
-LEVEL = 3
 #: Statuses of PEP 792, the strongest first. An unknown one is stronger than ``active`` alone:
 #: it says something, but clients can act upon those that they know.
 _STATUSES = ("quarantined", "archived", "deprecated", None, "active")
@@ -133,8 +130,7 @@ def render(project: Project, representations: Iterable[Representation]) -> dict[
             write = render_json if each.serialization is Serialization.JSON else render_html
             written[each.serialization] = write(project)
         data = written[each.serialization]
-        # Without a time in it, the same page compresses to the same bytes: one tag for them.
-        rendered[each.name] = gzip.compress(data, LEVEL, mtime=0) if each.compressed else data
+        rendered[each.name] = compress(data) if each.compressed else data
     return rendered
 
 
