@@ -221,15 +221,21 @@ def cache_folder(
     reads: InThread = execute,
     seconds: Callable[[], float] = time.monotonic,
     response_cache: CachedResponses | None = None,
+    prefetches: bool = False,
 ) -> CacheDir:
-    """Make the cache folder with its parts; 0 as its capacity, in bytes, keeps no file."""
+    """
+    Make the cache folder with its parts.
+
+    :param capacity: bytes of its files; 0 keeps no file
+    :param prefetches: whether evictions leave space for prefetched files
+    """
     log = ThrottledLog(Logger(namespace="proxpi.files"), folder, seconds)
     eviction_index = EvictionIndex(response_cache)
     queue = DeletionQueue(folder, eviction_index, log, writes)
     return CacheDir(
         folder=folder,
         eviction_index=eviction_index,
-        quota=Quota(capacity, eviction_index, queue),
+        quota=Quota(capacity, eviction_index, queue, prefetches),
         queue=queue,
         usage_log=UsageLog(folder / OWN_FOLDER, eviction_index, writes, seconds),
         log=log,

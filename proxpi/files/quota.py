@@ -7,7 +7,8 @@ cached files and waits until they are unlinked. If the files that may be evicted
 is refused before a byte is written and before anything is evicted.
 
 *Prefetched* files, cached and partial ones together, have at most a tenth of the capacity. Their
-reservations evict no other than prefetched files.
+reservations evict no other than prefetched files. So that a full cache leaves space for them, an
+eviction for clients frees this tenth as well, while no file is prefetched.
 
 An unlink may take long, so a thread does it; by then another file may lie at the cache path. Hence
 a file is *cached* (under its cache path), then *queued* (renamed, on the reactor's thread, to a
@@ -23,6 +24,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -164,18 +166,23 @@ class DeletionQueue:
 
 @attrs.define(eq=False)
 class Quota:
-    """The quota of one cache folder; `capacity`: bytes that all files may have."""
+    """The quota of one cache folder.
+
+    :ivar capacity: bytes that all files may have
+    :ivar prefetches: whether files are prefetched
+    """
 
     capacity: int
     eviction_index: EvictionIndex
     _queue: DeletionQueue
+    _prefetches: bool = False
     reservations: set[Reservation] = attrs.field(init=False, factory=set)
 
     @property
     def used(self) -> int:
         """Bytes of all files: cached, partial, queued and stuck ones."""
-        partial = sum(each.size for each in self.reservations)
-        return self.eviction_index.used + partial + self._queue.used
+        partial_files = sum(each.size for each in self.reservations)
+        return self.eviction_index.used + partial_files + self._queue.used
 
     @property
     def excess(self) -> int:
@@ -189,8 +196,8 @@ class Quota:
     @property
     def prefetched(self) -> int:
         """Bytes of the prefetched files: cached and partial ones."""
-        partial = sum(each.size for each in self.reservations if each.prefetched())
-        return self.eviction_index.prefetched + partial
+        partial_files = sum(each.size for each in self.reservations if each.prefetched())
+        return self.eviction_index.prefetched + partial_files
 
     def admits_prefetched(self, size: int) -> bool:
         """
@@ -238,11 +245,19 @@ class Quota:
             return self.excess
         return max(self.excess, self.prefetched - self.capacity // PREFETCHED_PART)
 
+    @property
+    def _spare(self) -> int:
+        """Bytes to evict besides the excess, for files that are prefetched later."""
+        return self.capacity // PREFETCHED_PART if self._prefetches and not self.prefetched else 0
+
     def _evict(self, prefetched: bool) -> None:
         failed: set[str] = set()
         while (excess := self._excess(prefetched)) > 0:
             self.eviction_index.collect_uses()
-            victims = self.eviction_index.victims(excess, failed, BATCH, prefetched=prefetched)
+            choose = partial(
+                self.eviction_index.victims, staying=failed, limit=BATCH, prefetched=prefetched
+            )
+            victims = choose(excess + self._spare) or choose(excess)
             if victims is None or len(failed) >= MAX_FAILED_EVICTIONS:
                 raise Full
             for path in victims:

@@ -392,6 +392,21 @@ class Prefetched(CacheCase):
             self.start(capacity)
             assert not self.cache_dir.quota.admits_prefetched(1)
 
+    def test_space_for_them(self) -> None:
+        """An eviction for a client frees their part as well, unless files are prefetched now."""
+        self.start(prefetches=True)
+        self.fill()
+        self.keep("new.whl", bytes(1))
+        assert self.used == 81
+        assert self.cache_dir.quota.admits_prefetched(10)
+        self.prefetch("prefetched.whl", 2)
+        self.keep("more.whl", bytes(17))
+        sending = self.open(self.keep("newest.whl", bytes(1)))
+        assert (self.used, self.cache_dir.quota.prefetched) == (99, 0)
+        self.keep("large.whl", bytes(99))
+        assert self.names() == ["large.whl", "newest.whl"], "no more can be evicted"
+        sending.close()
+
     def test_first_use(self) -> None:
         """At its first use a prefetched file joins the rest, with the priority of a new file."""
         self.keep("old.whl", bytes(40))

@@ -76,13 +76,16 @@ class CacheCase(FolderCase):
         self.held = False
         self.start()
 
-    def start(self, capacity: int = 100, folder: Path | None = None) -> None:
+    def start(
+        self, capacity: int = 100, folder: Path | None = None, *, prefetches: bool = False
+    ) -> None:
         self.cache_dir = cache_folder(
             folder or self.folder,
             capacity,
             writes=self.in_thread,
             reads=self.in_thread,
             seconds=self.clock.seconds,
+            prefetches=prefetches,
         )
         self.cache_dir.prepare()
 
