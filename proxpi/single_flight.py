@@ -4,7 +4,8 @@ A :class:`Flight` is *joinable* until it is detached or has *finished*; a detach
 for the waiters that joined it before. A waiter gets the result, or its deadline passes
 (:class:`WaitTimeout`), or it *leaves* (its Deferred is cancelled). No waiter ends the work. Once
 all waiters have left, a flight is not *wanted*: work that only waits for its turn may then be
-cancelled. A flight with a late waiter stays wanted: its result is for the next request.
+cancelled. A flight with a late waiter stays wanted: its result is for the next request. An
+*observer* learns only that the work has ended, and is no waiter.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Flight(Generic[T]):
     started: float
     _left: Callable[[], object]
     _waiters: dict[Deferred[T], IDelayedCall | None] = attrs.field(init=False, factory=dict)
+    _observers: list[Deferred[None]] = attrs.field(init=False, factory=list)
     _late: bool = attrs.field(init=False, default=False)
     # Makes a Deferred of the outcome, once it has finished.
     _outcome: Callable[[], Deferred[T]] | None = attrs.field(init=False, default=None)
@@ -64,6 +66,14 @@ class Flight(Generic[T]):
         if until is not None:
             self._set_timer(waiter, until, extend)
         return waiter
+
+    def landed(self) -> Deferred[None]:
+        """Return a Deferred that fires once the work has ended, in whichever way."""
+        if self._outcome is not None:
+            return succeed(None)
+        observer: Deferred[None] = Deferred(self._observers.remove)
+        self._observers.append(observer)
+        return observer
 
     def _set_timer(
         self, waiter: Deferred[T], until: float, extend: Callable[[], float | None]
@@ -95,6 +105,8 @@ class Flight(Generic[T]):
             waiter = next(iter(self._waiters))
             self._remove(waiter)
             self._outcome().chainDeferred(waiter)
+        while self._observers:
+            self._observers.pop(0).callback(None)
 
 
 @attrs.define(eq=False)
@@ -125,6 +137,10 @@ class Flights(Generic[K, T]):
             self._under_way.add(flight)
             Deferred.fromCoroutine(work()).addBoth(self._finished, key, flight)
         return flight
+
+    def get(self, key: K) -> Flight[T] | None:
+        """Return the flight for `key` that can be joined."""
+        return self._joinable.get(key)
 
     def detach(self, key: K, flight: Flight[T] | None = None) -> None:
         """Make a flight (only `flight`, if given) not joinable: the next request starts one."""

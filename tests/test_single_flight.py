@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
@@ -27,7 +29,7 @@ class FlightsTests(Case):
     def join(self, key: str = "key") -> Flight[str]:
         return self.flights.join(key, self.work)
 
-    def leave(self, *waiters: Deferred[str]) -> None:
+    def leave(self, *waiters: Deferred[Any]) -> None:
         for waiter in waiters:
             waiter.cancel()
             self.error(waiter, CancelledError)
@@ -45,6 +47,21 @@ class FlightsTests(Case):
                 work.errback(error)
                 assert [self.error(waiter, WorkFailed) for waiter in waiters] == [error] * 50
             self.pending(other)
+
+    def test_observers(self) -> None:
+        """An observer learns of the end, good or bad, and does not make a flight wanted."""
+        for number, error in enumerate((None, WorkFailed())):
+            assert self.flights.get("key") is None
+            flight = self.join()
+            assert self.flights.get("key") is flight
+            observer, leaving = flight.landed(), flight.landed()
+            self.leave(leaving)
+            assert not flight.wanted
+            self.pending(observer)
+            work = self.works[number]
+            work.callback("result") if error is None else work.errback(error)
+            assert self.result(observer) is None
+            assert self.result(flight.landed()) is None
 
     def test_landed(self) -> None:
         """A landed flight still gives its result, after any deadline; it knows its start."""

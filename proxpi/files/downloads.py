@@ -28,7 +28,7 @@ from proxpi.files.cached_files import CachedFiles
 from proxpi.files.fetch import Fetch
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
-from proxpi.files.spool import Reader, Spool, State
+from proxpi.files.spool import Reader, Spool
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream import Offline, Queue, UpstreamClient, UpstreamFailed
@@ -66,26 +66,25 @@ class Downloads:
 
     async def prefetch(self, reference: FileReference) -> int | None:
         """
-        Download a file in the background; return its bytes.
+        Download a file in the background; return its bytes once the download has ended.
 
-        :return: ``None`` if it is under way already, not admitted, or not cached in the end
+        :return: ``None`` if it was under way already, is not admitted, or is not cached in the end
         """
+        if (flight := self._flights.get(reference)) is not None:
+            await flight.landed()
+            return None
         references = [each for each, spool in self._spools.items() if spool.queue.background]
         size = sum(each.size or 0 for each in (reference, *references))
-        if reference in self._spools or not self._cache_dir.quota.admits_prefetched(size):
+        if not self._cache_dir.quota.admits_prefetched(size):
             return None
         spool = self._spool(reference, background=True)
         try:
-            uncached = await self._flight(reference).wait()
+            await self._flight(reference).landed()
         except CancelledError:
-            if spool.state is State.FAILED:  # it was deleted
-                return None
             if spool.queue.background:
                 self.delete(reference)
             raise
-        except (Gone, UpstreamFailed, OSError):
-            return None
-        return spool.readable if uncached is None else None
+        return spool.readable if self._cache_dir.verified(reference) is not None else None
 
     async def whole(self, reference: FileReference, until: float | None) -> OpenFile:
         """
@@ -224,8 +223,7 @@ class Downloads:
             return await self._cache_dir.adopt(spool.partial, reference, fetch.validators, now)
 
         def needed() -> bool:
-            wanted = flight.wanted and not spool.queue.background
-            return self._spools.get(reference) is spool or wanted
+            return self._spools.get(reference) is spool or flight.wanted
 
         try:
             # A disk that takes no file costs no request.

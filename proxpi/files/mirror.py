@@ -220,9 +220,9 @@ class Mirror:
         """
         Download a listed file, or core metadata that is advertised, in the background.
 
-        Nothing is sent where the file is cached, under way or not listed on a page at hand, where
-        the quota does not admit it, and offline. Cancelling the call ends the download, unless a
-        client has joined it.
+        Nothing is sent where the file is cached or not listed on a page at hand, where the quota
+        does not admit it, and offline. A download that is under way is waited for. Cancelling the
+        call ends the download that it began, unless a client has joined that.
 
         :return: ``None`` if nothing was sent, or the file was not cached; failures do not raise
         """
@@ -230,6 +230,9 @@ class Mirror:
         if reference is None or reference.cache_path is None or self._offline:
             return None
         if reference.is_companion and reference.metadata_of is None:
+            return None
+        if (flight := self._metadata.under_way(reference)) is not None:
+            await flight.landed()
             return None
         if await self._cached.verify(reference):
             return None

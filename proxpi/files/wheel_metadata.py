@@ -36,7 +36,7 @@ from proxpi.files.wheel_archive import (
     core_metadata,
     read_pieces,
 )
-from proxpi.single_flight import Flights, InThread, WaitTimeout
+from proxpi.single_flight import Flight, Flights, InThread, WaitTimeout
 from proxpi.upstream import Offline, UpstreamFailed
 
 #: Bytes of the first range: the longest end of an archive, and more.
@@ -99,6 +99,9 @@ class WheelMetadata:
     def clear(self) -> None:
         for reference in self._flights:
             self._flights.detach(reference)
+
+    def under_way(self, reference: FileReference) -> Flight[OpenFile | None] | None:
+        return self._flights.get(reference)
 
     async def cached(
         self, filename: str, wheel: FileReference, companion: FileReference | None

@@ -215,7 +215,7 @@ class Background(MirrorCase):
         self.assert_clean()
 
     def test_nothing_sent(self) -> None:
-        """No request is sent for a file that is cached, under way, not listed, or not admitted."""
+        """No request is sent for a file that is cached, not listed, or not admitted."""
         self.assert_nothing_sent()
         self.listed(cold=True)
         self.assert_nothing_sent()
@@ -223,11 +223,8 @@ class Background(MirrorCase):
         self.assert_nothing_sent()
         self.listed(metadata=False)
         self.assert_nothing_sent(NAME + ".metadata")
-        self.listed(reply := slow(DATA))
-        asked = self.fetch()
-        assert self.result(self.prefetch()) is None
-        self.finish(reply, data=DATA)
-        self.assert_bytes(self.result(asked))
+        self.listed()
+        self.assert_bytes(self.result(self.fetch()))
         self.agent.asked.clear()
         self.assert_nothing_sent()
         for settings in ({"capacity": 10 * len(DATA) - 1}, {"capacity": 0}, {"offline": True}):
@@ -235,6 +232,45 @@ class Background(MirrorCase):
             self.build(**settings)
             self.listed()
             self.assert_nothing_sent()
+
+    def test_under_way(self) -> None:
+        """The download of a client is waited for, without another request if it fails."""
+        for reply in (Reply(200, DATA), Reply(503)):
+            self.listed(silence := Silence(), reply)
+            asked, observed = self.fetch(), self.prefetch()
+            silence.answer(reply)
+            self.clock.advance(0)
+            assert self.result(observed) is None
+            assert (self.outcome(asked) == DATA) == (reply.status == 200)
+            assert self.agent.urls() == [URL] * (1 if reply.status == 200 else 2)
+            self.delete()
+
+    def test_metadata_under_way(self) -> None:
+        """Core metadata that is being extracted for a client is waited for as well."""
+        name = NAME + ".metadata"
+        self.listed(silence := Silence(), Reply(404), metadata=True)
+        asked, observed = self.fetch(name), self.prefetch(name)
+        assert self.agent.urls() == [URL + ".metadata", URL]
+        self.pending(observed)
+        silence.answer(Reply(404))
+        assert self.result(observed) is None
+        self.error(asked, MissingUpstream)
+        assert self.agent.urls() == [URL + ".metadata", URL, URL]
+
+    def test_observers(self) -> None:
+        """A call that waits for the download of another one neither ends it nor keeps it going."""
+        self.listed(silence := Silence())
+        first, second, third = self.prefetch(), self.prefetch(), self.prefetch()
+        second.cancel()
+        self.error(second, CancelledError)
+        self.pending(first)
+        asked = self.fetch()
+        asked.cancel()
+        self.error(asked, CancelledError)
+        assert not silence.cancelled
+        self.delete()
+        assert silence.cancelled
+        assert (self.result(first), self.result(third)) == (None, None)
 
     def test_found(self) -> None:
         """A found file is verified as for a client; one with wrong bytes is downloaded."""
