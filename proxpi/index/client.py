@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager, suppress
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -32,11 +32,13 @@ from proxpi.index.breaker import Breakers
 from proxpi.simple import caching, model, parse, urls
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import (
+    BodyTooLong,
     BodyUnusable,
     ContentRange,
     CredentialsRejected,
     Queue,
     Response,
+    SizeLimit,
     UpstreamClient,
     UpstreamFailed,
     decode,
@@ -53,6 +55,8 @@ ABSENT_TTL = 60.0
 ROOT_PAUSE = 30.0
 #: Pages that are 404 before the root is requested to find out whether it is, too.
 FIRST_PAGES = 2
+#: A page that is parsed at once: with so many bytes that takes no longer than a turn of a thread.
+SMALL = SizeLimit(8 * 1024)
 #: The newest minor version of the API that is understood in full.
 KNOWN_MINOR = 4
 
@@ -195,12 +199,12 @@ class IndexClient:
     root: Root
     _warned: bool = attrs.field(init=False, default=False)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The name of the index in the store: hexadecimal."""
         return hashlib.sha256(urls.public(self.url).encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def private(self) -> bool:
         """Whether requests to it carry credentials."""
         return self._upstream.credentials.protects(self.url)
@@ -248,7 +252,10 @@ class IndexClient:
             return IndexResponse(raw.stored)
         # Only now, when the connection is free again: parsing may take a while.
         response, body, ended = raw.content
-        page = await self.in_thread(lambda: self._page(response, body, name, ended))
+        try:
+            page = await self._parsed(response, body, name, ended)
+        except BodyUnusable as error:
+            raise upstream_failed(response.url, error) from error
         version = page.project.version
         if not self._warned and int(version.partition(".")[2] or 0) > KNOWN_MINOR:
             self._warned = True
@@ -322,12 +329,19 @@ class IndexClient:
         async with self._upstream.page(url, accept, head, queue) as response:
             yield response
 
-    def _page(self, response: Response, body: bytes, name: str, ended: bool) -> IndexPage:
+    async def _parsed(self, response: Response, body: bytes, name: str, ended: bool) -> IndexPage:
+        """Parse a page, in a thread unless it is small; raise also `BodyUnusable`."""
+        limit = self._upstream.page_limit
+        if len(body) <= SMALL.size < limit.size:
+            with suppress(BodyTooLong):
+                return self._page(response, body, name, ended, SMALL)
+        return await self.in_thread(lambda: self._page(response, body, name, ended, limit))
+
+    def _page(
+        self, response: Response, body: bytes, name: str, ended: bool, limit: SizeLimit
+    ) -> IndexPage:
         if response.codings:
-            try:
-                body, ended = decode(body, response.codings, self._upstream.page_limit), True
-            except BodyUnusable as error:
-                raise upstream_failed(response.url, error) from error
+            body, ended = decode(body, response.codings, limit), True
         try:
             content_type = response.header("Content-Type")
             project = parse.parse_project(body, content_type, response.url, name)

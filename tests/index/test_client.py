@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -12,16 +13,17 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index.client import IndexPage, IndexResponse, StoredResponse
+from proxpi.index.client import SMALL, IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_cache import NoSuchProject
 from proxpi.simple import model
 from proxpi.simple.model import Project
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Asked, Reply
-from tests.support.cases import Case, root_list, run
+from tests.support.cases import Case, at_once, root_list, run
 from tests.support.indexes import EXTRA, ROOT, Indexes, project_page
 from tests.support.pages import AT_ROOT, PagesCase, files
 
+T = TypeVar("T")
 PRIVATE = ROOT.replace("//", "//user:secret@")
 FILE = "demo-1.0.tar.gz"
 PROJECT = project_page(FILE)
@@ -107,6 +109,22 @@ class ResponseTests(ClientCase):
             replies[whole] = html(HTML, 206, Content_Range=whole, Content_Length=str(SIZE))
         for case, reply in replies.items():
             assert self.listed(reply) == [FILE], case
+
+    def test_threads(self) -> None:
+        """A page is parsed in a thread unless it has few bytes, also when decompressed."""
+        jobs: list[object] = []
+
+        def in_thread(job: Callable[[], T]) -> Deferred[T]:
+            jobs.append(job)
+            return at_once(job)
+
+        self.index = attrs.evolve(self.index, in_thread=in_thread)
+        large = HTML + b" " * SMALL.size
+        for body, expected in ((HTML, 0), (large, 1)):
+            for reply in (html(body), html(gzip.compress(body), Content_Encoding="gzip")):
+                jobs.clear()
+                assert self.listed(reply) == [FILE]
+                assert len(jobs) == expected
 
     def test_no_pages(self) -> None:
         """A response that is no page is a failure, never an empty page; only a cut is temporary."""
