@@ -209,6 +209,11 @@ class IndexClient:
         """Whether requests to it carry credentials."""
         return self._upstream.credentials.protects(self.url)
 
+    @property
+    def offline(self) -> bool:
+        """Whether no request is sent to it."""
+        return self._upstream.offline
+
     def guards(self, url: str) -> bool:
         """Whether a client could not fetch a file of this index from upstream by itself."""
         return self.private or self._upstream.credentials.protects(url)

@@ -25,7 +25,14 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
-from proxpi.index.representations import Body, Representation, StoredPageLost, find, update
+from proxpi.index.representations import (
+    Body,
+    Representation,
+    StoredPageLost,
+    find,
+    search,
+    update,
+)
 from proxpi.index.revalidation import Decision, Entry, Outcome, Revalidation, Status, Targets
 from proxpi.simple import ListedFile, NotListed, Serialization
 from proxpi.single_flight import Flights, InThread
@@ -185,6 +192,49 @@ class PageCache:
             raise outcome.error
         return listed
 
+    def is_fresh(self, name: str) -> bool:
+        """Whether a project's page, or its absence, needs no revalidation."""
+        return self._revalidation.remaining(self._peek(name)) > 0
+
+    async def prefetch(self, name: str, serialization: Serialization, compressed: bool) -> bool:
+        """Revalidate a page in the background, and render a representation of it.
+
+        No request is sent for a fresh page, offline, or while an index fails. A client's request
+        joins the flight, and is served as if it had started that.
+
+        :return: whether a request was sent because of this call, when the flight has landed
+        """
+        if not self._revalidation.may_prefetch(self._peek(name)):
+            return False
+        entry = self._current(name)
+        entry.requested.add(Representation(serialization, compressed))
+        try:
+            return await self._revalidation.prefetch(entry)
+        except StoredPageLost:
+            self._reload(entry)
+            return True
+
+    async def search(self, name: str, find: Callable[[Sequence[bytes]], T]) -> T | None:
+        """Return the result of a function for the pages of a project, which may be stale.
+
+        :param find: is called in a thread with the encoded pages of the indexes that have the
+            project (:func:`proxpi.simple.model.encode`), in order of precedence; pages that are
+            quarantined are left out
+        :return: ``None`` if there is no page
+        """
+        for load in (self._peek, self._load):
+            entry = load(name)
+            if not entry.usable or entry.stored is None:
+                break
+            pairs = zip(self._indexes, entry.responses, strict=True)
+            present = [index for index, each in pairs if each is not None and each.present]
+            sections = [DOCUMENT + index.identity for index in present]
+            try:
+                return await self._in_thread(partial(search, entry.stored, sections, find))
+            except StoredPageLost:
+                continue  # maybe stored anew meanwhile: the next one is what the file holds now
+        return None
+
     async def suppress_metadata(self, name: str, filename: str) -> None:
         """Advertise no core metadata of a file any more, until the page changes."""
         entry = self._current(name)
@@ -342,6 +392,10 @@ class PageCache:
         entry = self._entries.get(name) or self._put(self._load(name))
         self._entries.move_to_end(name)
         return entry
+
+    def _peek(self, name: str) -> PageEntry:
+        """Return the same, and leave the memory as it is."""
+        return self._entries.get(name) or self._load(name)
 
     def _load(self, name: str) -> PageEntry:
         stored = self._store.load(name)

@@ -9,7 +9,7 @@ it gives as quarantined (PEP 792). A policy stands between :func:`merge` and :fu
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -26,6 +26,8 @@ from proxpi.simple import FileEntry, Project, Serialization, model, render_html,
 _STATUSES = ("quarantined", "archived", "deprecated", None, "active")
 #: Characters of a file name in which a version is looked for; no folder takes as many.
 _LONGEST_NAME = 1000
+
+T = TypeVar("T")
 
 
 class StoredPageLost(Exception):
@@ -83,6 +85,17 @@ def find(document: bytes, filename: str) -> FileEntry | None:
     """Return the entry of a file on the page of an index, unless that is quarantined."""
     entry = model.find(document, filename)
     return entry if entry is not None and not is_quarantined(model.keys_of(document)) else None
+
+
+def search(stored: StoredPage, sections: Sequence[str], find: Callable[[Sequence[bytes]], T]) -> T:
+    """Return what a function finds on pages of indexes, given by section; none is quarantined.
+
+    :raises StoredPageLost: if one is gone or damaged
+    """
+    if (found := stored.read(*sections)) is None:
+        raise StoredPageLost(stored.path)
+    pages = [found[section] for section in sections]
+    return find([page for page in pages if not is_quarantined(model.keys_of(page))])
 
 
 def is_quarantined(keys: Mapping[str, Any]) -> bool:

@@ -8,12 +8,17 @@ the responses update the entry and the circuit breakers (:mod:`proxpi.index.brea
 
 A flight continues without its clients. While no bytes arrive, it *hangs*: once a client has given
 up waiting, the next request starts a flight beside it; the older response is still used.
+
+A *background* flight (:meth:`Revalidation.prefetch`) starts only while no index of the entry fails,
+and does not retry. Once a client's request joins it, it is as if that had started it: connections,
+retries and deadlines are those of a client.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from itertools import count
@@ -132,6 +137,7 @@ class Entry:
     :ivar forced: breakers are ignored until one request after a ``DELETE`` has succeeded or failed
     :ivar requests: the flights of requests to one index, which revalidations share
     :ivar queue: its requests; those that wait for a connection are cancelled when all clients left
+    :ivar since: the clock's seconds when a background flight began, then when a client joined it
     :ivar pending: the indexes that have not responded yet
     :ivar lock: is held while the entry is stored
     """
@@ -143,6 +149,7 @@ class Entry:
     revalidations: Flights[Targets, Status] = attrs.field(init=False)
     requests: Flights[IndexClient, tuple[IndexClient, IndexResponse[Any]]] = attrs.field(init=False)
     queue: Queue = attrs.field(init=False, factory=Queue)
+    since: float = attrs.field(init=False, default=float("-inf"))
     pending: list[IndexClient] = attrs.field(init=False, factory=list)
     progress: Progress = attrs.field(init=False, factory=Progress)
     lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
@@ -219,6 +226,8 @@ class Revalidation(Generic[E]):
         if decision is Decision.STALE:
             refusals = (index.breakers.refusal(entry.name) for index in self._indexes)
             return Outcome("STALE", next(filter(None, refusals), None))
+        if entry.queue.background:
+            self._lift(entry)
         trial = decision is Decision.TRIAL
         if trial and entry.progress.hangs:
             entry.revalidations.detach(targets)
@@ -229,7 +238,8 @@ class Revalidation(Generic[E]):
             extend = entry.progress.extend(self._clock)
             waiter = flight.wait(self._clock.seconds() + PROGRESS_WINDOW, extend)
         else:
-            waiter = flight.wait(flight.started + (TRIAL_DEADLINE if trial else STALE_DEADLINE))
+            deadline = TRIAL_DEADLINE if trial else STALE_DEADLINE
+            waiter = flight.wait(max(flight.started, entry.since) + deadline)
         try:
             return Outcome(await waiter)
         except WaitTimeout:
@@ -247,6 +257,50 @@ class Revalidation(Generic[E]):
         if not entry.usable:
             raise error
         return Outcome("STALE", error.copy())
+
+    def may_prefetch(self, entry: E) -> bool:
+        """Whether an entry is stale, and no breaker of its stale indexes has been opened."""
+        stale = [index for index, _ in self._targets(entry, "stale")]
+        return bool(stale) and all(
+            not index.offline and index.breakers.state(entry.name) is State.CLOSED
+            for index in stale
+        )
+
+    async def prefetch(self, entry: E) -> bool:
+        """Revalidate an entry, which :meth:`may_prefetch` allows, in the background.
+
+        :return: whether a request was sent because of this call, when the flight has landed
+        :raises StoredPageLost: as :meth:`revalidate`
+        """
+        targets: list[Targets] = ["stale"]
+        if joins := entry.revalidations.under_way:
+            targets = list(entry.revalidations)
+        else:
+            entry.queue = Queue(background=True, admits=partial(self.may_prefetch, entry))
+            entry.since = self._clock.seconds()
+        queue, join = entry.queue, entry.revalidations.join
+        for flight in [join(each, partial(self._revalidate, entry, each)) for each in targets]:
+            with suppress(UpstreamFailed):
+                await flight.wait()
+        return queue.sent and not joins
+
+    def _lift(self, entry: E) -> None:
+        """Make the background flight of an entry that of a client.
+
+        The client gets another flight if an index has failed in this one, where it was not retried,
+        or if this one hangs for so long that a client would have given up waiting.
+        """
+        began, entry.since = entry.since, self._clock.seconds()
+        hangs = entry.progress.hangs and entry.queue.sent
+        overdue = hangs and entry.since >= began + STALE_DEADLINE
+        if overdue or any(i.breakers.failed_since(entry.name, began) for i in self._indexes):
+            entry.revalidations.detach("stale")
+        if overdue:
+            for index in entry.pending:
+                entry.requests.detach(index)
+            entry.queue = Queue()
+        else:
+            entry.queue.lift()
 
     def _targets(
         self, entry: E, targets: Targets
@@ -330,8 +384,15 @@ class Revalidation(Generic[E]):
                 last = last and last.invalidate()
                 raise
 
+        began, queue = self._clock.seconds(), entry.queue
+
+        def latest() -> float:
+            if queue.background:
+                return float("-inf")
+            return max(began, entry.since) + COLD_DEADLINE
+
         requesting = Deferred.fromCoroutine(
-            with_retries(request, index.breakers, self._clock, tries)
+            with_retries(request, index.breakers, self._clock, tries, latest)
         )
         if trial and index in entry.pending:
             # The older request may only be slow. A newer one ends after some silent seconds, so
@@ -340,7 +401,6 @@ class Revalidation(Generic[E]):
                 PROGRESS_WINDOW, lambda: requesting.cancel() if entry.progress.hangs else None
             )
         entry.pending.append(index)
-        began = self._clock.seconds()
         try:
             response = await requesting
         except CancelledError:
@@ -352,18 +412,23 @@ class Revalidation(Generic[E]):
 
 
 async def with_retries(
-    request: Callable[[], Awaitable[T]], breakers: Breakers, clock: IReactorTime, tries: int
+    request: Callable[[], Awaitable[T]],
+    breakers: Breakers,
+    clock: IReactorTime,
+    tries: int,
+    latest: Callable[[], float],
 ) -> T:
-    """Send a request at most `tries` times, until the deadline of a client without a stale page.
+    """Send a request at most `tries` times.
 
     A pause is at least the ``Retry-After`` of the index. The last request's error is raised.
+
+    :param latest: gives the clock's seconds after which no request is sent again
     """
-    latest = clock.seconds() + COLD_DEADLINE
     pause = 0.0
     for tried in count(1):
         if (limited := breakers.rate_limit) is not None:
             pause = max(pause, limited.retry_after or 0.0)
-            if clock.seconds() + pause > latest:
+            if clock.seconds() + pause > latest():
                 raise limited
         if pause:
             await deferLater(clock, pause)
@@ -374,6 +439,6 @@ async def with_retries(
                 raise
             # Varied, so that many proxies do not retry at the same time.
             pause = max(PAUSES[tried - 1] * random.uniform(0.5, 1.5), error.retry_after or 0.0)
-            if clock.seconds() + pause > latest:
+            if clock.seconds() + pause > latest():
                 raise
     raise AssertionError("the last try returns or raises")

@@ -59,10 +59,12 @@ class Queue:
 
     :ivar admits: is called when a background request that had to wait may get its connection; if
         it returns ``False``, the request is cancelled
+    :ivar sent: whether any of its requests has got a connection
     """
 
     background: bool = False
     admits: Callable[[], bool] = lambda: True
+    sent: bool = attrs.field(init=False, default=False)
     _requests: list[_Request] = attrs.field(init=False, factory=list)
 
     def __bool__(self) -> bool:
@@ -147,6 +149,7 @@ class Scheduler:
 
     def _grant(self, request: _Request) -> None:
         request.limit.count(request.origin, 1)
+        request.queue.sent = True
         if request.queue.background:
             self._granted.add(request)
         request.granted.callback(None)

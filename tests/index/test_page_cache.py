@@ -5,17 +5,20 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.index import page_cache
 from proxpi.index.page_cache import MAX_RELOADS, MIN_REFETCH_AGE, NoSuchFile, NoSuchProject, Page
 from proxpi.index.page_store import StoredPage
+from proxpi.simple import model
 from proxpi.simple.model import ListedFile
 from proxpi.simple.negotiate import Serialization
-from proxpi.upstream.connections import CONNECTIONS
+from proxpi.upstream.connections import BACKGROUND_CONNECTIONS, CONNECTIONS
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
 from tests.support.cases import run
@@ -264,6 +267,268 @@ class RepresentationTests(PagesCase):
             tags.append(self.body(JSON, True).etag)
             self.clock.advance(1801)
         assert tags[0] == tags[1] != tags[2]
+
+
+class PrefetchTests(PagesCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip").having(ETag='"x"'))
+
+    def test_rendered(self) -> None:
+        """The next client gets the page at once, rendered, as without prefetch byte for byte."""
+        expected = {form: self.result(self.ask(form=form)).body for form in (JSON, HTML)}
+        for form, body in expected.items():
+            self.build(ROOT)
+            self.indexes.says(AT_ROOT, project_page("a.zip"))
+            assert not self.pages.is_fresh("demo")
+            assert self.result(self.prefetch(form=form))
+            assert self.pages.is_fresh("demo")
+            assert self.pages.ready("demo", form, False) == Page(body, "HIT", 1800.0, 0.0)
+            assert len(self.agent.asked) == 1
+
+    def test_revalidated(self) -> None:
+        """A stale page is confirmed or replaced; a fresh one, or a fresh absence, needs nothing."""
+        self.page()
+        assert not self.result(self.prefetch())
+        self.clock.advance(2000)
+        self.agent.conditional = Reply(304)
+        assert self.result(self.prefetch())
+        assert self.pages.ready("demo", JSON, False) is not None
+        self.clock.advance(2000)
+        self.agent.conditional = None
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        assert self.result(self.prefetch())
+        assert files(self.page()) == ["b.zip"]
+        assert self.result(self.prefetch("absent"))
+        assert self.pages.is_fresh("absent")
+        assert not self.result(self.prefetch("absent"))
+        assert len(self.agent.asked) == 4
+
+    def test_joined(self) -> None:
+        """Clients join the flight, in any representation, and it those of clients."""
+        firsts: list[Callable[[], Deferred[Any]]] = [self.prefetch, self.ask]
+        for first in firsts:
+            self.build(ROOT)
+            self.indexes.says(AT_ROOT, project_page("a.zip"))
+            self.agent.silent.add(AT_ROOT)
+            begun = first()
+            asks = [self.ask(form=form) for form in (JSON, HTML)]
+            found = run(self.pages.fetch_file("demo", "a.zip"))
+            later = self.prefetch()
+            self.pending(later)
+            self.agent.release(AT_ROOT)
+            assert self.result(begun)
+            assert not self.result(later)
+            assert {self.result(ask).status for ask in asks} == {"MISS"}
+            assert self.result(found).entry["filename"] == "a.zip"
+            assert len(self.agent.asked) == 1
+
+    def test_offline(self) -> None:
+        """Offline nothing is sent."""
+        self.indexes.upstream.offline = True
+        assert not self.result(self.prefetch())
+        assert self.agent.asked == []
+
+    def test_lost(self) -> None:
+        """A page that an index confirms and that the disk has lost is as if it never was there."""
+        self.page()
+        self.clock.advance(2000)
+        self.start()
+        assert not self.pages.is_fresh("demo")
+        (path,) = (self.folder / ".proxpi/pages").iterdir()
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        self.agent.conditional = Reply(304)
+        assert self.result(self.prefetch())
+        assert self.result(self.prefetch())
+        assert self.page().status == "HIT"
+
+    def test_superseded(self) -> None:
+        """After a DELETE meanwhile, nothing of the flight is stored."""
+        self.page()
+        self.clock.advance(2000)
+        self.agent.silent.add(AT_ROOT)
+        flight = self.prefetch()
+        self.pages.invalidate("demo")
+        self.agent.release(AT_ROOT)
+        assert self.result(flight)
+        assert not self.pages.is_fresh("demo")
+        assert self.page().status == "MISS"
+
+
+class PrefetchQueueTests(PagesCase):
+    """Background flights while other pages take connections of the index."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.names = [f"p-{number}" for number in range(CONNECTIONS + 8)]
+        for name in self.names:
+            self.agent.silent.add(f"{ROOT}{name}/")
+            self.indexes.says(f"{ROOT}{name}/", project_page("p.zip"))
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+
+    def asked(self, name: str = "demo") -> int:
+        return self.agent.count(f"{ROOT}{name}/")
+
+    def test_clients_first(self) -> None:
+        """A page waits behind those that clients wait for, until a client waits for it."""
+        self.agent.silent.add(AT_ROOT)
+        asks = [self.ask(name) for name in self.names[:CONNECTIONS]]
+        first, second = self.prefetch(self.names[-1]), self.prefetch()
+        self.clock.advance(4)
+        asks += [self.ask(name) for name in self.names[CONNECTIONS:-1]]
+        for name in self.names[:8]:
+            self.agent.release(f"{ROOT}{name}/")
+        assert (self.asked(self.names[-2]), self.asked(self.names[-1]), self.asked()) == (1, 0, 0)
+        client = self.ask()
+        self.agent.release(f"{ROOT}{self.names[8]}/")
+        assert (self.asked(self.names[-1]), self.asked()) == (0, 1)
+        self.agent.release(AT_ROOT)
+        assert (self.result(client).status, self.result(second)) == ("MISS", True)
+        for name in self.names:
+            self.agent.release(f"{ROOT}{name}/")
+        assert self.result(first)
+        assert [files(self.result(ask)) for ask in asks] == [["p.zip"]] * len(asks)
+        assert len(self.agent.asked) == len(self.names) + 1
+
+    def test_no_longer_wanted(self) -> None:
+        """Pages that wait for a connection are not requested of an index that fails meanwhile."""
+        refused = error.ConnectionRefusedError()
+        for failure in (refused, Reply(429, headers={"Retry-After": "20"})):
+            self.setUp()
+            flights = [self.prefetch(name) for name in self.names]
+            assert len(self.agent.asked) == BACKGROUND_CONNECTIONS
+            for name in self.names:
+                self.indexes.says(f"{ROOT}{name}/", failure)
+            for name in self.names:
+                self.agent.release(f"{ROOT}{name}/")
+            # The first one that fails gives its connection to the next before the breaker opens.
+            sent = BACKGROUND_CONNECTIONS + 1
+            assert len(self.agent.asked) == sent
+            assert [self.result(each) for each in flights[:sent]] == [True] * sent
+            assert not any(self.result(each) for each in flights[sent:])
+            assert not self.result(self.prefetch())
+
+    def test_waits_for_long(self) -> None:
+        """A client with a stale page has its 5 s, however long the flight has waited."""
+        self.page()
+        self.clock.advance(2000)
+        asks = [self.ask(name) for name in self.names[:CONNECTIONS]]
+        flight = self.prefetch()
+        self.clock.advance(9)
+        client = self.ask()
+        self.clock.advance(0.5)
+        self.pending(client)
+        self.indexes.says(AT_ROOT, project_page("b.zip"))
+        self.agent.release(f"{ROOT}p-0/")
+        assert (self.result(client).status, files(self.page())) == ("MISS", ["b.zip"])
+        assert self.result(flight)
+        for name in self.names:
+            self.agent.release(f"{ROOT}{name}/")
+        for ask in asks:
+            self.result(ask)
+
+    def test_retries_of_a_client(self) -> None:
+        """A client has the retries of its own, however long the flight has waited."""
+        for name in self.names[:CONNECTIONS]:
+            self.ask(name).addErrback(lambda _: None)
+        flight = self.prefetch()
+        self.clock.advance(15)
+        client = self.ask()
+        self.indexes.says(AT_ROOT, Reply(503))
+        self.agent.release(f"{ROOT}p-0/")
+        assert self.asked() == 1
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.clock.advance(1)
+        assert (files(self.result(client)), self.result(flight)) == (["a.zip"], True)
+
+    def test_lifted(self) -> None:
+        """A client's joining sends the request on a connection that is left to clients."""
+        for name in self.names[: CONNECTIONS * 3 // 4]:
+            self.ask(name).addErrback(lambda _: None)
+        flight = self.prefetch()
+        assert self.asked() == 0
+        assert files(self.page()) == ["a.zip"]
+        assert (self.result(flight), self.asked()) == (True, 1)
+
+    def test_cancelled(self) -> None:
+        """A flight that waits for a connection ends with the last that waits for its page."""
+        asks = [self.ask(name) for name in self.names[:CONNECTIONS]]
+        flight, client = self.prefetch(), self.ask()
+        client.cancel()
+        self.error(client, CancelledError)
+        flight.cancel()
+        self.error(flight, CancelledError)
+        for name in self.names:
+            self.agent.release(f"{ROOT}{name}/")
+        for ask in asks:
+            self.result(ask)
+        assert self.asked() == 0
+        assert self.page().status == "MISS"
+        assert not self.unhandled()
+
+
+class SearchTests(PagesCase):
+    def found(self, name: str = "demo") -> list[list[str]] | None:
+        """Return the files on the pages that a search gets."""
+
+        def names(pages: Sequence[bytes]) -> list[list[str]]:
+            return [[file["filename"] for file in model.decode(page).files] for page in pages]
+
+        return self.result(run(self.pages.search(name, names)))
+
+    def test_pages(self) -> None:
+        """A search gets the pages of all indexes that have the project, in order of precedence."""
+        one, other = project_page("a.zip"), project_page("a.zip", "b.zip")
+        status: dict[str, Any] = {"project-status": {"status": "quarantined"}}
+        bad = project_page("c.zip", **status)
+        for replies, expected in (
+            ((one, other), [["a.zip"], ["a.zip", "b.zip"]]),
+            ((other, Reply(404)), [["a.zip", "b.zip"]]),
+            ((bad, one), [["a.zip"]]),
+            ((Reply(404), Reply(404)), None),
+            ((one, Reply(500)), None),
+        ):
+            self.begin(*replies)
+            self.ask().addErrback(lambda _: None)
+            self.clock.pump([0.5] * 30)
+            asked = len(self.agent.asked)
+            assert self.found() == expected
+            self.clock.advance(10_000)
+            assert self.found() == expected
+            self.start()
+            assert self.found() == expected
+            assert len(self.agent.asked) == asked
+
+    def test_memory(self) -> None:
+        """A search, or the question whether a page is fresh, evicts no page from memory."""
+        self.put(page_cache, "MEMORY", 2 * page_cache.OVERHEAD)
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        page = self.page()
+        for number in range(10):
+            assert self.found(f"no-{number}") is None
+            assert not self.pages.is_fresh(f"no-{number}")
+        assert self.page().body is page.body
+
+    def test_lost(self) -> None:
+        """A page that was written anew meanwhile is found, and one that is damaged is not."""
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.page()
+        store, pages = self.store, self.pages
+        self.indexes.says(AT_ROOT, project_page("longer.zip"))
+        self.clock.advance(2000)
+        self.start()
+        self.page()
+        self.store, self.pages = store, pages
+        assert self.found() == [["longer.zip"]]
+        (path,) = (self.folder / ".proxpi/pages").iterdir()
+        path.write_bytes(path.read_bytes().replace(b"longer", b"lodger"))
+        assert self.found() is None
+
+    def test_error(self) -> None:
+        """An error of the function is the caller's."""
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+        self.page()
+        self.error(run(self.pages.search("demo", lambda pages: 1 // 0)), ZeroDivisionError)
 
 
 class MemoryTests(PagesCase):

@@ -18,6 +18,7 @@ from proxpi.index import revalidation
 from proxpi.index.breaker import Breakers, State
 from proxpi.index.page_cache import NoSuchProject, Page
 from proxpi.index.revalidation import (
+    COLD_DEADLINE,
     MIN_PROGRESS,
     PROGRESS_WINDOW,
     Decision,
@@ -141,7 +142,8 @@ class RetryTests(Case):
                 raise outcome
             return outcome
 
-        return run(with_retries(ask, self.breakers, self.clock, 4))
+        latest = self.began + COLD_DEADLINE
+        return run(with_retries(ask, self.breakers, self.clock, 4, lambda: latest))
 
     def test_outage(self) -> None:
         """A short outage is bridged; after 4 tries inside 10 s the last failure is raised."""
@@ -169,7 +171,8 @@ class RetryTests(Case):
         async def ask() -> str:
             return await silence
 
-        asking = run(with_retries(ask, self.breakers, self.clock, 4))
+        latest = self.clock.seconds() + COLD_DEADLINE
+        asking = run(with_retries(ask, self.breakers, self.clock, 4, lambda: latest))
         self.clock.advance(20)
         silence.errback(REFUSED)
         self.error(asking, UpstreamFailed)
@@ -292,6 +295,123 @@ class StaleTests(PagesCase):
             self.clock.advance(0.5)
             assert self.result(ask).status == "STALE"
             ask = self.ask()
+
+
+class BackgroundTests(PagesCase):
+    """Prefetches of pages from an index that fails or hangs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.indexes.says(AT_ROOT, project_page("a.zip"))
+
+    def test_no_retry(self) -> None:
+        """A failed request is not sent again, opens the breakers, and is no error of the caller."""
+        for failure in (Reply(500), error.ConnectionRefusedError()):
+            self.setUp()
+            self.indexes.says(AT_ROOT, failure)
+            assert self.result(self.prefetch())
+            assert self.clock.getDelayedCalls() == []
+            for seconds in (0, 100):
+                self.clock.advance(seconds)
+                assert not self.result(self.prefetch()), "the breaker is open, then half-open"
+            assert self.agent.count(AT_ROOT) == 1
+            self.indexes.says(AT_ROOT, project_page("a.zip"))
+            assert self.page().status == "MISS"
+
+    def test_rate_limit(self) -> None:
+        """While a ``Retry-After`` runs, nothing is sent to the index."""
+        self.indexes.says(OTHER, Reply(429, headers={"Retry-After": "20"}))
+        assert self.result(self.prefetch("other"))
+        assert not self.result(self.prefetch())
+        self.clock.advance(10)
+        assert not self.result(self.prefetch())
+        assert len(self.agent.asked) == 1
+
+    def test_joined_before_a_failure(self) -> None:
+        """A client that joined gets as many tries as if it had begun, cold or with a stale page."""
+        for stale, tries in ((False, 4), (True, 2)):
+            for joins in (False, True):
+                self.setUp()
+                if stale:
+                    self.page()
+                    self.clock.advance(2000)
+                asked = self.agent.count(AT_ROOT)
+                self.agent.silent.add(AT_ROOT)
+                if joins:
+                    self.prefetch()
+                    self.clock.advance(15)
+                ask = self.ask()
+                sent = self.agent.count(AT_ROOT)
+                assert sent - asked == 1 + joins, "a flight that hangs for 15 s is not joined"
+                self.indexes.says(AT_ROOT, Reply(500))
+                self.agent.release(AT_ROOT)
+                self.clock.pump([0.5] * 20)
+                if stale:
+                    assert self.result(ask).status == "STALE"
+                else:
+                    assert self.error(ask, UpstreamFailed).cause == "status 500"
+                assert self.agent.count(AT_ROOT) - sent == tries - 1
+                assert sent - asked == 1 + joins, "a flight that hangs for 15 s is not joined"
+
+    def test_joined_in_time(self) -> None:
+        """A client joins a flight that hangs only for a while, and has the deadlines of its own."""
+        for stale in (False, True):
+            self.setUp()
+            if stale:
+                self.page()
+                self.clock.advance(2000)
+            self.agent.silent.add(AT_ROOT)
+            asked = self.agent.count(AT_ROOT)
+            flight = self.prefetch()
+            self.clock.advance(4)
+            ask = self.ask()
+            self.clock.pump([0.1] * 49)
+            self.pending(ask)
+            self.clock.pump([0.1] * 2 if stale else [0.1] * 60)
+            if stale:
+                assert self.result(ask).status == "STALE"
+            else:
+                assert self.error(ask, UpstreamFailed).cause == "timed out"
+            assert self.agent.count(AT_ROOT) == asked + 1
+            self.agent.release(AT_ROOT)
+            assert self.result(flight)
+            assert self.page().status == "HIT"
+
+    def test_retried_for_a_client(self) -> None:
+        """A request that a client joined is sent again after it failed, and then succeeds."""
+        self.agent.silent.add(AT_ROOT)
+        flight, ask = self.prefetch(), self.ask()
+        self.agent.answer(AT_ROOT, Reply(503))
+        self.pending(ask)
+        self.agent.silent.clear()
+        self.clock.advance(1)
+        assert (self.result(ask).status, self.result(flight)) == ("MISS", True)
+        assert self.agent.count(AT_ROOT) == 2
+
+    def test_hangs(self) -> None:
+        """A client starts a flight beside one that hangs for longer than a client would wait."""
+        self.agent.silent.add(AT_ROOT)
+        flight = self.prefetch()
+        self.clock.advance(5)
+        self.agent.silent.clear()
+        assert self.page().status == "MISS"
+        self.pending(flight)
+        self.agent.answer(AT_ROOT, Reply(500))
+        assert self.result(flight)
+        self.clock.advance(2000)
+        assert self.page().status == "MISS"
+
+    def test_failed_in_part(self) -> None:
+        """A client that comes while one of two indexes has failed gets its own tries of that."""
+        self.begin(project_page("a.zip"), project_page("b.zip"))
+        self.agent.silent |= {AT_ROOT, AT_EXTRA}
+        self.prefetch()
+        self.agent.answer(AT_ROOT, Reply(503))
+        self.agent.silent.discard(AT_ROOT)
+        ask = self.ask()
+        self.agent.release(AT_EXTRA)
+        assert files(self.result(ask)) == ["a.zip", "b.zip"]
+        assert (self.agent.count(AT_ROOT), self.agent.count(AT_EXTRA)) == (2, 1)
 
 
 class ColdTests(PagesCase):

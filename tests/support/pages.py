@@ -80,6 +80,9 @@ class PagesCase(FolderCase):
     def ask(self, name: str = "demo", form: Serialization = JSON) -> Deferred[Page]:
         return run(self.pages.fetch(name, form, False))
 
+    def prefetch(self, name: str = "demo", form: Serialization = JSON) -> Deferred[bool]:
+        return run(self.pages.prefetch(name, form, False))
+
     def url(self, filename: str = "a.zip") -> str | None:
         """Return the URL that the cached page lists for a file."""
         listed = self.pages.ready_file("demo", filename)
