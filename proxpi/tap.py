@@ -178,10 +178,16 @@ def build(
     def admin() -> IResource:
         # Pages and files do without Klein, whose import takes 35 ms and 2 MiB: not at the start.
         from proxpi.web.admin.api import AdminApi
+        from proxpi.web.admin.prefetch import LockPrefetch
 
         hosts = machine_names().union(settings.hosts)
         api = AdminApi(
-            pages=pages, projects=projects, mirror=mirror, hosts=hosts, exposition=exposition
+            pages=pages,
+            projects=projects,
+            mirror=mirror,
+            prefetch=LockPrefetch(pages, mirror, resources.pages),
+            hosts=hosts,
+            exposition=exposition,
         )
         resource: IResource = api.app.resource()
         return resource

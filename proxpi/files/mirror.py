@@ -155,6 +155,11 @@ class Mirror:
     _stream: bool
     _offline: bool
 
+    @property
+    def caches(self) -> bool:
+        """Whether any file is kept."""
+        return self._cache_dir.quota.admits(None)
+
     def ready(self, name: str, filename: str) -> OpenFile | None:
         """Open a file that is cached and fresh, without waiting."""
         reference = self._resolver.known(name, filename)

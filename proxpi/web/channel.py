@@ -86,6 +86,9 @@ IDLE_TIMEOUT = 75.0
 #: Bytes that the body of a request may have. Only a ``POST`` outside the index has one that is
 #: read; any other request is answered by its head, and its body is discarded.
 MAX_BODY = 64 * 1024
+#: The same for a lock, and its path: only there a body may be larger, as far as the limiter admits.
+MAX_LOCK = 16 * 1024 * 1024
+LOCK_PATH = b"/prefetch"
 #: Bytes of further requests that are kept while a response is under way.
 MAX_PIPELINED = 16 * 1024
 #: Seconds, and bytes, of input that is discarded after the last response.
@@ -106,6 +109,8 @@ class Limiter(typing.Protocol):
     def release(self, channel: Channel) -> None: ...
     def begin_response(self, channel: Channel) -> None: ...
     def end_response(self, channel: Channel) -> None: ...
+    def admit_body(self, channel: Channel, size: int) -> bool: ...
+    def release_body(self, channel: Channel) -> None: ...
 
 
 class Server(typing.Protocol):
@@ -327,17 +332,23 @@ class Channel(Protocol):
         for name, value in head.fields:
             request.requestHeaders.addRawHeader(name, value)
         request.gotLength(head.length)
-        request.too_large = (head.length or 0) > MAX_BODY
+        if head.method == b"POST" and head.target.partition(b"?")[0] == LOCK_PATH:
+            request.body_limit = MAX_LOCK
+        size = request.body_limit if head.length is None else head.length
+        request.too_large = size > request.body_limit
+        if size > MAX_BODY and not request.too_large:
+            request.overloaded = not self._limiter.admit_body(self, size)
+        refused = request.too_large or request.overloaded
         self.persistent = head.persistent and self.admitted
         self._body = Chunks() if head.length is None else Counted(head.length)
         if self._body.done:
             self._answer()
-        elif head.method == b"POST" and not in_tree(head.target) and not request.too_large:
+        elif head.method == b"POST" and not in_tree(head.target) and not refused:
             self._state = BODY  # with the deadline of the head
             if head.expects_continue:
                 self.write(_CONTINUE)
         else:
-            if head.length is None or request.too_large or head.expects_continue:
+            if head.length is None or refused or head.expects_continue:
                 self.persistent = False
             self._answer()
 
@@ -345,7 +356,7 @@ class Channel(Protocol):
         """Read the body of a request, and answer; return whether it is whole."""
         request = self._request
         request.handleContentChunk(self._body.feed(self._input))
-        request.too_large = request.content.tell() > MAX_BODY
+        request.too_large = request.content.tell() > request.body_limit
         if request.too_large:
             self.persistent = False
         elif not self._body.done:
@@ -397,6 +408,7 @@ class Channel(Protocol):
         """Refuse a request that is malformed, and close: its end is not known."""
         bare = self._request is None and self._input.startswith(b"HEAD ")
         self._request = None
+        self.release_body()
         head, body = responses.text(error.status, error.text, dict(error.fields)).serialize()
         self.write(head if bare else head + body)
         line = self._server.log_line(b"-", b"-", error.status, 0 if bare else len(body), "-")
@@ -438,6 +450,10 @@ class Channel(Protocol):
 
     def isSecure(self) -> bool:
         return self.output.tls
+
+    def release_body(self) -> None:
+        """The body of the request is not needed any more."""
+        self._limiter.release_body(self)
 
     # Deadlines and the end.
 

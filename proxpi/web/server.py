@@ -23,7 +23,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.web import responses
-from proxpi.web.channel import Channel
+from proxpi.web.channel import MAX_BODY, Channel
 from proxpi.web.response_cache import Cacheable, ResponseCache
 from proxpi.web.routes import in_tree
 
@@ -33,6 +33,8 @@ MAX_REFUSED = 32
 DRAIN_POLL = 0.05
 #: Seconds that a client has for its part in closing a connection without a request.
 CLOSE_TIMEOUT = 1.0
+#: Bytes of all bodies above :data:`~proxpi.web.channel.MAX_BODY` that are in memory.
+MAX_BODIES = 128 * 1024 * 1024
 #: Bytes of a path that the access log shows.
 MAX_LOGGED_PATH = 2048
 OVERLOADED = "proxpi has as many clients as it can take; try again in a moment."
@@ -48,16 +50,25 @@ class Request(server.Request):
 
     :ivar started: in seconds of the clock
     :ivar cacheable: the part of its response that the response cache may store
-    :ivar too_large: whether its body exceeds :data:`proxpi.web.channel.MAX_BODY`
+    :ivar body_limit: bytes that its body may have
+    :ivar too_large: whether its body exceeds that
+    :ivar overloaded: whether there is no memory for its body now
     """
 
     started = 0.0
     cacheable: Cacheable | None = None
-    too_large = False
+    body_limit = MAX_BODY
+    too_large = overloaded = False
 
     def gotLength(self, length: int | None) -> None:
         """Keep the body in memory: the channel bounds it."""
         self.content = BytesIO()
+
+    def release_body(self) -> None:
+        """Drop the body, which has been read."""
+        self.content = BytesIO()
+        if self.channel is not None:
+            self.channel.release_body()  # type: ignore[attr-defined]
 
     def process(self) -> None:
         if self.uri == b"*":
@@ -101,6 +112,8 @@ class ConnectionLimiter:
         self._refused: dict[Channel, None] = {}
         self._busy: set[Channel] = set()
         self._closed_at: dict[Channel, float] = {}
+        # Bytes that are in memory, or may come.
+        self._bodies: dict[Channel, int] = {}
         self._logged = False
         self._drained: Deferred[None] = Deferred()
         self._drain_until = math.inf
@@ -126,6 +139,7 @@ class ConnectionLimiter:
         self._busy.discard(channel)
         self._admitted.pop(channel, None)
         self._refused.pop(channel, None)
+        self._bodies.pop(channel, None)
         if self._descriptors() < self._limit // 2:
             self._logged = False
 
@@ -134,6 +148,17 @@ class ConnectionLimiter:
 
     def end_response(self, channel: Channel) -> None:
         self._busy.discard(channel)
+        self._bodies.pop(channel, None)
+
+    def admit_body(self, channel: Channel, size: int) -> bool:
+        """Reserve memory for a large body of so many bytes; return whether there is any."""
+        if sum(self._bodies.values()) + size > MAX_BODIES:
+            return False
+        self._bodies[channel] = size
+        return True
+
+    def release_body(self, channel: Channel) -> None:
+        self._bodies.pop(channel, None)
 
     def is_exhausted(self) -> bool:
         """Return whether one more request would lack a descriptor."""
@@ -214,7 +239,8 @@ class Site(server.Site):
     def getResourceFor(self, request: Any) -> IResource:
         """Choose by the raw path: Klein must not see what it would decode or redirect."""
         request.started = self.clock.seconds()
-        if not request.channel.admitted or self._limiter.is_exhausted():
+        refused = request.overloaded or not request.channel.admitted
+        if refused or self._limiter.is_exhausted():
             return self._health if request.path == b"/health" else self._overloaded
         if request.path == b"/health" and request.method in (b"GET", b"HEAD"):
             return self._health

@@ -1,7 +1,7 @@
-"""The Klein resource: admin page, cache API, statistics and health; pages and files never reach it.
+"""The Klein resource: admin page, cache API, prefetch, statistics and health; not pages and files.
 
-``DELETE`` under ``/cache`` and the forms of the admin page change something: each such request
-passes one check (:meth:`AdminApi._check_change`).
+``DELETE`` under ``/cache``, a lock for ``/prefetch`` and the forms of the admin page change
+something: each such request passes one check (:meth:`AdminApi._check_change`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,25 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from proxpi import metrics
 from proxpi.files import Mirror
 from proxpi.index import PageCache, ProjectListCache
+from proxpi.prefetch import locks
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
 from proxpi.web.admin.csrf import is_cross_site, is_rebound
 from proxpi.web.admin.page import admin_page
-from proxpi.web.channel import MAX_BODY
+from proxpi.web.admin.prefetch import LockPrefetch
 from proxpi.web.responses import WholeResponse
 
 #: Bytes that a form may have.
 MAX_FORM = 4096
 CROSS_SITE = "Pages of other sites may not change anything here."
 UNKNOWN_HOST = "A browser may only change something under a name of PROXPI_HOSTS or an address."
-TOO_LARGE = f"The body of a request has at most {MAX_BODY} bytes here."
+TOO_LARGE = "The body of a request has at most {} bytes here."
 NOT_FOUND = "There is nothing here; the home page is at /."
 NO_PROJECT_NAME = "This is no project name: letters, digits, '.', '-' and '_' are, from end to end."
+NO_CACHE = "PROXPI_CACHE_SIZE is 0: no file can be kept, so none is fetched in advance."
+#: The paths below which errors are JSON.
+JSON_ERRORS = (b"/cache", b"/prefetch")
 NO_FILENAME = "This is no file name."
 
 
@@ -54,6 +58,7 @@ class AdminApi:
     _pages: PageCache
     _projects: ProjectListCache
     _mirror: Mirror
+    _prefetch: LockPrefetch
     _hosts: frozenset[str]
     _exposition: Callable[[], bytes]
 
@@ -124,6 +129,15 @@ class AdminApi:
         self._pages.invalidate(name)
         return _see_admin_page(f"project={name}").apply(request)
 
+    @app.route("/prefetch", methods=["POST"])
+    async def prefetch(self, request: Request) -> bytes:
+        """Fetch the files of a lock."""
+        self._check_change(request, "prefetch")
+        if not self._mirror.caches:
+            raise _Refused(409, NO_CACHE)
+        await self._prefetch.respond(request)
+        return b""
+
     def _check_change(self, request: Request, *segments: str) -> None:
         """Refuse a request that may not change anything, or whose URL is not exactly this one."""
         path = request.path.decode("latin-1").split("/")[1:]
@@ -134,14 +148,16 @@ class AdminApi:
         if is_rebound(request, self._hosts):
             raise _Refused(403, UNKNOWN_HOST)
         if request.too_large:  # type: ignore[attr-defined]
-            raise _Refused(413, TOO_LARGE)
+            raise _Refused(413, TOO_LARGE.format(request.body_limit))  # type: ignore[attr-defined]
 
-    @app.handle_errors(_Refused, UpstreamFailed, OSError)
+    @app.handle_errors(_Refused, locks.LockError, UpstreamFailed, OSError)
     def send_error(self, request: Any, failure: Failure) -> bytes:
         """Answer a request that is refused, or fails because of upstream or cache folder."""
         error = failure.value
         if isinstance(error, _Refused):
             return responses.api_error(error.status, error.text).apply(request)
+        if isinstance(error, locks.LockError):
+            return responses.api_error(400, str(error)).apply(request)
         described = responses.for_error(error)
         assert described is not None
         return responses.api_error(*described).apply(request)
@@ -155,7 +171,7 @@ class AdminApi:
             if request.method == b"OPTIONS":
                 return WholeResponse(204, allow).apply(request)
             status, text = 405, f"Only {allow['Allow']} can be used here."
-        make = responses.api_error if request.path.startswith(b"/cache") else responses.text
+        make = responses.api_error if request.path.startswith(JSON_ERRORS) else responses.text
         return make(status, text, allow).apply(request)
 
 

@@ -1,0 +1,256 @@
+"""``POST /prefetch``: a client sends a lock, and gets the outcomes as its files are fetched.
+
+The response is JSON, one line a file as each ends, and a closing line with the sums. Files go
+through the mirror as any client's requests do: joined with theirs, verified, admitted by the quota.
+The pages come as for a client, too, and core metadata where it is advertised. A client that does
+not read its lines gets no further file fetched; one that disconnects ends the fetching, but not the
+downloads under way, which are for the cache.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import attrs
+import msgspec
+from twisted.internet.defer import (
+    Deferred,
+    DeferredLock,
+    DeferredSemaphore,
+    FirstError,
+    gatherResults,
+)
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from proxpi.files import Mirror, MissingUpstream
+from proxpi.index import PageCache
+from proxpi.prefetch import locks
+from proxpi.simple import NotListed, Serialization, printable
+from proxpi.single_flight import InThread
+from proxpi.upstream import UpstreamFailed
+from proxpi.web import responses
+
+#: Projects, and files, that one request fetches at the same time.
+PARALLEL = 8
+#: The most sentences of what a lock pins that no index has.
+MAX_SKIPPED = 100
+HEADERS = {
+    "Content-Type": "application/x-ndjson",
+    "X-Accel-Buffering": "no",  # so a reverse proxy passes on each line
+    **responses.NO_STORE,
+    **responses.NO_SNIFF,
+}
+USAGE = "Send a lock to /prefetch?python=3.12&platform=manylinux_2_28_x86_64, or to /prefetch?all=1"
+
+T = TypeVar("T")
+
+
+class _ListedFile(msgspec.Struct, rename="kebab"):
+    filename: str
+    hashes: dict[str, str]
+    core_metadata: bool | dict[str, str] = False
+
+
+class _Page(msgspec.Struct):
+    files: list[_ListedFile]
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+_ERRORS = (NotListed, MissingUpstream, UpstreamFailed, OSError)
+
+
+@attrs.frozen(eq=False)
+class LockPrefetch:
+    """Fetches the files of locks."""
+
+    _pages: PageCache
+    _mirror: Mirror
+    _in_thread: InThread
+    # Locks are read one at a time: each may take much memory meanwhile.
+    _reading: DeferredLock = attrs.field(init=False, factory=DeferredLock)
+
+    async def respond(self, request: Any) -> None:
+        """
+        Answer a request, all but the end of its response.
+
+        :raises locks.LockError: if its query or its body cannot be used
+        """
+        target = _target(request)
+        async with self._reading:  # the channel has read the whole body
+            work = partial(_read, request.content.getvalue(), target)
+            lock, packages = await self._in_thread(work)
+        del work
+        request.release_body()
+        lines = _Lines(request)
+        fetch = _Fetch(self._pages, self._mirror, self._in_thread, target, lines)
+        responses.set_headers(request, HEADERS)
+        request.write(b"")
+        request.registerProducer(lines, True)
+        try:
+            await _in_parallel(fetch.package, packages)
+            await lines.write(fetch.summary(lock))
+        finally:
+            if request.channel is not None:  # else the client has left
+                request.unregisterProducer()
+
+
+def _read(body: bytes, target: locks.Target | None) -> tuple[locks.Lock, list[locks.Locked]]:
+    lock = locks.read(body)
+    return lock, locks.fitting(lock, target)
+
+
+def _target(request: Any) -> locks.Target | None:
+    """Read the query; ``None`` for all files."""
+    query = {name: values[-1].decode("utf-8", "replace") for name, values in request.args.items()}
+    for name in query:
+        if name not in (b"python", b"platform", b"all"):
+            shown = printable(name[:100].decode("utf-8", "replace"))
+            raise locks.LockError(f"{shown} is no parameter here. {USAGE}.")
+    if (every := query.get(b"all")) is not None:
+        if every != "1" or len(query) > 1:
+            raise locks.LockError(f"all=1 stands alone. {USAGE}.")
+        return None
+    for name in (b"python", b"platform"):
+        if name not in query:
+            raise locks.LockError(f"{name.decode()} is missing. {USAGE}.")
+    return locks.Target.of(query[b"python"], query[b"platform"])
+
+
+@attrs.define(eq=False)
+class _Fetch:
+    """The fetching for one request; it counts the outcomes."""
+
+    _pages: PageCache
+    _mirror: Mirror
+    _in_thread: InThread
+    _target: locks.Target | None
+    _lines: _Lines
+    _slots: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(PARALLEL))
+    _outcomes: Counter[str] = attrs.field(init=False, factory=Counter)
+    _bytes: int = attrs.field(init=False, default=0)
+
+    async def package(self, locked: locks.Locked) -> None:
+        """Fetch the page of a package, and its files."""
+        wanted = locked.files or (locks.LockedFile(f"{locked.project}=={locked.version}"),)
+        try:
+            page = await self._pages.fetch(locked.project, Serialization.JSON, compressed=True)
+            files = await self._in_thread(lambda: self._files(locked, page.body.data))
+        except _ERRORS as error:
+            for file in wanted:
+                await self._report(file.filename, "failed", 0, _sentence(error))
+            return
+        if not files:
+            cause = (
+                "The index lists no file of this version that fits and has a digest of the lock."
+            )
+            await self._report(wanted[0].filename, "failed", 0, cause)
+            return
+
+        async def fetch(pair: tuple[locks.LockedFile, _ListedFile | None]) -> None:
+            async with self._slots:
+                await self._file(locked.project, *pair)
+
+        await _in_parallel(fetch, files)
+
+    def _files(
+        self, locked: locks.Locked, page: bytes
+    ) -> list[tuple[locks.LockedFile, _ListedFile | None]]:
+        """Return the files of a package with what its page says of them; slow."""
+        listed = {each.filename: each for each in _PAGE.decode(gzip.decompress(page)).files}
+        digests = {name: each.hashes.get("sha256") for name, each in listed.items()}
+        files = locked.files or locks.listed_files(locked, digests, self._target)
+        return [(file, listed.get(file.filename)) for file in files]
+
+    async def _file(self, project: str, file: locks.LockedFile, listed: _ListedFile | None) -> None:
+        digest = listed and listed.hashes.get("sha256")
+        if file.sha256 and digest and digest not in file.sha256:
+            await self._report(file.filename, "failed", 0, _other_digest("index", digest, file))
+            return
+        try:
+            found = await self._mirror.whole(project, file.filename)
+            found.close()
+            if file.sha256 and found.sha256 not in file.sha256:
+                cause = _other_digest("file", found.sha256, file)
+                await self._report(file.filename, "failed", 0, cause)
+                return
+            if listed is not None and listed.core_metadata is not False:
+                with suppress(MissingUpstream):  # the page advertises it no longer
+                    (await self._mirror.whole(project, f"{file.filename}.metadata")).close()
+        except _ERRORS as error:
+            await self._report(file.filename, "failed", 0, _sentence(error))
+            return
+        await self._report(file.filename, "fetched" if found.fetched else "cached", found.size)
+
+    async def _report(self, file: str, outcome: str, size: int, cause: str | None = None) -> None:
+        self._outcomes[outcome] += 1
+        self._bytes += size
+        line = {"file": file, "outcome": outcome, "bytes": size}
+        await self._lines.write(line | ({"cause": printable(cause)} if cause else {}))
+
+    def summary(self, lock: locks.Lock) -> dict[str, Any]:
+        counts = {each: self._outcomes[each] for each in ("cached", "fetched", "failed")}
+        sums = {"files": self._outcomes.total(), **counts, "bytes": self._bytes}
+        return sums | ({"skipped": list(lock.skipped[:MAX_SKIPPED])} if lock.skipped else {})
+
+
+def _other_digest(whose: str, digest: str | None, file: locks.LockedFile) -> str:
+    stated = " or ".join(sorted(file.sha256)[:3])
+    return f"The {whose} has the sha256 {digest or '(unknown)'}, the lock {stated}."
+
+
+def _sentence(error: BaseException) -> str:
+    described = responses.for_error(error)
+    assert described is not None
+    return described[1]
+
+
+async def _in_parallel(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
+    """Do some work for each item, :data:`PARALLEL` at a time; cancelled, it ends them all."""
+    left = iter(items)
+
+    async def work_off() -> None:
+        for item in left:
+            await work(item)
+
+    workers = [Deferred.fromCoroutine(work_off()) for _ in range(PARALLEL)]
+    try:
+        await gatherResults(workers, consumeErrors=True)
+    except FirstError as error:
+        for worker in workers:
+            worker.cancel()
+        error.subFailure.raiseException()
+
+
+@implementer(IPushProducer)
+@attrs.define(eq=False)
+class _Lines:
+    """Writes lines to a client, while it takes them."""
+
+    _request: Any
+    # Those that wait until the client has taken what was written; `None`: it has.
+    _waiting: list[Deferred[None]] | None = attrs.field(init=False, default=None)
+
+    async def write(self, line: dict[str, Any]) -> None:
+        while self._waiting is not None:
+            resumed: Deferred[None] = Deferred()
+            self._waiting.append(resumed)
+            await resumed
+        self._request.write(msgspec.json.encode(line) + b"\n")
+
+    def pauseProducing(self) -> None:
+        if self._waiting is None:
+            self._waiting = []
+
+    def resumeProducing(self) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for resumed in waiting:
+            resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        """The client is gone; Klein cancels the work."""
