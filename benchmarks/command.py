@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
+import first_install
 import hits
 import installs
 import large_files
@@ -39,7 +40,7 @@ from scenario import QUICK, Benchmark, Scenario, Sizes
 
 SCENARIOS: list[Scenario] = [
     scenario
-    for family in (hits, project_list, large_files, misses, starts, installs)
+    for family in (hits, project_list, large_files, misses, starts, installs, first_install)
     for scenario in family.SCENARIOS
 ]
 _TOP = Path(__file__).parent.parent
@@ -222,7 +223,8 @@ def main() -> None:
             sizes = attrs.evolve(sizes, **{name: value})
     if options.docs and options.only:
         parser().error("--docs needs all scenarios")
-    chosen = [row for row in SCENARIOS if not options.only or row.name in options.only]
+    only = options.only or [row.name for row in SCENARIOS if not row.on_request]
+    chosen = [row for row in SCENARIOS if row.name in only]
     try:
         with tempfile.TemporaryDirectory(prefix="proxpi-benchmarks-") as folder:
             result = measure(sizes, chosen, Path(folder), options.uvloop)

@@ -37,9 +37,10 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def environment(name: str, requirements: Sequence[str]) -> Path:
-    """Return the folder of a virtual environment with these requirements.
+def environment(name: str, requirements: Sequence[str], base: Path | None = None) -> Path:
+    """Return the folder of a virtual environment with these requirements, newest releases.
 
+    :param base: the Python to make it with; by default this one
     :raises BenchmarkError: if they cannot be installed
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -51,11 +52,30 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         python = folder / "bin/python"
         try:
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
+            subprocess.run([base or sys.executable, "-m", "venv", folder], check=True)
+            subprocess.run(
+                [python, "-m", "pip", "install", "--quiet", "--upgrade", *requirements], check=True
+            )
         except subprocess.CalledProcessError as error:
             raise BenchmarkError(
                 f"{', '.join(requirements)} cannot be installed: {error}"
             ) from None
         complete.touch()
     return folder
+
+
+def interpreter_environment(version: str) -> Path:
+    """Return the folder of a virtual environment with the newest pip and uv for a Python.
+
+    :param version: for instance ``3.13``
+    :raises BenchmarkError: if this Python is not installed
+    """
+    python = shutil.which(f"python{version}")
+    # The commands of pyenv exist for every version that it has, and fail for those not selected.
+    installed = [
+        *Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"),
+        *map(Path, filter(None, [python])),
+    ]
+    if not installed:
+        raise BenchmarkError(f"Python {version} is not installed: python{version} is not on PATH")
+    return environment(f"clients-{version}", ["pip", "uv"], installed[0])

@@ -50,9 +50,19 @@ def local_index() -> Iterator[LocalIndex]:
 
 
 @contextmanager
-def behind_slow_link(index: LocalIndex) -> Iterator[LocalIndex]:
-    """Start a slow link to the index (``slow_link.py``)."""
-    with _serving("slow_link.py", str(index.port)) as port:
+def package_index(captures: Path | None = None) -> Iterator[LocalIndex]:
+    """Serve the synthetic tree, or the captures of a folder (``package_index.py``)."""
+    with _serving("package_index.py", *(map(str, filter(None, [captures])))) as port:
+        yield LocalIndex(port)
+
+
+@contextmanager
+def behind_slow_link(index: LocalIndex, rate: int = 4) -> Iterator[LocalIndex]:
+    """Start a slow link to the index (``slow_link.py``).
+
+    :param rate: MiB per second of a connection
+    """
+    with _serving("slow_link.py", str(index.port), str(rate)) as port:
         yield LocalIndex(port)
 
 

@@ -11,7 +11,9 @@ import attrs
 
 #: The names of the programs, in the order of the tables.
 PROXPI, UVLOOP, ORIGINAL, NGINX = "proxpi", "uvloop", "original", "nginx"
-PROGRAMS = [PROXPI, UVLOOP, ORIGINAL, NGINX]
+#: proxpi without prefetch, and no program: the client uses the index itself.
+OFF, DIRECT = "prefetch off", "direct"
+PROGRAMS = [PROXPI, UVLOOP, OFF, ORIGINAL, NGINX, DIRECT]
 #: An empty cell of a table.
 DASH = "–"
 
@@ -120,6 +122,12 @@ class Values:
         """Record the value of a program in the current round."""
         self.found[key][name][self.round] = value
 
+    def note_ratio(self, key: str, dividend: str, divisor: str) -> None:
+        """Record the ratio of two measures of each program in the current round."""
+        for name, values in self.found[dividend].items():
+            if self.round in values and (base := self._of(divisor, name).get(self.round)):
+                self.note(key, name, values[self.round] / base)
+
     def spread(self, key: str, name: str) -> Spread | None:
         return Spread.of(list(self._of(key, name).values()))
 
@@ -177,7 +185,8 @@ class Values:
     def rows(self, measures: Sequence[Measure]) -> list[list[str]]:
         """Return the table of all values: its header, then a row for each measure."""
         names = self.names()
-        others = [name for name in (ORIGINAL, NGINX) if name in names and PROXPI in names]
+        beside = (OFF, ORIGINAL, NGINX, DIRECT)
+        others = [name for name in beside if name in names and PROXPI in names]
         head = ["", *names, *(f"{PROXPI} : {name}" for name in others), "better"]
         table = [head]
         for measure in measures:

@@ -159,6 +159,7 @@ class Scenario:
     :ivar measures: gives the rows of the table for some sizes
     :ivar run: measures the programs once, in the given order
     :ivar with_uvloop: whether proxpi on uvloop takes part
+    :ivar on_request: whether it runs with ``--only`` alone, for it takes long
     """
 
     name: str
@@ -166,6 +167,7 @@ class Scenario:
     targets: Sequence[Target]
     run: Callable[[Benchmark, Sequence[Program]], None]
     with_uvloop: bool = False
+    on_request: bool = False
 
     def select(self, programs: Sequence[Program], first_round: bool) -> list[Program]:
         """Return the programs to measure.

@@ -1,9 +1,9 @@
-"""A TCP proxy with the delay of a slow link: 50 ms round trip, 4 MiB/s for each connection.
+"""A TCP proxy with the delay of a slow link: 50 ms round trip, a rate for each connection.
 
 It delays the bytes between a program and the local index. Connecting costs a round trip: the first
 bytes of the client are forwarded a round trip after the connection was made. It simulates neither
-slow start nor loss. The program takes the server's port, prints its own, and serves on the loopback
-interface until it is ended.
+slow start nor loss. The program takes the server's port and the rate in MiB per second, prints its
+own port, and serves on the loopback interface until it is ended.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from contextlib import suppress
 
 #: Seconds of delay in one direction.
 DELAY = 0.025
-#: Bytes per second of a connection, in one direction.
-RATE = 4 * 1024 * 1024
 #: Maximal number of delayed chunks; they exceed the bandwidth-delay product.
-_MAX_DELAYED = 64
+_MAX_DELAYED = 256
 _CHUNK = 16 * 1024
 
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:
+async def _forward(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float, rate: float
+) -> None:
     """Forward one direction of a connection until its end.
 
     :param wait: seconds of delay for the connection itself
+    :param rate: bytes per second
     """
     queue = asyncio.Queue[tuple[float, bytes]](_MAX_DELAYED)
     clock = asyncio.get_running_loop().time
@@ -44,7 +45,7 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, w
         free = clock() + wait
         while not delivered.done():
             data = await reader.read(_CHUNK)
-            free = max(free, clock()) + len(data) / RATE
+            free = max(free, clock()) + len(data) / rate
             await queue.put((free + DELAY, data))
             if not data:
                 break
@@ -53,11 +54,13 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, w
         delivered.cancel()
 
 
-async def _connected(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _connected(
+    port: int, rate: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
     directions = [
-        asyncio.create_task(_forward(reader, to_writer, 2 * DELAY)),
-        asyncio.create_task(_forward(to_reader, writer, 0)),
+        asyncio.create_task(_forward(reader, to_writer, 2 * DELAY, rate)),
+        asyncio.create_task(_forward(to_reader, writer, 0, rate)),
     ]
     with suppress(ConnectionError):
         await asyncio.gather(*directions)
@@ -67,14 +70,14 @@ async def _connected(port: int, reader: asyncio.StreamReader, writer: asyncio.St
         end.close()
 
 
-async def main(port: int) -> None:
+async def main(port: int, rate: float) -> None:
     """Serve on a free port and print it."""
     server = await asyncio.start_server(
-        lambda reader, writer: _connected(port, reader, writer), "127.0.0.1", 0
+        lambda reader, writer: _connected(port, rate, reader, writer), "127.0.0.1", 0
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]) * 1024 * 1024))

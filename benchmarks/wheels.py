@@ -8,6 +8,7 @@ import io
 import random
 import re
 import zipfile
+from collections.abc import Sequence
 from functools import cache
 
 import attrs
@@ -40,12 +41,23 @@ def names(count: int) -> list[str]:
 
 @cache
 def wheel(project: str) -> Wheel:
-    """Build the only wheel of a project, about 20 kB."""
+    """Build the only wheel of a project."""
+    return build(project, VERSION)
+
+
+def build(
+    project: str, version: str, requires: Sequence[str] = (), extras: Sequence[str] = ()
+) -> Wheel:
+    """Build a wheel of about 20 kB.
+
+    :param requires: its requirements, for ``Requires-Dist``
+    """
     stem = project.replace("-", "_")
-    about = f"{stem}-{VERSION}.dist-info"
-    metadata = (
-        f"Metadata-Version: 2.1\nName: {project}\nVersion: {VERSION}\nRequires-Python: >=3.9\n"
-    ).encode()
+    about = f"{stem}-{version}.dist-info"
+    fields = [("Metadata-Version", "2.1"), ("Name", project), ("Version", version)]
+    fields += [("Requires-Python", ">=3.9"), *(("Provides-Extra", extra) for extra in extras)]
+    fields += [("Requires-Dist", requirement) for requirement in requires]
+    metadata = "".join(f"{name}: {value}\n" for name, value in fields).encode()
     drawn = random.Random(project)
     members = {f"{stem}/__init__.py": b""}
     for module in range(_MODULES):
@@ -61,7 +73,7 @@ def wheel(project: str) -> Wheel:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), data)
-    return Wheel(f"{stem}-{VERSION}-py3-none-any.whl", buffer.getvalue(), metadata)
+    return Wheel(f"{stem}-{version}-py3-none-any.whl", buffer.getvalue(), metadata)
 
 
 def _digest(data: bytes) -> str:

@@ -1,0 +1,246 @@
+"""Scenarios for first installs: a tree of dependencies, by pip and uv, that no cache has yet.
+
+The client gets the root alone and resolves. Its upstream is the slow link at 40 MiB/s. Each program
+starts with an empty cache (*nothing cached*). proxpi then starts twice more with a copy of that
+cache: with fresh pages (*everything cached*), and with a time to live that has passed (*pages
+expired*). proxpi takes part with prefetch and without. ``real-trees`` does the same with captured
+applications (``applications.py``), and runs on request only, for it takes long.
+
+An upstream request is *wasted* if the client never requests the same page, metadata or file; the
+client's requests are read from proxpi's access log.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+import attrs
+from applications import APPLICATIONS
+from captures import Captures, default_folder
+from environments import environment
+from installers import PIP, RATE, UV, Installer, capture
+from local_index import LocalIndex, behind_slow_link, package_index
+from programs import EMPTY, Program
+from results import DIRECT, OFF, PROXPI, Measure, Target
+from scenario import STREAMING, Benchmark, Scenario, Sizes
+from tree import root
+
+#: Seconds after which pages expire, where they shall; longer than an installation from the cache.
+TTL = 15
+KINDS = {UV: "uv", PIP: "pip"}
+_REQUEST = re.compile(r" (?:GET|HEAD) /(?:index|simple)/([^/ ?]+)/([^ ?]*)")
+#: A requested thing: ``page``, ``metadata`` or ``file``, its project, its file name.
+Item = tuple[str, str, str]
+
+
+@attrs.frozen
+class Traffic:
+    """Upstream requests of one installation, as items with their bytes."""
+
+    requests: Sequence[tuple[Item, int]]
+
+    def wasted(self, requested: set[Item]) -> tuple[float, float]:
+        """Return the share of wasted requests and of wasted bytes, in per cent."""
+        wasted = [size for item, size in self.requests if item not in requested]
+        total = sum(size for _, size in self.requests)
+        return 100 * len(wasted) / max(1, len(self.requests)), 100 * sum(wasted) / max(1, total)
+
+
+def variants(programs: Sequence[Program]) -> list[Program]:
+    """Return the programs, with proxpi twice: with prefetch and without."""
+    found = []
+    for program in programs:
+        found.append(program)
+        if program.name == PROXPI:
+            found[-1:] = [
+                attrs.evolve(program, settings={**program.settings, "PROXPI_PREFETCH": "on"}),
+                attrs.evolve(
+                    program, name=OFF, settings={**program.settings, "PROXPI_PREFETCH": "off"}
+                ),
+            ]
+    return found
+
+
+def requested(log: str) -> set[Item]:
+    """Return what a client requested, from an access log of proxpi."""
+    found: set[Item] = set()
+    for project, name in _REQUEST.findall(log):
+        filename = unquote(name)
+        if not filename:
+            found.add(("page", project, ""))
+        elif filename.endswith(".metadata"):
+            found.add(("metadata", project, filename.removesuffix(".metadata")))
+        else:
+            found.add(("file", project, filename))
+    return found
+
+
+@attrs.frozen
+class Trial:
+    """Installs a list of requirements through one program after the other.
+
+    :ivar index: the index, which logs its requests
+    :ivar far: the same behind the slow link
+    :ivar key: part of the names of the measures
+    """
+
+    bench: Benchmark
+    index: LocalIndex
+    far: LocalIndex
+    installer: Installer
+    requirements: Sequence[str]
+    key: str
+
+    def direct(self) -> None:
+        self.bench.values.note(f"first_{self.key}", DIRECT, self._install(self.far.url()))
+
+    def nothing_cached(self, program: Program) -> Path:
+        """Measure a program with an empty cache; return its folder."""
+        folder = self.bench.new_folder()
+        self._log()
+        with self._started(program, folder) as url:
+            self._note("first", program, self._install(url))
+        if program.name in (PROXPI, OFF):
+            traffic = self._log()
+            log = (folder / f"{program.name}.log").read_text(errors="replace")
+            requests, size = traffic.wasted(requested(log))
+            self._note("requests", program, len(traffic.requests))
+            self._note("wasted_requests", program, requests)
+            self._note("wasted_bytes", program, size)
+        return folder
+
+    def again(self, name: str, program: Program, folder: Path, settings: Mapping[str, str]) -> None:
+        """Measure a program with a copy of the cache in a folder."""
+        copy = self.bench.new_folder()
+        shutil.copytree(folder / "cache", copy / "cache")
+        with self._started(program, copy, settings) as url:
+            self._note(name, program, self._install(url))
+        shutil.rmtree(copy)
+
+    @contextmanager
+    def _started(
+        self, program: Program, folder: Path, settings: Mapping[str, str] = EMPTY
+    ) -> Iterator[str]:
+        cache = {"PROXPI_CACHE_DIR": str(folder / "cache")}
+        settings = {**STREAMING, **cache, **settings}
+        with self.bench.started(program, self.far, settings, folder) as server:
+            yield server.url("/index/")
+
+    def _install(self, url: str) -> float:
+        folder = self.bench.new_folder()
+        spent = self.installer.run(url, self.requirements, folder)
+        shutil.rmtree(folder)
+        return spent
+
+    def _log(self) -> Traffic:
+        """Return the upstream requests since the last call."""
+        rows = json.loads(self.index.get("/log", EMPTY).body)
+        return Traffic(
+            [((kind, project, name), size) for _, _, kind, project, name, _, size in rows]
+        )
+
+    def _note(self, name: str, program: Program, value: float) -> None:
+        self.bench.values.note(f"{name}_{self.key}", program.name, value)
+
+
+def _measures(sizes: Sizes) -> list[Measure]:
+    found = []
+    for kind, client in KINDS.items():
+        what = f"first installation of {sizes.packages} packages by {client}, slow link"
+        found += [
+            Measure(f"first_{kind}", f"{what}: nothing cached, s"),
+            Measure(f"cached_{kind}", "… everything cached, s"),
+            Measure(f"expired_{kind}", "… files cached, pages expired, s"),
+            Measure(f"first_factor_{kind}", "… nothing cached : everything cached"),
+            Measure(f"expired_factor_{kind}", "… pages expired : everything cached"),
+            Measure(f"requests_{kind}", "… upstream requests"),
+            Measure(f"wasted_requests_{kind}", "… wasted requests, %"),
+            Measure(f"wasted_bytes_{kind}", "… wasted bytes, %"),
+        ]
+    return found
+
+
+def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
+    clients = environment("clients", ["pip", "uv"])
+    with package_index() as index, behind_slow_link(index, RATE) as far:
+        aging: list[tuple[Trial, Program, Path, float]] = []
+        for kind in KINDS:
+            trial = Trial(
+                bench, index, far, Installer(kind, clients), [root(bench.sizes.packages)], kind
+            )
+            trial.direct()
+            for program in variants(programs):
+                folder = trial.nothing_cached(program)
+                if program.name in (PROXPI, OFF):
+                    trial.again("cached", program, folder, EMPTY)
+                    aging.append((trial, program, folder, time.monotonic() + TTL))
+        for trial, program, folder, expired in aging:
+            time.sleep(max(0.0, expired - time.monotonic()))
+            trial.again("expired", program, folder, {"PROXPI_INDEX_TTL": str(TTL)})
+    for kind in KINDS:
+        for name in ("first", "expired"):
+            bench.values.note_ratio(f"{name}_factor_{kind}", f"{name}_{kind}", f"cached_{kind}")
+
+
+def _real_measures(sizes: Sizes) -> list[Measure]:
+    found = []
+    for application in APPLICATIONS:
+        for kind, client in KINDS.items():
+            key = f"{application}_{kind}"
+            found += [
+                Measure(f"first_{key}", f"{application} by {client}, slow link: nothing cached, s"),
+                Measure(f"requests_{key}", "… upstream requests"),
+                Measure(f"wasted_requests_{key}", "… wasted requests, %"),
+                Measure(f"wasted_bytes_{key}", "… wasted bytes, %"),
+            ]
+    return found
+
+
+def _real_trees(bench: Benchmark, programs: Sequence[Program]) -> None:
+    clients = environment("clients", ["pip", "uv"])
+    captures = Captures(default_folder())
+    for application, requirements in APPLICATIONS.items():
+        for kind in KINDS:
+            installer = Installer(kind, clients)
+            key = f"{application}_{kind}"
+            seconds = capture(installer, requirements, captures).seconds
+            bench.values.note(f"first_{key}", DIRECT, seconds)
+            with package_index(captures.folder) as index, behind_slow_link(index, RATE) as far:
+                trial = Trial(bench, index, far, installer, requirements, key)
+                for program in variants(programs):
+                    shutil.rmtree(trial.nothing_cached(program))
+
+
+_KEYS = [f"{application}_{kind}" for application in APPLICATIONS for kind in KINDS]
+SCENARIOS = [
+    Scenario(
+        "first-install",
+        _measures,
+        [
+            Target("first_factor_pip", "≤", 1.2),
+            Target("first_uv", "≤", 0.8, DIRECT),
+            Target("expired_factor_pip", "≤", 1.15),
+            Target("expired_factor_uv", "≤", 1.15),
+            Target("wasted_requests_pip", "≤", 10),
+            Target("wasted_requests_uv", "≤", 10),
+        ],
+        _run,
+    ),
+    Scenario(
+        "real-trees",
+        _real_measures,
+        [
+            *(Target(f"wasted_requests_{key}", "≤", 10) for key in _KEYS),
+            *(Target(f"wasted_bytes_{key}", "≤", 5) for key in _KEYS),
+        ],
+        _real_trees,
+        on_request=True,
+    ),
+]

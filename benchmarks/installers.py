@@ -1,0 +1,123 @@
+"""Runs of real pip and uv: commands, clean environment, time; runs that fill captures.
+
+No run uses a client's cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from captures import Captures
+from environments import BenchmarkError
+from local_index import behind_slow_link, package_index
+
+#: Kinds of runs: what a client is told to do.
+PIP, UV, LOCK, COMPILE = "pip", "uv", "uv-lock", "uv-compile"
+#: MiB per second of a connection over the slow link.
+RATE = 40
+#: Runs until captures are complete: each may fail or go on otherwise for a page that lacks digests.
+_MOST_RUNS = 5
+_NO_SOURCES = ("--only-binary", ":all:")
+
+
+@attrs.frozen
+class Installer:
+    """A client of a virtual environment.
+
+    :ivar kind: one of the kinds of runs
+    :ivar environment: the folder of the virtual environment that has pip or uv
+    :ivar options: further options, for instance of another platform
+    """
+
+    kind: str
+    environment: Path
+    options: tuple[str, ...] = ()
+
+    def command(self, index: str, requirements: Sequence[str], folder: Path) -> list[str]:
+        """Return the command; files that it needs are written to the folder.
+
+        :param index: URL of the index
+        """
+        programs = self.environment / "bin"
+        if self.kind == PIP:
+            command = [str(programs / "pip"), "install", "--no-cache-dir", "--quiet"]
+            command += ["--disable-pip-version-check", "--target", str(folder / "installed")]
+            return [*command, *_NO_SOURCES, "--index-url", index, *self.options, *requirements]
+        common = ["--no-cache", "--no-config", "--quiet", "--python", str(programs / "python")]
+        command = [str(programs / "uv"), *("lock" if self.kind == LOCK else "pip").split()]
+        if self.kind == LOCK:
+            (folder / "pyproject.toml").write_text(_project(requirements))
+            return [*command, *common, "--default-index", index, "--no-build", *self.options]
+        if self.kind == UV:
+            command += ["install", "--target", str(folder / "installed"), *requirements]
+        else:
+            (folder / "requirements.in").write_text("\n".join(requirements) + "\n")
+            command += ["compile", str(folder / "requirements.in")]
+            command += ["--output-file", str(folder / "requirements.txt")]
+        return [*command, *common, *_NO_SOURCES, "--default-index", index, *self.options]
+
+    def run(self, index: str, requirements: Sequence[str], folder: Path) -> float:
+        """Run the client in an empty folder; return the seconds that it took.
+
+        :raises BenchmarkError: if it fails
+        """
+        home = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ.get("PATH", "")}
+        began = time.perf_counter()
+        done = subprocess.run(
+            self.command(index, requirements, folder),
+            cwd=folder,
+            env={**home, "PIP_CONFIG_FILE": os.devnull},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        spent = time.perf_counter() - began
+        if done.returncode:
+            raise BenchmarkError(f"{self.kind} failed at {index}: {done.stderr[-1500:]}")
+        return spent
+
+
+def _project(requirements: Sequence[str]) -> str:
+    listed = "".join(f'    "{requirement}",\n' for requirement in requirements)
+    head = '[project]\nname = "application"\nversion = "1"\nrequires-python = ">=3.11"\n'
+    return f"{head}dependencies = [\n{listed}]\n"
+
+
+@attrs.frozen
+class Run:
+    """A run of a client: seconds, and the requests as the index logs them."""
+
+    seconds: float
+    log: list[list[Any]]
+
+
+def capture(installer: Installer, requirements: Sequence[str], captures: Captures) -> Run:
+    """Run a client at captures behind the slow link until nothing is missing any more.
+
+    :return: the last run, which worked with captures alone
+    :raises BenchmarkError: if the client fails
+    """
+    for _ in range(_MOST_RUNS):
+        before = captures.count()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            package_index(captures.folder) as index,
+            behind_slow_link(index, RATE) as far,
+        ):
+            try:
+                seconds = installer.run(far.url(), requirements, Path(folder))
+            except BenchmarkError:
+                if captures.count() == before:
+                    raise
+            else:
+                if captures.count() == before:
+                    return Run(seconds, json.loads(index.get("/log", {}).body))
+    raise BenchmarkError(f"the captures in {captures.folder} are incomplete: start again")

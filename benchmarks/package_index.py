@@ -1,0 +1,204 @@
+"""Serves an index of packages with dependencies on the loopback interface, and logs its requests.
+
+Its content is the synthetic tree (``tree.py``) or the captures of a folder (``captures.py``). Pages
+have relative links, an entity tag and gzip, as large public indexes have. A page is rendered at its
+first request and stays the same until the process ends, whatever is captured meanwhile. ``/log``
+gives the requests since it was last asked, as JSON. The program prints its port and serves until it
+is ended.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, unquote
+
+import attrs
+from captures import Captures
+from stand_ins import StandIn
+from tree import Tree
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IPullProducer
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.web.http import CACHED, Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface import implementer
+
+_JSON = "application/vnd.pypi.simple.v1+json"
+
+
+class Content(Protocol):
+    """What an index serves. A method may take long."""
+
+    def page(self, project: str) -> list[dict[str, Any]]:
+        """Return the entries of a page, without links; none if the project is unknown."""
+
+    def metadata(self, project: str, filename: str) -> bytes:
+        """Return the metadata of a wheel; empty if there is none."""
+
+    def file(self, project: str, filename: str) -> StandIn | None: ...
+
+
+@attrs.frozen
+class Body:
+    """A response body: its media type, its coding and its bytes."""
+
+    kind: str
+    content: StandIn
+    coding: str = ""
+    etag: str = ""
+
+
+def _bytes(data: bytes) -> StandIn:
+    return StandIn(data, 0, b"")
+
+
+@implementer(IPullProducer)
+class _Producer:
+    """Sends a body with backpressure."""
+
+    def __init__(self, request: Request, pieces: Iterator[memoryview]) -> None:
+        self._request, self._pieces = request, pieces
+        request.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._request.unregisterProducer()
+            self._request.finish()
+        else:
+            self._request.write(bytes(piece))
+
+    def stopProducing(self) -> None:
+        self._pieces = iter(())
+
+
+class PackageIndex(Resource):
+    """Serves ``/simple/<project>/`` and ``/files/<project>/<file>[.metadata]``."""
+
+    isLeaf = True
+
+    def __init__(self, content: Content) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._content = content
+        self._pages: dict[tuple[str, bool], Body] = {}
+        self._log: list[tuple[float, str, str, str, str, int, int]] = []
+
+    def render_GET(self, request: Request) -> bytes | int:
+        path = unquote(request.path.decode("ascii", "replace")).strip("/")
+        if path == "log":
+            text, self._log = json.dumps(self._log), []
+            return text.encode()
+        came = time.time()
+        parts = path.split("/")
+        compressed = "gzip" in (request.getHeader("Accept-Encoding") or "")
+        if parts[0] == "simple" and len(parts) == 2:
+            found = deferToThread(self._page, parts[1], compressed)
+            asked = ("page", parts[1], "")
+        elif parts[0] == "files" and len(parts) == 3:
+            kind = "metadata" if parts[2].endswith(".metadata") else "file"
+            asked = (kind, parts[1], parts[2].removesuffix(".metadata"))
+            found = deferToThread(self._file, *asked)
+        else:
+            request.setResponseCode(404)
+            return b"not found\n"
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def send(body: Body | None) -> None:
+            size = self._send(request, body) if not gone else 0
+            agent = request.getHeader("User-Agent") or ""
+            self._log.append((came, agent, *asked, request.code, size))
+
+        def fail(failure: Failure) -> None:
+            print(f"{'/'.join(asked)}: {failure.getErrorMessage()}", file=sys.stderr, flush=True)
+            request.setResponseCode(503)
+            request.finish()
+
+        found.addCallbacks(send, fail)
+        return NOT_DONE_YET
+
+    def _page(self, project: str, compressed: bool) -> Body | None:
+        key = project, compressed
+        if key not in self._pages and (entries := self._content.page(project)):
+            files = [
+                {"url": f"../../files/{project}/{quote(entry['filename'])}", **entry}
+                for entry in entries
+            ]
+            meta = {"api-version": "1.1"}
+            page = {"meta": meta, "name": project, "versions": _versions(entries), "files": files}
+            data = json.dumps(page).encode()
+            data = gzip.compress(data, 6, mtime=0) if compressed else data
+            etag = hashlib.md5(data).hexdigest()
+            self._pages[key] = Body(_JSON, _bytes(data), "gzip" if compressed else "", etag)
+        return self._pages.get(key)
+
+    def _file(self, kind: str, project: str, filename: str) -> Body | None:
+        if kind == "metadata":
+            metadata = self._content.metadata(project, filename)
+            content = _bytes(metadata) if metadata else None
+        else:
+            content = self._content.file(project, filename)
+        return Body("application/octet-stream", content) if content else None
+
+    def _send(self, request: Request, body: Body | None) -> int:
+        """Send a body, or the one requested range of it; return its bytes."""
+        if body is None:
+            request.setResponseCode(404)
+            request.finish()
+            return 0
+        start, stop = 0, body.content.size
+        request.setHeader("Content-Type", body.kind)
+        request.setHeader("Accept-Ranges", "bytes")
+        request.setHeader("Vary", "Accept-Encoding")
+        if body.coding:
+            request.setHeader("Content-Encoding", body.coding)
+        if body.etag and request.setETag(f'"{body.etag}"'.encode()) == CACHED:
+            request.finish()
+            return 0
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.getHeader("Range") or "")
+        if asked:
+            start, stop = int(asked[1]), min(stop, int(asked[2] or stop) + 1)
+            request.setResponseCode(206)
+            request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{body.content.size}")
+        request.setHeader("Content-Length", str(stop - start))
+        if request.method == b"HEAD":
+            request.finish()
+            return 0
+        _Producer(request, body.content.read(start, stop))
+        return stop - start
+
+
+def _versions(entries: list[dict[str, Any]]) -> list[str]:
+    """Return the versions of wheels, as far as their names tell them."""
+    names = (entry["filename"] for entry in entries if entry["filename"].endswith(".whl"))
+    return list(dict.fromkeys(name.split("-")[1] for name in names))
+
+
+def main(folder: Path | None) -> None:
+    """Serve on a free port and print it."""
+
+    def started(port: IListeningPort) -> None:
+        address = port.getHost()
+        assert isinstance(address, IPv4Address)
+        print(address.port, flush=True)
+
+    reactor.suggestThreadPoolSize(20)  # type: ignore[attr-defined]
+    site = Site(PackageIndex(Captures(folder) if folder else Tree()))
+    TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site).addCallback(started)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
