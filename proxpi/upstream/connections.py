@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -75,8 +75,8 @@ class Queue:
         """Make its requests those of a client: they no longer wait, or count, in the background."""
         if self.background:
             self.background = False
-            for request in list(self._requests):
-                request.limit.scheduler.lift(request)
+            for scheduler in {request.limit.scheduler for request in self._requests}:
+                scheduler.lift(self._requests)
 
     def cancel(self) -> None:
         """Cancel the requests that wait for a connection: they have not been sent."""
@@ -119,13 +119,16 @@ class Scheduler:
         else:
             self._clients.setdefault(request.origin, []).append(request)
 
-    def lift(self, request: _Request) -> None:
-        """Take a request out of the background."""
-        self._granted.discard(request)
-        if request in self._background:
-            self._background.remove(request)
-            self.add(request)
-        self._grant_next(request.origin)
+    def lift(self, requests: Iterable[_Request]) -> None:
+        """Take the requests of a queue out of the background."""
+        requests = list(requests)
+        self._granted.difference_update(requests)
+        for request in requests:
+            if request in self._background:
+                self._background.remove(request)
+                self._clients.setdefault(request.origin, []).append(request)
+        for request in requests:
+            self._grant_next(request.origin)
 
     def remove(self, request: _Request) -> None:
         """Take a request out that ends, whether or not it has a connection."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxpi.simple import urls
@@ -215,12 +218,33 @@ class BackgroundTests(LimitCase):
         assert self.served == list("abcydx")
 
     def test_lifted_at_once(self) -> None:
-        """A lifted request takes a connection that was left to clients."""
-        self.hold("x", queue=Queue(background=True))
-        self.hold("y", queue=self.background)
-        assert self.served == ["x"]
+        """Lifted requests take the connections that were left to clients, at each origin."""
+        for url in (ONE, OTHER):
+            self.hold("x", url, queue=Queue(background=True))
+            self.hold("y", url, queue=self.background)
+        assert self.served == ["x", "x"]
         self.background.lift()
-        assert self.served == ["x", "y"]
+        assert self.served == ["x", "x", "y", "y"]
+
+    def test_lifted_together(self) -> None:
+        """The requests of a queue are lifted together, even if the first one cancels the others."""
+        self.hold("a")
+        first, second = (self.acquire(self.limit, self.background) for _ in range(2))
+
+        def end(release: Callable[[], None]) -> None:
+            self.background.cancel()
+            release()
+
+        first.addCallback(end)
+        self.background.lift()
+        self.result(first)
+        self.error(second, CancelledError)
+        queue = Queue(True, lambda: False)
+        self.hold("b", queue=queue)
+        self.hold("c", queue=queue)
+        queue.lift()
+        self.release(0)
+        assert self.served == ["a", "b", "c"], "a request that a client waits for is admitted"
 
     def test_lifted_while_it_runs(self) -> None:
         """A request that was lifted is none of the eight, and ends as any other."""
@@ -253,6 +277,62 @@ class BackgroundTests(LimitCase):
         queue.lift()
         self.hold("a")
         assert self.served == ["x", "a"]
+
+
+class RandomTests(Case):
+    @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=80))
+    def test_any_order(self, steps: list[tuple[int, int]]) -> None:
+        """Whatever comes and ends when, no limit is exceeded, and no connection lies idle."""
+        limits = ConnectionLimits.of(3)
+        kinds = [
+            (limit, url) for limit in attrs.astuple(limits, recurse=False) for url in (ONE, OTHER)
+        ]
+        queues: list[Queue] = []
+        requests: list[tuple[int, Queue, Deferred[Any]]] = []
+        held: list[tuple[int, Queue, Callable[[], None]]] = []
+
+        def acquire(kind: int, queue: Queue) -> None:
+            limit, url = kinds[kind]
+            request = run(limit.acquire(urls.origin(url), queue))
+            requests.append((kind, queue, request))
+            request.addCallbacks(
+                lambda release: held.append((kind, queue, release)), lambda _: None
+            )
+
+        def check() -> None:
+            number = [sum(kind == each for kind, _, _ in held) for each in range(len(kinds))]
+            for place in (0, 1):  # the two origins
+                pages, files, backpressure = number[place::2]
+                assert pages <= 3
+                assert files + backpressure <= 3
+                assert backpressure <= 2
+            background = [queue.background for _, queue, _ in held]
+            assert sum(background) <= BACKGROUND_CONNECTIONS
+            waiting = [(kind, queue) for kind, queue, each in requests if not each.called]
+            for kind, queue in waiting:
+                limit, url = kinds[kind]
+                assert not limit.has_room(urls.origin(url), queue.background) or (
+                    queue.background
+                    and any(k % 2 == kind % 2 and not q.background for k, q in waiting)
+                )
+
+        for action, value in steps:
+            if action < 2:
+                queues.append(Queue(background=action == 1))
+                acquire(value % len(kinds), queues[-1])
+            elif action == 2 and queues:
+                acquire(value % len(kinds), queues[value % len(queues)])
+            elif action == 3 and held:
+                held.pop(value % len(held))[2]()
+            elif action == 4 and queues:
+                queues[value % len(queues)].lift()
+            elif action == 5 and queues:
+                queues[value % len(queues)].cancel()
+            check()
+        while held:
+            held.pop()[2]()
+            check()
+        assert all(request.called for _, _, request in requests)
 
 
 class NetworkCase(Case):
