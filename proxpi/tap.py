@@ -34,6 +34,7 @@ from proxpi.files import (
     DeletionQueue,
     Downloads,
     EvictionIndex,
+    Extraction,
     Mirror,
     ProjectPages,
     Quota,
@@ -269,9 +270,13 @@ def file_mirror(
     """
     resolver = Resolver(pages)
     ranges = RangeClient(upstream, resolver)
+    extraction = Extraction(
+        resolver=resolver, cache_dir=cache_dir, in_thread=in_thread, flights=Flights(clock)
+    )
     cached = CachedFiles(
         upstream=upstream,
         cache_dir=cache_dir,
+        extraction=extraction,
         clock=clock,
         checks=Flights(clock),
         revalidations=Flights(clock),
@@ -282,6 +287,7 @@ def file_mirror(
         upstream=upstream,
         cache_dir=cache_dir,
         cached=cached,
+        extraction=extraction,
         clock=clock,
         flights=Flights(clock),
     )

@@ -7,6 +7,7 @@ from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.cached_files import CachedFiles
 from proxpi.files.downloads import Downloads
 from proxpi.files.eviction_index import CachedResponses, EvictionIndex
+from proxpi.files.extraction import Extraction
 from proxpi.files.layout import OWN_FOLDER
 from proxpi.files.mirror import FileHead, Mirror, Prefetched, Redirect
 from proxpi.files.passthrough import RangeClient, RangeResponse
@@ -24,6 +25,7 @@ __all__ = [
     "DeletionQueue",
     "Downloads",
     "EvictionIndex",
+    "Extraction",
     "FileHead",
     "FileReference",
     "Mirror",

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.files.cache_dir import CacheDir, OpenFile
+from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import is_whole, validators_of
 from proxpi.files.resolver import FileReference
 from proxpi.simple import caching, urls
@@ -41,6 +42,7 @@ class CachedFiles:
 
     _upstream: UpstreamClient
     _cache_dir: CacheDir
+    _extraction: Extraction
     _clock: IReactorTime
     _checks: Flights[FileReference, bool]
     _revalidations: Flights[FileReference, None]
@@ -49,7 +51,7 @@ class CachedFiles:
 
     def ready(self, reference: FileReference) -> OpenFile | None:
         """Open a file that is verified and fresh, without waiting."""
-        return self._cache_dir.open(reference) if self._is_fresh(reference) else None
+        return self._open(reference) if self._is_fresh(reference) else None
 
     async def open(self, reference: FileReference) -> OpenFile | None:
         """Open a file that is not outdated, once it is verified and, if stale, revalidated."""
@@ -60,7 +62,7 @@ class CachedFiles:
             if until > self._clock.seconds():
                 with suppress(WaitTimeout):
                     await flight.wait(until)
-        return None if reference in self._outdated else self._cache_dir.open(reference)
+        return None if reference in self._outdated else self._open(reference)
 
     async def verify(self, reference: FileReference) -> bool:
         """Verify a file if it was found; return whether a version of it is cached."""
@@ -84,6 +86,12 @@ class CachedFiles:
     def clear(self) -> None:
         for reference in [*self._checks, *self._revalidations, *self._outdated]:
             self.invalidate(reference)
+
+    def _open(self, reference: FileReference) -> OpenFile | None:
+        file = self._cache_dir.open(reference)
+        if file is not None:
+            self._extraction.begin(reference)
+        return file
 
     def _is_fresh(self, reference: FileReference) -> bool:
         if reference.has_digest:

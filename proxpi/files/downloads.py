@@ -25,6 +25,7 @@ from twisted.logger import Logger, LogLevel
 from proxpi import metrics
 from proxpi.files.cache_dir import CacheDir, OpenFile, PartialFile
 from proxpi.files.cached_files import CachedFiles
+from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import Fetch
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
@@ -47,6 +48,7 @@ class Downloads:
     _upstream: UpstreamClient
     _cache_dir: CacheDir
     _cached: CachedFiles
+    _extraction: Extraction
     _clock: IReactorTime
     _flights: Flights[FileReference, OpenFile | None]
     _spools: dict[FileReference, Spool] = attrs.field(init=False, factory=dict)
@@ -242,4 +244,6 @@ class Downloads:
                 source = uncached.share() if uncached else self._cache_dir.open(reference)
         spool.complete(source)
         self._cached.invalidate(reference)
+        if uncached is None:
+            self._extraction.begin(reference)
         return uncached

@@ -223,7 +223,7 @@ class Mirror:
 
     async def prefetch(self, name: str, filename: str) -> Prefetched | None:
         """
-        Download a listed file, or core metadata that is advertised, in the background.
+        Download a listed file, or core metadata that its index has, in the background.
 
         Nothing is sent where the file is cached or not listed on a page at hand, where the quota
         does not admit it, and offline. A download that is under way is waited for. Cancelling the
@@ -234,14 +234,14 @@ class Mirror:
         reference = self._resolver.known(name, filename)
         if reference is None or reference.cache_path is None or self._offline:
             return None
-        if reference.is_companion and reference.metadata_of is None:
+        listed = reference.metadata_of
+        if reference.is_companion and (listed is None or listed.extracted):
             return None
         if (flight := self._metadata.under_way(reference)) is not None:
             await flight.landed()
             return None
         if await self._cached.verify(reference):
             return None
-        reference = attrs.evolve(reference, requested_as=(name, filename))
         size = await self._downloads.prefetch(reference)
         return None if size is None else Prefetched(size)
 

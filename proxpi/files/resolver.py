@@ -35,9 +35,10 @@ class FileReference:
     :ivar size: bytes that the index states
     :ivar private: whether only proxpi may fetch it, as it is behind credentials
     :ivar metadata_of: the listed file whose advertised core metadata this is
+    :ivar lacks_metadata: whether it is a wheel with a sha256 and no core metadata is advertised
     :ivar listing_key: distinguishes files without a digest at one URL, as far as the page does: by
         size, upload time and the digests of companions
-    :ivar requested_as: project and file name of the request
+    :ivar requested_as: project and file name of a request for it
     """
 
     url: str
@@ -45,6 +46,7 @@ class FileReference:
     size: int | None
     private: bool
     metadata_of: ListedFile | None = attrs.field(default=None, repr=False)
+    lacks_metadata: bool = attrs.field(default=False, repr=False)
     is_companion: bool = attrs.field(default=False, repr=False)
     requested_as: tuple[str, str] | None = attrs.field(default=None, repr=False)
     listing_key: str = attrs.field(default="", repr=False)
@@ -97,13 +99,16 @@ def file_reference(listed: ListedFile, suffix: str = "") -> FileReference:
         advertised = suffix == METADATA and bool(metadata)
         if advertised and isinstance(metadata, dict):
             digest = model.best_hash({"hashes": metadata})
+    is_wheel = not suffix and entry["filename"].endswith(".whl")
     return FileReference(
         url,
         digest,
         size,
         listed.private,
         metadata_of=listed if advertised else None,
+        lacks_metadata=is_wheel and not metadata and digest is not None and digest[0] == "sha256",
         is_companion=bool(suffix),
+        requested_as=(listed.project, entry["filename"] + suffix),
         listing_key="" if digest else _listing_key(entry, metadata),
     )
 
@@ -133,13 +138,17 @@ class ProjectPages(Protocol):
     """The pages of all indexes, as far as the resolver needs them; projects by normalized name.
 
     A file is given from a page that is at hand; from its page, which is fetched if need be (raises
-    `NotListed`); or from its page, revalidated now. A page may suppress the metadata of a file.
+    `NotListed`); or from its page, revalidated now. A page may suppress the core metadata of a
+    file, or advertise that of a wheel, by the sha256 of both.
     """
 
     def ready_file(self, name: str, filename: str) -> ListedFile | None: ...
     async def fetch_file(self, name: str, filename: str) -> ListedFile: ...
     async def refetch_file(self, name: str, filename: str) -> ListedFile | None: ...
     async def suppress_metadata(self, name: str, filename: str) -> None: ...
+    async def advertise_metadata(
+        self, name: str, filename: str, wheel: str, metadata: str
+    ) -> None: ...
 
 
 @attrs.frozen(eq=False)
@@ -164,10 +173,8 @@ class Resolver:
         except NotListed:
             if (known := self.known(name, filename)) is None:
                 raise
-            reference = known
-        else:
-            reference = (self.known(name, filename) if suffix else None) or reference
-        return attrs.evolve(reference, requested_as=(name, filename))
+            return known
+        return (self.known(name, filename) if suffix else None) or reference
 
     async def find_again(self, name: str, filename: str, gone: Gone) -> FileReference:
         """
@@ -182,7 +189,7 @@ class Resolver:
             raise MissingUpstream(filename)
         if reference.url == gone.reference.url:
             raise gone
-        return attrs.evolve(reference, requested_as=(name, filename))
+        return reference
 
     async def refresh_url(self, gone: Gone) -> FileReference:
         """Find a fresh URL of a file that has begun to arrive; raises `Gone` if there is none."""
@@ -203,6 +210,11 @@ class Resolver:
         if reference.metadata_of is not None and reference.requested_as is not None:
             name, _ = reference.requested_as
             await self._pages.suppress_metadata(name, reference.metadata_of.entry["filename"])
+
+    async def advertise_metadata(self, wheel: FileReference, digest: str) -> None:
+        """Let the page advertise core metadata that was extracted from a wheel, by its sha256."""
+        if wheel.sha256 is not None and wheel.requested_as is not None:
+            await self._pages.advertise_metadata(*wheel.requested_as, wheel.sha256, digest)
 
 
 def _split(filename: str) -> tuple[str, str]:

@@ -1,9 +1,9 @@
-"""Core metadata out of a wheel (PEP 427, PEP 658), for when the advertised companion is gone.
+"""Core metadata out of a wheel (PEP 427, PEP 658), for when its index has none, or none any more.
 
 A wheel is read *from the cache* if it is cached, else *by ranges*: most wheels have all that is
 needed in their last 64 KiB, as PEP 427 recommends, and each further piece is one more range. The
 number of ranges and their bytes are bounded. A wheel whose upstream serves no ranges is downloaded
-*whole*, as any file. Only bytes with the digest that the index advertises are served.
+*whole*, as any file. Only bytes with the digest that the page advertises are served.
 
 While metadata is *extracted*, clients wait for it without a deadline: no client is redirected to
 where it is gone.
@@ -36,6 +36,7 @@ from proxpi.files.wheel_archive import (
     core_metadata,
     read_pieces,
 )
+from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights, InThread, WaitTimeout
 from proxpi.upstream import Offline, UpstreamFailed
 
@@ -120,25 +121,29 @@ class WheelMetadata:
         return None
 
     async def _bring(self, reference: FileReference) -> OpenFile | None:
-        try:
-            return await self._downloads.join(reference).wait()
-        except TooLarge:
-            raise  # the mirror redirects its client, or passes it through
-        except (Gone, UpstreamFailed, OSError) as error:
-            self._extracting.add(reference)
+        assert reference.metadata_of is not None
+        error: Gone | UpstreamFailed | OSError = Gone(reference, 404)
+        if not reference.metadata_of.extracted:
             try:
-                return await self._extract(reference, error)
-            except UpstreamFailed as failed:
-                if not isinstance(failed, Offline):
-                    _log.error("core metadata not served: {error}", error=failed)
-                raise
-            finally:
-                self._extracting.discard(reference)
+                return await self._downloads.join(reference).wait()
+            except TooLarge:
+                raise  # the mirror redirects its client, or passes it through
+            except (Gone, UpstreamFailed, OSError) as failed:
+                error = failed
+        self._extracting.add(reference)
+        try:
+            return await self._extract(reference, error)
+        except UpstreamFailed as failed:
+            if not isinstance(failed, Offline):
+                _log.error("core metadata not served: {error}", error=failed)
+            raise
+        finally:
+            self._extracting.discard(reference)
 
     async def _extract(
         self, reference: FileReference, error: Gone | UpstreamFailed | OSError
     ) -> OpenFile | None:
-        """Extract metadata from its wheel, as it cannot be downloaded because of `error`."""
+        """Extract metadata from its wheel; `error` tells why it cannot be downloaded."""
         assert reference.metadata_of is not None
         listed = reference.metadata_of
         try:
@@ -147,11 +152,14 @@ class WheelMetadata:
         except (NoUsableMetadata, Mismatch, Gone, TooLarge) as unfit:
             if not isinstance(error, Gone) and getattr(error, "kind", "") not in WRONG:
                 raise error from unfit
-            _log.warn("{error}, and the wheel does not give it: {unfit}", error=error, unfit=unfit)
+            url = urls.loggable(reference.url)
+            _log.warn("{url} cannot be had, nor out of the wheel: {unfit}", url=url, unfit=unfit)
             raise Gone(reference, 404) from unfit
         except (UpstreamFailed, OSError) as failure:
             if not isinstance(error, Gone):
                 raise error from failure
+            if isinstance(failure, Offline):
+                raise
             if isinstance(failure, OSError):
                 failure = UpstreamFailed(reference.url, f"gone, and the cache folder: {failure}")
             raise WheelFailed(
@@ -160,7 +168,7 @@ class WheelMetadata:
                 temporary=failure.temporary,
                 retry_after=failure.retry_after,
             ) from failure
-        _log.info("{error}; it was taken out of the wheel", error=error)
+        _log.info("{url} was taken out of the wheel", url=urls.loggable(reference.url))
         return uncached
 
     async def _keep(self, reference: FileReference, data: bytes) -> OpenFile | None:

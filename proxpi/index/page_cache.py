@@ -24,12 +24,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredResponse
-from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
+from proxpi.index.page_store import DOCUMENT, EXTRACTED, Extracted, PageStore, StoredPage
 from proxpi.index.representations import (
     Body,
     Representation,
     StoredPageLost,
+    advertise,
     find,
+    read_extracted,
     search,
     update,
 )
@@ -78,6 +80,7 @@ class PageEntry(Entry):
 
     :ivar files: the files that clients requested, as it lists them
     :ivar requested: the representations that clients wait for
+    :ivar extracted: core metadata of wheels that waits for the lock: it is stored together
     """
 
     stored: StoredPage | None = None
@@ -85,6 +88,7 @@ class PageEntry(Entry):
     bodies: dict[Representation, Body] = attrs.field(init=False, factory=dict)
     files: dict[str, ListedFile | None] = attrs.field(init=False, factory=dict)
     requested: set[Representation] = attrs.field(init=False, factory=set)
+    extracted: Extracted = attrs.field(init=False, factory=dict)
     cost: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -237,12 +241,24 @@ class PageCache:
 
     async def suppress_metadata(self, name: str, filename: str) -> None:
         """Advertise no core metadata of a file any more, until the page changes."""
+        await self._amend(self._current(name), filename)
+
+    async def advertise_metadata(self, name: str, filename: str, wheel: str, metadata: str) -> None:
+        """Advertise the core metadata of a wheel wherever its index states none.
+
+        :param wheel: the sha256 of the wheel, and `metadata`: that of the core metadata in it
+        """
         entry = self._current(name)
+        entry.extracted[filename] = wheel, metadata
+        await self._amend(entry)
+
+    async def _amend(self, entry: PageEntry, suppress: str | None = None) -> None:
+        """Let a page advertise other core metadata than its indexes state."""
         try:
             async with entry.lock:
-                if entry.stored is not None:
-                    await self._update(entry, entry.responses, {}, (), filename)
-                    entry.bodies.clear()
+                extract, entry.extracted = entry.extracted, {}
+                if entry.stored is not None and (suppress is not None or extract):
+                    await self._update(entry, entry.responses, {}, (), suppress, extract)
                     self._changed(entry)
         except StoredPageLost:
             self._reload(entry)
@@ -305,12 +321,23 @@ class PageCache:
             for index, response in zip(self._indexes, entry.responses, strict=True):
                 present = response is not None and response.present
                 if present and (file := find(self._document(entry, index), filename)) is not None:
-                    listed = ListedFile(file, index.guards(file["url"]))
+                    stated = advertise(file, self._extracted(entry))
+                    private, extracted = index.guards(file["url"]), stated is not file
+                    listed = ListedFile(stated, private, entry.name, extracted)
                     break
             if listed is not None or len(entry.files) < MISSES:
                 entry.files[filename] = listed
                 self._account(entry)
         return listed
+
+    def _extracted(self, entry: PageEntry) -> Extracted:
+        """Return the core metadata that was extracted, or raise `StoredPageLost`."""
+        stored = entry.stored
+        if stored is None or EXTRACTED not in stored.sections:
+            return {}
+        if (found := stored.read(EXTRACTED)) is None:
+            raise StoredPageLost(entry.name)
+        return read_extracted(found)
 
     def _document(self, entry: PageEntry, index: IndexClient) -> bytes:
         """Return the encoded page of an index, slowly if it is large, or raise `StoredPageLost`."""
@@ -363,6 +390,7 @@ class PageCache:
         pages: Mapping[IndexClient, IndexPage],
         requested: Collection[Representation],
         suppress: str | None = None,
+        extract: Extracted | None = None,
     ) -> None:
         before = entry.stored
         pairs = zip(self._indexes, responses, strict=True)
@@ -375,10 +403,11 @@ class PageCache:
             pages={index.identity: page for index, page in pages.items()},
             requested=requested,
             suppress=suppress,
+            extract=extract or {},
             current=partial(self._is_current, entry),
         )
         after, rendered = await self._in_thread(work)
-        if before is None or after is None or before.documents != after.documents:
+        if before is None or after is None or before.sources != after.sources:
             entry.bodies.clear()
             entry.files.clear()
         entry.responses, entry.stored = responses, after

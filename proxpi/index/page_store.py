@@ -1,9 +1,10 @@
 """Pages on disk: of each project, what each index sent, and the representations of the merged page.
 
 The *sections* of a file (:mod:`proxpi.index.entry_store`) are the pages of the indexes
-(``document …``, uncompressed: compression would take longer than all other work on them), the
-representations that clients requested (``json``, ``json.gz``, …), and the names of the files whose
-core metadata is suppressed. Each has a digest of its own, so that a section can be read alone.
+(``document …``, uncompressed: compression would take longer than all other work on them), the names
+of the files whose core metadata is suppressed, the digests of core metadata that was extracted from
+wheels, and the representations that clients requested (``json``, ``json.gz``, …). Each has a digest
+of its own, so that a section can be read alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 import msgspec
@@ -26,10 +28,21 @@ from proxpi.index.entry_store import EntryStore, Superseded, digest
 DOCUMENT = "document "
 #: The section that names the files whose core metadata is suppressed: a list, JSON.
 SUPPRESSED = "suppressed"
+#: The section with the digests of core metadata that was extracted from wheels: `Extracted`, JSON.
+EXTRACTED = "extracted"
 #: Bytes that are read first; most headers are shorter.
 BEGINNING = 4096
 #: Bytes that the folder may hold; beyond them, the pages that were not revalidated for longest go.
 CAPACITY = 1024 * 1024 * 1024
+
+
+#: By file names of wheels: the sha256 of the wheel, and that of its core metadata.
+Extracted: TypeAlias = dict[str, tuple[str, str]]
+
+
+def is_source(section: str) -> bool:
+    """Return whether representations are rendered from a section; others are representations."""
+    return section.startswith(DOCUMENT) or section in (SUPPRESSED, EXTRACTED)
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -68,10 +81,16 @@ class StoredPage:
         sections = self.sections.items()
         return {name: found.digest for name, found in sections if name.startswith(DOCUMENT)}
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """The digests of the sections from which representations are rendered."""
+        sections = self.sections.items()
+        return {name: found.digest for name, found in sections if is_source(name)}
+
     def without_representations(self) -> StoredPage:
-        """Return the page with the pages of the indexes alone, no core metadata suppressed."""
-        documents = {name: self.sections[name] for name in self.documents}
-        return attrs.evolve(self, sections=documents)
+        """Return the page with its sources alone, no core metadata suppressed."""
+        kept = {name: self.sections[name] for name in self.sources if name != SUPPRESSED}
+        return attrs.evolve(self, sections=kept)
 
     def invalidated(self) -> StoredPage:
         """Return the page as it is after a ``DELETE``, with no core metadata suppressed."""

@@ -18,7 +18,15 @@ from packaging.version import InvalidVersion, Version
 
 from proxpi.index.client import IndexPage, StoredResponse
 from proxpi.index.compression import compress
-from proxpi.index.page_store import DOCUMENT, SUPPRESSED, PageStore, StoredPage
+from proxpi.index.page_store import (
+    DOCUMENT,
+    EXTRACTED,
+    SUPPRESSED,
+    Extracted,
+    PageStore,
+    StoredPage,
+    is_source,
+)
 from proxpi.simple import FileEntry, Project, Serialization, model, render_html, render_json
 
 #: Statuses of PEP 792, the strongest first. An unknown one is stronger than ``active`` alone:
@@ -98,6 +106,19 @@ def search(stored: StoredPage, sections: Sequence[str], find: Callable[[Sequence
     return find([page for page in pages if not is_quarantined(model.keys_of(page))])
 
 
+def read_extracted(sections: Mapping[str, bytes]) -> Extracted:
+    """Read the digests of core metadata that was extracted from wheels."""
+    return msgspec.json.decode(sections.get(EXTRACTED, b"{}"), type=Extracted)
+
+
+def advertise(entry: FileEntry, extracted: Extracted) -> FileEntry:
+    """Return an entry with the core metadata of this very wheel, if its index states none."""
+    wheel, metadata = extracted.get(entry["filename"], ("", ""))
+    if not wheel or entry["hashes"].get("sha256") != wheel or model.metadata_hash(entry):
+        return entry
+    return entry | {"core-metadata": {"sha256": metadata}}
+
+
 def is_quarantined(keys: Mapping[str, Any]) -> bool:
     """Whether none of the files of a project may be used."""
     return _rank(keys) == 0
@@ -156,12 +177,14 @@ def update(
     pages: Mapping[str, IndexPage],
     requested: Collection[Representation],
     suppress: str | None,
+    extract: Extracted,
     current: Callable[[], bool],
 ) -> tuple[StoredPage | None, dict[Representation, Body]]:
     """Store the responses of the indexes for a project, with its representations.
 
     :param responses: by identity of the index, in order of precedence; `pages`: the new ones
     :param suppress: a file whose core metadata is not advertised any more, until a page changes
+    :param extract: core metadata of wheels to advertise where an index states none
     :param current: see :meth:`proxpi.index.entry_store.EntryStore.put`
     :return: the page that is stored now, and the requested representations; nothing for an absence
     :raises StoredPageLost: if a page that was not replaced is gone or damaged
@@ -176,12 +199,16 @@ def update(
         raise StoredPageLost(name)
     documents = {DOCUMENT + key: known[DOCUMENT + key] for key in present}
     unchanged = documents == {key: data for key, data in old.items() if key.startswith(DOCUMENT)}
-    sections = old if unchanged else documents
-    suppressed = msgspec.json.decode(sections.get(SUPPRESSED, b"[]"), type=list[str])
+    suppressed = set(msgspec.json.decode(old.get(SUPPRESSED, b"[]"))) if unchanged else set()
+    extracted = read_extracted(old)
     if suppress is not None:
-        suppressed = sorted({suppress, *suppressed})
-        sections = documents | {SUPPRESSED: model.to_json(suppressed)}
-    missing = [each for each in requested if each.name not in sections]
+        suppressed.add(suppress)
+        extracted.pop(suppress, None)
+    suppressed -= extract.keys()
+    extracted |= extract
+    keep = unchanged and suppress is None and not extract
+    rendered = {key: data for key, data in old.items() if keep and not is_source(key)}
+    missing = [each for each in requested if each.name not in rendered]
     if missing:
         merged = merge(
             [
@@ -189,15 +216,23 @@ def update(
                 for key in present
             ]
         )
-        if suppressed:
+        if suppressed or extracted:
+            extracted = {
+                entry["filename"]: extracted[entry["filename"]]
+                for entry in merged.files
+                if advertise(entry, extracted) is not entry
+            }
             files = [
                 {key: value for key, value in entry.items() if key != "core-metadata"}
                 if entry["filename"] in suppressed
-                else entry
+                else advertise(entry, extracted)
                 for entry in merged.files
             ]
             merged = attrs.evolve(merged, files=files)
-        sections = sections | render(merged, missing)
+        rendered |= render(merged, missing)
+    amendments = {SUPPRESSED: sorted(suppressed), EXTRACTED: extracted}
+    sections = documents | {key: model.to_json(each) for key, each in amendments.items() if each}
+    sections |= rendered
     stored = store.save(name, responses, sections, current)
     return stored, {
         each: Body(sections[each.name], stored.sections[each.name].digest) for each in requested

@@ -40,10 +40,14 @@ class ListedFile:
     """A file that an index lists.
 
     :ivar private: whether its index needs credentials, so that no client could fetch it there
+    :ivar project: the normalized name
+    :ivar extracted: whether no index states the core metadata of the entry: it is that of the wheel
     """
 
     entry: FileEntry
     private: bool
+    project: str
+    extracted: bool = False
 
 
 @attrs.define

@@ -258,9 +258,7 @@ class Companions(MirrorCase):
         for private in (False, True):
             self.listed(private=private, metadata={"sha256": sha256(self.METADATA)})
             self.agent.at(URL + ".metadata", Reply(200, b"other"))
-            asked = self.fetch(self.SIDECAR)
-            self.run_threads()  # where the wheel, which is none, is read
-            self.error(asked, MissingUpstream)
+            self.error(self.fetch(self.SIDECAR), MissingUpstream)
             assert self.agent.urls().count(URL + ".metadata") == 2
             assert self.pages.suppressed.pop() == ("demo", NAME)
         # What is not advertised is looked up, and nothing is suppressed.

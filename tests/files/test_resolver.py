@@ -82,7 +82,9 @@ def test_equality() -> None:
 )
 def test_listed(keys: dict[str, Any], digest: tuple[str, str]) -> None:
     """The reference of a listed file has its URL to the letter, its digest and its size."""
-    reference = file_reference(ListedFile(entry("x.whl", b"x", url=SIGNED, **keys), private=True))
+    reference = file_reference(
+        ListedFile(entry("x.whl", b"x", url=SIGNED, **keys), private=True, project="demo")
+    )
     assert (reference.url, reference.size, reference.private) == (SIGNED, 1, True)
     assert reference.digest == digest
     assert reference.sha256 == (digest[1] if digest[0] == "sha256" else None)
@@ -107,7 +109,7 @@ def test_public_url() -> None:
 )
 def test_companions(metadata: object, suffix: str, digest: object) -> None:
     """A companion lies beside its file, before the query, and has the advertised digest alone."""
-    listed = ListedFile(entry("x.whl", b"x", url=f"{X}?sig=1", metadata=metadata), True)
+    listed = ListedFile(entry("x.whl", b"x", url=f"{X}?sig=1", metadata=metadata), True, "demo")
     reference = file_reference(listed, suffix)
     assert reference.url == f"{X}{suffix}?sig=1"
     assert (reference.digest, reference.size, reference.private) == (digest, None, True)

@@ -15,7 +15,7 @@ from proxpi.files.cache_dir import OpenFile
 from proxpi.files.fetch import GONE
 from proxpi.files.resolver import MissingUpstream
 from proxpi.files.wheel_metadata import ARCHIVE_TAIL, WheelFailed
-from proxpi.upstream.errors import UpstreamFailed
+from proxpi.upstream.errors import Offline, UpstreamFailed
 from tests.support.agent import MemoryAgent, Reply, Silence
 from tests.support.archives import AT_THE_START, MEMBER, METADATA, PADDING, WHEEL, archive
 from tests.support.cases import FILES, at_once, entry, run, sha256
@@ -346,3 +346,75 @@ class Cached(MirrorCase):
         assert self.mirror.is_cached("demo", NAME)
         assert self.result(run(self.mirror.metadata("demo", NAME))) is None
         assert not self.mirror.is_cached("demo", NAME)
+
+
+class Extracted(MirrorCase):
+    """Core metadata that no index has is served out of the wheel, and never requested."""
+
+    agent: RangeAgent
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.agent = RangeAgent()
+        self.build()
+
+    def in_thread(self, work: Any) -> Deferred[Any]:
+        return at_once(work)
+
+    def build(self, **settings: Any) -> None:
+        super().build(**settings)
+        metadata = {"sha256": sha256(METADATA)}
+        self.pages.lists(entry(NAME, WHEEL, metadata=metadata), extracted=True)
+        self.agent.files = {URL: WHEEL}
+
+    def test_cached_wheel(self) -> None:
+        """Out of a cached wheel no request is needed, then or later."""
+        self.assert_bytes(self.result(self.fetch()), WHEEL)
+        for _ in range(2):
+            assert self.mirror.ready("demo", SIDECAR) is None
+            self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+            self.assert_cached(SIDECAR, METADATA)
+            self.result(self.mirror.delete("demo", SIDECAR))
+        assert self.agent.urls() == [URL]
+
+    def test_evicted_wheel(self) -> None:
+        """Without the wheel, its ranges are requested; nobody is redirected for the metadata."""
+        self.agent.files = {}
+        self.agent.at(URL, silence := Silence())
+        asked = self.fetch(SIDECAR)
+        self.clock.advance(10 * TIMEOUT)
+        self.pending(asked)
+        silence.answer(part(WHEEL, len(WHEEL) - ARCHIVE_TAIL))
+        self.assert_bytes(self.result(asked), METADATA)
+        assert self.agent.urls() == [URL]
+
+    def test_failing(self) -> None:
+        """If the wheel cannot be read now, that is a failure; the page goes on advertising."""
+        self.agent.files = {}
+        self.agent.at(URL, Reply(503))
+        asked = self.fetch(SIDECAR)
+        self.clock.pump([1] * 60)
+        assert isinstance(self.error(asked, UpstreamFailed), WheelFailed)
+        assert (self.pages.suppressed, self.agent.count(URL + ".metadata")) == ([], 0)
+
+    def test_offline(self) -> None:
+        """Offline, a cached wheel suffices; else the error says so, and the log is quiet."""
+        self.assert_bytes(self.result(self.fetch()), WHEEL)
+        self.build(offline=True)
+        self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+        self.delete()
+        with logged("proxpi.files") as log:
+            self.error(self.fetch(SIDECAR), Offline)
+        assert "error" not in log.levels
+
+    def test_gone(self) -> None:
+        """If the wheel is gone, the page stops to advertise its metadata."""
+        self.agent.files = {}
+        self.agent.at(URL, Reply(404))
+        self.error(self.fetch(SIDECAR), MissingUpstream)
+        assert self.pages.suppressed == [("demo", NAME)]
+
+    def test_prefetch(self) -> None:
+        """It is not prefetched: no upstream has it."""
+        assert self.result(run(self.mirror.prefetch("demo", SIDECAR))) is None
+        assert self.agent.asked == []

@@ -8,13 +8,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi.index import page_cache
+from proxpi.index import page_cache, page_store
 from proxpi.index.page_cache import MAX_RELOADS, MIN_REFETCH_AGE, NoSuchFile, NoSuchProject, Page
-from proxpi.index.page_store import StoredPage
+from proxpi.index.page_store import PageStore, StoredPage
 from proxpi.simple import model
 from proxpi.simple.model import ListedFile
 from proxpi.simple.negotiate import Serialization
@@ -699,14 +700,12 @@ def wheel(number: int) -> dict[str, Any]:
 ONE, TWO = wheel(1)["filename"], wheel(2)["filename"]
 
 
-class SuppressedTests(PagesCase):
-    """Core metadata that is not to be had is not advertised, until the page changes."""
+class MetadataCase(PagesCase):
+    """Tests of a page with two wheels, and of core metadata that it advertises."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.reply = project_page(wheel(1), wheel(2)).having(ETag='"x"')
+    def lists(self, *wheels: dict[str, Any], **keys: Any) -> None:
+        self.reply = project_page(*wheels, **keys).having(ETag='"x"')
         self.indexes.says(AT_ROOT, self.reply)
-        self.first = self.page(), self.result(self.ask(form=HTML))
 
     def suppress_metadata(self, filename: str, project: str = "demo") -> None:
         self.result(run(self.pages.suppress_metadata(project, filename)))
@@ -721,6 +720,15 @@ class SuppressedTests(PagesCase):
                 assert ("core-metadata" in line) == any(name in line for name in names)
                 assert ("dist-info-metadata" in line) == any(name in line for name in names)
         return names
+
+
+class SuppressedTests(MetadataCase):
+    """Core metadata that is not to be had is not advertised, until the page changes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lists(wheel(1), wheel(2))
+        self.first = self.page(), self.result(self.ask(form=HTML))
 
     def test_suppressed(self) -> None:
         """The next response is without it, has a new tag, and lists the wheel as before."""
@@ -766,3 +774,190 @@ class SuppressedTests(PagesCase):
         assert self.pages.ready("demo", JSON, True) is None
         self.start()
         assert self.advertised() == [TWO]
+
+
+WHEEL_DIGEST, METADATA_DIGEST = "1" * 64, "2" * 64
+
+
+def bare(number: int, **keys: Any) -> dict[str, Any]:
+    """Return what an index says of a wheel that has no core metadata."""
+    entry = {**wheel(number), "hashes": {"sha256": WHEEL_DIGEST}, **keys}
+    return {key: value for key, value in entry.items() if key != "core-metadata" or key in keys}
+
+
+class ExtractedTests(MetadataCase):
+    """Core metadata that was extracted from wheels is advertised where the index states none."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lists(bare(1), bare(2))
+        self.first = self.page(), self.result(self.ask(form=HTML))
+
+    def advertise(self, *filenames: str, project: str = "demo") -> None:
+        for filename in filenames:
+            work = self.pages.advertise_metadata(project, filename, WHEEL_DIGEST, METADATA_DIGEST)
+            self.result(run(work))
+
+    def core_metadata(self, filename: str = ONE) -> Any:
+        """Return what the page lists for a file, if that is extracted."""
+        listed = self.pages.ready_file("demo", filename)
+        assert listed is not None
+        stated = listed.entry.get("core-metadata")
+        rendered = {each["filename"]: each for each in json.loads(self.page().body.data)["files"]}
+        assert rendered[filename].get("core-metadata") == stated
+        assert listed.extracted == (stated == {"sha256": METADATA_DIGEST})
+        return stated
+
+    def test_advertised(self) -> None:
+        """The next responses have the digest and a new tag, and cost no request."""
+        self.core_metadata()
+        changed: list[str | None] = []
+        self.pages.changed = changed.append
+        self.advertise(ONE)
+        assert changed == ["demo"]
+        self.advertise(ONE, project="absent")
+        assert self.advertised() == [ONE]
+        for before, form in zip(self.first, (JSON, HTML), strict=True):
+            after = self.result(self.ask(form=form))
+            assert (after.status, after.remaining) == ("HIT", before.remaining)
+            assert after.body.etag != before.body.etag
+        html = self.result(self.ask(form=HTML)).body.data.decode()
+        assert html.count(f'core-metadata="sha256={METADATA_DIGEST}"') == 1
+        assert html.count(f'dist-info-metadata="sha256={METADATA_DIGEST}"') == 1
+        assert self.core_metadata() == {"sha256": METADATA_DIGEST}
+        assert self.core_metadata(TWO) is None
+        self.advertise(TWO)
+        assert self.advertised() == [ONE, TWO]
+        assert self.agent.urls().count(AT_ROOT) == 1
+
+    def test_lasting(self) -> None:
+        """It lasts over restarts, revalidations, outages, new pages, another version and DELETE."""
+        self.advertise(ONE)
+        new = project_page(bare(1), bare(2), versions=["1", "2"])
+        for reply in (Reply(304), self.reply, Reply(503), new):
+            self.start()
+            assert self.advertised() == [ONE]
+            self.clock.advance(1801)
+            self.indexes.says(AT_ROOT, reply)
+            assert self.slow_page().status == "STALE" or reply.status != 503
+            self.clock.advance(60)
+            assert self.core_metadata() == {"sha256": METADATA_DIGEST}
+        self.put(page_store, "__version__", "0.0.0")
+        self.start()
+        assert self.advertised() == [ONE]
+        self.pages.invalidate("demo")
+        assert self.advertised() == [ONE]
+        self.build(ROOT, EXTRA)
+        self.indexes.says(AT_ROOT, new)
+        self.page()
+        self.advertise(ONE)
+        self.indexes = attrs.evolve(self.indexes, urls=(EXTRA, ROOT))
+        self.start()
+        self.page()
+        assert self.core_metadata() == {"sha256": METADATA_DIGEST}
+
+    def test_what_the_index_states(self) -> None:
+        """An index with core metadata of its own has precedence; one that denies it has none."""
+        own = {"sha256": "3" * 64}
+        for stated, listed in ((own, own), (True, True), (False, {"sha256": METADATA_DIGEST})):
+            self.build(ROOT)
+            self.lists(bare(1), bare(2))
+            self.page()
+            self.advertise(ONE)
+            self.lists(bare(1, **{"core-metadata": stated}), bare(2))
+            self.clock.advance(1801)
+            self.page()
+            assert self.core_metadata() == listed
+            # What was superseded is forgotten.
+            self.lists(bare(1), bare(2))
+            self.clock.advance(1801)
+            self.page()
+            assert self.core_metadata() == (None if stated else listed)
+
+    def test_another_wheel(self) -> None:
+        """The page advertises the metadata of the very wheel that it lists."""
+        for other in (
+            [bare(1, hashes={"sha256": "4" * 64}), bare(2)],
+            [bare(1, hashes={}), bare(2)],
+        ):
+            self.build(ROOT)
+            self.lists(*other)
+            self.page()
+            self.advertise(ONE)
+            assert self.core_metadata() is None
+            self.lists(bare(1), bare(2))
+            self.clock.advance(1801)
+            self.page()
+            assert self.core_metadata() is None
+
+    def test_quarantined(self) -> None:
+        """Files of a quarantined project are not listed, with or without metadata."""
+        self.advertise(ONE)
+        self.lists(bare(1), **{"project-status": {"status": "quarantined"}})
+        self.clock.advance(1801)
+        assert files(self.page()) == []
+
+    def test_suppressed(self) -> None:
+        """What cannot be served is suppressed, until it is extracted again."""
+        self.advertise(ONE, TWO)
+        self.suppress_metadata(ONE)
+        assert self.advertised() == [TWO]
+        assert self.core_metadata() is None
+        self.advertise(ONE)
+        assert self.advertised() == [ONE, TWO]
+
+    def test_together(self) -> None:
+        """What comes while the page is written is written together, once."""
+        jobs = Jobs()
+        self.pages._in_thread = jobs
+        wheels = [bare(number) for number in range(50)]
+        self.lists(*wheels)
+        self.clock.advance(1801)
+        ask = self.ask()
+        jobs.end()
+        self.result(ask)
+        saved: list[object] = []
+        save = PageStore.save
+
+        def counting(*arguments: Any) -> StoredPage:
+            saved.append(arguments)
+            return save(*arguments)
+
+        self.put(PageStore, "save", counting)
+        digests = WHEEL_DIGEST, METADATA_DIGEST
+        names = [each["filename"] for each in wheels]
+        work = [run(self.pages.advertise_metadata("demo", name, *digests)) for name in names]
+        jobs.end()
+        for each in work:
+            self.result(each)
+        assert len(saved) == 2
+        ask = self.ask()
+        jobs.end()
+        listed = json.loads(self.result(ask).body.data)["files"]
+        assert all(file["core-metadata"] == {"sha256": METADATA_DIGEST} for file in listed)
+
+    def test_lost(self) -> None:
+        """A page whose digests of metadata are damaged is fetched anew."""
+        self.advertise(ONE)
+        path = self.store.folder / "demo.page"
+        damaged = path.read_bytes().replace(METADATA_DIGEST.encode(), b"5" * 64)
+        path.write_bytes(damaged)
+        self.start()
+        assert self.pages.ready_file("demo", ONE) is None
+        assert self.page().status == "MISS"
+        assert self.core_metadata() is None
+
+    def test_deleted_meanwhile(self) -> None:
+        """Nothing of a superseded page is stored."""
+        jobs = Jobs()
+        self.pages._in_thread = jobs
+        work = run(self.pages.advertise_metadata("demo", ONE, WHEEL_DIGEST, METADATA_DIGEST))
+        self.result_of_clear(jobs)
+        self.result(work)
+        self.start()
+        assert self.advertised() == []
+
+    def result_of_clear(self, jobs: Jobs) -> None:
+        cleared = self.pages.clear()
+        jobs.end()
+        self.result(cleared)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from tests.support.clients import Environment, isolated_environment, pip_install, run, uv_install
 from tests.support.distributions import make_sdist, make_wheel
 from tests.support.fake_index import Behavior, FakeIndex
+from tests.support.process import GUARD_SECONDS
 from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
 from tests.support.proxy import Proxy, way_out
 
@@ -153,6 +155,46 @@ def test_ranges(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path) 
     assert environment.version_of("demo_lib") == "1.5"
     ranges = [seen.headers.get("range") for seen in fake_index.files_asked()]
     assert None in ranges and len(ranges) > 1
+
+
+@both
+def test_no_core_metadata(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, install: Install
+) -> None:
+    """Once wheels of an index without core metadata are cached, clients resolve with theirs."""
+    wheels = [
+        make_wheel("demo-app", requires=["demo-lib>=1", "demo-source"], padding=200_000),
+        make_wheel("demo-lib", "1.5", padding=200_000),
+    ]
+    for wheel in wheels:
+        fake_index.add(wheel, core_metadata=None)
+    fake_index.add(make_sdist("demo-source", "0.3"))
+    cache = tmp_path / "cache"
+    proxy = start_proxy(fake_index, cache_dir=cache)
+    install(tmp_path / "first", proxy.url, "demo-app")
+    for wheel in wheels:
+        path, digest = f"/index/{wheel.project}/", hashlib.sha256(wheel.metadata or b"").hexdigest()
+        page = _wait_for(proxy, path, b"core-metadata")
+        assert json.loads(page)["files"][0]["core-metadata"] == {"sha256": digest}
+        assert proxy.get(f"{path}{wheel.filename}.metadata").body == wheel.metadata
+    assert b"core-metadata" not in proxy.get("/index/demo-source/", Accept=_JSON).body
+    fake_index.wait_until_quiet()
+    fake_index.clear_requests()
+    for folder in ("second", "third"):
+        environment, output = install(tmp_path / folder, proxy.url, "demo-app")
+        assert environment.version_of("demo_lib") == "1.5"
+        for wheel in wheels:
+            assert f"{wheel.filename}.metadata" in output
+        proxy = start_proxy(fake_index, cache_dir=cache)
+    assert fake_index.files_asked() == []
+
+
+def _wait_for(proxy: Proxy, path: str, text: bytes) -> bytes:
+    """Request a page until it has a text, as no client waits for that; return the page."""
+    end = time.monotonic() + GUARD_SECONDS
+    while text not in (page := proxy.get(path, Accept=_JSON).body):
+        assert time.monotonic() < end, page
+    return page
 
 
 @both

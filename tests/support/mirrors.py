@@ -61,6 +61,7 @@ class FakePages:
     :ivar fresh: the files that pages list once they are fetched
     :ivar refetched: the pages that were revalidated
     :ivar suppressed: the files whose metadata is suppressed
+    :ivar advertised: the sha256 of core metadata by file name and sha256 of its wheel
     :ivar slow: what fetching a page waits for, and ``failure``: what it raises
     """
 
@@ -68,12 +69,20 @@ class FakePages:
     fresh: dict[tuple[str, str], ListedFile] = attrs.field(factory=dict)
     refetched: list[tuple[str, str]] = attrs.field(factory=list)
     suppressed: list[tuple[str, str]] = attrs.field(factory=list)
+    advertised: dict[tuple[str, str], str] = attrs.field(factory=dict)
     slow: Deferred[None] | None = None
     failure: Exception | None = None
 
-    def lists(self, entry: dict[str, Any], *, private: bool = False, cold: bool = False) -> None:
+    def lists(
+        self,
+        entry: dict[str, Any],
+        *,
+        private: bool = False,
+        cold: bool = False,
+        extracted: bool = False,
+    ) -> None:
         """Let the page of ``demo`` list a file; a cold one has to be asked for it first."""
-        listed = ListedFile(entry, private)
+        listed = ListedFile(entry, private, "demo", extracted)
         (self.fresh if cold else self.known)["demo", entry["filename"]] = listed
 
     def ready_file(self, name: str, filename: str) -> ListedFile | None:
@@ -93,6 +102,9 @@ class FakePages:
 
     async def suppress_metadata(self, name: str, filename: str) -> None:
         self.suppressed.append((name, filename))
+
+    async def advertise_metadata(self, name: str, filename: str, wheel: str, metadata: str) -> None:
+        self.advertised[filename, wheel] = metadata
 
     async def _fetch_page(self) -> None:
         if self.slow is not None:
@@ -160,6 +172,7 @@ class MirrorCase(FolderCase):
         stream: bool = False,
         offline: bool = False,
         writes: Any = at_once,
+        extracts: Any = at_once,
     ) -> None:
         self.cache_dir = cache_folder(self.folder, capacity, writes=writes, reads=self.in_thread)
         self.cache_dir.prepare()
@@ -168,7 +181,7 @@ class MirrorCase(FolderCase):
             upstream_client(self.agent, self.clock, offline=offline),
             self.cache_dir,
             self.clock,
-            in_thread=self.in_thread,
+            in_thread=extracts,
             timeout=timeout,
             stream=stream,
             ttl=1800,

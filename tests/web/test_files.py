@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 from urllib.parse import unquote
@@ -11,7 +12,8 @@ from twisted.internet.error import ConnectionRefusedError
 
 from proxpi.web.transfer import BUFFER, CHUNK
 from tests.support.agent import Reply
-from tests.support.cases import FILES, INDEX, MIB, PRIVATE_INDEX, ProxpiCase, sha256
+from tests.support.archives import METADATA, WHEEL
+from tests.support.cases import FILES, INDEX, JSON, MIB, PRIVATE_INDEX, ProxpiCase, sha256
 from tests.support.exchange import Exchange, Response
 
 NAME = "demo-1.0-py3-none-any.whl"
@@ -23,7 +25,6 @@ CACHING = {"etag": ETAG, "cache-control": "public, max-age=31536000, immutable"}
 LARGE = os.urandom(2 * MIB)
 LARGE_ETAG = f'"{sha256(LARGE)}"'
 WRONG = LARGE[:-1] + bytes([LARGE[-1] ^ 1])
-METADATA = b"Metadata-Version: 2.1\n"
 
 
 class FileCase(ProxpiCase):
@@ -124,6 +125,38 @@ class Whole(FileCase):
             assert (response.headers["x-cache"], response.headers["etag"]) == (expected, tag)
         head = self.ask("HEAD", f"{PATH}.metadata")
         assert head.headers["content-length"] == str(len(METADATA))
+
+
+class Extracted(FileCase):
+    """Core metadata out of wheels whose index has none, as clients see it."""
+
+    def page(self) -> Response:
+        return self.get("/index/demo/", f"Accept: {JSON}")
+
+    def test_advertised(self) -> None:
+        """Metadata of a cached wheel is advertised and served, after DELETE and restart as well."""
+        url = f"{FILES}{NAME}"
+        self.serve(NAME, WHEEL)
+        before = [self.page() for _ in range(2)][-1]  # a hit, from the response cache
+        assert self.get(PATH).body == WHEEL
+        digest = sha256(METADATA)
+        for restarts in (False, True):
+            if restarts:
+                self.build()
+            page = self.page()
+            (file,) = json.loads(page.body)["files"]
+            assert file["core-metadata"] == {"sha256": digest}
+            assert page.headers["etag"] != before.headers["etag"]
+            html = self.get("/index/demo/").body.decode()
+            assert f'data-core-metadata="sha256={digest}"' in html
+            assert f'data-dist-info-metadata="sha256={digest}"' in html
+            for expected in ("MISS", "HIT"):
+                served = self.get(f"{PATH}.metadata")
+                assert (served.body, served.headers["x-cache"]) == (METADATA, expected)
+                assert served.headers["etag"] == f'"{digest}"'
+            assert restarts or self.agent.urls().count(url) == 1
+            assert self.ask("DELETE", f"/cache/demo/{NAME}").status == 200
+        assert self.agent.urls().count(f"{url}.metadata") == 0
 
 
 class Preconditions(FileCase):
