@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from docutils.core import publish_doctree
 
 from proxpi.options import Options
+from proxpi.prefetch.locks import Target
 from proxpi.settings import SETTINGS, table
 
 TOP = Path(__file__).parent.parent
@@ -61,6 +62,13 @@ def test_ci_runs_the_command_that_tests(other: str) -> None:
     lines = [line.strip() for line in (TOP / other).read_text().splitlines()]
     assert command("**Test it**") in lines
     assert (TOP / ".ci/run").stat().st_mode & 0o111, "it is a program"
+
+
+def test_the_query_of_a_lock() -> None:
+    """The line that fetches a lock has a query that is accepted."""
+    found = re.search(r"data-binary @uv.lock 'http://127.0.0.1:5000/prefetch[?](.+)'", README)
+    assert found is not None
+    assert Target.of(**dict(parse_qsl(found[1])))
 
 
 def example_lines() -> list[str]:
