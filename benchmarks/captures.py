@@ -50,9 +50,11 @@ class Captures:
 
     :ivar folder: it holds ``pages/<project>.json`` and ``metadata/<file>``; an empty file stands
         for a page or metadata that the index does not have
+    :ivar largest: the most bytes of a stand-in; by default each has the size of its wheel
     """
 
     folder: Path
+    largest: int | None = None
     _entries: dict[str, dict[str, Entry]] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
@@ -64,19 +66,29 @@ class Captures:
         folders = (self.folder / name for name in ("pages", "metadata"))
         return sum(len(os.listdir(folder)) for folder in folders)
 
-    def page(self, project: str) -> list[Entry]:
-        """Return the entries of a page; none if the project is unknown."""
+    def entries(self, project: str) -> list[Entry]:
+        """Return the entries of a page without URLs and digests; none if the project is unknown.
+
+        A wheel has the key ``core-metadata`` unless it is known to have no metadata.
+        """
         found = []
         for filename, entry in self._known(project).items():
             listed = {key: value for key, value in entry.items() if key != "url"}
-            listed["hashes"] = {"sha256": _sha256(filename.encode())}
-            if filename.endswith(".whl") and (metadata := self._captured(filename)) != b"":
+            if filename.endswith(".whl") and self._captured(filename) != b"":
                 listed["core-metadata"] = True
-                if metadata is not None:
-                    listed["core-metadata"] = {"sha256": _sha256(metadata)}
-                    listed["size"], listed["hashes"]["sha256"] = self._stand_in(entry, metadata)
             found.append(listed)
         return found
+
+    def page(self, project: str) -> list[Entry]:
+        """Return the entries of a page with digests, as far as they are known."""
+        entries = self.entries(project)
+        for entry in entries:
+            filename = entry["filename"]
+            entry["hashes"] = {"sha256": _sha256(filename.encode())}
+            if filename.endswith(".whl") and (metadata := self._captured(filename)):
+                entry["core-metadata"] = {"sha256": _sha256(metadata)}
+                entry["size"], entry["hashes"]["sha256"] = self._digest(entry, metadata)
+        return entries
 
     def metadata(self, project: str, filename: str) -> bytes:
         """Return the metadata of a wheel, empty if it has none; fetch it unless it was captured."""
@@ -89,14 +101,17 @@ class Captures:
     def file(self, project: str, filename: str) -> StandIn | None:
         """Return the stand-in for a wheel; None if its metadata was not captured."""
         entry, metadata = self._known(project).get(filename), self._captured(filename)
-        return stand_in(filename, metadata, entry["size"]) if entry and metadata else None
+        return self._stand_in(entry, metadata) if entry and metadata else None
 
-    def _stand_in(self, entry: Entry, metadata: bytes) -> tuple[int, str]:
+    def _stand_in(self, entry: Entry, metadata: bytes) -> StandIn:
+        size = entry["size"] if self.largest is None else min(self.largest, entry["size"])
+        return stand_in(entry["filename"], metadata, size)
+
+    def _digest(self, entry: Entry, metadata: bytes) -> tuple[int, str]:
         """Return size and digest of a stand-in; both are kept, for a digest takes long."""
-        filename = entry["filename"]
-        path = self.folder / "digests" / filename
+        path = self.folder / "digests" / f"{entry['filename']}.{self.largest or 'whole'}"
         if not path.exists():
-            made = stand_in(filename, metadata, entry["size"])
+            made = self._stand_in(entry, metadata)
             _write(path, f"{made.size} {made.sha256()}".encode())
         size, digest = path.read_text().split()
         return int(size), digest

@@ -46,6 +46,7 @@ SCENARIOS: list[Scenario] = [
 _TOP = Path(__file__).parent.parent
 DOCUMENT = _TOP / "docs/performance.rst"
 PLOT = _TOP / "docs/performance.svg"
+FIRST_INSTALLS = _TOP / "docs/first-install.svg"
 #: The marks around the figures in the document.
 BEGIN, END = ".. The figures: benchmarks/run --docs writes them.\n", ".. End of the figures.\n"
 #: Errors of a program or its client that end one scenario, not the run.
@@ -177,12 +178,14 @@ def replace_figures(document: str, inner: str) -> str:
 
 
 def _write_files(result: Result, options: argparse.Namespace) -> None:
-    drawn = plot.rows(result.values, result.measures)
     if options.json:
         options.json.write_text(result.to_json())
-    for path in filter(None, [options.svg, PLOT if options.docs else None]):
-        if drawn:
-            path.write_text(plot.svg(drawn))
+    plots = [(options.svg, plot.COMPARISON), (options.first_svg, plot.FIRST_INSTALLS)]
+    if options.docs:
+        plots += [(PLOT, plot.COMPARISON), (FIRST_INSTALLS, plot.FIRST_INSTALLS)]
+    for path, kind in plots:
+        if path and (drawn := plot.rows(result.values, result.measures, kind)):
+            path.write_text(plot.svg(drawn, kind))
     if options.docs:
         DOCUMENT.write_text(replace_figures(DOCUMENT.read_text(), figures(result)))
 
@@ -207,7 +210,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--json", type=Path, metavar="FILE", help="write all values as JSON")
     found.add_argument("--svg", type=Path, metavar="FILE", help="write the plot")
     found.add_argument(
-        "--docs", action="store_true", help=f"renew the figures and the plot of {DOCUMENT.name}"
+        "--first-svg", type=Path, metavar="FILE", help="write the plot of first installations"
+    )
+    found.add_argument(
+        "--docs", action="store_true", help=f"renew the figures and plots of {DOCUMENT.name}"
     )
     return found
 

@@ -212,7 +212,7 @@ def _real_trees(bench: Benchmark, programs: Sequence[Program]) -> None:
             key = f"{application}_{kind}"
             seconds = capture(installer, requirements, captures).seconds
             bench.values.note(f"first_{key}", DIRECT, seconds)
-            with package_index(captures.folder) as index, behind_slow_link(index, RATE) as far:
+            with package_index(captures) as index, behind_slow_link(index, RATE) as far:
                 trial = Trial(bench, index, far, installer, requirements, key)
                 for program in variants(programs):
                     shutil.rmtree(trial.nothing_cached(program))

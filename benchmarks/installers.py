@@ -21,6 +21,10 @@ from local_index import behind_slow_link, package_index
 
 #: Kinds of runs: what a client is told to do.
 PIP, UV, LOCK, COMPILE = "pip", "uv", "uv-lock", "uv-compile"
+#: The file of pinned requirements that uv writes.
+OUTPUT = "requirements.txt"
+#: The date of pinned lists.
+PINNED_AT = "2025-12-01T00:00:00Z"
 #: MiB per second of a connection over the slow link.
 RATE = 40
 #: Runs until captures are complete: each may fail or go on otherwise for a page that lacks digests.
@@ -61,7 +65,7 @@ class Installer:
         else:
             (folder / "requirements.in").write_text("\n".join(requirements) + "\n")
             command += ["compile", str(folder / "requirements.in")]
-            command += ["--output-file", str(folder / "requirements.txt")]
+            command += ["--no-annotate", "--no-header", "--output-file", str(folder / OUTPUT)]
         return [*command, *common, *_NO_SOURCES, "--default-index", index, *self.options]
 
     def run(self, index: str, requirements: Sequence[str], folder: Path) -> float:
@@ -85,6 +89,15 @@ class Installer:
         return spent
 
 
+def pinned(environment: Path, requirements: Sequence[str], captures: Captures) -> list[str]:
+    """Return the releases that uv chose a year before the captures, pinned: ``name==version``.
+
+    :raises BenchmarkError: if uv finds none
+    """
+    installer = Installer(COMPILE, environment, ("--exclude-newer", PINNED_AT))
+    return capture(installer, requirements, captures).output.split()
+
+
 def _project(requirements: Sequence[str]) -> str:
     listed = "".join(f'    "{requirement}",\n' for requirement in requirements)
     head = '[project]\nname = "application"\nversion = "1"\nrequires-python = ">=3.11"\n'
@@ -93,10 +106,15 @@ def _project(requirements: Sequence[str]) -> str:
 
 @attrs.frozen
 class Run:
-    """A run of a client: seconds, and the requests as the index logs them."""
+    """A run of a client.
+
+    :ivar log: the requests as the index logs them
+    :ivar output: the requirements that uv wrote, where that is its task
+    """
 
     seconds: float
     log: list[list[Any]]
+    output: str
 
 
 def capture(installer: Installer, requirements: Sequence[str], captures: Captures) -> Run:
@@ -109,7 +127,7 @@ def capture(installer: Installer, requirements: Sequence[str], captures: Capture
         before = captures.count()
         with (
             tempfile.TemporaryDirectory() as folder,
-            package_index(captures.folder) as index,
+            package_index(captures) as index,
             behind_slow_link(index, RATE) as far,
         ):
             try:
@@ -119,5 +137,7 @@ def capture(installer: Installer, requirements: Sequence[str], captures: Capture
                     raise
             else:
                 if captures.count() == before:
-                    return Run(seconds, json.loads(index.get("/log", {}).body))
+                    written = Path(folder, OUTPUT)
+                    output = written.read_text() if written.exists() else ""
+                    return Run(seconds, json.loads(index.get("/log", {}).body), output)
     raise BenchmarkError(f"the captures in {captures.folder} are incomplete: start again")

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
+from captures import Captures
 from environments import BenchmarkError
 from programs import Response, get, stop
 
@@ -50,9 +51,10 @@ def local_index() -> Iterator[LocalIndex]:
 
 
 @contextmanager
-def package_index(captures: Path | None = None) -> Iterator[LocalIndex]:
-    """Serve the synthetic tree, or the captures of a folder (``package_index.py``)."""
-    with _serving("package_index.py", *(map(str, filter(None, [captures])))) as port:
+def package_index(captures: Captures | None = None) -> Iterator[LocalIndex]:
+    """Serve captures, or the synthetic tree (``package_index.py``)."""
+    of = [str(captures.folder), str(captures.largest or 0)] if captures else []
+    with _serving("package_index.py", *of) as port:
         yield LocalIndex(port)
 
 

@@ -186,7 +186,7 @@ def _versions(entries: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name.split("-")[1] for name in names))
 
 
-def main(folder: Path | None) -> None:
+def main(content: Content) -> None:
     """Serve on a free port and print it."""
 
     def started(port: IListeningPort) -> None:
@@ -195,10 +195,14 @@ def main(folder: Path | None) -> None:
         print(address.port, flush=True)
 
     reactor.suggestThreadPoolSize(20)  # type: ignore[attr-defined]
-    site = Site(PackageIndex(Captures(folder) if folder else Tree()))
+    site = Site(PackageIndex(content))
     TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site).addCallback(started)
     reactor.run()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    match sys.argv[1:]:
+        case [folder, largest]:
+            main(Captures(Path(folder), int(largest) or None))
+        case _:
+            main(Tree())

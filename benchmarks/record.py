@@ -3,13 +3,14 @@
 A recording is one JSON object, compressed with gzip:
 
 ``user_agent``
-   The client's, as it sent it.
+   The client's, as it sent it. For macOS, uv ran on Linux for the other platform, and its statement
+   of the platform was replaced.
 ``command``
-   The kind of the run, and the requirements; options that matter are part of them.
+   The kind of the run, its options, and the requirements.
 ``requests``
    The client's requests in the order in which the index got them: seconds since the first one,
    ``page``, ``metadata`` or ``file``, the project, and the file name (empty for a page). The index
-   lies behind the slow link.
+   was 50 ms away.
 ``pages``
    By project, the entries of its page, as the Simple API has them in JSON, without URL and digests.
 ``metadata``
@@ -25,7 +26,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,60 +37,101 @@ import attrs
 from applications import APPLICATIONS
 from captures import Captures, default_folder
 from environments import BenchmarkError, exit_on_sigterm, interpreter_environment
-from installers import COMPILE, LOCK, PIP, UV, Installer, capture
+from installers import COMPILE, LOCK, PINNED_AT, PIP, UV, Installer, capture, pinned
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import Version
 
+from proxpi.prefetch import Client, applies, read_user_agent
+
+#: Bytes of the largest stand-in: the recorded requests are the same, and take less time.
+LARGEST = 64 * 1024
 _LINES = ("requires-dist:", "requires-python:", "provides-extra:")
-#: Bound of the projects that a predictor may guess, and of the rounds that find them.
+#: Bound of the metadata that a predictor may guess, and of the rounds that find it.
 _GUESSES, _ROUNDS = 3_000, 12
-#: Prints the marker environment and the wheel tags of a Python.
-_ABOUT = """
-import json
-from pip._vendor.packaging.markers import default_environment
-from pip._vendor.packaging.tags import sys_tags
-print(json.dumps([default_environment(), [str(tag) for tag in sys_tags()]]))
-"""
+#: Releases of a trimmed page that are older than all whose metadata is there.
+_OLDER = 3
+_MACOS = {
+    "distro": {"name": "macOS", "version": "15.5", "id": None, "libc": None},
+    "system": {"name": "Darwin", "release": "24.5.0"},
+    "cpu": "arm64",
+}
 
 
 @attrs.frozen
-class About:
-    """The marker environment of a Python, and the ranks of its wheel tags."""
+class Recorded:
+    """A run to record.
 
-    environment: dict[str, str]
-    ranks: dict[str, int]
+    :ivar pinned: install the releases of a year ago
+    :ivar macos: resolve for macOS on arm64
+    """
 
-    @classmethod
-    def of(cls, folder: Path) -> About:
-        python = folder / "bin/python"
-        done = subprocess.run([python, "-c", _ABOUT], capture_output=True, text=True, check=True)
-        environment, tags = json.loads(done.stdout)
-        return cls(environment, {tag: rank for rank, tag in enumerate(tags)})
+    application: str
+    kind: str
+    python: str = "3.13"
+    pinned: bool = False
+    macos: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        more = [word for word, holds in (("pinned", self.pinned), ("macos", self.macos)) if holds]
+        more += ["old"] if self.options else []
+        return "-".join([self.application, self.kind, self.python, *more])
+
+    def make(self, captures: Captures) -> dict[str, Any]:
+        """Run the client; return the recording."""
+        folder = interpreter_environment(self.python)
+        requirements = APPLICATIONS[self.application]
+        if self.pinned:
+            requirements = pinned(folder, requirements, captures)
+        platform = ("--python-platform", "aarch64-apple-darwin") if self.macos else ()
+        installer = Installer(self.kind, folder, (*platform, *self.options))
+        log = capture(installer, requirements, captures).log
+        began = min(came for came, *_ in log)
+        requests = [
+            [round(came - began, 3), kind, project, filename]
+            for came, _, kind, project, filename, *_ in sorted(log)
+        ]
+        agent = _on_macos(log[0][1]) if self.macos else log[0][1]
+        pages, metadata = reach(requests, requirements, read_user_agent(agent), captures)
+        return {
+            "user_agent": agent,
+            "command": [installer.kind, *installer.options, *requirements],
+            "requests": requests,
+            "pages": pages,
+            "metadata": metadata,
+        }
 
 
-def record(installer: Installer, requirements: Sequence[str], captures: Captures) -> dict[str, Any]:
-    """Run a client at the captured index; return the recording."""
-    log = capture(installer, requirements, captures).log
-    began = min(came for came, *_ in log)
-    requests = [
-        [round(came - began, 3), kind, project, filename]
-        for came, _, kind, project, filename, *_ in sorted(log)
-    ]
-    about = About.of(installer.environment)
-    pages, metadata = reach(requests, requirements, about, captures)
-    return {
-        "user_agent": log[0][1],
-        "command": [installer.kind, *installer.options, *requirements],
-        "requests": requests,
-        "pages": pages,
-        "metadata": metadata,
-    }
+_OLD = ("--exclude-newer", PINNED_AT)
+RUNS = [
+    *(Recorded(application, kind) for application in APPLICATIONS for kind in (UV, PIP)),
+    *(Recorded(each, kind, pinned=True) for each in ("web", "science") for kind in (UV, PIP)),
+    *(Recorded(application, LOCK) for application in ("web", "notebook", "cloud")),
+    *(Recorded(application, COMPILE, options=_OLD) for application in ("web", "testing")),
+    *(Recorded(application, UV, macos=True) for application in ("science", "learning")),
+    *(Recorded(each, kind, "3.9") for each in ("web", "testing") for kind in (UV, PIP)),
+    Recorded("testing", UV, "3.9", macos=True),
+    Recorded("notebook", PIP, pinned=True),
+]
+
+
+def _on_macos(agent: str) -> str:
+    program, _, statement = agent.partition(" ")
+    return f"{program} {json.dumps(json.loads(statement) | _MACOS, separators=(',', ':'))}"
 
 
 def reach(
-    requests: Sequence[Sequence[Any]], roots: Sequence[str], about: About, captures: Captures
+    requests: Sequence[Sequence[Any]], roots: Sequence[str], client: Client, captures: Captures
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """Return pages and metadata of what was requested, and of what may be guessed."""
     wanted: dict[str, set[str]] = defaultdict(set)
@@ -107,62 +148,55 @@ def reach(
             read = pool.map(lambda each: captures.metadata(*each), todo)
             for (_, filename), metadata in zip(todo, read, strict=True):
                 found[filename] = _stated(metadata)
-                for name, specifier in _requirements(metadata, about.environment):
+                for name, specifier in _requirements(metadata, client):
                     wanted[name].add(specifier)
             new = wanted.keys() - pages.keys()
-            pages |= zip(new, pool.map(captures.page, new), strict=True)
+            pages |= zip(new, pool.map(captures.entries, new), strict=True)
             todo = {
                 (project, filename)
                 for project, page in pages.items()
-                for filename in _newest(page, wanted[project], about)
+                for filename in _newest(page, wanted[project], client)
                 if filename not in found
             }
             if not todo or len(found) > _GUESSES:
                 break
-    listed = {
-        project: [
-            {key: value for key, value in entry.items() if key != "hashes"}
-            | ({"core-metadata": True} if entry.get("core-metadata") else {})
-            for entry in page
-        ]
-        for project, page in sorted(pages.items())
-        if page
-    }
+    listed = {project: page for project, page in sorted(pages.items()) if page}
     return listed, dict(sorted(found.items()))
 
 
 def _stated(metadata: bytes) -> str:
-    head = metadata.decode("utf-8", "replace").partition("\n\n")[0].replace("\r", "")
+    head = metadata.decode("utf-8", "replace").replace("\r", "").partition("\n\n")[0]
     lines = [line for line in head.split("\n") if line.lower().startswith(_LINES)]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _requirements(metadata: bytes, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _requirements(metadata: bytes, client: Client) -> Iterator[tuple[str, str]]:
     raw, _ = parse_email(metadata)
     for text in raw.get("requires_dist", []):
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        marker = requirement.marker
-        extras = ["", *raw.get("provides_extra", [])] if "extra" in str(marker) else [""]
-        if len(extras) == 1 and (marker is None or marker.evaluate({**environment, "extra": ""})):
+        if applies(requirement.marker, client.environment):
             yield canonicalize_name(requirement.name), str(requirement.specifier)
 
 
-def _newest(page: Sequence[Mapping[str, Any]], specifiers: set[str], about: About) -> Iterator[str]:
+def _newest(
+    page: Sequence[Mapping[str, Any]], specifiers: set[str], client: Client
+) -> Iterator[str]:
     """Yield the newest wheel that fits the client, for all specifiers together and for each."""
     fitting = []
     for entry in page:
+        filename = entry["filename"]
         try:
-            _, version, build, tags = parse_wheel_filename(entry["filename"])
+            _, version, build, _ = parse_wheel_filename(filename)
             python = SpecifierSet(entry.get("requires-python") or "")
         except (InvalidWheelFilename, InvalidSpecifier):
             continue
-        ranks = [about.ranks[str(tag)] for tag in tags if str(tag) in about.ranks]
-        full = about.environment["python_full_version"]
-        if ranks and not entry.get("yanked") and python.contains(full, prereleases=True):
-            fitting.append((version, -min(ranks), build, entry["filename"]))
+        rank = client.rank(filename)
+        full = (client.environment or {}).get("python_full_version", "")
+        if rank is not None and not entry.get("yanked") and python.contains(full, True):
+            fitting.append((version, -rank, build, filename))
     fitting.sort(reverse=True)
     for specifier in {*specifiers, ",".join(filter(None, specifiers))}:
         accepted = SpecifierSet(specifier)
@@ -171,27 +205,67 @@ def _newest(page: Sequence[Mapping[str, Any]], specifiers: set[str], about: Abou
             yield first[3]
 
 
+def trim(recording: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recording without the releases and wheels that no predictor would look at.
+
+    It keeps what fits the client, from the oldest release on whose metadata is there, and a few
+    older ones; older pre-releases go.
+    """
+    client = read_user_agent(recording["user_agent"])
+    oldest: dict[str, Version] = {}
+    for filename in recording["metadata"]:
+        name, version, _, _ = parse_wheel_filename(filename)
+        oldest[name] = min(version, oldest.get(name, version))
+    pages = {}
+    for project, page in recording["pages"].items():
+        fitting = (
+            entry
+            for entry in page
+            if not entry["filename"].endswith(".whl") or client.rank(entry["filename"]) is not None
+        )
+        versions = ((_version(entry["filename"]), entry) for entry in fitting)
+        listed = [(version, entry) for version, entry in versions if version is not None]
+        listed.sort(key=lambda each: each[0], reverse=True)
+        newest = next((version for version, _ in listed if not version.is_prerelease), None)
+        kept, older = [], set[Version]()
+        for version, entry in listed:
+            if version < oldest.get(project, version):
+                older.add(version)
+            old = newest is not None and version.is_prerelease and version < newest
+            known = entry["filename"] in recording["metadata"]
+            if known or (not old and len(older) <= _OLDER):
+                kept.append(entry)
+        pages[project] = kept
+    return {**recording, "pages": pages}
+
+
+def _version(filename: str) -> Version | None:
+    """Return the version of a wheel or a source distribution."""
+    try:
+        if filename.endswith(".whl"):
+            return parse_wheel_filename(filename)[1]
+        return parse_sdist_filename(filename)[1]
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where to write the recordings")
-    parser.add_argument("--application", action="append", choices=list(APPLICATIONS))
-    parser.add_argument("--kind", action="append", choices=[PIP, UV, LOCK, COMPILE])
-    parser.add_argument("--python", action="append", help="version, for instance 3.13")
+    names = [run.name for run in RUNS]
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="one run")
+    parser.add_argument("--trim", action="store_true", help="leave out what no predictor reads")
     options = parser.parse_args()
     exit_on_sigterm()
-    captures = Captures(default_folder())
+    captures = Captures(default_folder(), LARGEST)
     options.folder.mkdir(parents=True, exist_ok=True)
-    for application in options.application or APPLICATIONS:
-        for version in options.python or ["3.11"]:
-            folder = interpreter_environment(version)
-            for kind in options.kind or [PIP, UV]:
-                name = f"{application}-{kind}-{version}"
-                try:
-                    made = record(Installer(kind, folder), APPLICATIONS[application], captures)
-                except BenchmarkError as error:
-                    print(f"{name}: {error}", file=sys.stderr)
-                    continue
-                _save(options.folder / f"{name}.json.gz", made)
+    for run in RUNS:
+        if not options.only or run.name in options.only:
+            try:
+                made = run.make(captures)
+                _save(options.folder / f"{run.name}.json.gz", trim(made) if options.trim else made)
+            except BenchmarkError as error:
+                print(f"{run.name}: {error}", file=sys.stderr, flush=True)
 
 
 def _save(path: Path, recording: Mapping[str, Any]) -> None:
