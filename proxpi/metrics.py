@@ -74,6 +74,14 @@ DISCARDED = _counter("discarded", "Fetched bodies that were discarded, by cause.
 RESUMED = _counter("resumed", "Downloads that were resumed after a lost connection.", "").labels("")
 #: Deletions that a client requested are no evictions.
 EVICTED = _counter("evicted", "Files that were evicted from the cache folder.", "").labels("")
+#: ``outcome``: sent, used (by a client within ten minutes), wasted. A request that is not counted
+#: as used or wasted is younger.
+PREFETCH_REQUESTS = _counter(
+    "prefetch_requests", "Background requests before a client's own, by outcome.", "outcome"
+)
+PREFETCH_BYTES = _counter(
+    "prefetch_bytes", "Bytes that background requests brought, by outcome.", "outcome"
+)
 CACHE_BYTES = Gauge(
     "proxpi_cache_bytes", "Bytes of files in the cache folder, unfinished ones included."
 )

@@ -406,6 +406,11 @@ SETTINGS: tuple[Setting, ...] = (
         "requests for anything else get a 503.",
     ),
     Setting(
+        name="prefetch",
+        **(_A_SWITCH | {"default": "on"}),
+        explains="Fetch pages, metadata and wheels that a client is about to request.",
+    ),
+    Setting(
         name="drain_timeout",
         default="8",
         **_A_TIME,
@@ -456,6 +461,7 @@ class Settings:
     allow_hosts: tuple[str, ...]
     hosts: tuple[str, ...]
     offline: bool
+    prefetch: bool
     drain_timeout: float
     logging_level: str
     by_option: frozenset[str] = frozenset()

@@ -54,6 +54,7 @@ from proxpi.index import (
 )
 from proxpi.logs import Logged
 from proxpi.options import Options
+from proxpi.prefetch import Prefetcher
 from proxpi.resources import (
     THREADS,
     Resources,
@@ -170,8 +171,16 @@ def build(
         ttl=settings.index_ttl,
     )
 
+    prefetcher = None
+    if settings.prefetch and not settings.offline:
+        prefetcher = Prefetcher(
+            pages=pages, files=mirror, clock=reactor, in_thread=Share(resources.pages, 1)
+        )
+
     def exposition() -> bytes:
         cache_dir.count_uses()
+        if prefetcher is not None:
+            prefetcher.count_wasted()
         used, capacity = cache_dir.quota.used, settings.cache_size
         return metrics.exposition({metrics.CACHE_BYTES: used, metrics.CACHE_CAPACITY: capacity})
 
@@ -195,7 +204,9 @@ def build(
 
     limiter = ConnectionLimiter(reactor, resources.client_descriptors)
     site = Site(
-        SimpleApi(pages, projects, Files(mirror, settings.binary_file_mime_type), reactor),
+        SimpleApi(
+            pages, projects, Files(mirror, settings.binary_file_mime_type), reactor, prefetcher
+        ),
         admin,
         clock=reactor,
         limiter=limiter,

@@ -85,6 +85,7 @@ def test_defaults() -> None:
         allow_hosts=(),
         hosts=(),
         offline=False,
+        prefetch=True,
         drain_timeout=8.0,
         logging_level="INFO",
     )

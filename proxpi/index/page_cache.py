@@ -200,23 +200,31 @@ class PageCache:
         """Whether a project's page, or its absence, needs no revalidation."""
         return self._revalidation.remaining(self._peek(name)) > 0
 
-    async def prefetch(self, name: str, serialization: Serialization, compressed: bool) -> bool:
+    def digests(self, name: str) -> frozenset[str]:
+        """Return the digests of the indexes' pages for a project, fresh or not; none: no page."""
+        stored = self._peek(name).stored
+        return frozenset(stored.documents.values()) if stored is not None else frozenset()
+
+    async def prefetch(
+        self, name: str, serialization: Serialization, compressed: bool
+    ) -> int | None:
         """Revalidate a page in the background, and render a representation of it.
 
         No request is sent for a fresh page, offline, or while an index fails. A client's request
         joins the flight, and is served as if it had started that.
 
-        :return: whether a request was sent because of this call, when the flight has landed
+        :return: bytes that came because of this call, when the flight has landed; ``None``: no
+            request was sent
         """
         if not self._revalidation.may_prefetch(self._peek(name)):
-            return False
+            return None
         entry = self._current(name)
         entry.requested.add(Representation(serialization, compressed))
         try:
             return await self._revalidation.prefetch(entry)
         except StoredPageLost:
             self._reload(entry)
-            return True
+            return 0
 
     async def search(self, name: str, find: Callable[[Sequence[bytes]], T]) -> T | None:
         """Return the result of a function for the pages of a project, which may be stale.

@@ -97,8 +97,9 @@ class Outcome:
 
 @attrs.define(eq=False)
 class Progress:
-    """Bytes that the responses to the flights of an entry have brought."""
+    """Bytes that the responses to the flights of an entry have brought: `bodies`, without heads."""
 
+    bodies: int = 0
     _received: int = 0
     _begun: int = 0
 
@@ -107,6 +108,7 @@ class Progress:
 
     def add(self, size: int) -> None:
         """Count bytes, or a response head: 0."""
+        self.bodies += size
         self._received += size or MIN_PROGRESS
 
     @property
@@ -266,10 +268,13 @@ class Revalidation(Generic[E]):
             for index in stale
         )
 
-    async def prefetch(self, entry: E) -> bool:
+    async def prefetch(self, entry: E) -> int | None:
         """Revalidate an entry, which :meth:`may_prefetch` allows, in the background.
 
-        :return: whether a request was sent because of this call, when the flight has landed
+        A flight that is under way is waited for, but not kept going.
+
+        :return: bytes that came because of this call, when the flight has landed; ``None``: no
+            request was sent
         :raises StoredPageLost: as :meth:`revalidate`
         """
         targets: list[Targets] = ["stale"]
@@ -278,11 +283,11 @@ class Revalidation(Generic[E]):
         else:
             entry.queue = Queue(background=True, admits=partial(self.may_prefetch, entry))
             entry.since = self._clock.seconds()
-        queue, join = entry.queue, entry.revalidations.join
+        queue, join, before = entry.queue, entry.revalidations.join, entry.progress.bodies
         for flight in [join(each, partial(self._revalidate, entry, each)) for each in targets]:
             with suppress(UpstreamFailed):
-                await flight.wait()
-        return queue.sent and not joins
+                await (flight.landed() if joins else flight.wait())
+        return entry.progress.bodies - before if queue.sent and not joins else None
 
     def _lift(self, entry: E) -> None:
         """Make the background flight of an entry that of a client.

@@ -6,5 +6,6 @@ response depends on them: a wrong decision costs upstream requests, and the clie
 """
 
 from proxpi.prefetch.client import Client, applies, platforms_of, read_user_agent, wheel_tags
+from proxpi.prefetch.drive import Prefetcher
 
-__all__ = ["Client", "applies", "platforms_of", "read_user_agent", "wheel_tags"]
+__all__ = ["Client", "Prefetcher", "applies", "platforms_of", "read_user_agent", "wheel_tags"]

@@ -44,6 +44,8 @@ from proxpi.prefetch.requirements import Required, applicable
 REQUESTS, BYTES = 2000, 2 * 1024**3
 #: Bytes of prefetched files that the client has not requested yet.
 UNUSED = 256 * 1024**2
+#: Bytes of files that are fetched at once: more would slow the file down that the client waits for.
+LOADING = 16 * 1024**2
 #: Guesses outstanding for a client that resolves alone: it may consider platforms besides its own.
 RESOLVE_WINDOW = 8
 #: Bytes of a wheel that is fetched for its metadata, since the client or the index has none.
@@ -165,6 +167,8 @@ class ClientRun:
     _new: dict[Guess, None] = attrs.field(factory=dict)
     _held: dict[Guess, None] = attrs.field(factory=dict)
     _outstanding: dict[Guess, int] = attrs.field(factory=dict)
+    # Files that are being fetched, with their bytes.
+    _loading: dict[Guess, int] = attrs.field(factory=dict)
     _searches: dict[str, Search] = attrs.field(factory=dict)
     _installs: bool = False
     # Files that the client chose, in order.
@@ -181,17 +185,20 @@ class ClientRun:
         self._choose(name, filename)
         self._request(guess)
 
-    def file_requested(self, name: str, filename: str, has_metadata: bool) -> None:
+    def file_requested(
+        self, name: str, filename: str, has_metadata: bool, whole: bool = True
+    ) -> None:
         """
         Note the request for a file.
 
         :param has_metadata: whether the client could have requested its metadata instead
+        :param whole: whether for all of its bytes; a resolver reads metadata by ranges, too
         """
         guess = Guess(Kind.FILE, name, filename)
         for_metadata = not (has_metadata and self.client.reads_metadata)
         if filename.endswith(".whl") and for_metadata:
             self._choose(name, filename)
-        self._request(guess, informs=for_metadata)
+        self._request(guess, informs=for_metadata and whole)
         if filename.endswith(".whl") and not for_metadata:
             self._install()
 
@@ -233,9 +240,11 @@ class ClientRun:
     def fetched(self, guess: Guess, size: int) -> None:
         """Note that a fetch has ended, with so many bytes."""
         self.received += size
+        self._loading.pop(guess, None)
 
     def failed(self, guess: Guess) -> None:
         """Note that a fetch has failed: the guess is neither right nor wrong."""
+        self._loading.pop(guess, None)
         self._remove_outstanding(guess)
 
     def needs_metadata(self, guess: Guess) -> bool:
@@ -280,10 +289,10 @@ class ClientRun:
         return min(size, RESOLVE_WINDOW) if self.client.resolves_only else size
 
     def _exceeds(self, guess: Guess) -> bool:
-        size = _size(guess)
-        return guess.kind is Kind.FILE and (
-            self.unused + size > UNUSED or self.received + size > BYTES
-        )
+        """Whether a file has to wait until others were fetched, or used."""
+        size, loading = _size(guess), sum(self._loading.values())
+        too_many = self.unused + size > UNUSED or self.received + size > BYTES
+        return size > 0 and (too_many or (loading > 0 and loading + size > LOADING))
 
     def _fetch(self, guess: Guess) -> list[Step]:
         if self.requests >= REQUESTS or self.received >= BYTES:
@@ -291,6 +300,8 @@ class ClientRun:
         self.requests += 1
         self._outstanding[guess] = size = _size(guess)
         self.unused += size
+        if size:
+            self._loading[guess] = size
         return [Fetch(guess)]
 
     # Predictions.

@@ -26,17 +26,18 @@ class Files:
     _mirror: Mirror
     any_type: bool
 
-    def respond(self, request: Request, route: FileRoute) -> None:
-        """Answer a ``GET`` or ``HEAD``."""
+    def respond(self, request: Request, route: FileRoute) -> bool:
+        """Answer a ``GET`` or ``HEAD``; return whether it is a hit."""
         cached = self._mirror.ready(route.name, route.filename)
         if cached is None:
             responses.respond_later(request, self._fetch(request, route))
-            return
+            return False
         metrics.FILE_HITS.inc()
         if cached.has_digest:  # anything else may have to be revalidated the next time
             keys = (route.name, cached.cache_path)
             request.cacheable = Cacheable(keys, hold=cached.keep)
         self._send_cached(request, route, cached, "HIT")
+        return True
 
     async def _fetch(self, request: Request, route: FileRoute) -> None:
         where = route.name, route.filename

@@ -75,6 +75,13 @@ class Request(server.Request):
             self.uri = self.path = b"/"
         super().process()  # type: ignore[no-untyped-call]
 
+    @property
+    def sender(self) -> tuple[str, str]:
+        """The client: its address, empty for a socket without one, and its ``User-Agent``."""
+        peer = self.getClientAddress()  # type: ignore[no-untyped-call]
+        address = getattr(peer, "host", "")
+        return str(address), (self.getHeader(b"User-Agent") or b"").decode("latin-1")
+
     def getRequestHostname(self) -> bytes:
         """Return a name that Klein can bind its routes to: it fails on some that clients send."""
         return b"proxpi"

@@ -14,6 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index import NoSuchProject, Page, PageCache, ProjectList, ProjectListCache
+from proxpi.prefetch import Prefetcher
 from proxpi.simple import negotiate
 from proxpi.web import responses
 from proxpi.web.files import Files
@@ -34,6 +35,7 @@ class SimpleApi(Resource):
     _projects: ProjectListCache
     _files: Files
     _clock: IReactorTime
+    _prefetcher: Prefetcher | None
     isLeaf = True
 
     def render(self, request: Request) -> int:
@@ -51,8 +53,13 @@ class SimpleApi(Resource):
                     location += (question_mark + query).decode("latin-1")
                     headers = {"Location": location, "Content-Length": "0", **VARY}
                     WholeResponse(301, headers).send(request)
-                case FileRoute():
-                    self._files.respond(request, route)
+                case FileRoute(name, filename):
+                    hit = self._files.respond(request, route)
+                    if self._prefetcher is not None:
+                        whole = request.method == b"GET" and not field(request, b"Range")
+                        self._prefetcher.file_requested(
+                            request.sender, name, filename, hit=hit, whole=whole
+                        )
                 case ListRoute() | PageRoute():
                     self._respond(request, route)
         return NOT_DONE_YET
@@ -82,9 +89,6 @@ class SimpleApi(Resource):
             if found is not None and found.status == "HIT":
                 until = self._clock.seconds() + found.remaining
                 request.cacheable = Cacheable((route.name,), until, found.body.data)
-        if found is not None:
-            self._send(request, found, headers)
-            return
 
         async def fetch() -> None:
             if isinstance(route, ListRoute):
@@ -92,7 +96,13 @@ class SimpleApi(Resource):
             else:
                 self._send(request, await self._pages.fetch(route.name, *variant), headers)
 
-        responses.respond_later(request, fetch())
+        if found is not None:
+            self._send(request, found, headers)
+        else:
+            responses.respond_later(request, fetch())
+        if self._prefetcher is not None and isinstance(route, PageRoute):
+            hit = found is not None
+            self._prefetcher.page_requested(request.sender, route.name, variant, hit=hit)
 
     def _send(
         self, request: Request, found: Page | ProjectList, representation: dict[str, str]

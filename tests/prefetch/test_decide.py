@@ -314,9 +314,28 @@ def test_unused_files_are_capped() -> None:
         story.run.metadata_requested(name, wheel(name))
         story.read(name)
     story.run.file_requested("z", wheel("z"), has_metadata=True)
-    assert story.fetched() == [file("a"), file("b")]
+    assert story.fetched() == [file("a")]
+    story.run.fetched(file("a"), half)
+    assert story.fetched() == [file("b")]
+    story.run.fetched(file("b"), half)
+    assert story.fetched() == []
     story.run.file_requested("a", wheel("a"), has_metadata=True)
     assert story.fetched() == [file("c")]
+
+
+def test_large_files_are_fetched_one_after_the_other() -> None:
+    """The bytes under way are bounded, so that the client's own download stays fast."""
+    story = Story()
+    for name in ("a", "b", "c", "d"):
+        story.run.page_requested(name)
+        story.run.page_arrived(name)
+        story.search(name, attrs.evolve(candidate(name), size=decide.LOADING // 2))
+        story.run.metadata_requested(name, wheel(name))
+        story.read(name)
+    story.run.file_requested("a", wheel("a"), has_metadata=True)
+    assert story.fetched() == [file("b"), file("c")]
+    story.run.fetched(file("b"), decide.LOADING // 2)
+    assert story.fetched() == [file("d")]
 
 
 def test_a_private_file_names_nobody_before_the_client_chose_it() -> None:

@@ -151,6 +151,7 @@ class ProxpiCase(FolderCase):
         timeout: float = 0.9,
         any_type: bool = False,
         stream: bool = False,
+        prefetch: bool = False,
         client_descriptors: int = 1000,
         open_files: int = 100,
     ) -> None:
@@ -163,6 +164,7 @@ class ProxpiCase(FolderCase):
             "BINARY_FILE_MIME_TYPE": "on" if any_type else "off",
             "SLOW_DOWNLOAD": "stream" if stream else "redirect",
             "HOSTS": HOST,
+            "PREFETCH": "on" if prefetch else "off",
         }
         self.response_cache.invalidate(None)
         self.access_log: list[str] = []

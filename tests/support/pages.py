@@ -81,7 +81,10 @@ class PagesCase(FolderCase):
         return run(self.pages.fetch(name, form, False))
 
     def prefetch(self, name: str = "demo", form: Serialization = JSON) -> Deferred[bool]:
-        return run(self.pages.prefetch(name, form, False))
+        """Prefetch a page; give whether a request was sent for it."""
+        return run(self.pages.prefetch(name, form, False)).addCallback(
+            lambda size: size is not None
+        )
 
     def url(self, filename: str = "a.zip") -> str | None:
         """Return the URL that the cached page lists for a file."""

@@ -1,0 +1,252 @@
+"""The driver of prefetching: client requests in, background requests to the indexes out.
+
+It observes each request for a page or file that the response cache has not answered, gives it to
+the :class:`~proxpi.prefetch.decide.ClientRun` of its client, and executes the steps of that run
+through page cache and mirror. Their single flights are shared with clients, so nothing is requested
+twice, and a client that joins lifts the priority of a background flight.
+
+A client run is known by address and ``User-Agent``. It is *idle* until a request misses the cache,
+then *active*; it has *ended* after :data:`RUN_TIMEOUT` seconds without a request: no step follows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxpi import metrics
+from proxpi.files import METADATA, MissingUpstream, OpenFile, Prefetched
+from proxpi.prefetch import candidates
+from proxpi.prefetch.candidates import Candidate
+from proxpi.prefetch.client import read_user_agent
+from proxpi.prefetch.decide import ClientRun, Fetch, Guess, Join, Kind, Read, Search, State
+from proxpi.prefetch.requirements import read_requirements
+from proxpi.simple import ListedFile, NotListed, Serialization, model
+from proxpi.single_flight import InThread
+from proxpi.upstream import UpstreamFailed
+
+#: Seconds without a request after which a client run has ended.
+RUN_TIMEOUT = 60.0
+#: Client runs that are remembered.
+MAX_RUNS = 1000
+#: Seconds after which what was prefetched and not used counts as wasted.
+USE_TIMEOUT = 600.0
+
+T = TypeVar("T")
+_log = Logger(namespace="proxpi.prefetch")
+
+
+class Pages(Protocol):
+    """The page cache, as far as the driver needs it; projects by normalized name."""
+
+    def ready_file(self, name: str, filename: str) -> ListedFile | None: ...
+    def is_fresh(self, name: str) -> bool: ...
+    def digests(self, name: str) -> Collection[str]: ...
+    async def prefetch(
+        self, name: str, serialization: Serialization, compressed: bool
+    ) -> int | None: ...
+    async def search(self, name: str, find: Callable[[Sequence[bytes]], T]) -> T | None: ...
+
+
+class Files(Protocol):
+    """The mirror, as far as the driver needs it."""
+
+    def is_cached(self, name: str, filename: str) -> bool: ...
+    async def prefetch(self, name: str, filename: str) -> Prefetched | None: ...
+    async def whole(self, name: str, filename: str) -> OpenFile: ...
+    async def metadata(self, name: str, filename: str) -> bytes | None: ...
+
+
+@attrs.define(eq=False)
+class _Run:
+    """A client run with its state outside the decisions; `variant`: the representation it takes."""
+
+    decisions: ClientRun
+    last: float
+    variant: tuple[Serialization, bool] = (Serialization.JSON, True)
+    active: bool = False
+
+
+@attrs.define(eq=False, kw_only=True)
+class Prefetcher:
+    """The client runs.
+
+    :ivar in_thread: for searches, which may take milliseconds
+    """
+
+    _pages: Pages
+    _files: Files
+    _clock: IReactorTime
+    _in_thread: InThread
+    # By address and User-Agent, the least recently active first.
+    _runs: OrderedDict[tuple[str, str], _Run] = attrs.field(init=False, factory=OrderedDict)
+    # What was prefetched and not used yet, with time and bytes, the oldest first.
+    _unused: OrderedDict[Guess, tuple[float, int]] = attrs.field(init=False, factory=OrderedDict)
+
+    def page_requested(
+        self,
+        client: tuple[str, str],
+        name: str,
+        variant: tuple[Serialization, bool],
+        *,
+        hit: bool,
+    ) -> None:
+        """
+        Note a client's request for a page; if it is no hit, its flight is under way.
+
+        :param client: address and ``User-Agent``
+        """
+        run = self._run(client, hit)
+        run.variant = variant
+        self._use(Guess(Kind.PAGE, name))
+        run.decisions.page_requested(name)
+        self._advance(run)
+
+    def file_requested(
+        self, client: tuple[str, str], name: str, filename: str, *, hit: bool, whole: bool
+    ) -> None:
+        """
+        Note a client's request for a file, or for core metadata (``.metadata``).
+
+        :param whole: whether for all bytes of it
+        """
+        run = self._run(client, hit)
+        if filename.endswith(METADATA):
+            filename = filename.removesuffix(METADATA)
+            self._use(Guess(Kind.METADATA, name, filename))
+            run.decisions.metadata_requested(name, filename)
+        else:
+            self._use(Guess(Kind.FILE, name, filename))
+            listed = self._pages.ready_file(name, filename)
+            advertised = listed is not None and bool(model.metadata_hash(listed.entry))
+            run.decisions.file_requested(name, filename, advertised, whole)
+        self._advance(run)
+
+    def count_wasted(self) -> None:
+        """Count what was prefetched and not used in time."""
+        now = self._clock.seconds()
+        while self._unused:
+            guess, (at, size) = next(iter(self._unused.items()))
+            if now - at < USE_TIMEOUT:
+                return
+            del self._unused[guess]
+            metrics.PREFETCH_REQUESTS.labels("wasted").inc()
+            metrics.PREFETCH_BYTES.labels("wasted").inc(size)
+
+    def _run(self, client: tuple[str, str], hit: bool) -> _Run:
+        now, run = self._clock.seconds(), self._runs.pop(client, None)
+        if run is None or now - run.last > RUN_TIMEOUT:
+            run = _Run(ClientRun(read_user_agent(client[1])), now)
+        self._runs[client] = run
+        run.last = now
+        run.active = run.active or not hit
+        while (
+            len(self._runs) > MAX_RUNS or next(iter(self._runs.values())).last < now - RUN_TIMEOUT
+        ):
+            self._runs.popitem(last=False)
+        return run
+
+    def _use(self, guess: Guess) -> None:
+        """Count the use of what was prefetched."""
+        self.count_wasted()
+        if (found := self._unused.pop(guess, None)) is not None:
+            metrics.PREFETCH_REQUESTS.labels("used").inc()
+            metrics.PREFETCH_BYTES.labels("used").inc(found[1])
+
+    def _advance(self, run: _Run) -> None:
+        """Begin the steps that are possible now."""
+        if not run.active or self._clock.seconds() - run.last > RUN_TIMEOUT:
+            return
+        for step in run.decisions.next(self):
+            work: Coroutine[Deferred[Any], Any, None]
+            match step:
+                case Search():
+                    work = self._search(run, step)
+                case Read(guess):
+                    work = self._read(run, guess)
+                case Fetch(guess) | Join(guess) if guess.kind is Kind.PAGE:
+                    work = self._fetch_page(run, guess)
+                case Fetch(guess):
+                    work = self._fetch_file(run, guess)
+                case Join(guess):
+                    work = self._join_file(run, guess)
+            Deferred.fromCoroutine(work).addCallbacks(
+                lambda _: self._advance(run),
+                lambda failure: _log.failure("while prefetching", failure=failure),
+            )
+
+    def state(self, guess: Guess) -> State:
+        """Tell the decisions whether the cache has what a guess names."""
+        if guess.kind is Kind.PAGE:
+            if not self._pages.digests(guess.project):
+                return State.ABSENT
+            return State.FRESH if self._pages.is_fresh(guess.project) else State.STALE
+        cached = self._files.is_cached(guess.project, _filename(guess))
+        return State.FRESH if cached else State.ABSENT
+
+    async def _search(self, run: _Run, search: Search) -> None:
+        client, wanted, chosen = run.decisions.client, search.wanted, search.chosen
+        candidate: Candidate | None = None
+        newer: str | None = None
+        if chosen is None:
+            find = partial(candidates.choose, wanted=wanted, client=client)
+            candidate = await self._pages.search(search.project, find)
+        else:
+            compare = partial(candidates.next_newer, wanted=wanted, client=client, filename=chosen)
+            compared = await self._pages.search(search.project, compare)
+            candidate, newer = compared or (None, None)
+        run.decisions.found(search, candidate, newer)
+
+    async def _read(self, run: _Run, guess: Guess) -> None:
+        data = await self._files.metadata(guess.project, guess.filename)
+        if data is None:
+            return
+        requirements = await self._in_thread(partial(read_requirements, data))
+        listed = self._pages.ready_file(guess.project, guess.filename)
+        private = listed is None or listed.private
+        run.decisions.metadata_arrived(guess.project, guess.filename, requirements, private)
+
+    async def _fetch_page(self, run: _Run, guess: Guess) -> None:
+        name = guess.project
+        before = self._pages.digests(name)
+        size = await self._pages.prefetch(name, *run.variant)
+        self._note_fetched(run, guess, size)
+        after = self._pages.digests(name)
+        if after and after != before:
+            run.decisions.page_arrived(name)
+
+    async def _fetch_file(self, run: _Run, guess: Guess) -> None:
+        got = await self._files.prefetch(guess.project, _filename(guess))
+        self._note_fetched(run, guess, got.size if got is not None else None)
+        if run.decisions.needs_metadata(guess):
+            await self._read(run, guess)
+
+    async def _join_file(self, run: _Run, guess: Guess) -> None:
+        """Wait for a file that the client waits for: its request and this share the flight."""
+        try:
+            (await self._files.whole(guess.project, _filename(guess))).close()
+        except (NotListed, MissingUpstream, UpstreamFailed, OSError):
+            return  # the client is told
+        await self._read(run, guess)
+
+    def _note_fetched(self, run: _Run, guess: Guess, size: int | None) -> None:
+        """Note a background request that was sent, with the bytes that came."""
+        if size is None:
+            run.decisions.failed(guess)
+            return
+        run.decisions.fetched(guess, size)
+        metrics.PREFETCH_REQUESTS.labels("sent").inc()
+        metrics.PREFETCH_BYTES.labels("sent").inc(size)
+        if not run.decisions.has_requested(guess):
+            self._unused[guess] = self._clock.seconds(), size
+
+
+def _filename(guess: Guess) -> str:
+    return guess.filename + (METADATA if guess.kind is Kind.METADATA else "")

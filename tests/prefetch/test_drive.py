@@ -1,0 +1,246 @@
+"""Prefetching from a client's request to the upstream's and back, with all of proxpi in memory."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxpi import metrics
+from proxpi.metrics import Counter
+from proxpi.prefetch import candidates
+from proxpi.prefetch.drive import RUN_TIMEOUT, USE_TIMEOUT
+from tests.support.agent import Reply
+from tests.support.cases import (
+    FILES,
+    INDEX,
+    JSON,
+    PRIVATE_INDEX,
+    ProxpiCase,
+    entry,
+    page,
+    sha256,
+)
+
+PIP = "User-Agent: pip/26.3 " + json.dumps(
+    {
+        "cpu": "x86_64",
+        "distro": {"libc": {"lib": "glibc", "version": "2.36"}, "name": "Debian"},
+        "implementation": {"name": "CPython", "version": "3.11.7"},
+        "installer": {"name": "pip", "version": "26.3"},
+        "python": "3.11.7",
+        "system": {"name": "Linux", "release": "6.1"},
+    }
+)
+ACCEPT = f"Accept: {JSON}"
+
+
+class PrefetchCase(ProxpiCase):
+    """An index with a tree of projects; each has one version, whose metadata is advertised."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.build(prefetch=True)
+
+    def project(self, name: str, *requires: str, **replies: Any) -> None:
+        """Let the index have a project whose wheel requires others."""
+        wheel, data = f"{name}-1.0-py3-none-any.whl", f"wheel of {name}".encode()
+        lines = ["Metadata-Version: 2.4", *(f"Requires-Dist: {each}" for each in requires), "", ""]
+        metadata = "\n".join(lines).encode()
+        listed = entry(wheel, data, metadata={"sha256": sha256(metadata)})
+        self.agent.at(f"{INDEX}{name}/", *replies.get("pages", [page(listed, name=name)]))
+        self.agent.at(f"{FILES}{wheel}.metadata", *replies.get("metadata", [Reply(200, metadata)]))
+        self.agent.at(f"{FILES}{wheel}", *replies.get("files", [Reply(200, data)]))
+
+    def page(self, name: str, *headers: str) -> Any:
+        return self.get(f"/index/{name}/", PIP, ACCEPT, *headers)
+
+    def metadata(self, name: str) -> Any:
+        return self.get(f"/index/{name}/{name}-1.0-py3-none-any.whl.metadata", PIP)
+
+    def wheel(self, name: str) -> Any:
+        return self.get(f"/index/{name}/{name}-1.0-py3-none-any.whl", PIP)
+
+    def requested(self) -> list[str]:
+        """The upstream requests since the last call: ``page one``, ``metadata one``, …"""
+        found = []
+        for asked in self.agent.asked:
+            last = asked.url.rstrip("/").rpartition("/")[2]
+            kind = "wheel" if asked.url.startswith(FILES) else "page"
+            kind = "metadata" if last.endswith(".metadata") else kind
+            found.append(f"{kind} {last.partition('-1.0')[0]}")
+        self.agent.asked.clear()
+        return found
+
+    def outcomes(self, *, of: Counter = metrics.PREFETCH_REQUESTS) -> dict[str, float]:
+        return {outcome: count.value for outcome, count in of.counts.items()}
+
+
+class Prefetching(PrefetchCase):
+    """One client, and the requests that its own lead to."""
+
+    def test_the_tree_is_fetched_ahead_of_its_client(self) -> None:
+        """One request for a page brings metadata, and the pages that follow, within the window."""
+        self.project("app", "one", "two")
+        self.project("one", "three")
+        self.project("two")
+        self.project("three")
+        assert self.page("app").status == 200
+        assert self.requested() == ["page app", "metadata app", "page one"]
+        assert self.metadata("app").status == 200
+        assert self.requested() == ["page two", "metadata two", "metadata one"]
+        assert self.page("one").headers["x-cache"] == "HIT"
+        assert self.requested() == ["page three", "metadata three"]
+
+    def test_an_install_requests_everything_once(self) -> None:
+        """Pages, metadata and wheels: each has one upstream request, most before the client's."""
+        names = {"app": ("one", "two"), "one": ("three",), "two": ("one",), "three": ()}
+        for name, needed in names.items():
+            self.project(name, *needed)
+        for name in names:
+            assert self.page(name).status == 200
+            assert self.metadata(name).status == 200
+        assert self.wheel("app").body == b"wheel of app"
+        before = len(self.agent.asked)
+        assert [self.wheel(name).headers["x-cache"] for name in names] == ["HIT"] * 4
+        assert len(self.agent.asked) == before
+        kinds = ("page", "metadata", "wheel")
+        assert sorted(self.requested()) == sorted(f"{kind} {n}" for kind in kinds for n in names)
+
+    def test_the_switch_turns_it_off(self) -> None:
+        """With ``PROXPI_PREFETCH=off`` the upstream gets what clients request."""
+        self.build(prefetch=False)
+        self.project("app", "one")
+        self.project("one")
+        self.page("app")
+        self.metadata("app")
+        assert self.requested() == ["page app", "metadata app"]
+
+    def test_a_client_joins_the_background_flight(self) -> None:
+        """A request for what is being prefetched waits for that, and gets its response."""
+        self.project("app", "one")
+        self.project("one")
+        self.agent.silent.add(f"{INDEX}one/")
+        self.page("app")
+        exchange = self.connect()
+        exchange.ask("GET", "/index/one/", PIP, ACCEPT)
+        assert exchange.answer() is None
+        self.agent.release(f"{INDEX}one/")
+        answer = exchange.answer()
+        assert answer is not None and answer.status == 200
+        assert self.requested().count("page one") == 1
+
+    def test_expired_pages_are_revalidated_together(self) -> None:
+        """After the time to live, one request revalidates the pages of the whole tree."""
+        names = [f"p{number}" for number in range(20)]
+        self.project("app", *names)
+        for name in names:
+            self.project(name)
+        for name in ["app", *names]:
+            self.page(name)
+            self.metadata(name)
+        self.requested()
+        self.clock.advance(1801)
+        self.page("app")
+        assert self.requested() == [f"page {name}" for name in ["app", *names]]
+        assert [self.page(name).headers["x-cache"] for name in names] == ["HIT"] * 20
+        assert self.requested() == []
+
+    def test_hits_cost_nothing(self) -> None:
+        """While all is fresh and cached, no page is searched and no metadata read."""
+        self.project("app", "one")
+        self.project("one")
+        for name in ("app", "one"):
+            self.page(name)
+            self.metadata(name)
+        self.clock.advance(RUN_TIMEOUT + 1)
+        self.put(candidates, "choose", None)
+        for name in ("app", "one"):
+            assert self.page(name, "X-Other: head").headers["x-cache"] == "HIT"
+            assert self.metadata(name).status == 200
+        assert self.unhandled() == []
+
+    def test_a_failing_index_gets_no_background_request(self) -> None:
+        """A 503 in the background is not repeated; with an open breaker nothing is prefetched."""
+        self.project("app", "one", "two")
+        self.agent.at(f"{INDEX}one/", Reply(503))
+        self.agent.at(f"{INDEX}two/", Reply(503))
+        self.page("app")
+        self.metadata("app")
+        assert sorted(self.requested()) == ["metadata app", "page app", "page one", "page two"]
+        self.clock.advance(1.0)
+        self.page("app")
+        assert self.requested() == []
+
+    def test_a_private_name_is_requested_only_where_a_client_leads(self) -> None:
+        """What a guess reads in a private file is requested once the client chose that file."""
+        self.build(index=PRIVATE_INDEX, prefetch=True)
+        self.project("app", "secret")
+        self.project("secret")
+        self.page("app")
+        assert "page secret" not in self.requested()
+        self.metadata("app")
+        assert "page secret" in self.requested()
+
+    def test_uses_and_waste_are_counted(self) -> None:
+        """What a client requests within ten minutes was used; anything else is wasted."""
+        self.project("app", "one")
+        self.project("one")
+        before = {"sent": 0.0, "used": 0.0, "wasted": 0.0} | self.outcomes()
+        self.page("app")
+        self.metadata("app")
+        self.clock.advance(USE_TIMEOUT + 1)
+        self.get("/metrics")
+        after = self.outcomes()
+        changes = {key: after.get(key, 0.0) - value for key, value in before.items()}
+        assert changes == {"sent": 3.0, "used": 1.0, "wasted": 2.0}
+
+    def test_a_run_ends_after_a_minute(self) -> None:
+        """Guesses of an earlier run count no more, and its choices do not either."""
+        names = [f"p{number}" for number in range(9)]
+        self.project("app", *names)
+        for name in ("other", *names):
+            self.project(name)
+        self.page("app")
+        self.metadata("app")
+        assert len(self.requested()) == 2 + 4
+        self.clock.advance(RUN_TIMEOUT + 1)
+        self.page("other")
+        assert self.requested() == ["page other", "metadata other"]
+
+
+TREE = {"app": ["one", "two"], "one": ["three>=1"], "two": ["one", "gone"], "three": ["app"]}
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from(["page", "metadata", "wheel", "wait"]),
+        st.sampled_from([*TREE, "gone"]),
+    ),
+    max_size=30,
+)
+
+
+class SameResponses(PrefetchCase):
+    """No response depends on prefetching."""
+
+    def responses(self, traffic: list[tuple[str, str]], *, prefetch: bool) -> list[Any]:
+        self.agent.script.clear()
+        self.build(prefetch=prefetch)
+        assert self.ask("DELETE", "/cache").status == 200
+        for name, requires in TREE.items():
+            self.project(name, *requires)
+        found = []
+        for kind, name in traffic:
+            if kind == "wait":
+                self.clock.advance(1000.0)
+            else:
+                answer = getattr(self, kind)(name)
+                found.append((kind, name, answer.status, answer.body, answer.headers.get("etag")))
+        return found
+
+    @settings(max_examples=30, deadline=None)
+    @given(REQUESTS)
+    def test_the_same_bytes_with_and_without(self, traffic: list[tuple[str, str]]) -> None:
+        """Random traffic gets the same statuses, bytes and entity tags, on and off."""
+        assert self.responses(traffic, prefetch=True) == self.responses(traffic, prefetch=False)
