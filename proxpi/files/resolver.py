@@ -213,8 +213,8 @@ class Resolver:
 
     async def advertise_metadata(self, wheel: FileReference, digest: str) -> None:
         """Let the page advertise core metadata that was extracted from a wheel, by its sha256."""
-        if wheel.sha256 is not None and wheel.requested_as is not None:
-            await self._pages.advertise_metadata(*wheel.requested_as, wheel.sha256, digest)
+        assert wheel.sha256 is not None and wheel.requested_as is not None
+        await self._pages.advertise_metadata(*wheel.requested_as, wheel.sha256, digest)
 
 
 def _split(filename: str) -> tuple[str, str]:
