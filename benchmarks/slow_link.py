@@ -72,9 +72,15 @@ async def _connected(
 
 async def main(port: int, rate: float) -> None:
     """Serve on a free port and print it."""
-    server = await asyncio.start_server(
-        lambda reader, writer: _connected(port, rate, reader, writer), "127.0.0.1", 0
-    )
+    # The event loop itself refers to a task only weakly.
+    connections: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(_connected(port, rate, reader, writer))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

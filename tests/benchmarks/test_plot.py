@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from plot import Row, rows, svg
+from plot import FIRST_INSTALLS, Row, rows, svg
 from results import Measure, Values
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -35,6 +35,15 @@ def test_measures_without_the_original_are_left_out() -> None:
     values = Values()
     values.note("small_rate", "proxpi", 20)
     assert not rows(values, [Measure("small_rate", "", more_is_better=True)])
+
+
+def test_the_base_may_be_another_measure() -> None:
+    """An installation from the cache is compared with the first one without a proxy."""
+    values = Values()
+    values.note("first_uv", "direct", 6)
+    values.note("cached_uv", "proxpi", 2)
+    [row] = rows(values, [Measure("first_uv", ""), Measure("cached_uv", "")], FIRST_INSTALLS)
+    assert row == Row("uv, everything cached", {"proxpi": 3})
 
 
 def test_bars() -> None:
