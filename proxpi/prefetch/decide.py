@@ -16,6 +16,8 @@ page that is fresh in the cache    `Search` for its candidate
 page that is stale in the cache    `Search`, and `Fetch`: the same projects will mostly follow again
 metadata in the cache              `Read`
 file that the client chose         `Fetch`, once the client has requested its first file
+metadata, and the client has       `Fetch`, unless more guesses were wrong than right
+the page
 any other that is not cached       `Fetch`, while the window is open
 the client's own request           `Join`, instead of `Fetch`
 =================================  ================================================================
@@ -274,8 +276,7 @@ class ClientRun:
             else:
                 self._held[guess] = None
         for guess in list(self._held):
-            certain = guess.kind is Kind.FILE and self._is_chosen(guess)
-            if (certain or len(self._outstanding) < self.window) and not self._exceeds(guess):
+            if self._is_allowed(guess) and not self._exceeds(guess):
                 del self._held[guess]
                 steps += self._fetch(guess)
         steps += self._searches.values()
@@ -287,6 +288,14 @@ class ClientRun:
         """The number of guesses that may be outstanding."""
         size = 2 + 2 * self.right - 3 * self.wrong
         return min(size, RESOLVE_WINDOW) if self.client.resolves_only else size
+
+    def _is_allowed(self, guess: Guess) -> bool:
+        """Whether the window is open for a guess."""
+        if guess.kind is Kind.FILE and self._is_chosen(guess):
+            return True
+        if guess.kind is Kind.METADATA and self._guesses.get(Guess(Kind.PAGE, guess.project)):
+            return self.window > 0  # the client has the page, so this comes next
+        return len(self._outstanding) < self.window
 
     def _exceeds(self, guess: Guess) -> bool:
         """Whether a file has to wait until others were fetched, or used."""

@@ -147,6 +147,22 @@ def test_the_window_opens_with_right_guesses() -> None:
     assert story.run.right == 2
 
 
+def test_metadata_of_a_requested_page_does_not_wait_for_the_window() -> None:
+    """The client has the page of another root: its metadata comes next, unless guesses are wrong."""
+    story = Story()
+    story.run.page_requested("app")
+    story.find("app")
+    story.read("app", *(f"p{number}" for number in range(9)))
+    assert len(story.fetched()) == 2
+    story.run.page_requested("root")
+    story.find("root")
+    assert story.fetched() == [metadata("root")]
+    story.run.wrong = 1
+    story.run.page_requested("another")
+    story.find("another")
+    assert story.fetched() == []
+
+
 def test_a_guess_that_waits_for_the_window_proves_right_too() -> None:
     """A client that requests what the closed window held back opens it again."""
     story = Story()
