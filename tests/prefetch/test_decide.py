@@ -148,7 +148,7 @@ def test_the_window_opens_with_right_guesses() -> None:
 
 
 def test_metadata_of_a_requested_page_does_not_wait_for_the_window() -> None:
-    """The client has the page of another root: its metadata comes next, unless guesses are wrong."""
+    """The metadata of another root comes next, unless more guesses were wrong than right."""
     story = Story()
     story.run.page_requested("app")
     story.find("app")
