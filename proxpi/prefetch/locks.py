@@ -8,7 +8,7 @@ which the lock names none on the project's page. Only names, versions, markers a
 are used, never its URLs. Extras and dependency groups count as wanted, all of them.
 
 Pure functions and values. A lock is input from outside: whatever it is, it raises :exc:`LockError`
-at worst, in bounded time and memory; these take a second for the largest, so they run in a thread.
+at worst, in bounded time and memory. The largest take seconds, so a thread reads them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,7 +27,7 @@ from twisted.internet.defer import (
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from proxpi.files import Mirror, MissingUpstream
+from proxpi.files import Mirror, MissingUpstream, OpenFile
 from proxpi.index import PageCache
 from proxpi.prefetch import locks
 from proxpi.simple import NotListed, Serialization, printable
@@ -59,6 +58,14 @@ class _ListedFile(msgspec.Struct, rename="kebab"):
 
 class _Page(msgspec.Struct):
     files: list[_ListedFile]
+
+
+class _OtherDigest(Exception):
+    """The index, or a file that is fetched, has another digest than the lock."""
+
+    def __init__(self, whose: str, digest: str | None, file: locks.LockedFile) -> None:
+        stated = " or ".join(sorted(file.sha256)[:3])
+        super().__init__(f"The {whose} has the sha256 {digest or 'unknown'}, the lock {stated}.")
 
 
 _PAGE = msgspec.json.Decoder(_Page)
@@ -168,24 +175,42 @@ class _Fetch:
         return [(file, listed.get(file.filename)) for file in files]
 
     async def _file(self, project: str, file: locks.LockedFile, listed: _ListedFile | None) -> None:
-        digest = listed and listed.hashes.get("sha256")
-        if file.sha256 and digest and digest not in file.sha256:
-            await self._report(file.filename, "failed", 0, _other_digest("index", digest, file))
-            return
         try:
-            found = await self._mirror.whole(project, file.filename)
-            found.close()
-            if file.sha256 and found.sha256 not in file.sha256:
-                cause = _other_digest("file", found.sha256, file)
-                await self._report(file.filename, "failed", 0, cause)
-                return
-            if listed is not None and listed.core_metadata is not False:
-                with suppress(MissingUpstream):  # the page advertises it no longer
-                    (await self._mirror.whole(project, f"{file.filename}.metadata")).close()
+            found = await self._whole(project, file, listed)
+        except _OtherDigest as error:
+            await self._report(file.filename, "failed", 0, str(error))
         except _ERRORS as error:
             await self._report(file.filename, "failed", 0, _sentence(error))
-            return
-        await self._report(file.filename, "fetched" if found.fetched else "cached", found.size)
+        else:
+            outcome = "fetched" if found.fetched else "cached"
+            await self._report(file.filename, outcome, found.size)
+
+    async def _whole(
+        self, project: str, file: locks.LockedFile, listed: _ListedFile | None
+    ) -> OpenFile:
+        """Return a file, closed, once it is cached, with the core metadata that is advertised."""
+        names, digest = [file.filename], None
+        if listed is not None:
+            digest = listed.hashes.get("sha256")
+            if listed.core_metadata is not False:
+                names.append(f"{file.filename}.metadata")
+        if file.sha256 and digest and digest not in file.sha256:
+            raise _OtherDigest("index", digest, file)
+        found: dict[str, OpenFile] = {}
+
+        async def fetch(name: str) -> None:
+            try:
+                found[name] = await self._mirror.whole(project, name)
+                found[name].close()
+            except MissingUpstream:
+                if name == file.filename:
+                    raise  # and metadata that is gone is advertised no longer
+
+        await _in_parallel(fetch, names)
+        whole = found[file.filename]
+        if file.sha256 and whole.sha256 not in file.sha256:
+            raise _OtherDigest("file", whole.sha256, file)
+        return whole
 
     async def _report(self, file: str, outcome: str, size: int, cause: str | None = None) -> None:
         self._outcomes[outcome] += 1
@@ -197,11 +222,6 @@ class _Fetch:
         counts = {each: self._outcomes[each] for each in ("cached", "fetched", "failed")}
         sums = {"files": self._outcomes.total(), **counts, "bytes": self._bytes}
         return sums | ({"skipped": list(lock.skipped[:MAX_SKIPPED])} if lock.skipped else {})
-
-
-def _other_digest(whose: str, digest: str | None, file: locks.LockedFile) -> str:
-    stated = " or ".join(sorted(file.sha256)[:3])
-    return f"The {whose} has the sha256 {digest or '(unknown)'}, the lock {stated}."
 
 
 def _sentence(error: BaseException) -> str:
