@@ -120,6 +120,7 @@ def build(
     :param agent: sends requests to upstreams in place of the real agent
     :raises SettingsError: for a proxy, or for certificates, that cannot be used
     """
+    prefetches = settings.prefetch and not settings.offline
     ttls = (settings.index_ttl, *settings.extra_index_ttls)
     proxies, netrc = Proxies.read(environment), credentials.read_netrc(environment)
     pool = connection_pool(reactor, settings.upstream_connections)
@@ -136,6 +137,7 @@ def build(
         reads=resources.reads,
         seconds=reactor.seconds,
         response_cache=response_cache,
+        prefetches=prefetches,
     )
     indexes = [
         IndexClient(
@@ -172,7 +174,7 @@ def build(
     )
 
     prefetcher = None
-    if settings.prefetch and not settings.offline:
+    if prefetches:
         prefetcher = Prefetcher(
             pages=pages, files=mirror, clock=reactor, in_thread=Share(resources.pages, 1)
         )

@@ -22,7 +22,7 @@ from proxpi.files.resolver import FileReference
 from proxpi.tap import cache_folder
 from tests.support.agent import Reply
 from tests.support.cache import CacheCase, bare, ref, refused
-from tests.support.cases import entry, run
+from tests.support.cases import FILES, ProxpiCase, entry, run
 from tests.support.logs import logged
 from tests.support.mirrors import TIMEOUT, URL, MirrorCase
 
@@ -451,6 +451,20 @@ class Prefetched(CacheCase):
             names = [f"{name}.whl" for name in left]
             assert self.names() == ([*names, "used.whl"] if capacity > 1 else [])
             assert self.cache_dir.quota.prefetched == 3 * len(left)
+
+
+class Setting(ProxpiCase):
+    def test_prefetch(self) -> None:
+        """With ``PROXPI_PREFETCH=off`` an eviction frees no more than is needed."""
+        for prefetch, used in ((True, 81), (False, 91)):
+            self.result(self.mirror.clear())
+            self.build(capacity=100, prefetch=prefetch)
+            for number, size in enumerate([10] * 10 + [1]):
+                self.serve(
+                    "demo.whl", bytes(size), project=f"project-{number}", url=f"{FILES}{number}.whl"
+                )
+                assert self.get(f"/index/project-{number}/demo.whl").body == bytes(size)
+            assert self.cache_dir.quota.used == used
 
 
 class Downloads(MirrorCase):
