@@ -51,20 +51,17 @@ class Captures:
     :ivar folder: it holds ``pages/<project>.json`` and ``metadata/<file>``; an empty file stands
         for a page or metadata that the index does not have
     :ivar largest: the most bytes of a stand-in; by default each has the size of its wheel
+    :ivar captured: number of pages and metadata that were captured by this object
     """
 
     folder: Path
     largest: int | None = None
+    captured: int = attrs.field(init=False, default=0)
     _entries: dict[str, dict[str, Entry]] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         for name in ("pages", "metadata", "digests"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-
-    def count(self) -> int:
-        """Return the number of captured pages and metadata."""
-        folders = (self.folder / name for name in ("pages", "metadata"))
-        return sum(len(os.listdir(folder)) for folder in folders)
 
     def entries(self, project: str) -> list[Entry]:
         """Return the entries of a page without URLs and digests; none if the project is unknown.
@@ -96,6 +93,7 @@ class Captures:
             entry = self._known(project).get(filename)
             known = _metadata(entry) if entry and filename.endswith(".whl") else b""
             _write(self.folder / "metadata" / filename, known)
+            self.captured += 1
         return known
 
     def file(self, project: str, filename: str) -> StandIn | None:
@@ -121,6 +119,7 @@ class Captures:
             path = self.folder / "pages" / f"{project}.json"
             if not path.exists():
                 _write(path, _page(project))
+                self.captured += 1
             text = path.read_bytes()
             known = {file["filename"]: file for file in json.loads(text or b"[]")}
             self._entries[project] = known

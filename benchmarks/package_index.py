@@ -3,8 +3,8 @@
 Its content is the synthetic tree (``tree.py``) or the captures of a folder (``captures.py``). Pages
 have relative links, an entity tag and gzip, as large public indexes have. A page is rendered at its
 first request and stays the same until the process ends, whatever is captured meanwhile. ``/log``
-gives the requests since it was last asked, as JSON. The program prints its port and serves until it
-is ended.
+gives the requests since it was last asked, as JSON, ``/captured`` the number of captures. The
+program prints its port and serves until it is ended.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 
 
 class Content(Protocol):
-    """What an index serves. A method may take long."""
+    """The content of an index. A method may take long.
+
+    :ivar captured: number of pages and metadata that had to be captured so far
+    """
+
+    captured: int
 
     def page(self, project: str) -> list[dict[str, Any]]:
         """Return the entries of a page, without links; none if the project is unknown."""
@@ -100,6 +105,8 @@ class PackageIndex(Resource):
         if path == "log":
             text, self._log = json.dumps(self._log), []
             return text.encode()
+        if path == "captured":
+            return b"%d" % self._content.captured
         came = time.time()
         parts = path.split("/")
         compressed = "gzip" in (request.getHeader("Accept-Encoding") or "")

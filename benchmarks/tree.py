@@ -82,7 +82,9 @@ def _of(filename: str) -> Wheel | None:
 
 
 class Tree:
-    """The tree as the content of an index."""
+    """The tree as the content of an index, complete from the start."""
+
+    captured = 0
 
     def page(self, project: str) -> list[dict[str, Any]]:
         """Return the entries of a page; none if the project is unknown."""
