@@ -1,6 +1,13 @@
-"""Well-known applications whose dependencies are the real trees of the benchmark."""
+"""Well-known applications, whose dependencies are the real trees, and clients that install them."""
 
 from __future__ import annotations
+
+import json
+
+import attrs
+from captures import Captures
+from environments import interpreter_environment
+from installers import COMPILE, LOCK, PINNED_AT, PIP, UV, Installer, pinned
 
 #: Requirements by name of the application.
 APPLICATIONS: dict[str, list[str]] = {
@@ -87,3 +94,70 @@ APPLICATIONS: dict[str, list[str]] = {
     # Heavy backtracking: s3fs pins botocore through aiobotocore to releases older than boto3's.
     "backtracking": ["boto3", "s3fs", "awscli"],
 }
+
+#: The platform of uv's option, and what a client there states instead of Linux.
+_MACOS = "aarch64-apple-darwin"
+_STATEMENT = {
+    "distro": {"name": "macOS", "version": "15.5", "id": None, "libc": None},
+    "system": {"name": "Darwin", "release": "24.5.0"},
+    "cpu": "arm64",
+}
+
+
+@attrs.frozen
+class Case:
+    """A client that installs or resolves an application.
+
+    :ivar python: version of the client's Python
+    :ivar pinned: whether the releases of a year before are required
+    :ivar macos: whether uv resolves for macOS on arm64, while it runs here
+    :ivar old: whether uv resolves as of a year before
+    """
+
+    application: str
+    kind: str
+    python: str = "3.13"
+    pinned: bool = False
+    macos: bool = False
+    old: bool = False
+
+    @property
+    def name(self) -> str:
+        more = [word for word in ("pinned", "macos", "old") if getattr(self, word)]
+        return "-".join([self.application, self.kind, self.python, *more])
+
+    @property
+    def installs(self) -> bool:
+        """Whether the client installs, rather than resolves alone."""
+        return self.kind in (PIP, UV)
+
+    def installer(self) -> Installer:
+        options = ["--python-platform", _MACOS] if self.macos else []
+        options += ["--exclude-newer", PINNED_AT] if self.old else []
+        return Installer(self.kind, interpreter_environment(self.python), tuple(options))
+
+    def requirements(self, captures: Captures) -> list[str]:
+        """Return the requirements; those of a pinned list are captured first."""
+        requirements = APPLICATIONS[self.application]
+        if self.pinned:
+            return pinned(interpreter_environment(self.python), requirements, captures)
+        return requirements
+
+    def agent(self, stated: str) -> str:
+        """Return the ``User-Agent`` of the client, given what it stated here."""
+        if not self.macos:
+            return stated
+        program, _, statement = stated.partition(" ")
+        changed = json.loads(statement) | _STATEMENT
+        return f"{program} {json.dumps(changed, separators=(',', ':'))}"
+
+
+CASES = [
+    *(Case(application, kind) for application in APPLICATIONS for kind in (UV, PIP)),
+    *(Case(each, kind, pinned=True) for each in ("web", "science") for kind in (UV, PIP)),
+    *(Case(application, LOCK) for application in ("web", "notebook", "cloud")),
+    *(Case(application, COMPILE, old=True) for application in ("web", "testing")),
+    *(Case(each, kind, "3.9") for each in ("web", "testing") for kind in (UV, PIP)),
+    *(Case(application, UV, macos=True) for application in ("science", "learning")),
+    Case("testing", UV, "3.9", macos=True),
+]

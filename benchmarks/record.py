@@ -33,11 +33,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import attrs
-from applications import APPLICATIONS
+from applications import CASES, Case
 from captures import Captures, default_folder
-from environments import BenchmarkError, exit_on_sigterm, interpreter_environment
-from installers import COMPILE, LOCK, PINNED_AT, PIP, UV, Installer, capture, pinned
+from environments import BenchmarkError, exit_on_sigterm
+from installers import capture
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -59,75 +58,25 @@ _LINES = ("requires-dist:", "requires-python:", "provides-extra:")
 _GUESSES, _ROUNDS = 3_000, 12
 #: Releases of a trimmed page that are older than all whose metadata is there.
 _OLDER = 3
-_MACOS = {
-    "distro": {"name": "macOS", "version": "15.5", "id": None, "libc": None},
-    "system": {"name": "Darwin", "release": "24.5.0"},
-    "cpu": "arm64",
-}
 
 
-@attrs.frozen
-class Recorded:
-    """A run to record.
-
-    :ivar pinned: install the releases of a year ago
-    :ivar macos: resolve for macOS on arm64
-    """
-
-    application: str
-    kind: str
-    python: str = "3.13"
-    pinned: bool = False
-    macos: bool = False
-    options: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        more = [word for word, holds in (("pinned", self.pinned), ("macos", self.macos)) if holds]
-        more += ["old"] if self.options else []
-        return "-".join([self.application, self.kind, self.python, *more])
-
-    def make(self, captures: Captures) -> dict[str, Any]:
-        """Run the client; return the recording."""
-        folder = interpreter_environment(self.python)
-        requirements = APPLICATIONS[self.application]
-        if self.pinned:
-            requirements = pinned(folder, requirements, captures)
-        platform = ("--python-platform", "aarch64-apple-darwin") if self.macos else ()
-        installer = Installer(self.kind, folder, (*platform, *self.options))
-        log = capture(installer, requirements, captures).log
-        began = min(came for came, *_ in log)
-        requests = [
-            [round(came - began, 3), kind, project, filename]
-            for came, _, kind, project, filename, *_ in sorted(log)
-        ]
-        agent = _on_macos(log[0][1]) if self.macos else log[0][1]
-        pages, metadata = reach(requests, requirements, read_user_agent(agent), captures)
-        return {
-            "user_agent": agent,
-            "command": [installer.kind, *installer.options, *requirements],
-            "requests": requests,
-            "pages": pages,
-            "metadata": metadata,
-        }
-
-
-_OLD = ("--exclude-newer", PINNED_AT)
-RUNS = [
-    *(Recorded(application, kind) for application in APPLICATIONS for kind in (UV, PIP)),
-    *(Recorded(each, kind, pinned=True) for each in ("web", "science") for kind in (UV, PIP)),
-    *(Recorded(application, LOCK) for application in ("web", "notebook", "cloud")),
-    *(Recorded(application, COMPILE, options=_OLD) for application in ("web", "testing")),
-    *(Recorded(application, UV, macos=True) for application in ("science", "learning")),
-    *(Recorded(each, kind, "3.9") for each in ("web", "testing") for kind in (UV, PIP)),
-    Recorded("testing", UV, "3.9", macos=True),
-    Recorded("notebook", PIP, pinned=True),
-]
-
-
-def _on_macos(agent: str) -> str:
-    program, _, statement = agent.partition(" ")
-    return f"{program} {json.dumps(json.loads(statement) | _MACOS, separators=(',', ':'))}"
+def record(case: Case, captures: Captures) -> dict[str, Any]:
+    """Run a client; return the recording."""
+    requirements, installer = case.requirements(captures), case.installer()
+    log = capture(installer, requirements, captures).log
+    began, agent = min(log)[0], case.agent(log[0][1])
+    requests = [
+        [round(came - began, 3), kind, project, filename]
+        for came, _, kind, project, filename, *_ in sorted(log)
+    ]
+    pages, metadata = reach(requests, requirements, read_user_agent(agent), captures)
+    return {
+        "user_agent": agent,
+        "command": [installer.kind, *installer.options, *requirements],
+        "requests": requests,
+        "pages": pages,
+        "metadata": metadata,
+    }
 
 
 def reach(
@@ -252,20 +201,20 @@ def _version(filename: str) -> Version | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where to write the recordings")
-    names = [run.name for run in RUNS]
+    names = [case.name for case in CASES]
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="one run")
     parser.add_argument("--trim", action="store_true", help="leave out what no predictor reads")
     options = parser.parse_args()
     exit_on_sigterm()
     captures = Captures(default_folder(), LARGEST)
     options.folder.mkdir(parents=True, exist_ok=True)
-    for run in RUNS:
-        if not options.only or run.name in options.only:
+    for case in CASES:
+        if not options.only or case.name in options.only:
             try:
-                made = run.make(captures)
-                _save(options.folder / f"{run.name}.json.gz", trim(made) if options.trim else made)
+                made = record(case, captures)
+                _save(options.folder / f"{case.name}.json.gz", trim(made) if options.trim else made)
             except BenchmarkError as error:
-                print(f"{run.name}: {error}", file=sys.stderr, flush=True)
+                print(f"{case.name}: {error}", file=sys.stderr, flush=True)
 
 
 def _save(path: Path, recording: Mapping[str, Any]) -> None:
