@@ -24,6 +24,8 @@ from proxpi.simple import model
 #: Bytes of a file name that is looked at, and files of one version.
 MAX_NAME = 300
 MAX_FILES = 200
+#: Characters of all specifiers of a project; in large trees it is 250.
+MAX_SPECIFIERS = 2000
 
 _NAME = re.compile(rb'\n\{"filename":"([^"\\]+)"')
 _SDIST = re.compile(r".+-([0-9][^-]*?)\.(?:tar\.gz|zip|tar\.bz2|tgz)")
@@ -152,6 +154,8 @@ def _version(text: str) -> Version | None:
 
 @lru_cache(maxsize=1024)
 def _specifiers(texts: frozenset[str]) -> SpecifierSet | None:
+    if sum(map(len, texts)) > MAX_SPECIFIERS:
+        return None
     try:
         return SpecifierSet(",".join(sorted(texts)))
     except InvalidSpecifier:

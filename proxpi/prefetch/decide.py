@@ -54,6 +54,12 @@ RESOLVE_WINDOW = 8
 LARGEST_WHEEL = 16 * 1024**2
 #: Bytes that a file of unknown size is taken to have.
 UNKNOWN_SIZE = 1024**2
+#: Requirements that are evaluated for one client run; a large tree has 35,000.
+EVALUATIONS = 200_000
+#: Pages and files of one run, guessed or requested. A client with more crawls the index.
+GUESSES = 20_000
+#: How often one event lets extras require further extras: markers may contradict each other.
+EXTRAS_DEPTH = 8
 #: Choices of older versions from which a cut-off date follows.
 OLDER_CHOICES = 2
 
@@ -162,6 +168,7 @@ class ClientRun:
     requests: int = 0
     received: int = 0
     unused: int = 0
+    evaluated: int = 0
     _projects: dict[str, _Project] = attrs.field(factory=dict)
     # All guesses so far; those that wait for a step; those that wait for the window; those that
     # were fetched, and not requested by the client yet.
@@ -284,6 +291,11 @@ class ClientRun:
         return steps
 
     @property
+    def is_full(self) -> bool:
+        """Whether the run has more pages and files than any resolution."""
+        return len(self._guesses) > GUESSES
+
+    @property
     def window(self) -> int:
         """The number of guesses that may be outstanding."""
         size = 2 + 2 * self.right - 3 * self.wrong
@@ -400,25 +412,26 @@ class ClientRun:
 
     def _follow(self, name: str) -> None:
         """Let the requirements of a project's file in force replace those before."""
-        pending = [name]
-        while pending:
-            parent = pending.pop()
-            project = self._project(parent)
-            followed = self._followed(project)
-            before, project.followed = project.followed, followed
-            for child in {**before, **followed}:
-                if before.get(child) == followed.get(child):
-                    continue
-                required = self._project(child)
-                extras = required.extras
-                if child in followed:
-                    required.required[parent] = followed[child]
-                    self._guess(Guess(Kind.PAGE, child))
-                else:
-                    required.required.pop(parent, None)
-                self._search(child)
-                if required.extras != extras:
-                    pending.append(child)
+        pending = {name: None}
+        for _ in range(EXTRAS_DEPTH):
+            parents, pending = pending, {}
+            for parent in parents:
+                project = self._project(parent)
+                followed = self._followed(project)
+                before, project.followed = project.followed, followed
+                for child in {**before, **followed}:
+                    if before.get(child) == followed.get(child):
+                        continue
+                    required = self._project(child)
+                    extras = required.extras
+                    if child in followed:
+                        required.required[parent] = followed[child]
+                        self._guess(Guess(Kind.PAGE, child))
+                    else:
+                        required.required.pop(parent, None)
+                    self._search(child)
+                    if required.extras != extras:
+                        pending[child] = None
 
     def _followed(self, project: _Project) -> dict[str, Required]:
         current = project.current
@@ -427,6 +440,9 @@ class ClientRun:
         if current in project.private and project.chosen != current:
             return {}
         requirements = project.requirements[current]
+        self.evaluated += len(requirements)
+        if self.evaluated > EVALUATIONS:
+            return project.followed
         return applicable(requirements, self.client.environment, project.extras)
 
     # The cut-off date.

@@ -7,6 +7,7 @@ twice, and a client that joins lifts the priority of a background flight.
 
 A client run is known by address and ``User-Agent``. It is *idle* until a request misses the cache,
 then *active*; it has *ended* after :data:`RUN_TIMEOUT` seconds without a request: no step follows.
+A run that is full is replaced at the next request.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Prefetcher:
 
     def _run(self, client: tuple[str, str], hit: bool) -> _Run:
         now, run = self._clock.seconds(), self._runs.pop(client, None)
-        if run is None or now - run.last > RUN_TIMEOUT:
+        if run is None or now - run.last > RUN_TIMEOUT or run.decisions.is_full:
             run = _Run(ClientRun(read_user_agent(client[1])), now)
         self._runs[client] = run
         run.last = now

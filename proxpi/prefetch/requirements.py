@@ -18,10 +18,10 @@ from proxpi.prefetch.client import applies
 from proxpi.simple import names
 
 #: Bytes of core metadata, and requirements in it, that are read; real ones have a few hundred.
-MAX_HEAD = 512 * 1024
+MAX_HEAD = 128 * 1024
 MAX_REQUIREMENTS = 1000
-#: Characters of one requirement.
-MAX_LENGTH = 2000
+#: Characters of one requirement; real ones have 400 at most.
+MAX_LENGTH = 1000
 
 _FIELD = re.compile(
     rb"^Requires-Dist:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE

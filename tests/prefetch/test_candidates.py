@@ -140,6 +140,13 @@ def test_malformed_specifiers_choose_nothing() -> None:
     assert chosen(wheel("1.0"), specifiers="=>1") is None
 
 
+def test_thousands_of_clauses_choose_nothing() -> None:
+    """Specifiers longer than those of any tree are not compared with the versions of a page."""
+    clauses = [f"!={number}.9" for number in range(2, 1000)]
+    assert chosen(wheel("1.0"), specifiers=",".join(clauses[:100])) == f"demo-1.0-{ANY}.whl"
+    assert chosen(wheel("1.0"), specifiers=",".join(clauses)) is None
+
+
 def test_the_newer_versions_of_a_choice_are_compared() -> None:
     """A client's older choice tells the earliest upload time of what it did not choose."""
     files = [

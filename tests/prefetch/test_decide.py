@@ -228,6 +228,47 @@ def test_an_extra_may_name_other_extras_of_its_own_project() -> None:
     assert {page("a"), page("b")} <= {*story.fetched()}
 
 
+def test_extras_that_contradict_each_other_end() -> None:
+    """Markers by which an extra withdraws itself, or alternates with another, cost a few steps."""
+    for app, one in (
+        (['app[a]; extra != "a"'], []),
+        (['one[x]; extra != "y"'], ['app[y]; extra == "x"']),
+        (
+            ['one[x]; extra != "a"', 'one[y]; extra == "a"'],
+            ['app[a]; extra == "x"', 'app[b]; extra == "y"'],
+        ),
+    ):
+        story = Story()
+        story.run.right = 10
+        story.resolve("app", *app)
+        story.run.page_requested("one")
+        story.find("one")
+        story.read("one", *one)
+        assert story.run.evaluated <= 2 * 2 * 4 * decide.EXTRAS_DEPTH
+
+
+def test_a_chain_of_extras_is_followed_to_a_depth() -> None:
+    """A thousand extras that require each other cost a few evaluations of each requirement."""
+    story = Story()
+    story.run.right = 10
+    chain = [f'app[e{number + 1}]; extra == "e{number}"' for number in range(1000)]
+    story.resolve("app", "app[e0]", *chain)
+    assert len(chain) < story.run.evaluated <= 2000 * decide.EXTRAS_DEPTH
+
+
+def test_evaluations_are_bounded() -> None:
+    """Requirements beyond the budget of a run are not followed; those before stay in force."""
+    story = Story()
+    story.run.right = 10
+    story.resolve("app", "one", "two")
+    assert story.fetched() == [page("one"), page("two")]
+    story.run.evaluated = decide.EVALUATIONS
+    story.resolve("other", "three")
+    assert story.fetched() == []
+    story.run.page_arrived("one")
+    assert story.search("one", None).wanted == Wanted(frozenset())
+
+
 def test_markers_are_evaluated_for_the_client() -> None:
     """A requirement for an older Python leads to no request."""
     story = Story()

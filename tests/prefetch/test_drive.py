@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxpi import metrics
 from proxpi.metrics import Counter
-from proxpi.prefetch import candidates
+from proxpi.prefetch import candidates, decide
 from proxpi.prefetch.drive import RUN_TIMEOUT, USE_TIMEOUT
 from tests.support.agent import Reply
 from tests.support.cases import (
@@ -209,6 +209,24 @@ class Prefetching(PrefetchCase):
         self.clock.advance(RUN_TIMEOUT + 1)
         self.page("other")
         assert self.requested() == ["page other", "metadata other"]
+
+    def test_a_client_that_crawls_has_one_run_after_the_other(self) -> None:
+        """A run with more pages than any resolution is replaced, so that its memory is bounded.
+
+        The next one has a budget of its own.
+        """
+        self.put(decide, "REQUESTS", 1)
+        self.put(decide, "GUESSES", 5)
+        for name in ("app", "one", "two"):
+            self.project(name)
+        self.page("app")
+        self.page("one")
+        assert self.requested() == ["page app", "metadata app", "page one"]
+        for number in range(5):
+            self.page(f"absent-{number}")
+        self.requested()
+        self.page("two")
+        assert self.requested() == ["page two", "metadata two"]
 
 
 TREE = {"app": ["one", "two"], "one": ["three>=1"], "two": ["one", "gone"], "three": ["app"]}

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.prefetch.requirements import (
+    MAX_HEAD,
+    MAX_LENGTH,
     MAX_REQUIREMENTS,
     Required,
     applicable,
@@ -64,6 +66,14 @@ def test_long_metadata_is_read_to_a_limit() -> None:
     """Ten thousand requirements give the first thousand."""
     lines = b"".join(b"Requires-Dist: p%d\n" % number for number in range(10_000))
     assert len(read_requirements(lines)) == MAX_REQUIREMENTS
+
+
+def test_long_requirements_are_left_out() -> None:
+    """A requirement with more characters than any real one, and bytes beyond the limit."""
+    clauses = b"==1." + b"1" * MAX_LENGTH
+    long = b"Requires-Dist: a%b\nRequires-Dist: b\n%b\nRequires-Dist: c\n"
+    read = read_requirements(long % (clauses, b"X: " + b"x" * MAX_HEAD))
+    assert [each.name for each in read] == ["b"]
 
 
 def test_a_name_with_a_line_break_is_none() -> None:
