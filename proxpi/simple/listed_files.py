@@ -207,7 +207,8 @@ def _upload_time(value: object) -> str | None:
         utc = time.astimezone(datetime.UTC).replace(tzinfo=None).isoformat()
     except (ValueError, OverflowError):
         return None
-    return f"{utc.rstrip('0') if '.' in utc else utc}Z" if time.tzinfo else None
+    # With six digits or none: Python before 3.11, hence pip there, reads no other number of them.
+    return f"{utc}Z" if time.tzinfo else None
 
 
 def _secure(value: object) -> str | None:
