@@ -155,7 +155,8 @@ def build(
         indexes=indexes,
         clock=reactor,
         store=PageStore(cache_dir.own / "pages", reactor, errors=errors),
-        in_thread=resources.pages,
+        # More threads at work would only contend with the reactor for the interpreter lock.
+        in_thread=Share(resources.pages, THREADS // 2),
         changed=response_cache.invalidate,
     )
     lists = ListStore(cache_dir.own / "projects", reactor)
