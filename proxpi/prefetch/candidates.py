@@ -9,7 +9,7 @@ version at a time are decoded, since a page may have thousands of files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from proxpi.prefetch.client import Client
-from proxpi.simple import model
+from proxpi.simple import FileEntry, model
 
 #: Bytes of a file name that is looked at, and files of one version.
 MAX_NAME = 300
@@ -27,8 +27,11 @@ MAX_FILES = 200
 #: Characters of all specifiers of a project; in large trees it is 250.
 MAX_SPECIFIERS = 2000
 
-_NAME = re.compile(rb'\n\{"filename":"([^"\\]+)"')
-_SDIST = re.compile(r".+-([0-9][^-]*?)\.(?:tar\.gz|zip|tar\.bz2|tgz)")
+# The version in the names of a wheel and an sdist (PEP 427, PEP 625); of a page, line by line.
+_NAME = r'[^"\\]*?-([0-9][^-"\\]*?)(?:-[^"\\]*\.whl|\.tar\.gz|\.zip|\.tar\.bz2|\.tgz)'
+_OF_FILE = re.compile(_NAME)
+_OF_LINE = re.compile(rb'\{"filename":"%b"' % _NAME.encode())
+_OF_LINES = re.compile(rb'\n\{"filename":"%b"' % _NAME.encode())
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -50,12 +53,14 @@ class Candidate:
 
     :ivar has_metadata: whether its index advertises its core metadata
     :ivar uploaded: its upload time; empty if unknown
+    :ivar newer: the earliest upload time of the newer versions that fit but for the cut-off date
     """
 
     filename: str
     size: int | None = None
     has_metadata: bool = False
     uploaded: str = ""
+    newer: str | None = None
 
     @property
     def is_wheel(self) -> bool:
@@ -68,80 +73,100 @@ def choose(pages: Sequence[bytes], wanted: Wanted, client: Client) -> Candidate 
 
     :param pages: encoded pages (:func:`proxpi.simple.model.encode`), in order of precedence
     """
-    return next(_fitting(pages, wanted, client), None)
+    newer = None
+    for files in _fitting(pages, wanted, client):
+        best = _best([each for each in files if not _is_late(each, wanted.cutoff)], client)
+        if best is not None:
+            return attrs.evolve(best, newer=newer)
+        newer = _earliest(newer, files)
+    return None
 
 
-def next_newer(
+def describe(
     pages: Sequence[bytes], wanted: Wanted, client: Client, filename: str
-) -> tuple[Candidate | None, str | None]:
-    """
-    Compare the file that a client chose with the candidates that fit, too.
-
-    :return: the chosen file, and the earliest upload time of the newer versions; ``None``: no
-        newer one fits
-    """
-    chosen = version_of(filename)
+) -> Candidate | None:
+    """Return the file that a client chose as a candidate, to compare it with the newer ones."""
     entry = next(filter(None, (model.find(page, filename) for page in pages)), None)
-    newer = []
-    if chosen is not None:
-        for each in _fitting(pages, attrs.evolve(wanted, cutoff=None), client):
-            version = version_of(each.filename)
-            if version is None or version <= chosen:
-                break
-            newer.append(each.uploaded)
-    return _candidate(entry) if entry is not None else None, min(filter(None, newer), default=None)
+    chosen, newer = version_of(filename), None
+    if entry is None or chosen is None:
+        return None
+    for files in _fitting(pages, wanted, client):
+        version = version_of(files[0]["filename"])
+        if version is None or version <= chosen:
+            break
+        newer = _earliest(newer, files)
+    return attrs.evolve(_candidate(entry), newer=newer)
 
 
-def _fitting(pages: Sequence[bytes], wanted: Wanted, client: Client) -> Iterator[Candidate]:
-    """Iterate over the candidates that fit, one a version, the newest first."""
+def _is_late(entry: FileEntry, cutoff: str | None) -> bool:
+    return cutoff is not None and _uploaded(entry) >= cutoff
+
+
+def _uploaded(entry: FileEntry) -> str:
+    uploaded = entry.get("upload-time")
+    return uploaded if isinstance(uploaded, str) else ""
+
+
+def _earliest(known: str | None, files: Sequence[FileEntry]) -> str | None:
+    return min(filter(None, [known, *map(_uploaded, files)]), default=None)
+
+
+def _fitting(
+    pages: Sequence[bytes], wanted: Wanted, client: Client
+) -> Iterator[Sequence[FileEntry]]:
+    """Iterate over the versions that fit, newest first: the files of each that a client takes."""
     specifiers = _specifiers(wanted.specifiers)
     if specifiers is None:
         return
-    versions = _by_version(pages)
+    versions: dict[Version, list[bytes]] = {}
+    for text in {text for page in pages for text in _OF_LINES.findall(page)}:
+        if (version := _version(text.decode("utf-8", "replace"))) is not None:
+            versions.setdefault(version, []).append(text)
+    pinned = any(each.operator in ("==", "===") and "*" not in each.version for each in specifiers)
     accepts_all = bool(specifiers.prereleases)
     newest_first = sorted(versions, reverse=True)
     finals = [each for each in newest_first if accepts_all or not each.is_prerelease]
     rest = [] if accepts_all else [each for each in newest_first if each.is_prerelease]
     found = False
-    for each in (*finals, *rest):
+    for version in (*finals, *rest):
         # PEP 440: pre-releases count where nothing else fits.
-        if found and each.is_prerelease and not accepts_all:
+        if found and version.is_prerelease and not accepts_all:
             return
-        if not specifiers.contains(each, prereleases=True):
+        if not specifiers.contains(version, prereleases=True):
             continue
-        files = [_decode(line) for line in versions[each][:MAX_FILES]]
-        best = _best(files, each, specifiers, wanted.cutoff, client)
-        if best is not None:
+        files = [
+            entry
+            for entry in _files(pages, versions[version])
+            if (pinned or not entry.get("yanked"))
+            and _suits_python(entry.get("requires-python"), client)
+            and (not entry["filename"].endswith(".whl") or _rank(entry, client) is not None)
+        ]
+        if files:
             found = True
-            yield best
+            yield files
 
 
-def _by_version(pages: Sequence[bytes]) -> dict[Version, list[bytes]]:
-    """Return the encoded entries of pages by version; a name counts where it comes first."""
-    names: set[bytes] = set()
-    versions: dict[Version, list[bytes]] = {}
+def _files(pages: Sequence[bytes], texts: Sequence[bytes]) -> list[FileEntry]:
+    """Return the files of one version, by the texts that stand for it in their names."""
+    files: dict[str, FileEntry] = {}
     for page in pages:
-        for match in _NAME.finditer(page):
-            name = match[1]
-            if name in names:
-                continue
-            names.add(name)
-            version = version_of(name.decode("utf-8", "replace"))
-            if version is not None:
-                line = page[match.start() + 1 : page.find(b"\n", match.end())]
-                versions.setdefault(version, []).append(line)
-    return versions
+        for text in texts:
+            at = page.find(b"-" + text)
+            while at >= 0 and len(files) < MAX_FILES:
+                start, end = page.rfind(b"\n", 0, at) + 1, page.find(b"\n", at)
+                match = _OF_LINE.match(page, start, end)
+                if match is not None and match[1] == text:
+                    entry = _decode(page[start:end])
+                    # A name on two pages is that of the page with precedence.
+                    files.setdefault(entry["filename"], entry)
+                at = page.find(b"-" + text, end)
+    return list(files.values())
 
 
 def version_of(filename: str) -> Version | None:
-    """Return the version in the name of a wheel or sdist (PEP 427, PEP 625)."""
-    if len(filename) > MAX_NAME:
-        return None
-    if filename.endswith(".whl"):
-        parts = filename.split("-")
-        return _version(parts[1]) if len(parts) in (5, 6) else None
-    match = _SDIST.fullmatch(filename)
-    return _version(match[1]) if match else None
+    """Return the version in the name of a wheel or sdist."""
+    match = _OF_FILE.fullmatch(filename) if len(filename) <= MAX_NAME else None
+    return _version(match[1]) if match is not None else None
 
 
 @lru_cache(maxsize=16384)
@@ -162,46 +187,24 @@ def _specifiers(texts: frozenset[str]) -> SpecifierSet | None:
         return None
 
 
-def _best(
-    files: Sequence[Mapping[str, Any]],
-    version: Version,
-    specifiers: SpecifierSet,
-    cutoff: str | None,
-    client: Client,
-) -> Candidate | None:
+def _best(files: Sequence[FileEntry], client: Client) -> Candidate | None:
     """Return the file of one version that a client takes: a wheel by its tags, else an sdist."""
-    pinned = any(each.operator in ("==", "===") and "*" not in each.version for each in specifiers)
-    best: tuple[int, Mapping[str, Any]] | None = None
-    sdist: Mapping[str, Any] | None = None
-    for entry in files:
-        uploaded = entry.get("upload-time")
-        if cutoff is not None and isinstance(uploaded, str) and uploaded >= cutoff:
-            continue
-        if entry.get("yanked") and not pinned:
-            continue
-        if not _suits_python(entry.get("requires-python"), client):
-            continue
-        rank = _rank(entry["filename"], client)
-        if rank is not None:
-            if best is None or rank < best[0]:
-                best = rank, entry
-        elif not entry["filename"].endswith(".whl"):
-            sdist = sdist or entry
-    entry_or_none = best[1] if best is not None else sdist
-    return _candidate(entry_or_none) if entry_or_none is not None else None
+    ranked = [
+        (rank, n) for n, each in enumerate(files) if (rank := _rank(each, client)) is not None
+    ]
+    if ranked:
+        return _candidate(files[min(ranked)[1]])
+    return _candidate(files[0]) if files else None
 
 
-def _candidate(entry: Mapping[str, Any]) -> Candidate:
-    size, uploaded = entry.get("size"), entry.get("upload-time")
-    return Candidate(
-        entry["filename"],
-        size if isinstance(size, int) else None,
-        bool(model.metadata_hash(dict(entry))),
-        uploaded if isinstance(uploaded, str) else "",
-    )
+def _candidate(entry: FileEntry) -> Candidate:
+    size, has_metadata = entry.get("size"), bool(model.metadata_hash(entry))
+    size = size if isinstance(size, int) else None
+    return Candidate(entry["filename"], size, has_metadata, _uploaded(entry))
 
 
-def _rank(filename: str, client: Client) -> int | None:
+def _rank(entry: FileEntry, client: Client) -> int | None:
+    filename: str = entry["filename"]
     if client.ranks is not None:
         return client.rank(filename)
     # Of a client without a stated platform only this is known to suit.

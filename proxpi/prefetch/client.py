@@ -107,6 +107,11 @@ class Client:
     #: Whether the client asks for core metadata that a page advertises.
     reads_metadata: bool = True
 
+    @property
+    def downloads_in_turn(self) -> bool:
+        """Whether the client requests one file after the other, as pip does; uv requests all."""
+        return self.installer == "pip"
+
     def rank(self, filename: str) -> int | None:
         """Return the best rank of a wheel's tags, 0 for the best of all.
 

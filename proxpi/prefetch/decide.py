@@ -31,6 +31,7 @@ newer version that would have fitted), until a choice contradicts it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -60,8 +61,10 @@ EVALUATIONS = 200_000
 GUESSES = 20_000
 #: How often one event lets extras require further extras: markers may contradict each other.
 EXTRAS_DEPTH = 8
-#: Choices of older versions from which a cut-off date follows.
-OLDER_CHOICES = 2
+#: Guesses outstanding beside the window: metadata of pages that the client has.
+NEXT = 2
+#: Choices of the client that count for the cut-off date: the last ones.
+CHOICES = 32
 
 Kind = Enum("Kind", "PAGE METADATA FILE")
 State = Enum("State", "ABSENT STALE FRESH")
@@ -128,12 +131,14 @@ class _Project:
     """The state of one project in a run.
 
     :ivar required: by the projects that require it
+    :ivar is_root: whether the client requested it while none was known to require it
     :ivar candidate: the prediction; `chosen`: the file that the client requested last
     :ivar requirements: of the files whose metadata was read
     :ivar followed: the requirements of the file in force, by the project that they name
     """
 
     required: dict[str, Required] = attrs.field(factory=dict)
+    is_root: bool = False
     has_page: bool = False
     searched: Wanted | None = None
     candidate: Candidate | None = None
@@ -187,6 +192,8 @@ class ClientRun:
     # Events: what the client requests.
 
     def page_requested(self, name: str) -> None:
+        project = self._project(name)
+        project.is_root = project.is_root or not project.required
         self._request(Guess(Kind.PAGE, name))
 
     def metadata_requested(self, name: str, filename: str) -> None:
@@ -219,12 +226,12 @@ class ClientRun:
         project.has_page, project.searched = True, None
         self._search(name)
 
-    def found(self, search: Search, candidate: Candidate | None, newer: str | None = None) -> None:
-        """Note the outcome of a search; `newer`: see :func:`candidates.next_newer`."""
+    def found(self, search: Search, candidate: Candidate | None) -> None:
+        """Note the outcome of a search."""
         project = self._project(search.project)
         if search.chosen is not None:
             if candidate is not None:
-                self._note_choice(project, candidate, newer)
+                self._note_choice(candidate)
         elif project.searched == search.wanted:
             project.candidate = candidate
             if project.chosen is None and candidate is not None:
@@ -306,7 +313,8 @@ class ClientRun:
         if guess.kind is Kind.FILE and self._is_chosen(guess):
             return True
         if guess.kind is Kind.METADATA and self._guesses.get(Guess(Kind.PAGE, guess.project)):
-            return self.window > 0  # the client has the page, so this comes next
+            # The client has the page, so this comes next.
+            return self.window > 0 and len(self._outstanding) < self.window + NEXT
         return len(self._outstanding) < self.window
 
     def _exceeds(self, guess: Guess) -> bool:
@@ -364,9 +372,13 @@ class ClientRun:
         """Guess the request by which the client learns the requirements of a candidate."""
         if not candidate.is_wheel:
             return  # its metadata follows from building it
+        if self.client.resolves_only and not candidate.filename.endswith("-none-any.whl"):
+            return  # for all platforms: it takes the metadata of any wheel
         if candidate.has_metadata and self.client.reads_metadata:
             self._guess(Guess(Kind.METADATA, name, candidate.filename))
-        elif self.client.ranks is not None and (candidate.size or LARGEST_WHEEL) < LARGEST_WHEEL:
+        elif self.client.resolves_only or self.client.ranks is None:
+            return
+        elif (candidate.size or LARGEST_WHEEL) < LARGEST_WHEEL:
             self._guess(Guess(Kind.FILE, name, candidate.filename, candidate.size))
 
     def _choose(self, name: str, filename: str) -> None:
@@ -387,7 +399,7 @@ class ClientRun:
         self._chosen.pop(name, None)
         self._chosen[name] = Guess(Kind.FILE, name, filename, size)
         if predicted is not None and predicted.filename == filename:
-            self._note_choice(project, predicted, None)
+            self._note_choice(predicted)
         elif first and project.has_page:
             # A resolver that goes back chooses an older version for another reason.
             self._searches[name] = Search(name, Wanted(project.specifiers), filename)
@@ -397,11 +409,18 @@ class ClientRun:
 
     def _install(self) -> None:
         """The client has resolved: guess the files that it chose."""
-        if self._installs or self.client.resolves_only or self.client.ranks is None:
+        if self._installs or not self.client.downloads_in_turn or self.client.ranks is None:
             return
         self._installs = True
-        for guess in self._chosen.values():
-            self._guess(guess)
+        reachable = {name for name, project in self._projects.items() if project.is_root}
+        pending = [*reachable]
+        while pending:
+            for child in self._projects[pending.pop()].followed.keys() - reachable:
+                reachable.add(child)
+                pending.append(child)
+        for name, guess in self._chosen.items():
+            if name in reachable:  # a resolver that goes back leaves others behind
+                self._guess(guess)
 
     def _search(self, name: str) -> None:
         project = self._project(name)
@@ -447,9 +466,9 @@ class ClientRun:
 
     # The cut-off date.
 
-    def _note_choice(self, project: _Project, chosen: Candidate, newer: str | None) -> None:
+    def _note_choice(self, chosen: Candidate) -> None:
         before = self._cutoff.date
-        self._cutoff.note(chosen.uploaded, newer)
+        self._cutoff.note(chosen)
         if self._cutoff.date != before:
             for name in self._projects:
                 self._search(name)
@@ -459,27 +478,27 @@ class ClientRun:
 class _Cutoff:
     """The cut-off date, as far as it follows from the client's choices.
 
+    A choice was made before a date if its file was uploaded before that, and the newer versions
+    that fit were not; without a date, if no newer one fits. What most choices have in common holds.
+
     :ivar date: an upload time; ``None``: none
     """
 
     date: str | None = None
-    _latest_chosen: str = ""
-    _earliest_newer: str | None = None
-    _older_choices: int = 0
-    _contradicted: bool = False
+    _choices: deque[Candidate] = attrs.field(factory=lambda: deque(maxlen=CHOICES))
 
-    def note(self, uploaded: str, newer: str | None) -> None:
-        """Note a choice: its upload time, and that of the next newer version that would fit."""
-        self._latest_chosen = max(self._latest_chosen, uploaded)
-        if newer is not None:
-            self._older_choices += 1
-            self._earliest_newer = min(self._earliest_newer or newer, newer)
-        if self._earliest_newer is None:
-            return
-        if self._latest_chosen >= self._earliest_newer:
-            self._contradicted = True
-        known = self._older_choices >= OLDER_CHOICES and not self._contradicted
-        self.date = self._earliest_newer if known else None
+    def note(self, chosen: Candidate) -> None:
+        self._choices.append(chosen)
+        most = sum(each.newer is None for each in self._choices)
+        self.date = None
+        for date in {each.newer for each in self._choices if each.newer is not None}:
+            before = sum(_is_before(each, date) for each in self._choices)
+            if before > most:
+                most, self.date = before, date
+
+
+def _is_before(chosen: Candidate, date: str) -> bool:
+    return chosen.uploaded < date and (chosen.newer is None or date <= chosen.newer)
 
 
 def _size(guess: Guess) -> int:

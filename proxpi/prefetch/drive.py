@@ -25,7 +25,6 @@ from twisted.logger import Logger
 from proxpi import metrics
 from proxpi.files import METADATA, MissingUpstream, OpenFile, Prefetched
 from proxpi.prefetch import candidates
-from proxpi.prefetch.candidates import Candidate
 from proxpi.prefetch.client import read_user_agent
 from proxpi.prefetch.decide import ClientRun, Fetch, Guess, Join, Kind, Read, Search, State
 from proxpi.prefetch.requirements import read_requirements
@@ -193,17 +192,15 @@ class Prefetcher:
         return State.FRESH if cached else State.ABSENT
 
     async def _search(self, run: _Run, search: Search) -> None:
-        client, wanted, chosen = run.decisions.client, search.wanted, search.chosen
-        candidate: Candidate | None = None
-        newer: str | None = None
-        if chosen is None:
-            find = partial(candidates.choose, wanted=wanted, client=client)
-            candidate = await self._pages.search(search.project, find)
-        else:
-            compare = partial(candidates.next_newer, wanted=wanted, client=client, filename=chosen)
-            compared = await self._pages.search(search.project, compare)
-            candidate, newer = compared or (None, None)
-        run.decisions.found(search, candidate, newer)
+        find = partial(candidates.choose, wanted=search.wanted, client=run.decisions.client)
+        if search.chosen is not None:
+            find = partial(
+                candidates.describe,
+                wanted=search.wanted,
+                client=run.decisions.client,
+                filename=search.chosen,
+            )
+        run.decisions.found(search, await self._pages.search(search.project, find))
 
     async def _read(self, run: _Run, guess: Guess) -> None:
         data = await self._files.metadata(guess.project, guess.filename)

@@ -8,7 +8,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.prefetch.candidates import Candidate, Wanted, choose, next_newer, version_of
+from proxpi.prefetch.candidates import Candidate, Wanted, choose, describe, version_of
 from proxpi.prefetch.client import UNKNOWN, Client, platforms_of, wheel_tags
 from proxpi.simple import model
 
@@ -156,10 +156,22 @@ def test_the_newer_versions_of_a_choice_are_compared() -> None:
         wheel("2.0", **{"upload-time": "2024-01-15T00:00:00Z"}),
     ]
     wanted = Wanted(frozenset({"<2"}))
-    found, newer = next_newer([page(*files)], wanted, CLIENT, files[0]["filename"])
-    assert found is not None and found.uploaded == "2024-01-01T00:00:00Z"
-    assert newer == "2024-02-01T00:00:00Z"
-    assert next_newer([page(*files)], wanted, CLIENT, files[2]["filename"])[1] is None
+    oldest, newest = [
+        describe([page(*files)], wanted, CLIENT, files[number]["filename"]) for number in (0, 2)
+    ]
+    assert oldest is not None and oldest.uploaded == "2024-01-01T00:00:00Z"
+    assert oldest.newer == "2024-02-01T00:00:00Z"
+    assert newest is not None and newest.newer is None
+    assert describe([page(*files)], wanted, CLIENT, wheel("3.0")["filename"]) is None
+
+
+def test_a_candidate_tells_what_the_cutoff_date_hides() -> None:
+    """The earliest upload time of the newer versions that would fit is part of it."""
+    times = {f"{n}.0": {"upload-time": f"2024-0{n}-01T00:00:00Z"} for n in (1, 2, 3)}
+    files = [wheel(version, **stated) for version, stated in times.items()]
+    found = choose([page(*files)], Wanted(frozenset(), "2024-02-01T00:00:00Z"), CLIENT)
+    assert found is not None and found.filename == files[0]["filename"]
+    assert found.newer == "2024-02-01T00:00:00Z"
 
 
 def test_versions_are_read_out_of_names() -> None:

@@ -85,11 +85,11 @@ class Story:
         self.run.page_arrived(name)
         self.search(name, candidate(name, version, **keys))
 
-    def search(self, name: str, found: Candidate | None, newer: str | None = None) -> Search:
+    def search(self, name: str, found: Candidate | None) -> Search:
         """Let the search for a candidate end that is due."""
         steps = self.next()
         (search,) = [step for step in steps if isinstance(step, Search) and step.project == name]
-        self.run.found(search, found, newer)
+        self.run.found(search, found)
         return search
 
     def read(self, name: str, *requirements: str, version: str = "1.0", **keys: Any) -> None:
@@ -321,6 +321,45 @@ def test_a_client_that_only_resolves_gets_no_files_and_a_small_window() -> None:
     assert not [guess for guess in story.fetched() if guess.kind is Kind.FILE]
 
 
+def test_a_resolver_for_all_platforms_takes_the_metadata_of_any_wheel() -> None:
+    """For ``uv lock`` only a wheel for all platforms is guessed, and no wheel is fetched for it."""
+    story = Story(LOCKING_UV)
+    for name in ("compiled", "bare", "plain"):
+        story.run.page_requested(name)
+    story.run.page_arrived("compiled")
+    tags = "cp311-cp311-manylinux_2_17_x86_64"
+    story.search("compiled", Candidate(f"compiled-1.0-{tags}.whl", 9, has_metadata=True))
+    story.find("bare", has_metadata=False)
+    story.find("plain")
+    assert story.fetched() == [metadata("plain")]
+
+
+def test_uv_requests_its_files_by_itself_all_at_once() -> None:
+    """Its wheels are not prefetched: nothing would come earlier."""
+    story = Story(attrs.evolve(PIP, installer="uv"))
+    story.resolve("app", "one")
+    story.resolve("one")
+    story.run.file_requested("app", wheel("app"), has_metadata=True)
+    assert not [guess for guess in story.fetched() if guess.kind is Kind.FILE]
+
+
+def test_files_that_a_resolver_left_behind_are_not_fetched() -> None:
+    """After a conflict, a project that no choice requires any more gets no file."""
+    story = Story()
+    story.run.right = 10
+    story.run.page_requested("app")
+    story.find("app", "2.0")
+    story.run.metadata_requested("app", wheel("app", "2.0"))
+    story.read("app", "new", version="2.0")
+    story.resolve("new")
+    story.run.metadata_requested("app", wheel("app"))
+    story.read("app", "old")
+    story.resolve("old")
+    story.fetched()
+    story.run.file_requested("app", wheel("app"), has_metadata=True)
+    assert story.fetched() == [file("old")]
+
+
 def test_a_client_without_a_platform_gets_no_files() -> None:
     """Pages and metadata are prefetched for it, wheels are not."""
     story = Story(UNKNOWN)
@@ -434,26 +473,26 @@ def test_older_choices_give_a_cutoff_date() -> None:
         story.run.page_requested(name)
         story.find(name, "2.0", uploaded="2026-06-01")
         story.run.metadata_requested(name, wheel(name))
-        found = story.search(name, candidate(name, uploaded="2025-01-01"), newer="2025-06-01")
-        assert found.chosen == wheel(name)
+        older = candidate(name, uploaded="2025-01-01", newer="2025-06-01")
+        assert story.search(name, older).chosen == wheel(name)
     story.run.page_requested("three")
     story.run.page_arrived("three")
     assert story.search("three", None).wanted.cutoff == "2025-06-01"
 
 
-def test_a_later_choice_contradicts_the_cutoff_date() -> None:
-    """A file that was uploaded after it shows that there is none; predictions are made anew."""
-    story = Story()
-    test = decide._Cutoff()
-    test.note("2025-01-01", "2025-06-01")
-    assert test.date is None
-    test.note("2025-02-01", "2025-05-01")
-    assert test.date == "2025-05-01"
-    test.note("2025-05-02", None)
-    assert test.date is None
-    test.note("2025-01-01", "2025-05-01")
-    assert test.date is None
-    story.next()
+def test_the_cutoff_date_is_what_most_choices_have_in_common() -> None:
+    """A pin that is older for another reason dates nothing once most choices are the newest."""
+    cutoff = decide._Cutoff()
+
+    def note(uploaded: str, newer: str | None) -> str | None:
+        cutoff.note(candidate("any", uploaded=uploaded, newer=newer))
+        return cutoff.date
+
+    assert note("2025-01-01", "2025-06-01") == "2025-06-01"
+    assert note("2025-02-01", "2025-05-01") == "2025-05-01"
+    assert note("2025-03-01", None) == "2025-05-01"
+    assert note("2025-07-01", None) is not None
+    assert note("2025-08-01", None) is None
 
 
 def test_a_resolver_that_goes_back_dates_nothing() -> None:

@@ -189,9 +189,10 @@ class Replay:
             return
         client, wanted = self.run.client, search.wanted
         if search.chosen is None:
-            self.run.found(search, candidates.choose([page], wanted, client))
+            found = candidates.choose([page], wanted, client)
         else:
-            self.run.found(search, *candidates.next_newer([page], wanted, client, search.chosen))
+            found = candidates.describe([page], wanted, client, search.chosen)
+        self.run.found(search, found)
 
     def _read(self, guess: Guess) -> None:
         data = self.metadata.get(guess.filename)
