@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ from proxpi.prefetch import Client, applies, read_user_agent
 
 #: Bytes of the largest stand-in: the recorded requests are the same, and take less time.
 LARGEST = 64 * 1024
+_RELEASE = re.compile(r'"release":"[^"]*"')
 _LINES = ("requires-dist:", "requires-python:", "provides-extra:")
 #: Bound of the metadata that a predictor may guess, and of the rounds that find it.
 _GUESSES, _ROUNDS = 3_000, 12
@@ -158,9 +160,10 @@ def trim(recording: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recording without the releases and wheels that no predictor would look at.
 
     It keeps what fits the client, from the oldest release on whose metadata is there, and a few
-    older ones; older pre-releases go.
+    older ones; older pre-releases go. The client's kernel is replaced.
     """
-    client = read_user_agent(recording["user_agent"])
+    agent = _RELEASE.sub('"release":"6.1.0"', recording["user_agent"])
+    client = read_user_agent(agent)
     oldest: dict[str, Version] = {}
     for filename in recording["metadata"]:
         name, version, _, _ = parse_wheel_filename(filename)
@@ -183,9 +186,9 @@ def trim(recording: Mapping[str, Any]) -> dict[str, Any]:
             old = newest is not None and version.is_prerelease and version < newest
             known = entry["filename"] in recording["metadata"]
             if known or (not old and len(older) <= _OLDER):
-                kept.append(entry)
+                kept.append(entry | ({"yanked": True} if entry.get("yanked") else {}))
         pages[project] = kept
-    return {**recording, "pages": pages}
+    return {**recording, "user_agent": agent, "pages": pages}
 
 
 def _version(filename: str) -> Version | None:
