@@ -58,7 +58,7 @@ UNKNOWN_SIZE = 1024**2
 #: Requirements that are evaluated for one client run; a large tree has 35,000.
 EVALUATIONS = 200_000
 #: Pages and files of one run, guessed or requested. A client with more crawls the index.
-GUESSES = 20_000
+GUESSES = 5000
 #: How often one event lets extras require further extras: markers may contradict each other.
 EXTRAS_DEPTH = 8
 #: Guesses outstanding beside the window: metadata of pages that the client has.

@@ -74,7 +74,9 @@ def start_small_disk(
         within = ["unshare", "--mount", "sh", "-c", _MOUNTED, "sh", str(folder), before]
         if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
             raise AssertionError(_NEEDED)
-        return SmallDisk(start_proxy(fake_index, within=within, cache_dir=folder), folder)
+        # A file system that is written to, as prefetched files are, cannot be made read-only.
+        settings = {"cache_dir": folder, "prefetch": "off"}
+        return SmallDisk(start_proxy(fake_index, within=within, **settings), folder)
 
     yield start
 

@@ -92,7 +92,9 @@ def test_real_program(
     capacity = sum(wheel.size for wheel in wheels) // (4 if churn else 1)
     moments, received, cache = Random(2 + churn), set[str](), tmp_path / "cache"
     for number in range(REAL_ROUNDS):
-        proxy = start_proxy(fake_index, cache_dir=cache, cache_size=capacity)
+        # Prefetched metadata would have no space beside the wheels.
+        settings = {"cache_size": capacity, "prefetch": "off"}
+        proxy = start_proxy(fake_index, cache_dir=cache, **settings)
         assert not list(cache.rglob(f"{RESERVED}*"))
         files = [path for path in cache.rglob("*.whl") if path.is_file()]
         told = proxy.get("/metrics").text.partition("\nproxpi_cache_bytes ")[2].split()[0]

@@ -53,7 +53,8 @@ def test_own_origin(private_index: FakeIndex, start_proxy: StartProxy) -> None:
     assert [reply.status for reply in replies] == [200, 200, 200, 404, 200, 200, 200, 200]
     asked = private_index.requests()
     assert all(("authorization" in seen.headers) == (seen.origin == "index") for seen in asked)
-    assert [seen.status for seen in asked if seen.origin == "files"] == [200, 200]
+    statuses = [seen.status for seen in asked if seen.origin == "files"]
+    assert len(statuses) >= 2 and {*statuses} == {200}
     proxy.stop()
     assert _is_hidden(proxy.output)
     for reply in replies:
