@@ -98,8 +98,8 @@ APPLICATIONS: dict[str, list[str]] = {
 #: The platform of uv's option, and what a client there states instead of Linux.
 _MACOS = "aarch64-apple-darwin"
 _STATEMENT = {
-    "distro": {"name": "macOS", "version": "15.5", "id": None, "libc": None},
-    "system": {"name": "Darwin", "release": "24.5.0"},
+    "distro": {"name": "macOS", "version": "13.0", "id": None, "libc": None},
+    "system": {"name": "Darwin", "release": "22.1.0"},
     "cpu": "arm64",
 }
 
@@ -112,6 +112,7 @@ class Case:
     :ivar pinned: whether the releases of a year before are required
     :ivar macos: whether uv resolves for macOS on arm64, while it runs here
     :ivar old: whether uv resolves as of a year before
+    :ivar pip: the version of pip; by default the newest
     """
 
     application: str
@@ -120,11 +121,12 @@ class Case:
     pinned: bool = False
     macos: bool = False
     old: bool = False
+    pip: str = ""
 
     @property
     def name(self) -> str:
         more = [word for word in ("pinned", "macos", "old") if getattr(self, word)]
-        return "-".join([self.application, self.kind, self.python, *more])
+        return "-".join([self.application, self.kind + self.pip, self.python, *more])
 
     @property
     def installs(self) -> bool:
@@ -134,7 +136,8 @@ class Case:
     def installer(self) -> Installer:
         options = ["--python-platform", _MACOS] if self.macos else []
         options += ["--exclude-newer", PINNED_AT] if self.old else []
-        return Installer(self.kind, interpreter_environment(self.python), tuple(options))
+        folder = interpreter_environment(self.python, self.pip)
+        return Installer(self.kind, folder, tuple(options))
 
     def requirements(self, captures: Captures) -> list[str]:
         """Return the requirements; those of a pinned list are captured first."""
@@ -160,4 +163,6 @@ CASES = [
     *(Case(each, kind, "3.9") for each in ("web", "testing") for kind in (UV, PIP)),
     *(Case(application, UV, macos=True) for application in ("science", "learning")),
     Case("testing", UV, "3.9", macos=True),
+    # It asks for no metadata, but reads that of wheels. The newest pip has captured these.
+    Case("testing", PIP, "3.9", pip="22.3.1"),
 ]

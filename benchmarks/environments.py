@@ -64,10 +64,11 @@ def environment(name: str, requirements: Sequence[str], base: Path | None = None
     return folder
 
 
-def interpreter_environment(version: str) -> Path:
-    """Return the folder of a virtual environment with the newest pip and uv for a Python.
+def interpreter_environment(version: str, pip: str = "") -> Path:
+    """Return the folder of a virtual environment with pip and uv for a Python.
 
     :param version: for instance ``3.13``
+    :param pip: the version of pip; by default the newest
     :raises BenchmarkError: if this Python is not installed
     """
     python = shutil.which(f"python{version}")
@@ -78,4 +79,6 @@ def interpreter_environment(version: str) -> Path:
     ]
     if not installed:
         raise BenchmarkError(f"Python {version} is not installed: python{version} is not on PATH")
+    if pip:
+        return environment(f"clients-{version}-pip-{pip}", [f"pip=={pip}", "uv"], installed[0])
     return environment(f"clients-{version}", ["pip", "uv"], installed[0])
