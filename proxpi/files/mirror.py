@@ -209,9 +209,11 @@ class Mirror:
         return found
 
     def is_cached(self, name: str, filename: str) -> bool:
-        """Whether a verified version is cached; this counts as no use."""
+        """Whether a file is cached, if only unverified; this counts as no use."""
         reference = self._resolver.known(name, filename)
-        return reference is not None and self._cache_dir.verified(reference) is not None
+        return reference is not None and (
+            self._cache_dir.verified(reference) is not None or self._cache_dir.found(reference)
+        )
 
     async def metadata(self, name: str, filename: str) -> bytes | None:
         """Read core metadata of a wheel that is cached, without a request upstream or a use."""

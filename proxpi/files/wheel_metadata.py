@@ -114,6 +114,7 @@ class WheelMetadata:
         if companion is not None and companion.metadata_of is not None:
             sources.insert(0, (companion, SparseFile.read))
         for reference, read in sources:
+            await self._cached.verify(reference)
             file = self._cache_dir.open(reference, used=False)
             if file is not None:
                 with closing(file), suppress(NoUsableMetadata, OSError):

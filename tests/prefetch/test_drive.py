@@ -84,6 +84,21 @@ class Prefetching(PrefetchCase):
         assert [self.page(name).headers["x-cache"] for name in names] == ["HIT"] * 20
         assert self.requested() == []
 
+    def test_metadata_of_a_restored_folder_is_read(self) -> None:
+        """Files that another program put there are verified, not requested upstream."""
+        names = [f"p{number}" for number in range(9)]
+        self.project("app", *names)
+        for name in names:
+            self.project(name)
+        for name in ["app", *names]:
+            self.page(name)
+            self.metadata(name)
+        self.build(prefetch=True, ttl=0.001)  # no usage log was written
+        self.clock.advance(1.0)
+        self.requested()
+        self.page("app")
+        assert self.requested() == [f"page {name}" for name in ["app", *names]]
+
     def test_hits_cost_nothing(self) -> None:
         """While all is fresh and cached, no page is searched and no metadata read."""
         self.project("app", "one")
