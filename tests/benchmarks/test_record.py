@@ -43,6 +43,6 @@ def test_a_client_of_macos_states_macos() -> None:
     """Where uv resolves for another platform, the recorded statement is that of the platform."""
     assert Case("web", "uv").agent(AGENT) == AGENT
     client = read_user_agent(Case("web", "uv", macos=True).agent(AGENT))
-    assert client.rank("a-1-cp313-cp313-macosx_14_0_arm64.whl") is not None
+    assert client.rank("a-1-cp313-cp313-macosx_12_0_arm64.whl") is not None
     assert client.rank("a-1-cp313-cp313-manylinux_2_28_x86_64.whl") is None
     assert (client.environment or {})["sys_platform"] == "darwin"
