@@ -23,7 +23,7 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from proxpi.index.client import IndexClient, IndexPage, IndexResponse, StoredResponse
+from proxpi.index.client import SMALL, IndexClient, IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_store import DOCUMENT, EXTRACTED, Extracted, PageStore, StoredPage
 from proxpi.index.representations import (
     Body,
@@ -229,9 +229,9 @@ class PageCache:
     async def search(self, name: str, find: Callable[[Sequence[bytes]], T]) -> T | None:
         """Return the result of a function for the pages of a project, which may be stale.
 
-        :param find: is called in a thread with the encoded pages of the indexes that have the
-            project (:func:`proxpi.simple.model.encode`), in order of precedence; pages that are
-            quarantined are left out
+        :param find: is called with the encoded pages of the indexes that have the project
+            (:func:`proxpi.simple.model.encode`), in order of precedence; pages that are
+            quarantined are left out. It runs in a thread, unless they are small.
         :return: ``None`` if there is no page
         """
         for load in (self._peek, self._load):
@@ -241,8 +241,10 @@ class PageCache:
             pairs = zip(self._indexes, entry.responses, strict=True)
             present = [index for index, each in pairs if each is not None and each.present]
             sections = [DOCUMENT + index.identity for index in present]
+            work = partial(search, entry.stored, sections, find)
+            small = sum(entry.stored.sections[each].size for each in sections) <= SMALL.size
             try:
-                return await self._in_thread(partial(search, entry.stored, sections, find))
+                return work() if small else await self._in_thread(work)
             except StoredPageLost:
                 continue  # maybe stored anew meanwhile: the next one is what the file holds now
         return None

@@ -30,8 +30,7 @@ MAX_SPECIFIERS = 2000
 # The version in the names of a wheel and an sdist (PEP 427, PEP 625); of a page, line by line.
 _NAME = r'[^"\\]*?-([0-9][^-"\\]*?)(?:-[^"\\]*\.whl|\.tar\.gz|\.zip|\.tar\.bz2|\.tgz)'
 _OF_FILE = re.compile(_NAME)
-_OF_LINE = re.compile(rb'\{"filename":"%b"' % _NAME.encode())
-_OF_LINES = re.compile(rb'\n\{"filename":"%b"' % _NAME.encode())
+_OF_LINES = re.compile(rb'\n\{"filename":"(%b)"' % _NAME.encode())
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -118,10 +117,14 @@ def _fitting(
     specifiers = _specifiers(wanted.specifiers)
     if specifiers is None:
         return
-    versions: dict[Version, list[bytes]] = {}
-    for text in {text for page in pages for text in _OF_LINES.findall(page)}:
+    texts: dict[bytes, list[tuple[bytes, re.Match[bytes]]]] = {}
+    for page in pages:
+        for match in _OF_LINES.finditer(page):
+            texts.setdefault(match[2], []).append((page, match))
+    versions: dict[Version, list[tuple[bytes, re.Match[bytes]]]] = {}
+    for text, lines in texts.items():
         if (version := _version(text.decode("utf-8", "replace"))) is not None:
-            versions.setdefault(version, []).append(text)
+            versions.setdefault(version, []).extend(lines)
     pinned = any(each.operator in ("==", "===") and "*" not in each.version for each in specifiers)
     accepts_all = bool(specifiers.prereleases)
     newest_first = sorted(versions, reverse=True)
@@ -136,30 +139,23 @@ def _fitting(
             continue
         files = [
             entry
-            for entry in _files(pages, versions[version])
+            for entry in _files(versions[version], client)
             if (pinned or not entry.get("yanked"))
             and _suits_python(entry.get("requires-python"), client)
-            and (not entry["filename"].endswith(".whl") or _rank(entry, client) is not None)
         ]
         if files:
             found = True
             yield files
 
 
-def _files(pages: Sequence[bytes], texts: Sequence[bytes]) -> list[FileEntry]:
-    """Return the files of one version, by the texts that stand for it in their names."""
-    files: dict[str, FileEntry] = {}
-    for page in pages:
-        for text in texts:
-            at = page.find(b"-" + text)
-            while at >= 0 and len(files) < MAX_FILES:
-                start, end = page.rfind(b"\n", 0, at) + 1, page.find(b"\n", at)
-                match = _OF_LINE.match(page, start, end)
-                if match is not None and match[1] == text:
-                    entry = _decode(page[start:end])
-                    # A name on two pages is that of the page with precedence.
-                    files.setdefault(entry["filename"], entry)
-                at = page.find(b"-" + text, end)
+def _files(lines: Sequence[tuple[bytes, re.Match[bytes]]], client: Client) -> list[FileEntry]:
+    """Return the sdists, and the wheels for a client, of lines that begin with a match."""
+    files: dict[bytes, FileEntry] = {}
+    for page, match in lines[:MAX_FILES]:
+        name = match[1].decode("utf-8", "replace")
+        # A name on two pages is that of the page with precedence.
+        if match[1] not in files and (not name.endswith(".whl") or _rank(name, client) is not None):
+            files[match[1]] = _decode(page[match.start() + 1 : page.find(b"\n", match.end())])
     return list(files.values())
 
 
@@ -190,7 +186,9 @@ def _specifiers(texts: frozenset[str]) -> SpecifierSet | None:
 def _best(files: Sequence[FileEntry], client: Client) -> Candidate | None:
     """Return the file of one version that a client takes: a wheel by its tags, else an sdist."""
     ranked = [
-        (rank, n) for n, each in enumerate(files) if (rank := _rank(each, client)) is not None
+        (rank, n)
+        for n, each in enumerate(files)
+        if (rank := _rank(each["filename"], client)) is not None
     ]
     if ranked:
         return _candidate(files[min(ranked)[1]])
@@ -203,8 +201,7 @@ def _candidate(entry: FileEntry) -> Candidate:
     return Candidate(entry["filename"], size, has_metadata, _uploaded(entry))
 
 
-def _rank(entry: FileEntry, client: Client) -> int | None:
-    filename: str = entry["filename"]
+def _rank(filename: str, client: Client) -> int | None:
     if client.ranks is not None:
         return client.rank(filename)
     # Of a client without a stated platform only this is known to suit.
