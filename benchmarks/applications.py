@@ -7,7 +7,7 @@ import json
 import attrs
 from captures import Captures
 from environments import interpreter_environment
-from installers import COMPILE, LOCK, PINNED_AT, PIP, UV, Installer, pinned
+from installers import COMPILE, LOCK, PIP, UV, YEAR_AGO, Installer, pinned
 
 #: Requirements by name of the application.
 APPLICATIONS: dict[str, list[str]] = {
@@ -110,6 +110,7 @@ class Case:
 
     :ivar python: version of the client's Python
     :ivar pinned: whether the releases of a year before are required
+    :ivar constrained: whether the releases that uv finds are required: pip would take very long
     :ivar macos: whether uv resolves for macOS on arm64, while it runs here
     :ivar old: whether uv resolves as of a year before
     :ivar pip: the version of pip; by default the newest
@@ -119,13 +120,14 @@ class Case:
     kind: str
     python: str = "3.13"
     pinned: bool = False
+    constrained: bool = False
     macos: bool = False
     old: bool = False
     pip: str = ""
 
     @property
     def name(self) -> str:
-        more = [word for word in ("pinned", "macos", "old") if getattr(self, word)]
+        more = [word for word in ("pinned", "constrained", "macos", "old") if getattr(self, word)]
         return "-".join([self.application, self.kind + self.pip, self.python, *more])
 
     @property
@@ -135,16 +137,17 @@ class Case:
 
     def installer(self) -> Installer:
         options = ["--python-platform", _MACOS] if self.macos else []
-        options += ["--exclude-newer", PINNED_AT] if self.old else []
+        options += YEAR_AGO if self.old else ()
         folder = interpreter_environment(self.python, self.pip)
         return Installer(self.kind, folder, tuple(options))
 
     def requirements(self, captures: Captures) -> list[str]:
         """Return the requirements; those of a pinned list are captured first."""
         requirements = APPLICATIONS[self.application]
-        if self.pinned:
-            return pinned(interpreter_environment(self.python), requirements, captures)
-        return requirements
+        if not (self.pinned or self.constrained):
+            return requirements
+        options = YEAR_AGO if self.pinned else ()
+        return pinned(interpreter_environment(self.python), requirements, captures, options)
 
     def agent(self, stated: str) -> str:
         """Return the ``User-Agent`` of the client, given what it stated here."""
@@ -156,7 +159,11 @@ class Case:
 
 
 CASES = [
-    *(Case(application, kind) for application in APPLICATIONS for kind in (UV, PIP)),
+    *(
+        Case(application, kind, constrained=(application, kind) == ("workflow", PIP))
+        for application in APPLICATIONS
+        for kind in (UV, PIP)
+    ),
     *(Case(each, kind, pinned=True) for each in ("web", "science") for kind in (UV, PIP)),
     *(Case(application, LOCK) for application in ("web", "notebook", "cloud")),
     *(Case(application, COMPILE, old=True) for application in ("web", "testing")),

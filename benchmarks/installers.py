@@ -23,8 +23,8 @@ from local_index import behind_slow_link, package_index
 PIP, UV, LOCK, COMPILE = "pip", "uv", "uv-lock", "uv-compile"
 #: The file of pinned requirements that uv writes.
 OUTPUT = "requirements.txt"
-#: The date of pinned lists.
-PINNED_AT = "2025-12-01T00:00:00Z"
+#: The option of uv for the releases of a year ago.
+YEAR_AGO = ("--exclude-newer", "2025-12-01T00:00:00Z")
 #: MiB per second of a connection over the slow link.
 RATE = 40
 #: Runs until captures are complete: each may fail or go on otherwise for a page that lacks digests.
@@ -89,13 +89,16 @@ class Installer:
         return spent
 
 
-def pinned(environment: Path, requirements: Sequence[str], captures: Captures) -> list[str]:
-    """Return the releases that uv chose a year before the captures, pinned: ``name==version``.
+def pinned(
+    environment: Path, requirements: Sequence[str], captures: Captures, options: Sequence[str] = ()
+) -> list[str]:
+    """Return the releases that uv chooses with these options, pinned: ``name==version``.
 
     :raises BenchmarkError: if uv finds none
     """
-    installer = Installer(COMPILE, environment, ("--exclude-newer", PINNED_AT))
-    return capture(installer, requirements, captures).output.split()
+    return capture(
+        Installer(COMPILE, environment, tuple(options)), requirements, captures
+    ).output.split()
 
 
 def _project(requirements: Sequence[str]) -> str:
