@@ -49,12 +49,15 @@ class Distribution:
         return len(self.data)
 
 
-def _metadata(name: str, version: str, requires: Sequence[str]) -> bytes:
+def _metadata(
+    name: str, version: str, requires: Sequence[str], extras: Sequence[str] = ()
+) -> bytes:
     lines = [
         "Metadata-Version: 2.2",
         f"Name: {name}",
         f"Version: {version}",
         "Requires-Python: >=3.8",
+        *(f"Provides-Extra: {extra}" for extra in extras),
         *(f"Requires-Dist: {requirement}" for requirement in requires),
     ]
     return ("\n".join(lines) + "\n").encode()
@@ -65,12 +68,13 @@ def make_wheel(
     version: str = "1.0",
     *,
     requires: Sequence[str] = (),
+    extras: Sequence[str] = (),
     padding: int = 0,
 ) -> Distribution:
     """Make a wheel of one package with a ``__version__``, and bytes that do not compress."""
     package = canonicalize_name(name).replace("-", "_")
     info = f"{package}-{version}.dist-info"
-    metadata = _metadata(name, version, requires)
+    metadata = _metadata(name, version, requires, extras)
     members = {
         f"{package}/__init__.py": f'__version__ = "{version}"\n'.encode(),
         f"{info}/METADATA": metadata,
