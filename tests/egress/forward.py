@@ -152,6 +152,7 @@ class Squid(Forward):
         root = beside(need("squid-openssl", "squid"))
         if root != Path("/"):
             lines.append(f"error_directory {root}/usr/share/squid/errors/templates")
+            lines.append(f"unlinkd_program {root}/usr/lib/squid/unlinkd")
             lines.append(f"mime_table {root}/usr/share/squid/mime.conf")
             lines.append(f"icon_directory {root}/usr/share/squid/icons")
             lines.append(f"err_page_stylesheet {root}/etc/squid/errorpage.css")

@@ -51,7 +51,7 @@ def test_served(kind: type[Forward], tls: bool, start_proxy: StartProxy) -> None
     """
     with FakeIndex(tls=tls) as index, kind(locked=True) as forward:
         index.add(WHEEL)
-        proxy = start_proxy(index, **variables(forward.private_url))
+        proxy = start_proxy(index, prefetch="off", **variables(forward.private_url))
         assert_served(proxy)
         proxy.stop()
         requests = index.requests()
@@ -128,7 +128,8 @@ def test_secure_proxy(tls: bool, tmp_path: Path, start_proxy: StartProxy) -> Non
         assert reply.status == 502
         assert re.search(f"proxy {forward.url}: .*certificate", reply.text)
         assert index.origin not in reply.text
-        proxy = start_proxy(index, ca_bundle=certificate, **variables(forward.private_url))
+        settings = {"ca_bundle": certificate, "prefetch": "off"}
+        proxy = start_proxy(index, **settings, **variables(forward.private_url))
         assert_served(proxy)
         proxy.stop()
     assert [method for method, _ in forward.served] == (["CONNECT"] if tls else ["GET", "GET"])
@@ -157,7 +158,8 @@ def test_no_proxy(start_proxy: StartProxy) -> None:
     """``NO_PROXY`` is applied to each host: the index directly, its files through the proxy."""
     with FakeIndex(files_elsewhere=True) as index, Tinyproxy() as forward:
         index.add(WHEEL)
-        assert_served(start_proxy(index, NO_PROXY=netloc(index), **variables(forward.url)))
+        given = {"prefetch": "off", "NO_PROXY": netloc(index), **variables(forward.url)}
+        assert_served(start_proxy(index, **given))
     assert [target.partition("/files/")[0] for _, target in forward.served] == [index.files_url]
 
 
@@ -230,7 +232,8 @@ def test_dropped_tunnel(tls_index: FakeIndex, start_proxy: StartProxy, when_used
     """One tunnel serves request after request; one that the proxy drops is replaced unnoticed."""
     tls_index.add(WHEEL)
     with Relay(tls_index) as relay:
-        proxy = start_proxy(tls_index, HTTPS_PROXY=relay.origin, index_ttl=0)
+        settings = {"index_ttl": 0, "prefetch": "off"}
+        proxy = start_proxy(tls_index, HTTPS_PROXY=relay.origin, **settings)
         for tunnels in (1, 1, 2):
             if tunnels == 2:
                 (relay.drop_when_used if when_used else relay.drop)()

@@ -82,7 +82,7 @@ def test_connections(stack: ExitStack, fake_index: FakeIndex, start_proxy: Start
     wheels = [make_wheel(f"demo-{number}") for number in range(8)]
     paths = [index.add(wheel) for wheel in wheels]
     index.script("/files/*", Behavior(hold_after=3))
-    proxy = start_proxy(index, upstream_connections=3, slow_download="stream")
+    proxy = start_proxy(index, upstream_connections=3, slow_download="stream", prefetch="off")
     for wheel in wheels:
         assert proxy.get(f"/index/{wheel.project}/").status == 200
     clients = stack.enter_context(ThreadPoolExecutor(8))
@@ -109,7 +109,7 @@ def test_client_that_leaves_the_queue(
     for wheel in (held, wanted, left):
         index.add(wheel)
     index.script("/files/held/*", Behavior(hold=True))
-    proxy = start_proxy(index, upstream_connections=1, download_timeout=0.9)
+    proxy = start_proxy(index, upstream_connections=1, download_timeout=0.9, prefetch="off")
     for wheel in (held, wanted, left):
         assert proxy.get(f"/index/{wheel.project}/").status == 200
     clients = stack.enter_context(ThreadPoolExecutor(3))

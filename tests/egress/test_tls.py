@@ -168,7 +168,7 @@ def test_client_certificate_elsewhere(
             index.add(wheel, url=f"https://localhost:{files.port}{path}")
             url = f"{server.origin}/simple/"
             given = {"ca_bundle": ours.path, "client_cert": client, "NETRC": netrc}
-            proxy = start_proxy(index_url=url, **given)
+            proxy = start_proxy(index_url=url, prefetch="off", **given)
             fetch(proxy, wheel)
             proxy.stop()
     assert [shown.certificate for shown in files.shown] == [False, True]

@@ -37,7 +37,8 @@ def proxies(folder: Path) -> Iterator[StartProxy]:
     Start proxies, which end with the block, in front of an index, whose certificate they trust.
 
     Keywords in upper case are variables, others settings without ``PROXPI_``. Clients wait half a
-    minute for a file, so that no test depends on the speed of the machine.
+    minute for a file, so that no test depends on the speed of the machine. A test that counts each
+    connection or request sets ``prefetch="off"``: background requests are not those of its client.
     """
     with ExitStack() as stack:
 
