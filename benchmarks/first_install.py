@@ -33,7 +33,7 @@ from local_index import LocalIndex, behind_slow_link, package_index
 from programs import EMPTY, Program
 from results import DIRECT, OFF, PROXPI, Measure, Target
 from scenario import STREAMING, Benchmark, Scenario, Sizes
-from tree import root
+from tree import items, names, root
 
 #: Seconds after which pages expire, where they shall; longer than an installation from the cache.
 TTL = 15
@@ -207,6 +207,7 @@ def _measures(sizes: Sizes) -> list[Measure]:
 def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
     clients = environment("clients", ["pip", "uv"])
     with package_index() as index, behind_slow_link(index, RATE) as far:
+        index.prepare(item for name in names() for item in items(name))
         aging: list[tuple[Trial, Program, Path, float]] = []
         for kind in KINDS:
             trial = Trial(
@@ -243,16 +244,14 @@ def _real_trees(bench: Benchmark, programs: Sequence[Program]) -> None:
     ours = [program for program in variants(programs) if program.name in (PROXPI, OFF)]
     for case in CASES:
         requirements, installer = case.requirements(captures), case.installer()
-        done = capture(installer, requirements, captures)
-        client: Client = installer
-        if case.macos:
-            client = Replay(
-                case.agent(done.log[0][1]), [tuple(row[2:5]) for row in sorted(done.log)]
-            )
-        else:
-            bench.values.note(f"first_{case.name}", DIRECT, done.seconds)
+        log = sorted(capture(installer, requirements, captures).log)
+        asked: list[Item] = [tuple(row[2:5]) for row in log]
+        client = Replay(case.agent(log[0][1]), asked) if case.macos else installer
         with package_index(captures) as index, behind_slow_link(index, RATE) as far:
+            index.prepare(asked)
             trial = Trial(bench, index, far, client, requirements, case.name)
+            if client is installer:
+                trial.direct()
             for program in ours:
                 shutil.rmtree(trial.nothing_cached(program))
 

@@ -109,13 +109,12 @@ def _project(requirements: Sequence[str]) -> str:
 
 @attrs.frozen
 class Run:
-    """A run of a client.
+    """A run of a client that filled captures.
 
     :ivar log: the requests as the index logs them
     :ivar output: the requirements that uv wrote, where that is its task
     """
 
-    seconds: float
     log: list[list[Any]]
     output: str
 
@@ -132,9 +131,9 @@ def capture(installer: Installer, requirements: Sequence[str], captures: Capture
             package_index(captures) as index,
             behind_slow_link(index, RATE) as far,
         ):
-            error, seconds = None, 0.0
+            error = None
             try:
-                seconds = installer.run(far.url(), requirements, Path(folder))
+                installer.run(far.url(), requirements, Path(folder))
             except BenchmarkError as failed:
                 error = failed
             if index.get("/captured", {}).body != b"0":
@@ -143,5 +142,5 @@ def capture(installer: Installer, requirements: Sequence[str], captures: Capture
                 raise error
             written = Path(folder, OUTPUT)
             output = written.read_text() if written.exists() else ""
-            return Run(seconds, json.loads(index.get("/log", {}).body), output)
+            return Run(json.loads(index.get("/log", {}).body), output)
     raise BenchmarkError(f"the captures in {captures.folder} are incomplete: start again")

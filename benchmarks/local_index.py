@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import attrs
 from captures import Captures
@@ -35,6 +35,19 @@ class LocalIndex:
     def download_count(self) -> int:
         """Return the number of downloads of blobs so far."""
         return int(self.get("/downloads", {}).body)
+
+    def prepare(self, items: Iterable[tuple[str, str, str]]) -> None:
+        """Make a package index prepare its responses, so that it only sends them from now on.
+
+        :param items: each ``page``, ``metadata`` or ``file``, its project, its file name
+        """
+        for kind, project, filename in items:
+            suffix = ".metadata" if kind == "metadata" else ""
+            path = (
+                f"files/{project}/{quote(filename)}{suffix}" if filename else f"simple/{project}/"
+            )
+            self.get(f"/{path}", {"Accept-Encoding": "gzip", "Range": "bytes=0-0"})
+        self.get("/log", {})
 
     def files(self, project: str) -> list[tuple[str, str, int]]:
         """Return name, path and size of the files of a project."""

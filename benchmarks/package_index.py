@@ -1,10 +1,10 @@
 """Serves an index of packages with dependencies on the loopback interface, and logs its requests.
 
 Its content is the synthetic tree (``tree.py``) or the captures of a folder (``captures.py``). Pages
-have relative links, an entity tag and gzip, as large public indexes have. A page is rendered at its
-first request and stays the same until the process ends, whatever is captured meanwhile. ``/log``
-gives the requests since it was last asked, as JSON, ``/captured`` the number of captures. The
-program prints its port and serves until it is ended.
+have relative links, an entity tag and gzip, as large public indexes have. A response is made in a
+thread at its first request, and kept: pages stay the same until the process ends, whatever is
+captured meanwhile. ``/log`` gives the requests since it was last asked, as JSON, ``/captured`` the
+number of captures. The program prints its port and serves until it is ended.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from stand_ins import StandIn
 from tree import Tree
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IPullProducer
 from twisted.internet.threads import deferToThread
@@ -57,9 +58,9 @@ class Content(Protocol):
 
 @attrs.frozen
 class Body:
-    """A response body: its media type, its coding and its bytes."""
+    """A response body: its media type, its bytes, their coding and their entity tag."""
 
-    kind: str
+    media_type: str
     content: StandIn
     coding: str = ""
     etag: str = ""
@@ -97,7 +98,7 @@ class PackageIndex(Resource):
     def __init__(self, content: Content) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._content = content
-        self._pages: dict[tuple[str, bool], Body] = {}
+        self._bodies: dict[tuple[str, str, str, bool], Body] = {}
         self._log: list[tuple[float, str, str, str, str, int, int]] = []
 
     def render_GET(self, request: Request) -> bytes | int:
@@ -111,15 +112,15 @@ class PackageIndex(Resource):
         parts = path.split("/")
         compressed = "gzip" in (request.getHeader("Accept-Encoding") or "")
         if parts[0] == "simple" and len(parts) == 2:
-            found = deferToThread(self._page, parts[1], compressed)
             asked = ("page", parts[1], "")
         elif parts[0] == "files" and len(parts) == 3:
             kind = "metadata" if parts[2].endswith(".metadata") else "file"
             asked = (kind, parts[1], parts[2].removesuffix(".metadata"))
-            found = deferToThread(self._file, *asked)
         else:
             request.setResponseCode(404)
             return b"not found\n"
+        body = self._bodies.get((*asked, compressed))
+        found = succeed(body) if body else deferToThread(self._make, *asked, compressed)
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
 
@@ -136,28 +137,24 @@ class PackageIndex(Resource):
         found.addCallbacks(send, fail)
         return NOT_DONE_YET
 
-    def _page(self, project: str, compressed: bool) -> Body | None:
-        key = project, compressed
-        if key not in self._pages and (entries := self._content.page(project)):
-            files = [
-                {"url": f"../../files/{project}/{quote(entry['filename'])}", **entry}
-                for entry in entries
-            ]
-            meta = {"api-version": "1.1"}
-            page = {"meta": meta, "name": project, "versions": _versions(entries), "files": files}
-            data = json.dumps(page).encode()
-            data = gzip.compress(data, 6, mtime=0) if compressed else data
-            etag = hashlib.md5(data).hexdigest()
-            self._pages[key] = Body(_JSON, _bytes(data), "gzip" if compressed else "", etag)
-        return self._pages.get(key)
-
-    def _file(self, kind: str, project: str, filename: str) -> Body | None:
-        if kind == "metadata":
-            metadata = self._content.metadata(project, filename)
-            content = _bytes(metadata) if metadata else None
+    def _make(self, kind: str, project: str, filename: str, compressed: bool) -> Body | None:
+        content: StandIn | None = None
+        coding = etag = ""
+        if kind == "page":
+            if entries := self._content.page(project):
+                page = _page(project, entries)
+                coding = "gzip" if compressed else ""
+                content = _bytes(gzip.compress(page, 6, mtime=0) if compressed else page)
+                etag = hashlib.md5(content.head).hexdigest()
+        elif kind == "metadata":
+            content = _bytes(self._content.metadata(project, filename))
         else:
             content = self._content.file(project, filename)
-        return Body("application/octet-stream", content) if content else None
+        if not (content and content.size):
+            return None
+        media_type = _JSON if kind == "page" else "application/octet-stream"
+        body = Body(media_type, content, coding, etag)
+        return self._bodies.setdefault((kind, project, filename, compressed), body)
 
     def _send(self, request: Request, body: Body | None) -> int:
         """Send a body, or the one requested range of it; return its bytes."""
@@ -166,7 +163,7 @@ class PackageIndex(Resource):
             request.finish()
             return 0
         start, stop = 0, body.content.size
-        request.setHeader("Content-Type", body.kind)
+        request.setHeader("Content-Type", body.media_type)
         request.setHeader("Accept-Ranges", "bytes")
         request.setHeader("Vary", "Accept-Encoding")
         if body.coding:
@@ -187,10 +184,17 @@ class PackageIndex(Resource):
         return stop - start
 
 
-def _versions(entries: list[dict[str, Any]]) -> list[str]:
-    """Return the versions of wheels, as far as their names tell them."""
+def _page(project: str, entries: list[dict[str, Any]]) -> bytes:
+    files = [
+        {"url": f"../../files/{project}/{quote(entry['filename'])}", **entry} for entry in entries
+    ]
+    # As far as the names of wheels tell them.
     names = (entry["filename"] for entry in entries if entry["filename"].endswith(".whl"))
-    return list(dict.fromkeys(name.split("-")[1] for name in names))
+    versions = list(dict.fromkeys(name.split("-")[1] for name in names))
+    meta = {"api-version": "1.1"}
+    return json.dumps(
+        {"meta": meta, "name": project, "versions": versions, "files": files}
+    ).encode()
 
 
 def main(content: Content) -> None:

@@ -65,6 +65,13 @@ def _requirements() -> dict[str, list[str]]:
     return found
 
 
+def items(project: str) -> list[tuple[str, str, str]]:
+    """Return all that an index serves for a project: kind, project, file name."""
+    filenames = [_wheel(project, version).filename for version in VERSIONS]
+    kinds = [(kind, project, name) for name in filenames for kind in ("metadata", "file")]
+    return [("page", project, ""), *kinds]
+
+
 @cache
 def _wheel(project: str, version: str) -> Wheel:
     requirements = [
