@@ -16,6 +16,7 @@ import http.client
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
-from applications import CASES
+from applications import CASES, Case
 from captures import Captures, default_folder
 from clients import LONG_TIMEOUT, MIB, PAGE_HEADERS
 from environments import BenchmarkError, environment
@@ -94,14 +95,12 @@ def variants(programs: Sequence[Program]) -> list[Program]:
     """Return the programs, with proxpi twice: with prefetch and without."""
     found = []
     for program in programs:
-        found.append(program)
         if program.name == PROXPI:
-            found[-1:] = [
-                attrs.evolve(program, settings={**program.settings, "PROXPI_PREFETCH": "on"}),
-                attrs.evolve(
-                    program, name=OFF, settings={**program.settings, "PROXPI_PREFETCH": "off"}
-                ),
-            ]
+            for name, mode in ((PROXPI, "on"), (OFF, "off")):
+                settings = {**program.settings, "PROXPI_PREFETCH": mode}
+                found.append(attrs.evolve(program, name=name, settings=settings))
+        else:
+            found.append(program)
     return found
 
 
@@ -240,20 +239,31 @@ def _real_measures(sizes: Sizes) -> list[Measure]:
 
 
 def _real_trees(bench: Benchmark, programs: Sequence[Program]) -> None:
-    captures = Captures(default_folder())
     ours = [program for program in variants(programs) if program.name in (PROXPI, OFF)]
+    failures = []
     for case in CASES:
-        requirements, installer = case.requirements(captures), case.installer()
-        log = sorted(capture(installer, requirements, captures).log)
-        asked: list[Item] = [tuple(row[2:5]) for row in log]
-        client = Replay(case.agent(log[0][1]), asked) if case.macos else installer
-        with package_index(captures) as index, behind_slow_link(index, RATE) as far:
-            index.prepare(asked)
-            trial = Trial(bench, index, far, client, requirements, case.name)
-            if client is installer:
-                trial.direct()
-            for program in ours:
-                shutil.rmtree(trial.nothing_cached(program))
+        print(case.name, file=sys.stderr)
+        try:
+            _real_tree(bench, ours, case)
+        except BenchmarkError as error:
+            failures.append(f"{case.name}: {error}")
+    if failures:
+        raise BenchmarkError("\n".join(failures))
+
+
+def _real_tree(bench: Benchmark, programs: Sequence[Program], case: Case) -> None:
+    captures = Captures(default_folder())
+    requirements, installer = case.requirements(captures), case.installer()
+    log = sorted(capture(installer, requirements, captures).log)
+    asked: list[Item] = [tuple(row[2:5]) for row in log]
+    client = Replay(case.agent(log[0][1]), asked) if case.macos else installer
+    with package_index(captures) as index, behind_slow_link(index, RATE) as far:
+        index.prepare(asked)
+        trial = Trial(bench, index, far, client, requirements, case.name)
+        if client is installer:
+            trial.direct()
+        for program in programs:
+            shutil.rmtree(trial.nothing_cached(program))
 
 
 def _real_targets() -> Iterator[Target]:
@@ -278,11 +288,5 @@ SCENARIOS = [
         ],
         _run,
     ),
-    Scenario(
-        "real-trees",
-        _real_measures,
-        list(_real_targets()),
-        _real_trees,
-        on_request=True,
-    ),
+    Scenario("real-trees", _real_measures, list(_real_targets()), _real_trees, on_request=True),
 ]
