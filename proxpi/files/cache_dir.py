@@ -3,9 +3,10 @@
 A cached file is *unverified* (it was found, and was not compared with its page yet) or *verified*
 (its identity, URL and digests are remembered, over a restart as well). Only verified files are
 served; a file with another identity than the remembered one is unverified. A file without a digest
-is verified by its size alone. A downloaded file is hashed while it arrives, and flushed to disk
-before it gets its cache path; a found file is read once. While the folder is being *cleared*, found
-files are neither verified nor served.
+is verified by its size alone. A downloaded file is hashed while it arrives. It is served from its
+rename on, and flushed to disk afterwards; until then the usage log has it as unverified, since a
+power failure may leave other bytes. A found file is read once. While the folder is being *cleared*,
+found files are neither verified nor served.
 
 All renames into and out of cache paths happen on the reactor's thread. The outcome of a thread
 concerns the file with the identity that the thread saw; it is dropped where another file lies by
@@ -29,6 +30,7 @@ from urllib.parse import unquote
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from proxpi import atomic_files
 from proxpi.atomic_files import ThrottledLog
@@ -365,7 +367,7 @@ class CacheDir:
         now: float = 0.0,
     ) -> OpenFile | None:
         """
-        Flush a finished file, rename it to its cache path; raises `Mismatch` for wrong bytes.
+        Rename a finished file to its cache path; raises `Mismatch` for wrong bytes.
 
         :param validators: its entity tag and date for a revalidation; see :class:`VerifiedFile`
         :return: ``None`` once it is cached; if it may not be, an open file without a name
@@ -375,8 +377,6 @@ class CacheDir:
         compare(partial.digests, reference)
         digests = partial.digests.hex()
         descriptor = partial.file.fileno()
-        if partial.cache_path is not None:
-            await self.writes(lambda: os.fsync(descriptor))
         path = partial.cache_path
         if path is None:  # a DELETE may have come meanwhile
             file, size, sha256 = reopen(partial.file), partial.digests.size, digests["sha256"]
@@ -391,8 +391,28 @@ class CacheDir:
         url = digest_of_url(reference.url)
         verified = VerifiedFile(identity, digests, url, reference.listing_key, *known)
         prefetched = partial.reservation.prefetched()
-        self.eviction_index.add(path, identity.size, verified, prefetched=prefetched)
+        self.eviction_index.add(path, identity.size, verified, prefetched=prefetched, flushed=False)
+        self._flush(path, identity)
         return None
+
+    def _flush(self, path: str, identity: Identity) -> None:
+        """Flush a cached file to disk, which may take milliseconds, in a thread."""
+
+        def flush() -> None:
+            with open(self.folder / path, "rb") as file:
+                os.fsync(file.fileno())
+
+        def note_error(failure: Failure) -> None:
+            error = failure.value
+            if not isinstance(error, OSError):
+                failure.raiseException()
+            elif not layout.is_missing(error):  # it was evicted meanwhile
+                self.eviction_index.mark_unverified(path, identity)
+                self.log_refusal(error)
+
+        flushed = self.writes(flush)
+        flushed.addCallback(lambda _: self.eviction_index.set_flushed(path, identity))
+        flushed.addErrback(note_error)
 
     def discard(self, partial: PartialFile) -> None:
         partial.close()

@@ -71,13 +71,17 @@ def value(uses: int, size: int) -> float:
 
 @attrs.define(eq=False)
 class _IndexedFile:
-    """A cached file: bytes, uses since it was added, and when it was last used (`turn`)."""
+    """A cached file: bytes, uses since it was added, and when it was last used (`turn`).
+
+    :ivar flushed: whether its bytes are on the disk
+    """
 
     size: int
     uses: int
     priority: float
     turn: int
     verified: VerifiedFile | None = None
+    flushed: bool = True
 
     @property
     def prefetched(self) -> bool:
@@ -129,8 +133,12 @@ class EvictionIndex:
         verified: VerifiedFile | None = None,
         *,
         prefetched: bool = False,
+        flushed: bool = True,
     ) -> None:
-        """Add a file in the place of any other; with the same size it keeps its uses."""
+        """Add a file in the place of any other; with the same size it keeps its uses.
+
+        :param flushed: whether its bytes are on the disk; see :meth:`set_flushed`
+        """
         file = self._files.get(path)
         if file is not None and file.size == size:
             file.verified = verified
@@ -141,7 +149,15 @@ class EvictionIndex:
             self.used += size
             self.prefetched += size if prefetched else 0
             self._push(path)
+        self._files[path].flushed = flushed
         self._note_change(path)
+
+    def set_flushed(self, path: str, identity: Identity) -> None:
+        """Note that the bytes of a verified file are on the disk, if it has this identity."""
+        verified = self.verified(path)
+        if verified is not None and verified.identity == identity:
+            self._files[path].flushed = True
+            self.changes += 1
 
     def remove(self, path: str) -> None:
         if (file := self._files.pop(path, None)) is not None:
@@ -260,9 +276,15 @@ class EvictionIndex:
         self._add_all(rows)
 
     def dump(self) -> bytes:
-        """Write the document; of the files, the least recently used first."""
+        """Write the document; of the files, the least recently used first.
+
+        A file that is not flushed yet is unverified there: a power failure may leave other bytes.
+        """
         rows = sorted(self._files.items(), key=lambda item: item[1].turn)
-        files = [(path, each.size, each.uses, each.priority, each.verified) for path, each in rows]
+        files = [
+            (path, each.size, each.uses, each.priority, each.verified if each.flushed else None)
+            for path, each in rows
+        ]
         return msgspec.json.encode(_Document(VERSION, self._inflation, files))
 
     def load(self, document: bytes) -> None:

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from proxpi import atomic_files
-from proxpi.files import cache_dir, quota
+from proxpi.files import EvictionIndex, FileReference, cache_dir, quota
 from proxpi.files.layout import RESERVED
 from proxpi.files.verify import Mismatch
 from tests.support.agent import Reply
@@ -294,6 +294,48 @@ class Found(CacheCase):
         assert self.cache_dir.found(file)
 
 
+class Flushing(CacheCase):
+    def hold(self, file: FileReference) -> None:
+        """Keep a file, whose flush to disk waits for a thread."""
+        partial = self.begin(file, b"data")
+        self.held = True
+        assert self.result(run(self.cache_dir.adopt(partial, file))) is None
+        self.held = False
+        self.cache_dir.discard(partial)
+
+    def test_a_file_is_served_before_it_is_flushed(self) -> None:
+        """The usage log has a file as unverified until its bytes are on the disk."""
+        file = ref("x.whl", b"data")
+        self.hold(file)
+        assert self.content(file) == b"data"
+        documents = [self.cache_dir.eviction_index.dump()]
+        self.run_threads()
+        documents.append(self.cache_dir.eviction_index.dump())
+        for document, verified in zip(documents, (False, True), strict=True):
+            restarted = EvictionIndex()
+            restarted.load(document)
+            assert (restarted.verified(file.cache_path or "") is not None) == verified
+
+    def test_a_file_is_deleted_before_it_is_flushed(self) -> None:
+        """The flush of a deleted file leaves the next one alone."""
+        file = ref("x.whl", b"data")
+        self.hold(file)
+        self.delete(file)
+        self.hold(file)
+        self.run_threads()
+        assert self.content(file) == b"data"
+
+    def test_a_disk_that_refuses_the_bytes_late(self) -> None:
+        """A quota that only shows when a file is flushed leaves the file unverified, and logged."""
+        error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        with mock.patch.object(os, "fsync", mock.Mock(side_effect=error)):
+            with logged("proxpi.files") as log:
+                file = self.keep("x.whl", b"data")
+            assert os.strerror(errno.EDQUOT) in log.text
+            assert self.cache_dir.open(file) is None
+        assert self.check(file)
+
+
 class Adopting(CacheCase):
     def test_compared(self) -> None:
         """The digest decides, else the size; other bytes are refused in words, and removed."""
@@ -410,22 +452,14 @@ class Deletion(CacheCase):
     def test_being_fetched(self) -> None:
         """A download that began before is given to its clients, and not cached; the next one is."""
         file = ref("x.whl", b"data")
-        for late in (False, True):
-            partial = self.begin(file, b"data")
-            self.held = True
-            if not late:
-                self.delete(file)
-            adopted = run(self.cache_dir.adopt(partial, file))
-            if late:
-                self.delete(file)
-            self.run_threads()
-            uncached = self.result(adopted)
-            self.held = False
-            self.cache_dir.discard(partial)
-            assert uncached is not None
-            assert uncached.read(0, 9) == b"data"
-            uncached.close()
-            assert self.on_disk() == self.used == 0
+        partial = self.begin(file, b"data")
+        self.delete(file)
+        uncached = self.result(run(self.cache_dir.adopt(partial, file)))
+        self.cache_dir.discard(partial)
+        assert uncached is not None
+        assert uncached.read(0, 9) == b"data"
+        uncached.close()
+        assert self.on_disk() == self.used == 0
         self.keep(file, b"data")
 
     def test_by_name(self) -> None:

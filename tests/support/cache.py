@@ -104,7 +104,7 @@ class CacheCase(FolderCase):
             self.run_thread()
 
     def adopt(self, partial: PartialFile, reference: FileReference) -> OpenFile | None:
-        """Adopt and discard a partial file; its own flush to disk waits for no other thread."""
+        """Adopt and discard a partial file; its flush to disk waits for no other thread."""
         held, self.held = self.held, False
         adopted = run(self.cache_dir.adopt(partial, reference))
         while not adopted.called:
