@@ -51,7 +51,7 @@ def test_running(fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path)
         started = time.monotonic()
         slow = pool.submit(proxy.get, "/index/slow/")
         silent = pool.submit(proxy.get, "/index/silent/")
-        fake_index.wait_for(lambda requests: len(requests) == 4)
+        fake_index.wait_for(lambda seen: sum(not each.is_file for each in seen) == 4)
         for jump in (HOUR, -HOUR):
             clock.jump(jump)
             page = proxy.get("/index/demo/")

@@ -163,7 +163,8 @@ def test_deleted(
             for page in DELETES[path]:
                 fake_index.script(PAGES[page], Behavior(hold=True))
                 clients.submit(proxy.get, page)
-            fake_index.wait_for(lambda requests: len(requests) >= len(DELETES[path]))
+            asked = {PAGES[page] for page in DELETES[path]}
+            fake_index.wait_for(lambda seen: asked <= {each.path for each in seen})
         assert proxy.request("DELETE", path).status == 200
         proxy.stop(SIGKILL)
         for page in DELETES[path] if under_way else []:
@@ -181,7 +182,7 @@ def test_deleted(
         fake_index.clear_requests()
         invalidated = page in DELETES[path]
         assert _get(proxy, page).headers["x-cache"] == ("MISS" if invalidated else "HIT")
-        asked = [seen for seen in fake_index.requests() if not seen.is_file]
-        conditional = ["if-none-match" in seen.headers for seen in asked]
+        pages = [seen for seen in fake_index.requests() if not seen.is_file]
+        conditional = ["if-none-match" in seen.headers for seen in pages]
         assert conditional == [False] * invalidated
         assert _get(proxy, page, HTML).headers["x-cache"] == "HIT"

@@ -37,7 +37,7 @@ def test_requests_upstream(fake_index: FakeIndex, start_proxy: StartProxy) -> No
     """A cold file costs one page in normal form and one download; a 304 revalidates the page."""
     wheel = make_wheel("demo-app")
     path = fake_index.add(wheel)
-    proxy = start_proxy(fake_index, index_ttl=EXPIRED_AT_ONCE)
+    proxy = start_proxy(fake_index, index_ttl=EXPIRED_AT_ONCE, prefetch="off")
     reply = proxy.get(f"/index/Demo.App/{wheel.filename}")
     assert (reply.status, reply.body) == (200, wheel.data)
     asked = [(seen.method, seen.path) for seen in fake_index.requests()]
