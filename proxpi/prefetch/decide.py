@@ -339,11 +339,11 @@ class ClientRun:
         return self._projects.setdefault(name, _Project())
 
     def _is_chosen(self, guess: Guess) -> bool:
-        return self._projects[guess.project].chosen == guess.filename
+        return self._project(guess.project).chosen == guess.filename
 
     def _is_read(self, guess: Guess) -> bool:
         """Whether the metadata of a guess is known."""
-        return guess.filename in self._projects[guess.project].requirements
+        return guess.filename in self._project(guess.project).requirements
 
     def _guess(self, guess: Guess) -> None:
         if guess not in self._guesses:

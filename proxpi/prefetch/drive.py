@@ -13,7 +13,8 @@ A run that is full is replaced at the next request.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -74,6 +75,15 @@ class _Run:
     active: bool = False
 
 
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Log an error of prefetching's own, which no client's request may fail for."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 (whatever it is)
+        _log.failure("while prefetching")
+
+
 @attrs.define(eq=False, kw_only=True)
 class Prefetcher:
     """The client runs.
@@ -103,11 +113,12 @@ class Prefetcher:
 
         :param client: address and ``User-Agent``
         """
-        run = self._run(client, hit)
-        run.variant = variant
-        self._use(Guess(Kind.PAGE, name))
-        run.decisions.page_requested(name)
-        self._advance(run)
+        with _contained():
+            run = self._run(client, hit)
+            run.variant = variant
+            self._use(Guess(Kind.PAGE, name))
+            run.decisions.page_requested(name)
+            self._advance(run)
 
     def file_requested(
         self, client: tuple[str, str], name: str, filename: str, *, hit: bool, whole: bool
@@ -117,17 +128,18 @@ class Prefetcher:
 
         :param whole: whether for all bytes of it
         """
-        run = self._run(client, hit)
-        if filename.endswith(METADATA):
-            filename = filename.removesuffix(METADATA)
-            self._use(Guess(Kind.METADATA, name, filename))
-            run.decisions.metadata_requested(name, filename)
-        else:
-            self._use(Guess(Kind.FILE, name, filename))
-            listed = self._pages.ready_file(name, filename)
-            advertised = listed is not None and bool(model.metadata_hash(listed.entry))
-            run.decisions.file_requested(name, filename, advertised, whole)
-        self._advance(run)
+        with _contained():
+            run = self._run(client, hit)
+            if filename.endswith(METADATA):
+                filename = filename.removesuffix(METADATA)
+                self._use(Guess(Kind.METADATA, name, filename))
+                run.decisions.metadata_requested(name, filename)
+            else:
+                self._use(Guess(Kind.FILE, name, filename))
+                listed = self._pages.ready_file(name, filename)
+                advertised = listed is not None and bool(model.metadata_hash(listed.entry))
+                run.decisions.file_requested(name, filename, advertised, whole)
+            self._advance(run)
 
     def count_wasted(self) -> None:
         """Count what was prefetched and not used in time."""
@@ -177,9 +189,8 @@ class Prefetcher:
                     work = self._fetch_file(run, guess)
                 case Join(guess):
                     work = self._join_file(run, guess)
-            Deferred.fromCoroutine(work).addCallbacks(
-                lambda _: self._advance(run),
-                lambda failure: _log.failure("while prefetching", failure=failure),
+            Deferred.fromCoroutine(work).addCallback(lambda _: self._advance(run)).addErrback(
+                lambda failure: _log.failure("while prefetching", failure=failure)
             )
 
     def state(self, guess: Guess) -> State:

@@ -516,6 +516,8 @@ EVENTS = st.lists(
         st.tuples(st.just("page_arrived"), NAMES),
         st.tuples(st.just("metadata_arrived"), NAMES, VERSIONS, st.lists(NAMES, max_size=4)),
         st.tuples(st.just("failed"), NAMES),
+        st.tuples(st.just("sdist_requested"), NAMES),
+        st.tuples(st.just("cached"), NAMES, VERSIONS, st.sampled_from(State)),
     ),
     max_size=60,
 )
@@ -538,6 +540,12 @@ def test_any_events_end_within_the_budget(events: list[Any], client: Client, ran
                 story.read(name, *rest[1], version=rest[0])
             case "failed":
                 run.failed(page(name))
+            case "sdist_requested":
+                run.file_requested(name, f"{name}-1.0.tar.gz", has_metadata=False)
+            case "cached":
+                for guess in (page(name), metadata(name, rest[0]), file(name, rest[0])):
+                    story.states[guess] = rest[1]
+                story.states[Guess(Kind.FILE, name, f"{name}-1.0.tar.gz")] = rest[1]
         for _ in range(100):
             if not (steps := story.next()):
                 break

@@ -45,6 +45,24 @@ class Prefetching(PrefetchCase):
         kinds = ("page", "metadata", "wheel")
         assert sorted(self.requested()) == sorted(f"{kind} {n}" for kind in kinds for n in names)
 
+    def test_a_file_without_a_page(self) -> None:
+        """A cached file that a client requests without its page is served, wheel or sdist."""
+        for name in ("demo-1.0.tar.gz", "demo-1.0-py3-none-any.whl"):
+            self.serve(name, b"content")
+            for _ in range(2):
+                assert self.get(f"/index/demo/{name}", PIP).body == b"content"
+                self.clock.advance(RUN_TIMEOUT + 1)
+                self.page("absent")
+            assert self.unhandled() == []
+
+    def test_an_error_of_its_own_costs_no_response(self) -> None:
+        """A bug in a decision is logged, and the client is served."""
+        self.project("app")
+        self.put(decide.ClientRun, "next", None)
+        assert self.page("app").status == 200
+        assert self.metadata("app").status == 200
+        assert len(self.flushLoggedErrors(TypeError)) == 2  # type: ignore[no-untyped-call]
+
     def test_the_switch_turns_it_off(self) -> None:
         """With ``PROXPI_PREFETCH=off`` the upstream gets what clients request."""
         self.build(prefetch=False)
