@@ -16,6 +16,7 @@ import pytest
 from tests.support.clients import Environment, isolated_environment, pip_install, run, uv_install
 from tests.support.distributions import make_sdist, make_wheel
 from tests.support.fake_index import FakeIndex, Seen
+from tests.support.inside import inserted
 from tests.support.prefetching import USER_AGENT
 from tests.support.processes import EXPIRED_AT_ONCE, StartProxy
 from tests.support.proxy import Proxy
@@ -136,6 +137,26 @@ def test_first_install(
     # uv requests pages and files as soon as it knows them.
     assert sent_ahead(proxy) >= (2 if install is uv_install else len(seen) // 2)
     assert "Traceback" not in proxy.output
+
+
+def test_expired(
+    fake_index: FakeIndex, start_proxy: StartProxy, tmp_path: Path, install: Install
+) -> None:
+    """An hour later each page is revalidated once, most of them before the client's request."""
+    add_tree(fake_index)
+    later = tmp_path / "later"
+    later.write_text("3600")
+    settings = {"cache_dir": tmp_path / "cache"}
+    filling = start_proxy(fake_index, **settings)
+    install(tmp_path / "first", filling.url, "demo-app")
+    filling.stop()
+    fake_index.wait_until_quiet()
+    fake_index.clear_requests()
+    proxy = start_proxy(fake_index, **settings, **inserted(WALL_CLOCK=str(later)))
+    assert_installed(install(tmp_path / "second", proxy.url, "demo-app")[0])
+    seen = assert_no_waste(fake_index, proxy)
+    assert {each.status for each in seen} == {304}
+    assert sent_ahead(proxy) >= (1 if install is uv_install else len(seen) // 2)
 
 
 def test_offline(
