@@ -1,9 +1,10 @@
-"""The candidate of a project that a client's resolver will choose; pure, to be run in a thread.
+"""The candidate of a project: the file that a client's resolver will choose; pure.
 
 It is the newest version that fits: the specifiers, the client's Python (``requires-python``) and
 wheel tags, not yanked unless pinned, pre-releases by PEP 440's rule, and uploaded before the
 cut-off date, if there is one. Versions are searched newest first, and only the entries of one
-version at a time are decoded, since a page may have thousands of files.
+version at a time are decoded, since a page may have thousands of files. That still takes
+milliseconds, so a thread searches large pages.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from packaging.version import InvalidVersion, Version
 from proxpi.prefetch.client import Client
 from proxpi.simple import FileEntry, model
 
-#: Bytes of a file name that is looked at, and files of one version.
+#: Characters of a file name that is read.
 MAX_NAME = 300
+#: Files of one version that are considered.
 MAX_FILES = 200
-#: Characters of all specifiers of a project; in large trees it is 250.
+#: Characters of all specifiers of a project together; in large trees they are 250.
 MAX_SPECIFIERS = 2000
 
-# The version in the names of a wheel and an sdist (PEP 427, PEP 625); of a page, line by line.
+# The version in the name of a wheel or sdist (PEP 427, PEP 625). An encoded page has a file a line.
 _NAME = r'[^"\\]*?-([0-9][^-"\\]*?)(?:-[^"\\]*\.whl|\.tar\.gz|\.zip|\.tar\.bz2|\.tgz)'
 _OF_FILE = re.compile(_NAME)
 _OF_LINES = re.compile(rb'\n\{"filename":"(%b)"' % _NAME.encode())
@@ -35,11 +37,11 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @attrs.frozen
-class Wanted:
-    """A search for the candidate of a project.
+class Constraints:
+    """What the version of a candidate has to satisfy, besides the client's Python and wheel tags.
 
-    :ivar specifiers: of all requirements known so far
-    :ivar cutoff: an upload time (``upload-time`` of PEP 700); files from then on do not count
+    :ivar specifiers: of all requirements on the project that are known so far
+    :ivar cutoff: an upload time (``upload-time`` of PEP 700): only files from before it count
     """
 
     specifiers: frozenset[str]
@@ -48,11 +50,11 @@ class Wanted:
 
 @attrs.frozen
 class Candidate:
-    """A file that a resolver chooses.
+    """A file that a resolver will choose, or has chosen.
 
     :ivar has_metadata: whether its index advertises its core metadata
     :ivar uploaded: its upload time; empty if unknown
-    :ivar newer: the earliest upload time of the newer versions that fit but for the cut-off date
+    :ivar newer: the earliest upload time of the newer versions that fit, whatever the cut-off date
     """
 
     filename: str
@@ -66,15 +68,15 @@ class Candidate:
         return self.filename.endswith(".whl")
 
 
-def choose(pages: Sequence[bytes], wanted: Wanted, client: Client) -> Candidate | None:
+def predict(pages: Sequence[bytes], constraints: Constraints, client: Client) -> Candidate | None:
     """
     Return the candidate that a client's resolver will choose.
 
     :param pages: encoded pages (:func:`proxpi.simple.model.encode`), in order of precedence
     """
     newer = None
-    for files in _fitting(pages, wanted, client):
-        best = _best([each for each in files if not _is_late(each, wanted.cutoff)], client)
+    for files in _fitting(pages, constraints, client):
+        best = _best([each for each in files if not _is_late(each, constraints.cutoff)], client)
         if best is not None:
             return attrs.evolve(best, newer=newer)
         newer = _earliest(newer, files)
@@ -82,14 +84,18 @@ def choose(pages: Sequence[bytes], wanted: Wanted, client: Client) -> Candidate 
 
 
 def describe(
-    pages: Sequence[bytes], wanted: Wanted, client: Client, filename: str
+    pages: Sequence[bytes], constraints: Constraints, client: Client, filename: str
 ) -> Candidate | None:
-    """Return the file that a client chose as a candidate, to compare it with the newer ones."""
+    """
+    Return the file that a client has chosen, compared with the newer ones that fit.
+
+    :return: ``None`` if no page lists it
+    """
     entry = next(filter(None, (model.find(page, filename) for page in pages)), None)
     chosen, newer = version_of(filename), None
     if entry is None or chosen is None:
         return None
-    for files in _fitting(pages, wanted, client):
+    for files in _fitting(pages, constraints, client):
         version = version_of(files[0]["filename"])
         if version is None or version <= chosen:
             break
@@ -111,10 +117,10 @@ def _earliest(known: str | None, files: Sequence[FileEntry]) -> str | None:
 
 
 def _fitting(
-    pages: Sequence[bytes], wanted: Wanted, client: Client
+    pages: Sequence[bytes], constraints: Constraints, client: Client
 ) -> Iterator[Sequence[FileEntry]]:
-    """Iterate over the versions that fit, newest first: the files of each that a client takes."""
-    specifiers = _specifiers(wanted.specifiers)
+    """Iterate over the versions that fit, newest first: the files of each that suit a client."""
+    specifiers = _specifiers(constraints.specifiers)
     if specifiers is None:
         return
     texts: dict[bytes, list[tuple[bytes, re.Match[bytes]]]] = {}
@@ -149,7 +155,7 @@ def _fitting(
 
 
 def _files(lines: Sequence[tuple[bytes, re.Match[bytes]]], client: Client) -> list[FileEntry]:
-    """Return the sdists, and the wheels for a client, of lines that begin with a match."""
+    """Return the sdists, and the wheels that suit a client, of lines that begin with a match."""
     files: dict[bytes, FileEntry] = {}
     for page, match in lines[:MAX_FILES]:
         name = match[1].decode("utf-8", "replace")
@@ -184,7 +190,7 @@ def _specifiers(texts: frozenset[str]) -> SpecifierSet | None:
 
 
 def _best(files: Sequence[FileEntry], client: Client) -> Candidate | None:
-    """Return the file of one version that a client takes: a wheel by its tags, else an sdist."""
+    """Return the best file of one version: a wheel by its tags, else an sdist."""
     ranked = [
         (rank, n)
         for n, each in enumerate(files)
@@ -204,7 +210,7 @@ def _candidate(entry: FileEntry) -> Candidate:
 def _rank(filename: str, client: Client) -> int | None:
     if client.ranks is not None:
         return client.rank(filename)
-    # Of a client without a stated platform only this is known to suit.
+    # If the client states no platform, only such a wheel is known to suit it.
     return 0 if filename.endswith("-none-any.whl") else None
 
 
@@ -219,4 +225,4 @@ def _accepts(requires: str, python: str) -> bool:
     try:
         return SpecifierSet(requires).contains(python, prereleases=True)
     except (InvalidSpecifier, InvalidVersion):
-        return True  # as pip has it
+        return True  # pip ignores what it cannot read

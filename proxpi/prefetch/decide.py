@@ -1,32 +1,36 @@
 """The decisions of prefetching, for one client run: events in, steps out. No I/O, no clock.
 
-A *client run* holds the requests of one client until that has been silent for a while. The run
-follows the client's resolver down the tree of requirements. Of each project it knows the
-requirements on it and, once a page is at hand, the *candidate* that the resolver will choose; the
-client's own request replaces that prediction. The metadata of the candidate gives the requirements
-on further projects.
+A *client run* is the requests of one client up to a long pause. It follows the client's resolver
+down the tree of requirements: a *root* is a project that the client requires itself. A *resource*
+is a page, core metadata or a file. From the page of a project follows its *candidate*: the file
+that the resolver will choose. Once a request shows which file it has *chosen*, that one is
+*current* instead. From the metadata of the current file follow requirements on further projects.
 
-A *guess* is a page, core metadata or a file that the client will request. :meth:`ClientRun.next`
-turns guesses into steps:
+A *guess* is a resource that the client is predicted to request. :meth:`ClientRun.next` makes steps
+of guesses and of the client's requests:
 
-=================================  ================================================================
-guess                              step
-=================================  ================================================================
-page that is fresh in the cache    `Search` for its candidate
-page that is stale in the cache    `Search`, and `Fetch`: the same projects will mostly follow again
-metadata in the cache              `Read`
-file that the client chose         `Fetch`, once the client has requested its first file
-metadata, and the client has       `Fetch`, unless more guesses were wrong than right
-the page
-any other that is not cached       `Fetch`, while the window is open
-the client's own request           `Join`, instead of `Fetch`
-=================================  ================================================================
+====================================  =============================================================
+resource                              step
+====================================  =============================================================
+page in the cache, fresh or stale     `Search` for its candidate
+metadata, or a wheel, in the cache    `Read` its requirements
+stale or absent, and requested        `Join` the request of the client
+guessed stale page                    `Fetch`: mostly the same projects follow as before
+guessed file that is the chosen one   `Fetch`; guessed once the client has requested its first file
+guessed metadata, and the client has  `Fetch`, up to :data:`BEYOND_WINDOW` beyond the window, if
+requested the page                    that is positive: the client requests the metadata next
+any other guess                       `Fetch`, while fewer guesses are outstanding than the window
+====================================  =============================================================
 
-*Slow start*: at most 2 + 2 * right - 3 * wrong guesses that the client has not requested yet are
-outstanding. A guess is *right* when the client requests it; the metadata of a candidate is *wrong*
-when the client requests another file of the project. A client that resolves a list pinned a year
-ago chooses older versions: from its choices follows a *cut-off date* (the upload time of the next
-newer version that would have fitted), until a choice contradicts it.
+*Slow start*: the window is 2 + 2 * right - 3 * wrong guesses. A guess is *outstanding* from its
+`Fetch` until the client requests it, it is wrong, or it has failed. It is *right* when the client
+requests it; metadata, or a file, is *wrong* when the client chooses another file of the project.
+Guessed files also wait while many bytes are being fetched, or are unused. The budget of a run
+(:data:`REQUESTS`, :data:`BYTES`) ends its fetches.
+
+A client that resolves a list pinned a year ago chooses older versions. From its choices follows a
+*cut-off date*, the upload time of the next newer version that would have fitted, as long as most
+choices agree with it.
 """
 
 from __future__ import annotations
@@ -39,41 +43,43 @@ from typing import Protocol, TypeAlias
 import attrs
 from packaging.requirements import Requirement
 
-from proxpi.prefetch.candidates import Candidate, Wanted
+from proxpi.prefetch.candidates import Candidate, Constraints
 from proxpi.prefetch.client import Client
 from proxpi.prefetch.requirements import Required, applicable
 
-#: Requests, and bytes, that prefetching sends and fetches for one client run.
+#: Requests, and bytes, of the prefetching for one client run.
 REQUESTS, BYTES = 2000, 2 * 1024**3
 #: Bytes of prefetched files that the client has not requested yet.
 UNUSED = 256 * 1024**2
 #: Bytes of files that are fetched at once: more would slow the file down that the client waits for.
 LOADING = 16 * 1024**2
-#: Guesses outstanding for a client that resolves alone: it may consider platforms besides its own.
+#: The largest window of a client that resolves alone: it may consider platforms besides its own.
 RESOLVE_WINDOW = 8
+#: Guesses of metadata that may be outstanding beyond the window.
+BEYOND_WINDOW = 2
 #: Bytes of a wheel that is fetched for its metadata, since the client or the index has none.
 LARGEST_WHEEL = 16 * 1024**2
 #: Bytes that a file of unknown size is taken to have.
 UNKNOWN_SIZE = 1024**2
 #: Requirements that are evaluated for one client run; a large tree has 35,000.
 EVALUATIONS = 200_000
-#: Pages and files of one run, guessed or requested. A client with more crawls the index.
-GUESSES = 5000
+#: Resources of one run. A client with more crawls the index.
+RESOURCES = 5000
 #: How often one event lets extras require further extras: markers may contradict each other.
 EXTRAS_DEPTH = 8
-#: Guesses outstanding beside the window: metadata of pages that the client has.
-NEXT = 2
-#: Choices of the client that count for the cut-off date: the last ones.
+#: The last choices of the client, which count for the cut-off date.
 CHOICES = 32
 
 Kind = Enum("Kind", "PAGE METADATA FILE")
+#: Whether the cache has a resource; only a page is ever stale.
 State = Enum("State", "ABSENT STALE FRESH")
 
 
 @attrs.frozen
-class Guess:
-    """What a client will request.
+class Resource:
+    """A page, core metadata or a file, which a client requests or may request.
 
+    :ivar project: the normalized name
     :ivar filename: the wheel or sdist; of metadata, the wheel that it belongs to
     :ivar size: bytes, as far as the index states them
     """
@@ -86,35 +92,35 @@ class Guess:
 
 @attrs.frozen
 class Search:
-    """A search for the candidate of a project on its page that is at hand.
+    """A search on the page of a project: for its candidate, or for what is newer than a choice.
 
     :ivar chosen: the file that the client chose, to be compared with the newer ones
     """
 
     project: str
-    wanted: Wanted
+    constraints: Constraints
     chosen: str | None = None
 
 
 @attrs.frozen
 class Read:
-    """Core metadata to be read from the cache."""
+    """Core metadata to be read from the cache, where a wheel may hold it."""
 
-    guess: Guess
+    resource: Resource
 
 
 @attrs.frozen
 class Fetch:
     """An upstream request to be sent in the background."""
 
-    guess: Guess
+    resource: Resource
 
 
 @attrs.frozen
 class Join:
     """A request of the client that is under way, to be awaited."""
 
-    guess: Guess
+    resource: Resource
 
 
 Step: TypeAlias = Search | Read | Fetch | Join
@@ -123,24 +129,27 @@ Step: TypeAlias = Search | Read | Fetch | Join
 class Cache(Protocol):
     """The cache, as far as the decisions depend on it; synchronous, without upstream request."""
 
-    def state(self, guess: Guess) -> State: ...
+    def state(self, resource: Resource) -> State: ...
 
 
 @attrs.define(eq=False)
 class _Project:
     """The state of one project in a run.
 
-    :ivar required: by the projects that require it
+    :ivar required: the requirements on it, by the project that states them
     :ivar is_root: whether the client requested it while none was known to require it
-    :ivar candidate: the prediction; `chosen`: the file that the client requested last
-    :ivar requirements: of the files whose metadata was read
-    :ivar followed: the requirements of the file in force, by the project that they name
+    :ivar searched: the constraints of the last search on its page
+    :ivar candidate: the result of that search
+    :ivar chosen: the name of the file that the client chose last
+    :ivar requirements: those that the metadata of a file states, by file name
+    :ivar private: names of files whose requirements count only once the client has chosen them
+    :ivar followed: the requirements of the current file that apply, by the project that they name
     """
 
     required: dict[str, Required] = attrs.field(factory=dict)
     is_root: bool = False
     has_page: bool = False
-    searched: Wanted | None = None
+    searched: Constraints | None = None
     candidate: Candidate | None = None
     chosen: str | None = None
     requirements: dict[str, Sequence[Requirement]] = attrs.field(factory=dict)
@@ -164,7 +173,10 @@ class _Project:
 class ClientRun:
     """The state of one client run.
 
-    :ivar right: guesses that the client requested; `wrong`: those that it contradicted
+    :ivar right: number of guesses that the client requested; `wrong`: of those that were wrong
+    :ivar requests: number of fetches so far; `received`: bytes that they brought
+    :ivar unused: bytes of the files that are outstanding
+    :ivar evaluated: number of requirements that were evaluated so far
     """
 
     client: Client
@@ -175,18 +187,22 @@ class ClientRun:
     unused: int = 0
     evaluated: int = 0
     _projects: dict[str, _Project] = attrs.field(factory=dict)
-    # All guesses so far; those that wait for a step; those that wait for the window; those that
-    # were fetched, and not requested by the client yet.
-    _guesses: dict[Guess, bool] = attrs.field(factory=dict)
-    _new: dict[Guess, None] = attrs.field(factory=dict)
-    _held: dict[Guess, None] = attrs.field(factory=dict)
-    _outstanding: dict[Guess, int] = attrs.field(factory=dict)
+    # All resources so far, and whether the client has requested them.
+    _resources: dict[Resource, bool] = attrs.field(factory=dict)
+    # Guesses and requests that the next call of `next` looks at for the first time.
+    _new: dict[Resource, None] = attrs.field(factory=dict)
+    # Guesses that wait for the window, or for other files.
+    _waiting: dict[Resource, None] = attrs.field(factory=dict)
+    # Outstanding guesses, with their bytes; of pages and metadata: 0.
+    _outstanding: dict[Resource, int] = attrs.field(factory=dict)
     # Files that are being fetched, with their bytes.
-    _loading: dict[Guess, int] = attrs.field(factory=dict)
+    _loading: dict[Resource, int] = attrs.field(factory=dict)
+    # Searches that are due, by project.
     _searches: dict[str, Search] = attrs.field(factory=dict)
+    # Whether the client has requested its first file to install.
     _installs: bool = False
-    # Files that the client chose, in order.
-    _chosen: dict[str, Guess] = attrs.field(factory=dict)
+    # The chosen file of each project, in the order of the choices.
+    _chosen: dict[str, Resource] = attrs.field(factory=dict)
     _cutoff: _Cutoff = attrs.field(factory=lambda: _Cutoff())
 
     # Events: what the client requests.
@@ -194,12 +210,11 @@ class ClientRun:
     def page_requested(self, name: str) -> None:
         project = self._project(name)
         project.is_root = project.is_root or not project.required
-        self._request(Guess(Kind.PAGE, name))
+        self._request(Resource(Kind.PAGE, name))
 
     def metadata_requested(self, name: str, filename: str) -> None:
-        guess = Guess(Kind.METADATA, name, filename)
         self._choose(name, filename)
-        self._request(guess)
+        self._request(Resource(Kind.METADATA, name, filename))
 
     def file_requested(
         self, name: str, filename: str, has_metadata: bool, whole: bool = True
@@ -207,18 +222,17 @@ class ClientRun:
         """
         Note the request for a file.
 
-        :param has_metadata: whether the client could have requested its metadata instead
+        :param has_metadata: whether its page advertises its metadata
         :param whole: whether for all of its bytes; a resolver reads metadata by ranges, too
         """
-        guess = Guess(Kind.FILE, name, filename)
         for_metadata = not (has_metadata and self.client.reads_metadata)
         if filename.endswith(".whl") and for_metadata:
             self._choose(name, filename)
-        self._request(guess, informs=for_metadata and whole)
+        self._request(Resource(Kind.FILE, name, filename), informs=for_metadata and whole)
         if filename.endswith(".whl") and not for_metadata:
             self._install()
 
-    # Events: what the driver has found.
+    # Events: what the steps have found.
 
     def page_arrived(self, name: str) -> None:
         """Note that a page is at hand, for the first time or with other content."""
@@ -227,12 +241,12 @@ class ClientRun:
         self._search(name)
 
     def found(self, search: Search, candidate: Candidate | None) -> None:
-        """Note the outcome of a search."""
+        """Note the result of a search; ``None`` if no file fits."""
         project = self._project(search.project)
         if search.chosen is not None:
             if candidate is not None:
                 self._note_choice(candidate)
-        elif project.searched == search.wanted:
+        elif project.searched == search.constraints:
             project.candidate = candidate
             if project.chosen is None and candidate is not None:
                 self._guess_metadata(search.project, candidate)
@@ -253,45 +267,47 @@ class ClientRun:
             project.private.add(filename)
         self._follow(name)
 
-    def fetched(self, guess: Guess, size: int) -> None:
+    def fetched(self, resource: Resource, size: int) -> None:
         """Note that a fetch has ended, with so many bytes."""
         self.received += size
-        self._loading.pop(guess, None)
+        self._loading.pop(resource, None)
 
-    def failed(self, guess: Guess) -> None:
-        """Note that a fetch has failed: the guess is neither right nor wrong."""
-        self._loading.pop(guess, None)
-        self._remove_outstanding(guess)
+    def failed(self, resource: Resource) -> None:
+        """Note that a fetch has failed, or sent nothing: the guess is neither right nor wrong."""
+        self._loading.pop(resource, None)
+        self._remove_outstanding(resource)
 
-    def needs_metadata(self, guess: Guess) -> bool:
-        """Whether requirements may follow from a file, or metadata, that is at hand now."""
-        wheel = guess.kind is not Kind.PAGE and guess.filename.endswith(".whl")
-        return wheel and not self._is_read(guess)
+    def needs_metadata(self, resource: Resource) -> bool:
+        """Whether requirements may follow from a file, or metadata, that is in the cache now."""
+        wheel = resource.kind is not Kind.PAGE and resource.filename.endswith(".whl")
+        return wheel and not self._is_read(resource)
 
-    def has_requested(self, guess: Guess) -> bool:
-        """Whether the client has requested what a guess names."""
-        return self._guesses.get(guess, False)
+    def has_requested(self, resource: Resource) -> bool:
+        """Whether the client has requested a resource."""
+        return self._resources.get(resource, False)
+
+    # Steps.
 
     def next(self, cache: Cache) -> list[Step]:
         """Return the steps that may begin now."""
         steps: list[Step] = []
         new, self._new = self._new, {}
-        for guess in new:
-            own, state = self._guesses[guess], cache.state(guess)
-            is_page = guess.kind is Kind.PAGE
+        for resource in new:
+            requested, state = self._resources[resource], cache.state(resource)
+            is_page = resource.kind is Kind.PAGE
             if is_page and state is not State.ABSENT:
-                self.page_arrived(guess.project)
+                self.page_arrived(resource.project)
             if state is State.FRESH:
-                steps += [] if is_page or self._is_read(guess) else [Read(guess)]
-            elif own:
-                steps.append(Join(guess))
+                steps += [] if is_page or self._is_read(resource) else [Read(resource)]
+            elif requested:
+                steps.append(Join(resource))
             elif state is State.STALE:
-                steps += self._fetch(guess)
+                steps += self._fetch(resource)
             else:
-                self._held[guess] = None
-        for guess in list(self._held):
+                self._waiting[resource] = None
+        for guess in list(self._waiting):
             if self._is_allowed(guess) and not self._exceeds(guess):
-                del self._held[guess]
+                del self._waiting[guess]
                 steps += self._fetch(guess)
         steps += self._searches.values()
         self._searches.clear()
@@ -299,31 +315,31 @@ class ClientRun:
 
     @property
     def is_full(self) -> bool:
-        """Whether the run has more pages and files than any resolution."""
-        return len(self._guesses) > GUESSES
+        """Whether the run has more resources than any resolution."""
+        return len(self._resources) > RESOURCES
 
     @property
     def window(self) -> int:
-        """The number of guesses that may be outstanding."""
+        """The number of guesses that may be outstanding; 0 or negative: none."""
         size = 2 + 2 * self.right - 3 * self.wrong
         return min(size, RESOLVE_WINDOW) if self.client.resolves_only else size
 
-    def _is_allowed(self, guess: Guess) -> bool:
-        """Whether the window is open for a guess."""
+    def _is_allowed(self, guess: Resource) -> bool:
+        """Whether the window allows a guess."""
         if guess.kind is Kind.FILE and self._is_chosen(guess):
             return True
-        if guess.kind is Kind.METADATA and self._guesses.get(Guess(Kind.PAGE, guess.project)):
-            # The client has the page, so this comes next.
-            return self.window > 0 and len(self._outstanding) < self.window + NEXT
+        if guess.kind is Kind.METADATA and self._resources.get(Resource(Kind.PAGE, guess.project)):
+            return self.window > 0 and len(self._outstanding) < self.window + BEYOND_WINDOW
         return len(self._outstanding) < self.window
 
-    def _exceeds(self, guess: Guess) -> bool:
-        """Whether a file has to wait until others were fetched, or used."""
+    def _exceeds(self, guess: Resource) -> bool:
+        """Whether a file has to wait until others were fetched, or requested by the client."""
         size, loading = _size(guess), sum(self._loading.values())
         too_many = self.unused + size > UNUSED or self.received + size > BYTES
         return size > 0 and (too_many or (loading > 0 and loading + size > LOADING))
 
-    def _fetch(self, guess: Guess) -> list[Step]:
+    def _fetch(self, guess: Resource) -> list[Step]:
+        """Return the step that fetches a guess; none once the budget is spent."""
         if self.requests >= REQUESTS or self.received >= BYTES:
             return []
         self.requests += 1
@@ -333,53 +349,53 @@ class ClientRun:
             self._loading[guess] = size
         return [Fetch(guess)]
 
-    # Predictions.
+    # Guesses.
 
     def _project(self, name: str) -> _Project:
         return self._projects.setdefault(name, _Project())
 
-    def _is_chosen(self, guess: Guess) -> bool:
-        return self._project(guess.project).chosen == guess.filename
+    def _is_chosen(self, file: Resource) -> bool:
+        return self._project(file.project).chosen == file.filename
 
-    def _is_read(self, guess: Guess) -> bool:
-        """Whether the metadata of a guess is known."""
-        return guess.filename in self._project(guess.project).requirements
+    def _is_read(self, resource: Resource) -> bool:
+        """Whether the requirements of a file, or in metadata, are known."""
+        return resource.filename in self._project(resource.project).requirements
 
-    def _guess(self, guess: Guess) -> None:
-        if guess not in self._guesses:
-            self._guesses[guess] = False
-            self._new[guess] = None
+    def _guess(self, resource: Resource) -> None:
+        if resource not in self._resources:
+            self._resources[resource] = False
+            self._new[resource] = None
 
-    def _request(self, guess: Guess, *, informs: bool = True) -> None:
+    def _request(self, resource: Resource, *, informs: bool = True) -> None:
         """
         Note a request of the client: a guess was right, or there was none.
 
-        :param informs: whether something follows from its response
+        :param informs: whether requirements or a candidate follow from its response
         """
-        unknown = guess not in self._guesses or guess in self._held
-        if not self._guesses.get(guess, True):
+        unfetched = resource not in self._resources or resource in self._waiting
+        if not self._resources.get(resource, True):
             self.right += 1
-        self._guesses[guess] = True
-        self._held.pop(guess, None)
-        self._remove_outstanding(guess)
-        if unknown and informs:
-            self._new[guess] = None
+        self._resources[resource] = True
+        self._waiting.pop(resource, None)
+        self._remove_outstanding(resource)
+        if unfetched and informs:
+            self._new[resource] = None
 
-    def _remove_outstanding(self, guess: Guess) -> None:
-        self.unused -= self._outstanding.pop(guess, 0)
+    def _remove_outstanding(self, resource: Resource) -> None:
+        self.unused -= self._outstanding.pop(resource, 0)
 
     def _guess_metadata(self, name: str, candidate: Candidate) -> None:
         """Guess the request by which the client learns the requirements of a candidate."""
         if not candidate.is_wheel:
             return  # its metadata follows from building it
         if self.client.resolves_only and not candidate.filename.endswith("-none-any.whl"):
-            return  # for all platforms: it takes the metadata of any wheel
+            return  # for all platforms: it may request the metadata of any other wheel
         if candidate.has_metadata and self.client.reads_metadata:
-            self._guess(Guess(Kind.METADATA, name, candidate.filename))
+            self._guess(Resource(Kind.METADATA, name, candidate.filename))
         elif self.client.resolves_only or self.client.ranks is None:
             return
         elif (candidate.size or LARGEST_WHEEL) < LARGEST_WHEEL:
-            self._guess(Guess(Kind.FILE, name, candidate.filename, candidate.size))
+            self._guess(Resource(Kind.FILE, name, candidate.filename, candidate.size))
 
     def _choose(self, name: str, filename: str) -> None:
         """Note which file of a project the client's resolver chose."""
@@ -387,28 +403,30 @@ class ClientRun:
         first = project.chosen is None
         if project.chosen == filename:
             return
-        for guess in [*self._held, *self._outstanding]:
-            is_metadata = guess.kind is not Kind.PAGE and guess.project == name
-            if is_metadata and guess.filename != filename:
+        for guess in [*self._waiting, *self._outstanding]:
+            of_file = guess.kind is not Kind.PAGE and guess.project == name
+            if of_file and guess.filename != filename:
                 self.wrong += 1
-                self._held.pop(guess, None)
+                self._waiting.pop(guess, None)
                 self._remove_outstanding(guess)
         project.chosen = filename
         predicted = project.candidate
-        size = predicted.size if predicted and predicted.filename == filename else None
+        if predicted is not None and predicted.filename != filename:
+            predicted = None
+        size = predicted.size if predicted is not None else None
         self._chosen.pop(name, None)
-        self._chosen[name] = Guess(Kind.FILE, name, filename, size)
-        if predicted is not None and predicted.filename == filename:
+        self._chosen[name] = Resource(Kind.FILE, name, filename, size)
+        if predicted is not None:
             self._note_choice(predicted)
         elif first and project.has_page:
             # A resolver that goes back chooses an older version for another reason.
-            self._searches[name] = Search(name, Wanted(project.specifiers), filename)
+            self._searches[name] = Search(name, Constraints(project.specifiers), filename)
         if self._installs:
             self._guess(self._chosen[name])
         self._follow(name)
 
     def _install(self) -> None:
-        """The client has resolved: guess the files that it chose."""
+        """Guess the chosen files: the client has resolved, and downloads one after the other."""
         if self._installs or not self.client.downloads_in_turn or self.client.ranks is None:
             return
         self._installs = True
@@ -422,15 +440,18 @@ class ClientRun:
             if name in reachable:  # a resolver that goes back leaves others behind
                 self._guess(guess)
 
+    # Requirements.
+
     def _search(self, name: str) -> None:
+        """Let a candidate be searched for, if the constraints have changed."""
         project = self._project(name)
-        wanted = Wanted(project.specifiers, self._cutoff.date)
-        if project.has_page and project.chosen is None and project.searched != wanted:
-            project.searched = wanted
-            self._searches[name] = Search(name, wanted)
+        constraints = Constraints(project.specifiers, self._cutoff.date)
+        if project.has_page and project.chosen is None and project.searched != constraints:
+            project.searched = constraints
+            self._searches[name] = Search(name, constraints)
 
     def _follow(self, name: str) -> None:
-        """Let the requirements of a project's file in force replace those before."""
+        """Let the requirements of a project's current file replace those before."""
         pending = {name: None}
         for _ in range(EXTRAS_DEPTH):
             parents, pending = pending, {}
@@ -441,18 +462,19 @@ class ClientRun:
                 for child in {**before, **followed}:
                     if before.get(child) == followed.get(child):
                         continue
-                    required = self._project(child)
-                    extras = required.extras
+                    project = self._project(child)
+                    extras = project.extras
                     if child in followed:
-                        required.required[parent] = followed[child]
-                        self._guess(Guess(Kind.PAGE, child))
+                        project.required[parent] = followed[child]
+                        self._guess(Resource(Kind.PAGE, child))
                     else:
-                        required.required.pop(parent, None)
+                        project.required.pop(parent, None)
                     self._search(child)
-                    if required.extras != extras:
+                    if project.extras != extras:
                         pending[child] = None
 
     def _followed(self, project: _Project) -> dict[str, Required]:
+        """Return the requirements of a project's current file that apply to the client."""
         current = project.current
         if current is None or current not in project.requirements:
             return {}
@@ -478,10 +500,11 @@ class ClientRun:
 class _Cutoff:
     """The cut-off date, as far as it follows from the client's choices.
 
-    A choice was made before a date if its file was uploaded before that, and the newer versions
-    that fit were not; without a date, if no newer one fits. What most choices have in common holds.
+    A choice agrees with a date if its file was uploaded before that, and the newer versions that
+    fit were not; it agrees with no date if no newer version fits. The date is the one with which
+    most choices agree, if those are more than agree with none.
 
-    :ivar date: an upload time; ``None``: none
+    :ivar date: an upload time; ``None``: there is none
     """
 
     date: str | None = None
@@ -492,14 +515,15 @@ class _Cutoff:
         most = sum(each.newer is None for each in self._choices)
         self.date = None
         for date in {each.newer for each in self._choices if each.newer is not None}:
-            before = sum(_is_before(each, date) for each in self._choices)
+            before = sum(_agrees(each, date) for each in self._choices)
             if before > most:
                 most, self.date = before, date
 
 
-def _is_before(chosen: Candidate, date: str) -> bool:
+def _agrees(chosen: Candidate, date: str) -> bool:
     return chosen.uploaded < date and (chosen.newer is None or date <= chosen.newer)
 
 
-def _size(guess: Guess) -> int:
-    return (guess.size or UNKNOWN_SIZE) if guess.kind is Kind.FILE else 0
+def _size(resource: Resource) -> int:
+    """Return the bytes of a file that count against the limits; of any other resource: 0."""
+    return (resource.size or UNKNOWN_SIZE) if resource.kind is Kind.FILE else 0

@@ -1,8 +1,8 @@
 """The driver of prefetching: client requests in, background requests to the indexes out.
 
-It observes each request for a page or file that the response cache has not answered, gives it to
-the :class:`~proxpi.prefetch.decide.ClientRun` of its client, and executes the steps of that run
-through page cache and mirror. Their single flights are shared with clients, so nothing is requested
+It notes each request for a page or file that is no hit of the response cache in the
+:class:`~proxpi.prefetch.decide.ClientRun` of its client, and executes the steps of that run through
+page cache and mirror. Their single flights are shared with clients, so nothing is requested
 twice, and a client that joins lifts the priority of a background flight.
 
 A client run is known by address and ``User-Agent``. It is *idle* until a request misses the cache,
@@ -27,7 +27,7 @@ from proxpi import metrics
 from proxpi.files import METADATA, MissingUpstream, OpenFile, Prefetched
 from proxpi.prefetch import candidates
 from proxpi.prefetch.client import read_user_agent
-from proxpi.prefetch.decide import ClientRun, Fetch, Guess, Join, Kind, Read, Search, State
+from proxpi.prefetch.decide import ClientRun, Fetch, Join, Kind, Read, Resource, Search, State
 from proxpi.prefetch.requirements import read_requirements
 from proxpi.simple import ListedFile, NotListed, Serialization, model
 from proxpi.single_flight import InThread
@@ -37,7 +37,7 @@ from proxpi.upstream import UpstreamFailed
 RUN_TIMEOUT = 60.0
 #: Client runs that are remembered.
 MAX_RUNS = 1000
-#: Seconds after which what was prefetched and not used counts as wasted.
+#: Seconds after which a prefetched resource that no client has used counts as wasted.
 USE_TIMEOUT = 600.0
 
 T = TypeVar("T")
@@ -67,7 +67,12 @@ class Files(Protocol):
 
 @attrs.define(eq=False)
 class _Run:
-    """A client run with its state outside the decisions; `variant`: the representation it takes."""
+    """A client run with its state outside the decisions.
+
+    :ivar last: the clock's seconds at the client's last request
+    :ivar variant: the representation of pages that the client requests: its serialization, and
+        whether it is compressed
+    """
 
     decisions: ClientRun
     last: float
@@ -77,7 +82,7 @@ class _Run:
 
 @contextmanager
 def _contained() -> Iterator[None]:
-    """Log an error of prefetching's own, which no client's request may fail for."""
+    """Log an error of prefetching's own: no client's request may fail because of it."""
     try:
         yield
     except Exception:  # noqa: BLE001 (whatever it is)
@@ -88,7 +93,7 @@ def _contained() -> Iterator[None]:
 class Prefetcher:
     """The client runs.
 
-    :ivar in_thread: for searches, which may take milliseconds
+    :ivar in_thread: reads requirements, which may take milliseconds
     """
 
     _pages: Pages
@@ -97,8 +102,8 @@ class Prefetcher:
     _in_thread: InThread
     # By address and User-Agent, the least recently active first.
     _runs: OrderedDict[tuple[str, str], _Run] = attrs.field(init=False, factory=OrderedDict)
-    # What was prefetched and not used yet, with time and bytes, the oldest first.
-    _unused: OrderedDict[Guess, tuple[float, int]] = attrs.field(init=False, factory=OrderedDict)
+    # Prefetched resources that no client has used yet, with time and bytes, the oldest first.
+    _unused: OrderedDict[Resource, tuple[float, int]] = attrs.field(init=False, factory=OrderedDict)
 
     def page_requested(
         self,
@@ -116,7 +121,7 @@ class Prefetcher:
         with _contained():
             run = self._run(client, hit)
             run.variant = variant
-            self._use(Guess(Kind.PAGE, name))
+            self._use(Resource(Kind.PAGE, name))
             run.decisions.page_requested(name)
             self._advance(run)
 
@@ -132,23 +137,23 @@ class Prefetcher:
             run = self._run(client, hit)
             if filename.endswith(METADATA):
                 filename = filename.removesuffix(METADATA)
-                self._use(Guess(Kind.METADATA, name, filename))
+                self._use(Resource(Kind.METADATA, name, filename))
                 run.decisions.metadata_requested(name, filename)
             else:
-                self._use(Guess(Kind.FILE, name, filename))
+                self._use(Resource(Kind.FILE, name, filename))
                 listed = self._pages.ready_file(name, filename)
                 advertised = listed is not None and bool(model.metadata_hash(listed.entry))
                 run.decisions.file_requested(name, filename, advertised, whole)
             self._advance(run)
 
     def count_wasted(self) -> None:
-        """Count what was prefetched and not used in time."""
+        """Count the prefetched resources that no client has used in time."""
         now = self._clock.seconds()
         while self._unused:
-            guess, (at, size) = next(iter(self._unused.items()))
+            resource, (at, size) = next(iter(self._unused.items()))
             if now - at < USE_TIMEOUT:
                 return
-            del self._unused[guess]
+            del self._unused[resource]
             metrics.PREFETCH_REQUESTS.labels("wasted").inc()
             metrics.PREFETCH_BYTES.labels("wasted").inc(size)
 
@@ -165,10 +170,10 @@ class Prefetcher:
             self._runs.popitem(last=False)
         return run
 
-    def _use(self, guess: Guess) -> None:
-        """Count the use of what was prefetched."""
+    def _use(self, resource: Resource) -> None:
+        """Count the first use of a prefetched resource."""
         self.count_wasted()
-        if (found := self._unused.pop(guess, None)) is not None:
+        if (found := self._unused.pop(resource, None)) is not None:
             metrics.PREFETCH_REQUESTS.labels("used").inc()
             metrics.PREFETCH_BYTES.labels("used").inc(found[1])
 
@@ -181,81 +186,88 @@ class Prefetcher:
             match step:
                 case Search():
                     work = self._search(run, step)
-                case Read(guess):
-                    work = self._read(run, guess)
-                case Fetch(guess) | Join(guess) if guess.kind is Kind.PAGE:
-                    work = self._fetch_page(run, guess)
-                case Fetch(guess):
-                    work = self._fetch_file(run, guess)
-                case Join(guess):
-                    work = self._join_file(run, guess)
+                case Read(resource):
+                    work = self._read(run, resource)
+                case Fetch(resource) | Join(resource) if resource.kind is Kind.PAGE:
+                    work = self._fetch_page(run, resource)
+                case Fetch(resource):
+                    work = self._fetch_file(run, resource)
+                case Join(resource):
+                    work = self._join_file(run, resource)
             Deferred.fromCoroutine(work).addCallback(lambda _: self._advance(run)).addErrback(
                 lambda failure: _log.failure("while prefetching", failure=failure)
             )
 
-    def state(self, guess: Guess) -> State:
-        """Tell the decisions whether the cache has what a guess names."""
-        if guess.kind is Kind.PAGE:
-            if not self._pages.digests(guess.project):
+    def state(self, resource: Resource) -> State:
+        """Tell the decisions whether the cache has a resource."""
+        if resource.kind is Kind.PAGE:
+            if not self._pages.digests(resource.project):
                 return State.ABSENT
-            return State.FRESH if self._pages.is_fresh(guess.project) else State.STALE
-        cached = self._files.is_cached(guess.project, _filename(guess))
+            return State.FRESH if self._pages.is_fresh(resource.project) else State.STALE
+        cached = self._files.is_cached(resource.project, _filename(resource))
         return State.FRESH if cached else State.ABSENT
 
     async def _search(self, run: _Run, search: Search) -> None:
-        find = partial(candidates.choose, wanted=search.wanted, client=run.decisions.client)
+        find = partial(
+            candidates.predict, constraints=search.constraints, client=run.decisions.client
+        )
         if search.chosen is not None:
             find = partial(
                 candidates.describe,
-                wanted=search.wanted,
+                constraints=search.constraints,
                 client=run.decisions.client,
                 filename=search.chosen,
             )
         run.decisions.found(search, await self._pages.search(search.project, find))
 
-    async def _read(self, run: _Run, guess: Guess) -> None:
-        data = await self._files.metadata(guess.project, guess.filename)
+    async def _read(self, run: _Run, resource: Resource) -> None:
+        data = await self._files.metadata(resource.project, resource.filename)
         if data is None:
             return
         requirements = await self._in_thread(partial(read_requirements, data))
-        listed = self._pages.ready_file(guess.project, guess.filename)
+        listed = self._pages.ready_file(resource.project, resource.filename)
         private = listed is None or listed.private
-        run.decisions.metadata_arrived(guess.project, guess.filename, requirements, private)
+        run.decisions.metadata_arrived(resource.project, resource.filename, requirements, private)
 
-    async def _fetch_page(self, run: _Run, guess: Guess) -> None:
-        name = guess.project
+    async def _fetch_page(self, run: _Run, resource: Resource) -> None:
+        """Fetch a page in the background, or wait for the flight of the client's request."""
+        name = resource.project
         before = self._pages.digests(name)
         size = await self._pages.prefetch(name, *run.variant)
-        self._note_fetched(run, guess, size)
+        self._note_fetched(run, resource, size)
         after = self._pages.digests(name)
         if after and after != before:
             run.decisions.page_arrived(name)
 
-    async def _fetch_file(self, run: _Run, guess: Guess) -> None:
-        got = await self._files.prefetch(guess.project, _filename(guess))
-        self._note_fetched(run, guess, got.size if got is not None else None)
-        if run.decisions.needs_metadata(guess):
-            await self._read(run, guess)
+    async def _fetch_file(self, run: _Run, resource: Resource) -> None:
+        got = await self._files.prefetch(resource.project, _filename(resource))
+        self._note_fetched(run, resource, got.size if got is not None else None)
+        if run.decisions.needs_metadata(resource):
+            await self._read(run, resource)
 
-    async def _join_file(self, run: _Run, guess: Guess) -> None:
-        """Wait for a file that the client waits for: its request and this share the flight."""
+    async def _join_file(self, run: _Run, resource: Resource) -> None:
+        """Wait for a file that the client has requested: both share the flight."""
         try:
-            (await self._files.whole(guess.project, _filename(guess))).close()
+            (await self._files.whole(resource.project, _filename(resource))).close()
         except (NotListed, MissingUpstream, UpstreamFailed, OSError):
             return  # the client is told
-        await self._read(run, guess)
+        await self._read(run, resource)
 
-    def _note_fetched(self, run: _Run, guess: Guess, size: int | None) -> None:
-        """Note a background request that was sent, with the bytes that came."""
+    def _note_fetched(self, run: _Run, resource: Resource, size: int | None) -> None:
+        """
+        Note the end of a fetch.
+
+        :param size: bytes that it brought; ``None`` if it sent no request, or has failed
+        """
         if size is None:
-            run.decisions.failed(guess)
+            run.decisions.failed(resource)
             return
-        run.decisions.fetched(guess, size)
+        run.decisions.fetched(resource, size)
         metrics.PREFETCH_REQUESTS.labels("sent").inc()
         metrics.PREFETCH_BYTES.labels("sent").inc(size)
-        if not run.decisions.has_requested(guess):
-            self._unused[guess] = self._clock.seconds(), size
+        if not run.decisions.has_requested(resource):
+            self._unused[resource] = self._clock.seconds(), size
 
 
-def _filename(guess: Guess) -> str:
-    return guess.filename + (METADATA if guess.kind is Kind.METADATA else "")
+def _filename(resource: Resource) -> str:
+    return resource.filename + (METADATA if resource.kind is Kind.METADATA else "")

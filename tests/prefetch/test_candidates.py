@@ -8,7 +8,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.prefetch.candidates import Candidate, Wanted, choose, describe, version_of
+from proxpi.prefetch.candidates import Candidate, Constraints, describe, predict, version_of
 from proxpi.prefetch.client import UNKNOWN, Client, platforms_of, wheel_tags
 from proxpi.simple import model
 
@@ -39,8 +39,8 @@ def chosen(
     client: Client = CLIENT,
     cutoff: str | None = None,
 ) -> str | None:
-    wanted = Wanted(frozenset(filter(None, [specifiers])), cutoff)
-    found = choose([page(*files)], wanted, client)
+    constraints = Constraints(frozenset(filter(None, [specifiers])), cutoff)
+    found = predict([page(*files)], constraints, client)
     return found.filename if found is not None else None
 
 
@@ -123,7 +123,7 @@ def test_of_an_unknown_client_only_universal_wheels_are_known() -> None:
 def test_the_first_index_has_the_file() -> None:
     """A name on two pages is that of the page with precedence."""
     first, second = page(wheel("1.0", yanked=True)), page(wheel("1.0"), wheel("0.9"))
-    found = choose([first, second], Wanted(frozenset()), CLIENT)
+    found = predict([first, second], Constraints(frozenset()), CLIENT)
     assert found is not None and found.filename == f"demo-0.9-{ANY}.whl"
 
 
@@ -132,7 +132,7 @@ def test_what_the_page_says_of_the_file_is_passed_on() -> None:
     stated: dict[str, Any] = {"core-metadata": {"sha256": "0" * 64}, "upload-time": "2025"}
     listed = wheel("1.0", size=7, **stated)
     expected = Candidate(listed["filename"], 7, has_metadata=True, uploaded="2025")
-    assert choose([page(listed)], Wanted(frozenset()), CLIENT) == expected
+    assert predict([page(listed)], Constraints(frozenset()), CLIENT) == expected
 
 
 def test_malformed_specifiers_choose_nothing() -> None:
@@ -155,21 +155,22 @@ def test_the_newer_versions_of_a_choice_are_compared() -> None:
         wheel("1.2", **{"upload-time": "2024-02-01T00:00:00Z"}),
         wheel("2.0", **{"upload-time": "2024-01-15T00:00:00Z"}),
     ]
-    wanted = Wanted(frozenset({"<2"}))
+    constraints = Constraints(frozenset({"<2"}))
     oldest, newest = [
-        describe([page(*files)], wanted, CLIENT, files[number]["filename"]) for number in (0, 2)
+        describe([page(*files)], constraints, CLIENT, files[number]["filename"])
+        for number in (0, 2)
     ]
     assert oldest is not None and oldest.uploaded == "2024-01-01T00:00:00Z"
     assert oldest.newer == "2024-02-01T00:00:00Z"
     assert newest is not None and newest.newer is None
-    assert describe([page(*files)], wanted, CLIENT, wheel("3.0")["filename"]) is None
+    assert describe([page(*files)], constraints, CLIENT, wheel("3.0")["filename"]) is None
 
 
 def test_a_candidate_tells_what_the_cutoff_date_hides() -> None:
     """The earliest upload time of the newer versions that would fit is part of it."""
     times = {f"{n}.0": {"upload-time": f"2024-0{n}-01T00:00:00Z"} for n in (1, 2, 3)}
     files = [wheel(version, **stated) for version, stated in times.items()]
-    found = choose([page(*files)], Wanted(frozenset(), "2024-02-01T00:00:00Z"), CLIENT)
+    found = predict([page(*files)], Constraints(frozenset(), "2024-02-01T00:00:00Z"), CLIENT)
     assert found is not None and found.filename == files[0]["filename"]
     assert found.newer == "2024-02-01T00:00:00Z"
 
@@ -187,6 +188,6 @@ def test_versions_are_read_out_of_names() -> None:
 def test_no_page_raises(names: list[str], specifiers: str) -> None:
     """Any file names and specifiers give a candidate or none."""
     files = [file(name) for name in dict.fromkeys(names)]
-    wanted = Wanted(frozenset({specifiers}))
-    choose([page(*files)], wanted, CLIENT)
-    choose([page(*files)], attrs.evolve(wanted, cutoff="x"), UNKNOWN)
+    constraints = Constraints(frozenset({specifiers}))
+    predict([page(*files)], constraints, CLIENT)
+    predict([page(*files)], attrs.evolve(constraints, cutoff="x"), UNKNOWN)

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from proxpi.prefetch import decide
-from proxpi.prefetch.candidates import Candidate, Wanted
+from proxpi.prefetch.candidates import Candidate, Constraints
 from proxpi.prefetch.client import UNKNOWN, Client, platforms_of, wheel_tags
 from proxpi.prefetch.decide import (
     ClientRun,
     Fetch,
-    Guess,
     Join,
     Kind,
     Read,
+    Resource,
     Search,
     State,
     Step,
@@ -38,16 +38,16 @@ def wheel(name: str, version: str = "1.0") -> str:
     return f"{name}-{version}-py3-none-any.whl"
 
 
-def page(name: str) -> Guess:
-    return Guess(Kind.PAGE, name)
+def page(name: str) -> Resource:
+    return Resource(Kind.PAGE, name)
 
 
-def metadata(name: str, version: str = "1.0") -> Guess:
-    return Guess(Kind.METADATA, name, wheel(name, version))
+def metadata(name: str, version: str = "1.0") -> Resource:
+    return Resource(Kind.METADATA, name, wheel(name, version))
 
 
-def file(name: str, version: str = "1.0") -> Guess:
-    return Guess(Kind.FILE, name, wheel(name, version))
+def file(name: str, version: str = "1.0") -> Resource:
+    return Resource(Kind.FILE, name, wheel(name, version))
 
 
 def candidate(name: str, version: str = "1.0", **keys: Any) -> Candidate:
@@ -59,22 +59,22 @@ class Story:
     """A run with a cache in memory: absent is what `states` does not have."""
 
     client: Client = PIP
-    states: dict[Guess, State] = attrs.field(factory=dict)
+    states: dict[Resource, State] = attrs.field(factory=dict)
     run: ClientRun = attrs.field(init=False)
-    _fetched: list[Guess] = attrs.field(init=False, factory=list)
+    _fetched: list[Resource] = attrs.field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.run = ClientRun(self.client)
 
-    def state(self, guess: Guess) -> State:
-        return self.states.get(guess, State.ABSENT)
+    def state(self, resource: Resource) -> State:
+        return self.states.get(resource, State.ABSENT)
 
     def next(self) -> list[Step]:
         steps = self.run.next(self)
-        self._fetched += [step.guess for step in steps if isinstance(step, Fetch)]
+        self._fetched += [step.resource for step in steps if isinstance(step, Fetch)]
         return steps
 
-    def fetched(self) -> list[Guess]:
+    def fetched(self) -> list[Resource]:
         """The guesses that were fetched since the last call."""
         self.next()
         fetched, self._fetched = self._fetched, []
@@ -116,7 +116,7 @@ def test_a_requested_page_leads_to_metadata_and_that_to_pages() -> None:
     story.run.metadata_requested("app", wheel("app"))
     assert story.fetched() == [page("two")]
     story.run.page_arrived("two")
-    assert story.search("two", None).wanted == Wanted(frozenset({">=2"}))
+    assert story.search("two", None).constraints == Constraints(frozenset({">=2"}))
 
 
 def test_nothing_is_guessed_twice() -> None:
@@ -189,7 +189,7 @@ def test_another_choice_of_the_client_is_a_wrong_guess() -> None:
     assert story.run.wrong == 1
     story.read("app", "old")
     story.run.page_arrived("new")
-    assert story.search("new", None).wanted == Wanted(frozenset())
+    assert story.search("new", None).constraints == Constraints(frozenset())
     assert story.fetched() == [page("old")]
 
 
@@ -201,7 +201,7 @@ def test_later_requirements_change_the_prediction() -> None:
     story.find("one", "2.0")
     story.find("two")
     story.read("two", "one<2")
-    assert story.search("one", candidate("one")).wanted == Wanted(frozenset({"<2"}))
+    assert story.search("one", candidate("one")).constraints == Constraints(frozenset({"<2"}))
     assert story.fetched()[-1] == metadata("one")
 
 
@@ -266,7 +266,7 @@ def test_evaluations_are_bounded() -> None:
     story.resolve("other", "three")
     assert story.fetched() == []
     story.run.page_arrived("one")
-    assert story.search("one", None).wanted == Wanted(frozenset())
+    assert story.search("one", None).constraints == Constraints(frozenset())
 
 
 def test_markers_are_evaluated_for_the_client() -> None:
@@ -285,8 +285,8 @@ def test_cached_metadata_is_read_and_stale_pages_are_revalidated_at_once() -> No
     story.states |= {metadata(name): State.FRESH for name in names}
     story.run.wrong = 10
     story.run.page_requested("app")
-    assert story.next() == [Join(page("app")), Search("app", Wanted(frozenset()))]
-    story.run.found(Search("app", Wanted(frozenset())), candidate("app"))
+    assert story.next() == [Join(page("app")), Search("app", Constraints(frozenset()))]
+    story.run.found(Search("app", Constraints(frozenset())), candidate("app"))
     assert story.next() == [Read(metadata("app"))]
     story.read("app", *names[1:])
     assert story.fetched() == [page(name) for name in names[1:]]
@@ -296,7 +296,7 @@ def test_a_fresh_page_needs_no_request() -> None:
     """A page in the cache is searched at once."""
     story = Story(states={page("app"): State.FRESH})
     story.run.page_requested("app")
-    assert story.next() == [Search("app", Wanted(frozenset()))]
+    assert story.next() == [Search("app", Constraints(frozenset()))]
 
 
 def test_files_follow_the_first_file_that_the_client_requests() -> None:
@@ -477,7 +477,7 @@ def test_older_choices_give_a_cutoff_date() -> None:
         assert story.search(name, older).chosen == wheel(name)
     story.run.page_requested("three")
     story.run.page_arrived("three")
-    assert story.search("three", None).wanted.cutoff == "2025-06-01"
+    assert story.search("three", None).constraints.cutoff == "2025-06-01"
 
 
 def test_the_cutoff_date_is_what_most_choices_have_in_common() -> None:
@@ -526,7 +526,7 @@ EVENTS = st.lists(
 @given(EVENTS, st.sampled_from([PIP, OLD_PIP, LOCKING_UV, UNKNOWN]), st.randoms())
 def test_any_events_end_within_the_budget(events: list[Any], client: Client, random: Any) -> None:
     """Whatever comes in whichever order: no step twice, counts stay right, and steps end."""
-    story, fetched = Story(client), list[Guess]()
+    story, fetched = Story(client), list[Resource]()
     run = story.run
     for event, name, *rest in events:
         match event:
@@ -545,13 +545,13 @@ def test_any_events_end_within_the_budget(events: list[Any], client: Client, ran
             case "cached":
                 for guess in (page(name), metadata(name, rest[0]), file(name, rest[0])):
                     story.states[guess] = rest[1]
-                story.states[Guess(Kind.FILE, name, f"{name}-1.0.tar.gz")] = rest[1]
+                story.states[Resource(Kind.FILE, name, f"{name}-1.0.tar.gz")] = rest[1]
         for _ in range(100):
             if not (steps := story.next()):
                 break
             for step in steps:
                 if isinstance(step, Fetch):
-                    fetched.append(step.guess)
+                    fetched.append(step.resource)
                 elif isinstance(step, Search):
                     found = candidate(step.project, random.choice(["1.0", "2.0"]))
                     run.found(step, random.choice([found, None]))

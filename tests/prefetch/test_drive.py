@@ -125,7 +125,7 @@ class Prefetching(PrefetchCase):
             self.page(name)
             self.metadata(name)
         self.clock.advance(RUN_TIMEOUT + 1)
-        self.put(candidates, "choose", None)
+        self.put(candidates, "predict", None)
         for name in ("app", "one"):
             assert self.page(name, "X-Other: head").headers["x-cache"] == "HIT"
             assert self.metadata(name).status == 200
@@ -185,7 +185,7 @@ class Prefetching(PrefetchCase):
         The next one has a budget of its own.
         """
         self.put(decide, "REQUESTS", 1)
-        self.put(decide, "GUESSES", 5)
+        self.put(decide, "RESOURCES", 5)
         for name in ("app", "one", "two"):
             self.project(name)
         self.page("app")

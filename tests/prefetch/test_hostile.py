@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxpi.prefetch import requirements
-from proxpi.prefetch.candidates import Wanted, choose
+from proxpi.prefetch.candidates import Constraints, predict
 from proxpi.prefetch.client import read_user_agent
 from proxpi.simple import model
 from tests.support.agent import Reply
@@ -127,7 +127,7 @@ def test_searches_are_linear() -> None:
         return made
 
     def search(data: bytes) -> None:
-        choose([data], Wanted(frozenset({clauses})), client)
+        predict([data], Constraints(frozenset({clauses})), client)
 
     assert_linear(search, encoded("demo-%d-py3-none-any.whl"), 500)
     assert_linear(search, encoded("demo-%d-py3-none-any.whl", yanked=True), 500)

@@ -51,7 +51,7 @@ def test_expired_pages_are_revalidated_before_their_requests(path: Path) -> None
     """Files cached, pages stale: the client waits for those that nothing leads to alone."""
     replay, (_, wasted) = read_recording(path), BOUNDS[name_of(path)]
     replay.cached = set(replay.requested)
-    replay.stale = {guess for guess in replay.requested if guess.kind is Kind.PAGE}
+    replay.stale = {resource for resource in replay.requested if resource.kind is Kind.PAGE}
     pages = set(replay.stale)
     replay.play()
     assert len(replay.wasted) <= wasted * len(replay.requested)

@@ -1,7 +1,7 @@
 """Recorded resolutions replayed against the decisions of prefetching, in simulated time.
 
 A recording holds the requests of one real client in order, and the pages and metadata that it could
-have got (``benchmarks/recording.py`` writes it). The replay lets the client send each request once
+have got (``benchmarks/record.py`` writes it). The replay lets the client send each request once
 the response to the one before has come; a background request takes one round trip, too.
 """
 
@@ -23,10 +23,10 @@ from proxpi.prefetch.client import read_user_agent
 from proxpi.prefetch.decide import (
     ClientRun,
     Fetch,
-    Guess,
     Join,
     Kind,
     Read,
+    Resource,
     Search,
     State,
     Step,
@@ -50,42 +50,42 @@ class Replay:
     """
 
     user_agent: str
-    requests: Sequence[Guess]
+    requests: Sequence[Resource]
     times: Sequence[float]
     pages: Mapping[str, bytes]
     metadata: Mapping[str, bytes]
-    cached: set[Guess] = attrs.field(factory=set)
-    stale: set[Guess] = attrs.field(factory=set)
-    sent: list[Guess] = attrs.field(factory=list)
+    cached: set[Resource] = attrs.field(factory=set)
+    stale: set[Resource] = attrs.field(factory=set)
+    sent: list[Resource] = attrs.field(factory=list)
     waited: float = 0.0
     now: float = 0.0
     run: ClientRun = attrs.field(init=False)
     _events: list[tuple[float, int, Callable[[], None]]] = attrs.field(factory=list)
     _numbers: Any = attrs.field(factory=count)
-    _flights: dict[Guess, float] = attrs.field(factory=dict)
-    _queue: list[Guess] = attrs.field(factory=list)
+    _flights: dict[Resource, float] = attrs.field(factory=dict)
+    _queue: list[Resource] = attrs.field(factory=list)
     _busy: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.run = ClientRun(read_user_agent(self.user_agent))
 
     @property
-    def requested(self) -> set[Guess]:
+    def requested(self) -> set[Resource]:
         return set(self.requests)
 
     @property
-    def wasted(self) -> list[Guess]:
-        return [guess for guess in self.sent if guess not in self.requested]
+    def wasted(self) -> list[Resource]:
+        return [resource for resource in self.sent if resource not in self.requested]
 
     @property
     def predicted(self) -> float:
         """Part of the client's requests that were sent, or on their way, before the client's."""
         return len([g for g in self.sent if g in self.requested]) / len(self.requested)
 
-    def state(self, guess: Guess) -> State:
-        if guess in self.stale:
+    def state(self, resource: Resource) -> State:
+        if resource in self.stale:
             return State.STALE
-        return State.FRESH if guess in self.cached else State.ABSENT
+        return State.FRESH if resource in self.cached else State.ABSENT
 
     def play(self) -> None:
         """Send each request once those have been answered that the client had to wait for."""
@@ -105,13 +105,13 @@ class Replay:
         for request in self.requests:
             self._await(request)
 
-    def _await(self, request: Guess) -> None:
+    def _await(self, request: Resource) -> None:
         while request in self._flights:
             before = self.now
             self._run_events(self._events[0][0])
             self.waited += self.now - before
 
-    def _tell(self, request: Guess) -> None:
+    def _tell(self, request: Resource) -> None:
         match request.kind:
             case Kind.PAGE:
                 self.run.page_requested(request.project)
@@ -140,15 +140,15 @@ class Replay:
         match step:
             case Search():
                 self._search(step)
-            case Read(guess):
-                self._read(guess)
+            case Read(resource):
+                self._read(resource)
             case Join():
                 pass  # the flight of the client's request lands by itself
-            case Fetch(guess):
-                if guess not in self._flights:
-                    self.sent.append(guess)
-                    self._flights[guess] = float("inf")
-                    self._queue.append(guess)
+            case Fetch(resource):
+                if resource not in self._flights:
+                    self.sent.append(resource)
+                    self._flights[resource] = float("inf")
+                    self._queue.append(resource)
                     self._begin_queued()
 
     def _begin_queued(self) -> None:
@@ -160,7 +160,7 @@ class Replay:
         self._busy -= 1
         self._begin_queued()
 
-    def _begin(self, request: Guess, then: Callable[[], None] = lambda: None) -> None:
+    def _begin(self, request: Resource, then: Callable[[], None] = lambda: None) -> None:
         def land() -> None:
             self._land(request)
             then()
@@ -168,44 +168,44 @@ class Replay:
         self._flights[request] = self.now + ROUND_TRIP
         self._at(self.now + ROUND_TRIP, land)
 
-    def _land(self, guess: Guess) -> None:
-        self._flights.pop(guess, None)
-        self.stale.discard(guess)
-        if guess.kind is Kind.PAGE:
-            if guess.project in self.pages:
-                self.cached.add(guess)
-                self.run.page_arrived(guess.project)
+    def _land(self, resource: Resource) -> None:
+        self._flights.pop(resource, None)
+        self.stale.discard(resource)
+        if resource.kind is Kind.PAGE:
+            if resource.project in self.pages:
+                self.cached.add(resource)
+                self.run.page_arrived(resource.project)
         else:
-            self.cached.add(guess)
-            if self.run.needs_metadata(guess):
-                self._read(guess)
-        if guess in self.sent:
-            self.run.fetched(guess, guess.size or 0)
+            self.cached.add(resource)
+            if self.run.needs_metadata(resource):
+                self._read(resource)
+        if resource in self.sent:
+            self.run.fetched(resource, resource.size or 0)
         self._advance()
 
     def _search(self, search: Search) -> None:
         page = self.pages.get(search.project)
         if page is None:
             return
-        client, wanted = self.run.client, search.wanted
+        client, constraints = self.run.client, search.constraints
         if search.chosen is None:
-            found = candidates.choose([page], wanted, client)
+            found = candidates.predict([page], constraints, client)
         else:
-            found = candidates.describe([page], wanted, client, search.chosen)
+            found = candidates.describe([page], constraints, client, search.chosen)
         self.run.found(search, found)
 
-    def _read(self, guess: Guess) -> None:
-        data = self.metadata.get(guess.filename)
+    def _read(self, resource: Resource) -> None:
+        data = self.metadata.get(resource.filename)
         if data is not None:
             requirements: list[Requirement] = read_requirements(data)
-            self.run.metadata_arrived(guess.project, guess.filename, requirements)
+            self.run.metadata_arrived(resource.project, resource.filename, requirements)
 
 
 def read_recording(path: Path) -> Replay:
     """Read a recording into a replay."""
     recorded = json.loads(gzip.decompress(path.read_bytes()))
     requests = [
-        Guess(Kind[kind.upper()], project, filename)
+        Resource(Kind[kind.upper()], project, filename)
         for _, kind, project, filename in recorded["requests"]
     ]
     pages = {}
