@@ -9,9 +9,9 @@ the responses update the entry and the circuit breakers (:mod:`proxpi.index.brea
 A flight continues without its clients. While no bytes arrive, it *hangs*: once a client has given
 up waiting, the next request starts a flight beside it; the older response is still used.
 
-A *background* flight (:meth:`Revalidation.prefetch`) starts only while no index of the entry fails,
-and does not retry. Once a client's request joins it, it is as if that had started it: connections,
-retries and deadlines are those of a client.
+A *background* flight (:meth:`Revalidation.prefetch`) starts only while no stale index of the entry
+fails, and does not retry. It is *lifted* once a client's request joins it: from then on its
+connections, retries and deadlines are those of a flight that a client has started.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Progress:
         return self._received - self._begun < MIN_PROGRESS
 
     def extend(self, clock: IReactorTime) -> Callable[[], float | None]:
-        """Make what gives the deadline of a client without a stale page, window by window."""
+        """Return a function of the next deadline of a client without a stale page."""
         begun, waited, before = clock.seconds(), 0.0, self._received
 
         def extended() -> float | None:
@@ -138,7 +138,7 @@ class Entry:
     :ivar responses: the last one of each index, in order of precedence
     :ivar forced: breakers are ignored until one request after a ``DELETE`` has succeeded or failed
     :ivar requests: the flights of requests to one index, which revalidations share
-    :ivar queue: its requests; those that wait for a connection are cancelled when all clients left
+    :ivar queue: its requests; those that wait for a connection are cancelled once all clients leave
     :ivar since: the clock's seconds when a background flight began, then when a client joined it
     :ivar pending: the indexes that have not responded yet
     :ivar lock: is held while the entry is stored
@@ -261,7 +261,7 @@ class Revalidation(Generic[E]):
         return Outcome("STALE", error.copy())
 
     def may_prefetch(self, entry: E) -> bool:
-        """Whether an entry is stale, and no breaker of its stale indexes has been opened."""
+        """Whether an entry is stale, and of its stale indexes each breaker is closed."""
         stale = [index for index, _ in self._targets(entry, "stale")]
         return bool(stale) and all(
             not index.offline and index.breakers.state(entry.name) is State.CLOSED
@@ -271,26 +271,26 @@ class Revalidation(Generic[E]):
     async def prefetch(self, entry: E) -> int | None:
         """Revalidate an entry, which :meth:`may_prefetch` allows, in the background.
 
-        A flight that is under way is waited for, but not kept going.
+        Flights that are under way are observed until they land; no other one is started.
 
-        :return: bytes that came because of this call, when the flight has landed; ``None``: no
-            request was sent
+        :return: bytes that this call's own flight has brought, once it has landed; ``None``: it
+            sent no request
         :raises StoredPageLost: as :meth:`revalidate`
         """
-        targets: list[Targets] = ["stale"]
-        if joins := entry.revalidations.under_way:
-            targets = list(entry.revalidations)
-        else:
-            entry.queue = Queue(background=True, admits=partial(self.may_prefetch, entry))
-            entry.since = self._clock.seconds()
-        queue, join, before = entry.queue, entry.revalidations.join, entry.progress.bodies
-        for flight in [join(each, partial(self._revalidate, entry, each)) for each in targets]:
-            with suppress(UpstreamFailed):
-                await (flight.landed() if joins else flight.wait())
-        return entry.progress.bodies - before if queue.sent and not joins else None
+        if entry.revalidations.under_way:
+            for flight in [entry.revalidations.get(targets) for targets in entry.revalidations]:
+                if flight is not None:
+                    await flight.landed()
+            return None
+        queue = entry.queue = Queue(background=True, admits=partial(self.may_prefetch, entry))
+        entry.since, before = self._clock.seconds(), entry.progress.bodies
+        work = partial(self._revalidate, entry, "stale")
+        with suppress(UpstreamFailed):
+            await entry.revalidations.join("stale", work).wait()
+        return entry.progress.bodies - before if queue.sent else None
 
     def _lift(self, entry: E) -> None:
-        """Make the background flight of an entry that of a client.
+        """Lift the background flight of an entry, for a client that joins it.
 
         The client gets another flight if an index has failed in this one, where it was not retried,
         or if this one hangs for so long that a client would have given up waiting.
@@ -427,7 +427,7 @@ async def with_retries(
 
     A pause is at least the ``Retry-After`` of the index. The last request's error is raised.
 
-    :param latest: gives the clock's seconds after which no request is sent again
+    :param latest: returns the clock's seconds after which no request is sent again
     """
     pause = 0.0
     for tried in count(1):

@@ -1,8 +1,15 @@
-"""Prefetch: what a client is about to ask for is fetched ahead of it.
+"""Prefetching: pages, metadata and files are fetched before a client requests them.
 
-The layer above ``index`` and ``files``, which it drives. Its decisions are pure functions over
-values: who the client is (``client``), which candidate its resolver will choose, what to fetch. No
-response depends on them: a wrong decision costs upstream requests, and the client nothing.
+The layer above ``index`` and ``files``, which it drives. It is pure but for ``drive``:
+
+* ``client`` reads from ``User-Agent`` which requirements and wheels suit a client,
+* ``requirements`` reads core metadata, ``candidates`` predicts which file a resolver will choose,
+* ``decide`` makes steps of that, and ``drive`` executes them *in the background*: behind the
+  requests of clients, without retries, until a client's request joins them and *lifts* them,
+* ``locks`` reads lock files, whose files a client has fetched for itself (``POST /prefetch``): they
+  are downloaded as at the request of a client, not in the background.
+
+No response depends on a prediction: a wrong one costs upstream requests, and the client nothing.
 """
 
 from proxpi.prefetch.client import Client, applies, platforms_of, read_user_agent, wheel_tags

@@ -1,7 +1,7 @@
 """What a client states about itself in ``User-Agent``: a pure function of that header.
 
-A prediction of what a client asks for next depends on its Python and its platform, which decide
-which dependencies apply (PEP 508) and which wheels fit (PEP 425). pip and uv state both, as JSON
+The next requests of a client depend on its Python and its platform: by them requirements apply
+(PEP 508), and wheels fit (PEP 425). pip and uv state both, as JSON
 behind their own name and version; poetry and pdm state Python and system, in words. The statement
 is that of the running interpreter, also with ``--platform`` or ``--python-platform``. It does not
 tell a free-threaded build, nor a 32-bit interpreter of a 64-bit system: the usual build is assumed.
@@ -22,11 +22,11 @@ from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags, generic_tags, mac_platforms
 from packaging.version import Version
 
-#: Tags of one wheel: a name that stands for more fits no client. Real ones have a few dozen.
+#: Tags of one wheel: one whose name stands for more fits no client. Real ones have a few dozen.
 MAX_TAGS = 500
-#: Python 3.x below this one.
+#: Minor versions of Python 3 are below this one.
 MAX_MINOR = 100
-#: The first pip that asks for the metadata that JSON pages advertise (PEP 658).
+#: The first pip that requests the metadata that JSON pages advertise (PEP 658).
 _PIP_READS_METADATA = (23, 2)
 #: Subcommands of uv that download no file. uv states its subcommand since 0.9.14, pip does not.
 _RESOLVE_ONLY = (
@@ -102,9 +102,9 @@ class Client:
     environment: Mapping[str, str] | None = None
     #: Wheel tags that fit, and their ranks. ``None`` if the client states no platform.
     ranks: Mapping[str, int] | None = attrs.field(default=None, repr=False)
-    #: Whether the client resolves and will not ask for files.
+    #: Whether the client resolves, and will request no file to install.
     resolves_only: bool = False
-    #: Whether the client asks for core metadata that a page advertises.
+    #: Whether the client requests core metadata that a page advertises.
     reads_metadata: bool = True
 
     @property
@@ -113,9 +113,10 @@ class Client:
         return self.installer == "pip"
 
     def rank(self, filename: str) -> int | None:
-        """Return the best rank of a wheel's tags, 0 for the best of all.
+        """Return the best rank of a wheel's tags: 0 is the best of all.
 
-        ``None`` if it does not fit, if the file is no wheel, or if no platform is stated.
+        It is ``None`` if the wheel does not fit, if the file is no wheel, or if the client states
+        no platform.
         """
         if not (self.ranks and filename.endswith(".whl") and filename.count("-") in (4, 5)):
             return None
@@ -170,7 +171,7 @@ _DECODER = msgspec.json.Decoder(_Statement)
 
 @lru_cache(maxsize=256)
 def read_user_agent(user_agent: str) -> Client:
-    """Return what the client states. Text that is none of a known client gives ``UNKNOWN``."""
+    """Return what the client states: `UNKNOWN` for the text of any other client."""
     head, _, rest = user_agent.partition(" ")
     installer, _, text = head.partition("/")
     if installer not in _INSTALLERS:
@@ -196,7 +197,7 @@ def read_user_agent(user_agent: str) -> Client:
 def _in_words(text: str) -> _Statement:
     """Read the statement of poetry and pdm: ``CPython/3.11.7 Linux/6.1``.
 
-    Of PyPy the first states another version than the second: it is not read.
+    For PyPy, poetry and pdm state different versions: that statement is not read.
     """
     words = _IN_WORDS.fullmatch(text)
     if words is None:
@@ -254,7 +255,7 @@ def _platform(statement: _Statement) -> str | None:
     if system == "Windows":
         return _WINDOWS.get(statement.cpu)
     if system == "Darwin" and (version := _MAJOR_MINOR.match(distribution.version or "")):
-        # 10.16 is what a Python built for an older macOS reads on 11 and newer ones.
+        # A Python that was built for an older macOS reads 10.16 on macOS 11 and newer ones.
         major, minor = ("11", "0") if version[0] == "10.16" else version.groups()
         return f"macosx_{major}_{minor}_{statement.cpu}"
     if system == "Linux" and (version := _MAJOR_MINOR.match(libc.version or "")):
@@ -302,8 +303,8 @@ def wheel_tags(python: str, implementation: str, platforms: Sequence[str]) -> Wh
     """Return the wheel tags that fit an interpreter, with their ranks: 0 is the best.
 
     :param python: ``3.12``, or a full version.
-    :param implementation: ``platform_python_implementation``. Of one that is neither CPython nor
-        PyPy the own tags are unknown: it gets those of any Python.
+    :param implementation: ``platform_python_implementation``. One other than CPython and PyPy has
+        tags of its own that are unknown: it gets those of any Python.
     :param platforms: those of the system, the best first; see :func:`platforms_of`.
     :raises ValueError: if ``python`` is no version of Python 3.
     """
@@ -340,10 +341,11 @@ def applies(
 ) -> bool:
     """Return whether a requirement with this marker surely applies to a client.
 
-    A marker that names a key of which the environment has no value (all of them but ``extra``, if
-    it is ``None``) does not apply, whatever else it says; nor does one that cannot be evaluated.
+    A marker that names a key without a value in the environment does not apply, whatever else it
+    states; nor does a marker that cannot be evaluated. Without an environment, ``extra`` alone has
+    a value.
 
-    :param extras: normalized names of the extras that are asked for.
+    :param extras: normalized names of the requested extras.
     """
     if marker is None:
         return True

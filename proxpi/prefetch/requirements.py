@@ -1,7 +1,7 @@
 """Requirements of a project, read from core metadata for one client (PEP 508); pure.
 
-Only what the client's resolver follows counts: a requirement whose marker is true for the client
-and one of the requested extras. A requirement by URL names no file of an index.
+A requirement counts if the client's resolver follows it: its marker is true for the client, with
+one of the requested extras if it names one. A requirement by URL names no file of an index.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from packaging.utils import canonicalize_name
 from proxpi.prefetch.client import applies
 from proxpi.simple import names
 
-#: Bytes of core metadata, and requirements in it, that are read; real ones have a few hundred.
+#: Bytes of core metadata that are read: the fields stand before the description.
 MAX_HEAD = 128 * 1024
+#: Requirements that are read of one file; real ones have a few hundred.
 MAX_REQUIREMENTS = 1000
 #: Characters of one requirement; real ones have 400 at most.
 MAX_LENGTH = 1000
@@ -30,7 +31,7 @@ _FIELD = re.compile(
 
 @attrs.frozen
 class Required:
-    """What one project requires of another: specifiers of its version, and extras."""
+    """What projects require of another one: specifiers of its version, and normalized extras."""
 
     specifiers: frozenset[str]
     extras: frozenset[str]
@@ -40,7 +41,7 @@ class Required:
 
 
 def read_requirements(metadata: bytes) -> list[Requirement]:
-    """Read the ``Requires-Dist`` fields of core metadata; what is malformed is left out."""
+    """Read the ``Requires-Dist`` fields of core metadata; malformed ones are left out."""
     head = metadata[:MAX_HEAD].replace(b"\r\n", b"\n").partition(b"\n\n")[0]
     found = []
     for number, field in enumerate(_FIELD.finditer(head)):

@@ -1,11 +1,15 @@
 """Connections to upstreams: how many are open to an origin, and when each of them ends.
 
-Twisted's pool does not limit open connections, so a :class:`ConnectionLimit` counts them. Twisted's
-client takes a response head of any length, fails for the transfer coding ``identity`` (which old
-servers send; it means none), and lets the reader of a body close a connection only gracefully,
-which over TLS waits for the peer. Hence an :class:`HTTPEndpoint` puts a protocol between client and
-transport. A connection is *idle*; a request puts it into the *head* of a response, up to the blank
-line; then comes the *body*. A connection that is closed before the end of a response is aborted.
+Twisted's pool does not limit open connections, so a :class:`ConnectionLimit` counts them, and the
+:class:`Scheduler` grants them. A *background* request, for which no client waits, comes after those
+of clients; it is *lifted*, and from then on a client's, once a client waits for it.
+
+Twisted's client takes a response head of any length, fails for the transfer coding ``identity``
+(which old servers send; it means none), and lets the reader of a body close a connection only
+gracefully, which over TLS waits for the peer. Hence an :class:`HTTPEndpoint` puts a protocol
+between client and transport. A connection is *idle*; a request puts it into the *head* of a
+response, up to the blank line; then comes the *body*. A connection that is closed before the end of
+a response is aborted.
 """
 
 from __future__ import annotations
@@ -54,9 +58,7 @@ BACKGROUND_CONNECTIONS = 8
 class Queue:
     """The requests of one flight: those that wait for a connection, and those that have one.
 
-    *Background* requests get a connection only while no client's request waits for one to that
-    origin, and leave some for clients. Once a client waits for the flight, it is *lifted*.
-
+    :ivar background: whether no client has waited for the flight yet
     :ivar admits: is called when a background request that had to wait may get its connection; if
         it returns ``False``, the request is cancelled
     :ivar sent: whether any of its requests has got a connection
@@ -72,7 +74,7 @@ class Queue:
         return any(not request.granted.called for request in self._requests)
 
     def lift(self) -> None:
-        """Make its requests those of a client: they no longer wait, or count, in the background."""
+        """Lift its requests, those to come included."""
         if self.background:
             self.background = False
             for scheduler in {request.limit.scheduler for request in self._requests}:
@@ -101,15 +103,18 @@ class _Request:
 
 @attrs.define(eq=False)
 class Scheduler:
-    """Grants the connections of a process: to the requests of clients before background requests.
+    """Grants the connections of a process, each kind of request first in, first out.
 
-    Both are served first in, first out. No request waits that may have its connection.
+    A background request gets a connection only while no client's request waits for one to that
+    origin, and only up to the part of a limit that leaves some to clients. No request waits that
+    may have its connection.
     """
 
+    # Requests of clients that wait for a connection; background requests that do.
     _clients: dict[Origin, list[_Request]] = attrs.field(init=False, factory=dict)
     _background: list[_Request] = attrs.field(init=False, factory=list)
     # Background requests that have a connection.
-    _granted: set[_Request] = attrs.field(init=False, factory=set)
+    _granted_background: set[_Request] = attrs.field(init=False, factory=set)
 
     def add(self, request: _Request) -> None:
         if self._may_grant(request):
@@ -120,9 +125,9 @@ class Scheduler:
             self._clients.setdefault(request.origin, []).append(request)
 
     def lift(self, requests: Iterable[_Request]) -> None:
-        """Take the requests of a queue out of the background."""
+        """Move the requests of a queue to those of clients, wherever they stand."""
         requests = list(requests)
-        self._granted.difference_update(requests)
+        self._granted_background.difference_update(requests)
         for request in requests:
             if request in self._background:
                 self._background.remove(request)
@@ -131,9 +136,9 @@ class Scheduler:
             self._grant_next(request.origin)
 
     def remove(self, request: _Request) -> None:
-        """Take a request out that ends, whether or not it has a connection."""
+        """Remove a request that ends, with or without a connection."""
         request.queue._requests.remove(request)
-        self._granted.discard(request)
+        self._granted_background.discard(request)
         if request.granted.called:
             request.limit.count(request.origin, -1)
         elif request.queue.background:
@@ -145,7 +150,8 @@ class Scheduler:
     def _may_grant(self, request: _Request) -> bool:
         background = request.queue.background
         if background and (
-            len(self._granted) >= BACKGROUND_CONNECTIONS or self._clients.get(request.origin)
+            len(self._granted_background) >= BACKGROUND_CONNECTIONS
+            or self._clients.get(request.origin)
         ):
             return False
         return request.limit.has_room(request.origin, background)
@@ -154,18 +160,18 @@ class Scheduler:
         request.limit.count(request.origin, 1)
         request.queue.sent = True
         if request.queue.background:
-            self._granted.add(request)
+            self._granted_background.add(request)
         request.granted.callback(None)
 
     def _grant_next(self, origin: Origin) -> None:
-        """Grant what a change at an origin leaves room for: one connection at most to a client."""
+        """Grant connections after a change at an origin: at most one to a client's request."""
         clients = self._clients.get(origin, [])
         first = next(filter(self._may_grant, clients), None)
         if first is not None:
             clients.remove(first)
         if not clients:
             self._clients.pop(origin, None)
-        if first is not None:  # only now: the request may end at once, and others may come
+        if first is not None:  # only now: its grant may end it at once, and add other requests
             self._grant(first)
         while (request := next(filter(self._may_grant, self._background), None)) is not None:
             self._background.remove(request)
@@ -197,7 +203,7 @@ class ConnectionLimit:
         return partial(self.scheduler.remove, request)
 
     def has_room(self, origin: Origin, background: bool = False) -> bool:
-        """Whether another connection may be opened; one in the background leaves some free."""
+        """Whether another connection may be opened; for a background request, some stay free."""
         number = _most_of(self.number) if background else self.number
         wider = self.within is None or self.within.has_room(origin, background)
         return self._open[origin] < number and wider
@@ -215,7 +221,7 @@ class ConnectionLimit:
 
 
 def _most_of(number: int) -> int:
-    """Return the part of a limit that leaves some connections to others."""
+    """Return three quarters of a limit, which leave some connections to other requests."""
     return max(1, number * 3 // 4)
 
 
