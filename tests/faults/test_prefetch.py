@@ -289,7 +289,7 @@ class SlowLink(Server):
 def test_slow_link(sides: Sides, size: int, number: int) -> None:
     """On a slow link, prefetched wheels delay the client's own one by no more than they save.
 
-    A client that waits too long is redirected, and downloads a wheel again: the first one at most.
+    A client that waits too long is redirected, and downloads a wheel again: the first two at most.
     """
     with ExitStack() as stack:
         for side in sides.values():
@@ -299,7 +299,7 @@ def test_slow_link(sides: Sides, size: int, number: int) -> None:
     without, with_it = (
         sum(seen.path.endswith(".whl") for seen in each.upstream) for each in outcomes
     )
-    assert with_it <= without + 1
+    assert with_it <= without + 2
 
 
 #: More than a loaded machine adds to the end of a process, far less than any time-out.
