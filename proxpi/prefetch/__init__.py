@@ -6,8 +6,8 @@ The layer above ``index`` and ``files``, which it drives. It is pure but for ``d
 * ``requirements`` reads core metadata, ``candidates`` predicts which file a resolver will choose,
 * ``decide`` makes steps of that, and ``drive`` executes them *in the background*: behind the
   requests of clients, without retries, until a client's request joins them and *lifts* them,
-* ``locks`` reads lock files, whose files a client has fetched for itself (``POST /prefetch``): they
-  are downloaded as at the request of a client, not in the background.
+* ``lock_formats`` reads lock files, and ``locks`` selects from them the files for one platform.
+  ``POST /prefetch`` fetches these as at the request of a client, not in the background.
 
 No response depends on a prediction: a wrong one costs upstream requests, and the client nothing.
 """

@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from proxpi.files import Mirror, MissingUpstream, OpenFile
 from proxpi.index import PageCache
-from proxpi.prefetch import locks
+from proxpi.prefetch import lock_formats, locks
 from proxpi.simple import NotListed, Serialization, printable
 from proxpi.single_flight import InThread
 from proxpi.upstream import UpstreamFailed
@@ -108,7 +108,7 @@ class LockPrefetch:
 
 
 def _read(body: bytes, target: locks.Target | None) -> tuple[locks.Lock, list[locks.Locked]]:
-    lock = locks.read(body)
+    lock = lock_formats.read(body)
     return lock, locks.fitting(lock, target)
 
 
