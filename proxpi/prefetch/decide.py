@@ -51,6 +51,8 @@ from proxpi.prefetch.requirements import Required, applicable
 REQUESTS, BYTES = 2000, 2 * 1024**3
 #: Bytes of prefetched files that the client has not requested yet.
 UNUSED = 256 * 1024**2
+#: Fetches at once: those on the connections for background requests, and as many that wait.
+FETCHES = 16
 #: Bytes of files that are fetched at once: more would slow the file down that the client waits for.
 LOADING = 16 * 1024**2
 #: The largest window of a client that resolves alone: it may consider platforms besides its own.
@@ -191,12 +193,12 @@ class ClientRun:
     _resources: dict[Resource, bool] = attrs.field(factory=dict)
     # Guesses and requests that the next call of `next` looks at for the first time.
     _new: dict[Resource, None] = attrs.field(factory=dict)
-    # Guesses that wait for the window, or for other files.
-    _waiting: dict[Resource, None] = attrs.field(factory=dict)
+    # Guesses that wait for the window, or for other fetches, with their state in the cache.
+    _waiting: dict[Resource, State] = attrs.field(factory=dict)
     # Outstanding guesses, with their bytes; of pages and metadata: 0.
     _outstanding: dict[Resource, int] = attrs.field(factory=dict)
-    # Files that are being fetched, with their bytes.
-    _loading: dict[Resource, int] = attrs.field(factory=dict)
+    # Guesses that are being fetched; those for files with their bytes.
+    _fetching: dict[Resource, int] = attrs.field(factory=dict)
     # Searches that are due, by project.
     _searches: dict[str, Search] = attrs.field(factory=dict)
     # Whether the client has requested its first file to install.
@@ -270,17 +272,21 @@ class ClientRun:
     def fetched(self, resource: Resource, size: int) -> None:
         """Note that a fetch has ended, with so many bytes."""
         self.received += size
-        self._loading.pop(resource, None)
+        self._fetching.pop(resource, None)
 
     def failed(self, resource: Resource) -> None:
         """Note that a fetch has failed, or sent nothing: the guess is neither right nor wrong."""
-        self._loading.pop(resource, None)
+        self._fetching.pop(resource, None)
         self._remove_outstanding(resource)
 
     def needs_metadata(self, resource: Resource) -> bool:
         """Whether requirements may follow from a file, or metadata, that is in the cache now."""
         wheel = resource.kind is not Kind.PAGE and resource.filename.endswith(".whl")
         return wheel and not self._is_read(resource)
+
+    def has_page(self, name: str) -> bool:
+        """Whether a project's page was in the cache in this run."""
+        return self._project(name).has_page
 
     def has_requested(self, resource: Resource) -> bool:
         """Whether the client has requested a resource."""
@@ -301,14 +307,14 @@ class ClientRun:
                 steps += [] if is_page or self._is_read(resource) else [Read(resource)]
             elif requested:
                 steps.append(Join(resource))
-            elif state is State.STALE:
-                steps += self._fetch(resource)
             else:
-                self._waiting[resource] = None
+                self._waiting[resource] = state
         for guess in list(self._waiting):
+            if len(self._fetching) >= FETCHES or self.requests >= REQUESTS:
+                break
             if self._is_allowed(guess) and not self._exceeds(guess):
                 del self._waiting[guess]
-                steps += self._fetch(guess)
+                steps.append(self._fetch(guess))
         steps += self._searches.values()
         self._searches.clear()
         return steps
@@ -326,6 +332,8 @@ class ClientRun:
 
     def _is_allowed(self, guess: Resource) -> bool:
         """Whether the window allows a guess."""
+        if self._waiting[guess] is State.STALE:
+            return True
         if guess.kind is Kind.FILE and self._is_chosen(guess):
             return True
         if guess.kind is Kind.METADATA and self._resources.get(Resource(Kind.PAGE, guess.project)):
@@ -334,20 +342,15 @@ class ClientRun:
 
     def _exceeds(self, guess: Resource) -> bool:
         """Whether a file has to wait until others were fetched, or requested by the client."""
-        size, loading = _size(guess), sum(self._loading.values())
+        size, loading = _size(guess), sum(self._fetching.values())
         too_many = self.unused + size > UNUSED or self.received + size > BYTES
         return size > 0 and (too_many or (loading > 0 and loading + size > LOADING))
 
-    def _fetch(self, guess: Resource) -> list[Step]:
-        """Return the step that fetches a guess; none once the budget is spent."""
-        if self.requests >= REQUESTS or self.received >= BYTES:
-            return []
+    def _fetch(self, guess: Resource) -> Fetch:
         self.requests += 1
-        self._outstanding[guess] = size = _size(guess)
+        self._outstanding[guess] = self._fetching[guess] = size = _size(guess)
         self.unused += size
-        if size:
-            self._loading[guess] = size
-        return [Fetch(guess)]
+        return Fetch(guess)
 
     # Guesses.
 

@@ -236,7 +236,7 @@ class Prefetcher:
         size = await self._pages.prefetch(name, *run.variant)
         self._note_fetched(run, resource, size)
         after = self._pages.digests(name)
-        if after and after != before:
+        if after and (after != before or not run.decisions.has_page(name)):
             run.decisions.page_arrived(name)
 
     async def _fetch_file(self, run: _Run, resource: Resource) -> None:

@@ -80,6 +80,15 @@ class Story:
         fetched, self._fetched = self._fetched, []
         return fetched
 
+    def fetched_in_turn(self) -> list[Resource]:
+        """The same, and those that follow once these have ended."""
+        ended: list[Resource] = []
+        while fetched := self.fetched():
+            for guess in fetched:
+                self.run.fetched(guess, 0)
+            ended += fetched
+        return ended
+
     def find(self, name: str, version: str = "1.0", **keys: Any) -> None:
         """Let the page of a project arrive, and its candidate be found."""
         self.run.page_arrived(name)
@@ -289,7 +298,7 @@ def test_cached_metadata_is_read_and_stale_pages_are_revalidated_at_once() -> No
     story.run.found(Search("app", Constraints(frozenset())), candidate("app"))
     assert story.next() == [Read(metadata("app"))]
     story.read("app", *names[1:])
-    assert story.fetched() == [page(name) for name in names[1:]]
+    assert story.fetched_in_turn() == [page(name) for name in names[1:]]
 
 
 def test_a_fresh_page_needs_no_request() -> None:
@@ -462,8 +471,20 @@ def test_the_budget_of_requests_is_kept() -> None:
     story = Story()
     story.run.right = 10_000
     story.resolve("app", *(f"p{number}" for number in range(decide.REQUESTS + 5)))
-    assert len(story.fetched()) == decide.REQUESTS
+    assert len(story.fetched_in_turn()) == decide.REQUESTS
     assert story.fetched() == []
+
+
+def test_few_fetches_are_begun_at_once() -> None:
+    """The next one begins when one has ended: a large tree does not keep the reactor busy."""
+    story = Story()
+    story.run.right = 100
+    story.resolve("app", *(f"p{number}" for number in range(50)))
+    first = story.fetched()
+    assert len(first) == decide.FETCHES
+    story.run.failed(first[0])
+    story.run.fetched(first[1], 10)
+    assert len(story.fetched()) == 2
 
 
 def test_older_choices_give_a_cutoff_date() -> None:
