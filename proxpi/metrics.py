@@ -77,7 +77,7 @@ EVICTED = _counter("evicted", "Files that were evicted from the cache folder.", 
 #: ``outcome``: sent, used (by a client within ten minutes), wasted. A request that is not counted
 #: as used or wasted is younger.
 PREFETCH_REQUESTS = _counter(
-    "prefetch_requests", "Background requests before a client's own, by outcome.", "outcome"
+    "prefetch_requests", "Background requests ahead of those of clients, by outcome.", "outcome"
 )
 PREFETCH_BYTES = _counter(
     "prefetch_bytes", "Bytes that background requests brought, by outcome.", "outcome"

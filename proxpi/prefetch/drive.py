@@ -154,8 +154,7 @@ class Prefetcher:
             if now - at < USE_TIMEOUT:
                 return
             del self._unused[resource]
-            metrics.PREFETCH_REQUESTS.labels("wasted").inc()
-            metrics.PREFETCH_BYTES.labels("wasted").inc(size)
+            _count("wasted", size)
 
     def _run(self, client: tuple[str, str], hit: bool) -> _Run:
         now, run = self._clock.seconds(), self._runs.pop(client, None)
@@ -174,8 +173,7 @@ class Prefetcher:
         """Count the first use of a prefetched resource."""
         self.count_wasted()
         if (found := self._unused.pop(resource, None)) is not None:
-            metrics.PREFETCH_REQUESTS.labels("used").inc()
-            metrics.PREFETCH_BYTES.labels("used").inc(found[1])
+            _count("used", found[1])
 
     def _advance(self, run: _Run) -> None:
         """Begin the steps that are possible now."""
@@ -263,10 +261,17 @@ class Prefetcher:
             run.decisions.failed(resource)
             return
         run.decisions.fetched(resource, size)
-        metrics.PREFETCH_REQUESTS.labels("sent").inc()
-        metrics.PREFETCH_BYTES.labels("sent").inc(size)
-        if not run.decisions.has_requested(resource):
+        _count("sent", size)
+        if run.decisions.has_requested(resource):  # the client has joined
+            _count("used", size)
+        else:
             self._unused[resource] = self._clock.seconds(), size
+
+
+def _count(outcome: str, size: int) -> None:
+    """Count a background request, and the bytes that it brought."""
+    metrics.PREFETCH_REQUESTS.labels(outcome).inc()
+    metrics.PREFETCH_BYTES.labels(outcome).inc(size)
 
 
 def _filename(resource: Resource) -> str:

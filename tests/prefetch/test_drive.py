@@ -77,6 +77,7 @@ class Prefetching(PrefetchCase):
         self.project("app", "one")
         self.project("one")
         self.agent.silent.add(f"{INDEX}one/")
+        before = self.outcomes().get("used", 0.0)
         self.page("app")
         exchange = self.connect()
         exchange.ask("GET", "/index/one/", PIP, ACCEPT)
@@ -85,6 +86,7 @@ class Prefetching(PrefetchCase):
         answer = exchange.answer()
         assert answer is not None and answer.status == 200
         assert self.requested().count("page one") == 1
+        assert self.outcomes()["used"] == before + 1
 
     def test_expired_pages_are_revalidated_together(self) -> None:
         """After the time to live, one request revalidates the pages of the whole tree."""
