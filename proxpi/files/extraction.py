@@ -1,8 +1,8 @@
 """Core metadata that no index states: extracted from cached wheels, for their pages to advertise.
 
 Without core metadata on the page, clients download wheels to resolve. Once a wheel is cached and
-verified by a sha256, a thread reads its metadata, of one wheel after the other; no client waits for
-that. Then the page advertises the digest (PEP 658), and
+verified by a sha256, a thread reads its metadata, one wheel after the other; no client waits for
+that. Then the page advertises its digest (PEP 658), and
 :class:`~proxpi.files.wheel_metadata.WheelMetadata` serves the bytes. A wheel is *unfit* if its
 metadata cannot be read: this process does not read it again.
 """
@@ -21,7 +21,7 @@ from proxpi.files.wheel_archive import NoUsableMetadata, SparseFile, core_metada
 from proxpi.simple import urls
 from proxpi.single_flight import Flights, InThread
 
-#: Unfit wheels that are remembered; beyond that the oldest one goes.
+#: Unfit wheels that are remembered; beyond that the oldest one is forgotten.
 UNFIT = 10_000
 
 _log = Logger(namespace="proxpi.files")
@@ -29,7 +29,7 @@ _log = Logger(namespace="proxpi.files")
 
 @attrs.define(eq=False, kw_only=True)
 class Extraction:
-    """Extracts core metadata in the background."""
+    """Extracts core metadata of cached wheels, without a request upstream."""
 
     _resolver: Resolver
     _cache_dir: CacheDir

@@ -23,7 +23,7 @@ _METADATA = re.compile(r"([^/]+)\.dist-info/METADATA")
 
 
 class NoUsableMetadata(Exception):
-    """A wheel does not hold the metadata that is looked for; the text says why."""
+    """A wheel holds no core metadata that can be used; the text says why."""
 
 
 @attrs.define
@@ -35,7 +35,7 @@ class PieceMissing(Exception):
 
 
 class SparseFile(io.RawIOBase):
-    """A file of `size` bytes to read from; `at` reads so many bytes from an offset on."""
+    """A file of `size` bytes that is read in pieces: `at` reads a number of bytes at an offset."""
 
     def __init__(self, size: int, at: Callable[[int, int], bytes]) -> None:
         self._size = size
@@ -49,7 +49,7 @@ class SparseFile(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Raises `NoUsableMetadata` at more bytes than anything in a wheel may need."""
+        """Read bytes; raises `NoUsableMetadata` for more than the largest metadata has."""
         left = max(0, self._size - self._position)
         count = left if size is None or size < 0 else min(size, left)
         if count > LIMIT:
@@ -60,7 +60,7 @@ class SparseFile(io.RawIOBase):
 
 
 def read_pieces(pieces: Mapping[int, bytes], start: int, count: int) -> bytes:
-    """Read from one of the pieces, by offset; raises `PieceMissing` if none has all bytes."""
+    """Read bytes; raises `PieceMissing` unless one of the pieces, by offset, has them all."""
     for first, data in pieces.items():
         if first <= start and start + count <= first + len(data):
             return data[start - first : start - first + count]

@@ -80,7 +80,7 @@ class PageEntry(Entry):
 
     :ivar files: the files that clients requested, as it lists them
     :ivar requested: the representations that clients wait for
-    :ivar extracted: core metadata of wheels that waits for the lock: it is stored together
+    :ivar extracted: digests of extracted core metadata that are stored together, under the lock
     """
 
     stored: StoredPage | None = None
@@ -210,11 +210,11 @@ class PageCache:
     ) -> int | None:
         """Revalidate a page in the background, and render a representation of it.
 
-        No request is sent for a fresh page, offline, or while an index fails. A client's request
-        joins the flight, and is served as if it had started that.
+        No request is sent for a fresh page, offline, or while a stale index fails. A client's
+        request joins the flight and lifts it: it is then the same as any other.
 
-        :return: bytes that came because of this call, when the flight has landed; ``None``: no
-            request was sent
+        :return: bytes that this call's own flight has brought, once it has landed; ``None``: it
+            sent no request
         """
         if not self._revalidation.may_prefetch(self._peek(name)):
             return None
@@ -227,11 +227,11 @@ class PageCache:
             return 0
 
     async def search(self, name: str, find: Callable[[Sequence[bytes]], T]) -> T | None:
-        """Return the result of a function for the pages of a project, which may be stale.
+        """Return the result of a function of a project's pages, which may be stale.
 
-        :param find: is called with the encoded pages of the indexes that have the project
-            (:func:`proxpi.simple.model.encode`), in order of precedence; pages that are
-            quarantined are left out. It runs in a thread, unless they are small.
+        :param find: is called with the encoded pages (:func:`proxpi.simple.model.encode`) of the
+            indexes that have the project, in order of precedence, without quarantined ones; in a
+            thread, unless the pages are small
         :return: ``None`` if there is no page
         """
         for load in (self._peek, self._load):
@@ -246,7 +246,7 @@ class PageCache:
             try:
                 return work() if small else await self._in_thread(work)
             except StoredPageLost:
-                continue  # maybe stored anew meanwhile: the next one is what the file holds now
+                continue  # it may have been stored anew meanwhile: load what the file holds now
         return None
 
     async def suppress_metadata(self, name: str, filename: str) -> None:

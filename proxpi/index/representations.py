@@ -96,7 +96,9 @@ def find(document: bytes, filename: str) -> FileEntry | None:
 
 
 def search(stored: StoredPage, sections: Sequence[str], find: Callable[[Sequence[bytes]], T]) -> T:
-    """Return what a function finds on pages of indexes, given by section; none is quarantined.
+    """Return the result of a function of encoded pages, without quarantined ones.
+
+    :param sections: those of the pages
 
     :raises StoredPageLost: if one is gone or damaged
     """

@@ -216,8 +216,8 @@ def _read_uv(lock: _UvLock) -> Lock:
         for key in {own, f"{own} {package.version}"}:
             keys.setdefault(key, []).append(len(nodes) - 1)
     roots |= {key for key in keys if " " not in key} - required
-    places = {place for root in roots for place in keys.get(root, ())}
-    nodes = [attrs.evolve(node, root=place in places) for place, node in enumerate(nodes)]
+    positions = {position for root in roots for position in keys.get(root, ())}
+    nodes = [attrs.evolve(node, root=position in positions) for position, node in enumerate(nodes)]
     return Lock(nodes, keys, skipped)
 
 

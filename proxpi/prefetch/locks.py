@@ -171,19 +171,19 @@ def fitting(lock: Lock, target: Target | None) -> list[Locked]:
             holds[marker] = target.needs(marker)
         return holds[marker]
 
-    waiting = [place for place, node in enumerate(nodes) if node.root]
+    waiting = [position for position, node in enumerate(nodes) if node.root]
     while waiting:
-        place = waiting.pop()
-        node = nodes[place]
-        if place in seen or (node.markers and not any(map(needs, node.markers))):
+        position = waiting.pop()
+        node = nodes[position]
+        if position in seen or (node.markers and not any(map(needs, node.markers))):
             continue
-        seen.add(place)
+        seen.add(position)
         for key, marker in node.requires:
             if key not in followed and needs(marker):
                 followed.add(key)
                 waiting += lock.keys.get(key, ())
     found, files = [], 0
-    for locked in dict.fromkeys(nodes[place].locked for place in sorted(seen)):
+    for locked in dict.fromkeys(nodes[position].locked for position in sorted(seen)):
         if locked is not None:
             chosen = tuple(_choose(locked.files, target))
             if chosen or not locked.files:
@@ -237,8 +237,8 @@ def _choose(files: Sequence[LockedFile], target: Target | None) -> Iterable[Lock
     if target is None:
         return files
     ranked = [
-        (rank, -_build(file.filename), place)
-        for place, file in enumerate(files)
+        (rank, -_build(file.filename), position)
+        for position, file in enumerate(files)
         if (rank := target.client.rank(file.filename)) is not None
     ]
     if ranked:

@@ -1,10 +1,10 @@
-"""``POST /prefetch``: a client sends a lock, and gets the outcomes as its files are fetched.
+"""``POST /prefetch``: a client sends a lock, and gets the outcome of each file that is fetched.
 
-The response is JSON, one line a file as each ends, and a closing line with the sums. Files go
-through the mirror as any client's requests do: joined with theirs, verified, admitted by the quota.
-The pages come as for a client, too, and core metadata where it is advertised. A client that does
-not read its lines gets no further file fetched; one that disconnects ends the fetching, but not the
-downloads under way, which are for the cache.
+The response is JSON: a line for each file once its fetch has ended, and a last line with the sums.
+Pages, advertised core metadata and files are fetched as at a client's request, not in the
+background: their downloads are shared with clients, verified, and admitted by the quota. While the
+client does not read its lines, no further file is fetched. If it disconnects, the fetching ends,
+but not the downloads under way: the cache keeps their files.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from proxpi.single_flight import InThread
 from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
 
-#: Projects, and files, that one request fetches at the same time.
+#: Projects, and files, that one request fetches at a time.
 PARALLEL = 8
-#: The most sentences of what a lock pins that no index has.
+#: The most sentences about packages that no index has.
 MAX_SKIPPED = 100
 HEADERS = {
     "Content-Type": "application/x-ndjson",
@@ -61,7 +61,7 @@ class _Page(msgspec.Struct):
 
 
 class _OtherDigest(Exception):
-    """The index, or a file that is fetched, has another digest than the lock."""
+    """The index, or a fetched file, has another digest than the lock."""
 
     def __init__(self, whose: str, digest: str | None, file: locks.LockedFile) -> None:
         stated = " or ".join(sorted(file.sha256)[:3])
@@ -79,12 +79,12 @@ class LockPrefetch:
     _pages: PageCache
     _mirror: Mirror
     _in_thread: InThread
-    # Locks are read one at a time: each may take much memory meanwhile.
+    # Locks are read one at a time: each may need much memory meanwhile.
     _reading: DeferredLock = attrs.field(init=False, factory=DeferredLock)
 
     async def respond(self, request: Any) -> None:
         """
-        Answer a request, all but the end of its response.
+        Respond to a request; its caller ends the response.
 
         :raises locks.LockError: if its query or its body cannot be used
         """
@@ -113,7 +113,7 @@ def _read(body: bytes, target: locks.Target | None) -> tuple[locks.Lock, list[lo
 
 
 def _target(request: Any) -> locks.Target | None:
-    """Read the query; ``None`` for all files."""
+    """Read the target from the query; ``None``: all files."""
     query = {name: values[-1].decode("utf-8", "replace") for name, values in request.args.items()}
     for name in query:
         if name not in (b"python", b"platform", b"all"):
@@ -131,14 +131,14 @@ def _target(request: Any) -> locks.Target | None:
 
 @attrs.define(eq=False)
 class _Fetch:
-    """The fetching for one request; it counts the outcomes."""
+    """Fetches the files of one lock, and counts the outcomes."""
 
     _pages: PageCache
     _mirror: Mirror
     _in_thread: InThread
     _target: locks.Target | None
     _lines: _Lines
-    _slots: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(PARALLEL))
+    _limit: DeferredSemaphore = attrs.field(factory=lambda: DeferredSemaphore(PARALLEL))
     _outcomes: Counter[str] = attrs.field(init=False, factory=Counter)
     _bytes: int = attrs.field(init=False, default=0)
 
@@ -160,7 +160,7 @@ class _Fetch:
             return
 
         async def fetch(pair: tuple[locks.LockedFile, _ListedFile | None]) -> None:
-            async with self._slots:
+            async with self._limit:
                 await self._file(locked.project, *pair)
 
         await _in_parallel(fetch, files)
@@ -168,7 +168,7 @@ class _Fetch:
     def _files(
         self, locked: locks.Locked, page: bytes
     ) -> list[tuple[locks.LockedFile, _ListedFile | None]]:
-        """Return the files of a package with what its page says of them; slow."""
+        """Return the files of a package, each as its page lists it, if it does; slow."""
         listed = {each.filename: each for each in _PAGE.decode(gzip.decompress(page)).files}
         digests = {name: each.hashes.get("sha256") for name, each in listed.items()}
         files = locked.files or locks.listed_files(locked, digests, self._target)
@@ -188,7 +188,7 @@ class _Fetch:
     async def _whole(
         self, project: str, file: locks.LockedFile, listed: _ListedFile | None
     ) -> OpenFile:
-        """Return a file, closed, once it is cached, with the core metadata that is advertised."""
+        """Fetch a file with its advertised core metadata; return it, closed already."""
         names, digest = [file.filename], None
         if listed is not None:
             digest = listed.hashes.get("sha256")
@@ -204,7 +204,7 @@ class _Fetch:
                 found[name].close()
             except MissingUpstream:
                 if name == file.filename:
-                    raise  # and metadata that is gone is advertised no longer
+                    raise  # gone metadata alone is no failure: it is advertised no longer
 
         await _in_parallel(fetch, names)
         whole = found[file.filename]
@@ -231,29 +231,29 @@ def _sentence(error: BaseException) -> str:
 
 
 async def _in_parallel(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
-    """Do some work for each item, :data:`PARALLEL` at a time; cancelled, it ends them all."""
+    """Do some work for each item, :data:`PARALLEL` at a time; a failure, or a cancel, ends all."""
     left = iter(items)
 
-    async def work_off() -> None:
+    async def worker() -> None:
         for item in left:
             await work(item)
 
-    workers = [Deferred.fromCoroutine(work_off()) for _ in range(PARALLEL)]
+    workers = [Deferred.fromCoroutine(worker()) for _ in range(PARALLEL)]
     try:
         await gatherResults(workers, consumeErrors=True)
     except FirstError as error:
-        for worker in workers:
-            worker.cancel()
+        for each in workers:
+            each.cancel()
         error.subFailure.raiseException()
 
 
 @implementer(IPushProducer)
 @attrs.define(eq=False)
 class _Lines:
-    """Writes lines to a client, while it takes them."""
+    """Writes lines to a client, as fast as it reads them."""
 
     _request: Any
-    # Those that wait until the client has taken what was written; `None`: it has.
+    # The writers that wait until the client has read the lines before; `None`: it has.
     _waiting: list[Deferred[None]] | None = attrs.field(init=False, default=None)
 
     async def write(self, line: dict[str, Any]) -> None:
@@ -273,4 +273,4 @@ class _Lines:
             resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """The client is gone; Klein cancels the work."""
+        """The client has disconnected; Klein cancels the work."""
