@@ -29,7 +29,7 @@ from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import Fetch
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, Resolver
-from proxpi.files.spool import Reader, Spool
+from proxpi.files.spool import Reader, Spool, State
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream import Offline, Queue, UpstreamClient, UpstreamFailed
@@ -68,11 +68,11 @@ class Downloads:
 
     async def prefetch(self, reference: FileReference) -> int | None:
         """
-        Download a file in the background; return its bytes once the download has ended.
+        Download a file in the background; return the bytes that came, once that has ended.
 
-        :return: ``None`` if it was under way already, is not admitted, or is not cached in the end
+        :return: ``None`` if no request was sent: it was under way already, or is not admitted
         """
-        if (flight := self._flights.get(reference)) is not None:
+        if (flight := self.flight(reference)) is not None:
             await flight.landed()
             return None
         references = [each for each, spool in self._spools.items() if spool.queue.background]
@@ -86,7 +86,9 @@ class Downloads:
             if spool.queue.background:
                 self.delete(reference)
             raise
-        return spool.readable if self._cache_dir.verified(reference) is not None else None
+        if not spool.queue.sent:
+            return None
+        return spool.readable if spool.state is State.COMPLETE else spool.arrived
 
     async def whole(self, reference: FileReference, until: float | None) -> OpenFile:
         """
@@ -139,6 +141,9 @@ class Downloads:
             return reader
         reader.close()
         return file
+
+    def flight(self, reference: FileReference) -> Flight[OpenFile | None] | None:
+        return self._flights.get(reference)
 
     def under_way(self, reference: FileReference) -> Spool | None:
         return self._spools.get(reference)

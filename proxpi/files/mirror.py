@@ -62,9 +62,14 @@ class FileHead:
 
 @attrs.frozen
 class Prefetched:
-    """A file that was downloaded in the background, and its size in bytes."""
+    """A file that was requested in the background.
+
+    :ivar size: bytes that arrived
+    :ivar cached: whether it is cached now; else its download has failed
+    """
 
     size: int
+    cached: bool = True
 
 
 #: Wait for the whole file, until the deadline or longer; follow its download from its first byte.
@@ -156,6 +161,11 @@ class Mirror:
     _offline: bool
 
     @property
+    def prefetch_capacity(self) -> int:
+        """Bytes that prefetched files may have before a client requests them."""
+        return self._cache_dir.quota.prefetch_capacity
+
+    @property
     def caches(self) -> bool:
         """Whether any file is kept."""
         return self._cache_dir.quota.admits(None)
@@ -231,7 +241,7 @@ class Mirror:
         does not admit it, and offline. A download that is under way is waited for. Cancelling the
         call ends the download that it began, unless a client has joined that.
 
-        :return: ``None`` if nothing was sent, or the file was not cached; failures do not raise
+        :return: ``None`` if nothing was sent; failures do not raise
         """
         reference = self._resolver.known(name, filename)
         if reference is None or reference.cache_path is None or self._offline:
@@ -245,7 +255,17 @@ class Mirror:
         if await self._cached.verify(reference):
             return None
         size = await self._downloads.prefetch(reference)
-        return None if size is None else Prefetched(size)
+        if size is None:
+            return None
+        return Prefetched(size, self._cache_dir.verified(reference) is not None)
+
+    async def landed(self, name: str, filename: str) -> None:
+        """Wait until the download of a listed file has ended, if one is under way; join none."""
+        reference = self._resolver.known(name, filename)
+        if reference is not None:
+            flight = self._metadata.under_way(reference) or self._downloads.flight(reference)
+            if flight is not None:
+                await flight.landed()
 
     def delete(self, name: str, filename: str) -> Deferred[None]:
         """

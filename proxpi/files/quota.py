@@ -194,6 +194,11 @@ class Quota:
         return self.capacity > 0 and (size or 0) <= self.capacity
 
     @property
+    def prefetch_capacity(self) -> int:
+        """Bytes that the prefetched files may have."""
+        return self.capacity // PREFETCHED_PART
+
+    @property
     def prefetched(self) -> int:
         """Bytes of the prefetched files: cached and partial ones."""
         partial_files = sum(each.size for each in self.reservations if each.prefetched())
@@ -206,7 +211,7 @@ class Quota:
         :param size: bytes of all that are to be prefetched at a time, as far as it is known
         """
         free = self.prefetched - self.excess
-        most = min(self.capacity // PREFETCHED_PART, free)
+        most = min(self.prefetch_capacity, free)
         return self.eviction_index.is_complete and self.capacity > 0 and size <= most
 
     def reserve(
@@ -243,12 +248,12 @@ class Quota:
     def _excess(self, prefetched: bool) -> int:
         if not prefetched:
             return self.excess
-        return max(self.excess, self.prefetched - self.capacity // PREFETCHED_PART)
+        return max(self.excess, self.prefetched - self.prefetch_capacity)
 
     @property
     def _spare(self) -> int:
         """Bytes to evict besides the excess, for files that are prefetched later."""
-        return self.capacity // PREFETCHED_PART if self._prefetches and not self.prefetched else 0
+        return self.prefetch_capacity if self._prefetches and not self.prefetched else 0
 
     def _evict(self, prefetched: bool) -> None:
         failed: set[str] = set()

@@ -133,6 +133,10 @@ class Cache(Protocol):
 
     def state(self, resource: Resource) -> State: ...
 
+    @property
+    def space(self) -> int:
+        """Bytes of files that may be fetched now, without evicting other prefetched ones."""
+
 
 @attrs.define(eq=False)
 class _Project:
@@ -274,8 +278,9 @@ class ClientRun:
         self.received += size
         self._fetching.pop(resource, None)
 
-    def failed(self, resource: Resource) -> None:
-        """Note that a fetch has failed, or sent nothing: the guess is neither right nor wrong."""
+    def failed(self, resource: Resource, size: int = 0) -> None:
+        """Note that a fetch has failed after so many bytes: the guess is not right, nor wrong."""
+        self.received += size
         self._fetching.pop(resource, None)
         self._remove_outstanding(resource)
 
@@ -312,7 +317,7 @@ class ClientRun:
         for guess in list(self._waiting):
             if len(self._fetching) >= FETCHES or self.requests >= REQUESTS:
                 break
-            if self._is_allowed(guess) and not self._exceeds(guess):
+            if self._is_allowed(guess) and not self._exceeds(guess, cache):
                 del self._waiting[guess]
                 steps.append(self._fetch(guess))
         steps += self._searches.values()
@@ -340,11 +345,14 @@ class ClientRun:
             return self.window > 0 and len(self._outstanding) < self.window + BEYOND_WINDOW
         return len(self._outstanding) < self.window
 
-    def _exceeds(self, guess: Resource) -> bool:
+    def _exceeds(self, guess: Resource, cache: Cache) -> bool:
         """Whether a file has to wait until others were fetched, or requested by the client."""
         size, loading = _size(guess), sum(self._fetching.values())
+        if size == 0:
+            return False
         too_many = self.unused + size > UNUSED or self.received + size > BYTES
-        return size > 0 and (too_many or (loading > 0 and loading + size > LOADING))
+        at_once = loading + size
+        return too_many or (loading > 0 and at_once > LOADING) or at_once > cache.space
 
     def _fetch(self, guess: Resource) -> Fetch:
         self.requests += 1

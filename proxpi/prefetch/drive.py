@@ -24,14 +24,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi import metrics
-from proxpi.files import METADATA, MissingUpstream, OpenFile, Prefetched
+from proxpi.files import METADATA, Prefetched
 from proxpi.prefetch import candidates
 from proxpi.prefetch.client import read_user_agent
-from proxpi.prefetch.decide import ClientRun, Fetch, Join, Kind, Read, Resource, Search, State
+from proxpi.prefetch.decide import ClientRun, Fetch, Join, Kind, Read, Resource, Search, State, Step
 from proxpi.prefetch.requirements import read_requirements
-from proxpi.simple import ListedFile, NotListed, Serialization, model
+from proxpi.simple import ListedFile, Serialization, model
 from proxpi.single_flight import InThread
-from proxpi.upstream import UpstreamFailed
 
 #: Seconds without a request after which a client run has ended.
 RUN_TIMEOUT = 60.0
@@ -59,9 +58,11 @@ class Pages(Protocol):
 class Files(Protocol):
     """The mirror, as far as the driver needs it."""
 
+    @property
+    def prefetch_capacity(self) -> int: ...
     def is_cached(self, name: str, filename: str) -> bool: ...
     async def prefetch(self, name: str, filename: str) -> Prefetched | None: ...
-    async def whole(self, name: str, filename: str) -> OpenFile: ...
+    async def landed(self, name: str, filename: str) -> None: ...
     async def metadata(self, name: str, filename: str) -> bytes | None: ...
 
 
@@ -78,6 +79,9 @@ class _Run:
     last: float
     variant: tuple[Serialization, bool] = (Serialization.JSON, True)
     active: bool = False
+    # Whether steps may be possible, and whether steps are being begun.
+    due: bool = attrs.field(init=False, default=False)
+    beginning: bool = attrs.field(init=False, default=False)
 
 
 @contextmanager
@@ -104,6 +108,8 @@ class Prefetcher:
     _runs: OrderedDict[tuple[str, str], _Run] = attrs.field(init=False, factory=OrderedDict)
     # Prefetched resources that no client has used yet, with time and bytes, the oldest first.
     _unused: OrderedDict[Resource, tuple[float, int]] = attrs.field(init=False, factory=OrderedDict)
+    # The bytes of those that lie among the cached files.
+    _unused_bytes: int = attrs.field(init=False, default=0)
 
     def page_requested(
         self,
@@ -150,11 +156,10 @@ class Prefetcher:
         """Count the prefetched resources that no client has used in time."""
         now = self._clock.seconds()
         while self._unused:
-            resource, (at, size) = next(iter(self._unused.items()))
+            resource, (at, _) = next(iter(self._unused.items()))
             if now - at < USE_TIMEOUT:
                 return
-            del self._unused[resource]
-            _count("wasted", size)
+            self._end(resource, "wasted")
 
     def _run(self, client: tuple[str, str], hit: bool) -> _Run:
         now, run = self._clock.seconds(), self._runs.pop(client, None)
@@ -172,36 +177,57 @@ class Prefetcher:
     def _use(self, resource: Resource) -> None:
         """Count the first use of a prefetched resource."""
         self.count_wasted()
+        self._end(resource, "used")
+
+    def _end(self, resource: Resource, outcome: str) -> None:
+        """Count what became of a prefetched resource, if it was unused until now."""
         if (found := self._unused.pop(resource, None)) is not None:
-            _count("used", found[1])
+            _count(outcome, found[1])
+            self._unused_bytes -= found[1] if resource.kind is not Kind.PAGE else 0
 
     def _advance(self, run: _Run) -> None:
         """Begin the steps that are possible now."""
-        if not run.active or self._clock.seconds() - run.last > RUN_TIMEOUT:
-            return
-        for step in run.decisions.next(self):
-            work: Coroutine[Deferred[Any], Any, None]
-            match step:
-                case Search():
-                    work = self._search(run, step)
-                case Read(resource):
-                    work = self._read(run, resource)
-                case Fetch(resource) | Join(resource) if resource.kind is Kind.PAGE:
-                    work = self._fetch_page(run, resource)
-                case Fetch(resource):
-                    work = self._fetch_file(run, resource)
-                case Join(resource):
-                    work = self._join_file(run, resource)
-            Deferred.fromCoroutine(work).addCallback(lambda _: self._advance(run)).addErrback(
-                lambda failure: _log.failure("while prefetching", failure=failure)
-            )
+        run.due = True
+        if run.beginning:
+            return  # a step has ended at once: the loop goes on, instead of calls in each other
+        run.beginning = True
+        try:
+            while run.due:
+                run.due = False
+                if run.active and self._clock.seconds() - run.last <= RUN_TIMEOUT:
+                    for step in run.decisions.next(self):
+                        self._begin(run, step)
+        finally:
+            run.beginning = False
+
+    def _begin(self, run: _Run, step: Step) -> None:
+        work: Coroutine[Deferred[Any], Any, None]
+        match step:
+            case Search():
+                work = self._search(run, step)
+            case Read(resource):
+                work = self._read(run, resource)
+            case Fetch(resource) | Join(resource) if resource.kind is Kind.PAGE:
+                work = self._fetch_page(run, resource)
+            case Fetch(resource):
+                work = self._fetch_file(run, resource)
+            case Join(resource):
+                work = self._join_file(run, resource)
+        Deferred.fromCoroutine(work).addErrback(
+            lambda failure: _log.failure("while prefetching", failure=failure)
+        )
+
+    @property
+    def space(self) -> int:
+        """Tell the decisions how many bytes of files may be fetched beside the unused ones."""
+        return self._files.prefetch_capacity - self._unused_bytes
 
     def state(self, resource: Resource) -> State:
-        """Tell the decisions whether the cache has a resource."""
+        """Tell the decisions whether the cache has a resource; an absence that is fresh, too."""
         if resource.kind is Kind.PAGE:
-            if not self._pages.digests(resource.project):
-                return State.ABSENT
-            return State.FRESH if self._pages.is_fresh(resource.project) else State.STALE
+            if self._pages.is_fresh(resource.project):
+                return State.FRESH
+            return State.STALE if self._pages.digests(resource.project) else State.ABSENT
         cached = self._files.is_cached(resource.project, _filename(resource))
         return State.FRESH if cached else State.ABSENT
 
@@ -217,6 +243,7 @@ class Prefetcher:
                 filename=search.chosen,
             )
         run.decisions.found(search, await self._pages.search(search.project, find))
+        self._advance(run)
 
     async def _read(self, run: _Run, resource: Resource) -> None:
         data = await self._files.metadata(resource.project, resource.filename)
@@ -226,6 +253,7 @@ class Prefetcher:
         listed = self._pages.ready_file(resource.project, resource.filename)
         private = listed is None or listed.private
         run.decisions.metadata_arrived(resource.project, resource.filename, requirements, private)
+        self._advance(run)
 
     async def _fetch_page(self, run: _Run, resource: Resource) -> None:
         """Fetch a page in the background, or wait for the flight of the client's request."""
@@ -236,36 +264,50 @@ class Prefetcher:
         after = self._pages.digests(name)
         if after and (after != before or not run.decisions.has_page(name)):
             run.decisions.page_arrived(name)
+        self._go_on(run, resource, size)
 
     async def _fetch_file(self, run: _Run, resource: Resource) -> None:
         got = await self._files.prefetch(resource.project, _filename(resource))
-        self._note_fetched(run, resource, got.size if got is not None else None)
+        size = got.size if got is not None else None
+        self._note_fetched(run, resource, size, cached=got is not None and got.cached)
         if run.decisions.needs_metadata(resource):
             await self._read(run, resource)
+        self._go_on(run, resource, size)
+
+    def _go_on(self, run: _Run, resource: Resource, size: int | None) -> None:
+        """Begin the steps after a fetch; if it was refused, the next one would be as well."""
+        refused = size is None and run.beginning and self.state(resource) is not State.FRESH
+        if not refused:
+            self._advance(run)
 
     async def _join_file(self, run: _Run, resource: Resource) -> None:
-        """Wait for a file that the client has requested: both share the flight."""
-        try:
-            (await self._files.whole(resource.project, _filename(resource))).close()
-        except (NotListed, MissingUpstream, UpstreamFailed, OSError):
-            return  # the client is told
+        """Wait for a file that the client has requested."""
+        await self._files.landed(resource.project, _filename(resource))
         await self._read(run, resource)
 
-    def _note_fetched(self, run: _Run, resource: Resource, size: int | None) -> None:
+    def _note_fetched(
+        self, run: _Run, resource: Resource, size: int | None, *, cached: bool = True
+    ) -> None:
         """
         Note the end of a fetch.
 
-        :param size: bytes that it brought; ``None`` if it sent no request, or has failed
+        :param size: bytes that it brought; ``None`` if it sent no request
         """
+        if size is None or not cached:
+            run.decisions.failed(resource, size or 0)
+        else:
+            run.decisions.fetched(resource, size)
         if size is None:
-            run.decisions.failed(resource)
             return
-        run.decisions.fetched(resource, size)
         _count("sent", size)
-        if run.decisions.has_requested(resource):  # the client has joined
+        if not cached:
+            _count("wasted", size)
+        elif run.decisions.has_requested(resource):  # the client has joined
             _count("used", size)
         else:
+            self._end(resource, "wasted")  # it was fetched before, and has expired since
             self._unused[resource] = self._clock.seconds(), size
+            self._unused_bytes += size if resource.kind is not Kind.PAGE else 0
 
 
 def _count(outcome: str, size: int) -> None:

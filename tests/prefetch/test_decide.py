@@ -60,6 +60,7 @@ class Story:
 
     client: Client = PIP
     states: dict[Resource, State] = attrs.field(factory=dict)
+    space: int = 1024**3
     run: ClientRun = attrs.field(init=False)
     _fetched: list[Resource] = attrs.field(init=False, factory=list)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from proxpi.prefetch import candidates, decide
 from proxpi.prefetch.drive import RUN_TIMEOUT, USE_TIMEOUT
 from tests.support.agent import Reply
-from tests.support.cases import INDEX, PRIVATE_INDEX
-from tests.support.prefetching import ACCEPT, PIP, PrefetchCase
+from tests.support.cases import FILES, INDEX, PRIVATE_INDEX
+from tests.support.prefetching import ACCEPT, PIP, USER_AGENT, PrefetchCase
 
 
 class Prefetching(PrefetchCase):
@@ -26,9 +26,9 @@ class Prefetching(PrefetchCase):
         assert self.page("app").status == 200
         assert self.requested() == ["page app", "metadata app", "page one"]
         assert self.metadata("app").status == 200
-        assert self.requested() == ["page two", "metadata two", "metadata one"]
+        assert self.requested() == ["page two", "metadata one", "page three"]
         assert self.page("one").headers["x-cache"] == "HIT"
-        assert self.requested() == ["page three", "metadata three"]
+        assert self.requested() == ["metadata two", "metadata three"]
 
     def test_an_install_requests_everything_once(self) -> None:
         """Pages, metadata and wheels: each has one upstream request, most before the client's."""
@@ -167,6 +167,77 @@ class Prefetching(PrefetchCase):
         after = self.outcomes()
         changes = {key: after.get(key, 0.0) - value for key, value in before.items()}
         assert changes == {"sent": 3.0, "used": 1.0, "wasted": 2.0}
+
+    def test_each_background_request_is_counted_once(self) -> None:
+        """A request that a client joins is used, and one that fails is wasted."""
+        self.project("app", "one", "two")
+        self.project("one")
+        self.project("two")
+        self.agent.at(f"{FILES}two-1.0-py3-none-any.whl.metadata", Reply(200, b"other"))
+        before = {"sent": 0.0, "used": 0.0, "wasted": 0.0} | self.outcomes()
+        self.agent.silent.add(f"{INDEX}one/")
+        self.page("app")
+        exchange = self.connect()
+        exchange.ask("GET", "/index/one/", PIP, ACCEPT)
+        self.agent.release(f"{INDEX}one/")
+        self.metadata("app")
+        self.metadata("one")
+        assert len(self.requested()) == 1 + 5
+        self.clock.advance(USE_TIMEOUT + 1)
+        self.get("/metrics")
+        after = self.outcomes()
+        changes = {key: after.get(key, 0.0) - value for key, value in before.items()}
+        assert changes == {"sent": 5.0, "used": 3.0, "wasted": 2.0}
+
+    def test_prefetched_files_do_not_evict_each_other_unused(self) -> None:
+        """With a small quota files are fetched as the client uses them, and each of them once."""
+        self.build(prefetch=True, capacity=1500)
+        names = [f"p{number}" for number in range(20)]
+        self.project("app", *names)
+        for name in names:
+            self.project(name)
+        for name in ["app", *names]:
+            self.page(name)
+            self.metadata(name)
+        self.requested()
+        for name in ["app", *names]:
+            assert self.wheel(name).status == 200
+        assert sorted(self.requested()) == sorted(f"wheel {name}" for name in ["app", *names])
+
+    def test_no_file_is_fetched_for_the_requirements_in_it(self) -> None:
+        """Without a cache, a client that learns them from wheels gets these, and nobody else."""
+        old = f"User-Agent: {USER_AGENT.replace('26.3', '22.3')}"
+        for stream in (False, True):
+            self.build(prefetch=True, capacity=0, stream=stream)
+            self.project("app", "one")
+            self.get("/index/app/", old, ACCEPT)
+            self.requested()
+            self.get("/index/app/app-1.0-py3-none-any.whl", old)
+            assert self.requested() == ["wheel app"] * stream
+
+    def test_an_index_that_refuses_all_pages(self) -> None:
+        """Guesses for which nothing is sent cost no recursion, and no time of the others."""
+        names = [f"p{number}" for number in range(500)]
+        self.build(prefetch=False)
+        self.project("app", *names)
+        self.page("app")
+        self.metadata("app")
+        self.build(prefetch=True)
+        self.agent.at(f"{INDEX}limited/", Reply(429, headers={"Retry-After": "30"}))
+        self.connect().ask("GET", "/index/limited/", PIP, ACCEPT)
+        self.requested()
+        calls: list[str] = []
+        may_prefetch = self.pages.prefetch
+
+        async def prefetch(name: str, *variant: Any) -> int | None:
+            calls.append(name)
+            return await may_prefetch(name, *variant)
+
+        self.put(type(self.pages), "prefetch", staticmethod(prefetch))
+        self.page("app", "X-Other: head")
+        assert self.requested() == []
+        assert 0 < len(calls) <= 4
+        assert self.unhandled() == []
 
     def test_a_run_ends_after_a_minute(self) -> None:
         """Guesses of an earlier run count no more, and its choices do not either."""

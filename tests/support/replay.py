@@ -57,6 +57,7 @@ class Replay:
     cached: set[Resource] = attrs.field(factory=set)
     stale: set[Resource] = attrs.field(factory=set)
     sent: list[Resource] = attrs.field(factory=list)
+    space: int = 1024**3
     waited: float = 0.0
     now: float = 0.0
     run: ClientRun = attrs.field(init=False)
