@@ -40,7 +40,7 @@ from tree import items, names, root
 TTL = 15
 KINDS = {UV: "uv", PIP: "pip"}
 _REQUEST = re.compile(r" (?:GET|HEAD) /(?:index|simple)/([^/ ?]+)/([^ ?]*)")
-#: A requested thing: ``page``, ``metadata`` or ``file``, its project, its file name.
+#: A resource: ``page``, ``metadata`` or ``file``, its project, its file name.
 Item = tuple[str, str, str]
 
 
@@ -51,7 +51,7 @@ class Client(Protocol):
 
 
 @attrs.frozen
-class Replay:
+class SimulatedClient:
     """A client that cannot run here: it repeats requests one after the other, as pip does.
 
     :ivar items: the requests; those for files are last
@@ -119,7 +119,7 @@ def requested(log: str) -> set[Item]:
 
 
 @attrs.frozen
-class Trial:
+class Installation:
     """Installs a list of requirements through one program after the other.
 
     :ivar index: the index, which logs its requests
@@ -207,20 +207,20 @@ def _run(bench: Benchmark, programs: Sequence[Program]) -> None:
     clients = environment("clients", ["pip", "uv"])
     with package_index() as index, behind_slow_link(index, RATE) as far:
         index.prepare(item for name in names() for item in items(name))
-        aging: list[tuple[Trial, Program, Path, float]] = []
+        aging: list[tuple[Installation, Program, Path, float]] = []
         for kind in KINDS:
-            trial = Trial(
+            installation = Installation(
                 bench, index, far, Installer(kind, clients), [root(bench.sizes.packages)], kind
             )
-            trial.direct()
+            installation.direct()
             for program in variants(programs):
-                folder = trial.nothing_cached(program)
+                folder = installation.nothing_cached(program)
                 if program.name in (PROXPI, OFF):
-                    trial.again("cached", program, folder, EMPTY)
-                    aging.append((trial, program, folder, time.monotonic() + TTL))
-        for trial, program, folder, expired in aging:
+                    installation.again("cached", program, folder, EMPTY)
+                    aging.append((installation, program, folder, time.monotonic() + TTL))
+        for installation, program, folder, expired in aging:
             time.sleep(max(0.0, expired - time.monotonic()))
-            trial.again("expired", program, folder, {"PROXPI_INDEX_TTL": str(TTL)})
+            installation.again("expired", program, folder, {"PROXPI_INDEX_TTL": str(TTL)})
     for kind in KINDS:
         for name in ("first", "expired"):
             bench.values.note_ratio(f"{name}_factor_{kind}", f"{name}_{kind}", f"cached_{kind}")
@@ -255,15 +255,15 @@ def _real_tree(bench: Benchmark, programs: Sequence[Program], case: Case) -> Non
     captures = Captures(default_folder())
     requirements, installer = case.requirements(captures), case.installer()
     log = sorted(capture(installer, requirements, captures).log)
-    asked: list[Item] = [tuple(row[2:5]) for row in log]
-    client = Replay(case.agent(log[0][1]), asked) if case.macos else installer
+    requests: list[Item] = [tuple(row[2:5]) for row in log]
+    client = SimulatedClient(case.agent(log[0][1]), requests) if case.macos else installer
     with package_index(captures) as index, behind_slow_link(index, RATE) as far:
-        index.prepare(asked)
-        trial = Trial(bench, index, far, client, requirements, case.name)
+        index.prepare(requests)
+        installation = Installation(bench, index, far, client, requirements, case.name)
         if client is installer:
-            trial.direct()
+            installation.direct()
         for program in programs:
-            shutil.rmtree(trial.nothing_cached(program))
+            shutil.rmtree(installation.nothing_cached(program))
 
 
 def _real_targets() -> Iterator[Target]:

@@ -56,6 +56,18 @@ class _BlobProducer:
         self._paused, self._next = True, -1
 
 
+def requested_range(request: Request, size: int) -> tuple[int, int]:
+    """Return the requested part of a body of `size` bytes; set status and header fields for it."""
+    start, stop = 0, size
+    requested = re.fullmatch(r"bytes=(\d+)-(\d*)", request.getHeader("Range") or "")
+    if requested:
+        start, stop = int(requested[1]), min(size, int(requested[2] or size) + 1)
+        request.setResponseCode(206)
+        request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+    request.setHeader("Content-Length", str(stop - start))
+    return start, stop
+
+
 class IndexResource(Resource):
     """Serves ``/<root>/<project>``, with or without a trailing slash, and ``/files/…/<file>``."""
 
@@ -103,13 +115,7 @@ class IndexResource(Resource):
 
     def _blob(self, request: Request, size: int) -> int:
         """Send a blob, or the one requested range of it."""
-        start, stop = 0, size
-        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", request.getHeader("Range") or "")
-        if requested:
-            start, stop = int(requested[1]), min(size, int(requested[2] or size) + 1)
-            request.setResponseCode(206)
-            request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{size}")
-        request.setHeader("Content-Length", str(stop - start))
+        start, stop = requested_range(request, size)
         if request.method == b"HEAD":
             return b""  # type: ignore[return-value]
         _BlobProducer(request, start, stop)

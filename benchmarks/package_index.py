@@ -3,7 +3,7 @@
 Its content is the synthetic tree (``tree.py``) or the captures of a folder (``captures.py``). Pages
 have relative links, an entity tag and gzip, as large public indexes have. A response is made in a
 thread at its first request, and kept: pages stay the same until the process ends, whatever is
-captured meanwhile. ``/log`` gives the requests since it was last asked, as JSON, ``/captured`` the
+captured meanwhile. ``/log`` returns the requests since its last request, as JSON, ``/captured`` the
 number of captures. The program prints its port and serves until it is ended.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from urllib.parse import quote, unquote
 
 import attrs
 from captures import Captures
+from index_server import requested_range
 from stand_ins import StandIn
 from tree import Tree
 from twisted.internet import reactor
@@ -108,29 +108,31 @@ class PackageIndex(Resource):
             return text.encode()
         if path == "captured":
             return b"%d" % self._content.captured
-        came = time.time()
+        received_at = time.time()
         parts = path.split("/")
         compressed = "gzip" in (request.getHeader("Accept-Encoding") or "")
         if parts[0] == "simple" and len(parts) == 2:
-            asked = ("page", parts[1], "")
+            requested = ("page", parts[1], "")
         elif parts[0] == "files" and len(parts) == 3:
             kind = "metadata" if parts[2].endswith(".metadata") else "file"
-            asked = (kind, parts[1], parts[2].removesuffix(".metadata"))
+            requested = (kind, parts[1], parts[2].removesuffix(".metadata"))
         else:
             request.setResponseCode(404)
             return b"not found\n"
-        body = self._bodies.get((*asked, compressed))
-        found = succeed(body) if body else deferToThread(self._make, *asked, compressed)
+        body = self._bodies.get((*requested, compressed))
+        found = succeed(body) if body else deferToThread(self._make, *requested, compressed)
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
 
         def send(body: Body | None) -> None:
             size = self._send(request, body) if not gone else 0
             agent = request.getHeader("User-Agent") or ""
-            self._log.append((came, agent, *asked, request.code, size))
+            self._log.append((received_at, agent, *requested, request.code, size))
 
         def fail(failure: Failure) -> None:
-            print(f"{'/'.join(asked)}: {failure.getErrorMessage()}", file=sys.stderr, flush=True)
+            print(
+                f"{'/'.join(requested)}: {failure.getErrorMessage()}", file=sys.stderr, flush=True
+            )
             request.setResponseCode(503)
             request.finish()
 
@@ -162,7 +164,6 @@ class PackageIndex(Resource):
             request.setResponseCode(404)
             request.finish()
             return 0
-        start, stop = 0, body.content.size
         request.setHeader("Content-Type", body.media_type)
         request.setHeader("Accept-Ranges", "bytes")
         request.setHeader("Vary", "Accept-Encoding")
@@ -171,12 +172,7 @@ class PackageIndex(Resource):
         if body.etag and request.setETag(f'"{body.etag}"'.encode()) == CACHED:
             request.finish()
             return 0
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.getHeader("Range") or "")
-        if asked:
-            start, stop = int(asked[1]), min(stop, int(asked[2] or stop) + 1)
-            request.setResponseCode(206)
-            request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{body.content.size}")
-        request.setHeader("Content-Length", str(stop - start))
+        start, stop = requested_range(request, body.content.size)
         if request.method == b"HEAD":
             request.finish()
             return 0

@@ -56,7 +56,7 @@ from proxpi.prefetch import Client, applies, read_user_agent
 LARGEST = 64 * 1024
 _RELEASE = re.compile(r'"release":"[^"]*"')
 _LINES = ("requires-dist:", "requires-python:", "provides-extra:")
-#: Bound of the metadata that a predictor may guess, and of the rounds that find it.
+#: The most metadata that a predictor may guess, and the most rounds that find it.
 _GUESSES, _ROUNDS = 3_000, 12
 #: Releases of a trimmed page that are older than all whose metadata is there.
 _OLDER = 3
@@ -68,8 +68,8 @@ def record(case: Case, captures: Captures) -> dict[str, Any]:
     log = capture(installer, requirements, captures).log
     began, agent = min(log)[0], case.agent(log[0][1])
     requests = [
-        [round(came - began, 3), kind, project, filename]
-        for came, _, kind, project, filename, *_ in sorted(log)
+        [round(received_at - began, 3), kind, project, filename]
+        for received_at, _, kind, project, filename, *_ in sorted(log)
     ]
     pages, metadata = reach(requests, requirements, read_user_agent(agent), captures)
     return {
@@ -84,7 +84,7 @@ def record(case: Case, captures: Captures) -> dict[str, Any]:
 def reach(
     requests: Sequence[Sequence[Any]], roots: Sequence[str], client: Client, captures: Captures
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """Return pages and metadata of what was requested, and of what may be guessed."""
+    """Return the requested pages and metadata, and those that a predictor may guess."""
     wanted: dict[str, set[str]] = defaultdict(set)
     pages: dict[str, list[dict[str, Any]]] = {}
     found: dict[str, str] = {}

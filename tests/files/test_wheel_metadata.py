@@ -59,8 +59,8 @@ class RangeAgent(MemoryAgent):
 GONE_REPLY, PAGE = Reply(404), Reply(200, b"<html>", {"Content-Type": "text/html"})
 
 
-class Advertised(MirrorCase):
-    """Metadata that is advertised and cannot be downloaded is extracted, or suppressed."""
+class RangeCase(MirrorCase):
+    """Tests of an upstream that serves ranges; wheels are read at once."""
 
     agent: RangeAgent
 
@@ -71,6 +71,10 @@ class Advertised(MirrorCase):
 
     def in_thread(self, work: Any) -> Deferred[Any]:
         return at_once(work)
+
+
+class Advertised(RangeCase):
+    """Metadata that is advertised and cannot be downloaded is extracted, or suppressed."""
 
     def ask(
         self,
@@ -348,18 +352,8 @@ class Cached(MirrorCase):
         assert not self.mirror.is_cached("demo", NAME)
 
 
-class Extracted(MirrorCase):
+class Extracted(RangeCase):
     """Core metadata that no index has is served out of the wheel, and never requested."""
-
-    agent: RangeAgent
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.agent = RangeAgent()
-        self.build()
-
-    def in_thread(self, work: Any) -> Deferred[Any]:
-        return at_once(work)
 
     def build(self, **settings: Any) -> None:
         super().build(**settings)

@@ -121,6 +121,14 @@ def assert_no_waste(index: FakeIndex, proxy: Proxy) -> Sequence[Seen]:
     return seen
 
 
+def fill(index: FakeIndex, proxy: Proxy, install: Install, folder: Path) -> None:
+    """Fill the cache by an installation; stop the proxy, and forget its requests."""
+    install(folder, proxy.url, "demo-app")
+    proxy.stop()
+    index.wait_until_quiet()
+    index.clear_requests()
+
+
 @pytest.mark.parametrize("slow_download", ["redirect", "stream"])
 def test_first_install(
     fake_index: FakeIndex,
@@ -147,11 +155,7 @@ def test_expired(
     later = tmp_path / "later"
     later.write_text("3600")
     settings = {"cache_dir": tmp_path / "cache"}
-    filling = start_proxy(fake_index, **settings)
-    install(tmp_path / "first", filling.url, "demo-app")
-    filling.stop()
-    fake_index.wait_until_quiet()
-    fake_index.clear_requests()
+    fill(fake_index, start_proxy(fake_index, **settings), install, tmp_path / "first")
     proxy = start_proxy(fake_index, **settings, **inserted(WALL_CLOCK=str(later)))
     assert_installed(install(tmp_path / "second", proxy.url, "demo-app")[0])
     seen = assert_no_waste(fake_index, proxy)
@@ -165,11 +169,7 @@ def test_offline(
     """Offline, a client installs what another one has, and no request is sent upstream."""
     add_tree(fake_index)
     cache = {"cache_dir": tmp_path / "cache"}
-    filling = start_proxy(fake_index, **cache)
-    install(tmp_path / "first", filling.url, "demo-app")
-    filling.stop()
-    fake_index.wait_until_quiet()
-    fake_index.clear_requests()
+    fill(fake_index, start_proxy(fake_index, **cache), install, tmp_path / "first")
     offline = start_proxy(fake_index, offline="on", index_ttl=EXPIRED_AT_ONCE, **cache)
     assert_installed(install(tmp_path / "offline", offline.url, "demo-app")[0])
     assert fake_index.requests() == []

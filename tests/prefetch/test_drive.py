@@ -17,6 +17,15 @@ from tests.support.prefetching import ACCEPT, PIP, USER_AGENT, PrefetchCase
 class Prefetching(PrefetchCase):
     """One client, and the requests that its own lead to."""
 
+    def cache_app(self, names: list[str]) -> None:
+        """Let pages and metadata of a project, and of those that it requires, be cached."""
+        self.project("app", *names)
+        for name in names:
+            self.project(name)
+        for name in ["app", *names]:
+            self.page(name)
+            self.metadata(name)
+
     def test_the_tree_is_fetched_ahead_of_its_client(self) -> None:
         """One request for a page brings metadata, and the pages that follow, within the window."""
         self.project("app", "one", "two")
@@ -91,12 +100,7 @@ class Prefetching(PrefetchCase):
     def test_expired_pages_are_revalidated_together(self) -> None:
         """After the time to live, one request revalidates the pages of the whole tree."""
         names = [f"p{number}" for number in range(20)]
-        self.project("app", *names)
-        for name in names:
-            self.project(name)
-        for name in ["app", *names]:
-            self.page(name)
-            self.metadata(name)
+        self.cache_app(names)
         self.requested()
         self.clock.advance(1801)
         self.page("app")
@@ -107,12 +111,7 @@ class Prefetching(PrefetchCase):
     def test_metadata_of_a_restored_folder_is_read(self) -> None:
         """Files that another program put there are verified, not requested upstream."""
         names = [f"p{number}" for number in range(9)]
-        self.project("app", *names)
-        for name in names:
-            self.project(name)
-        for name in ["app", *names]:
-            self.page(name)
-            self.metadata(name)
+        self.cache_app(names)
         self.build(prefetch=True, ttl=0.001)  # no usage log was written
         self.clock.advance(1.0)
         self.requested()
