@@ -53,8 +53,11 @@ REQUESTS, BYTES = 2000, 2 * 1024**3
 UNUSED = 256 * 1024**2
 #: Fetches at once: those on the connections for background requests, and as many that wait.
 FETCHES = 16
-#: Bytes of files that are fetched at once: more would slow the file down that the client waits for.
-LOADING = 16 * 1024**2
+#: Seconds in which the files that are fetched at once should arrive: they share the link with the
+#: file that the client waits for, which may become a redirect after 0.9 seconds.
+ARRIVAL = 0.4
+#: Bytes of files that are fetched at once: until the rate of the link is known, and at most.
+FIRST_FILES, MOST_FILES = 1024**2, 16 * 1024**2
 #: The largest window of a client that resolves alone: it may consider platforms besides its own.
 RESOLVE_WINDOW = 8
 #: Guesses of metadata that may be outstanding beyond the window.
@@ -203,6 +206,8 @@ class ClientRun:
     _outstanding: dict[Resource, int] = attrs.field(factory=dict)
     # Guesses that are being fetched; those for files with their bytes.
     _fetching: dict[Resource, int] = attrs.field(factory=dict)
+    # Bytes per second of all files that are fetched at once, when the last one arrived.
+    _rate: float | None = None
     # Searches that are due, by project.
     _searches: dict[str, Search] = attrs.field(factory=dict)
     # Whether the client has requested its first file to install.
@@ -273,9 +278,11 @@ class ClientRun:
             project.private.add(filename)
         self._follow(name)
 
-    def fetched(self, resource: Resource, size: int) -> None:
-        """Note that a fetch has ended, with so many bytes."""
+    def fetched(self, resource: Resource, size: int, seconds: float = 0.0) -> None:
+        """Note that a fetch has ended, with so many bytes after so many seconds."""
         self.received += size
+        if resource in self._fetching and resource.kind is Kind.FILE and seconds > 0:
+            self._rate = sum(self._fetching.values()) / seconds
         self._fetching.pop(resource, None)
 
     def failed(self, resource: Resource, size: int = 0) -> None:
@@ -347,12 +354,13 @@ class ClientRun:
 
     def _exceeds(self, guess: Resource, cache: Cache) -> bool:
         """Whether a file has to wait until others were fetched, or requested by the client."""
-        size, loading = _size(guess), sum(self._fetching.values())
+        size, fetching = _size(guess), sum(self._fetching.values())
         if size == 0:
             return False
         too_many = self.unused + size > UNUSED or self.received + size > BYTES
-        at_once = loading + size
-        return too_many or (loading > 0 and at_once > LOADING) or at_once > cache.space
+        most = FIRST_FILES if self._rate is None else min(self._rate * ARRIVAL, MOST_FILES)
+        at_once = fetching + size
+        return too_many or (fetching > 0 and at_once > most) or at_once > cache.space
 
     def _fetch(self, guess: Resource) -> Fetch:
         self.requests += 1

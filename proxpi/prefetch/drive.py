@@ -6,8 +6,9 @@ page cache and mirror. Their single flights are shared with clients, so nothing 
 twice, and a client that joins lifts the priority of a background flight.
 
 A client run is known by address and ``User-Agent``. It is *idle* until a request misses the cache,
-then *active*; it has *ended* after :data:`RUN_TIMEOUT` seconds without a request: no step follows.
-A run that is full is replaced at the next request.
+then *active*. It has *ended* after :data:`RUN_TIMEOUT` seconds without a request, and after
+:data:`MAX_AGE` seconds in any case: no step follows. A run that is full is replaced at the next
+request.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from proxpi.single_flight import InThread
 
 #: Seconds without a request after which a client run has ended.
 RUN_TIMEOUT = 60.0
+#: Seconds after which a client run ends in any case: behind one address may be many clients.
+MAX_AGE = 900.0
 #: Client runs that are remembered.
 MAX_RUNS = 1000
 #: Seconds after which a prefetched resource that no client has used counts as wasted.
@@ -70,12 +73,13 @@ class Files(Protocol):
 class _Run:
     """A client run with its state outside the decisions.
 
-    :ivar last: the clock's seconds at the client's last request
+    :ivar began: the clock's seconds at the client's first request; `last`: at its last one
     :ivar variant: the representation of pages that the client requests: its serialization, and
         whether it is compressed
     """
 
     decisions: ClientRun
+    began: float
     last: float
     variant: tuple[Serialization, bool] = (Serialization.JSON, True)
     active: bool = False
@@ -163,8 +167,10 @@ class Prefetcher:
 
     def _run(self, client: tuple[str, str], hit: bool) -> _Run:
         now, run = self._clock.seconds(), self._runs.pop(client, None)
-        if run is None or now - run.last > RUN_TIMEOUT or run.decisions.is_full:
-            run = _Run(ClientRun(read_user_agent(client[1])), now)
+        if run is not None:
+            ended = now - run.last > RUN_TIMEOUT or now - run.began > MAX_AGE
+            run = None if ended or run.decisions.is_full else run
+        run = run or _Run(ClientRun(read_user_agent(client[1])), now, now)
         self._runs[client] = run
         run.last = now
         run.active = run.active or not hit
@@ -259,17 +265,19 @@ class Prefetcher:
         """Fetch a page in the background, or wait for the flight of the client's request."""
         name = resource.project
         before = self._pages.digests(name)
+        began = self._clock.seconds()
         size = await self._pages.prefetch(name, *run.variant)
-        self._note_fetched(run, resource, size)
+        self._note_fetched(run, resource, size, began)
         after = self._pages.digests(name)
         if after and (after != before or not run.decisions.has_page(name)):
             run.decisions.page_arrived(name)
         self._go_on(run, resource, size)
 
     async def _fetch_file(self, run: _Run, resource: Resource) -> None:
+        began = self._clock.seconds()
         got = await self._files.prefetch(resource.project, _filename(resource))
         size = got.size if got is not None else None
-        self._note_fetched(run, resource, size, cached=got is not None and got.cached)
+        self._note_fetched(run, resource, size, began, cached=got is not None and got.cached)
         if run.decisions.needs_metadata(resource):
             await self._read(run, resource)
         self._go_on(run, resource, size)
@@ -286,17 +294,24 @@ class Prefetcher:
         await self._read(run, resource)
 
     def _note_fetched(
-        self, run: _Run, resource: Resource, size: int | None, *, cached: bool = True
+        self,
+        run: _Run,
+        resource: Resource,
+        size: int | None,
+        began: float,
+        *,
+        cached: bool = True,
     ) -> None:
         """
         Note the end of a fetch.
 
         :param size: bytes that it brought; ``None`` if it sent no request
+        :param began: the clock's seconds at its beginning
         """
         if size is None or not cached:
             run.decisions.failed(resource, size or 0)
         else:
-            run.decisions.fetched(resource, size)
+            run.decisions.fetched(resource, size, self._clock.seconds() - began)
         if size is None:
             return
         _count("sent", size)

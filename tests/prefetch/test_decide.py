@@ -435,13 +435,32 @@ def test_large_files_are_fetched_one_after_the_other() -> None:
     for name in ("a", "b", "c", "d"):
         story.run.page_requested(name)
         story.run.page_arrived(name)
-        story.search(name, attrs.evolve(candidate(name), size=decide.LOADING // 2))
+        story.search(name, attrs.evolve(candidate(name), size=decide.FIRST_FILES // 2))
         story.run.metadata_requested(name, wheel(name))
         story.read(name)
     story.run.file_requested("a", wheel("a"), has_metadata=True)
     assert story.fetched() == [file("b"), file("c")]
-    story.run.fetched(file("b"), decide.LOADING // 2)
+    story.run.fetched(file("b"), decide.FIRST_FILES // 2)
     assert story.fetched() == [file("d")]
+
+
+def test_the_rate_of_the_link_bounds_the_files_at_once() -> None:
+    """On a slow link one file is fetched after the other; on a fast one, many are."""
+    for rate, at_once in ((500_000, 1), (5_000_000, 10)):
+        story = Story()
+        names = [f"p{number}" for number in range(20)]
+        for name in names:
+            story.run.page_requested(name)
+            story.run.page_arrived(name)
+            story.search(name, attrs.evolve(candidate(name), size=200_000))
+            story.run.metadata_requested(name, wheel(name))
+            story.read(name)
+        story.run.file_requested("a", wheel("a"), has_metadata=True)
+        first = story.fetched()
+        assert len(first) == decide.FIRST_FILES // 200_000
+        for left, guess in zip(range(len(first), 0, -1), first, strict=True):
+            story.run.fetched(guess, 200_000, left * 200_000 / rate)
+        assert len(story.fetched()) == at_once
 
 
 def test_a_private_file_names_nobody_before_the_client_chose_it() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxpi.prefetch import candidates, decide
-from proxpi.prefetch.drive import RUN_TIMEOUT, USE_TIMEOUT
+from proxpi.prefetch.drive import MAX_AGE, RUN_TIMEOUT, USE_TIMEOUT
 from tests.support.agent import Reply
 from tests.support.cases import FILES, INDEX, PRIVATE_INDEX
 from tests.support.prefetching import ACCEPT, PIP, USER_AGENT, PrefetchCase
@@ -237,6 +237,20 @@ class Prefetching(PrefetchCase):
         assert self.requested() == []
         assert 0 < len(calls) <= 4
         assert self.unhandled() == []
+
+    def test_a_run_has_a_maximal_age(self) -> None:
+        """Behind one address, guesses for a client that is gone keep no window closed for ever."""
+        for name in ("app", "other"):
+            self.project(name, *(f"{name}{number}" for number in range(9)))
+            for number in range(9):
+                self.project(f"{name}{number}")
+        self.page("app")
+        for _ in range(int(MAX_AGE / RUN_TIMEOUT) + 2):
+            self.clock.advance(RUN_TIMEOUT)
+            self.page("absent")
+        self.requested()
+        self.page("other")
+        assert self.requested() == ["page other", "metadata other", "page other0"]
 
     def test_a_run_ends_after_a_minute(self) -> None:
         """Guesses of an earlier run count no more, and its choices do not either."""

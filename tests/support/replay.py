@@ -181,7 +181,7 @@ class Replay:
             if self.run.needs_metadata(resource):
                 self._read(resource)
         if resource in self.sent:
-            self.run.fetched(resource, resource.size or 0)
+            self.run.fetched(resource, resource.size or 0, ROUND_TRIP)
         self._advance()
 
     def _search(self, search: Search) -> None:
