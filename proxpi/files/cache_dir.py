@@ -5,8 +5,9 @@ A cached file is *unverified* (it was found, and was not compared with its page 
 served; a file with another identity than the remembered one is unverified. A file without a digest
 is verified by its size alone. A downloaded file is hashed while it arrives. It is served from its
 rename on, and flushed to disk afterwards; until then the usage log has it as unverified, since a
-power failure may leave other bytes. A found file is read once. While the folder is being *cleared*,
-found files are neither verified nor served.
+power failure may leave other bytes. One that no digest would tell from those is flushed before its
+rename. A file whose flush fails is removed. A found file is read once. While the folder is being
+*cleared*, found files are neither verified nor served.
 
 All renames into and out of cache paths happen on the reactor's thread. The outcome of a thread
 concerns the file with the identity that the thread saw; it is dropped where another file lies by
@@ -377,6 +378,8 @@ class CacheDir:
         compare(partial.digests, reference)
         digests = partial.digests.hex()
         descriptor = partial.file.fileno()
+        if partial.cache_path is not None and not reference.has_digest:
+            await self.writes(lambda: os.fsync(descriptor))
         path = partial.cache_path
         if path is None:  # a DELETE may have come meanwhile
             file, size, sha256 = reopen(partial.file), partial.digests.size, digests["sha256"]
@@ -406,9 +409,17 @@ class CacheDir:
             error = failure.value
             if not isinstance(error, OSError):
                 failure.raiseException()
-            elif not layout.is_missing(error):  # it was evicted meanwhile
-                self.eviction_index.mark_unverified(path, identity)
-                self.log_refusal(error)
+            verified = self.eviction_index.verified(path)
+            if verified is None or verified.identity != identity:
+                return  # it was evicted or replaced meanwhile
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                return  # no descriptor: it stays unverified in the usage log
+            self.log_refusal(error)
+            # The system may show bytes that never reach the disk, so that no check would notice.
+            self.eviction_index.mark_unverified(path)
+            with suppress(OSError):  # the log says so
+                self._queue.remove(path, identity)
+            self._queue.start()
 
         flushed = self.writes(flush)
         flushed.addCallback(lambda _: self.eviction_index.set_flushed(path, identity))

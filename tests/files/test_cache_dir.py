@@ -326,14 +326,50 @@ class Flushing(CacheCase):
         assert self.content(file) == b"data"
 
     def test_a_disk_that_refuses_the_bytes_late(self) -> None:
-        """A quota that only shows when a file is flushed leaves the file unverified, and logged."""
+        """A file that the disk refuses when it is flushed is removed: reads may hide the loss."""
         error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         with mock.patch.object(os, "fsync", mock.Mock(side_effect=error)):
             with logged("proxpi.files") as log:
                 file = self.keep("x.whl", b"data")
             assert os.strerror(errno.EDQUOT) in log.text
             assert self.cache_dir.open(file) is None
-        assert self.check(file)
+        assert not self.cache_dir.found(file)
+        assert self.on_disk() == self.used == 0
+        self.keep(file, b"data")
+
+    def test_a_flush_that_fails_late(self) -> None:
+        """A file that has replaced the one whose flush fails stays; so does one for descriptors."""
+        file = ref("x.whl", b"data")
+        for number, again in ((errno.EIO, True), (errno.EMFILE, False)):
+            self.hold(file)
+            if again:
+                self.delete(file)
+                self.hold(file)
+            failures = [OSError(number, os.strerror(number)), None]
+            with mock.patch.object(os, "fsync", mock.Mock(side_effect=failures)):
+                self.run_threads()
+            assert self.content(file) == b"data"
+            self.delete(file)
+
+    def test_a_file_without_a_digest_is_flushed_first(self) -> None:
+        """No check would find the zeros that a power failure leaves of it: it is not served yet."""
+        file = bare("x.whl", 4)
+        partial = self.begin(file, b"data")
+        self.held = True
+        adopted = run(self.cache_dir.adopt(partial, file))
+        assert self.names() == []
+        self.delete(file)
+        self.held = False
+        self.run_threads()
+        uncached = self.result(adopted)
+        assert uncached is not None  # it was deleted meanwhile
+        uncached.close()
+        self.cache_dir.discard(partial)
+        with mock.patch.object(os, "fsync", mock.Mock(side_effect=OSError(errno.EIO, "x"))):
+            partial = self.begin(file, b"data")
+            self.error(run(self.cache_dir.adopt(partial, file)), OSError)
+            self.cache_dir.discard(partial)
+        assert self.on_disk() == self.used == 0
 
 
 class Adopting(CacheCase):
