@@ -25,8 +25,9 @@ any other guess                       `Fetch`, while fewer guesses are outstandi
 *Slow start*: the window is 2 + 2 * right - 3 * wrong guesses. A guess is *outstanding* from its
 `Fetch` until the client requests it, it is wrong, or it has failed. It is *right* when the client
 requests it; metadata, or a file, is *wrong* when the client chooses another file of the project.
-Guessed files also wait while many bytes are being fetched, or are unused. The budget of a run
-(:data:`REQUESTS`, :data:`BYTES`) ends its fetches.
+Every `Fetch` waits while :data:`FETCHES` others run; that of a file also waits while many bytes are
+being fetched (:data:`LOADING`), or are unused (:data:`UNUSED`). No `Fetch` exceeds the budget of a
+run (:data:`REQUESTS`, :data:`BYTES`).
 
 A client that resolves a list pinned a year ago chooses older versions. From its choices follows a
 *cut-off date*, the upload time of the next newer version that would have fitted, as long as most
@@ -138,7 +139,7 @@ class Cache(Protocol):
 
     @property
     def space(self) -> int:
-        """Bytes of files that may be fetched now, without evicting other prefetched ones."""
+        """Bytes of files that may be fetched now without evicting prefetched ones."""
 
 
 @attrs.define(eq=False)
@@ -200,7 +201,7 @@ class ClientRun:
     _resources: dict[Resource, bool] = attrs.field(factory=dict)
     # Guesses and requests that the next call of `next` looks at for the first time.
     _new: dict[Resource, None] = attrs.field(factory=dict)
-    # Guesses that wait for the window, or for other fetches, with their state in the cache.
+    # Guesses that wait for the window, or for other fetches, with the state that they had first.
     _waiting: dict[Resource, State] = attrs.field(factory=dict)
     # Outstanding guesses, with their bytes; of pages and metadata: 0.
     _outstanding: dict[Resource, int] = attrs.field(factory=dict)
@@ -322,7 +323,7 @@ class ClientRun:
             else:
                 self._waiting[resource] = state
         for guess in list(self._waiting):
-            if len(self._fetching) >= FETCHES or self.requests >= REQUESTS:
+            if len(self._fetching) >= FETCHES or self._is_spent:
                 break
             if self._is_allowed(guess) and not self._exceeds(guess, cache):
                 del self._waiting[guess]
@@ -341,6 +342,11 @@ class ClientRun:
         """The number of guesses that may be outstanding; 0 or negative: none."""
         size = 2 + 2 * self.right - 3 * self.wrong
         return min(size, RESOLVE_WINDOW) if self.client.resolves_only else size
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether the budget of the run is spent."""
+        return self.requests >= REQUESTS or self.received >= BYTES
 
     def _is_allowed(self, guess: Resource) -> bool:
         """Whether the window allows a guess."""

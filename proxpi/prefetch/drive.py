@@ -83,7 +83,7 @@ class _Run:
     last: float
     variant: tuple[Serialization, bool] = (Serialization.JSON, True)
     active: bool = False
-    # Whether steps may be possible, and whether steps are being begun.
+    # Whether steps may be possible, and whether `_advance` is beginning steps.
     due: bool = attrs.field(init=False, default=False)
     beginning: bool = attrs.field(init=False, default=False)
 
@@ -112,7 +112,7 @@ class Prefetcher:
     _runs: OrderedDict[tuple[str, str], _Run] = attrs.field(init=False, factory=OrderedDict)
     # Prefetched resources that no client has used yet, with time and bytes, the oldest first.
     _unused: OrderedDict[Resource, tuple[float, int]] = attrs.field(init=False, factory=OrderedDict)
-    # The bytes of those that lie among the cached files.
+    # The bytes of the files and metadata among them.
     _unused_bytes: int = attrs.field(init=False, default=0)
 
     def page_requested(
@@ -186,7 +186,7 @@ class Prefetcher:
         self._end(resource, "used")
 
     def _end(self, resource: Resource, outcome: str) -> None:
-        """Count what became of a prefetched resource, if it was unused until now."""
+        """Count the outcome of a prefetched resource, if it has none yet."""
         if (found := self._unused.pop(resource, None)) is not None:
             _count(outcome, found[1])
             self._unused_bytes -= found[1] if resource.kind is not Kind.PAGE else 0
@@ -195,7 +195,7 @@ class Prefetcher:
         """Begin the steps that are possible now."""
         run.due = True
         if run.beginning:
-            return  # a step has ended at once: the loop goes on, instead of calls in each other
+            return  # a step has ended at once: the loop below continues, without recursion
         run.beginning = True
         try:
             while run.due:
@@ -271,7 +271,7 @@ class Prefetcher:
         after = self._pages.digests(name)
         if after and (after != before or not run.decisions.has_page(name)):
             run.decisions.page_arrived(name)
-        self._go_on(run, resource, size)
+        self._advance_after(run, resource, size)
 
     async def _fetch_file(self, run: _Run, resource: Resource) -> None:
         began = self._clock.seconds()
@@ -280,9 +280,9 @@ class Prefetcher:
         self._note_fetched(run, resource, size, began, cached=got is not None and got.cached)
         if run.decisions.needs_metadata(resource):
             await self._read(run, resource)
-        self._go_on(run, resource, size)
+        self._advance_after(run, resource, size)
 
-    def _go_on(self, run: _Run, resource: Resource, size: int | None) -> None:
+    def _advance_after(self, run: _Run, resource: Resource, size: int | None) -> None:
         """Begin the steps after a fetch; if it was refused, the next one would be as well."""
         refused = size is None and run.beginning and self.state(resource) is not State.FRESH
         if not refused:

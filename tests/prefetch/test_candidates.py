@@ -121,7 +121,7 @@ def test_of_an_unknown_client_only_universal_wheels_are_known() -> None:
 
 
 def test_the_first_index_has_the_file() -> None:
-    """A name on two pages is that of the page with precedence."""
+    """A file that two pages list is that of the first page."""
     first, second = page(wheel("1.0", yanked=True)), page(wheel("1.0"), wheel("0.9"))
     found = predict([first, second], Constraints(frozenset()), CLIENT)
     assert found is not None and found.filename == f"demo-0.9-{ANY}.whl"
@@ -148,7 +148,7 @@ def test_thousands_of_clauses_choose_nothing() -> None:
 
 
 def test_the_newer_versions_of_a_choice_are_compared() -> None:
-    """A client's older choice tells the earliest upload time of what it did not choose."""
+    """An older choice has the earliest upload time of the newer versions that fit."""
     files = [
         wheel("1.0", **{"upload-time": "2024-01-01T00:00:00Z"}),
         wheel("1.1", **{"upload-time": "2024-03-01T00:00:00Z"}),

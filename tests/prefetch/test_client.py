@@ -1,4 +1,4 @@
-"""What clients state: the user agents of real ones, and what is read from them."""
+"""The statements of clients in their user agents, real and hostile ones."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_installers(
     resolves_only: bool,
     reads_metadata: bool,
 ) -> None:
-    """Name, version and subcommand tell what the client will ask for."""
+    """Name, version and subcommand tell what the client will request."""
     client = read_user_agent(user_agent)
     assert (client.installer, client.version) == (installer, version)
     assert (client.resolves_only, client.reads_metadata) == (resolves_only, reads_metadata)
@@ -359,7 +359,7 @@ def test_markers_of_an_unknown_client() -> None:
     ],
 )
 def test_hostile(user_agent: str) -> None:
-    """A header that is malformed, or that of a program with other manners, states nothing."""
+    """A malformed header, or that of another program, states nothing."""
     assert read_user_agent(user_agent) == UNKNOWN
 
 

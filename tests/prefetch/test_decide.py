@@ -96,7 +96,7 @@ class Story:
         self.search(name, candidate(name, version, **keys))
 
     def search(self, name: str, found: Candidate | None) -> Search:
-        """Let the search for a candidate end that is due."""
+        """Let the search end that is due for a project."""
         steps = self.next()
         (search,) = [step for step in steps if isinstance(step, Search) and step.project == name]
         self.run.found(search, found)
@@ -107,7 +107,7 @@ class Story:
         self.run.metadata_arrived(name, wheel(name, version), parsed, **keys)
 
     def resolve(self, name: str, *requirements: str) -> None:
-        """Let a client request the page and metadata of a project that it requires itself."""
+        """Let a client request page and metadata of a project."""
         self.run.page_requested(name)
         self.find(name)
         self.run.metadata_requested(name, wheel(name))
@@ -158,7 +158,7 @@ def test_the_window_opens_with_right_guesses() -> None:
 
 
 def test_metadata_of_a_requested_page_does_not_wait_for_the_window() -> None:
-    """The metadata of another root comes next, unless more guesses were wrong than right."""
+    """The metadata of another root may exceed the window, as long as that is positive."""
     story = Story()
     story.run.page_requested("app")
     story.find("app")
@@ -174,7 +174,7 @@ def test_metadata_of_a_requested_page_does_not_wait_for_the_window() -> None:
 
 
 def test_a_guess_that_waits_for_the_window_proves_right_too() -> None:
-    """A client that requests what the closed window held back opens it again."""
+    """A guess that waits is right once the client requests it, and opens the window."""
     story = Story()
     story.run.wrong = 1
     story.resolve("app", "one", "two", "three")
@@ -216,7 +216,7 @@ def test_later_requirements_change_the_prediction() -> None:
 
 
 def test_extras_count_once_an_enclosing_requirement_names_them() -> None:
-    """The requirements of an extra follow; those of no requested one do not."""
+    """The requirements of a requested extra follow; those of others do not."""
     story = Story()
     story.run.right = 10
     story.resolve("app", "one")
@@ -288,7 +288,7 @@ def test_markers_are_evaluated_for_the_client() -> None:
 
 
 def test_cached_metadata_is_read_and_stale_pages_are_revalidated_at_once() -> None:
-    """An expired tree takes no window: its pages are known from the metadata in the cache."""
+    """Stale pages need no window: they follow from the metadata in the cache."""
     names = ["app", *(f"p{number}" for number in range(50))]
     story = Story()
     story.states |= {page(name): State.STALE for name in names}
@@ -345,7 +345,7 @@ def test_a_resolver_for_all_platforms_takes_the_metadata_of_any_wheel() -> None:
 
 
 def test_uv_requests_its_files_by_itself_all_at_once() -> None:
-    """Its wheels are not prefetched: nothing would come earlier."""
+    """Its wheels are not prefetched: none would arrive earlier."""
     story = Story(attrs.evolve(PIP, installer="uv"))
     story.resolve("app", "one")
     story.resolve("one")
@@ -464,7 +464,7 @@ def test_the_rate_of_the_link_bounds_the_files_at_once() -> None:
 
 
 def test_a_private_file_names_nobody_before_the_client_chose_it() -> None:
-    """What only a guess says of a private project is requested from no index."""
+    """Requirements in a private file that is only guessed are requested from no index."""
     story = Story()
     story.run.right = 10
     story.run.page_requested("internal")
@@ -476,7 +476,7 @@ def test_a_private_file_names_nobody_before_the_client_chose_it() -> None:
 
 
 def test_a_failed_guess_leaves_the_window() -> None:
-    """A request that failed is no guess any more, and is not repeated."""
+    """A failed fetch is not outstanding any more, and is not repeated."""
     story = Story()
     story.resolve("app", "one", "two", "three", "four", "five")
     first = story.fetched()
@@ -507,6 +507,17 @@ def test_few_fetches_are_begun_at_once() -> None:
     assert len(story.fetched()) == 2
 
 
+def test_the_budget_of_bytes_is_kept() -> None:
+    """Once a run has received so many bytes, it fetches no page either."""
+    story = Story()
+    story.resolve("app", "one", "two")
+    first = story.fetched()[0]
+    story.run.fetched(first, decide.BYTES)
+    story.run.right = 10
+    story.resolve("other", "three")
+    assert story.fetched() == []
+
+
 def test_older_choices_give_a_cutoff_date() -> None:
     """Two choices of versions that were the newest a year ago date the list."""
     story = Story()
@@ -522,7 +533,7 @@ def test_older_choices_give_a_cutoff_date() -> None:
 
 
 def test_the_cutoff_date_is_what_most_choices_have_in_common() -> None:
-    """A pin that is older for another reason dates nothing once most choices are the newest."""
+    """An older pin gives no date once most choices are the newest versions."""
     cutoff = decide._Cutoff()
 
     def note(uploaded: str, newer: str | None) -> str | None:
@@ -537,7 +548,7 @@ def test_the_cutoff_date_is_what_most_choices_have_in_common() -> None:
 
 
 def test_a_resolver_that_goes_back_dates_nothing() -> None:
-    """A second choice for a project is a conflict, not a date."""
+    """A second choice for a project follows from a conflict, and gives no date."""
     story = Story()
     story.run.page_requested("one")
     story.find("one", "2.0", uploaded="2026-06-01")
@@ -566,7 +577,7 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.sampled_from([PIP, OLD_PIP, LOCKING_UV, UNKNOWN]), st.randoms())
 def test_any_events_end_within_the_budget(events: list[Any], client: Client, random: Any) -> None:
-    """Whatever comes in whichever order: no step twice, counts stay right, and steps end."""
+    """Any events in any order: no resource is fetched twice, counts stay right, steps end."""
     story, fetched = Story(client), list[Resource]()
     run = story.run
     for event, name, *rest in events:

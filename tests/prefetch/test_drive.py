@@ -82,7 +82,7 @@ class Prefetching(PrefetchCase):
         assert self.requested() == ["page app", "metadata app"]
 
     def test_a_client_joins_the_background_flight(self) -> None:
-        """A request for what is being prefetched waits for that, and gets its response."""
+        """A client's request joins the background flight of a page, and gets its response."""
         self.project("app", "one")
         self.project("one")
         self.agent.silent.add(f"{INDEX}one/")
@@ -145,7 +145,7 @@ class Prefetching(PrefetchCase):
         assert self.requested() == []
 
     def test_a_private_name_is_requested_only_where_a_client_leads(self) -> None:
-        """What a guess reads in a private file is requested once the client chose that file."""
+        """Requirements in a private file are followed once the client has chosen it."""
         self.build(index=PRIVATE_INDEX, prefetch=True)
         self.project("app", "secret")
         self.project("secret")
@@ -155,7 +155,7 @@ class Prefetching(PrefetchCase):
         assert "page secret" in self.requested()
 
     def test_uses_and_waste_are_counted(self) -> None:
-        """What a client requests within ten minutes was used; anything else is wasted."""
+        """A prefetched resource is used by a request within ten minutes, and else wasted."""
         self.project("app", "one")
         self.project("one")
         before = {"sent": 0.0, "used": 0.0, "wasted": 0.0} | self.outcomes()

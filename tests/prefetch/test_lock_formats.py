@@ -122,7 +122,7 @@ five==1!5.0 \\
 
 
 def test_from_elsewhere() -> None:
-    """What is from no index is skipped, and the lock says why."""
+    """Packages from no index are skipped, with the reason."""
     lines = (
         *("-e .", "--editable=git+https://git.example.test/x", "./x-1-py3-none-any.whl", "/x/y"),
         *("x @ https://files.example.test/x.whl", "https://files.example.test/x.whl", "file:x"),
@@ -294,7 +294,7 @@ def test_errors(body: bytes, named: str) -> None:
 
 
 def test_locks_that_are_too_large() -> None:
-    """What would take long, or much memory, is refused before it is parsed."""
+    """A lock that would need much time or memory is refused before it is parsed."""
     signs, characters = "1000000", "262144"
     repeated = {
         signs: ["[", "x=[[],", "[[package]]\n", "\n\n#", "demo==1 \\\n"],

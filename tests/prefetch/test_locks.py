@@ -40,7 +40,7 @@ def chosen(text: str, target: Target | None = LINUX) -> list[str]:
     ],
 )
 def test_markers(marker: str, needed: bool) -> None:
-    """Extras and groups count as wanted; what the query leaves open counts as well."""
+    """Extras and groups count as requested; a marker that the query leaves open holds."""
     text = f"""
         lock-version = "1.0"
         [[packages]]

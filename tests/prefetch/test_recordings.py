@@ -1,4 +1,4 @@
-"""The decisions against recorded resolutions of real clients: what they request, what is guessed.
+"""The decisions against recorded resolutions of real clients: which requests are guessed.
 
 ``benchmarks/record.py`` writes the recordings. The bounds hold the promise of prefetching: most
 of what an installation requests is fetched before, and little else.
@@ -48,7 +48,7 @@ def test_most_of_a_resolution_is_predicted(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=name_of)
 def test_expired_pages_are_revalidated_before_their_requests(path: Path) -> None:
-    """Files cached, pages stale: the client waits for those that nothing leads to alone."""
+    """Files cached, pages stale: the client waits only for pages of roots, or of wrong guesses."""
     replay, (_, wasted) = read_recording(path), BOUNDS[name_of(path)]
     replay.cached = set(replay.requested)
     replay.stale = {resource for resource in replay.requested if resource.kind is Kind.PAGE}

@@ -80,7 +80,7 @@ class Replay:
 
     @property
     def predicted(self) -> float:
-        """Part of the client's requests that were sent, or on their way, before the client's."""
+        """Part of the client's requests that were sent in the background before."""
         return len([g for g in self.sent if g in self.requested]) / len(self.requested)
 
     def state(self, resource: Resource) -> State:

@@ -123,7 +123,7 @@ class Outcomes(PrefetchCase):
         assert not [url for url in self.agent.urls() if "elsewhere" in url]
 
     def test_skipped(self) -> None:
-        """What is from no index is named at the end."""
+        """Packages from no index are named in the last line."""
         lines, summary = self.prefetch("-e .\n" * 1000 + "demo==1.0")
         assert len(lines) == 1
         assert summary["skipped"][0] == "line 1: '-e .' is from no index"
@@ -189,7 +189,7 @@ class Refusals(PrefetchCase):
             assert named in self.refusal(lock, f"/prefetch{query}"), query
 
     def test_locks(self) -> None:
-        """A body that is no lock is refused with what is accepted."""
+        """The refusal of a body that is no lock names the accepted formats."""
         assert "Line 2" in self.refusal("demo==1\ndemo>2\n")
         for body in ("", "<html>", "[tool]\n", "\x00"):
             assert "uv.lock" in self.refusal(body)
@@ -250,7 +250,7 @@ class Bodies(PrefetchCase):
         assert (response.status, str(MAX_LOCK) in response.text) == (413, True)
 
     def test_memory(self) -> None:
-        """Bodies have so much memory together; what is beyond is a 503 until one has been read."""
+        """The memory of all bodies is bounded; a further one is a 503 until one has been read."""
         self.put(server, "MAX_BODIES", 2 * MAX_BODY + 2)
         body = ("demo==1.0\n#" + "x" * MAX_BODY)[: MAX_BODY + 1]
         waiting = [self.begin(len(body)) for _ in range(2)]
@@ -331,7 +331,7 @@ class Streaming(PrefetchCase):
         assert lines_of(exchange.response().body)[0]["bytes"] == 1
 
     def test_client_leaves(self) -> None:
-        """Once the client is gone nothing more is fetched; what is under way goes on."""
+        """Once the client has left, no further file is fetched; downloads under way go on."""
         exchange = self.connect()
         exchange.ask("POST", LINUX, body=self.lock)
         exchange.hang_up()
