@@ -120,8 +120,10 @@ def build(
     :param agent: sends requests to upstreams in place of the real agent
     :raises SettingsError: for a proxy, or for certificates, that cannot be used
     """
-    prefetches = settings.prefetch and not settings.offline
     ttls = (settings.index_ttl, *settings.extra_index_ttls)
+    # A page that is stale at once would be requested again, and clients need the only connection.
+    spares = min(ttls) > 0 and settings.upstream_connections > 1
+    prefetches = settings.prefetch and not settings.offline and spares
     proxies, netrc = Proxies.read(environment), credentials.read_netrc(environment)
     pool = connection_pool(reactor, settings.upstream_connections)
     response_cache = ResponseCache(resources.open_files)

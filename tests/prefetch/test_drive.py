@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxpi.prefetch import candidates, decide
 from proxpi.prefetch.drive import MAX_AGE, RUN_TIMEOUT, USE_TIMEOUT
-from tests.support.agent import Reply
+from tests.support.agent import Reply, Silence
 from tests.support.cases import FILES, INDEX, PRIVATE_INDEX
 from tests.support.prefetching import ACCEPT, PIP, USER_AGENT, PrefetchCase
 
@@ -80,6 +80,26 @@ class Prefetching(PrefetchCase):
         self.page("app")
         self.metadata("app")
         assert self.requested() == ["page app", "metadata app"]
+
+    def test_pages_that_are_stale_at_once(self) -> None:
+        """Without a time to live each page would be requested twice: nothing is prefetched."""
+        self.build(prefetch=True, ttl=0.0)
+        self.project("app", "one")
+        self.project("one")
+        self.page("app")
+        assert self.requested() == ["page app"]
+
+    def test_the_only_connection_is_for_clients(self) -> None:
+        """With one connection to an upstream no client waits for a background request."""
+        for connections, ahead in ((1, False), (2, True)):
+            self.build(prefetch=True, connections=connections)
+            self.project("app", "one")
+            self.agent.at(f"{INDEX}one/", Silence())
+            self.page("app")
+            self.metadata("app")
+            assert ("page one" in self.requested()) == ahead
+            assert self.page("other").status == 404
+            self.ask("DELETE", "/cache")
 
     def test_a_client_joins_the_background_flight(self) -> None:
         """A client's request joins the background flight of a page, and gets its response."""

@@ -152,6 +152,7 @@ class ProxpiCase(FolderCase):
         any_type: bool = False,
         stream: bool = False,
         prefetch: bool = False,
+        connections: int = 32,
         client_descriptors: int = 1000,
         open_files: int = 100,
     ) -> None:
@@ -165,6 +166,7 @@ class ProxpiCase(FolderCase):
             "SLOW_DOWNLOAD": "stream" if stream else "redirect",
             "HOSTS": HOST,
             "PREFETCH": "on" if prefetch else "off",
+            "UPSTREAM_CONNECTIONS": str(connections),
         }
         self.response_cache.invalidate(None)
         self.access_log: list[str] = []
