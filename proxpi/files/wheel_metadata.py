@@ -19,7 +19,7 @@ from functools import partial
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.cached_files import CachedFiles
@@ -169,7 +169,9 @@ class WheelMetadata:
                 temporary=failure.temporary,
                 retry_after=failure.retry_after,
             ) from failure
-        _log.info("{url} was taken out of the wheel", url=urls.loggable(reference.url))
+        # An index that states none is usual; one that lacks what it states is not.
+        level = LogLevel.debug if listed.extracted else LogLevel.info
+        _log.emit(level, "{url} was taken out of the wheel", url=urls.loggable(reference.url))
         return uncached
 
     async def _keep(self, reference: FileReference, data: bytes) -> OpenFile | None:

@@ -362,11 +362,13 @@ class Extracted(RangeCase):
         self.agent.files = {URL: WHEEL}
 
     def test_cached_wheel(self) -> None:
-        """Out of a cached wheel no request is needed, then or later."""
+        """Out of a cached wheel no request is needed, then or later, and no line above DEBUG."""
         self.assert_bytes(self.result(self.fetch()), WHEEL)
         for _ in range(2):
             assert self.mirror.ready("demo", SIDECAR) is None
-            self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+            with logged("proxpi.files") as log:
+                self.assert_bytes(self.result(self.fetch(SIDECAR)), METADATA)
+            assert set(log.levels) == {"debug"}
             self.assert_cached(SIDECAR, METADATA)
             self.result(self.mirror.delete("demo", SIDECAR))
         assert self.agent.urls() == [URL]
