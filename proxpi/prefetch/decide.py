@@ -25,9 +25,10 @@ any other guess                       `Fetch`, while fewer guesses are outstandi
 *Slow start*: the window is 2 + 2 * right - 3 * wrong guesses. A guess is *outstanding* from its
 `Fetch` until the client requests it, it is wrong, or it has failed. It is *right* when the client
 requests it; metadata, or a file, is *wrong* when the client chooses another file of the project.
-Every `Fetch` waits while :data:`FETCHES` others run; that of a file also waits while many bytes are
-being fetched (:data:`LOADING`), or are unused (:data:`UNUSED`). No `Fetch` exceeds the budget of a
-run (:data:`REQUESTS`, :data:`BYTES`).
+Every `Fetch` waits while :data:`FETCHES` others run; that of a file also waits while as many bytes
+are being fetched as arrive in :data:`ARRIVAL` seconds, while :data:`UNUSED` bytes are unused, or
+while the cache has no space. Once the budget of a run (:data:`REQUESTS`, :data:`BYTES`) is spent,
+no `Fetch` follows.
 
 A client that resolves a list pinned a year ago chooses older versions. From its choices follows a
 *cut-off date*, the upload time of the next newer version that would have fitted, as long as most
@@ -57,7 +58,7 @@ FETCHES = 16
 #: Seconds in which the files that are fetched at once should arrive: they share the link with the
 #: file that the client waits for, which may become a redirect after 0.9 seconds.
 ARRIVAL = 0.4
-#: Bytes of files that are fetched at once: until the rate of the link is known, and at most.
+#: Bytes of files that are fetched at once: until the rate of the link is known, and the most ever.
 FIRST_FILES, MOST_FILES = 1024**2, 16 * 1024**2
 #: The largest window of a client that resolves alone: it may consider platforms besides its own.
 RESOLVE_WINDOW = 8
@@ -207,7 +208,7 @@ class ClientRun:
     _outstanding: dict[Resource, int] = attrs.field(factory=dict)
     # Guesses that are being fetched; those for files with their bytes.
     _fetching: dict[Resource, int] = attrs.field(factory=dict)
-    # Bytes per second of all files that are fetched at once, when the last one arrived.
+    # Bytes per second of all files that were fetched at once when the last one arrived.
     _rate: float | None = None
     # Searches that are due, by project.
     _searches: dict[str, Search] = attrs.field(factory=dict)
