@@ -62,7 +62,7 @@ class Downloads:
         return self._flight(reference)
 
     def lift(self, reference: FileReference) -> None:
-        """Take the download of a file out of the background, as a client waits for it."""
+        """Lift the download of a file, for a client that joins it."""
         if (spool := self._spools.get(reference)) is not None:
             spool.queue.lift()
 

@@ -206,12 +206,12 @@ class Quota:
 
     def admits_prefetched(self, size: int) -> bool:
         """
-        Whether files may be prefetched: they replace the prefetched files, but no other.
+        Whether files may be prefetched: they may replace the prefetched files, and no other.
 
-        :param size: bytes of all that are to be prefetched at a time, as far as it is known
+        :param size: bytes of all that are prefetched at a time, as far as they are known
         """
-        free = self.prefetched - self.excess
-        most = min(self.prefetch_capacity, free)
+        free_or_prefetched = self.prefetched - self.excess
+        most = min(self.prefetch_capacity, free_or_prefetched)
         return self.eviction_index.is_complete and self.capacity > 0 and size <= most
 
     def reserve(
@@ -226,10 +226,10 @@ class Quota:
         """
         Evict what exceeds the capacity; raises :class:`Full` if that frees too little.
 
-        :param prefetched: evict prefetched files alone, and what exceeds their part as well
+        :param prefetched: evict prefetched files alone, down to their part of the capacity
         :return: ``None`` if nothing does; else a Deferred that fires when to repeat the call
         """
-        while self.used > self.capacity or self._excess(prefetched) > 0:
+        while self.used > self.capacity or self._excess_for(prefetched) > 0:
             try:
                 self._evict(prefetched)
             finally:
@@ -245,23 +245,25 @@ class Quota:
             if progress is not None:
                 progress.addCallback(self.shrink)
 
-    def _excess(self, prefetched: bool) -> int:
+    def _excess_for(self, prefetched: bool) -> int:
+        """Bytes to evict for a file, depending on whether it is prefetched."""
         if not prefetched:
             return self.excess
         return max(self.excess, self.prefetched - self.prefetch_capacity)
 
     @property
     def _spare(self) -> int:
-        """Bytes to evict besides the excess, for files that are prefetched later."""
+        """Bytes to evict besides the excess, so that files may be prefetched later."""
         return self.prefetch_capacity if self._prefetches and not self.prefetched else 0
 
     def _evict(self, prefetched: bool) -> None:
         failed: set[str] = set()
-        while (excess := self._excess(prefetched)) > 0:
+        while (excess := self._excess_for(prefetched)) > 0:
             self.eviction_index.collect_uses()
             choose = partial(
                 self.eviction_index.victims, staying=failed, limit=BATCH, prefetched=prefetched
             )
+            # A file is not refused for lack of the spare bytes.
             victims = choose(excess + self._spare) or choose(excess)
             if victims is None or len(failed) >= MAX_FAILED_EVICTIONS:
                 raise Full
