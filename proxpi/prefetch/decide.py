@@ -445,7 +445,7 @@ class ClientRun:
         if predicted is not None:
             self._note_choice(predicted)
         elif first and project.has_page:
-            # A resolver that goes back chooses an older version for another reason.
+            # A resolver that backtracks chooses an older version for another reason.
             self._searches[name] = Search(name, Constraints(project.specifiers), filename)
         if self._installs:
             self._guess(self._chosen[name])
@@ -463,7 +463,7 @@ class ClientRun:
                 reachable.add(child)
                 pending.append(child)
         for name, guess in self._chosen.items():
-            if name in reachable:  # a resolver that goes back leaves others behind
+            if name in reachable:  # a resolver that backtracks leaves others behind
                 self._guess(guess)
 
     # Requirements.

@@ -547,8 +547,8 @@ def test_the_cutoff_date_is_what_most_choices_have_in_common() -> None:
     assert note("2025-08-01", None) is None
 
 
-def test_a_resolver_that_goes_back_dates_nothing() -> None:
-    """A second choice for a project follows from a conflict, and gives no date."""
+def test_backtracking_gives_no_cutoff_date() -> None:
+    """A second choice for a project follows from a conflict, not from a date."""
     story = Story()
     story.run.page_requested("one")
     story.find("one", "2.0", uploaded="2026-06-01")
