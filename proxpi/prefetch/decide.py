@@ -38,7 +38,7 @@ choices agree with it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Protocol, TypeAlias
 
@@ -58,6 +58,8 @@ FETCHES = 16
 #: Seconds in which the files that are fetched at once should arrive: they share the link with the
 #: file that the client waits for, which may become a redirect after 0.9 seconds.
 ARRIVAL = 0.4
+#: Searches at once: a later one of the same project replaces one that waits.
+SEARCHES = 16
 #: Bytes of files that are fetched at once: until the rate of the link is known, and the most ever.
 FIRST_FILES, MOST_FILES = 1024**2, 16 * 1024**2
 #: The largest window of a client that resolves alone: it may consider platforms besides its own.
@@ -210,8 +212,9 @@ class ClientRun:
     _fetching: dict[Resource, int] = attrs.field(factory=dict)
     # Bytes per second of all files that were fetched at once when the last one arrived.
     _rate: float | None = None
-    # Searches that are due, by project.
+    # Searches that are due, by project; and those that are under way.
     _searches: dict[str, Search] = attrs.field(factory=dict)
+    _searching: set[Search] = attrs.field(factory=set)
     # Whether the client has requested its first file to install.
     _installs: bool = False
     # The chosen file of each project, in the order of the choices.
@@ -255,6 +258,7 @@ class ClientRun:
 
     def found(self, search: Search, candidate: Candidate | None) -> None:
         """Note the result of a search; ``None`` if no file fits."""
+        self._searching.discard(search)
         project = self._project(search.project)
         if search.chosen is not None:
             if candidate is not None:
@@ -323,15 +327,28 @@ class ClientRun:
                 steps.append(Join(resource))
             else:
                 self._waiting[resource] = state
-        for guess in list(self._waiting):
-            if len(self._fetching) >= FETCHES or self._is_spent:
-                break
+        steps += self._fetches(cache)
+        for name in list(self._searches)[: max(0, SEARCHES - len(self._searching))]:
+            search = self._searches.pop(name)
+            self._searching.add(search)
+            steps.append(search)
+        return steps
+
+    def _fetches(self, cache: Cache) -> Iterator[Step]:
+        """Begin the fetches of waiting guesses that are possible now."""
+        most = self.window + BEYOND_WINDOW
+        if len(self._fetching) >= FETCHES or self._is_spent:
+            return
+        for guess, state in list(self._waiting.items()):
+            # Of a client that requests nothing but pages, thousands of guesses wait for the window.
+            by_window = state is State.ABSENT and guess.kind is not Kind.FILE
+            if by_window and len(self._outstanding) >= most:
+                continue
             if self._is_allowed(guess) and not self._exceeds(guess, cache):
                 del self._waiting[guess]
-                steps.append(self._fetch(guess))
-        steps += self._searches.values()
-        self._searches.clear()
-        return steps
+                yield self._fetch(guess)
+                if len(self._fetching) >= FETCHES or self._is_spent:
+                    return
 
     @property
     def is_full(self) -> bool:

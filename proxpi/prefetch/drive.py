@@ -248,7 +248,11 @@ class Prefetcher:
                 client=run.decisions.client,
                 filename=search.chosen,
             )
-        run.decisions.found(search, await self._pages.search(search.project, find))
+        candidate = None
+        try:
+            candidate = await self._pages.search(search.project, find)
+        finally:
+            run.decisions.found(search, candidate)
         self._advance(run)
 
     async def _read(self, run: _Run, resource: Resource) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import attrs
 from hypothesis import given
@@ -300,6 +301,36 @@ def test_cached_metadata_is_read_and_stale_pages_are_revalidated_at_once() -> No
     assert story.next() == [Read(metadata("app"))]
     story.read("app", *names[1:])
     assert story.fetched_in_turn() == [page(name) for name in names[1:]]
+
+
+def test_few_searches_are_under_way() -> None:
+    """Of a project only the last search waits, however often its constraints change meanwhile."""
+    story = Story()
+    names = [f"p{number}" for number in range(50)]
+    for name in names:
+        story.run.page_requested(name)
+        story.run.page_arrived(name)
+    begun = [step for step in story.next() if isinstance(step, Search)]
+    assert [each.project for each in begun] == names[: decide.SEARCHES]
+    for name in names:
+        story.run.page_arrived(name)
+    assert not [step for step in story.next() if isinstance(step, Search)]
+    for each in begun:
+        story.run.found(each, None)
+    again = [step for step in story.next() if isinstance(step, Search)]
+    assert len({each.project for each in again}) == decide.SEARCHES
+
+
+def test_a_client_that_requests_pages_alone() -> None:
+    """Thousands of guesses that wait for the window cost hardly more than a few."""
+    story = Story()
+    allowed = ClientRun._is_allowed
+    with mock.patch.object(ClientRun, "_is_allowed", autospec=True, side_effect=allowed) as looked:
+        for number in range(500):
+            story.run.page_requested(f"p{number}")
+            story.find(f"p{number}")
+            story.next()
+    assert looked.call_count < 500
 
 
 def test_a_fresh_page_needs_no_request() -> None:
