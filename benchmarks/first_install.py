@@ -1,10 +1,11 @@
 """Scenarios for first installs: a tree of dependencies, by pip and uv, that no cache has yet.
 
 The client gets the root alone and resolves. Its upstream is the slow link at 40 MiB/s. Each program
-starts with an empty cache (*nothing cached*). proxpi then starts twice more with a copy of that
-cache: with fresh pages (*everything cached*), and with a time to live that has passed (*pages
-expired*). proxpi takes part with prefetch and without. ``real-trees`` does the same with captured
-applications (``applications.py``), and runs on request only, for it takes long.
+starts with an empty cache (*nothing cached*). proxpi then starts twice more with that cache: with
+fresh pages (*everything cached*), and with a time to live that has passed (*pages expired*). It is
+the same folder, for proxpi verifies copied files before their first use. proxpi takes part with
+prefetch and without. ``real-trees`` starts with an empty cache for each captured application
+(``applications.py``), and runs on request only, for it takes long.
 
 An upstream request is *wasted* if the client never requests the same page, metadata or file; the
 client's requests are read from proxpi's access log.
@@ -153,12 +154,9 @@ class Installation:
         return folder
 
     def again(self, name: str, program: Program, folder: Path, settings: Mapping[str, str]) -> None:
-        """Measure a program with a copy of the cache in a folder."""
-        copy = self.bench.new_folder()
-        shutil.copytree(folder / "cache", copy / "cache")
-        with self._started(program, copy, settings) as url:
+        """Measure a program that starts with the cache in a folder."""
+        with self._started(program, folder, settings) as url:
             self._note(name, program, self._install(url))
-        shutil.rmtree(copy)
 
     @contextmanager
     def _started(
