@@ -20,7 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from io import FileIO
 from itertools import islice
@@ -31,7 +31,6 @@ from urllib.parse import unquote
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxpi import atomic_files
 from proxpi.atomic_files import ThrottledLog
@@ -109,6 +108,18 @@ class PartialFile:
         """Remove the file if it still has its partial name."""
         with suppress(OSError):  # it was adopted, or the folder is for reading only
             os.unlink(self.path)
+
+
+def flush_files(folder: Path, paths: Iterable[str]) -> dict[str, OSError]:
+    """Flush files to disk, some milliseconds each; return the errors by path."""
+    errors = {}
+    for path in paths:
+        try:
+            with open(folder / path, "rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            errors[path] = error
+    return errors
 
 
 def reopen(file: BinaryIO | FileIO) -> BinaryIO:
@@ -204,6 +215,9 @@ class CacheDir:
     reads: InThread
     _partial: set[PartialFile] = attrs.field(init=False, factory=set)
     _scanned: Deferred[None] = attrs.field(init=False, factory=lambda: succeed(None))
+    # Cached files that wait for their flush, and whether a thread flushes others.
+    _unflushed: dict[str, Identity] = attrs.field(init=False, factory=dict)
+    _flushing: bool = attrs.field(init=False, default=False)
     # Calls of :meth:`clear` under way.
     _clearing: int = attrs.field(init=False, default=0)
 
@@ -399,31 +413,42 @@ class CacheDir:
         return None
 
     def _flush(self, path: str, identity: Identity) -> None:
-        """Flush a cached file to disk, which may take milliseconds, in a thread."""
+        """Flush a cached file to disk, with those that come while a thread flushes others."""
+        self._unflushed[path] = identity
+        if not self._flushing:
+            Deferred.fromCoroutine(self._flush_all()).addErrback(
+                lambda failure: _log.failure("while files are flushed", failure=failure)
+            )
 
-        def flush() -> None:
-            with open(self.folder / path, "rb") as file:
-                os.fsync(file.fileno())
+    async def _flush_all(self) -> None:
+        self._flushing = True
+        try:
+            while self._unflushed:
+                batch, self._unflushed = self._unflushed, {}
+                errors = await self._flush_batch(batch)
+                for path, identity in batch.items():
+                    if path in errors:
+                        self._note_unflushed(path, identity, errors[path])
+                    else:
+                        self.eviction_index.set_flushed(path, identity)
+        finally:
+            self._flushing = False
 
-        def note_error(failure: Failure) -> None:
-            error = failure.value
-            if not isinstance(error, OSError):
-                failure.raiseException()
-            verified = self.eviction_index.verified(path)
-            if verified is None or verified.identity != identity:
-                return  # it was evicted or replaced meanwhile
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                return  # no descriptor: it stays unverified in the usage log
-            self.log_refusal(error)
-            # The system may show bytes that never reach the disk, so that no check would notice.
-            self.eviction_index.mark_unverified(path)
-            with suppress(OSError):  # the log says so
-                self._queue.remove(path, identity)
-            self._queue.start()
+    def _flush_batch(self, paths: Iterable[str]) -> Deferred[dict[str, OSError]]:
+        return self.writes(lambda: flush_files(self.folder, paths))
 
-        flushed = self.writes(flush)
-        flushed.addCallback(lambda _: self.eviction_index.set_flushed(path, identity))
-        flushed.addErrback(note_error)
+    def _note_unflushed(self, path: str, identity: Identity, error: OSError) -> None:
+        verified = self.eviction_index.verified(path)
+        if verified is None or verified.identity != identity:
+            return  # it was evicted or replaced meanwhile
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return  # no descriptor: it stays unverified in the usage log
+        self.log_refusal(error)
+        # The system may show bytes that never reach the disk, so that no check would notice.
+        self.eviction_index.mark_unverified(path)
+        with suppress(OSError):  # the log says so
+            self._queue.remove(path, identity)
+        self._queue.start()
 
     def discard(self, partial: PartialFile) -> None:
         partial.close()
