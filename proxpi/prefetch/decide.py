@@ -43,11 +43,10 @@ from enum import Enum
 from typing import Protocol, TypeAlias
 
 import attrs
-from packaging.requirements import Requirement
 
 from proxpi.prefetch.candidates import Candidate, Constraints
 from proxpi.prefetch.client import Client
-from proxpi.prefetch.requirements import Required, applicable
+from proxpi.prefetch.requirements import Required, Requirement, applicable
 
 #: Requests, and bytes, of the prefetching for one client run.
 REQUESTS, BYTES = 2000, 2 * 1024**3
@@ -72,6 +71,8 @@ LARGEST_WHEEL = 16 * 1024**2
 UNKNOWN_SIZE = 1024**2
 #: Requirements that are evaluated for one client run; a large tree has 35,000.
 EVALUATIONS = 200_000
+#: Requirements that one client run keeps; the same tree has 12,000 different ones.
+KEPT = 50_000
 #: Resources of one run. A client with more crawls the index.
 RESOURCES = 5000
 #: How often one event lets extras require further extras: markers may contradict each other.
@@ -189,7 +190,7 @@ class ClientRun:
     :ivar right: number of guesses that the client requested; `wrong`: of those that were wrong
     :ivar requests: number of fetches so far; `received`: bytes that they brought
     :ivar unused: bytes of the files that are outstanding
-    :ivar evaluated: number of requirements that were evaluated so far
+    :ivar evaluated: number of requirements that were evaluated so far; `kept`: that were read
     """
 
     client: Client
@@ -199,6 +200,7 @@ class ClientRun:
     received: int = 0
     unused: int = 0
     evaluated: int = 0
+    kept: int = 0
     _projects: dict[str, _Project] = attrs.field(factory=dict)
     # All resources so far, and whether the client has requested them.
     _resources: dict[Resource, bool] = attrs.field(factory=dict)
@@ -279,6 +281,9 @@ class ClientRun:
             from any index before the client has chosen the file.
         """
         project = self._project(name)
+        self.kept += len(requirements) - len(project.requirements.get(filename, ()))
+        if self.kept > KEPT:
+            requirements = ()
         project.requirements[filename] = requirements
         if private:
             project.private.add(filename)
@@ -405,7 +410,7 @@ class ClientRun:
         return resource.filename in self._project(resource.project).requirements
 
     def _guess(self, resource: Resource) -> None:
-        if resource not in self._resources:
+        if resource not in self._resources and not self.is_full:
             self._resources[resource] = False
             self._new[resource] = None
 

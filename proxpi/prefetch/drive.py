@@ -39,6 +39,8 @@ RUN_TIMEOUT = 60.0
 MAX_AGE = 900.0
 #: Client runs that are remembered.
 MAX_RUNS = 1000
+#: Requirements that they keep together; those of 200 packages are some thousands.
+MAX_KEPT = 400_000
 #: Seconds after which a prefetched resource that no client has used counts as wasted.
 USE_TIMEOUT = 600.0
 
@@ -174,11 +176,15 @@ class Prefetcher:
         self._runs[client] = run
         run.last = now
         run.active = run.active or not hit
-        while (
-            len(self._runs) > MAX_RUNS or next(iter(self._runs.values())).last < now - RUN_TIMEOUT
-        ):
-            self._runs.popitem(last=False)
+        while self._has_too_many or next(iter(self._runs.values())).last < now - RUN_TIMEOUT:
+            self._runs.popitem(last=False)[1].active = False
         return run
+
+    @property
+    def _has_too_many(self) -> bool:
+        """Whether the memory of the runs before the last one is needed."""
+        kept = sum(run.decisions.kept for run in self._runs.values())
+        return len(self._runs) > MAX_RUNS or (kept > MAX_KEPT and len(self._runs) > 1)
 
     def _use(self, resource: Resource) -> None:
         """Count the first use of a prefetched resource."""

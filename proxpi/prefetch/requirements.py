@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 import attrs
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging import requirements as pep508
+from packaging.markers import Marker
 from packaging.utils import canonicalize_name
 
 from proxpi.prefetch.client import applies
@@ -40,6 +41,44 @@ class Required:
         return Required(self.specifiers | other.specifiers, self.extras | other.extras)
 
 
+@attrs.frozen(eq=False)
+class Requirement:
+    """A requirement, as small as a client run keeps thousands of them.
+
+    :ivar name: of the required project, normalized
+    :ivar marker: says for which clients and extras it counts; ``None``: for all
+    """
+
+    name: str
+    required: Required
+    marker: Marker | None
+
+    @classmethod
+    def parse(cls, text: str) -> Requirement | None:
+        """Parse a requirement; ``None`` for one that is malformed, or names no file of an index."""
+        try:
+            parsed = pep508.Requirement(text)
+        except (pep508.InvalidRequirement, RecursionError):
+            return None
+        name = names.normalize(parsed.name)
+        if parsed.url is not None or name is None:
+            return None
+        extras = frozenset(map(canonicalize_name, parsed.extras))
+        marker = _shared(parsed.marker) if parsed.marker is not None else None
+        return cls(name, _required(str(parsed.specifier), extras), marker)
+
+
+@lru_cache(maxsize=4096)
+def _required(specifier: str, extras: frozenset[str]) -> Required:
+    return Required(frozenset((specifier,) if specifier else ()), extras)
+
+
+@lru_cache(maxsize=4096)
+def _shared(marker: Marker) -> Marker:
+    """Return the first of equal markers."""
+    return marker
+
+
 def read_requirements(metadata: bytes) -> list[Requirement]:
     """Read the ``Requires-Dist`` fields of core metadata; malformed ones are left out."""
     head = metadata[:MAX_HEAD].replace(b"\r\n", b"\n").partition(b"\n\n")[0]
@@ -53,13 +92,13 @@ def read_requirements(metadata: bytes) -> list[Requirement]:
     return found
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def _parse(field: bytes) -> Requirement | None:
     try:
         text = field.decode().replace("\n", " ")
-        return Requirement(text) if len(text) <= MAX_LENGTH else None
-    except (UnicodeDecodeError, InvalidRequirement, RecursionError):
+    except UnicodeDecodeError:
         return None
+    return Requirement.parse(text) if len(text) <= MAX_LENGTH else None
 
 
 def applicable(
@@ -75,12 +114,7 @@ def applicable(
     """
     followed: dict[str, Required] = {}
     for each in requirements:
-        name = names.normalize(each.name)
-        if each.url is not None or name is None:
-            continue
-        if not applies(each.marker, environment, extras):
-            continue
-        specifiers = frozenset((str(each.specifier),)) if each.specifier else frozenset[str]()
-        required = Required(specifiers, frozenset(map(canonicalize_name, each.extras)))
-        followed[name] = followed[name].merge(required) if name in followed else required
+        if applies(each.marker, environment, extras):
+            before = followed.get(each.name)
+            followed[each.name] = before.merge(each.required) if before else each.required
     return followed

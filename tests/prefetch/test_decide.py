@@ -8,7 +8,6 @@ from unittest import mock
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
-from packaging.requirements import Requirement
 
 from proxpi.prefetch import decide
 from proxpi.prefetch.candidates import Candidate, Constraints
@@ -24,6 +23,7 @@ from proxpi.prefetch.decide import (
     State,
     Step,
 )
+from proxpi.prefetch.requirements import Requirement
 
 PIP = Client(
     installer="pip",
@@ -104,7 +104,7 @@ class Story:
         return search
 
     def read(self, name: str, *requirements: str, version: str = "1.0", **keys: Any) -> None:
-        parsed = [Requirement(each) for each in requirements]
+        parsed = list(filter(None, map(Requirement.parse, requirements)))
         self.run.metadata_arrived(name, wheel(name, version), parsed, **keys)
 
     def resolve(self, name: str, *requirements: str) -> None:
@@ -278,6 +278,23 @@ def test_evaluations_are_bounded() -> None:
     assert story.fetched() == []
     story.run.page_arrived("one")
     assert story.search("one", None).constraints == Constraints(frozenset())
+
+
+def test_what_a_run_keeps_is_bounded() -> None:
+    """Beyond its bounds, a run keeps neither requirements nor guesses that metadata leads to."""
+    story = Story()
+    with mock.patch.multiple(decide, KEPT=10, RESOURCES=20):
+        story.resolve("app", *(f"p{number}" for number in range(9)))
+        story.resolve("other", *(f"q{number}" for number in range(9)))
+        assert not [guess for guess in story.fetched_in_turn() if guess.project.startswith("q")]
+        assert story.run.needs_metadata(metadata("more")) and not story.run.is_full
+        story.run.kept = 0
+        story.resolve("more", *(f"r{number}" for number in range(50)))
+        assert story.run.kept == 50
+    with mock.patch.multiple(decide, RESOURCES=20):
+        story.resolve("last", *(f"s{number}" for number in range(50)))
+        assert story.run.is_full
+        assert len([each for each in story.run._resources if each.project.startswith("s")]) < 20
 
 
 def test_markers_are_evaluated_for_the_client() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxpi.prefetch import candidates, decide
+from proxpi.prefetch import candidates, decide, drive
 from proxpi.prefetch.drive import MAX_AGE, RUN_TIMEOUT, USE_TIMEOUT
 from tests.support.agent import Reply, Silence
 from tests.support.cases import FILES, INDEX, PRIVATE_INDEX
@@ -284,6 +284,26 @@ class Prefetching(PrefetchCase):
         self.clock.advance(RUN_TIMEOUT + 1)
         self.page("other")
         assert self.requested() == ["page other", "metadata other"]
+
+    def test_the_memory_of_all_runs_is_bounded(self) -> None:
+        """Client runs that keep many requirements end for those that are active later."""
+        names = [f"p{number}" for number in range(60)]
+        ahead = []
+        for most in (1000, 100):
+            self.put(drive, "MAX_KEPT", most)
+            self.build(prefetch=True)
+            self.ask("DELETE", "/cache")
+            self.project("app", *names)
+            self.page("app")
+            self.metadata("app")
+            for number in range(2):
+                other = PIP.replace("26.3", f"25.{number}")
+                self.get(f"/index/absent-{number}/", other, ACCEPT)
+                self.get("/index/app/", other, ACCEPT)
+            self.requested()
+            self.page("p50")
+            ahead.append([each for each in self.requested() if each != "page p50"])
+        assert ahead[0] != [] == ahead[1]
 
     def test_a_client_that_crawls_has_one_run_after_the_other(self) -> None:
         """A run with more pages than any resolution is replaced, so that its memory is bounded.

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from packaging.requirements import Requirement
 
 from proxpi.prefetch import candidates
 from proxpi.prefetch.client import read_user_agent
@@ -31,7 +30,7 @@ from proxpi.prefetch.decide import (
     State,
     Step,
 )
-from proxpi.prefetch.requirements import read_requirements
+from proxpi.prefetch.requirements import Requirement, read_requirements
 from proxpi.simple import model
 
 #: Simulated seconds of a round trip, and between a response and the client's next request.
