@@ -69,6 +69,8 @@ BEYOND_WINDOW = 2
 LARGEST_WHEEL = 16 * 1024**2
 #: Bytes that a file of unknown size is taken to have.
 UNKNOWN_SIZE = 1024**2
+#: Files and metadata that may fail, besides a tenth of all fetches: a full disk takes none of them.
+FAILURES = 3
 #: Requirements that are evaluated for one client run; a large tree has 35,000.
 EVALUATIONS = 200_000
 #: Requirements that one client run keeps; the same tree has 12,000 different ones.
@@ -188,7 +190,8 @@ class ClientRun:
     """The state of one client run.
 
     :ivar right: number of guesses that the client requested; `wrong`: of those that were wrong
-    :ivar requests: number of fetches so far; `received`: bytes that they brought
+    :ivar requests: number of fetches so far; `failures`: of files or metadata that failed;
+        `received`: bytes that they brought
     :ivar unused: bytes of the files that are outstanding
     :ivar evaluated: number of requirements that were evaluated so far; `kept`: that were read
     """
@@ -197,6 +200,7 @@ class ClientRun:
     right: int = 0
     wrong: int = 0
     requests: int = 0
+    failures: int = 0
     received: int = 0
     unused: int = 0
     evaluated: int = 0
@@ -296,9 +300,14 @@ class ClientRun:
             self._rate = sum(self._fetching.values()) / seconds
         self._fetching.pop(resource, None)
 
-    def failed(self, resource: Resource, size: int = 0) -> None:
-        """Note that a fetch has failed after so many bytes: the guess is not right, nor wrong."""
+    def failed(self, resource: Resource, size: int = 0, *, sent: bool = False) -> None:
+        """
+        Note that a fetch has failed after so many bytes: the guess is neither right nor wrong.
+
+        :param sent: whether a request was sent
+        """
         self.received += size
+        self.failures += sent
         self._fetching.pop(resource, None)
         self._remove_outstanding(resource)
 
@@ -368,8 +377,9 @@ class ClientRun:
 
     @property
     def _is_spent(self) -> bool:
-        """Whether the budget of the run is spent."""
-        return self.requests >= REQUESTS or self.received >= BYTES
+        """Whether the budget of the run is spent, or too much of what it fetches fails."""
+        fails = self.failures > FAILURES + self.requests // 10
+        return fails or self.requests >= REQUESTS or self.received >= BYTES
 
     def _is_allowed(self, guess: Resource) -> bool:
         """Whether the window allows a guess."""

@@ -319,7 +319,7 @@ class Prefetcher:
         :param began: the clock's seconds at its beginning
         """
         if size is None or not cached:
-            run.decisions.failed(resource, size or 0)
+            run.decisions.failed(resource, size or 0, sent=size is not None)
         else:
             run.decisions.fetched(resource, size, self._clock.seconds() - began)
         if size is None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -222,6 +226,33 @@ class Prefetching(PrefetchCase):
         for name in ["app", *names]:
             assert self.wheel(name).status == 200
         assert sorted(self.requested()) == sorted(f"wheel {name}" for name in ["app", *names])
+
+    def test_downloads_that_fail_end_the_prefetching(self) -> None:
+        """A disk that takes no byte, and metadata that is advertised in vain, cost few requests."""
+        names = [f"p{number}" for number in range(40)]
+        full = OSError(errno.ENOSPC, "full")
+        refusing = mock.patch.object(os, "pwrite", mock.Mock(side_effect=full))
+        for patch, status in ((refusing, 200), (nullcontext(), 404)):
+            numbers = []
+            for prefetch in (False, True):
+                self.build(prefetch=prefetch)
+                self.ask("DELETE", "/cache")
+                self.project("app", *names)
+                for name in names:
+                    self.project(name)
+                    if status != 200:
+                        url = f"{FILES}{name}-1.0-py3-none-any.whl.metadata"
+                        self.agent.at(url, Reply(status))
+                self.requested()
+                with patch:
+                    for name in ["app", *names]:
+                        self.page(name)
+                        self.metadata(name)
+                    for name in ["app", *names]:
+                        self.wheel(name)
+                requested = [each for each in self.requested() if not each.startswith("page")]
+                numbers.append(len(requested))
+            assert numbers[1] <= numbers[0] + decide.FAILURES + decide.FETCHES
 
     def test_no_file_is_fetched_for_the_requirements_in_it(self) -> None:
         """Without a cache, a client that learns them from wheels gets these, and nobody else."""
