@@ -115,7 +115,7 @@ def flush_files(folder: Path, paths: Iterable[str]) -> dict[str, OSError]:
     errors = {}
     for path in paths:
         try:
-            with open(folder / path, "rb") as file:
+            with layout.open_file(folder / path) as file:
                 os.fsync(file.fileno())
         except OSError as error:
             errors[path] = error

@@ -337,6 +337,18 @@ class Flushing(CacheCase):
         assert self.on_disk() == self.used == 0
         self.keep(file, b"data")
 
+    def test_a_pipe_in_the_place_of_a_file(self) -> None:
+        """No thread waits for the other end of a pipe that another program put there."""
+        file = ref("x.whl", b"data")
+        self.hold(file)
+        (self.host / "x.whl").unlink()
+        os.mkfifo(self.host / "x.whl")
+        opened: list[Any] = []
+        with mock.patch.object(os, "fsync", opened.append):
+            self.run_threads()
+        assert opened == []
+        assert self.cache_dir.open(file) is None
+
     def test_a_flush_that_fails_late(self) -> None:
         """A file that has replaced the one whose flush fails stays; so does one for descriptors."""
         file = ref("x.whl", b"data")
