@@ -388,3 +388,15 @@ class SameResponses(PrefetchCase):
     def test_the_same_bytes_with_and_without(self, traffic: list[tuple[str, str]]) -> None:
         """Random traffic gets the same statuses, bytes and entity tags, on and off."""
         assert self.responses(traffic, prefetch=True) == self.responses(traffic, prefetch=False)
+
+    @settings(max_examples=30, deadline=None)
+    @given(REQUESTS)
+    def test_counts_add_up(self, traffic: list[tuple[str, str]]) -> None:
+        """In the end each background request was used or wasted, and none was both."""
+        before = {"sent": 0.0, "used": 0.0, "wasted": 0.0} | self.outcomes()
+        self.responses(traffic, prefetch=True)
+        self.clock.advance(USE_TIMEOUT + 1)
+        self.get("/metrics")
+        after = before | self.outcomes()
+        sent, used, wasted = (after[key] - before[key] for key in ("sent", "used", "wasted"))
+        assert sent == used + wasted
