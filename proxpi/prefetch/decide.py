@@ -285,9 +285,10 @@ class ClientRun:
             from any index before the client has chosen the file.
         """
         project = self._project(name)
-        self.kept += len(requirements) - len(project.requirements.get(filename, ()))
-        if self.kept > KEPT:
+        self.kept -= len(project.requirements.get(filename, ()))
+        if self.kept + len(requirements) > KEPT:
             requirements = ()
+        self.kept += len(requirements)
         project.requirements[filename] = requirements
         if private:
             project.private.add(filename)

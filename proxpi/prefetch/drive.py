@@ -176,15 +176,14 @@ class Prefetcher:
         self._runs[client] = run
         run.last = now
         run.active = run.active or not hit
-        while self._has_too_many or next(iter(self._runs.values())).last < now - RUN_TIMEOUT:
-            self._runs.popitem(last=False)[1].active = False
+        while (
+            len(self._runs) > MAX_RUNS or next(iter(self._runs.values())).last < now - RUN_TIMEOUT
+        ):
+            self._end_oldest_run()
         return run
 
-    @property
-    def _has_too_many(self) -> bool:
-        """Whether the memory of the runs before the last one is needed."""
-        kept = sum(run.decisions.kept for run in self._runs.values())
-        return len(self._runs) > MAX_RUNS or (kept > MAX_KEPT and len(self._runs) > 1)
+    def _end_oldest_run(self) -> None:
+        self._runs.popitem(last=False)[1].active = False
 
     def _use(self, resource: Resource) -> None:
         """Count the first use of a prefetched resource."""
@@ -269,6 +268,8 @@ class Prefetcher:
         listed = self._pages.ready_file(resource.project, resource.filename)
         private = listed is None or listed.private
         run.decisions.metadata_arrived(resource.project, resource.filename, requirements, private)
+        while sum(each.decisions.kept for each in self._runs.values()) > MAX_KEPT:
+            self._end_oldest_run()
         self._advance(run)
 
     async def _fetch_page(self, run: _Run, resource: Resource) -> None:
