@@ -283,18 +283,16 @@ def test_evaluations_are_bounded() -> None:
 def test_what_a_run_keeps_is_bounded() -> None:
     """Beyond its bounds, a run keeps neither requirements nor guesses that metadata leads to."""
     story = Story()
-    with mock.patch.multiple(decide, KEPT=10, RESOURCES=20):
+    with mock.patch.object(decide, "KEPT", 10):
         story.resolve("app", *(f"p{number}" for number in range(9)))
         story.resolve("other", *(f"q{number}" for number in range(9)))
+        assert story.run.kept == 9
         assert not [guess for guess in story.fetched_in_turn() if guess.project.startswith("q")]
-        assert story.run.needs_metadata(metadata("more")) and not story.run.is_full
-        story.run.kept = 0
-        story.resolve("more", *(f"r{number}" for number in range(50)))
-        assert story.run.kept == 50
-    with mock.patch.multiple(decide, RESOURCES=20):
-        story.resolve("last", *(f"s{number}" for number in range(50)))
+    with mock.patch.object(decide, "RESOURCES", 20):
+        story.run.right = 100
+        story.resolve("last", *(f"r{number}" for number in range(50)))
         assert story.run.is_full
-        assert len([each for each in story.run._resources if each.project.startswith("s")]) < 20
+        assert 0 < len([each for each in story.fetched_in_turn() if each.project > "r"]) < 20
 
 
 def test_markers_are_evaluated_for_the_client() -> None:
