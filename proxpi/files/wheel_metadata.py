@@ -23,7 +23,7 @@ from twisted.logger import Logger, LogLevel
 
 from proxpi.files.cache_dir import CacheDir, OpenFile
 from proxpi.files.cached_files import CachedFiles
-from proxpi.files.downloads import Downloads
+from proxpi.files.downloads import SMALL, Downloads
 from proxpi.files.passthrough import RangeClient, RangeNotServed
 from proxpi.files.quota import TooLarge
 from proxpi.files.resolver import FileReference, Gone, file_reference
@@ -116,9 +116,13 @@ class WheelMetadata:
         for reference, read in sources:
             await self._cached.verify(reference)
             file = self._cache_dir.open(reference, used=False)
-            if file is not None:
-                with closing(file), suppress(NoUsableMetadata, OSError):
-                    return await self._in_thread(partial(read, SparseFile(file.size, file.read)))
+            if file is None:
+                continue
+            with closing(file), suppress(NoUsableMetadata, OSError):
+                work = partial(read, SparseFile(file.size, file.read))
+                # A thread would take longer for a small companion.
+                small = reference is companion and file.size <= SMALL
+                return work() if small else await self._in_thread(work)
         return None
 
     async def _bring(self, reference: FileReference) -> OpenFile | None:

@@ -33,6 +33,8 @@ from proxpi.prefetch.requirements import read_requirements
 from proxpi.simple import ListedFile, Serialization, model
 from proxpi.single_flight import InThread
 
+#: Bytes of the fields of core metadata up to which no thread reads the requirements.
+SMALL = 8 * 1024
 #: Seconds without a request after which a client run has ended.
 RUN_TIMEOUT = 60.0
 #: Seconds after which a client run ends in any case: behind one address may be many clients.
@@ -264,7 +266,9 @@ class Prefetcher:
         data = await self._files.metadata(resource.project, resource.filename)
         if data is None:
             return
-        requirements = await self._in_thread(partial(read_requirements, data))
+        parse = partial(read_requirements, data)
+        # A thread would take longer for a few requirements.
+        requirements = parse() if 0 < data.find(b"\n\n") <= SMALL else await self._in_thread(parse)
         listed = self._pages.ready_file(resource.project, resource.filename)
         private = listed is None or listed.private
         run.decisions.metadata_arrived(resource.project, resource.filename, requirements, private)
