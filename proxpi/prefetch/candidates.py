@@ -68,6 +68,20 @@ class Candidate:
         return self.filename.endswith(".whl")
 
 
+def remains(candidate: Candidate, before: Constraints, after: Constraints) -> bool:
+    """
+    Return whether a candidate for constraints is that for further ones, without a search.
+
+    The newest of many versions is the newest of fewer, if it is among them.
+    """
+    specifiers, version = _specifiers(after.specifiers), version_of(candidate.filename)
+    narrower = before.specifiers <= after.specifiers and before.cutoff == after.cutoff
+    if not narrower or specifiers is None or version is None or version.is_prerelease:
+        return False
+    # A specifier with a pre-release lets others count, and a pin lets yanked files count.
+    return not specifiers.prereleases and specifiers.contains(version)
+
+
 def predict(pages: Sequence[bytes], constraints: Constraints, client: Client) -> Candidate | None:
     """
     Return the candidate that a client's resolver will choose.

@@ -44,7 +44,7 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
-from proxpi.prefetch.candidates import Candidate, Constraints
+from proxpi.prefetch.candidates import Candidate, Constraints, remains
 from proxpi.prefetch.client import Client
 from proxpi.prefetch.requirements import Required, Requirement, applicable
 
@@ -154,8 +154,9 @@ class _Project:
 
     :ivar required: the requirements on it, by the project that states them
     :ivar is_root: whether the client requested it while none was known to require it
-    :ivar searched: the constraints of the last search on its page
-    :ivar candidate: the result of that search
+    :ivar searching: the constraints of a search on its page that is due, or under way
+    :ivar searched: those for which the candidate was found
+    :ivar candidate: the result of the last search
     :ivar chosen: the name of the file that the client chose last
     :ivar requirements: those that the metadata of a file states, by file name
     :ivar private: names of files whose requirements count only once the client has chosen them
@@ -165,6 +166,7 @@ class _Project:
     required: dict[str, Required] = attrs.field(factory=dict)
     is_root: bool = False
     has_page: bool = False
+    searching: Constraints | None = None
     searched: Constraints | None = None
     candidate: Candidate | None = None
     chosen: str | None = None
@@ -259,7 +261,7 @@ class ClientRun:
     def page_arrived(self, name: str) -> None:
         """Note that a page is at hand, for the first time or with other content."""
         project = self._project(name)
-        project.has_page, project.searched = True, None
+        project.has_page, project.searched, project.searching = True, None, None
         self._search(name)
 
     def found(self, search: Search, candidate: Candidate | None) -> None:
@@ -269,7 +271,8 @@ class ClientRun:
         if search.chosen is not None:
             if candidate is not None:
                 self._note_choice(candidate)
-        elif project.searched == search.constraints:
+        elif project.searching == search.constraints:
+            project.searched, project.searching = search.constraints, None
             project.candidate = candidate
             if project.chosen is None and candidate is not None:
                 self._guess_metadata(search.project, candidate)
@@ -505,9 +508,16 @@ class ClientRun:
         """Let a candidate be searched for, if the constraints have changed."""
         project = self._project(name)
         constraints = Constraints(project.specifiers, self._cutoff.date)
-        if project.has_page and project.chosen is None and project.searched != constraints:
+        if not project.has_page or project.chosen is not None:
+            return
+        if constraints == (project.searching or project.searched):
+            return
+        known = project.candidate if project.searching is None else None
+        if known and project.searched and remains(known, project.searched, constraints):
             project.searched = constraints
-            self._searches[name] = Search(name, constraints)
+            return
+        project.searching = constraints
+        self._searches[name] = Search(name, constraints)
 
     def _follow(self, name: str) -> None:
         """Let the requirements of a project's current file replace those before."""

@@ -8,7 +8,14 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.prefetch.candidates import Candidate, Constraints, describe, predict, version_of
+from proxpi.prefetch.candidates import (
+    Candidate,
+    Constraints,
+    describe,
+    predict,
+    remains,
+    version_of,
+)
 from proxpi.prefetch.client import UNKNOWN, Client, platforms_of, wheel_tags
 from proxpi.simple import model
 
@@ -173,6 +180,22 @@ def test_a_candidate_tells_what_the_cutoff_date_hides() -> None:
     found = predict([page(*files)], Constraints(frozenset(), "2024-02-01T00:00:00Z"), CLIENT)
     assert found is not None and found.filename == files[0]["filename"]
     assert found.newer == "2024-02-01T00:00:00Z"
+
+
+def test_a_candidate_of_fewer_constraints_remains_if_it_fits_more() -> None:
+    """No search is needed where one would find the same; else the answer is no."""
+    files = [wheel(version) for version in ("1.0", "2.0", "3.0rc1")]
+    texts = [frozenset[str](), frozenset({"<2"}), frozenset({">1"}), frozenset({">1", "!=2.0"})]
+    texts += [frozenset({">=3.0rc1"}), frozenset({"==2.0"}), frozenset({"=>"})]
+    for before in texts:
+        found = predict([page(*files)], Constraints(before), CLIENT)
+        for after in texts:
+            if found is not None and remains(found, Constraints(before), Constraints(after)):
+                assert predict([page(*files)], Constraints(after), CLIENT) == found
+    newest = predict([page(*files)], Constraints(frozenset()), CLIENT)
+    assert newest is not None
+    assert remains(newest, Constraints(frozenset()), Constraints(frozenset({">1"})))
+    assert not remains(newest, Constraints(frozenset()), Constraints(frozenset(), "2025"))
 
 
 def test_versions_are_read_out_of_names() -> None:

@@ -216,6 +216,19 @@ def test_later_requirements_change_the_prediction() -> None:
     assert story.fetched()[-1] == metadata("one")
 
 
+def test_a_candidate_that_fits_later_requirements_needs_no_search() -> None:
+    """The newest version stays the newest that fits; the page is not read again."""
+    story = Story()
+    story.run.right = 10
+    story.resolve("app", "one", "two")
+    story.find("one", "2.0")
+    story.find("two")
+    story.read("two", "one>1")
+    assert not [step for step in story.next() if isinstance(step, Search)]
+    story.run.page_arrived("one")
+    assert story.search("one", None).constraints == Constraints(frozenset({">1"}))
+
+
 def test_extras_count_once_an_enclosing_requirement_names_them() -> None:
     """The requirements of a requested extra follow; those of others do not."""
     story = Story()
