@@ -44,6 +44,8 @@ BATCH = 100
 MAX_FAILED_EVICTIONS = 10
 #: The part of the capacity that prefetched files have at most, as a divisor.
 PREFETCHED_PART = 10
+#: Bytes that a prefetched file may have whose size the index does not state: it was not considered.
+UNSTATED = 16 * 1024**2
 #: What the system says where a folder takes no further name, or no longer one.
 _NO_NEW_NAME = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
@@ -299,10 +301,12 @@ class Reservation:
         """Note the size by the upstream; raises :class:`Full` if the file may not become so large.
 
         If the index states the same, all of it is reserved. One of them alone may be wrong, and
-        evicts nothing in advance.
+        evicts nothing in advance; a prefetched file is then at most :data:`UNSTATED` bytes long.
         """
         if not self._quota.admits(size):
             raise TooLarge
+        if self.stated is None and size > UNSTATED and self.prefetched():
+            raise Full
         if self.stated == size:
             self.grow(size)
         elif self.expected is None:

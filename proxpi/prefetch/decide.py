@@ -303,6 +303,9 @@ class ClientRun:
         if resource in self._fetching and resource.kind is Kind.FILE and seconds > 0:
             self._rate = sum(self._fetching.values()) / seconds
         self._fetching.pop(resource, None)
+        if resource.kind is Kind.FILE and resource in self._outstanding:
+            self.unused += size - self._outstanding[resource]  # the index may not state a size
+            self._outstanding[resource] = size
 
     def failed(self, resource: Resource, size: int = 0, *, sent: bool = False) -> None:
         """

@@ -331,6 +331,23 @@ def test_cached_metadata_is_read_and_stale_pages_are_revalidated_at_once() -> No
     assert story.fetched_in_turn() == [page(name) for name in names[1:]]
 
 
+def test_files_of_unknown_size_count_with_their_own_once_they_have_arrived() -> None:
+    """The bytes of files that the client has not requested yet are bounded without stated sizes."""
+    names = [f"p{number}" for number in range(8)]
+    story = Story()
+    for name in ("app", *names):
+        story.run.page_requested(name)
+        story.find(name)
+        story.run.metadata_requested(name, wheel(name, "0.9"))
+    story.run.file_requested("app", wheel("app", "0.9"), has_metadata=True)
+    arrived = 0
+    while fetched := [guess for guess in story.fetched() if guess.kind is Kind.FILE]:
+        for guess in fetched:
+            story.run.fetched(guess, decide.UNUSED // 4)
+        arrived += len(fetched)
+    assert arrived < len(names)
+
+
 def test_few_searches_are_under_way() -> None:
     """Of a project only the last search waits, however often its constraints change meanwhile."""
     story = Story()

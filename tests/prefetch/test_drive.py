@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from proxpi.prefetch import candidates, decide, drive
 from proxpi.prefetch.drive import MAX_AGE, RUN_TIMEOUT, USE_TIMEOUT
 from tests.support.agent import Reply, Silence
-from tests.support.cases import FILES, INDEX, PRIVATE_INDEX
+from tests.support.cases import FILES, INDEX, MIB, PRIVATE_INDEX, entry, page, sha256
 from tests.support.prefetching import ACCEPT, PIP, USER_AGENT, PrefetchCase
 
 
@@ -253,6 +253,32 @@ class Prefetching(PrefetchCase):
                 requested = [each for each in self.requested() if not each.startswith("page")]
                 numbers.append(len(requested))
             assert numbers[1] <= numbers[0] + decide.FAILURES + decide.FETCHES
+
+    def test_a_large_file_of_unknown_size_is_for_clients(self) -> None:
+        """Where the index states no size, a prefetched file that is large is given up."""
+        filename = "one-1.0-py3-none-any.whl"
+        for size, ends in ((16 * MIB + 1, True), (16 * MIB, False)):
+            self.ask("DELETE", "/cache")
+            self.project("app", "one")
+            self.project("one")
+            metadata = b"Metadata-Version: 2.4\n\n"
+            listed = entry(
+                filename, b"", hashes={}, size=None, metadata={"sha256": sha256(metadata)}
+            )
+            self.agent.at(f"{INDEX}one/", page(listed, name="one"))
+            self.agent.at(f"{FILES}{filename}.metadata", Reply(200, metadata))
+            self.agent.at(f"{FILES}{filename}", large := Reply(200, whole=False, length=size))
+            self.build(prefetch=True, capacity=1024 * MIB)
+            for name in ("app", "one"):
+                self.page(name)
+                self.metadata(name)
+            self.wheel("app")
+            assert "wheel one" in self.requested()
+            assert (self.leftovers() == []) == ends
+            self.clock.advance(2.0)
+            assert large.closed == ends
+            if not ends:
+                large.cut()
 
     def test_no_file_is_fetched_for_the_requirements_in_it(self) -> None:
         """Without a cache, a client that learns them from wheels gets these, and nobody else."""
