@@ -13,7 +13,7 @@ request.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +39,9 @@ SMALL = 8 * 1024
 RUN_TIMEOUT = 60.0
 #: Seconds after which a client run ends in any case: behind one address may be many clients.
 MAX_AGE = 900.0
+#: Steps of a client run that begin in one turn of the reactor, half a millisecond each: a tree that
+#: is cached has thousands.
+STEPS = 32
 #: Client runs that are remembered.
 MAX_RUNS = 1000
 #: Requirements that they keep together; those of 200 packages are some thousands.
@@ -87,9 +90,12 @@ class _Run:
     last: float
     variant: tuple[Serialization, bool] = (Serialization.JSON, True)
     active: bool = False
-    # Whether steps may be possible, and whether `_advance` is beginning steps.
+    # Steps that have not begun; whether others may be possible; whether steps are being begun, or
+    # wait for the next turn of the reactor.
+    steps: deque[Step] = attrs.field(init=False, factory=deque)
     due: bool = attrs.field(init=False, default=False)
     beginning: bool = attrs.field(init=False, default=False)
+    waits: bool = attrs.field(init=False, default=False)
 
 
 @contextmanager
@@ -201,17 +207,29 @@ class Prefetcher:
     def _advance(self, run: _Run) -> None:
         """Begin the steps that are possible now."""
         run.due = True
-        if run.beginning:
-            return  # a step has ended at once: the loop below continues, without recursion
-        run.beginning = True
+        if not (run.beginning or run.waits):
+            self._begin_steps(run)
+
+    def _begin_steps(self, run: _Run) -> None:
+        """Begin some steps, without recursion for those that end at once, and others later."""
+        run.beginning, run.waits = True, False
         try:
-            while run.due:
-                run.due = False
-                if run.active and self._clock.seconds() - run.last <= RUN_TIMEOUT:
-                    for step in run.decisions.next(self):
-                        self._begin(run, step)
+            for _ in range(STEPS):
+                if not run.steps and run.due:
+                    run.due = False
+                    if run.active and self._clock.seconds() - run.last <= RUN_TIMEOUT:
+                        run.steps.extend(run.decisions.next(self))
+                if not run.steps:
+                    return
+                self._begin(run, run.steps.popleft())
+            run.waits = True
+            self._clock.callLater(0, self._continue, run)
         finally:
             run.beginning = False
+
+    def _continue(self, run: _Run) -> None:
+        with _contained():
+            self._begin_steps(run)
 
     def _begin(self, run: _Run, step: Step) -> None:
         work: Coroutine[Deferred[Any], Any, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -131,6 +132,38 @@ class Prefetching(PrefetchCase):
         assert sorted(self.requested()) == sorted(f"page {name}" for name in ["app", *names])
         assert [self.page(name).headers["x-cache"] for name in names] == ["HIT"] * 20
         assert self.requested() == []
+
+    def test_a_cached_tree_is_followed_in_many_turns(self) -> None:
+        """Its hundreds of steps, none of which waits, let other clients have their turns."""
+        names = ["app", *(f"p{number}" for number in range(100))]
+        self.build(prefetch=False)
+        self.project("app", *names[1:])
+        for name in names[1:]:
+            self.project(name)
+        for name in names:
+            self.page(name)
+            self.metadata(name)
+        self.build(prefetch=True)
+        self.page("absent")
+        read: list[str] = []
+        metadata = self.mirror.metadata
+
+        async def note(name: str, filename: str) -> bytes | None:
+            read.append(name)
+            return await metadata(name, filename)
+
+        self.put(type(self.mirror), "metadata", staticmethod(note))
+        turns: list[int] = []
+        later = self.clock.callLater
+
+        def call_later(delay: float, call: Any, *arguments: Any) -> Any:
+            turns.append(len(read))
+            return later(delay, call, *arguments)
+
+        self.put(self.clock, "callLater", call_later)
+        self.page("app", "X-Other: head")
+        assert sorted(read) == sorted(names)
+        assert max(after - before for before, after in pairwise([0, *turns, len(read)])) < 40
 
     def test_metadata_of_a_restored_folder_is_read(self) -> None:
         """Files that another program put there are verified, not requested upstream."""
