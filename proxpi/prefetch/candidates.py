@@ -38,7 +38,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 @attrs.frozen
 class Constraints:
-    """What the version of a candidate has to satisfy, besides the client's Python and wheel tags.
+    """Constraints on the version of a candidate, besides the client's Python and wheel tags.
 
     :ivar specifiers: of all requirements on the project that are known so far
     :ivar cutoff: an upload time (``upload-time`` of PEP 700): only files from before it count
@@ -54,7 +54,7 @@ class Candidate:
 
     :ivar has_metadata: whether its index advertises its core metadata
     :ivar uploaded: its upload time; empty if unknown
-    :ivar newer: the earliest upload time of the newer versions that fit, whatever the cut-off date
+    :ivar newer: the earliest upload time of the newer versions that fit, the cut-off date aside
     """
 
     filename: str

@@ -1,4 +1,4 @@
-"""What a client states about itself in ``User-Agent``: a pure function of that header.
+"""The statement of a client in ``User-Agent``: a pure function of that header.
 
 The next requests of a client depend on its Python and its platform: by them requirements apply
 (PEP 508), and wheels fit (PEP 425). pip and uv state both, as JSON

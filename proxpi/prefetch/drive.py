@@ -103,7 +103,7 @@ def _contained() -> Iterator[None]:
     """Log an error of prefetching's own: no client's request may fail because of it."""
     try:
         yield
-    except Exception:  # noqa: BLE001 (whatever it is)
+    except Exception:  # noqa: BLE001 (an error of any kind is contained)
         _log.failure("while prefetching")
 
 

@@ -55,7 +55,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def read(body: bytes) -> Lock:
-    """Read a lock, whatever its format; raises :exc:`LockError`."""
+    """Read a lock of any format; raises :exc:`LockError`."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -32,7 +32,7 @@ _FIELD = re.compile(
 
 @attrs.frozen
 class Required:
-    """What projects require of another one: specifiers of its version, and normalized extras."""
+    """The requirements of projects on another one: specifiers of its version, normalized extras."""
 
     specifiers: frozenset[str]
     extras: frozenset[str]

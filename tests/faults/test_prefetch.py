@@ -79,7 +79,7 @@ class Side:
 
 @attrs.frozen
 class Installed:
-    """What a client got, in which time, and what the upstream saw until then."""
+    """The responses to a client, their time, and the upstream requests until then."""
 
     responses: list[Response]
     seconds: float

@@ -374,7 +374,7 @@ class Extracted(RangeCase):
         assert self.agent.urls() == [URL]
 
     def test_evicted_wheel(self) -> None:
-        """Without the wheel, its ranges are requested; nobody is redirected for the metadata."""
+        """Without the wheel, its ranges are requested; no client is redirected for the metadata."""
         self.agent.files = {}
         self.agent.at(URL, silence := Silence())
         asked = self.fetch(SIDECAR)

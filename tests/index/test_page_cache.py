@@ -898,7 +898,7 @@ class ExtractedTests(MetadataCase):
         assert files(self.page()) == []
 
     def test_suppressed(self) -> None:
-        """What cannot be served is suppressed, until it is extracted again."""
+        """Metadata that cannot be served is suppressed, until it is extracted again."""
         self.advertise(ONE, TWO)
         self.suppress_metadata(ONE)
         assert self.advertised() == [TWO]
@@ -907,7 +907,7 @@ class ExtractedTests(MetadataCase):
         assert self.advertised() == [ONE, TWO]
 
     def test_together(self) -> None:
-        """What comes while the page is written is written together, once."""
+        """Digests that come while the page is written are written together, once."""
         jobs = Jobs()
         self.pages._in_thread = jobs
         wheels = [bare(number) for number in range(50)]

@@ -325,7 +325,7 @@ texts = st.one_of(
 @deterministic
 @given(texts.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary())
 def test_nothing_but_its_own_error(body: bytes) -> None:
-    """Whatever a body is, it is a lock, or an error of one printable sentence."""
+    """Any body is a lock, or an error of one printable sentence."""
     try:
         read = lock_formats.read(body)
         for target in (LINUX, WINDOWS, None):

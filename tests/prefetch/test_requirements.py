@@ -83,5 +83,5 @@ def test_a_name_with_a_line_break_is_none() -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(data: bytes) -> None:
-    """Whatever stands behind the field's name gives requirements, or none."""
+    """Any bytes behind the field's name are requirements, or none."""
     applicable(read_requirements(b"Requires-Dist: " + data), ENVIRONMENT, {"x"})

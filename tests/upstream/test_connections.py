@@ -282,7 +282,7 @@ class BackgroundTests(LimitCase):
 class RandomTests(Case):
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), max_size=80))
     def test_any_order(self, steps: list[tuple[int, int]]) -> None:
-        """Whatever comes and ends when, no limit is exceeded, and no connection lies idle."""
+        """In any order of requests and ends, no limit is exceeded, and no connection lies idle."""
         limits = ConnectionLimits.of(3)
         kinds = [
             (limit, url) for limit in attrs.astuple(limits, recurse=False) for url in (ONE, OTHER)
