@@ -314,7 +314,7 @@ class Prefetching(PrefetchCase):
                 large.cut()
 
     def test_no_file_is_fetched_for_the_requirements_in_it(self) -> None:
-        """Without a cache, a client that reads wheels for them gets these; none is fetched besides."""
+        """Without a cache, a client that reads wheels gets these; none is fetched besides."""
         old = f"User-Agent: {USER_AGENT.replace('26.3', '22.3')}"
         for stream in (False, True):
             self.build(prefetch=True, capacity=0, stream=stream)
