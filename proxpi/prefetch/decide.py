@@ -75,6 +75,9 @@ FAILURES = 3
 EVALUATIONS = 200_000
 #: Requirements that one client run keeps; the same tree has 12,000 different ones.
 KEPT = 50_000
+#: Requests for pages after which a run without a right guess has no further steps: its client
+#: is no resolver, but perhaps a mirror.
+PAGES = 20
 #: Resources of one run. A client with more crawls the index.
 RESOURCES = 5000
 #: How often one event lets extras require further extras: markers may contradict each other.
@@ -208,6 +211,8 @@ class ClientRun:
     evaluated: int = 0
     kept: int = 0
     _projects: dict[str, _Project] = attrs.field(factory=dict)
+    # The client's requests for pages.
+    _pages: int = 0
     # All resources so far, and whether the client has requested them.
     _resources: dict[Resource, bool] = attrs.field(factory=dict)
     # Guesses and requests that the next call of `next` looks at for the first time.
@@ -232,6 +237,7 @@ class ClientRun:
     # Events: what the client requests.
 
     def page_requested(self, name: str) -> None:
+        self._pages += 1
         project = self._project(name)
         project.is_root = project.is_root or not project.required
         self._request(Resource(Kind.PAGE, name))
@@ -335,6 +341,8 @@ class ClientRun:
 
     def next(self, cache: Cache) -> list[Step]:
         """Return the steps that may begin now."""
+        if self.right == 0 and self._pages >= PAGES:
+            return []  # until a guess is right after all
         steps: list[Step] = []
         new, self._new = self._new, {}
         for resource in new:

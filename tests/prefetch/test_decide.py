@@ -351,6 +351,7 @@ def test_files_of_unknown_size_count_with_their_own_once_they_have_arrived() -> 
 def test_few_searches_are_under_way() -> None:
     """Of a project only the last search waits, however often its constraints change meanwhile."""
     story = Story()
+    story.run.right = 1
     names = [f"p{number}" for number in range(50)]
     for name in names:
         story.run.page_requested(name)
@@ -369,6 +370,7 @@ def test_few_searches_are_under_way() -> None:
 def test_a_client_that_requests_pages_alone() -> None:
     """Thousands of guesses that wait for the window cost hardly more than a few."""
     story = Story()
+    story.run.right = 1
     allowed = ClientRun._is_allowed
     with mock.patch.object(ClientRun, "_is_allowed", autospec=True, side_effect=allowed) as looked:
         for number in range(500):
@@ -569,6 +571,19 @@ def test_the_budget_of_requests_is_kept() -> None:
     story.resolve("app", *(f"p{number}" for number in range(decide.REQUESTS + 5)))
     assert len(story.fetched_in_turn()) == decide.REQUESTS
     assert story.fetched() == []
+
+
+def test_a_client_that_no_guess_is_right_for_gets_no_more() -> None:
+    """A mirror requests page after page: after some, none is searched, until a guess is right."""
+    story = Story()
+    for number in range(decide.PAGES - 1):
+        story.run.page_requested(f"p{number}")
+        story.find(f"p{number}")
+    story.run.page_requested("last")
+    story.run.page_arrived("last")
+    assert story.next() == []
+    story.run.metadata_requested("p0", wheel("p0"))
+    assert Search("last", Constraints(frozenset())) in story.next()
 
 
 def test_few_fetches_are_begun_at_once() -> None:
