@@ -11,6 +11,7 @@ from proxpi.simple.names import printable
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import NotAnIndexPage, require_known_version
 from proxpi.simple.render import render_html, render_json, render_list
+from proxpi.simple.selectors import NamePattern, Selector, name_pattern, selector
 from proxpi.simple.urls import URL, Origin
 
 __all__ = [
@@ -18,18 +19,22 @@ __all__ = [
     "FileEntry",
     "ListedFile",
     "Markup",
+    "NamePattern",
     "NotAnIndexPage",
     "NotListed",
     "Origin",
     "Project",
+    "Selector",
     "Serialization",
     "SkippedLinks",
     "Span",
     "Unsatisfiable",
     "is_complete_html",
+    "name_pattern",
     "printable",
     "render_html",
     "render_json",
     "render_list",
     "require_known_version",
+    "selector",
 ]
