@@ -4,6 +4,7 @@ Nothing in this package does I/O, reads a clock, logs, or knows Twisted: bytes a
 bytes and values go out, and so every rule of the specification is tested without a server.
 """
 
+from proxpi.simple.ages import exclude_newer
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.simple.html import Markup, is_complete_html
 from proxpi.simple.model import FileEntry, ListedFile, NotListed, Project, SkippedLinks
@@ -29,6 +30,7 @@ __all__ = [
     "SkippedLinks",
     "Span",
     "Unsatisfiable",
+    "exclude_newer",
     "is_complete_html",
     "name_pattern",
     "printable",
