@@ -82,6 +82,8 @@ PREFETCH_REQUESTS = _counter(
 PREFETCH_BYTES = _counter(
     "prefetch_bytes", "Bytes that background requests brought, by outcome.", "outcome"
 )
+#: ``rule``: deny, advisory, allow, age. A file is counted once for each.
+EXCLUDED = _counter("files_excluded", "Files that rules have excluded from pages.", "rule")
 CACHE_BYTES = Gauge(
     "proxpi_cache_bytes", "Bytes of files in the cache folder, unfinished ones included."
 )

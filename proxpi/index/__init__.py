@@ -5,13 +5,19 @@ Nothing here knows HTTP clients of proxpi, or package files.
 
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
+from proxpi.index.deny_files import DenyFiles
+from proxpi.index.exclusions import Exclusions
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import NoSuchList, ProjectList, ProjectListCache
+from proxpi.index.rules import Exclusion, Rules
 
 __all__ = [
     "Breakers",
+    "DenyFiles",
+    "Exclusion",
+    "Exclusions",
     "IndexClient",
     "ListStore",
     "NoSuchFile",
@@ -23,4 +29,5 @@ __all__ = [
     "ProjectList",
     "ProjectListCache",
     "Root",
+    "Rules",
 ]

@@ -22,6 +22,7 @@ time and the age have passed.
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from decimal import Decimal
 
@@ -62,7 +63,6 @@ _TIME = re.compile(
 )
 _DAY = datetime.timedelta(days=1)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
 
 def exclude_newer(text: str) -> datetime.timedelta | datetime.datetime:
@@ -142,7 +142,7 @@ def timestamp(upload_time: str) -> float | None:
     """Return an upload time in seconds of the epoch; ``None`` if the text is none."""
     try:
         time = datetime.datetime.fromisoformat(upload_time)
-        return (time - _EPOCH) / _MICROSECOND / 1e6
+        return (time - _EPOCH).total_seconds()
     except (TypeError, ValueError):  # without a time zone it is a TypeError
         return None
 
@@ -153,3 +153,9 @@ def at(seconds: float) -> datetime.datetime | None:
         return _EPOCH + datetime.timedelta(seconds=seconds)
     except OverflowError:
         return None
+
+
+def rfc3339(seconds: float) -> str | None:
+    """Write a time of the epoch by RFC 3339, in UTC, with the next whole second."""
+    date = at(float(math.ceil(seconds)))
+    return None if date is None else date.replace(tzinfo=None).isoformat() + "Z"

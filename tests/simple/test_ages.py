@@ -126,3 +126,10 @@ def test_at() -> None:
     """A number of seconds is a date, unless no calendar has it."""
     assert ages.at(1742126400.5) == datetime(2025, 3, 16, 12, 0, 0, 500_000, tzinfo=UTC)
     assert ages.at(1e15) is None
+
+
+def test_rfc3339() -> None:
+    """A time is written in whole seconds, and never before it has come."""
+    assert ages.rfc3339(1742126400) == "2025-03-16T12:00:00Z"
+    assert ages.rfc3339(1742126400.001) == "2025-03-16T12:00:01Z"
+    assert ages.rfc3339(1e15) is None
