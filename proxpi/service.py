@@ -28,10 +28,10 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from shutil import rmtree
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from twisted.application.service import Service
@@ -73,9 +73,22 @@ POLL = 0.05
 _log = Logger(namespace="proxpi")
 
 
+class Background(Protocol):
+    """A part that works without a request: it watches a file, or refreshes what it knows."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> Deferred[None] | None:
+        """End the work; return a Deferred of its end, or ``None`` if it has ended."""
+
+
 @attrs.define(eq=False, kw_only=True)
 class Proxpi(Service):
-    """Starts and stops the parts. `owner` is the user id that the process changes to, if any."""
+    """Starts and stops the parts.
+
+    :ivar owner: the user id that the process changes to, if any
+    :ivar background: started once proxpi listens, and stopped when it does not any more
+    """
 
     settings: Settings
     reactor: Any
@@ -91,6 +104,7 @@ class Proxpi(Service):
     limiter: ConnectionLimiter
     response_cache: ResponseCache
     site: Site
+    background: Sequence[Background] = ()
     _counting: LoopingCall = attrs.field(init=False)
     _ports: list[tuple[str, IListeningPort]] = attrs.field(init=False, factory=list)
 
@@ -126,6 +140,8 @@ class Proxpi(Service):
         self.cache_dir.prepare()
         self._counting.start(COUNT_INTERVAL, now=False)
         self._log_settings()
+        for part in self.background:
+            part.start()
         # The reactor handles signals once it runs, and a reader of this line may send one.
         self.reactor.callWhenRunning(self._announce)
         # The collector skips all objects made so far. Otherwise each full collection would take
@@ -160,6 +176,7 @@ class Proxpi(Service):
 
     async def _stop(self) -> None:
         await gatherResults([maybeDeferred(port.stopListening) for _, port in self._ports])
+        ends = [self._end(part) for part in self.background]
         await self.limiter.drain(self.settings.drain_timeout)
         if self._counting.running:
             self._counting.stop()
@@ -168,7 +185,13 @@ class Proxpi(Service):
         closed = self.cache_dir.close()
         with suppress(TimeoutError):  # a disk that hangs does not hold up the stop
             await closed.addTimeout(CLOSE_TIMEOUT, self.reactor)
+        await gatherResults(ends)
         self.remove_temporary()
+
+    def _end(self, part: Background) -> Deferred[Any]:
+        """Stop a part; the Deferred fires with success, and in time."""
+        ended: Deferred[Any] = maybeDeferred(part.stop).addTimeout(CLOSE_TIMEOUT, self.reactor)
+        return ended.addErrback(lambda failure: _log.failure("{part}", failure, part=part))
 
     def abort_drain(self) -> None:
         self.limiter.abort_drain()

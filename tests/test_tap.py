@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import attrs
 import pytest
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -93,6 +94,22 @@ class Reactor(MemoryReactorClock):
         hooks, self.whenRunningHooks = self.whenRunningHooks, []
         for call, arguments, named in hooks:
             call(*arguments, **named)
+
+
+@attrs.frozen
+class Part:
+    """A part that works in the background."""
+
+    name: str
+    events: list[str]
+    end: Deferred[None] | None
+
+    def start(self) -> None:
+        self.events.append(f"{self.name} starts")
+
+    def stop(self) -> Deferred[None] | None:
+        self.events.append(f"{self.name} stops")
+        return self.end
 
 
 class TapCase(FolderCase):
@@ -197,6 +214,23 @@ class Life(TapCase):
         self.reactor.pump([0.1] * 2)
         self.ended(stopped)
         assert exchange.aborted
+
+    def test_background(self) -> None:
+        """Parts that work in the background are started and stopped; none can hold up the stop."""
+        [proxpi] = self.make()
+        events: list[str] = []
+        parts = [Part("one", events, None), Part("two", events, Deferred())]
+        service = attrs.evolve(proxpi, background=parts)
+        service.privilegedStartService()
+        assert events == []
+        service.startService()
+        assert events == ["one starts", "two starts"]
+        del self.reactor.seconds  # the monotonic clock: the test has one of its own
+        stopped = service.stopService()
+        assert events[2:] == ["one stops", "two stops"]
+        self.reactor.pump([0.1] * 6)
+        self.ended(stopped)
+        assert len(self.unhandled()) == 1
 
     def test_signals(self) -> None:
         """Where twistd does not run, the service takes no signal from the program that does."""
