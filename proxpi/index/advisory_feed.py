@@ -1,0 +1,195 @@
+"""Where advisories come from: the documents below one URL, on a web server or in a folder.
+
+A feed is laid out as the OSV database publishes one ecosystem: ``all.zip``, ``modified_id.csv`` and
+``<ID>.json``. A copy of it may be a mirror (http, https) or a folder (``file:///…/``). Both are
+read through one port, :class:`Feed`, so that the refresh of advisories knows neither HTTP nor
+disks.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from proxpi.index.osv import FeedDamaged
+from proxpi.simple import urls
+from proxpi.single_flight import InThread
+from proxpi.upstream import (
+    BodyTruncated,
+    BodyUnusable,
+    Decoder,
+    Response,
+    SizeLimit,
+    UpstreamClient,
+    upstream_failed,
+)
+
+ARCHIVE, LISTING = "all.zip", "modified_id.csv"
+#: Bytes of a document, and of the archive, whose real size is 35 MB.
+DOCUMENT_LIMIT, ARCHIVE_LIMIT = SizeLimit(64 * 1024 * 1024), SizeLimit(1024 * 1024 * 1024)
+#: Seconds that a document, and the archive, may take to arrive.
+DOCUMENT_TIME, ARCHIVE_TIME = 60.0, 1800.0
+#: Seconds between two looks at a web server, and at a folder, where one costs a system call.
+WEB_INTERVAL, FOLDER_INTERVAL = 600.0, 10.0
+_BLOCK = 1 << 20
+
+#: What identifies one version of a document to its feed; empty: nothing does.
+Validators = Mapping[str, str]
+
+
+class DocumentMissing(FeedDamaged):
+    """The feed has no document of that name."""
+
+
+@attrs.frozen
+class Fetched:
+    """A document that was written whole, as far as that is known.
+
+    :ivar ended: whether the transfer announced its end
+    """
+
+    validators: Validators
+    ended: bool = True
+
+
+class Feed(Protocol):
+    """The documents below one URL.
+
+    :ivar url: without credentials, for logs
+    :ivar interval: seconds between two looks at its list
+    :ivar offline: whether nothing can be read from it
+    """
+
+    interval: float
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def offline(self) -> bool: ...
+
+    async def fetch(
+        self, name: str, write: Callable[[bytes], object], known: Validators
+    ) -> Fetched | None:
+        """
+        Pass a document, in chunks, to `write`; ``None`` if it is the known version.
+
+        :raises DocumentMissing: if there is none
+        :raises UpstreamFailed: if it cannot be fetched, or not whole
+        :raises OSError: if it cannot be read, or `write` raises one
+        """
+        ...
+
+
+def open_feed(url: str, upstream: UpstreamClient, in_thread: InThread) -> Feed:
+    """Return the feed below a URL, by its scheme."""
+    base = url.rstrip("/") + "/"
+    if urlsplit(base).scheme == "file":
+        return FolderFeed(Path(unquote(urlsplit(base).path)), in_thread)
+    return WebFeed(base, upstream)
+
+
+@attrs.define(eq=False)
+class WebFeed:
+    """A feed on a web server; `base` ends in a slash."""
+
+    base: str = attrs.field(repr=urls.public)
+    _upstream: UpstreamClient
+    interval: float = WEB_INTERVAL
+
+    @property
+    def url(self) -> str:
+        return urls.loggable(self.base)
+
+    @property
+    def offline(self) -> bool:
+        return self._upstream.offline
+
+    async def fetch(
+        self, name: str, write: Callable[[bytes], object], known: Validators
+    ) -> Fetched | None:
+        """See :class:`Feed`."""
+        async with self._upstream.file(self.base + name, known) as response:
+            if response.status == 304 and known:
+                return None
+            if response.status in (404, 410):
+                raise DocumentMissing(f"{urls.loggable(response.url)}: status {response.status}")
+            if response.status not in (200, 203):
+                raise response.status_error()
+            archive = name == ARCHIVE
+            limit = ARCHIVE_LIMIT if archive else DOCUMENT_LIMIT
+            ended = await self._read(
+                response, write, limit, ARCHIVE_TIME if archive else DOCUMENT_TIME
+            )
+        stated = {
+            "If-None-Match": response.header("ETag"),
+            "If-Modified-Since": response.header("Last-Modified"),
+        }
+        return Fetched({key: value for key, value in stated.items() if value is not None}, ended)
+
+    async def _read(
+        self,
+        response: Response,
+        write: Callable[[bytes], object],
+        limit: SizeLimit,
+        deadline: float,
+    ) -> bool:
+        """Read a body; return whether its end was announced."""
+        try:
+            if not response.codings:
+                return await self._upstream.stream(response, write, limit, deadline)
+            # It was not asked for; some servers compress nevertheless.
+            decoder = Decoder(response.codings, write, limit)
+            await self._upstream.stream(response, decoder.write, limit, deadline)
+            if not decoder.ended:
+                raise BodyTruncated()
+        except BodyUnusable as error:
+            raise upstream_failed(response.url, error) from error
+        return True
+
+
+@attrs.define(eq=False)
+class FolderFeed:
+    """A feed in a folder."""
+
+    folder: Path
+    _in_thread: InThread
+    interval: float = FOLDER_INTERVAL
+    offline: bool = attrs.field(init=False, default=False)
+
+    @property
+    def url(self) -> str:
+        return str(self.folder)
+
+    async def fetch(
+        self, name: str, write: Callable[[bytes], object], known: Validators
+    ) -> Fetched | None:
+        """See :class:`Feed`."""
+        return await self._in_thread(partial(self._fetch, self.folder / name, write, known))
+
+    def _fetch(
+        self, path: Path, write: Callable[[bytes], object], known: Validators
+    ) -> Fetched | None:
+        try:
+            # Before it is opened: a file that is replaced meanwhile is read again the next time.
+            status = path.stat()
+        except FileNotFoundError:
+            raise DocumentMissing(f"{path}: no such file") from None
+        if not stat.S_ISREG(status.st_mode):  # a pipe would hold the thread
+            raise FeedDamaged(f"{path}: no regular file")
+        version = {"file": f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"}
+        if known == version:
+            return None
+        limit = ARCHIVE_LIMIT if path.name == ARCHIVE else DOCUMENT_LIMIT
+        if status.st_size > limit.size:
+            raise FeedDamaged(f"{path}: larger than {limit.size} bytes")
+        with open(path, "rb", buffering=0) as file:
+            for block in iter(partial(file.read, _BLOCK), b""):
+                write(block)
+        return Fetched(version)
