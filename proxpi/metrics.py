@@ -90,6 +90,10 @@ CACHE_BYTES = Gauge(
 CACHE_CAPACITY = Gauge(
     "proxpi_cache_capacity_bytes", "Bytes of files that the cache folder may hold."
 )
+ADVISORIES = Gauge("proxpi_advisories_entries", "Entries on malicious packages that are known.")
+ADVISORIES_AGE = Gauge(
+    "proxpi_advisories_age_seconds", "Seconds since all entries on malicious packages were current."
+)
 
 
 def exposition(gauges: Mapping[Gauge, float]) -> bytes:

@@ -3,6 +3,9 @@
 Nothing here knows HTTP clients of proxpi, or package files.
 """
 
+from proxpi.index.advisories import Advisories
+from proxpi.index.advisory_feed import open_feed
+from proxpi.index.advisory_store import AdvisoryStore
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.index.deny_files import DenyFiles
@@ -14,6 +17,8 @@ from proxpi.index.project_list import NoSuchList, ProjectList, ProjectListCache
 from proxpi.index.rules import Exclusion, Rules
 
 __all__ = [
+    "Advisories",
+    "AdvisoryStore",
     "Breakers",
     "DenyFiles",
     "Exclusion",
@@ -30,4 +35,5 @@ __all__ = [
     "ProjectListCache",
     "Root",
     "Rules",
+    "open_feed",
 ]

@@ -336,7 +336,7 @@ def read_archive(file: IO[bytes]) -> Iterator[Record]:
                     read += 1
                 except FeedDamaged as error:
                     failed = failed or error
-    except Exception as error:  # noqa: BLE001 (zipfile does not tell what odd archives may raise)
+    except Exception as error:  # zipfile does not tell what odd archives may raise
         raise FeedDamaged(f"the archive of all entries cannot be read: {error}") from error
     if failed is not None and not read:
         raise failed
