@@ -174,6 +174,7 @@ class ProjectRules:
     name: str
     key: str
     _checks: tuple[_Check, ...]
+    _reads_versions: bool
     _age: _Age | None
 
     def judge(self, entry: FileEntry, now: float, *, times: bool) -> Exclusion | None:
@@ -203,7 +204,9 @@ class ProjectRules:
     def _judge(self, entry: FileEntry, now: float, times: bool, limit: str) -> Exclusion | None:
         if self._checks:
             hashes = entry["hashes"]
-            version = versions.version_of(entry["filename"], self.name)
+            version = None
+            if self._reads_versions:
+                version = versions.version_of(entry["filename"], self.name)
             for check in self._checks:
                 if (found := check(version, hashes)) is not None:
                     return found
@@ -372,20 +375,24 @@ class Rules:
     def _compile(self, name: str) -> ProjectRules | None:
         checks: list[_Check] = []
         parts: list[str] = []
+        reads_versions = False
         for each in (self._deny, self._in_files):
             for denial in each.matching(name):
                 checks.append(_denied(name, denial.selector, Exclusion(denial.rule, None, "deny")))
                 parts.append(f"deny {denial.selector} {denial.rule}")
+                reads_versions |= not denial.selector.whole_projects
             if each.digests:
                 checks.append(_by_digest(each.digests))
                 parts.append(f"deny digests {each.digests_key}")
         for advisory in self._advisories.of(name) if self._advisories is not None else ():
             checks.append(_advised(advisory))
             parts.append(f"advisory {advisory!r}")
+            reads_versions = True
         if self._allow is not None:
             allowed = tuple(denial.selector for denial in self._allow.matching(name))
             if not any(each.whole_projects for each in allowed):
                 checks.append(_allowed(name, allowed, self._allow.digests))
+                reads_versions |= bool(allowed)
                 parts.append(f"allow {[*map(str, allowed)]} {self._allow.digests_key}")
         if (age := self._age) is not None:
             exceptions = tuple(each for each in age.exceptions if each.matches_name(name))
@@ -396,7 +403,7 @@ class Rules:
                 parts.append(f"age {age!r}")
         if not parts:
             return None
-        return ProjectRules(name, _fingerprint(parts), tuple(checks), age)
+        return ProjectRules(name, _fingerprint(parts), tuple(checks), reads_versions, age)
 
 
 def _age(stated: RuleSettings) -> _Age | None:
