@@ -20,7 +20,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from proxpi.prefetch.client import Client
-from proxpi.simple import FileEntry, model
+from proxpi.simple import FileEntry, model, versions
 
 #: Characters of a file name that is read.
 MAX_NAME = 300
@@ -141,13 +141,13 @@ def _fitting(
     for page in pages:
         for match in _OF_LINES.finditer(page):
             texts.setdefault(match[2], []).append((page, match))
-    versions: dict[Version, list[tuple[bytes, re.Match[bytes]]]] = {}
+    by_version: dict[Version, list[tuple[bytes, re.Match[bytes]]]] = {}
     for text, lines in texts.items():
-        if (version := _version(text.decode("utf-8", "replace"))) is not None:
-            versions.setdefault(version, []).extend(lines)
+        if (version := versions.version(text.decode("utf-8", "replace"))) is not None:
+            by_version.setdefault(version, []).extend(lines)
     pinned = any(each.operator in ("==", "===") and "*" not in each.version for each in specifiers)
     accepts_all = bool(specifiers.prereleases)
-    newest_first = sorted(versions, reverse=True)
+    newest_first = sorted(by_version, reverse=True)
     finals = [each for each in newest_first if accepts_all or not each.is_prerelease]
     rest = [] if accepts_all else [each for each in newest_first if each.is_prerelease]
     found = False
@@ -159,7 +159,7 @@ def _fitting(
             continue
         files = [
             entry
-            for entry in _files(versions[version], client)
+            for entry in _files(by_version[version], client)
             if (pinned or not entry.get("yanked"))
             and _suits_python(entry.get("requires-python"), client)
         ]
@@ -182,15 +182,7 @@ def _files(lines: Sequence[tuple[bytes, re.Match[bytes]]], client: Client) -> li
 def version_of(filename: str) -> Version | None:
     """Return the version in the name of a wheel or sdist."""
     match = _OF_FILE.fullmatch(filename) if len(filename) <= MAX_NAME else None
-    return _version(match[1]) if match is not None else None
-
-
-@lru_cache(maxsize=16384)
-def _version(text: str) -> Version | None:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        return None
+    return versions.version(match[1]) if match is not None else None
 
 
 @lru_cache(maxsize=1024)

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 from packaging.markers import Marker
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from proxpi.prefetch.client import Client, platforms_of, wheel_tags
-from proxpi.simple import printable
+from proxpi.simple import printable, versions
 
 #: The most packages that a lock may pin, and files that may fit.
 MAX_ITEMS = 20_000
@@ -203,33 +203,13 @@ def listed_files(
     :param listed: SHA-256 by name of file; ``None`` if the index states none
     """
     wanted = Version(locked.version)
-    same: dict[str, bool] = {}
-
-    def fits(filename: str) -> bool:
-        text = _version_of(filename)
-        if text not in same:
-            try:
-                same[text] = Version(text) == wanted
-            except InvalidVersion:
-                same[text] = False
-        return same[text]
-
     allowed = [
         LockedFile(filename, locked.sha256)
         for filename, digest in listed.items()
-        if not (locked.sha256 and digest and digest not in locked.sha256) and fits(filename)
+        if not (locked.sha256 and digest and digest not in locked.sha256)
+        and versions.version_of(filename, locked.project) == wanted
     ]
     return list(_choose(allowed, target))
-
-
-def _version_of(filename: str) -> str:
-    """Return the version in the name of a wheel or a source distribution, or an empty text."""
-    if filename.endswith(".whl"):
-        return filename.split("-", 2)[1] if filename.count("-") >= 2 else ""
-    for suffix in _SDISTS:
-        if filename.endswith(suffix):
-            return filename.removesuffix(suffix).rpartition("-")[2]
-    return ""
 
 
 def _choose(files: Sequence[LockedFile], target: Target | None) -> Iterable[LockedFile]:
