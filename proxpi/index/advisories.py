@@ -15,8 +15,9 @@ changed (RFC 9110 13.1), and the entries that were modified since; the archive a
 were. A feed without a list is read by its archive alone. A refresh that fails for single entries
 uses the others.
 
-Servers between may keep responses for an hour. So the list may name a newer version of an entry
-than the feed sends: the entry *lags*, and is requested again by each refresh of that hour.
+Servers between may keep responses for an hour. So the list may be an older one than that of the
+last refresh: it is ignored. And it may name a newer version of an entry than the feed sends: the
+entry *lags*, and is requested again by each refresh of that hour.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ MOST_SINGLE = 500
 AT_ONCE, MOST_FAILED = 4, 10
 #: Seconds of the first pause after a failure; the longest is the interval of the feed.
 FIRST_PAUSE = 5.0
-#: Seconds for which an entry may lag, and for which ``Retry-After`` is heeded at most.
+#: Seconds between two times that a refresh without changes is noted on disk.
+TIME_INTERVAL = 300.0
+#: Seconds for which an entry may lag, or an older list is ignored; and for which ``Retry-After`` is
+#: heeded at most.
 LAG, LONGEST_PAUSE = 3600.0, 3600.0
 
 _FAILURES = (FeedDamaged, UpstreamFailed, OSError)
@@ -76,6 +80,10 @@ class Advisories:
     #: Whether the entries are those on disk, and whether the disk took the last ones.
     _stored: bool = attrs.field(init=False, default=True)
     _writable: bool = attrs.field(init=False, default=True)
+    #: The time on disk, as far as it was written by this process.
+    _time_stored: float = attrs.field(init=False, default=float("-inf"))
+    #: The time of the last list, in seconds since the epoch, as the feed stated it.
+    _listed_at: float = attrs.field(init=False, default=0.0)
     #: Since when each entry lags that does, in the clock's seconds.
     _lagging: dict[str, float] = attrs.field(init=False, factory=dict)
     _running: Deferred[None] | None = attrs.field(init=False, default=None)
@@ -123,7 +131,8 @@ class Advisories:
         """Read the entries on disk, and refresh them from now on, unless proxpi is offline."""
         if self.copy.checked_at is None:
             _log.warn(
-                "no advisories are known yet: files are served without them until {url} is read",
+                "no advisories are known yet: files are served without them until {url} is read"
+                + (", which is never while proxpi is offline" if self._feed.offline else ""),
                 url=self._feed.url,
             )
         else:
@@ -174,7 +183,7 @@ class Advisories:
                 if age is None
                 else f"those of {_length(age)} ago are used",
             )
-        self._error = str(error)
+        self._error = str(error) or repr(error)
         retry_after = error.retry_after if isinstance(error, UpstreamFailed) else None
         pause = min(FIRST_PAUSE * 2.0 ** min(failures - 1, 20), self._feed.interval)
         return max(pause, min(retry_after or 0.0, LONGEST_PAUSE))
@@ -197,9 +206,12 @@ class Advisories:
         if fetched is None:
             await self._confirm(self.copy.validators)
             return
+        if (modified := fetched.modified or 0.0) < self._listed_at and (self.age or 0.0) < LAG:
+            return
         data, ended = b"".join(pieces), fetched.ended
         listing = await self._in_thread(lambda: osv.read_listing(data, ended=ended))
         osv.vanished(self.copy.modified, listing)
+        self._listed_at = modified
         if not has_archive and len(osv.changed(self.copy.modified, listing)) > MOST_SINGLE:
             with suppress(DocumentMissing):
                 await self._read_archive(alone=False)
@@ -300,7 +312,7 @@ class Advisories:
             return copy, old.differing(copy)
 
         copy, names = await self._in_thread(prepare)
-        self._copy = copy
+        self._copy, self._stored = copy, False
         _log.info(
             "advisories: {entries} entries; those of {count} projects have changed",
             entries=len(copy.records),
@@ -309,22 +321,22 @@ class Advisories:
         if names:
             for callback in self.changed:
                 callback(names)
-        self._stored = False
         await self._write(copy)
 
     async def _write(self, copy: Copy) -> None:
-        """Write to disk: the time alone, if the entries are there; log once if that fails."""
-        stored, checked_at = self._stored, copy.checked_at
+        """Write to disk: now and then the time alone, if the entries are there.
 
-        def write() -> None:
-            if not stored:
-                self._store.save(copy)
-            elif checked_at is not None:
-                self._store.save_time(checked_at)
-
+        A disk that refuses is logged once.
+        """
+        stored, checked_at = self._stored, copy.checked_at or 0.0
+        if stored and abs(checked_at - self._time_stored) < TIME_INTERVAL:
+            return
         try:
-            await self._in_thread(write)
-            self._stored = self._writable = True
+            if stored:
+                await self._in_thread(lambda: self._store.save_time(checked_at))
+            else:
+                await self._in_thread(lambda: self._store.save(copy))
+            self._stored, self._time_stored, self._writable = True, checked_at, True
         except OSError as error:
             if self._writable:
                 _log.warn(

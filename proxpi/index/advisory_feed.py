@@ -16,6 +16,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import attrs
+from werkzeug.http import parse_date
 
 from proxpi.index.osv import FeedDamaged
 from proxpi.simple import urls
@@ -36,7 +37,7 @@ DOCUMENT_LIMIT, ARCHIVE_LIMIT = SizeLimit(64 * 1024 * 1024), SizeLimit(1024 * 10
 #: Seconds that a document, and the archive, may take to arrive.
 DOCUMENT_TIME, ARCHIVE_TIME = 60.0, 1800.0
 #: Seconds between two looks at a web server, and at a folder, where one costs a system call.
-WEB_INTERVAL, FOLDER_INTERVAL = 600.0, 10.0
+WEB_INTERVAL, FOLDER_INTERVAL = 600.0, 5.0
 _BLOCK = 1 << 20
 
 #: What identifies one version of a document to its feed; empty: nothing does.
@@ -52,10 +53,12 @@ class Fetched:
     """A document that was written whole, as far as that is known.
 
     :ivar ended: whether the transfer announced its end
+    :ivar modified: its ``Last-Modified``, in seconds since the epoch, if a server stated it
     """
 
     validators: Validators
     ended: bool = True
+    modified: float | None = None
 
 
 class Feed(Protocol):
@@ -127,11 +130,11 @@ class WebFeed:
             ended = await self._read(
                 response, write, limit, ARCHIVE_TIME if archive else DOCUMENT_TIME
             )
-        stated = {
-            "If-None-Match": response.header("ETag"),
-            "If-Modified-Since": response.header("Last-Modified"),
-        }
-        return Fetched({key: value for key, value in stated.items() if value is not None}, ended)
+        last_modified = response.header("Last-Modified")
+        stated = {"If-None-Match": response.header("ETag"), "If-Modified-Since": last_modified}
+        validators = {key: value for key, value in stated.items() if value is not None}
+        date = parse_date(last_modified)
+        return Fetched(validators, ended, date.timestamp() if date else None)
 
     async def _read(
         self,

@@ -253,6 +253,27 @@ class ChangeTests(AdvisoriesCase):
         assert documents == ["modified_id.csv", "all.zip", "MAL-2026-11.json", "MAL-2026-10.json"]
         assert (self.excludes("evil"), self.excludes("evil", "2.0")) == ([], ["MAL-2026-1"])
 
+    def test_older_list(self) -> None:
+        """A list that is older than the last one is an old copy of it, and ignored for an hour."""
+
+        def listed(hour: int) -> Reply:
+            date = f"Tue, 03 Mar 2026 {hour}:00:00 GMT"
+            return Reply(200, self.entries.listing).having(Last_Modified=date)
+
+        old = listed(10)
+        self.entries.put("MAL-2026-3", affected("good"), day=3)
+        self.entries.publish(self.agent)
+        self.agent.at(LISTING, listed(11))
+        self.wait()
+        self.agent.at(LISTING, old)
+        for _ in range(5):
+            assert self.wait() == ["modified_id.csv"]
+            assert self.excludes("good") == ["MAL-2026-3"]
+        assert self.problem is None
+        assert self.advisories.age == 5 * INTERVAL
+        self.wait()
+        assert self.excludes("good") == []
+
     def test_lagging(self) -> None:
         """An entry that is older than its list is requested again, for an hour."""
         old = self.entries.data("MAL-2026-2")
@@ -463,6 +484,14 @@ class RestartTests(AdvisoriesCase):
         assert self.agent.asked == []
         assert self.advisories.stop() is None
 
+    def test_offline_from_the_start(self) -> None:
+        """Offline, without stored entries, one line says that there will be none."""
+        (self.folder / ".proxpi" / "advisories").unlink()
+        with logged("proxpi.index") as log:
+            self.restart(offline=True)
+        assert "never while proxpi is offline" in log.text
+        assert self.advisories.of("evil") == ()
+
     def test_refreshed(self) -> None:
         """A restart reads the list at once, and the archive no more."""
         self.entries.put("MAL-2026-3", affected("good"), day=3)
@@ -538,20 +567,29 @@ class FolderFeedTests(AdvisoriesCase):
         assert self.excludes("evil") == ["MAL-2026-1"]
         self.entries.put("MAL-2026-3", affected("good"), day=3)
         self.entries.write(self.place)
-        self.clock.advance(10)
+        self.clock.advance(5)
         assert self.excludes("good") == ["MAL-2026-3"]
         assert self.advisories.age == 0.0
         (self.place / "modified_id.csv").unlink()
         del self.entries.documents["MAL-2026-3"]
         (self.place / "all.zip").write_bytes(self.entries.archive)
-        self.clock.advance(10)
+        self.clock.advance(5)
         assert self.excludes("good") == []
         assert self.agent.asked == []
+
+    def test_few_writes(self) -> None:
+        """The looks at a folder write no more than a note of the time, every few minutes."""
+        self.start()
+        path, times = self.folder / ".proxpi" / "advisories", set()
+        for _ in range(240):
+            self.clock.advance(5)
+            times.add(path.read_bytes())
+        assert len(times) == 1200 // advisories.TIME_INTERVAL + 1
 
     def test_missing(self) -> None:
         """A folder that vanishes changes nothing."""
         self.start()
         self.place.rename(self.folder / "elsewhere")
-        self.clock.advance(10)
+        self.clock.advance(5)
         assert "no such file" in (self.problem or "")
         assert self.excludes("evil") == ["MAL-2026-1"]

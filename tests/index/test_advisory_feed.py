@@ -49,7 +49,7 @@ class WebTests(Case):
         fetched = self.fetch()
         assert fetched is not None
         assert b"".join(self.chunks) == b"abc"
-        assert fetched.ended
+        assert (fetched.ended, fetched.modified) == (True, 1772359200.0)
         assert self.fetch(**fetched.validators) is None
         asked = self.agent.asked[-1]
         assert asked.header("If-None-Match") == stated["ETag"]
@@ -151,7 +151,7 @@ class FolderTests(FolderCase):
         os.utime(path, (1, 1))
         assert self.fetch(first) not in (None, first)
         assert not self.feed.offline
-        assert (self.feed.url, self.feed.interval) == (str(self.place), 10.0)
+        assert (self.feed.url, self.feed.interval) == (str(self.place), 5.0)
 
     def test_missing(self) -> None:
         """A file or folder that is missing is a missing document."""
