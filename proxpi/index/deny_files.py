@@ -150,7 +150,7 @@ class DenyFiles:
     def open(cls, paths: Sequence[str], clock: IReactorTime, in_thread: InThread) -> DenyFiles:
         """Read all files; raises :exc:`SettingsError` if one cannot be used."""
         files = {}
-        for path in paths:
+        for path in map(os.path.abspath, paths):  # a daemon changes its working folder
             try:
                 found = read(path, None)
             except Unusable as error:

@@ -15,8 +15,9 @@ Text                    Meaning
 ``1 month``             refused, as by uv: months and years differ in length
 ======================  ============================================================================
 
-A day has 24 hours. An age is measured when a page is filtered: a file is excluded until its upload
-time and the age have passed.
+Times are compared by the microsecond, as in pip; uv compares milliseconds. A day has 24 hours. An
+age is measured when a page is filtered: a file is excluded until its upload time and the age have
+passed.
 """
 
 from __future__ import annotations
