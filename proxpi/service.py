@@ -47,7 +47,7 @@ from twisted.web.client import HTTPConnectionPool
 
 from proxpi import __version__
 from proxpi.files import CacheDir, Mirror
-from proxpi.index import PageCache, ProjectListCache
+from proxpi.index import ListEntries, PageEntries
 from proxpi.resources import StartFailed, make_folder
 from proxpi.settings import Given, Settings, setting
 from proxpi.simple import urls
@@ -97,8 +97,8 @@ class Proxpi(Service):
     proxies: Proxies
     pool: HTTPConnectionPool
     upstream: UpstreamClient
-    pages: PageCache
-    projects: ProjectListCache
+    pages: PageEntries
+    projects: ListEntries
     cache_dir: CacheDir
     mirror: Mirror
     limiter: ConnectionLimiter

@@ -430,6 +430,35 @@ def setting(name: str) -> Setting:
     return next(row for row in SETTINGS if row.name == name)
 
 
+DEFAULT_VIEW = "default"
+
+
+@attrs.frozen
+class IndexSettings:
+    name: str
+    url: str = attrs.field(repr=False)
+    ttl: float
+    projects: Any = None
+    owns: Any = ()
+
+
+@attrs.frozen
+class ViewSettings:
+    name: str
+    indexes: Any
+
+
+@attrs.frozen
+class RuleSettings:
+    exclude_newer: Any = None
+    exclude_newer_text: str = ""
+    exclude_newer_except: Any = ()
+    exclude_newer_unknown: Any = None
+    deny: Any = ()
+    deny_files: Any = ()
+    allow: Any = None
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The values of all settings: times in seconds, sizes in bytes.
@@ -502,6 +531,22 @@ class Settings:
     @property
     def index_urls(self) -> tuple[str, ...]:
         return (self.index_url, *self.extra_index_urls)
+
+    @property
+    def indexes(self) -> Any:
+        ttls = (self.index_ttl, *self.extra_index_ttls)
+        return [
+            IndexSettings(f"extra-{n}" if n else "root", url, ttl)
+            for n, (url, ttl) in enumerate(zip(self.index_urls, ttls))
+        ]
+
+    @property
+    def rules(self) -> Any:
+        return RuleSettings()
+
+    @property
+    def views(self) -> Any:
+        return [ViewSettings("default", tuple(e.name for e in self.indexes))]
 
     def given(self, name: str, text: str) -> Given:
         return Given(setting(name).variable, text, by_option=name in self.by_option)

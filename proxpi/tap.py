@@ -45,12 +45,20 @@ from proxpi.files import (
 )
 from proxpi.index import (
     Breakers,
+    Exclusions,
+    Index,
     IndexClient,
+    ListEntries,
     ListStore,
+    Member,
+    Members,
     PageCache,
+    PageEntries,
     PageStore,
     ProjectListCache,
     Root,
+    Rules,
+    View,
 )
 from proxpi.logs import Logged
 from proxpi.options import Options
@@ -65,7 +73,8 @@ from proxpi.resources import (
     use_monotonic_time,
 )
 from proxpi.service import Proxpi, Shutdown
-from proxpi.settings import Settings, SettingsError
+from proxpi.settings import DEFAULT_VIEW as DEFAULT
+from proxpi.settings import IndexSettings, Settings, SettingsError
 from proxpi.simple import urls
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import (
@@ -111,6 +120,7 @@ def build(
     access: Callable[[str], object],
     agent: IAgent | None = None,
     owner: int | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> Proxpi:
     """
     Make the service with all of its parts. No connection is made and no folder is written yet.
@@ -118,9 +128,10 @@ def build(
     :param environment: names forward proxies, netrc and certificates of other programs
     :param access: writes a line of the access log
     :param agent: sends requests to upstreams in place of the real agent
+    :param wall: gives the seconds since the epoch, for the rules
     :raises SettingsError: for a proxy, or for certificates, that cannot be used
     """
-    ttls = (settings.index_ttl, *settings.extra_index_ttls)
+    ttls = [index.ttl for index in settings.indexes]
     # A page that is stale at once would be requested again, and clients need the only connection.
     spares = min(ttls) > 0 and settings.upstream_connections > 1
     prefetches = settings.prefetch and not settings.offline and spares
@@ -141,50 +152,64 @@ def build(
         response_cache=response_cache,
         prefetches=prefetches,
     )
-    indexes = [
-        IndexClient(
-            url=url,
-            ttl=ttl,
-            upstream=upstream,
-            in_thread=Share(resources.pages, THREADS // 2),
-            breakers=Breakers(urls.public(url), reactor),
-            root=Root(url, upstream, reactor),
-        )
-        for url, ttl in zip(settings.index_urls, ttls, strict=True)
+    # More threads at work would only contend with the reactor for the interpreter lock.
+    in_thread = Share(resources.pages, THREADS // 2)
+    members = Members(
+        [
+            Member(index_client(each, upstream, reactor, in_thread), each.projects, each.owns)
+            for each in settings.indexes
+        ]
+    )
+    by_name = {index.name: index for index in members.indexes}
+    views = [
+        View(each.name, tuple(by_name[name] for name in each.indexes), members)
+        for each in settings.views
     ]
+    rules, exclusions = Rules(settings.rules), Exclusions()
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
-    pages = PageCache(
-        indexes=indexes,
+    entries = PageEntries(
+        indexes=members.indexes,
         clock=reactor,
+        wall=wall,
         store=PageStore(cache_dir.own / "pages", reactor, errors=errors),
-        # More threads at work would only contend with the reactor for the interpreter lock.
-        in_thread=Share(resources.pages, THREADS // 2),
+        in_thread=in_thread,
+        rules=rules,
+        exclusions=exclusions,
         changed=response_cache.invalidate,
     )
-    lists = ListStore(cache_dir.own / "projects", reactor)
-    projects = ProjectListCache(
-        indexes=indexes, upstream=upstream, clock=reactor, store=lists, in_thread=resources.pages
+    rules.changed.append(entries.rules_changed)
+    lists = ListEntries(
+        indexes=members.indexes,
+        clock=reactor,
+        store=ListStore(cache_dir.own / "projects", reactor),
+        in_thread=resources.pages,
     )
+    pages = {view.name: PageCache(view, entries) for view in views}
     mirror = file_mirror(
-        pages,
+        pages[DEFAULT],
         upstream,
         cache_dir,
         reactor,
         in_thread=resources.reads,
         timeout=settings.download_timeout,
         stream=settings.slow_download == "stream",
-        ttl=settings.index_ttl,
+        ttl=ttls[0],
     )
 
-    prefetcher = None
-    if prefetches:
-        prefetcher = Prefetcher(
-            pages=pages, files=mirror, clock=reactor, in_thread=Share(resources.pages, 1)
+    mirrors = {name: mirror.in_view(Resolver(each)) for name, each in pages.items()}
+    prefetchers = {
+        name: Prefetcher(
+            pages=pages[name],
+            files=mirrors[name],
+            clock=reactor,
+            in_thread=Share(resources.pages, 1),
         )
+        for name in (pages if prefetches else ())
+    }
 
     def exposition() -> bytes:
         cache_dir.count_uses()
-        if prefetcher is not None:
+        for prefetcher in prefetchers.values():
             prefetcher.count_wasted()
         used, capacity = cache_dir.quota.used, settings.cache_size
         return metrics.exposition({metrics.CACHE_BYTES: used, metrics.CACHE_CAPACITY: capacity})
@@ -197,21 +222,33 @@ def build(
 
         hosts = machine_names().union(settings.hosts)
         api = AdminApi(
-            pages=pages,
-            projects=projects,
+            pages=entries,
+            projects=lists,
             mirror=mirror,
-            prefetch=LockPrefetch(pages, mirror, resources.pages),
+            prefetch=LockPrefetch(pages[DEFAULT], mirror, resources.pages),
             hosts=hosts,
+            views=[view.name for view in views if view.name != DEFAULT],
             exposition=exposition,
+            statistics=lambda: {"excluded": exclusions.as_json()},
         )
         resource: IResource = api.app.resource()
         return resource
 
     limiter = ConnectionLimiter(reactor, resources.client_descriptors)
+    names = frozenset(view.name.encode() for view in views)
+    trees = {
+        view.name.encode(): SimpleApi(
+            names,
+            pages[view.name],
+            ProjectListCache(view, lists),
+            Files(mirrors[view.name], settings.binary_file_mime_type),
+            reactor,
+            prefetchers.get(view.name),
+        )
+        for view in views
+    }
     site = Site(
-        SimpleApi(
-            pages, projects, Files(mirror, settings.binary_file_mime_type), reactor, prefetcher
-        ),
+        {b"": trees[DEFAULT.encode()], **trees},
         admin,
         clock=reactor,
         limiter=limiter,
@@ -226,8 +263,8 @@ def build(
         proxies=proxies,
         pool=pool,
         upstream=upstream,
-        pages=pages,
-        projects=projects,
+        pages=entries,
+        projects=lists,
         cache_dir=cache_dir,
         mirror=mirror,
         limiter=limiter,
@@ -284,11 +321,8 @@ def file_mirror(
     :param timeout: seconds that a client waits for a file before a redirect; `stream` allows none
     :param ttl: seconds for which a cached file without a digest is fresh
     """
-    resolver = Resolver(pages)
-    ranges = RangeClient(upstream, resolver)
-    extraction = Extraction(
-        resolver=resolver, cache_dir=cache_dir, in_thread=in_thread, flights=Flights(clock)
-    )
+    ranges = RangeClient(upstream)
+    extraction = Extraction(cache_dir=cache_dir, in_thread=in_thread, flights=Flights(clock))
     cached = CachedFiles(
         upstream=upstream,
         cache_dir=cache_dir,
@@ -299,7 +333,6 @@ def file_mirror(
         ttl=ttl,
     )
     downloads = Downloads(
-        resolver=resolver,
         upstream=upstream,
         cache_dir=cache_dir,
         cached=cached,
@@ -308,7 +341,7 @@ def file_mirror(
         flights=Flights(clock),
     )
     return Mirror(
-        resolver=resolver,
+        resolver=Resolver(pages),
         cache_dir=cache_dir,
         cached=cached,
         downloads=downloads,
@@ -326,6 +359,22 @@ def file_mirror(
         timeout=timeout,
         stream=stream,
         offline=upstream.offline,
+    )
+
+
+def index_client(
+    settings: IndexSettings, upstream: UpstreamClient, clock: Any, in_thread: InThread
+) -> Index:
+    """Make the client of an index, by the scheme of its URL."""
+    url = settings.url
+    return IndexClient(
+        name=settings.name,
+        url=url,
+        ttl=settings.ttl,
+        upstream=upstream,
+        in_thread=in_thread,
+        breakers=Breakers(urls.public(url), clock),
+        root=Root(url, upstream, clock),
     )
 
 
@@ -397,7 +446,7 @@ def makeService(options: Options) -> IService:
             environment=os.environ,
             resources=allocate(
                 reactor,
-                indexes=1 + len(settings.extra_index_urls),
+                indexes=len(settings.indexes),
                 connections=settings.upstream_connections,
                 open_files=FILES,
             ),

@@ -28,7 +28,7 @@ from proxpi.files.cached_files import CachedFiles
 from proxpi.files.extraction import Extraction
 from proxpi.files.fetch import Fetch
 from proxpi.files.quota import TooLarge
-from proxpi.files.resolver import FileReference, Gone, Resolver
+from proxpi.files.resolver import FileReference, Gone
 from proxpi.files.spool import Reader, Spool, State
 from proxpi.simple import urls
 from proxpi.single_flight import Flight, Flights, WaitTimeout
@@ -44,7 +44,6 @@ _log = Logger(namespace="proxpi.files")
 class Downloads:
     """The downloads; it iterates over the references of those under way."""
 
-    _resolver: Resolver
     _upstream: UpstreamClient
     _cache_dir: CacheDir
     _cached: CachedFiles
@@ -222,7 +221,7 @@ class Downloads:
         return "failed"
 
     async def _fetch(self, reference: FileReference, spool: Spool) -> OpenFile | None:
-        fetch = Fetch(reference, self._upstream, spool, self._resolver)
+        fetch = Fetch(reference, self._upstream, spool)
         flight = self._flight(reference)
 
         async def adopt() -> OpenFile | None:

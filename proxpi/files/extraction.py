@@ -16,7 +16,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxpi.files.cache_dir import CacheDir
-from proxpi.files.resolver import FileReference, Resolver
+from proxpi.files.resolver import FileReference
 from proxpi.files.wheel_archive import NoUsableMetadata, SparseFile, core_metadata
 from proxpi.simple import urls
 from proxpi.single_flight import Flights, InThread
@@ -31,7 +31,6 @@ _log = Logger(namespace="proxpi.files")
 class Extraction:
     """Extracts core metadata of cached wheels, without a request upstream."""
 
-    _resolver: Resolver
     _cache_dir: CacheDir
     _in_thread: InThread
     _flights: Flights[FileReference, None]
@@ -49,7 +48,8 @@ class Extraction:
                 data = await self._read(reference)
             if data is not None:
                 digest = hashlib.sha256(data).hexdigest()
-                await self._resolver.advertise_metadata(reference, digest)
+                assert reference.resolver is not None
+                await reference.resolver.advertise_metadata(reference, digest)
         except NoUsableMetadata as unfit:
             url = urls.loggable(reference.url)
             _log.info("{url}: no core metadata is advertised: {unfit}", url=url, unfit=unfit)
@@ -61,9 +61,9 @@ class Extraction:
 
     async def _read(self, reference: FileReference) -> bytes | None:
         """Read the core metadata in a wheel, unless the page has changed or the wheel is gone."""
-        assert reference.requested_as is not None
+        assert reference.requested_as is not None and reference.resolver is not None
         name, filename = reference.requested_as
-        listed = self._resolver.known(name, filename)
+        listed = reference.resolver.known(name, filename)
         if listed != reference or not listed.lacks_metadata:
             return None
         if (file := self._cache_dir.open(reference, used=False)) is None:

@@ -34,7 +34,7 @@ from twisted.logger import Logger, LogLevel
 from werkzeug.http import parse_date
 
 from proxpi import metrics
-from proxpi.files.resolver import FileReference, Gone, Resolver
+from proxpi.files.resolver import FileReference, Gone, refresh_url
 from proxpi.files.spool import MEMORY_WINDOW, Spool
 from proxpi.files.verify import Digests, Mismatch, compare
 from proxpi.upstream import (
@@ -241,7 +241,6 @@ class Fetch:
     reference: FileReference
     upstream: UpstreamClient
     spool: Spool
-    resolver: Resolver
     size: int | None = None
     backpressure: bool = attrs.field(init=False, default=False)
     validator: str | None = attrs.field(init=False, default=None)
@@ -336,7 +335,7 @@ class Fetch:
             use = await self._resume()
             if use is Disposition.GONE:
                 with suppress(Gone):
-                    self.reference = await self.resolver.refresh_url(Gone(self.reference, 404))
+                    self.reference = await refresh_url(Gone(self.reference, 404))
                     use = await self._resume()
             if use in (Disposition.WHOLE, Disposition.PART):
                 return

@@ -175,6 +175,10 @@ class Mirror:
         reference = self._resolver.known(name, filename)
         return self._cached.ready(reference) if reference is not None else None
 
+    def in_view(self, resolver: Resolver) -> Mirror:
+        """Return the mirror of another view, which shares cache folder and downloads."""
+        return attrs.evolve(self, resolver=resolver)
+
     async def reference(self, name: str, filename: str) -> FileReference:
         return await self._resolver.find(name, filename)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 
 from proxpi.files.fetch import Disposition, Fetch, Missing, disposition_of, is_whole, validator_of
-from proxpi.files.resolver import FileReference, Gone, Resolver
+from proxpi.files.resolver import FileReference, Gone, refresh_url
 from proxpi.files.spool import MEMORY_WINDOW, Reader, Spool
 from proxpi.simple import Span
 from proxpi.upstream import ContentRange, Offline, SizeLimit, UpstreamClient, UpstreamFailed
@@ -53,7 +53,7 @@ class _RangeFetch(Fetch):
         try:
             await self._request_range()
         except Gone as gone:
-            self.reference = await self.resolver.refresh_url(gone)
+            self.reference = await refresh_url(gone)
             await self._request_range()
 
     async def _request_range(self) -> None:
@@ -83,7 +83,6 @@ class _RangeFetch(Fetch):
 @attrs.frozen(eq=False)
 class RangeClient:
     _upstream: UpstreamClient
-    _resolver: Resolver
 
     async def length(self, reference: FileReference) -> int | None:
         """Request the size of a file (``HEAD``); ``None`` if the upstream does not tell it."""
@@ -119,7 +118,7 @@ class RangeClient:
     async def pass_through(self, reference: FileReference) -> Reader:
         """Fetch a file for one reader, which begins with the first byte; raises as `Fetch.run`."""
         spool = Spool(reference)
-        Fetch(reference, self._upstream, spool, self._resolver).pass_through()
+        Fetch(reference, self._upstream, spool).pass_through()
         return await spool.begun()
 
     async def pass_range_through(
@@ -135,7 +134,7 @@ class RangeClient:
         if is_long and self._upstream.backpressure_full(reference.url):
             raise RangeNotServed()
         spool = Spool(reference, span)
-        fetch = _RangeFetch(reference, self._upstream, spool, self._resolver, size)
+        fetch = _RangeFetch(reference, self._upstream, spool, size)
         fetch.pass_through()
         try:
             return RangeResponse(await spool.begun(), span, size)

@@ -39,6 +39,7 @@ class FileReference:
     :ivar listing_key: distinguishes files without a digest at one URL, as far as the page does: by
         size, upload time and the digests of companions
     :ivar requested_as: project and file name of a request for it
+    :ivar resolver: that of the view in which it was found
     """
 
     url: str
@@ -49,6 +50,7 @@ class FileReference:
     lacks_metadata: bool = attrs.field(default=False, repr=False)
     is_companion: bool = attrs.field(default=False, repr=False)
     requested_as: tuple[str, str] | None = attrs.field(default=None, repr=False)
+    resolver: Resolver | None = attrs.field(default=None, repr=False)
     listing_key: str = attrs.field(default="", repr=False)
 
     def __eq__(self, other: object) -> bool:
@@ -90,7 +92,9 @@ class FileReference:
 
 
 @lru_cache(maxsize=8192)
-def file_reference(listed: ListedFile, suffix: str = "") -> FileReference:
+def file_reference(
+    listed: ListedFile, suffix: str = "", resolver: Resolver | None = None
+) -> FileReference:
     """The reference of a listed file or, by its suffix, of a companion, which may be advertised."""
     entry, metadata = listed.entry, model.metadata_hash(listed.entry)
     url, size, digest, advertised = entry["url"], entry.get("size"), model.best_hash(entry), False
@@ -109,6 +113,7 @@ def file_reference(listed: ListedFile, suffix: str = "") -> FileReference:
         lacks_metadata=is_wheel and not metadata and digest is not None and digest[0] == "sha256",
         is_companion=bool(suffix),
         requested_as=(listed.project, entry["filename"] + suffix),
+        resolver=resolver,
         listing_key="" if digest else _listing_key(entry, metadata),
     )
 
@@ -153,7 +158,7 @@ class ProjectPages(Protocol):
 
 @attrs.frozen(eq=False)
 class Resolver:
-    """Finds file references by the normalized name of the project and the name of the file."""
+    """Finds the file references of one view, by the normalized name of the project."""
 
     _pages: ProjectPages
 
@@ -162,14 +167,15 @@ class Resolver:
         # Some indexes list companions as files of their own.
         for base, suffix in ((filename, ""), _split(filename)):
             if (listed := self._pages.ready_file(name, base)) is not None:
-                return file_reference(listed, suffix)
+                return file_reference(listed, suffix, self)
         return None
 
     async def find(self, name: str, filename: str) -> FileReference:
         """Find a reference, fetching the page if need be; raises `NotListed`."""
         base, suffix = _split(filename)
         try:
-            reference = file_reference(await self._pages.fetch_file(name, base), suffix)
+            listed = await self._pages.fetch_file(name, base)
+            reference = file_reference(listed, suffix, self)
         except NotListed:
             if (known := self.known(name, filename)) is None:
                 raise
@@ -191,20 +197,6 @@ class Resolver:
             raise gone
         return reference
 
-    async def refresh_url(self, gone: Gone) -> FileReference:
-        """Find a fresh URL of a file that has begun to arrive; raises `Gone` if there is none."""
-        old = gone.reference
-        if old.requested_as is None:
-            raise gone
-        try:
-            reference = await self.find_again(*old.requested_as, gone)
-        except (MissingUpstream, UpstreamFailed):
-            raise gone from None
-        same = (reference.digest, reference.cache_path) == (old.digest, old.cache_path)
-        if reference.digest is None or not same:
-            raise gone
-        return reference
-
     async def suppress_metadata(self, reference: FileReference) -> None:
         """Let the page stop advertising core metadata that cannot be fetched."""
         if reference.metadata_of is not None and reference.requested_as is not None:
@@ -215,6 +207,21 @@ class Resolver:
         """Let the page advertise core metadata that was extracted from a wheel, by its sha256."""
         assert wheel.sha256 is not None and wheel.requested_as is not None
         await self._pages.advertise_metadata(*wheel.requested_as, wheel.sha256, digest)
+
+
+async def refresh_url(gone: Gone) -> FileReference:
+    """Find a fresh URL of a file that has begun to arrive; raises `Gone` if there is none."""
+    old = gone.reference
+    if old.requested_as is None or old.resolver is None:
+        raise gone
+    try:
+        reference = await old.resolver.find_again(*old.requested_as, gone)
+    except (MissingUpstream, UpstreamFailed):
+        raise gone from None
+    same = (reference.digest, reference.cache_path) == (old.digest, old.cache_path)
+    if reference.digest is None or not same:
+        raise gone
+    return reference
 
 
 def _split(filename: str) -> tuple[str, str]:

@@ -152,7 +152,9 @@ class WheelMetadata:
         assert reference.metadata_of is not None
         listed = reference.metadata_of
         try:
-            data = await self._read_wheel(file_reference(listed), listed.entry["filename"])
+            data = await self._read_wheel(
+                file_reference(listed, resolver=reference.resolver), listed.entry["filename"]
+            )
             uncached = await self._keep(reference, data)
         except (NoUsableMetadata, Mismatch, Gone, TooLarge) as unfit:
             if not isinstance(error, Gone) and getattr(error, "kind", "") not in WRONG:

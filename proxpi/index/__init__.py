@@ -12,9 +12,11 @@ from proxpi.index.deny_files import DenyFiles
 from proxpi.index.exclusions import Exclusions
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
+from proxpi.index.page_entries import FileExcluded, PageEntries
 from proxpi.index.page_store import PageStore
-from proxpi.index.project_list import NoSuchList, ProjectList, ProjectListCache
+from proxpi.index.project_list import ListEntries, NoSuchList, ProjectList, ProjectListCache
 from proxpi.index.rules import Exclusion, Rules
+from proxpi.index.sources import Index, Member, Members, View
 
 __all__ = [
     "Advisories",
@@ -23,17 +25,24 @@ __all__ = [
     "DenyFiles",
     "Exclusion",
     "Exclusions",
+    "FileExcluded",
+    "Index",
     "IndexClient",
+    "ListEntries",
     "ListStore",
+    "Member",
+    "Members",
     "NoSuchFile",
     "NoSuchList",
     "NoSuchProject",
     "Page",
     "PageCache",
+    "PageEntries",
     "PageStore",
     "ProjectList",
     "ProjectListCache",
     "Root",
     "Rules",
+    "View",
     "open_feed",
 ]

@@ -18,10 +18,10 @@ expired credentials. Their :class:`Root` tells. It is in one of three states:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property, partial
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -29,13 +29,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxpi.index.breaker import Breakers
+from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
+from proxpi.index.list_parser import BLOCK, project_names
+from proxpi.index.list_store import ListFile, ListStore
 from proxpi.simple import caching, model, parse, urls
 from proxpi.single_flight import Flights, InThread
 from proxpi.upstream import (
     BodyTooLong,
+    BodyTruncated,
     BodyUnusable,
     ContentRange,
     CredentialsRejected,
+    Decoder,
     Queue,
     Response,
     SizeLimit,
@@ -53,6 +58,8 @@ ACCEPT = (
 ABSENT_TTL = 60.0
 #: Seconds for which a failing root is not requested again.
 ROOT_PAUSE = 30.0
+#: Seconds that a list may take to arrive, however steadily it does.
+LIST_TIME = 300.0
 #: Pages that are 404 before the root is requested to find out whether it is, too.
 FIRST_PAGES = 2
 #: A page that is parsed at once: with so many bytes that takes no longer than a turn of a thread.
@@ -66,61 +73,6 @@ _UNCONDITIONAL = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 451})
 T = TypeVar("T")
 P = TypeVar("P")
 _log = Logger(namespace="proxpi.index")
-
-
-@attrs.frozen
-class StoredResponse:
-    """The last response of one index for one project, without its body (RFC 9111).
-
-    :ivar present: whether the index has the project; `served`: whether it ever had
-    :ivar requested_at: the clock's seconds when the request began
-    :ivar invalidated: by ``DELETE``: never fresh, and revalidated without validators
-    :ivar root_answered: whether the root of the index had sent 200 by then (:class:`Root`)
-    """
-
-    present: bool
-    requested_at: float
-    etag: str | None = None
-    last_modified: str | None = None
-    served: bool = False
-    invalidated: bool = False
-    root_answered: bool = False
-
-    def invalidate(self) -> StoredResponse:
-        """Return the response after a ``DELETE``, whose sender may mistrust validators as well."""
-        return attrs.evolve(self, invalidated=True)
-
-    def validators(self) -> dict[str, str]:
-        """Return the header fields by which the index may confirm its page (RFC 9110 13.1)."""
-        if not self.present or self.invalidated:
-            return {}
-        fields = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
-        return {name: value for name, value in fields.items() if value is not None}
-
-
-@attrs.frozen
-class IndexPage:
-    """A page of one index, parsed, and as it is stored."""
-
-    project: model.Project
-    document: bytes
-
-
-@attrs.frozen
-class IndexResponse(Generic[P]):
-    """A response; without content, it confirms the old page or list, or means absence."""
-
-    stored: StoredResponse
-    content: P | None = None
-
-    def supersedes(self, old: StoredResponse | None) -> bool:
-        """Whether it is newer than `old` and, if it is a 304, about the validators of `old`."""
-        if old is None:
-            return True
-        validators = (self.stored.etag, self.stored.last_modified)
-        confirms = self.stored.present and self.content is None
-        about = not confirms or validators == (old.etag, old.last_modified)
-        return about and old.requested_at <= self.stored.requested_at
 
 
 @attrs.define(eq=False)
@@ -189,8 +141,12 @@ class Root:
 
 @attrs.define(eq=False, kw_only=True)
 class IndexClient:
-    """The client of one index, whose root is `url`, with a slash at its end."""
+    """The client of one index, whose root is `url`, with a slash at its end.
 
+    :ivar name: that of the configuration
+    """
+
+    name: str
     url: str = attrs.field(repr=urls.public)
     ttl: float
     _upstream: UpstreamClient
@@ -273,6 +229,27 @@ class IndexClient:
         log_skipped_links(response.url, page.project.skipped, "file")
         self.root.note_served()
         return IndexResponse(raw.stored, page)
+
+    async def project_list(
+        self,
+        stored: StoredResponse | None,
+        lists: ListStore,
+        on_bytes: Callable[[int], object],
+        queue: Queue | None = None,
+    ) -> IndexResponse[ListFile]:
+        """Request the list of projects, whose names go into a file; see :meth:`fetch`.
+
+        :raises OSError: if that cannot be written
+        """
+
+        async def read(response: Response) -> ListFile:
+            return await self._read_list(response, lists, on_bytes)
+
+        # A list that was there does not go away; some hosts hide it from old credentials.
+        may_be_absent = not (self.private and stored is not None and stored.served)
+        return await self.fetch(
+            self.url, stored, read, on_bytes=on_bytes, queue=queue, may_be_absent=may_be_absent
+        )
 
     async def fetch(
         self,
@@ -357,6 +334,31 @@ class IndexClient:
             raise UpstreamFailed(response.url, "the answer was cut short")
         return IndexPage(project, model.encode(project))
 
+    async def _read_list(
+        self, response: Response, lists: ListStore, on_bytes: Callable[[int], object]
+    ) -> ListFile:
+        """Read the names in a response, or raise `UpstreamFailed`."""
+        end_known, skipped = True, model.SkippedLinks()
+
+        def write(chunk: bytes) -> None:
+            on_bytes(len(chunk))
+            body.write(chunk)
+
+        try:
+            parse.require_known_version(response.header("Content-Type"))
+            limit = self._upstream.list_limit
+            with lists.temporary() as body:
+                end_known = await self._upstream.stream(response, write, limit, LIST_TIME)
+                names = partial(_names, body, response.codings, limit, end_known, skipped, lists)
+                found = await self.in_thread(names)
+        except parse.NotAnIndexPage as error:
+            # An end that was not announced may have been none.
+            raise UpstreamFailed(response.url, error.reason, temporary=not end_known) from error
+        except BodyUnusable as error:
+            raise upstream_failed(response.url, error) from error
+        log_skipped_links(response.url, skipped, "project")
+        return found
+
     def _require_whole_page(self, response: Response) -> None:
         """Raise `UpstreamFailed`, unless this is a whole page; an unrequested 206 may be one."""
         # 203: a proxy on the way has changed it (RFC 9110 15.3.4); clients take it as well.
@@ -370,6 +372,31 @@ class IndexClient:
                 status=response.status,
             )
         raise response.status_error()
+
+
+def _names(
+    body: IO[bytes],
+    codings: Sequence[str],
+    limit: SizeLimit,
+    end_known: bool,
+    skipped: model.SkippedLinks,
+    lists: ListStore,
+) -> ListFile:
+    """Decode and parse the body of a project list, in a thread."""
+    if not codings:
+        return lists.write(project_names(_blocks(body), end_known, skipped))
+    with lists.temporary() as decoded:
+        decoder = Decoder(codings, decoded.write, limit)
+        for block in _blocks(body):
+            decoder.write(block)
+        if not decoder.ended:
+            raise BodyTruncated()
+        return lists.write(project_names(_blocks(decoded), True, skipped))
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    return iter(partial(file.read, BLOCK), b"")
 
 
 def log_skipped_links(url: str, skipped: model.SkippedLinks, what: str) -> None:

@@ -29,7 +29,7 @@ import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from proxpi import atomic_files
-from proxpi.index.client import StoredResponse
+from proxpi.index.index_response import StoredResponse
 
 #: The states, as they are written: of equal length.
 VALID, INVALID = b"valid  ", b"invalid"

@@ -23,12 +23,11 @@ import attrs
 import msgspec
 
 from proxpi import atomic_files
-from proxpi.index.client import StoredResponse
 from proxpi.index.compression import compress_pieces
 from proxpi.index.entry_store import EntryStore, Superseded
+from proxpi.index.index_response import StoredResponse
 from proxpi.index.list_parser import BLOCK
-from proxpi.index.representations import Representation
-from proxpi.simple import render_list
+from proxpi.simple import Serialization, render_list
 
 #: Bytes of names in memory of all runs of a merge together, and at least of one.
 MERGE_MEMORY, MIN_RUN_MEMORY = 256 * 1024, 1024
@@ -140,6 +139,14 @@ class ListStore(EntryStore[_Header]):
                     self.mark_invalid(file.name.removesuffix(self.SUFFIX))
 
 
+def select(names: ListFile, keep: Callable[[str], bool], store: ListStore) -> ListFile:
+    """Return the list of some of the names, in the same order."""
+    batches = names.lines()
+    return store.write(
+        b"".join(line for line in lines if keep(line.decode("ascii").strip())) for lines in batches
+    )
+
+
 def merge(lists: Sequence[ListFile], store: ListStore) -> ListFile:
     """Merge lists into one: sorted, each name once."""
     starts: list[int] = []
@@ -164,8 +171,8 @@ def _sorted_runs(lists: Sequence[ListFile], starts: list[int]) -> Iterator[bytes
         yield block
 
 
-def render(names: ListFile, representation: Representation) -> Iterator[bytes]:
+def render(names: ListFile, serialization: Serialization, compressed: bool) -> Iterator[bytes]:
     """Render a list (PEP 503, PEP 691), in pieces."""
     batches = (b"".join(lines).decode("ascii").split() for lines in names.lines())
-    pieces = render_list(batches, representation.serialization)
-    return compress_pieces(pieces) if representation.compressed else pieces
+    pieces = render_list(batches, serialization)
+    return compress_pieces(pieces) if compressed else pieces

@@ -3,7 +3,8 @@
 The *sections* of a file (:mod:`proxpi.index.entry_store`) are the pages of the indexes
 (``document …``, uncompressed: compression would take longer than all other work on them), the names
 of the files whose core metadata is suppressed, the digests of core metadata that was extracted from
-wheels, and the representations that clients requested (``json``, ``json.gz``, …). Each has a digest
+wheels, the representations that clients requested (``json``, ``json.gz``, …, of some sources), and
+the verdicts of the rules by which those were rendered. Each has a digest
 of its own, so that a section can be read alone.
 """
 
@@ -21,8 +22,8 @@ import msgspec
 
 from proxpi import __version__
 from proxpi.atomic_files import ThrottledLog
-from proxpi.index.client import StoredResponse
 from proxpi.index.entry_store import EntryStore, Superseded, digest
+from proxpi.index.index_response import StoredResponse
 
 #: What the names of the sections begin with that hold the page of an index; its identity follows.
 DOCUMENT = "document "
@@ -30,6 +31,8 @@ DOCUMENT = "document "
 SUPPRESSED = "suppressed"
 #: The section with the digests of core metadata that was extracted from wheels: `Extracted`, JSON.
 EXTRACTED = "extracted"
+#: The section with the verdicts of the rules on the representations: `Rulings`, JSON.
+RULINGS = "rulings"
 #: Bytes that are read first; most headers are shorter.
 BEGINNING = 4096
 #: Bytes that the folder may hold; beyond them, the pages that were not revalidated for longest go.

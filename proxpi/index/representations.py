@@ -3,30 +3,35 @@
 The functions run in a thread, since a page may have thousands of files; they touch nothing but
 their arguments and the disk. Listing and bytes follow the same rules, those of :func:`merge`: the
 first index that lists a file name has the file; an index offers no file of a project whose status
-it gives as quarantined (PEP 792). A policy stands between :func:`merge` and :func:`render`.
+it gives as quarantined (PEP 792). Between :func:`merge` and :func:`render`, the rules exclude files
+(:mod:`proxpi.index.rules`); a :class:`Ruling` tells by which rules, and until when, the rendered
+representations of some sources are right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 import msgspec
 from packaging.utils import InvalidSdistFilename, parse_sdist_filename
 from packaging.version import InvalidVersion, Version
 
-from proxpi.index.client import IndexPage, StoredResponse
 from proxpi.index.compression import compress
+from proxpi.index.index_response import IndexPage, StoredResponse
 from proxpi.index.page_store import (
     DOCUMENT,
     EXTRACTED,
+    RULINGS,
     SUPPRESSED,
     Extracted,
     PageStore,
     StoredPage,
     is_source,
 )
+from proxpi.index.rules import Exclusion, ProjectRules, apply, states_times
+from proxpi.index.sources import Sources
 from proxpi.simple import FileEntry, Project, Serialization, model, render_html, render_json
 
 #: Statuses of PEP 792, the strongest first. An unknown one is stronger than ``active`` alone:
@@ -44,15 +49,42 @@ class StoredPageLost(Exception):
 
 @attrs.frozen
 class Representation:
-    """One of the four representations of a page; `compressed` is with gzip."""
+    """One of the four representations of a page that is merged from some sources.
+
+    :ivar compressed: whether with gzip
+    """
 
     serialization: Serialization
     compressed: bool
+    sources: Sources
 
     @property
     def name(self) -> str:
         """The name of its section on disk."""
-        return self.serialization.value + (".gz" if self.compressed else "")
+        extension = ".gz" if self.compressed else ""
+        return f"{self.sources.key} {self.serialization.value}{extension}"
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """The verdict of the rules on the merged page of some sources.
+
+    :ivar key: that of the rules
+    :ivar until: wall-clock seconds from which on another verdict follows from the same rules
+    :ivar excluded: by file name
+    """
+
+    key: str
+    until: float | None
+    excluded: dict[str, Exclusion]
+
+    def holds(self, rules: ProjectRules | None, now: float) -> bool:
+        """Whether the same verdict follows from rules at some time (wall-clock seconds)."""
+        same = rules is not None and rules.key == self.key
+        return same and (self.until is None or now < self.until)
+
+
+#: By the keys of sources; there is none for those to which no rule applies.
+Rulings: TypeAlias = dict[str, Ruling]
 
 
 @attrs.frozen
@@ -61,6 +93,11 @@ class Body:
 
     data: bytes
     etag: str
+    ruling: Ruling | None = None
+
+    def holds(self, rules: ProjectRules | None, now: float) -> bool:
+        """Whether it follows from rules at some time (wall-clock seconds)."""
+        return rules is None if self.ruling is None else self.ruling.holds(rules, now)
 
 
 def merge(projects: Sequence[Project]) -> Project:
@@ -95,17 +132,48 @@ def find(document: bytes, filename: str) -> FileEntry | None:
     return entry if entry is not None and not is_quarantined(model.keys_of(document)) else None
 
 
-def search(stored: StoredPage, sections: Sequence[str], find: Callable[[Sequence[bytes]], T]) -> T:
+def search(
+    stored: StoredPage,
+    sources: Sources,
+    find: Callable[[Sequence[bytes]], T],
+    rules: ProjectRules | None,
+    now: float,
+) -> T:
     """Return the result of a function of encoded pages, without quarantined ones.
 
-    :param sections: those of the pages
+    The pages lack the files that the rules exclude.
 
     :raises StoredPageLost: if one is gone or damaged
     """
-    if (found := stored.read(*sections)) is None:
+    sections = [DOCUMENT + index.identity for index in sources]
+    sections = [section for section in sections if section in stored.sections]
+    rulings = [RULINGS] if rules is not None and RULINGS in stored.sections else []
+    if (found := stored.read(*sections, *rulings)) is None:
         raise StoredPageLost(stored.path)
     pages = [found[section] for section in sections]
-    return find([page for page in pages if not is_quarantined(model.keys_of(page))])
+    pages = [page for page in pages if not is_quarantined(model.keys_of(page))]
+    if rules is not None:
+        ruling = read_rulings(found).get(sources.key)
+        if ruling is None or not ruling.holds(rules, now):
+            ruling = _rule([model.decode(page) for page in pages], rules, now)[1]
+        pages = [model.without(page, ruling.excluded) for page in pages]
+    return find(pages)
+
+
+def _rule(projects: Sequence[Project], rules: ProjectRules, now: float) -> tuple[Project, Ruling]:
+    """Merge pages, and exclude files by the rules."""
+    untimed: dict[str, bool] = {}
+    for project in projects:
+        states_none = not states_times(project)
+        for entry in project.files:
+            untimed.setdefault(entry["filename"], states_none)
+    exempt = {name for name, states_none in untimed.items() if states_none}
+    ruled = apply(rules, merge(projects), now, exempt)
+    return ruled.project, Ruling(rules.key, ruled.until, ruled.excluded)
+
+
+def read_rulings(sections: Mapping[str, bytes]) -> Rulings:
+    return msgspec.json.decode(sections.get(RULINGS, b"{}"), type=Rulings)
 
 
 def read_extracted(sections: Mapping[str, bytes]) -> Extracted:
@@ -180,15 +248,19 @@ def update(
     requested: Collection[Representation],
     suppress: str | None,
     extract: Extracted,
+    rules: ProjectRules | None,
+    now: float,
     current: Callable[[], bool],
 ) -> tuple[StoredPage | None, dict[Representation, Body]]:
     """Store the responses of the indexes for a project, with its representations.
 
-    :param responses: by identity of the index, in order of precedence; `pages`: the new ones
+    :param responses: by identity of the index; `pages`: the new ones
     :param suppress: a file whose core metadata is not advertised any more, until a page changes
     :param extract: core metadata of wheels to advertise where an index states none
+    :param now: seconds of the wall clock
     :param current: see :meth:`proxpi.index.entry_store.EntryStore.put`
-    :return: the page that is stored now, and the requested representations; nothing for an absence
+    :return: the page that is stored now, and the requested representations, as far as their
+        sources have the project; nothing for an absence
     :raises StoredPageLost: if a page that was not replaced is gone or damaged
     """
     present = [key for key, response in responses.items() if response.present]
@@ -208,34 +280,66 @@ def update(
         extracted.pop(suppress, None)
     suppressed -= extract.keys()
     extracted |= extract
+    if extract or not unchanged:
+        extracted = _still_missing(extracted, documents.values())
     keep = unchanged and suppress is None and not extract
-    rendered = {key: data for key, data in old.items() if keep and not is_source(key)}
-    missing = [each for each in requested if each.name not in rendered]
-    if missing:
-        merged = merge(
-            [
-                pages[key].project if key in pages else model.decode(documents[DOCUMENT + key])
-                for key in present
-            ]
-        )
-        if suppressed or extracted:
-            extracted = {
-                entry["filename"]: extracted[entry["filename"]]
-                for entry in merged.files
-                if advertise(entry, extracted) is not entry
+    kept = {key: data for key, data in old.items() if keep and not is_source(key)}
+    rulings, rendered = read_rulings(kept), {key: kept[key] for key in kept if key != RULINGS}
+    for sources in {each.sources: None for each in requested}:
+        ruling = rulings.get(sources.key)
+        if rules is not None if ruling is None else not ruling.holds(rules, now):
+            rulings.pop(sources.key, None)
+            rendered = {
+                key: data for key, data in rendered.items() if not key.startswith(sources.key)
             }
-            files = [
-                {key: value for key, value in entry.items() if key != "core-metadata"}
-                if entry["filename"] in suppressed
-                else advertise(entry, extracted)
-                for entry in merged.files
-            ]
-            merged = attrs.evolve(merged, files=files)
-        rendered |= render(merged, missing)
-    amendments = {SUPPRESSED: sorted(suppressed), EXTRACTED: extracted}
+        missing = [
+            each for each in requested if each.sources is sources and each.name not in rendered
+        ]
+        identities = [index.identity for index in sources if index.identity in present]
+        if not missing or not identities:
+            continue
+        projects = [
+            pages[key].project if key in pages else model.decode(documents[DOCUMENT + key])
+            for key in identities
+        ]
+        if rules is None:
+            merged = merge(projects)
+        else:
+            merged, rulings[sources.key] = _rule(projects, rules, now)
+        rendered |= render(_amended(merged, suppressed, extracted), missing)
+    amendments = {SUPPRESSED: sorted(suppressed), EXTRACTED: extracted, RULINGS: rulings}
     sections = documents | {key: model.to_json(each) for key, each in amendments.items() if each}
     sections |= rendered
     stored = store.save(name, responses, sections, current)
     return stored, {
-        each: Body(sections[each.name], stored.sections[each.name].digest) for each in requested
+        each: Body(
+            sections[each.name],
+            stored.sections[each.name].digest,
+            rulings.get(each.sources.key),
+        )
+        for each in requested
+        if each.name in sections
     }
+
+
+def _still_missing(extracted: Extracted, documents: Iterable[bytes]) -> Extracted:
+    """Return the extracted core metadata of wheels that are listed, and listed without it."""
+    found = {}
+    for filename, digests in extracted.items():
+        for entry in filter(None, (model.find(document, filename) for document in documents)):
+            if advertise(entry, {filename: digests}) is not entry:
+                found[filename] = digests
+    return found
+
+
+def _amended(project: Project, suppressed: Collection[str], extracted: Extracted) -> Project:
+    """Return a page without suppressed core metadata, and with extracted one."""
+    if not (suppressed or extracted):
+        return project
+    files = [
+        {key: value for key, value in entry.items() if key != "core-metadata"}
+        if entry["filename"] in suppressed
+        else advertise(entry, extracted)
+        for entry in project.files
+    ]
+    return attrs.evolve(project, files=files)

@@ -1,10 +1,12 @@
 """Revalidation of pages and of the project list: one single flight for all clients that wait.
 
-An :class:`Entry` is *present* or *absent* (404), and independently *fresh*, *stale* (older than the
-time to live of an index) or *invalidated* (by ``DELETE``; stale as well, and revalidated without
-validators). :func:`decide` tells what the next request gets: the entry as it is, or the result of
-the flight of the entry, which it starts or joins. A flight sends one request to each stale index;
-the responses update the entry and the circuit breakers (:mod:`proxpi.index.breaker`).
+An :class:`Entry` has the last response of each index; its state is that of the responses of some
+*sources* (:mod:`proxpi.index.sources`). It is *present* or *absent* (404), and independently
+*fresh*, *stale* (older than the time to live of an index) or *invalidated* (by ``DELETE``; stale
+as well, and revalidated without validators). :func:`decide` tells what the next request gets: the
+entry as it is, or the result of a flight of the entry, which it starts or joins. A flight sends one
+request to each stale source; the responses update the entry and the circuit breakers
+(:mod:`proxpi.index.breaker`).
 
 A flight continues without its clients. While no bytes arrive, it *hangs*: once a client has given
 up waiting, the next request starts a flight beside it; the older response is still used.
@@ -16,6 +18,7 @@ connections, retries and deadlines are those of a flight that a client has start
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,8 +34,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxpi.index.breaker import Breakers, State
-from proxpi.index.client import IndexClient, IndexResponse, StoredResponse
+from proxpi.index.index_response import IndexResponse, StoredResponse
 from proxpi.index.representations import StoredPageLost
+from proxpi.index.sources import Index, Sources
 from proxpi.single_flight import Flight, Flights, WaitTimeout
 from proxpi.upstream import MIN_RATE, Offline, Queue, UpstreamFailed, all_settled
 
@@ -132,10 +136,10 @@ class Progress:
 
 @attrs.define(eq=False)
 class Entry:
-    """One generation of a page, or of the project list.
+    """One generation of a page, or of the project list: what the indexes have responded.
 
     :ivar name: the project; ``""`` is the list
-    :ivar responses: the last one of each index, in order of precedence
+    :ivar responses: the last one of each index that has responded
     :ivar forced: breakers are ignored until one request after a ``DELETE`` has succeeded or failed
     :ivar requests: the flights of requests to one index, which revalidations share
     :ivar queue: its requests; those that wait for a connection are cancelled once all clients leave
@@ -146,13 +150,13 @@ class Entry:
 
     name: str
     clock: IReactorTime
-    responses: list[StoredResponse | None]
+    responses: dict[Index, StoredResponse]
     forced: bool = False
-    revalidations: Flights[Targets, Status] = attrs.field(init=False)
-    requests: Flights[IndexClient, tuple[IndexClient, IndexResponse[Any]]] = attrs.field(init=False)
+    revalidations: Flights[tuple[Sources, Targets], Status] = attrs.field(init=False)
+    requests: Flights[Index, tuple[Index, IndexResponse[Any]]] = attrs.field(init=False)
     queue: Queue = attrs.field(init=False, factory=Queue)
     since: float = attrs.field(init=False, default=float("-inf"))
-    pending: list[IndexClient] = attrs.field(init=False, factory=list)
+    pending: list[Index] = attrs.field(init=False, factory=list)
     progress: Progress = attrs.field(init=False, factory=Progress)
     lock: DeferredLock = attrs.field(init=False, factory=DeferredLock)
 
@@ -164,30 +168,28 @@ class Entry:
     def title(self) -> str:
         return f"page of {self.name}" if self.name else "project list"
 
-    @property
-    def present(self) -> bool:
-        """Whether any index has the project, or a list."""
-        return any(response is not None and response.present for response in self.responses)
+    def present(self, sources: Sources) -> bool:
+        """Whether any of the sources has the project, or a list."""
+        found = (self.responses.get(index) for index in sources)
+        return any(response is not None and response.present for response in found)
 
-    @property
-    def usable(self) -> bool:
-        """Whether there is a page, made of a response of each index."""
-        return self.present and None not in self.responses
+    def usable(self, sources: Sources) -> bool:
+        """Whether there is a page, made of a response of each source."""
+        return self.present(sources) and all(index in self.responses for index in sources)
 
-    @property
-    def age(self) -> float:
-        """Seconds since the oldest response."""
-        now = self.clock.seconds()
-        return max((now - each.requested_at for each in self.responses if each), default=0.0)
+    def age(self, sources: Sources) -> float:
+        """Seconds since the oldest response of the sources."""
+        now, found = self.clock.seconds(), (self.responses.get(index) for index in sources)
+        return max((now - each.requested_at for each in found if each), default=0.0)
 
-    def invalidated_responses(self) -> list[StoredResponse | None]:
-        return [response and response.invalidate() for response in self.responses]
+    def invalidated_responses(self) -> dict[Index, StoredResponse]:
+        return {index: response.invalidate() for index, response in self.responses.items()}
 
     def _abandon(self) -> None:
         """Cancel the requests that wait for a connection; those that were sent continue."""
         if self.queue:
-            for targets in self.revalidations:
-                self.revalidations.detach(targets)
+            for key in self.revalidations:
+                self.revalidations.detach(key)
             self.queue.cancel()
 
 
@@ -202,40 +204,41 @@ class Revalidation(Generic[E]):
     :param store: takes the last responses and the new pages into an entry, which is locked
     """
 
-    _indexes: Sequence[IndexClient]
     _clock: IReactorTime
-    _request: Callable[[IndexClient, E, StoredResponse | None], Awaitable[IndexResponse[Any]]]
-    _store: Callable[[E, list[StoredResponse | None], Mapping[IndexClient, Any]], Awaitable[None]]
+    _request: Callable[[Index, E, StoredResponse | None], Awaitable[IndexResponse[Any]]]
+    _store: Callable[[E, dict[Index, StoredResponse], Mapping[Index, Any]], Awaitable[None]]
 
-    def remaining(self, entry: E) -> float:
-        """Seconds for which an entry stays fresh."""
-        pairs = zip(self._indexes, entry.responses, strict=True)
-        return min(index.remaining(response) for index, response in pairs)
+    def remaining(self, entry: E, sources: Sources) -> float:
+        """Seconds for which an entry stays fresh; for ever without any source."""
+        responses = entry.responses
+        return min((each.remaining(responses.get(each)) for each in sources), default=math.inf)
 
-    def decide(self, entry: E, targets: Targets = "stale") -> Decision:
-        breakers = [index.breakers.state(entry.name) for index, _ in self._targets(entry, targets)]
-        return decide(breakers, usable=entry.usable, forced=entry.forced or targets == "all")
+    def decide(self, entry: E, sources: Sources, targets: Targets = "stale") -> Decision:
+        stale = _targets(entry, sources, targets)
+        breakers = [index.breakers.state(entry.name) for index in stale]
+        forced = entry.forced or targets == "all"
+        return decide(breakers, usable=entry.usable(sources), forced=forced)
 
-    async def revalidate(self, entry: E, targets: Targets = "stale") -> Outcome:
+    async def revalidate(self, entry: E, sources: Sources, targets: Targets = "stale") -> Outcome:
         """Revalidate an entry, as far as its decision tells.
 
         :raises UpstreamFailed: if there is no page to fall back on
         :raises StoredPageLost: if an index confirmed a page that is gone from the store
         """
-        decision = self.decide(entry, targets)
+        decision = self.decide(entry, sources, targets)
         if decision is Decision.FRESH:
             return Outcome("HIT")
         if decision is Decision.STALE:
-            refusals = (index.breakers.refusal(entry.name) for index in self._indexes)
+            refusals = (index.breakers.refusal(entry.name) for index in sources)
             return Outcome("STALE", next(filter(None, refusals), None))
         if entry.queue.background:
-            self._lift(entry)
+            self._lift(entry, sources)
         trial = decision is Decision.TRIAL
         if trial and entry.progress.hangs:
-            entry.revalidations.detach(targets)
-            for index in entry.pending:
-                entry.requests.detach(index)
-        flight = entry.revalidations.join(targets, lambda: self._revalidate(entry, targets))
+            entry.revalidations.detach((sources, targets))
+            _detach_requests(entry, sources)
+        work = partial(self._revalidate, entry, sources, targets)
+        flight = entry.revalidations.join((sources, targets), work)
         if decision is Decision.WAIT_COLD:
             extend = entry.progress.extend(self._clock)
             waiter = flight.wait(self._clock.seconds() + PROGRESS_WINDOW, extend)
@@ -245,30 +248,30 @@ class Revalidation(Generic[E]):
         try:
             return Outcome(await waiter)
         except WaitTimeout:
-            error = self._give_up(flight, entry, targets, trial)
+            error = self._give_up(flight, entry, sources, targets, trial)
         except UpstreamFailed as failure:
             error = failure
         except Exception as failure:
-            if isinstance(failure, CancelledError | StoredPageLost) or not entry.usable:
+            if isinstance(failure, CancelledError | StoredPageLost) or not entry.usable(sources):
                 raise
             if isinstance(failure, OSError):
                 _log.error("{what} cannot be written: {error}", what=entry.title, error=failure)
             else:
                 _log.failure("{what}: an error of proxpi's own", what=entry.title)
-            error = UpstreamFailed(self._indexes[0].url, "its response cannot be stored")
-        if not entry.usable:
+            error = UpstreamFailed(sources.indexes[0].url, "its response cannot be stored")
+        if not entry.usable(sources):
             raise error
         return Outcome("STALE", error.copy())
 
-    def may_prefetch(self, entry: E) -> bool:
+    def may_prefetch(self, entry: E, sources: Sources) -> bool:
         """Whether an entry is stale, and of its stale indexes each breaker is closed."""
-        stale = [index for index, _ in self._targets(entry, "stale")]
+        stale = _targets(entry, sources, "stale")
         return bool(stale) and all(
             not index.offline and index.breakers.state(entry.name) is State.CLOSED
             for index in stale
         )
 
-    async def prefetch(self, entry: E) -> int | None:
+    async def prefetch(self, entry: E, sources: Sources) -> int | None:
         """Revalidate an entry, which :meth:`may_prefetch` allows, in the background.
 
         Flights that are under way are observed until they land; no other one is started.
@@ -278,18 +281,19 @@ class Revalidation(Generic[E]):
         :raises StoredPageLost: as :meth:`revalidate`
         """
         if entry.revalidations.under_way:
-            for flight in [entry.revalidations.get(targets) for targets in entry.revalidations]:
+            for flight in [entry.revalidations.get(key) for key in entry.revalidations]:
                 if flight is not None:
                     await flight.landed()
             return None
-        queue = entry.queue = Queue(background=True, admits=partial(self.may_prefetch, entry))
+        admits = partial(self.may_prefetch, entry, sources)
+        queue = entry.queue = Queue(background=True, admits=admits)
         entry.since, before = self._clock.seconds(), entry.progress.bodies
-        work = partial(self._revalidate, entry, "stale")
+        work = partial(self._revalidate, entry, sources, "stale")
         with suppress(UpstreamFailed):
-            await entry.revalidations.join("stale", work).wait()
+            await entry.revalidations.join((sources, "stale"), work).wait()
         return entry.progress.bodies - before if queue.sent else None
 
-    def _lift(self, entry: E) -> None:
+    def _lift(self, entry: E, sources: Sources) -> None:
         """Lift the background flight of an entry, for a client that joins it.
 
         The client gets another flight if an index has failed in this one, where it was not retried,
@@ -298,31 +302,23 @@ class Revalidation(Generic[E]):
         began, entry.since = entry.since, self._clock.seconds()
         hangs = entry.progress.hangs and entry.queue.sent
         overdue = hangs and entry.since >= began + STALE_DEADLINE
-        if overdue or any(i.breakers.failed_since(entry.name, began) for i in self._indexes):
-            entry.revalidations.detach("stale")
+        if overdue or any(each.breakers.failed_since(entry.name, began) for each in sources):
+            entry.revalidations.detach((sources, "stale"))
         if overdue:
-            for index in entry.pending:
-                entry.requests.detach(index)
+            _detach_requests(entry, sources)
             entry.queue = Queue()
         else:
             entry.queue.lift()
 
-    def _targets(
-        self, entry: E, targets: Targets
-    ) -> list[tuple[IndexClient, StoredResponse | None]]:
-        """Return the indexes that get a request, with their last responses."""
-        pairs = zip(self._indexes, entry.responses, strict=True)
-        return [pair for pair in pairs if targets == "all" or pair[0].remaining(pair[1]) <= 0]
-
     def _give_up(
-        self, flight: Flight[Status], entry: E, targets: Targets, trial: bool
+        self, flight: Flight[Status], entry: E, sources: Sources, targets: Targets, trial: bool
     ) -> UpstreamFailed:
-        error = self._indexes[0].timeout_error(entry.name, flight.started)
+        error = sources.indexes[0].timeout_error(entry.name, flight.started)
         if not entry.progress.hangs:
             return error
         if not trial:
-            entry.revalidations.detach(targets, flight)
-        for index in entry.pending:
+            entry.revalidations.detach((sources, targets), flight)
+        for index in [each for each in entry.pending if each in sources]:
             # Beside a trial, another index may be asked that has not been silent for long.
             if not trial or index.breakers.refusal(entry.name):
                 entry.requests.detach(index)
@@ -330,10 +326,8 @@ class Revalidation(Generic[E]):
                 self._note_failure(entry, index, error, flight.started)
         return error
 
-    def _note_failure(
-        self, entry: E, index: IndexClient, error: UpstreamFailed, since: float
-    ) -> None:
-        response = entry.responses[self._indexes.index(index)]
+    def _note_failure(self, entry: E, index: Index, error: UpstreamFailed, since: float) -> None:
+        response = entry.responses.get(index)
         if isinstance(error, Offline) or (response is not None and response.requested_at > since):
             return  # a later request has succeeded
         entry.forced = False
@@ -341,26 +335,25 @@ class Revalidation(Generic[E]):
             _log.warn("{what}: {error}", what=entry.title, name=entry.name, error=error.copy())
         index.breakers.failed(entry.name, error, since)
 
-    async def _revalidate(self, entry: E, targets: Targets) -> Status:
+    async def _revalidate(self, entry: E, sources: Sources, targets: Targets) -> Status:
         entry.progress.begin()
         settled = await all_settled(
             # Flights that send requests to one index at the same time share its response.
             entry.requests.join(
-                index, partial(self._request_entry, entry, index, response, targets)
+                index, partial(self._request_entry, entry, index, sources, targets)
             ).wait()
-            for index, response in self._targets(entry, targets)
+            for index in _targets(entry, sources, targets)
         )
         failures = [each for each in settled if isinstance(each, UpstreamFailed)]
         responses = dict(each for each in settled if not isinstance(each, UpstreamFailed))
         entry.forced = False
         if responses:
             async with entry.lock:
-                last, contents = list(entry.responses), {}
-                for position, index in enumerate(self._indexes):
-                    new = responses.get(index)
+                last, contents = dict(entry.responses), {}
+                for index, new in responses.items():
                     # Of two flights the older one may land later, or confirm a replaced page.
-                    if new is not None and new.supersedes(last[position]):
-                        last[position] = new.stored
+                    if new.supersedes(last.get(index)):
+                        last[index] = new.stored
                         if new.content is not None:
                             contents[index] = new.content
                 await self._store(entry, last, contents)
@@ -369,14 +362,14 @@ class Revalidation(Generic[E]):
         return "MISS" if any(each.content for each in responses.values()) else "REVALIDATED"
 
     async def _request_entry(
-        self, entry: E, index: IndexClient, last: StoredResponse | None, targets: Targets
-    ) -> tuple[IndexClient, IndexResponse[Any]]:
+        self, entry: E, index: Index, sources: Sources, targets: Targets
+    ) -> tuple[Index, IndexResponse[Any]]:
         """Request an entry from one index, unless a breaker refuses it for the stale page."""
-        trial = False
-        if entry.usable and not entry.forced:
+        trial, last, usable = False, entry.responses.get(index), entry.usable(sources)
+        if usable and not entry.forced:
             # A client that wants a file that the stale page does not list is not helped by it.
             trial = index.breakers.admit(entry.name, ignore_page=targets == "all")
-        tries = TRIAL_TRIES if trial else STALE_TRIES if entry.usable else COLD_TRIES
+        tries = TRIAL_TRIES if trial else STALE_TRIES if usable else COLD_TRIES
 
         async def request() -> IndexResponse[Any]:
             nonlocal last
@@ -414,6 +407,20 @@ class Revalidation(Generic[E]):
             entry.pending.remove(index)
         index.breakers.succeeded(entry.name)
         return index, response
+
+
+def _targets(entry: Entry, sources: Sources, targets: Targets) -> list[Index]:
+    """Return the indexes that get a request."""
+    responses = entry.responses
+    return [
+        each for each in sources if targets == "all" or each.remaining(responses.get(each)) <= 0
+    ]
+
+
+def _detach_requests(entry: Entry, sources: Sources) -> None:
+    for index in entry.pending:
+        if index in sources:
+            entry.requests.detach(index)
 
 
 async def with_retries(

@@ -7,7 +7,7 @@ passes through by itself; the functions here read the keys that proxpi acts upon
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from io import BytesIO
 from typing import Any, TypeAlias, TypeGuard
 
@@ -97,6 +97,12 @@ class _ProjectHead(msgspec.Struct, forbid_unknown_fields=True):
 
 to_json = msgspec.json.Encoder().encode
 
+
+class _Name(msgspec.Struct):
+    filename: str
+
+
+_NAME = msgspec.json.Decoder(_Name)
 _START = b'{"filename":"'
 _HEAD = msgspec.json.Decoder(_ProjectHead)
 _ENTRY = msgspec.json.Decoder(dict[str, Any])
@@ -143,6 +149,12 @@ def find(data: bytes, filename: str) -> FileEntry | None:
     """
     start = data.find(b'\n{"filename":' + to_json(filename)) + 1
     return _entry(data[start : data.find(b"\n", start)]) if start else None
+
+
+def without(data: bytes, filenames: Container[str]) -> bytes:
+    """Return an encoded project without some files: for searches, since its head counts them."""
+    head, *lines = data.splitlines(keepends=True)
+    return head + b"".join(line for line in lines if _NAME.decode(line).filename not in filenames)
 
 
 def keys_of(data: bytes) -> Mapping[str, Any]:

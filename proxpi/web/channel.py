@@ -76,7 +76,6 @@ from proxpi.web.request_parser import (
     parse,
 )
 from proxpi.web.response_cache import CachedResponse, ResponseCache
-from proxpi.web.routes import in_tree
 from proxpi.web.transfer import POLL, Output, send_bytes, send_file
 
 #: Seconds for a whole request to come.
@@ -114,12 +113,13 @@ class Limiter(typing.Protocol):
 
 
 class Server(typing.Protocol):
-    """Tells the time, and writes the access log: :class:`proxpi.web.server.Site`."""
+    """Tells the time, knows the views, and writes the access log: `proxpi.web.server.Site`."""
 
     clock: IReactorTime
 
     def log_line(self, method: bytes, path: bytes, status: int, size: int, cache: str) -> str: ...
     def log_response(self, client: str, line: str, seconds: float) -> None: ...
+    def is_read_only(self, target: bytes) -> bool: ...
 
 
 @attrs.frozen(eq=False)
@@ -343,7 +343,7 @@ class Channel(Protocol):
         self._body = Chunks() if head.length is None else Counted(head.length)
         if self._body.done:
             self._answer()
-        elif head.method == b"POST" and not in_tree(head.target) and not refused:
+        elif head.method == b"POST" and not self.site.is_read_only(head.target) and not refused:
             self._state = BODY  # with the deadline of the head
             if head.expects_continue:
                 self.write(_CONTINUE)

@@ -23,7 +23,7 @@ from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from proxpi.files import MissingUpstream
-from proxpi.index import NoSuchFile, NoSuchList, NoSuchProject
+from proxpi.index import FileExcluded, NoSuchFile, NoSuchList, NoSuchProject
 from proxpi.simple import NotListed, caching, printable
 from proxpi.upstream import Offline, UpstreamFailed
 
@@ -40,6 +40,8 @@ _NOT_FOUND = {
     NoSuchFile: "No index lists this file.",
     MissingUpstream: "The index lists this file, but it is not there.",
 }
+#: The errors that :func:`for_error` describes.
+EXPECTED = (NotListed, MissingUpstream, FileExcluded, UpstreamFailed, OSError)
 _JSON = "application/json"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -121,7 +123,7 @@ def respond_later(request: Request, work: Coroutine[Deferred[Any], Any, object])
                 send_error(request, failure)
             except Exception:  # noqa: BLE001 (a bug in proxpi must not leave the request open)
                 request.processingFailed(Failure())
-        elif not failure.check(CancelledError, NotListed, MissingUpstream, UpstreamFailed, OSError):
+        elif not failure.check(*EXPECTED, CancelledError):
             _log.failure("for a client that has disconnected", failure=failure)
 
     deferred = Deferred.fromCoroutine(work)
@@ -142,6 +144,8 @@ def for_error(error: BaseException | None) -> tuple[int, str, Mapping[str, str]]
     for kind, sentence in _NOT_FOUND.items():
         if isinstance(error, kind):
             return 404, sentence, NO_HEADERS
+    if isinstance(error, FileExcluded):
+        return 403, f"{error.filename} is excluded by {error.exclusion.rule}.", NO_HEADERS
     if isinstance(error, OSError):
         _log.error("cache folder: {error}", error=error)
         sentence = f"The cache folder cannot be used: {error.strerror or error}"

@@ -1,7 +1,11 @@
-"""Routes under ``/index/`` and ``/simple/``: a pure function from a path to what it names."""
+"""Routes under ``/index/`` and ``/simple/``, of each view: pure functions from a path to its parts.
+
+The views but ``default`` have their name before that: ``/cu126/index/``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -43,17 +47,35 @@ class RedirectRoute:
 Route: TypeAlias = ListRoute | PageRoute | FileRoute | RedirectRoute
 
 
-def in_tree(path: bytes) -> bool:
-    """Return whether a path lies under one of the roots; doubled slashes count as one."""
-    return path.lstrip(b"/").partition(b"/")[0] in ROOTS
+def find_view(path: bytes, views: Container[bytes]) -> tuple[bytes, bytes] | None:
+    """
+    Return the view of a path and the path within; ``None`` if it lies under none of the roots.
+
+    ====================  =================================
+    Path                  View and path within
+    ====================  =================================
+    /index/demo/          (no name), /index/demo/
+    //simple//demo/       (no name), //simple//demo/
+    /cu126/index/demo/    cu126, /index/demo/
+    /cu126/, /other/x/    ``None``
+    ====================  =================================
+
+    Doubled slashes count as one.
+    """
+    first, slash, rest = path.lstrip(b"/").partition(b"/")
+    if first in ROOTS:
+        return b"", path
+    if first in views and rest.lstrip(b"/").partition(b"/")[0] in ROOTS:
+        return first, slash + rest
+    return None
 
 
 def find_route(path: bytes) -> Route | None:
-    """Find the route of a path, as the client sent it without query; ``None`` is a 404.
+    """Find the route of a path within its view, without query; ``None`` is a 404.
 
     Each segment is percent-decoded once; a slash in it is no separator.
     """
-    if not in_tree(path):
+    if find_view(path, ()) is None:
         return None
     try:
         root, *rest = [unquote_to_bytes(each).decode() for each in path.split(b"/") if each]

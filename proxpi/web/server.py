@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -25,7 +25,7 @@ from twisted.web.server import NOT_DONE_YET
 from proxpi.web import responses
 from proxpi.web.channel import MAX_BODY, Channel
 from proxpi.web.response_cache import Cacheable, ResponseCache
-from proxpi.web.routes import in_tree
+from proxpi.web.routes import find_view
 
 #: Connections on which a refusal is being sent at the same time.
 MAX_REFUSED = 32
@@ -212,7 +212,7 @@ class Site(server.Site):
 
     def __init__(
         self,
-        tree: IResource,
+        views: Mapping[bytes, IResource],
         rest: Callable[[], IResource],
         *,
         clock: IReactorTime,
@@ -221,15 +221,15 @@ class Site(server.Site):
         access: Callable[[str], object],
     ) -> None:
         """
-        :param tree: the resource of all that lies under ``/index/``
+        :param views: the resources of all that lies under ``/index/``, by the segment before that
         :param rest: gives the resource of all other paths; called at the first such request
         :param access: writes a line of the access log
         """
-        server.Site.__init__(self, tree, reactor=clock, parsePOSTFormSubmission=False)
+        server.Site.__init__(self, views[b""], reactor=clock, parsePOSTFormSubmission=False)
         self.clock = clock
         self._limiter = limiter
         self._response_cache = response_cache
-        self._tree = tree
+        self._views = views
         self._rest = rest
         self._write_line = access
         retry = {"Retry-After": str(responses.RETRY_AFTER)}
@@ -251,11 +251,17 @@ class Site(server.Site):
             return self._health if request.path == b"/health" else self._overloaded
         if request.path == b"/health" and request.method in (b"GET", b"HEAD"):
             return self._health
-        if in_tree(request.path) or not _is_text(request.postpath):
-            return self._tree
+        if (found := find_view(request.path, self._views)) is not None:
+            return self._views[found[0]]
+        if not _is_text(request.postpath):
+            return self._views[b""]
         # Doubled slashes count as one, here as well.
         request.postpath = [segment for segment in request.postpath if segment] or [b""]
         return self._rest()
+
+    def is_read_only(self, target: bytes) -> bool:
+        """Return whether a target lies in the tree of a view, which takes no bodies."""
+        return find_view(target, self._views) is not None
 
     def log(self, request: Any) -> None:
         cache = (request.responseHeaders.getRawHeaders(b"X-Cache") or [b"-"])[0].decode("latin-1")

@@ -1,4 +1,4 @@
-"""The resource under ``/index/`` and ``/simple/``: project list, pages, and the way to files.
+"""The resource under ``/index/`` and ``/simple/`` of a view: project list, pages, way to files.
 
 It is a leaf, without Klein: a hit is answered synchronously, anything else once it is fetched.
 """
@@ -20,7 +20,7 @@ from proxpi.web import responses
 from proxpi.web.files import Files
 from proxpi.web.response_cache import Cacheable
 from proxpi.web.responses import WholeResponse, field
-from proxpi.web.routes import FileRoute, ListRoute, PageRoute, RedirectRoute, find_route
+from proxpi.web.routes import FileRoute, ListRoute, PageRoute, RedirectRoute, find_route, find_view
 from proxpi.web.server import Request
 from proxpi.web.transfer import send_bytes, send_file
 
@@ -31,6 +31,9 @@ READ_ONLY = "An index only takes GET and HEAD; nothing can be uploaded here."
 
 @attrs.define(eq=False, slots=False)
 class SimpleApi(Resource):
+    """The tree of one view; `views`: the names of all that have a path of their own."""
+
+    _views: frozenset[bytes]
     _pages: PageCache
     _projects: ProjectListCache
     _files: Files
@@ -40,7 +43,8 @@ class SimpleApi(Resource):
 
     def render(self, request: Request) -> int:
         path, question_mark, query = request.uri.partition(b"?")
-        route = find_route(path)
+        found = find_view(path, self._views)
+        route = find_route(found[1]) if found is not None else None
         if route is None:
             responses.text(404, "There is nothing of this name.").send(request)
         elif request.method == b"OPTIONS":

@@ -13,7 +13,8 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.web.http import PotentialDataLoss
 
-from proxpi.index.client import SMALL, IndexPage, IndexResponse, StoredResponse
+from proxpi.index.client import SMALL
+from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
 from proxpi.index.page_cache import NoSuchProject
 from proxpi.simple import model
 from proxpi.simple.model import Project

@@ -17,7 +17,6 @@ from twisted.internet.task import Clock
 from proxpi.index import list_store
 from proxpi.index.list_parser import BLOCK, project_names
 from proxpi.index.list_store import ListFile, ListStore
-from proxpi.index.representations import Representation
 from proxpi.simple.model import SkippedLinks
 from tests.support.agent import Reply
 from tests.support.cases import root_list
@@ -165,7 +164,7 @@ class UnwritableTests(ListCase):
         assert not self.unhandled()
 
 
-REPRESENTATIONS = [Representation(form, each) for form in (JSON, HTML) for each in (False, True)]
+REPRESENTATIONS = [(form, each) for form in (JSON, HTML) for each in (False, True)]
 #: Its files are elsewhere, since it cannot be written.
 STORE = ListStore(Path("/proc/nowhere/projects"), Clock())
 
@@ -237,7 +236,7 @@ def test_memory(made: Callable[[int], bytes]) -> None:
         blocks = (body[at : at + BLOCK] for at in range(0, len(body), BLOCK))
         found = STORE.write(project_names(blocks, True, SkippedLinks()))
         for packed in (False, True):
-            STORE.write(list_store.render(found, Representation(HTML, packed)))
+            STORE.write(list_store.render(found, HTML, packed))
 
     short, long = (made(count) for count in (20_000, 40_000))
     assert peak(lambda: handle(long)) < 1.5 * peak(lambda: handle(short))

@@ -13,7 +13,7 @@ import pytest
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxpi.index import page_cache, page_store
+from proxpi.index import page_entries, page_store
 from proxpi.index.page_cache import MAX_RELOADS, MIN_REFETCH_AGE, NoSuchFile, NoSuchProject, Page
 from proxpi.index.page_store import PageStore, StoredPage
 from proxpi.simple import model
@@ -349,7 +349,7 @@ class PrefetchTests(PagesCase):
         self.clock.advance(2000)
         self.agent.silent.add(AT_ROOT)
         flight = self.prefetch()
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         self.agent.release(AT_ROOT)
         assert self.result(flight)
         assert not self.pages.is_fresh("demo")
@@ -502,7 +502,7 @@ class SearchTests(PagesCase):
 
     def test_memory(self) -> None:
         """A search, or the question whether a page is fresh, evicts no page from memory."""
-        self.put(page_cache, "MEMORY", 2 * page_cache.OVERHEAD)
+        self.put(page_entries, "MEMORY", 2 * page_entries.OVERHEAD)
         self.indexes.says(AT_ROOT, project_page("a.zip"))
         page = self.page()
         for number in range(10):
@@ -535,12 +535,12 @@ class SearchTests(PagesCase):
 class MemoryTests(PagesCase):
     def setUp(self) -> None:
         super().setUp()
-        self.put(page_cache, "MEMORY", 4 * page_cache.OVERHEAD)
+        self.put(page_entries, "MEMORY", 4 * page_entries.OVERHEAD)
         for name in "abcde":
             self.indexes.says(f"{ROOT}{name}/", project_page(f"{name}.zip"))
 
     def held(self) -> dict[str, Any]:
-        pages: Any = self.pages
+        pages: Any = self.entries
         entries: dict[str, Any] = pages._entries
         return entries
 
@@ -758,14 +758,14 @@ class SuppressedTests(MetadataCase):
         self.clock.advance(60)
         assert self.advertised() == [ONE, TWO]
         self.suppress_metadata(ONE)
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         assert self.advertised() == [ONE, TWO]
 
     def test_while_it_is_rendered(self) -> None:
         """A representation that is being rendered meanwhile is not served any more."""
         self.start()
         jobs = Jobs()
-        self.pages._in_thread = jobs
+        self.entries.in_thread = jobs
         ask = run(self.pages.fetch("demo", JSON, True))
         suppressed = run(self.pages.suppress_metadata("demo", ONE))
         jobs.end()
@@ -812,7 +812,7 @@ class ExtractedTests(MetadataCase):
         """The next responses have the digest and a new tag, and cost no request."""
         self.core_metadata()
         changed: list[str | None] = []
-        self.pages.changed = changed.append
+        self.entries.changed = changed.append
         self.advertise(ONE)
         assert changed == ["demo"]
         self.advertise(ONE, project="absent")
@@ -845,7 +845,7 @@ class ExtractedTests(MetadataCase):
         self.put(page_store, "__version__", "0.0.0")
         self.start()
         assert self.advertised() == [ONE]
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         assert self.advertised() == [ONE]
         self.build(ROOT, EXTRA)
         self.indexes.says(AT_ROOT, new)
@@ -909,7 +909,7 @@ class ExtractedTests(MetadataCase):
     def test_together(self) -> None:
         """Digests that come while the page is written are written together, once."""
         jobs = Jobs()
-        self.pages._in_thread = jobs
+        self.entries.in_thread = jobs
         wheels = [bare(number) for number in range(50)]
         self.lists(*wheels)
         self.clock.advance(1801)
@@ -950,7 +950,7 @@ class ExtractedTests(MetadataCase):
     def test_deleted_meanwhile(self) -> None:
         """Nothing of a superseded page is stored."""
         jobs = Jobs()
-        self.pages._in_thread = jobs
+        self.entries.in_thread = jobs
         work = run(self.pages.advertise_metadata("demo", ONE, WHEEL_DIGEST, METADATA_DIGEST))
         self.result_of_clear(jobs)
         self.result(work)
@@ -958,6 +958,6 @@ class ExtractedTests(MetadataCase):
         assert self.advertised() == []
 
     def result_of_clear(self, jobs: Jobs) -> None:
-        cleared = self.pages.clear()
+        cleared = self.entries.clear()
         jobs.end()
         self.result(cleared)

@@ -69,25 +69,25 @@ class InvalidatedTests(GenerationCase):
                 assert self.page().status == "HIT"
                 self.start()
                 assert self.page().status == "HIT"
-                self.pages.invalidate("demo")
+                self.entries.invalidate("demo")
 
     def test_invalidated(self) -> None:
         """A page is invalidated at once, also without an entry in memory, and repeatedly."""
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         self.assert_invalidated()
         self.start()
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         self.assert_invalidated()
         self.page()
-        self.pages.invalidate("demo")
-        self.pages.invalidate("demo")
-        pages: Any = self.pages
+        self.entries.invalidate("demo")
+        self.entries.invalidate("demo")
+        pages: Any = self.entries
         pages._entries.clear()
         self.assert_invalidated()
 
     def test_fallback(self) -> None:
         """In an outage the invalidated page is served as stale, after a restart, too."""
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         for _ in range(2):
             self.indexes.says(AT_ROOT, Reply(500))
             page = self.slow_page()
@@ -102,7 +102,7 @@ class InvalidatedTests(GenerationCase):
         """A response that came since stays; that of the other index stays invalidated."""
         self.begin(project_page("a.zip"), project_page("b.zip"))
         self.page()
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         self.indexes.says(AT_EXTRA, Reply(500))
         assert self.slow_page().status == "STALE"
         self.indexes = attrs.evolve(self.indexes)  # as a new process, whose breakers are closed
@@ -116,7 +116,7 @@ class InvalidatedTests(GenerationCase):
         """A page that lacks only its name at the DELETE never gets it, nor an unwritten one."""
 
         def invalidate() -> None:
-            self.pages.invalidate("demo")
+            self.entries.invalidate("demo")
 
         for meanwhile in (invalidate, refuse):
             self.setUp()
@@ -139,17 +139,17 @@ class InvalidatedTests(GenerationCase):
         """If the disk refuses, that is an error, and nothing has changed."""
         self.put(atomic_files, "overwrite", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            self.pages.invalidate("demo")
+            self.entries.invalidate("demo")
         self.put(atomic_files, "discard", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            self.pages.clear()
+            self.entries.clear()
         assert self.page().status == "HIT"
 
     def test_nothing_stored(self) -> None:
         """Neither the DELETE nor the request of an absent page makes a file."""
         before = sorted(self.folder.rglob("*"))
         for number in range(10):
-            self.pages.invalidate(f"unknown-{number}")
+            self.entries.invalidate(f"unknown-{number}")
             self.error(self.ask(f"unknown-{number}"), NoSuchProject)
         assert sorted(self.folder.rglob("*")) == before
 
@@ -170,7 +170,7 @@ class FlightTests(PagesCase):
             asks = []
             for number in range(3):
                 if number:
-                    self.pages.invalidate("demo")
+                    self.entries.invalidate("demo")
                 asks.append(self.ask())
             pages = [project_page(f"{number}.zip") for number in range(3)]
             for place in order:
@@ -184,7 +184,7 @@ class FlightTests(PagesCase):
     def test_absent(self) -> None:
         """A late absence removes nothing that was stored after the DELETE."""
         early = self.ask()
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         self.agent.silent.clear()
         assert self.page().status == "MISS"
         self.agent.answer(AT_ROOT, Reply(404), 0)
@@ -202,7 +202,7 @@ class FlightTests(PagesCase):
         self.clock.advance(1801)
         self.agent.silent.add(AT_ROOT)
         early = self.ask(form=HTML)
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         self.ask()
         self.indexes.says(AT_ROOT, project_page("b.zip"))
         self.agent.answer(AT_ROOT, project_page("b.zip"), 1)
@@ -212,7 +212,7 @@ class FlightTests(PagesCase):
 
 class ClearedTests(GenerationCase):
     def clear(self) -> None:
-        self.result(self.pages.clear())
+        self.result(self.entries.clear())
 
     def stored(self) -> list[str]:
         return [path.name for path in self.folder.rglob("*") if path.is_file()]
@@ -246,15 +246,15 @@ class ClearedTests(GenerationCase):
         for late in (False, True):
             assert self.stored() == []
             assert self.pages.ready("demo", JSON, False) is None
-            in_thread, self.pages._in_thread = self.pages._in_thread, (jobs := Jobs())
+            in_thread, self.entries.in_thread = self.entries.in_thread, (jobs := Jobs())
             ask = self.ask()
             if late:  # written, but the reactor's thread does not know
                 jobs.run()
-            cleared = self.pages.clear()
+            cleared = self.entries.clear()
             jobs.end()
             self.result(cleared)
             assert files(self.result(ask)) == ["a.zip"]
-            self.pages._in_thread = in_thread
+            self.entries.in_thread = in_thread
         self.during_write(self.clear)
         assert files(self.page()) == ["a.zip"]
         assert self.stored() == []
@@ -324,6 +324,7 @@ class LostTests(GenerationCase):
     def damage(self, section: str) -> None:
         stored = self.store.load("demo")
         assert stored is not None
+        (section,) = (each for each in stored.sections if each.endswith(section))
         whole = bytearray(self.path.read_bytes())
         whole[stored.sections[section].start + stored.start] ^= 1
         self.path.write_bytes(whole)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from proxpi.index import entry_store, page_store
-from proxpi.index.client import StoredResponse
+from proxpi.index.index_response import StoredResponse
 from proxpi.index.page_store import DOCUMENT, PageStore, StoredPage
 from tests.support import indexes
 from tests.support.cases import FolderCase

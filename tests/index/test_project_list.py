@@ -17,7 +17,14 @@ from twisted.web.http import PotentialDataLoss
 
 from proxpi import atomic_files
 from proxpi.index.list_store import ListFile, ListStore
-from proxpi.index.project_list import UNWRITABLE_TIME, NoSuchList, ProjectList, ProjectListCache
+from proxpi.index.project_list import (
+    UNWRITABLE_TIME,
+    ListEntries,
+    NoSuchList,
+    ProjectList,
+    ProjectListCache,
+)
+from proxpi.index.sources import Member, Members, View
 from proxpi.upstream.errors import UpstreamFailed
 from proxpi.upstream.response import SizeLimit
 from tests.support.agent import Reply
@@ -38,11 +45,11 @@ class LoadingCase(StoredListCase):
     def load_while(self, delete: str) -> Deferred[ProjectList]:
         """Request the list, and let a ``DELETE`` come between the reading and its end."""
         self.restart()
-        at_once, self.projects._in_thread = self.projects._in_thread, (jobs := Jobs())
+        at_once, self.entries._in_thread = self.entries._in_thread, (jobs := Jobs())
         ask = self.ask()
         jobs.run()
-        self.projects._in_thread = at_once
-        getattr(self.projects, delete)()
+        self.entries._in_thread = at_once
+        getattr(self.entries, delete)()
         jobs.end()
         return ask
 
@@ -98,7 +105,7 @@ class SingleTests(ListCase):
         """Requests for one representation share its file; a client that leaves stops nothing."""
         self.indexes.says(ROOT, root_list(["a"]))
         self.list()
-        self.projects._in_thread = jobs = Jobs()
+        self.entries._in_thread = jobs = Jobs()
         leaver, *asks = [self.ask(HTML) for _ in range(3)]
         leaver.cancel()
         self.error(leaver, CancelledError)
@@ -115,8 +122,9 @@ class SingleTests(ListCase):
         ):
             self.build(ROOT)
             self.indexes.says(ROOT, reply)
-            self.result(run(self.projects._load()))
-            self.projects._in_thread = jobs = Jobs()
+            self.result(run(self.entries.load()))
+            (client,) = self.indexes.clients
+            client.in_thread = self.entries._in_thread = jobs = Jobs()
             ask = self.ask()
             self.pending(ask)
             jobs.end()
@@ -240,12 +248,15 @@ class ColdTests(ListCase):
         """A list that arrives steadily is waited for, however long; one that drips is not."""
         for size, whole in ((1, False), (4000, True)):
             network = Network(PLAIN)
-            projects = ProjectListCache(
-                indexes=[index_client(PLAIN, 60.0, network.upstream)],
-                upstream=network.upstream,
+            client = index_client(PLAIN, 60.0, network.upstream)
+            entries = ListEntries(
+                indexes=[client],
                 clock=network.reactor,
                 store=ListStore(self.place, network.reactor),
                 in_thread=at_once,
+            )
+            projects = ProjectListCache(
+                View("default", (client,), Members([Member(client)])), entries
             )
             body = root_list(f"p{number}" for number in range(8_000)).body
             ask = run(projects.fetch(JSON, False))
@@ -323,15 +334,15 @@ class InvalidatedTests(LoadingCase):
 
     def test_revalidated(self) -> None:
         """An invalidated list is fetched again before it is used, also after a restart."""
-        self.projects.invalidate()
+        self.entries.invalidate()
         assert self.projects.ready(JSON, False) is None
         self.assert_requested()
-        self.projects.invalidate()  # while it is unloaded
+        self.entries.invalidate()  # while it is unloaded
         self.indexes.says(ROOT, root_list(["d"]))
         assert (names(self.list()), self.list().status) == (["d"], "HIT")
-        self.projects.invalidate()
+        self.entries.invalidate()
         self.restart()
-        self.projects.invalidate()
+        self.entries.invalidate()
         self.assert_requested()
 
     def test_while_loading(self) -> None:
@@ -341,7 +352,7 @@ class InvalidatedTests(LoadingCase):
 
     def test_outage(self) -> None:
         """While the index fails, an invalidated list is served stale, also after a restart."""
-        self.projects.invalidate()
+        self.entries.invalidate()
         self.indexes.says(ROOT, Reply(500))
         for _ in range(2):
             found = self.result(self.slow())
@@ -353,7 +364,7 @@ class InvalidatedTests(LoadingCase):
         self.clock.advance(2000)
         self.agent.silent.add(ROOT)
         early = self.ask()
-        self.projects.invalidate()
+        self.entries.invalidate()
         self.agent.silent.clear()
         self.indexes.says(ROOT, root_list(["new"]))
         assert names(self.list()) == ["new"]
@@ -369,7 +380,7 @@ class InvalidatedTests(LoadingCase):
         save = ListStore.save
 
         def invalidate(*arguments: Any, **keywords: Any) -> None:
-            self.projects.invalidate()
+            self.entries.invalidate()
             save(*arguments, **keywords)
 
         self.clock.advance(1801)
@@ -387,7 +398,7 @@ class InvalidatedTests(LoadingCase):
 
         self.put(atomic_files, "overwrite", refuse)
         self.put(atomic_files, "discard", refuse)
-        for delete in (self.projects.invalidate, self.projects.clear):
+        for delete in (self.entries.invalidate, self.entries.clear):
             with pytest.raises(OSError, match="Read-only"):
                 delete()
         assert self.list().status == "HIT"
@@ -400,7 +411,7 @@ class ClearedTests(LoadingCase):
         for restarted in (False, True):
             if restarted:
                 self.restart()
-            self.projects.clear()
+            self.entries.clear()
             assert not list(self.folder.rglob("*.list"))
             assert names(self.list()) == ["b", "a"]
             assert self.agent.asked[-1].header("If-None-Match") is None
@@ -408,7 +419,7 @@ class ClearedTests(LoadingCase):
 
     def test_outage(self) -> None:
         """While the index fails, there is no list, also after a restart."""
-        self.projects.clear()
+        self.entries.clear()
         self.indexes.says(ROOT, Reply(503))
         for _ in range(2):
             self.error(self.slow(), UpstreamFailed)
@@ -428,7 +439,7 @@ class ClearedTests(LoadingCase):
         self.clock.advance(200)
         self.agent.silent.add(EXTRA)
         ask = self.ask()
-        self.projects.clear()
+        self.entries.clear()
         self.agent.release(EXTRA)
         assert names(self.result(ask)) == ["a", "b", "c"]
         assert self.projects.ready(JSON, False) is None
@@ -452,7 +463,7 @@ class UnwritableTests(StoredListCase):
         for _ in range(10):
             assert self.list().status == "STALE"
         assert self.asks == 1
-        self.projects.invalidate()  # an operator need not wait
+        self.entries.invalidate()  # an operator need not wait
         self.list()
         assert self.asks == 2
         full = False
@@ -471,7 +482,7 @@ class UnwritableTests(StoredListCase):
             return begin(store) if left else open("/dev/full", "r+b")
 
         self.put(ListStore, "temporary", temporary)
-        for number in range(1, 8):
+        for number in range(1, 6):
             left = number
             asked = len(self.agent.asked)
             for _ in range(2):

@@ -286,7 +286,7 @@ class StaleTests(PagesCase):
 
     def test_forced(self) -> None:
         """After a DELETE the first client waits for a silent index, the next ones do not."""
-        self.pages.invalidate("demo")
+        self.entries.invalidate("demo")
         self.agent.silent.add(AT_ROOT)
         ask = self.ask()
         self.clock.advance(4.9)
@@ -620,7 +620,7 @@ class IndexScopeTests(ScopeCase):
         self.put(revalidation, "PAUSES", (0.0, 0.0, 0.0))
         for failure in INDEX_FAILURES:
             self.hold()
-            self.pages.invalidate("demo")
+            self.entries.invalidate("demo")
             assert self.page("demo").status == "MISS"
             self.clock.advance(2000)
             self.break_(failure)

@@ -12,6 +12,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxpi.index import PageCache
 from proxpi.prefetch import candidates, decide, drive
 from proxpi.prefetch.drive import MAX_AGE, RUN_TIMEOUT, USE_TIMEOUT
 from tests.support.agent import Reply, Silence
@@ -336,13 +337,13 @@ class Prefetching(PrefetchCase):
         self.connect().ask("GET", "/index/limited/", PIP, ACCEPT)
         self.requested()
         calls: list[str] = []
-        may_prefetch = self.pages.prefetch
+        may_prefetch = PageCache.prefetch
 
-        async def prefetch(name: str, *variant: Any) -> int | None:
+        async def prefetch(pages: PageCache, name: str, *variant: Any) -> int | None:
             calls.append(name)
-            return await may_prefetch(name, *variant)
+            return await may_prefetch(pages, name, *variant)
 
-        self.put(type(self.pages), "prefetch", staticmethod(prefetch))
+        self.put(PageCache, "prefetch", prefetch)
         self.page("app", "X-Other: head")
         assert self.requested() == []
         assert 0 < len(calls) <= 4

@@ -25,6 +25,7 @@ from proxpi.atomic_files import ThrottledLog
 from proxpi.index.breaker import Breakers
 from proxpi.index.client import IndexClient, Root
 from proxpi.index.page_store import PageStore
+from proxpi.index.sources import Member, Members, View
 from proxpi.simple import urls
 from proxpi.upstream import tls
 from proxpi.upstream.address_policy import AddressPolicy
@@ -69,6 +70,7 @@ def upstream_client(
 def index_client(url: str, ttl: float, through: UpstreamClient) -> IndexClient:
     root = Root(url, through, through.clock)
     return IndexClient(
+        name=urls.origin(url).host,
         url=url,
         ttl=ttl,
         upstream=through,
@@ -95,6 +97,11 @@ class Indexes:
             index_client(url, ttl, self.upstream)
             for url, ttl in zip(self.urls, self.ttls, strict=False)
         ]
+
+    def view(self) -> View:
+        """Return the view of all indexes."""
+        clients = tuple(self.clients)
+        return View("default", clients, Members([Member(each) for each in clients]))
 
     def says(self, url: str, reply: Reply | Exception) -> None:
         self.agent.at(url, reply)

@@ -9,7 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from proxpi.index.exclusions import Exclusions
 from proxpi.index.page_cache import Page, PageCache
+from proxpi.index.page_entries import PageEntries
+from proxpi.index.rules import Rules
+from proxpi.settings import RuleSettings
 from proxpi.simple.negotiate import Serialization
 from proxpi.upstream.errors import UpstreamFailed
 from tests.support.agent import Reply
@@ -50,6 +54,8 @@ def _giving(result: Any) -> Callable[[], Any]:
 
 
 class PagesCase(FolderCase):
+    rule_settings: Any = RuleSettings()
+
     def setUp(self) -> None:
         super().setUp()
         self.epoch = 1_000_000.0
@@ -70,9 +76,18 @@ class PagesCase(FolderCase):
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
         self.store = page_store(self.folder / ".proxpi/pages", self.clock, self.wall)
-        self.pages = PageCache(
-            indexes=self.indexes.clients, clock=self.clock, store=self.store, in_thread=at_once
+        self.rules = Rules(self.rule_settings)
+        self.entries = PageEntries(
+            indexes=self.indexes.clients,
+            clock=self.clock,
+            wall=self.wall,
+            store=self.store,
+            in_thread=at_once,
+            rules=self.rules,
+            exclusions=Exclusions(),
         )
+        self.rules.changed.append(self.entries.rules_changed)
+        self.pages = PageCache(self.indexes.view(), self.entries)
 
     def wall(self) -> float:
         return self.clock.seconds() + self.epoch

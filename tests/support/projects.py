@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from proxpi.index import revalidation
 from proxpi.index.list_store import ListStore
-from proxpi.index.project_list import ProjectList, ProjectListCache
+from proxpi.index.project_list import ListEntries, ProjectList, ProjectListCache
 from proxpi.simple.negotiate import Serialization
 from tests.support.agent import Reply
 from tests.support.cases import FolderCase, at_once, root_list, run
@@ -64,13 +64,13 @@ class ListCase(FolderCase):
     def restart(self) -> None:
         for index in self.indexes.clients:
             index.breakers.succeeded("")
-        self.projects = ProjectListCache(
+        self.entries = ListEntries(
             indexes=self.indexes.clients,
-            upstream=self.indexes.upstream,
             clock=self.clock,
             store=ListStore(self.place, self.clock, lambda: self.clock.seconds() + self.skew),
             in_thread=at_once,
         )
+        self.projects = ProjectListCache(self.indexes.view(), self.entries)
 
     def ask(self, form: Serialization = JSON, compressed: bool = False) -> Deferred[ProjectList]:
         return run(self.projects.fetch(form, compressed))

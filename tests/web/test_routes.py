@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.web.routes import FileRoute, ListRoute, PageRoute, RedirectRoute, find_route, in_tree
+from proxpi.web.routes import FileRoute, ListRoute, PageRoute, RedirectRoute, find_route, find_view
 
 ROUTES = {
     b"/index/": ListRoute(),
@@ -52,14 +52,32 @@ OUTSIDE = [
 def test_routes() -> None:
     """Every spelling of a page or file has its route; a page has one URL in normal form."""
     assert {path: find_route(path) for path in ROUTES} == ROUTES
-    assert all(map(in_tree, ROUTES))
+    assert all(find_view(path, ()) == (b"", path) for path in ROUTES)
 
 
 @pytest.mark.parametrize("path", [*(b"/index/" + name for name in NAMELESS), *OUTSIDE])
 def test_no_route(path: bytes) -> None:
     """A path outside the tree, or that can name no project or file, has no route."""
     assert find_route(path) is None
-    assert in_tree(path) is (path not in OUTSIDE)
+    assert (find_view(path, ()) is None) is (path in OUTSIDE)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (b"/cu126/index/demo/", (b"cu126", b"/index/demo/")),
+        (b"//cu126//simple//demo/", (b"cu126", b"//simple//demo/")),
+        (b"/cu126/index", (b"cu126", b"/index")),
+        (b"/index/cu126/index/", (b"", b"/index/cu126/index/")),
+        (b"/cu126/", None),
+        (b"/cu126", None),
+        (b"/other/index/demo/", None),
+        (b"/cu126/cache/demo", None),
+    ],
+)
+def test_views(path: bytes, found: tuple[bytes, bytes] | None) -> None:
+    """The name of a view stands before the tree; other paths lie outside."""
+    assert find_view(path, {b"cu126"}) == found
 
 
 SEGMENTS = st.lists(

@@ -12,6 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxpi.index.page_cache import PageCache
+from proxpi.index.page_entries import PageEntries
 from proxpi.web.server import CLOSE_TIMEOUT, DRAIN_POLL, MAX_REFUSED, escaped
 from tests.support.agent import Reply
 from tests.support.cases import MIB, ProxpiCase
@@ -140,7 +141,7 @@ class OwnErrors(ProxpiCase):
         """A bug in a coroutine, or below Klein, is treated no differently."""
         self.build()
         self.put(PageCache, "fetch", fail)
-        self.put(PageCache, "invalidate", lambda *_: (_ for _ in ()).throw(Bug("secret")))
+        self.put(PageEntries, "invalidate", lambda *_: (_ for _ in ()).throw(Bug("secret")))
         for method, path in (
             ("GET", "/index/demo/"),
             ("HEAD", "/index/demo/"),

@@ -6,11 +6,12 @@ something: each such request passes one check (:meth:`AdminApi._check_change`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import attrs
+import msgspec
 from klein import Klein
 from twisted.internet.defer import FirstError, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
@@ -19,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from proxpi import metrics
 from proxpi.files import Mirror
-from proxpi.index import PageCache, ProjectListCache
+from proxpi.index import ListEntries, PageEntries
 from proxpi.prefetch import locks
 from proxpi.simple import names
 from proxpi.upstream import UpstreamFailed
@@ -53,21 +54,25 @@ class AdminApi:
     """Everything but pages and files.
 
     :ivar hosts: names in ``Host`` under which a browser may change something
+    :ivar views: the names of those that have a path of their own
+    :ivar statistics: makes the object that ``/stats`` serves
     """
 
-    _pages: PageCache
-    _projects: ProjectListCache
+    _pages: PageEntries
+    _projects: ListEntries
     _mirror: Mirror
     _prefetch: LockPrefetch
     _hosts: frozenset[str]
+    _views: Sequence[str]
     _exposition: Callable[[], bytes]
+    _statistics: Callable[[], Mapping[str, object]]
 
     app = Klein()
     app.url_map.strict_slashes = False
 
     @app.route("/", methods=["GET"])
     async def page(self, request: Request) -> bytes:
-        return (await admin_page(request)).apply(request)
+        return (await admin_page(request, self._views)).apply(request)
 
     @app.route("/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
@@ -77,6 +82,11 @@ class AdminApi:
     def metrics(self, request: Request) -> bytes:
         body, headers = self._exposition(), responses.NO_STORE
         return responses.document(200, body, metrics.CONTENT_TYPE, headers).apply(request)
+
+    @app.route("/stats", methods=["GET"])
+    def stats(self, request: Request) -> bytes:
+        body = msgspec.json.encode(self._statistics())
+        return responses.document(200, body, "application/json", responses.NO_STORE).apply(request)
 
     @app.route("/cache/list", methods=["DELETE"])
     def delete_list(self, request: Request) -> bytes:

@@ -1,8 +1,9 @@
-"""The admin page: lines to copy and two forms, rendered from a template, without JavaScript."""
+"""The admin page: lines to copy, by view, and two forms, from a template, without JavaScript."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from twisted.python.filepath import FilePath
 from twisted.web.server import Request
@@ -21,9 +22,12 @@ _HEADERS = {
 }
 
 
-async def admin_page(request: Request) -> WholeResponse:
-    """Render the page, with the address under which the client sees it."""
-    body = b"<!DOCTYPE html>\n" + await flattenString(request, _AdminPage())
+async def admin_page(request: Request, views: Sequence[str]) -> WholeResponse:
+    """Render the page, with the address under which the client sees it.
+
+    :param views: the names of those that have a path of their own
+    """
+    body = b"<!DOCTYPE html>\n" + await flattenString(request, _AdminPage(views))
     return document(200, body, "text/html; charset=utf-8", _HEADERS)
 
 
@@ -32,19 +36,32 @@ class _AdminPage(Element):
 
     loader = XMLFile(FilePath(__file__).sibling("page.xml"))
 
+    def __init__(self, views: Sequence[str]) -> None:
+        super().__init__()
+        self._views = views
+
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
         """Fill in what depends on the request."""
         scheme = "https" if request.isSecure() else "http"
         host = field(request, b"Host") or "127.0.0.1:5000"
+        self._base = f"{scheme}://{host}/"
         done = _done(request)
         return tag.fillSlots(
             version=__version__,
-            index=f"{scheme}://{host}/index/",
+            index=f"{self._base}index/",
             host=re.sub(r":\d*$", "", host),
             done=done,
             done_class="done" if done else "nothing",
         )
+
+    @renderer
+    def views(self, request: Request, tag: Tag) -> Iterator[Tag]:
+        """Repeat the lines for each view."""
+        for name in self._views:
+            yield tag.clone().fillSlots(
+                view=name, path=f"{name}/index/", view_index=f"{self._base}{name}/index/"
+            )
 
 
 def _done(request: Request) -> str:

@@ -30,9 +30,8 @@ from zope.interface import implementer
 from proxpi.files import Mirror, MissingUpstream, OpenFile
 from proxpi.index import PageCache
 from proxpi.prefetch import lock_formats, locks
-from proxpi.simple import NotListed, Serialization, printable
+from proxpi.simple import Serialization, printable
 from proxpi.single_flight import InThread
-from proxpi.upstream import UpstreamFailed
 from proxpi.web import responses
 
 #: Projects, and files, that one request fetches at a time.
@@ -69,7 +68,7 @@ class _OtherDigest(Exception):
 
 
 _PAGE = msgspec.json.Decoder(_Page)
-_ERRORS = (NotListed, MissingUpstream, UpstreamFailed, OSError)
+_ERRORS = responses.EXPECTED
 
 
 @attrs.frozen(eq=False)
