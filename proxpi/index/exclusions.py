@@ -79,6 +79,13 @@ class Exclusions:
             oldest = next(iter(self._projects))
             self._files -= len(self._projects.pop(oldest).known)
 
+    def add(self, project: str, filename: str, exclusion: Exclusion, view: str = "default") -> None:
+        """Note one file, which a client has requested: its page may not be merged yet."""
+        noted = self._projects.get(project)
+        before = noted.views.get(view, {}) if noted is not None else {}
+        if before.get(filename) != exclusion:
+            self.note(project, {**before, filename: exclusion}, view)
+
     def __iter__(self) -> Iterator[tuple[str, str, Exclusion]]:
         """Iterate over project, file and exclusion; a file once, however many views list it."""
         for name, noted in self._projects.items():

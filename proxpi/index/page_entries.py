@@ -185,7 +185,7 @@ class PageEntries:
                     continue
                 document = self._document(entry, index)
                 if (file := find(document, filename)) is not None:
-                    self._require_allowed(entry.name, file, document)
+                    self._require_allowed(entry.name, file, document, sources)
                     stated = advertise(file, self._extracted(entry))
                     private, extracted = index.guards(file["url"]), stated is not file
                     listed = ListedFile(stated, private, entry.name, extracted)
@@ -195,12 +195,15 @@ class PageEntries:
                 self._account(entry)
         return listed
 
-    def _require_allowed(self, name: str, file: FileEntry, document: bytes) -> None:
+    def _require_allowed(
+        self, name: str, file: FileEntry, document: bytes, sources: Sources
+    ) -> None:
         if (rules := self.rules.of(name)) is None:
             return
         times = b'"upload-time":' in document
         exclusion = rules.judge(file, self.wall(), times=times)
         if exclusion is not None:
+            self._exclusions.add(name, file["filename"], exclusion, sources.key)
             raise FileExcluded(file["filename"], exclusion)
 
     def read_body(self, entry: PageEntry, representation: Representation) -> Body | None:
@@ -291,9 +294,8 @@ class PageEntries:
             old = entry.bodies.get(representation)
             if old is None or (old.etag, old.ruling) != (body.etag, body.ruling):
                 entry.bodies[representation] = body
-            if body.ruling is not None:
-                key = representation.sources.key
-                self._exclusions.note(entry.name, body.ruling.excluded, key)
+            excluded = body.ruling.excluded if body.ruling is not None else {}
+            self._exclusions.note(entry.name, excluded, representation.sources.key)
 
     def _extracted(self, entry: PageEntry) -> Extracted:
         """Return the core metadata that was extracted, or raise `StoredPageLost`."""

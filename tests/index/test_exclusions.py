@@ -112,3 +112,14 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found.note("e", {f"e-{number}.zip": DENIED for number in range(5)})
     assert {project for project, _, _ in found} == {"e"}
     assert len(found.as_json()) == 5
+
+
+def test_added() -> None:
+    """A file that a client requests is noted beside those of its page, once."""
+    found, counted = Exclusions(), Counted()
+    found.add("demo", "a.zip", DENIED)
+    found.note("demo", {"a.zip": DENIED, "b.zip": DENIED})
+    for _ in range(2):
+        found.add("demo", "c.zip", DENIED)
+    assert [file for _, file, _ in found] == ["a.zip", "b.zip", "c.zip"]
+    assert counted.since() == {"deny": 3}

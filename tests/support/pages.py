@@ -76,6 +76,7 @@ class PagesCase(FolderCase):
     def start(self) -> None:
         """Begin with what lies in the folder, as after a restart."""
         self.store = page_store(self.folder / ".proxpi/pages", self.clock, self.wall)
+        self.exclusions = Exclusions()
         self.rules = Rules(self.rule_settings)
         self.entries = PageEntries(
             indexes=self.indexes.clients,
@@ -84,7 +85,7 @@ class PagesCase(FolderCase):
             store=self.store,
             in_thread=at_once,
             rules=self.rules,
-            exclusions=Exclusions(),
+            exclusions=self.exclusions,
         )
         self.rules.changed.append(self.entries.rules_changed)
         self.pages = PageCache(self.indexes.view(), self.entries)
