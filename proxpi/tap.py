@@ -45,6 +45,7 @@ from proxpi.files import (
 )
 from proxpi.index import (
     Breakers,
+    DenyFiles,
     Exclusions,
     Index,
     IndexClient,
@@ -129,7 +130,7 @@ def build(
     :param access: writes a line of the access log
     :param agent: sends requests to upstreams in place of the real agent
     :param wall: gives the seconds since the epoch, for the rules
-    :raises SettingsError: for a proxy, or for certificates, that cannot be used
+    :raises SettingsError: for a proxy, certificates, or a file of rules that cannot be used
     """
     ttls = [index.ttl for index in settings.indexes]
     # A page that is stale at once would be requested again, and clients need the only connection.
@@ -165,7 +166,8 @@ def build(
         View(each.name, tuple(by_name[name] for name in each.indexes), members)
         for each in settings.views
     ]
-    rules, exclusions = Rules(settings.rules), Exclusions()
+    deny_files = DenyFiles.open(settings.rules.deny_files, reactor, resources.reads)
+    rules, exclusions = Rules(settings.rules, deny_files), Exclusions(wall)
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
     entries = PageEntries(
         indexes=members.indexes,
@@ -270,6 +272,7 @@ def build(
         limiter=limiter,
         response_cache=response_cache,
         site=site,
+        background=[deny_files],
     )
 
 

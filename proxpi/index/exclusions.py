@@ -14,7 +14,8 @@ that was forgotten is new again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 from twisted.logger import Logger
@@ -45,8 +46,12 @@ class _Project:
 
 @attrs.define(eq=False)
 class Exclusions:
-    """The exclusions of the pages that were merged last."""
+    """The exclusions of the pages that were merged last.
 
+    `wall` gives the seconds since the epoch.
+    """
+
+    _wall: Callable[[], float] = time.time
     _projects: dict[str, _Project] = attrs.field(init=False, factory=dict)
     _files: int = attrs.field(init=False, default=0)
 
@@ -88,10 +93,12 @@ class Exclusions:
 
     def __iter__(self) -> Iterator[tuple[str, str, Exclusion]]:
         """Iterate over project, file and exclusion; a file once, however many views list it."""
+        now = self._wall()
         for name, noted in self._projects.items():
             files = {file: each for view in noted.views.values() for file, each in view.items()}
             for file, each in files.items():
-                yield name, file, each
+                if each.available_at is None or now < each.available_at:
+                    yield name, file, each
 
     def as_json(self) -> list[dict[str, str | None]]:
         """Return what is excluded now, by project, file, rule and available (RFC 3339)."""

@@ -15,8 +15,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 import msgspec
-from packaging.utils import InvalidSdistFilename, parse_sdist_filename
-from packaging.version import InvalidVersion, Version
 
 from proxpi.index.compression import compress
 from proxpi.index.index_response import IndexPage, StoredResponse
@@ -32,13 +30,19 @@ from proxpi.index.page_store import (
 )
 from proxpi.index.rules import Exclusion, ProjectRules, apply, states_times
 from proxpi.index.sources import Sources
-from proxpi.simple import FileEntry, Project, Serialization, model, render_html, render_json
+from proxpi.simple import (
+    FileEntry,
+    Project,
+    Serialization,
+    model,
+    render_html,
+    render_json,
+    versions,
+)
 
 #: Statuses of PEP 792, the strongest first. An unknown one is stronger than ``active`` alone:
 #: it says something, but clients can act upon those that they know.
 _STATUSES = ("quarantined", "archived", "deprecated", None, "active")
-#: Characters of a file name in which a version is looked for; no folder takes as many.
-_LONGEST_NAME = 1000
 
 T = TypeVar("T")
 
@@ -201,28 +205,15 @@ def _rank(keys: Mapping[str, Any]) -> int:
 
 def _all_versions(projects: Sequence[Project]) -> list[str]:
     """Unite the versions, of which every file has one (PEP 700), stated or in its name."""
-    versions: dict[str, None] = {}
+    united: dict[str, None] = {}
     for project in projects:
         stated = project.keys.get("versions")
         if stated is None:
-            stated = [v for v in map(_version_of, project.files) if v is not None]
-        versions.update(dict.fromkeys(stated))
-    return list(versions)
-
-
-def _version_of(entry: FileEntry) -> str | None:
-    """Read the version out of a distribution's file name (PEP 427, PEP 625)."""
-    filename = entry["filename"]
-    if len(filename) > _LONGEST_NAME:
-        return None
-    try:
-        if not filename.endswith(".whl"):
-            return str(parse_sdist_filename(filename)[1])
-        # packaging's own parser of wheels multiplies the tags of a name, of which some have many.
-        responses = filename.removesuffix(".whl").split("-")
-        return str(Version(responses[1])) if len(responses) in (5, 6) else None
-    except (InvalidSdistFilename, InvalidVersion):
-        return None
+            names = (entry["filename"] for entry in project.files)
+            found = (versions.version_of(name, project.name) for name in names)
+            stated = [str(version) for version in found if version is not None]
+        united.update(dict.fromkeys(stated))
+    return list(united)
 
 
 def render(project: Project, representations: Iterable[Representation]) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ project it could be 1 just as well. So the project is given wherever it is known
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from packaging.utils import canonicalize_name
@@ -65,13 +66,15 @@ def _version_text(filename: str, project: str) -> str:
 
 
 def _after(stem: str, project: str) -> str:
-    """Return what follows the name of the project and a hyphen."""
-    end = stem.find("-")
-    while end >= 0:
-        if _is(stem[:end], project):
-            return stem[end + 1 :]
-        end = stem.find("-", end + 1)
-    return ""
+    """Return what follows the name of the project, in any of its forms, and a hyphen."""
+    name = _name(project).match(stem)
+    return stem[name.end() :] if name is not None else ""
+
+
+@lru_cache(maxsize=1024)
+def _name(project: str) -> re.Pattern[str]:
+    forms = "[-_.]+".join(map(re.escape, project.split("-")))
+    return re.compile(forms + "-", re.IGNORECASE | re.ASCII)
 
 
 def _is(name: str, project: str) -> bool:

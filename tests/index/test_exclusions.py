@@ -22,24 +22,20 @@ def aged(seconds: float) -> Exclusion:
 
 def test_listed() -> None:
     """What is excluded now is listed with its reason, and the time when it becomes available."""
-    found = Exclusions()
+    now = [NOON - 1.0]
+    found = Exclusions(lambda: now[0])
     found.note("demo", {"demo-1.zip": DENIED})
     found.note("other", {"other-1.zip": YOUNG, "other-2.zip": aged(0.5)})
-    assert found.as_json() == [
-        {"project": "demo", "file": "demo-1.zip", "rule": DENIED.rule, "available": None},
-        {
-            "project": "other",
-            "file": "other-1.zip",
-            "rule": YOUNG.rule,
-            "available": "2025-06-15T12:00:00Z",
-        },
-        {
-            "project": "other",
-            "file": "other-2.zip",
-            "rule": YOUNG.rule,
-            "available": "2025-06-15T12:00:01Z",
-        },
-    ]
+
+    def item(project: str, file: str, rule: str, available: str | None) -> dict[str, str | None]:
+        return {"project": project, "file": file, "rule": rule, "available": available}
+
+    denied = item("demo", "demo-1.zip", DENIED.rule, None)
+    young = item("other", "other-1.zip", YOUNG.rule, "2025-06-15T12:00:00Z")
+    younger = item("other", "other-2.zip", YOUNG.rule, "2025-06-15T12:00:01Z")
+    assert found.as_json() == [denied, young, younger]
+    now[0] = NOON
+    assert found.as_json() == [denied, younger]
 
 
 def test_replaced() -> None:
