@@ -80,21 +80,21 @@ def test_versions() -> None:
 @pytest.mark.parametrize(
     ("before", "piece", "after"),
     [
-        ("f-", "1.", "1-py3-none-any.whl"),
-        ("f-", "9", "-py3-none-any.whl"),
-        ("f-", "9", ".tar.gz"),
-        ("f-1-", "py3.", "py3-none-any.whl"),
-        ("f-1-" + "a." * 400 + "a-" + "b." * 50 + "b-", "c.", "any.whl"),
-        ("f-1+", "a.", "a.tar.gz"),
-        ("f", "-", "1.zip"),
-        ("f-1", "_", ".zip"),
+        ("demo-", "1.", "1-py3-none-any.whl"),
+        ("demo-", "9", "-py3-none-any.whl"),
+        ("demo-", "9", ".tar.gz"),
+        ("demo-1-", "py3.", "py3-none-any.whl"),
+        ("demo-1-" + "a." * 400 + "a-" + "b." * 50 + "b-", "c.", "any.whl"),
+        ("demo-1+", "a.", "a.tar.gz"),
+        ("demo", "-", "1.zip"),
+        ("demo-1", "_", ".zip"),
     ],
 )
 def test_a_version_in_any_file_name(before: str, piece: str, after: str) -> None:
     """No file name, however long or odd, is an error or takes more time than its length."""
 
     def work(filename: str) -> None:
-        versions = merge([project("f-7.zip", versions=["7"]), project(filename)]).keys
+        versions = merge([project("demo-7.zip", versions=["7"]), project(filename)]).keys
         assert "7" in versions["versions"]
 
     work(before + piece * 300 + after)
