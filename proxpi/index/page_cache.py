@@ -106,9 +106,10 @@ class PageCache:
     def ready_file(self, name: str, filename: str) -> ListedFile | None:
         """Return a file as the page in the cache lists it; the page may be stale."""
         entry, sources = self._entries.current(name), self._view.sources(name)
-        found = (entry.responses.get(index) for index in sources)
-        if any(response is not None and response.invalidated for response in found):
-            return None
+        for index in sources.indexes:
+            response = entry.responses.get(index)
+            if response is not None and response.invalidated:
+                return None
         try:
             return self._entries.find_file(entry, filename, sources)
         except FileExcluded:

@@ -210,9 +210,9 @@ class PageEntries:
         """Return a representation that was rendered by the rules of now, if there is one."""
         rules = self.rules.of(entry.name)
         body = entry.bodies.get(representation) or self._load_body(entry, representation)
-        if body is None or not body.holds(rules, self.wall() if rules is not None else 0.0):
-            return None
-        return body
+        if body is None or (rules is None and body.ruling is None):
+            return body
+        return body if body.holds(rules, self.wall()) else None
 
     def _load_body(self, entry: PageEntry, representation: Representation) -> Body | None:
         stored, name = entry.stored, representation.name

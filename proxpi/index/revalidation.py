@@ -170,8 +170,11 @@ class Entry:
 
     def present(self, sources: Sources) -> bool:
         """Whether any of the sources has the project, or a list."""
-        found = (self.responses.get(index) for index in sources)
-        return any(response is not None and response.present for response in found)
+        for index in sources.indexes:
+            response = self.responses.get(index)
+            if response is not None and response.present:
+                return True
+        return False
 
     def usable(self, sources: Sources) -> bool:
         """Whether there is a page, made of a response of each source."""
@@ -179,8 +182,11 @@ class Entry:
 
     def age(self, sources: Sources) -> float:
         """Seconds since the oldest response of the sources."""
-        now, found = self.clock.seconds(), (self.responses.get(index) for index in sources)
-        return max((now - each.requested_at for each in found if each), default=0.0)
+        now, oldest = self.clock.seconds(), 0.0
+        for index in sources.indexes:
+            if (response := self.responses.get(index)) is not None:
+                oldest = max(oldest, now - response.requested_at)
+        return oldest
 
     def invalidated_responses(self) -> dict[Index, StoredResponse]:
         return {index: response.invalidate() for index, response in self.responses.items()}
@@ -210,8 +216,10 @@ class Revalidation(Generic[E]):
 
     def remaining(self, entry: E, sources: Sources) -> float:
         """Seconds for which an entry stays fresh; for ever without any source."""
-        responses = entry.responses
-        return min((each.remaining(responses.get(each)) for each in sources), default=math.inf)
+        remaining = math.inf
+        for index in sources.indexes:
+            remaining = min(remaining, index.remaining(entry.responses.get(index)))
+        return remaining
 
     def decide(self, entry: E, sources: Sources, targets: Targets = "stale") -> Decision:
         stale = _targets(entry, sources, targets)

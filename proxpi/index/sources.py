@@ -125,19 +125,21 @@ class Sources:
 
 @attrs.define(eq=False)
 class Members:
-    """All indexes of the configuration, in its order; makes the sources of projects."""
+    """All indexes of the configuration, in its order; makes the sources of projects.
+
+    :ivar restricts: whether the sources of two projects can differ
+    """
 
     _members: Sequence[Member]
+    restricts: bool = attrs.field(init=False)
     _made: dict[tuple[Index, ...], Sources] = attrs.field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.restricts = any(each.owns or each.projects is not None for each in self._members)
 
     @property
     def indexes(self) -> list[Index]:
         return [member.index for member in self._members]
-
-    @property
-    def restricts(self) -> bool:
-        """Whether the sources of two projects can differ."""
-        return any(member.owns or member.projects is not None for member in self._members)
 
     def having(self, name: str) -> list[Index]:
         """Return the indexes that may have a project: its owners, if there are any."""
@@ -154,25 +156,23 @@ class View:
     """A view; `name` is the first segment of its URLs, and ``default`` has none.
 
     :ivar all: all of its indexes: the sources of its project list
+    :ivar restricts: whether an index may lack names that it lists
     """
 
     name: str
     indexes: tuple[Index, ...]
     _members: Members
     all: Sources = attrs.field(init=False)
+    restricts: bool = attrs.field(init=False)
     _sources: dict[str, Sources] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.all = self._members.sources(self.indexes)
-
-    @property
-    def restricts(self) -> bool:
-        """Whether an index may lack names that it lists."""
-        return self._members.restricts
+        self.restricts = self._members.restricts
 
     def sources(self, name: str) -> Sources:
         """Return the sources of a project, by its normalized name."""
-        if not self._members.restricts:
+        if not self.restricts:
             return self.all
         if (found := self._sources.get(name)) is None:
             if len(self._sources) >= REMEMBERED:
