@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from proxpi.files.layout import is_cache_path
-from proxpi.simple import ListedFile, NotListed, model, urls
+from proxpi.simple import FileExcluded, ListedFile, NotListed, model, urls
 from proxpi.upstream import UpstreamFailed
 
 #: The suffixes of companions.
@@ -143,8 +143,9 @@ class ProjectPages(Protocol):
     """The pages of all indexes, as far as the resolver needs them; projects by normalized name.
 
     A file is given from a page that is at hand; from its page, which is fetched if need be (raises
-    `NotListed`); or from its page, revalidated now. A page may suppress the core metadata of a
-    file, or advertise that of a wheel, by the sha256 of both.
+    `NotListed`, or `FileExcluded` for a file that a rule excludes); or from its page, revalidated
+    now. A page may suppress the core metadata of a file, or advertise that of a wheel, by the
+    sha256 of both.
     """
 
     def ready_file(self, name: str, filename: str) -> ListedFile | None: ...
@@ -216,7 +217,7 @@ async def refresh_url(gone: Gone) -> FileReference:
         raise gone
     try:
         reference = await old.resolver.find_again(*old.requested_as, gone)
-    except (MissingUpstream, UpstreamFailed):
+    except (MissingUpstream, FileExcluded, UpstreamFailed):
         raise gone from None
     same = (reference.digest, reference.cache_path) == (old.digest, old.cache_path)
     if reference.digest is None or not same:

@@ -12,7 +12,7 @@ from proxpi.index.deny_files import DenyFiles
 from proxpi.index.exclusions import Exclusions
 from proxpi.index.list_store import ListStore
 from proxpi.index.page_cache import NoSuchFile, NoSuchProject, Page, PageCache
-from proxpi.index.page_entries import FileExcluded, PageEntries
+from proxpi.index.page_entries import PageEntries
 from proxpi.index.page_store import PageStore
 from proxpi.index.project_list import ListEntries, NoSuchList, ProjectList, ProjectListCache
 from proxpi.index.rules import Exclusion, Rules
@@ -25,7 +25,6 @@ __all__ = [
     "DenyFiles",
     "Exclusion",
     "Exclusions",
-    "FileExcluded",
     "Index",
     "IndexClient",
     "ListEntries",

@@ -15,12 +15,12 @@ import attrs
 
 from proxpi.index.client import SMALL
 from proxpi.index.index_response import IndexPage, IndexResponse, StoredResponse
-from proxpi.index.page_entries import FileExcluded, PageEntries, PageEntry
+from proxpi.index.page_entries import PageEntries, PageEntry
 from proxpi.index.page_store import DOCUMENT
 from proxpi.index.representations import Body, Representation, StoredPageLost, search
 from proxpi.index.revalidation import Decision, Outcome, Revalidation, Status, Targets
 from proxpi.index.sources import Index, Sources, View
-from proxpi.simple import ListedFile, NotListed, Serialization
+from proxpi.simple import FileExcluded, ListedFile, NotListed, Serialization
 from proxpi.upstream import UpstreamFailed
 
 #: Seconds for which a page is too young to be revalidated for a file that it does not list.

@@ -34,9 +34,9 @@ from proxpi.index.representations import (
     update,
 )
 from proxpi.index.revalidation import Entry
-from proxpi.index.rules import Exclusion, Rules
+from proxpi.index.rules import Rules
 from proxpi.index.sources import Index, Sources
-from proxpi.simple import FileEntry, ListedFile
+from proxpi.simple import FileEntry, FileExcluded, ListedFile
 from proxpi.single_flight import Flights, InThread
 
 #: Bytes of pages that are held in memory.
@@ -47,15 +47,6 @@ OVERHEAD, FILE_OVERHEAD = 4096, 1024
 DOCUMENTS = 4
 #: Names for which an entry remembers that the page does not list them.
 MISSES = 1000
-
-
-class FileExcluded(Exception):
-    """A rule excludes a file that an index lists."""
-
-    def __init__(self, filename: str, exclusion: Exclusion) -> None:
-        super().__init__(filename)
-        self.filename = filename
-        self.exclusion = exclusion
 
 
 @attrs.define(eq=False)
@@ -204,7 +195,7 @@ class PageEntries:
         exclusion = rules.judge(file, self.wall(), times=times)
         if exclusion is not None:
             self._exclusions.add(name, file["filename"], exclusion, sources.key)
-            raise FileExcluded(file["filename"], exclusion)
+            raise FileExcluded(file["filename"], exclusion.rule, exclusion.available)
 
     def read_body(self, entry: PageEntry, representation: Representation) -> Body | None:
         """Return a representation that was rendered by the rules of now, if there is one."""

@@ -7,7 +7,14 @@ bytes and values go out, and so every rule of the specification is tested withou
 from proxpi.simple.ages import exclude_newer
 from proxpi.simple.caching import Span, Unsatisfiable
 from proxpi.simple.html import Markup, is_complete_html
-from proxpi.simple.model import FileEntry, ListedFile, NotListed, Project, SkippedLinks
+from proxpi.simple.model import (
+    FileEntry,
+    FileExcluded,
+    ListedFile,
+    NotListed,
+    Project,
+    SkippedLinks,
+)
 from proxpi.simple.names import printable
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import NotAnIndexPage, require_known_version
@@ -18,6 +25,7 @@ from proxpi.simple.urls import URL, Origin
 __all__ = [
     "URL",
     "FileEntry",
+    "FileExcluded",
     "ListedFile",
     "Markup",
     "NamePattern",

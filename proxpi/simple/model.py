@@ -35,6 +35,20 @@ class NotListed(Exception):
     """No index lists the project or the file; subclasses say which."""
 
 
+class FileExcluded(Exception):
+    """A rule excludes a file that an index lists.
+
+    :ivar rule: a noun phrase that names it
+    :ivar available: the time from which on the rule lets the file through (RFC 3339), if any
+    """
+
+    def __init__(self, filename: str, rule: str, available: str | None = None) -> None:
+        super().__init__(f"{filename} is excluded by {rule}")
+        self.filename = filename
+        self.rule = rule
+        self.available = available
+
+
 @attrs.frozen(eq=False)
 class ListedFile:
     """A file that an index lists.

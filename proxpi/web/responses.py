@@ -23,8 +23,8 @@ from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from proxpi.files import MissingUpstream
-from proxpi.index import FileExcluded, NoSuchFile, NoSuchList, NoSuchProject
-from proxpi.simple import NotListed, caching, printable
+from proxpi.index import NoSuchFile, NoSuchList, NoSuchProject
+from proxpi.simple import FileExcluded, NotListed, caching, printable
 from proxpi.upstream import Offline, UpstreamFailed
 
 #: Seconds of ``Retry-After`` where the upstream states none, and the most that it may state.
@@ -145,7 +145,8 @@ def for_error(error: BaseException | None) -> tuple[int, str, Mapping[str, str]]
         if isinstance(error, kind):
             return 404, sentence, NO_HEADERS
     if isinstance(error, FileExcluded):
-        return 403, f"{error.filename} is excluded by {error.exclusion.rule}.", NO_HEADERS
+        until = f" until {error.available}" if error.available else ""
+        return 403, f"{error}{until}.", NO_HEADERS
     if isinstance(error, OSError):
         _log.error("cache folder: {error}", error=error)
         sentence = f"The cache folder cannot be used: {error.strerror or error}"

@@ -8,10 +8,9 @@ import json
 from typing import Any
 
 from proxpi.index.page_cache import Page
-from proxpi.index.page_entries import FileExcluded
 from proxpi.index.rules import Rules
 from proxpi.settings import RuleSettings
-from proxpi.simple import model
+from proxpi.simple import FileExcluded, model
 from proxpi.simple.selectors import selector
 from tests.support.agent import Reply
 from tests.support.cases import entry, run
@@ -68,7 +67,7 @@ class DeniedTests(RulesCase):
     def test_file(self) -> None:
         """An excluded file is refused with the rule; the others are found, cold as well."""
         self.with_rules(deny=(selector("demo>1"),))
-        assert 'deny = "demo>1"' in self.excluded(NEW).exclusion.rule
+        assert 'deny = "demo>1"' in self.excluded(NEW).rule
         assert self.url(OLD) is not None
         assert self.url(NEW) is None
         assert self.result(run(self.pages.fetch_file("demo", OLD))).entry["filename"] == OLD
