@@ -13,6 +13,10 @@ expired credentials. Their :class:`Root` tells. It is in one of three states:
   page then counts only if the root still sends 200; a failing root is requested again after 30
   seconds;
 * *never served*: 404s count. If the first two pages are 404 as well, one warning is logged.
+
+Some indexes number their changes, and send with each page the number of the last one: its *serial*
+(``X-PyPI-Last-Serial``). A response with a lower serial than the stored one is an old copy, of a
+node of the CDN that lags behind: it fails (:func:`_require_serial`).
 """
 
 from __future__ import annotations
@@ -66,6 +70,9 @@ FIRST_PAGES = 2
 SMALL = SizeLimit(8 * 1024)
 #: The newest minor version of the API that is understood in full.
 KNOWN_MINOR = 4
+#: The header field with the serial of a page, or of the project list, and its longest value.
+SERIAL = "X-PyPI-Last-Serial"
+SERIAL_DIGITS = 18
 
 #: Statuses of the 4xx class that do not depend on validators.
 _UNCONDITIONAL = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 451})
@@ -274,16 +281,26 @@ class IndexClient:
         async with self._response(url, validators, requested_at, queue) as response:
             if url == self.url:
                 self.root.note_status(response.status)
+            serial = _serial(response)
             if response.status == 304 and stored is not None and validators:
-                rooted = self.root.has_served
-                confirmed = attrs.evolve(stored, requested_at=requested_at, root_answered=rooted)
+                # A date confirms also a page that is newer than the copy of an old node.
+                _require_serial(response, serial, stored)
+                confirmed = attrs.evolve(
+                    stored,
+                    requested_at=requested_at,
+                    root_answered=self.root.has_served,
+                    serial=stored.serial if serial is None else serial,
+                )
                 return IndexResponse(confirmed)
             # An object store without credentials sends 403 for a missing object; with credentials,
             # or for a page that it served before, that means a lost permission.
             refused = self.private or served
             if may_be_absent and response.status in ((404, 410) if refused else (403, 404, 410)):
-                return IndexResponse(StoredResponse(False, requested_at, served=served))
+                last = stored.serial if stored is not None and not stored.invalidated else None
+                absent = StoredResponse(False, requested_at, served=served, serial=last)
+                return IndexResponse(absent)
             self._require_whole_page(response)
+            _require_serial(response, serial, stored)
             on_bytes(0)
             content = await read(response)
         new = StoredResponse(
@@ -293,6 +310,7 @@ class IndexClient:
             last_modified=response.header("Last-Modified"),
             served=True,
             root_answered=self.root.has_served,
+            serial=serial,
         )
         return IndexResponse(new, content)
 
@@ -397,6 +415,21 @@ def _names(
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
     return iter(partial(file.read, BLOCK), b"")
+
+
+def _serial(response: Response) -> int | None:
+    """Return the serial of a response, if it states one that is a number."""
+    value = (response.header(SERIAL) or "").strip()
+    usable = value.isascii() and value.isdigit() and len(value) <= SERIAL_DIGITS
+    return int(value) if usable else None
+
+
+def _require_serial(response: Response, serial: int | None, stored: StoredResponse | None) -> None:
+    """Raise `UpstreamFailed` if a response is an older copy than the stored one."""
+    if stored is not None and not stored.reached_by(serial):
+        known = stored.least_serial
+        cause = f"an old copy: its serial {serial} is lower than {known}, the one known before"
+        raise UpstreamFailed(response.url, cause)
 
 
 def log_skipped_links(url: str, skipped: model.SkippedLinks, what: str) -> None:

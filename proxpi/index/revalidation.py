@@ -387,7 +387,7 @@ class Revalidation(Generic[E]):
             except UpstreamFailed as error:
                 self._note_failure(entry, index, error, since)
                 # Some servers fail because of the validators: a retry is without them.
-                last = last and last.invalidate()
+                last = last and last.without_validators()
                 raise
 
         began, queue = self._clock.seconds(), entry.queue

@@ -36,6 +36,11 @@ def html(body: bytes = HTML, status: int = 200, **fields: str) -> Reply:
     return Reply(status, (body,)).having(**fields)
 
 
+def at(value: str) -> dict[str, str]:
+    """Return the header field with the serial of a page."""
+    return {"X_PyPI_Last_Serial": value}
+
+
 def project_of(response: IndexResponse[IndexPage]) -> Project:
     assert response.content is not None
     stored = model.decode(response.content.document)
@@ -253,6 +258,48 @@ class ValidatorTests(ClientCase):
         assert self.index.remaining(confirmed.stored) == self.index.ttl
         for unconditional in (None, self.stored(), StoredResponse(False, 0.0, etag='"x"')):
             self.refusal(Reply(304), unconditional)
+
+    def test_serials(self) -> None:
+        """A page or 304 with a lower serial is a failure; a value that is no serial is ignored."""
+        old = self.stored(PROJECT.having(ETag='"x"', **at("10")))
+        assert old.serial == 10
+        for value, serial in (
+            ("10", 10),
+            (" 11 ", 11),
+            ("9", None),
+            ("0", None),
+            *((bad, 0) for bad in ("", "-1", "9.5", "nine", "٣", "9" * 19, "1e3")),
+        ):
+            page, confirmation = (each.having(**at(value)) for each in (PROJECT, Reply(304)))
+            if serial is None:
+                for reply in (page, confirmation):
+                    failure = self.refusal(reply, old)
+                    assert failure.temporary
+                    assert f"its serial {value} is lower than 10" in str(failure)
+            else:
+                assert self.result(self.ask(page, old)).stored.serial == (serial or None)
+                assert self.result(self.ask(confirmation, old)).stored.serial == (serial or 10)
+        assert self.refusal(Reply(500).having(**at("9")), old).cause == "status 500"
+
+    def test_serials_before(self) -> None:
+        """A lower serial is accepted after a DELETE, not after an absence or without validators."""
+        old, low = self.stored(PROJECT.having(**at("10"))), PROJECT.having(**at("9"))
+        for stored in (None, old.invalidate(), self.stored()):
+            assert self.result(self.ask(low, stored)).stored.serial == 9
+        absent = self.result(self.ask(Reply(404), old)).stored
+        for known in (absent, old.without_validators()):
+            self.refusal(low, known)
+        forgotten = self.result(self.ask(Reply(404), old.invalidate())).stored
+        assert self.result(self.ask(low, forgotten)).stored.serial == 9
+
+    def test_overtaken(self) -> None:
+        """Of two requests at a time, the response with the lower serial is not used."""
+        high = self.response(PROJECT.having(**at("10")))
+        self.indexes.clock.advance(1)
+        low, none = self.response(PROJECT.having(**at("9"))), self.response()
+        assert not low.supersedes(high.stored)
+        assert low.supersedes(high.stored.invalidate())
+        assert none.supersedes(high.stored)
 
     def test_progress(self) -> None:
         """The head and the bytes are counted as they arrive; age begins with the request."""

@@ -284,6 +284,17 @@ class StaleTests(StoredListCase):
         assert (found.status, found.remaining, found.age) == ("STALE", 0.0, 2000.0)
         assert found.file.etag == self.first.file.etag
 
+    def test_old_copy(self) -> None:
+        """A list with a lower serial than before a restart is a failure, except after a DELETE."""
+        self.indexes.says(ROOT, root_list(["b", "a"]).having(X_PyPI_Last_Serial="10"))
+        self.first = self.list()
+        self.clock.advance(2000)
+        self.restart()
+        self.indexes.says(ROOT, root_list(["b"]).having(X_PyPI_Last_Serial="9"))
+        self.assert_stale(self.result(self.slow()))
+        self.entries.invalidate()
+        assert names(self.list()) == ["b"]
+
     def test_failures(self) -> None:
         """However the index fails, the list is served stale, and the log says why."""
         for failure in (

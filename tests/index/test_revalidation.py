@@ -9,7 +9,7 @@ import pytest
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 from werkzeug.http import http_date
@@ -283,6 +283,48 @@ class StaleTests(PagesCase):
                 page = self.result(ask)
                 assert (page.status, files(page)) == ("MISS", [f"{number}.zip"]), status
             assert self.agent.count(AT_ROOT) == 7
+
+    def test_old_copy(self) -> None:
+        """A page with a lower serial is a failure, until an index reaches the known one again."""
+        known, old = (
+            project_page(file).having(ETag=f'"{file}"', X_PyPI_Last_Serial=serial)
+            for file, serial in (("new.zip", "10"), ("old.zip", "9"))
+        )
+        self.indexes.says(AT_ROOT, known)
+        self.fresh = self.page()
+        self.clock.advance(2000)
+        self.indexes.says(AT_ROOT, old)
+        with capturedLogs() as events:
+            ask = self.ask()
+            self.clock.advance(0.4)
+            self.assert_stale(self.result(ask))
+        (event,) = [each for each in events if each["log_level"] == LogLevel.warn]
+        assert "its serial 9 is lower than 10" in formatEvent(event)
+        asked = self.agent.count(AT_ROOT)
+        self.assert_stale(self.page())
+        assert self.agent.count(AT_ROOT) == asked  # the breaker is open
+        self.clock.advance(5)
+        self.assert_stale(self.page())
+        assert self.agent.count(AT_ROOT) == asked + 1
+        self.start()
+        self.assert_stale(self.slow_page())
+        self.indexes.says(AT_ROOT, project_page("b.zip").having(X_PyPI_Last_Serial="10"))
+        self.clock.advance(5)
+        page = self.page()
+        assert (page.status, files(page)) == ("MISS", ["b.zip"])
+
+    def test_old_copy_after_a_delete(self) -> None:
+        """DELETE forgets the serial, also over a restart: any page is fresh then."""
+        for restarts in (False, True):
+            self.indexes.says(AT_ROOT, project_page("new.zip").having(X_PyPI_Last_Serial="10"))
+            self.entries.invalidate("demo")
+            assert files(self.page()) == ["new.zip"]
+            self.indexes.says(AT_ROOT, project_page("old.zip").having(X_PyPI_Last_Serial="9"))
+            self.entries.invalidate("demo")
+            if restarts:
+                self.start()
+            page = self.page()
+            assert (page.status, files(page)) == ("MISS", ["old.zip"])
 
     def test_forced(self) -> None:
         """After a DELETE the first client waits for a silent index, the next ones do not."""
