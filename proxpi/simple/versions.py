@@ -21,8 +21,8 @@ SDISTS = (
     *(".tar.lz", ".tar.lzma", ".tar.zst", ".tar.z"),
 )
 _VARIANTS = "-variants.json"
-#: Parts between hyphens of the names of other files, and their number, by ending.
-_PARTS = {".whl": range(5, 8), ".whlx": range(5, 8), ".egg": range(2, 5)}
+#: Parts between hyphens of the names of other files, by ending: of an egg, the platform has some.
+_PARTS = {".whl": range(5, 8), ".whlx": range(5, 8), ".egg": range(2, 8)}
 
 
 def version_of(filename: str, project: str) -> Version | None:

@@ -29,6 +29,8 @@ from proxpi.simple.versions import version, version_of
         ("foo-2-1.0.tar.gz", "foo-2", "1.0"),
         ("foo-bar-1.2-variants.json", "foo-bar", "1.2"),
         ("foo-1.2-py2.7.egg", "foo", "1.2"),
+        ("foo-1.2-py2.7-win-amd64.egg", "foo", "1.2"),
+        ("foo-1.2-py3.7-macosx-10.13-x86_64.egg", "foo", "1.2"),
     ],
 )
 def test_read(filename: str, project: str, expected: str) -> None:
