@@ -243,7 +243,7 @@ def build(
             names,
             pages[view.name],
             ProjectListCache(view, lists),
-            Files(mirrors[view.name], settings.binary_file_mime_type),
+            Files(mirrors[view.name], reactor, settings.binary_file_mime_type),
             reactor,
             prefetchers.get(view.name),
         )

@@ -22,6 +22,7 @@ import attrs
 import msgspec
 
 from proxpi import atomic_files
+from proxpi.simple import names
 
 #: The folder of proxpi's own below the cache folder. No host's folder begins with a dot.
 OWN_FOLDER = ".proxpi"
@@ -36,7 +37,10 @@ BLOCK = 4096
 #: What the reserved names begin with, before 16 hexadecimal digits.
 RESERVED = ".proxpi-removed-"
 
-_OWN_NAME = re.compile(r"\.(whl|zip|egg|exe|msi|rpm|deb|dmg|tgz|tbz|tar(\.\w+)?|metadata|asc)$")
+_OWN_NAME = re.compile(
+    r"\.(whlx?|zip|egg|exe|msi|rpm|deb|dmg|tgz|tbz|tar(\.\w+)?|metadata|asc)$"
+    rf"|{re.escape(names.VARIANTS)}$"
+)
 #: What the system says where there is no file, or none that is the cache's.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESTALE, errno.ENAMETOOLONG)
 _ADVICE = {

@@ -5,7 +5,9 @@ client is *redirected* upstream; the download continues. Where redirects are off
 (``PROXPI_SLOW_DOWNLOAD=stream``, offline, or a file behind credentials) the client *follows* the
 download; a file that cannot be cached *passes through*, and so does a range of a file that is not
 cached. If a file is gone, a fresh page gives its URL first (signed URLs expire); if that fails too,
-the client is redirected. A failure is not remembered: the next request tries again.
+the client is redirected. A file that may change under its name (:func:`proxpi.simple.may_change`)
+is as fresh as its page: a stale page is revalidated before the file is served, and so is one whose
+digest the file has not. A failure is not remembered: the next request tries again.
 """
 
 from __future__ import annotations
@@ -172,8 +174,14 @@ class Mirror:
 
     def ready(self, name: str, filename: str) -> OpenFile | None:
         """Open a file that is cached and fresh, without waiting."""
+        if self.remaining(name, filename) <= 0:
+            return None  # its page comes first
         reference = self._resolver.known(name, filename)
         return self._cached.ready(reference) if reference is not None else None
+
+    def remaining(self, name: str, filename: str) -> float:
+        """Seconds for which a file stays what it is: without end, unless it may change."""
+        return self._resolver.remaining(name, filename)
 
     def in_view(self, resolver: Resolver) -> Mirror:
         """Return the mirror of another view, which shares cache folder and downloads."""
@@ -304,7 +312,7 @@ class Mirror:
         *,
         redirects: bool = True,
     ) -> T | Redirect:
-        """Serve a file where its page says it lies, and if it is gone, where a fresh page says."""
+        """Serve a file as its page says, and if that does not hold, as a fresh page says."""
         reference = await self._resolver.find(name, filename)
         failure: Exception
         try:
@@ -312,6 +320,11 @@ class Mirror:
                 return await serve(reference)
             except Gone as gone:
                 reference = await self._resolver.find_again(name, filename, gone)
+                return await serve(reference)
+            except UpstreamFailed as error:
+                if not reference.may_change or error.kind != "hash":
+                    raise
+                reference = await self._resolver.find_changed(name, filename, reference, error)
                 return await serve(reference)
         except Gone as gone:
             await self._resolver.suppress_metadata(reference)
@@ -357,7 +370,8 @@ class Mirror:
         if file is not None:
             return file
         size, from_upstream = reference.size, False
-        while reference.metadata_of is None:
+        # Of a file that may change, a range passed through could be one of other bytes.
+        while reference.metadata_of is None and not reference.may_change:
             span = _chosen(choose, size, reference)
             spool = self._downloads.under_way(reference)
             end, readable = (spool.end, spool.readable) if spool else (None, 0)

@@ -8,6 +8,7 @@ file's. URLs may expire: if a file is gone, the resolver asks its page for a fre
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from proxpi.files.layout import is_cache_path
-from proxpi.simple import FileExcluded, ListedFile, NotListed, model, urls
+from proxpi.simple import FileExcluded, ListedFile, NotListed, may_change, model, urls
 from proxpi.upstream import UpstreamFailed
 
 #: The suffixes of companions.
@@ -38,6 +39,7 @@ class FileReference:
     :ivar lacks_metadata: whether it is a wheel with a sha256 and no core metadata is advertised
     :ivar listing_key: distinguishes files without a digest at one URL, as far as the page does: by
         size, upload time and the digests of companions
+    :ivar may_change: whether other bytes may come under its name, as its page then says
     :ivar requested_as: project and file name of a request for it
     :ivar resolver: that of the view in which it was found
     """
@@ -49,6 +51,7 @@ class FileReference:
     metadata_of: ListedFile | None = attrs.field(default=None, repr=False)
     lacks_metadata: bool = attrs.field(default=False, repr=False)
     is_companion: bool = attrs.field(default=False, repr=False)
+    may_change: bool = attrs.field(default=False, repr=False)
     requested_as: tuple[str, str] | None = attrs.field(default=None, repr=False)
     resolver: Resolver | None = attrs.field(default=None, repr=False)
     listing_key: str = attrs.field(default="", repr=False)
@@ -112,6 +115,7 @@ def file_reference(
         metadata_of=listed if advertised else None,
         lacks_metadata=is_wheel and not metadata and digest is not None and digest[0] == "sha256",
         is_companion=bool(suffix),
+        may_change=not suffix and may_change(entry["filename"]),
         requested_as=(listed.project, entry["filename"] + suffix),
         resolver=resolver,
         listing_key="" if digest else _listing_key(entry, metadata),
@@ -142,12 +146,13 @@ class MissingUpstream(Exception):
 class ProjectPages(Protocol):
     """The pages of all indexes, as far as the resolver needs them; projects by normalized name.
 
-    A file is given from a page that is at hand; from its page, which is fetched if need be (raises
-    `NotListed`, or `FileExcluded` for a file that a rule excludes); or from its page, revalidated
-    now. A page may suppress the core metadata of a file, or advertise that of a wheel, by the
-    sha256 of both.
+    `remaining` gives the seconds for which a page stays fresh. A file is given from a page that is
+    at hand; from its page, which is fetched if need be (raises `NotListed`, or `FileExcluded` for a
+    file that a rule excludes); or from its page, revalidated now. A page may suppress the core
+    metadata of a file, or advertise that of a wheel, by the sha256 of both.
     """
 
+    def remaining(self, name: str) -> float: ...
     def ready_file(self, name: str, filename: str) -> ListedFile | None: ...
     async def fetch_file(self, name: str, filename: str) -> ListedFile: ...
     async def refetch_file(self, name: str, filename: str) -> ListedFile | None: ...
@@ -170,6 +175,10 @@ class Resolver:
             if (listed := self._pages.ready_file(name, base)) is not None:
                 return file_reference(listed, suffix, self)
         return None
+
+    def remaining(self, name: str, filename: str) -> float:
+        """Seconds for which a file stays what it is: without end, unless it may change."""
+        return self._pages.remaining(name) if may_change(filename) else math.inf
 
     async def find(self, name: str, filename: str) -> FileReference:
         """Find a reference, fetching the page if need be; raises `NotListed`."""
@@ -196,6 +205,23 @@ class Resolver:
             raise MissingUpstream(filename)
         if reference.url == gone.reference.url:
             raise gone
+        return reference
+
+    async def find_changed(
+        self, name: str, filename: str, old: FileReference, error: UpstreamFailed
+    ) -> FileReference:
+        """
+        Find the reference of a file that has other bytes than its page says, revalidated now.
+
+        :raises UpstreamFailed: the error that showed the other bytes, if the page does not say more
+        :raises MissingUpstream: if the page does not list the file any more
+        """
+        await self._pages.refetch_file(name, filename)
+        reference = self.known(name, filename)
+        if reference is None:
+            raise MissingUpstream(filename)
+        if reference == old:
+            raise error
         return reference
 
     async def suppress_metadata(self, reference: FileReference) -> None:

@@ -146,9 +146,13 @@ class PageCache:
             raise outcome.error
         return listed
 
+    def remaining(self, name: str) -> float:
+        """Seconds for which a project's page, or its absence, needs no revalidation."""
+        return self._revalidation.remaining(self._entries.peek(name), self._view.sources(name))
+
     def is_fresh(self, name: str) -> bool:
         """Whether a project's page, or its absence, needs no revalidation."""
-        return self._revalidation.remaining(self._entries.peek(name), self._view.sources(name)) > 0
+        return self.remaining(name) > 0
 
     def digests(self, name: str) -> frozenset[str]:
         """Return the digests of the indexes' pages for a project, fresh or not; none: no page."""

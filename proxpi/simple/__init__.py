@@ -15,7 +15,7 @@ from proxpi.simple.model import (
     Project,
     SkippedLinks,
 )
-from proxpi.simple.names import printable
+from proxpi.simple.names import may_change, printable
 from proxpi.simple.negotiate import Serialization
 from proxpi.simple.parse import NotAnIndexPage, require_known_version
 from proxpi.simple.render import render_html, render_json, render_list
@@ -40,6 +40,7 @@ __all__ = [
     "Unsatisfiable",
     "exclude_newer",
     "is_complete_html",
+    "may_change",
     "name_pattern",
     "printable",
     "render_html",

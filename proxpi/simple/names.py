@@ -15,6 +15,8 @@ from packaging.utils import InvalidName, canonicalize_name
 MAX_LENGTH = 200
 #: Characters of the longest file name. (A disk allows fewer: the client is redirected then.)
 MAX_FILENAME = 2000
+#: The ending of files that describe the variants of the wheels of a version (draft PEP 825).
+VARIANTS = "-variants.json"
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -37,6 +39,14 @@ def is_filename(text: str) -> bool:
     if text.isprintable():  # nearly all are, and this test is quicker
         return "/" not in text and "\\" not in text
     return _UNSAFE.search(text) is None
+
+
+def may_change(filename: str) -> bool:
+    """Return whether a file may get other bytes under its name: one that describes variants may.
+
+    Every wheel of another variant that is uploaded for the version changes it (draft PEP 825).
+    """
+    return filename.endswith(VARIANTS)
 
 
 def printable(text: str) -> str:

@@ -13,6 +13,8 @@ from functools import lru_cache
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from proxpi.simple.names import VARIANTS
+
 #: Characters of a file name in which a version is looked for; no folder takes as many.
 MAX_LENGTH = 1000
 #: Endings of source distributions, those that installers have ceased to take among them.
@@ -20,7 +22,6 @@ SDISTS = (
     *(".tar.gz", ".zip", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar", ".tlz"),
     *(".tar.lz", ".tar.lzma", ".tar.zst", ".tar.z"),
 )
-_VARIANTS = "-variants.json"
 #: Parts between hyphens of the names of other files, by ending: of an egg, the platform has some.
 _PARTS = {".whl": range(5, 8), ".whlx": range(5, 8), ".egg": range(2, 8)}
 
@@ -56,8 +57,8 @@ def _version_text(filename: str, project: str) -> str:
         if len(found) in parts and _is(found[0], project):
             return found[1]
         return ""
-    if filename.endswith(_VARIANTS):
-        return _after(filename.removesuffix(_VARIANTS), project)
+    if filename.endswith(VARIANTS):
+        return _after(filename.removesuffix(VARIANTS), project)
     lower = filename.lower()
     for suffix in SDISTS:
         if lower.endswith(suffix):

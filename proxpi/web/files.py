@@ -5,6 +5,7 @@ from __future__ import annotations
 from mimetypes import guess_type
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from proxpi import metrics
 from proxpi.files import FileHead, FileReference, Mirror, OpenFile, RangeResponse, Reader, Redirect
@@ -24,6 +25,7 @@ class Files:
     """:ivar any_type: whether all files have the type ``application/octet-stream``"""
 
     _mirror: Mirror
+    _clock: IReactorTime
     any_type: bool
 
     def respond(self, request: Request, route: FileRoute) -> bool:
@@ -35,7 +37,8 @@ class Files:
         metrics.FILE_HITS.inc()
         if cached.has_digest:  # anything else may have to be revalidated the next time
             keys = (route.name, cached.cache_path)
-            request.cacheable = Cacheable(keys, hold=cached.keep)
+            until = self._clock.seconds() + self._mirror.remaining(route.name, route.filename)
+            request.cacheable = Cacheable(keys, until, hold=cached.keep)
         self._send_cached(request, route, cached, "HIT")
         return True
 
@@ -44,7 +47,8 @@ class Files:
         found: OpenFile | Reader | RangeResponse | FileHead | Redirect
         if field(request, b"If-Match") or field(request, b"If-None-Match"):
             reference = await self._mirror.reference(*where)
-            if reference.sha256 is not None and _is_decided(request, reference, "MISS"):
+            known = reference.sha256 is not None
+            if known and self._is_decided(request, route, reference, "MISS"):
                 metrics.FILE_MISSES.inc()
                 return
         if request.method == b"HEAD":
@@ -76,7 +80,7 @@ class Files:
             case RangeResponse(reader, span, size):
                 self._send_spool(request, route, reader, size, span)
             case FileHead(size, reference):
-                if not _is_decided(request, reference, "MISS"):
+                if not self._is_decided(request, route, reference, "MISS"):
                     self._set_head(request, route, size, reference, "MISS")
                     request.finish()  # type: ignore[no-untyped-call]
             case Redirect():
@@ -92,7 +96,7 @@ class Files:
         span: caching.Span | None = None,
     ) -> None:
         """Send a file, or a range of it, while it arrives."""
-        if _is_decided(request, reader.spool.reference, "MISS"):
+        if self._is_decided(request, route, reader.spool.reference, "MISS"):
             reader.close()
             return
         self._set_head(request, route, size, reader.spool.reference, "MISS", span)
@@ -101,7 +105,7 @@ class Files:
     def _send_cached(
         self, request: Request, route: FileRoute, cached: OpenFile, status: str
     ) -> None:
-        if _is_decided(request, cached, status):
+        if self._is_decided(request, route, cached, status):
             cached.close()
             return
         try:
@@ -128,7 +132,7 @@ class Files:
         span: caching.Span | None = None,
     ) -> None:
         """Set the head of a whole file of `size` bytes (`None`: unknown), or of a range of it."""
-        headers = responses.file_headers(of.sha256, of.has_digest, status) | {
+        headers = self._headers(route, of, status) | {
             "Content-Type": OCTETS if self.any_type else content_type(route.filename),
             "Accept-Ranges": "bytes",
             **responses.NO_SNIFF,
@@ -143,17 +147,24 @@ class Files:
             headers["Content-Length"] = str(span.stop - span.start)
         responses.set_headers(request, headers)
 
+    def _is_decided(
+        self, request: Request, route: FileRoute, of: OpenFile | FileReference, status: str
+    ) -> bool:
+        """Answer a request if its preconditions decide the response; return whether they do."""
+        decided = responses.precondition(request, of.sha256)
+        if decided == 304:
+            WholeResponse(304, self._headers(route, of, status)).send(request)
+        elif decided == 412:
+            request.cacheable = None
+            text = "The file is not the one that If-Match names."
+            responses.text(412, text, {"X-Cache": status}).send(request)
+        return decided is not None
 
-def _is_decided(request: Request, of: OpenFile | FileReference, status: str) -> bool:
-    """Answer a request if its preconditions decide the response; return whether they do."""
-    decided = responses.precondition(request, of.sha256)
-    if decided == 304:
-        WholeResponse(304, responses.file_headers(of.sha256, of.has_digest, status)).send(request)
-    elif decided == 412:
-        request.cacheable = None
-        text = "The file is not the one that If-Match names."
-        responses.text(412, text, {"X-Cache": status}).send(request)
-    return decided is not None
+    def _headers(
+        self, route: FileRoute, of: OpenFile | FileReference, status: str
+    ) -> dict[str, str]:
+        remaining = self._mirror.remaining(route.name, route.filename)
+        return responses.file_headers(of.sha256, of.has_digest, status, remaining)
 
 
 def _range_not_satisfiable(size: int, status: str) -> WholeResponse:

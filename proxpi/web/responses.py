@@ -173,11 +173,18 @@ def page_headers(etag: str, remaining: float, age: float, status: str) -> dict[s
     return {**headers, "Cache-Control": f"public, max-age={caching.max_age(remaining)}"}
 
 
-def file_headers(sha256: str | None, has_digest: bool, status: str) -> dict[str, str]:
-    """Return the cache headers of a file; one with a digest never changes under its name."""
+def file_headers(
+    sha256: str | None, has_digest: bool, status: str, remaining: float = math.inf
+) -> dict[str, str]:
+    """Return the cache headers of a file; one with a digest does not change under its name.
+
+    :param remaining: seconds for which a file that may change stays what it is
+    """
     headers = {"X-Cache": status} | ({"ETag": f'"{sha256}"'} if sha256 else {})
     if not has_digest:
-        headers |= {"Cache-Control": f"public, max-age={caching.MAX_AGE}", "X-Verified": "no"}
+        headers["X-Verified"] = "no"
+    if not has_digest or remaining < math.inf:
+        headers["Cache-Control"] = f"public, max-age={caching.max_age(remaining)}"
     elif sha256:
         headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return headers

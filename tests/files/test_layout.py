@@ -74,6 +74,15 @@ class Found(CacheCase):
         self.start(70)
         assert self.names() == ["old.whl"], "a lowered capacity holds from the start"
 
+    def test_kinds(self) -> None:
+        """Files with the names of distributions count, those of wheel variants included."""
+        for name in ("x-1.tar.zst", "x-1-py3-none-any.whlx", "x-1-variants.json"):
+            self.lay(name, bytes(10))
+        for name in ("x-1.json", "variants.json", "x.whlxx", "x-variants.json.bak"):
+            self.lay(name, bytes(1))
+        self.start()
+        assert self.used == 30
+
     def test_foreign_files(self) -> None:
         """Files outside the hosts' folders are neither counted nor removed."""
         foreign = ["README", "lost+found/x", ".git/x", "My Files/x", "UPPER/x"]

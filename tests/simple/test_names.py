@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxpi.simple.names import MAX_LENGTH, normalize, printable
+from proxpi.simple.names import MAX_LENGTH, may_change, normalize, printable
 from tests.support.strategies import deterministic, project_names
 
 VALID = re.compile(r"([A-Z0-9]|[A-Z0-9][A-Z0-9._-]*[A-Z0-9])\Z", re.IGNORECASE | re.ASCII)
@@ -33,6 +33,13 @@ def test_length() -> None:
     """A name of absurd length is refused."""
     assert normalize("a" * MAX_LENGTH) == "a" * MAX_LENGTH
     assert normalize("a" * (MAX_LENGTH + 1)) is None
+
+
+def test_may_change() -> None:
+    """Of all files, only the description of variants may change under its name."""
+    assert may_change("demo-1.0-variants.json")
+    for name in ("demo-1.0.whl", "demo-1.0.json", "variants.json", "demo-1.0-variants.json.asc"):
+        assert not may_change(name)
 
 
 @pytest.mark.parametrize(

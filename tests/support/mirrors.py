@@ -62,6 +62,7 @@ class FakePages:
     :ivar refetched: the pages that were revalidated
     :ivar suppressed: the files whose metadata is suppressed
     :ivar advertised: the sha256 of core metadata by file name and sha256 of its wheel
+    :ivar remains: seconds for which pages are fresh
     :ivar slow: what fetching a page waits for, and ``failure``: what it raises
     """
 
@@ -72,6 +73,10 @@ class FakePages:
     advertised: dict[tuple[str, str], str] = attrs.field(factory=dict)
     slow: Deferred[None] | None = None
     failure: Exception | None = None
+    remains: float = 1800.0
+
+    def remaining(self, name: str) -> float:
+        return self.remains
 
     def lists(
         self,

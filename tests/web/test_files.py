@@ -127,6 +127,118 @@ class Whole(FileCase):
         assert head.headers["content-length"] == str(len(METADATA))
 
 
+class Changing(ProxpiCase):
+    """A file that may change under its name: the description of the variants of wheels."""
+
+    NAME = "demo-1.0-variants.json"
+    PATH = f"/index/demo/{NAME}"
+    OLD, NEW = b'{"variants": {}}', b'{"variants": {"x": {}}}'
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.serve(self.NAME, self.OLD)
+        assert self.get(self.PATH).body == self.OLD
+        self.agent.asked.clear()
+
+    def assert_kept(self, response: Response, seconds: int, data: bytes) -> None:
+        """Check that a client may use these bytes for so long."""
+        assert response.headers["cache-control"] == f"public, max-age={seconds}"
+        assert response.headers["etag"] == f'"{sha256(data)}"'
+
+    def test_fresh(self) -> None:
+        """While its page is fresh it is a hit, for as long as the page is, and a minute at most."""
+        for advance, left in ((0, 60), (1750, 50), (49.5, 0)):
+            self.clock.advance(advance)
+            for _ in range(2):
+                response = self.get(self.PATH)
+                assert (response.body, response.headers["x-cache"]) == (self.OLD, "HIT")
+                assert response.headers["content-type"] == "application/json"
+                self.assert_kept(response, left, self.OLD)
+        for conditions in (("If-None-Match: *",), ("Range: bytes=0-0",)):
+            self.assert_kept(self.get(self.PATH, *conditions), 0, self.OLD)
+        self.assert_kept(self.ask("HEAD", self.PATH), 0, self.OLD)
+        assert self.agent.asked == []
+
+    def test_changed(self) -> None:
+        """Once its page is stale, each kind of request finds the new bytes, cached or not."""
+        for method, headers, status, size in (
+            ("GET", [], 200, len(self.NEW)),
+            ("HEAD", [], 200, 0),
+            ("GET", ["Range: bytes=-4"], 206, 4),
+            ("GET", [f'If-None-Match: "{sha256(self.OLD)}"'], 200, len(self.NEW)),
+            ("GET", [f'If-None-Match: "{sha256(self.NEW)}"'], 304, 0),
+        ):
+            self.serve(self.NAME, self.OLD)
+            self.pages.invalidate("demo")
+            self.get(self.PATH)
+            for _ in range(2):  # the second is answered by the response cache
+                self.ask(method, self.PATH, *headers)
+            self.serve(self.NAME, self.NEW)
+            self.clock.advance(1799)
+            self.assert_kept(self.get(self.PATH), 1, self.OLD)
+            self.clock.advance(1)
+            response = self.ask(method, self.PATH, *headers)
+            assert (response.status, len(response.body)) == (status, size)
+            self.assert_kept(response, 60, self.NEW)
+
+    def test_unchanged(self) -> None:
+        """A page that is confirmed confirms the file, which is not fetched again."""
+        self.clock.advance(1800)
+        response = self.get(self.PATH)
+        assert (response.body, response.headers["x-cache"]) == (self.OLD, "HIT")
+        self.assert_kept(response, 60, self.OLD)
+        assert self.agent.urls() == [INDEX + "demo/"]
+
+    def test_outage(self) -> None:
+        """While its index fails, the cached bytes are served, and no client keeps them."""
+        self.agent.at(INDEX + "demo/", ConnectionRefusedError())
+        self.clock.advance(1800)
+        for _ in range(2):
+            response = self.ask("GET", self.PATH, within=5)
+            assert response.body == self.OLD
+            self.assert_kept(response, 0, self.OLD)
+
+    def test_ahead_of_its_page(self) -> None:
+        """An upstream with newer bytes than the page says has the page revalidated."""
+        for stream in (False, True):
+            self.build(stream=stream)
+            self.serve(self.NAME, self.OLD)
+            self.pages.invalidate("demo")
+            self.mirror.delete("demo", self.NAME)
+            assert self.get("/index/demo/").status == 200
+            self.serve(self.NAME, self.NEW)
+            response = self.get(self.PATH)
+            assert (response.status, response.body) == (200, self.NEW)
+            self.serve(self.NAME, self.OLD, Reply(200, self.NEW))
+            self.pages.invalidate("demo")
+            response = self.get(self.PATH)
+            assert response.status == (503 if stream else 302)
+
+    def test_without_a_digest(self) -> None:
+        """Without a digest it is as fresh as its page as well, and says that it is unverified."""
+        self.serve(self.NAME, self.OLD, hashes={})
+        self.pages.invalidate("demo")
+        for advance, left in ((0, 60), (1790, 10)):
+            self.clock.advance(advance)
+            response = self.get(self.PATH)
+            assert response.headers["cache-control"] == f"public, max-age={left}"
+            assert response.headers["x-verified"] == "no"
+
+
+class NewKinds(FileCase):
+    def test_served(self) -> None:
+        """A kind of file that is not known yet is listed and served like any other."""
+        for name in ("demo-1.0-1-py3-none-any-x86.whlx", "demo-1.0.future", "demo-1.0.json"):
+            self.serve(name, DATA)
+            self.pages.invalidate("demo")
+            listed = json.loads(self.get("/index/demo/", f"Accept: {JSON}").body)["files"]
+            assert [each["filename"] for each in listed] == [name]
+            for expected in ("MISS", "HIT"):
+                response = self.get(f"/index/demo/{name}")
+                assert (response.body, response.headers["x-cache"]) == (DATA, expected)
+                self.assert_caching(response)
+
+
 class Extracted(FileCase):
     """Core metadata out of wheels whose index has none, as clients see it."""
 
