@@ -24,7 +24,7 @@ _LISTEN = setting("listen")
 
 #: Options of gunicorn, which ran the program that proxpi replaces.
 _GUNICORN = re.compile(
-    r"-[bktw].*|(--(access-?log\w*|backlog|bind|certfile|config|error-?log\w*|graceful-timeout|"
+    r"-[bktw].*|(--(access-?log\w*|backlog|bind|certfile|error-?log\w*|graceful-timeout|"
     r"keep-alive|keyfile|log-(config|file|level)|max-requests(-jitter)?|preload|reload|threads|"
     r"timeout|worker-(class|connections|tmp-dir)|workers))(=.*)?"
 )

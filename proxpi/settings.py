@@ -3,28 +3,61 @@
 A :class:`Setting` of :data:`SETTINGS` has the name, default, parser and explanation of a setting.
 :class:`Settings` holds the values. A variable that resembles a setting and has no effect gets one
 warning: a misspelt name would otherwise start proxpi with an unwanted default. Nothing here imports
-Twisted, and no file is read but those of ``PROXPI_…_FILE`` variables. Run as a module, it prints
-the README's table.
+Twisted, and no file is read but those of ``PROXPI_…_FILE`` variables and the configuration file
+(:mod:`proxpi.config`). Run as a module, it prints the README's table.
 
-A size is a whole number of bytes or a number with a unit: ``kB`` to ``PB`` are powers of 1000,
-``KiB`` to ``PiB`` and the bare letters ``K`` to ``P`` of 1024 (as for ``docker --memory``). A time
-is a number of seconds, or one or more numbers with units (``500ms``, ``1h30m``). Case does not
-matter.
+A setting of variables and of the configuration file has one value: an option takes precedence over
+a variable, and a variable over the file. Indexes come from one of the two places alone.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 import attrs
 
-from proxpi.simple import urls
+from proxpi.config import (
+    DEFAULT_VIEW,
+    FOLDER_TTL,
+    Config,
+    ConfigFile,
+    IndexSettings,
+    RuleSettings,
+    ViewSettings,
+    with_default,
+)
+from proxpi.simple import ages, urls
+from proxpi.values import (
+    URL_OR_FOLDER,
+    NotAccepted,
+    SettingsError,
+    count,
+    index_url,
+    is_folder,
+    one_of,
+    path,
+    reasoned,
+    seconds,
+    size,
+)
+
+__all__ = [
+    "DEFAULT_VIEW",
+    "RETIRED",
+    "SETTINGS",
+    "Given",
+    "IndexSettings",
+    "RuleSettings",
+    "Setting",
+    "Settings",
+    "SettingsError",
+    "ViewSettings",
+    "setting",
+    "table",
+]
 
 _PREFIX, _FILE = "PROXPI_", "_FILE"
 _LISTEN = "PROXPI_LISTEN says where to listen"
@@ -47,89 +80,11 @@ _OFF = {"0", "no", "off", "false"}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _EXTRA_INDEX_TTL = 180.0
 _OLDER_EXTRA_INDEX_TTLS = "PROXPI_EXTRA_INDEX_TTL"
+#: Settings that ``[[index]]`` tables take the place of.
+_OF_INDEXES = ("index_url", "extra_index_urls", "extra_index_ttls")
 _SIZES = "also with a unit such as 500MB or 5GiB,"
 _TIMES = "also with a unit such as 500ms, 30m or 2 days,"
 _HOST_NAME = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_~-][a-z0-9._~-]*))(?::\d+)?")
-
-
-# Quantities
-
-#: Bytes that a size can mean at most: no file system holds a larger file.
-MOST_BYTES = 2**63 - 1
-
-_WHOLE = re.compile(r"[0-9]+")
-_SECONDS = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?")
-# A few digits say more than any disk or calendar holds, and keep arithmetic short.
-_PART = r"([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})\s*([a-z]+)"
-_SIZE = re.compile(_PART)
-_PARTS = re.compile(rf"{_PART}(?:\s*{_PART})*")
-
-_BYTES = {"b": 1, "byte": 1, "bytes": 1}
-for _power, _letter in enumerate("kmgtp", 1):
-    _BYTES[f"{_letter}b"] = 1000**_power
-    _BYTES[f"{_letter}ib"] = _BYTES[_letter] = 1024**_power
-
-_UNITS_OF_TIME = {
-    "0.001": "ms msec msecs millisecond milliseconds",
-    "1": "s sec secs second seconds",
-    "60": "m min mins minute minutes",
-    "3600": "h hr hrs hour hours",
-    "86400": "d day days",
-    "604800": "w week weeks",
-}
-_LENGTHS = {
-    name: Decimal(length) for length, names in _UNITS_OF_TIME.items() for name in names.split()
-}
-
-
-class NotAccepted(ValueError):
-    """A text that is refused for a reason that the user needs to know: the exception's text."""
-
-
-def count(text: str) -> int:
-    """Read a whole number, 0 or more; raises :exc:`ValueError`."""
-    digits = text.strip()
-    if not _WHOLE.fullmatch(digits):
-        raise ValueError(text)
-    return int(digits)
-
-
-def size(text: str) -> int:
-    """Read a size, in bytes; raises :exc:`ValueError`. A fraction of a byte is dropped."""
-    if (found := _SIZE.fullmatch(text.strip().lower())) is None:
-        number = count(text)
-    else:
-        digits, unit = found.groups()
-        if unit not in _BYTES or (_BYTES[unit] == 1 and not _WHOLE.fullmatch(digits)):
-            raise ValueError(text)
-        number = int(Decimal(digits) * _BYTES[unit])
-    if number > MOST_BYTES:
-        raise NotAccepted("too large")
-    return number
-
-
-def seconds(text: str) -> float:
-    """Read a time, in seconds; raises :exc:`ValueError`."""
-    written = text.strip().lower()
-    if _SECONDS.fullmatch(written):
-        total = float(written)
-    elif _PARTS.fullmatch(written):
-        parts = re.findall(_PART, written)
-        if not all(unit in _LENGTHS for _, unit in parts):
-            raise ValueError(text)
-        total = float(sum(Decimal(digits) * _LENGTHS[unit] for digits, unit in parts))
-    else:
-        raise ValueError(text)
-    if not math.isfinite(total):
-        raise NotAccepted("too long")
-    return total
-
-
-# Settings
-
-
-class SettingsError(Exception):
-    """A text that is not accepted; the message is one line that names the accepted texts."""
 
 
 @attrs.frozen(kw_only=True)
@@ -169,6 +124,11 @@ class Setting:
         accepts = accepts or self.accepts
         return SettingsError(f"{given.variable}={text!r}{also}: {why}; {accepts} is accepted")
 
+    def values(self, given: Sequence[Given]) -> Any:
+        """Parse the texts, or the default; a repeatable setting has a tuple of values."""
+        parsed = [self.value(each) for each in given or [Given(self.variable, self.default)]]
+        return tuple(parsed) if self.repeatable else parsed[-1]
+
     def value(self, given: Given) -> Any:
         """Parse a text; raises :exc:`SettingsError` if it is not accepted."""
         try:
@@ -200,40 +160,12 @@ def _positive(parse: Callable[[str], int]) -> Callable[[str], int]:
     return positive
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def one_of(text: str) -> str:
-        for choice in choices:
-            if text.strip().lower() == choice.lower():
-                return choice
-        raise ValueError(text)
-
-    return one_of
-
-
 def _host_name(text: str) -> str:
     """Parse a ``Host`` header without its port."""
     match = _HOST_NAME.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(text)
     return (match[1] or match[2]).removesuffix(".")
-
-
-def _path(text: str) -> str | None:
-    """Parse a path, in which ``~`` and ``~user`` are home folders; ``None`` if it is empty."""
-    expanded = os.path.expanduser(text)
-    if expanded.startswith("~"):
-        home = expanded.partition("/")[0]
-        raise NotAccepted(f"the home folder {home} is not known (./{home} is a plain name)")
-    return expanded or None
-
-
-def _index(text: str) -> str:
-    """Parse the URL of an index; the result ends in one slash."""
-    url = urls.with_ascii_host(text.strip())
-    urls.origin(url)
-    if re.search(r"[\s\x00-\x1f\x7f#?]", url):
-        raise ValueError("blanks, queries and fragments have no place in it")
-    return url.rstrip("/") + "/"
 
 
 def _list_of(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
@@ -272,33 +204,47 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="index_url",
         default="https://pypi.org/simple/",
-        parse=_index,
-        accepts="an http or https URL with a host",
+        parse=index_url,
+        accepts=URL_OR_FOLDER,
         explains="Root URL of the main index's Simple API, with or without a last slash; "
-        "user:password@ before the host is understood.",
+        "user:password@ before the host is understood. file:///srv/wheels is a folder of files.",
         secret=True,
     ),
     Setting(
         name="index_ttl",
         default="1800",
         **_A_TIME,
-        explains="Seconds that a page of the main index stays fresh; 0 asks each time.",
+        explains="Seconds that a page of the main index stays fresh; 0 asks each time. For a "
+        f"folder the default is {FOLDER_TTL:.0f}.",
     ),
     Setting(
         name="extra_index_urls",
-        parse=_list_of(_index),
-        accepts="a comma-separated list of http or https URLs with a host",
+        parse=_list_of(index_url),
+        accepts=f"a comma-separated list whose items are {URL_OR_FOLDER}",
         explains="More indexes, comma-separated, asked after the main one in this order.",
         secret=True,
     ),
     Setting(
         name="extra_index_ttls",
-        otherwise=f"{_EXTRA_INDEX_TTL:.0f} each",
+        otherwise=f"{_EXTRA_INDEX_TTL:.0f} each, {FOLDER_TTL:.0f} for folders",
         parse=_list_of(seconds),
         accepts="a comma-separated list with a number of seconds, 0 or more, per extra index, "
         + _TIMES,
         explains="Seconds that pages of the extra indexes stay fresh, one number per index, "
         "comma-separated.",
+    ),
+    Setting(
+        name="config",
+        parse=path,
+        accepts="a TOML file",
+        explains="TOML file with indexes, views and rules. Its [[index]] tables take the place of "
+        "the variables above; otherwise options and variables take precedence over it.",
+    ),
+    Setting(
+        name="exclude_newer",
+        parse=lambda text: reasoned(ages.exclude_newer)(text) if text else None,
+        accepts=ages.ACCEPTED,
+        explains="Exclude files that are younger than an age such as 7 days, or than a date.",
     ),
     Setting(
         name="cache_size",
@@ -311,7 +257,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="cache_dir",
         otherwise="a new temporary folder, removed at exit",
-        parse=_path,
+        parse=path,
         accepts="a folder",
         explains="Folder that keeps files and index pages; it is made if missing.",
     ),
@@ -328,7 +274,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="ca_bundle",
-        parse=_path,
+        parse=path,
         accepts="a PEM file with certificates, or a folder of such files,",
         explains="PEM file with certificates to trust besides those of the system, or a folder of "
         "such files. REQUESTS_CA_BUNDLE, or else CURL_CA_BUNDLE, SSL_CERT_FILE and SSL_CERT_DIR "
@@ -336,7 +282,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="client_cert",
-        parse=_path,
+        parse=path,
         accepts="a PEM file with a certificate and its key, not encrypted,",
         explains="PEM file with the certificate, and its key, that indexes are shown when they "
         "ask for one.",
@@ -351,7 +297,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="slow_download",
         default="redirect",
-        parse=_one_of("redirect", "stream"),
+        parse=one_of("redirect", "stream"),
         accepts="redirect or stream",
         explains="Answer to a client whose file is not cached in time. redirect: a 302 to the "
         "upstream. stream: the bytes as they arrive, while they are cached.",
@@ -419,7 +365,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="logging_level",
         default="INFO",
-        parse=_one_of(*_LEVELS),
+        parse=one_of(*_LEVELS),
         accepts="one of " + ", ".join(_LEVELS) + " in any case",
         explains="The least level that is logged: " + ", ".join(_LEVELS) + ".",
     ),
@@ -430,50 +376,22 @@ def setting(name: str) -> Setting:
     return next(row for row in SETTINGS if row.name == name)
 
 
-DEFAULT_VIEW = "default"
-
-
-@attrs.frozen
-class IndexSettings:
-    name: str
-    url: str = attrs.field(repr=False)
-    ttl: float
-    projects: Any = None
-    owns: Any = ()
-
-
-@attrs.frozen
-class ViewSettings:
-    name: str
-    indexes: Any
-
-
-@attrs.frozen
-class RuleSettings:
-    exclude_newer: Any = None
-    exclude_newer_text: str = ""
-    exclude_newer_except: Any = ()
-    exclude_newer_unknown: Any = None
-    deny: Any = ()
-    deny_files: Any = ()
-    allow: Any = None
-
-
 @attrs.frozen(kw_only=True)
 class Settings:
     """The values of all settings: times in seconds, sizes in bytes.
 
-    :ivar index_url: ends in a slash, and may hold credentials, so the ``repr`` hides it
-    :ivar extra_index_ttls: as many as `extra_index_urls`
+    :ivar indexes: in order of precedence, with URLs of their own
+    :ivar views: the first is the default view, which has all indexes if nothing else is stated
+    :ivar config: the path of the configuration file
     :ivar by_option: the names of the settings that were given as options
-    :ivar warnings: one line for each variable without effect
+    :ivar warnings: one line for each variable, or entry of the file, without effect
     """
 
     listen: tuple[str, ...]
-    index_url: str = attrs.field(repr=False)
-    index_ttl: float
-    extra_index_urls: tuple[str, ...] = attrs.field(repr=False)
-    extra_index_ttls: tuple[float, ...]
+    indexes: tuple[IndexSettings, ...]
+    views: tuple[ViewSettings, ...]
+    rules: RuleSettings
+    config: str | None
     cache_size: int
     cache_dir: str | None
     binary_file_mime_type: bool
@@ -503,50 +421,48 @@ class Settings:
         options: Mapping[str, str | list[str] | None],
     ) -> Settings:
         """
-        Read the settings from options, then the environment, then the defaults.
+        Read the settings from options, then the environment, then the file, then the defaults.
 
         An empty text counts as not given.
 
         :param options: by name, such as ``index-url``; ``None`` was not given
         :raises SettingsError: for a text that is not accepted, a ``_FILE`` that cannot be read or
-            stands beside its variable, and counts that differ
+            stands beside its variable, counts that differ, a configuration file that is not
+            understood, and indexes in it beside those of variables
         """
-        values: dict[str, Any] = {}
-        by_option = set()
-        for setting in SETTINGS:
-            given = _given(setting, environment, options.get(setting.option))
-            if given[-1].by_option:
-                by_option.add(setting.name)
-            parsed = [setting.value(one) for one in given]
-            values[setting.name] = tuple(parsed) if setting.repeatable else parsed[-1]
-            if setting.name == "extra_index_ttls":
-                indexes = len(values["extra_index_urls"])
-                ttls = values[setting.name] or (_EXTRA_INDEX_TTL,) * indexes
-                if len(ttls) != indexes:
-                    why = f"{len(ttls)} given for the {indexes} of PROXPI_EXTRA_INDEX_URLS"
-                    raise setting.refusal(given[-1], why)
-                values[setting.name] = ttls
-        return cls(**values, by_option=frozenset(by_option), warnings=tuple(_warnings(environment)))
+        texts = {row.name: _given(row, environment, options.get(row.option)) for row in SETTINGS}
+        file = _config_file(texts["config"])
+        warnings = list(_warnings(environment))
+        if file is not None and file.has_indexes:
+            for name in _OF_INDEXES:
+                for given in texts[name]:
+                    why = f"{file.name} has [[index]] tables, too"
+                    raise setting(name).refusal(given, why, "only one of the two")
+            for given in texts["index_ttl"]:
+                warnings.append(
+                    f"{given.variable} has no effect: each [[index]] has a ttl of its own"
+                )
+        values = {row.name: row.values(texts[row.name]) for row in SETTINGS}
+        indexes = _indexes(values, texts)
+        config = file.read(indexes) if file is not None else Config()
+        indexes, rules = config.indexes or indexes, config.rules
+        if (exclude_newer := values.pop("exclude_newer")) is not None:
+            text = texts["exclude_newer"][-1].text
+            rules = attrs.evolve(rules, exclude_newer=exclude_newer, exclude_newer_text=text)
+        for name in (*_OF_INDEXES, "index_ttl"):
+            del values[name]
+        return cls(
+            **values,
+            indexes=indexes,
+            views=with_default(config.views, indexes),
+            rules=rules,
+            by_option=frozenset(n for n, given in texts.items() if given and given[-1].by_option),
+            warnings=(*warnings, *config.warnings),
+        )
 
     @property
     def index_urls(self) -> tuple[str, ...]:
-        return (self.index_url, *self.extra_index_urls)
-
-    @property
-    def indexes(self) -> Any:
-        ttls = (self.index_ttl, *self.extra_index_ttls)
-        return [
-            IndexSettings(f"extra-{n}" if n else "root", url, ttl)
-            for n, (url, ttl) in enumerate(zip(self.index_urls, ttls))
-        ]
-
-    @property
-    def rules(self) -> Any:
-        return RuleSettings()
-
-    @property
-    def views(self) -> Any:
-        return [ViewSettings("default", tuple(e.name for e in self.indexes))]
+        return tuple(index.url for index in self.indexes)
 
     def given(self, name: str, text: str) -> Given:
         return Given(setting(name).variable, text, by_option=name in self.by_option)
@@ -560,12 +476,41 @@ class Settings:
 def _given(
     setting: Setting, environment: Mapping[str, str], option: str | list[str] | None
 ) -> list[Given]:
+    """Return the texts of a setting, usually one; none for the default."""
     if option is None:
-        given = _in_environment(setting, environment)
-    else:
-        texts = [option] if isinstance(option, str) else option
-        given = [Given(setting.variable, text, by_option=True) for text in texts if text]
-    return given or [Given(setting.variable, setting.default)]
+        return _in_environment(setting, environment)
+    texts = [option] if isinstance(option, str) else option
+    return [Given(setting.variable, text, by_option=True) for text in texts if text]
+
+
+def _config_file(given: Sequence[Given]) -> ConfigFile | None:
+    row = setting("config")
+    if (file := row.values(given)) is None:
+        return None
+    try:
+        return ConfigFile.load(file)
+    except NotAccepted as error:
+        raise row.refusal(given[-1], str(error), "a readable TOML file") from None
+
+
+def _indexes(
+    values: Mapping[str, Any], texts: Mapping[str, Sequence[Given]]
+) -> tuple[IndexSettings, ...]:
+    """Return the indexes of variables; a URL that is given again is left out."""
+    extra_urls, extra_ttls = values["extra_index_urls"], values["extra_index_ttls"]
+    if extra_ttls and len(extra_ttls) != len(extra_urls):
+        given = texts["extra_index_ttls"][-1]
+        why = f"{len(extra_ttls)} given for the {len(extra_urls)} of PROXPI_EXTRA_INDEX_URLS"
+        raise setting("extra_index_ttls").refusal(given, why)
+    main_ttl = [values["index_ttl"]] if texts["index_ttl"] else []
+    indexes: dict[str, IndexSettings] = {}
+    for number, url in enumerate((values["index_url"], *extra_urls)):
+        stated = extra_ttls[number - 1 : number] if number else main_ttl
+        default = _EXTRA_INDEX_TTL if number else values["index_ttl"]
+        ttl = stated[0] if stated else FOLDER_TTL if is_folder(url) else default
+        name = f"extra-{number}" if number else "root"
+        indexes.setdefault(url, IndexSettings(name=name, url=url, ttl=ttl))
+    return tuple(indexes.values())
 
 
 def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Given]:
@@ -574,14 +519,16 @@ def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Gi
         variables.insert(0, _OLDER_EXTRA_INDEX_TTLS)
     given = [Given(name, environment[name]) for name in variables if environment.get(name)][:1]
     file = f"{setting.variable}_FILE"
-    path = environment.get(file)
-    if not (setting.secret and path):
+    file_name = environment.get(file)
+    if not (setting.secret and file_name):
         return given
     if given:
-        raise SettingsError(f"{file}={path!r}: {setting.variable} is set too; only one is accepted")
+        raise SettingsError(
+            f"{file}={file_name!r}: {setting.variable} is set too; only one is accepted"
+        )
     why: object = "not text"
     try:
-        with open(str(_path(path)), encoding="utf-8") as secret:
+        with open(str(path(file_name)), encoding="utf-8") as secret:
             return [Given(file, secret.read().strip())]
     except OSError as error:
         why = error.strerror
@@ -589,7 +536,9 @@ def _in_environment(setting: Setting, environment: Mapping[str, str]) -> list[Gi
         why = error
     except ValueError:  # not UTF-8
         pass
-    raise SettingsError(f"{file}={path!r}: cannot be read ({why}); a readable file is accepted")
+    raise SettingsError(
+        f"{file}={file_name!r}: cannot be read ({why}); a readable file is accepted"
+    )
 
 
 def _warnings(environment: Mapping[str, str]) -> Iterator[str]:

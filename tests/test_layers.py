@@ -21,7 +21,7 @@ from proxpi.settings import SETTINGS
 
 TOP = Path(__file__).parent.parent
 LAYERS = [
-    {"simple", "single_flight", "atomic_files", "settings", "metrics"},
+    {"simple", "single_flight", "atomic_files", "values", "config", "settings", "metrics"},
     {"upstream"},
     {"index", "files"},
     {"prefetch"},

@@ -74,7 +74,7 @@ def test_options_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROXPI_CACHE_SIZE", "6")
     options = ("--index-ttl=7", "--offline=on", "--listen=tcp:1", "--listen", "unix:/tmp/socket")
     settings = parsed(*options).settings
-    assert (settings.index_ttl, settings.cache_size, settings.offline) == (7.0, 6, True)
+    assert (settings.indexes[0].ttl, settings.cache_size, settings.offline) == (7.0, 6, True)
     assert settings.listen == ("tcp:1", "unix:/tmp/socket")
 
 

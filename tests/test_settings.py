@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxpi.settings import (
-    MOST_BYTES,
     RETIRED,
     SETTINGS,
-    NotAccepted,
+    IndexSettings,
+    RuleSettings,
     Settings,
     SettingsError,
-    count,
-    seconds,
-    size,
+    ViewSettings,
     table,
 )
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-TIMES = "index_ttl download_timeout connect_timeout read_timeout drain_timeout"
+TIMES = "download_timeout connect_timeout read_timeout drain_timeout"
 SIZES = "cache_size page_limit list_limit"
 PATHS = "cache_dir ca_bundle client_cert"
 SWITCHES = "binary_file_mime_type disable_index_ssl_verification offline"
@@ -65,10 +62,10 @@ def test_defaults() -> None:
     """Without any setting proxpi serves the default index, on loopback, from a new folder."""
     assert read() == Settings(
         listen=("tcp:5000:interface=127.0.0.1",),
-        index_url=BY_NAME["index_url"].default,
-        index_ttl=1800.0,
-        extra_index_urls=(),
-        extra_index_ttls=(),
+        indexes=(IndexSettings(name="root", url=BY_NAME["index_url"].default, ttl=1800.0),),
+        views=(ViewSettings("default", ("root",)),),
+        rules=RuleSettings(),
+        config=None,
         cache_size=5368709120,
         cache_dir=None,
         binary_file_mime_type=False,
@@ -94,7 +91,10 @@ def test_defaults() -> None:
 def test_the_table() -> None:
     """Each row has its field, its names, and its line in the README's table."""
     fields = [field.name for field in attrs.fields(Settings)]
-    assert [*(setting.name for setting in SETTINGS), "by_option", "warnings"] == fields
+    combined = ["index_url", "index_ttl", "extra_index_urls", "extra_index_ttls", "exclude_newer"]
+    values = [name for name in BY_NAME if name not in combined]
+    made = ["indexes", "views", "rules", "by_option", "warnings"]
+    assert sorted([*values, *made]) == sorted(fields)
     for setting in SETTINGS:
         for part in (setting.variable, setting.explains, setting.default or setting.otherwise):
             assert part in table()
@@ -112,7 +112,7 @@ def test_an_option_beats_the_environment() -> None:
     """An option wins, also over a wrong variable; an empty one is the default; one may repeat."""
     environment = {"PROXPI_INDEX_TTL": "abc", "PROXPI_CACHE_DIR": "/environment"}
     settings = Settings.read(environment, {"index-ttl": "7", "cache-dir": "", "cache-size": None})
-    assert (settings.index_ttl, settings.cache_dir) == (7.0, None)
+    assert (settings.indexes[0].ttl, settings.cache_dir) == (7.0, None)
     assert refusal({}, index_ttl="abc") == (
         "PROXPI_INDEX_TTL='abc' (--index-ttl): not understood; "
         "a number of seconds, 0 or more, also with a unit such as 500ms, 30m or 2 days, is accepted"
@@ -128,7 +128,7 @@ ACCEPTED: list[tuple[str, str, object]] = [
     (SWITCHES, "1|yes|on|TRUE|maybe", True),
     (TIMES, "5400| 5400.0 |1h30m", 5400.0),
     (SIZES, " 5368709120 |5 gib", 5 * 2**30),
-    ("index_ttl download_timeout drain_timeout cache_size", "0", 0),
+    ("download_timeout drain_timeout cache_size", "0", 0),
     ("connect_timeout", "0|0.0", 3.1),
     ("read_timeout", "0|0.0", 20.0),
     ("upstream_connections page_limit list_limit", "1", 1),
@@ -140,6 +140,7 @@ ACCEPTED: list[tuple[str, str, object]] = [
     ("allow_hosts", "index_1.corp,xn--b.example", ("index_1.corp", "xn--b.example")),
     ("allow_hosts", " , ", ()),
     ("hosts", "Proxpi.Corp., a:5000 ,[::1]:80,10.1.1.1", ("proxpi.corp", "a", "::1", "10.1.1.1")),
+    ("cache_dir config", "", None),
     (PATHS, "~", "/home/me"),
     (PATHS, "~/a/~", "/home/me/a/~"),
     (PATHS, "~root/a", f"{Path('~root').expanduser()}/a"),
@@ -159,7 +160,11 @@ def test_accepted(monkeypatch: pytest.MonkeyPatch, names: str, texts: str, meani
 
 #: The settings of a kind, texts separated by bars, and the reason of the refusal.
 REFUSED = [
-    (TIMES, "abc|-1|nan|inf|1,5| |1_0", "not understood; a number of seconds, 0 or more"),
+    (
+        f"{TIMES} index_ttl",
+        "abc|-1|nan|inf|1,5| |1_0",
+        "not understood; a number of seconds, 0 or more",
+    ),
     (TIMES, "1e999", "too long; "),
     (SIZES, "-1|1.5|5XB|1e9|nan", "not understood; a whole number of bytes, "),
     (SIZES, "9999PB", "too large; "),
@@ -184,22 +189,31 @@ def test_refused(names: str, texts: str, why: str) -> None:
             assert refused(name, text).startswith(why), (name, text)
 
 
+def test_index_urls() -> None:
+    """The indexes of variables are the main one, then the extra ones, each named and once."""
+    urls = "https://u:p%40w@h/b/,,http://h/a,file:///srv/wheels"
+    settings = read(INDEX_URL="http://h/a", EXTRA_INDEX_URLS=urls)
+    assert [(index.name, index.url) for index in settings.indexes] == [
+        ("root", "http://h/a/"),
+        ("extra-1", "https://u:p%40w@h/b/"),
+        ("extra-3", "file:///srv/wheels/"),
+    ]
+    assert settings.index_urls == tuple(index.url for index in settings.indexes)
+    assert settings.views == (ViewSettings("default", ("root", "extra-1", "extra-3")),)
+
+
 @pytest.mark.parametrize(
-    ("text", "url"),
+    ("environment", "ttl"),
     [
-        ("http://h", "http://h/"),
-        ("https://h/simple", "https://h/simple/"),
-        (" https://h/simple// ", "https://h/simple/"),
-        ("https://u:p%40w@h:8443/a/", "https://u:p%40w@h:8443/a/"),
-        ("http://[::1]:80/a", "http://[::1]:80/a/"),
-        ("https://bücher.example/simple", "https://xn--bcher-kva.example/simple/"),
-        ("https://u:pß@Bücher.example:81", "https://u:pß@xn--bcher-kva.example:81/"),
+        ({}, 1800.0),
+        ({"INDEX_TTL": "5"}, 5.0),
+        ({"INDEX_URL": "file:///srv"}, 10.0),
+        ({"INDEX_URL": "file:///srv", "INDEX_TTL": "1800"}, 1800.0),
     ],
 )
-def test_index_urls(text: str, url: str) -> None:
-    """An index's URL ends in one slash, and is otherwise as it was."""
-    settings = read(INDEX_URL=text, EXTRA_INDEX_URLS=f"{text},,http://other/")
-    assert settings.index_urls == (url, url, "http://other/")
+def test_ttl_of_the_main_index(environment: dict[str, str], ttl: float) -> None:
+    """A page of the main index is fresh for the stated time, else for that of its kind."""
+    assert read(**environment).indexes[0].ttl == ttl
 
 
 @pytest.mark.parametrize(
@@ -242,7 +256,8 @@ def test_ttls_of_extra_indexes(
     environment: dict[str, str], options: dict[str, str | list[str] | None], ttls: tuple[float, ...]
 ) -> None:
     """One per extra index, 180 by default; the original's older variable wins, an option most."""
-    assert Settings.read(TWO | environment, options).extra_index_ttls == ttls
+    indexes = Settings.read(TWO | environment, options).indexes
+    assert tuple(index.ttl for index in indexes[1:]) == ttls
 
 
 @pytest.mark.parametrize("variable", ["PROXPI_EXTRA_INDEX_TTLS", "PROXPI_EXTRA_INDEX_TTL"])
@@ -259,9 +274,9 @@ def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "url"
     file.write_text("http://user:secret@h/simple\n")
-    settings = read(INDEX_URL_FILE="~/url", EXTRA_INDEX_URLS_FILE=str(file), INDEX_TTL_FILE="/x")
-    assert settings.index_urls == ("http://user:secret@h/simple/",) * 2
-    assert settings.index_ttl == 1800.0
+    settings = read(INDEX_URL_FILE="~/url", EXTRA_INDEX_URLS="http://i/", INDEX_TTL_FILE="/x")
+    assert settings.index_urls == ("http://user:secret@h/simple/", "http://i/")
+    assert settings.indexes[0].ttl == 1800.0
     line = refusal({"PROXPI_INDEX_URL": "http://h/", "PROXPI_INDEX_URL_FILE": "/x"})
     assert line == "PROXPI_INDEX_URL_FILE='/x': PROXPI_INDEX_URL is set too; only one is accepted"
     assert "(No such file or directory)" in refused("index_url_file", str(tmp_path / "none"))
@@ -308,7 +323,7 @@ def test_a_variable_without_effect(name: str, reason: str) -> None:
     assert warning.startswith(f"{name} has no effect: ")
     assert reason in warning
     assert "secret" not in warning.replace("may hold a secret", "")
-    assert settings.index_ttl == 5.0
+    assert settings.indexes[0].ttl == 5.0
     assert Settings.read({name: ""}, {}).warnings == ()
 
 
@@ -327,86 +342,3 @@ def test_no_warning() -> None:
     }
     extra = {"PROXPI_EXTRA_INDEX_URLS": "http://a/", "PROXPI_EXTRA_INDEX_TTL": "5"}
     assert Settings.read(services | extra, {}).warnings == ()
-
-
-# Quantities
-
-#: Texts, separated by bars, by what they mean.
-SIZE_TEXTS = {
-    0: "0|0GB",
-    5: "5B",
-    7: "7 bytes",
-    100: "0.1kB",
-    341: "0.3333KiB",
-    5_000: "5kB|5KB",
-    500_000: ".5 MB",
-    5 * 10**6: "5MB",
-    5 * 10**9: "5GB|5 gb",
-    5 * 10**12: "5TB",
-    5 * 10**15: "5PB",
-    5 * 2**10: "5KiB|5K",
-    5 * 2**20: "5MiB|5m",
-    3 * 2**29: "1.5GiB",
-    5 * 2**30: "5GiB|5gib|5G",
-    5 * 2**40: "5TiB|5t",
-    5 * 2**50: "5PiB",
-    5368709120: " 5368709120 ",
-    MOST_BYTES: str(MOST_BYTES),
-}
-TIME_TEXTS = {
-    0.0: "0",
-    0.1: "0.1s",
-    0.5: ".5|500ms",
-    0.9: " 0.9 ",
-    60.5: "1m0.5s",
-    90.0: "90 s|90sec",
-    300.0: "5 minutes",
-    1000.0: "1e3",
-    1800.0: "30m|30M",
-    3600.0: "1h",
-    5400.0: "1.5 hours|1h30m|1 h 30 min",
-    172800.0: "2 days",
-    604800.0: "1 Week",
-}
-#: Signs, exponents, separators, other digits, unknown units.
-NOT_SIZES = "| |GB|-1|-1GB|+1|1.5|1.5B|1e9|1_000|1,5GB|5XB|5Gb/s|5 G B|0x10|nan|inf|\u0665GB|\uff15"
-NOT_TIMES = (
-    "| |s|-1|-1s|+1|1h30|30 1h|1 s s|1,5|1_0|5 parsecs|1:30|nan|inf|infinity|\u0663|\u0663s|1e|e3"
-)
-
-
-@pytest.mark.parametrize(("parse", "table"), [(size, SIZE_TEXTS), (seconds, TIME_TEXTS)])
-def test_quantities(parse: Callable[[str], float], table: dict[float, str]) -> None:
-    """Units are decimal or binary, in any case, with or without a blank; times may have several."""
-    for meant, texts in table.items():
-        for text in texts.split("|"):
-            assert parse(text) == meant, text
-
-
-@pytest.mark.parametrize(("parse", "texts"), [(size, NOT_SIZES), (seconds, NOT_TIMES)])
-def test_refused_quantities(parse: Callable[[str], float], texts: str) -> None:
-    """Anything else is refused, without a reason of its own."""
-    for text in texts.split("|"):
-        with pytest.raises(ValueError) as refused:
-            parse(text)
-        assert not isinstance(refused.value, NotAccepted), text
-
-
-def test_too_large() -> None:
-    """A size beyond any disk and a time beyond any clock are refused."""
-    for text in (str(MOST_BYTES + 1), "8EB", "8192PiB", "9" * 90 + "GB"):
-        with pytest.raises(ValueError):
-            size(text)
-    for text in ("1e999", "9" * 400):
-        with pytest.raises(NotAccepted):
-            seconds(text)
-
-
-@pytest.mark.parametrize("parse", [count, size, seconds])
-@given(text=st.text())
-def test_any_text(parse: Callable[[str], float], text: str) -> None:
-    """Any text is 0 or more, or refused as a value."""
-    try:
-        assert parse(text) >= 0
-    except ValueError:
-        pass

@@ -80,6 +80,18 @@ def test_bad_values(start_proxy: StartProxy) -> None:
             assert re.search(r"[.;:,][.;]|;;", line.replace(value, "")) is None, "one sentence"
 
 
+def test_bad_config(start_proxy: StartProxy, tmp_path: Path) -> None:
+    """A wrong entry of the config file, or two places for indexes, stop the start likewise."""
+    file = tmp_path / "proxpi.toml"
+    file.write_text('[[index]]\nname = "own"\nurl = "http://u:secret@127.0.0.1:9/"\nowns = "own"\n')
+    [line] = _refused(start_proxy, config=str(file))
+    assert line.startswith(f'proxpi: {file}: [[index]] "own": owns = "own": ')
+    file.write_text(file.read_text().replace('owns = "own"', ""))
+    [line] = _refused(start_proxy, "--config", str(file), "--index-url", "http://127.0.0.1:9/")
+    assert "--index-url" in line and str(file) in line
+    assert "secret" not in line
+
+
 def test_bad_options(start_proxy: StartProxy) -> None:
     """A bad value, an option of gunicorn, or a switch without value: the start stops likewise."""
     lines = _refused(start_proxy, "--cache-size", "plenty")
