@@ -155,7 +155,7 @@ class DenyFiles:
                 found = read(path, None)
             except Unusable as error:
                 accepted = f"a file with one selector a line is accepted: {selectors.ACCEPTED}"
-                raise SettingsError(f"deny-files: {error}; {accepted}") from None
+                raise SettingsError(f"[rules]: deny-files: {error}; {accepted}") from None
             if found is not None:
                 files[path] = found
         return cls(clock, in_thread, files)

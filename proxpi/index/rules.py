@@ -38,31 +38,14 @@ import attrs
 from packaging.version import Version
 
 from proxpi.index.deny_files import Denial, DenyFiles
-from proxpi.simple import FileEntry, Project, Selector, ages, printable, versions
+from proxpi.settings import RuleSettings
+from proxpi.simple import FileEntry, Project, Selector, ages, names, printable, versions
 
 Kind: TypeAlias = Literal["deny", "advisory", "allow", "age"]
 Digests: TypeAlias = Mapping[str, str]
 
 #: Compiled projects that are kept.
 MOST_COMPILED = 20_000
-_VARIANTS = "-variants.json"
-
-
-class RuleSettings(Protocol):
-    """The rules that an operator states (see :class:`proxpi.settings.RuleSettings`)."""
-
-    @property
-    def exclude_newer(self) -> datetime.timedelta | datetime.datetime | None: ...
-    @property
-    def exclude_newer_text(self) -> str: ...
-    @property
-    def exclude_newer_except(self) -> tuple[Selector, ...]: ...
-    @property
-    def exclude_newer_unknown(self) -> str | None: ...
-    @property
-    def deny(self) -> tuple[Selector, ...]: ...
-    @property
-    def allow(self) -> tuple[Selector, ...] | None: ...
 
 
 class Advisory(Protocol):
@@ -219,7 +202,7 @@ class ProjectRules:
         """Return whether the age of a file is ignored."""
         filename, hashes = entry["filename"], entry["hashes"]
         version = versions.version_of(filename, self.name) if exceptions else None
-        return filename.endswith(_VARIANTS) or any(
+        return names.may_change(filename) or any(
             each.matches(self.name, version, hashes, unreadable=False) for each in exceptions
         )
 

@@ -94,8 +94,8 @@ class Watched(FolderCase):
         """At the start a file that cannot be used is an error that says what is accepted."""
         accepted = "; a file with one selector a line is accepted: a project name such as"
         for text, reason in (
-            (None, f"deny-files: {self.path}: No such file or directory{accepted}"),
-            ("evil\n!\n", f"deny-files: {self.path}, line 2: '!'"),
+            (None, f"[rules]: deny-files: {self.path}: No such file or directory{accepted}"),
+            ("evil\n!\n", f"[rules]: deny-files: {self.path}, line 2: '!'"),
         ):
             if text is not None:
                 self.path.write_text(text)

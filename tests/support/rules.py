@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Any
-
-import attrs
 
 from proxpi.index.deny_files import DenyFiles
 from proxpi.index.rules import Advisories, ProjectRules, Rules
-from proxpi.simple import Project, Selector, exclude_newer, selector
-
-
-@attrs.frozen(kw_only=True)
-class Stated:
-    """The rules that an operator states."""
-
-    exclude_newer: timedelta | datetime | None = None
-    exclude_newer_text: str = ""
-    exclude_newer_except: tuple[Selector, ...] = ()
-    exclude_newer_unknown: str | None = None
-    deny: tuple[Selector, ...] = ()
-    allow: tuple[Selector, ...] | None = None
+from proxpi.settings import RuleSettings
+from proxpi.simple import Project, ages, selector
 
 
 def stated(
@@ -32,18 +18,15 @@ def stated(
     exclude_newer_unknown: str | None = None,
     deny: Sequence[str] = (),
     allow: Sequence[str] | None = None,
-) -> Stated:
-    return Stated(
-        exclude_newer=_age(exclude_newer) if exclude_newer else None,
+) -> RuleSettings:
+    return RuleSettings(
+        exclude_newer=ages.exclude_newer(exclude_newer) if exclude_newer else None,
         exclude_newer_text=exclude_newer,
         exclude_newer_except=tuple(map(selector, exclude_newer_except)),
         exclude_newer_unknown=exclude_newer_unknown,
         deny=tuple(map(selector, deny)),
         allow=None if allow is None else tuple(map(selector, allow)),
     )
-
-
-_age = exclude_newer
 
 
 def rules(
