@@ -1,7 +1,8 @@
 """A feed of advisories in memory: entries of the OSV schema, their archive and their list.
 
 :class:`Entries` are what a database holds. A test changes them, and gives them to the agent in
-memory (:meth:`Entries.publish`) or to a folder (:meth:`Entries.write`).
+memory (:meth:`Entries.publish`), to a server (:meth:`Entries.serve`) or to a folder
+(:meth:`Entries.write`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import attrs
 
 from tests.support.agent import MemoryAgent, Reply
+from tests.support.fake_index import FakeIndex
 
 FEED = "https://advisories.example/PyPI/"
 ARCHIVE, LISTING = f"{FEED}all.zip", f"{FEED}modified_id.csv"
@@ -79,6 +81,14 @@ class Entries:
         agent.at(LISTING, Reply(200, self.listing))
         for identifier in self.documents:
             agent.at(f"{FEED}{identifier}.json", Reply(200, self.data(identifier)))
+
+    def serve(self, server: FakeIndex, path: str = "/PyPI/") -> str:
+        """Have a server send all of the feed; return its URL."""
+        server.document(f"{path}all.zip", self.archive)
+        server.document(f"{path}modified_id.csv", self.listing)
+        for identifier in self.documents:
+            server.document(f"{path}{identifier}.json", self.data(identifier))
+        return f"{server.origin}{path}"
 
     def write(self, folder: Path) -> None:
         """Write all of the feed to a folder."""

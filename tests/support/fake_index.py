@@ -221,6 +221,10 @@ class FakeIndex:
         path = f"/simple/{project}/" if project else "/simple/"
         self._raw[path] = Answer(200, body, headers)
 
+    def document(self, path: str, body: bytes) -> None:
+        """Serve these bytes at a path, with a validator, as a web server does."""
+        self._raw[path] = Answer(200, body)
+
     def script(self, path: str, *behaviors: Behavior) -> None:
         """Set how a path behaves, in order; ``*`` at its end: every path that starts so."""
         with self._changed:
