@@ -124,7 +124,7 @@ class _Bounds:
 
     @classmethod
     def of(cls, events: Range) -> _Bounds:
-        parsed = [(kind, None if text == "0" else _version(text)) for kind, text in events]
+        parsed = [(kind, _bound(kind, text)) for kind, text in events]
         limits = [version for kind, version in parsed if kind == "limit"]
         # Sorting is stable: of two events at one version the order of the entry holds.
         events_in_order = sorted(
@@ -152,6 +152,10 @@ class _Bounds:
             if bound is None or (version > bound if kind == "last_affected" else version >= bound):
                 affected = kind == "introduced"
         return affected
+
+
+def _bound(kind: str, text: str) -> Version | None:
+    return None if (kind, text) == ("introduced", "0") else _version(text)
 
 
 def _version(text: str) -> Version | None:

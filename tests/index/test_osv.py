@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from packaging.version import InvalidVersion, Version
 
 from proxpi.index import osv
@@ -30,6 +33,11 @@ def version(text: str) -> Version | None:
         return Version(text)
     except InvalidVersion:
         return None
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    keys = st.sampled_from(["package", "name", "ecosystem", "type", "events", "introduced", "purl"])
+    return st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3)
 
 
 RANGES = {
@@ -86,6 +94,54 @@ def test_ranges(ranges: str, matched: list[str], others: list[str]) -> None:
     assert found is not None
     assert [each for each in matched if not found.matches(version(each), {})] == []
     assert [each for each in others if found.matches(version(each), {})] == []
+
+
+def is_vulnerable(version: Version, events: list[dict[str, str]]) -> bool:
+    """The pseudo-code of the OSV schema ("Evaluation"), word for word."""
+
+    def order(event: dict[str, str]) -> tuple[bool, Version]:
+        (text,) = event.values()
+        return event != {"introduced": "0"}, Version(text)
+
+    limits = [Version(event["limit"]) for event in events if "limit" in event]
+    if limits and not any(version < limit for limit in limits):
+        return False
+    vulnerable = False
+    for event in sorted((each for each in events if "limit" not in each), key=order):
+        if "introduced" in event and (
+            event["introduced"] == "0" or version >= Version(event["introduced"])
+        ):
+            vulnerable = True
+        fixed, last = event.get("fixed"), event.get("last_affected")
+        if (fixed and version >= Version(fixed)) or (last and version > Version(last)):
+            vulnerable = False
+    return vulnerable
+
+
+VERSIONS = st.sampled_from(["0", "0.dev0", "0.1", "1rc1", "1", "1.0", "1.post1", "1.5", "2", "1!0"])
+KINDS = st.sampled_from(["introduced", "fixed", "last_affected", "limit"])
+
+
+@given(st.lists(st.tuples(KINDS, VERSIONS), max_size=6), VERSIONS)
+def test_any_range(events: list[tuple[str, str]], text: str) -> None:
+    """Any range is evaluated as the pseudo-code of the OSV schema says."""
+    stated = [{kind: bound} for kind, bound in events]
+    found = advisory(affected("evil", ranges=[{"type": "ECOSYSTEM", "events": stated}]))
+    assert found is not None
+    assert found.matches(Version(text), {}) == is_vulnerable(Version(text), stated)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=3), nested))
+def test_any_entry(value: Any) -> None:
+    """Whatever stands in an entry, it is read or refused."""
+    for key in ("id", "modified", "withdrawn", "affected"):
+        data = json.dumps(document("MAL-2026-1", affected("evil")) | {key: value}).encode()
+        with suppress(FeedDamaged):
+            osv.read_record(data, "MAL-2026-1")
+    for place in ("package", "versions", "ranges"):
+        stated = affected("evil") | {place: value}
+        with suppress(FeedDamaged):
+            osv.read_record(json.dumps(document("MAL-2026-1", stated)).encode(), "MAL-2026-1")
 
 
 @pytest.mark.parametrize(
