@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ from proxpi.files import (
     WheelMetadata,
 )
 from proxpi.index import (
+    Advisories,
+    AdvisoryStore,
     Breakers,
     DenyFiles,
     Exclusions,
@@ -60,6 +62,7 @@ from proxpi.index import (
     Root,
     Rules,
     View,
+    open_feed,
 )
 from proxpi.logs import Logged
 from proxpi.options import Options
@@ -139,8 +142,11 @@ def build(
     proxies, netrc = Proxies.read(environment), credentials.read_netrc(environment)
     pool = connection_pool(reactor, settings.upstream_connections)
     response_cache = ResponseCache(resources.open_files)
-    upstream = _upstream(
-        settings, reactor, environment, netrc=netrc, proxies=proxies, pool=pool, agent=agent
+    upstream_for = partial(
+        _upstream, settings, reactor, environment, proxies=proxies, pool=pool, agent=agent
+    )
+    upstream = upstream_for(
+        settings.index_urls, netrc=netrc, certificate=settings.client_cert is not None
     )
     # Absolute from the start: a daemon changes its working folder.
     folder = Path(settings.cache_dir).absolute() if settings.cache_dir else temporary_path()
@@ -167,7 +173,22 @@ def build(
         for each in settings.views
     ]
     deny_files = DenyFiles.open(settings.rules.deny_files, reactor, resources.reads)
-    rules, exclusions = Rules(settings.rules, deny_files), Exclusions(wall)
+    advisories = None
+    if settings.rules.advisories == "malicious":
+        # A client of its own: neither the login of indexes nor a way into their network is for it.
+        feed_url = settings.rules.advisories_url
+        feed_urls = () if feed_url.startswith("file:") else (feed_url,)
+        feed_upstream = upstream_for(feed_urls, netrc=attrs.evolve(netrc, default=None))
+        feed = open_feed(feed_url, feed_upstream, resources.reads)
+        advisories = Advisories(
+            feed=feed,
+            store=AdvisoryStore(cache_dir.own / "advisories", feed.url),
+            clock=reactor,
+            in_thread=Share(resources.pages, 1),
+            excepted=frozenset(settings.rules.advisories_except),
+            wall=wall,
+        )
+    rules, exclusions = Rules(settings.rules, deny_files, advisories), Exclusions(wall)
     errors = ThrottledLog(Logger(namespace="proxpi.index"), folder, reactor.seconds)
     entries = PageEntries(
         indexes=members.indexes,
@@ -214,7 +235,12 @@ def build(
         for prefetcher in prefetchers.values():
             prefetcher.count_wasted()
         used, capacity = cache_dir.quota.used, settings.cache_size
-        return metrics.exposition({metrics.CACHE_BYTES: used, metrics.CACHE_CAPACITY: capacity})
+        gauges = {metrics.CACHE_BYTES: used, metrics.CACHE_CAPACITY: capacity}
+        return metrics.exposition(gauges | (advisories.gauges() if advisories else {}))
+
+    def statistics() -> dict[str, object]:
+        found: dict[str, object] = {"excluded": exclusions.as_json()}
+        return found | ({"advisories": advisories.status()} if advisories else {})
 
     @cache
     def admin() -> IResource:
@@ -231,7 +257,7 @@ def build(
             hosts=hosts,
             views=[view.name for view in views if view.name != DEFAULT],
             exposition=exposition,
-            statistics=lambda: {"excluded": exclusions.as_json()},
+            statistics=statistics,
         )
         resource: IResource = api.app.resource()
         return resource
@@ -272,7 +298,7 @@ def build(
         limiter=limiter,
         response_cache=response_cache,
         site=site,
-        background=[deny_files],
+        background=[deny_files, *([advisories] if advisories else [])],
     )
 
 
@@ -385,14 +411,20 @@ def _upstream(
     settings: Settings,
     reactor: Any,
     environment: Mapping[str, str],
+    index_urls: Iterable[str],
     *,
     netrc: Netrc,
+    certificate: bool = False,
     proxies: Proxies,
     pool: HTTPConnectionPool,
     agent: IAgent | None,
 ) -> UpstreamClient:
-    index_urls = settings.index_urls
-    logins = Credentials.gather(index_urls, netrc, certificate=settings.client_cert is not None)
+    """
+    Make the client of some indexes, or of a feed.
+
+    :param certificate: whether the client certificate is shown to them
+    """
+    logins = Credentials.gather(index_urls, netrc, certificate=certificate)
     hosts = {urls.origin(url).host for url in index_urls}
     hosts |= {proxy.host for proxy in (proxies.http, proxies.https) if proxy}
     resolver = DNSResolver(reactor, settings.connect_timeout, frozenset(hosts))

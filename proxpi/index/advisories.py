@@ -59,15 +59,11 @@ _FAILURES = (FeedDamaged, UpstreamFailed, OSError)
 _log = Logger(namespace="proxpi.index")
 
 
-def _upper(identifiers: Iterable[str]) -> frozenset[str]:
-    return frozenset(map(str.upper, identifiers))
-
-
 @attrs.define(eq=False, kw_only=True)
 class Advisories:
     """The advisories on malicious packages.
 
-    :ivar _excepted: identifiers of entries that do not count, in any case of letters
+    :ivar _excepted: the identifiers, in upper case, of entries that do not count
     :ivar wall: gives the seconds since the epoch
     :ivar changed: callbacks; each is called with the normalized names of the projects whose
         advisories have changed
@@ -77,7 +73,7 @@ class Advisories:
     _store: AdvisoryStore
     _clock: IReactorTime
     _in_thread: InThread
-    _excepted: frozenset[str] = attrs.field(default=frozenset(), converter=_upper)
+    _excepted: frozenset[str] = frozenset()
     wall: Callable[[], float] = time.time
     changed: list[Callable[[Collection[str]], object]] = attrs.field(init=False, factory=list)
     _copy: Copy | None = attrs.field(init=False, default=None)
