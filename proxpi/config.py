@@ -36,8 +36,8 @@ from proxpi.values import (
 DEFAULT_VIEW = "default"
 #: First segments of paths that proxpi uses, or may use: no view has these names.
 RESERVED_SEGMENTS = (
-    *("index", "simple", "packages", "pypi", "files"),
-    *("cache", "prefetch", "admin", "static", "api"),
+    *("index", "simple", "packages", "pypi"),
+    *("cache", "prefetch", "admin", "static"),
     *("health", "ready", "metrics", "stats"),
 )
 #: The public database of malicious packages; below it are ``all.zip`` and the entries (OSV).
@@ -369,6 +369,7 @@ class ConfigFile:
             raise NotAccepted(f"cannot be read ({error.strerror})") from None
         except UnicodeDecodeError:
             raise NotAccepted("cannot be read (not text in UTF-8)") from None
+        path = os.path.abspath(path)
         shown = printable(path)
         try:
             stated = tomllib.loads(text)
@@ -379,7 +380,7 @@ class ConfigFile:
             raise SettingsError(f"{shown}: no TOML: {why}; TOML is accepted") from None
         for name, value in stated.items():
             _check_table(shown, name, value)
-        return cls(os.path.abspath(path), exposed, stated)
+        return cls(path, exposed, stated)
 
     @property
     def name(self) -> str:

@@ -238,7 +238,8 @@ SETTINGS: tuple[Setting, ...] = (
         parse=path,
         accepts="a TOML file",
         explains="TOML file with indexes, views and rules. Its [[index]] tables take the place of "
-        "the variables above; otherwise options and variables take precedence over it.",
+        "PROXPI_INDEX_URL and PROXPI_EXTRA_INDEX_URLS; otherwise options and variables take "
+        "precedence over it.",
     ),
     Setting(
         name="exclude_newer",

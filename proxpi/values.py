@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
-from proxpi.simple import ages, urls
+from proxpi.simple import ages, printable, urls
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def path(text: str) -> str | None:
     """Parse a path, in which ``~`` and ``~user`` are home folders; ``None`` if it is empty."""
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
-        home = expanded.partition("/")[0]
+        home = printable(expanded.partition("/")[0])
         raise NotAccepted(f"the home folder {home} is not known (./{home} is a plain name)")
     return expanded or None
 

@@ -176,6 +176,7 @@ REFUSED = [
     (INDEXES, "h/simple|//h/|ftp://h/|http://|http://h:99999/|http://h /|x", "not understood; "),
     (INDEXES, "http://h/#a|http://h/a?key=b|http://\u2488.example/", "not understood; "),
     (INDEXES, f"http://{'é' * 300}.x/", "not understood; "),
+    (PATHS, "~no\nsuch/a", r"the home folder ~no\nsuch is not known (./~no\nsuch is"),
     (PATHS, "~no-such-user/a", "the home folder ~no-such-user is not known"),
     ("index_url_file", "~no-such-user/u", "cannot be read (the home folder ~no-such-user is not"),
 ]
