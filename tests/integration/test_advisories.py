@@ -234,6 +234,34 @@ def test_exceptions(
     assert excluded(proxy, wheels["evil-2.0"]) == ""
 
 
+def test_credentials(
+    fake_index: FakeIndex, server: FakeIndex, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """The feed gets the credentials of its own URL, and no other; logs and pages show neither."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login index password secret\n")
+    feed = entries().serve(server)
+    proxy = start_proxy(**variables(tmp_path, fake_index, feed), NETRC=netrc)
+    proxy.wait_for_line(_READ)
+    assert proxy.get("/index/good/").status == 404
+    assert all("authorization" in seen.headers for seen in fake_index.requests())
+    assert not any("authorization" in seen.headers for seen in server.requests())
+    proxy.stop()
+    server.clear_requests()
+    server.require_auth("feed", "hidden")
+    with_login = feed.replace("//", "//feed:hidden@")
+    settings = variables(tmp_path, fake_index, with_login)
+    proxy = start_proxy(**settings | {"cache_dir": tmp_path / "other"}, NETRC=netrc)
+    proxy.wait_for_line(_READ)
+    assert json.loads(proxy.get("/stats").body)["advisories"]["source"] == feed
+    assert "hidden" not in proxy.output
+    assert not [path for path in (tmp_path / "other").rglob("*") if is_in(b"hidden", path)]
+
+
+def is_in(text: bytes, path: Path) -> bool:
+    return path.is_file() and text in path.read_bytes()
+
+
 def test_large_feed(
     fake_index: FakeIndex,
     server: FakeIndex,
