@@ -9,7 +9,8 @@ disks.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 from werkzeug.http import parse_date
 
-from proxpi.index.osv import FeedDamaged
+from proxpi.index.osv import ECOSYSTEM, FeedDamaged
 from proxpi.simple import urls
 from proxpi.single_flight import InThread
 from proxpi.upstream import (
@@ -69,7 +70,8 @@ class Feed(Protocol):
     :ivar offline: whether nothing can be read from it
     """
 
-    interval: float
+    @property
+    def interval(self) -> float: ...
 
     @property
     def url(self) -> str: ...
@@ -91,11 +93,52 @@ class Feed(Protocol):
 
 
 def open_feed(url: str, upstream: UpstreamClient, in_thread: InThread) -> Feed:
-    """Return the feed below a URL, by its scheme."""
+    """Return the feed below a URL, by its scheme; or below the folder ``PyPI`` there."""
     base = url.rstrip("/") + "/"
+    places = [base] if base.endswith(f"/{ECOSYSTEM}/") else [f"{base}{ECOSYSTEM}/", base]
     if urlsplit(base).scheme == "file":
-        return FolderFeed(Path(unquote(urlsplit(base).path)), in_thread)
-    return WebFeed(base, upstream)
+        paths = (Path(unquote(urlsplit(place).path)) for place in places)
+        feeds: list[Feed] = [FolderFeed(path, in_thread) for path in paths]
+    else:
+        feeds = [WebFeed(place, upstream) for place in places]
+    return feeds[0] if len(feeds) == 1 else FirstFeed(feeds)
+
+
+@attrs.define(eq=False)
+class FirstFeed:
+    """The first of some feeds that has a document; the last one is named in logs.
+
+    An operator may give the URL of the database, where each ecosystem has a folder, or that of a
+    folder with one ecosystem alone. The first document that is found tells.
+    """
+
+    _feeds: Sequence[Feed]
+
+    @property
+    def interval(self) -> float:
+        return self._feeds[-1].interval
+
+    @property
+    def url(self) -> str:
+        return self._feeds[-1].url
+
+    @property
+    def offline(self) -> bool:
+        return self._feeds[-1].offline
+
+    async def fetch(
+        self, name: str, write: Callable[[bytes], object], known: Validators
+    ) -> Fetched | None:
+        """See :class:`Feed`."""
+        *others, last = self._feeds
+        for feed in others:
+            with suppress(DocumentMissing):
+                fetched = await feed.fetch(name, write, known)
+                self._feeds = [feed]
+                return fetched
+        fetched = await last.fetch(name, write, known)
+        self._feeds = [last]
+        return fetched
 
 
 @attrs.define(eq=False)

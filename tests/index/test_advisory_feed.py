@@ -66,6 +66,29 @@ class WebTests(Case):
         assert (found.url, found.interval) == (FEED, 600.0)
         assert "secret" not in repr(found)
 
+    def test_database(self) -> None:
+        """The URL of a database with several ecosystems stands for that of PyPI, once found."""
+        root = FEED.removesuffix("PyPI/")
+        found = open_feed(root, upstream_client(self.agent, self.clock, root), at_once)
+        assert (found.url, found.interval, found.offline) == (root, 600.0, False)
+        self.error(run(found.fetch(NAME, self.chunks.append, {})), DocumentMissing)
+        assert self.agent.urls() == [LISTING, root + NAME]
+        for url in (LISTING, root + NAME):
+            self.agent.at(url, Reply(200, b"abc"), Reply(404))
+        assert self.result(run(found.fetch(NAME, self.chunks.append, {}))) == Fetched({})
+        assert found.url == FEED
+        self.error(run(found.fetch(NAME, self.chunks.append, {})), DocumentMissing)
+
+    def test_one_ecosystem(self) -> None:
+        """The URL of a copy of PyPI's entries may have any name."""
+        copy = "https://advisories.example/copy/"
+        found = open_feed(copy, upstream_client(self.agent, self.clock, copy), at_once)
+        self.agent.at(copy + NAME, Reply(200, b"abc"))
+        for asked in ([f"{copy}PyPI/{NAME}", copy + NAME], [copy + NAME]):
+            assert self.result(run(found.fetch(NAME, self.chunks.append, {}))) == Fetched({})
+            assert self.agent.urls() == asked
+            self.agent.asked.clear()
+
     def test_missing(self) -> None:
         """404 and 410 mean that the feed has no such document; other statuses are failures."""
         for status in (404, 410):
@@ -177,5 +200,5 @@ class FolderTests(FolderCase):
     def test_kinds(self) -> None:
         """The scheme of the URL tells the kind of feed."""
         upstream = upstream_client(MemoryAgent(), Clock())
-        assert isinstance(open_feed("file:///srv/osv", upstream, at_once), FolderFeed)
-        assert isinstance(open_feed("http://osv.example", upstream, at_once), WebFeed)
+        assert isinstance(open_feed("file:///srv/osv/PyPI", upstream, at_once), FolderFeed)
+        assert isinstance(open_feed("http://osv.example/PyPI/", upstream, at_once), WebFeed)
